@@ -1,0 +1,62 @@
+# Everything sets itself up: `make demo` and `make test` work on a fresh machine with Python 3.10 to 3.13.
+#   make demo    see it work: a plain network forgets, DGDMN and DGR remember (no download)
+#   make test    format, lint, types and tests            make slow   the tests that train for long
+#   make lint    the first three of them                  make docs   HTML pages in docs/_build/html
+#   make format  rewrite files in the project's layout    make clean  remove what was built (not the environment)
+# Another Python: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# PyTorch's threads spin: several test processes with several threads each are slower than one thread each.
+ONE    := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST := $(ONE) $(BIN)/python -m pytest -n auto --maxprocesses 4
+
+.DELETE_ON_ERROR:
+.PHONY: demo test slow lint format types docs clean
+
+demo: $(VENV)/.run-stamp
+	$(BIN)/avalanche-dgm demo
+
+test: lint
+	$(PYTEST) -m "not slow" $(ARGS)
+
+slow: $(VENV)/.dev-stamp
+	$(PYTEST) -m slow $(ARGS)
+
+lint: $(VENV)/.dev-stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev-stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev-stamp
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# The environment. `python -m venv` leaves an existing one as it is, so a half-made one is finished.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' || { \
+	  echo "avalanche-dgm needs Python 3.10 to 3.13, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is older than the metadata exactly when the installation may be out of date. torch and torchvision are named
+# nowhere else: one pip command resolves both from one index, since builds from different places do not fit together.
+$(VENV)/.run-stamp: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV); the first time this downloads PyTorch and takes some minutes."
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev-stamp: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) with the test and docs tools; the first time this downloads PyTorch and takes some minutes."
+	$(PIP) install --quiet --editable '.[test,docs]'
+	@touch $@ $(VENV)/.run-stamp
