@@ -1,0 +1,184 @@
+"""Class-incremental streams: every experience brings classes that were not there before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.streams.sources import load_pair, load_sklearn_digits, load_torchvision
+from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark, thin
+
+if TYPE_CHECKING:
+    from avalanche.benchmarks import CLScenario
+
+
+def sklearn_digits(
+    *,
+    n_experiences: int = 10,
+    class_order: Sequence[int] | None = None,
+    shuffle: bool = False,
+    task_labels: bool = False,
+    test_fraction: float = 0.2,
+    fraction: float = 1.0,
+    n_train_per_class: int | None = None,
+    seed: int = 0,
+) -> CLScenario:
+    """The 8x8 handwritten digits that scikit-learn ships (1,797 images): nothing to download.
+
+    Args:
+        n_experiences: 10 for one digit an experience, 5 for two, and so on.
+        class_order: The ten digits in the order in which they are met; ``None`` for ascending.
+        shuffle: Draw the order from ``seed`` instead.
+        task_labels: Give every experience its own task label (otherwise all have 0).
+        test_fraction: Share of every class that is held out for ``test_stream``.
+        fraction: Share of each class's images to keep, in training and test alike.
+        n_train_per_class: At most this many training images of each class.
+        seed: Governs the held-out images, the kept ones and a shuffled order.
+
+    Returns:
+        A benchmark of images (1, 8, 8) in [0, 1].
+
+    Raises:
+        ConfigError: An argument is out of range or does not fit ten classes.
+    """
+    train, test = load_sklearn_digits(test_fraction=test_fraction, seed=seed)
+    return _class_incremental(
+        train,
+        test,
+        n_experiences=n_experiences,
+        class_order=class_order,
+        shuffle=shuffle,
+        task_labels=task_labels,
+        fraction=fraction,
+        n_train_per_class=n_train_per_class,
+        seed=seed,
+    )
+
+
+def digits(root: str | os.PathLike[str] | None = None, **options: Any) -> CLScenario:
+    """Digits of the DGDMN paper: task t is all images of MNIST's digit t (Kamra et al. 2017, 8.1).
+
+    Args:
+        root: Folder with MNIST in torchvision's layout; ``None`` for ``AVALANCHE_DGM_DATA``.
+        **options: The options of ``split``.
+
+    Returns:
+        A benchmark of ten experiences with one class each, images (1, 28, 28) in [0, 1].
+
+    Raises:
+        DataError: MNIST cannot be found.
+        ConfigError: An option is out of range.
+    """
+    return split("MNIST", root, **{"n_experiences": 10, **options})
+
+
+def split(
+    data: str | tuple[Any, Any],
+    root: str | os.PathLike[str] | None = None,
+    *,
+    n_experiences: int = 5,
+    class_order: Sequence[int] | None = None,
+    shuffle: bool = False,
+    task_labels: bool = False,
+    fraction: float = 1.0,
+    n_train_per_class: int | None = None,
+    seed: int = 0,
+    download: bool = False,
+) -> CLScenario:
+    """Splits a classification set into experiences with equally many classes.
+
+    Args:
+        data: "MNIST", "FashionMNIST", "KMNIST", "SVHN", "CIFAR10" or "CIFAR100"; or a pair
+            (training, test) of datasets of (image, label) or of folders with a sub-folder a class.
+        root: Folder of a set given by name; ``None`` for ``AVALANCHE_DGM_DATA``.
+        n_experiences: Number of experiences; must divide the number of classes.
+        class_order: The classes in the order in which they are met; ``None`` for ascending.
+        shuffle: Draw the order from ``seed`` instead.
+        task_labels: Give every experience its own task label (otherwise all have 0).
+        fraction: Share of each class's images to keep, in training and test alike.
+        n_train_per_class: At most this many training images of each class.
+        seed: Governs the kept images and a shuffled order.
+        download: Fetch a set given by name where it is absent.
+
+    Returns:
+        A benchmark whose test stream holds the set's own test images. Images are (C, H, W); bytes
+        are scaled to [0, 1].
+
+    Raises:
+        DataError: The set cannot be found or read.
+        ConfigError: An option is out of range.
+    """
+    if isinstance(data, str):
+        train, test = load_torchvision(data, root, download=download)
+    else:
+        train, test = load_pair(*data)
+    return _class_incremental(
+        train,
+        test,
+        n_experiences=n_experiences,
+        class_order=class_order,
+        shuffle=shuffle,
+        task_labels=task_labels,
+        fraction=fraction,
+        n_train_per_class=n_train_per_class,
+        seed=seed,
+    )
+
+
+def _class_incremental(
+    train: LabelledImages,
+    test: LabelledImages,
+    *,
+    n_experiences: int,
+    class_order: Sequence[int] | None,
+    shuffle: bool,
+    task_labels: bool,
+    fraction: float,
+    n_train_per_class: int | None,
+    seed: int,
+) -> CLScenario:
+    n_classes = 1 + int(max(train.labels.max(), test.labels.max()))
+    order = _order(n_classes, class_order, shuffle=shuffle, seed=seed)
+    if n_experiences < 1 or n_classes % n_experiences:
+        raise ConfigError(
+            f"{n_classes} classes cannot be split into {n_experiences} equal experiences. Take a"
+            f" divisor of {n_classes}."
+        )
+    size = n_classes // n_experiences
+    groups = [order[start : start + size] for start in range(0, n_classes, size)]
+    train = thin(train, fraction=fraction, per_class=n_train_per_class, seed=seed)
+    test = thin(test, fraction=fraction, seed=seed)
+
+    def tasks(data: LabelledImages) -> list[Task]:
+        return [
+            Task(
+                data.of_classes(group),
+                position if task_labels else 0,
+                f"class{'es' if size > 1 else ''} {', '.join(map(str, group))}",
+            )
+            for position, group in enumerate(groups)
+        ]
+
+    return build_benchmark(tasks(train), tasks(test), n_classes=n_classes)
+
+
+def _order(
+    n_classes: int, class_order: Sequence[int] | None, *, shuffle: bool, seed: int
+) -> list[int]:
+    if class_order is not None:
+        if shuffle:
+            raise ConfigError("Give either class_order or shuffle=True, not both.")
+        order = [int(label) for label in class_order]
+        if sorted(order) != list(range(n_classes)):
+            raise ConfigError(
+                f"class_order is {order}; it must name each of the classes 0 to {n_classes - 1}"
+                " once."
+            )
+        return order
+    if shuffle:
+        return torch.randperm(n_classes, generator=torch.Generator().manual_seed(seed)).tolist()
+    return list(range(n_classes))

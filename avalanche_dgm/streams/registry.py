@@ -1,0 +1,134 @@
+"""The streams by name, for the command line and for experiments."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.streams.classes import digits, sklearn_digits, split
+from avalanche_dgm.streams.transformed import permnist, tdigits
+
+if TYPE_CHECKING:
+    from avalanche.benchmarks import CLScenario
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """One named stream.
+
+    Attributes:
+        builder: The function that builds it.
+        description: One line about it.
+        input_shape: Shape (C, H, W) of an image.
+        n_classes: Number of classes with the default options.
+        n_experiences: Number of experiences with the default options.
+        defaults: Arguments of ``builder`` that the name stands for.
+        embedded: Whether it comes with the installed packages, so that it needs no data root.
+    """
+
+    builder: Callable[..., CLScenario]
+    description: str
+    input_shape: tuple[int, int, int]
+    n_classes: int
+    n_experiences: int
+    defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    embedded: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options that ``make_stream`` takes for this stream."""
+        # `digits` passes everything on to `split`.
+        named = inspect.signature(split if self.builder is digits else self.builder).parameters
+        return tuple(name for name in named if name not in ("data", "root"))
+
+
+def _split(
+    data: str, what: str, shape: tuple[int, int, int], n_classes: int, n_experiences: int
+) -> StreamSpec:
+    each = n_classes // n_experiences
+    return StreamSpec(
+        split,
+        f"{what}: {n_experiences} experiences of {each} classes",
+        shape,
+        n_classes,
+        n_experiences,
+        {"data": data, "n_experiences": n_experiences},
+    )
+
+
+STREAMS: Mapping[str, StreamSpec] = MappingProxyType(
+    {
+        "sklearn-digits": StreamSpec(
+            sklearn_digits,
+            "8x8 digits shipped with scikit-learn: 10 experiences of one class",
+            (1, 8, 8),
+            10,
+            10,
+            {"n_experiences": 10},
+            embedded=True,
+        ),
+        "sklearn-digits-5x2": StreamSpec(
+            sklearn_digits,
+            "8x8 digits shipped with scikit-learn: 5 experiences of two classes",
+            (1, 8, 8),
+            10,
+            5,
+            {"n_experiences": 5},
+            embedded=True,
+        ),
+        "digits": StreamSpec(
+            digits, "MNIST, one digit an experience (DGDMN paper)", (1, 28, 28), 10, 10
+        ),
+        "permnist": StreamSpec(
+            permnist, "MNIST under six transforms (DGDMN paper)", (1, 28, 28), 10, 6
+        ),
+        "tdigits": StreamSpec(
+            tdigits, "MNIST's digits in four orientations (DGDMN paper)", (1, 28, 28), 40, 40
+        ),
+        "split-mnist": _split("MNIST", "MNIST", (1, 28, 28), 10, 5),
+        "split-fashion-mnist": _split("FashionMNIST", "Fashion-MNIST", (1, 28, 28), 10, 5),
+        "split-kmnist": _split("KMNIST", "Kuzushiji-MNIST", (1, 28, 28), 10, 5),
+        "split-svhn": _split("SVHN", "Street View House Numbers", (3, 32, 32), 10, 5),
+        "split-cifar10": _split("CIFAR10", "CIFAR-10", (3, 32, 32), 10, 5),
+        "split-cifar100": _split("CIFAR100", "CIFAR-100", (3, 32, 32), 100, 10),
+    }
+)
+"""Every stream that has a name."""
+
+
+def make_stream(
+    name: str, data_root: str | os.PathLike[str] | None = None, **options: Any
+) -> CLScenario:
+    """Builds a stream by its name.
+
+    Args:
+        name: A key of ``STREAMS``.
+        data_root: Folder of data sets in torchvision's layout; ``None`` for
+            ``AVALANCHE_DGM_DATA``. Streams that are embedded do not use it.
+        **options: The stream's own options, ``STREAMS[name].options``.
+
+    Returns:
+        The benchmark.
+
+    Raises:
+        ConfigError: The name or an option is unknown, or an option is out of range.
+        DataError: The data cannot be found or read.
+    """
+    if name not in STREAMS:
+        raise ConfigError(f"There is no stream '{name}'. There are {', '.join(STREAMS)}.")
+    spec = STREAMS[name]
+    unknown = sorted(set(options) - set(spec.options))
+    if unknown:
+        raise ConfigError(
+            f"The stream '{name}' has no option {', '.join(unknown)}. It has"
+            f" {', '.join(spec.options)}."
+        )
+    arguments = {**spec.defaults, **options}
+    if not spec.embedded:
+        arguments["root"] = data_root
+    return spec.builder(**arguments)

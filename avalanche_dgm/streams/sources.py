@@ -1,0 +1,210 @@
+"""Where images come from: scikit-learn, torchvision, folders of images, any pair of datasets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avalanche_dgm.errors import ConfigError, DataError, LabelError, ShapeError
+from avalanche_dgm.streams.tensors import LabelledImages
+
+ENVIRONMENT_VARIABLE = "AVALANCHE_DGM_DATA"
+"""Names the folder of data sets where no ``root`` is given."""
+
+TORCHVISION_SETS = ("MNIST", "FashionMNIST", "KMNIST", "SVHN", "CIFAR10", "CIFAR100")
+"""The sets that are known by name, called as in torchvision."""
+
+
+def find_root(name: str, root: str | os.PathLike[str] | None, *, download: bool) -> Path:
+    """Says in which folder a data set is to be looked for.
+
+    Args:
+        name: The data set, for the error message.
+        root: The folder that the user gave, or ``None``.
+        download: Whether the set may be downloaded.
+
+    Returns:
+        ``root``, else the value of ``AVALANCHE_DGM_DATA``, else, for a download, a folder in the
+        user's cache.
+
+    Raises:
+        DataError: No folder is known and nothing may be downloaded.
+    """
+    given = root if root is not None else os.environ.get(ENVIRONMENT_VARIABLE)
+    if given:
+        return Path(given).expanduser()
+    if download:
+        return Path.home() / ".cache" / "avalanche_dgm"
+    raise DataError(
+        f"Where is {name}? Give the folder (root=..., on the command line --data-root), or set"
+        f" the variable {ENVIRONMENT_VARIABLE} to it, in torchvision's layout; or allow the"
+        " download with download=True. The stream 'sklearn-digits' needs no data."
+    )
+
+
+def load_torchvision(
+    name: str, root: str | os.PathLike[str] | None, *, download: bool = False
+) -> tuple[LabelledImages, LabelledImages]:
+    """Loads the training and the test set of a torchvision data set.
+
+    Args:
+        name: One of ``TORCHVISION_SETS``.
+        root: Folder in torchvision's layout, or ``None`` for the environment's.
+        download: Fetch the set where it is absent.
+
+    Returns:
+        The training and the test set, intensities scaled from 0 ... 255 to [0, 1].
+
+    Raises:
+        ConfigError: The name is not known.
+        DataError: The set is not there, or damaged.
+    """
+    if name not in TORCHVISION_SETS:
+        raise ConfigError(
+            f"'{name}' is not known by name; {', '.join(TORCHVISION_SETS)} are. Give any other set"
+            " as a pair of datasets (training, test)."
+        )
+    folder = find_root(name, root, download=download)
+    from torchvision import datasets
+
+    loader = getattr(datasets, name)
+    parts = []
+    for train in (True, False):
+        which: dict[str, Any] = (
+            {"split": "train" if train else "test"} if name == "SVHN" else {"train": train}
+        )
+        try:
+            raw = loader(root=str(folder), download=download, **which)
+        except RuntimeError as error:
+            raise DataError(
+                f"{name} cannot be read from '{folder}': {error} Put it there in torchvision's"
+                " layout, name another folder, or allow the download with download=True."
+            ) from error
+        labels = raw.labels if name == "SVHN" else raw.targets
+        # CIFAR alone comes with the channels last.
+        parts.append(_labelled(raw.data, labels, channels_last=name.startswith("CIFAR")))
+    return parts[0], parts[1]
+
+
+def load_pair(train: Any, test: Any) -> tuple[LabelledImages, LabelledImages]:
+    """Reads two datasets, or two folders with a sub-folder a class, into memory.
+
+    Args:
+        train: A dataset of (image, label), the image a PIL image, an array or a tensor (C, H, W);
+            or the path of a folder as ``torchvision.datasets.ImageFolder`` reads it.
+        test: The same, held apart for testing.
+
+    Returns:
+        The training and the test set. Bytes are scaled to [0, 1], floats are kept as they are.
+
+    Raises:
+        DataError: A folder or dataset is empty, or the two folders name other classes.
+        ShapeError: The images are not all of one shape.
+        LabelError: A label is not a whole number from 0.
+    """
+    opened = [_open_folder(s) if isinstance(s, (str, os.PathLike)) else s for s in (train, test)]
+    names = [getattr(dataset, "classes", None) for dataset in opened]
+    if names[0] is not None and names[1] is not None and list(names[0]) != list(names[1]):
+        raise DataError(
+            f"The training set has the classes {list(names[0])[:10]}, the test set"
+            f" {list(names[1])[:10]}. Their labels would not mean the same: give both the same"
+            " sub-folders."
+        )
+    return _read(opened[0], "training"), _read(opened[1], "test")
+
+
+def load_sklearn_digits(
+    *, test_fraction: float = 0.2, seed: int = 0
+) -> tuple[LabelledImages, LabelledImages]:
+    """Loads the 1,797 handwritten digits that scikit-learn ships, shape (1, 8, 8).
+
+    Args:
+        test_fraction: Share of every class that is held out, above 0 and below 1.
+        seed: Which images are held out.
+
+    Returns:
+        The training and the test set, intensities scaled from 0 ... 16 to [0, 1].
+
+    Raises:
+        ConfigError: ``test_fraction`` is out of range.
+    """
+    if not 0.0 < test_fraction < 1.0:
+        raise ConfigError(f"test_fraction is {test_fraction}; it is a share between 0 and 1.")
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    everything = LabelledImages(
+        torch.from_numpy(raw.images).to(torch.float32).div(16).unsqueeze(1),
+        torch.from_numpy(raw.target).to(torch.int64),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    held_out = torch.zeros(len(everything), dtype=torch.bool)
+    for label in everything.labels.unique():
+        positions = (everything.labels == label).nonzero().flatten()
+        count = max(1, round(test_fraction * len(positions)))
+        held_out[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
+    return (
+        everything.take((~held_out).nonzero().flatten()),
+        everything.take(held_out.nonzero().flatten()),
+    )
+
+
+def _open_folder(path: str | os.PathLike[str]) -> Any:
+    from torchvision.datasets import ImageFolder
+
+    try:
+        return ImageFolder(os.fspath(path))
+    except FileNotFoundError as error:
+        raise DataError(f"'{os.fspath(path)}' has no sub-folders of images: {error}") from error
+
+
+def _read(dataset: Any, part: str) -> LabelledImages:
+    """Reads every sample once; ``part`` names the set in messages."""
+    if len(dataset) == 0:
+        raise DataError(f"The {part} set is empty.")
+    images, labels = [], []
+    for index in range(len(dataset)):
+        image, label = dataset[index][:2]
+        images.append(_as_tensor(image))
+        labels.append(int(label))
+        if images[-1].shape != images[0].shape:
+            raise ShapeError(
+                f"Image {index} of the {part} set has the shape {tuple(images[-1].shape)}, the"
+                f" first one {tuple(images[0].shape)}. Add a transform that makes them equal"
+                " (Resize and CenterCrop)."
+            )
+        if labels[-1] < 0:
+            raise LabelError(
+                f"Image {index} of the {part} set has the label {label}; classes count from 0."
+            )
+    return LabelledImages(torch.stack(images), torch.tensor(labels, dtype=torch.int64))
+
+
+def _as_tensor(image: Any) -> Tensor:
+    """Turns one image of any usual kind into a float32 tensor (C, H, W)."""
+    if not isinstance(image, (Tensor, np.ndarray)):
+        array = np.array(image)  # a PIL image: (H, W) or (H, W, C)
+        image = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    tensor = torch.as_tensor(image)
+    if tensor.ndim == 2:
+        tensor = tensor.unsqueeze(0)
+    if tensor.ndim != 3:
+        raise ShapeError(f"An image has the shape {tuple(tensor.shape)}; (C, H, W) is needed.")
+    return tensor.to(torch.float32).div(255) if tensor.dtype == torch.uint8 else tensor.float()
+
+
+def _labelled(data: Any, labels: Sequence[int] | Any, *, channels_last: bool) -> LabelledImages:
+    """Scales a whole array of bytes (N, H, W), (N, C, H, W) or (N, H, W, C) to [0, 1]."""
+    images = torch.as_tensor(data)
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    elif channels_last:
+        images = images.permute(0, 3, 1, 2)
+    images = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    return LabelledImages(images, torch.as_tensor(labels).to(torch.int64))

@@ -1,0 +1,177 @@
+"""Labelled images in memory, and Avalanche benchmarks built from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from avalanche_dgm.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from avalanche.benchmarks import CLScenario
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A set of images with one class each.
+
+    Attributes:
+        images: float32 tensor (N, C, H, W), intensities in [0, 1].
+        labels: int64 tensor (N,), classes counted from 0.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> LabelledImages:
+        """Returns a copy of the samples at the given positions.
+
+        Args:
+            index: int64 tensor (M,), positions from 0 to N - 1.
+        """
+        return LabelledImages(self.images[index], self.labels[index])
+
+    def of_classes(self, classes: Sequence[int]) -> LabelledImages:
+        """Returns a copy of the samples of the given classes, in their order here."""
+        wanted = torch.isin(self.labels, torch.tensor(list(classes), dtype=torch.int64))
+        return self.take(wanted.nonzero().flatten())
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one experience of a stream holds.
+
+    Attributes:
+        data: Its samples.
+        label: Its task label; the same task met again has the same one.
+        name: How tables and progress bars call it; the same task met again has the same one.
+    """
+
+    data: LabelledImages
+    label: int
+    name: str
+
+
+class ImageDataset(Dataset[tuple[Tensor, int]]):
+    """Images in one tensor, labels in one list: the cheapest access to one sample that there is.
+
+    Avalanche reads samples one by one, so the label is kept as the plain number that it wants.
+
+    Attributes:
+        images: float32 tensor (N, C, H, W).
+        targets: The N classes.
+    """
+
+    def __init__(self, data: LabelledImages) -> None:
+        self.images = data.images
+        self.targets: list[int] = data.labels.tolist()
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], self.targets[index]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def thin(
+    data: LabelledImages,
+    *,
+    fraction: float = 1.0,
+    per_class: int | None = None,
+    seed: int = 0,
+) -> LabelledImages:
+    """Keeps a random part of every class, so that the classes keep their proportions.
+
+    Args:
+        data: The whole set.
+        fraction: Share of each class to keep, above 0 and at most 1; at least one image stays.
+        per_class: At most this many images of each class, or ``None`` for no limit.
+        seed: Which images are kept; a larger part contains the smaller ones of the same seed.
+
+    Returns:
+        The kept samples in their old order.
+
+    Raises:
+        ConfigError: ``fraction`` or ``per_class`` is out of range.
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise ConfigError(f"fraction is {fraction}; it is a share above 0 and at most 1.")
+    if per_class is not None and per_class < 1:
+        raise ConfigError(
+            f"{per_class} images of each class leave nothing to learn; give 1 or more."
+        )
+    if fraction == 1.0 and per_class is None:
+        return data
+    generator = torch.Generator().manual_seed(seed)
+    kept = []
+    for label in data.labels.unique():
+        positions = (data.labels == label).nonzero().flatten()
+        count = max(1, round(fraction * len(positions)))
+        if per_class is not None:
+            count = min(count, per_class)
+        kept.append(positions[torch.randperm(len(positions), generator=generator)[:count]])
+    return data.take(torch.cat(kept).sort().values)
+
+
+def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: int) -> CLScenario:
+    """Builds an Avalanche benchmark, one experience a task.
+
+    Args:
+        train: The tasks in the order in which they are met; a task may come more than once.
+        test: The held-out samples of the tasks, each once.
+        n_classes: Number of classes of the whole stream; labels lie in 0 ... n_classes - 1.
+
+    Returns:
+        A benchmark with ``train_stream`` and ``test_stream``. Besides Avalanche's own attributes
+        every experience has ``task_name``, and the benchmark has ``n_classes`` and
+        ``input_shape`` (C, H, W).
+
+    Raises:
+        DataError: A task holds no samples.
+    """
+    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
+    from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+    from avalanche.benchmarks.utils.classification_dataset import (
+        TaskAwareSupervisedClassificationDataset,
+    )
+    from avalanche.benchmarks.utils.data_attribute import DataAttribute, TaskLabels
+    from avalanche.benchmarks.utils.flat_data import ConstantSequence
+
+    def as_dataset(task: Task) -> TaskAwareSupervisedClassificationDataset:
+        if len(task.data) == 0:
+            raise DataError(
+                f"The task '{task.name}' has no images. Is one of its classes missing from the"
+                " training or the test set?"
+            )
+        dataset = ImageDataset(task.data)
+        # Built directly: Avalanche's helpers add an empty layer of transforms to every access.
+        return TaskAwareSupervisedClassificationDataset(
+            [dataset],
+            data_attributes=[
+                DataAttribute(dataset.targets, "targets"),
+                TaskLabels(ConstantSequence(task.label, len(dataset))),
+            ],
+        )
+
+    benchmark = with_task_labels(
+        with_classes_timeline(
+            benchmark_from_datasets(
+                train=[as_dataset(task) for task in train],
+                test=[as_dataset(task) for task in test],
+            )
+        )
+    )
+    for stream, tasks in ((benchmark.train_stream, train), (benchmark.test_stream, test)):
+        for experience, task in zip(stream, tasks, strict=True):
+            experience.task_name = task.name
+    benchmark.n_classes = n_classes
+    benchmark.input_shape = tuple(train[0].data.images.shape[1:])
+    return benchmark
