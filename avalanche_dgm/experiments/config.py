@@ -1,0 +1,222 @@
+"""One experiment as data: what is learned, by which method, with which settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from avalanche_dgm.errors import ConfigError
+
+OPTIMIZERS = ("adam", "rmsprop", "sgd")
+DEVICES = ("auto", "cpu", "cuda")
+
+# Defaults of the network that is trained through the strategy, by stream ("" for any other). The
+# embedded digits are 8x8 and about 140 images an experience: small batches, many epochs.
+_SOLVER: dict[str, dict[str, Any]] = {
+    "": {"epochs": 5, "batch_size": 128, "lr": 1e-3},
+    "sklearn-digits": {"epochs": 30, "batch_size": 16, "lr": 1e-3},
+    "sklearn-digits-5x2": {"epochs": 30, "batch_size": 16, "lr": 1e-3},
+}
+# Kamra et al. 2017, appendix B: three dense layers, RMSProp, batches of 128, 6 epochs a task.
+_PAPER = {"epochs": 6, "batch_size": 128, "lr": 1e-3, "optimizer": "rmsprop"}
+_PAPER_HIDDEN = {"digits": (24, 24), "permnist": (48, 48), "tdigits": (36, 36)}
+_PAPER_JOINT_EPOCHS = 20
+_DROPOUT = 0.2
+_FAST = {"epochs": 1, "hidden": (32, 32)}
+# Where data lie and what computes them does not change what is computed.
+_PLACE = ("data_root", "download", "device")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Settings of one run; an object that exists is valid.
+
+    Attributes:
+        method: A name in ``avalanche_dgm.experiments.METHODS``.
+        stream: A name in ``avalanche_dgm.streams.STREAMS``.
+        seed: Governs weights, batches, replay and splits; 0 or more.
+        hidden: Units of each hidden layer of the multilayer perceptron that classifies.
+        epochs: Passes over each experience's data, at least 1.
+        batch_size: Images of the experience in one step, at least 1.
+        lr: Learning rate, above 0.
+        optimizer: "adam", "rmsprop" (rho 0.9, as in the paper) or "sgd".
+        dropout: Probability of dropping a hidden unit, from 0 to below 1.
+        data_root: Folder of downloaded data sets, or ``None`` for the stream's own default.
+        download: Fetch a data set that is absent.
+        device: "cpu", "cuda" or "auto" (a GPU if there is one).
+        n_experiences: Number of experiences: split streams are cut into so many, of others the
+            first ones are learned. ``None`` for the stream's own.
+        revisit: Experiences (counted from 0) that are learned again at the end.
+        stream_options: Further keyword arguments of the stream.
+        method_options: Hyper-parameters of the method's plugin.
+        paper: Build the plugin with the paper's settings (``Plugin.paper``).
+        fast: A run of seconds that shows that everything works, not how well.
+
+    Raises:
+        ConfigError: A value is outside its range, or the method or the stream does not exist.
+    """
+
+    method: str = "dgdmn"
+    stream: str = "sklearn-digits"
+    seed: int = 0
+    hidden: tuple[int, ...] = (400, 400)
+    epochs: int = 5
+    batch_size: int = 128
+    lr: float = 1e-3
+    optimizer: str = "adam"
+    dropout: float = 0.0
+    data_root: str | None = None
+    download: bool = False
+    device: str = "cpu"
+    n_experiences: int | None = None
+    revisit: tuple[int, ...] = ()
+    stream_options: Mapping[str, Any] = field(default_factory=dict)
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    paper: bool = False
+    fast: bool = False
+
+    @classmethod
+    def create(
+        cls,
+        method: str = "dgdmn",
+        stream: str = "sklearn-digits",
+        *,
+        paper: bool = False,
+        fast: bool = False,
+        **given: Any,
+    ) -> ExperimentConfig:
+        """Fills in the defaults that suit the stream and the method.
+
+        Args:
+            method: Name of the method.
+            stream: Name of the stream.
+            paper: Use the paper's network, optimiser and epochs.
+            fast: Use tiny networks and one epoch.
+            **given: Any other field; ``None`` means its default.
+
+        Raises:
+            ConfigError: The settings cannot be run.
+        """
+        settings: dict[str, Any] = dict(_SOLVER.get(stream, _SOLVER[""]))
+        if paper:
+            settings |= _PAPER | {"hidden": _PAPER_HIDDEN[paper_stream(stream)]}
+            if method == "joint":
+                settings["epochs"] = _PAPER_JOINT_EPOCHS
+        if method == "dropout":
+            settings["dropout"] = _DROPOUT
+        if fast:
+            settings |= _FAST
+        known = {name: value for name, value in given.items() if value is not None}
+        return cls(method=method, stream=stream, paper=paper, fast=fast, **(settings | known))
+
+    def __post_init__(self) -> None:
+        # Names first: lists of numbers may come from JSON.
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "revisit", tuple(self.revisit))
+        from avalanche_dgm.experiments.methods import METHODS
+        from avalanche_dgm.streams import STREAMS
+
+        require_known("method", self.method, METHODS)
+        require_known("stream", self.stream, STREAMS)
+        require_known("optimizer", self.optimizer, OPTIMIZERS)
+        require_known("device", self.device, DEVICES)
+        _whole("seed", self.seed, 0)
+        _whole("epochs", self.epochs, 1)
+        _whole("batch_size", self.batch_size, 1)
+        for units in self.hidden:
+            _whole("hidden", units, 1)
+        for experience in self.revisit:
+            _whole("revisit", experience, 0)
+        if self.n_experiences is not None:
+            _whole("n_experiences", self.n_experiences, 1)
+        if not (_is_number(self.lr) and self.lr > 0):
+            raise ConfigError(f"lr is {self.lr!r}; a learning rate above 0 is needed.")
+        if not (_is_number(self.dropout) and 0 <= self.dropout < 1):
+            raise ConfigError(f"dropout is {self.dropout!r}; it must be from 0 to below 1.")
+
+    def replace(self, **changes: Any) -> ExperimentConfig:
+        """Returns a copy with other values in some fields."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns a dictionary that ``json.dump`` accepts and ``from_json`` reads back."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        try:
+            copy = json.loads(json.dumps(values, default=dict))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"The options cannot be written as JSON: {error}.") from error
+        return dict(copy)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ExperimentConfig:
+        """Reads what ``to_json`` returned.
+
+        Args:
+            values: Field names and values; absent fields keep the dataclass's defaults.
+
+        Raises:
+            ConfigError: A field is unknown or its value cannot be used.
+        """
+        names = [f.name for f in dataclasses.fields(cls)]
+        for name in values:
+            require_known("setting", name, names)
+        return cls(**values)
+
+    def differences(self, other: ExperimentConfig) -> list[str]:
+        """Says in which settings that matter for the result two configs differ.
+
+        Args:
+            other: The config to compare with.
+
+        Returns:
+            Strings such as "epochs 5 (was 10)", where "was" is the other's value.
+        """
+        mine, theirs = self.to_json(), other.to_json()
+        return [
+            f"{name} {mine[name]} (was {theirs[name]})"
+            for name in mine
+            if name not in _PLACE and mine[name] != theirs[name]
+        ]
+
+
+def paper_stream(stream: str) -> str:
+    """Returns which of the paper's three sequences a stream resembles most.
+
+    Args:
+        stream: Name of a stream.
+    """
+    return stream if stream in _PAPER_HIDDEN else "digits"
+
+
+def require_known(what: str, name: str, known: Collection[str]) -> None:
+    """Checks a name against those that exist.
+
+    Args:
+        what: What is named, for the message.
+        name: The name given.
+        known: The names that exist.
+
+    Raises:
+        ConfigError: The name is not among them; the message lists them and the nearest one.
+    """
+    if name in known:
+        return
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise ConfigError(
+        f"There is no {what} '{name}'.{hint} There are: {', '.join(known) or 'none'}."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} is {value!r}; a whole number of at least {least} is needed.")

@@ -1,0 +1,163 @@
+"""The experiments of Kamra et al. 2017 as data: what was run for each figure, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.config import ExperimentConfig, require_known
+
+_SIX = ("naive", "dropout", "ppr", "ewc", "dgr", "dgdmn")
+# Generated and real samples that the memories may hold at once (appendix B): all images of the
+# data set, half of them for TDigits; and samples in the memory of pseudo-rehearsal.
+_N_MAX = {"digits": 60_000, "permnist": 180_000, "tdigits": 120_000}
+_PPR_MEMORY = {"digits": 18_000, "permnist": 60_000}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the paper, or several drawn from the same runs.
+
+    Attributes:
+        name: How it is called on the command line.
+        title: What is plotted.
+        shows: What the paper reads from it; it gives no numbers.
+        stream: The stream that is learned.
+        methods: The methods, in the figure's order.
+        revisit: Experiences (counted from 0) learned again at the end.
+        options: Options of a method that differ from the paper's general settings.
+    """
+
+    name: str
+    title: str
+    shows: str
+    stream: str
+    methods: tuple[str, ...]
+    revisit: tuple[int, ...] = ()
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def configs(
+        self,
+        *,
+        scale: float = 1.0,
+        seeds: Sequence[int] = (0,),
+        methods: Sequence[str] | None = None,
+        **fields: Any,
+    ) -> dict[str, list[ExperimentConfig]]:
+        """Returns the configs of each method, one a seed.
+
+        Args:
+            scale: Fraction of the images, in training and test, and of the memory; above 0, at
+                most 1.
+            seeds: The seeds.
+            methods: Only these; all by default.
+            **fields: Further fields of the configs, such as ``data_root`` and ``device``.
+
+        Raises:
+            ConfigError: The scale is out of range, or a method does not belong to the figure.
+        """
+        if not 0 < scale <= 1:
+            raise ConfigError(f"--scale is {scale}; it must be above 0 and at most 1.")
+        for method in methods or ():
+            require_known(f"method in {self.name}", method, self.methods)
+        return {
+            method: [
+                ExperimentConfig.create(
+                    method,
+                    self.stream,
+                    paper=True,
+                    seed=seed,
+                    revisit=self.revisit,
+                    stream_options={"fraction": scale} if scale < 1 else {},
+                    method_options=self._method_options(method, scale),
+                    **fields,
+                )
+                for seed in seeds
+            ]
+            for method in (methods or self.methods)
+        }
+
+    def _method_options(self, method: str, scale: float) -> dict[str, Any]:
+        options = dict(self.options.get(method, {}))
+        if method.startswith(("dgr", "dgdmn")):
+            options["n_max"] = round(_N_MAX[self.stream] * scale)
+        return options
+
+
+FIGURES = (
+    Figure(
+        "fig3",
+        "Figure 3: accuracy per task on Permnist, six methods",
+        "NN, DropNN and PPR forget; EWC forgets less but learns ever more slowly; DGR and DGDMN"
+        " keep all six tasks.",
+        "permnist",
+        _SIX,
+    ),
+    Figure(
+        "fig4",
+        "Figure 4: accuracy per task on Digits, six methods",
+        "NN, DropNN, PPR and EWC know only the digit learned last; DGR and DGDMN keep the others.",
+        "digits",
+        _SIX,
+    ),
+    Figure(
+        "fig5a",
+        "Figure 5a: average accuracy over the tasks so far on Permnist, with joint training",
+        "DGR and DGDMN stay near joint training; the others fall behind.",
+        "permnist",
+        (*_SIX, "joint"),
+    ),
+    Figure(
+        "fig5b",
+        "Figure 5b: average accuracy over the tasks so far on Digits, with joint training",
+        "NN, DropNN, PPR and EWC follow 1/t; DGR and DGDMN are far above them.",
+        "digits",
+        (*_SIX, "joint"),
+    ),
+    Figure(
+        "fig6",
+        "Figure 6: Permnist with tasks 1 and 6 learned once more at the end",
+        "DGDMN improves on the tasks that it revises; EWC does not.",
+        "permnist",
+        ("ewc", "dgdmn"),
+        revisit=(0, 5),
+    ),
+    Figure(
+        "fig7",
+        "Figures 7 and 8a: forty tasks of TDigits, accuracy and training time",
+        "After 40 tasks DGDMN knows about 40 % of all and about 80 % of the last ten, DGR under"
+        " 20 % of all; DGDMN takes about a tenth of the time.",
+        "tdigits",
+        ("dgr", "dgdmn"),
+        options={"dgr": {"kappa": 0.05}, "dgdmn": {"kappa": 0.05, "stm_size": 5}},
+    ),
+    Figure(
+        "fig8b",
+        "Figure 8b: dual memory with and without short-term generative memories on Digits",
+        "Keeping real images until sleep retains more.",
+        "digits",
+        ("dgdmn", "dgdmn-no-stm"),
+    ),
+)
+
+
+def figure(name: str) -> Figure:
+    """Returns a figure by its name.
+
+    Args:
+        name: Such as "fig4"; "fig8a" is drawn from the runs of "fig7".
+
+    Raises:
+        ConfigError: There is no such figure here.
+    """
+    name = {"fig8a": "fig7", "fig5": "fig5b"}.get(name, name)
+    known = {figure.name: figure for figure in FIGURES}
+    require_known("figure", name, known)
+    return known[name]
+
+
+def listing() -> str:
+    """Returns all figures and what they show as text."""
+    return "\n".join(f"{f.name:6}  {f.title}\n        In the paper: {f.shows}" for f in FIGURES)

@@ -1,0 +1,78 @@
+"""Progress bars of the classifier's training, as an Avalanche logger that writes to stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from avalanche.logging import BaseLogger
+from tqdm import tqdm
+
+
+class ProgressLogger(BaseLogger):
+    """One bar an experience, over all its iterations, naming experience and epoch.
+
+    It also stands in for Avalanche's loggers, so that an evaluator without any does not warn.
+
+    Args:
+        enabled: Whether to show anything.
+        n_experiences: Length of the stream, for "experience 3/10".
+        label: What is trained, put before the bar.
+    """
+
+    def __init__(self, *, enabled: bool, n_experiences: int, label: str = "") -> None:
+        super().__init__()
+        self.enabled = enabled
+        self.n_experiences = n_experiences
+        self.label = label
+        self.position = 0
+        self._bar: tqdm[Any] | None = None
+
+    def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Opens the experience's bar, or names the next epoch."""
+        if not self.enabled:
+            return
+        epoch = strategy.clock.train_exp_epochs + 1
+        where = f"experience {self.position + 1}/{self.n_experiences}"
+        name = f"{self.label}, {where}" if self.label else where
+        name = f"{name}, epoch {epoch}/{strategy.train_epochs}"
+        if self._bar is None:
+            self._bar = bar(len(strategy.dataloader) * strategy.train_epochs, name)
+        self._bar.set_description(name, refresh=False)
+
+    def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Moves the bar by one iteration."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Closes the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Removes the bar, also after an interruption."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_bar": None}
+
+
+def bar(total: int, name: str) -> tqdm[Any]:
+    """Makes a bar on stderr; in a log file, where nobody watches, it is a single finished line.
+
+    Args:
+        total: Number of iterations.
+        name: Put before the bar.
+    """
+    watched = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=name,
+        unit="it",
+        leave=not watched,
+        file=sys.stderr,
+        mininterval=0.1 if watched else 10.0,
+        dynamic_ncols=watched,
+    )

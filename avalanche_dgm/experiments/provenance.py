@@ -1,0 +1,66 @@
+"""Where a result comes from: versions, machine and command line."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_PACKAGES = {
+    "avalanche_dgm": "avalanche-dgm",
+    "avalanche": "avalanche-lib",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+    "scikit-learn": "scikit-learn",
+}
+
+
+def package_version(distribution: str) -> str:
+    """Returns an installed distribution's version, "not installed" if it has none.
+
+    Args:
+        distribution: Its name on the package index.
+    """
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def command_line(argv: list[str] | None = None) -> str:
+    """Returns the command line in a form that a shell accepts.
+
+    Args:
+        argv: The arguments after the program's name; those of the process by default.
+    """
+    return shlex.join(["avalanche-dgm", *(sys.argv[1:] if argv is None else argv)])
+
+
+def collect(device: str, command: str | None = None) -> dict[str, Any]:
+    """Collects versions, platform, threads and time for a results file.
+
+    Args:
+        device: Name of the device that computes.
+        command: The command line, or ``None`` when called from Python.
+    """
+    import torch
+
+    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
+    return {
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: package_version(dist) for name, dist in _PACKAGES.items()},
+        },
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "gpu": gpu,
+    }

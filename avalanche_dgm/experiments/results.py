@@ -1,0 +1,171 @@
+"""What a run measured, and the numbers derived from its accuracy matrix."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from avalanche_dgm.experiments.config import ExperimentConfig
+
+Row = list[float | None]
+
+
+@dataclass
+class Step:
+    """Measurements of one trained experience.
+
+    Attributes:
+        experience: Which experience was learned, counted from 0.
+        accuracy: Test accuracy (0 to 1) on every experience of the stream afterwards, also on those
+            not yet seen; ``None`` where the method cannot answer.
+        stream_accuracy: Accuracy over all test images of the stream.
+        seconds: Wall time of ``strategy.train``, in seconds.
+        eval_seconds: Wall time of the evaluation, in seconds.
+        phases: Seconds of each phase that the method reports (generator, sleep, ...).
+        replayed: Replay samples drawn while this experience was learned.
+        histogram: How often each label was among them.
+        stm_occupancy: Short-term memories in use afterwards (dual memory only).
+        sleeps: Sleeps so far (dual memory only).
+        memory_bytes: Size of what is remembered beside the classifier, in bytes.
+    """
+
+    experience: int
+    accuracy: Row
+    stream_accuracy: float | None = None
+    seconds: float = 0.0
+    eval_seconds: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    replayed: int = 0
+    histogram: dict[int, int] = field(default_factory=dict)
+    stm_occupancy: int = 0
+    sleeps: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass
+class RunResult:
+    """One run: its settings, what each experience is, and the measurements after each.
+
+    Attributes:
+        config: The settings.
+        tasks: Short name of each test experience, for columns and legends.
+        order: The experiences in the order in which they are (to be) learned.
+        steps: One entry for each experience learned so far.
+        provenance: Versions, platform and command line.
+        samples: Generated images by class, (n, C, H, W) arrays, or empty; not saved in JSON.
+        shape: Shape of one image, (channels, height, width).
+    """
+
+    config: ExperimentConfig
+    tasks: list[str]
+    order: list[int]
+    steps: list[Step] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    samples: Mapping[int, Any] = field(default_factory=dict)
+    shape: tuple[int, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every experience was learned."""
+        return len(self.steps) == len(self.order)
+
+    @property
+    def matrix(self) -> list[Row]:
+        """Accuracies R[i][j] on experience j after the i-th learned one."""
+        return [step.accuracy for step in self.steps]
+
+    def seen(self, step: int) -> list[int]:
+        """Returns the experiences learned up to a step, each once, in ascending order."""
+        return sorted({s.experience for s in self.steps[: step + 1]})
+
+    def average(self, step: int = -1) -> float:
+        """Returns the mean accuracy over the experiences learned up to a step.
+
+        Args:
+            step: Position in ``steps``; the last one by default.
+        """
+        step = step % len(self.steps)
+        return mean([self.steps[step].accuracy[j] for j in self.seen(step)])
+
+    @property
+    def averages(self) -> list[float]:
+        """Mean accuracy over the experiences seen so far, after each step."""
+        return [self.average(i) for i in range(len(self.steps))]
+
+    @property
+    def forgetting(self) -> float:
+        """Mean drop from an experience's best accuracy before the last step to its final one.
+
+        Taken over the experiences learned before the last step, as Chaudhry et al. 2018 define it;
+        0 for a stream of one experience.
+        """
+        last = len(self.steps) - 1
+        drops = []
+        for j in self.seen(last - 1) if last > 0 else []:
+            if j == self.steps[last].experience:
+                continue
+            learned = next(i for i, s in enumerate(self.steps) if s.experience == j)
+            values = [self.steps[i].accuracy[j] for i in range(learned, last)]
+            best = max((v for v in values if v is not None), default=None)
+            final = self.steps[last].accuracy[j]
+            if best is not None and final is not None:
+                drops.append(best - final)
+        return mean(drops) if drops else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Training time of all experiences, in seconds, without evaluation."""
+        return sum(step.seconds for step in self.steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything but the generated images as a dictionary for ``json.dump``."""
+        steps = [dataclasses.asdict(step) for step in self.steps]
+        return {
+            "complete": self.complete,
+            "config": self.config.to_json(),
+            "seed": self.config.seed,
+            "tasks": self.tasks,
+            "order": self.order,
+            "image_shape": list(self.shape),
+            "accuracy": self.matrix,
+            "average_accuracy": self.averages,
+            "final_average_accuracy": self.average() if self.steps else None,
+            "final_stream_accuracy": self.steps[-1].stream_accuracy if self.steps else None,
+            "forgetting": self.forgetting if self.steps else None,
+            "training_seconds": self.seconds,
+            "steps": steps,
+            "provenance": self.provenance,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunResult:
+        """Reads what ``to_json`` returned (JSON turns the histogram's labels into strings)."""
+        steps = []
+        for saved in values["steps"]:
+            histogram = {int(label): count for label, count in saved["histogram"].items()}
+            steps.append(Step(**{**saved, "histogram": histogram}))
+        return cls(
+            config=ExperimentConfig.from_json(values["config"]),
+            tasks=list(values["tasks"]),
+            order=list(values["order"]),
+            steps=steps,
+            provenance=dict(values["provenance"]),
+            shape=tuple(values["image_shape"]),
+        )
+
+
+def mean(values: Sequence[float | None]) -> float:
+    """Returns the mean of the numbers that are there, NaN if none is."""
+    there = [v for v in values if v is not None]
+    return sum(there) / len(there) if there else math.nan
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Returns the sample standard deviation (n - 1), 0 for fewer than two values."""
+    if len(values) < 2:
+        return 0.0
+    centre = mean(values)
+    return math.sqrt(sum((v - centre) ** 2 for v in values) / (len(values) - 1))

@@ -1,0 +1,106 @@
+"""Plain-text tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from avalanche_dgm.experiments.results import RunResult, deviation, mean
+
+_MOST_COLUMNS = 12
+_WIDEST = 8
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Aligns rows of cells: the first column to the left, the others to the right.
+
+    Args:
+        rows: The heading and the lines below it, all of the same length.
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def final_table(runs: Mapping[str, Sequence[RunResult]]) -> str:
+    """Shows final test accuracies: methods as rows, tasks and their average as columns.
+
+    Args:
+        runs: The runs of each method, one a seed; columns hold the mean over them, the average and
+            the forgetting also the standard deviation.
+    """
+    first = next(iter(runs.values()))[0]
+    groups = task_groups(first.tasks)
+    rows = [["method", *(name for name, _ in groups), "average", "forgetting", "training"]]
+    for name, results in runs.items():
+        finals = [result.steps[-1].accuracy for result in results]
+        cells = [
+            number(mean([mean([final[j] for j in members]) for final in finals]))
+            for _, members in groups
+        ]
+        rows.append(
+            [
+                name,
+                *cells,
+                spread([result.average() for result in results]),
+                spread([result.forgetting for result in results]),
+                f"{mean([result.seconds for result in results]):.1f} s",
+            ]
+        )
+    return align(rows)
+
+
+def course_table(result: RunResult) -> str:
+    """Shows the whole accuracy matrix of one run: a row after each experience.
+
+    Args:
+        result: One run; accuracies on experiences not yet learned are in brackets.
+    """
+    groups = task_groups(result.tasks)
+    rows = [["after", *(name for name, _ in groups), "average"]]
+    for i, step in enumerate(result.steps):
+        seen = set(result.seen(i))
+        cells = []
+        for _, members in groups:
+            value = number(mean([step.accuracy[j] for j in members]))
+            cells.append(f"{value} " if seen & set(members) else f"({value})")
+        rows.append([result.tasks[step.experience], *cells, number(result.average(i))])
+    return align(rows)
+
+
+def task_groups(tasks: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Makes columns of tasks: one each, or one for several where there are too many.
+
+    Args:
+        tasks: Names of the tasks.
+
+    Returns:
+        Name and members (positions in ``tasks``) of each column.
+    """
+    if len(tasks) <= _MOST_COLUMNS:
+        short = all(len(name) <= _WIDEST for name in tasks)
+        return [(name if short else f"task {j + 1}", [j]) for j, name in enumerate(tasks)]
+    size = -(-len(tasks) // 8)
+    columns = []
+    for start in range(0, len(tasks), size):
+        end = min(start + size, len(tasks))
+        columns.append((f"{start + 1}-{end}", list(range(start, end))))
+    return columns
+
+
+def number(value: float) -> str:
+    """Formats an accuracy (0 to 1) with three decimals, "-" for NaN."""
+    return "-" if value != value else f"{value:.3f}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Formats a mean with its standard deviation where there are several values."""
+    centre = number(mean(list(values)))
+    return centre if len(values) < 2 else f"{centre} ± {deviation(list(values)):.3f}"
