@@ -1,24 +1,22 @@
 """The command ``avalanche-dgm``.
 
-Only argparse is imported at the top: ``--help``, ``--version`` and ``list`` answer at once.
+What needs PyTorch or Avalanche is imported when a command runs: ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError
+from avalanche_dgm.experiments.arguments import DEMO, at_least_one, build_parser, read_options
 
 if TYPE_CHECKING:
     from avalanche_dgm.experiments.config import ExperimentConfig
 
-_DEMO = ("naive", "dgr", "dgdmn")
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -34,10 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser().parse_args(given)
+        arguments = build_parser().parse_args(given)
         arguments.given = given
-        command: Callable[[argparse.Namespace], None] = arguments.command
-        command(arguments)
+        _COMMANDS[arguments.command](arguments)
     except SystemExit as end:  # argparse: --help, --version
         return int(end.code or 0)
     except AvalancheDGMError as error:
@@ -49,150 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see {self.prog} --help)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="avalanche-dgm",
-        description="Learn streams of images with generative memories, beside reference methods.",
-    )
-    parser.add_argument("--version", action=_Version, help="print versions and exit")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="run one method over a stream")
-    run.add_argument("--method", default="dgdmn", help="see 'list' (default: %(default)s)")
-    _add_settings(run)
-    _add_running(run)
-    run.set_defaults(command=_run)
-
-    compare = commands.add_parser("compare", help="run several methods into one table")
-    compare.add_argument(
-        "--methods", nargs="+", default=list(_DEMO), metavar="METHOD", help="see 'list'"
-    )
-    _add_settings(compare)
-    _add_running(compare)
-    compare.set_defaults(command=_compare)
-
-    demo = commands.add_parser(
-        "demo", help="see it work in under two minutes: embedded digits, nothing downloaded"
-    )
-    _add_running(demo)
-    demo.add_argument("--seed", type=int, default=0, metavar="N")
-    demo.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
-    demo.set_defaults(command=_demo)
-
-    paper = commands.add_parser("paper", help="run the experiments of the DGDMN paper")
-    paper.add_argument("figure", nargs="?", help="such as fig4; without it, they are listed")
-    paper.add_argument(
-        "--scale",
-        type=float,
-        default=1.0,
-        metavar="F",
-        help="fraction of the images and of the memory (default: 1)",
-    )
-    paper.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods")
-    paper.add_argument("--seed", type=int, default=0, metavar="N")
-    paper.add_argument("--seeds", type=int, default=1, metavar="N")
-    _add_data(paper)
-    _add_running(paper)
-    paper.set_defaults(command=_paper)
-
-    listing = commands.add_parser("list", help="list methods, streams and figures of the paper")
-    listing.set_defaults(command=_list)
-    return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    settings = parser.add_argument_group("settings (defaults depend on the stream)")
-    settings.add_argument("--stream", default="sklearn-digits", help="default: %(default)s")
-    settings.add_argument("--experiences", type=int, metavar="N", help="length of the stream")
-    settings.add_argument("--seed", type=int, default=0, metavar="N", help="first seed")
-    settings.add_argument("--seeds", type=int, default=1, metavar="N", help="number of seeds")
-    settings.add_argument("--epochs", type=int, metavar="N")
-    settings.add_argument("--batch-size", type=int, metavar="N")
-    settings.add_argument("--lr", type=float, metavar="RATE")
-    settings.add_argument("--optimizer", metavar="NAME", help="adam, rmsprop or sgd")
-    settings.add_argument("--hidden", type=int, nargs="+", metavar="UNITS")
-    settings.add_argument("--dropout", type=float, metavar="P")
-    settings.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the method, such as stm_size=3; may be repeated",
-    )
-    settings.add_argument(
-        "--stream-set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the stream, such as test_fraction=0.3; may be repeated",
-    )
-    settings.add_argument("--paper", action="store_true", help="the paper's settings")
-    settings.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
-    _add_data(parser)
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data-root",
-        metavar="FOLDER",
-        help="folder of the data sets (default: the variable AVALANCHE_DGM_DATA)",
-    )
-    data.add_argument("--download", action="store_true", help="fetch what is absent")
-
-
-def _add_running(parser: argparse.ArgumentParser) -> None:
-    running = parser.add_argument_group("running")
-    running.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
-    running.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch")
-    running.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER")
-    running.add_argument("--name", help="folder of this run below --out")
-    running.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    running.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-    running.add_argument("--quiet", action="store_true", help="no progress, only the table")
-
-
-class _Version(argparse.Action):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{**options, "nargs": 0})
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from avalanche_dgm.experiments.provenance import package_version
-
-        print(
-            f"avalanche-dgm {package_version('avalanche-dgm')}"
-            f" (avalanche {package_version('avalanche-lib')}, torch {package_version('torch')},"
-            f" python {sys.version.split()[0]})"
-        )
-        parser.exit()
-
-
 def _run(arguments: argparse.Namespace) -> None:
-    name = arguments.name or _default_name(arguments, arguments.method)
-    _execute(arguments, name, {arguments.method: _configs(arguments, arguments.method)})
+    arguments.methods = [arguments.method]
+    _execute(arguments, _default_name(arguments, arguments.method), _configs(arguments))
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    if arguments.set and len(arguments.methods) > 1:
-        from avalanche_dgm.experiments.methods import METHODS
-
-        keys = _options(arguments.set)
-        known = {m: set(METHODS[m].options()) for m in arguments.methods if m in METHODS}
-        for key in keys:
-            if known and not any(key in names for names in known.values()):
-                raise ConfigError(f"None of these methods has an option '{key}'.")
-    name = arguments.name or _default_name(arguments, "compare")
-    _execute(arguments, name, {m: _configs(arguments, m) for m in arguments.methods})
+    _execute(arguments, _default_name(arguments, "compare"), _configs(arguments))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from avalanche_dgm.experiments.config import ExperimentConfig
 
+    # The demonstration is there to be watched again; its folder is nobody's result.
     arguments.overwrite = not arguments.resume
     configs = {
         method: [
@@ -204,14 +70,14 @@ def _demo(arguments: argparse.Namespace) -> None:
                 fast=arguments.fast,
             )
         ]
-        for method in _DEMO
+        for method in DEMO
     }
     print(
-        "Ten handwritten digits are learned one after the other. When the tenth is learned, the\n"
-        "first are long gone: no image of them was kept. What does each method still know?",
+        "Ten handwritten digits, learned one after the other. When the last one is learned, the\n"
+        "first are long gone: no image of them is kept. What does each method still know?\n",
         flush=True,
     )
-    _execute(arguments, arguments.name or "demo", configs)
+    _execute(arguments, "demo", configs)
 
 
 def _paper(arguments: argparse.Namespace) -> None:
@@ -221,17 +87,17 @@ def _paper(arguments: argparse.Namespace) -> None:
         print(paper.listing())
         return
     figure = paper.figure(arguments.figure)
+    seeds = at_least_one(arguments.seeds, "seeds")
     configs = figure.configs(
         scale=arguments.scale,
-        seeds=range(arguments.seed, arguments.seed + _count(arguments.seeds)),
+        seeds=range(arguments.seed, arguments.seed + seeds),
         methods=arguments.methods,
         data_root=arguments.data_root,
         download=arguments.download,
         device=arguments.device,
     )
-    name = arguments.name or f"paper-{arguments.figure}-scale{arguments.scale:g}"
-    print(f"{figure.title}. In the paper: {figure.shows}\n", flush=True)
-    _execute(arguments, name, configs)
+    print(f"{figure.title}.\nIn the paper: {figure.shows}\n", flush=True)
+    _execute(arguments, f"paper-{figure.name}-scale{arguments.scale:g}", configs)
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -242,7 +108,7 @@ def _list(arguments: argparse.Namespace) -> None:
     for title, lines in (
         ("Methods", {name: method.description for name, method in METHODS.items()}),
         ("Streams", stream_descriptions()),
-        ("Figures of the paper", {f.name: f.title for f in paper.FIGURES}),
+        ("Figures of the DGDMN paper", {figure.name: figure.title for figure in paper.FIGURES}),
     ):
         width = max(map(len, lines))
         print(f"{title}:")
@@ -250,56 +116,83 @@ def _list(arguments: argparse.Namespace) -> None:
             print(f"  {name:<{width}}  {text}")
 
 
-def _configs(arguments: argparse.Namespace, method: str) -> list[ExperimentConfig]:
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "run": _run,
+    "compare": _compare,
+    "demo": _demo,
+    "paper": _paper,
+    "list": _list,
+}
+
+
+def _configs(arguments: argparse.Namespace) -> dict[str, list[ExperimentConfig]]:
+    """Makes the configs of each method, one a seed."""
     from avalanche_dgm.experiments.config import ExperimentConfig
+
+    options = _options_by_method(arguments)
+    seeds = at_least_one(arguments.seeds, "seeds")
+    configs = {}
+    for method in arguments.methods:
+        config = ExperimentConfig.create(
+            method,
+            arguments.stream,
+            paper=arguments.paper,
+            fast=arguments.fast,
+            seed=arguments.seed,
+            n_experiences=arguments.experiences,
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            lr=arguments.lr,
+            optimizer=arguments.optimizer,
+            hidden=arguments.hidden,
+            dropout=arguments.dropout,
+            data_root=arguments.data_root,
+            download=arguments.download,
+            device=arguments.device,
+            method_options=options[method],
+            stream_options=read_options(arguments.stream_set),
+        )
+        configs[method] = [config.replace(seed=arguments.seed + i) for i in range(seeds)]
+    return configs
+
+
+def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """Gives each option to the methods that have it; one method must have all."""
+    from avalanche_dgm.experiments.config import require_known
     from avalanche_dgm.experiments.methods import METHODS
 
-    options = _options(arguments.set)
-    if hasattr(arguments, "methods") and len(arguments.methods) > 1 and method in METHODS:
-        known = METHODS[method].options() if options else []
-        options = {key: value for key, value in options.items() if key in known}
-    config = ExperimentConfig.create(
-        method,
-        arguments.stream,
-        paper=arguments.paper,
-        fast=arguments.fast,
-        seed=arguments.seed,
-        n_experiences=arguments.experiences,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        lr=arguments.lr,
-        optimizer=arguments.optimizer,
-        hidden=arguments.hidden,
-        dropout=arguments.dropout,
-        data_root=arguments.data_root,
-        download=arguments.download,
-        device=arguments.device,
-        method_options=options,
-        stream_options=_options(arguments.stream_set),
-    )
-    return [config.replace(seed=arguments.seed + i) for i in range(_count(arguments.seeds))]
+    for method in arguments.methods:
+        require_known("method", method, METHODS)
+    options = read_options(arguments.set)
+    if len(arguments.methods) == 1 or not options:
+        return {method: options for method in arguments.methods}
+    known = {method: METHODS[method].options() for method in arguments.methods}
+    for key in options:
+        if not any(key in names for names in known.values()):
+            raise ConfigError(f"None of {', '.join(arguments.methods)} has an option '{key}'.")
+    return {m: {k: v for k, v in options.items() if k in known[m]} for m in known}
 
 
 def _execute(
     arguments: argparse.Namespace, name: str, configs: dict[str, list[ExperimentConfig]]
 ) -> None:
-    """Runs configs and prints the table."""
+    """Runs configs and prints the tables."""
     from avalanche_dgm.experiments.provenance import command_line
     from avalanche_dgm.experiments.session import Session
 
     if arguments.threads is not None:
         import torch
 
-        torch.set_num_threads(_count(arguments.threads, "threads"))
+        torch.set_num_threads(at_least_one(arguments.threads, "threads"))
     session = Session(
-        folder=arguments.out / name,
+        folder=arguments.out / (arguments.name or name),
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         progress=not arguments.quiet,
         command=command_line(arguments.given),
     )
     with warnings.catch_warnings():
-        # Avalanche's dependencies greet with warnings that no user can act on.
+        # Avalanche and what it depends on greet with warnings that no user can act on.
         warnings.filterwarnings("ignore", module="qpsolvers")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         results = session.run(configs)
@@ -314,31 +207,8 @@ def _default_name(arguments: argparse.Namespace, what: str) -> str:
     return "-".join(parts)
 
 
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Reads KEY=VALUE pairs; a value is read as JSON if it is, else as text."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"'{pair}' is not KEY=VALUE, such as stm_size=3.")
-        words = {"none": None, "true": True, "false": False}
-        try:
-            value = words[text.lower()] if text.lower() in words else json.loads(text)
-        except ValueError:
-            value = text
-        options[key.replace("-", "_")] = value
-    return options
-
-
-def _count(value: int, name: str = "seeds") -> int:
-    if value < 1:
-        raise ConfigError(f"--{name} is {value}; at least 1 is needed.")
-    return value
-
-
 def _how_to_continue(given: Sequence[str]) -> str:
     from avalanche_dgm.experiments.provenance import command_line
 
-    resumed = [*given, *([] if "--resume" in given else ["--resume"])]
-    resumed = [a for a in resumed if a != "--overwrite"]
-    return f"Finished experiences are saved; continue with: {command_line(resumed)}"
+    kept = [word for word in given if word not in ("--resume", "--overwrite")]
+    return f"What was learned is saved; continue with: {command_line([*kept, '--resume'])}"

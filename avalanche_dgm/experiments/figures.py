@@ -18,6 +18,7 @@ from avalanche_dgm.experiments.results import RunResult, deviation, mean
 # Okabe and Ito's colours: distinguishable with every common colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")
 _MARKERS = "os^Dv<>P"
+_LINES = ("-", (0, (5, 3)), (0, (1, 2)), (0, (5, 2, 1, 2)))
 _MOST_LEGEND_ENTRIES = 12
 _DPI = 120
 
@@ -34,7 +35,13 @@ def accuracy_curves(result: RunResult, path: Path) -> None:
     _draw_run(axes, result)
     axes.set_title(_title(result), fontsize=11)
     if len(result.tasks) <= _MOST_LEGEND_ENTRIES:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+        axes.legend(
+            title="test images of",
+            loc="center left",
+            bbox_to_anchor=(1.01, 0.5),
+            frameon=False,
+            fontsize=9,
+        )
     else:
         _task_bar(figure, [axes], len(result.tasks))
         axes.legend(loc="lower left", frameon=False, fontsize=9)
@@ -55,10 +62,13 @@ def panels(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
     for axes, (name, results) in zip(grid.flat, runs.items(), strict=False):
         _draw_run(axes, results[0])
         axes.set_title(name, fontsize=10)
-    for axes in grid.flat[len(runs) :]:
-        axes.set_visible(False)
     for axes in grid.flat:
         axes.label_outer()
+    for empty in range(len(runs), rows * columns):
+        grid.flat[empty].set_visible(False)
+        above = grid.flat[empty - columns]
+        above.tick_params(labelbottom=True)
+        above.set_xlabel("experiences learned")
     first = next(iter(runs.values()))[0]
     _task_bar(figure, list(grid.flat), len(first.tasks))
     _save(figure, path)
@@ -79,10 +89,16 @@ def comparison(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
         spread = [deviation(list(column)) for column in curves.T]
         x = np.arange(1, len(centre) + 1)
         colour = PALETTE[i % len(PALETTE)]
+        # Line styles differ too: methods that forget all alike lie on top of one another.
         axes.plot(
-            x, centre, color=colour, marker=_MARKERS[i % 8], markersize=5, label=name,
-            linestyle="-" if i < len(PALETTE) else "--",
-        )  # fmt: skip
+            x,
+            centre,
+            color=colour,
+            linestyle=_LINES[i % len(_LINES)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            markersize=5,
+            label=name,
+        )
         if any(spread):
             low, high = np.subtract(centre, spread), np.add(centre, spread)
             axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -140,9 +156,14 @@ def _draw_run(axes: Axes, result: RunResult) -> None:
         start = next(i for i, s in enumerate(result.steps) if s.experience == j)
         values = [np.nan if v is None else v for v in (row[j] for row in result.matrix[start:])]
         axes.plot(
-            x[start:], values, color=_task_colour(j, tasks), linewidth=1.3, alpha=0.9,
-            marker="o", markersize=3, label=result.tasks[j] if tasks <= _MOST_LEGEND_ENTRIES else "",
-        )  # fmt: skip
+            x[start:],
+            values,
+            color=_task_colour(j, tasks),
+            linewidth=1.3,
+            marker="o",
+            markersize=3,
+            label=result.tasks[j] if tasks <= _MOST_LEGEND_ENTRIES else None,
+        )
     axes.plot(x, result.averages, color="black", linewidth=2.6, label="average of seen")
     _axes(axes, result)
     axes.set_ylabel("test accuracy")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import sys
 import time
@@ -17,13 +16,17 @@ from avalanche.benchmarks import benchmark_from_datasets
 from avalanche.benchmarks.utils import concat_datasets
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
-from torch import nn
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import provenance, storage
+from avalanche_dgm.experiments.building import (
+    build_model,
+    build_optimizer,
+    resolve_device,
+    seed_everything,
+)
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import METHODS, Setup, check_options
-from avalanche_dgm.experiments.models import MLP, MultiHeadMLP
 from avalanche_dgm.experiments.progress import ProgressLogger
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import (
@@ -111,8 +114,9 @@ class _Experiment:
         self.tested_as = tested_as(benchmark)
         # The test experiences of what is learned: all, unless only a part of the stream is.
         self.tested = sorted({self.tested_as[i] for i in self.order})
+        self.label = f"{config.method}, seed {config.seed}"
         self.logger = ProgressLogger(
-            enabled=progress, n_experiences=len(self.order), label=config.method
+            enabled=progress, n_experiences=len(self.order), label=self.label
         )
 
     def empty_result(self, command: str | None) -> RunResult:
@@ -175,8 +179,8 @@ class _Experiment:
         result.steps.append(step)
         if self.progress:
             print(
-                f"{self.config.method}: experience {position + 1}/{len(self.order)}"
-                f" ({result.tasks[step.experience]}) in {step.seconds:.1f} s, average accuracy"
+                f"{self.label}: experience {position + 1}/{len(self.order)}"
+                f" ({result.tasks[step.experience]}) learned in {step.seconds:.1f} s, average accuracy"
                 f" {result.average():.3f}",
                 file=sys.stderr,
             )
@@ -273,62 +277,3 @@ def experience_accuracies(metrics: dict[str, Any], tested: list[int]) -> list[fl
 def _stream_accuracy(metrics: dict[str, Any]) -> float | None:
     values = [float(v) for k, v in metrics.items() if k.startswith("Top1_Acc_Stream/eval_phase")]
     return values[-1] if values else None
-
-
-def build_model(config: ExperimentConfig, benchmark: Any, shape: tuple[int, ...]) -> nn.Module:
-    """Makes the classifier: one head, or one a task where the stream has task labels.
-
-    Args:
-        config: Hidden layers and dropout.
-        benchmark: The stream, for its classes and task labels.
-        shape: Shape of one image.
-    """
-    n_features = int(np.prod(shape))
-    experiences = [*benchmark.train_stream, *benchmark.test_stream]
-    if len({label for e in experiences for label in e.task_labels}) > 1:
-        return MultiHeadMLP(n_features, hidden=config.hidden, dropout=config.dropout)
-    n_classes = 1 + max(int(c) for e in experiences for c in e.classes_in_this_experience)
-    return MLP(n_features, n_classes, hidden=config.hidden, dropout=config.dropout)
-
-
-def build_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Makes the classifier's optimiser.
-
-    Args:
-        config: Its name and learning rate.
-        model: The classifier.
-    """
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(model.parameters(), lr=config.lr, alpha=0.9, eps=1e-8)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=config.lr)
-    return torch.optim.Adam(model.parameters(), lr=config.lr)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turns "auto", "cpu" or "cuda" into a device.
-
-    Args:
-        name: One of the three.
-
-    Raises:
-        ConfigError: A GPU is asked for and PyTorch sees none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("PyTorch sees no GPU here. Use --device cpu, or auto.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def seed_everything(seed: int, position: int = 0) -> None:
-    """Seeds Python, NumPy and PyTorch.
-
-    Args:
-        seed: The run's seed.
-        position: Position in the stream, 0 before the first experience.
-    """
-    mixed = (seed * 100_003 + position) % 2**32
-    random.seed(mixed)
-    np.random.seed(mixed)
-    torch.manual_seed(mixed)

@@ -1,0 +1,45 @@
+"""Generative and latent memories for continual learning without stored data.
+
+Everything users name is importable from here; each part is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "DGDMN": "avalanche_dgm.plugins.strategies",
+    "DGR": "avalanche_dgm.plugins.strategies",
+    "PseudoRehearsal": "avalanche_dgm.plugins.strategies",
+    "DGDMNPlugin": "avalanche_dgm.plugins.dgdmn",
+    "DGRPlugin": "avalanche_dgm.plugins.replay",
+    "PseudoRehearsalPlugin": "avalanche_dgm.plugins.replay",
+    "OptimizerSpec": "avalanche_dgm.fitting",
+    "memory_metrics": "avalanche_dgm.plugins.metrics",
+    "save_checkpoint": "avalanche_dgm.plugins.checkpoints",
+    "maybe_load_checkpoint": "avalanche_dgm.plugins.checkpoints",
+    "digits": "avalanche_dgm.streams",
+    "make_stream": "avalanche_dgm.streams",
+    "permnist": "avalanche_dgm.streams",
+    "sklearn_digits": "avalanche_dgm.streams",
+    "split": "avalanche_dgm.streams",
+    "tdigits": "avalanche_dgm.streams",
+    "errors": "avalanche_dgm",
+}
+
+__all__ = sorted([*_WHERE, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("avalanche_dgm.errors")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'avalanche_dgm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,151 @@
+"""What a method is given of an experience, and the checks that it passes before training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.errors import DataError, LabelError, RangeError, ShapeError
+
+
+@dataclass(frozen=True)
+class ExperienceData:
+    """All samples of one experience, in memory.
+
+    Attributes:
+        images: Float tensor (N, C, H, W) or (N, D), any finite range of intensities.
+        labels: int64 tensor (N,), class of each image, 0 or more.
+        tasks: int64 tensor (N,), task label of each image (0 where the benchmark has none).
+        key: The name that the task oracle gives to the experience's task; two experiences with
+            equal keys are the same task met twice.
+        name: How progress bars and messages call the experience.
+    """
+
+    images: Tensor
+    labels: Tensor
+    tasks: Tensor
+    key: str
+    name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> ExperienceData:
+        """Returns the same data on another device."""
+        return ExperienceData(
+            self.images.to(device),
+            self.labels.to(device),
+            self.tasks.to(device),
+            self.key,
+            self.name,
+        )
+
+    def take(self, index: Tensor) -> ExperienceData:
+        """Returns the samples at the given positions.
+
+        Args:
+            index: int64 tensor (M,), positions from 0 to N - 1.
+        """
+        return ExperienceData(
+            self.images[index], self.labels[index], self.tasks[index], self.key, self.name
+        )
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes present, in ascending order."""
+        return tuple(int(c) for c in torch.unique(self.labels).tolist())
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A batch drawn from a memory.
+
+    Attributes:
+        images: Float tensor (n, C, H, W) in the range of the images that were learned.
+        labels: int64 tensor (n,).
+        tasks: int64 tensor (n,), task labels.
+        targets: Float tensor (n, K), soft labels that sum to one, or ``None`` for hard labels.
+    """
+
+    images: Tensor
+    labels: Tensor
+    tasks: Tensor
+    targets: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = None) -> None:
+    """Checks that an experience can be learned; called before any training starts.
+
+    Args:
+        data: The experience.
+        shape: Shape of one image learned before, or ``None`` on the first experience.
+
+    Raises:
+        DataError: There are no samples, or not one label and one task id for each image.
+        ShapeError: The images are not float (N, C, H, W) or (N, D), or changed their shape.
+        LabelError: Labels are not int64 or are negative.
+        RangeError: An intensity is NaN or infinite.
+    """
+    images, labels, tasks = data.images, data.labels, data.tasks
+    where = f"Experience {data.name}" if data.name else "The experience"
+    if len(images) == 0:
+        raise DataError(f"{where} holds no samples. Remove it from the stream.")
+    if len(labels) != len(images) or len(tasks) != len(images):
+        raise DataError(
+            f"{where} has {len(images)} images but {len(labels)} labels and {len(tasks)} task ids."
+            " Each image needs one of each."
+        )
+    if images.ndim not in (2, 4):
+        raise ShapeError(
+            f"{where} has samples of shape {tuple(images.shape[1:])}; images (channels, height,"
+            " width) or flat vectors (features,) are needed. Add a transform that makes them so."
+        )
+    if not images.is_floating_point():
+        raise RangeError(
+            f"{where} has images of type {images.dtype}. Convert them to floating point"
+            " (torchvision.transforms.ToTensor scales bytes to [0, 1])."
+        )
+    if shape is not None and tuple(images.shape[1:]) != shape:
+        raise ShapeError(
+            f"{where} has images of shape {tuple(images.shape[1:])}, but {shape} was learned"
+            " before. One memory generates one shape: resize the images to it."
+        )
+    if labels.ndim != 1 or labels.dtype != torch.int64:
+        raise LabelError(
+            f"{where} has labels of shape {tuple(labels.shape)} and type {labels.dtype}; one int64"
+            " class index for each image is needed."
+        )
+    if int(labels.min()) < 0:
+        raise LabelError(
+            f"{where} has the label {int(labels.min())}. Classes count from 0; drop or renumber"
+            " samples marked as unlabelled."
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise RangeError(
+            f"{where} has images with NaN or infinite intensities. Check the transforms (a"
+            " division by a standard deviation of zero is the usual cause)."
+        )
+
+
+def check_labels(data: ExperienceData, width: int) -> None:
+    """Checks labels against the learner's number of outputs.
+
+    Args:
+        data: The experience.
+        width: Number of outputs of the learner once it is adapted to the experience.
+
+    Raises:
+        LabelError: A label has no output.
+    """
+    top = int(data.labels.max())
+    if top >= width:
+        raise LabelError(
+            f"The experience has the label {top}, but the model has {width} outputs (0 to"
+            f" {width - 1}). Give the model at least {top + 1} outputs, or a classifier that grows"
+            " (avalanche.models.IncrementalClassifier)."
+        )

@@ -1,0 +1,180 @@
+"""The arguments of the command line. Only argparse is imported: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from avalanche_dgm.errors import ConfigError
+
+DEMO = ("naive", "dgr", "dgdmn")
+"""The methods of the demonstration."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Makes the parser; ``command`` of what it returns names the command.
+
+    The parser raises ``ConfigError`` where argparse would print its usage and exit.
+    """
+    parser = _Parser(
+        prog="avalanche-dgm",
+        description="Learn streams of images with generative memories, beside reference methods.",
+    )
+    parser.add_argument("--version", action=_Version, help="print versions and exit")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run one method over a stream")
+    run.add_argument("--method", default="dgdmn", help="see 'list' (default: %(default)s)")
+    _add_settings(run)
+    _add_running(run)
+    run.set_defaults(command="run")
+
+    compare = commands.add_parser("compare", help="run several methods into one table")
+    compare.add_argument(
+        "--methods", nargs="+", default=list(DEMO), metavar="METHOD", help="see 'list'"
+    )
+    _add_settings(compare)
+    _add_running(compare)
+    compare.set_defaults(command="compare")
+
+    demo = commands.add_parser(
+        "demo", help="see it work in under two minutes: embedded digits, nothing downloaded"
+    )
+    _add_running(demo)
+    demo.add_argument("--seed", type=int, default=0, metavar="N")
+    demo.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
+    demo.set_defaults(command="demo")
+
+    paper = commands.add_parser("paper", help="run the experiments of the DGDMN paper")
+    paper.add_argument("figure", nargs="?", help="such as fig4; without it, they are listed")
+    paper.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="fraction of the images and of the memory (default: 1)",
+    )
+    paper.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods")
+    paper.add_argument("--seed", type=int, default=0, metavar="N")
+    paper.add_argument("--seeds", type=int, default=1, metavar="N")
+    _add_data(paper)
+    _add_running(paper)
+    paper.set_defaults(command="paper")
+
+    listing = commands.add_parser("list", help="list methods, streams and figures of the paper")
+    listing.set_defaults(command="list")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    settings = parser.add_argument_group("settings (defaults depend on the stream)")
+    settings.add_argument("--stream", default="sklearn-digits", help="default: %(default)s")
+    settings.add_argument("--experiences", type=int, metavar="N", help="length of the stream")
+    settings.add_argument("--seed", type=int, default=0, metavar="N", help="first seed")
+    settings.add_argument("--seeds", type=int, default=1, metavar="N", help="number of seeds")
+    settings.add_argument("--epochs", type=int, metavar="N")
+    settings.add_argument("--batch-size", type=int, metavar="N")
+    settings.add_argument("--lr", type=float, metavar="RATE")
+    settings.add_argument("--optimizer", metavar="NAME", help="adam, rmsprop or sgd")
+    settings.add_argument("--hidden", type=int, nargs="+", metavar="UNITS")
+    settings.add_argument("--dropout", type=float, metavar="P")
+    settings.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the method, such as stm_size=3; may be repeated",
+    )
+    settings.add_argument(
+        "--stream-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the stream, such as test_fraction=0.3; may be repeated",
+    )
+    settings.add_argument("--paper", action="store_true", help="the paper's settings")
+    settings.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
+    _add_data(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data-root",
+        metavar="FOLDER",
+        help="folder of the data sets (default: the variable AVALANCHE_DGM_DATA)",
+    )
+    data.add_argument("--download", action="store_true", help="fetch what is absent")
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    running = parser.add_argument_group("running")
+    running.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
+    running.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch")
+    running.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER")
+    running.add_argument("--name", help="folder of this run below --out")
+    running.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    running.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    running.add_argument("--quiet", action="store_true", help="no progress, only the table")
+
+
+class _Version(argparse.Action):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "nargs": 0})
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from avalanche_dgm.experiments.provenance import package_version
+
+        print(
+            f"avalanche-dgm {package_version('avalanche-dgm')}"
+            f" (avalanche {package_version('avalanche-lib')}, torch {package_version('torch')},"
+            f" python {sys.version.split()[0]})"
+        )
+        parser.exit()
+
+
+def read_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Reads KEY=VALUE pairs; a value is read as JSON if it is, else as text.
+
+    Args:
+        pairs: Such as "stm_size=3", "labels=soft", "n_max=none".
+
+    Raises:
+        ConfigError: A pair has no equals sign.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{pair}' is not KEY=VALUE, such as stm_size=3.")
+        words = {"none": None, "true": True, "false": False}
+        try:
+            value = words[text.lower()] if text.lower() in words else json.loads(text)
+        except ValueError:
+            value = text
+        options[key.replace("-", "_")] = value
+    return options
+
+
+def at_least_one(value: int, name: str) -> int:
+    """Checks a number of things.
+
+    Args:
+        value: The number.
+        name: Name of the argument, for the message.
+
+    Raises:
+        ConfigError: The number is below 1.
+    """
+    if value < 1:
+        raise ConfigError(f"--{name} is {value}; at least 1 is needed.")
+    return value

@@ -1,0 +1,198 @@
+"""The one inner training loop: tensors on the device, a progress bar, nothing else."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from avalanche_dgm.errors import ConfigError, DivergenceError
+
+#: Steps between two looks at the loss; each look waits for the device.
+CHECK_EVERY = 50
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """Which optimiser trains a phase.
+
+    Attributes:
+        name: ``"adam"``, ``"rmsprop"`` or ``"sgd"``.
+        lr: Learning rate; with ``schedule="one-cycle"``, half of the peak.
+        schedule: ``"constant"``, or ``"one-cycle"`` (Smith & Topin 2018) over the phase's steps.
+        clip_norm: Largest Euclidean norm of all gradients together, or ``None``.
+        clip_value: Largest absolute value of one gradient, or ``None``.
+        options: Further arguments of the ``torch.optim`` class.
+    """
+
+    name: str = "adam"
+    lr: float = 1e-3
+    schedule: str = "constant"
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in ("adam", "rmsprop", "sgd"):
+            raise ConfigError(f"Unknown optimiser {self.name!r}; use 'adam', 'rmsprop' or 'sgd'.")
+        if self.schedule not in ("constant", "one-cycle"):
+            raise ConfigError(
+                f"Unknown schedule {self.schedule!r}; use 'constant' or 'one-cycle'."
+            )
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ConfigError(f"The learning rate {self.lr} must be a number above 0.")
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Makes the optimiser for a module's trainable parameters."""
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if self.name == "adam":
+            # The fused step is one call for all parameters: what a small network's time goes to.
+            return torch.optim.Adam(parameters, lr=self.lr, **{"fused": True, **self.options})
+        if self.name == "rmsprop":
+            return torch.optim.RMSprop(parameters, lr=self.lr, **self.options)
+        return torch.optim.SGD(parameters, lr=self.lr, **self.options)
+
+    def build_schedule(
+        self, optimizer: torch.optim.Optimizer, steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler | None:
+        """Makes the learning rate schedule over a number of steps, if there is one."""
+        if self.schedule == "constant" or steps < 4:
+            return None
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=2 * self.lr, total_steps=steps, cycle_momentum=False
+        )
+
+    def clip(self, module: nn.Module) -> None:
+        """Limits the gradients in place, as Keras does: the norm first, then the values."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(module.parameters(), self.clip_norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(module.parameters(), self.clip_value)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Something that a method trains on the side.
+
+    An adapter runs it: `fit` here in memory, or a Lightning Trainer.
+
+    Attributes:
+        name: What a progress bar calls it, for example ``sleep: consolidating tasks 3, 4``.
+        module: What is trained.
+        loss: From one batch and a generator of random numbers to a scalar loss.
+        optimizer: How it is trained.
+        steps: Number of optimiser steps.
+        batch_size: Samples of ``data`` a step.
+        data: Tensors of equal length, indexed together; empty when ``loss`` draws its own.
+        finish: Called once after the last step.
+    """
+
+    name: str
+    module: nn.Module
+    loss: Callable[[tuple[Tensor, ...], torch.Generator], Tensor]
+    optimizer: OptimizerSpec
+    steps: int
+    batch_size: int
+    data: tuple[Tensor, ...] = ()
+    finish: Callable[[], None] = lambda: None
+
+
+def epochs_to_steps(epochs: int, n_samples: int, batch_size: int) -> int:
+    """Number of batches in some passes over a data set, the last of each pass may be smaller."""
+    return epochs * math.ceil(n_samples / batch_size)
+
+
+def batches(
+    data: tuple[Tensor, ...], *, batch_size: int, steps: int, rng: torch.Generator
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yields shuffled batches, pass after pass, until ``steps`` are through.
+
+    Args:
+        data: Tensors of equal length on one device, or none for empty batches.
+        batch_size: Samples a batch; the last of a pass may be smaller.
+        steps: Number of batches.
+        rng: Generator on the data's device.
+    """
+    if not data:
+        for _ in range(steps):
+            yield ()
+        return
+    n, done = len(data[0]), 0
+    while done < steps:
+        order = torch.randperm(n, generator=rng, device=data[0].device)
+        for index in order.split(batch_size):
+            if done == steps:
+                return
+            yield tuple(tensor[index] for tensor in data)
+            done += 1
+
+
+def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
+    """Runs a phase from start to end.
+
+    Args:
+        phase: What to train.
+        rng: Generator on the module's device; shuffles, and is handed to the loss.
+        progress: Whether to show a bar on standard error.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        DivergenceError: The loss was not finite; the module has its weights from before the phase.
+    """
+    started = time.perf_counter()
+    module, spec = phase.module, phase.optimizer
+    before = copy.deepcopy(module.state_dict())
+    was_training = module.training
+    optimizer = spec.build(module)
+    schedule = spec.build_schedule(optimizer, phase.steps)
+    module.train()
+    # NaN spreads through the sum, so one look now and then sees a loss that was lost in between.
+    total: Tensor | None = None
+    try:
+        with torch.enable_grad(), _bar(phase, progress) as bar:
+            source = batches(phase.data, batch_size=phase.batch_size, steps=phase.steps, rng=rng)
+            for step, batch in enumerate(source, start=1):
+                loss = phase.loss(batch, rng)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                spec.clip(module)
+                optimizer.step()
+                if schedule is not None:
+                    schedule.step()
+                total = loss.detach() if total is None else total + loss.detach()
+                if step % CHECK_EVERY == 0 or step == phase.steps:
+                    _look(phase, total, step)
+                    bar.set_postfix(loss=f"{float(loss.detach()):.4g}", refresh=False)
+                bar.update()
+    except BaseException:
+        # Also on Ctrl-C: a half-trained generator must not stand in for what it replaces.
+        module.load_state_dict(before)
+        raise
+    finally:
+        optimizer.zero_grad(set_to_none=True)
+        module.train(was_training)
+    phase.finish()
+    return time.perf_counter() - started
+
+
+def _bar(phase: Phase, progress: bool) -> Any:
+    return tqdm(total=phase.steps, desc=phase.name, disable=not progress, leave=False, unit="step")
+
+
+def _look(phase: Phase, total: Tensor, step: int) -> None:
+    if not math.isfinite(float(total)):
+        raise DivergenceError(
+            f"The loss of {phase.name!r} was not finite by step {step} of {phase.steps}. The"
+            " weights from before this phase were put back and nothing learned is lost. Lower its"
+            f" learning rate (now {phase.optimizer.lr:g}), set clip_norm, or check the images'"
+            " range; then train on this experience again."
+        )

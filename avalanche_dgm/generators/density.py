@@ -1,0 +1,88 @@
+"""Class-conditional density over a generator's latent codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.buffers import GrowingBuffers
+
+
+class ClassDensity(GrowingBuffers):
+    """One full-covariance Gaussian for each (task, class) that was learned.
+
+    Fitted to the aggregate posterior: mean of the encodings, and their covariance plus the mean
+    posterior variance. Codes drawn from it decode to images of a known class, where codes drawn
+    from the prior may fall between classes.
+
+    Args:
+        latent: Number of latent dimensions z.
+
+    Attributes:
+        entries: int64 tensor (K, 3): task index, task label, class.
+        means: Float tensor (K, z).
+        factors: Float tensor (K, z, z), lower Cholesky factors of the covariances.
+    """
+
+    entries: Tensor
+    means: Tensor
+    factors: Tensor
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.latent = latent
+        self.register_buffer("entries", torch.empty(0, 3, dtype=torch.int64))
+        self.register_buffer("means", torch.empty(0, latent))
+        self.register_buffer("factors", torch.empty(0, latent, latent))
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @torch.no_grad()
+    def fit(self, entry: tuple[int, int, int], mean: Tensor, log_variance: Tensor) -> None:
+        """Learns one class, or learns it anew.
+
+        Args:
+            entry: Task index, task label, class.
+            mean: Posterior means (n, z) of the class's images, n >= 1.
+            log_variance: Posterior log-variances (n, z).
+        """
+        # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
+        codes = mean.double().cpu()
+        centred = codes - codes.mean(dim=0)
+        covariance = centred.T @ centred / len(codes)
+        covariance += torch.diag(log_variance.double().exp().mean(dim=0).cpu())
+        factor = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(self.latent))
+        row = torch.tensor([entry], device=self.entries.device)
+        keep = (self.entries != row).any(dim=1)
+        self.entries = torch.cat([self.entries[keep], row])
+        self.means = torch.cat([self.means[keep], codes.mean(dim=0)[None].to(self.means)])
+        self.factors = torch.cat([self.factors[keep], factor[None].to(self.factors)])
+
+    def classes(self) -> tuple[int, ...]:
+        """The distinct classes, in ascending order."""
+        return tuple(sorted({int(c) for c in self.entries[:, 2].tolist()}))
+
+    @torch.no_grad()
+    def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws codes, balanced over classes and, within a class, over its tasks.
+
+        Systematic sampling: each entry comes up within one of its exact share.
+
+        Args:
+            n: How many.
+            rng: Generator on the density's device.
+
+        Returns:
+            Codes (n, z), and the entry (n, 3) that each was drawn for.
+        """
+        device = self.means.device
+        classes = self.entries[:, 2]
+        same = (classes[:, None] == classes[None, :]).sum(dim=1)
+        edges = torch.cumsum(1.0 / same.double(), dim=0)
+        start = torch.rand((), generator=rng, device=device, dtype=torch.float64)
+        points = (torch.arange(n, device=device) + start) / n * edges[-1]
+        index = torch.searchsorted(edges, points).clamp_(max=len(self) - 1)
+        noise = torch.randn(n, self.latent, 1, generator=rng, device=device)
+        codes = self.means[index] + torch.bmm(self.factors[index], noise).squeeze(2)
+        return codes, self.entries[index]

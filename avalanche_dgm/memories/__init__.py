@@ -1,0 +1,21 @@
+"""What is remembered, and how it is refreshed."""
+
+from avalanche_dgm.memories.budget import Budget, new_fraction, replay_budget
+from avalanche_dgm.memories.dual import DualMemory, ShortTermTaskMemory
+from avalanche_dgm.memories.frozen import Frozen
+from avalanche_dgm.memories.generative import DeepGenerativeMemory
+from avalanche_dgm.memories.settings import DualMemorySettings, MemorySettings
+from avalanche_dgm.memories.tasks import TaskDictionary
+
+__all__ = [
+    "Budget",
+    "DeepGenerativeMemory",
+    "DualMemory",
+    "DualMemorySettings",
+    "Frozen",
+    "MemorySettings",
+    "ShortTermTaskMemory",
+    "TaskDictionary",
+    "new_fraction",
+    "replay_budget",
+]

@@ -1,0 +1,40 @@
+"""A copy that stays as it was."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Generic, TypeVar, cast
+
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Frozen(nn.Module, Generic[M]):
+    """A deep copy of a module without gradients, in evaluation mode for ever.
+
+    ``train()`` does not thaw it, so that its BatchNorm statistics and dropout stay off even when
+    it is a part of something that is put into training mode.
+
+    Args:
+        module: What to copy; the original is left alone.
+    """
+
+    def __init__(self, module: M) -> None:
+        super().__init__()
+        self.frozen = copy.deepcopy(module)
+        self.frozen.requires_grad_(False)
+        self.train(False)
+
+    @property
+    def module(self) -> M:
+        """The copy."""
+        return cast(M, self.frozen)
+
+    def train(self, mode: bool = True) -> Frozen[M]:
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the copy."""
+        return self.frozen(*args, **kwargs)

@@ -1,0 +1,341 @@
+"""Deep generative memory: a generator, a learner and a dictionary of tasks.
+
+Kamra et al. 2017, Section 3.1 and Figure 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.errors import UnsupportedModelError
+from avalanche_dgm.fitting import Phase, epochs_to_steps
+from avalanche_dgm.generators import VAE, ClassDensity, VAESpec, choose_spec
+from avalanche_dgm.generators.spec import check_images
+from avalanche_dgm.losses import soft_targets
+from avalanche_dgm.memories.answers import ask
+from avalanche_dgm.memories.budget import Budget, new_fraction, replay_budget
+from avalanche_dgm.memories.frozen import Frozen
+from avalanche_dgm.memories.settings import MemorySettings
+from avalanche_dgm.memories.tasks import TaskDictionary
+
+#: Images that pass through the generator at once where no gradient is needed.
+CHUNK = 1024
+#: Codes drawn of each old class when its density is fitted anew.
+REFIT_SAMPLES = 512
+
+
+class DeepGenerativeMemory(nn.Module):
+    """Remembers tasks by generating their samples.
+
+    The generator is built on first use, from the first images.
+
+    Args:
+        settings: Hyper-parameters.
+
+    Attributes:
+        generator: The autoencoder, or ``None`` before the first experience.
+        density: Class-conditional density of its codes, or ``None`` as well.
+        learner: The classifier that labels what is generated, or ``None`` until `attach`.
+        tasks: Which tasks were learned, and how often.
+    """
+
+    generator: VAE | None
+    density: ClassDensity | None
+    learner: nn.Module | None
+
+    def __init__(self, settings: MemorySettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.tasks = TaskDictionary()
+        self.task_aware = False
+        self.generator = None
+        self.density = None
+        self.learner = None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample, or ``None`` before the first experience."""
+        return self.generator.spec.shape if self.generator is not None else None
+
+    def attach(self, learner: nn.Module, *, task_aware: bool = False) -> None:
+        """Makes a classifier the memory's learner.
+
+        Args:
+            learner: Maps images, and task labels if ``task_aware``, to logits (n, K).
+            task_aware: Whether it takes the task labels (n,) as its second argument.
+
+        Raises:
+            UnsupportedModelError: Samples of the prior have no task label, so they cannot be
+                labelled by a learner that needs one.
+        """
+        if task_aware and self.settings.sampling == "prior":
+            raise UnsupportedModelError(
+                "The model answers by task label, but samples drawn from the prior have none. Use"
+                " sampling='class' with multi-head models."
+            )
+        self.learner, self.task_aware = learner, task_aware
+
+    def build(self, images: Tensor, spec: VAESpec | None = None) -> None:
+        """Builds the generator for the first images, or checks later ones against it.
+
+        Args:
+            images: Float tensor (N, *shape).
+            spec: The generator's specification; ``None`` follows the settings.
+
+        Raises:
+            ShapeError: The images' shape has changed.
+            RangeError: The generator cannot produce their intensities.
+        """
+        s = self.settings
+        if self.generator is not None:
+            check_images(self.generator.spec, images, given=s.value_range is not None)
+            return
+        self._build(
+            spec
+            or choose_spec(
+                images,
+                architecture=s.architecture,
+                hidden=s.hidden,
+                latent=s.latent,
+                likelihood=s.likelihood,
+                value_range=s.value_range,
+            ),
+            images.device,
+        )
+
+    def _build(self, spec: VAESpec, device: torch.device | str) -> None:
+        self.generator = VAE(spec).to(device)
+        self.density = ClassDensity(spec.latent).to(device)
+
+    def _built(self) -> tuple[VAE, ClassDensity]:
+        if self.generator is None or self.density is None:
+            raise RuntimeError("The memory has no generator yet; call build() first.")
+        return self.generator, self.density
+
+    def snapshot(self) -> Frozen[DeepGenerativeMemory]:
+        """Returns a copy of what is remembered now, to be replayed while the memory changes."""
+        return Frozen(self)
+
+    def answers(self, images: Tensor, tasks: Tensor) -> Tensor:
+        """Returns the learner's logits (n, K).
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+        """
+        if self.learner is None:
+            raise RuntimeError("The memory has no learner yet; call attach() first.")
+        return ask(self.learner, images, tasks, task_aware=self.task_aware)
+
+    @torch.no_grad()
+    def imagine(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draws images without labels.
+
+        Args:
+            n: How many.
+            rng: Generator on the memory's device.
+
+        Returns:
+            Codes (n, z), images (n, *shape), and the density's entry (n, 3) of each, which is
+            ``None`` for samples of the prior.
+        """
+        generator, density = self._built()
+        if self.settings.sampling == "class":
+            codes, entries = density.draw(n, rng)
+            return codes, generator.decode(codes), entries
+        codes = torch.randn(n, density.latent, generator=rng, device=density.means.device)
+        return codes, generator.decode(codes), None
+
+    @torch.no_grad()
+    def draw(self, n: int, rng: torch.Generator, *, reconstruct: bool = False) -> Replay:
+        """Draws labelled images of what the memory knows.
+
+        Labels are the classes that the codes were drawn for, or, for codes of the prior, the
+        learner's decisions. Soft labels are the learner's answers over the classes it knows.
+
+        Args:
+            n: How many.
+            rng: Generator on the memory's device.
+            reconstruct: Whether the learner labels the images' reconstructions.
+        """
+        generator, density = self._built()
+        _, images, entries = self.imagine(n, rng)
+        if entries is None:
+            tasks = torch.zeros(n, dtype=torch.int64, device=images.device)
+        else:
+            tasks = entries[:, 1]
+        soft = self.settings.labels == "soft"
+        if entries is not None and not soft:
+            return Replay(images, entries[:, 2], tasks)
+        logits = self.answers(generator.reconstruct(images) if reconstruct else images, tasks)
+        allowed = self._allowed(tasks, logits.shape[1])
+        targets = soft_targets(logits, allowed=allowed, temperature=self.settings.temperature)
+        labels = targets.argmax(dim=1) if entries is None else entries[:, 2]
+        return Replay(images, labels, tasks, targets if soft else None)
+
+    def _allowed(self, tasks: Tensor, width: int) -> Tensor:
+        """Which of the learner's outputs were learned: (width,), or (n, width) by task label."""
+        _, density = self._built()
+        known = nn.functional.one_hot(density.entries[:, 2], width).to(density.means)
+        if not self.task_aware:
+            return known.sum(dim=0) > 0
+        mine = (tasks[:, None] == density.entries[None, :, 1]).to(known)
+        return (mine @ known) > 0
+
+    def fraction(self, incoming: Sequence[ExperienceData]) -> float:
+        """The share eta of incoming samples in what is learned next (Sec. 3.1)."""
+        s = self.settings
+        kappa = s.kappa * len(incoming)
+        if not len(self.tasks):
+            return 1.0
+        if s.count == "tasks":
+            new, old = len(incoming), self.tasks.total
+        else:
+            new, old = sum(len(data.classes) for data in incoming), len(self._built()[1])
+        return max(new_fraction(new=new, old=old, kappa=0.0), min(kappa, 1.0))
+
+    def budget(self, incoming: Sequence[ExperienceData]) -> Budget:
+        """The replay rule for a consolidation of these tasks."""
+        return replay_budget(
+            new=len(incoming),
+            old=self.tasks.total,
+            n_incoming=sum(len(data) for data in incoming),
+            n_max=self.settings.n_max,
+            kappa=self.settings.kappa,
+        )
+
+    def generator_phase(
+        self,
+        incoming: Sequence[ExperienceData],
+        previous: DeepGenerativeMemory | None,
+        rng: torch.Generator,
+        *,
+        name: str = "generator",
+        steps: int | None = None,
+        pool: Replay | None = None,
+    ) -> Phase:
+        """The generator's training on incoming samples and on what it knew.
+
+        Args:
+            incoming: Samples of one or more tasks.
+            previous: Snapshot from before, or ``None`` if nothing is known.
+            rng: Generator on the memory's device, for the samples that are drawn beforehand.
+            name: For the progress bar.
+            steps: Optimiser steps, instead of the settings'.
+            pool: Samples already drawn of what was known (rehearsal); ``None`` draws them.
+        """
+        s, (generator, _) = self.settings, self._built()
+        images = torch.cat([data.images for data in incoming])
+        fraction = self.fraction(incoming)
+        if previous is not None and s.consolidation == "rehearsal":
+            if pool is None:
+                budget = self.budget(incoming)
+                images = images[_choose(len(images), budget.n_incoming, rng)]
+                pool_images = generate(previous, budget.n_generated, rng)
+            else:
+                pool_images = pool.images
+            images = torch.cat([images, pool_images])
+            previous = None
+
+        def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
+            new = generator.negative_elbo(batch[0], rng).mean()
+            if previous is None:
+                return new
+            codes, old_images, _ = previous.imagine(s.batch_size, rng)
+            # Decoding keeps each old code's image; the bound keeps the encoder able to read it.
+            decoding = generator.decoding_loss(codes, old_images).mean()
+            old = 0.5 * (decoding + generator.negative_elbo(old_images, rng).mean())
+            return fraction * new + (1 - fraction) * old
+
+        if steps is None:
+            steps = s.generator_steps
+            if s.generator_epochs is not None:
+                steps = epochs_to_steps(s.generator_epochs, len(images), s.batch_size)
+        return Phase(
+            name, generator, loss, s.generator_optimizer, steps, s.batch_size, (images,)
+        )
+
+    @torch.no_grad()
+    def absorb(
+        self,
+        incoming: Sequence[ExperienceData],
+        previous: DeepGenerativeMemory | None,
+        rng: torch.Generator,
+    ) -> None:
+        """Notes what was learned: densities of the codes, and the dictionary.
+
+        Args:
+            incoming: What the generator was trained on.
+            previous: Snapshot from before the generator's training, or ``None``.
+            rng: Generator on the memory's device.
+        """
+        generator, density = self._built()
+        if previous is not None and self.settings.consolidation == "rehearsal":
+            # The codes of old classes have moved: fit what the new encoder makes of their images.
+            old_generator, old = previous._built()
+            for row in range(len(old)):
+                noise = torch.randn(
+                    REFIT_SAMPLES, old.latent, generator=rng, device=old.means.device
+                )
+                images = old_generator.decode(old.means[row] + noise @ old.factors[row].T)
+                density.fit(_entry(old.entries[row]), *generator.encode(images))
+        for data in incoming:
+            index = self.tasks.index(data.key)
+            mean, log_variance = encode(generator, data.images)
+            groups = torch.stack([data.tasks, data.labels], dim=1)
+            for task, label in torch.unique(groups, dim=0).tolist():
+                mine = (data.tasks == task) & (data.labels == label)
+                density.fit((index, task, label), mean[mine], log_variance[mine])
+            self.tasks.add(data.key)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What ``state_dict`` needs to build the generator again."""
+        return {
+            "spec": self.generator.spec.to_dict() if self.generator is not None else None,
+            "tasks": self.tasks.to_state(),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Builds the generator before its weights are loaded."""
+        self.tasks.from_state(state["tasks"])
+        if state["spec"] is None:
+            self.generator = self.density = None
+            return
+        spec = VAESpec.from_dict(state["spec"])
+        if self.generator is None or self.generator.spec != spec:
+            device = next((p.device for p in self.parameters()), torch.device("cpu"))
+            self._build(spec, device)
+
+
+def generate(memory: DeepGenerativeMemory, n: int, rng: torch.Generator) -> Tensor:
+    """Draws any number of images, a chunk at a time."""
+    parts = [memory.imagine(len(part), rng)[1] for part in torch.arange(n).split(CHUNK)]
+    if not parts:
+        shape = memory.shape or ()
+        return torch.empty(0, *shape, device=rng.device)
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode(generator: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Encodes any number of images, a chunk at a time.
+
+    Returns:
+        Means and log-variances, each (N, z).
+    """
+    means, log_variances = zip(*map(generator.encode, images.split(CHUNK)), strict=True)
+    return torch.cat(means), torch.cat(log_variances)
+
+
+def _choose(n: int, k: int, rng: torch.Generator) -> Tensor:
+    return torch.randperm(n, generator=rng, device=rng.device)[:k]
+
+
+def _entry(row: Tensor) -> tuple[int, int, int]:
+    task_index, task, label = (int(value) for value in row.tolist())
+    return task_index, task, label

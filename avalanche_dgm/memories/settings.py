@@ -1,0 +1,175 @@
+"""Hyper-parameters of the generative memories: checked once, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.memories.budget import check_capacity
+
+S = TypeVar("S", bound="MemorySettings")
+
+
+def _one_cycle() -> OptimizerSpec:
+    return OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=50.0)
+
+
+def _adam() -> OptimizerSpec:
+    return OptimizerSpec("adam", 1e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings:
+    """Settings of one deep generative memory. The defaults are ours, not the paper's.
+
+    Attributes:
+        architecture: ``"auto"``, ``"dense"`` or ``"conv"``; ``"auto"`` looks at the images.
+        hidden: Widths of the generator's dense layers, or channels of its convolutions.
+        latent: Latent dimensions of the generator.
+        likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
+        value_range: Smallest and largest possible intensity; ``None`` learns it from the first
+            experience.
+        sampling: ``"class"`` draws codes from a Gaussian fitted to each class's posterior,
+            ``"prior"`` from the standard normal (the papers).
+        consolidation: How the generator keeps what it knows. ``"aligned"`` teaches it to decode
+            the codes of old classes to the very images that its predecessor made of them;
+            ``"rehearsal"`` trains it on generated images as if they were data (the papers).
+        labels: ``"soft"`` replays the old learner's softened answers, ``"hard"`` its decisions.
+        temperature: Softness of soft labels, above 0.
+        generator_steps: Optimiser steps of the generator an experience.
+        generator_epochs: Passes over the data instead of ``generator_steps``.
+        generator_optimizer: How the generator is trained.
+        batch_size: New samples a step in fits of the memory; as many are replayed.
+        kappa: Smallest share of the memory for each new task (Sec. 3.1).
+        n_max: Most samples, generated and incoming, of one consolidation; ``None`` for no limit.
+        count: ``"tasks"`` weighs new against old by tasks met, repetitions counted (the paper);
+            ``"classes"`` by the classes that each holds, so that a large first experience keeps
+            its share.
+    """
+
+    architecture: str = "auto"
+    hidden: tuple[int, ...] | None = None
+    latent: int | None = None
+    likelihood: str = "auto"
+    value_range: tuple[float, float] | None = None
+    sampling: str = "class"
+    consolidation: str = "aligned"
+    labels: str = "soft"
+    temperature: float = 2.0
+    generator_steps: int = 800
+    generator_epochs: int | None = None
+    generator_optimizer: OptimizerSpec = field(default_factory=_one_cycle)
+    batch_size: int = 128
+    kappa: float = 0.0
+    n_max: int | None = None
+    count: str = "classes"
+
+    def __post_init__(self) -> None:
+        _one_of("sampling", self.sampling, "class", "prior")
+        _one_of("consolidation", self.consolidation, "aligned", "rehearsal")
+        _one_of("labels", self.labels, "soft", "hard")
+        _one_of("count", self.count, "classes", "tasks")
+        _one_of("architecture", self.architecture, "auto", "dense", "conv")
+        _one_of("likelihood", self.likelihood, "auto", "bernoulli", "gaussian")
+        _positive("temperature", self.temperature)
+        for name in ("generator_steps", "generator_epochs", "batch_size", "latent"):
+            _whole(name, getattr(self, name), optional=name in ("generator_epochs", "latent"))
+        check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, for logs."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualMemorySettings(MemorySettings):
+    """Settings of a dual memory (Kamra et al., Sec. 3.2); the base class holds the LTM's.
+
+    Attributes:
+        stm_size: Tasks that the short-term memory holds before it sleeps, n_STM.
+        short_term: ``False`` keeps the real samples of ``stm_size`` tasks until sleep instead of
+            learning them in short-term memories (Sec. 5.1).
+        routing: Who answers at test time. ``"oracle"`` asks the short-term memory that holds the
+            experience's task, else the LTM (the paper; it tells the method which task an image is
+            from). ``"elbo"`` asks, for each image, the memory that explains it best. ``"sleep"``
+            consolidates before every evaluation. ``"auto"`` is ``"elbo"``, and goes by task labels
+            where the model itself is given them.
+        unknown_task: With an oracle, a task that was never learned goes to the ``"ltm"``, or is an
+            ``"error"``.
+        reconstruct: Whether learners see images as their generator reconstructs them, in training
+            and prediction (the paper). Robust to noise, and a little less accurate.
+        ltm_help: Whether the LTM adds its view of a task that it knows to the task's short-term
+            memory.
+        learner_steps: Optimiser steps of the long-term learner in one sleep.
+        learner_epochs: Passes over the data instead of ``learner_steps``.
+        learner_optimizer: How the long-term learner is trained in sleep.
+        stm_hidden: Widths of the short-term generators; ``None`` for half of the LTM's.
+        stm_latent: Their latent dimensions; ``None`` for the LTM's.
+        stm_learner_hidden: Widths of the short-term learners.
+        stm_generator_steps: Optimiser steps of a short-term generator; ``None`` for
+            ``generator_steps``.
+    """
+
+    kappa: float = 0.05
+    stm_size: int = 2
+    short_term: bool = True
+    routing: str = "auto"
+    unknown_task: str = "ltm"
+    reconstruct: bool = False
+    ltm_help: bool = True
+    learner_steps: int = 800
+    learner_epochs: int | None = None
+    learner_optimizer: OptimizerSpec = field(default_factory=_adam)
+    stm_hidden: tuple[int, ...] | None = None
+    stm_latent: int | None = None
+    stm_learner_hidden: tuple[int, ...] = (64, 64)
+    stm_generator_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("routing", self.routing, "auto", "oracle", "elbo", "sleep")
+        _one_of("unknown_task", self.unknown_task, "ltm", "error")
+        for name in ("stm_size", "learner_steps"):
+            _whole(name, getattr(self, name))
+        for name in ("learner_epochs", "stm_latent", "stm_generator_steps"):
+            _whole(name, getattr(self, name), optional=True)
+        check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
+
+
+def make_settings(kind: Callable[..., S], values: dict[str, Any]) -> S:
+    """Builds settings from keyword arguments, with an error that lists the names that exist.
+
+    Args:
+        kind: The settings' class.
+        values: Names and values given by the user.
+
+    Raises:
+        ConfigError: A name is unknown or a value cannot work.
+    """
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"Unknown hyper-parameter {', '.join(unknown)}. There are: {', '.join(sorted(known))}."
+        )
+    return kind(**values)
+
+
+def _one_of(name: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
+
+
+def _whole(name: str, value: int | None, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}={value!r} must be a whole number of at least 1.")
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigError(f"{name}={value} must be above 0.")

@@ -1,0 +1,177 @@
+"""Sleep: the long-term memory learns all that the short-term memory holds, at once.
+
+Kamra et al. 2017, Sections 3.1 and 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.fitting import Phase, epochs_to_steps
+from avalanche_dgm.losses import distillation
+from avalanche_dgm.memories.dual import DualMemory
+from avalanche_dgm.memories.generative import CHUNK, DeepGenerativeMemory, _choose
+from avalanche_dgm.memories.short_term import widen_targets
+
+#: Fewest samples drawn of a task that few were seen of, where no budget limits them.
+FEWEST_SAMPLES = 2000
+
+
+class Sleep:
+    """One consolidation. Run the `phases` in order, then `wake`.
+
+    Args:
+        dual: The dual memory.
+        rng: Generator on its device.
+    """
+
+    def __init__(self, dual: DualMemory, rng: torch.Generator) -> None:
+        self.dual, self.rng, settings = dual, rng, dual.settings
+        self._replays: list[Replay] = []
+        self._incoming: list[ExperienceData] = []
+        paper = settings.consolidation == "rehearsal"
+        for memory in dual.sttms():
+            n = memory.n_seen if paper else max(memory.n_seen, FEWEST_SAMPLES)
+            replay = _draw(memory, n, rng, reconstruct=settings.reconstruct)
+            self._add(replay, memory.key)
+        for index in range(len(dual.stored)):
+            data = dual.stored[index].data()  # type: ignore[operator, union-attr]
+            self._add(Replay(data.images, data.labels, data.tasks), data.key)
+        self._previous = dual.ltm.snapshot() if len(dual.ltm.tasks) else None
+        self._pool: Replay | None = None
+        if paper:
+            self._apply_budget()
+
+    def _add(self, replay: Replay, key: str) -> None:
+        self._replays.append(replay)
+        self._incoming.append(
+            ExperienceData(replay.images, replay.labels, replay.tasks, key, key)
+        )
+
+    def _apply_budget(self) -> None:
+        """Subsamples what comes in and draws what was known, by the replay rule."""
+        budget = self.dual.ltm.budget(self._incoming)
+        total = sum(len(data) for data in self._incoming)
+        for i, (data, replay) in enumerate(zip(self._incoming, self._replays, strict=True)):
+            kept = _choose(len(data), round(len(data) * budget.n_incoming / total), self.rng)
+            self._incoming[i] = data.take(kept)
+            self._replays[i] = _take(replay, kept)
+        if self._previous is not None and budget.n_generated:
+            self._pool = _draw(
+                self._previous.module,
+                budget.n_generated,
+                self.rng,
+                reconstruct=self.dual.settings.reconstruct,
+            )
+
+    @property
+    def name(self) -> str:
+        """What progress bars say."""
+        numbers = ", ".join(data.key for data in self._incoming)
+        return f"sleep: consolidating tasks {numbers}"
+
+    def phases(self) -> Iterator[Phase]:
+        """Yields the long-term generator's training, then the long-term learner's."""
+        previous = self._previous.module if self._previous is not None else None
+        yield self.dual.ltm.generator_phase(
+            self._incoming, previous, self.rng, name=f"{self.name} (generator)", pool=self._pool
+        )
+        yield self._learner_phase(previous)
+
+    def _learner_phase(self, previous: DeepGenerativeMemory | None) -> Phase:
+        s, ltm = self.dual.settings, self.dual.ltm
+        fraction = ltm.fraction(self._incoming)
+        pooled = self._pool is not None
+        replays = [*self._replays, self._pool] if self._pool is not None else self._replays
+        everything = _concatenate(replays)
+        if s.consolidation == "rehearsal":
+            previous = None
+
+        def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
+            images, labels, tasks = batch[:3]
+            targets = batch[3] if len(batch) > 3 else None
+            if previous is None:
+                logits = self.dual.respond(ltm, images, tasks)
+                return _answer_loss(logits, labels, targets, s.temperature)
+            old = previous.draw(s.batch_size, rng, reconstruct=s.reconstruct)
+            # One forward pass, so that BatchNorm sees old and new together.
+            logits = self.dual.respond(
+                ltm, torch.cat([images, old.images]), torch.cat([tasks, old.tasks])
+            )
+            new_logits, old_logits = logits.split([len(images), len(old)])
+            new_loss = _answer_loss(new_logits, labels, targets, s.temperature)
+            old_loss = _answer_loss(old_logits, old.labels, old.targets, s.temperature)
+            return fraction * new_loss + (1 - fraction) * old_loss
+
+        data: tuple[Tensor, ...] = (everything.images, everything.labels, everything.tasks)
+        if everything.targets is not None:
+            data = (*data, everything.targets)
+        steps = s.learner_steps
+        if s.learner_epochs is not None:
+            steps = epochs_to_steps(s.learner_epochs, len(everything), s.batch_size)
+        if ltm.learner is None:
+            raise RuntimeError("The long-term memory has no learner; call attach() first.")
+        kind = "learner, with replay" if pooled or previous is not None else "learner"
+        return Phase(
+            f"{self.name} ({kind})",
+            ltm.learner,
+            loss,
+            s.learner_optimizer,
+            steps,
+            s.batch_size,
+            data,
+        )
+
+    def wake(self) -> None:
+        """Frees the short-term memory; the long-term one knows its tasks now."""
+        previous = self._previous.module if self._previous is not None else None
+        self.dual.ltm.absorb(self._incoming, previous, self.rng)
+        for data in self._incoming:
+            self.dual.close(data.key)
+        del self.dual.stored[:]
+        self.dual.sleeps += 1
+
+
+def _answer_loss(
+    logits: Tensor, labels: Tensor, targets: Tensor | None, temperature: float
+) -> Tensor:
+    if targets is None:
+        return F.cross_entropy(logits, labels)
+    return distillation(logits, targets, temperature=temperature).mean()
+
+
+def _draw(
+    memory: DeepGenerativeMemory, n: int, rng: torch.Generator, *, reconstruct: bool
+) -> Replay:
+    """Draws any number of samples, a chunk at a time."""
+    parts = torch.arange(n).split(CHUNK)
+    return _concatenate([memory.draw(len(p), rng, reconstruct=reconstruct) for p in parts])
+
+
+def _concatenate(replays: list[Replay]) -> Replay:
+    """Joins replays; soft labels are padded to the widest, and all or none have them."""
+    targets = None
+    soft = [r.targets for r in replays if r.targets is not None]
+    if soft and len(soft) == len(replays):
+        width = max(t.shape[1] for t in soft)
+        targets = torch.cat([widen_targets(t, width) for t in soft])
+    return Replay(
+        torch.cat([r.images for r in replays]),
+        torch.cat([r.labels for r in replays]),
+        torch.cat([r.tasks for r in replays]),
+        targets,
+    )
+
+
+def _take(replay: Replay, index: Tensor) -> Replay:
+    return Replay(
+        replay.images[index],
+        replay.labels[index],
+        replay.tasks[index],
+        replay.targets[index] if replay.targets is not None else None,
+    )

@@ -1,0 +1,203 @@
+"""Deep generative dual memory network (Kamra et al. 2017, Section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.errors import UnknownTaskError
+from avalanche_dgm.fitting import Phase
+from avalanche_dgm.memories import (
+    DualMemory,
+    DualMemorySettings,
+    Frozen,
+    ShortTermTaskMemory,
+)
+from avalanche_dgm.memories.settings import make_settings
+from avalanche_dgm.memories.short_term import widen
+from avalanche_dgm.memories.sleep import Sleep
+from avalanche_dgm.methods.base import Method, Record
+
+
+class DGDMN(Method):
+    """Dual memory around any classifier, which becomes the long-term learner.
+
+    The learner of the current experience is the short-term memory's: an adapter trains what
+    `respond` answers with. The user's classifier learns in sleep.
+
+    Args:
+        seed: See `Method`.
+        **hyper: Fields of `DualMemorySettings`.
+    """
+
+    def __init__(self, *, seed: int | None = None, **hyper: Any) -> None:
+        super().__init__(seed=seed)
+        self.settings = make_settings(DualMemorySettings, hyper)
+        self.dual = DualMemory(self.settings)
+        self._active: ShortTermTaskMemory | None = None
+        self._pool: Replay | None = None
+
+    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
+        """See `Method.attach`."""
+        self.dual.ltm.attach(learner, task_aware=task_aware)
+
+    @property
+    def record(self) -> Record:
+        """See `Method.record`."""
+        record = super().record
+        record.stm_occupancy, record.sleeps = self.dual.occupancy, self.dual.sleeps
+        return record
+
+    @property
+    def learner(self) -> nn.Module | None:
+        """The short-term learner of the current experience, if there is one."""
+        return self._active.task_learner if self._active is not None else None
+
+    def begin(self, data: ExperienceData) -> None:
+        """See `Method.begin`."""
+        check_experience(data, shape=self.dual.ltm.shape)
+        self.dual.ltm.build(data.images)
+        super().begin(data)
+        self._active = self._pool = None
+        if self.settings.short_term:
+            self._active = self.dual.open(data)
+            self._pool = self.dual.extra_samples(data, self.rng)
+        else:
+            self.dual.store(data)
+
+    def needs_sleep(self, key: str) -> bool:
+        """Whether there is no room for a task before sleep: only after an interrupted sleep."""
+        return self.dual.full and self.dual.find(key) is None
+
+    def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
+        """Yields the short-term generator's training."""
+        memory = self._active
+        if memory is None:
+            return
+        incoming, pool = [data], self._pool
+        previous: Frozen[Any] | None = None
+        if pool is not None:
+            incoming.append(
+                ExperienceData(pool.images, pool.labels, pool.tasks, data.key, data.name)
+            )
+        merged = _merge(incoming)
+        s = self.settings
+        steps = s.stm_generator_steps if s.generator_epochs is None else None
+        # Its own replay is in the pool already, so that nothing is drawn a second time.
+        yield memory.generator_phase(
+            [merged], previous, self.rng, name="generator (short-term)", steps=steps
+        )
+        memory.absorb([merged], previous, self.rng)
+        memory.n_seen = len(data)
+
+    def replay(self, n: int) -> Replay | None:
+        """Draws from what was already known of the current task."""
+        if self._pool is None:
+            return None
+        index = torch.randint(
+            len(self._pool), (n,), generator=self.rng, device=self._pool.labels.device
+        )
+        return Replay(
+            self._pool.images[index], self._pool.labels[index], self._pool.tasks[index]
+        )
+
+    @property
+    def new_weight(self) -> float:
+        """A half, when the task was known: as much is replayed as is new."""
+        return 1.0 if self._pool is None else 0.5
+
+    def respond(self, images: Tensor, tasks: Tensor, *, width: int) -> Tensor:
+        """Answers as the learner that is being trained.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+            width: Number of outputs wanted.
+
+        Returns:
+            Logits (n, width) or wider.
+        """
+        memory = self._active if self._active is not None else self.dual.ltm
+        return widen(self.dual.respond(memory, images, tasks), width)
+
+    def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
+        """Answers with the memory that knows best, see `DualMemory.predict`.
+
+        Raises:
+            UnknownTaskError: The oracle names a task that was never learned, and the settings
+                make that an error.
+        """
+        if key is not None and self.settings.unknown_task == "error" and not self.dual.knows(key):
+            known = [m.key for m in self.dual.sttms()] + list(self.dual.ltm.tasks)
+            raise UnknownTaskError(
+                f"Task {key} was never learned; known are: {', '.join(known) or 'none'}. Evaluate"
+                " learned experiences only, or set unknown_task='ltm'."
+            )
+        return self.dual.predict(images, tasks, key=key)
+
+    def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
+        """Yields the phases of sleep once the short-term memory is full."""
+        self._active = self._pool = None
+        if self.dual.full:
+            yield from self.sleep()
+
+    def sleep(self) -> Iterator[Phase]:
+        """Yields the phases of a sleep now, if anything waits for it."""
+        if not self.dual.occupancy:
+            return
+        sleep = Sleep(self.dual, self.rng)
+        yield from sleep.phases()
+        sleep.wake()
+
+    def end(self, data: ExperienceData) -> None:
+        """See `Method.end`."""
+        self._active = self._pool = None
+        super().end(data)
+
+    def sample(self, n: int) -> Replay:
+        """Draws labelled samples of all memories, in proportion to the tasks that each holds.
+
+        Args:
+            n: How many.
+
+        Raises:
+            UnknownTaskError: Nothing was learned yet.
+        """
+        shares = [(memory, 1) for memory in self.dual.sttms() if len(memory.tasks)]
+        members: list[tuple[Any, int]] = [*shares]
+        if len(self.dual.ltm.tasks):
+            members.append((self.dual.ltm, len(self.dual.ltm.tasks)))
+        total = sum(share for _, share in members)
+        if not total:
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        counts = [n * share // total for _, share in members]
+        counts[-1] += n - sum(counts)
+        drawn = [m.draw(c, self.rng) for (m, _), c in zip(members, counts, strict=True) if c]
+        return Replay(
+            torch.cat([r.images for r in drawn]),
+            torch.cat([r.labels for r in drawn]),
+            torch.cat([r.tasks for r in drawn]),
+        )
+
+    def memory(self) -> list[nn.Module]:
+        """Generators, densities, short-term learners, and stored samples without STM."""
+        ltm = self.dual.ltm
+        own = [m for m in (ltm.generator, ltm.density) if m is not None]
+        return [*own, self.dual.stm, self.dual.stored]
+
+
+def _merge(parts: list[ExperienceData]) -> ExperienceData:
+    """Joins samples of one task."""
+    if len(parts) == 1:
+        return parts[0]
+    return ExperienceData(
+        torch.cat([p.images for p in parts]),
+        torch.cat([p.labels for p in parts]),
+        torch.cat([p.tasks for p in parts]),
+        parts[0].key,
+        parts[0].name,
+    )

@@ -1,0 +1,101 @@
+"""Deep generative replay (Shin et al. 2017; Kamra et al. 2017, Section 4.1).
+
+A generator remembers the inputs of all old tasks, the learner's former self their labels. While
+the learner trains on new samples, it is shown generated old ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.fitting import Phase
+from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
+from avalanche_dgm.memories.settings import make_settings
+from avalanche_dgm.methods.base import Method
+
+#: Replayed samples a step where the user's batches are smaller: fewer are too noisy.
+FEWEST_REPLAYED = 128
+
+
+class DGR(Method):
+    """Generative replay for any classifier that the user trains.
+
+    Args:
+        replay_size: Replayed samples a step; ``None`` for as many as are new, and at least 128.
+        seed: See `Method`.
+        **hyper: Fields of `MemorySettings`.
+    """
+
+    def __init__(
+        self, *, replay_size: int | None = None, seed: int | None = None, **hyper: Any
+    ) -> None:
+        super().__init__(seed=seed)
+        if replay_size is not None and replay_size < 1:
+            raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
+        self.settings = make_settings(MemorySettings, hyper)
+        self.replay_size = replay_size
+        self.ltm = DeepGenerativeMemory(self.settings)
+        self._previous: Frozen[DeepGenerativeMemory] | None = None
+        self._new_weight = 1.0
+
+    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
+        """See `Method.attach`."""
+        self.ltm.attach(learner, task_aware=task_aware)
+
+    def begin(self, data: ExperienceData) -> None:
+        """See `Method.begin`."""
+        check_experience(data, shape=self.ltm.shape)
+        self.ltm.build(data.images)
+        super().begin(data)
+        self._previous = self.ltm.snapshot() if len(self.ltm.tasks) else None
+        self._new_weight = self.ltm.fraction([data])
+
+    def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
+        """Yields the generator's training: new samples, and what it generated before."""
+        previous = self._previous.module if self._previous is not None else None
+        yield self.ltm.generator_phase([data], previous, self.rng)
+        self.ltm.absorb([data], previous, self.rng)
+
+    def replay(self, n: int) -> Replay | None:
+        """See `Method.replay`."""
+        if self._previous is None:
+            return None
+        size = self.replay_size or max(n, FEWEST_REPLAYED)
+        return self._previous.module.draw(size, self.rng)
+
+    @property
+    def new_weight(self) -> float:
+        """The share eta of the new tasks among all."""
+        return self._new_weight
+
+    @property
+    def temperature(self) -> float:
+        """Softness of the soft labels."""
+        return self.settings.temperature
+
+    def end(self, data: ExperienceData) -> None:
+        """See `Method.end`."""
+        self._previous = None
+        super().end(data)
+
+    def sample(self, n: int) -> Replay:
+        """Draws labelled samples of everything learned.
+
+        Args:
+            n: How many.
+
+        Raises:
+            UnknownTaskError: Nothing was learned yet.
+        """
+        if not len(self.ltm.tasks):
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        return self.ltm.draw(n, self.rng)
+
+    def memory(self) -> list[nn.Module]:
+        """The generator and its density."""
+        return [m for m in (self.ltm.generator, self.ltm.density) if m is not None]

@@ -1,0 +1,143 @@
+"""Small networks that the memories are built of, sized from the shape of one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Builds dense layers with ReLU between them and none after the last.
+
+    Args:
+        sizes: Width of the input, of each hidden layer and of the output.
+    """
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        layers.append(nn.Linear(n_in, n_out))
+        if i < len(sizes) - 2:
+            layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+def halvings(shape: tuple[int, ...], channels: Sequence[int]) -> list[tuple[int, int]]:
+    """Spatial sizes of an image as stride-2 convolutions halve it, rounding up.
+
+    Args:
+        shape: (C, H, W) of one image.
+        channels: One entry for each convolution.
+
+    Returns:
+        ``len(channels) + 1`` pairs (height, width), the first is the image's own.
+    """
+    sizes = [(shape[1], shape[2])]
+    for _ in channels:
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+class ConvEncoder(nn.Module):
+    """Stride-2 convolutions and one dense layer.
+
+    Args:
+        shape: (C, H, W) of one image.
+        channels: Output channels of each convolution.
+        n_outputs: Width of the output.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: Sequence[int], n_outputs: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip([shape[0], *channels[:-1]], channels, strict=True):
+            layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU()]
+        self.convolutions = nn.Sequential(*layers)
+        height, width = halvings(shape, channels)[-1]
+        self.output = nn.Linear(channels[-1] * height * width, n_outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images (n, C, H, W) to (n, n_outputs)."""
+        return self.output(self.convolutions(images).flatten(1))
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of `ConvEncoder`: nearest-neighbour enlargements, each before a convolution.
+
+    Any height and width is met exactly, because each enlargement goes to the size that the
+    encoder had there.
+
+    Args:
+        n_inputs: Width of the latent code.
+        channels: The encoder's channels, in the encoder's order.
+        shape: (C, H, W) of one image.
+    """
+
+    def __init__(self, n_inputs: int, channels: Sequence[int], shape: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes = halvings(shape, channels)
+        self.start = (channels[-1], *sizes[-1])
+        self.targets = sizes[-2::-1]
+        self.input = nn.Linear(n_inputs, prod(self.start))
+        outputs = [*channels[-2::-1], shape[0]]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(n_in, n_out, 3, padding=1)
+            for n_in, n_out in zip(channels[::-1], outputs, strict=True)
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Maps codes (n, n_inputs) to images (n, C, H, W), no final non-linearity."""
+        features = self.input(codes).unflatten(1, self.start)
+        for size, convolution in zip(self.targets, self.convolutions, strict=True):
+            features = F.interpolate(torch.relu(features), size=size, mode="nearest")
+            features = convolution(features)
+        return features
+
+
+class DenseDecoder(nn.Module):
+    """Dense layers from a code to an image.
+
+    Args:
+        n_inputs: Width of the latent code.
+        hidden: Widths of the hidden layers.
+        shape: Shape of one sample, (C, H, W) or (D,).
+    """
+
+    def __init__(self, n_inputs: int, hidden: Sequence[int], shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.layers = mlp([n_inputs, *hidden, prod(shape)])
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Maps codes (n, n_inputs) to samples (n, *shape), no final non-linearity."""
+        return self.layers(codes).unflatten(1, self.shape)
+
+
+def dense_encoder(shape: tuple[int, ...], hidden: Sequence[int], n_outputs: int) -> nn.Module:
+    """Dense layers from a flattened sample to ``n_outputs``.
+
+    Args:
+        shape: Shape of one sample, (C, H, W) or (D,).
+        hidden: Widths of the hidden layers.
+        n_outputs: Width of the output.
+    """
+    return nn.Sequential(nn.Flatten(1), mlp([prod(shape), *hidden, n_outputs]))
+
+
+def build_encoder(
+    shape: tuple[int, ...], *, architecture: str, hidden: Sequence[int], n_outputs: int
+) -> nn.Module:
+    """Builds a network from one sample to ``n_outputs`` numbers.
+
+    Args:
+        shape: Shape of one sample, (C, H, W) or (D,).
+        architecture: ``"dense"`` or ``"conv"``.
+        hidden: Widths of the dense layers, or channels of the convolutions.
+        n_outputs: Width of the output.
+    """
+    if architecture == "conv":
+        return ConvEncoder(shape, hidden, n_outputs)
+    return dense_encoder(shape, hidden, n_outputs)

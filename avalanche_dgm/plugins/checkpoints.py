@@ -1,0 +1,216 @@
+"""Checkpoints of whole strategies: Avalanche's pair of functions, working with current PyTorch.
+
+``avalanche.checkpointing`` pickles a strategy with dill. That fails for every strategy since
+``torch.optim`` deletes its submodule attributes: dill looks a class up by walking attributes, does
+not find ``torch.optim.sgd.SGD``, takes it for a class to be pickled by value, and stumbles over
+what the class's module holds. Here the attributes are given back while a checkpoint is written.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import torch
+
+from avalanche_dgm.errors import CheckpointError
+
+T = TypeVar("T")
+FileLike = str | os.PathLike[str] | IO[bytes]
+MapLocation = Callable[[Any, str], Any] | torch.device | str | dict[str, str] | None
+
+
+def save_checkpoint(strategy: Any, fname: FileLike, exclude: Collection[str] | None = None) -> None:
+    """Saves a strategy with its model, optimiser, plugins, loggers and random number generators.
+
+    To be called between experiences, not from inside a training or evaluation loop. A path is
+    replaced only once the new file is complete, so a failure leaves the old checkpoint as it was.
+
+    Args:
+        strategy: An Avalanche strategy.
+        fname: Path (its folder is made where it is missing) or a file open for writing bytes.
+        exclude: Names of attributes of the strategy to leave out.
+
+    Raises:
+        CheckpointError: Something that the strategy holds cannot be pickled.
+        OSError: The file cannot be written.
+    """
+    if not isinstance(fname, (str, os.PathLike)):
+        _write(strategy, fname, exclude)
+        return
+    path = Path(fname)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, since only within one file system a file is replaced in one step.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            _write(strategy, file, exclude)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def maybe_load_checkpoint(
+    strategy: T,
+    fname: FileLike,
+    map_location: MapLocation = None,
+    unique_objects: Any = None,
+) -> tuple[T, int]:
+    """Loads a strategy's state where a checkpoint exists; otherwise leaves everything as it is.
+
+    Training continues as if it had not been interrupted: the global random number generators of
+    Python, NumPy and PyTorch are restored too. The strategy's model and optimiser are replaced
+    by the loaded ones, so use ``strategy.model`` afterwards::
+
+        strategy, done = maybe_load_checkpoint(strategy, path)
+        for experience in benchmark.train_stream[done:]:
+            strategy.train(experience)
+            save_checkpoint(strategy, path)
+
+    A checkpoint is a pickle: loading one runs code that it names. Load only files you trust.
+
+    Args:
+        strategy: A strategy of the class that was saved, made as for a first run.
+        fname: Path or a file open for reading bytes.
+        map_location: Where tensors and devices are moved to, usually the device in use; as for
+            ``torch.load``. ``None`` keeps them where they were.
+        unique_objects: Objects, usually the benchmark, whose data sets take the place of equal
+            ones in the file, where their classes are registered for that with Avalanche.
+
+    Returns:
+        The strategy, and the number of experiences that it has been trained on (0 without a file).
+
+    Raises:
+        CheckpointError: The file is damaged, or holds a strategy of another class. The strategy
+            and the random number generators are then as they were.
+    """
+    if isinstance(fname, (str, os.PathLike)) and not os.path.exists(fname):
+        return strategy, 0
+    from avalanche.training.determinism.rng_manager import RNGManager
+
+    before = RNGManager.__getstate__()
+    try:
+        content = _read(fname, map_location, unique_objects)
+        _check(content, strategy, fname)
+    except Exception:
+        # Reading has the side effect of setting the generators.
+        RNGManager.__setstate__(before)
+        raise
+    strategy.__dict__.update(content["strategy"].__dict__)
+    return strategy, int(content["exp_counter"])
+
+
+def _write(strategy: Any, file: IO[bytes], exclude: Collection[str] | None) -> None:
+    from avalanche.checkpointing import save_checkpoint as avalanche_save_checkpoint
+
+    try:
+        with _optimiser_modules_by_name():
+            avalanche_save_checkpoint(strategy, file, exclude)
+    except OSError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"The {type(strategy).__name__} strategy cannot be saved: {error!r}. Something it"
+            " holds cannot be pickled, usually a plugin's or a logger's open connection or thread:"
+            " leave the strategy's attribute out with exclude=[...], or give that object's class"
+            " a __getstate__."
+        ) from error
+
+
+def _read(fname: FileLike, map_location: MapLocation, unique_objects: Any) -> Any:
+    import dill
+    from avalanche.checkpointing.checkpoint_internals import _CheckpointLoadingContext
+
+    tensors, devices = _device_maps(map_location)
+    try:
+        with _CheckpointLoadingContext(devices, unique_objects), _silent_device_mapping():
+            return torch.load(fname, pickle_module=dill, map_location=tensors, weights_only=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"The checkpoint {_name(fname)} cannot be read: {error!r}. It is damaged, no"
+            " checkpoint, or was written with other versions of the packages or of your own"
+            " classes. Remove it to start from the first experience."
+        ) from error
+
+
+def _check(content: Any, strategy: Any, fname: FileLike) -> None:
+    if not isinstance(content, Mapping) or not {"strategy", "exp_counter"} <= content.keys():
+        raise CheckpointError(
+            f"{_name(fname)} is a PyTorch file, but not a checkpoint of a strategy. Was it"
+            " written with save_checkpoint?"
+        )
+    saved, wanted = (
+        f"{type(s).__module__}.{type(s).__qualname__}" for s in (content["strategy"], strategy)
+    )
+    if saved != wanted:
+        raise CheckpointError(
+            f"The checkpoint {_name(fname)} holds a strategy of the class {saved}, not {wanted}."
+            " Load it into the class that was saved, or use another file."
+        )
+
+
+def _name(fname: FileLike) -> str:
+    return f"'{fname}'" if isinstance(fname, (str, os.PathLike)) else "file"
+
+
+@contextmanager
+def _optimiser_modules_by_name() -> Iterator[None]:
+    """Makes every loaded ``torch.optim.<name>`` an attribute of ``torch.optim`` for a while."""
+    prefix = "torch.optim."
+    given: list[str] = []
+    for full_name, module in list(sys.modules.items()):
+        name = full_name.removeprefix(prefix)
+        if full_name.startswith(prefix) and "." not in name and not hasattr(torch.optim, name):
+            setattr(torch.optim, name, module)
+            given.append(name)
+    try:
+        yield
+    finally:
+        for name in given:
+            delattr(torch.optim, name)
+
+
+@contextmanager
+def _silent_device_mapping() -> Iterator[None]:
+    """Keeps Avalanche from printing a line for every device object that it loads."""
+    from avalanche.checkpointing import checkpoint_internals
+
+    # A module's own global comes before the builtin; redirecting stdout instead would be caught
+    # by loggers, which take hold of it while they are loaded.
+    checkpoint_internals.print = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del checkpoint_internals.print
+
+
+def _device_maps(map_location: MapLocation) -> tuple[Any, Any]:
+    """Returns what ``torch.load`` takes for tensors and what Avalanche takes for devices."""
+    if isinstance(map_location, (str, torch.device)):
+        target = str(torch.device(map_location))
+        names = ["cuda", *(f"cuda:{index}" for index in range(100))]
+        mapping = {"cpu": "cpu", **dict.fromkeys(names, target)}
+        return mapping, mapping
+    if callable(map_location):
+        return map_location, _CalledMap(map_location)
+    return map_location, map_location
+
+
+class _CalledMap:
+    """Answers like a dict of device names by asking a ``map_location`` function."""
+
+    def __init__(self, function: Callable[[Any, str], Any]) -> None:
+        self._function = function
+
+    def get(self, name: str, default: str) -> str:
+        moved = self._function(torch.UntypedStorage(0), name)
+        return default if moved is None else str(moved.device)

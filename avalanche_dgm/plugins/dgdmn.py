@@ -1,0 +1,159 @@
+"""The dual memory as an Avalanche plugin."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.errors import UnsupportedModelError
+from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.methods import DGDMN
+from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.experiences import TaskOracle, at_boundary, classes_of
+from avalanche_dgm.plugins.routed import RoutedModel
+
+
+class DGDMNPlugin(MethodPlugin):
+    """Deep generative dual memory (Kamra et al. 2017) for any strategy, without an argument.
+
+    The strategy's optimiser and epochs train the small short-term learner of each task. The
+    user's model is the long-term learner: it is trained in sleep, after every ``stm_size`` tasks,
+    on what the memories generate, and stays the object that the user made. ``strategy.model``
+    becomes a `RoutedModel` that holds both; `finish` puts the user's model back::
+
+        strategy = Naive(model=net, optimizer=optimizer, plugins=[DGDMNPlugin()])
+
+    Args:
+        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
+        oracle: How tasks are told apart; see `MethodPlugin`. Used at test time only with
+            ``routing="oracle"``.
+        progress: Whether to show progress bars.
+        **hyper: Any field of `avalanche_dgm.memories.DualMemorySettings`.
+
+    Raises:
+        ConfigError: A hyper-parameter is unknown or cannot work.
+    """
+
+    method: DGDMN
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Any,
+    ) -> None:
+        super().__init__(DGDMN(seed=seed, **hyper), oracle=oracle, progress=progress)
+        self._task_classes: dict[str, tuple[int, ...]] = {}
+        self._warned = False
+
+    def learner_of(self, strategy: Any) -> nn.Module:
+        """The user's model, wrapped or not."""
+        model = strategy.model
+        return model.ltm if isinstance(model, RoutedModel) else model
+
+    def sleep(self) -> None:
+        """Consolidates now, whether the short-term memory is full or not."""
+        self._run(self.method.sleep())
+
+    def finish(self, strategy: Any) -> nn.Module:
+        """Consolidates what still waits, and gives the strategy its own model back.
+
+        Args:
+            strategy: The strategy that was trained.
+
+        Returns:
+            The user's model, which has learned everything.
+        """
+        self.sleep()
+        strategy.model = self.learner_of(strategy)
+        return strategy.model
+
+    def _routed(self, strategy: Any) -> RoutedModel:
+        model = strategy.model
+        if isinstance(model, RoutedModel):
+            if model.method is not self.method:
+                raise UnsupportedModelError(
+                    "The strategy's model is routed by another DGDMNPlugin already. Give the"
+                    " strategy one of them."
+                )
+            return model
+        if not isinstance(model, nn.Module):
+            raise UnsupportedModelError(
+                f"The strategy's model is a {type(model).__name__}, not a torch.nn.Module."
+            )
+        routed = RoutedModel(model, self.method).to(strategy.device)
+        routed.train(model.training)
+        strategy.model = routed
+        return routed
+
+    def begin(self, strategy: Any, data: ExperienceData) -> None:
+        """Wraps the model once, takes a short-term memory, and shows its learner to Avalanche."""
+        if self.method.needs_sleep(data.key):
+            self.sleep()
+        self.method.begin(data)
+        routed = self._routed(strategy)
+        routed.task_key = None
+        routed.collect()
+        self._task_classes[data.key] = tuple(
+            sorted({*self._task_classes.get(data.key, ()), *data.classes})
+        )
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """See `MethodPlugin.before_training_exp`; also learns how wide the answers are."""
+        if self._data is not None and at_boundary(strategy.experience, first=True):
+            strategy.model.width = self.width_of(strategy, self._data)
+        super().before_training_exp(strategy, *args, **kwargs)
+
+    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Without short-term memories nothing is learned before sleep."""
+        if not self.method.settings.short_term:
+            strategy.stop_training()
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Sleeps if it is time, and frees the learners of what was consolidated."""
+        super().after_training_exp(strategy, *args, **kwargs)
+        if isinstance(strategy.model, RoutedModel):
+            strategy.model.collect()
+
+    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Consolidates before an evaluation between experiences, with ``routing="sleep"``."""
+        between = self._data is None
+        if self.method.settings.routing == "sleep" and between and self.method.dual.occupancy:
+
+
+            with torch.enable_grad():
+                self.sleep()
+            if isinstance(strategy.model, RoutedModel):
+                strategy.model.collect()
+
+    def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Asks the oracle, with ``routing="oracle"``, which task the test images are from."""
+        if not isinstance(strategy.model, RoutedModel):
+            return
+        strategy.model.task_key = None
+        if self.method.settings.routing == "oracle":
+            strategy.model.task_key = self._test_key(strategy.experience)
+
+    def _test_key(self, experience: Any) -> str | None:
+        """The task of a test experience, if it is one task that was learned.
+
+        A test set of several tasks at once has no single key: then images are routed one by one.
+        """
+        key = self.oracle(experience)
+        learned = self._task_classes.get(key)
+        if learned is not None and not set(classes_of(experience)) <= set(learned):
+            return None
+        if learned is None and self.method.settings.unknown_task == "ltm" and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"Test task {key} was never learned: the long-term memory answers for it and its"
+                " like. unknown_task='error' makes this an error.",
+                stacklevel=2,
+            )
+        return key

@@ -1,0 +1,119 @@
+"""From Avalanche's experiences to the tensors and task keys that methods work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from avalanche.benchmarks import OnlineCLExperience
+from torch.utils.data import DataLoader
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.errors import ConfigError, DataError
+
+#: From an experience to the name of its task, equal for repetitions of the same task.
+TaskOracle = Callable[[Any], str]
+
+
+def classes_of(experience: Any) -> tuple[int, ...]:
+    """The classes of an experience, in ascending order."""
+    return tuple(sorted(int(c) for c in set(experience.classes_in_this_experience)))
+
+
+def by_experience(experience: Any) -> str:
+    """Each experience is a task of its own, named by its position in the stream."""
+    return str(experience.current_experience)
+
+
+def by_classes(experience: Any) -> str:
+    """Experiences with the same task labels and classes are the same task."""
+    tasks = sorted({int(t) for t in experience.task_labels})
+    classes = ",".join(str(c) for c in classes_of(experience))
+    return f"{tasks[0]}:{classes}" if tasks != [0] else classes
+
+
+def automatic(experience: Any) -> str:
+    """`by_classes`, unless the stream's experiences all look the same (domain-incremental).
+
+    Such a stream differs in its inputs only, so each of its experiences is a task.
+    """
+    stream = getattr(experience, "origin_stream", None)
+    try:
+        keys = {by_classes(other) for other in stream} if stream is not None else set()
+    except (TypeError, AttributeError):
+        keys = set()
+    return by_experience(experience) if len(keys) == 1 else by_classes(experience)
+
+
+ORACLES: dict[str, TaskOracle] = {
+    "auto": automatic,
+    "experience": by_experience,
+    "classes": by_classes,
+}
+
+
+def find_oracle(oracle: str | TaskOracle) -> TaskOracle:
+    """Returns the oracle of a name, or the callable itself.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if callable(oracle):
+        return oracle
+    if oracle not in ORACLES:
+        raise ConfigError(
+            f"oracle={oracle!r} is not known; use one of {', '.join(ORACLES)}, or a function from"
+            " an experience to a string."
+        )
+    return ORACLES[oracle]
+
+
+def at_boundary(experience: Any, *, first: bool) -> bool:
+    """Whether an experience starts (or ends) a task; parts of online streams mostly do not."""
+    if not isinstance(experience, OnlineCLExperience) or not experience.access_task_boundaries:
+        return True
+    return bool(experience.is_first_subexp if first else experience.is_last_subexp)
+
+
+def whole(experience: Any) -> Any:
+    """The experience that a part of an online stream was cut from, where that may be known."""
+    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
+        return experience.origin_experience
+    return experience
+
+
+def load(
+    experience: Any, *, key: str, device: torch.device, num_workers: int = 0
+) -> ExperienceData:
+    """Reads all samples of an experience, without the augmentations of training.
+
+    Args:
+        experience: An Avalanche experience.
+        key: Its task, from an oracle.
+        device: Where the tensors shall be.
+        num_workers: Processes that read, as for a DataLoader.
+
+    Raises:
+        DataError: Its samples are not images with a class and a task label, or differ in shape.
+    """
+    dataset = experience.dataset.eval()
+    if len(dataset) == 0:
+        raise DataError(f"Experience {key} holds no samples. Remove it from the stream.")
+    loader = DataLoader(dataset, batch_size=512, num_workers=num_workers)
+    try:
+        columns = list(zip(*loader, strict=True))
+        images = torch.cat([torch.as_tensor(part) for part in columns[0]]).to(device)
+        labels = torch.cat([torch.as_tensor(part) for part in columns[1]]).to(device)
+        tasks = torch.cat([torch.as_tensor(part) for part in columns[-1]]).to(device)
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise DataError(
+            f"The samples of experience {key} cannot be put into one tensor: {error}. Resize the"
+            " images to one shape and convert them to tensors (torchvision.transforms.ToTensor)."
+        ) from error
+    if len(columns) < 3:
+        raise DataError(
+            f"The samples of experience {key} have {len(columns)} parts; image, class and task"
+            " label are needed. Build the benchmark from classification datasets."
+        )
+    return ExperienceData(images, labels, tasks.to(torch.int64), key, key)

@@ -1,0 +1,78 @@
+"""Random numbers whose state travels with the module that draws them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class RandomSource:
+    """A reproducible stream of random numbers, one ``torch.Generator`` a device.
+
+    The seed is fixed when the first number is drawn: either the one given, or one taken from
+    PyTorch's global generator, so that ``torch.manual_seed`` governs everything by default.
+
+    Args:
+        seed: A whole number from 0 to 2**63 - 1, or ``None`` to take one from the global generator.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._seed = seed
+        self._generators: dict[str, torch.Generator] = {}
+
+    def on(self, device: torch.device | str) -> torch.Generator:
+        """Returns the generator of one device, made on first use.
+
+        Args:
+            device: Where the random numbers are wanted.
+        """
+        key = str(torch.device(device))
+        if key not in self._generators:
+            if self._seed is None:
+                self._seed = int(torch.randint(2**62, ()).item())
+            self._generators[key] = torch.Generator(device=device).manual_seed(self._seed)
+        return self._generators[key]
+
+    def child_seed(self) -> int:
+        """Draws a seed for another source, so that one seed governs a whole method."""
+        return int(torch.randint(2**62, (), generator=self.on("cpu")).item())
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the seed and every generator's state (uint8 tensors on the CPU)."""
+        return {
+            "seed": self._seed,
+            "generators": {key: g.get_state().cpu() for key, g in self._generators.items()},
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues where ``get_state`` was called; devices that are absent here are skipped.
+
+        Args:
+            state: What ``get_state`` returned.
+        """
+        self._seed = state["seed"]
+        self._generators = {}
+        for key, value in state["generators"].items():
+            device = torch.device(key)
+            if device.type == "cuda" and not torch.cuda.is_available():
+                continue
+            self._generators[key] = torch.Generator(device=device)
+            self._generators[key].set_state(_as_byte_tensor(value))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.get_state()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._generators = {}
+        self.set_state(state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RandomSource:
+        copy = RandomSource()
+        copy.set_state(self.get_state())
+        return copy
+
+
+def _as_byte_tensor(value: Tensor) -> Tensor:
+    return value.detach().to(device="cpu", dtype=torch.uint8)
