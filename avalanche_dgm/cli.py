@@ -165,7 +165,7 @@ def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, obj
         require_known("method", method, METHODS)
     options = read_options(arguments.set)
     if len(arguments.methods) == 1 or not options:
-        return {method: options for method in arguments.methods}
+        return dict.fromkeys(arguments.methods, options)
     known = {method: METHODS[method].options() for method in arguments.methods}
     for key in options:
         if not any(key in names for names in known.values()):

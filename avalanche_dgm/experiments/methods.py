@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
     from avalanche.training.plugins import EvaluationPlugin
     from avalanche.training.templates import SupervisedTemplate
 
-# Appendix B of the paper: coefficient of EWC; samples in the memory of pseudo-rehearsal.
-_EWC_LAMBDA = 100.0
-_PPR_MEMORY = {"digits": 18_000, "permnist": 60_000}
+_EWC_LAMBDA = 100.0  # Kamra et al. 2017, appendix B
+# For runs that only show that everything works.
+_FAST = {"generator_steps": 30, "learner_steps": 30}
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Method:
         description: One line for lists.
         build: Makes the strategy.
         plugin: Returns the class whose keyword arguments are the method's options, if it has any.
+        settings: Returns the dataclass whose fields are options as well.
         fixed: Options that make the method what it is; they cannot be set.
         joint: Trained anew on all experiences so far, as a reference.
     """
@@ -76,6 +79,7 @@ class Method:
     description: str
     build: Callable[[Setup], SupervisedTemplate]
     plugin: Callable[[], type] | None = None
+    settings: Callable[[], type] | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
     joint: bool = False
 
@@ -83,19 +87,11 @@ class Method:
         """Returns the names of the options that ``method_options`` may hold."""
         if self.plugin is None:
             return []
-        names: list[str] = []
-        for kind in self.plugin().__mro__:
-            init = kind.__dict__.get("__init__")
-            if init is None:
-                continue
-            parameters = inspect.signature(init).parameters.values()
-            names += [
-                p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
-            ]
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                break
-        hidden = {"self", "progress", *self.fixed}
-        return [name for name in dict.fromkeys(names) if name not in hidden]
+        names = [*inspect.signature(self.plugin()).parameters]
+        if self.settings is not None:
+            names += [f.name for f in dataclasses.fields(self.settings())]
+        hidden = {"hyper", "progress", "oracle", *self.fixed}
+        return [name for name in names if name not in hidden]
 
 
 def check_options(config: ExperimentConfig) -> None:
@@ -107,36 +103,40 @@ def check_options(config: ExperimentConfig) -> None:
     Raises:
         ConfigError: The method has no such option.
     """
+    if not config.method_options:
+        return
     known = METHODS[config.method].options()
+    if not known:
+        raise ConfigError(f"The method {config.method} takes no options.")
     for name in config.method_options:
         require_known(f"option of {config.method}", name, known)
 
 
-def _of_plugin(name: str, description: str, **fixed: Any) -> Method:
-    """Makes a method of one of this package's plugins."""
+def _of_plugin(name: str, description: str, *, settings: str | None = None, **fixed: Any) -> Method:
+    """Makes a method of one of this package's plugins, given by name to import it late."""
 
-    def load() -> type:
+    def plugin() -> type:
         import avalanche_dgm
 
-        return getattr(avalanche_dgm, name)  # type: ignore[no-any-return]
+        return getattr(avalanche_dgm, name)
+
+    def settings_class() -> type:
+        from avalanche_dgm.memories import settings as module
+
+        return getattr(module, settings or "")
 
     def build(setup: Setup) -> SupervisedTemplate:
-        config, kind = setup.config, load()
+        config, kind = setup.config, plugin()
         options = {"seed": config.seed, **config.method_options, **fixed}
-        options["progress"] = setup.progress
         if config.fast:
-            options = {**_fast_options(kind), **options}
+            known = METHODS[config.method].options()
+            options = {k: v for k, v in _FAST.items() if k in known} | options
+        make: Callable[..., Any] = kind
         if config.paper and hasattr(kind, "paper"):
-            return setup.naive(kind.paper(paper_stream(config.stream), **options))
-        return setup.naive(kind(**options))
+            make = partial(kind.paper, paper_stream(config.stream))
+        return setup.naive(make(progress=setup.progress, **options))
 
-    return Method(description, build, load, fixed)
-
-
-def _fast_options(kind: type) -> dict[str, Any]:
-    wanted = {"generator_iterations": 30, "learner_iterations": 30}
-    parameters = inspect.signature(kind).parameters
-    return {name: value for name, value in wanted.items() if name in parameters}
+    return Method(description, build, plugin, settings_class if settings else None, fixed)
 
 
 def _build_ewc(setup: Setup) -> SupervisedTemplate:
@@ -148,7 +148,7 @@ def _build_ewc(setup: Setup) -> SupervisedTemplate:
 def _ewc() -> type:
     from avalanche.training.plugins import EWCPlugin
 
-    return EWCPlugin  # type: ignore[no-any-return]
+    return EWCPlugin
 
 
 def _build_replay(setup: Setup) -> SupervisedTemplate:
@@ -158,7 +158,7 @@ def _build_replay(setup: Setup) -> SupervisedTemplate:
 def _replay() -> type:
     from avalanche.training.plugins import ReplayPlugin
 
-    return ReplayPlugin  # type: ignore[no-any-return]
+    return ReplayPlugin
 
 
 def _build_stock(setup: Setup) -> SupervisedTemplate:
@@ -190,14 +190,19 @@ METHODS: dict[str, Method] = {
         "PseudoRehearsalPlugin", "random inputs, labelled by the network before each experience"
     ),
     "dgr": _of_plugin(
-        "DGRPlugin", "deep generative replay: every experience straight into one memory"
+        "DGRPlugin",
+        "deep generative replay: every experience straight into one memory",
+        settings="MemorySettings",
     ),
     "dgdmn": _of_plugin(
-        "DGDMNPlugin", "dual memory: short-term generative memories, sleep, a long-term one"
+        "DGDMNPlugin",
+        "dual memory: short-term generative memories, sleep, a long-term one",
+        settings="DualMemorySettings",
     ),
     "dgdmn-no-stm": _of_plugin(
         "DGDMNPlugin",
         "dual memory that keeps the data of n_STM tasks until it sleeps",
+        settings="DualMemorySettings",
         short_term=False,
     ),
     "generative-replay": Method(
@@ -212,4 +217,4 @@ METHODS: dict[str, Method] = {
         joint=True,
     ),
 }
-METHODS["pseudo-rehearsal"] = replace(METHODS["ppr"], description="the same as ppr")
+METHODS["pseudo-rehearsal"] = dataclasses.replace(METHODS["ppr"], description="the same as ppr")

@@ -45,8 +45,13 @@ class ProgressLogger(BaseLogger):
         if self._bar is not None:
             self._bar.update()
 
+    def after_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Closes the bar after the last epoch: what a method trains next has bars of its own."""
+        if strategy.clock.train_exp_epochs + 1 >= strategy.train_epochs:
+            self.close()
+
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Closes the bar."""
+        """Closes the bar if training stopped early."""
         self.close()
 
     def close(self) -> None:
