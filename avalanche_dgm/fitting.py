@@ -43,9 +43,7 @@ class OptimizerSpec:
         if self.name not in ("adam", "rmsprop", "sgd"):
             raise ConfigError(f"Unknown optimiser {self.name!r}; use 'adam', 'rmsprop' or 'sgd'.")
         if self.schedule not in ("constant", "one-cycle"):
-            raise ConfigError(
-                f"Unknown schedule {self.schedule!r}; use 'constant' or 'one-cycle'."
-            )
+            raise ConfigError(f"Unknown schedule {self.schedule!r}; use 'constant' or 'one-cycle'.")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"The learning rate {self.lr} must be a number above 0.")
 

@@ -38,9 +38,7 @@ class VAESpec:
 
     def __post_init__(self) -> None:
         if self.architecture not in ("dense", "conv"):
-            raise ConfigError(
-                f"Unknown architecture {self.architecture!r}; use 'dense' or 'conv'."
-            )
+            raise ConfigError(f"Unknown architecture {self.architecture!r}; use 'dense' or 'conv'.")
         if self.likelihood not in ("bernoulli", "gaussian"):
             raise ConfigError(
                 f"Unknown likelihood {self.likelihood!r}; use 'bernoulli' or 'gaussian'."
@@ -62,7 +60,11 @@ class VAESpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VAESpec:
         """Builds the specification that `to_dict` described."""
-        return cls(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()})
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**plain)
 
 
 def choose_spec(

@@ -117,9 +117,7 @@ class VAE(nn.Module):
         mean, log_variance = self.encode(images)
         codes = mean
         if rng is not None:
-            noise = torch.randn(
-                mean.shape, generator=rng, device=mean.device, dtype=mean.dtype
-            )
+            noise = torch.randn(mean.shape, generator=rng, device=mean.device, dtype=mean.dtype)
             codes = mean + noise * (0.5 * log_variance).exp()
         return self._nll(self.decoder(codes), unit) + gaussian_kl(mean, log_variance)
 

@@ -48,6 +48,10 @@ class DualMemory(nn.Module):
         memories = [self.stm[slot] for slot in sorted(self.stm)]
         return [m for m in memories if isinstance(m, ShortTermTaskMemory)]
 
+    def waiting(self) -> list[ExperienceData]:
+        """The real samples that wait for sleep, task by task."""
+        return [task.data() for task in self.stored if isinstance(task, StoredTask)]
+
     def find(self, key: str) -> ShortTermTaskMemory | None:
         """The short-term memory that holds a task, if there is one."""
         return next((memory for memory in self.sttms() if memory.key == key), None)

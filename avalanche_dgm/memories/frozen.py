@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
@@ -22,14 +22,14 @@ class Frozen(nn.Module, Generic[M]):
 
     def __init__(self, module: M) -> None:
         super().__init__()
-        self.frozen = copy.deepcopy(module)
+        self.frozen: M = copy.deepcopy(module)
         self.frozen.requires_grad_(False)
         self.train(False)
 
     @property
     def module(self) -> M:
         """The copy."""
-        return cast(M, self.frozen)
+        return self.frozen
 
     def train(self, mode: bool = True) -> Frozen[M]:
         """Stays in evaluation mode."""

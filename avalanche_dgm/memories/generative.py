@@ -163,7 +163,7 @@ class DeepGenerativeMemory(nn.Module):
             rng: Generator on the memory's device.
             reconstruct: Whether the learner labels the images' reconstructions.
         """
-        generator, density = self._built()
+        generator, _ = self._built()
         _, images, entries = self.imagine(n, rng)
         if entries is None:
             tasks = torch.zeros(n, dtype=torch.int64, device=images.device)
@@ -248,17 +248,16 @@ class DeepGenerativeMemory(nn.Module):
                 return new
             codes, old_images, _ = previous.imagine(s.batch_size, rng)
             # Decoding keeps each old code's image; the bound keeps the encoder able to read it.
-            decoding = generator.decoding_loss(codes, old_images).mean()
-            old = 0.5 * (decoding + generator.negative_elbo(old_images, rng).mean())
+            # Each takes every other sample, so that both see all classes.
+            decoding = generator.decoding_loss(codes[::2], old_images[::2]).mean()
+            old = 0.5 * (decoding + generator.negative_elbo(old_images[1::2], rng).mean())
             return fraction * new + (1 - fraction) * old
 
         if steps is None:
             steps = s.generator_steps
             if s.generator_epochs is not None:
                 steps = epochs_to_steps(s.generator_epochs, len(images), s.batch_size)
-        return Phase(
-            name, generator, loss, s.generator_optimizer, steps, s.batch_size, (images,)
-        )
+        return Phase(name, generator, loss, s.generator_optimizer, steps, s.batch_size, (images,))
 
     @torch.no_grad()
     def absorb(

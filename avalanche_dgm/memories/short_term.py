@@ -29,9 +29,11 @@ class TaskLearner(nn.Module):
         hidden: Widths of its dense layers.
     """
 
-    def __init__(
-        self, spec: VAESpec, *, classes: tuple[int, ...], hidden: tuple[int, ...]
-    ) -> None:
+    centre: Tensor
+    scale: Tensor
+    columns: Tensor
+
+    def __init__(self, spec: VAESpec, *, classes: tuple[int, ...], hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.classes, self.hidden = classes, hidden
         conv = spec.architecture == "conv"
@@ -79,9 +81,7 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
         super().__init__(settings)
         self.key, self.n_seen = key, 0
         self._build(spec, "cpu")
-        self.task_learner = TaskLearner(
-            spec, classes=classes, hidden=settings.stm_learner_hidden
-        )
+        self.task_learner = TaskLearner(spec, classes=classes, hidden=settings.stm_learner_hidden)
         self.attach(self.task_learner)
 
     @property

@@ -5,7 +5,7 @@ Kamra et al. 2017, Sections 3.1 and 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +28,18 @@ class Sleep:
     Args:
         dual: The dual memory.
         rng: Generator on its device.
+        on_replay: Told what the learner is shown of what was known, and the number of classes.
     """
 
-    def __init__(self, dual: DualMemory, rng: torch.Generator) -> None:
+    def __init__(
+        self,
+        dual: DualMemory,
+        rng: torch.Generator,
+        *,
+        on_replay: Callable[[Replay, int], None],
+    ) -> None:
         self.dual, self.rng, settings = dual, rng, dual.settings
+        self._on_replay = on_replay
         self._replays: list[Replay] = []
         self._incoming: list[ExperienceData] = []
         paper = settings.consolidation == "rehearsal"
@@ -39,8 +47,7 @@ class Sleep:
             n = memory.n_seen if paper else max(memory.n_seen, FEWEST_SAMPLES)
             replay = _draw(memory, n, rng, reconstruct=settings.reconstruct)
             self._add(replay, memory.key)
-        for index in range(len(dual.stored)):
-            data = dual.stored[index].data()  # type: ignore[operator, union-attr]
+        for data in dual.waiting():
             self._add(Replay(data.images, data.labels, data.tasks), data.key)
         self._previous = dual.ltm.snapshot() if len(dual.ltm.tasks) else None
         self._pool: Replay | None = None
@@ -49,9 +56,7 @@ class Sleep:
 
     def _add(self, replay: Replay, key: str) -> None:
         self._replays.append(replay)
-        self._incoming.append(
-            ExperienceData(replay.images, replay.labels, replay.tasks, key, key)
-        )
+        self._incoming.append(ExperienceData(replay.images, replay.labels, replay.tasks, key, key))
 
     def _apply_budget(self) -> None:
         """Subsamples what comes in and draws what was known, by the replay rule."""
@@ -103,6 +108,7 @@ class Sleep:
             logits = self.dual.respond(
                 ltm, torch.cat([images, old.images]), torch.cat([tasks, old.tasks])
             )
+            self._on_replay(old, logits.shape[1])
             new_logits, old_logits = logits.split([len(images), len(old)])
             new_loss = _answer_loss(new_logits, labels, targets, s.temperature)
             old_loss = _answer_loss(old_logits, old.labels, old.targets, s.temperature)
@@ -116,6 +122,8 @@ class Sleep:
             steps = epochs_to_steps(s.learner_epochs, len(everything), s.batch_size)
         if ltm.learner is None:
             raise RuntimeError("The long-term memory has no learner; call attach() first.")
+        if self._pool is not None:
+            self._on_replay(self._pool, int(everything.labels.max()) + 1)
         kind = "learner, with replay" if pooled or previous is not None else "learner"
         return Phase(
             f"{self.name} ({kind})",

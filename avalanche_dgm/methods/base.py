@@ -190,5 +190,3 @@ class Method(nn.Module):
         self.random.set_state(state["random"])
         self.experiences = state["experiences"]
         self._record.sleep_seconds = state["sleep_seconds"]
-
-

@@ -14,7 +14,6 @@ from avalanche_dgm.fitting import Phase
 from avalanche_dgm.memories import (
     DualMemory,
     DualMemorySettings,
-    Frozen,
     ShortTermTaskMemory,
 )
 from avalanche_dgm.memories.settings import make_settings
@@ -79,7 +78,6 @@ class DGDMN(Method):
         if memory is None:
             return
         incoming, pool = [data], self._pool
-        previous: Frozen[Any] | None = None
         if pool is not None:
             incoming.append(
                 ExperienceData(pool.images, pool.labels, pool.tasks, data.key, data.name)
@@ -89,9 +87,9 @@ class DGDMN(Method):
         steps = s.stm_generator_steps if s.generator_epochs is None else None
         # Its own replay is in the pool already, so that nothing is drawn a second time.
         yield memory.generator_phase(
-            [merged], previous, self.rng, name="generator (short-term)", steps=steps
+            [merged], None, self.rng, name="generator (short-term)", steps=steps
         )
-        memory.absorb([merged], previous, self.rng)
+        memory.absorb([merged], None, self.rng)
         memory.n_seen = len(data)
 
     def replay(self, n: int) -> Replay | None:
@@ -101,9 +99,7 @@ class DGDMN(Method):
         index = torch.randint(
             len(self._pool), (n,), generator=self.rng, device=self._pool.labels.device
         )
-        return Replay(
-            self._pool.images[index], self._pool.labels[index], self._pool.tasks[index]
-        )
+        return Replay(self._pool.images[index], self._pool.labels[index], self._pool.tasks[index])
 
     @property
     def new_weight(self) -> float:
@@ -149,7 +145,7 @@ class DGDMN(Method):
         """Yields the phases of a sleep now, if anything waits for it."""
         if not self.dual.occupancy:
             return
-        sleep = Sleep(self.dual, self.rng)
+        sleep = Sleep(self.dual, self.rng, on_replay=self.count)
         yield from sleep.phases()
         sleep.wake()
 

@@ -107,9 +107,7 @@ class PseudoRehearsal(Method):
         box = self.box
         images = torch.rand(size, *(box.shape or ()), generator=self.rng, device=box.low.device)
         images = box.low + images * (box.high - box.low)
-        which = torch.randint(
-            len(box.tasks), (size,), generator=self.rng, device=box.tasks.device
-        )
+        which = torch.randint(len(box.tasks), (size,), generator=self.rng, device=box.tasks.device)
         tasks = box.tasks[which]
         logits = ask(self._previous.module, images, tasks, task_aware=self.task_aware)
         soft = self.labels == "soft"

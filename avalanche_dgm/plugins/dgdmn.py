@@ -10,8 +10,8 @@ from torch import nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import UnsupportedModelError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.methods import DGDMN
+from avalanche_dgm.methods.paper_settings import dgdmn_hyper
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import TaskOracle, at_boundary, classes_of
 from avalanche_dgm.plugins.routed import RoutedModel
@@ -51,6 +51,19 @@ class DGDMNPlugin(MethodPlugin):
         super().__init__(DGDMN(seed=seed, **hyper), oracle=oracle, progress=progress)
         self._task_classes: dict[str, tuple[int, ...]] = {}
         self._warned = False
+
+    @classmethod
+    def paper(cls, stream: str, *, scale: float = 1.0, **overrides: Any) -> DGDMNPlugin:
+        """The paper's settings (appendix B); see `avalanche_dgm.methods.paper_settings`.
+
+        DGR as in the paper is ``paper(stream, short_term=False, stm_size=1)``.
+
+        Args:
+            stream: ``"digits"``, ``"permnist"`` or ``"tdigits"``.
+            scale: Share of the data set that is used; the memory shrinks with it.
+            **overrides: Arguments of the plugin that shall differ.
+        """
+        return cls(**{**dgdmn_hyper(stream, scale=scale), **overrides})
 
     def learner_of(self, strategy: Any) -> nn.Module:
         """The user's model, wrapped or not."""
@@ -125,8 +138,6 @@ class DGDMNPlugin(MethodPlugin):
         """Consolidates before an evaluation between experiences, with ``routing="sleep"``."""
         between = self._data is None
         if self.method.settings.routing == "sleep" and between and self.method.dual.occupancy:
-
-
             with torch.enable_grad():
                 self.sleep()
             if isinstance(strategy.model, RoutedModel):

@@ -16,8 +16,27 @@ from avalanche_dgm.plugins.dgdmn import DGDMNPlugin
 from avalanche_dgm.plugins.replay import DGRPlugin, PseudoRehearsalPlugin
 
 
-class _PluginStrategy(SupervisedTemplate):
-    """A supervised strategy around one plugin of this package."""
+class PluginStrategy(SupervisedTemplate):
+    """A supervised strategy around one plugin of this package.
+
+    Args:
+        model: The classifier; maps images (n, *shape) to logits (n, classes).
+        optimizer: Its optimiser.
+        criterion: Its loss; cross-entropy by default.
+        train_mb_size: Samples a batch.
+        train_epochs: Passes over each experience.
+        eval_mb_size: Samples a batch in evaluation; ``train_mb_size`` by default.
+        device: Where to compute.
+        plugins: Further plugins.
+        evaluator: Avalanche's ``EvaluationPlugin``, or a function that makes one.
+        eval_every: See Avalanche's ``SupervisedTemplate``.
+        peval_mode: See Avalanche's ``SupervisedTemplate``.
+        **hyper: Arguments of the plugin.
+
+    Attributes:
+        replay_plugin: The plugin.
+
+    """
 
     plugin_class: Callable[..., MethodPlugin]
 
@@ -53,37 +72,28 @@ class _PluginStrategy(SupervisedTemplate):
         )
 
 
-_ARGUMENTS = """
+class DGDMN(PluginStrategy):
+    """Deep generative dual memory.
 
-    Args:
-        model: The classifier; maps images (n, *shape) to logits (n, classes).
-        optimizer: Its optimiser.
-        criterion: Its loss; cross-entropy by default.
-        train_mb_size: Samples a batch.
-        train_epochs: Passes over each experience.
-        eval_mb_size: Samples a batch in evaluation; ``train_mb_size`` by default.
-        device: Where to compute.
-        plugins: Further plugins.
-        evaluator: Avalanche's ``EvaluationPlugin``, or a function that makes one.
-        eval_every: See Avalanche's ``SupervisedTemplate``.
-        peval_mode: See Avalanche's ``SupervisedTemplate``.
-        **hyper: Arguments of the plugin.
-
-    Attributes:
-        replay_plugin: The plugin.
+    Takes the arguments of `PluginStrategy` and of `DGDMNPlugin`.
     """
 
-
-class DGDMN(_PluginStrategy):
-    __doc__ = "Deep generative dual memory, see `DGDMNPlugin`." + _ARGUMENTS
     plugin_class = DGDMNPlugin
 
 
-class DGR(_PluginStrategy):
-    __doc__ = "Deep generative replay, see `DGRPlugin`." + _ARGUMENTS
+class DGR(PluginStrategy):
+    """Deep generative replay.
+
+    Takes the arguments of `PluginStrategy` and of `DGRPlugin`.
+    """
+
     plugin_class = DGRPlugin
 
 
-class PseudoRehearsal(_PluginStrategy):
-    __doc__ = "Pseudopattern rehearsal, see `PseudoRehearsalPlugin`." + _ARGUMENTS
+class PseudoRehearsal(PluginStrategy):
+    """Pseudopattern rehearsal.
+
+    Takes the arguments of `PluginStrategy` and of `PseudoRehearsalPlugin`.
+    """
+
     plugin_class = PseudoRehearsalPlugin
