@@ -42,7 +42,7 @@ class MultiHeadMLP(MultiTaskModule):
     def __init__(self, n_features: int, *, hidden: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         self.body = _body(n_features, hidden, dropout)
-        self.classifier = MultiHeadClassifier(hidden[-1] if hidden else n_features)
+        self.classifier = MultiHeadClassifier(hidden[-1] if hidden else n_features, masking=False)
 
     def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
         """Returns logits of images (n, C, H, W), each by the head of its task label (n,)."""
