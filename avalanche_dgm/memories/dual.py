@@ -43,10 +43,14 @@ class DualMemory(nn.Module):
         self.stored = nn.ModuleList()
         self.sleeps = 0
 
+    def slots(self) -> list[tuple[str, ShortTermTaskMemory]]:
+        """The slots in use and their short-term memories."""
+        pairs = [(slot, self.stm[slot]) for slot in sorted(self.stm)]
+        return [(slot, m) for slot, m in pairs if isinstance(m, ShortTermTaskMemory)]
+
     def sttms(self) -> list[ShortTermTaskMemory]:
         """The short-term memories in use, by slot."""
-        memories = [self.stm[slot] for slot in sorted(self.stm)]
-        return [m for m in memories if isinstance(m, ShortTermTaskMemory)]
+        return [memory for _, memory in self.slots()]
 
     def waiting(self) -> list[ExperienceData]:
         """The real samples that wait for sleep, task by task."""
@@ -96,8 +100,8 @@ class DualMemory(nn.Module):
 
     def close(self, key: str) -> None:
         """Frees the short-term memory of a task."""
-        for slot, memory in list(self.stm.items()):
-            if isinstance(memory, ShortTermTaskMemory) and memory.key == key:
+        for slot, memory in self.slots():
+            if memory.key == key:
                 del self.stm[slot]
 
     def store(self, data: ExperienceData) -> None:
@@ -180,11 +184,7 @@ class DualMemory(nn.Module):
         """What ``state_dict`` needs to build the memories again."""
         return {
             "sleeps": self.sleeps,
-            "stm": {
-                slot: memory.describe()
-                for slot, memory in self.stm.items()
-                if isinstance(memory, ShortTermTaskMemory)
-            },
+            "stm": {slot: memory.describe() for slot, memory in self.slots()},
             "stored": [memory.key for memory in self.stored],
         }
 

@@ -14,7 +14,7 @@ from avalanche_dgm.methods import DGDMN
 from avalanche_dgm.methods.paper_settings import dgdmn_hyper
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import TaskOracle, at_boundary, classes_of
-from avalanche_dgm.plugins.routed import RoutedModel
+from avalanche_dgm.plugins.routed import RoutedModel, wrap
 
 
 class DGDMNPlugin(MethodPlugin):
@@ -100,7 +100,7 @@ class DGDMNPlugin(MethodPlugin):
             raise UnsupportedModelError(
                 f"The strategy's model is a {type(model).__name__}, not a torch.nn.Module."
             )
-        routed = RoutedModel(model, self.method).to(strategy.device)
+        routed = wrap(model, self.method).to(strategy.device)
         routed.train(model.training)
         strategy.model = routed
         return routed

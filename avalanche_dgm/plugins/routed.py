@@ -11,53 +11,89 @@ from torch import Tensor, nn
 from avalanche_dgm.methods import DGDMN
 
 
-class RoutedModel(MultiTaskModule):
+class RoutedModel(nn.Module):
     """Answers with the short-term learner in training, and with the memory that knows at test.
 
-    The user's model stays what it was, as ``ltm``; model adaptation reaches it as before.
+    The user's model stays what it was, as ``ltm``; model adaptation reaches it as before. The
+    dual memory is not a submodule, so that optimisers and other plugins see learners only.
 
     Args:
         ltm: The user's model.
-        method: The dual memory; not a submodule, so that optimisers and other plugins see
-            learners only.
+        method: The dual memory.
+
+    Attributes:
+        stm: The short-term learners in use, by slot.
+        width: Number of outputs of the user's model.
+        task_key: The task of the images to come, from an oracle, or ``None``.
     """
 
     def __init__(self, ltm: nn.Module, method: DGDMN) -> None:
         super().__init__()
+        self._wrap(ltm, method)
+
+    def _wrap(self, ltm: nn.Module, method: DGDMN) -> None:
         self.ltm = ltm
         self.stm = nn.ModuleDict()
         self.width = 0
         self.task_key: str | None = None
+        # Past nn.Module's own __setattr__, which would register it.
         object.__setattr__(self, "_method", method)
 
     @property
     def method(self) -> DGDMN:
         """The dual memory."""
-        return object.__getattribute__(self, "_method")
+        return self.__dict__["_method"]
 
     def collect(self) -> None:
         """Takes over the short-term learners that are in use now, each under its slot."""
         self.stm = nn.ModuleDict(
-            {slot: memory.task_learner for slot, memory in self.method.dual.stm.items()}  # type: ignore[misc]
+            {slot: memory.task_learner for slot, memory in self.method.dual.slots()}
         )
 
-    def adaptation(self, experience: Any) -> None:
-        """Nothing of its own: Avalanche goes on to the user's model by itself."""
-
-    def forward(self, x: Tensor, task_labels: Tensor | None = None) -> Tensor:
+    def route(self, images: Tensor, tasks: Tensor) -> Tensor:
         """Returns logits.
 
         Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+        """
+        if self.training:
+            return self.method.respond(images, tasks, width=self.width)
+        return self.method.predict(images, tasks, key=self.task_key)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits (n, classes) for images (n, *shape)."""
+        return self.route(x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+
+
+class RoutedMultiTaskModel(RoutedModel, MultiTaskModule):
+    """The same around a model that is given task labels."""
+
+    def __init__(self, ltm: nn.Module, method: DGDMN) -> None:
+        MultiTaskModule.__init__(self)
+        self._wrap(ltm, method)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, task_labels: Tensor | None = None
+    ) -> Tensor | dict[int, Tensor]:
+        """Returns logits, or those of each task that was trained where there are no task labels.
+
+        Args:
             x: Images (n, *shape).
-            task_labels: int64 tensor (n,); ``None`` counts as zeros.
+            task_labels: int64 tensor (n,).
         """
         if task_labels is None:
-            task_labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        if self.training:
-            return self.method.respond(x, task_labels, width=self.width)
-        return self.method.predict(x, task_labels, key=self.task_key)
+            return self.forward_all_tasks(x)
+        return self.route(x, task_labels)
 
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
         """Returns logits for images of one task label."""
         labels = torch.full((len(x),), task_label, dtype=torch.int64, device=x.device)
-        return self(x, labels)
+        return self.route(x, labels)
+
+
+def wrap(model: Any, method: DGDMN) -> RoutedModel:
+    """Puts a model into the routed module that fits it."""
+    if isinstance(model, MultiTaskModule):
+        return RoutedMultiTaskModel(model, method)
+    return RoutedModel(model, method)

@@ -172,6 +172,8 @@ def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: i
     for stream, tasks in ((benchmark.train_stream, train), (benchmark.test_stream, test)):
         for experience, task in zip(stream, tasks, strict=True):
             experience.task_name = task.name
+            # Avalanche's multi-head classifier indexes with them, which a set cannot.
+            experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
     benchmark.n_classes = n_classes
     benchmark.input_shape = tuple(train[0].data.images.shape[1:])
     return benchmark
