@@ -24,7 +24,7 @@ _SOLVER: dict[str, dict[str, Any]] = {
 }
 # Kamra et al. 2017, appendix B: three dense layers, RMSProp, batches of 128, 6 epochs a task.
 _PAPER = {"epochs": 6, "batch_size": 128, "lr": 1e-3, "optimizer": "rmsprop"}
-_PAPER_HIDDEN = {"digits": (24, 24), "permnist": (48, 48), "tdigits": (36, 36)}
+_PAPER_STREAMS = ("digits", "permnist", "tdigits")
 _PAPER_JOINT_EPOCHS = 20
 _DROPOUT = 0.2
 _FAST = {"epochs": 1, "hidden": (32, 32)}
@@ -104,7 +104,9 @@ class ExperimentConfig:
         """
         settings: dict[str, Any] = dict(_SOLVER.get(stream, _SOLVER[""]))
         if paper:
-            settings |= _PAPER | {"hidden": _PAPER_HIDDEN[paper_stream(stream)]}
+            from avalanche_dgm.methods.paper_settings import PAPER
+
+            settings |= _PAPER | {"hidden": PAPER[paper_stream(stream)].learner_hidden}
             if method == "joint":
                 settings["epochs"] = _PAPER_JOINT_EPOCHS
         if method == "dropout":
@@ -190,7 +192,7 @@ def paper_stream(stream: str) -> str:
     Args:
         stream: Name of a stream.
     """
-    return stream if stream in _PAPER_HIDDEN else "digits"
+    return stream if stream in _PAPER_STREAMS else "digits"
 
 
 def require_known(what: str, name: str, known: Collection[str]) -> None:

@@ -1,12 +1,12 @@
-"""The methods that can be run by name: how each becomes an Avalanche strategy."""
+"""The methods that can be run by name, and how each becomes an Avalanche strategy."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
@@ -17,14 +17,57 @@ if TYPE_CHECKING:
     from avalanche.training.plugins import EvaluationPlugin
     from avalanche.training.templates import SupervisedTemplate
 
-_EWC_LAMBDA = 100.0  # Kamra et al. 2017, appendix B
+# Images of the paper's data sets (appendix A); its memories shrink with a part of them.
+_PAPER_IMAGES = {"digits": 60_000, "permnist": 180_000, "tdigits": 240_000}
 # For runs that only show that everything works.
 _FAST = {"generator_steps": 30, "learner_steps": 30}
+_FAST_PAPER = {"generator_epochs": 1, "learner_epochs": 1}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method that can be run by name.
+
+    Attributes:
+        description: One line for lists.
+        plugin: Module and class of the plugin that makes the method, or ``None`` for none; its
+            keyword arguments are the method's options.
+        settings: Module and dataclass whose fields are options as well.
+        defaults: Options that differ from the plugin's own defaults.
+        fixed: Options that make the method what it is; they cannot be set.
+        stock: Avalanche's own generative replay strategy.
+        joint: Trained anew on all experiences so far, as a reference.
+        paper: How the method is made of another one with the paper's settings.
+    """
+
+    description: str
+    plugin: tuple[str, str] | None = None
+    settings: tuple[str, str] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    stock: bool = False
+    joint: bool = False
+    paper: Method | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Whether the plugin is this package's, with a seed and progress bars."""
+        return self.plugin is not None and self.plugin[0].startswith("avalanche_dgm")
+
+    def options(self) -> list[str]:
+        """Returns the names of the options that ``method_options`` may hold."""
+        names: list[str] = []
+        if self.plugin is not None:
+            names += inspect.signature(_load(self.plugin)).parameters
+        if self.settings is not None:
+            names += [f.name for f in dataclasses.fields(_load(self.settings))]
+        hidden = {"hyper", "progress", "oracle", *self.fixed}
+        return [name for name in names if name not in hidden]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a builder needs to make a strategy.
+    """What a strategy is built from.
 
     Attributes:
         config: The run's settings.
@@ -33,6 +76,7 @@ class Setup:
         evaluator: Collects accuracies and memory metrics.
         device: Where to compute.
         shape: Shape of one image, (channels, height, width).
+        n_images: Training images of the stream.
         progress: Whether the method may show progress bars.
     """
 
@@ -42,56 +86,14 @@ class Setup:
     evaluator: EvaluationPlugin
     device: torch.device
     shape: tuple[int, ...]
+    n_images: int
     progress: bool
 
-    def naive(self, *plugins: Any) -> SupervisedTemplate:
-        """Returns Avalanche's plain training loop with the given plugins."""
-        from avalanche.training.supervised import Naive
 
-        return Naive(plugins=list(plugins), **self.arguments())
-
-    def arguments(self) -> dict[str, Any]:
-        """Returns the arguments that every strategy takes."""
-        return {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "train_mb_size": self.config.batch_size,
-            "train_epochs": self.config.epochs,
-            "eval_mb_size": 512,
-            "device": self.device,
-            "evaluator": self.evaluator,
-        }
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method that can be run by name.
-
-    Attributes:
-        description: One line for lists.
-        build: Makes the strategy.
-        plugin: Returns the class whose keyword arguments are the method's options, if it has any.
-        settings: Returns the dataclass whose fields are options as well.
-        fixed: Options that make the method what it is; they cannot be set.
-        joint: Trained anew on all experiences so far, as a reference.
-    """
-
-    description: str
-    build: Callable[[Setup], SupervisedTemplate]
-    plugin: Callable[[], type] | None = None
-    settings: Callable[[], type] | None = None
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    joint: bool = False
-
-    def options(self) -> list[str]:
-        """Returns the names of the options that ``method_options`` may hold."""
-        if self.plugin is None:
-            return []
-        names = [*inspect.signature(self.plugin()).parameters]
-        if self.settings is not None:
-            names += [f.name for f in dataclasses.fields(self.settings())]
-        hidden = {"hyper", "progress", "oracle", *self.fixed}
-        return [name for name in names if name not in hidden]
+def method_of(config: ExperimentConfig) -> Method:
+    """Returns the method that a config names, in the form that its settings ask for."""
+    method = METHODS[config.method]
+    return method.paper if config.paper and method.paper is not None else method
 
 
 def check_options(config: ExperimentConfig) -> None:
@@ -105,116 +107,127 @@ def check_options(config: ExperimentConfig) -> None:
     """
     if not config.method_options:
         return
-    known = METHODS[config.method].options()
+    known = method_of(config).options()
     if not known:
         raise ConfigError(f"The method {config.method} takes no options.")
     for name in config.method_options:
         require_known(f"option of {config.method}", name, known)
 
 
-def _of_plugin(name: str, description: str, *, settings: str | None = None, **fixed: Any) -> Method:
-    """Makes a method of one of this package's plugins, given by name to import it late."""
+def build_strategy(setup: Setup) -> SupervisedTemplate:
+    """Makes the strategy of a method.
 
-    def plugin() -> type:
-        import avalanche_dgm
+    Args:
+        setup: Settings, network and data.
 
-        return getattr(avalanche_dgm, name)
+    Raises:
+        ConfigError: An option cannot work, or the method cannot learn such images.
+    """
+    config, method = setup.config, method_of(setup.config)
+    arguments = {
+        "model": setup.model,
+        "optimizer": setup.optimizer,
+        "train_mb_size": config.batch_size,
+        "train_epochs": config.epochs,
+        "eval_mb_size": 512,
+        "device": setup.device,
+        "evaluator": setup.evaluator,
+    }
+    if method.stock:
+        return _stock(setup.shape, arguments)
+    from avalanche.training.supervised import Naive
 
-    def settings_class() -> type:
-        from avalanche_dgm.memories import settings as module
-
-        return getattr(module, settings or "")
-
-    def build(setup: Setup) -> SupervisedTemplate:
-        config, kind = setup.config, plugin()
-        options = {"seed": config.seed, **config.method_options, **fixed}
-        if config.fast:
-            known = METHODS[config.method].options()
-            options = {k: v for k, v in _FAST.items() if k in known} | options
-        make: Callable[..., Any] = kind
-        if config.paper and hasattr(kind, "paper"):
-            make = partial(kind.paper, paper_stream(config.stream))
-        return setup.naive(make(progress=setup.progress, **options))
-
-    return Method(description, build, plugin, settings_class if settings else None, fixed)
-
-
-def _build_ewc(setup: Setup) -> SupervisedTemplate:
-    from avalanche.training.plugins import EWCPlugin
-
-    return setup.naive(EWCPlugin(**{"ewc_lambda": _EWC_LAMBDA, **setup.config.method_options}))
+    return Naive(plugins=_plugins(setup, method), **arguments)
 
 
-def _ewc() -> type:
-    from avalanche.training.plugins import EWCPlugin
+def _plugins(setup: Setup, method: Method) -> list[Any]:
+    if method.plugin is None:
+        return []
+    config, kind = setup.config, _load(method.plugin)
+    options = {**method.defaults, **config.method_options, **method.fixed}
+    if not method.ours:
+        return [kind(**options)]
+    if config.fast:
+        fast, known = (_FAST_PAPER if config.paper else _FAST), method.options()
+        options = {name: value for name, value in fast.items() if name in known} | options
+    options = {"seed": config.seed, "progress": setup.progress} | options
+    if not config.paper:
+        return [kind(**options)]
+    stream = paper_stream(config.stream)
+    scale = min(1.0, setup.n_images / _PAPER_IMAGES[stream])
+    if hasattr(kind, "paper"):
+        return [kind.paper(stream, scale=scale, **options)]
+    from avalanche_dgm.methods.paper_settings import PAPER
 
-    return EWCPlugin
+    return [kind(**{"memory_size": round(PAPER[stream].rehearsal_size * scale)} | options)]
 
 
-def _build_replay(setup: Setup) -> SupervisedTemplate:
-    return setup.naive(_replay()(**setup.config.method_options))
-
-
-def _replay() -> type:
-    from avalanche.training.plugins import ReplayPlugin
-
-    return ReplayPlugin
-
-
-def _build_stock(setup: Setup) -> SupervisedTemplate:
-    if setup.shape != (1, 28, 28):
+def _stock(shape: tuple[int, ...], arguments: dict[str, Any]) -> SupervisedTemplate:
+    """Avalanche's strategy with the generator that it comes with, made quiet."""
+    if shape != (1, 28, 28):
         raise ConfigError(
-            f"generative-replay is Avalanche's own strategy with its default generator, which"
-            f" makes 1x28x28 images only, and this stream's are"
-            f" {'x'.join(map(str, setup.shape))}. Take dgr, or a stream of MNIST images."
+            "generative-replay is Avalanche's own strategy with its default generator, which makes"
+            f" 1x28x28 images only, and this stream's are {'x'.join(map(str, shape))}. Take dgr, or"
+            " a stream of MNIST images."
         )
     from avalanche.training.supervised import GenerativeReplay
 
     from avalanche_dgm.experiments.standardise import StandardisePlugin
 
     standardise = StandardisePlugin()
-    strategy = GenerativeReplay(
-        plugins=[standardise], **setup.arguments(), **setup.config.method_options
-    )
-    # Its generator is a strategy of its own, which would print every epoch.
+    strategy = GenerativeReplay(plugins=[standardise], **arguments)
+    # The generator is a strategy of its own: without the same images, and with prints every epoch.
     strategy.generator_strategy.plugins.insert(0, standardise)
     strategy.generator_strategy.evaluator.loggers = []
     return strategy
 
 
+def _load(place: tuple[str, str]) -> Any:
+    return getattr(importlib.import_module(place[0]), place[1])
+
+
+_DUAL = ("avalanche_dgm", "DGDMNPlugin")
+_DUAL_SETTINGS = ("avalanche_dgm.memories.settings", "DualMemorySettings")
+
+_PPR = Method(
+    "random inputs, labelled by the network before each experience",
+    ("avalanche_dgm", "PseudoRehearsalPlugin"),
+)
+
 METHODS: dict[str, Method] = {
-    "naive": Method("plain network, nothing against forgetting", lambda setup: setup.naive()),
-    "dropout": Method("plain network with dropout", lambda setup: setup.naive()),
-    "ewc": Method("elastic weight consolidation (Avalanche's EWCPlugin)", _build_ewc, _ewc),
-    "ppr": _of_plugin(
-        "PseudoRehearsalPlugin", "random inputs, labelled by the network before each experience"
+    "naive": Method("plain network, nothing against forgetting"),
+    "dropout": Method("plain network with dropout"),
+    "ewc": Method(
+        "elastic weight consolidation (Avalanche's EWCPlugin)",
+        ("avalanche.training.plugins", "EWCPlugin"),
+        defaults={"ewc_lambda": 100.0},  # Kamra et al. 2017, appendix B
     ),
-    "dgr": _of_plugin(
-        "DGRPlugin",
+    "ppr": _PPR,
+    "dgr": Method(
         "deep generative replay: every experience straight into one memory",
-        settings="MemorySettings",
+        ("avalanche_dgm", "DGRPlugin"),
+        ("avalanche_dgm.memories.settings", "MemorySettings"),
+        # Kamra et al. train the learner, too, in the memory and after the generator (Sec. 4.1).
+        paper=Method("", _DUAL, _DUAL_SETTINGS, fixed={"short_term": False, "stm_size": 1}),
     ),
-    "dgdmn": _of_plugin(
-        "DGDMNPlugin",
+    "dgdmn": Method(
         "dual memory: short-term generative memories, sleep, a long-term one",
-        settings="DualMemorySettings",
+        _DUAL,
+        _DUAL_SETTINGS,
     ),
-    "dgdmn-no-stm": _of_plugin(
-        "DGDMNPlugin",
+    "dgdmn-no-stm": Method(
         "dual memory that keeps the data of n_STM tasks until it sleeps",
-        settings="DualMemorySettings",
-        short_term=False,
+        _DUAL,
+        _DUAL_SETTINGS,
+        fixed={"short_term": False},
     ),
     "generative-replay": Method(
-        "Avalanche's GenerativeReplay as it comes (28x28 images only)", _build_stock
+        "Avalanche's GenerativeReplay as it comes (28x28 images only)", stock=True
     ),
     "replay": Method(
-        "stores real images (Avalanche's ReplayPlugin): reference", _build_replay, _replay
+        "stores real images (Avalanche's ReplayPlugin): reference",
+        ("avalanche.training.plugins", "ReplayPlugin"),
     ),
-    "joint": Method(
-        "trained anew on all experiences so far: reference",
-        lambda setup: setup.naive(),
-        joint=True,
-    ),
+    "joint": Method("trained anew on all experiences so far: reference", joint=True),
+    "pseudo-rehearsal": dataclasses.replace(_PPR, description="the same as ppr"),
 }
-METHODS["pseudo-rehearsal"] = dataclasses.replace(METHODS["ppr"], description="the same as ppr")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig, require_known
 
 _SIX = ("naive", "dropout", "ppr", "ewc", "dgr", "dgdmn")
-# Generated and real samples that the memories may hold at once (appendix B): all images of the
-# data set, half of them for TDigits; and samples in the memory of pseudo-rehearsal.
-_N_MAX = {"digits": 60_000, "permnist": 180_000, "tdigits": 120_000}
-_PPR_MEMORY = {"digits": 18_000, "permnist": 60_000}
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,6 @@ class Figure:
         stream: The stream that is learned.
         methods: The methods, in the figure's order.
         revisit: Experiences (counted from 0) learned again at the end.
-        options: Options of a method that differ from the paper's general settings.
     """
 
     name: str
@@ -36,7 +31,6 @@ class Figure:
     stream: str
     methods: tuple[str, ...]
     revisit: tuple[int, ...] = ()
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def configs(
         self,
@@ -49,8 +43,8 @@ class Figure:
         """Returns the configs of each method, one a seed.
 
         Args:
-            scale: Fraction of the images, in training and test, and of the memory; above 0, at
-                most 1.
+            scale: Fraction of the images, in training and test; above 0, at most 1. The memories
+                shrink with it.
             seeds: The seeds.
             methods: Only these; all by default.
             **fields: Further fields of the configs, such as ``data_root`` and ``device``.
@@ -71,19 +65,12 @@ class Figure:
                     seed=seed,
                     revisit=self.revisit,
                     stream_options={"fraction": scale} if scale < 1 else {},
-                    method_options=self._method_options(method, scale),
                     **fields,
                 )
                 for seed in seeds
             ]
             for method in (methods or self.methods)
         }
-
-    def _method_options(self, method: str, scale: float) -> dict[str, Any]:
-        options = dict(self.options.get(method, {}))
-        if method.startswith(("dgr", "dgdmn")):
-            options["n_max"] = round(_N_MAX[self.stream] * scale)
-        return options
 
 
 FIGURES = (
@@ -131,7 +118,6 @@ FIGURES = (
         " 20 % of all; DGDMN takes about a tenth of the time.",
         "tdigits",
         ("dgr", "dgdmn"),
-        options={"dgr": {"kappa": 0.05}, "dgdmn": {"kappa": 0.05, "stm_size": 5}},
     ),
     Figure(
         "fig8b",

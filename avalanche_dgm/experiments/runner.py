@@ -26,7 +26,7 @@ from avalanche_dgm.experiments.building import (
     seed_everything,
 )
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.methods import METHODS, Setup, check_options
+from avalanche_dgm.experiments.methods import METHODS, Setup, build_strategy, check_options
 from avalanche_dgm.experiments.progress import ProgressLogger
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import (
@@ -140,7 +140,7 @@ class _Experiment:
                 collect_all=False,
             )
         model = build_model(self.config, self.benchmark, self.shape).to(self.device)
-        return self.method.build(
+        return build_strategy(
             Setup(
                 config=self.config,
                 model=model,
@@ -148,6 +148,7 @@ class _Experiment:
                 evaluator=evaluator,
                 device=self.device,
                 shape=self.shape,
+                n_images=sum(len(e.dataset) for e in self.benchmark.train_stream),
                 progress=self.progress,
             )
         )
