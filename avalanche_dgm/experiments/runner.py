@@ -82,7 +82,7 @@ def run(
             result = saved
             start = len(result.steps)
     elif folder is not None:
-        storage.clear(folder)
+        storage.prepare(folder)
     strategy = None if METHODS[config.method].joint else experiment.strategy()
     if strategy is not None and 0 < start < len(result.order) and folder is not None:
         experiment.load(strategy, storage.checkpoint(folder, start))
@@ -91,6 +91,7 @@ def run(
             strategy = experiment.learn(strategy, result, position)
             if folder is not None:
                 experiment.save(strategy, result, folder)
+            experiment.report(result)
     finally:
         experiment.logger.close()
     result.samples = experiment.generate(strategy) if start < len(result.order) else {}
@@ -181,14 +182,18 @@ class _Experiment:
         )
         _add_record(step, strategy)
         result.steps.append(step)
+        return strategy
+
+    def report(self, result: RunResult) -> None:
+        """Says on stderr what was learned last."""
+        n, step = len(result.steps), result.steps[-1]
         if self.progress:
             print(
-                f"{self.label}: experience {position + 1}/{len(self.order)}"
+                f"{self.label}: experience {n}/{len(self.order)}"
                 f" ({result.tasks[step.experience]}) learned in {step.seconds:.1f} s,"
                 f" average accuracy {result.average():.3f}",
                 file=sys.stderr,
             )
-        return strategy
 
     def _column(self, index: int) -> int:
         """Returns the column of the accuracy matrix that belongs to a training experience."""

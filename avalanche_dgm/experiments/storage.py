@@ -92,12 +92,21 @@ def drop_checkpoints(folder: Path, keep: int | None) -> None:
         place.rmdir()
 
 
-def clear(folder: Path) -> None:
-    """Removes what an earlier run left in its folder; files of others stay.
+def prepare(folder: Path) -> None:
+    """Makes the folder of a new run and removes what an earlier run left; files of others stay.
 
     Args:
         folder: The run folder.
+
+    Raises:
+        ConfigError: It cannot be made.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot make {folder}: {error.strerror}. Choose another --out."
+        ) from error
     drop_checkpoints(folder, keep=None)
     for name in (RESULTS, "accuracy.csv", "accuracy.png", "samples.png"):
         (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments import METHODS, ExperimentConfig
+from avalanche_dgm.experiments.methods import check_options, method_of
+
+
+def test_json_and_back():
+    config = ExperimentConfig.create(
+        "dgdmn", "digits", hidden=[24, 24], revisit=[0], method_options={"stm_size": 3}
+    )
+    assert ExperimentConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_defaults_depend_on_stream_method_and_paper():
+    assert ExperimentConfig.create("naive").batch_size < 128
+    assert ExperimentConfig.create("dropout").dropout == 0.2
+    assert ExperimentConfig.create("dropout", dropout=0.5).dropout == 0.5
+    paper = ExperimentConfig.create("ewc", "permnist", paper=True)
+    assert (paper.hidden, paper.optimizer, paper.epochs) == ((48, 48), "rmsprop", 6)
+    assert ExperimentConfig.create("joint", "tdigits", paper=True).epochs == 20
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("method", "dgm"),
+        ("stream", "mnist"),
+        ("seed", -1),
+        ("epochs", 1.5),
+        ("batch_size", True),
+        ("hidden", (0,)),
+        ("lr", float("nan")),
+        ("dropout", 1.0),
+        ("optimizer", "lbfgs"),
+        ("device", "tpu"),
+        ("n_experiences", 0),
+        ("revisit", (-1,)),
+    ],
+)
+def test_what_cannot_be_run_cannot_be_made(field, value):
+    with pytest.raises(ConfigError, match=field if field not in ("optimizer",) else "optimizer"):
+        ExperimentConfig(**{field: value})
+
+
+def test_unknown_names_list_those_that_exist():
+    with pytest.raises(ConfigError, match="dgdmn-no-stm.*joint"):
+        ExperimentConfig(method="nothing")
+    with pytest.raises(ConfigError, match="There is no setting 'epoch'.*Did you mean 'epochs'"):
+        ExperimentConfig.from_json({"epoch": 3})
+
+
+def test_options_that_are_not_json():
+    with pytest.raises(ConfigError, match="JSON"):
+        ExperimentConfig(method_options={"labels": object()}).to_json()
+
+
+def test_differences_ignore_where_the_data_are():
+    config = ExperimentConfig(method="naive", data_root="a")
+    assert config.differences(config.replace(data_root="b", device="auto")) == []
+    assert config.replace(epochs=9).differences(config) == ["epochs 9 (was 5)"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_described_and_lists_its_options(name):
+    assert METHODS[name].description
+    options = METHODS[name].options()
+    assert len(set(options)) == len(options)
+    assert not {"progress", "hyper", "self"} & set(options)
+
+
+def test_options_are_checked_by_name():
+    check_options(ExperimentConfig(method="dgdmn", method_options={"stm_size": 3, "latent": 8}))
+    with pytest.raises(ConfigError, match="stm_size"):
+        check_options(ExperimentConfig(method="dgr", method_options={"stm_size": 3}))
+    with pytest.raises(ConfigError, match="short_term"):
+        check_options(ExperimentConfig(method="dgdmn-no-stm", method_options={"short_term": True}))
+
+
+def test_the_papers_dgr_is_a_memory_without_short_term_part():
+    plain, paper = (
+        method_of(ExperimentConfig.create("dgr", "digits", paper=flag)) for flag in (False, True)
+    )
+    assert plain is METHODS["dgr"]
+    assert paper.fixed == {"short_term": False, "stm_size": 1}

@@ -1,0 +1,88 @@
+import json
+import math
+
+import pytest
+
+from avalanche_dgm.experiments import ExperimentConfig, RunResult
+from avalanche_dgm.experiments.report import accuracy_csv, summary
+from avalanche_dgm.experiments.results import Step, deviation, mean
+from avalanche_dgm.experiments.tables import align, course_table, final_table, task_groups
+
+
+def make(matrix, order=(0, 1, 2), seed=0, method="naive"):
+    return RunResult(
+        config=ExperimentConfig(method=method, seed=seed),
+        tasks=["a", "b", "c"],
+        order=list(order),
+        steps=[
+            Step(experience=e, accuracy=row, seconds=1.5, histogram={1: 4})
+            for e, row in zip(order, matrix, strict=True)
+        ],
+        shape=(1, 8, 8),
+    )
+
+
+MATRIX = [[0.9, 0.0, 0.0], [0.5, 0.8, 0.0], [0.7, 0.2, 1.0]]
+
+
+def test_average_is_over_what_was_seen():
+    result = make(MATRIX)
+    assert result.averages == pytest.approx([0.9, 0.65, 1.9 / 3])
+    assert result.complete
+    assert result.seconds == 4.5
+
+
+def test_forgetting_by_hand():
+    # Best before the end minus the end: 0.9 - 0.7 and 0.8 - 0.2.
+    assert make(MATRIX).forgetting == pytest.approx((0.2 + 0.6) / 2)
+    assert make(MATRIX[:1], order=(0,)).forgetting == 0.0
+
+
+def test_revisited_experience_counts_once():
+    result = make([*MATRIX, [0.9, 0.2, 0.6]], order=(0, 1, 2, 0))
+    assert result.average() == pytest.approx(1.7 / 3)
+    assert result.forgetting == pytest.approx((0.6 + 0.4) / 2)
+
+
+def test_missing_accuracies_are_left_out():
+    result = make([[0.5, None, None], [0.5, None, None], [0.5, None, 1.0]])
+    assert result.average() == pytest.approx(0.75)
+    assert accuracy_csv(result).splitlines()[1] == "a,0.500000,,,0.500000"
+
+
+def test_json_and_back():
+    result = make(MATRIX)
+    again = RunResult.from_json(json.loads(json.dumps(result.to_json())))
+    assert again.to_json() == result.to_json()
+    assert again.steps[0].histogram == {1: 4}
+
+
+def test_mean_and_deviation():
+    assert mean([1.0, None, 3.0]) == 2.0
+    assert math.isnan(mean([None]))
+    assert deviation([1.0, 3.0]) == pytest.approx(math.sqrt(2))
+    assert deviation([1.0]) == 0.0
+
+
+def test_table_is_aligned_and_shows_spread_over_seeds():
+    runs = {"naive": [make(MATRIX), make([*MATRIX[:2], [0.7, 0.2, 0.7]], seed=1)]}
+    table = final_table(runs).splitlines()
+    assert len({len(line) for line in table}) == 1
+    assert "0.583 ± 0.071" in table[2]
+    assert summary(runs)["methods"]["naive"]["seeds"] == [0, 1]
+
+
+def test_course_brackets_what_is_not_yet_learned():
+    first, *_ = course_table(make(MATRIX)).splitlines()[2:]
+    assert first.split() == ["a", "0.900", "(0.000)", "(0.000)", "0.900"]
+
+
+def test_many_tasks_are_grouped():
+    groups = task_groups([f"digit {i}" for i in range(40)])
+    assert groups[0] == ("1-5", [0, 1, 2, 3, 4])
+    assert groups[-1] == ("36-40", [35, 36, 37, 38, 39])
+    assert task_groups(["a long name", "b"])[0][0] == "task 1"
+
+
+def test_align():
+    assert align([["a", "b"], ["xx", "1"]]).splitlines() == ["a   b", "-----", "xx  1"]

@@ -1,0 +1,144 @@
+"""Runs of every method on a few images, and resuming them."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments import METHODS, ExperimentConfig, runner, storage
+from avalanche_dgm.experiments.runner import run
+
+TINY = {"n_train_per_class": 8, "fraction": 0.2}
+
+
+def config(method, **fields):
+    options = {"n_experiences": 5, "stream_options": TINY, "fast": True, **fields}
+    return ExperimentConfig.create(method, "sklearn-digits", **options)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "generative-replay"])
+def test_every_method_runs(method):
+    result = run(config(method))
+    assert result.complete
+    assert np.array(result.matrix, dtype=float).shape == (5, 5)
+    assert result.tasks == ["0/1", "2/3", "4/5", "6/7", "8/9"]
+    remembers = METHODS[method].ours
+    assert bool(result.samples) == remembers
+    assert any(step.replayed for step in result.steps) == remembers
+    for step in result.steps:
+        assert sum(step.histogram.values()) == step.replayed
+    if remembers:
+        assert all(images.shape[1:] == (1, 8, 8) for images in result.samples.values())
+
+
+def test_same_seed_same_result_other_seed_other_result():
+    first, again, other = (run(config("dgr", seed=seed)) for seed in (3, 3, 4))
+    assert first.matrix == again.matrix
+    assert first.steps[-1].histogram == again.steps[-1].histogram
+    assert first.matrix != other.matrix
+
+
+def test_joint_learns_everything():
+    result = run(config("joint", epochs=30, lr=3e-3, stream_options={"fraction": 0.3}))
+    assert result.average() > 0.8
+
+
+def test_revisited_experiences_come_again():
+    result = run(config("naive", revisit=[0, 4]))
+    assert [step.experience for step in result.steps] == [0, 1, 2, 3, 4, 0, 4]
+    assert len(result.tasks) == 5
+    with pytest.raises(ConfigError, match="revisit names experience 5"):
+        run(config("naive", revisit=[5]))
+
+
+def test_multi_head_stream_gets_a_head_for_each_task():
+    result = run(config("naive", epochs=60, stream_options={**TINY, "task_labels": True}))
+    assert np.mean([step.accuracy[step.experience] for step in result.steps]) > 0.7
+    assert run(config("dgr", stream_options={**TINY, "task_labels": True})).complete
+
+
+def interrupt_after(monkeypatch, n):
+    learn = runner._Experiment.learn
+
+    def learn_or_stop(self, strategy, result, position):
+        if position == n:
+            raise KeyboardInterrupt
+        return learn(self, strategy, result, position)
+
+    monkeypatch.setattr(runner._Experiment, "learn", learn_or_stop)
+
+
+@pytest.mark.parametrize("method", ["naive", "ewc", "ppr", "dgr", "dgdmn", "replay", "joint"])
+def test_resumed_run_equals_an_uninterrupted_one(method, tmp_path, monkeypatch):
+    settings = config(method)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, folder=tmp_path)
+    saved = storage.read_result(tmp_path)
+    assert saved is not None
+    assert len(saved.steps) == 3
+    resumed = run(settings, folder=tmp_path, resume=True)
+    through = run(settings)
+    assert resumed.matrix == through.matrix
+    assert [s.histogram for s in resumed.steps] == [s.histogram for s in through.steps]
+    assert [s.memory_bytes for s in resumed.steps] == [s.memory_bytes for s in through.steps]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_interruption_while_writing_leaves_the_last_state(tmp_path, monkeypatch):
+    settings = config("naive")
+    write = storage.write_result
+
+    def fail(folder, result):
+        if len(result.steps) == 3:
+            raise KeyboardInterrupt  # after the checkpoint, before the results that name it
+        write(folder, result)
+
+    monkeypatch.setattr(storage, "write_result", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, folder=tmp_path)
+    monkeypatch.setattr(storage, "write_result", write)
+    assert run(settings, folder=tmp_path, resume=True).matrix == run(settings).matrix
+
+
+def test_missing_checkpoint_is_reported(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(config("naive"), folder=tmp_path)
+    storage.checkpoint(tmp_path, 2).unlink()
+    with pytest.raises(ConfigError, match="missing"):
+        run(config("naive"), folder=tmp_path, resume=True)
+
+
+def test_a_folder_is_used_only_by_its_run(tmp_path, monkeypatch):
+    settings = config("naive")
+    assert storage.check_folder(tmp_path, settings, resume=True, overwrite=False) is None
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"unfinished run \(2 of 5"):
+        storage.check_folder(tmp_path, settings, resume=False, overwrite=False)
+    with pytest.raises(ConfigError, match="other settings: epochs 7"):
+        storage.check_folder(tmp_path, settings.replace(epochs=7), resume=True, overwrite=False)
+    storage.check_folder(tmp_path, settings.replace(epochs=7), resume=False, overwrite=True)
+    run(settings, folder=tmp_path, resume=True)
+    done = storage.check_folder(tmp_path, settings, resume=True, overwrite=False)
+    assert done is not None
+    assert done.complete
+
+
+def test_damaged_results_are_reported(tmp_path):
+    (tmp_path / storage.RESULTS).write_text(json.dumps({"config": 3}))
+    with pytest.raises(ConfigError, match="--overwrite"):
+        storage.read_result(tmp_path)
+
+
+def test_evaluating_what_is_not_yet_learned_is_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        run(config("dgdmn", method_options={"routing": "oracle"}))

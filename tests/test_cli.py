@@ -1,0 +1,240 @@
+"""The command itself, on tiny data: files, tables, errors, interruption."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avalanche_dgm.cli import main
+
+TINY = ["--fast", "--quiet", "--stream-set", "n_train_per_class=12", "--stream-set", "fraction=0.3"]
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of the dual memory, five experiences of two digits."""
+    out = tmp_path_factory.mktemp("runs")
+    status = main(
+        ["run", "--method", "dgdmn", "--experiences", "5", "--out", str(out), "--name", "d", *TINY]
+    )
+    assert status == 0
+    return out / "d"
+
+
+def test_results_tell_how_they_came_about(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["complete"]
+    assert results["config"]["method"] == "dgdmn"
+    assert results["config"]["stream_options"] == {"n_train_per_class": 12, "fraction": 0.3}
+    assert results["seed"] == 0
+    versions = results["provenance"]["versions"]
+    assert {"python", "torch", "avalanche", "avalanche_dgm"} <= versions.keys()
+    assert versions["avalanche"].startswith("0.6")
+    assert "run --method dgdmn" in results["provenance"]["command"]
+    assert results["provenance"]["platform"]
+
+
+def test_results_hold_what_was_measured(finished):
+    results = json.loads((finished / "results.json").read_text())
+    accuracy = np.array(results["accuracy"], dtype=float)
+    assert accuracy.shape == (5, 5)
+    assert ((accuracy >= 0) & (accuracy <= 1)).all()
+    for i, average in enumerate(results["average_accuracy"]):
+        assert average == pytest.approx(accuracy[i, : i + 1].mean())
+    assert results["final_average_accuracy"] == results["average_accuracy"][-1]
+    steps = results["steps"]
+    assert [step["sleeps"] for step in steps] == [0, 1, 1, 2, 2]
+    assert [step["stm_occupancy"] for step in steps] == [1, 0, 1, 0, 1]
+    assert all(step["memory_bytes"] > 0 and step["seconds"] > 0 for step in steps)
+    assert any("sleep" in phase for phase in steps[1]["phases"])
+
+
+def test_csv_is_the_matrix(finished):
+    results = json.loads((finished / "results.json").read_text())
+    rows = list(csv.reader((finished / "accuracy.csv").open()))
+    assert rows[0] == ["after", "0/1", "2/3", "4/5", "6/7", "8/9", "average_of_seen"]
+    assert [row[0] for row in rows[1:]] == rows[0][1:-1]
+    table = np.array([row[1:-1] for row in rows[1:]], dtype=float)
+    np.testing.assert_allclose(table, results["accuracy"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["accuracy.png", "samples.png"])
+def test_pictures_show_something(finished, name):
+    image = pixels(finished / name)
+    assert min(image.shape[:2]) > 200
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+
+
+def test_nothing_is_left_behind(finished):
+    names = sorted(path.name for path in finished.iterdir())
+    assert names == ["accuracy.csv", "accuracy.png", "results.json", "samples.png"]
+
+
+def test_compare_makes_one_table_over_seeds(tmp_path, capsys):
+    compare = ["compare", "--methods", "naive", "joint", "--seeds", "2", "--experiences", "5"]
+    status = main([*compare, "--out", str(tmp_path), "--name", "c", *TINY])
+    table = capsys.readouterr().out
+    assert status == 0
+    assert "2 seeds" in table
+    (naive,) = (line for line in table.splitlines() if line.startswith("naive"))
+    assert "±" in naive
+    summary = json.loads((tmp_path / "c" / "summary.json").read_text())
+    assert list(summary["methods"]) == ["naive", "joint"]
+    finals = summary["methods"]["joint"]["final_average_accuracy"]
+    assert len(finals) == 2
+    mean, sd = (summary["methods"]["joint"][f"final_average_accuracy_{s}"] for s in ("mean", "sd"))
+    assert mean == pytest.approx(np.mean(finals))
+    assert sd == pytest.approx(np.std(finals, ddof=1))
+    assert (tmp_path / "c" / "joint" / "seed1" / "results.json").exists()
+    for name in ("comparison.png", "tasks.png"):
+        assert len(np.unique(pixels(tmp_path / "c" / name))) > 20
+
+
+def test_demo_runs_its_three_methods(tmp_path, capsys):
+    assert main(["demo", "--fast", "--quiet", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    for method in ("naive", "dgr", "dgdmn"):
+        assert f"\n{method} " in text
+    assert str(tmp_path / "demo" / "comparison.png") in text
+    assert (tmp_path / "demo" / "dgr" / "samples.png").exists()
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    for name in ("dgdmn-no-stm", "generative-replay", "sklearn-digits", "permnist", "fig8b"):
+        assert f"  {name} " in text
+
+
+def test_paper_without_a_figure_lists_them(capsys):
+    assert main(["paper"]) == 0
+    assert "Figure 4" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("avalanche-dgm ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--method", "dgdm"], ["'dgdm'", "Did you mean 'dgdmn'", "pseudo-rehearsal"]),
+        (["run", "--stream", "digit"], ["'digit'", "Did you mean 'digits'", "sklearn-digits"]),
+        (["run", "--method", "dgr", "--set", "latents=3"], ["latents", "latent"]),
+        (["run", "--method", "naive", "--set", "a=3"], ["naive", "no options"]),
+        (["run", "--method", "dgdmn", "--set", "stm_size"], ["KEY=VALUE"]),
+        (["run", "--method", "dgdmn", "--set", "stm_size=0"], ["stm_size", "at least 1"]),
+        (["run", "--method", "naive", "--lr", "0"], ["lr", "above 0"]),
+        (["run", "--method", "naive", "--epochs", "0"], ["epochs", "at least 1"]),
+        (["run", "--method", "naive", "--epochs", "many"], ["--epochs", "run --help"]),
+        (["run", "--method", "naive", "--seeds", "0"], ["--seeds", "at least 1"]),
+        (["run", "--method", "naive", "--experiences", "3"], ["10 classes", "3"]),
+        (["run", "--method", "naive", "--stream-set", "size=3"], ["size", "test_fraction"]),
+        (["run", "--method", "generative-replay"], ["1x28x28", "1x8x8"]),
+        (["compare", "--methods", "naive", "dgr", "--set", "stm=3"], ["stm", "naive, dgr"]),
+        (["paper", "fig12"], ["fig12", "fig4"]),
+        (["paper", "fig4", "--scale", "0"], ["--scale"]),
+        (["fly"], ["fly"]),
+        ([], ["COMMAND"]),
+    ],
+)
+def test_errors_are_one_helpful_line(tmp_path, capsys, arguments, words):
+    place = ["--out", str(tmp_path), "--quiet"] if len(arguments) > 1 else []
+    assert main([*arguments, *place]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("avalanche-dgm: error: ")
+    for word in words:
+        assert word in line
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_missing_data_says_what_to_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("AVALANCHE_DGM_DATA", raising=False)
+    assert main(["run", "--method", "naive", "--stream", "digits", "--quiet"]) == 2
+    assert "--data-root" in capsys.readouterr().err
+    assert main(["run", "--stream", "digits", "--data-root", str(tmp_path), "--quiet"]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_no_gpu_says_so(tmp_path, capsys):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(["run", "--device", "cuda", "--out", str(tmp_path)]) == 2
+    assert "no GPU" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    status = main(["run", "--method", "naive", "--out", str(tmp_path / "file"), *TINY])
+    assert status == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_other_settings_do_not_replace_a_result(tmp_path, capsys):
+    run = ["run", "--method", "naive", "--out", str(tmp_path), "--name", "n", *TINY]
+    assert main(run) == 0
+    assert main([*run, "--lr", "0.01"]) == 2
+    message = capsys.readouterr().err
+    assert "lr 0.01 (was 0.001)" in message
+    assert "--overwrite" in message
+    assert main([*run, "--lr", "0.01", "--overwrite"]) == 0
+    assert json.loads((tmp_path / "n" / "results.json").read_text())["config"]["lr"] == 0.01
+
+
+def test_interrupted_by_hand_and_continued(tmp_path):
+    """A real process, a real Ctrl-C: it says how to go on, and going on works."""
+    command = [sys.executable, "-m", "avalanche_dgm", "run", "--method", "naive", "--experiences"]
+    command += ["5", "--epochs", "20", "--hidden", "16", "--out", str(tmp_path), "--name", "r"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "experience 1/5" in line and "learned in" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = errors.strip().splitlines()[-1]
+    assert "interrupted" in last
+    assert last.endswith("--resume")
+    assert "Traceback" not in errors
+    assert main([*command[3:], "--quiet"]) == 2  # an unfinished run is not thrown away
+    assert main([*command[3:], "--quiet", "--resume"]) == 0
+    assert json.loads((tmp_path / "r" / "results.json").read_text())["complete"]
+
+
+def test_help_is_fast_and_imports_nothing_heavy():
+    code = (
+        "import sys; from avalanche_dgm.cli import main; main(['run', '--help']);"
+        " sys.exit(any(name in sys.modules for name in ('torch', 'avalanche', 'matplotlib')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "--method" in done.stdout
+
+
+def test_progress_names_method_and_experience_on_stderr(tmp_path, capsys):
+    quietless = [word for word in TINY if word != "--quiet"]
+    run = ["run", "--method", "dgr", "--experiences", "2", "--out", str(tmp_path), *quietless]
+    assert main(run) == 0
+    captured = capsys.readouterr()
+    assert "dgr, seed 0, experience 2/2, epoch 1/1" in captured.err
+    assert "generator" in captured.err
+    assert "it/s" not in captured.out

@@ -1,0 +1,55 @@
+"""Every example runs from an empty folder, and ends with a plausible accuracy."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "examples" / "avalanche"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs an example as a script, but in this process: importing Avalanche takes seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_example(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--fast", *arguments])
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run_example
+
+
+def final_accuracy(text):
+    (value,) = re.findall(r"final accuracy: ([0-9.]+)", text)
+    return float(value)
+
+
+@pytest.mark.parametrize("name", ["dgdmn", "dgr", "pseudo_rehearsal", "multi_head"])
+def test_example(name, run):
+    assert 0.0 < final_accuracy(run(name)) <= 1.0
+
+
+def test_checkpoint_example_ends_as_if_it_had_not_stopped(run):
+    first = run("checkpoint", "--stop-after", "2")
+    assert "run this again" in first
+    second = run("checkpoint")
+    assert "2 of 5 experiences are learned already" in second
+    through = run("checkpoint", "--path", "other/strategy.pt")
+    assert final_accuracy(second) == final_accuracy(through)
+
+
+def test_an_example_as_users_start_it(tmp_path):
+    script = [sys.executable, str(FOLDER / "pseudo_rehearsal.py"), "--fast"]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "final accuracy" in done.stdout
+
+
+def test_no_example_is_forgotten():
+    tested = {"dgdmn", "dgr", "pseudo_rehearsal", "multi_head", "checkpoint"}
+    assert {path.stem for path in FOLDER.glob("*.py")} == tested
