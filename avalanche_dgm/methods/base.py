@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -54,18 +55,20 @@ class Method(nn.Module):
 
     def __init__(self, *, seed: int | None = None) -> None:
         super().__init__()
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-            raise ConfigError(f"seed={seed!r} must be a whole number of at least 0, or None.")
+        whole = isinstance(seed, int) and not isinstance(seed, bool)
+        if seed is not None and not (whole and 0 <= seed < 2**63):
+            raise ConfigError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1, or None.")
         self.random = RandomSource(seed)
         self.experiences = 0
-        self._device = torch.device("cpu")
         self._record = Record()
         self._counts: Tensor | None = None
 
     @property
     def rng(self) -> torch.Generator:
-        """The generator of random numbers on the device of the current experience."""
-        return self.random.on(self._device)
+        """The generator of random numbers on the device that the method is on."""
+        tensors = chain(self.parameters(), self.buffers())
+        device = next((t.device for t in tensors), torch.device("cpu"))
+        return self.random.on(device)
 
     @property
     def record(self) -> Record:
@@ -94,7 +97,6 @@ class Method(nn.Module):
         Raises:
             DataError: They cannot be learned; nothing was changed.
         """
-        self._device = data.images.device
         self._counts = None
         self._record.replayed, self._record.histogram = 0, {}
         self._record.phase_seconds = {}

@@ -20,8 +20,10 @@ from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.memories.short_term import widen
 from avalanche_dgm.memories.sleep import Sleep
 from avalanche_dgm.methods.base import Method, Record
+from avalanche_dgm.signatures import takes_arguments_of
 
 
+@takes_arguments_of(DualMemorySettings)
 class DGDMN(Method):
     """Dual memory around any classifier, which becomes the long-term learner.
 
@@ -59,14 +61,15 @@ class DGDMN(Method):
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         check_experience(data, shape=self.dual.ltm.shape)
-        self.dual.ltm.build(data.images)
+        with self.random.governing():
+            self.dual.ltm.build(data.images)
         super().begin(data)
         self._active = self._pool = None
+        self.dual.discard_unlearned()
         if self.settings.short_term:
-            self._active = self.dual.open(data)
             self._pool = self.dual.extra_samples(data, self.rng)
-        else:
-            self.dual.store(data)
+            with self.random.governing():
+                self._active = self.dual.open(data)
 
     def needs_sleep(self, key: str) -> bool:
         """Whether there is no room for a task before sleep: only after an interrupted sleep."""
@@ -138,11 +141,15 @@ class DGDMN(Method):
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the phases of sleep once the short-term memory is full."""
         self._active = self._pool = None
+        if not self.settings.short_term:
+            # Only now: an experience that could not be learned leaves nothing behind.
+            self.dual.store(data)
         if self.dual.full:
             yield from self.sleep()
 
     def sleep(self) -> Iterator[Phase]:
         """Yields the phases of a sleep now, if anything waits for it."""
+        self.dual.discard_unlearned()
         if not self.dual.occupancy:
             return
         sleep = Sleep(self.dual, self.rng, on_replay=self.count)

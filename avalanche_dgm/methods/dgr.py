@@ -17,11 +17,13 @@ from avalanche_dgm.fitting import Phase
 from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.signatures import takes_arguments_of
 
 #: Replayed samples a step where the user's batches are smaller: fewer are too noisy.
 FEWEST_REPLAYED = 128
 
 
+@takes_arguments_of(MemorySettings)
 class DGR(Method):
     """Generative replay for any classifier that the user trains.
 
@@ -50,7 +52,8 @@ class DGR(Method):
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         check_experience(data, shape=self.ltm.shape)
-        self.ltm.build(data.images)
+        with self.random.governing():
+            self.ltm.build(data.images)
         super().begin(data)
         self._previous = self.ltm.snapshot() if len(self.ltm.tasks) else None
         self._new_weight = self.ltm.fraction([data])

@@ -15,8 +15,10 @@ from avalanche_dgm.methods.paper_settings import dgdmn_hyper
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import TaskOracle, at_boundary, classes_of
 from avalanche_dgm.plugins.routed import RoutedModel, wrap
+from avalanche_dgm.signatures import takes_arguments_of
 
 
+@takes_arguments_of(DGDMN)
 class DGDMNPlugin(MethodPlugin):
     """Deep generative dual memory (Kamra et al. 2017) for any strategy, without an argument.
 

@@ -7,8 +7,10 @@ from typing import Any
 from avalanche_dgm.methods import DGR, PseudoRehearsal
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import TaskOracle
+from avalanche_dgm.signatures import takes_arguments_of
 
 
+@takes_arguments_of(DGR)
 class DGRPlugin(MethodPlugin):
     """Deep generative replay (Shin et al. 2017) for any strategy, without an argument.
 

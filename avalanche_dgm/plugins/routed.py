@@ -83,7 +83,7 @@ class RoutedMultiTaskModel(RoutedModel, MultiTaskModule):
             task_labels: int64 tensor (n,).
         """
         if task_labels is None:
-            return self.forward_all_tasks(x)
+            return MultiTaskModule.forward_all_tasks(self, x)
         return self.route(x, task_labels)
 
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:

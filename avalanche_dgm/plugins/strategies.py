@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.dgdmn import DGDMNPlugin
 from avalanche_dgm.plugins.replay import DGRPlugin, PseudoRehearsalPlugin
+from avalanche_dgm.signatures import takes_arguments_of
 
 
 class PluginStrategy(SupervisedTemplate):
@@ -31,20 +33,15 @@ class PluginStrategy(SupervisedTemplate):
         evaluator: Avalanche's ``EvaluationPlugin``, or a function that makes one.
         eval_every: See Avalanche's ``SupervisedTemplate``.
         peval_mode: See Avalanche's ``SupervisedTemplate``.
-        **hyper: Arguments of the plugin.
-
-    Attributes:
-        replay_plugin: The plugin.
-
+        replay_plugin: What remembers; the strategies below make their own.
     """
-
-    plugin_class: Callable[..., MethodPlugin]
 
     def __init__(
         self,
         *,
         model: nn.Module,
         optimizer: Optimizer,
+        replay_plugin: MethodPlugin,
         criterion: Any = None,
         train_mb_size: int = 128,
         train_epochs: int = 1,
@@ -54,9 +51,8 @@ class PluginStrategy(SupervisedTemplate):
         evaluator: Any = default_evaluator,
         eval_every: int = -1,
         peval_mode: str = "epoch",
-        **hyper: Any,
     ) -> None:
-        self.replay_plugin = type(self).plugin_class(**hyper)
+        self.replay_plugin = replay_plugin
         super().__init__(
             model=model,
             optimizer=optimizer,
@@ -65,35 +61,52 @@ class PluginStrategy(SupervisedTemplate):
             train_epochs=train_epochs,
             eval_mb_size=eval_mb_size,
             device=device,
-            plugins=[self.replay_plugin, *(plugins or ())],
+            plugins=[replay_plugin, *(plugins or ())],
             evaluator=evaluator,
             eval_every=eval_every,
             peval_mode=peval_mode,
         )
 
 
+def _with_plugin(kind: Callable[..., MethodPlugin], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Splits arguments into the strategy's and the plugin's, and makes the plugin of its own."""
+    own = inspect.signature(PluginStrategy.__init__).parameters
+    hyper = {name: value for name, value in arguments.items() if name not in own}
+    rest = {name: value for name, value in arguments.items() if name in own}
+    return {"replay_plugin": kind(**hyper), **rest}
+
+
+@takes_arguments_of(DGDMNPlugin)
+@takes_arguments_of(PluginStrategy)
 class DGDMN(PluginStrategy):
     """Deep generative dual memory.
 
     Takes the arguments of `PluginStrategy` and of `DGDMNPlugin`.
     """
 
-    plugin_class = DGDMNPlugin
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**_with_plugin(DGDMNPlugin, arguments))
 
 
+@takes_arguments_of(DGRPlugin)
+@takes_arguments_of(PluginStrategy)
 class DGR(PluginStrategy):
     """Deep generative replay.
 
     Takes the arguments of `PluginStrategy` and of `DGRPlugin`.
     """
 
-    plugin_class = DGRPlugin
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**_with_plugin(DGRPlugin, arguments))
 
 
+@takes_arguments_of(PseudoRehearsalPlugin)
+@takes_arguments_of(PluginStrategy)
 class PseudoRehearsal(PluginStrategy):
     """Pseudopattern rehearsal.
 
     Takes the arguments of `PluginStrategy` and of `PseudoRehearsalPlugin`.
     """
 
-    plugin_class = PseudoRehearsalPlugin
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**_with_plugin(PseudoRehearsalPlugin, arguments))
