@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +40,25 @@ class RandomSource:
     def child_seed(self) -> int:
         """Draws a seed for another source, so that one seed governs a whole method."""
         return int(torch.randint(2**62, (), generator=self.on("cpu")).item())
+
+    @contextmanager
+    def governing(self) -> Iterator[None]:
+        """Lets this source decide the initial weights of modules that are built on the CPU.
+
+        PyTorch initialises from its global generator, which is left as it was. After an error
+        this source is as it was, too.
+        """
+        before = self.get_state()
+        seed = self.child_seed()
+        kept = torch.default_generator.get_state()
+        try:
+            torch.default_generator.manual_seed(seed)
+            yield
+        except BaseException:
+            self.set_state(before)
+            raise
+        finally:
+            torch.default_generator.set_state(kept)
 
     def get_state(self) -> dict[str, Any]:
         """Returns the seed and every generator's state (uint8 tensors on the CPU)."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import UnsupportedModelError
@@ -31,3 +34,23 @@ def ask(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) 
             " needed. Wrap it in a module whose forward returns that tensor."
         )
     return logits
+
+
+@contextmanager
+def evaluating(module: nn.Module | None) -> Iterator[None]:
+    """Puts a module into evaluation mode for a while.
+
+    Labelling what is generated must not move a classifier's BatchNorm statistics, nor drop units.
+
+    Args:
+        module: The module, left alone if it is in evaluation mode throughout, or ``None``.
+    """
+    training = [m for m in module.modules() if m.training] if module is not None else []
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        # One by one, so that parts which the user keeps in evaluation mode stay there.
+        for part in training:
+            part.training = True

@@ -5,6 +5,7 @@ Deep generative replay, Kamra et al. 2017, Section 3.1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avalanche_dgm.errors import CapacityError
@@ -58,14 +59,35 @@ def replay_budget(
     fraction = new_fraction(new=new, old=old, kappa=kappa) if old else 1.0
     total = round(n_incoming / fraction)
     if n_max is not None:
-        total = min(n_max, total)
-        if total < new + (1 if old else 0):
+        if n_max < new + (1 if fraction < 1 else 0):
             raise CapacityError(
                 f"n_max={n_max} cannot hold one sample of each of {new} new tasks beside what was"
                 " learned. Raise n_max."
             )
+        total = min(n_max, total)
     kept = min(n_incoming, max(round(fraction * total), new))
     return Budget(kept, max(total - kept, 0), fraction)
+
+
+def split_budget(n: int, sizes: Sequence[int]) -> list[int]:
+    """Divides the incoming samples that are kept among tasks, as evenly as their sizes allow.
+
+    Each new task has the same right to the memory (``kappa`` is promised to each), so a large
+    task gives way to a small one.
+
+    Args:
+        n: Samples to keep, at most the sum of ``sizes``.
+        sizes: Samples that came in of each task.
+
+    Returns:
+        One number for each task, none above its size; they add up to ``n``.
+    """
+    shares = [0] * len(sizes)
+    # Smallest first: what a small task leaves is divided among the larger ones.
+    order = sorted(range(len(sizes)), key=lambda i: sizes[i])
+    for position, i in enumerate(order):
+        shares[i] = min(sizes[i], (n - sum(shares)) // (len(sizes) - position))
+    return shares
 
 
 def check_capacity(*, n_max: int | None, kappa: float, new: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.memories.answers import evaluating
 from avalanche_dgm.memories.generative import CHUNK, DeepGenerativeMemory
 from avalanche_dgm.memories.routing import choose_memory
 from avalanche_dgm.memories.settings import DualMemorySettings
@@ -80,12 +81,13 @@ class DualMemory(nn.Module):
         Args:
             data: The experience; the LTM's generator was built for such images.
         """
-        memory = self.find(data.key)
+        memory, classes = self.find(data.key), data.classes
         if memory is not None:
-            missing = tuple(sorted(set(memory.classes) | set(data.classes)))
-            if missing == memory.classes:
+            classes = tuple(sorted({*memory.classes, *data.classes}))
+            if classes == memory.classes:
                 return memory
             # The oracle calls it the same task, though it holds more classes now: begin again.
+            # What it knew is replayed to the new memory, see `extra_samples`.
             self.close(data.key)
         slot = next(str(i) for i in range(len(self.stm) + 1) if str(i) not in self.stm)
         generator, _ = self.ltm._built()
@@ -93,7 +95,7 @@ class DualMemory(nn.Module):
             self.settings,
             short_term_spec(self.settings, generator.spec),
             key=data.key,
-            classes=data.classes,
+            classes=classes,
         ).to(data.images.device)
         self.stm[slot] = memory
         return memory
@@ -103,6 +105,12 @@ class DualMemory(nn.Module):
         for slot, memory in self.slots():
             if memory.key == key:
                 del self.stm[slot]
+
+    def discard_unlearned(self) -> None:
+        """Frees short-term memories that an error left before they had learned anything."""
+        for memory in self.sttms():
+            if not len(memory.tasks):
+                self.close(memory.key)
 
     def store(self, data: ExperienceData) -> None:
         """Keeps an experience's real samples until the next sleep."""
@@ -128,16 +136,7 @@ class DualMemory(nn.Module):
             n = len(data) * memory.tasks.total
             parts += [memory.draw(len(c), rng) for c in torch.arange(n).split(CHUNK)]
         if self.settings.ltm_help and data.key in self.ltm.tasks:
-            generator, _ = self.ltm._built()
-            for index in torch.arange(len(data), device=data.images.device).split(CHUNK):
-                part = data.take(index)
-                images = generator.reconstruct(part.images)
-                # The learner is asked among the task's classes only: the task is known here.
-                logits = self.ltm.answers(images, part.tasks)
-                mine = torch.zeros_like(logits[0], dtype=torch.bool)
-                mine[list(data.classes)] = True
-                labels = logits.masked_fill(~mine, float("-inf")).argmax(dim=1)
-                parts.append(Replay(images, labels, part.tasks))
+            parts += self._view_of_ltm(data)
         if not parts:
             return None
         return Replay(
@@ -145,6 +144,25 @@ class DualMemory(nn.Module):
             torch.cat([p.labels for p in parts]),
             torch.cat([p.tasks for p in parts]),
         )
+
+    def _view_of_ltm(self, data: ExperienceData) -> list[Replay]:
+        """Reconstructs incoming samples of a known task and labels them, a chunk at a time."""
+        generator, density = self.ltm._built()
+        mine = density.entries[:, 0] == self.ltm.tasks.index(data.key)
+        known = torch.unique(density.entries[mine, 2])
+        # A class that is new to the task could only be mistaken for one that is not.
+        index = torch.nonzero(torch.isin(data.labels, known)).flatten()
+        views = []
+        for part in (data.take(chunk) for chunk in index.split(CHUNK) if len(chunk)):
+            images = generator.reconstruct(part.images)
+            with evaluating(self.ltm.learner):
+                logits = self.ltm.answers(images, part.tasks)
+            # The learner is asked among the task's classes only: the task is known here.
+            allowed = torch.zeros_like(logits[0], dtype=torch.bool)
+            allowed[known] = True
+            labels = logits.masked_fill(~allowed, float("-inf")).argmax(dim=1)
+            views.append(Replay(images, labels, part.tasks))
+        return views
 
     def respond(self, memory: DeepGenerativeMemory, images: Tensor, tasks: Tensor) -> Tensor:
         """Lets one memory answer, on reconstructions if the settings say so."""

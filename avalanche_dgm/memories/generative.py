@@ -17,7 +17,7 @@ from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.generators import VAE, ClassDensity, VAESpec, choose_spec
 from avalanche_dgm.generators.spec import check_images
 from avalanche_dgm.losses import soft_targets
-from avalanche_dgm.memories.answers import ask
+from avalanche_dgm.memories.answers import ask, evaluating
 from avalanche_dgm.memories.budget import Budget, new_fraction, replay_budget
 from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.settings import MemorySettings
@@ -172,7 +172,8 @@ class DeepGenerativeMemory(nn.Module):
         soft = self.settings.labels == "soft"
         if entries is not None and not soft:
             return Replay(images, entries[:, 2], tasks)
-        logits = self.answers(generator.reconstruct(images) if reconstruct else images, tasks)
+        with evaluating(self.learner):
+            logits = self.answers(generator.reconstruct(images) if reconstruct else images, tasks)
         allowed = self._allowed(tasks, logits.shape[1])
         targets = soft_targets(logits, allowed=allowed, temperature=self.settings.temperature)
         labels = targets.argmax(dim=1) if entries is None else entries[:, 2]

@@ -14,6 +14,7 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.losses import distillation
+from avalanche_dgm.memories.budget import split_budget
 from avalanche_dgm.memories.dual import DualMemory
 from avalanche_dgm.memories.generative import CHUNK, DeepGenerativeMemory, _choose
 from avalanche_dgm.memories.short_term import widen_targets
@@ -61,11 +62,11 @@ class Sleep:
     def _apply_budget(self) -> None:
         """Subsamples what comes in and draws what was known, by the replay rule."""
         budget = self.dual.ltm.budget(self._incoming)
-        total = sum(len(data) for data in self._incoming)
-        for i, (data, replay) in enumerate(zip(self._incoming, self._replays, strict=True)):
-            kept = _choose(len(data), round(len(data) * budget.n_incoming / total), self.rng)
-            self._incoming[i] = data.take(kept)
-            self._replays[i] = _take(replay, kept)
+        shares = split_budget(budget.n_incoming, [len(data) for data in self._incoming])
+        for i, n in enumerate(shares):
+            kept = _choose(len(self._incoming[i]), n, self.rng)
+            self._incoming[i] = self._incoming[i].take(kept)
+            self._replays[i] = _take(self._replays[i], kept)
         if self._previous is not None and budget.n_generated:
             self._pool = _draw(
                 self._previous.module,
