@@ -46,6 +46,9 @@ class OptimizerSpec:
             raise ConfigError(f"Unknown schedule {self.schedule!r}; use 'constant' or 'one-cycle'.")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"The learning rate {self.lr} must be a number above 0.")
+        for name, limit in (("clip_norm", self.clip_norm), ("clip_value", self.clip_value)):
+            if limit is not None and not limit > 0:
+                raise ConfigError(f"{name}={limit} must be above 0, or None.")
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """Makes the optimiser for a module's trainable parameters."""
@@ -114,7 +117,8 @@ def batches(
 
     Args:
         data: Tensors of equal length on one device, or none for empty batches.
-        batch_size: Samples a batch; the last of a pass may be smaller.
+        batch_size: Samples a batch; the last of a pass may be smaller, but a last one of a single
+            sample is left out (BatchNorm cannot train on it).
         steps: Number of batches.
         rng: Generator on the data's device.
     """
@@ -128,6 +132,8 @@ def batches(
         for index in order.split(batch_size):
             if done == steps:
                 return
+            if len(index) == 1 < min(n, batch_size):
+                continue
             yield tuple(tensor[index] for tensor in data)
             done += 1
 
@@ -171,6 +177,9 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
                     _look(phase, total, step)
                     bar.set_postfix(loss=f"{float(loss.detach()):.4g}", refresh=False)
                 bar.update()
+            # The last step's gradient may have been the first that was not finite.
+            if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+                _look(phase, torch.tensor(math.nan), phase.steps)
     except BaseException:
         # Also on Ctrl-C: a half-trained generator must not stand in for what it replaces.
         module.load_state_dict(before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 from torch import Tensor
@@ -142,8 +142,31 @@ def check_images(spec: VAESpec, images: Tensor, *, given: bool = False) -> None:
             )
 
 
+def check_range(value_range: tuple[float, float] | None) -> None:
+    """Checks the range of intensities that a user gave.
+
+    Args:
+        value_range: Smallest and largest possible intensity, or ``None``.
+
+    Raises:
+        ConfigError: It is not two finite numbers, the first below the second.
+    """
+    if value_range is None:
+        return
+    try:
+        low, high = (float(value) for value in value_range)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"value_range={value_range!r} must be two numbers, the smallest and the largest"
+            " possible intensity."
+        ) from error
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ConfigError(f"value_range={value_range} needs its first number below its second.")
+
+
 def _default_hidden(shape: tuple[int, ...], architecture: str) -> tuple[int, ...]:
-    if architecture == "dense":
+    # Flat samples cannot be convolved: the specification says so, whatever the widths.
+    if architecture == "dense" or len(shape) != 3:
         width = min(400, max(128, 4 * prod(shape)))
         return (width, width)
     channels = [32, 64, 128, 256]
@@ -163,9 +186,8 @@ def _value_range(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     n_channels = int(images.shape[1]) if images.ndim == 4 else 1
     if given is not None:
+        check_range(given)
         low, high = float(given[0]), float(given[1])
-        if not low < high:
-            raise ConfigError(f"value_range={given} needs its first number below its second.")
         return (low,) * n_channels, (high,) * n_channels
     smallest, largest = _channel_extremes(images, n_channels)
     # A channel that is constant so far gets a range of one, so that scaling stays defined.

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.generators.spec import check_range
 from avalanche_dgm.memories.budget import check_capacity
 
 S = TypeVar("S", bound="MemorySettings")
@@ -78,6 +79,9 @@ class MemorySettings:
         for name in ("generator_steps", "generator_epochs", "batch_size", "latent"):
             _whole(name, getattr(self, name), optional=name in ("generator_epochs", "latent"))
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
+        _whole("n_max", self.n_max, optional=True)
+        _widths("hidden", self.hidden)
+        check_range(self.value_range)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, for logs."""
@@ -136,6 +140,8 @@ class DualMemorySettings(MemorySettings):
             _whole(name, getattr(self, name))
         for name in ("learner_epochs", "stm_latent", "stm_generator_steps"):
             _whole(name, getattr(self, name), optional=True)
+        _widths("stm_hidden", self.stm_hidden)
+        _widths("stm_learner_hidden", self.stm_learner_hidden)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
 
 
@@ -168,6 +174,17 @@ def _whole(name: str, value: int | None, *, optional: bool = False) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{name}={value!r} must be a whole number of at least 1.")
+
+
+def _widths(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (tuple, list)) or not value:
+        raise ConfigError(
+            f"{name}={value!r} must be a tuple of one or more layer widths, for example (64, 64)."
+        )
+    for width in value:
+        _whole(f"each of {name}", width)
 
 
 def _positive(name: str, value: float) -> None:
