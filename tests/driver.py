@@ -1,0 +1,147 @@
+"""Drives a method by its verbs, as an adapter would: in memory, without any framework.
+
+Tests import it as ``driver``: `conftest.py` puts this folder on the path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.fitting import fit
+from avalanche_dgm.methods import DGDMN
+
+
+def digits(
+    *classes: int, per_class: int | None = 60, skip: int = 0, key: str | None = None, task: int = 0
+) -> ExperienceData:
+    """Some of scikit-learn's digits as one experience, intensities in [0, 1]."""
+    raw = load_digits()
+    images = torch.tensor(raw.images / 16.0, dtype=torch.float32)[:, None]
+    labels = torch.tensor(raw.target, dtype=torch.int64)
+    stop = None if per_class is None else skip + per_class
+    index = torch.cat([torch.nonzero(labels == c).flatten()[skip:stop] for c in classes])
+    name = key if key is not None else ",".join(map(str, classes))
+    tasks = torch.full((len(index),), task, dtype=torch.int64)
+    return ExperienceData(images[index], labels[index], tasks, name, name)
+
+
+def network(width: int = 10, *, seed: int = 0) -> nn.Module:
+    """A classifier of 8x8 images with its own initial weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(1), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, width))
+
+
+class MultiHead(nn.Module):
+    """One head for each task label."""
+
+    def __init__(self, n_tasks: int, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(1), nn.Linear(64, 32), nn.ReLU())
+        self.heads = nn.ModuleList(nn.Linear(32, width) for _ in range(n_tasks))
+
+    def forward(self, images: Tensor, tasks: Tensor) -> Tensor:
+        every = torch.stack([head(self.body(images)) for head in self.heads], dim=1)
+        return every[torch.arange(len(images)), tasks]
+
+
+@dataclass
+class Driver:
+    """Trains a method on experiences, one after the other.
+
+    Attributes:
+        method: What remembers.
+        learner: The user's classifier.
+        steps: Optimiser steps of the learner an experience.
+        batch_size: New samples a step.
+        lr: Adam's learning rate.
+        phases: Names of all phases that were run.
+    """
+
+    method: Any
+    learner: nn.Module
+    task_aware: bool = False
+    steps: int = 20
+    batch_size: int = 32
+    lr: float = 3e-3
+    width: int = 10
+    seed: int = 0
+    phases: list[str] = field(default_factory=list)
+
+    def run(self, phases: Any) -> None:
+        for phase in phases:
+            seconds = fit(phase, self.method.rng)
+            self.method.note_phase(phase.name, seconds)
+            self.phases.append(phase.name)
+
+    def answer(self, images: Tensor, tasks: Tensor) -> Tensor:
+        """What is trained now: the classifier, or the short-term learner of a dual memory."""
+        if isinstance(self.method, DGDMN):
+            return self.method.respond(images, tasks, width=self.width)
+        return self.learner(images, tasks) if self.task_aware else self.learner(images)
+
+    def predict(self, images: Tensor, tasks: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Logits at test time."""
+        tasks = torch.zeros(len(images), dtype=torch.int64) if tasks is None else tasks
+        self.learner.eval()
+        with torch.no_grad():
+            if isinstance(self.method, DGDMN):
+                return self.method.predict(images, tasks, **kwargs)
+            return self.answer(images, tasks)
+
+    def accuracy(self, data: ExperienceData, **kwargs: Any) -> float:
+        answers = self.predict(data.images, data.tasks, **kwargs).argmax(dim=1)
+        return float((answers == data.labels).float().mean())
+
+    def train(self, data: ExperienceData) -> Driver:
+        """Learns one experience."""
+        method = self.method
+        method.attach(self.learner, task_aware=self.task_aware)
+        if isinstance(method, DGDMN) and method.needs_sleep(data.key):
+            self.run(method.sleep())
+        method.begin(data)
+        self.run(method.before_learning(data))
+        self.learner.train()
+        dual = isinstance(method, DGDMN)
+        trained = method.learner if dual else self.learner
+        if trained is not None:
+            self._learn(data, trained)
+        self.run(method.after_learning(data))
+        method.end(data)
+        return self
+
+    def _learn(self, data: ExperienceData, trained: nn.Module) -> None:
+        optimizer = torch.optim.Adam(trained.parameters(), lr=self.lr)
+        # Of its own, so that the order of batches does not depend on what the method draws.
+        order = torch.Generator().manual_seed(self.seed + self.method.experiences)
+        for _ in range(self.steps):
+            index = torch.randint(len(data), (self.batch_size,), generator=order)
+            batch = data.take(index)
+            replay = self.method.replay(self.batch_size)
+            images, tasks = batch.images, batch.tasks
+            if replay is not None:
+                images = torch.cat([images, replay.images])
+                tasks = torch.cat([tasks, replay.tasks])
+            logits = self.answer(images, tasks)
+            loss = F.cross_entropy(logits[: len(batch)], batch.labels)
+            if replay is not None:
+                weight = self.method.new_weight
+                old = self.method.replay_loss(logits[len(batch) :], replay)
+                loss = weight * loss + (1 - weight) * old
+                self.method.count(replay, logits.shape[1])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def train_all(self, stream: Sequence[ExperienceData]) -> Driver:
+        for data in stream:
+            self.train(data)
+        return self

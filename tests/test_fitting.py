@@ -1,0 +1,272 @@
+"""The inner training loop against one written by hand, and what it does when things go wrong."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from avalanche_dgm.errors import ConfigError, DivergenceError
+from avalanche_dgm.fitting import OptimizerSpec, Phase, batches, epochs_to_steps, fit
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def problem(seed=0):
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(5, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+    x = torch.randn(50, 5)
+    return net, x, x.sum(1, keepdim=True)
+
+
+def phase_of(net, x, y, spec, *, steps=23, batch_size=16, **changes):
+    def loss(batch, r):
+        return (net(batch[0]) - batch[1]).square().mean()
+
+    return Phase("name", net, changes.pop("loss", loss), spec, steps, batch_size, (x, y), **changes)
+
+
+def orders(n, batch_size, steps, generator):
+    """Shuffled passes, cut into batches."""
+    parts = []
+    while len(parts) < steps:
+        parts += torch.randperm(n, generator=generator).split(batch_size)
+    return parts[:steps]
+
+
+def keras_clip(parameters, norm, value):
+    """Keras 2's get_gradients: global norm first, then each element."""
+    if norm is not None:
+        total = math.sqrt(sum(float(p.grad.double().square().sum()) for p in parameters))
+        if total >= norm:
+            for p in parameters:
+                p.grad *= norm / total
+    if value is not None:
+        for p in parameters:
+            p.grad = p.grad.clip(-value, value)
+
+
+SPECS = [
+    (OptimizerSpec("adam", 1e-2), lambda p: torch.optim.Adam(p, lr=1e-2)),
+    (
+        OptimizerSpec("rmsprop", 1e-3, options={"alpha": 0.9, "eps": 1e-8}),
+        lambda p: torch.optim.RMSprop(p, lr=1e-3, alpha=0.9, eps=1e-8),
+    ),
+    (
+        OptimizerSpec("sgd", 1e-2, options={"momentum": 0.9}),
+        lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9),
+    ),
+    (OptimizerSpec("sgd", 0.1, clip_norm=0.5), lambda p: torch.optim.SGD(p, lr=0.1)),
+    (OptimizerSpec("sgd", 0.1, clip_value=0.05), lambda p: torch.optim.SGD(p, lr=0.1)),
+    (
+        OptimizerSpec("sgd", 0.1, clip_norm=1.0, clip_value=0.1),
+        lambda p: torch.optim.SGD(p, lr=0.1),
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "make"), SPECS, ids=lambda v: getattr(v, "name", ""))
+def test_same_weights_as_a_loop_by_hand(spec, make):
+    net, x, y = problem()
+    other = copy.deepcopy(net)
+    fit(phase_of(net, x, y, spec), rng())
+    optimizer = make(other.parameters())
+    for index in orders(50, 16, 23, rng()):
+        optimizer.zero_grad()
+        (other(x[index]) - y[index]).square().mean().backward()
+        keras_clip(list(other.parameters()), spec.clip_norm, spec.clip_value)
+        optimizer.step()
+    for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_makes_a_difference():
+    free, norm, value = [], [], []
+    for spec, out in [
+        (OptimizerSpec("sgd", 0.1), free),
+        (OptimizerSpec("sgd", 0.1, clip_norm=0.5), norm),
+        (OptimizerSpec("sgd", 0.1, clip_value=0.05), value),
+    ]:
+        net, x, y = problem()
+        fit(phase_of(net, x, y, spec, steps=2), rng())
+        out += [net[0].weight.clone()]
+    assert not torch.allclose(free[0], norm[0])
+    assert not torch.allclose(free[0], value[0])
+    assert not torch.allclose(norm[0], value[0])
+
+
+def test_one_cycle():
+    """From a low rate up to twice `lr` at 30 % of the steps, and down to almost nothing."""
+    spec = OptimizerSpec("sgd", 0.1, "one-cycle")
+    net = nn.Linear(1, 1, bias=False)
+    optimizer = spec.build(net)
+    schedule = spec.build_schedule(optimizer, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == pytest.approx(0.2)
+    assert rates.index(max(rates)) == 29
+    assert rates[0] == pytest.approx(0.2 / 25)
+    assert rates[-1] < 1e-5
+    assert sum(rates) / 100 == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7])
+def test_one_cycle_of_a_few_steps(steps):
+    net, x, y = problem()
+    before = net[0].weight.clone()
+    fit(phase_of(net, x, y, OptimizerSpec("adam", 1e-2, "one-cycle"), steps=steps), rng())
+    assert not torch.equal(before, net[0].weight)
+
+
+@pytest.mark.parametrize("bad_step", [1, 30, 50, 60, 75])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_divergence_puts_everything_back(bad_step, value):
+    net, x, y = problem()
+    before, calls = copy.deepcopy(net.state_dict()), []
+
+    def loss(batch, r):
+        calls.append(1)
+        good = (net(batch[0]) - batch[1]).square().mean()
+        return good * value if len(calls) == bad_step else good
+
+    spec = OptimizerSpec("sgd", 0.01)
+    with pytest.raises(DivergenceError, match=r"learning rate \(now 0.01\).*clip_norm"):
+        fit(phase_of(net, x, y, spec, steps=75, loss=loss), rng())
+    after = net.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_a_gradient_that_is_lost_in_the_last_step_is_found():
+    """Its loss is finite, its weights are not."""
+    net = nn.Linear(1, 1)
+    before = copy.deepcopy(net.state_dict())
+
+    def loss(batch, r):
+        return (net(torch.zeros(1, 1)) * 0).sqrt().sum()
+
+    phase = Phase("name", net, loss, OptimizerSpec("sgd", 0.1), 1, 1)
+    with pytest.raises(DivergenceError):
+        fit(phase, rng())
+    assert all(torch.equal(before[key], net.state_dict()[key]) for key in before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interruption_puts_everything_back(error):
+    net, x, y = problem()
+    net.eval()
+    before, calls = copy.deepcopy(net.state_dict()), []
+
+    def loss(batch, r):
+        calls.append(1)
+        if len(calls) == 10:
+            raise error
+        return (net(batch[0]) - batch[1]).square().mean()
+
+    with pytest.raises(error):
+        fit(phase_of(net, x, y, OptimizerSpec("adam", 0.1), loss=loss), rng())
+    after = net.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not net.training
+    # The same phase runs afterwards.
+    calls = [None] * 20
+    fit(phase_of(net, x, y, OptimizerSpec("adam", 0.1)), rng())
+    assert not torch.equal(before["0.weight"], net[0].weight)
+
+
+def test_the_mode_is_training_within_and_restored_afterwards():
+    net, x, y = problem()
+    net.eval()
+    modes = []
+
+    def loss(batch, r):
+        modes.append((net.training, torch.is_grad_enabled()))
+        return (net(batch[0]) - batch[1]).square().mean()
+
+    with torch.no_grad():
+        fit(phase_of(net, x, y, OptimizerSpec("sgd", 0.1), loss=loss, steps=3), rng())
+    assert modes == [(True, True)] * 3
+    assert not net.training
+
+
+def test_finish_is_called_once_after_success_only():
+    net, x, y = problem()
+    done = []
+    fit(phase_of(net, x, y, OptimizerSpec(), finish=lambda: done.append(1)), rng())
+    assert done == [1]
+    with pytest.raises(DivergenceError):
+        fit(
+            phase_of(
+                net,
+                x,
+                y,
+                OptimizerSpec(),
+                finish=lambda: done.append(1),
+                loss=lambda b, r: net(b[0]).sum() * float("nan"),
+            ),
+            rng(),
+        )
+    assert done == [1]
+
+
+def test_progress_goes_to_standard_error(capsys):
+    net, x, y = problem()
+    fit(phase_of(net, x, y, OptimizerSpec()), rng(), progress=True)
+    shown = capsys.readouterr()
+    assert "name" in shown.err
+    assert shown.out == ""
+    fit(phase_of(net, x, y, OptimizerSpec()), rng())
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("epochs", "n", "size"), [(1, 10, 5), (3, 10, 4), (2, 3, 128), (5, 1, 1)])
+def test_epochs_to_steps_counts_batches(epochs, n, size):
+    expected = epochs * len(torch.arange(n).split(size))
+    assert epochs_to_steps(epochs, n, size) == expected
+
+
+def test_each_pass_shows_each_sample_once():
+    data = (torch.arange(10), torch.arange(10) * 2)
+    parts = list(batches(data, batch_size=4, steps=6, rng=rng()))
+    assert [len(p[0]) for p in parts] == [4, 4, 2, 4, 4, 2]
+    for start in (0, 3):
+        seen = torch.cat([p[0] for p in parts[start : start + 3]])
+        assert sorted(seen.tolist()) == list(range(10))
+        assert seen.tolist() != list(range(10))
+    assert all(torch.equal(2 * a, b) for a, b in parts)
+
+
+def test_a_single_last_sample_is_left_out():
+    sizes = [len(p[0]) for p in batches((torch.arange(9),), batch_size=4, steps=5, rng=rng())]
+    assert sizes == [4, 4, 4, 4, 4]
+    # But not where there is nothing else.
+    for n, size in [(1, 4), (3, 1)]:
+        parts = list(batches((torch.arange(n),), batch_size=size, steps=4, rng=rng()))
+        assert [len(p[0]) for p in parts] == [1] * 4
+
+
+def test_no_data_gives_empty_batches():
+    assert list(batches((), batch_size=4, steps=3, rng=rng())) == [()] * 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "lbfgs"},
+        {"schedule": "cosine"},
+        {"lr": 0.0},
+        {"lr": -1.0},
+        {"lr": float("nan")},
+        {"clip_norm": 0.0},
+        {"clip_value": -1.0},
+    ],
+)
+def test_bad_specifications(changes):
+    with pytest.raises(ConfigError):
+        OptimizerSpec(**changes)
