@@ -1,0 +1,213 @@
+"""The documentation builds, its scripts run, its commands exist and its links lead somewhere."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+import avalanche_dgm
+from avalanche_dgm.errors import AvalancheDGMError
+from avalanche_dgm.experiments.arguments import build_parser, read_options
+from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.methods import METHODS, check_options
+from avalanche_dgm.experiments.paper import figure
+from avalanche_dgm.streams import STREAMS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts),
+]
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path, language):
+    text = path.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def run_script(text, folder):
+    """Runs a script as a user would: in a folder and a process of its own, on one thread."""
+    script = folder / "script.py"
+    script.write_text(text, encoding="utf-8")
+    return run([sys.executable, str(script)], folder)
+
+
+def run(command, folder):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def accuracies(output):
+    return [float(value) for value in re.findall(r": +(\d\.\d+)$", output, re.MULTILINE)]
+
+
+def test_the_documentation_builds_without_warnings(tmp_path):
+    pytest.importorskip("sphinx")
+    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "doctrees")]
+    run([sys.executable, "-m", "sphinx", *options, str(DOCS), str(tmp_path / "html")], ROOT)
+    page = (tmp_path / "html" / "api.html").read_text(encoding="utf-8")
+    missing = [
+        public
+        for public in avalanche_dgm.__all__
+        if public not in ("__version__", "errors") and f'id="avalanche_dgm.{public}"' not in page
+    ]
+    assert not missing
+
+
+def readme_script():
+    (script,) = (b for b in blocks(ROOT / "README.md", "python") if "import torch" in b)
+    return script
+
+
+def test_the_readme_script_runs(tmp_path):
+    few = "DGDMNPlugin(generator_steps=20, learner_steps=20)"
+    script = readme_script().replace("DGDMNPlugin()])", f"{few}])")
+    assert few in script
+    assert len(accuracies(run_script(script, tmp_path))) == 2
+
+
+@pytest.mark.slow
+def test_the_readme_script_does_what_the_readme_says(tmp_path):
+    plain, remembered = accuracies(run_script(readme_script(), tmp_path))
+    assert plain < 0.25
+    assert remembered > 0.8
+
+
+def test_every_other_block_of_the_readme_runs():
+    for block in blocks(ROOT / "README.md", "python"):
+        if "import torch" not in block:
+            exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_quickstart_runs(tmp_path):
+    output = run_script("\n\n".join(blocks(DOCS / "quickstart.md", "python")), tmp_path)
+    assert "True 0" in output
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_python_blocks_are_valid(path):
+    for block in blocks(path, "python"):
+        compile(block, name(path), "exec")
+
+
+@pytest.mark.parametrize(
+    "command", [("list",), ("--help",), ("run", "--help"), ("--version",)], ids=" ".join
+)
+def test_quick_commands_run(command, tmp_path):
+    # Through the interpreter: a script's folder need not be on the path of those who run tests.
+    assert run([sys.executable, "-m", "avalanche_dgm", *command], tmp_path)
+
+
+def commands(path):
+    text = path.read_text(encoding="utf-8")
+    lines = [line for block in blocks(path, "bash") for line in block.splitlines()]
+    lines += re.findall(r"`(avalanche-dgm [^`\n]*)`", text)
+    return [shlex.split(line)[1:] for line in lines if line.startswith("avalanche-dgm ")]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_commands_can_be_given(path):
+    for words in commands(path):
+        if words in (["--help"], ["--version"]) or words[-1] == "--help":
+            continue
+        arguments = build_parser().parse_args(words)
+        if arguments.command == "paper" and arguments.figure is not None:
+            figure(arguments.figure).configs(scale=arguments.scale, methods=arguments.methods)
+        if arguments.command not in ("run", "compare"):
+            continue
+        methods = [arguments.method] if arguments.command == "run" else arguments.methods
+        given = read_options(arguments.set)
+        for method in methods:
+            known = METHODS[method].options()
+            options = {key: value for key, value in given.items() if key in known}
+            check_options(ExperimentConfig.create(method, arguments.stream, method_options=options))
+        assert all(any(k in METHODS[m].options() for m in methods) for k in given), words
+        assert set(read_options(arguments.stream_set)) <= set(STREAMS[arguments.stream].options)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_scripts_that_are_named_exist(path):
+    text = path.read_text(encoding="utf-8")
+    for script in re.findall(r"\bpython ((?:examples|benchmarks)/\S+?\.py)", text):
+        assert (ROOT / script).is_file(), script
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_links_resolve(path):
+    for target in links(path):
+        file, _, anchor = unquote(target).partition("#")
+        page = (path.parent / file).resolve() if file else path
+        assert page.exists(), f"{name(path)}: {target}"
+        if anchor:
+            assert anchor in anchors(page), f"{name(path)}: {target}"
+
+
+def links(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(page):
+    """The anchors of a page's headings, made as GitHub and MyST make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    headings = re.findall(r"^#+ +(.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def test_every_page_is_in_the_table_of_contents():
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    entries = {line for tree in blocks(DOCS / "index.md", "{toctree}") for line in tree.split()}
+    assert "quickstart" in entries, index
+    pages = {str(p.relative_to(DOCS).with_suffix("")) for p in PAGES if DOCS in p.parents}
+    assert pages - {"index"} <= entries
+
+
+def test_every_error_is_explained():
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    classes = [AvalancheDGMError]
+    for kind in classes:
+        classes.extend(kind.__subclasses__())
+    ours = [kind for kind in classes if kind.__module__ == "avalanche_dgm.errors"]
+    assert [kind.__name__ for kind in ours if f"{kind.__name__}`" not in text] == []
+
+
+def test_deviations_are_numbered_without_a_gap():
+    for path in sorted((DOCS / "methods").glob("*.md")):
+        text = path.read_text(encoding="utf-8").partition("## Deviations")[2]
+        # Up to the next heading of the same level.
+        text = re.split(r"^## ", text, flags=re.MULTILINE)[0]
+        numbers = [int(n) for n in re.findall(r"^(\d+)\. ", text, re.MULTILINE)]
+        assert numbers == list(range(1, len(numbers) + 1)), path
+        assert numbers, path
+
+
+def test_every_result_is_filled_in():
+    missing = [
+        f"{name(path)}: {found}"
+        for path in PAGES
+        for found in re.findall(r"RESULT:[\w-]*", path.read_text(encoding="utf-8"))
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_text_is_plain(path):
+    text = path.read_text(encoding="utf-8")
+    # Emoji and other symbols beyond the basic plane.
+    assert not [c for c in text if ord(c) > 0xFFFF or 0x2600 <= ord(c) <= 0x27BF]
