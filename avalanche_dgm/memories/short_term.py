@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_dgm.buffers import GrowingBuffers
-from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.generators import VAESpec
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
 from avalanche_dgm.memories.settings import DualMemorySettings
@@ -133,6 +133,16 @@ class StoredTask(GrowingBuffers):
         self.key = data.key
         for name in ("images", "labels", "tasks"):
             self.register_buffer(name, getattr(data, name).clone())
+
+    def draw(self, n: int, rng: torch.Generator) -> Replay:
+        """Draws some of the samples, each as likely as any other.
+
+        Args:
+            n: How many.
+            rng: Generator on the samples' device.
+        """
+        index = torch.randint(len(self.images), (n,), generator=rng, device=self.images.device)
+        return Replay(self.images[index], self.labels[index], self.tasks[index])
 
     def data(self) -> ExperienceData:
         """The samples."""

@@ -170,8 +170,8 @@ class DGDMN(Method):
         Raises:
             UnknownTaskError: Nothing was learned yet.
         """
-        shares = [(memory, 1) for memory in self.dual.sttms() if len(memory.tasks)]
-        members: list[tuple[Any, int]] = [*shares]
+        members: list[tuple[Any, int]] = [(m, 1) for m in self.dual.sttms() if len(m.tasks)]
+        members += [(task, 1) for task in self.dual.stored]
         if len(self.dual.ltm.tasks):
             members.append((self.dual.ltm, len(self.dual.ltm.tasks)))
         total = sum(share for _, share in members)
