@@ -1,0 +1,350 @@
+"""What every method promises to an adapter: one set of tests over all of them."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from driver import Driver, digits, network
+from torch import nn
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.errors import (
+    ConfigError,
+    DataError,
+    LabelError,
+    RangeError,
+    ShapeError,
+    UnknownTaskError,
+)
+from avalanche_dgm.methods import DGDMN, DGR, PseudoRehearsal
+
+TINY = {"hidden": (24,), "latent": 6, "batch_size": 32, "generator_steps": 15}
+DUAL = {**TINY, "learner_steps": 15, "stm_learner_hidden": (16,), "stm_size": 2}
+METHODS = {
+    "dgr": lambda seed: DGR(seed=seed, **TINY),
+    "dgr, rehearsal": lambda seed: DGR(
+        seed=seed, consolidation="rehearsal", sampling="prior", labels="hard", **TINY
+    ),
+    "dgdmn": lambda seed: DGDMN(seed=seed, **DUAL),
+    "dgdmn, rehearsal": lambda seed: DGDMN(
+        seed=seed, consolidation="rehearsal", n_max=300, reconstruct=True, **DUAL
+    ),
+    "dgdmn without stm": lambda seed: DGDMN(seed=seed, short_term=False, **DUAL),
+    "pseudo-rehearsal": lambda seed: PseudoRehearsal(seed=seed),
+}
+STREAM = [(0, 1), (2, 3), (4, 5), (6, 7)]
+
+
+@pytest.fixture(params=METHODS, ids=lambda name: name.replace(", ", "-").replace(" ", "-"))
+def make(request):
+    """Builds a driver around a fresh method."""
+
+    def build(seed=1, torch_seed=0):
+        torch.manual_seed(torch_seed)
+        return Driver(METHODS[request.param](seed), network(), steps=8)
+
+    return build
+
+
+def experience(i):
+    return digits(*STREAM[i], per_class=40)
+
+
+def trained(make, n, **kwargs):
+    driver = make(**kwargs)
+    for i in range(n):
+        driver.train(experience(i))
+    return driver
+
+
+def outcome(driver):
+    """Everything visible: answers, samples, weights."""
+    data = digits(*range(8), per_class=10)
+    torch.manual_seed(99)
+    replay = copy.deepcopy(driver.method).sample(24)
+    weights = [v for v in driver.method.state_dict().values() if isinstance(v, torch.Tensor)]
+    return [
+        driver.predict(data.images),
+        replay.images,
+        replay.labels,
+        replay.tasks,
+        *driver.learner.state_dict().values(),
+        *weights,
+    ]
+
+
+def same(one, two):
+    one, two = outcome(one), outcome(two)
+    return len(one) == len(two) and all(
+        a.shape == b.shape and torch.equal(a, b) for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_same_seed_same_result(make):
+    assert same(trained(make, 3), trained(make, 3))
+    assert not same(trained(make, 3), trained(make, 3, seed=2))
+
+
+def test_a_seed_of_its_own_governs_alone(make):
+    """Whatever state PyTorch's global generator is in, and without touching it."""
+    assert same(trained(make, 3, torch_seed=0), trained(make, 3, torch_seed=5))
+    driver = make()
+    before = torch.get_rng_state()
+    driver.train(experience(0)).train(experience(1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_without_a_seed_torch_s_governs(make):
+    def run(torch_seed):
+        return trained(make, 3, seed=None, torch_seed=torch_seed)
+
+    assert same(run(3), run(3))
+    assert not same(run(3), run(4))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_state_dict_into_a_fresh_one_continues_equally(make, n):
+    driver = trained(make, n)
+    state = copy.deepcopy(driver.method.state_dict())
+    fresh = make(seed=77, torch_seed=7)
+    fresh.learner = network(seed=8)
+    fresh.method.attach(fresh.learner, task_aware=False)
+    fresh.method.load_state_dict(state)
+    assert same(driver, fresh)
+    assert fresh.method.record.sleeps == driver.method.record.sleeps
+    assert fresh.method.memory_bytes() == driver.method.memory_bytes()
+    for i in range(n, 4):
+        driver.train(experience(i))
+        fresh.train(experience(i))
+        assert same(driver, fresh)
+        assert fresh.method.record.histogram == driver.method.record.histogram
+
+
+def test_a_state_of_before_the_first_experience(make):
+    driver, fresh = make(), make(seed=3)
+    fresh.method.attach(fresh.learner, task_aware=False)
+    driver.method.attach(driver.learner, task_aware=False)
+    fresh.method.load_state_dict(driver.method.state_dict())
+    driver.train(experience(0))
+    fresh.train(experience(0))
+    assert same(driver, fresh)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))], ids=["copy", "pickle"]
+)
+def test_copies_continue_equally_and_apart(make, duplicate):
+    driver = trained(make, 2)
+    other = duplicate(driver)
+    before = [v.clone() for v in outcome(driver)]
+    other.train(experience(2))
+    after = outcome(driver)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    driver.train(experience(2))
+    assert same(driver, other)
+
+
+def bad_experiences():
+    good = digits(2, 3, per_class=20)
+    images, labels, tasks = good.images, good.labels, good.tasks
+    nan, wrong = images.clone(), labels.clone()
+    nan[3, 0, 2, 2] = float("nan")
+    wrong[5] = -1
+    infinite = images.clone()
+    infinite[0] = float("inf")
+    return {
+        "shape": (ShapeError, (torch.rand(40, 1, 9, 9), labels, tasks)),
+        "dimensions": (ShapeError, (images[:, 0], labels, tasks)),
+        "flat": (ShapeError, (images.flatten(1), labels, tasks)),
+        "nan": (RangeError, (nan, labels, tasks)),
+        "infinite": (RangeError, (infinite, labels, tasks)),
+        "bytes": (RangeError, ((images * 255).byte(), labels, tasks)),
+        "negative": (LabelError, (images, wrong, tasks)),
+        "floats": (LabelError, (images, labels.float(), tasks)),
+        "one-hot": (LabelError, (images, nn.functional.one_hot(labels, 10), tasks)),
+        "fewer labels": (DataError, (images, labels[:-1], tasks)),
+        "fewer tasks": (DataError, (images, labels, tasks[:-1])),
+        "empty": (DataError, (images[:0], labels[:0], tasks[:0])),
+    }
+
+
+def test_bad_data_changes_nothing(make):
+    driver, untouched = trained(make, 1), trained(make, 1)
+    for case, (error, tensors) in bad_experiences().items():
+        with pytest.raises(error, match="bad") as raised:
+            driver.train(ExperienceData(*tensors, "bad", "bad"))
+        assert isinstance(raised.value, DataError), case
+        assert isinstance(raised.value, ValueError), case
+        assert same(driver, untouched), case
+    driver.train(experience(1))
+    untouched.train(experience(1))
+    assert same(driver, untouched)
+
+
+def test_another_scale_is_refused_by_what_cannot_produce_it(make):
+    driver, untouched = trained(make, 1), trained(make, 1)
+    data = experience(1)
+    loud = ExperienceData(255 * data.images, data.labels, data.tasks, "loud")
+    if isinstance(driver.method, PseudoRehearsal):
+        driver.train(loud)
+        return
+    with pytest.raises(RangeError, match="value_range"):
+        driver.train(loud)
+    assert same(driver, untouched)
+
+
+def test_bad_data_at_first_leaves_a_usable_method(make):
+    driver = make()
+    with pytest.raises(DataError):
+        driver.train(
+            ExperienceData(torch.rand(4, 8, 8), torch.zeros(4).long(), torch.zeros(4).long(), "x")
+        )
+    driver.train(experience(0)).train(experience(1))
+    fresh = make().train(experience(0)).train(experience(1))
+    assert same(driver, fresh)
+
+
+def test_replay(make):
+    """Types, ranges, devices; from the second time a task is known."""
+    driver = trained(make, 2)
+    method = driver.method
+    repeated = experience(1)
+    method.attach(driver.learner, task_aware=False)
+    if isinstance(method, DGDMN) and method.needs_sleep(repeated.key):
+        driver.run(method.sleep())
+    method.begin(repeated)
+    assert 0 < method.new_weight <= 1
+    replays = [method.sample(25), method.replay(25)]
+    if isinstance(method, DGDMN) and not method.settings.short_term:
+        assert replays.pop() is None
+    else:
+        assert method.new_weight < 1
+    for replay in replays:
+        n = len(replay)
+        assert n >= 25
+        assert replay.images.shape == (n, 1, 8, 8)
+        assert replay.images.dtype == torch.float32
+        assert replay.labels.shape == replay.tasks.shape == (n,)
+        assert replay.labels.dtype == replay.tasks.dtype == torch.int64
+        assert set(replay.labels.tolist()) <= set(range(10))
+        assert replay.images.min() >= 0
+        assert replay.images.max() <= 1
+        assert not replay.images.requires_grad
+        if replay.targets is not None:
+            assert replay.targets.shape[0] == n
+            assert not replay.targets.requires_grad
+            torch.testing.assert_close(replay.targets.sum(1), torch.ones(n))
+
+
+def test_nothing_is_replayed_at_first(make):
+    driver = make()
+    driver.method.attach(driver.learner, task_aware=False)
+    driver.method.begin(experience(0))
+    assert driver.method.replay(8) is None
+    assert driver.method.new_weight == 1.0
+
+
+def test_nothing_can_be_sampled_before_anything_is_learned(make):
+    driver = make()
+    driver.method.attach(driver.learner, task_aware=False)
+    with pytest.raises(UnknownTaskError, match="train on an experience first"):
+        driver.method.sample(3)
+
+
+def test_sampling_shows_and_changes_nothing(make):
+    driver = make()
+    torch.manual_seed(0)
+    driver.learner = nn.Sequential(nn.Flatten(1), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    for i in range(3):
+        driver.train(experience(i))
+    driver.learner.train()
+    before = copy.deepcopy(
+        {k: v for k, v in driver.method.state_dict().items() if isinstance(v, torch.Tensor)}
+    )
+    driver.method.sample(30)
+    after = driver.method.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert driver.learner.training
+
+
+def stored_tensors(method):
+    """All that a method keeps, in its state or in any attribute of any part."""
+    for part in method.modules():
+        yield from part.parameters(recurse=False)
+        yield from part.buffers(recurse=False)
+        for value in vars(part).values():
+            if isinstance(value, torch.Tensor):
+                yield value
+            elif isinstance(value, (list, tuple)):
+                yield from (v for v in value if isinstance(v, torch.Tensor))
+            elif isinstance(value, ExperienceData):
+                yield value.images
+
+
+def raw_images_in(method, images):
+    wanted = {image.numpy().tobytes() for image in images.flatten(1)}
+    found = 0
+    for tensor in stored_tensors(method):
+        values = tensor.detach()
+        if (
+            values.ndim >= 2
+            and len(values)
+            and values[0].numel() == 64
+            and values.dtype == torch.float32
+        ):
+            found += sum(row.numpy().tobytes() in wanted for row in values.flatten(1))
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_no_image_is_stored_but_in_the_variant_that_says_so(make, n):
+    driver = trained(make, n)
+    images = torch.cat([experience(i).images for i in range(n)])
+    found = raw_images_in(driver.method, images)
+    if isinstance(driver.method, DGDMN) and not driver.method.settings.short_term:
+        assert found == 80 * (n % 2)
+    else:
+        assert found == 0
+
+
+def test_memory_bytes(make):
+    driver = trained(make, 1)
+    first = driver.method.memory_bytes()
+    assert first > 0
+    own = sum(p.numel() for p in driver.learner.parameters()) * 4
+    whole = sum(t.numel() * t.element_size() for t in set(driver.method.parameters()))
+    whole += sum(t.numel() * t.element_size() for t in set(driver.method.buffers()))
+    # All but the user's classifier, and the scales of intensities counted or not.
+    assert abs(whole - own - first) < 1000
+
+
+def test_the_user_s_classifier_is_the_very_object(make):
+    driver = make()
+    learner = driver.learner
+    for i in range(3):
+        driver.train(experience(i))
+    parameters = {id(p) for p in learner.parameters()}
+    assert parameters <= {id(p) for p in driver.method.parameters()}
+    assert all(p.requires_grad for p in learner.parameters())
+
+
+def test_counters(make):
+    driver = trained(make, 3)
+    assert driver.method.experiences == 3
+    record = driver.method.record
+    assert record.replayed == sum(record.histogram.values())
+    state = driver.method.state_dict()
+    assert any(key.endswith("_extra_state") for key in state)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", True, 2**64])
+def test_bad_seeds(make, seed):
+    with pytest.raises(ConfigError, match="seed"):
+        make(seed=seed)
+
+
+def test_unknown_hyper_parameters():
+    for kind in (DGR, DGDMN):
+        with pytest.raises(ConfigError, match="kapa"):
+            kind(kapa=0.1)
