@@ -60,6 +60,8 @@ def _demo(arguments: argparse.Namespace) -> None:
 
     # The demonstration is there to be watched again; its folder is nobody's result.
     arguments.overwrite = not arguments.resume
+    # Networks this small gain nothing from a second thread, and lose much on a busy machine.
+    arguments.threads = arguments.threads or 1
     configs = {
         method: [
             ExperimentConfig.create(
@@ -68,9 +70,12 @@ def _demo(arguments: argparse.Namespace) -> None:
                 seed=arguments.seed,
                 device=arguments.device,
                 fast=arguments.fast,
+                epochs=None if arguments.fast else 20,
+                batch_size=32,
+                method_options=None if arguments.fast else options,
             )
         ]
-        for method in DEMO
+        for method, options in DEMO.items()
     }
     print(
         "Ten handwritten digits, learned one after the other. When the last one is learned, the\n"

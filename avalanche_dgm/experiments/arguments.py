@@ -11,8 +11,12 @@ from typing import Any, NoReturn
 
 from avalanche_dgm.errors import ConfigError
 
-DEMO = ("naive", "dgr", "dgdmn")
-"""The methods of the demonstration."""
+DEMO: dict[str, dict[str, int]] = {
+    "naive": {},
+    "dgr": {"generator_steps": 400},
+    "dgdmn": {"generator_steps": 500, "learner_steps": 500},
+}
+"""The methods of the demonstration, with about half of their default steps to save time."""
 
 
 class _Parser(argparse.ArgumentParser):
