@@ -93,6 +93,8 @@ def summary(runs: Mapping[str, Sequence[RunResult]]) -> dict[str, Any]:
             "final_average_accuracy_mean": mean(list(finals)),
             "final_average_accuracy_sd": deviation(finals),
             "final_accuracy_mean": [mean(list(column)) for column in columns],
+            # Kamra et al. 2017, Fig. 7.
+            "final_accuracy_last_ten": [mean(r.steps[-1].accuracy[-10:]) for r in results],
             "forgetting_mean": mean([r.forgetting for r in results]),
             "training_seconds_mean": mean([r.seconds for r in results]),
             "memory_bytes": results[0].steps[-1].memory_bytes,

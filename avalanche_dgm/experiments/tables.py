@@ -76,7 +76,7 @@ def course_table(result: RunResult) -> str:
 
 
 def task_groups(tasks: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Makes columns of tasks: one each, or one for several where there are too many.
+    """Makes columns of tasks: one each, or one for several, and for the last ten, of too many.
 
     Args:
         tasks: Names of the tasks.
@@ -92,6 +92,7 @@ def task_groups(tasks: Sequence[str]) -> list[tuple[str, list[int]]]:
     for start in range(0, len(tasks), size):
         end = min(start + size, len(tasks))
         columns.append((f"{start + 1}-{end}", list(range(start, end))))
+    columns.append(("last 10", list(range(len(tasks) - 10, len(tasks)))))
     return columns
 
 

@@ -5,10 +5,13 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import METHODS, ExperimentConfig, runner, storage
 from avalanche_dgm.experiments.runner import run
+from avalanche_dgm.streams import split
 
 TINY = {"n_train_per_class": 8, "fraction": 0.2}
 
@@ -16,6 +19,17 @@ TINY = {"n_train_per_class": 8, "fraction": 0.2}
 def config(method, **fields):
     options = {"n_experiences": 5, "stream_options": TINY, "fast": True, **fields}
     return ExperimentConfig.create(method, "sklearn-digits", **options)
+
+
+def test_avalanches_own_generative_replay_runs_quietly(monkeypatch, capsys):
+    images, labels = torch.rand(40, 1, 28, 28), torch.arange(4).repeat(10)
+    data = TensorDataset(images, labels)
+    monkeypatch.setattr(runner, "build_stream", lambda config: split((data, data), n_experiences=2))
+    result = run(ExperimentConfig.create("generative-replay", "split-mnist", fast=True))
+    assert result.complete
+    assert not result.samples
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "generative-replay"])
