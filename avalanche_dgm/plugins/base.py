@@ -16,9 +16,10 @@ from avalanche_dgm.memories.answers import ask
 from avalanche_dgm.methods import Method, Record
 from avalanche_dgm.plugins.experiences import (
     TaskOracle,
-    at_boundary,
+    ends_task,
     find_oracle,
     load,
+    starts_task,
     whole,
 )
 
@@ -48,6 +49,7 @@ class MethodPlugin(SupervisedPlugin):
         self.progress = progress
         self.oracle = find_oracle(oracle)
         self._data: ExperienceData | None = None
+        self._n_seen = 0
         self._replay: Replay | None = None
         self._replay_logits: Tensor | None = None
 
@@ -74,9 +76,10 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Reads and checks the experience; nothing was trained or changed before."""
-        if not at_boundary(strategy.experience, first=True):
+        if not starts_task(strategy.experience):
+            self._n_seen += len(strategy.experience.dataset)
             return
-        self._data = None
+        self._data, self._n_seen = None, len(strategy.experience.dataset)
         experience = whole(strategy.experience)
         data = load(
             experience,
@@ -96,7 +99,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Checks the adapted model against the data, then trains what comes before it."""
-        if self._data is None or not at_boundary(strategy.experience, first=True):
+        if self._data is None or not starts_task(strategy.experience):
             return
         check_labels(self._data, self.width_of(strategy, self._data))
         self._run(self.method.before_learning(self._data))
@@ -155,7 +158,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Trains what comes after the model, and ends the experience."""
-        if self._data is None or not at_boundary(strategy.experience, first=False):
+        if self._data is None or not ends_task(strategy.experience, self._n_seen):
             return
         self._run(self.method.after_learning(self._data))
         self.method.end(self._data)

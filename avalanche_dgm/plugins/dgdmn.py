@@ -13,7 +13,7 @@ from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.methods import DGDMN
 from avalanche_dgm.methods.paper_settings import dgdmn_hyper
 from avalanche_dgm.plugins.base import MethodPlugin
-from avalanche_dgm.plugins.experiences import TaskOracle, at_boundary, classes_of
+from avalanche_dgm.plugins.experiences import TaskOracle, classes_of, starts_task
 from avalanche_dgm.plugins.routed import RoutedModel, wrap
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -121,7 +121,7 @@ class DGDMNPlugin(MethodPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """See `MethodPlugin.before_training_exp`; also learns how wide the answers are."""
-        if self._data is not None and at_boundary(strategy.experience, first=True):
+        if self._data is not None and starts_task(strategy.experience):
             strategy.model.width = self.width_of(strategy, self._data)
         super().before_training_exp(strategy, *args, **kwargs)
 

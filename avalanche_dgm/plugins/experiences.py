@@ -28,6 +28,12 @@ def by_experience(experience: Any) -> str:
 
 def by_classes(experience: Any) -> str:
     """Experiences with the same task labels and classes are the same task."""
+    if _hides_its_task(experience):
+        raise ConfigError(
+            "The stream is online and hides where its tasks begin, so tasks cannot be told apart."
+            " Split it with access_task_boundaries=True, or pass oracle=<function from an"
+            " experience to a string>."
+        )
     tasks = sorted({int(t) for t in experience.task_labels})
     classes = ",".join(str(c) for c in classes_of(experience))
     return f"{tasks[0]}:{classes}" if tasks != [0] else classes
@@ -39,9 +45,12 @@ def automatic(experience: Any) -> str:
     Such a stream differs in its inputs only, so each of its experiences is a task.
     """
     stream = getattr(experience, "origin_stream", None)
+    if stream is None or _hides_its_task(experience):
+        return by_classes(experience)
     try:
-        keys = {by_classes(other) for other in stream} if stream is not None else set()
+        keys = {by_classes(other) for other in stream}
     except (TypeError, AttributeError):
+        # Streams that are made as they go cannot be looked at ahead.
         keys = set()
     return by_experience(experience) if len(keys) == 1 else by_classes(experience)
 
@@ -69,16 +78,33 @@ def find_oracle(oracle: str | TaskOracle) -> TaskOracle:
     return ORACLES[oracle]
 
 
-def at_boundary(experience: Any, *, first: bool) -> bool:
-    """Whether an experience starts (or ends) a task; parts of online streams mostly do not."""
-    if not isinstance(experience, OnlineCLExperience) or not experience.access_task_boundaries:
+def _hides_its_task(experience: Any) -> bool:
+    return isinstance(experience, OnlineCLExperience) and not experience.access_task_boundaries
+
+
+def starts_task(experience: Any) -> bool:
+    """Whether an experience starts a task; parts of online streams mostly do not."""
+    if not isinstance(experience, OnlineCLExperience) or _hides_its_task(experience):
         return True
-    return bool(experience.is_first_subexp if first else experience.is_last_subexp)
+    return bool(experience.is_first_subexp)
+
+
+def ends_task(experience: Any, n_seen: int) -> bool:
+    """Whether an experience ends a task.
+
+    Args:
+        experience: An Avalanche experience.
+        n_seen: Samples of the task in its parts so far, this one among them.
+    """
+    if not isinstance(experience, OnlineCLExperience) or _hides_its_task(experience):
+        return True
+    # Avalanche marks no last part when the parts divide the experience without a remainder.
+    return bool(experience.is_last_subexp) or n_seen >= len(experience.origin_experience.dataset)
 
 
 def whole(experience: Any) -> Any:
     """The experience that a part of an online stream was cut from, where that may be known."""
-    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
+    if isinstance(experience, OnlineCLExperience) and not _hides_its_task(experience):
         return experience.origin_experience
     return experience
 

@@ -237,12 +237,13 @@ def test_domain_incremental_experiences_are_different_tasks():
     assert [m.key for m in plugin.method.dual.sttms()] == ["0", "1"]
 
 
-def test_online_stream_is_one_task_an_experience(benchmark):
+@pytest.mark.parametrize("size", [64, 72])
+def test_online_stream_is_one_task_an_experience(benchmark, size):
+    """Also when the parts divide an experience without a remainder (4 * 72 = 288)."""
     from avalanche.benchmarks.scenarios.online import split_online_stream
-    from avalanche.training.templates import SupervisedTemplate  # noqa: F401
 
     stream = split_online_stream(
-        benchmark.train_stream[FIRST_TWO], experience_size=64, access_task_boundaries=True
+        benchmark.train_stream[FIRST_TWO], experience_size=size, access_task_boundaries=True
     )
     plugin = DGRPlugin(**SMALL)
     strategy = naive(mlp(), plugin)
@@ -250,6 +251,15 @@ def test_online_stream_is_one_task_an_experience(benchmark):
         strategy.train(experience, eval_streams=[])
     assert plugin.method.experiences == 2
     assert len(plugin.method.ltm.tasks) == 2
+
+
+def test_online_stream_that_hides_its_tasks_is_refused(benchmark):
+    from avalanche.benchmarks.scenarios.online import split_online_stream
+
+    stream = split_online_stream(benchmark.train_stream[FIRST_TWO], experience_size=64)
+    strategy = naive(mlp(), DGRPlugin(**SMALL))
+    with pytest.raises(ConfigError, match="access_task_boundaries"):
+        strategy.train(next(iter(stream)), eval_streams=[])
 
 
 def _experience(images=None, labels=None):
