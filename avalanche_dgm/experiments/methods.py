@@ -32,7 +32,6 @@ class Method:
         description: One line for lists.
         plugin: Module and class of the plugin that makes the method, or ``None`` for none; its
             keyword arguments are the method's options.
-        settings: Module and dataclass whose fields are options as well.
         defaults: Options that differ from the plugin's own defaults.
         fixed: Options that make the method what it is; they cannot be set.
         stock: Avalanche's own generative replay strategy.
@@ -42,7 +41,6 @@ class Method:
 
     description: str
     plugin: tuple[str, str] | None = None
-    settings: tuple[str, str] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     stock: bool = False
@@ -56,13 +54,12 @@ class Method:
 
     def options(self) -> list[str]:
         """Returns the names of the options that ``method_options`` may hold."""
-        names: list[str] = []
-        if self.plugin is not None:
-            names += inspect.signature(_load(self.plugin)).parameters
-        if self.settings is not None:
-            names += [f.name for f in dataclasses.fields(_load(self.settings))]
-        hidden = {"hyper", "progress", "oracle", *self.fixed}
-        return [name for name in names if name not in hidden]
+        if self.plugin is None:
+            return []
+        hidden = {"progress", "oracle", *self.fixed}
+        return [
+            name for name in inspect.signature(_load(self.plugin)).parameters if name not in hidden
+        ]
 
 
 @dataclass(frozen=True)
@@ -187,7 +184,6 @@ def _load(place: tuple[str, str]) -> Any:
 
 
 _DUAL = ("avalanche_dgm", "DGDMNPlugin")
-_DUAL_SETTINGS = ("avalanche_dgm.memories.settings", "DualMemorySettings")
 
 _PPR = Method(
     "random inputs, labelled by the network before each experience",
@@ -206,19 +202,16 @@ METHODS: dict[str, Method] = {
     "dgr": Method(
         "deep generative replay: every experience straight into one memory",
         ("avalanche_dgm", "DGRPlugin"),
-        ("avalanche_dgm.memories.settings", "MemorySettings"),
         # Kamra et al. train the learner, too, in the memory and after the generator (Sec. 4.1).
-        paper=Method("", _DUAL, _DUAL_SETTINGS, fixed={"short_term": False, "stm_size": 1}),
+        paper=Method("", _DUAL, fixed={"short_term": False, "stm_size": 1}),
     ),
     "dgdmn": Method(
         "dual memory: short-term generative memories, sleep, a long-term one",
         _DUAL,
-        _DUAL_SETTINGS,
     ),
     "dgdmn-no-stm": Method(
         "dual memory that keeps the data of n_STM tasks until it sleeps",
         _DUAL,
-        _DUAL_SETTINGS,
         fixed={"short_term": False},
     ),
     "generative-replay": Method(
