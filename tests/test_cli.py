@@ -59,6 +59,7 @@ def test_results_hold_what_was_measured(finished):
     assert [step["sleeps"] for step in steps] == [0, 1, 1, 2, 2]
     assert [step["stm_occupancy"] for step in steps] == [1, 0, 1, 0, 1]
     assert all(step["memory_bytes"] > 0 and step["seconds"] > 0 for step in steps)
+    assert 0 == steps[0]["sleep_seconds"] < steps[1]["sleep_seconds"] < steps[3]["sleep_seconds"]
     assert any("sleep" in phase for phase in steps[1]["phases"])
 
 

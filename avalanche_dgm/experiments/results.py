@@ -29,6 +29,7 @@ class Step:
         histogram: How often each label was among them.
         stm_occupancy: Short-term memories in use afterwards (dual memory only).
         sleeps: Sleeps so far (dual memory only).
+        sleep_seconds: Wall time of all sleeps so far, in seconds.
         memory_bytes: Size of what is remembered beside the classifier, in bytes.
     """
 
@@ -42,6 +43,7 @@ class Step:
     histogram: dict[int, int] = field(default_factory=dict)
     stm_occupancy: int = 0
     sleeps: int = 0
+    sleep_seconds: float = 0.0
     memory_bytes: int = 0
 
 

@@ -265,6 +265,7 @@ def _add_record(step: Step, strategy: Any) -> None:
     step.histogram = {int(label): int(count) for label, count in record.histogram.items()}
     step.stm_occupancy = int(record.stm_occupancy)
     step.sleeps = int(record.sleeps)
+    step.sleep_seconds = float(record.sleep_seconds)
     step.memory_bytes = int(plugin.memory_bytes())
 
 
