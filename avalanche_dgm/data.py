@@ -21,6 +21,7 @@ class ExperienceData:
         key: The name that the task oracle gives to the experience's task; two experiences with
             equal keys are the same task met twice.
         name: How progress bars and messages call the experience.
+        times: How often the task was met; above 1 for what a memory hands on after repetitions.
     """
 
     images: Tensor
@@ -28,6 +29,7 @@ class ExperienceData:
     tasks: Tensor
     key: str
     name: str = ""
+    times: int = 1
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,6 +42,7 @@ class ExperienceData:
             self.tasks.to(device),
             self.key,
             self.name,
+            self.times,
         )
 
     def take(self, index: Tensor) -> ExperienceData:
@@ -49,7 +52,12 @@ class ExperienceData:
             index: int64 tensor (M,), positions from 0 to N - 1.
         """
         return ExperienceData(
-            self.images[index], self.labels[index], self.tasks[index], self.key, self.name
+            self.images[index],
+            self.labels[index],
+            self.tasks[index],
+            self.key,
+            self.name,
+            self.times,
         )
 
     @property

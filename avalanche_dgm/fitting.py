@@ -155,7 +155,7 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
     started = time.perf_counter()
     module, spec = phase.module, phase.optimizer
     before = copy.deepcopy(module.state_dict())
-    was_training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     optimizer = spec.build(module)
     schedule = spec.build_schedule(optimizer, phase.steps)
     module.train()
@@ -186,7 +186,8 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
         raise
     finally:
         optimizer.zero_grad(set_to_none=True)
-        module.train(was_training)
+        for part, mode in modes:
+            part.training = mode
     phase.finish()
     return time.perf_counter() - started
 

@@ -102,13 +102,17 @@ class VAE(nn.Module):
         codes = torch.randn(n, self.spec.latent, generator=rng, device=self.low.device)
         return self.decode(codes)
 
-    def negative_elbo(self, images: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    def negative_elbo(
+        self, images: Tensor, rng: torch.Generator | None = None, *, kl_weight: float = 1.0
+    ) -> Tensor:
         """Returns the negative evidence lower bound (Kingma & Welling 2014, Eq. 10).
 
         Args:
             images: Float tensor (n, *shape).
             rng: Generator for one sample of the code; ``None`` uses the posterior's mean, which
                 is deterministic.
+            kl_weight: Factor of the divergence from the prior; other values than 1 give another
+                objective than the bound (Higgins et al. 2017).
 
         Returns:
             Tensor (n,), nats.
@@ -119,7 +123,7 @@ class VAE(nn.Module):
         if rng is not None:
             noise = torch.randn(mean.shape, generator=rng, device=mean.device, dtype=mean.dtype)
             codes = mean + noise * (0.5 * log_variance).exp()
-        return self._nll(self.decoder(codes), unit) + gaussian_kl(mean, log_variance)
+        return self._nll(self.decoder(codes), unit) + kl_weight * gaussian_kl(mean, log_variance)
 
     def decoding_loss(self, codes: Tensor, images: Tensor) -> Tensor:
         """Returns how badly given codes decode to given images.

@@ -191,11 +191,11 @@ class DeepGenerativeMemory(nn.Module):
     def fraction(self, incoming: Sequence[ExperienceData]) -> float:
         """The share eta of incoming samples in what is learned next (Sec. 3.1)."""
         s = self.settings
-        kappa = s.kappa * len(incoming)
+        kappa = s.kappa * len({data.key for data in incoming})
         if not len(self.tasks):
             return 1.0
         if s.count == "tasks":
-            new, old = len(incoming), self.tasks.total
+            new, old = sum(data.times for data in incoming), self.tasks.total
         else:
             new, old = sum(len(data.classes) for data in incoming), len(self._built()[1])
         return max(new_fraction(new=new, old=old, kappa=0.0), min(kappa, 1.0))
@@ -203,7 +203,7 @@ class DeepGenerativeMemory(nn.Module):
     def budget(self, incoming: Sequence[ExperienceData]) -> Budget:
         """The replay rule for a consolidation of these tasks."""
         return replay_budget(
-            new=len(incoming),
+            new=sum(data.times for data in incoming),
             old=self.tasks.total,
             n_incoming=sum(len(data) for data in incoming),
             n_max=self.settings.n_max,
@@ -242,16 +242,20 @@ class DeepGenerativeMemory(nn.Module):
                 pool_images = pool.images
             images = torch.cat([images, pool_images])
             previous = None
+        elif s.n_max is not None:
+            # Aligned replay keeps nothing beyond a step, so only what comes in is limited.
+            images = images[_choose(len(images), s.n_max, rng)]
 
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
-            new = generator.negative_elbo(batch[0], rng).mean()
+            new = generator.negative_elbo(batch[0], rng, kl_weight=s.kl_weight).mean()
             if previous is None:
                 return new
             codes, old_images, _ = previous.imagine(s.batch_size, rng)
             # Decoding keeps each old code's image; the bound keeps the encoder able to read it.
             # Each takes every other sample, so that both see all classes.
             decoding = generator.decoding_loss(codes[::2], old_images[::2]).mean()
-            old = 0.5 * (decoding + generator.negative_elbo(old_images[1::2], rng).mean())
+            bound = generator.negative_elbo(old_images[1::2], rng, kl_weight=s.kl_weight).mean()
+            old = 0.5 * (decoding + bound)
             return fraction * new + (1 - fraction) * old
 
         if steps is None:
@@ -291,7 +295,7 @@ class DeepGenerativeMemory(nn.Module):
             for task, label in torch.unique(groups, dim=0).tolist():
                 mine = (data.tasks == task) & (data.labels == label)
                 density.fit((index, task, label), mean[mine], log_variance[mine])
-            self.tasks.add(data.key)
+            self.tasks.add(data.key, data.times)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What ``state_dict`` needs to build the generator again."""

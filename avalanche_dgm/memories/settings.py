@@ -33,6 +33,9 @@ class MemorySettings:
         likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
         value_range: Smallest and largest possible intensity; ``None`` learns it from the first
             experience.
+        kl_weight: Weight of the divergence from the prior in the generator's training, above 0.
+            The bound has 1 (the papers). Less gives sharper images, and costs nothing where codes
+            are drawn from a fitted density instead of the prior.
         sampling: ``"class"`` draws codes from a Gaussian fitted to each class's posterior,
             ``"prior"`` from the standard normal (the papers).
         consolidation: How the generator keeps what it knows. ``"aligned"`` teaches it to decode
@@ -45,7 +48,8 @@ class MemorySettings:
         generator_optimizer: How the generator is trained.
         batch_size: New samples a step in fits of the memory; as many are replayed.
         kappa: Smallest share of the memory for each new task (Sec. 3.1).
-        n_max: Most samples, generated and incoming, of one consolidation; ``None`` for no limit.
+        n_max: Most samples, generated and incoming, that one consolidation holds at once; ``None``
+            for no limit. Aligned consolidation holds generated samples for one step only.
         count: ``"tasks"`` weighs new against old by tasks met, repetitions counted (the paper);
             ``"classes"`` by the classes that each holds, so that a large first experience keeps
             its share.
@@ -56,6 +60,7 @@ class MemorySettings:
     latent: int | None = None
     likelihood: str = "auto"
     value_range: tuple[float, float] | None = None
+    kl_weight: float = 0.3
     sampling: str = "class"
     consolidation: str = "aligned"
     labels: str = "soft"
@@ -76,8 +81,15 @@ class MemorySettings:
         _one_of("architecture", self.architecture, "auto", "dense", "conv")
         _one_of("likelihood", self.likelihood, "auto", "bernoulli", "gaussian")
         _positive("temperature", self.temperature)
+        _positive("kl_weight", self.kl_weight)
         for name in ("generator_steps", "generator_epochs", "batch_size", "latent"):
             _whole(name, getattr(self, name), optional=name in ("generator_epochs", "latent"))
+        if (self.sampling, self.consolidation) == ("prior", "aligned"):
+            raise ConfigError(
+                "sampling='prior' with consolidation='aligned' would tie every code to an old image"
+                " and leave none for new classes. Use consolidation='rehearsal' or"
+                " sampling='class'."
+            )
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
         _whole("n_max", self.n_max, optional=True)
         _widths("hidden", self.hidden)

@@ -46,18 +46,22 @@ class Sleep:
         paper = settings.consolidation == "rehearsal"
         for memory in dual.sttms():
             n = memory.n_seen if paper else max(memory.n_seen, FEWEST_SAMPLES)
+            if settings.n_max is not None:
+                n = min(n, max(1, settings.n_max // dual.occupancy))
             replay = _draw(memory, n, rng, reconstruct=settings.reconstruct)
-            self._add(replay, memory.key)
+            self._add(replay, memory.key, memory.tasks.total)
         for data in dual.waiting():
-            self._add(Replay(data.images, data.labels, data.tasks), data.key)
+            self._add(Replay(data.images, data.labels, data.tasks), data.key, data.times)
         self._previous = dual.ltm.snapshot() if len(dual.ltm.tasks) else None
         self._pool: Replay | None = None
         if paper:
             self._apply_budget()
 
-    def _add(self, replay: Replay, key: str) -> None:
+    def _add(self, replay: Replay, key: str, times: int) -> None:
         self._replays.append(replay)
-        self._incoming.append(ExperienceData(replay.images, replay.labels, replay.tasks, key, key))
+        self._incoming.append(
+            ExperienceData(replay.images, replay.labels, replay.tasks, key, key, times)
+        )
 
     def _apply_budget(self) -> None:
         """Subsamples what comes in and draws what was known, by the replay rule."""

@@ -93,7 +93,7 @@ class DGDMN(Method):
             [merged], None, self.rng, name="generator (short-term)", steps=steps
         )
         memory.absorb([merged], None, self.rng)
-        memory.n_seen = len(data)
+        memory.n_seen += len(data)
 
     def replay(self, n: int) -> Replay | None:
         """Draws from what was already known of the current task."""

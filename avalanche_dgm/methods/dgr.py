@@ -62,7 +62,6 @@ class DGR(Method):
         """Yields the generator's training: new samples, and what it generated before."""
         previous = self._previous.module if self._previous is not None else None
         yield self.ltm.generator_phase([data], previous, self.rng)
-        self.ltm.absorb([data], previous, self.rng)
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`."""
@@ -82,7 +81,9 @@ class DGR(Method):
         return self.settings.temperature
 
     def end(self, data: ExperienceData) -> None:
-        """See `Method.end`."""
+        """Notes what was learned; an experience that was interrupted before is not counted."""
+        previous = self._previous.module if self._previous is not None else None
+        self.ltm.absorb([data], previous, self.rng)
         self._previous = None
         super().end(data)
 

@@ -83,6 +83,7 @@ def dgdmn_hyper(name: str, *, scale: float = 1.0) -> dict[str, Any]:
         "latent": s.latent,
         "likelihood": "bernoulli",
         "value_range": (0.0, 1.0),
+        "kl_weight": 1.0,
         "sampling": "prior",
         "consolidation": "rehearsal",
         "labels": "hard",

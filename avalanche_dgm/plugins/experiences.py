@@ -142,4 +142,6 @@ def load(
             f"The samples of experience {key} have {len(columns)} parts; image, class and task"
             " label are needed. Build the benchmark from classification datasets."
         )
+    if images.is_floating_point():
+        images = images.float()
     return ExperienceData(images, labels, tasks.to(torch.int64), key, key)

@@ -55,7 +55,9 @@ def judge():
 @pytest.mark.parametrize("labels", ["soft", "hard"])
 @pytest.mark.parametrize("sampling", ["class", "prior"])
 def test_a_draw(labels, sampling):
-    memory = learn(memory_of(labels=labels, sampling=sampling), digits(3, 7))
+    memory = learn(
+        memory_of(labels=labels, sampling=sampling, consolidation="rehearsal"), digits(3, 7)
+    )
     replay = memory.draw(40, rng())
     assert replay.images.shape == (40, 1, 8, 8)
     assert replay.images.min() >= 0
@@ -84,7 +86,9 @@ def test_soft_targets_are_the_learner_s_softened_answers():
 
 
 def test_prior_labels_are_the_learner_s_decisions_among_known_classes():
-    memory = learn(memory_of(sampling="prior", labels="hard"), digits(0, 4))
+    memory = learn(
+        memory_of(sampling="prior", consolidation="rehearsal", labels="hard"), digits(0, 4)
+    )
     replay = memory.draw(50, rng())
     with torch.no_grad():
         logits = memory.learner(replay.images)
@@ -96,7 +100,7 @@ def test_prior_labels_are_the_learner_s_decisions_among_known_classes():
 
 @pytest.mark.parametrize("sampling", ["class", "prior"])
 def test_draws_follow_the_generator_of_random_numbers(sampling):
-    memory = learn(memory_of(sampling=sampling), digits(0, 1))
+    memory = learn(memory_of(sampling=sampling, consolidation="rehearsal"), digits(0, 1))
     one, two, other = memory.draw(9, rng(1)), memory.draw(9, rng(1)), memory.draw(9, rng(2))
     assert torch.equal(one.images, two.images)
     assert torch.equal(one.targets, two.targets)
@@ -125,7 +129,7 @@ def test_task_aware_labels_keep_to_the_task():
 
 def test_task_labels_need_class_sampling():
     with pytest.raises(UnsupportedModelError, match="sampling='class'"):
-        memory_of(MultiHead(2, 10), task_aware=True, sampling="prior")
+        memory_of(MultiHead(2, 10), task_aware=True, sampling="prior", consolidation="rehearsal")
 
 
 def test_a_model_that_answers_with_something_else():
@@ -144,7 +148,7 @@ def test_drawing_leaves_the_learner_alone(sampling):
     net = nn.Sequential(
         nn.Flatten(1), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 10)
     )
-    memory = learn(memory_of(net, sampling=sampling), digits(0, 1))
+    memory = learn(memory_of(net, sampling=sampling, consolidation="rehearsal"), digits(0, 1))
     net.train()
     net[3].eval()
     before = copy.deepcopy(net.state_dict())

@@ -91,3 +91,9 @@ def test_to_dict_is_plain():
     assert values["hidden"] == (8, 8)
     assert values["generator_optimizer"]["name"] == "adam"
     assert make_settings(DualMemorySettings, {"kappa": values["kappa"]}) == DualMemorySettings()
+
+
+def test_the_prior_needs_rehearsal():
+    with pytest.raises(ConfigError, match="rehearsal"):
+        MemorySettings(sampling="prior")
+    assert MemorySettings(sampling="prior", consolidation="rehearsal").sampling == "prior"
