@@ -247,16 +247,16 @@ class DeepGenerativeMemory(nn.Module):
             images = images[_choose(len(images), s.n_max, rng)]
 
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
-            new = generator.negative_elbo(batch[0], rng, kl_weight=s.kl_weight).mean()
             if previous is None:
-                return new
+                return generator.negative_elbo(batch[0], rng, kl_weight=s.kl_weight).mean()
             codes, old_images, _ = previous.imagine(s.batch_size, rng)
             # Decoding keeps each old code's image; the bound keeps the encoder able to read it.
             # Each takes every other sample, so that both see all classes.
             decoding = generator.decoding_loss(codes[::2], old_images[::2]).mean()
-            bound = generator.negative_elbo(old_images[1::2], rng, kl_weight=s.kl_weight).mean()
-            old = 0.5 * (decoding + bound)
-            return fraction * new + (1 - fraction) * old
+            together = torch.cat([batch[0], old_images[1::2]])
+            bounds = generator.negative_elbo(together, rng, kl_weight=s.kl_weight)
+            new, bound = bounds.split([len(batch[0]), len(together) - len(batch[0])])
+            return fraction * new.mean() + (1 - fraction) * 0.5 * (decoding + bound.mean())
 
         if steps is None:
             steps = s.generator_steps

@@ -15,7 +15,7 @@ S = TypeVar("S", bound="MemorySettings")
 
 
 def _one_cycle() -> OptimizerSpec:
-    return OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=50.0)
+    return OptimizerSpec("adam", 1e-3, "one-cycle")
 
 
 def _adam() -> OptimizerSpec:

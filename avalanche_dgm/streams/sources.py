@@ -44,7 +44,7 @@ def find_root(name: str, root: str | os.PathLike[str] | None, *, download: bool)
     raise DataError(
         f"Where is {name}? Give the folder (root=..., on the command line --data-root), or set"
         f" the variable {ENVIRONMENT_VARIABLE} to it, in torchvision's layout; or allow the"
-        " download with download=True. The stream 'sklearn-digits' needs no data."
+        " download with download=True (--download). The stream 'sklearn-digits' needs no data."
     )
 
 
@@ -84,7 +84,8 @@ def load_torchvision(
         except RuntimeError as error:
             raise DataError(
                 f"{name} cannot be read from '{folder}': {error} Put it there in torchvision's"
-                " layout, name another folder, or allow the download with download=True."
+                " layout, name another folder, or allow the download with"
+                " download=True (--download)."
             ) from error
         labels = raw.labels if name == "SVHN" else raw.targets
         # CIFAR alone comes with the channels last.
