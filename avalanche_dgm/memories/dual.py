@@ -90,7 +90,7 @@ class DualMemory(nn.Module):
             # What it knew is replayed to the new memory, see `extra_samples`.
             self.close(data.key)
         slot = next(str(i) for i in range(len(self.stm) + 1) if str(i) not in self.stm)
-        generator, _ = self.ltm._built()
+        generator, _ = self.ltm.built()
         memory = ShortTermTaskMemory(
             self.settings,
             short_term_spec(self.settings, generator.spec),
@@ -147,7 +147,7 @@ class DualMemory(nn.Module):
 
     def _view_of_ltm(self, data: ExperienceData) -> list[Replay]:
         """Reconstructs incoming samples of a known task and labels them, a chunk at a time."""
-        generator, density = self.ltm._built()
+        generator, density = self.ltm.built()
         mine = density.entries[:, 0] == self.ltm.tasks.index(data.key)
         known = torch.unique(density.entries[mine, 2])
         # A class that is new to the task could only be mistaken for one that is not.

@@ -5,28 +5,23 @@ Kamra et al. 2017, Section 3.1 and Figure 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import UnsupportedModelError
-from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.generators import VAE, ClassDensity, VAESpec, choose_spec
 from avalanche_dgm.generators.spec import check_images
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories.answers import ask, evaluating
-from avalanche_dgm.memories.budget import Budget, new_fraction, replay_budget
 from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.memories.tasks import TaskDictionary
 
 #: Images that pass through the generator at once where no gradient is needed.
 CHUNK = 1024
-#: Codes drawn of each old class when its density is fitted anew.
-REFIT_SAMPLES = 512
 
 
 class DeepGenerativeMemory(nn.Module):
@@ -112,7 +107,8 @@ class DeepGenerativeMemory(nn.Module):
         self.generator = VAE(spec).to(device)
         self.density = ClassDensity(spec.latent).to(device)
 
-    def _built(self) -> tuple[VAE, ClassDensity]:
+    def built(self) -> tuple[VAE, ClassDensity]:
+        """The generator and its density, once there are some."""
         if self.generator is None or self.density is None:
             raise RuntimeError("The memory has no generator yet; call build() first.")
         return self.generator, self.density
@@ -144,7 +140,7 @@ class DeepGenerativeMemory(nn.Module):
             Codes (n, z), images (n, *shape), and the density's entry (n, 3) of each, which is
             ``None`` for samples of the prior.
         """
-        generator, density = self._built()
+        generator, density = self.built()
         if self.settings.sampling == "class":
             codes, entries = density.draw(n, rng)
             return codes, generator.decode(codes), entries
@@ -163,7 +159,7 @@ class DeepGenerativeMemory(nn.Module):
             rng: Generator on the memory's device.
             reconstruct: Whether the learner labels the images' reconstructions.
         """
-        generator, _ = self._built()
+        generator, _ = self.built()
         _, images, entries = self.imagine(n, rng)
         if entries is None:
             tasks = torch.zeros(n, dtype=torch.int64, device=images.device)
@@ -181,121 +177,12 @@ class DeepGenerativeMemory(nn.Module):
 
     def _allowed(self, tasks: Tensor, width: int) -> Tensor:
         """Which of the learner's outputs were learned: (width,), or (n, width) by task label."""
-        _, density = self._built()
+        _, density = self.built()
         known = nn.functional.one_hot(density.entries[:, 2], width).to(density.means)
         if not self.task_aware:
             return known.sum(dim=0) > 0
         mine = (tasks[:, None] == density.entries[None, :, 1]).to(known)
         return (mine @ known) > 0
-
-    def fraction(self, incoming: Sequence[ExperienceData]) -> float:
-        """The share eta of incoming samples in what is learned next (Sec. 3.1)."""
-        s = self.settings
-        kappa = s.kappa * len({data.key for data in incoming})
-        if not len(self.tasks):
-            return 1.0
-        if s.count == "tasks":
-            new, old = sum(data.times for data in incoming), self.tasks.total
-        else:
-            new, old = sum(len(data.classes) for data in incoming), len(self._built()[1])
-        return max(new_fraction(new=new, old=old, kappa=0.0), min(kappa, 1.0))
-
-    def budget(self, incoming: Sequence[ExperienceData]) -> Budget:
-        """The replay rule for a consolidation of these tasks."""
-        return replay_budget(
-            new=sum(data.times for data in incoming),
-            old=self.tasks.total,
-            n_incoming=sum(len(data) for data in incoming),
-            n_max=self.settings.n_max,
-            kappa=self.settings.kappa,
-        )
-
-    def generator_phase(
-        self,
-        incoming: Sequence[ExperienceData],
-        previous: DeepGenerativeMemory | None,
-        rng: torch.Generator,
-        *,
-        name: str = "generator",
-        steps: int | None = None,
-        pool: Replay | None = None,
-    ) -> Phase:
-        """The generator's training on incoming samples and on what it knew.
-
-        Args:
-            incoming: Samples of one or more tasks.
-            previous: Snapshot from before, or ``None`` if nothing is known.
-            rng: Generator on the memory's device, for the samples that are drawn beforehand.
-            name: For the progress bar.
-            steps: Optimiser steps, instead of the settings'.
-            pool: Samples already drawn of what was known (rehearsal); ``None`` draws them.
-        """
-        s, (generator, _) = self.settings, self._built()
-        images = torch.cat([data.images for data in incoming])
-        fraction = self.fraction(incoming)
-        if previous is not None and s.consolidation == "rehearsal":
-            if pool is None:
-                budget = self.budget(incoming)
-                images = images[_choose(len(images), budget.n_incoming, rng)]
-                pool_images = generate(previous, budget.n_generated, rng)
-            else:
-                pool_images = pool.images
-            images = torch.cat([images, pool_images])
-            previous = None
-        elif s.n_max is not None:
-            # Aligned replay keeps nothing beyond a step, so only what comes in is limited.
-            images = images[_choose(len(images), s.n_max, rng)]
-
-        def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
-            if previous is None:
-                return generator.negative_elbo(batch[0], rng, kl_weight=s.kl_weight).mean()
-            codes, old_images, _ = previous.imagine(s.batch_size, rng)
-            # Decoding keeps each old code's image; the bound keeps the encoder able to read it.
-            # Each takes every other sample, so that both see all classes.
-            decoding = generator.decoding_loss(codes[::2], old_images[::2]).mean()
-            together = torch.cat([batch[0], old_images[1::2]])
-            bounds = generator.negative_elbo(together, rng, kl_weight=s.kl_weight)
-            new, bound = bounds.split([len(batch[0]), len(together) - len(batch[0])])
-            return fraction * new.mean() + (1 - fraction) * 0.5 * (decoding + bound.mean())
-
-        if steps is None:
-            steps = s.generator_steps
-            if s.generator_epochs is not None:
-                steps = epochs_to_steps(s.generator_epochs, len(images), s.batch_size)
-        return Phase(name, generator, loss, s.generator_optimizer, steps, s.batch_size, (images,))
-
-    @torch.no_grad()
-    def absorb(
-        self,
-        incoming: Sequence[ExperienceData],
-        previous: DeepGenerativeMemory | None,
-        rng: torch.Generator,
-    ) -> None:
-        """Notes what was learned: densities of the codes, and the dictionary.
-
-        Args:
-            incoming: What the generator was trained on.
-            previous: Snapshot from before the generator's training, or ``None``.
-            rng: Generator on the memory's device.
-        """
-        generator, density = self._built()
-        if previous is not None and self.settings.consolidation == "rehearsal":
-            # The codes of old classes have moved: fit what the new encoder makes of their images.
-            old_generator, old = previous._built()
-            for row in range(len(old)):
-                noise = torch.randn(
-                    REFIT_SAMPLES, old.latent, generator=rng, device=old.means.device
-                )
-                images = old_generator.decode(old.means[row] + noise @ old.factors[row].T)
-                density.fit(_entry(old.entries[row]), *generator.encode(images))
-        for data in incoming:
-            index = self.tasks.index(data.key)
-            mean, log_variance = encode(generator, data.images)
-            groups = torch.stack([data.tasks, data.labels], dim=1)
-            for task, label in torch.unique(groups, dim=0).tolist():
-                mine = (data.tasks == task) & (data.labels == label)
-                density.fit((index, task, label), mean[mine], log_variance[mine])
-            self.tasks.add(data.key, data.times)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What ``state_dict`` needs to build the generator again."""
@@ -314,32 +201,3 @@ class DeepGenerativeMemory(nn.Module):
         if self.generator is None or self.generator.spec != spec:
             device = next((p.device for p in self.parameters()), torch.device("cpu"))
             self._build(spec, device)
-
-
-def generate(memory: DeepGenerativeMemory, n: int, rng: torch.Generator) -> Tensor:
-    """Draws any number of images, a chunk at a time."""
-    parts = [memory.imagine(len(part), rng)[1] for part in torch.arange(n).split(CHUNK)]
-    if not parts:
-        shape = memory.shape or ()
-        return torch.empty(0, *shape, device=rng.device)
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def encode(generator: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Encodes any number of images, a chunk at a time.
-
-    Returns:
-        Means and log-variances, each (N, z).
-    """
-    means, log_variances = zip(*map(generator.encode, images.split(CHUNK)), strict=True)
-    return torch.cat(means), torch.cat(log_variances)
-
-
-def _choose(n: int, k: int, rng: torch.Generator) -> Tensor:
-    return torch.randperm(n, generator=rng, device=rng.device)[:k]
-
-
-def _entry(row: Tensor) -> tuple[int, int, int]:
-    task_index, task, label = (int(value) for value in row.tolist())
-    return task_index, task, label

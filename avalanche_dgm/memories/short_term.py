@@ -91,7 +91,7 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
 
     def describe(self) -> dict[str, Any]:
         """What is needed to build the memory again, in plain values."""
-        spec = self._built()[0].spec
+        spec = self.built()[0].spec
         return {
             "key": self.key,
             "n_seen": self.n_seen,

@@ -15,8 +15,9 @@ from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.losses import distillation
 from avalanche_dgm.memories.budget import split_budget
+from avalanche_dgm.memories.consolidation import Consolidation, choose
 from avalanche_dgm.memories.dual import DualMemory
-from avalanche_dgm.memories.generative import CHUNK, DeepGenerativeMemory, _choose
+from avalanche_dgm.memories.generative import CHUNK, DeepGenerativeMemory
 from avalanche_dgm.memories.short_term import widen_targets
 
 #: Fewest samples drawn of a task that few were seen of, where no budget limits them.
@@ -51,11 +52,16 @@ class Sleep:
             replay = _draw(memory, n, rng, reconstruct=settings.reconstruct)
             self._add(replay, memory.key, memory.tasks.total)
         for data in dual.waiting():
+            if settings.n_max is not None and not paper:
+                share = max(1, settings.n_max // dual.occupancy)
+                data = data.take(choose(len(data), share, rng))
             self._add(Replay(data.images, data.labels, data.tasks), data.key, data.times)
         self._previous = dual.ltm.snapshot() if len(dual.ltm.tasks) else None
         self._pool: Replay | None = None
         if paper:
             self._apply_budget()
+        previous = self._previous.module if self._previous is not None else None
+        self._change = Consolidation(dual.ltm, self._incoming, previous)
 
     def _add(self, replay: Replay, key: str, times: int) -> None:
         self._replays.append(replay)
@@ -65,10 +71,10 @@ class Sleep:
 
     def _apply_budget(self) -> None:
         """Subsamples what comes in and draws what was known, by the replay rule."""
-        budget = self.dual.ltm.budget(self._incoming)
+        budget = Consolidation(self.dual.ltm, self._incoming, None).budget()
         shares = split_budget(budget.n_incoming, [len(data) for data in self._incoming])
         for i, n in enumerate(shares):
-            kept = _choose(len(self._incoming[i]), n, self.rng)
+            kept = choose(len(self._incoming[i]), n, self.rng)
             self._incoming[i] = self._incoming[i].take(kept)
             self._replays[i] = _take(self._replays[i], kept)
         if self._previous is not None and budget.n_generated:
@@ -87,15 +93,14 @@ class Sleep:
 
     def phases(self) -> Iterator[Phase]:
         """Yields the long-term generator's training, then the long-term learner's."""
-        previous = self._previous.module if self._previous is not None else None
-        yield self.dual.ltm.generator_phase(
-            self._incoming, previous, self.rng, name=f"{self.name} (generator)", pool=self._pool
+        yield self._change.generator_phase(
+            self.rng, name=f"{self.name} (generator)", pool=self._pool
         )
-        yield self._learner_phase(previous)
+        yield self._learner_phase()
 
-    def _learner_phase(self, previous: DeepGenerativeMemory | None) -> Phase:
+    def _learner_phase(self) -> Phase:
         s, ltm = self.dual.settings, self.dual.ltm
-        fraction = ltm.fraction(self._incoming)
+        previous, fraction = self._change.previous, self._change.fraction
         pooled = self._pool is not None
         replays = [*self._replays, self._pool] if self._pool is not None else self._replays
         everything = _concatenate(replays)
@@ -142,8 +147,7 @@ class Sleep:
 
     def wake(self) -> None:
         """Frees the short-term memory; the long-term one knows its tasks now."""
-        previous = self._previous.module if self._previous is not None else None
-        self.dual.ltm.absorb(self._incoming, previous, self.rng)
+        self._change.absorb(self.rng)
         for data in self._incoming:
             self.dual.close(data.key)
         del self.dual.stored[:]

@@ -16,6 +16,7 @@ from avalanche_dgm.memories import (
     DualMemorySettings,
     ShortTermTaskMemory,
 )
+from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.memories.short_term import widen
 from avalanche_dgm.memories.sleep import Sleep
@@ -89,10 +90,9 @@ class DGDMN(Method):
         s = self.settings
         steps = s.stm_generator_steps if s.generator_epochs is None else None
         # Its own replay is in the pool already, so that nothing is drawn a second time.
-        yield memory.generator_phase(
-            [merged], None, self.rng, name="generator (short-term)", steps=steps
-        )
-        memory.absorb([merged], None, self.rng)
+        change = Consolidation(memory, [merged], None)
+        yield change.generator_phase(self.rng, name="generator (short-term)", steps=steps)
+        change.absorb(self.rng)
         memory.n_seen += len(data)
 
     def replay(self, n: int) -> Replay | None:

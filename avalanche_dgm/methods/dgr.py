@@ -15,6 +15,7 @@ from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
+from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.signatures import takes_arguments_of
@@ -43,6 +44,7 @@ class DGR(Method):
         self.replay_size = replay_size
         self.ltm = DeepGenerativeMemory(self.settings)
         self._previous: Frozen[DeepGenerativeMemory] | None = None
+        self._change: Consolidation | None = None
         self._new_weight = 1.0
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
@@ -56,12 +58,14 @@ class DGR(Method):
             self.ltm.build(data.images)
         super().begin(data)
         self._previous = self.ltm.snapshot() if len(self.ltm.tasks) else None
-        self._new_weight = self.ltm.fraction([data])
+        previous = self._previous.module if self._previous is not None else None
+        self._change = Consolidation(self.ltm, [data], previous)
+        self._new_weight = self._change.fraction
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the generator's training: new samples, and what it generated before."""
-        previous = self._previous.module if self._previous is not None else None
-        yield self.ltm.generator_phase([data], previous, self.rng)
+        if self._change is not None:
+            yield self._change.generator_phase(self.rng)
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`."""
@@ -82,9 +86,9 @@ class DGR(Method):
 
     def end(self, data: ExperienceData) -> None:
         """Notes what was learned; an experience that was interrupted before is not counted."""
-        previous = self._previous.module if self._previous is not None else None
-        self.ltm.absorb([data], previous, self.rng)
-        self._previous = None
+        if self._change is not None:
+            self._change.absorb(self.rng)
+        self._change = self._previous = None
         super().end(data)
 
     def sample(self, n: int) -> Replay:

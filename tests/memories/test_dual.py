@@ -9,6 +9,7 @@ from torch import nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories import DualMemory, DualMemorySettings
+from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.routing import choose_memory
 from avalanche_dgm.memories.short_term import MARGIN, TaskLearner, widen, widen_targets
 from avalanche_dgm.methods import DGDMN
@@ -37,7 +38,7 @@ def dual_of(learner=None, *, task_aware=False, **settings):
 
 def absorbed(memory, data):
     """Makes a memory know a task without training anything."""
-    memory.absorb([data], None, rng())
+    Consolidation(memory, [data], None).absorb(rng())
     memory.n_seen = len(data)
     return memory
 

@@ -13,6 +13,7 @@ from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import RangeError, ShapeError, UnsupportedModelError
 from avalanche_dgm.fitting import fit
 from avalanche_dgm.memories import DeepGenerativeMemory, MemorySettings
+from avalanche_dgm.memories.consolidation import Consolidation
 
 
 def rng(seed=0):
@@ -33,8 +34,9 @@ def learn(memory, *incoming, steps=None):
     snapshot = memory.snapshot() if len(memory.tasks) else None
     previous = snapshot.module if snapshot is not None else None
     generator = rng(len(memory.tasks))
-    fit(memory.generator_phase(incoming, previous, generator, steps=steps), generator)
-    memory.absorb(incoming, previous, generator)
+    change = Consolidation(memory, incoming, previous)
+    fit(change.generator_phase(generator, steps=steps), generator)
+    change.absorb(generator)
     return memory
 
 
@@ -186,10 +188,10 @@ def test_dictionary_counts_repetitions():
 )
 def test_fraction_of_new_samples(count, kappa, expected):
     memory = memory_of(count=count, kappa=kappa)
-    assert memory.fraction([digits(0)]) == 1.0
+    assert Consolidation(memory, [digits(0)], None).fraction == 1.0
     learn(memory, digits(0, 1), steps=1)
     learn(memory, digits(2), steps=1)
-    assert memory.fraction([digits(5)]) == pytest.approx(expected)
+    assert Consolidation(memory, [digits(5)], None).fraction == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n_max", [None, 60])
@@ -198,8 +200,8 @@ def test_rehearsal_follows_the_budget(n_max):
     for data in [digits(0), digits(1), digits(2)]:
         learn(memory, data, steps=1)
     data = digits(3, per_class=50)
-    phase = memory.generator_phase([data], memory.snapshot().module, rng())
-    budget = memory.budget([data])
+    change = Consolidation(memory, [data], memory.snapshot().module)
+    phase, budget = change.generator_phase(rng()), change.budget()
     images = phase.data[0]
     assert len(images) == budget.n_incoming + budget.n_generated == (200 if n_max is None else 60)
     real = {image.numpy().tobytes() for image in data.images}
@@ -210,7 +212,7 @@ def test_rehearsal_follows_the_budget(n_max):
 def test_aligned_phase_sees_new_data_and_draws_old_by_itself():
     memory = learn(memory_of(), digits(0, 1))
     data = digits(2)
-    phase = memory.generator_phase([data], memory.snapshot().module, rng())
+    phase = Consolidation(memory, [data], memory.snapshot().module).generator_phase(rng())
     assert torch.equal(phase.data[0], data.images)
 
 
@@ -226,8 +228,9 @@ def two_tasks(consolidation, *, forget=False):
     data = digits(2, 3, per_class=None)
     generator = rng(1)
     previous = None if forget else memory.snapshot().module
-    fit(memory.generator_phase([data], previous, generator), generator)
-    memory.absorb([data], previous, generator)
+    change = Consolidation(memory, [data], previous)
+    fit(change.generator_phase(generator), generator)
+    change.absorb(generator)
     after = memory.generator.decode(codes).detach()
     return memory, before, after
 
