@@ -125,8 +125,8 @@ class DualMemorySettings(MemorySettings):
         stm_hidden: Widths of the short-term generators; ``None`` for half of the LTM's.
         stm_latent: Their latent dimensions; ``None`` for the LTM's.
         stm_learner_hidden: Widths of the short-term learners.
-        stm_generator_steps: Optimiser steps of a short-term generator. More than the LTM's: what
-            it misses of a task, no later sleep can bring back.
+        stm_generator_steps: Optimiser steps of a short-term generator; ``None`` for twice
+            ``generator_steps``: what it misses of a task, no later sleep can bring back.
     """
 
     kappa: float = 0.05
@@ -142,15 +142,15 @@ class DualMemorySettings(MemorySettings):
     stm_hidden: tuple[int, ...] | None = None
     stm_latent: int | None = None
     stm_learner_hidden: tuple[int, ...] = (64, 64)
-    stm_generator_steps: int = 1600
+    stm_generator_steps: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_of("routing", self.routing, "auto", "oracle", "elbo", "sleep")
         _one_of("unknown_task", self.unknown_task, "ltm", "error")
-        for name in ("stm_size", "learner_steps", "stm_generator_steps"):
+        for name in ("stm_size", "learner_steps"):
             _whole(name, getattr(self, name))
-        for name in ("learner_epochs", "stm_latent"):
+        for name in ("learner_epochs", "stm_latent", "stm_generator_steps"):
             _whole(name, getattr(self, name), optional=True)
         _widths("stm_hidden", self.stm_hidden)
         _widths("stm_learner_hidden", self.stm_learner_hidden)

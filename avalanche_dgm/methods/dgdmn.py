@@ -88,7 +88,9 @@ class DGDMN(Method):
             )
         merged = _merge(incoming)
         s = self.settings
-        steps = s.stm_generator_steps if s.generator_epochs is None else None
+        steps = s.stm_generator_steps
+        if steps is None and s.generator_epochs is None:
+            steps = 2 * s.generator_steps
         # Its own replay is in the pool already, so that nothing is drawn a second time.
         change = Consolidation(memory, [merged], None)
         yield change.generator_phase(self.rng, name="generator (short-term)", steps=steps)

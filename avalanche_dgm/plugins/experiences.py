@@ -22,12 +22,16 @@ def classes_of(experience: Any) -> tuple[int, ...]:
 
 
 def by_experience(experience: Any) -> str:
-    """Each experience is a task of its own, named by its position in the stream."""
-    return str(experience.current_experience)
+    """Each experience is a task of its own, named by its position in the stream: ``#3``."""
+    return f"#{experience.current_experience}"
 
 
 def by_classes(experience: Any) -> str:
-    """Experiences with the same task labels and classes are the same task."""
+    """Experiences with the same task labels and classes are the same task.
+
+    Named by its classes, such as ``3``, ``0/1`` or ``10-19``, behind its task label if that is not
+    0: ``2:0/1``.
+    """
     if _hides_its_task(experience):
         raise ConfigError(
             "The stream is online and hides where its tasks begin, so tasks cannot be told apart."
@@ -35,8 +39,20 @@ def by_classes(experience: Any) -> str:
             " experience to a string>."
         )
     tasks = sorted({int(t) for t in experience.task_labels})
-    classes = ",".join(str(c) for c in classes_of(experience))
-    return f"{tasks[0]}:{classes}" if tasks != [0] else classes
+    classes = _name_of(classes_of(experience))
+    return f"{'+'.join(map(str, tasks))}:{classes}" if tasks != [0] else classes
+
+
+def _name_of(classes: tuple[int, ...]) -> str:
+    """Writes classes shortly, runs of three or more as a range."""
+    runs: list[list[int]] = []
+    for c in classes:
+        if runs and c == runs[-1][-1] + 1:
+            runs[-1].append(c)
+        else:
+            runs.append([c])
+    parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else "/".join(map(str, run)) for run in runs]
+    return "/".join(parts)
 
 
 def automatic(experience: Any) -> str:

@@ -234,7 +234,7 @@ def test_domain_incremental_experiences_are_different_tasks():
     strategy = naive(mlp(), plugin)
     for experience in stream.train_stream:
         strategy.train(experience)
-    assert [m.key for m in plugin.method.dual.sttms()] == ["0", "1"]
+    assert [m.key for m in plugin.method.dual.sttms()] == ["#0", "#1"]
 
 
 @pytest.mark.parametrize("size", [64, 72])
@@ -366,3 +366,14 @@ def test_default_plugin_needs_no_argument():
     strategy = naive(mlp(), DGDMNPlugin())
     strategy.train(stream.train_stream[0])
     assert strategy.eval(stream.test_stream[:1])
+
+
+def test_tasks_are_named_by_their_classes(benchmark, task_benchmark):
+    from types import SimpleNamespace
+
+    from avalanche_dgm.plugins.experiences import by_classes
+
+    assert [by_classes(e) for e in benchmark.train_stream[:2]] == ["0/1", "2/3"]
+    assert by_classes(task_benchmark.train_stream[1]).startswith("1:")
+    many = SimpleNamespace(task_labels=[0], classes_in_this_experience=[12, 3, 10, 11, 4, 7])
+    assert by_classes(many) == "3/4/7/10-12"
