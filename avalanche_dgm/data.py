@@ -34,17 +34,6 @@ class ExperienceData:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device | str) -> ExperienceData:
-        """Returns the same data on another device."""
-        return ExperienceData(
-            self.images.to(device),
-            self.labels.to(device),
-            self.tasks.to(device),
-            self.key,
-            self.name,
-            self.times,
-        )
-
     def take(self, index: Tensor) -> ExperienceData:
         """Returns the samples at the given positions.
 
@@ -71,7 +60,8 @@ class Replay:
     """A batch drawn from a memory.
 
     Attributes:
-        images: Float tensor (n, C, H, W) in the range of the images that were learned.
+        images: Float tensor (n, C, H, W) or (n, D), in the user's units; within the range that was
+            learned for Bernoulli pixels, about so for Gaussian ones.
         labels: int64 tensor (n,).
         tasks: int64 tensor (n,), task labels.
         targets: Float tensor (n, K), soft labels that sum to one, or ``None`` for hard labels.

@@ -75,12 +75,11 @@ class DeepGenerativeMemory(nn.Module):
             )
         self.learner, self.task_aware = learner, task_aware
 
-    def build(self, images: Tensor, spec: VAESpec | None = None) -> None:
+    def build(self, images: Tensor) -> None:
         """Builds the generator for the first images, or checks later ones against it.
 
         Args:
             images: Float tensor (N, *shape).
-            spec: The generator's specification; ``None`` follows the settings.
 
         Raises:
             ShapeError: The images' shape has changed.
@@ -90,18 +89,15 @@ class DeepGenerativeMemory(nn.Module):
         if self.generator is not None:
             check_images(self.generator.spec, images, given=s.value_range is not None)
             return
-        self._build(
-            spec
-            or choose_spec(
-                images,
-                architecture=s.architecture,
-                hidden=s.hidden,
-                latent=s.latent,
-                likelihood=s.likelihood,
-                value_range=s.value_range,
-            ),
-            images.device,
+        spec = choose_spec(
+            images,
+            architecture=s.architecture,
+            hidden=s.hidden,
+            latent=s.latent,
+            likelihood=s.likelihood,
+            value_range=s.value_range,
         )
+        self._build(spec, images.device)
 
     def _build(self, spec: VAESpec, device: torch.device | str) -> None:
         self.generator = VAE(spec).to(device)

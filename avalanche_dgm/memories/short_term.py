@@ -35,7 +35,7 @@ class TaskLearner(nn.Module):
 
     def __init__(self, spec: VAESpec, *, classes: tuple[int, ...], hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.classes, self.hidden = classes, hidden
+        self.classes = classes
         conv = spec.architecture == "conv"
         self.network = build_encoder(
             spec.shape,
