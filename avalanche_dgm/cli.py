@@ -6,10 +6,12 @@ What needs PyTorch or Avalanche is imported when a command runs: ``--help`` answ
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError
 from avalanche_dgm.experiments.arguments import DEMO, at_least_one, build_parser, read_options
@@ -31,17 +33,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for an error of ours or a wrong argument, 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if argv is None else argv)
+    arguments = argparse.Namespace(given=given, leads=True)
     try:
-        arguments = build_parser().parse_args(given)
-        arguments.given = given
+        build_parser().parse_args(given, namespace=arguments)
         _COMMANDS[arguments.command](arguments)
     except SystemExit as end:  # argparse: --help, --version
         return int(end.code or 0)
     except AvalancheDGMError as error:
-        print(f"avalanche-dgm: error: {' '.join(str(error).split())}", file=sys.stderr)
+        where = "" if arguments.leads else " in another process"
+        print(f"avalanche-dgm: error{where}: {' '.join(str(error).split())}", file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
-        print(f"\navalanche-dgm: interrupted. {_how_to_continue(given)}", file=sys.stderr)
+        if arguments.leads:
+            print(f"\navalanche-dgm: interrupted. {_how_to_continue(given)}", file=sys.stderr)
         return _INTERRUPTED
     return 0
 
@@ -73,16 +77,18 @@ def _demo(arguments: argparse.Namespace) -> None:
                 epochs=None if arguments.fast else 20,
                 batch_size=32,
                 method_options=None if arguments.fast else options,
+                **_backend(arguments),
             )
         ]
         for method, options in DEMO.items()
     }
-    print(
+    _execute(
+        arguments,
+        "demo",
+        configs,
         "Ten handwritten digits, learned one after the other. When the last one is learned, the\n"
-        "first are long gone: no image of them is kept. What does each method still know?\n",
-        flush=True,
+        "first are long gone: no image of them is kept. What does each method still know?",
     )
-    _execute(arguments, "demo", configs)
 
 
 def _paper(arguments: argparse.Namespace) -> None:
@@ -100,9 +106,10 @@ def _paper(arguments: argparse.Namespace) -> None:
         data_root=arguments.data_root,
         download=arguments.download,
         device=arguments.device,
+        **_backend(arguments),
     )
-    print(f"{figure.title}.\nIn the paper: {figure.shows}\n", flush=True)
-    _execute(arguments, f"paper-{figure.name}-scale{arguments.scale:g}", configs)
+    intro = f"{figure.title}.\nIn the paper: {figure.shows}"
+    _execute(arguments, f"paper-{figure.name}-scale{arguments.scale:g}", configs, intro)
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -155,10 +162,29 @@ def _configs(arguments: argparse.Namespace) -> dict[str, list[ExperimentConfig]]
             download=arguments.download,
             device=arguments.device,
             method_options=options[method],
-            stream_options=read_options(arguments.stream_set),
+            stream_options=_given(dataset=arguments.dataset, case=arguments.case)
+            | read_options(arguments.stream_set),
+            **_backend(arguments),
         )
         configs[method] = [config.replace(seed=arguments.seed + i) for i in range(seeds)]
     return configs
+
+
+def _backend(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a config that say what trains."""
+    from avalanche_dgm.experiments.trainer import TrainerSettings
+
+    names = [field.name for field in dataclasses.fields(TrainerSettings)]
+    given = {n: value for n in names if (value := getattr(arguments, n)) is not None}
+    if given and arguments.backend != "lightning":
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"{flags}: only a Trainer has such settings. Add --backend lightning.")
+    return {"backend": arguments.backend, "trainer": TrainerSettings(**given)}
+
+
+def _given(**options: object) -> dict[str, object]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
@@ -168,7 +194,7 @@ def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, obj
 
     for method in arguments.methods:
         require_known("method", method, METHODS)
-    options = read_options(arguments.set)
+    options = _given(share=arguments.share) | read_options(arguments.set)
     if len(arguments.methods) == 1 or not options:
         return dict.fromkeys(arguments.methods, options)
     known = {method: METHODS[method].options() for method in arguments.methods}
@@ -179,29 +205,40 @@ def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, obj
 
 
 def _execute(
-    arguments: argparse.Namespace, name: str, configs: dict[str, list[ExperimentConfig]]
+    arguments: argparse.Namespace,
+    name: str,
+    configs: dict[str, list[ExperimentConfig]],
+    intro: str = "",
 ) -> None:
     """Runs configs and prints the tables."""
     from avalanche_dgm.experiments.provenance import command_line
-    from avalanche_dgm.experiments.session import Session
+    from avalanche_dgm.experiments.session import Session, leads
 
     if arguments.threads is not None:
         import torch
 
         torch.set_num_threads(at_least_one(arguments.threads, "threads"))
-    session = Session(
-        folder=arguments.out / (arguments.name or name),
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        progress=not arguments.quiet,
-        command=command_line(arguments.given),
-    )
+        if arguments.backend == "lightning":
+            # Lightning chooses a number for each process unless it finds this.
+            os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     with warnings.catch_warnings():
         # Avalanche and what it depends on greet with warnings that no user can act on.
         warnings.filterwarnings("ignore", module="qpsolvers")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        arguments.leads = leads(configs)
+        if intro and arguments.leads:
+            print(f"{intro}\n", flush=True)
+        session = Session(
+            folder=arguments.out / (arguments.name or name),
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            progress=not arguments.quiet,
+            command=command_line(arguments.given),
+            leads=arguments.leads,
+        )
         results = session.run(configs)
-        print(session.conclude(results))
+        if session.leads:
+            print(session.conclude(results))
 
 
 def _default_name(arguments: argparse.Namespace, what: str) -> str:

@@ -47,5 +47,9 @@ class DivergenceError(AvalancheDGMError, RuntimeError):
     """Training produced a loss that is not finite; the last good weights were put back."""
 
 
+class RanksDifferError(AvalancheDGMError, RuntimeError):
+    """The processes of a distributed run do not remember the same."""
+
+
 class CheckpointError(AvalancheDGMError, RuntimeError):
     """A checkpoint is damaged or belongs to something else."""

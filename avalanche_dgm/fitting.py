@@ -50,12 +50,17 @@ class OptimizerSpec:
             if limit is not None and not limit > 0:
                 raise ConfigError(f"{name}={limit} must be above 0, or None.")
 
-    def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        """Makes the optimiser for a module's trainable parameters."""
+    def build(self, module: nn.Module, *, fused: bool = True) -> torch.optim.Optimizer:
+        """Makes the optimiser for a module's trainable parameters.
+
+        Args:
+            module: What it trains.
+            fused: Whether Adam may take its step in one call; not while gradients are scaled.
+        """
         parameters = [p for p in module.parameters() if p.requires_grad]
         if self.name == "adam":
             # The fused step is one call for all parameters: what a small network's time goes to.
-            return torch.optim.Adam(parameters, lr=self.lr, **{"fused": True, **self.options})
+            return torch.optim.Adam(parameters, lr=self.lr, **{"fused": fused, **self.options})
         if self.name == "rmsprop":
             return torch.optim.RMSprop(parameters, lr=self.lr, **self.options)
         return torch.optim.SGD(parameters, lr=self.lr, **self.options)
@@ -110,32 +115,48 @@ def epochs_to_steps(epochs: int, n_samples: int, batch_size: int) -> int:
     return epochs * math.ceil(n_samples / batch_size)
 
 
-def batches(
-    data: tuple[Tensor, ...], *, batch_size: int, steps: int, rng: torch.Generator
-) -> Iterator[tuple[Tensor, ...]]:
-    """Yields shuffled batches, pass after pass, until ``steps`` are through.
+class Batches(Iterator[tuple[Tensor, ...]]):
+    """Shuffled batches, pass after pass, for ever.
 
     Args:
         data: Tensors of equal length on one device, or none for empty batches.
         batch_size: Samples a batch; the last of a pass may be smaller, but a last one of a single
             sample is left out (BatchNorm cannot train on it).
-        steps: Number of batches.
-        rng: Generator on the data's device.
+        rng: Generator on the data's device; drawn from when a pass begins.
     """
-    if not data:
-        for _ in range(steps):
-            yield ()
-        return
-    n, done = len(data[0]), 0
-    while done < steps:
-        order = torch.randperm(n, generator=rng, device=data[0].device)
-        for index in order.split(batch_size):
-            if done == steps:
-                return
-            if len(index) == 1 < min(n, batch_size):
-                continue
-            yield tuple(tensor[index] for tensor in data)
-            done += 1
+
+    def __init__(self, data: tuple[Tensor, ...], *, batch_size: int, rng: torch.Generator) -> None:
+        self.data, self.batch_size, self._rng = data, batch_size, rng
+        self._order: Tensor | None = None
+        self._position = 0
+
+    def __next__(self) -> tuple[Tensor, ...]:
+        if not self.data:
+            return ()
+        index = self._next_index()
+        return tuple(tensor[index] for tensor in self.data)
+
+    def _next_index(self) -> Tensor:
+        n = len(self.data[0])
+        while True:
+            if self._order is None or self._position >= n:
+                device = self.data[0].device
+                self._order = torch.randperm(n, generator=self._rng, device=device)
+                self._position = 0
+            index = self._order[self._position : self._position + self.batch_size]
+            self._position += self.batch_size
+            if not len(index) == 1 < min(n, self.batch_size):
+                return index
+
+    def state(self) -> dict[str, Any]:
+        """Where in its pass it is, for `set_state` of an equal one."""
+        return {"order": self._order, "position": self._position}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues where `state` was called."""
+        order = state["order"]
+        self._order = order.to(self.data[0].device) if order is not None else None
+        self._position = state["position"]
 
 
 def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
@@ -163,9 +184,9 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
     total: Tensor | None = None
     try:
         with torch.enable_grad(), _bar(phase, progress) as bar:
-            source = batches(phase.data, batch_size=phase.batch_size, steps=phase.steps, rng=rng)
-            for step, batch in enumerate(source, start=1):
-                loss = phase.loss(batch, rng)
+            batches = Batches(phase.data, batch_size=phase.batch_size, rng=rng)
+            for step in range(1, phase.steps + 1):
+                loss = phase.loss(next(batches), rng)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 spec.clip(module)
@@ -174,12 +195,12 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
                     schedule.step()
                 total = loss.detach() if total is None else total + loss.detach()
                 if step % CHECK_EVERY == 0 or step == phase.steps:
-                    _look(phase, total, step)
+                    check_finite(phase, total, step)
                     bar.set_postfix(loss=f"{float(loss.detach()):.4g}", refresh=False)
                 bar.update()
             # The last step's gradient may have been the first that was not finite.
             if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-                _look(phase, torch.tensor(math.nan), phase.steps)
+                check_finite(phase, torch.tensor(math.nan), phase.steps)
     except BaseException:
         # Also on Ctrl-C: a half-trained generator must not stand in for what it replaces.
         module.load_state_dict(before)
@@ -196,7 +217,17 @@ def _bar(phase: Phase, progress: bool) -> Any:
     return tqdm(total=phase.steps, desc=phase.name, disable=not progress, leave=False, unit="step")
 
 
-def _look(phase: Phase, total: Tensor, step: int) -> None:
+def check_finite(phase: Phase, total: Tensor, step: int) -> None:
+    """Checks the sum of a phase's losses.
+
+    Args:
+        phase: The phase.
+        total: Scalar.
+        step: Steps that it was summed over.
+
+    Raises:
+        DivergenceError: It is not finite.
+    """
     if not math.isfinite(float(total)):
         raise DivergenceError(
             f"The loss of {phase.name!r} was not finite by step {step} of {phase.steps}. The"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,6 +62,29 @@ class RandomSource:
         finally:
             torch.default_generator.set_state(kept)
 
+    @contextmanager
+    def apart(self, rank: int) -> Iterator[None]:
+        """Lets one of several processes draw numbers of its own for a while.
+
+        Processes that share this source's state draw differently inside, and share a state again
+        afterwards, whatever each of them drew. After an error this source is as it was.
+
+        Args:
+            rank: Number of the process.
+        """
+        before = self.get_state()
+        seed = self.child_seed()
+        after = self.get_state()
+        self._seed = (seed + rank) % 2**63
+        for generator in self._generators.values():
+            generator.manual_seed(self._seed)
+        try:
+            yield
+        except BaseException:
+            self.set_state(before)
+            raise
+        self.set_state(after)
+
     def get_state(self) -> dict[str, Any]:
         """Returns the seed and every generator's state (uint8 tensors on the CPU)."""
         return {
@@ -74,13 +99,15 @@ class RandomSource:
             state: What ``get_state`` returned.
         """
         self._seed = state["seed"]
-        self._generators = {}
+        # In place: whoever was handed a generator goes on with it.
+        for key in [k for k in self._generators if k not in state["generators"]]:
+            del self._generators[key]
         for key, value in state["generators"].items():
             device = torch.device(key)
             if device.type == "cuda" and not torch.cuda.is_available():
                 continue
-            self._generators[key] = torch.Generator(device=device)
-            self._generators[key].set_state(_as_byte_tensor(value))
+            generator = self._generators.setdefault(key, torch.Generator(device=device))
+            generator.set_state(_as_byte_tensor(value))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.get_state()
@@ -97,3 +124,33 @@ class RandomSource:
 
 def _as_byte_tensor(value: Tensor) -> Tensor:
     return value.detach().to(device="cpu", dtype=torch.uint8)
+
+
+def global_state() -> dict[str, Any]:
+    """State of the global generators of Python, NumPy and PyTorch, on all devices."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_global_state(state: dict[str, Any]) -> None:
+    """Continues where `global_state` was called; GPUs that are absent here are skipped."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    for index, value in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(value, index)
+
+
+def seed_globally(seed: int) -> None:
+    """Seeds the global generators of Python, NumPy and PyTorch.
+
+    Args:
+        seed: A whole number from 0 to 2**63 - 1.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

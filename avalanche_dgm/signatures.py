@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 C = TypeVar("C", bound=type)
 
 
-def takes_arguments_of(source: Callable[..., Any]) -> Callable[[C], C]:
+def takes_arguments_of(source: Callable[..., Any], *, on_init: bool = True) -> Callable[[C], C]:
     """Class decorator: the ``**hyper`` of ``__init__`` takes the keywords of another callable.
 
     Args:
         source: A class or function; those of its arguments that the decorated class does not name
             itself are added, keyword-only.
+        on_init: Whether ``__init__`` says so itself; else only the class does, for those whose
+            ``__init__`` is looked at by others, as Lightning does.
     """
 
     def decorate(kind: C) -> C:
@@ -33,7 +35,11 @@ def takes_arguments_of(source: Callable[..., Any]) -> Callable[[C], C]:
             for p in inspect.signature(source).parameters.values()
             if p.name not in names and p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        init.__signature__ = inspect.Signature([*own, *added])
+        if on_init:
+            init.__signature__ = inspect.Signature([*own, *added])
+        else:
+            vars_of_class: Any = kind
+            vars_of_class.__signature__ = inspect.Signature([*own[1:], *added])
         return kind
 
     return decorate

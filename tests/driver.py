@@ -5,7 +5,8 @@ Tests import it as ``driver``: `conftest.py` puts this folder on the path.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,12 +83,6 @@ class Driver:
             self.method.note_phase(phase.name, seconds)
             self.phases.append(phase.name)
 
-    def answer(self, images: Tensor, tasks: Tensor) -> Tensor:
-        """What is trained now: the classifier, or the short-term learner of a dual memory."""
-        if isinstance(self.method, DGDMN):
-            return self.method.respond(images, tasks, width=self.width)
-        return self.learner(images, tasks) if self.task_aware else self.learner(images)
-
     def predict(self, images: Tensor, tasks: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Logits at test time."""
         tasks = torch.zeros(len(images), dtype=torch.int64) if tasks is None else tasks
@@ -95,7 +90,7 @@ class Driver:
         with torch.no_grad():
             if isinstance(self.method, DGDMN):
                 return self.method.predict(images, tasks, **kwargs)
-            return self.answer(images, tasks)
+            return self.learner(images, tasks) if self.task_aware else self.learner(images)
 
     def accuracy(self, data: ExperienceData, **kwargs: Any) -> float:
         answers = self.predict(data.images, data.tasks, **kwargs).argmax(dim=1)
@@ -105,13 +100,12 @@ class Driver:
         """Learns one experience."""
         method = self.method
         method.attach(self.learner, task_aware=self.task_aware)
-        if isinstance(method, DGDMN) and method.needs_sleep(data.key):
-            self.run(method.sleep())
+        self.run(method.make_room(data.key))
         method.begin(data)
         self.run(method.before_learning(data))
         self.learner.train()
         dual = isinstance(method, DGDMN)
-        trained = method.learner if dual else self.learner
+        trained = method.active if dual else self.learner
         if trained is not None:
             self._learn(data, trained)
         self.run(method.after_learning(data))
@@ -122,26 +116,46 @@ class Driver:
         optimizer = torch.optim.Adam(trained.parameters(), lr=self.lr)
         # Of its own, so that the order of batches does not depend on what the method draws.
         order = torch.Generator().manual_seed(self.seed + self.method.experiences)
+        method = self.method
+        data = method.prepare(data)
         for _ in range(self.steps):
             index = torch.randint(len(data), (self.batch_size,), generator=order)
             batch = data.take(index)
-            replay = self.method.replay(self.batch_size)
-            images, tasks = batch.images, batch.tasks
+            replay = None if method.alternates else method.replay(self.batch_size)
+            logits = method.respond(batch.images, batch.tasks, width=self.width, replay=replay)
+            loss = new = F.cross_entropy(logits[: len(batch)], batch.labels)
             if replay is not None:
-                images = torch.cat([images, replay.images])
-                tasks = torch.cat([tasks, replay.tasks])
-            logits = self.answer(images, tasks)
-            loss = F.cross_entropy(logits[: len(batch)], batch.labels)
-            if replay is not None:
-                weight = self.method.new_weight
-                old = self.method.replay_loss(logits[len(batch) :], replay)
-                loss = weight * loss + (1 - weight) * old
-                self.method.count(replay, logits.shape[1])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+                loss = method.with_replay(loss, new, logits[len(batch) :], replay)
+                method.count(replay, logits.shape[1])
+            penalty = method.penalty(batch.images, batch.tasks, logits[: len(batch)])
+            loss = loss if penalty is None else loss + penalty
+            self._step(optimizer, loss)
+            if method.alternates:
+                replay = method.replay(self.batch_size)
+                nothing = batch.images[:0], batch.tasks[:0]
+                logits = method.respond(*nothing, width=self.width, replay=replay)
+                method.count(replay, logits.shape[1])
+                self._step(optimizer, method.replay_loss(logits, replay))
+
+    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
     def train_all(self, stream: Sequence[ExperienceData]) -> Driver:
         for data in stream:
             self.train(data)
         return self
+
+
+def in_a_process(work: Callable[[], Any]) -> int:
+    """Runs a function in a forked process and returns how that ended."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 from avalanche_dgm.cli import main
+from avalanche_dgm.experiments.arguments import build_parser
 
+ROOT = Path(__file__).parent.parent
+LIGHTNING = ["run", "--backend", "lightning"]
 TINY = ["--fast", "--quiet", "--stream-set", "n_train_per_class=12", "--stream-set", "fraction=0.3"]
 
 
@@ -84,6 +87,76 @@ def test_nothing_is_left_behind(finished):
     assert names == ["accuracy.csv", "accuracy.png", "results.json", "samples.png"]
 
 
+def names_of(value):
+    """The names in nested dictionaries, whatever their values; phases and labels are data."""
+    if isinstance(value, dict):
+        data = {"phases", "histogram", "stream_options", "method_options"}
+        return {k: None if k in data else names_of(v) for k, v in value.items()}
+    return [names_of(v) for v in value] if isinstance(value, list) else None
+
+
+def test_a_trainer_leaves_the_same_files(finished, tmp_path, capsys):
+    run = ["run", "--method", "dgdmn", "--experiences", "5", "--backend", "lightning"]
+    assert main([*run, "--out", str(tmp_path), "--name", "d", *TINY]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("sklearn-digits")
+    assert captured.err == ""
+    folder = tmp_path / "d"
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in finished.iterdir())
+    ours, theirs = (json.loads((f / "results.json").read_text()) for f in (folder, finished))
+    assert ours["provenance"].pop("training_processes") == 1
+    assert names_of(ours) == names_of(theirs)
+    assert ours["config"]["backend"] == "lightning"
+    for key in ("sleeps", "stm_occupancy", "memory_bytes"):
+        assert [step[key] for step in ours["steps"]] == [step[key] for step in theirs["steps"]]
+    header = (finished / "accuracy.csv").read_text().splitlines()[0]
+    assert (folder / "accuracy.csv").read_text().splitlines()[0] == header
+    for name in ("accuracy.png", "samples.png"):
+        assert len(np.unique(pixels(folder / name).reshape(-1, 3), axis=0)) > 20
+
+
+def test_two_devices(tmp_path):
+    """The command starts itself again; only one of the two says and writes something."""
+    compare = ["compare", "--methods", "naive", "ewc", "dgr", "--backend", "lightning", "--fast"]
+    compare += ["--experiences", "5", "--epochs", "4", "--out", str(tmp_path)]
+    two = ["--name", "two", "--devices", "2", "--accelerator", "cpu", "--strategy", "ddp"]
+    done = subprocess.run(
+        [sys.executable, "-m", "avalanche_dgm", *compare, *two],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert main([*compare, "--name", "one", "--quiet"]) == 0
+    assert done.stdout.startswith("sklearn-digits")
+    assert done.stdout.count("\nnaive ") == 1
+    assert done.stderr.count("naive, seed 0: experience 5/5") == 1
+    for chatter in ("GPU available", "Tip", "Initializing distributed", "deprecated"):
+        assert chatter not in done.stderr
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert list(summary["methods"]) == ["naive", "ewc", "dgr"]
+    assert not list(tmp_path.rglob("checkpoints"))
+    both, alone = (
+        {
+            method: json.loads((tmp_path / name / method / "results.json").read_text())
+            for method in summary["methods"]
+        }
+        for name in ("two", "one")
+    )
+    for method, result in both.items():
+        assert result["complete"]
+        assert result["provenance"]["training_processes"] == 2
+        assert bool(result["steps"][-1]["replayed"]) == (method == "dgr")
+    for method in ("naive", "ewc"):
+        # The same batches; sums in another order move an image or two.
+        mine, theirs = (np.array(r[method]["accuracy"]) for r in (both, alone))
+        np.testing.assert_allclose(mine, theirs, atol=0.04)
+    other = np.abs(np.array(alone["naive"]["accuracy"]) - alone["dgr"]["accuracy"])
+    assert other.max() > 0.1
+
+
 def test_compare_makes_one_table_over_seeds(tmp_path, capsys):
     compare = ["compare", "--methods", "naive", "joint", "--seeds", "2", "--experiences", "5"]
     status = main([*compare, "--out", str(tmp_path), "--name", "c", *TINY])
@@ -149,6 +222,16 @@ def test_version(capsys):
         (["compare", "--methods", "naive", "dgr", "--set", "stm=3"], ["stm", "naive, dgr"]),
         (["paper", "fig12"], ["fig12", "fig4"]),
         (["paper", "fig4", "--scale", "0"], ["--scale"]),
+        (["run", "--devices", "2"], ["--devices", "--backend lightning"]),
+        (["run", "--backend", "jax"], ["jax", "lightning"]),
+        ([*LIGHTNING, "--devices", "many"], ["many", "auto"]),
+        ([*LIGHTNING, "--devices", "0"], ["devices", "at least 1"]),
+        ([*LIGHTNING, "--precision", "64"], ["64", "bf16-mixed"]),
+        ([*LIGHTNING, "--clip", "0"], ["clip", "above 0"]),
+        ([*LIGHTNING, "--strategy", "fsdp"], ["fsdp", "ddp"]),
+        ([*LIGHTNING, "--accelerator", "abacus"], ["abacus", "cpu"]),
+        ([*LIGHTNING, "--method", "generative-replay"], ["generative-replay", "dgdmn"]),
+        ([*LIGHTNING, "--set", "stm_size=0"], ["stm_size", "at least 1"]),
         (["fly"], ["fly"]),
         ([], ["COMMAND"]),
     ],
@@ -199,12 +282,21 @@ def test_other_settings_do_not_replace_a_result(tmp_path, capsys):
     assert json.loads((tmp_path / "n" / "results.json").read_text())["config"]["lr"] == 0.01
 
 
-def test_interrupted_by_hand_and_continued(tmp_path):
+@pytest.mark.parametrize("backend", ["avalanche", "lightning"])
+def test_interrupted_by_hand_and_continued(tmp_path, backend):
     """A real process, a real Ctrl-C: it says how to go on, and going on works."""
     command = [sys.executable, "-m", "avalanche_dgm", "run", "--method", "naive", "--experiences"]
     command += ["5", "--epochs", "20", "--hidden", "16", "--out", str(tmp_path), "--name", "r"]
+    command += ["--backend", backend]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    # A shell that runs the tests in the background lets its children ignore Ctrl-C.
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "experience 1/5" in line and "learned in" in line:
@@ -229,6 +321,20 @@ def test_help_is_fast_and_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "--method" in done.stdout
+
+
+def test_every_option_is_on_the_page():
+    text = (ROOT / "docs" / "cli.md").read_text()
+    commands = next(a.choices for a in build_parser()._actions if a.choices)
+    options = {
+        option
+        for parser in commands.values()
+        for action in parser._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+    assert {"--devices", "--save-every", "--fast"} <= options
+    assert {option for option in options if option not in text} == set()
 
 
 def test_progress_names_method_and_experience_on_stderr(tmp_path, capsys):

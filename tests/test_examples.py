@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "examples" / "avalanche"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+FOLDER, LIGHTNING = EXAMPLES / "avalanche", EXAMPLES / "lightning"
 
 
 @pytest.fixture
@@ -16,9 +17,9 @@ def run(tmp_path, monkeypatch, capsys):
     """Runs an example as a script, but in this process: importing Avalanche takes seconds."""
     monkeypatch.chdir(tmp_path)
 
-    def run_example(name, *arguments):
+    def run_example(name, *arguments, folder=FOLDER):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", "--fast", *arguments])
-        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+        runpy.run_path(str(folder / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out
 
     return run_example
@@ -29,7 +30,10 @@ def final_accuracy(text):
     return float(value)
 
 
-@pytest.mark.parametrize("name", ["dgdmn", "dgr", "pseudo_rehearsal", "multi_head"])
+METHODS = ["dgdmn", "dgr", "altm", "latent_replay", "pseudo_rehearsal", "multi_head"]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_example(name, run):
     assert 0.0 < final_accuracy(run(name)) <= 1.0
 
@@ -43,6 +47,26 @@ def test_checkpoint_example_ends_as_if_it_had_not_stopped(run):
     assert final_accuracy(second) == final_accuracy(through)
 
 
+@pytest.mark.parametrize("name", [*METHODS, "strategy"])
+def test_lightning_example(name, run):
+    assert 0.0 < final_accuracy(run(name, folder=LIGHTNING)) <= 1.0
+
+
+def test_lightning_checkpoint_example_ends_as_if_it_had_not_stopped(run):
+    first = run("checkpoint", "--stop-after", "2", folder=LIGHTNING)
+    assert "run this again" in first
+    second = run("checkpoint", folder=LIGHTNING)
+    assert "3 of 5" in second
+    assert "1 of 5" not in second
+    through = run("checkpoint", "--folder", "other", folder=LIGHTNING)
+    assert final_accuracy(second) == final_accuracy(through)
+
+
+def test_vae_example(run):
+    (loss,) = re.findall(r"final loss: ([0-9.]+)", run("vae", folder=LIGHTNING))
+    assert 0 < float(loss) < 40, "an untrained one is above 44"
+
+
 def test_an_example_as_users_start_it(tmp_path):
     script = [sys.executable, str(FOLDER / "pseudo_rehearsal.py"), "--fast"]
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -50,6 +74,11 @@ def test_an_example_as_users_start_it(tmp_path):
     assert "final accuracy" in done.stdout
 
 
-def test_no_example_is_forgotten():
-    tested = {"dgdmn", "dgr", "pseudo_rehearsal", "multi_head", "checkpoint"}
-    assert {path.stem for path in FOLDER.glob("*.py")} == tested
+@pytest.mark.parametrize(
+    ("folder", "own"),
+    [(FOLDER, set()), (LIGHTNING, {"strategy", "vae"})],
+    ids=["avalanche", "lightning"],
+)
+def test_no_example_is_forgotten(folder, own):
+    tested = {*METHODS, "checkpoint"} | own
+    assert {path.stem for path in folder.glob("*.py")} == tested

@@ -2,13 +2,14 @@
 
 import copy
 import math
+from itertools import islice
 
 import pytest
 import torch
 from torch import nn
 
 from avalanche_dgm.errors import ConfigError, DivergenceError
-from avalanche_dgm.fitting import OptimizerSpec, Phase, batches, epochs_to_steps, fit
+from avalanche_dgm.fitting import Batches, OptimizerSpec, Phase, epochs_to_steps, fit
 
 
 def rng(seed=0):
@@ -233,7 +234,7 @@ def test_epochs_to_steps_counts_batches(epochs, n, size):
 
 def test_each_pass_shows_each_sample_once():
     data = (torch.arange(10), torch.arange(10) * 2)
-    parts = list(batches(data, batch_size=4, steps=6, rng=rng()))
+    parts = list(islice(Batches(data, batch_size=4, rng=rng()), 6))
     assert [len(p[0]) for p in parts] == [4, 4, 2, 4, 4, 2]
     for start in (0, 3):
         seen = torch.cat([p[0] for p in parts[start : start + 3]])
@@ -243,16 +244,30 @@ def test_each_pass_shows_each_sample_once():
 
 
 def test_a_single_last_sample_is_left_out():
-    sizes = [len(p[0]) for p in batches((torch.arange(9),), batch_size=4, steps=5, rng=rng())]
+    sizes = [len(p[0]) for p in islice(Batches((torch.arange(9),), batch_size=4, rng=rng()), 5)]
     assert sizes == [4, 4, 4, 4, 4]
     # But not where there is nothing else.
     for n, size in [(1, 4), (3, 1)]:
-        parts = list(batches((torch.arange(n),), batch_size=size, steps=4, rng=rng()))
+        parts = list(islice(Batches((torch.arange(n),), batch_size=size, rng=rng()), 4))
         assert [len(p[0]) for p in parts] == [1] * 4
 
 
+def test_batches_continue_where_they_were():
+    data, one = (torch.arange(10),), rng()
+    source = Batches(data, batch_size=4, rng=one)
+    for _ in range(4):  # into the second pass
+        next(source)
+    state, numbers = source.state(), one.get_state()
+    expected = [b[0] for b in islice(source, 5)]
+    other = rng(7)
+    again = Batches(data, batch_size=4, rng=other)
+    again.set_state(state)
+    other.set_state(numbers)
+    assert all(torch.equal(a, b[0]) for a, b in zip(expected, islice(again, 5), strict=True))
+
+
 def test_no_data_gives_empty_batches():
-    assert list(batches((), batch_size=4, steps=3, rng=rng())) == [()] * 3
+    assert list(islice(Batches((), batch_size=4, rng=rng()), 3)) == [()] * 3
 
 
 @pytest.mark.parametrize(

@@ -19,17 +19,19 @@ LAYERS = {
     "buffers": 1,
     "data": 1,
     "networks": 1,
+    "models": 1,
     "fitting": 1,
     "losses": 2,
     "generators": 3,
     "memories": 4,
     "methods": 5,
     "streams": 5,
+    "metrics": 5,
     "plugins": 6,
-    "lightning": 6,
-    "experiments": 7,
-    "cli": 8,
-    "__main__": 9,
+    "lightning": 7,
+    "experiments": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 
@@ -74,6 +76,7 @@ def test_imports_go_one_way(path):
         ("avalanche", {"plugins", "streams", "experiments", "lightning"}),
         ("pytorch_lightning", {"lightning"}),
         ("lightning", {"lightning"}),
+        ("torchmetrics", {"metrics", "lightning"}),
         ("wandb", {"plugins", "lightning"}),
     ],
 )

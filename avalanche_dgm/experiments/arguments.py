@@ -105,6 +105,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="an option of the stream, such as test_fraction=0.3; may be repeated",
     )
+    settings.add_argument("--dataset", metavar="NAME", help="of the stream, such as latent-split's")
+    settings.add_argument(
+        "--case", type=int, metavar="N", help="of the stream latent-split, 1 to 4"
+    )
+    settings.add_argument("--share", type=float, metavar="F", help="of the samples that is stored")
     settings.add_argument("--paper", action="store_true", help="the paper's settings")
     settings.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
     _add_data(parser)
@@ -122,13 +127,60 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     running = parser.add_argument_group("running")
-    running.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
+    running.add_argument(
+        "--device", help="cpu, cuda or auto (default: cpu; with --backend lightning: auto)"
+    )
     running.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch")
     running.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER")
     running.add_argument("--name", help="folder of this run below --out")
     running.add_argument("--resume", action="store_true", help="continue an interrupted run")
     running.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     running.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    _add_trainer(parser)
+
+
+def _add_trainer(parser: argparse.ArgumentParser) -> None:
+    trainer = parser.add_argument_group("training under a Lightning Trainer")
+    trainer.add_argument(
+        "--backend",
+        choices=("avalanche", "lightning"),
+        default="avalanche",
+        help="what trains (default: %(default)s); lightning has the other options of this group",
+    )
+    trainer.add_argument(
+        "--devices", type=_devices, metavar="N", help="devices of each node, or auto (default: 1)"
+    )
+    trainer.add_argument(
+        "--accelerator", metavar="KIND", help="cpu, gpu, ... (default: that of --device)"
+    )
+    trainer.add_argument(
+        "--strategy", metavar="NAME", help="ddp, ddp_spawn, ... (default: auto, ddp if several)"
+    )
+    trainer.add_argument("--num-nodes", type=int, metavar="N", help="machines (default: 1)")
+    trainer.add_argument(
+        "--precision", metavar="P", help="32-true, 16-mixed or bf16-mixed (default: 32-true)"
+    )
+    trainer.add_argument(
+        "--accumulate", type=int, metavar="N", help="batches a step of the optimiser (default: 1)"
+    )
+    trainer.add_argument(
+        "--clip", type=float, metavar="X", help="largest norm of all gradients together"
+    )
+    trainer.add_argument(
+        "--save-every",
+        type=int,
+        metavar="N",
+        help="steps between two saves within an experience (default: 1000)",
+    )
+
+
+def _devices(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number nor auto") from error
 
 
 class _Version(argparse.Action):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.models import MLP, MultiHeadMLP
+from avalanche_dgm.models import latent_replay_network
 
 
 def build_model(config: ExperimentConfig, benchmark: Any, shape: tuple[int, ...]) -> nn.Module:
@@ -25,9 +27,34 @@ def build_model(config: ExperimentConfig, benchmark: Any, shape: tuple[int, ...]
     n_features = int(np.prod(shape))
     experiences = [*benchmark.train_stream, *benchmark.test_stream]
     if len({label for e in experiences for label in e.task_labels}) > 1:
+        if config.method == "latent-replay":
+            raise ConfigError(
+                "latent-replay has one head for all classes on the command line. Leave task_labels"
+                " out, or use LatentReplayPlugin with a model of yours."
+            )
         return MultiHeadMLP(n_features, hidden=config.hidden, dropout=config.dropout)
-    n_classes = 1 + max(int(c) for e in experiences for c in e.classes_in_this_experience)
-    return MLP(n_features, n_classes, hidden=config.hidden, dropout=config.dropout)
+    if config.method == "latent-replay":
+        return _compressed(shape, n_classes_of(experiences))
+    return MLP(n_features, n_classes_of(experiences), hidden=config.hidden, dropout=config.dropout)
+
+
+def _compressed(shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    """The two networks of the paper on latent replay; it has images of 28x28 and ten classes."""
+    if len(shape) != 3:
+        raise ConfigError(
+            f"latent-replay has a convolutional compressor here, and this stream's samples are of"
+            f" shape {shape}. Take a stream of images."
+        )
+    return latent_replay_network(shape, n_classes)
+
+
+def n_classes_of(experiences: Iterable[Any]) -> int:
+    """Number of outputs for all classes of some experiences.
+
+    Args:
+        experiences: Avalanche's.
+    """
+    return 1 + max(int(c) for e in experiences for c in e.classes_in_this_experience)
 
 
 def build_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.trainer import IN_RESULT, TrainerSettings
 
+BACKENDS = ("avalanche", "lightning")
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -56,6 +58,8 @@ class ExperimentConfig:
         method_options: Hyper-parameters of the method's plugin.
         paper: Build the plugin with the paper's settings (``Plugin.paper``).
         fast: A run of seconds that shows that everything works, not how well.
+        backend: What trains: "avalanche", its own loop, or "lightning", a Trainer.
+        trainer: Settings of that Trainer, or a mapping with some of them.
 
     Raises:
         ConfigError: A value is outside its range, or the method or the stream does not exist.
@@ -79,6 +83,8 @@ class ExperimentConfig:
     method_options: Mapping[str, Any] = field(default_factory=dict)
     paper: bool = False
     fast: bool = False
+    backend: str = "avalanche"
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
 
     @classmethod
     def create(
@@ -111,6 +117,8 @@ class ExperimentConfig:
                 settings["epochs"] = _PAPER_JOINT_EPOCHS
         if method == "dropout":
             settings["dropout"] = _DROPOUT
+        if given.get("backend") == "lightning":
+            settings["device"] = "auto"
         if fast:
             settings |= _FAST
         known = {name: value for name, value in given.items() if value is not None}
@@ -120,6 +128,8 @@ class ExperimentConfig:
         # Names first: lists of numbers may come from JSON.
         object.__setattr__(self, "hidden", tuple(self.hidden))
         object.__setattr__(self, "revisit", tuple(self.revisit))
+        if isinstance(self.trainer, Mapping):
+            object.__setattr__(self, "trainer", _trainer(self.trainer))
         from avalanche_dgm.experiments.methods import METHODS
         from avalanche_dgm.streams import STREAMS
 
@@ -127,6 +137,9 @@ class ExperimentConfig:
         require_known("stream", self.stream, STREAMS)
         require_known("optimizer", self.optimizer, OPTIMIZERS)
         require_known("device", self.device, DEVICES)
+        require_known("backend", self.backend, BACKENDS)
+        if self.backend == "avalanche" and self.trainer != TrainerSettings():
+            raise ConfigError("Settings of a Trainer need backend='lightning'.")
         _whole("seed", self.seed, 0)
         _whole("epochs", self.epochs, 1)
         _whole("batch_size", self.batch_size, 1)
@@ -148,6 +161,7 @@ class ExperimentConfig:
     def to_json(self) -> dict[str, Any]:
         """Returns a dictionary that ``json.dump`` accepts and ``from_json`` reads back."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["trainer"] = dataclasses.asdict(self.trainer)
         try:
             copy = json.loads(json.dumps(values, default=dict))
         except (TypeError, ValueError) as error:
@@ -178,12 +192,25 @@ class ExperimentConfig:
         Returns:
             Strings such as "epochs 5 (was 10)", where "was" is the other's value.
         """
-        mine, theirs = self.to_json(), other.to_json()
+        mine, theirs = self._in_result(), other._in_result()
         return [
             f"{name} {mine[name]} (was {theirs[name]})"
             for name in mine
-            if name not in _PLACE and mine[name] != theirs[name]
+            if mine[name] != theirs[name]
         ]
+
+    def _in_result(self) -> dict[str, Any]:
+        values = self.to_json()
+        trainer = values.pop("trainer")
+        kept = {name: value for name, value in values.items() if name not in _PLACE}
+        return kept | {name: trainer[name] for name in IN_RESULT}
+
+
+def _trainer(values: Mapping[str, Any]) -> TrainerSettings:
+    names = [f.name for f in dataclasses.fields(TrainerSettings)]
+    for name in values:
+        require_known("setting of a trainer", name, names)
+    return TrainerSettings(**values)
 
 
 def paper_stream(stream: str) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Images of the paper's data sets (appendix A); its memories shrink with a part of them.
 _PAPER_IMAGES = {"digits": 60_000, "permnist": 180_000, "tdigits": 240_000}
+# Methods of other papers than the one whose settings `paper` has.
+_OTHER_PAPERS = ("altm", "latent-replay")
 # For runs that only show that everything works.
 _FAST = {"generator_steps": 30, "learner_steps": 30}
 _FAST_PAPER = {"generator_epochs": 1, "learner_epochs": 1}
@@ -36,6 +38,7 @@ class Method:
         fixed: Options that make the method what it is; they cannot be set.
         stock: Avalanche's own generative replay strategy.
         joint: Trained anew on all experiences so far, as a reference.
+        generator: Option and value with which it has a generator; ``None`` if it always has.
         paper: How the method is made of another one with the paper's settings.
     """
 
@@ -45,6 +48,7 @@ class Method:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     stock: bool = False
     joint: bool = False
+    generator: tuple[str, str] | None = None
     paper: Method | None = None
 
     @property
@@ -102,6 +106,11 @@ def check_options(config: ExperimentConfig) -> None:
     Raises:
         ConfigError: The method has no such option.
     """
+    if config.paper and config.method in _OTHER_PAPERS:
+        raise ConfigError(
+            f"--paper has the settings of the DGDMN paper, and {config.method} is not of it. Leave"
+            " it out, and set what you want by itself."
+        )
     if not config.method_options:
         return
     known = method_of(config).options()
@@ -140,23 +149,36 @@ def build_strategy(setup: Setup) -> SupervisedTemplate:
 def _plugins(setup: Setup, method: Method) -> list[Any]:
     if method.plugin is None:
         return []
-    config, kind = setup.config, _load(method.plugin)
+    kind = _load(method.plugin)
+    options = hyper_of(setup.config, setup.n_images)
+    return [kind(**({"progress": setup.progress} if method.ours else {}), **options)]
+
+
+def hyper_of(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
+    """Returns the hyper-parameters of a run's method, for its plugin or its LightningModule.
+
+    Args:
+        config: The run's settings.
+        n_images: Training images of the stream; the paper's memories shrink with their number.
+    """
+    method = method_of(config)
     options = {**method.defaults, **config.method_options, **method.fixed}
     if not method.ours:
-        return [kind(**options)]
-    if config.fast:
+        return options
+    generates = method.generator is None or method.generator in options.items()
+    if config.fast and generates:
         fast, known = (_FAST_PAPER if config.paper else _FAST), method.options()
         options = {name: value for name, value in fast.items() if name in known} | options
-    options = {"seed": config.seed, "progress": setup.progress} | options
+    options = {"seed": config.seed} | options
     if not config.paper:
-        return [kind(**options)]
-    stream = paper_stream(config.stream)
-    scale = min(1.0, setup.n_images / _PAPER_IMAGES[stream])
-    if hasattr(kind, "paper"):
-        return [kind.paper(stream, scale=scale, **options)]
-    from avalanche_dgm.methods.paper_settings import PAPER
+        return options
+    from avalanche_dgm.methods.paper_settings import PAPER, dgdmn_hyper
 
-    return [kind(**{"memory_size": round(PAPER[stream].rehearsal_size * scale)} | options)]
+    stream = paper_stream(config.stream)
+    scale = min(1.0, n_images / _PAPER_IMAGES[stream])
+    if method.plugin == _DUAL:
+        return dgdmn_hyper(stream, scale=scale) | options
+    return {"memory_size": round(PAPER[stream].rehearsal_size * scale)} | options
 
 
 def _stock(shape: tuple[int, ...], arguments: dict[str, Any]) -> SupervisedTemplate:
@@ -204,6 +226,16 @@ METHODS: dict[str, Method] = {
         ("avalanche_dgm", "DGRPlugin"),
         # Kamra et al. train the learner, too, in the memory and after the generator (Sec. 4.1).
         paper=Method("", _DUAL, fixed={"short_term": False, "stm_size": 1}),
+    ),
+    "latent-replay": Method(
+        "a frozen compressor, and stored latents of a few samples",
+        ("avalanche_dgm", "LatentReplayPlugin"),
+        generator=("memory", "vae"),
+    ),
+    "altm": Method(
+        "distillation from a frozen copy of the network; --set replay=stored or generated",
+        ("avalanche_dgm", "ALTMPlugin"),
+        generator=("replay", "generated"),
     ),
     "dgdmn": Method(
         "dual memory: short-term generative memories, sleep, a long-term one",

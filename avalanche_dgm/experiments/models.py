@@ -1,11 +1,14 @@
-"""The classifier that the experiments train: a multilayer perceptron, with one head or several."""
+"""The classifiers that the experiments train, with one head or several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from avalanche.models import MultiHeadClassifier, MultiTaskModule
 from torch import Tensor, nn
+
+from avalanche_dgm.models import AlexNetLike
 
 
 class MLP(nn.Module):
@@ -47,6 +50,36 @@ class MultiHeadMLP(MultiTaskModule):
     def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
         """Returns logits of images (n, C, H, W), each by the head of its task label (n,)."""
         return self.classifier(self.body(x), task_labels)
+
+
+class MultiTaskAlexNet(MultiTaskModule):
+    """`AlexNetLike` with a head for each task label, as Avalanche knows multi-task models.
+
+    The heads are there from the start and keep their sizes, so that a head is as wide as its own
+    task, also if an experience has several task labels.
+
+    Args:
+        shape: (C, H, W) of an image.
+        heads: Task label -> number of outputs.
+        **options: Further arguments of `AlexNetLike`.
+    """
+
+    def __init__(self, shape: tuple[int, ...], heads: Mapping[int, int], **options: Any) -> None:
+        super().__init__()
+        self.network = AlexNetLike(shape, heads, **options)
+
+    def forward(self, x: Tensor, task_labels: Tensor | int | None) -> Any:
+        """Returns logits (n, K) of images (n, C, H, W), each by the head of its task label (n,).
+
+        Without task labels it returns those of each task that was trained, as a dictionary.
+        """
+        if task_labels is None:
+            return self.forward_all_tasks(x)
+        return self.network(x, task_labels)
+
+    def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
+        """Returns logits (n, K) of images (n, C, H, W) by one head."""
+        return self.network(x, task_label)
 
 
 def _body(n_features: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:

@@ -15,6 +15,7 @@ _PACKAGES = {
     "avalanche": "avalanche-lib",
     "torch": "torch",
     "torchvision": "torchvision",
+    "pytorch_lightning": "pytorch-lightning",
     "numpy": "numpy",
     "scikit-learn": "scikit-learn",
 }

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from avalanche.benchmarks import benchmark_from_datasets
-from avalanche.benchmarks.utils import concat_datasets
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import provenance, storage
+from avalanche_dgm.experiments import storage
 from avalanche_dgm.experiments.building import (
     build_model,
     build_optimizer,
@@ -27,18 +22,12 @@ from avalanche_dgm.experiments.building import (
 )
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import METHODS, Setup, build_strategy, check_options
+from avalanche_dgm.experiments.plan import Plan, add_record, say_learned
 from avalanche_dgm.experiments.progress import ProgressLogger
 from avalanche_dgm.experiments.results import RunResult, Step
-from avalanche_dgm.experiments.streams import (
-    build_stream,
-    learning_order,
-    task_names,
-    tested_as,
-)
+from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
 from avalanche_dgm.plugins.metrics import memory_metrics
-
-_SAMPLES_A_CLASS = 10
 
 
 def run(
@@ -74,7 +63,7 @@ def run(
     seed_everything(config.seed)
     benchmark = build_stream(config)
     experiment = _Experiment(config, benchmark, device, progress)
-    result = experiment.empty_result(command)
+    result = experiment.empty_result(str(device), command)
     start = 0
     if resume and folder is not None:
         saved = storage.read_result(folder)
@@ -91,42 +80,26 @@ def run(
             strategy = experiment.learn(strategy, result, position)
             if folder is not None:
                 experiment.save(strategy, result, folder)
-            experiment.report(result)
+            if progress:
+                say_learned(result)
     finally:
         experiment.logger.close()
-    result.samples = experiment.generate(strategy) if start < len(result.order) else {}
+    plugin = replay_plugin(strategy) if start < len(result.order) else None
+    result.samples = experiment.generate(plugin.method) if plugin is not None else {}
     return result
 
 
-class _Experiment:
+class _Experiment(Plan):
     """The parts of one run: they outlive the strategy, which may be made anew."""
 
     def __init__(
         self, config: ExperimentConfig, benchmark: Any, device: torch.device, progress: bool
     ) -> None:
-        self.config = config
-        self.benchmark = benchmark
+        super().__init__(config, benchmark)
         self.device = device
         self.progress = progress
-        self.method = METHODS[config.method]
-        first = benchmark.train_stream[0]
-        self.shape = tuple(first.dataset[0][0].shape)
-        self.order = learning_order(config, benchmark)
-        self.tested_as = tested_as(benchmark)
-        # The test experiences of what is learned: all, unless only a part of the stream is.
-        self.tested = sorted({self.tested_as[i] for i in self.order})
-        self.label = f"{config.method}, seed {config.seed}"
         self.logger = ProgressLogger(
             enabled=progress, n_experiences=len(self.order), label=self.label
-        )
-
-    def empty_result(self, command: str | None) -> RunResult:
-        return RunResult(
-            config=self.config,
-            tasks=[task_names(self.benchmark)[j] for j in self.tested],
-            order=[self._column(index) for index in self.order],
-            provenance=provenance.collect(str(self.device), command),
-            shape=self.shape,
         )
 
     def strategy(self) -> Any:
@@ -149,60 +122,38 @@ class _Experiment:
                 evaluator=evaluator,
                 device=self.device,
                 shape=self.shape,
-                n_images=sum(len(e.dataset) for e in self.benchmark.train_stream),
+                n_images=self.n_images,
                 progress=self.progress,
             )
         )
 
     def learn(self, strategy: Any, result: RunResult, position: int) -> Any:
         """Trains on one experience, evaluates on all of them and appends a step."""
-        index = self.order[position]
         if self.method.joint:
             strategy = self.strategy()
-            experience = self._joined(sorted(set(self.order[: position + 1])))
-        else:
-            experience = self.benchmark.train_stream[index]
+        experience = self.train(position)
         self.logger.position = position
         seed_everything(self.config.seed, position + 1)
         start = time.perf_counter()
         strategy.train(experience, eval_streams=[], num_workers=0)
         trained = time.perf_counter()
-        test = [self.benchmark.test_stream[j] for j in self.tested]
         with warnings.catch_warnings():
             # Here tasks are tested before they are learned on purpose.
             warnings.filterwarnings("ignore", message="Test task .* was never learned")
-            metrics = strategy.eval(test, num_workers=0)
+            metrics = strategy.eval(self.test(), num_workers=0)
         done = time.perf_counter()
         step = Step(
-            experience=self._column(index),
+            experience=result.order[position],
             accuracy=experience_accuracies(metrics, self.tested),
-            stream_accuracy=_stream_accuracy(metrics),
+            stream_accuracy=stream_accuracy(metrics),
             seconds=trained - start,
             eval_seconds=done - trained,
         )
-        _add_record(step, strategy)
+        plugin = replay_plugin(strategy)
+        if plugin is not None:
+            add_record(step, plugin.record, plugin.memory_bytes())
         result.steps.append(step)
         return strategy
-
-    def report(self, result: RunResult) -> None:
-        """Says on stderr what was learned last."""
-        n, step = len(result.steps), result.steps[-1]
-        if self.progress:
-            print(
-                f"{self.label}: experience {n}/{len(self.order)}"
-                f" ({result.tasks[step.experience]}) learned in {step.seconds:.1f} s,"
-                f" average accuracy {result.average():.3f}",
-                file=sys.stderr,
-            )
-
-    def _column(self, index: int) -> int:
-        """Returns the column of the accuracy matrix that belongs to a training experience."""
-        return self.tested.index(self.tested_as[index])
-
-    def _joined(self, indices: list[int]) -> Any:
-        datasets = [self.benchmark.train_stream[i].dataset for i in indices]
-        joined = benchmark_from_datasets(train=[concat_datasets(datasets)])
-        return joined.train_stream[0]
 
     def save(self, strategy: Any, result: RunResult, folder: Path) -> None:
         """Writes the checkpoint first, then the results that name it, then drops the last one."""
@@ -228,23 +179,6 @@ class _Experiment:
             if hasattr(plugin, "progress"):
                 plugin.progress = self.progress
 
-    def generate(self, strategy: Any) -> dict[int, np.ndarray]:
-        """Draws a few images of each class, (n, C, H, W) arrays, if the method can."""
-        plugin = replay_plugin(strategy)
-        sample: Callable[[int], Any] | None = getattr(
-            getattr(plugin, "method", None), "sample", None
-        )
-        if sample is None:
-            return {}
-        learned = [self.benchmark.train_stream[i] for i in set(self.order)]
-        n_classes = len({c for e in learned for c in e.classes_in_this_experience})
-        replay = sample(4 * _SAMPLES_A_CLASS * n_classes)
-        images = replay.images.detach().cpu().numpy().reshape(-1, *self.shape)
-        labels = replay.labels.cpu().numpy()
-        return {
-            int(label): images[labels == label][:_SAMPLES_A_CLASS] for label in np.unique(labels)
-        }
-
 
 def replay_plugin(strategy: Any) -> Any | None:
     """Returns the plugin that remembers (it keeps a record of its replay), or ``None``.
@@ -253,20 +187,6 @@ def replay_plugin(strategy: Any) -> Any | None:
         strategy: An Avalanche strategy.
     """
     return next((p for p in strategy.plugins if hasattr(p, "record")), None)
-
-
-def _add_record(step: Step, strategy: Any) -> None:
-    plugin = replay_plugin(strategy)
-    if plugin is None:
-        return
-    record = plugin.record
-    step.phases = {name: float(s) for name, s in record.phase_seconds.items()}
-    step.replayed = int(record.replayed)
-    step.histogram = {int(label): int(count) for label, count in record.histogram.items()}
-    step.stm_occupancy = int(record.stm_occupancy)
-    step.sleeps = int(record.sleeps)
-    step.sleep_seconds = float(record.sleep_seconds)
-    step.memory_bytes = int(plugin.memory_bytes())
 
 
 def experience_accuracies(metrics: dict[str, Any], tested: list[int]) -> list[float | None]:
@@ -284,6 +204,11 @@ def experience_accuracies(metrics: dict[str, Any], tested: list[int]) -> list[fl
     return [found.get(j) for j in tested]
 
 
-def _stream_accuracy(metrics: dict[str, Any]) -> float | None:
+def stream_accuracy(metrics: dict[str, Any]) -> float | None:
+    """Reads the accuracy over all test images from Avalanche's metric names.
+
+    Args:
+        metrics: What ``strategy.eval`` returned.
+    """
     values = [float(v) for k, v in metrics.items() if k.startswith("Top1_Acc_Stream/eval_phase")]
     return values[-1] if values else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from avalanche_dgm.experiments import report, storage, tables
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import METHODS, check_options
-from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.experiments.results import RunResult, mean
 
 Configs = Mapping[str, Sequence[ExperimentConfig]]
 
@@ -25,6 +25,8 @@ class Session:
         overwrite: Replace what the folder holds.
         progress: Show progress on stderr.
         command: The command line, kept with the results.
+        leads: Whether this is the first of the processes that learn together: the others write
+            and say nothing. See `leads`.
     """
 
     folder: Path
@@ -32,6 +34,7 @@ class Session:
     overwrite: bool = False
     progress: bool = False
     command: str | None = None
+    leads: bool = True
 
     def run(self, configs: Configs) -> dict[str, list[RunResult]]:
         """Checks everything, then runs what is not finished yet.
@@ -51,7 +54,11 @@ class Session:
                 check_options(config)
                 folder = self.folder_of(configs, name, config)
                 finished[folder] = storage.check_folder(
-                    folder, config, resume=self.resume, overwrite=self.overwrite
+                    folder,
+                    config,
+                    resume=self.resume,
+                    overwrite=self.overwrite,
+                    leads=self.leads,
                 )
         results: dict[str, list[RunResult]] = {name: [] for name in configs}
         for name, seeds in configs.items():
@@ -73,9 +80,12 @@ class Session:
         return folder if alone else folder / f"seed{config.seed}"
 
     def _run_one(self, config: ExperimentConfig, folder: Path) -> RunResult:
-        from avalanche_dgm.experiments.runner import run
+        if config.backend == "lightning":
+            from avalanche_dgm.experiments.on_trainer import run
+        else:
+            from avalanche_dgm.experiments.runner import run
 
-        if self.progress:
+        if self.progress and self.leads:
             what = METHODS[config.method].description
             print(f"{config.method} ({what}), seed {config.seed}", file=sys.stderr)
         result = run(
@@ -85,7 +95,8 @@ class Session:
             progress=self.progress,
             command=self.command,
         )
-        report.write_run(folder, result)
+        if self.leads:
+            report.write_run(folder, result)
         return result
 
     def conclude(self, results: Mapping[str, Sequence[RunResult]]) -> str:
@@ -103,6 +114,7 @@ class Session:
         else:
             report.write_comparison(self.folder, results)
         parts.append(tables.final_table(results))
+        parts += [new_and_original(row) for row in results.values() if _of_two_halves(row)]
         parts.append("\n".join(["Pictures:", *(f"  {path}" for path in self._pictures())]))
         parts.append(f"Numbers: CSV and JSON in {self.folder}/")
         return "\n\n".join(parts)
@@ -110,6 +122,40 @@ class Session:
     def _pictures(self) -> list[Path]:
         own = sorted(self.folder.glob("*.png"))
         return [*own, *sorted(self.folder.rglob("*/samples.png"))]
+
+
+def new_and_original(row: Sequence[RunResult]) -> str:
+    """Says what is known of the second experience and of the first, after the second.
+
+    Args:
+        row: The results of one method over two experiences, one a seed.
+    """
+    last = [result.steps[-1].accuracy for result in row]
+    new, original = (mean([accuracy[j] for accuracy in last]) for j in (1, 0))
+    method = row[0].config.method
+    return f"{method}: accuracy on new classes {new:.4f}, on original classes {original:.4f}"
+
+
+def _of_two_halves(row: Sequence[RunResult]) -> bool:
+    return row[0].config.stream == "latent-split" and row[0].order == [0, 1]
+
+
+def leads(configs: Configs) -> bool:
+    """Says whether this is the first of the processes that will learn together.
+
+    Args:
+        configs: What they will learn.
+
+    Raises:
+        ConfigError: A config cannot be run on its backend.
+    """
+    first = True
+    for config in (config for seeds in configs.values() for config in seeds):
+        if config.backend == "lightning":
+            from avalanche_dgm.experiments import on_trainer
+
+            first = on_trainer.check(config)
+    return first
 
 
 def headline(row: Sequence[RunResult]) -> str:

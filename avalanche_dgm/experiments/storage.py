@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.results import RunResult
 
 RESULTS = "results.json"
+#: What both backends leave in the folder of checkpoints.
+_CHECKPOINTS = ("after-*.pt", "**/*.rank*.pt", "**/strategy.ckpt", "**/*.partial")
 
 
 def checkpoint(folder: Path, n_learned: int) -> Path:
@@ -85,11 +88,14 @@ def drop_checkpoints(folder: Path, keep: int | None) -> None:
     """
     kept = None if keep is None else checkpoint(folder, keep)
     place = folder / "checkpoints"
-    for path in place.glob("after-*.pt"):
-        if path != kept:
-            path.unlink()
-    if place.is_dir() and not any(place.iterdir()):
-        place.rmdir()
+    for pattern in _CHECKPOINTS:
+        for path in list(place.glob(pattern)):
+            if path != kept:
+                path.unlink(missing_ok=True)
+    # From the innermost; what is not empty stays.
+    for path in sorted([place, *place.glob("**/")], reverse=True):
+        with suppress(OSError):
+            path.rmdir()
 
 
 def prepare(folder: Path) -> None:
@@ -113,15 +119,18 @@ def prepare(folder: Path) -> None:
 
 
 def check_folder(
-    folder: Path, config: ExperimentConfig, *, resume: bool, overwrite: bool
+    folder: Path, config: ExperimentConfig, *, resume: bool, overwrite: bool, leads: bool = True
 ) -> RunResult | None:
     """Decides, before anything is computed, whether a run may use its folder.
+
+    Only the first of several processes does: the others may find it begun already.
 
     Args:
         folder: The run folder.
         config: The settings of the run.
         resume: Whether the user asked to continue.
         overwrite: Whether the user asked to replace what is there.
+        leads: Whether this is the first process.
 
     Returns:
         The complete result of the same settings if that is to be resumed, else ``None``.
@@ -129,11 +138,11 @@ def check_folder(
     Raises:
         ConfigError: The folder holds another run, or an unfinished one that would be lost.
     """
-    if overwrite:
+    if overwrite or not (leads or resume):
         return None
     saved = read_result(folder)
-    if saved is None:
-        return None
+    if saved is None or not leads:
+        return saved if saved is not None and saved.complete else None
     changes = config.differences(saved.config)
     if changes:
         raise ConfigError(

@@ -5,6 +5,8 @@ from avalanche_dgm.memories.dual import DualMemory, ShortTermTaskMemory
 from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
 from avalanche_dgm.memories.settings import DualMemorySettings, MemorySettings
+from avalanche_dgm.memories.splitting import SplitModel
+from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.memories.tasks import TaskDictionary
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "Frozen",
     "MemorySettings",
     "ShortTermTaskMemory",
+    "SplitModel",
+    "StoredMemory",
     "TaskDictionary",
     "new_fraction",
     "replay_budget",

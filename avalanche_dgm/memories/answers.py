@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import UnsupportedModelError
 
 
@@ -54,3 +56,17 @@ def evaluating(module: nn.Module | None) -> Iterator[None]:
         # One by one, so that parts which the user keeps in evaluation mode stay there.
         for part in training:
             part.training = True
+
+
+@torch.no_grad()
+def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> int:
+    """Number of a classifier's outputs.
+
+    Args:
+        learner: The classifier, adapted to the experience.
+        data: The experience; its first samples are shown.
+        task_aware: Whether the classifier takes task labels.
+    """
+    with evaluating(learner):
+        logits = ask(learner, data.images[:2], data.tasks[:2], task_aware=task_aware)
+    return logits.shape[1]

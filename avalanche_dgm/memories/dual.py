@@ -65,6 +65,19 @@ class DualMemory(nn.Module):
         """Whether a task was learned, in either memory."""
         return self.find(key) is not None or key in self.ltm.tasks
 
+    def classes_of(self, key: str) -> set[int] | None:
+        """The classes learned of a task, in either memory; ``None`` if it was never learned."""
+        memory, classes = self.find(key), set()
+        if memory is not None:
+            classes |= {*memory.classes}
+        for data in self.waiting():
+            classes |= {*data.classes} if data.key == key else set()
+        if key in self.ltm.tasks and self.ltm.density is not None:
+            entries = self.ltm.density.entries
+            mine = entries[:, 0] == self.ltm.tasks.index(key)
+            classes |= {int(c) for c in entries[mine, 2].tolist()}
+        return classes or None
+
     @property
     def occupancy(self) -> int:
         """Tasks that wait for the next sleep."""

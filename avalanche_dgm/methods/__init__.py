@@ -1,8 +1,11 @@
 """One file per paper; a method is a ``torch.nn.Module`` that an adapter drives."""
 
+from avalanche_dgm.methods.altm import ALTM
 from avalanche_dgm.methods.base import Method, Record
 from avalanche_dgm.methods.dgdmn import DGDMN
 from avalanche_dgm.methods.dgr import DGR
+from avalanche_dgm.methods.latent_replay import LatentReplay
+from avalanche_dgm.methods.naive import Naive
 from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal
 
-__all__ = ["DGDMN", "DGR", "Method", "PseudoRehearsal", "Record"]
+__all__ = ["ALTM", "DGDMN", "DGR", "LatentReplay", "Method", "Naive", "PseudoRehearsal", "Record"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -16,6 +16,7 @@ from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import distillation
+from avalanche_dgm.memories.answers import ask
 from avalanche_dgm.randomness import RandomSource
 
 
@@ -60,6 +61,8 @@ class Method(nn.Module):
             raise ConfigError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1, or None.")
         self.random = RandomSource(seed)
         self.experiences = 0
+        self.learner: nn.Module | None = None
+        self.task_aware = False
         self._record = Record()
         self._counts: Tensor | None = None
 
@@ -86,7 +89,69 @@ class Method(nn.Module):
             learner: The user's model.
             task_aware: Whether it takes task labels as its second argument.
         """
-        raise NotImplementedError
+        self.learner, self.task_aware = learner, task_aware
+
+    @property
+    def active(self) -> nn.Module | None:
+        """The classifier that learns the current experience, or ``None`` if none does by batches.
+
+        Its parameters are those that an adapter's optimiser trains; see `respond`.
+        """
+        return self.learner
+
+    def prepare(
+        self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
+    ) -> ExperienceData:
+        """What the classifier is trained on: the samples themselves, or what stands for them.
+
+        Args:
+            data: The experience, after `before_learning`.
+            augmented: Tells whether the samples would otherwise be read with augmentations.
+        """
+        return data
+
+    def respond(
+        self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
+    ) -> Tensor:
+        """Answers as the classifier that learns the current experience.
+
+        Args:
+            images: Float tensor (n, *shape), samples of what `prepare` returned; n may be 0 if
+                there is a replay.
+            tasks: int64 tensor (n,), task labels.
+            width: Number of outputs of the user's model.
+            replay: What is answered after them, in the same pass.
+
+        Returns:
+            Logits (n + len(replay), width) or wider.
+        """
+        return self._ask(*behind(images, tasks, replay))
+
+    def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
+        """Answers at test time.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+            key: The task's name from an oracle, for methods that route by it.
+
+        Returns:
+            Logits (n, K).
+        """
+        return self._ask(images, tasks)
+
+    def _ask(self, images: Tensor, tasks: Tensor) -> Tensor:
+        if self.learner is None:
+            raise RuntimeError("The method has no learner yet; call attach() first.")
+        return ask(self.learner, images, tasks, task_aware=self.task_aware)
+
+    def make_room(self, key: str) -> Iterator[Phase]:
+        """Yields what has to be trained before a task can begin.
+
+        Args:
+            key: The task.
+        """
+        yield from ()
 
     def begin(self, data: ExperienceData) -> None:
         """Starts an experience: checks its data, takes room for it.
@@ -117,6 +182,27 @@ class Method(nn.Module):
         return None
 
     @property
+    def alternates(self) -> bool:
+        """Whether replay has steps of its own, each after one on new samples, in this experience.
+
+        Otherwise each step has both, weighed by `new_weight`.
+        """
+        return False
+
+    def penalty(self, images: Tensor, tasks: Tensor, logits: Tensor) -> Tensor | None:
+        """What is added to the loss on new samples, or ``None``.
+
+        Args:
+            images: Float tensor (n, *shape), the new samples.
+            tasks: int64 tensor (n,), task labels.
+            logits: Tensor (n, K), the classifier's answers to them.
+
+        Returns:
+            Scalar.
+        """
+        return None
+
+    @property
     def new_weight(self) -> float:
         """Weight of the current experience's loss, in (0, 1]; replay weighs the rest."""
         return 1.0
@@ -132,6 +218,20 @@ class Method(nn.Module):
             return F.cross_entropy(logits, replay.labels)
         return distillation(logits, replay.targets, temperature=self.temperature).mean()
 
+    def with_replay(self, loss: Tensor, new: Tensor, logits: Tensor, replay: Replay) -> Tensor:
+        """Weighs a batch's loss against the replay's.
+
+        Args:
+            loss: What shall be minimised so far: ``new``, and what others added to it.
+            new: The batch's own loss, which is a part of ``loss``.
+            logits: Tensor (n, K), the learner's answers to ``replay.images``.
+            replay: What was replayed.
+
+        Returns:
+            ``loss`` with ``new`` replaced by w ``new`` + (1 - w) ``old``; the rest stays whole.
+        """
+        return loss + (1 - self.new_weight) * (self.replay_loss(logits, replay) - new)
+
     @property
     def temperature(self) -> float:
         """Softness of the soft labels."""
@@ -144,6 +244,22 @@ class Method(nn.Module):
     def end(self, data: ExperienceData) -> None:
         """Ends an experience; drops what was needed for it only."""
         self.experiences += 1
+
+    def before_predicting(self) -> Iterator[Phase]:
+        """Yields what is trained before a test between experiences."""
+        yield from ()
+
+    def test_key(self, key: str, classes: Sequence[int]) -> str | None:
+        """The task that test images are routed by, for methods that do so by an oracle.
+
+        Args:
+            key: The name that the oracle gives to the test experience.
+            classes: Its classes.
+
+        Returns:
+            The key for `predict`, or ``None`` to route without it.
+        """
+        return None
 
     def sample(self, n: int) -> Replay:
         """Draws samples of what is remembered, to look at."""
@@ -170,6 +286,34 @@ class Method(nn.Module):
         if name.startswith("sleep"):
             self._record.sleep_seconds += seconds
 
+    def interim_state(self) -> dict[str, Any]:
+        """What changes within an experience beside weights, for `set_interim_state`."""
+        return {
+            "random": self.random.get_state(),
+            "counts": self._counts.clone() if self._counts is not None else None,
+            "phase_seconds": dict(self._record.phase_seconds),
+            "sleep_seconds": self._record.sleep_seconds,
+        }
+
+    def set_interim_state(self, state: dict[str, Any]) -> None:
+        """Continues where `interim_state` was called, at the same point of the same experience."""
+        self.random.set_state(state["random"])
+        counts = state["counts"]
+        self._counts = counts.to(self.rng.device).clone() if counts is not None else None
+        self._record.phase_seconds = dict(state["phase_seconds"])
+        self._record.sleep_seconds = state["sleep_seconds"]
+
+    def hold(self, name: str, module: nn.Module | None) -> None:
+        """Sets an attribute that is a module but no part of this one's state.
+
+        What is needed for the current experience only does not belong into a checkpoint.
+
+        Args:
+            name: The attribute.
+            module: Its value.
+        """
+        object.__setattr__(self, name, module)
+
     def memory(self) -> list[nn.Module]:
         """The modules that exist only to remember, the learner not among them."""
         return []
@@ -192,3 +336,19 @@ class Method(nn.Module):
         self.random.set_state(state["random"])
         self.experiences = state["experiences"]
         self._record.sleep_seconds = state["sleep_seconds"]
+
+
+def behind(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple[Tensor, Tensor]:
+    """Puts replayed samples behind new ones, so that one pass answers both.
+
+    Args:
+        images: Float tensor (n, *shape).
+        tasks: int64 tensor (n,).
+        replay: What was replayed, or ``None``.
+    """
+    if replay is None:
+        return images, tasks
+    if not len(images):
+        return replay.images, replay.tasks
+    images = torch.cat([images, replay.images.to(images.dtype)])
+    return images, torch.cat([tasks, replay.tasks])

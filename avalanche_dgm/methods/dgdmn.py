@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.memories.short_term import widen
 from avalanche_dgm.memories.sleep import Sleep
-from avalanche_dgm.methods.base import Method, Record
+from avalanche_dgm.methods.base import Method, Record, behind
 from avalanche_dgm.signatures import takes_arguments_of
 
 
@@ -40,11 +41,14 @@ class DGDMN(Method):
         super().__init__(seed=seed)
         self.settings = make_settings(DualMemorySettings, hyper)
         self.dual = DualMemory(self.settings)
-        self._active: ShortTermTaskMemory | None = None
+        self._active: ShortTermTaskMemory | None
+        self.hold("_active", None)
         self._pool: Replay | None = None
+        self._warned = False
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
+        super().attach(learner, task_aware=task_aware)
         self.dual.ltm.attach(learner, task_aware=task_aware)
 
     @property
@@ -55,7 +59,7 @@ class DGDMN(Method):
         return record
 
     @property
-    def learner(self) -> nn.Module | None:
+    def active(self) -> nn.Module | None:
         """The short-term learner of the current experience, if there is one."""
         return self._active.task_learner if self._active is not None else None
 
@@ -65,16 +69,17 @@ class DGDMN(Method):
         with self.random.governing():
             self.dual.ltm.build(data.images)
         super().begin(data)
-        self._active = self._pool = None
+        self._rest()
         self.dual.discard_unlearned()
         if self.settings.short_term:
             self._pool = self.dual.extra_samples(data, self.rng)
             with self.random.governing():
-                self._active = self.dual.open(data)
+                self.hold("_active", self.dual.open(data))
 
-    def needs_sleep(self, key: str) -> bool:
-        """Whether there is no room for a task before sleep: only after an interrupted sleep."""
-        return self.dual.full and self.dual.find(key) is None
+    def make_room(self, key: str) -> Iterator[Phase]:
+        """Sleeps if there is no room for a task: only after an interrupted sleep."""
+        if self.dual.full and self.dual.find(key) is None:
+            yield from self.sleep()
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the short-term generator's training."""
@@ -111,17 +116,11 @@ class DGDMN(Method):
         """A half, when the task was known: as much is replayed as is new."""
         return 1.0 if self._pool is None else 0.5
 
-    def respond(self, images: Tensor, tasks: Tensor, *, width: int) -> Tensor:
-        """Answers as the learner that is being trained.
-
-        Args:
-            images: Float tensor (n, *shape).
-            tasks: int64 tensor (n,), task labels.
-            width: Number of outputs wanted.
-
-        Returns:
-            Logits (n, width) or wider.
-        """
+    def respond(
+        self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
+    ) -> Tensor:
+        """See `Method.respond`: the short-term learner's answers."""
+        images, tasks = behind(images, tasks, replay)
         memory = self._active if self._active is not None else self.dual.ltm
         return widen(self.dual.respond(memory, images, tasks), width)
 
@@ -142,7 +141,7 @@ class DGDMN(Method):
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the phases of sleep once the short-term memory is full."""
-        self._active = self._pool = None
+        self._rest()
         if not self.settings.short_term:
             # Only now: an experience that could not be learned leaves nothing behind.
             self.dual.store(data)
@@ -160,8 +159,37 @@ class DGDMN(Method):
 
     def end(self, data: ExperienceData) -> None:
         """See `Method.end`."""
-        self._active = self._pool = None
+        self._rest()
         super().end(data)
+
+    def _rest(self) -> None:
+        """No task is learned."""
+        self.hold("_active", None)
+        self._pool = None
+
+    def before_predicting(self) -> Iterator[Phase]:
+        """Yields the phases of sleep, with ``routing="sleep"``."""
+        if self.settings.routing == "sleep":
+            yield from self.sleep()
+
+    def test_key(self, key: str, classes: Sequence[int]) -> str | None:
+        """The oracle's answer, with ``routing="oracle"``, if it is one task that was learned.
+
+        A test set of several tasks at once has no single key: then images are routed one by one.
+        """
+        if self.settings.routing != "oracle":
+            return None
+        learned = self.dual.classes_of(key)
+        if learned is not None and not set(classes) <= learned:
+            return None
+        if learned is None and self.settings.unknown_task == "ltm" and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"Test task {key} was never learned: the long-term memory answers for it and its"
+                " like. unknown_task='error' makes this an error.",
+                stacklevel=2,
+            )
+        return key
 
     def sample(self, n: int) -> Replay:
         """Draws labelled samples of all memories, in proportion to the tasks that each holds.

@@ -43,12 +43,14 @@ class DGR(Method):
         self.settings = make_settings(MemorySettings, hyper)
         self.replay_size = replay_size
         self.ltm = DeepGenerativeMemory(self.settings)
-        self._previous: Frozen[DeepGenerativeMemory] | None = None
+        self._previous: Frozen[DeepGenerativeMemory] | None
+        self.hold("_previous", None)
         self._change: Consolidation | None = None
         self._new_weight = 1.0
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
+        super().attach(learner, task_aware=task_aware)
         self.ltm.attach(learner, task_aware=task_aware)
 
     def begin(self, data: ExperienceData) -> None:
@@ -57,7 +59,7 @@ class DGR(Method):
         with self.random.governing():
             self.ltm.build(data.images)
         super().begin(data)
-        self._previous = self.ltm.snapshot() if len(self.ltm.tasks) else None
+        self.hold("_previous", self.ltm.snapshot() if len(self.ltm.tasks) else None)
         previous = self._previous.module if self._previous is not None else None
         self._change = Consolidation(self.ltm, [data], previous)
         self._new_weight = self._change.fraction
@@ -88,7 +90,8 @@ class DGR(Method):
         """Notes what was learned; an experience that was interrupted before is not counted."""
         if self._change is not None:
             self._change.absorb(self.rng)
-        self._change = self._previous = None
+        self._change = None
+        self.hold("_previous", None)
         super().end(data)
 
     def sample(self, n: int) -> Replay:

@@ -75,14 +75,9 @@ class PseudoRehearsal(Method):
         self.memory_size, self.labels = memory_size, labels
         self._temperature = temperature
         self.box = _InputBox()
-        self.learner: nn.Module | None = None
-        self.task_aware = False
-        self._previous: Frozen[nn.Module] | None = None
+        self._previous: Frozen[nn.Module] | None
+        self.hold("_previous", None)
         self._random_per_new = 0.0
-
-    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
-        """See `Method.attach`."""
-        self.learner, self.task_aware = learner, task_aware
 
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
@@ -95,8 +90,8 @@ class PseudoRehearsal(Method):
             )
         super().begin(data)
         self._random_per_new = ((self.memory_size or 2 * n) - n) / n
-        known = self.experiences and self.learner is not None
-        self._previous = Frozen(self.learner) if known and self.learner is not None else None
+        learner = self.learner if self.experiences else None
+        self.hold("_previous", Frozen(learner) if learner is not None else None)
 
     @torch.no_grad()
     def replay(self, n: int) -> Replay | None:
@@ -127,7 +122,7 @@ class PseudoRehearsal(Method):
     def end(self, data: ExperienceData) -> None:
         """See `Method.end`."""
         self.box.include(data)
-        self._previous = None
+        self.hold("_previous", None)
         super().end(data)
 
     def sample(self, n: int) -> Replay:
@@ -141,12 +136,14 @@ class PseudoRehearsal(Method):
         """
         if self.box.shape is None or self.learner is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        kept = self._previous, self._random_per_new
-        self._previous, self._random_per_new = Frozen(self.learner), 1.0
+        kept, share = self._previous, self._random_per_new
+        self.hold("_previous", Frozen(self.learner))
+        self._random_per_new = 1.0
         try:
             replay = self.replay(n)
         finally:
-            self._previous, self._random_per_new = kept
+            self.hold("_previous", kept)
+            self._random_per_new = share
         if replay is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         return replay

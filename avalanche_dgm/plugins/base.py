@@ -6,24 +6,56 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
+from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.core import SupervisedPlugin
 from avalanche.models.dynamic_modules import MultiTaskModule
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader
 
 from avalanche_dgm.data import ExperienceData, Replay, check_labels
 from avalanche_dgm.fitting import Phase, fit
-from avalanche_dgm.memories.answers import ask
+from avalanche_dgm.memories.answers import width_of
 from avalanche_dgm.methods import Method, Record
 from avalanche_dgm.plugins.experiences import (
     TaskOracle,
     ends_task,
     find_oracle,
+    is_augmented,
     load,
     starts_task,
     whole,
 )
 
 M = TypeVar("M", bound=Method)
+
+
+class PreparedBatches:
+    """Batches of what a method prepared, in place of a strategy's data loader.
+
+    Args:
+        data: What the classifier is trained on.
+        batch_size: Samples a batch.
+        shuffle: Whether each pass has an order of its own, drawn from the global generator. A last
+            batch of a single sample is then left out, as BatchNorm cannot train on it.
+        drop_last: Whether to leave out a last batch that is smaller.
+    """
+
+    def __init__(
+        self, data: ExperienceData, batch_size: int, *, shuffle: bool, drop_last: bool = False
+    ) -> None:
+        self.data, self.batch_size, self.shuffle = data, batch_size, shuffle
+        whole, rest = divmod(len(data), batch_size)
+        too_small = rest < batch_size if drop_last else shuffle and rest == 1 and whole > 0
+        self._n = len(data) - rest if too_small else len(data)
+
+    def __len__(self) -> int:
+        return -(-self._n // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        data = self.data
+        order = torch.randperm(len(data)) if self.shuffle else torch.arange(len(data))
+        for index in order[: self._n].to(data.images.device).split(self.batch_size):
+            yield [data.images[index], data.labels[index], data.tasks[index]]
 
 
 class MethodPlugin(SupervisedPlugin):
@@ -50,8 +82,13 @@ class MethodPlugin(SupervisedPlugin):
         self.oracle = find_oracle(oracle)
         self._data: ExperienceData | None = None
         self._n_seen = 0
+        self.width = 0
         self._replay: Replay | None = None
         self._replay_logits: Tensor | None = None
+
+    def run_phase(self, phase: Phase) -> float:
+        """Trains a phase in memory and returns the seconds it took; others may replace it."""
+        return fit(phase, self.method.rng, progress=self.progress)
 
     @property
     def record(self) -> Record:
@@ -71,8 +108,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def _run(self, phases: Iterator[Phase]) -> None:
         for phase in phases:
-            seconds = fit(phase, self.method.rng, progress=self.progress)
-            self.method.note_phase(phase.name, seconds)
+            self.method.note_phase(phase.name, self.run_phase(phase))
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Reads and checks the experience; nothing was trained or changed before."""
@@ -95,35 +131,46 @@ class MethodPlugin(SupervisedPlugin):
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
         """Starts the experience; subclasses may put the model in order as well."""
+        self._run(self.method.make_room(data.key))
         self.method.begin(data)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Checks the adapted model against the data, then trains what comes before it."""
         if self._data is None or not starts_task(strategy.experience):
             return
-        check_labels(self._data, self.width_of(strategy, self._data))
+        self.width = self.width_of(strategy, self._data)
+        check_labels(self._data, self.width)
         self._run(self.method.before_learning(self._data))
+        if not self._trains_on_all_of_it_alone(strategy):
+            return
+        dataset = strategy.experience.dataset
+        prepared = self.method.prepare(self._data, augmented=lambda: is_augmented(dataset))
+        if prepared is not self._data:
+            strategy.dataloader = PreparedBatches(
+                prepared,
+                strategy.train_mb_size,
+                shuffle=kwargs.get("shuffle", True),
+                drop_last=kwargs.get("drop_last", False),
+            )
 
-    @torch.no_grad()
+    def _trains_on_all_of_it_alone(self, strategy: Any) -> bool:
+        """Whether the strategy's batches are the experience's samples and no others."""
+        # Parts of online streams are not all of it; strategies and plugins may add samples to the
+        # data set, or put a data loader of their own in place.
+        plain = type(strategy.dataloader) in (TaskBalancedDataLoader, DataLoader)
+        part = whole(strategy.experience) is not strategy.experience
+        n = len(self._data) if self._data is not None else 0
+        return plain and not part and len(strategy.adapted_dataset) == n
+
     def width_of(self, strategy: Any, data: ExperienceData) -> int:
         """Number of outputs of the user's model, once it is adapted to the experience."""
         learner = self.learner_of(strategy)
-        was_training = learner.training
-        learner.eval()
-        try:
-            logits = ask(
-                learner,
-                data.images[:2],
-                data.tasks[:2],
-                task_aware=isinstance(learner, MultiTaskModule),
-            )
-        finally:
-            learner.train(was_training)
-        return logits.shape[1]
+        return width_of(learner, data, task_aware=isinstance(learner, MultiTaskModule))
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Puts replayed samples behind the batch."""
-        replay = self.method.replay(len(strategy.mbatch[0]))
+        """Puts replayed samples behind the batch, unless replay has steps of its own."""
+        alternates = self.method.alternates
+        replay = None if alternates else self.method.replay(len(strategy.mbatch[0]))
         self._replay = replay
         if replay is None:
             return
@@ -148,13 +195,30 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Weighs the batch's loss against the replay's; what other plugins added stays whole."""
-        if self._replay is None or self._replay_logits is None:
-            return
-        weight = self.method.new_weight
-        new = strategy.criterion()
-        old = self.method.replay_loss(self._replay_logits, self._replay)
-        strategy.loss = strategy.loss + (1 - weight) * (old - new)
+        if self._replay is not None and self._replay_logits is not None:
+            strategy.loss = self.method.with_replay(
+                strategy.loss, strategy.criterion(), self._replay_logits, self._replay
+            )
         self._replay = self._replay_logits = None
+        penalty = self.method.penalty(strategy.mb_x, strategy.mb_task_id, strategy.mb_output)
+        if penalty is not None:
+            strategy.loss = strategy.loss + penalty
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Takes the replay's own step, if it has one."""
+        method = self.method
+        if not method.alternates:
+            return
+        replay = method.replay(len(strategy.mb_x))
+        if replay is None:
+            return
+        nothing = replay.images[:0], replay.tasks[:0]
+        logits = method.respond(*nothing, width=self.width, replay=replay)
+        method.count(replay, logits.shape[1])
+        strategy.optimizer.zero_grad()
+        method.replay_loss(logits, replay).backward()
+        _average_gradients(strategy.optimizer)
+        strategy.optimizer.step()
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Trains what comes after the model, and ends the experience."""
@@ -163,3 +227,15 @@ class MethodPlugin(SupervisedPlugin):
         self._run(self.method.after_learning(self._data))
         self.method.end(self._data)
         self._data = None
+
+
+def _average_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Lets several processes, each with a replay of its own, take the same step."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    n = distributed.get_world_size()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if n > 1 and parameter.grad is not None:
+                distributed.all_reduce(parameter.grad)
+                parameter.grad /= n

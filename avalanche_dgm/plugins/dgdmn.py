@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -51,8 +50,6 @@ class DGDMNPlugin(MethodPlugin):
         **hyper: Any,
     ) -> None:
         super().__init__(DGDMN(seed=seed, **hyper), oracle=oracle, progress=progress)
-        self._task_classes: dict[str, tuple[int, ...]] = {}
-        self._warned = False
 
     @classmethod
     def paper(cls, stream: str, *, scale: float = 1.0, **overrides: Any) -> DGDMNPlugin:
@@ -109,15 +106,10 @@ class DGDMNPlugin(MethodPlugin):
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
         """Wraps the model once, takes a short-term memory, and shows its learner to Avalanche."""
-        if self.method.needs_sleep(data.key):
-            self.sleep()
-        self.method.begin(data)
+        super().begin(strategy, data)
         routed = self._routed(strategy)
         routed.task_key = None
         routed.collect()
-        self._task_classes[data.key] = tuple(
-            sorted({*self._task_classes.get(data.key, ()), *data.classes})
-        )
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """See `MethodPlugin.before_training_exp`; also learns how wide the answers are."""
@@ -138,35 +130,14 @@ class DGDMNPlugin(MethodPlugin):
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Consolidates before an evaluation between experiences, with ``routing="sleep"``."""
-        between = self._data is None
-        if self.method.settings.routing == "sleep" and between and self.method.dual.occupancy:
+        if self._data is None:
             with torch.enable_grad():
-                self.sleep()
+                self._run(self.method.before_predicting())
             if isinstance(strategy.model, RoutedModel):
                 strategy.model.collect()
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Asks the oracle, with ``routing="oracle"``, which task the test images are from."""
-        if not isinstance(strategy.model, RoutedModel):
-            return
-        strategy.model.task_key = None
-        if self.method.settings.routing == "oracle":
-            strategy.model.task_key = self._test_key(strategy.experience)
-
-    def _test_key(self, experience: Any) -> str | None:
-        """The task of a test experience, if it is one task that was learned.
-
-        A test set of several tasks at once has no single key: then images are routed one by one.
-        """
-        key = self.oracle(experience)
-        learned = self._task_classes.get(key)
-        if learned is not None and not set(classes_of(experience)) <= set(learned):
-            return None
-        if learned is None and self.method.settings.unknown_task == "ltm" and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"Test task {key} was never learned: the long-term memory answers for it and its"
-                " like. unknown_task='error' makes this an error.",
-                stacklevel=2,
-            )
-        return key
+        if isinstance(strategy.model, RoutedModel):
+            key = self.oracle(strategy.experience)
+            strategy.model.task_key = self.method.test_key(key, classes_of(strategy.experience))

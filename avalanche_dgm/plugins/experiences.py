@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from avalanche.benchmarks import OnlineCLExperience
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.randomness import global_state, seed_globally, set_global_state
+
+#: Samples that are looked at to tell whether reading is random: a transform that acts on one
+#: sample in ten would be missed once in a thousand times.
+_LOOKS = 32
 
 #: From an experience to the name of its task, equal for repetitions of the same task.
 TaskOracle = Callable[[Any], str]
@@ -38,7 +45,8 @@ def by_classes(experience: Any) -> str:
             " Split it with access_task_boundaries=True, or pass oracle=<function from an"
             " experience to a string>."
         )
-    tasks = sorted({int(t) for t in experience.task_labels})
+    # Some benchmarks, such as those with a validation stream, give no task labels at all.
+    tasks = sorted({int(t) for t in getattr(experience, "task_labels", (0,))})
     classes = _name_of(classes_of(experience))
     return f"{'+'.join(map(str, tasks))}:{classes}" if tasks != [0] else classes
 
@@ -161,3 +169,61 @@ def load(
     if images.is_floating_point():
         images = images.float()
     return ExperienceData(images, labels, tasks.to(torch.int64), key, key)
+
+
+def is_augmented(dataset: Any) -> bool:
+    """Whether training samples are read otherwise than for evaluation, or otherwise each time.
+
+    Reads some samples, with global generators seeded for it and put back, so that all processes
+    answer the same.
+
+    Args:
+        dataset: An Avalanche data set.
+    """
+    return reads_differ(dataset.train(), dataset.eval())
+
+
+def reads_differ(used: Any, expected: Any) -> bool:
+    """Whether two views of a data set give other images; see `is_augmented`.
+
+    Args:
+        used: An Avalanche data set.
+        expected: The same or another view of it; the same one tells whether its reading is random.
+    """
+    looks = range(0, len(used), max(1, len(used) // _LOOKS))
+    with _seeded(0):
+        for _ in range(2):
+            for i in looks:
+                image, other = image_of(used, i), image_of(expected, i)
+                if image.shape != other.shape or not torch.equal(image, other):
+                    return True
+    return False
+
+
+def image_of(dataset: Any, i: int) -> Tensor:
+    """Reads the image of a sample.
+
+    Args:
+        dataset: Samples (image, ...).
+        i: Position of the sample.
+
+    Raises:
+        DataError: It is no tensor.
+    """
+    image = dataset[i][0]
+    if not isinstance(image, Tensor):
+        raise DataError(
+            f"The samples have images of type {type(image).__name__}, not tensors. Convert them"
+            " with a transform (torchvision.transforms.ToTensor)."
+        )
+    return image
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    before = global_state()
+    seed_globally(seed)
+    try:
+        yield
+    finally:
+        set_global_state(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.optim import Optimizer
 
+from avalanche_dgm.plugins.altm import ALTMPlugin
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.dgdmn import DGDMNPlugin
+from avalanche_dgm.plugins.latent import LatentReplayPlugin
 from avalanche_dgm.plugins.replay import DGRPlugin, PseudoRehearsalPlugin
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -110,3 +113,32 @@ class PseudoRehearsal(PluginStrategy):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**_with_plugin(PseudoRehearsalPlugin, arguments))
+
+
+@takes_arguments_of(ALTMPlugin)
+@takes_arguments_of(PluginStrategy)
+class ALTM(PluginStrategy):
+    """Active long-term memory.
+
+    Takes the arguments of `PluginStrategy` and of `ALTMPlugin`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**_with_plugin(ALTMPlugin, arguments))
+
+
+@takes_arguments_of(LatentReplayPlugin)
+@takes_arguments_of(PluginStrategy)
+class LatentReplay(PluginStrategy):
+    """Latent replay.
+
+    Takes the arguments of `PluginStrategy` and of `LatentReplayPlugin`. With ``compressor`` and
+    ``classifier`` the model may be left out: it is one after the other.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        parts = {name: arguments.get(name) for name in ("compressor", "classifier")}
+        modules = {k: part for k, part in parts.items() if isinstance(part, nn.Module)}
+        if "model" not in arguments and len(modules) == 2:
+            arguments["model"] = nn.Sequential(OrderedDict(modules))
+        super().__init__(**_with_plugin(LatentReplayPlugin, arguments))

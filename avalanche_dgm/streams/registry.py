@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.streams.classes import digits, sklearn_digits, split
+from avalanche_dgm.streams.latent_split import latent_split
 from avalanche_dgm.streams.transformed import permnist, tdigits
+from avalanche_dgm.streams.turntables import turntable, turntable_domains
 
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
@@ -89,6 +91,28 @@ STREAMS: Mapping[str, StreamSpec] = MappingProxyType(
         ),
         "tdigits": StreamSpec(
             tdigits, "MNIST's digits in four orientations (DGDMN paper)", (1, 28, 28), 40, 40
+        ),
+        "latent-split": StreamSpec(
+            latent_split,
+            "MNIST (or dataset=...), two experiences of five classes (latent replay paper)",
+            (1, 28, 28),
+            10,
+            2,
+        ),
+        "turntable": StreamSpec(
+            turntable,
+            "vehicles on a turntable: 10 categories, then 88 viewpoints (A-LTM paper)",
+            (1, 32, 32),
+            88,
+            2,
+            embedded=True,
+        ),
+        "turntable-domains": StreamSpec(
+            turntable_domains,
+            "viewpoints of vehicles, then digits or another set, domain=... (A-LTM paper)",
+            (1, 32, 32),
+            88,
+            2,
         ),
         "split-mnist": _split("MNIST", "MNIST", (1, 28, 28), 10, 5),
         "split-fashion-mnist": _split("FashionMNIST", "Fashion-MNIST", (1, 28, 28), 10, 5),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError, DataError, LabelError, ShapeError
-from avalanche_dgm.streams.tensors import LabelledImages
+from avalanche_dgm.streams.tensors import LabelledImages, hold_out
 
 ENVIRONMENT_VARIABLE = "AVALANCHE_DGM_DATA"
 """Names the folder of data sets where no ``root`` is given."""
@@ -135,8 +135,6 @@ def load_sklearn_digits(
     Raises:
         ConfigError: ``test_fraction`` is out of range.
     """
-    if not 0.0 < test_fraction < 1.0:
-        raise ConfigError(f"test_fraction is {test_fraction}; it is a share between 0 and 1.")
     from sklearn.datasets import load_digits
 
     raw = load_digits()
@@ -144,16 +142,7 @@ def load_sklearn_digits(
         torch.from_numpy(raw.images).to(torch.float32).div(16).unsqueeze(1),
         torch.from_numpy(raw.target).to(torch.int64),
     )
-    generator = torch.Generator().manual_seed(seed)
-    held_out = torch.zeros(len(everything), dtype=torch.bool)
-    for label in everything.labels.unique():
-        positions = (everything.labels == label).nonzero().flatten()
-        count = max(1, round(test_fraction * len(positions)))
-        held_out[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
-    return (
-        everything.take((~held_out).nonzero().flatten()),
-        everything.take(held_out.nonzero().flatten()),
-    )
+    return hold_out(everything, test_fraction, seed=seed)
 
 
 def _open_folder(path: str | os.PathLike[str]) -> Any:

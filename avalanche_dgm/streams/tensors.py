@@ -51,12 +51,13 @@ class Task:
 
     Attributes:
         data: Its samples.
-        label: Its task label; the same task met again has the same one.
+        label: Its task label; the same task met again has the same one. An int64 tensor (N,) gives
+            each sample one of its own.
         name: How tables and progress bars call it; the same task met again has the same one.
     """
 
     data: LabelledImages
-    label: int
+    label: int | Tensor
     name: str
 
 
@@ -121,6 +122,33 @@ def thin(
     return data.take(torch.cat(kept).sort().values)
 
 
+def hold_out(
+    data: LabelledImages, share: float, *, seed: int = 0
+) -> tuple[LabelledImages, LabelledImages]:
+    """Holds out a random part of every class.
+
+    Args:
+        data: The whole set.
+        share: Share of each class to hold out, above 0 and below 1; at least one image is.
+        seed: Which images are held out.
+
+    Returns:
+        The rest and the part held out, both in their old order.
+
+    Raises:
+        ConfigError: ``share`` is out of range.
+    """
+    if not 0.0 < share < 1.0:
+        raise ConfigError(f"test_fraction is {share}; it is a share between 0 and 1.")
+    generator = torch.Generator().manual_seed(seed)
+    held_out = torch.zeros(len(data), dtype=torch.bool)
+    for label in data.labels.unique():
+        positions = (data.labels == label).nonzero().flatten()
+        count = max(1, round(share * len(positions)))
+        held_out[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
+    return data.take((~held_out).nonzero().flatten()), data.take(held_out.nonzero().flatten())
+
+
 def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: int) -> CLScenario:
     """Builds an Avalanche benchmark, one experience a task.
 
@@ -152,12 +180,17 @@ def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: i
                 " training or the test set?"
             )
         dataset = ImageDataset(task.data)
+        labels = (
+            task.label.tolist()
+            if isinstance(task.label, Tensor)
+            else ConstantSequence(task.label, len(dataset))
+        )
         # Built directly: Avalanche's helpers add an empty layer of transforms to every access.
         return TaskAwareSupervisedClassificationDataset(
             [dataset],
             data_attributes=[
                 DataAttribute(dataset.targets, "targets"),
-                TaskLabels(ConstantSequence(task.label, len(dataset))),
+                TaskLabels(labels),
             ],
         )
 

@@ -17,7 +17,7 @@ from avalanche_dgm.errors import (
     ShapeError,
     UnknownTaskError,
 )
-from avalanche_dgm.methods import DGDMN, DGR, PseudoRehearsal
+from avalanche_dgm.methods import ALTM, DGDMN, DGR, LatentReplay, PseudoRehearsal
 
 TINY = {"hidden": (24,), "latent": 6, "batch_size": 32, "generator_steps": 15}
 DUAL = {**TINY, "learner_steps": 15, "stm_learner_hidden": (16,), "stm_size": 2}
@@ -31,6 +31,21 @@ METHODS = {
         seed=seed, consolidation="rehearsal", n_max=300, reconstruct=True, **DUAL
     ),
     "dgdmn without stm": lambda seed: DGDMN(seed=seed, short_term=False, **DUAL),
+    "altm, stored": lambda seed: ALTM(seed=seed, replay="stored", per_class=10),
+    "altm, generated": lambda seed: ALTM(
+        seed=seed, replay="generated", consolidation="distil", distil_steps=10, **TINY
+    ),
+    "latent replay": lambda seed: LatentReplay(seed=seed, layer="2", per_class=10),
+    "latent replay, alternating": lambda seed: LatentReplay(
+        seed=seed, layer="2", total=40, dtype="uint8", schedule="alternating", encode_once=False
+    ),
+    "latent replay, late": lambda seed: LatentReplay(
+        seed=seed, layer="2", freeze_after=2, per_experience=20
+    ),
+    "latent replay, density": lambda seed: LatentReplay(
+        seed=seed, layer="2", memory="density", freeze_after=0
+    ),
+    "latent replay, vae": lambda seed: LatentReplay(seed=seed, layer="2", memory="vae", **TINY),
     "pseudo-rehearsal": lambda seed: PseudoRehearsal(seed=seed),
 }
 STREAM = [(0, 1), (2, 3), (4, 5), (6, 7)]
@@ -186,7 +201,8 @@ def test_another_scale_is_refused_by_what_cannot_produce_it(make):
     driver, untouched = trained(make, 1), trained(make, 1)
     data = experience(1)
     loud = ExperienceData(255 * data.images, data.labels, data.tasks, "loud")
-    if isinstance(driver.method, PseudoRehearsal):
+    any_scale = isinstance(driver.method, (PseudoRehearsal, LatentReplay))
+    if any_scale or getattr(driver.method, "store", None):
         driver.train(loud)
         return
     with pytest.raises(RangeError, match="value_range"):
@@ -211,25 +227,24 @@ def test_replay(make):
     method = driver.method
     repeated = experience(1)
     method.attach(driver.learner, task_aware=False)
-    if isinstance(method, DGDMN) and method.needs_sleep(repeated.key):
-        driver.run(method.sleep())
+    driver.run(method.make_room(repeated.key))
     method.begin(repeated)
     assert 0 < method.new_weight <= 1
     replays = [method.sample(25), method.replay(25)]
     if isinstance(method, DGDMN) and not method.settings.short_term:
         assert replays.pop() is None
-    else:
+    elif not isinstance(method, ALTM):  # It adds to the new samples' loss.
         assert method.new_weight < 1
     for replay in replays:
         n = len(replay)
         assert n >= 25
-        assert replay.images.shape == (n, 1, 8, 8)
+        latents = isinstance(method, LatentReplay)
+        assert replay.images.shape == ((n, 32) if latents else (n, 1, 8, 8))
         assert replay.images.dtype == torch.float32
         assert replay.labels.shape == replay.tasks.shape == (n,)
         assert replay.labels.dtype == replay.tasks.dtype == torch.int64
         assert set(replay.labels.tolist()) <= set(range(10))
-        assert replay.images.min() >= 0
-        assert replay.images.max() <= 1
+        assert latents or (replay.images.min() >= 0 and replay.images.max() <= 1)
         assert not replay.images.requires_grad
         if replay.targets is not None:
             assert replay.targets.shape[0] == n
@@ -255,7 +270,7 @@ def test_nothing_can_be_sampled_before_anything_is_learned(make):
 def test_sampling_shows_and_changes_nothing(make):
     driver = make()
     torch.manual_seed(0)
-    driver.learner = nn.Sequential(nn.Flatten(1), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    driver.learner = nn.Sequential(nn.Flatten(1), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
     for i in range(3):
         driver.train(experience(i))
     driver.learner.train()
@@ -304,6 +319,10 @@ def test_no_image_is_stored_but_in_the_variant_that_says_so(make, n):
     found = raw_images_in(driver.method, images)
     if isinstance(driver.method, DGDMN) and not driver.method.settings.short_term:
         assert found == 80 * (n % 2)
+    elif getattr(driver.method, "store", None) is not None:
+        assert found == 20 * n, "ten of each class"
+    elif getattr(driver.method, "freeze_after", 0) > n:
+        assert found == 20 * n, "until the compressor is frozen"
     else:
         assert found == 0
 
@@ -326,7 +345,8 @@ def test_the_user_s_classifier_is_the_very_object(make):
         driver.train(experience(i))
     parameters = {id(p) for p in learner.parameters()}
     assert parameters <= {id(p) for p in driver.method.parameters()}
-    assert all(p.requires_grad for p in learner.parameters())
+    frozen = isinstance(driver.method, LatentReplay)
+    assert [p.requires_grad for p in learner.parameters()] == [not frozen] * 2 + [True] * 2
 
 
 def test_counters(make):

@@ -38,9 +38,11 @@ def test_every_method_runs(method):
     assert result.complete
     assert np.array(result.matrix, dtype=float).shape == (5, 5)
     assert result.tasks == ["0/1", "2/3", "4/5", "6/7", "8/9"]
-    remembers = METHODS[method].ours
+    ours = METHODS[method].ours
+    # Latents are no images, and A-LTM replays nothing unless it is told to.
+    remembers = ours and method not in ("latent-replay", "altm")
     assert bool(result.samples) == remembers
-    assert any(step.replayed for step in result.steps) == remembers
+    assert any(step.replayed for step in result.steps) == (ours and method != "altm")
     for step in result.steps:
         assert sum(step.histogram.values()) == step.replayed
     if remembers:

@@ -145,7 +145,6 @@ def test_an_interrupted_sleep_is_made_up_for():
     driver.run(driver.method.before_learning(data))
     next(driver.method.after_learning(data))  # the first phase, then the light goes out
     assert driver.method.dual.full
-    assert driver.method.needs_sleep("2")
     driver.train(digits(2))
     assert driver.method.dual.sleeps == 1
     assert [m.key for m in driver.method.dual.sttms()] == ["2"]

@@ -5,18 +5,34 @@ from __future__ import annotations
 import pytest
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
-from avalanche.models import IncrementalClassifier, MultiHeadClassifier
-from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from torch import nn
 
-from avalanche_dgm import DGDMNPlugin, DGRPlugin, PseudoRehearsalPlugin, sklearn_digits
+from avalanche_dgm import (
+    DGDMNPlugin,
+    DGRPlugin,
+    LatentReplayPlugin,
+    PseudoRehearsalPlugin,
+    sklearn_digits,
+)
 
 SMALL = {"generator_steps": 20, "hidden": (32, 32), "latent": 4}
 DUAL = {**SMALL, "learner_steps": 20}
 
+
+class CutAnywhere(LatentReplayPlugin):
+    """Latent replay that cuts the models below behind their activation."""
+
+    def before_train_dataset_adaptation(self, strategy, *args, **kwargs):
+        layers = self.learner_of(strategy).named_modules()
+        self.method.layer = next(name for name, layer in layers if isinstance(layer, nn.ReLU))
+        super().before_train_dataset_adaptation(strategy, *args, **kwargs)
+
+
 PLUGINS = {
+    "latent": lambda **kw: CutAnywhere(**{"seed": 0, **kw}),
+    "latent-density": lambda **kw: CutAnywhere(**{"seed": 0, "memory": "density", **kw}),
     "dgr": lambda **kw: DGRPlugin(**{**SMALL, "seed": 0, **kw}),
     "dgdmn": lambda **kw: DGDMNPlugin(**{**DUAL, "seed": 0, **kw}),
     "dgdmn-oracle": lambda **kw: DGDMNPlugin(**{**DUAL, "seed": 0, "routing": "oracle", **kw}),
@@ -46,30 +62,6 @@ def task_benchmark():
 
 def mlp(n_outputs=10):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, n_outputs))
-
-
-class Growing(nn.Module):
-    """A classifier that grows with the classes."""
-
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU())
-        self.classifier = IncrementalClassifier(40, 2)
-
-    def forward(self, x):
-        return self.classifier(self.features(x))
-
-
-class MultiHead(MultiTaskModule):
-    """A classifier with a head for each task label."""
-
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU())
-        self.classifier = MultiHeadClassifier(40, 2)
-
-    def forward(self, x, task_labels):
-        return self.classifier(self.features(x), task_labels)
 
 
 class Normed(nn.Module):

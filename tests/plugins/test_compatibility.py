@@ -15,10 +15,11 @@ from avalanche.training.plugins import (
     SynapticIntelligencePlugin,
 )
 from avalanche.training.supervised import Cumulative, Naive
+from nets import Growing, MultiHead
 
 from avalanche_dgm import memory_metrics
 
-from .conftest import Growing, MultiHead, Normed, mlp, naive, weights
+from .conftest import Normed, mlp, naive, weights
 
 
 def _scheduler(optimizer):

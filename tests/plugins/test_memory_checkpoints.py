@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nets import MultiHead
 
 from avalanche_dgm import maybe_load_checkpoint, save_checkpoint
 
-from .conftest import MultiHead, mlp, naive, weights
+from .conftest import mlp, naive, weights
 
 
 def _results(strategy, stream):

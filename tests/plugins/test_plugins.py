@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from nets import MultiHead
 from torch import nn
 
 from avalanche_dgm import DGDMN, DGR, DGDMNPlugin, DGRPlugin, PseudoRehearsal, sklearn_digits
@@ -24,7 +25,7 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.plugins.routed import RoutedModel
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark
 
-from .conftest import DUAL, SMALL, MultiHead, mlp, naive, weights
+from .conftest import DUAL, SMALL, mlp, naive, weights
 
 FIRST_TWO = slice(0, 2)
 
@@ -377,3 +378,14 @@ def test_tasks_are_named_by_their_classes(benchmark, task_benchmark):
     assert by_classes(task_benchmark.train_stream[1]).startswith("1:")
     many = SimpleNamespace(task_labels=[0], classes_in_this_experience=[12, 3, 10, 11, 4, 7])
     assert by_classes(many) == "3/4/7/10-12"
+
+
+def test_a_benchmark_with_a_validation_stream(make_plugin, benchmark):
+    """Its experiences have no task labels of their own."""
+    from avalanche.benchmarks import benchmark_with_validation_stream
+
+    held_out = benchmark_with_validation_stream(benchmark, validation_size=0.2)
+    strategy = naive(mlp(), make_plugin())
+    for experience in held_out.train_stream[:2]:
+        strategy.train(experience)
+    assert strategy.plugins[0].method.experiences == 2

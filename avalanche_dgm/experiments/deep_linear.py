@@ -1,0 +1,283 @@
+"""Interference between two equal tasks in deep linear networks (Furlanello et al. 2016, Fig. 1)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.storage import write_text
+from avalanche_dgm.models import DeepLinear
+from avalanche_dgm.randomness import RandomSource
+
+A, B = 0, 1
+"""The two tasks, and the heads that learn them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the experiment is made of; the paper gives the 50 epochs between switches only.
+
+    Attributes:
+        depth: Levels of the tree below its root; it has 2 ** depth items.
+        features: Features of each item.
+        flip: Probability that a feature changes its sign from a node to its child, 0 to 0.5.
+        hidden: Hidden units.
+        scale: Standard deviation of the initial weights.
+        lr: Learning rate of gradient descent over all items at once; an epoch is one step.
+        epochs: Epochs before the switch of (a) and (b), and as many after it.
+        period: Epochs between the switches of (c).
+        periods: How many of them.
+        converged: Mean error of both tasks, squared and by squared targets, below which they count
+            as learned.
+        seed: Governs data and initial weights.
+    """
+
+    depth: int = 4
+    features: int = 100
+    flip: float = 0.1
+    hidden: int = 32
+    scale: float = 0.08
+    lr: float = 0.05
+    epochs: int = 300
+    period: int = 50
+    periods: int = 14
+    converged: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole = (self.depth, self.features, self.hidden, self.epochs, self.period, self.periods)
+        if min(whole) < 1 or self.depth > 12:
+            raise ConfigError(
+                "depth (at most 12), features, hidden, epochs, period and periods must be 1 or"
+                f" more; the settings are {self}."
+            )
+        if not 0 <= self.flip <= 0.5 or not min(self.scale, self.lr, self.converged) > 0:
+            raise ConfigError(
+                "flip must lie between 0 and 0.5, and scale, lr and converged above 0; the"
+                f" settings are {self}."
+            )
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The errors of one training.
+
+    Attributes:
+        title: Which tasks were learned when.
+        trained: The tasks of each epoch.
+        errors: Squared errors of tasks A and B before each epoch and after the last, as a share of
+            the targets' sum of squares: tensor (len(trained) + 1, 2).
+    """
+
+    title: str
+    trained: tuple[tuple[int, ...], ...]
+    errors: Tensor
+
+    def rise(self, task: int, start: int, stop: int) -> float:
+        """By how much an error came to exceed what it was at ``start``, until ``stop``."""
+        part = self.errors[start : stop + 1, task]
+        return float(part.max() - part[0])
+
+    def converged(self, threshold: float) -> int | None:
+        """The epoch from which on the mean error of both tasks is below; ``None`` if never."""
+        above = (self.errors.mean(dim=1) >= threshold).nonzero()
+        epoch = int(above[-1]) + 1 if len(above) else 0
+        return epoch if epoch < len(self.errors) else None
+
+
+@dataclass(frozen=True)
+class DeepLinearResult:
+    """The panels of the figure, and what they show.
+
+    Attributes:
+        settings: What was run.
+        panels: "a" (A, then B), "b" (A, then both) and "c" (in turns; "d" is a part of it), and
+            "both", in which both are learned from the start.
+    """
+
+    settings: Settings
+    panels: Mapping[str, Panel]
+
+    @property
+    def interference(self) -> dict[str, float]:
+        """By how much A's error rises after the switch, in (a) and in (b)."""
+        start = self.settings.epochs
+        return {name: self.panels[name].rise(A, start, 2 * start) for name in ("a", "b")}
+
+    @property
+    def alternating(self) -> list[float]:
+        """By how much the idle task's error rises in each period of (c), from the second on."""
+        length = self.settings.period
+        return [
+            self.panels["c"].rise((A, B)[(i + 1) % 2], i * length, (i + 1) * length)
+            for i in range(1, self.settings.periods)
+        ]
+
+    @property
+    def delay(self) -> int | None:
+        """Epochs that (c) takes longer to converge than both at once; ``None`` if either never."""
+        turns, both = (
+            self.panels[name].converged(self.settings.converged) for name in ("c", "both")
+        )
+        return None if turns is None or both is None else turns - both
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Everything that is read from the figure, for JSON."""
+        limit = self.settings.converged
+        return {
+            "interference": self.interference,
+            "alternating": self.alternating,
+            "epochs_in_turns": self.panels["c"].converged(limit),
+            "epochs_both_at_once": self.panels["both"].converged(limit),
+            "delay": self.delay,
+            "settings": asdict(self.settings),
+        }
+
+
+def hierarchical_features(
+    depth: int, n: int, flip: float, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draws features by a branching diffusion on a binary tree (Saxe et al. 2013).
+
+    Each feature starts at the root with either sign and changes it with probability ``flip`` from
+    every node to each of its children. Two items whose last common node lies d levels above them
+    then have the expected product (1 - 2 flip) ** (2 d).
+
+    Args:
+        depth: Levels of the tree below its root.
+        n: Features, drawn independently of one another.
+        flip: Probability of a change of sign.
+        generator: Source of random numbers.
+
+    Returns:
+        Float64 tensor (2 ** depth, n) of -1 and 1, neighbours next to one another.
+    """
+    values = 1.0 - 2.0 * torch.randint(2, (1, n), generator=generator).double()
+    for _ in range(depth):
+        values = values.repeat_interleave(2, dim=0)
+        flipped = torch.rand(values.shape, generator=generator, dtype=torch.float64) < flip
+        values = torch.where(flipped, -values, values)
+    return values
+
+
+def train(title: str, trained: Sequence[tuple[int, ...]], settings: Settings) -> Panel:
+    """Learns the tasks as planned, always from the same start.
+
+    Args:
+        title: Title of the panel.
+        trained: The tasks of each epoch.
+        settings: Data and network.
+
+    Returns:
+        The errors.
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    targets = hierarchical_features(
+        settings.depth, settings.features, settings.flip, generator=generator
+    )
+    # Items of unit length, so that the learning rate does not depend on their number of features.
+    targets = targets / settings.features**0.5
+    items = torch.eye(len(targets), dtype=torch.float64)
+    with RandomSource(settings.seed).governing():
+        model = DeepLinear(
+            len(items),
+            settings.hidden,
+            (settings.features, settings.features),
+            scale=settings.scale,
+        ).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr)
+    whole = targets.square().sum()
+    errors = torch.empty(len(trained) + 1, 2, dtype=torch.float64)
+    for epoch, tasks in enumerate([*trained, ()]):
+        squares = torch.stack([(answers - targets).square().sum() for answers in model(items)])
+        errors[epoch] = squares.detach() / whole
+        if tasks:
+            # Without gradients for the other head, which momentum or decay would move.
+            optimizer.zero_grad(set_to_none=True)
+            (0.5 * squares[list(tasks)].sum()).backward()
+            optimizer.step()
+    return Panel(title, tuple(trained), errors)
+
+
+def run(settings: Settings | None = None) -> DeepLinearResult:
+    """Runs the whole figure, in seconds on a CPU.
+
+    Args:
+        settings: What differs from the defaults, or ``None``.
+    """
+    settings = settings or Settings()
+    before = [(A,)] * settings.epochs
+    turns = [((A, B)[i % 2],) for i in range(settings.periods) for _ in range(settings.period)]
+    plans: dict[str, tuple[str, list[tuple[int, ...]]]] = {
+        "a": ("task A, then B", [*before, *[(B,)] * settings.epochs]),
+        "b": ("task A, then A and B", [*before, *[(A, B)] * settings.epochs]),
+        "c": (f"A and B in turns of {settings.period} epochs", list(turns)),
+        "both": ("A and B from the start", [(A, B)] * len(turns)),
+    }
+    return DeepLinearResult(
+        settings, {name: train(title, plan, settings) for name, (title, plan) in plans.items()}
+    )
+
+
+def write(folder: Path, result: DeepLinearResult) -> list[Path]:
+    """Writes the figure, its curves and its numbers.
+
+    Args:
+        folder: Where to.
+        result: What was measured.
+
+    Returns:
+        The files: altm-fig1.csv, altm-fig1.json and altm-fig1.png.
+    """
+    from avalanche_dgm.experiments import figures
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "altm-fig1.csv", curves_csv(result))
+    write_text(folder / "altm-fig1.json", json.dumps(result.numbers, indent=2) + "\n")
+    figures.deep_linear(result, folder / "altm-fig1.png")
+    return [folder / f"altm-fig1.{ending}" for ending in ("csv", "json", "png")]
+
+
+def curves_csv(result: DeepLinearResult) -> str:
+    """Formats the errors as CSV, a row an epoch and panel."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["panel", "epoch", "next_trained", "error_a", "error_b"])
+    for name, panel in result.panels.items():
+        for epoch, row in enumerate(panel.errors.tolist()):
+            tasks = panel.trained[epoch] if epoch < len(panel.trained) else ()
+            letters = "".join("AB"[task] for task in tasks)
+            writer.writerow([name, epoch, letters, *(f"{value:.6g}" for value in row)])
+    return text.getvalue()
+
+
+def summary(result: DeepLinearResult) -> str:
+    """Says in a few lines what the figure shows."""
+    rises, turns = result.interference, result.alternating
+    numbers = result.numbers
+    return "\n".join(
+        [
+            "Squared errors by squared targets. Task B is task A, with a head of its own.",
+            f"(a) A, then B: A's error rises by {rises['a']:.3f}.",
+            f"(b) A, then A and B: it rises by {rises['b']:.3f}.",
+            f"(c, d) In turns of {result.settings.period} epochs: the idle task's error rises by "
+            + ", ".join(f"{value:.3f}" for value in turns[:6])
+            + " and so on.",
+            f"Converged after {_epochs(numbers['epochs_in_turns'])} in turns,"
+            f" {_epochs(numbers['epochs_both_at_once'])} with both at once.",
+        ]
+    )
+
+
+def _epochs(count: int | None) -> str:
+    return "no number of epochs tried" if count is None else f"{count} epochs"

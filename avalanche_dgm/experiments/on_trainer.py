@@ -1,0 +1,350 @@
+"""Runs one experiment under a Lightning Trainer, with the same results as `runner.run` gives.
+
+Lightning is imported when a run asks for it, by way of `avalanche_dgm.lightning` only.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from avalanche_dgm.errors import AvalancheDGMError, ConfigError
+from avalanche_dgm.experiments import storage
+from avalanche_dgm.experiments.building import build_model, seed_everything
+from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.methods import METHODS, check_options, hyper_of, method_of
+from avalanche_dgm.experiments.plan import Plan, add_record, say_learned
+from avalanche_dgm.experiments.results import RunResult, Step
+from avalanche_dgm.experiments.streams import build_stream
+from avalanche_dgm.fitting import OptimizerSpec
+
+if TYPE_CHECKING:
+    from avalanche_dgm.lightning import MethodModule, StreamResult
+
+_ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "auto": "auto"}
+_EVAL_BATCH = 512
+
+
+def check(config: ExperimentConfig) -> bool:
+    """Checks, before data are loaded, that a Trainer can do what a config asks for.
+
+    Args:
+        config: The run's settings.
+
+    Returns:
+        Whether this process is the first of those that will learn: the one that reports.
+
+    Raises:
+        ConfigError: The method does not run on this backend, or no such Trainer can be made here.
+    """
+    _check_method(config)
+    return _trainer(config).is_global_zero
+
+
+def run(
+    config: ExperimentConfig,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    command: str | None = None,
+) -> RunResult:
+    """Runs one experiment to its end; to be called in each process of a Trainer's.
+
+    A run that was interrupted goes on in the middle of an experience, and ends as an uninterrupted
+    one does.
+
+    Args:
+        config: What to run.
+        folder: Where to keep checkpoints and the results so far; nothing is written without it.
+        resume: Continue from what ``folder`` holds.
+        progress: Show progress bars and a line an experience on stderr.
+        command: The command line, kept with the results.
+
+    Returns:
+        The measurements and, in the first process, a few generated images of each class.
+
+    Raises:
+        ConfigError: The settings cannot be run, or do not match what is to be continued.
+        AvalancheDGMError: The data cannot be learned, or a generator diverges.
+    """
+    check_options(config)
+    _check_method(config)
+    trainer = _trainer(config)
+    leads, device = trainer.is_global_zero, str(trainer.strategy.root_device)
+    seed_everything(config.seed)
+    plan = Plan(config, build_stream(config))
+    result = plan.empty_result(device, command)
+    processes = trainer.num_devices * trainer.num_nodes
+    result.provenance["training_processes"] = processes
+    saved = storage.read_result(folder) if resume and folder is not None else None
+    if saved is not None:
+        result = saved
+    course = _Course(plan, result, folder, resume, leads, progress, processes)
+    if folder is not None and leads and saved is None:
+        if not resume:
+            storage.prepare(folder)
+        # So that the folder says whose checkpoints it holds.
+        storage.write_result(folder, result)
+    try:
+        with _calm():
+            course.learn()
+    except AvalancheDGMError:
+        if folder is not None and leads and saved is None and not result.steps:
+            storage.prepare(folder)
+        raise
+    if folder is not None and leads:
+        storage.write_result(folder, result)
+        storage.drop_checkpoints(folder, keep=None)
+    return result
+
+
+def _check_method(config: ExperimentConfig) -> None:
+    if method_of(config).stock:
+        able = ", ".join(name for name, method in METHODS.items() if not method.stock)
+        raise ConfigError(
+            f"{config.method} trains its generator in a loop of Avalanche's own, which no Trainer"
+            f" reaches. With --backend lightning there are: {able}."
+        )
+
+
+def _trainer(config: ExperimentConfig) -> Any:
+    from avalanche_dgm.lightning.trainers import make_trainer
+
+    with _calm():
+        return make_trainer(trainer_arguments(config, progress=False))
+
+
+def trainer_arguments(config: ExperimentConfig, *, progress: bool) -> dict[str, Any]:
+    """Returns the arguments of the Trainer that a config asks for.
+
+    Args:
+        config: The run's settings.
+        progress: Whether to show bars, on a terminal.
+    """
+    settings = config.trainer
+    return {
+        "accelerator": settings.accelerator or _ACCELERATORS[config.device],
+        "devices": settings.devices,
+        "strategy": settings.strategy,
+        "num_nodes": settings.num_nodes,
+        "precision": settings.precision,
+        "accumulate_grad_batches": settings.accumulate,
+        "gradient_clip_val": settings.clip,
+        # In a log file, where nobody watches, a line an experience is enough.
+        "enable_progress_bar": progress and sys.stderr.isatty(),
+        "max_epochs": config.epochs,
+    }
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Keeps standard output for the results, and leaves out what Lightning says of itself."""
+    import avalanche_dgm.lightning  # noqa: F401 - sets the level of its logger
+
+    names = ("pytorch_lightning", "lightning_fabric")
+    loggers = [(logger, logger.level) for logger in map(logging.getLogger, names)]
+    for logger, _ in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+            # Here tasks are tested before they are learned on purpose.
+            warnings.filterwarnings("ignore", message="Test task .* was never learned")
+            # Lightning's use of PyTorch.
+            warnings.filterwarnings("ignore", message=".*all_gather is deprecated")
+            yield
+    finally:
+        for logger, level in loggers:
+            logger.setLevel(level)
+
+
+@dataclass
+class _Course:
+    """One run in one process.
+
+    Attributes:
+        plan: What is learned and tested.
+        result: What was measured; filled as it goes.
+        folder: The run folder, or ``None``.
+        resume: Whether to go on with what it holds.
+        leads: Whether this is the first process.
+        progress: Whether to show something.
+        processes: How many there are.
+    """
+
+    plan: Plan
+    result: RunResult
+    folder: Path | None
+    resume: bool
+    leads: bool
+    progress: bool
+    processes: int
+
+    def learn(self) -> None:
+        """Learns what is left of the stream."""
+        method = method_of(self.plan.config)
+        if method.joint:
+            self._joint()
+        elif method.plugin is not None and not method.ours:
+            self._by_strategy()
+        else:
+            self._by_module()
+
+    def _by_module(self) -> None:
+        plan, result = self.plan, self.result
+        module = self._module()
+        report = _Report(result, self._sizes(), self.folder, self.progress)
+        order = [plan.train(position) for position in range(len(plan.order))]
+        outcome = self._fit(module, order, after_experience=report)
+        result.steps = report.steps(outcome)
+        if plan.method.ours and self.leads:
+            result.samples = plan.generate(module.method)
+
+    def _joint(self) -> None:
+        """Trains anew after each experience; every training is a stream of one."""
+        plan, result = self.plan, self.result
+        for position in range(len(result.steps), len(plan.order)):
+            seed_everything(plan.config.seed, position + 1)
+            report = _Report(result, self._sizes(), None, False)
+            outcome = self._fit(self._module(), [plan.train(position)], part=f"{position:03d}")
+            (step,) = report.steps(outcome)
+            result.steps.append(replace(step, experience=plan.columns[position]))
+            if self.leads:
+                _publish(result, self.folder, self.progress, result.steps)
+
+    def _module(self) -> MethodModule:
+        """The classifier with its method."""
+        import avalanche_dgm.lightning as lightning
+
+        config, plan = self.plan.config, self.plan
+        model = build_model(config, plan.benchmark, plan.shape)
+        optimizer = optimizer_of(config)
+        method = method_of(config)
+        if method.plugin is None:
+            return lightning.NaiveModule(model, optimizer=optimizer, seed=config.seed)
+        kind = getattr(lightning, method.plugin[1].removesuffix("Plugin") + "Module")
+        made: MethodModule = kind(model, optimizer=optimizer, **hyper_of(config, plan.n_images))
+        return made
+
+    def _fit(
+        self, module: MethodModule, experiences: Sequence[Any], *, part: str = "", **more: Any
+    ) -> StreamResult:
+        from avalanche_dgm.lightning import fit_stream
+
+        config = self.plan.config
+        folder = self.folder / "checkpoints" / part if self.folder is not None else None
+        return fit_stream(
+            module,
+            SimpleNamespace(train_stream=list(experiences), test_stream=self.plan.test()),
+            trainer=self._arguments(module),
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            eval_batch_size=_EVAL_BATCH,
+            seed=config.seed,
+            checkpoint_dir=folder,
+            resume=self.resume and folder is not None,
+            save_every=config.trainer.save_every,
+            **more,
+        )
+
+    def _arguments(self, module: MethodModule) -> dict[str, Any]:
+        arguments = trainer_arguments(self.plan.config, progress=self.progress)
+        strategy = arguments["strategy"]
+        if module.task_aware and self.processes > 1 and strategy in ("auto", "ddp", "ddp_spawn"):
+            # A step uses one head of many; without this the others' gradients are waited for.
+            base = "ddp" if strategy == "auto" else strategy
+            arguments["strategy"] = f"{base}_find_unused_parameters_true"
+        return arguments
+
+    def _sizes(self) -> list[int]:
+        return [len(experience.dataset) for experience in self.plan.test()]
+
+    def _by_strategy(self) -> None:
+        from avalanche_dgm.experiments.strategies import StepLogger, strategy_of
+        from avalanche_dgm.lightning import run_on_trainer
+
+        plan, result = self.plan, self.result
+        report = partial(_publish, result, self.folder, self.progress)
+        logger = StepLogger(plan.columns, plan.tested, report) if self.leads else None
+        strategy = strategy_of(plan, logger)
+        run_on_trainer(
+            strategy,
+            [plan.train(position) for position in range(len(plan.order))],
+            test_stream=plan.test(),
+            trainer=trainer_arguments(plan.config, progress=self.progress),
+            checkpoint_dir=self.folder / "checkpoints" if self.folder is not None else None,
+            resume=self.resume and self.folder is not None,
+            num_workers=0,
+        )
+        # Those of a checkpoint, or of another process, take the place of what was made here.
+        for found in strategy.evaluator.loggers:
+            result.steps = found.steps
+
+
+class _Report:
+    """Turns what `fit_stream` measured into steps; called in the first process.
+
+    Args:
+        result: The run, in that process.
+        sizes: Images of each test experience.
+        folder: Where to write it, or ``None``.
+        progress: Whether to say so.
+    """
+
+    # No dataclass: Lightning looks into those that it hands to other processes.
+    def __init__(
+        self, result: RunResult, sizes: list[int], folder: Path | None, progress: bool
+    ) -> None:
+        self.result, self.sizes = result, sizes
+        self.folder, self.progress = folder, progress
+
+    def __call__(self, outcome: StreamResult) -> None:
+        """Writes down what was measured so far."""
+        _publish(self.result, self.folder, self.progress, self.steps(outcome))
+
+    def steps(self, outcome: StreamResult) -> list[Step]:
+        """The measurements after each experience.
+
+        Args:
+            outcome: The stream, as far as it was learned.
+        """
+        steps = []
+        for i, row in enumerate(outcome.accuracy.tolist()):
+            right = sum(value * n for value, n in zip(row, self.sizes, strict=True))
+            step = Step(
+                experience=self.result.order[i],
+                accuracy=[value if value == value else None for value in row],
+                stream_accuracy=right / sum(self.sizes),
+                seconds=outcome.seconds[i],
+                eval_seconds=outcome.test_seconds[i],
+            )
+            add_record(step, outcome.records[i], outcome.memory_bytes[i])
+            steps.append(step)
+        return steps
+
+
+def _publish(result: RunResult, folder: Path | None, progress: bool, steps: list[Step]) -> None:
+    """Says and writes down what was measured so far; what is complete is written at the end."""
+    result.steps = list(steps)
+    if progress:
+        say_learned(result)
+    if folder is not None and not result.complete:
+        storage.write_result(folder, result)
+
+
+def optimizer_of(config: ExperimentConfig) -> OptimizerSpec:
+    """The classifier's optimiser, the same as `building.build_optimizer` makes.
+
+    Args:
+        config: Its name and learning rate.
+    """
+    options = {"alpha": 0.9, "eps": 1e-8} if config.optimizer == "rmsprop" else {}
+    return OptimizerSpec(config.optimizer, config.lr, options=options)

@@ -1,0 +1,140 @@
+"""What a run learns, in which order, and what it is tested on, whatever trains it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import concat_datasets
+
+from avalanche_dgm.errors import UnknownTaskError
+from avalanche_dgm.experiments import provenance
+from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.methods import METHODS
+from avalanche_dgm.experiments.results import RunResult, Step
+from avalanche_dgm.experiments.streams import learning_order, task_names, tested_as
+from avalanche_dgm.methods import Method, Record
+
+_SAMPLES_A_CLASS = 10
+
+
+class Plan:
+    """The course of one run.
+
+    Args:
+        config: The run's settings.
+        benchmark: Its stream.
+
+    Attributes:
+        method: What the config's method is.
+        shape: Shape of one image, (channels, height, width).
+        order: Training experiences in the order in which they are learned.
+        tested: Test experiences, each once.
+        label: Names the run.
+
+    Raises:
+        ConfigError: The stream has not so many experiences.
+    """
+
+    def __init__(self, config: ExperimentConfig, benchmark: Any) -> None:
+        self.config, self.benchmark = config, benchmark
+        self.method = METHODS[config.method]
+        self.shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
+        self.order = learning_order(config, benchmark)
+        self._tested_as = tested_as(benchmark)
+        # The test experiences of what is learned: all, unless only a part of the stream is.
+        self.tested = sorted({self._tested_as[i] for i in self.order})
+        self.label = f"{config.method}, seed {config.seed}"
+
+    @property
+    def n_images(self) -> int:
+        """Training images of the stream."""
+        return sum(len(e.dataset) for e in self.benchmark.train_stream)
+
+    def empty_result(self, device: str, command: str | None) -> RunResult:
+        """The result before anything is learned.
+
+        Args:
+            device: Name of the device that computes.
+            command: The command line, kept with the results.
+        """
+        return RunResult(
+            config=self.config,
+            tasks=[task_names(self.benchmark)[j] for j in self.tested],
+            order=self.columns,
+            provenance=provenance.collect(device, command),
+            shape=self.shape,
+        )
+
+    @property
+    def columns(self) -> list[int]:
+        """The column of the accuracy matrix that belongs to each experience of the order."""
+        return [self.tested.index(self._tested_as[index]) for index in self.order]
+
+    def train(self, position: int) -> Any:
+        """The experience at a position of the order; for ``joint``, all up to there as one."""
+        if not self.method.joint:
+            return self.benchmark.train_stream[self.order[position]]
+        so_far = sorted(set(self.order[: position + 1]))
+        datasets = [self.benchmark.train_stream[i].dataset for i in so_far]
+        return benchmark_from_datasets(train=[concat_datasets(datasets)]).train_stream[0]
+
+    def test(self) -> list[Any]:
+        """The test experiences."""
+        return [self.benchmark.test_stream[j] for j in self.tested]
+
+    def generate(self, method: Method) -> dict[int, np.ndarray]:
+        """Draws a few images of each class, (n, C, H, W) arrays, if the method remembers images.
+
+        Args:
+            method: What remembers them.
+        """
+        learned = [self.benchmark.train_stream[i] for i in set(self.order)]
+        n_classes = len({c for e in learned for c in e.classes_in_this_experience})
+        try:
+            replay = method.sample(4 * _SAMPLES_A_CLASS * n_classes)
+        except UnknownTaskError:  # Some keep no samples.
+            return {}
+        if replay.images[0].numel() != math.prod(self.shape):
+            return {}  # Latents cannot be looked at.
+        images = replay.images.detach().cpu().numpy().reshape(-1, *self.shape)
+        labels = replay.labels.cpu().numpy()
+        return {
+            int(label): images[labels == label][:_SAMPLES_A_CLASS] for label in np.unique(labels)
+        }
+
+
+def add_record(step: Step, record: Record, memory_bytes: int) -> None:
+    """Completes a step by what a method did.
+
+    Args:
+        step: Measurements of one experience.
+        record: What the method did in it.
+        memory_bytes: Bytes of its memory afterwards.
+    """
+    step.phases = {name: float(s) for name, s in record.phase_seconds.items()}
+    step.replayed = int(record.replayed)
+    step.histogram = {int(label): int(count) for label, count in record.histogram.items()}
+    step.stm_occupancy = int(record.stm_occupancy)
+    step.sleeps = int(record.sleeps)
+    step.sleep_seconds = float(record.sleep_seconds)
+    step.memory_bytes = int(memory_bytes)
+
+
+def say_learned(result: RunResult) -> None:
+    """Says on standard error what was learned last.
+
+    Args:
+        result: What was measured so far.
+    """
+    n, step, config = len(result.steps), result.steps[-1], result.config
+    print(
+        f"{config.method}, seed {config.seed}: experience {n}/{len(result.order)}"
+        f" ({result.tasks[step.experience]}) learned in {step.seconds:.1f} s,"
+        f" average accuracy {result.average():.3f}",
+        file=sys.stderr,
+        flush=True,
+    )

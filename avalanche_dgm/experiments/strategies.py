@@ -1,0 +1,106 @@
+"""Methods made of Avalanche's own plugins, for a run under a Trainer."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.logging import BaseLogger
+from avalanche.training.plugins import EvaluationPlugin
+
+from avalanche_dgm.experiments.building import build_model, build_optimizer
+from avalanche_dgm.experiments.methods import Setup, build_strategy
+from avalanche_dgm.experiments.plan import Plan
+from avalanche_dgm.experiments.results import Step
+from avalanche_dgm.experiments.runner import experience_accuracies, stream_accuracy
+
+Report = Callable[[list[Step]], None]
+
+
+def strategy_of(plan: Plan, logger: StepLogger | None) -> Any:
+    """Builds network, optimiser and strategy.
+
+    Args:
+        plan: What the run learns.
+        logger: What collects its measurements; ``None`` in processes that do not.
+    """
+    model = build_model(plan.config, plan.benchmark, plan.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        evaluator = EvaluationPlugin(
+            *accuracy_metrics(experience=True, stream=True),
+            loggers=[logger] if logger is not None else [],
+            collect_all=False,
+        )
+    return build_strategy(
+        Setup(
+            config=plan.config,
+            model=model,
+            optimizer=build_optimizer(plan.config, model),
+            evaluator=evaluator,
+            device=torch.device("cpu"),
+            shape=plan.shape,
+            n_images=plan.n_images,
+            progress=False,
+        )
+    )
+
+
+class StepLogger(BaseLogger):
+    """Makes a step of a run's result of each experience that a strategy learns.
+
+    It travels with the strategy, into checkpoints and to other processes and back.
+
+    Args:
+        columns: The result's column of each experience that is learned.
+        tested: The test experiences, in the order of the columns.
+        report: Called with all steps so far after each experience.
+    """
+
+    #: Who is told in this process. A logger from a checkpoint must not speak to whom it spoke when
+    #: it was saved.
+    _report: ClassVar[Report | None] = None
+
+    def __init__(self, columns: list[int], tested: list[int], report: Report) -> None:
+        super().__init__()
+        self.columns, self.tested = columns, tested
+        self.steps: list[Step] = []
+        self._mine = report
+        self._started = self._trained = self._tested = 0.0
+        StepLogger._report = report
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # The first one in a new process was sent there; those of checkpoints come later.
+        if StepLogger._report is None:
+            StepLogger._report = self._mine
+
+    def before_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Starts the clock."""
+        self._started = time.perf_counter()
+
+    def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Stops it."""
+        self._trained = time.perf_counter() - self._started
+
+    def before_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Starts another one."""
+        self._tested = time.perf_counter()
+
+    def after_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Adds a step; here all metrics have been computed."""
+        metrics = strategy.evaluator.get_last_metrics()
+        step = Step(
+            experience=self.columns[len(self.steps)],
+            accuracy=experience_accuracies(metrics, self.tested),
+            stream_accuracy=stream_accuracy(metrics),
+            seconds=self._trained,
+            eval_seconds=time.perf_counter() - self._tested,
+        )
+        self.steps.append(step)
+        if StepLogger._report is not None:
+            StepLogger._report(self.steps)

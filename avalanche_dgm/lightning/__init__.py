@@ -1,0 +1,38 @@
+"""LightningModules of the methods, and Trainers that learn streams.
+
+The only folder that imports PyTorch Lightning.
+"""
+
+from avalanche_dgm.lightning.data import StreamDataModule
+from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.modules import (
+    ALTMModule,
+    DGDMNModule,
+    DGRModule,
+    LatentReplayModule,
+    NaiveModule,
+    PseudoRehearsalModule,
+)
+from avalanche_dgm.lightning.networks import ClassifierModule, VAEModule
+from avalanche_dgm.lightning.progress import StreamProgressBar, StreamRichProgressBar
+from avalanche_dgm.lightning.results import StreamResult
+from avalanche_dgm.lightning.strategies import run_on_trainer
+from avalanche_dgm.lightning.stream import fit_stream
+
+__all__ = [
+    "ALTMModule",
+    "ClassifierModule",
+    "DGDMNModule",
+    "DGRModule",
+    "LatentReplayModule",
+    "MethodModule",
+    "NaiveModule",
+    "PseudoRehearsalModule",
+    "StreamDataModule",
+    "StreamProgressBar",
+    "StreamResult",
+    "StreamRichProgressBar",
+    "VAEModule",
+    "fit_stream",
+    "run_on_trainer",
+]

@@ -1,0 +1,245 @@
+"""Batches of one experience: the same ones on any number of devices, in a repeatable order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.lightning.ranks import Ranks
+
+#: A batch: images (n, *shape) float32, labels (n,) int64, task labels (n,) int64.
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def order_of(
+    n: int,
+    *,
+    batch_size: int,
+    rng: torch.Generator | None = None,
+    tasks: Tensor | None = None,
+    drop_last: bool = False,
+) -> list[Tensor]:
+    """Divides samples into the batches of one pass.
+
+    Args:
+        n: Number of samples.
+        batch_size: Samples a batch; the last one may be smaller.
+        rng: Shuffles; ``None`` keeps the samples' order. When shuffling, a last batch of a single
+            sample is left out, as BatchNorm cannot train on it.
+        tasks: int64 tensor (n,): every batch has the same share of each task label, and samples
+            of rarer ones come again, as in Avalanche's training; ``None`` does not look at them.
+        drop_last: Whether to leave out a last batch that is smaller.
+
+    Returns:
+        The positions of each batch's samples, int64 tensors.
+    """
+    groups = [] if tasks is None else [(tasks == t).nonzero().flatten() for t in tasks.unique()]
+    if len(groups) > 1:
+        return _balanced(groups, batch_size, rng, drop_last)
+    positions = torch.arange(n) if rng is None else torch.randperm(n, generator=rng)
+    batches = list(positions.split(batch_size))
+    too_small = batch_size if drop_last else 2 if rng is not None else 1
+    if len(batches[-1]) < min(too_small, batch_size) and (drop_last or len(batches) > 1):
+        batches.pop()
+    return batches
+
+
+def _balanced(
+    groups: list[Tensor], batch_size: int, rng: torch.Generator | None, drop_last: bool
+) -> list[Tensor]:
+    if batch_size < len(groups):
+        raise ConfigError(
+            f"The experience has {len(groups)} task labels, and every batch holds samples of each:"
+            f" batch_size={batch_size} is too small for that."
+        )
+    share, rest = divmod(batch_size, len(groups))
+
+    def passes(group: Tensor, size: int) -> Iterator[list[Tensor]]:
+        while True:
+            order = group if rng is None else group[torch.randperm(len(group), generator=rng)]
+            parts = list(order.split(size))
+            yield parts[:-1] if drop_last and len(parts[-1]) < size else parts
+
+    columns = []
+    for i, group in enumerate(groups):
+        source = passes(group, share + (i < rest))
+        columns.append((next(source), source))
+    longest = max(len(first) for first, _ in columns)
+    for first, source in columns:
+        while first and len(first) < longest:
+            first += next(source)
+    return [torch.cat([first[step] for first, _ in columns if first]) for step in range(longest)]
+
+
+class Batches(ABC):
+    """One experience, pass after pass; what both kinds of loader share.
+
+    It is no ``DataLoader``, so Lightning leaves its order alone. Lightning tells it the epoch;
+    whoever iterates over it by hand calls `set_epoch`.
+
+    Args:
+        n: Number of samples.
+        batch_size: Samples a batch, over all devices.
+        shuffle: Whether each epoch has an order of its own.
+        seed: Governs the order, together with ``experience`` and the epoch and nothing else.
+        experience: Number of the experience.
+        epoch: The first pass's number.
+        start: Batches of that epoch to leave out, to go on in the middle of it.
+        ranks: Yield this process's part of each batch only; ``None`` yields whole batches.
+        drop_last: Whether to leave out a last batch that is smaller.
+        tasks: See `order_of`.
+        exact: Whether parts must be disjoint, for evaluation: a last batch too small to share
+            joins the one before it.
+
+    Attributes:
+        epoch: The pass that comes next.
+        start: Its batches that are left out.
+
+    Raises:
+        DataError: There are no samples.
+        ConfigError: There is not one batch.
+    """
+
+    #: With `sampler`, where Lightning looks for ``set_epoch``.
+    batch_sampler = None
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        experience: int = 0,
+        epoch: int = 0,
+        start: int = 0,
+        ranks: Ranks | None = None,
+        drop_last: bool = False,
+        tasks: Tensor | None = None,
+        exact: bool = False,
+    ) -> None:
+        if n == 0:
+            raise DataError(f"Experience {experience} holds no samples. Remove it from the stream.")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size} must be a whole number above 0.")
+        self.n, self.batch_size, self.shuffle = n, batch_size, shuffle
+        self.seed, self.experience = seed, experience
+        self.epoch, self.start = epoch, start
+        self.ranks = ranks or Ranks()
+        self.drop_last, self.exact = drop_last, exact
+        self._tasks = None if tasks is None else tasks.cpu()
+        self._sizes = [len(batch) for batch in self._order()]
+        if not self._sizes:
+            raise ConfigError(
+                f"Experience {experience} has {n} samples, fewer than batch_size={batch_size}, and"
+                " drop_last=True leaves nothing to learn. Use a smaller batch or drop_last=False."
+            )
+
+    @property
+    def sampler(self) -> Batches:
+        """Itself: where Lightning looks for ``set_epoch``."""
+        return self
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of each batch that the next pass yields, over all devices."""
+        return self._sizes[self.start :]
+
+    def __len__(self) -> int:
+        return max(0, len(self._sizes) - self.start)
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches of a pass from `start` on; the next pass is the same again."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the pass that comes next; another one than before begins with its first batch."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def _rng(self, *more: int) -> torch.Generator:
+        """A generator of this epoch's own, whatever was drawn elsewhere."""
+        entropy = (self.seed, self.experience, self.epoch, *more)
+        mixed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(mixed) % 2**63)
+
+    def _order(self) -> list[Tensor]:
+        order = order_of(
+            self.n,
+            batch_size=self.batch_size,
+            rng=self._rng() if self.shuffle else None,
+            tasks=self._tasks,
+            drop_last=self.drop_last,
+        )
+        alone = not self.exact or not self.ranks.several or len(order) < 2
+        if not alone and not self.ranks.shares(len(order[-1])):
+            last = order.pop()
+            order[-1] = torch.cat([order[-1], last])
+        return order
+
+    def _parts(self) -> list[Tensor]:
+        """The positions that this process reads, for each batch of the next pass."""
+        return [batch[self.ranks.part(len(batch))] for batch in self._order()[self.start :]]
+
+
+class TensorBatches(Batches):
+    """Batches of an experience in memory: one index call each, on the device that holds it.
+
+    Args:
+        data: The experience.
+        **choices: See `Batches`.
+    """
+
+    def __init__(self, data: ExperienceData, **choices: Any) -> None:
+        self.data = data
+        super().__init__(len(data), **choices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        images, labels, tasks = self.data.images, self.data.labels, self.data.tasks
+        parts = self._parts()
+        if not parts:
+            return
+        # One copy to the device for all of the pass.
+        everything = torch.cat(parts).to(images.device)
+        for index in everything.split([len(part) for part in parts]):
+            yield images[index], labels[index], tasks[index]
+
+
+class ReadBatches(Batches):
+    """Batches of an experience that is read as it is needed, with its random augmentations.
+
+    Each process reads its part only. Augmentations draw from the global generators; in worker
+    processes these are seeded from the seed, the experience, the epoch and the rank.
+
+    Args:
+        dataset: Samples (image, class, ..., task label).
+        num_workers: Processes that read.
+        **choices: See `Batches`.
+    """
+
+    def __init__(self, dataset: Any, *, num_workers: int = 0, **choices: Any) -> None:
+        self.dataset = dataset
+        self.num_workers = num_workers
+        super().__init__(len(dataset), **choices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches: Sequence[list[int]] = [part.tolist() for part in self._parts()]
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=batches,
+            num_workers=self.num_workers,
+            collate_fn=getattr(self.dataset, "collate_fn", None),
+            # Its own, as a DataLoader without one draws from the global generator.
+            generator=self._rng(1 + self.ranks.rank),
+        )
+        for columns in loader:
+            images, labels, tasks = columns[0], columns[1], columns[-1]
+            yield images.float(), labels.to(torch.int64), tasks.to(torch.int64)

@@ -1,0 +1,53 @@
+"""Callbacks that stop or save look at one experience at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+
+
+def of_one_experience(trainer: pl.Trainer) -> list[Any]:
+    """The callbacks whose state belongs to an experience: those that stop early or save."""
+    made: Any = trainer
+    return [c for c in made.callbacks if isinstance(c, (EarlyStopping, Checkpoint))]
+
+
+@contextmanager
+def fresh_callbacks(trainer: pl.Trainer) -> Iterator[None]:
+    """Lets callbacks that stop or save begin anew, and leaves them as the experience left them.
+
+    Without this an experience would be compared with the best of the one before it.
+
+    Args:
+        trainer: The Trainer; each of its callbacks stays the object that the user made.
+    """
+    callbacks = of_one_experience(trainer)
+    for callback in callbacks:
+        pristine = getattr(callback, "_avalanche_dgm_pristine", None)
+        if pristine is None:
+            kept = {k: v for k, v in vars(callback).items() if k != "_avalanche_dgm_pristine"}
+            callback._avalanche_dgm_pristine = copy.deepcopy(kept)
+        else:
+            vars(callback).update(copy.deepcopy(pristine))
+    yield
+
+
+@contextmanager
+def set_aside(trainer: pl.Trainer) -> Iterator[None]:
+    """Keeps the same callbacks away from a phase, which has none of the values they watch.
+
+    Args:
+        trainer: The Trainer.
+    """
+    made: Any = trainer
+    callbacks, away = made.callbacks, of_one_experience(trainer)
+    made.callbacks = [c for c in callbacks if c not in away]
+    try:
+        yield
+    finally:
+        made.callbacks = callbacks

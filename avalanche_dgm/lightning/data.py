@@ -1,0 +1,263 @@
+"""An Avalanche benchmark as a Lightning data module, one experience a fit."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from avalanche_dgm.data import ExperienceData, check_experience
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.batches import Batches, ReadBatches, TensorBatches
+from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.lightning.reading import MEMORY_LIMIT, fits_in_memory
+from avalanche_dgm.plugins.experiences import TaskOracle, find_oracle, load
+
+
+class StreamDataModule(pl.LightningDataModule):
+    """Serves a benchmark's experiences to a Trainer.
+
+    ``trainer.fit(module, datamodule=...)`` trains on the experience that `set_experience` chose,
+    ``trainer.test`` tests on every experience of the test stream. Batches are tuples of images
+    (n, *shape) float32, labels (n,) int64 and task labels (n,) int64.
+
+    On several devices each process gets its part of every batch, and all parts together are the
+    batch that one process would get. No sampler is added by Lightning. A Trainer weighs all parts
+    alike: steps equal those of one process exactly if the devices divide the batches evenly.
+
+    Args:
+        benchmark: An Avalanche benchmark, or any object with a ``train_stream`` and a
+            ``test_stream`` of its experiences; a ``valid_stream`` is used if there is one.
+        batch_size: Samples a training batch, over all devices.
+        eval_batch_size: Samples a batch otherwise, over all devices.
+        shuffle: Whether each training epoch has an order of its own. Without, batches are those of
+            Avalanche's loader with ``shuffle=False``.
+        seed: Governs the order, 0 or more; the global generators are not used for it.
+        in_memory: Whether experiences are read once into tensors, with the transforms of
+            evaluation. ``None``: if the transforms of training are the same and not random, and
+            the tensors take at most 4 GiB. Otherwise images are read as they are needed.
+        num_workers: Processes that read, as for a ``DataLoader``.
+        drop_last: Whether training leaves out a last batch that is smaller.
+        oracle: How tasks are told apart; see `avalanche_dgm.plugins.experiences`.
+
+    Attributes:
+        experience: Number of the experience that is trained on.
+
+    Raises:
+        ConfigError: The benchmark has no streams, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        benchmark: Any,
+        *,
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        shuffle: bool = True,
+        seed: int = 0,
+        in_memory: bool | None = None,
+        num_workers: int = 0,
+        drop_last: bool = False,
+        oracle: str | TaskOracle = "auto",
+    ) -> None:
+        super().__init__()
+        for name in ("train_stream", "test_stream"):
+            if getattr(benchmark, name, None) is None:
+                raise ConfigError(
+                    f"The benchmark, a {type(benchmark).__name__}, has no {name}. Pass an Avalanche"
+                    " benchmark, such as sklearn_digits(), or an object with a train_stream and a"
+                    " test_stream."
+                )
+        least = {"batch_size": 1, "eval_batch_size": 1, "seed": 0, "num_workers": 0}
+        given = (batch_size, eval_batch_size, seed, num_workers)
+        for (name, limit), value in zip(least.items(), given, strict=True):
+            if not isinstance(value, int) or value < limit:
+                raise ConfigError(f"{name}={value!r} must be a whole number, {limit} or more.")
+        self.benchmark = benchmark
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
+        self.in_memory, self.num_workers = in_memory, num_workers
+        self.oracle = find_oracle(oracle)
+        self.experience = 0
+        self._training: tuple[Any, ExperienceData] | None = None
+        self._evaluation: dict[Any, ExperienceData] = {}
+        self._tensors: dict[tuple[str, int], bool] = {}
+
+    @property
+    def n_experiences(self) -> int:
+        """Length of the training stream."""
+        return len(self.benchmark.train_stream)
+
+    def set_experience(self, i: int) -> None:
+        """Chooses what the next fit trains on.
+
+        Args:
+            i: Position in the training stream, from 0.
+
+        Raises:
+            ConfigError: The stream is shorter.
+        """
+        self._find("train", i)
+        self.experience = i
+
+    def train_dataloader(self) -> Batches:
+        """This process's part of the chosen experience's batches."""
+        return self.train_batches(self.experience, ranks=self._ranks())
+
+    def val_dataloader(self) -> list[Batches]:
+        """The same of the validation stream's experience, if there is one."""
+        stream = getattr(self.benchmark, "valid_stream", None)
+        if stream is None or self.experience >= len(stream):
+            # No validation is what was asked for; Lightning would wonder about it in each fit.
+            warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+            return []
+        return [self._evaluated("valid", self.experience, self._ranks())]
+
+    def test_dataloader(self) -> list[Batches]:
+        """The same of every experience of the test stream."""
+        n = len(self.benchmark.test_stream)
+        return [self.test_batches(j, ranks=self._ranks()) for j in range(n)]
+
+    def predict_dataloader(self) -> list[Batches]:
+        """The same as for a test."""
+        return self.test_dataloader()
+
+    def train_batches(
+        self, i: int, *, ranks: Ranks | None = None, data: ExperienceData | None = None
+    ) -> Batches:
+        """Training batches of an experience.
+
+        Args:
+            i: Position in the training stream.
+            ranks: Yield this process's part of each batch; ``None`` yields whole batches.
+            data: What stands for the experience's samples, in memory.
+
+        Raises:
+            ConfigError: The stream is shorter, or there is not one batch.
+            DataError: The experience cannot be learned.
+        """
+        choices: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "experience": i,
+            "ranks": ranks,
+            "drop_last": self.drop_last,
+        }
+        if data is not None or self.reads_into_memory(i):
+            data = self.experience_data(i) if data is None else data
+            return TensorBatches(data, tasks=data.tasks, **choices)
+        dataset = self._find("train", i).dataset.train()
+        choices["tasks"] = _task_labels(dataset)
+        return ReadBatches(dataset, num_workers=self.num_workers, **choices)
+
+    def test_batches(self, j: int, *, ranks: Ranks | None = None) -> Batches:
+        """Batches of a test experience, in its order.
+
+        Args:
+            j: Position in the test stream.
+            ranks: Yield this process's part of each batch; ``None`` yields whole batches.
+
+        Raises:
+            ConfigError: The stream is shorter.
+            DataError: The experience holds no samples, or they are no images with classes.
+        """
+        return self._evaluated("test", j, ranks)
+
+    def experience_data(self, i: int) -> ExperienceData:
+        """All samples of a training experience, without augmentations.
+
+        They are on the Trainer's device, on the CPU if there is no Trainer. The last experience
+        asked for is kept, no other.
+
+        Args:
+            i: Position in the training stream.
+
+        Raises:
+            ConfigError: The stream is shorter.
+            DataError: The samples cannot be learned.
+        """
+        place = (i, self._device())
+        if self._training is None or self._training[0] != place:
+            self._training = None
+            self._training = (place, self._load("train", i))
+        return self._training[1]
+
+    def reads_into_memory(self, i: int) -> bool:
+        """Whether a training experience is served from tensors; see ``in_memory``."""
+        return self._from_tensors("train", i)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The experience that is trained on, for checkpoints."""
+        return {"experience": self.experience}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the experience that a checkpoint was written in."""
+        self.set_experience(state_dict["experience"])
+
+    def _evaluated(self, stream: str, j: int, ranks: Ranks | None) -> Batches:
+        choices: dict[str, Any] = {
+            "batch_size": self.eval_batch_size,
+            "experience": j,
+            "ranks": ranks,
+            "exact": True,
+        }
+        if self._from_tensors(stream, j):
+            return TensorBatches(self._evaluation_data(stream, j), **choices)
+        dataset = self._find(stream, j).dataset.eval()
+        return ReadBatches(dataset, num_workers=self.num_workers, **choices)
+
+    def _evaluation_data(self, stream: str, j: int) -> ExperienceData:
+        """Test sets are kept, as they are read again after every experience."""
+        place = (stream, j, self._device())
+        if place not in self._evaluation:
+            data = self._load(stream, j)
+            kept = sum(d.images.nbytes for d in self._evaluation.values())
+            if kept + data.images.nbytes > MEMORY_LIMIT:
+                return data
+            self._evaluation[place] = data
+        return self._evaluation[place]
+
+    def _load(self, stream: str, i: int) -> ExperienceData:
+        experience = self._find(stream, i)
+        try:
+            key = self.oracle(experience)
+        except AttributeError:
+            # No experience of Avalanche's: it does not say what it holds.
+            key = f"#{i}"
+        # A DataLoader draws from the global generator, but what was kept is not read again.
+        with torch.random.fork_rng(devices=[]):
+            data = load(experience, key=key, device=self._device(), num_workers=self.num_workers)
+        check_experience(data)
+        return data
+
+    def _from_tensors(self, stream: str, i: int) -> bool:
+        if self.in_memory is not None:
+            return self.in_memory
+        if (stream, i) not in self._tensors:
+            dataset = self._find(stream, i).dataset
+            self._tensors[stream, i] = fits_in_memory(dataset, training=stream == "train")
+        return self._tensors[stream, i]
+
+    def _find(self, stream: str, i: int) -> Any:
+        experiences = getattr(self.benchmark, f"{stream}_stream")
+        if not isinstance(i, int) or not 0 <= i < len(experiences):
+            raise ConfigError(
+                f"There is no experience {i}: the {stream} stream has experiences 0 to"
+                f" {len(experiences) - 1}."
+            )
+        return experiences[i]
+
+    def _ranks(self) -> Ranks | None:
+        return None if self.trainer is None else Ranks.of(self.trainer)
+
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+
+def _task_labels(dataset: Any) -> Tensor | None:
+    labels = getattr(dataset, "targets_task_labels", None)
+    return None if labels is None else torch.as_tensor([int(t) for t in labels])

@@ -1,0 +1,187 @@
+"""Which strategies a Trainer can run, and which plugins on several devices.
+
+On several devices each process sees a part of every batch. A plugin that computes something from
+the batch in memory, other than a mean over its samples, or that draws samples of its own in the
+middle of a step, then remembers something else in each process, and nothing says so. Hence a
+plugin runs there only if it is known to be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import FunctionType
+from typing import Any
+
+import pytorch_lightning as pl
+from avalanche.models.dynamic_modules import MultiTaskModule
+from avalanche.training.plugins import (
+    AGEMPlugin,
+    CWRStarPlugin,
+    EarlyStoppingPlugin,
+    EvaluationPlugin,
+    EWCPlugin,
+    FromScratchTrainingPlugin,
+    GDumbPlugin,
+    GEMPlugin,
+    GSS_greedyPlugin,
+    LFLPlugin,
+    LRSchedulerPlugin,
+    LwFPlugin,
+    MASPlugin,
+    RARPlugin,
+    ReplayPlugin,
+    RWalkPlugin,
+    SynapticIntelligencePlugin,
+)
+from avalanche.training.plugins.clock import Clock
+from avalanche.training.templates import SupervisedTemplate
+from avalanche.training.templates.base_sgd import PeriodicEval
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.plugins.base import MethodPlugin
+
+#: What they add to the loss is a mean over samples or concerns the weights only, or they work
+#: between the experiences, when all processes share their random numbers.
+RIGHT: tuple[type, ...] = (
+    # It reads its memory in order, so that all processes look at the same samples.
+    AGEMPlugin,
+    Clock,
+    CWRStarPlugin,
+    EarlyStoppingPlugin,
+    EvaluationPlugin,
+    EWCPlugin,
+    FromScratchTrainingPlugin,
+    GDumbPlugin,
+    GEMPlugin,
+    LFLPlugin,
+    LRSchedulerPlugin,
+    LwFPlugin,
+    MASPlugin,
+    PeriodicEval,
+    ReplayPlugin,
+    SynapticIntelligencePlugin,
+)
+#: They run a backward pass of their own before each batch's, and clear the gradients for it.
+CLEARING: tuple[type, ...] = (
+    AGEMPlugin,
+    GEMPlugin,
+    GSS_greedyPlugin,
+    RARPlugin,
+    RWalkPlugin,
+)
+#: The steps of Avalanche's loop that a Trainer takes over.
+_LOOP = (
+    "train",
+    "eval",
+    "_train_exp",
+    "_eval_exp",
+    "training_epoch",
+    "eval_epoch",
+    "backward",
+    "optimizer_step",
+)
+#: What a strategy may change without changing what happens to a part of a batch.
+_HARMLESS = ("train_dataset_adaptation",)
+
+
+def check_strategy(strategy: Any, trainer: pl.Trainer, *, allow: Collection[type] = ()) -> None:
+    """Checks that a Trainer can run a strategy as Avalanche's loop does.
+
+    Args:
+        strategy: An Avalanche strategy.
+        trainer: The Trainer, before its processes are started.
+        allow: Classes of plugins or strategies that the user knows to be right on several devices.
+
+    Raises:
+        ConfigError: It cannot; the message names what is in the way.
+    """
+    if not isinstance(strategy, SupervisedTemplate):
+        raise ConfigError(
+            f"A {type(strategy).__name__} is no avalanche.training.templates.SupervisedTemplate."
+            " Only strategies with its loop over epochs and batches run under a Trainer; train"
+            " this one with its own train()."
+        )
+    changed = [n for n in _LOOP if _changes(strategy, n)]
+    if changed:
+        raise ConfigError(
+            f"{type(strategy).__name__} brings a loop of its own ({', '.join(changed)}), which a"
+            " Trainer would replace by the usual one. Train it with its own train(), or write what"
+            " it does as a plugin."
+        )
+    _check_trainer(trainer)
+    plugins = [plugin for plugin in strategy.plugins if not isinstance(plugin, tuple(allow))]
+    if trainer.accumulate_grad_batches != 1:
+        for plugin in plugins:
+            if isinstance(plugin, CLEARING):
+                raise ConfigError(
+                    f"{type(plugin).__name__} clears the gradients in each batch, so that"
+                    f" accumulate_grad_batches={trainer.accumulate_grad_batches} would learn from"
+                    " the last batch of each step only. Use accumulate_grad_batches=1 and a larger"
+                    " train_mb_size."
+                )
+    if trainer.num_devices * trainer.num_nodes > 1:
+        _check_several(strategy, plugins, allow)
+
+
+def _changes(strategy: Any, name: str) -> bool:
+    return getattr(type(strategy), name) is not getattr(SupervisedTemplate, name)
+
+
+def _check_trainer(trainer: pl.Trainer) -> None:
+    way = trainer.strategy
+    plain = isinstance(way, (SingleDeviceStrategy, DDPStrategy))
+    if not plain or isinstance(way, DeepSpeedStrategy):
+        raise ConfigError(
+            f"The Trainer's {type(way).__name__} splits the model itself among devices, but plugins"
+            " need all of it. Use strategy='ddp', or a single device."
+        )
+    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+        raise ConfigError(
+            f"precision={trainer.precision!r} changes the type of the weights, which plugins do not"
+            " expect. Use '32-true', '16-mixed' or 'bf16-mixed'."
+        )
+
+
+def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -> None:
+    for plugin in plugins:
+        name = type(plugin).__name__
+        if not isinstance(plugin, MethodPlugin) and type(plugin) not in RIGHT:
+            raise ConfigError(
+                f"{name} is not known to be right on several devices: each process would show it a"
+                " part of every batch, and what it computes or draws from that can differ between"
+                f" them without a sign. Use one device, or take the responsibility: allow=[{name}]."
+            )
+        if isinstance(plugin, LRSchedulerPlugin) and plugin.metric == "train_loss":
+            raise ConfigError(
+                "LRSchedulerPlugin(metric='train_loss') would follow a different loss in each"
+                " process. Use metric='val_loss' with eval_every=1, or one device."
+            )
+    if not isinstance(strategy, tuple(allow)):
+        for kind in type(strategy).__mro__[: type(strategy).__mro__.index(SupervisedTemplate)]:
+            changed = [
+                name
+                for name, value in vars(kind).items()
+                if isinstance(value, (FunctionType, property))
+                and hasattr(SupervisedTemplate, name)
+                and name not in _HARMLESS
+                and not name.startswith("__")
+            ]
+            if changed:
+                raise ConfigError(
+                    f"{kind.__name__} changes {', '.join(changed)} of the loop, which is"
+                    " not known to be right on several devices, where each process has a part of"
+                    " every batch. Use one device, or take the responsibility:"
+                    f" allow=[{kind.__name__}]."
+                )
+    reduction = getattr(strategy._criterion, "reduction", "mean")
+    if reduction != "mean":
+        raise ConfigError(
+            f"The criterion has reduction={reduction!r}. On several devices losses are averaged, so"
+            " it must be a mean over samples: reduction='mean'."
+        )
+
+
+def leaves_parameters_out(model: Any) -> bool:
+    """Whether some of a model's parameters may get no gradient from a batch: one head of many."""
+    return any(isinstance(module, MultiTaskModule) for module in model.modules())

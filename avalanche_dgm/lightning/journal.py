@@ -1,0 +1,294 @@
+"""What is written down while a stream is learned, so that it goes on where it was killed.
+
+At the end of each experience everything is saved. Within one, the state at the end of each stage
+is, and from time to time the state in the middle of a stage. To go on, the experience is begun
+again from what was saved before it: a method's own work between two stages is repeated, which
+costs little and gives the same, and a finished stage's training is replaced by its outcome.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import dill
+import pytorch_lightning as pl
+import torch
+
+from avalanche_dgm.errors import CheckpointError, ConfigError
+from avalanche_dgm.lightning.callbacks import of_one_experience
+from avalanche_dgm.lightning.evaluation import StrategyView
+from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.lightning.staged import StagedModule
+from avalanche_dgm.lightning.stages import PhaseStage, Stage
+from avalanche_dgm.methods import Method
+from avalanche_dgm.randomness import global_state, set_global_state
+
+#: Experience, stage, and batch of all its epochs: what comes next.
+Position = tuple[int, int, int]
+_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.rank(\d+)\.pt")
+
+
+class Journal:
+    """Saves and restores one process's share of a run; does nothing without a folder.
+
+    Args:
+        folder: Where to write, or ``None``.
+        trainer: The Trainer, in each of its processes.
+        method: The method that learns.
+        view: What Avalanche's metrics see, if there are any.
+        save_every: Optimiser steps between two saves in the middle of a stage.
+        settings: What a run that goes on must have in common with the one that was interrupted.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        trainer: pl.Trainer,
+        method: Method,
+        view: StrategyView | None,
+        save_every: int,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.folder, self._trainer, self._method, self._view = folder, trainer, method, view
+        self._ranks, self._save_every = Ranks.of(trainer), save_every
+        self._settings = dict(settings)
+        self._target: Position = (0, 0, 0)
+        self._experience, self._stage, self._steps = 0, 0, 0
+        self._next_save = save_every
+        self._moment: dict[str, Any] | None = None
+        self._moments: list[Path] = []
+
+    # The run as a whole
+
+    def open(self, *, resume: bool) -> dict[str, Any] | None:
+        """Finds where to go on.
+
+        Args:
+            resume: Whether to; otherwise the folder must not hold a run.
+
+        Returns:
+            What `close_experience` saved last, or ``None`` to begin at the beginning.
+
+        Raises:
+            ConfigError: The folder holds a run and ``resume`` is off, or it holds another run.
+            CheckpointError: A file is damaged.
+        """
+        if self.folder is None:
+            return None
+        found = self._positions()
+        latest = self._agree(max(found, default=(-1, 0, 0)))
+        if latest[0] < 0:
+            return None
+        if not resume:
+            raise ConfigError(
+                f"The folder {self.folder} holds an earlier run. Pass resume=True to go on with it,"
+                " or name another folder."
+            )
+        self._target = latest
+        content = self._read((latest[0], 0, 0))
+        for name, value in self._settings.items():
+            before = content["settings"].get(name)
+            if before != value:
+                raise ConfigError(
+                    f"The run in {self.folder} had {name}={before!r}, now it is {value!r}. Go on"
+                    " with the same settings, or name another folder."
+                )
+        self._restore(content)
+        return dict(content["run"])
+
+    def close_experience(self, done: int, run: Mapping[str, Any]) -> None:
+        """Saves everything after an experience, or before the first one.
+
+        Args:
+            done: Experiences learned.
+            run: What `open` shall return.
+        """
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        position = (done, 0, 0)
+        self._write(position, {**self._common(), "run": dict(run), "settings": self._settings})
+        # Only when all processes have written is the older state of no use to anybody.
+        self._trainer.strategy.barrier("experience saved")
+        for path in self.folder.glob(f"*.rank{self._ranks.rank}.pt"):
+            if path != self._path(position):
+                path.unlink(missing_ok=True)
+        self._moments = []
+
+    # One experience
+
+    def begin_experience(self, experience: int) -> None:
+        """Counts the stages anew."""
+        self._experience, self._stage = experience, 0
+
+    def run(self, host: MethodModule, stage: Stage) -> None:
+        """Replaces a stage by its outcome if that is known; else trains what is left of it.
+
+        Args:
+            host: Runs it.
+            stage: The stage, not begun.
+        """
+        here = (self._experience, self._stage)
+        self._stage += 1
+        after = (here[0], here[1] + 1, 0)
+        if self.folder is not None and here < self._target[:2]:
+            self._skip(host, stage, self._read(after))
+            return
+        self._steps = 0
+        if self.folder is not None and here == self._target[:2] and self._target[2]:
+            self._moment = self._read(self._target)
+            self._steps = self._moment["steps"]
+            stage.module.load_state_dict(self._moment["module"])
+            stage.set_state(self._moment["stage"])
+            self._set_counters(self._moment["counters"])
+        host.keeper, self._next_save = self, self._steps + self._save_every
+        try:
+            if isinstance(stage, PhaseStage):
+                seconds = host.run_phase(self._trainer, stage)
+                self._method.note_phase(stage.phase.name, seconds)
+            else:
+                host.run(self._trainer, stage)
+        finally:
+            host.keeper, self._moment = None, None
+        if self.folder is not None:
+            content = {**self._common(), "module": stage.module.state_dict()}
+            if not isinstance(stage, PhaseStage):
+                content["optimizer"] = host.learning_optimizer(stage.module).state_dict()
+            self._write(after, content)
+
+    def _skip(self, host: MethodModule, stage: Stage, content: Mapping[str, Any]) -> None:
+        stage.module.load_state_dict(content["module"])
+        if isinstance(stage, PhaseStage):
+            stage.phase.finish()
+        else:
+            host.learning_optimizer(stage.module).load_state_dict(content["optimizer"])
+        self._restore(content)
+
+    def after_batch(self, host: StagedModule) -> None:
+        """Saves the middle of a stage now and then."""
+        self._steps += 1
+        stage, trainer = host.stage, self._trainer
+        due = self.folder is not None and self._steps >= self._next_save
+        # After an epoch's last batch there is nothing left of it that could be gone on with.
+        if not due or stage is None or trainer.is_last_batch:
+            return
+        self._next_save = self._steps + self._save_every
+        position = (self._experience, self._stage - 1, self._steps)
+        schedules = trainer.lr_scheduler_configs
+        content = {
+            **self._common(),
+            "steps": self._steps,
+            "module": stage.module.state_dict(),
+            "stage": stage.state(),
+            "optimizer": trainer.optimizers[0].state_dict(),
+            "schedules": [config.scheduler.state_dict() for config in schedules],
+            "precision": trainer.precision_plugin.state_dict(),
+        }
+        # The batch is counted by the Trainer only after its hooks.
+        content["counters"]["logged"] += 1
+        self._write(position, content)
+        self._moments.append(self._path(position))
+        # The last but one stays: another process may not have come as far.
+        for path in self._moments[:-2]:
+            path.unlink(missing_ok=True)
+        del self._moments[:-2]
+
+    def restore(self, host: StagedModule) -> None:
+        """Goes on in the middle of a stage, once the Trainer has made everything for it."""
+        content, trainer = self._moment, self._trainer
+        if content is None:
+            return
+        trainer.optimizers[0].load_state_dict(content["optimizer"])
+        for config, state in zip(trainer.lr_scheduler_configs, content["schedules"], strict=True):
+            config.scheduler.load_state_dict(state)
+        trainer.precision_plugin.load_state_dict(content["precision"])
+        self._restore(content)
+        self._moment = None
+
+    # What is saved
+
+    def _common(self) -> dict[str, Any]:
+        loop: Any = self._trainer.fit_loop.epoch_loop
+        callbacks = {c.state_key: c.state_dict() for c in of_one_experience(self._trainer)}
+        return {
+            "method": self._method.interim_state(),
+            "random": global_state(),
+            "callbacks": callbacks,
+            "view": dill.dumps(self._view.state()) if self._view is not None else None,
+            "counters": {
+                "steps": loop.global_step,
+                "logged": loop._batches_that_stepped,
+            },
+        }
+
+    def _restore(self, content: Mapping[str, Any]) -> None:
+        self._method.set_interim_state(content["method"])
+        set_global_state(content["random"])
+        for callback in of_one_experience(self._trainer):
+            if callback.state_key in content["callbacks"]:
+                callback.load_state_dict(content["callbacks"][callback.state_key])
+        if self._view is not None and content["view"] is not None:
+            self._view.set_state(dill.loads(content["view"]))
+        self._set_counters(content["counters"])
+
+    def _set_counters(self, counters: Mapping[str, int]) -> None:
+        loop: Any = self._trainer.fit_loop.epoch_loop
+        total = loop.automatic_optimization.optim_progress.optimizer.step.total
+        total.ready = total.completed = counters["steps"]
+        loop._batches_that_stepped = counters["logged"]
+
+    # Files
+
+    def _path(self, position: Position) -> Path:
+        experience, stage, steps = position
+        name = f"{experience:04d}-{stage:03d}-{steps:09d}.rank{self._ranks.rank}.pt"
+        return (self.folder or Path()) / name
+
+    def _positions(self) -> list[Position]:
+        found = []
+        for path in self.folder.glob("*.pt") if self.folder is not None else []:
+            match = _NAME.fullmatch(path.name)
+            if match and int(match[4]) == self._ranks.rank:
+                found.append((int(match[1]), int(match[2]), int(match[3])))
+        return found
+
+    def _agree(self, mine: Position) -> Position:
+        """The furthest point that every process has come to."""
+        if not self._ranks.several:
+            return mine
+        strategy = self._trainer.strategy
+        everyone = strategy.all_gather(torch.tensor(mine, device=strategy.root_device))
+        first, second, third = min(tuple(row) for row in everyone.tolist())
+        return first, second, third
+
+    def _write(self, position: Position, content: Mapping[str, Any]) -> None:
+        path = self._path(position)
+        partial = path.with_suffix(".partial")
+        try:
+            with open(partial, "wb") as file:
+                torch.save(dict(content), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            with suppress(FileNotFoundError):
+                partial.unlink()
+
+    def _read(self, position: Position) -> dict[str, Any]:
+        path = self._path(position)
+        try:
+            # To the CPU: states of random numbers belong there; the rest is copied where it goes.
+            content = torch.load(path, map_location="cpu", weights_only=False)
+        except Exception as error:
+            raise CheckpointError(
+                f"The checkpoint {path} cannot be read: {error!r}. Remove the folder to start from"
+                " the first experience."
+            ) from error
+        return dict(content)

@@ -1,0 +1,204 @@
+"""The learner's training on one experience, with a method's replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.lightning.batches import Batches, TensorBatches
+from avalanche_dgm.lightning.evaluation import StrategyView
+from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.lightning.stages import Optimization, Stage
+from avalanche_dgm.methods import Method
+
+
+class Alternating:
+    """Batches, and after each an empty one: the turn of what is replayed.
+
+    Args:
+        batches: The batches.
+        done: How many of the first pair are through, 0 or 1.
+    """
+
+    batch_sampler = None
+
+    def __init__(self, batches: Batches, done: int) -> None:
+        self.batches, self._done = batches, done
+
+    @property
+    def sampler(self) -> Alternating:
+        """Itself: where Lightning looks for ``set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the pass that comes next; another one than before begins with its first batch."""
+        if epoch != self.batches.epoch:
+            self._done = 0
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return 2 * len(self.batches) - self._done
+
+    def __iter__(self) -> Iterator[Any]:
+        skip = self._done
+        for batch in self.batches:
+            if not skip:
+                yield batch
+            skip = 0
+            yield ()
+
+
+class LearningStage(Stage):
+    """The epochs of an experience.
+
+    Args:
+        name: What a progress bar calls it.
+        method: Whose replay goes with each batch.
+        learner: The classifier that is trained, `Method.active`.
+        optimizer: Makes or updates its optimiser; told whether that may be fused.
+        validation: Batches of the validation stream's experience, this process's parts; or none.
+        batches: The experience's batches; whole ones if they are in memory, this process's parts
+            if they are read.
+        epochs: Passes over them.
+        width: Number of outputs of the user's model.
+        criterion: The loss on new samples, from logits and labels.
+        trainer: The Trainer that will run it.
+        view: What Avalanche's metrics see, or ``None`` without them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        method: Method,
+        learner: nn.Module,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        batches: Batches,
+        validation: Sequence[Batches] = (),
+        epochs: int,
+        width: int,
+        criterion: Any,
+        trainer: pl.Trainer,
+        view: StrategyView | None,
+    ) -> None:
+        super().__init__(name, kind="train", module=learner, epochs=epochs)
+        self.method, self.batches, self.width = method, batches, width
+        self._validation = list(validation)
+        self.criterion, self.view = criterion, view
+        self._optimizer = optimizer
+        self._trainer, self._ranks = trainer, Ranks.of(trainer)
+        self._whole = isinstance(batches, TensorBatches)
+        self._correct: Tensor | None = None
+        self._seen = 0
+        self._alternates = method.alternates
+        self._turns = 2 if self._alternates else 1
+        self._last, self._on_replay = 0, False
+
+    def loader(self) -> Iterable[Any]:
+        """The epoch's batches."""
+        self.batches.set_epoch(self.epoch)
+        self.batches.start, done = divmod(self.batch, self._turns)
+        if self.view is not None:
+            self.view.dataloader = self.batches
+        return Alternating(self.batches, done) if self._alternates else self.batches
+
+    def val_loader(self) -> Any:
+        """The validation stream's experience, if there is one."""
+        return self._validation or None
+
+    def optimization(self, *, fused: bool) -> Optimization:
+        """The optimiser that lives as long as the module does."""
+        return self._optimizer(self.module, fused=fused), None
+
+    def loss(self, batch: Any) -> Tensor:
+        """The batch's loss, weighed against the replay's; or the replay's, on its turn."""
+        self._on_replay = not len(batch)
+        return self._replay_loss() if self._on_replay else self._new_loss(batch)
+
+    def _replay_loss(self) -> Tensor:
+        method = self.method
+        replay = method.replay(self._last)
+        if replay is None:
+            raise RuntimeError("The method alternates with a replay that it does not have.")
+        nothing = replay.images[:0], replay.tasks[:0]
+        logits = method.respond(*nothing, width=self.width, replay=replay)
+        method.count(replay, logits.shape[1])
+        return method.replay_loss(logits, replay)
+
+    def _new_loss(self, batch: Any) -> Tensor:
+        method, view, ranks = self.method, self.view, self._ranks
+        if self._whole:
+            n = len(batch[0])
+            images, labels, tasks = (column[ranks.part(n)] for column in batch)
+        else:
+            images, labels, tasks = batch
+            n = self.batches.sizes[self.batch // self._turns - self.batches.start]
+        if view is not None:
+            whole = batch if self._whole else [ranks.gather(self._trainer, c, n) for c in batch]
+            view.mbatch = list(whole)
+            view.fire("before_training_iteration")
+            view.loss = torch.zeros(1, device=images.device)
+            view.fire("before_forward")
+        self._last = own = len(images)
+        replay = None if self._alternates else method.replay(own)
+        logits = method.respond(images, tasks, width=self.width, replay=replay)
+        answers = logits[:own]
+        if view is not None:
+            view.mb_output = ranks.gather(self._trainer, answers.detach(), n)
+            view.fire("after_forward")
+        weight = ranks.weight(n)
+        loss = torch.zeros(1, device=images.device)
+        loss = loss + self._new(answers, labels, weight)
+        if replay is not None:
+            method.count(replay, logits.shape[1])
+            # Computed anew, as Avalanche's loop does: the gradients are then the same bit by bit.
+            new = self._new(answers, labels, weight)
+            loss = method.with_replay(loss, new, logits[own:], replay)
+        penalty = method.penalty(images, tasks, answers)
+        if penalty is not None:
+            loss = loss + penalty
+        if view is not None:
+            view.loss = self._trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
+            view.fire("before_backward")
+        correct = (answers.detach().argmax(dim=1) == labels).sum()
+        self._correct = correct if self._correct is None else self._correct + correct
+        self._seen += own
+        return loss.sum()
+
+    def _new(self, answers: Tensor, labels: Tensor, weight: float) -> Tensor:
+        new = self.criterion(answers, labels)
+        return new if weight == 1.0 else new * weight
+
+    def hook(self, name: str) -> None:
+        """Passes on to Avalanche's metrics."""
+        # To Avalanche a step on replay is a part of the iteration before it.
+        within = self._on_replay and "epoch" not in name
+        if self.view is not None and not within:
+            self.view.fire(name)
+            if self.view.stops:
+                self._trainer.should_stop = True
+
+    def values(self) -> dict[str, Tensor]:
+        """Loss and accuracy on new samples, means over the epoch."""
+        correct = self._correct if self._correct is not None else torch.tensor(0)
+        return {**super().values(), "train/accuracy": correct.float() / max(self._seen, 1)}
+
+    def end_epoch(self) -> None:
+        """See `Stage.end_epoch`."""
+        super().end_epoch()
+        self._correct, self._seen = None, 0
+
+    def state(self) -> dict[str, Any]:
+        """See `Stage.state`."""
+        more = {"correct": self._correct, "seen": self._seen, "last": self._last}
+        return {**super().state(), **more}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `Stage.set_state`."""
+        super().set_state(state)
+        self._correct, self._seen = self._placed(state["correct"]), state["seen"]
+        self._last = state["last"]

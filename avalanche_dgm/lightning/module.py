@@ -1,0 +1,173 @@
+"""The LightningModule around a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from avalanche.models.dynamic_modules import MultiTaskModule
+from avalanche.models.dynamic_optimizers import update_optimizer
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import ConfigError, UnsupportedModelError
+from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.lightning.learning import LearningStage
+from avalanche_dgm.lightning.staged import StagedModule
+from avalanche_dgm.lightning.testing import StreamTest
+from avalanche_dgm.methods import Method, Naive
+from avalanche_dgm.randomness import RandomSource
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+#: What trains a classifier unless told otherwise: Adam with a learning rate of 0.001.
+ADAM = OptimizerSpec()
+
+
+class MethodModule(StagedModule):
+    """A classifier that learns a stream and remembers by a method.
+
+    `avalanche_dgm.lightning.fit_stream` trains it; ``trainer.test``, ``trainer.predict`` and
+    ``trainer.save_checkpoint`` work as with any module. A subclass names its method in ``kind``.
+
+    Args:
+        model: The classifier: images (n, *shape) to logits (n, classes), or images and task labels
+            for an Avalanche ``MultiTaskModule``.
+        optimizer: Trains the classifier of the current experience; or a function from parameters
+            to an optimiser. It lives as long as the module, as a strategy's does.
+        criterion: The loss on new samples, from logits (n, classes) and labels (n,) to a scalar.
+        **hyper: Arguments of the method.
+
+    Raises:
+        ConfigError: A hyper-parameter is unknown or cannot work.
+        UnsupportedModelError: The model is not a ``torch.nn.Module``.
+    """
+
+    kind: ClassVar[type[Method]] = Naive
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerSpec | MakeOptimizer = ADAM,
+        criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        **hyper: Any,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise UnsupportedModelError(
+                f"The model is a {type(model).__name__}, not a torch.nn.Module."
+            )
+        self.save_hyperparameters(ignore=["model", "criterion"])
+        self.model, self.criterion, self._make_optimizer = model, criterion, optimizer
+        self.method = self.kind(**hyper)
+        self.task_aware = isinstance(model, MultiTaskModule)
+        self.method.attach(model, task_aware=self.task_aware)
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimized: dict[str, nn.Parameter] | None = None
+        #: What a test measures, while `fit_stream` tests.
+        self.stream_test: StreamTest | None = None
+
+    def sources(self) -> list[RandomSource]:
+        """The method's random numbers."""
+        return [self.method.random]
+
+    def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """Answers as the method does at test time.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels; 0 by default.
+
+        Returns:
+            Logits (n, classes).
+        """
+        if tasks is None:
+            tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return self.method.predict(images, tasks)
+
+    def setup(self, stage: str) -> None:
+        """Refuses to be fitted by itself.
+
+        Args:
+            stage: What the Trainer is about to do.
+
+        Raises:
+            ConfigError: It fits, but nothing says what is to be learned.
+        """
+        super().setup(stage)
+        if stage == "fit" and self.stage is None:
+            name = type(self).__name__
+            raise ConfigError(
+                f"{name} learns a stream of experiences in several fits. Instead of trainer.fit,"
+                f" call avalanche_dgm.lightning.fit_stream({name}(...), benchmark)."
+            )
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss and accuracy of the classifier that learns, on the validation stream."""
+        learning = self.stage
+        if not isinstance(learning, LearningStage):
+            raise ConfigError(
+                "Validation belongs to learning a stream: give fit_stream a benchmark with a"
+                " valid_stream. To test a trained module, call trainer.test(module, loader)."
+            )
+        logits = self.method.respond(batch[0], batch[-1], width=learning.width)
+        self._note("val", logits, batch)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measures accuracy; in a stream's test, into its matrix."""
+        if self.stream_test is not None:
+            self.stream_test.step(self, batch, batch_idx, dataloader_idx)
+            return
+        self._note("test", self(batch[0], batch[-1] if len(batch) > 2 else None), batch)
+
+    def _note(self, stage: str, logits: Tensor, batch: Any, loader: int = 0) -> None:
+        labels = batch[1]
+        means = {
+            f"{stage}/loss": self.criterion(logits, labels),
+            f"{stage}/accuracy": (logits.argmax(dim=1) == labels).float().mean(),
+        }
+        self.note(means, len(labels), loader)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Logits of a batch: images alone, or a tuple of images and, last, task labels."""
+        if isinstance(batch, Tensor):
+            return self(batch)
+        return self(batch[0], batch[-1] if len(batch) > 2 else None)
+
+    def learning_optimizer(
+        self, learner: nn.Module, *, fused: bool = True
+    ) -> torch.optim.Optimizer:
+        """The optimiser of the current experience's classifier.
+
+        Parameters that it has not met before begin without momentum; it keeps that of the others.
+
+        Args:
+            learner: The classifier.
+            fused: Whether a new one may take its step in one call.
+
+        Raises:
+            ConfigError: ``optimizer`` made something else.
+        """
+        named = dict(learner.named_parameters())
+        if self._optimizer is None:
+            make = self._make_optimizer
+            made = (
+                make.build(learner, fused=fused)
+                if isinstance(make, OptimizerSpec)
+                else make([p for p in named.values() if p.requires_grad])
+            )
+            if not isinstance(made, torch.optim.Optimizer):
+                raise ConfigError(
+                    f"optimizer returned a {type(made).__name__}; give an OptimizerSpec, or a"
+                    " function from parameters to a torch.optim.Optimizer."
+                )
+            self._optimizer = made
+            self._optimized = {n: p for n, p in named.items() if p.requires_grad}
+        else:
+            new = {n: p for n, p in named.items() if p.requires_grad}
+            self._optimized = update_optimizer(
+                self._optimizer, new, self._optimized, remove_params=True
+            )
+        return self._optimizer

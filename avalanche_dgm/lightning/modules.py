@@ -1,0 +1,108 @@
+"""One LightningModule for each method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.methods import ALTM, DGDMN, DGR, LatentReplay, Naive, PseudoRehearsal
+from avalanche_dgm.signatures import takes_arguments_of
+
+
+@takes_arguments_of(DGDMN, on_init=False)
+class DGDMNModule(MethodModule):
+    """Deep generative dual memory (Kamra et al. 2017).
+
+    The optimiser trains the small short-term learner of each task; the model is the long-term
+    learner and is trained in sleep.
+
+    Args:
+        model: See `MethodModule`.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``seed``, and any field of
+            `avalanche_dgm.memories.DualMemorySettings`.
+    """
+
+    kind = DGDMN
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)
+
+
+@takes_arguments_of(DGR, on_init=False)
+class DGRModule(MethodModule):
+    """Deep generative replay (Shin et al. 2017).
+
+    Args:
+        model: See `MethodModule`.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``replay_size``, ``seed``, and
+            any field of `avalanche_dgm.memories.MemorySettings`.
+    """
+
+    kind = DGR
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)
+
+
+@takes_arguments_of(PseudoRehearsal, on_init=False)
+class PseudoRehearsalModule(MethodModule):
+    """Pseudopattern rehearsal (Robins 1995), a baseline.
+
+    Args:
+        model: See `MethodModule`.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, and the arguments of
+            `avalanche_dgm.methods.PseudoRehearsal`.
+    """
+
+    kind = PseudoRehearsal
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)
+
+
+class NaiveModule(MethodModule):
+    """The plain network, which forgets: what the methods are compared with.
+
+    Args:
+        model: See `MethodModule`.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, and ``seed``.
+    """
+
+    kind = Naive
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)
+
+
+@takes_arguments_of(ALTM, on_init=False)
+class ALTMModule(MethodModule):
+    """Active long-term memory: distillation from a frozen stable network (Furlanello et al. 2016).
+
+    Args:
+        model: See `MethodModule`.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, and the arguments of
+            `avalanche_dgm.methods.ALTM`.
+    """
+
+    kind = ALTM
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)
+
+
+@takes_arguments_of(LatentReplay, on_init=False)
+class LatentReplayModule(MethodModule):
+    """Replay of latents behind a frozen compressor (Saez de Ocariz Borde 2022).
+
+    Args:
+        model: See `MethodModule`; or ``torch.nn.Sequential(compressor, classifier)``.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, and the arguments of
+            `avalanche_dgm.methods.LatentReplay`.
+    """
+
+    kind = LatentReplay
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)

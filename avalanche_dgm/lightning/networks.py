@@ -1,0 +1,300 @@
+"""The networks on their own, for a plain ``Trainer.fit`` on any loader."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import ConfigError, DataError, LabelError
+from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.generators.spec import VAESpec, check_images, choose_spec
+from avalanche_dgm.generators.vae import VAE
+from avalanche_dgm.lightning.plain import NetworkModule, OptimizerMaker, columns_of
+from avalanche_dgm.memories.answers import ask, evaluating
+from avalanche_dgm.randomness import RandomSource
+
+
+class VAEModule(NetworkModule):
+    """A variational autoencoder (Kingma & Welling 2014).
+
+    Batches are images, or tuples or lists that begin with images. Logs ``train/loss``,
+    ``val/loss`` and ``test/loss`` in nats an image; the last two are the negative evidence lower
+    bound whatever ``kl_weight`` is, with the same noise in every epoch.
+
+    Args:
+        spec: Sizes, likelihood and range of the images; see `for_images`.
+        kl_weight: Factor of the divergence from the prior in training (Higgins et al. 2017).
+        optimizer: How it is trained.
+        seed: Governs the initial weights and the noise; ``None`` takes one from PyTorch's global
+            generator.
+
+    Attributes:
+        vae: The network.
+        random: Its random numbers; their state is in checkpoints.
+
+    Raises:
+        ConfigError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        spec: VAESpec | dict[str, Any],
+        *,
+        kl_weight: float = 1.0,
+        optimizer: OptimizerSpec | dict[str, Any] = OptimizerSpec(),  # noqa: B008 (frozen)
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        # Plain values, which a checkpoint may hold and `load_from_checkpoint` hands in.
+        spec = VAESpec.from_dict(spec) if isinstance(spec, dict) else spec
+        self.optimizer = OptimizerSpec(**optimizer) if isinstance(optimizer, dict) else optimizer
+        if kl_weight < 0:
+            raise ConfigError(f"kl_weight={kl_weight} must be 0 or more.")
+        plain = {"spec": spec.to_dict(), "optimizer": asdict(self.optimizer)}
+        self.save_hyperparameters({**plain, "kl_weight": kl_weight, "seed": seed})
+        self.kl_weight = kl_weight
+        self.random = RandomSource(seed)
+        with self.random.governing():
+            self.vae = VAE(spec)
+        self._own: AbstractContextManager[None] | None = None
+
+    @classmethod
+    def for_images(
+        cls,
+        images: Tensor,
+        *,
+        kl_weight: float = 1.0,
+        optimizer: OptimizerSpec | None = None,
+        seed: int | None = None,
+        **choices: Any,
+    ) -> VAEModule:
+        """Makes one that fits images.
+
+        Args:
+            images: Float tensor (N, C, H, W) or (N, D); the range of intensities is theirs unless
+                ``value_range`` says it.
+            kl_weight: See the class.
+            optimizer: See the class.
+            seed: See the class.
+            **choices: What `avalanche_dgm.generators.spec.choose_spec` would choose otherwise:
+                ``architecture``, ``hidden``, ``latent``, ``likelihood``, ``value_range``.
+
+        Raises:
+            RangeError: Images lie outside of ``value_range``.
+        """
+        spec = choose_spec(images, **choices)
+        return cls(spec, kl_weight=kl_weight, optimizer=optimizer or OptimizerSpec(), seed=seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstructs images.
+
+        Args:
+            images: Float tensor (n, *shape).
+
+        Returns:
+            Tensor (n, *shape).
+        """
+        return self.vae.reconstruct(images)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The mean loss, nats an image."""
+        images = self._images(batch)
+        rng = self.random.on(self.device)
+        loss = self.vae.negative_elbo(images, rng, kl_weight=self.kl_weight).mean()
+        self.note({"train/loss": loss}, len(images))
+        self.log("train/loss_step", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs the bound."""
+        self._evaluate("val", batch, batch_idx, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs the bound."""
+        self._evaluate("test", batch, batch_idx, dataloader_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Reconstructions (n, *shape)."""
+        return self(self._images(batch))
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser of the specification, and its schedule over all steps of the fit."""
+        return self.optimization()
+
+    @torch.no_grad()
+    def sample(self, n: int) -> Tensor:
+        """Draws images from the prior.
+
+        Args:
+            n: How many.
+
+        Returns:
+            Tensor (n, *shape), in the images' range.
+        """
+        with evaluating(self.vae):
+            return self.vae.sample(n, self.random.on(self.device))
+
+    def network(self) -> nn.Module:
+        """The autoencoder."""
+        return self.vae
+
+    def on_train_start(self) -> None:
+        """On several devices each process draws noise of its own."""
+        if self.trainer.world_size > 1:
+            self._own = self.random.apart(self.trainer.global_rank)
+            self._own.__enter__()
+
+    def on_train_end(self) -> None:
+        """Afterwards they share the state of their random numbers again."""
+        if self._own is not None:
+            self._own.__exit__(None, None, None)
+            self._own = None
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The random numbers' state, for ``state_dict``."""
+        return self.random.get_state()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `get_extra_state` returned."""
+        self.random.set_state(state)
+
+    def _evaluate(self, stage: str, batch: Any, batch_idx: int, loader: int) -> None:
+        images = self._images(batch)
+        # Training's noise must not depend on how often one looks.
+        seed = batch_idx * self.trainer.world_size + self.trainer.global_rank
+        rng = torch.Generator(device=self.device).manual_seed(seed)
+        loss = self.vae.negative_elbo(images, rng).mean()
+        self.note({f"{stage}/loss": loss}, len(images), loader)
+
+    def _images(self, batch: Any) -> Tensor:
+        images = columns_of(batch)[0]
+        if not self.checked:
+            check_images(self.vae.spec, images)
+            self.checked = True
+        return images
+
+
+class ClassifierModule(NetworkModule):
+    """A classifier trained by its cross-entropy.
+
+    Batches are tuples or lists: images, class labels, and task labels last if there are three or
+    more. Logs ``loss`` (nats) and ``accuracy`` (0 to 1) under ``train/``, ``val/`` and ``test/``.
+    A checkpoint holds the model's weights, not its class:
+    ``ClassifierModule.load_from_checkpoint(path, model=...)``.
+
+    Args:
+        model: From images (n, *shape) to logits (n, K).
+        optimizer: How it is trained, or a function from its parameters to an optimiser.
+        task_aware: Whether the model takes task labels as its second argument.
+
+    Raises:
+        ConfigError: ``optimizer`` is neither.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = OptimizerSpec(),  # noqa: B008
+        task_aware: bool = False,
+    ) -> None:
+        super().__init__()
+        kept: dict[str, Any] = {"task_aware": task_aware}
+        if isinstance(optimizer, OptimizerSpec | dict):
+            plain = optimizer if isinstance(optimizer, dict) else asdict(optimizer)
+            kept["optimizer"] = plain
+            optimizer = OptimizerSpec(**plain)
+        elif not callable(optimizer):
+            raise ConfigError(
+                f"optimizer is a {type(optimizer).__name__}; pass an OptimizerSpec, or a function"
+                " from parameters to an optimiser such as lambda p: torch.optim.SGD(p, lr=0.1)."
+            )
+        self.save_hyperparameters(kept)
+        self.model = model
+        self.optimizer = optimizer
+        self.task_aware = task_aware
+
+    def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """Answers.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels; 0 for all by default.
+
+        Returns:
+            Logits (n, K).
+
+        Raises:
+            UnsupportedModelError: The model answers with something else.
+        """
+        if tasks is None:
+            tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return ask(self.model, images, tasks, task_aware=self.task_aware)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The mean cross-entropy, nats."""
+        loss = self._step("train", batch)
+        self.log("train/loss_step", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs loss and accuracy."""
+        self._step("val", batch, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs loss and accuracy."""
+        self._step("test", batch, dataloader_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Logits (n, K)."""
+        images, *rest = columns_of(batch)
+        return self(images, _tasks(rest))
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, with a specification's schedule over all steps of the fit."""
+        return self.optimization()
+
+    def network(self) -> nn.Module:
+        """The model."""
+        return self.model
+
+    def _step(self, stage: str, batch: Any, loader: int = 0) -> Tensor:
+        images, *rest = columns_of(batch)
+        if not rest:
+            raise DataError(
+                "The batches hold images only; a classifier needs their classes. Use a loader"
+                " whose batches are (images, labels) or (images, labels, task labels)."
+            )
+        labels, logits = rest[0], self(images, _tasks(rest))
+        if not self.checked:
+            _check_labels(labels, logits)
+            self.checked = True
+        loss = F.cross_entropy(logits, labels)
+        accuracy = (logits.argmax(dim=1) == labels).float().mean()
+        means = {f"{stage}/loss": loss, f"{stage}/accuracy": accuracy}
+        self.note(means, len(labels), loader)
+        return loss
+
+
+def _tasks(rest: list[Tensor]) -> Tensor | None:
+    return rest[-1] if len(rest) > 1 else None
+
+
+def _check_labels(labels: Tensor, logits: Tensor) -> None:
+    """Said once, since a GPU only says that an assertion failed."""
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise LabelError(
+            f"The labels have shape {tuple(labels.shape)} and type {labels.dtype}; one int64 class"
+            " index for each image is needed."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise LabelError(
+            f"The labels go from {low} to {high}, but the model has {logits.shape[1]} outputs,"
+            f" classes 0 to {logits.shape[1] - 1}. Give it as many outputs as there are classes."
+        )

@@ -1,0 +1,143 @@
+"""What the LightningModules share: exact means for the log; and an optimiser for one network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.lightning.trainers import may_fuse
+
+#: From a module's parameters to their optimiser.
+OptimizerMaker = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+
+
+class CountingModule(pl.LightningModule):
+    """Logs means over samples that are exact on several devices, too."""
+
+    def setup(self, stage: str) -> None:
+        """Starts counting anew."""
+        self._sums: dict[tuple[str, int], tuple[Tensor, int]] = {}
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means, for each loader if there are several."""
+        self.log_means("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the means, for each loader if there are several."""
+        self.log_means("test")
+
+    def note(self, means: dict[str, Tensor], n: int, loader: int = 0) -> None:
+        """Counts a batch's means, without waiting for the device.
+
+        Args:
+            means: Scalars by the names to log them under.
+            n: Samples that each is a mean of.
+            loader: Number of the loader.
+        """
+        for name, mean in means.items():
+            total, seen = self._sums.get((name, loader), (torch.zeros_like(mean), 0))
+            self._sums[name, loader] = (total + mean.detach() * n, seen + n)
+
+    def log_means(self, stage: str) -> None:
+        """Logs what `note` counted, and forgets it.
+
+        Args:
+            stage: What the names begin with.
+        """
+        # Lightning's own means over processes round the number of samples to a whole number for
+        # each process, so they are exact only for an even one.
+        mine = [key for key in self._sums if key[0].startswith(f"{stage}/")]
+        several = len({loader for _, loader in mine}) > 1
+        for name, loader in mine:
+            total, n = self._sums.pop((name, loader))
+            pair = torch.stack([total.float(), total.new_tensor(n, dtype=torch.float32)])
+            pair = self.trainer.strategy.reduce(pair, reduce_op="sum")
+            label = f"{name}/dataloader_idx_{loader}" if several else name
+            self.log(label, pair[0] / pair[1], prog_bar=True, add_dataloader_idx=False)
+
+
+class NetworkModule(CountingModule, ABC):
+    """A network with one optimiser, whose means over samples are logged.
+
+    Attributes:
+        optimizer: How it is trained, or a function from its parameters to an optimiser.
+    """
+
+    optimizer: OptimizerSpec | OptimizerMaker
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """What is trained."""
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """The Trainer's limit first, then the specification's own."""
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if isinstance(self.optimizer, OptimizerSpec):
+            self.optimizer.clip(self.network())
+
+    def optimization(self) -> Any:
+        """The optimiser, and a specification's schedule over all steps of the fit.
+
+        Raises:
+            ConfigError: There is nothing to train, or no number of steps for a schedule.
+        """
+        network, spec = self.network(), self.optimizer
+        if not any(p.requires_grad for p in network.parameters()):
+            raise ConfigError(
+                f"The {type(network).__name__} has no parameters to train. Unfreeze some of them,"
+                " or use the Trainer's test and predict only."
+            )
+        if not isinstance(spec, OptimizerSpec):
+            return spec(network.parameters())
+        optimizer = spec.build(network, fused=may_fuse(self.trainer))
+        steps = self.trainer.estimated_stepping_batches
+        if spec.schedule != "constant" and steps == float("inf"):
+            raise ConfigError(
+                f"schedule={spec.schedule!r} needs a number of steps: give the Trainer max_epochs"
+                " and a loader with a length, or use schedule='constant'."
+            )
+        schedule = spec.build_schedule(optimizer, int(steps)) if steps < float("inf") else None
+        if schedule is None:
+            return optimizer
+        plan = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def setup(self, stage: str) -> None:
+        """Starts counting anew."""
+        super().setup(stage)
+        self.checked = False
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the epoch's means."""
+        self.log_means("train")
+
+
+def columns_of(batch: Any) -> list[Tensor]:
+    """The tensors of a batch, images first.
+
+    Args:
+        batch: A tensor, or a tuple or list of tensors.
+
+    Raises:
+        DataError: It is something else.
+    """
+    columns = list(batch) if isinstance(batch, (tuple, list)) else [batch]
+    if not columns or not all(isinstance(column, Tensor) for column in columns):
+        kinds = ", ".join(type(column).__name__ for column in columns)
+        raise DataError(
+            f"A batch holds {kinds or 'nothing'}; a tensor of images is needed, or a tuple of"
+            " tensors that begins with images."
+        )
+    return columns

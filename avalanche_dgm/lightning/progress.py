@@ -1,0 +1,91 @@
+"""Progress bars that say what is being learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, RichProgressBar, TQDMProgressBar
+
+from avalanche_dgm.errors import ConfigError
+
+
+def describe(trainer: pl.Trainer, fallback: str) -> str:
+    """What is trained now: the module's ``stage_name``, with the epoch if there are several."""
+    name = getattr(trainer.lightning_module, "stage_name", "")
+    if not name:
+        return fallback
+    epochs = trainer.max_epochs or 1
+    return name if epochs == 1 else f"{name}, epoch {trainer.current_epoch + 1}/{epochs}"
+
+
+class StreamProgressBar(TQDMProgressBar):
+    """Lightning's bar, which names the experience and the phase.
+
+    Args:
+        refresh_rate: Steps between two looks at the screen; 0 shows nothing.
+        leave: Whether finished bars stay.
+    """
+
+    def __init__(
+        self, refresh_rate: int = 20, process_position: int = 0, leave: bool = False
+    ) -> None:
+        super().__init__(refresh_rate, process_position, leave)
+
+    def init_test_tqdm(self) -> Any:
+        """The bar of a test, which comes after every experience and leaves no line behind."""
+        bar = super().init_test_tqdm()
+        bar.leave = self._leave
+        return bar
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Starts the bar of an epoch."""
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description(describe(trainer, f"Epoch {trainer.current_epoch}"))
+
+
+class StreamRichProgressBar(RichProgressBar):
+    """The same with rich.
+
+    Args:
+        **choices: Arguments of Lightning's ``RichProgressBar``.
+
+    Raises:
+        ConfigError: The package rich is not installed.
+    """
+
+    def __init__(self, **choices: Any) -> None:
+        try:
+            super().__init__(**choices)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "This progress bar needs the package rich: pip install rich. StreamProgressBar"
+                " does without."
+            ) from error
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        fallback = super()._get_train_description(current_epoch)
+        return describe(self.trainer, fallback)
+
+
+def naming(bar: Callback) -> Callback:
+    """Gives one of Lightning's own progress bars the names of what is learned.
+
+    Args:
+        bar: Any callback.
+
+    Returns:
+        A bar with the same settings; the callback itself if it is another one.
+    """
+    if type(bar) is TQDMProgressBar:
+        # 1 is Lightning's default, and costs more than a step of a small network.
+        rate = 20 if bar.refresh_rate == 1 else bar.refresh_rate
+        return StreamProgressBar(rate, bar.process_position, bar._leave)
+    if type(bar) is RichProgressBar:
+        return StreamRichProgressBar(
+            refresh_rate=bar.refresh_rate,
+            leave=bar._leave,
+            theme=bar.theme,
+            console_kwargs=bar._console_kwargs,
+        )
+    return bar

@@ -1,0 +1,198 @@
+"""Several processes that learn one stream: who takes which samples, who draws which numbers.
+
+Every process reads the same batches and takes its part of each, so that a step sees the same
+samples on any number of devices. Outside of training all processes share the state of every
+random number generator, so that what they decide there is the same; inside, each draws its own.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import RanksDifferError
+from avalanche_dgm.methods import Method
+from avalanche_dgm.randomness import RandomSource, global_state, seed_globally, set_global_state
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among those of a trainer.
+
+    Attributes:
+        rank: Number of this process, counted from 0 over all nodes.
+        world: Number of processes.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def of(cls, trainer: pl.Trainer) -> Ranks:
+        """The process that a trainer runs in; call it after the processes were started."""
+        return cls(trainer.global_rank, trainer.world_size)
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one process."""
+        return self.world > 1
+
+    def shares(self, n: int) -> bool:
+        """Whether a batch of ``n`` is shared; BatchNorm cannot train on a part of one sample."""
+        return n >= 2 * self.world
+
+    def part(self, n: int) -> slice:
+        """This process's samples of a batch of ``n``; all of them if there are too few to share."""
+        if not self.shares(n):
+            return slice(0, n)
+        return slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
+
+    def weight(self, n: int) -> float:
+        """What a mean over this process's part counts, so that the mean over processes is exact."""
+        part = self.part(n)
+        return 1.0 if not self.shares(n) else (part.stop - part.start) * self.world / n
+
+    def gather(self, trainer: pl.Trainer, part: Tensor, n: int) -> Tensor:
+        """Joins the parts that the processes have of a batch.
+
+        Args:
+            trainer: The trainer, in the middle of a run.
+            part: This process's part, without gradient.
+            n: Size of the whole batch.
+
+        Returns:
+            Tensor (n, ...), in the batch's order, the same in every process.
+        """
+        if not self.several or not self.shares(n):
+            return part
+        largest = -(-n // self.world)
+        missing = largest - len(part)
+        padding = [0, 0] * (part.ndim - 1) + [0, missing]
+        everyone = trainer.strategy.all_gather(F.pad(part.detach(), padding))
+        parts = [Ranks(r, self.world).part(n) for r in range(self.world)]
+        return torch.cat([everyone[r, : p.stop - p.start] for r, p in enumerate(parts)])
+
+    @contextmanager
+    def own_randomness(self, *sources: RandomSource) -> Iterator[None]:
+        """Lets each process draw random numbers of its own; afterwards they share a state again.
+
+        A single process goes on with the numbers that it had.
+
+        Args:
+            *sources: Sources beside the global generators.
+        """
+        if not self.several:
+            yield
+            return
+        before = global_state()
+        seed = int(torch.randint(2**62, ()).item())
+        after = global_state()
+        with ExitStack() as stack:
+            for source in sources:
+                stack.enter_context(source.apart(self.rank))
+            seed_globally(seed + self.rank)
+            try:
+                yield
+            except BaseException:
+                set_global_state(before)
+                raise
+            set_global_state(after)
+
+
+def share_buffers(trainer: pl.Trainer, module: nn.Module) -> None:
+    """Gives every process the buffers of the first one.
+
+    Training moves BatchNorm's statistics by each process's own part of the last batch.
+    """
+    if trainer.world_size == 1:
+        return
+    buffers = dict(module.named_buffers())
+    values = trainer.strategy.broadcast({name: b.detach().cpu() for name, b in buffers.items()})
+    with torch.no_grad():
+        for name, buffer in buffers.items():
+            buffer.copy_(values[name])
+
+
+def share_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSource) -> None:
+    """Gives every process the weights and random numbers of the first one, to begin alike.
+
+    Args:
+        trainer: The trainer, after its processes were started.
+        module: The weights and buffers.
+        *sources: Sources of random numbers beside the global generators.
+    """
+    if trainer.world_size == 1:
+        return
+    strategy = trainer.strategy
+    set_global_state(strategy.broadcast(global_state()))
+    for source in sources:
+        source.set_state(strategy.broadcast(source.get_state()))
+    mine = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
+    first = strategy.broadcast({name: value.cpu() for name, value in mine.items()})
+    with torch.no_grad():
+        for name, value in mine.items():
+            value.copy_(first[name])
+
+
+def share_counts(trainer: pl.Trainer, method: Method) -> None:
+    """Adds up what the processes have counted of a method's replay, once an experience.
+
+    Args:
+        trainer: The trainer, after its processes were started.
+        method: The method; its record then tells of all processes.
+    """
+    counts = method.interim_state()["counts"]
+    if trainer.world_size > 1 and counts is not None:
+        total = trainer.strategy.reduce(counts, reduce_op="sum")
+        method.set_interim_state({**method.interim_state(), "counts": total})
+
+
+def check_identical(trainer: pl.Trainer, module: nn.Module, *, when: str) -> None:
+    """Checks that every process holds the same, bit for bit.
+
+    Args:
+        trainer: The trainer, after its processes were started.
+        module: What is compared: parameters, buffers and extra state.
+        when: For the message, such as ``after experience 3``.
+
+    Raises:
+        RanksDifferError: Something differs; the message names it.
+    """
+    if trainer.world_size == 1:
+        return
+    mine = dict(_fingerprints(module.state_dict(), ""))
+    theirs = trainer.strategy.broadcast(mine)
+    differing = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    # Everybody has to know, or the others would wait for ever.
+    flag = torch.tensor(float(bool(differing)), device=trainer.strategy.root_device)
+    if float(trainer.strategy.reduce(flag, reduce_op="sum")) == 0:
+        return
+    found = ", ".join(differing[:5]) + (" and more" if len(differing) > 5 else "")
+    where = f"Process {trainer.global_rank} differs in {found}." if differing else ""
+    raise RanksDifferError(
+        f"The processes do not remember the same {when}. {where} A module that"
+        " draws random numbers or keeps statistics outside of the training steps does that, and so"
+        " do devices of different kinds. check_ranks=False goes on without this check."
+    )
+
+
+def _fingerprints(value: Any, name: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if str(key).endswith("seconds"):
+                continue  # Each process has a clock of its own.
+            yield from _fingerprints(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, Tensor):
+        content = value.detach().cpu().contiguous()
+        data = content.view(torch.uint8) if content.ndim else content[None].view(torch.uint8)
+        yield name, (tuple(value.shape), str(value.dtype), zlib.crc32(data.numpy().tobytes()))
+    else:
+        yield name, (zlib.crc32(repr(value).encode()),)

@@ -1,0 +1,60 @@
+"""What learning a stream has shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.methods import Record
+from avalanche_dgm.metrics import functional
+
+
+@dataclass
+class StreamResult:
+    """The outcome of `fit_stream`.
+
+    Attributes:
+        accuracy: Float tensor (n_learned, n_test): accuracy (0 to 1) on each test experience after
+            each learned one, NaN where it was not tested.
+        metrics: After each learned experience, the last values of Avalanche's metrics by name.
+        records: After each learned experience, what the method did in it.
+        seconds: Seconds that learning each experience took, without the test.
+        test_seconds: Seconds of the test after each.
+        memory_bytes: Bytes of the memory after each, the model not counted.
+        best_checkpoints: After each learned experience, the best file of a ``ModelCheckpoint``.
+    """
+
+    accuracy: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    test_seconds: list[float] = field(default_factory=list)
+    memory_bytes: list[int] = field(default_factory=list)
+    best_checkpoints: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.accuracy)
+
+    @property
+    def average_accuracy(self) -> float:
+        """Mean accuracy, after the last experience, over those learned."""
+        return float(functional.average_accuracy(self.accuracy))
+
+    @property
+    def continual(self) -> dict[str, float]:
+        """Average accuracy, learning accuracy, forgetting and backward transfer, each 0 to 1.
+
+        What the length of the stream does not allow to compute is left out.
+        """
+        matrix = self.accuracy
+        values = {
+            "average_accuracy": functional.average_accuracy(matrix),
+            "learning_accuracy": functional.learning_accuracy(matrix),
+        }
+        if len(matrix) > 1:
+            values["forgetting"] = functional.forgetting(matrix)
+            values["backward_transfer"] = functional.backward_transfer(matrix)
+        return {name: float(value) for name, value in values.items() if not value.isnan()}

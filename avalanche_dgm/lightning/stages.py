@@ -1,0 +1,193 @@
+"""What one fit of a Trainer trains: the learner on an experience, or a phase of a method."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.fitting import CHECK_EVERY, Batches, OptimizerSpec, Phase, check_finite
+from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.methods import Method
+
+Optimization = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]
+
+
+class Stage(ABC):
+    """One thing to train: what `StagedModule` does in a Trainer's hooks.
+
+    Args:
+        name: What a progress bar calls it.
+        kind: What its values are logged under.
+        module: What is trained.
+        epochs: Passes over its loader.
+    """
+
+    def __init__(self, name: str, *, kind: str, module: nn.Module, epochs: int = 1) -> None:
+        self.name, self.kind, self.module, self.epochs = name, kind, module, epochs
+        self.epoch, self.batch = 0, 0
+        self._total: Tensor | None = None
+        self._n = 0
+
+    @abstractmethod
+    def loader(self) -> Iterable[Any]:
+        """What is left of the current epoch's batches, counted from ``batch``."""
+
+    def val_loader(self) -> Any:
+        """Batches that are looked at after each epoch, or ``None``."""
+        return None
+
+    @abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """The loss of this process's part of a batch."""
+
+    @abstractmethod
+    def optimization(self, *, fused: bool) -> Optimization:
+        """The optimiser, and its schedule over steps if there is one.
+
+        Args:
+            fused: Whether it may take its step in one call.
+        """
+
+    def clip(self) -> None:
+        """Limits the gradients, after the Trainer has."""
+        return
+
+    def hook(self, name: str) -> None:
+        """Called at the points of a training loop that Avalanche's plugins know by name."""
+        return
+
+    def step(self, batch: Any) -> Tensor:
+        """The loss, counted for the log."""
+        loss = self.loss(batch)
+        seen = loss.detach().float()
+        self._total = seen if self._total is None else self._total + seen
+        self._n += 1
+        return loss
+
+    def values(self) -> dict[str, Tensor]:
+        """Means over the epoch, for the log."""
+        total = self._total if self._total is not None else torch.tensor(math.nan)
+        return {f"{self.kind}/loss": total / max(self._n, 1)}
+
+    def end_epoch(self) -> None:
+        """Starts counting anew."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        self._total, self._n = None, 0
+
+    def state(self) -> dict[str, Any]:
+        """Where it is, for `set_state` of an equal one that has just begun."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "total": self._total,
+            "n": self._n,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues where `state` was called."""
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self._total, self._n = self._placed(state["total"]), state["n"]
+
+    def _placed(self, value: Tensor | None) -> Tensor | None:
+        """A saved number, where the trained module is."""
+        if value is None:
+            return None
+        return value.to(next((p.device for p in self.module.parameters()), value.device))
+
+
+class PhaseStage(Stage):
+    """A phase of a method, with as many optimiser steps and samples a step as it asks for.
+
+    Processes and accumulated batches divide each step's samples among them.
+
+    Args:
+        phase: The phase.
+        method: Whose phase it is.
+        trainer: The Trainer that will run it, for its processes and accumulation.
+        name: What a progress bar calls it; the phase's own name by default.
+    """
+
+    def __init__(
+        self, phase: Phase, method: Method, trainer: pl.Trainer, *, name: str | None = None
+    ) -> None:
+        super().__init__(name or phase.name, kind=kind_of(phase.name), module=phase.module)
+        self.phase, self.method = phase, method
+        self._ranks, self._accumulate = Ranks.of(trainer), trainer.accumulate_grad_batches
+        # The batches are everybody's, so their order is not drawn from a process's own numbers.
+        order = method.rng
+        if self._ranks.several:
+            order = torch.Generator(device=order.device).manual_seed(method.random.child_seed())
+        self._order = order
+        self._batches = Batches(phase.data, batch_size=phase.batch_size, rng=order)
+        self._whole: tuple[Tensor, ...] = ()
+
+    def loader(self) -> Iterable[int]:
+        """Numbers of the batches; they are drawn where they are used, since the loss draws too."""
+        return range(self.batch, self.phase.steps * self._accumulate)
+
+    def loss(self, batch: int) -> Tensor:
+        """See `Stage.loss`."""
+        number = batch % self._accumulate
+        if number == 0:
+            self._whole = next(self._batches)
+        mine = self._whole
+        if mine and (self._ranks.several or self._accumulate > 1):
+            parts = Ranks(
+                number * self._ranks.world + self._ranks.rank,
+                self._ranks.world * self._accumulate,
+            )
+            mine = tuple(tensor[parts.part(len(tensor))] for tensor in mine)
+        return self.phase.loss(mine, self.method.rng)
+
+    def optimization(self, *, fused: bool) -> Optimization:
+        """See `Stage.optimization`."""
+        spec: OptimizerSpec = self.phase.optimizer
+        optimizer = spec.build(self.module, fused=fused)
+        return optimizer, spec.build_schedule(optimizer, self.phase.steps)
+
+    def clip(self) -> None:
+        """Limits the gradients as the phase says."""
+        self.phase.optimizer.clip(self.module)
+
+    def hook(self, name: str) -> None:
+        """Looks now and then whether the loss is still finite."""
+        if name != "after_training_iteration":
+            return
+        last = self.batch == self.phase.steps * self._accumulate
+        if self._total is not None and (last or self.batch % (CHECK_EVERY * self._accumulate) == 0):
+            check_finite(self.phase, self._total, self.batch // self._accumulate)
+
+    def state(self) -> dict[str, Any]:
+        """See `Stage.state`."""
+        return {
+            **super().state(),
+            "batches": self._batches.state(),
+            "order": self._order.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `Stage.set_state`."""
+        super().set_state(state)
+        self._batches.set_state(state["batches"])
+        self._order.set_state(state["order"])
+
+
+def kind_of(name: str) -> str:
+    """What a phase's values are logged under, the same for every experience.
+
+    Args:
+        name: Such as ``sleep: consolidating tasks 3, 4 (learner, with replay)``.
+
+    Returns:
+        Such as ``sleep/learner``.
+    """
+    head, _, detail = name.partition(" (")
+    first = head.split(":")[0]
+    second = detail.rstrip(")").split(",")[0]
+    return f"{first}/{second}" if second else first

@@ -1,0 +1,151 @@
+"""A strategy whose loops over batches are a Trainer's for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import pytorch_lightning as pl
+from avalanche.benchmarks.utils import data_loader
+from pytorch_lightning.strategies import DDPStrategy
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.distributed_plugins import leaves_parameters_out
+from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.lightning.shared_evaluation import SharedEvaluation
+from avalanche_dgm.lightning.staged import run_phase_on
+from avalanche_dgm.lightning.strategy_module import StrategyModule
+from avalanche_dgm.plugins.metrics import find_plugins
+
+#: The options of loaders that concern how, not what is read: those of training hold for tests.
+_READING = ("num_workers", "pin_memory", "persistent_workers", "ffcv_args")
+
+
+class StrategySession:
+    """Trains and evaluates with the strategy's own ``train`` and ``eval``.
+
+    They keep the order of everything around the batches; only ``_train_exp`` and ``eval_epoch``
+    are replaced while the session is `open`. Nothing of it stays with the strategy.
+
+    Args:
+        trainer: The Trainer, in each of its processes.
+        strategy: The strategy.
+        name: What progress bars call the training.
+        check_ranks: Whether to check that all processes read the same batches.
+    """
+
+    def __init__(self, trainer: pl.Trainer, strategy: Any, *, name: str, check_ranks: bool) -> None:
+        self._trainer, self._strategy = trainer, strategy
+        self._shared = SharedEvaluation(trainer, strategy)
+        self._module = StrategyModule(
+            strategy, self._shared, Ranks.of(trainer), check_ranks=check_ranks
+        )
+        self._module.stage_name = name
+        self._training = False
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Puts the Trainer's loops into the strategy."""
+        strategy, trainer = self._strategy, self._trainer
+        plugins = find_plugins(strategy)
+        strategy._train_exp, strategy.eval_epoch = self._train_exp, self._eval_epoch
+        for plugin in plugins:
+            run_phase: Any = partial(_run_phase, trainer, plugin)
+            plugin.run_phase = run_phase  # type: ignore[method-assign]
+        try:
+            with self._shared.installed(), _undivided_loaders(), _unused(trainer, strategy):
+                yield
+        finally:
+            for plugin in plugins:
+                del plugin.run_phase
+            del strategy._train_exp, strategy.eval_epoch
+
+    def train(self, experience: Any, streams: Sequence[Any] | None, **options: Any) -> None:
+        """Trains on an experience.
+
+        Args:
+            experience: A training experience.
+            streams: For evaluations in training; see ``strategy.train``.
+            **options: For loaders and the hooks of plugins.
+        """
+        self._training = True
+        try:
+            self._strategy.train(experience, streams, **options)
+        finally:
+            self._training = False
+
+    def test(self, stream: Any, **options: Any) -> dict[str, Any]:
+        """Evaluates on a stream.
+
+        Args:
+            stream: Test experiences, or ``None`` to evaluate nothing.
+            **options: The options of `train`.
+
+        Returns:
+            The evaluator's last metrics.
+        """
+        if stream is not None:
+            reading = {name: value for name, value in options.items() if name in _READING}
+            self._strategy.eval(stream, **reading)
+        return dict(self._strategy.evaluator.get_last_metrics())
+
+    def _train_exp(self, experience: Any, streams: Any = None, **options: Any) -> None:
+        strategy = self._strategy
+        if strategy.train_epochs < 1 or _length(strategy.dataloader) == 0:
+            type(strategy)._train_exp(strategy, experience, streams, **options)
+        else:
+            self._module.fit(self._trainer, **options)
+
+    def _eval_epoch(self, **options: Any) -> None:
+        strategy = self._strategy
+        if self._training or _length(strategy.dataloader) == 0:
+            # A Trainer has no loop within another; here every process evaluates all of it.
+            with self._trainer.precision_plugin.val_step_context():
+                type(strategy).eval_epoch(strategy, **options)
+        else:
+            self._module.test(self._trainer, **options)
+
+
+def _length(loader: Any) -> int:
+    try:
+        return len(loader)
+    except TypeError as error:
+        raise ConfigError(
+            f"The strategy's data loader, a {type(loader).__name__}, has no length, which a Trainer"
+            " needs. Give it a __len__: its number of batches."
+        ) from error
+
+
+def _run_phase(trainer: pl.Trainer, plugin: Any, phase: Any) -> float:
+    seconds = run_phase_on(trainer, plugin.method, phase)
+    # The time is remembered with the method, which shall be the same everywhere.
+    return trainer.strategy.broadcast(seconds)
+
+
+class _OneProcess:
+    """Stands for Avalanche's DistributedHelper where a loader asks whether to divide its data."""
+
+    is_distributed = False
+
+
+def _undivided_loaders() -> Any:
+    """Lets Avalanche's loaders read whole batches in each process; they are divided later."""
+    return mock.patch.object(data_loader, "DistributedHelper", _OneProcess())
+
+
+@contextmanager
+def _unused(trainer: pl.Trainer, strategy: Any) -> Iterator[None]:
+    """Lets several devices expect that heads of other tasks get no gradient."""
+    way, name = trainer.strategy, "find_unused_parameters"
+    given = isinstance(way, DDPStrategy) and name in way._ddp_kwargs
+    if not isinstance(way, DDPStrategy) or given or not leaves_parameters_out(strategy.model):
+        yield
+        return
+    way._ddp_kwargs[name] = True
+    try:
+        yield
+    finally:
+        del way._ddp_kwargs[name]

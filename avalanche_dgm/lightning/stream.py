@@ -1,0 +1,164 @@
+"""Learning a stream with a Trainer: every phase of every experience is a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from avalanche.training.plugins import EvaluationPlugin
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.data import StreamDataModule
+from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.results import StreamResult
+from avalanche_dgm.lightning.stream_run import Options, StreamRun, adapt
+from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
+
+
+def fit_stream(
+    module: MethodModule,
+    benchmark: Any,
+    *,
+    trainer: TrainerLike = None,
+    evaluator: EvaluationPlugin | None = None,
+    callbacks: Sequence[Callback] = (),
+    epochs: int | None = None,
+    test: str = "all",
+    checkpoint_dir: str | Path | None = None,
+    resume: bool = False,
+    save_every: int = 1000,
+    check_ranks: bool = True,
+    after_experience: Callable[[StreamResult], None] | None = None,
+    **data: Any,
+) -> StreamResult:
+    """Learns a stream, experience by experience, with everything that trains under a Trainer.
+
+    Args:
+        module: The classifier and its method; it is trained in place.
+        benchmark: An Avalanche benchmark, or a `StreamDataModule`.
+        trainer: A Trainer, or the arguments of one: devices, strategy, precision, logger, ...
+        evaluator: Avalanche's metrics and loggers. They see every batch over all devices, in every
+            process; loggers write in the first process only.
+        callbacks: Lightning's callbacks. Those that stop early or save checkpoints watch the
+            learner's training, each experience for itself; the others see phases too.
+        epochs: Passes over each experience; the Trainer's ``max_epochs`` by default.
+        test: Which test experiences are tested after each learned one: ``"all"``, ``"seen"`` (as
+            many as were learned), or ``"none"``.
+        checkpoint_dir: Where the run is saved as it goes, in files for `resume`.
+        resume: Go on with the run in ``checkpoint_dir``, at any point of it, and end as if it had
+            not been interrupted. If there is none, begin one.
+        save_every: Optimiser steps between two saves within a phase.
+        check_ranks: After each experience, check that all processes remember the same.
+        after_experience: Called in the first process with the result so far.
+        **data: Arguments of `StreamDataModule`, such as ``batch_size`` and ``shuffle``. Batch sizes
+            are counted over all devices.
+
+    Returns:
+        Accuracies, Avalanche's metrics, and what the method did.
+
+    Raises:
+        ConfigError: Something cannot work; nothing was trained.
+        DataError: An experience cannot be learned; what was learned before is kept.
+        DivergenceError: A phase's loss was not finite; its module has its weights from before.
+        RanksDifferError: The processes do not remember the same.
+    """
+    made = make_trainer(trainer, callbacks=callbacks)
+    source = benchmark
+    if not isinstance(benchmark, StreamDataModule):
+        source = StreamDataModule(benchmark, **data)
+    elif data:
+        raise ConfigError(
+            f"{', '.join(sorted(data))} belong to the StreamDataModule; give them to it."
+        )
+    options = Options(
+        epochs=(made.max_epochs or 1) if epochs is None else epochs,
+        test=test,
+        checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
+        resume=resume,
+        save_every=save_every,
+        check_ranks=check_ranks,
+        after_experience=after_experience,
+    )
+    _check(module, evaluator, options)
+    _check_trainer(made, module)
+    result, state = launch(made, _learn, module, source, evaluator, options)
+    if state is not None:
+        # Processes of their own have learned on copies.
+        adapt(module, source, len(result))
+        module.load_state_dict(state)
+    module.eval()
+    return result
+
+
+def _check(module: Any, evaluator: Any, options: Options) -> None:
+    if not isinstance(module, MethodModule):
+        raise ConfigError(
+            f"fit_stream trains the modules of this package, such as DGRModule(model), not a"
+            f" {type(module).__name__}. Strategies are trained by run_on_trainer."
+        )
+    if evaluator is not None and not isinstance(evaluator, EvaluationPlugin):
+        raise ConfigError(
+            f"evaluator is a {type(evaluator).__name__}; Avalanche's EvaluationPlugin is needed."
+        )
+    if not isinstance(options.epochs, int) or options.epochs < 1:
+        raise ConfigError(
+            f"epochs={options.epochs!r} must be a whole number above 0; without it the Trainer's"
+            " max_epochs counts."
+        )
+    if options.test not in ("all", "seen", "none"):
+        raise ConfigError(f"test={options.test!r} is not known; use one of all, seen, none.")
+    if options.save_every < 1:
+        raise ConfigError(f"save_every={options.save_every} must be at least 1 step.")
+    if options.resume and options.checkpoint_dir is None:
+        raise ConfigError("resume=True needs checkpoint_dir, the folder of the interrupted run.")
+
+
+def _check_trainer(trainer: pl.Trainer, module: MethodModule) -> None:
+    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+        raise ConfigError(
+            f"precision={trainer.precision!r} changes the type of weights, and images and memories"
+            " would not fit them. Use '32-true', 'bf16-mixed' or '16-mixed'."
+        )
+    strategy = trainer.strategy
+    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)) or isinstance(
+        strategy, DeepSpeedStrategy
+    ):
+        raise ConfigError(
+            f"strategy={type(strategy).__name__} divides the model among devices, and a memory is"
+            " whole in each of them. Use 'ddp', 'ddp_spawn' or 'auto'."
+        )
+    several = isinstance(strategy, DDPStrategy) and module.task_aware
+    if several and not getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
+        raise ConfigError(
+            "The model has a head for each task, and a step leaves the others without a gradient,"
+            " for which several devices wait in vain. Use"
+            " strategy='ddp_find_unused_parameters_true'."
+        )
+
+
+def _learn(
+    trainer: pl.Trainer,
+    module: MethodModule,
+    data: StreamDataModule,
+    evaluator: EvaluationPlugin | None,
+    options: Options,
+) -> tuple[StreamResult, dict[str, Any] | None]:
+    """Runs in each process; returns the weights where the caller has none of them."""
+    spawned = trainer.strategy.launcher is None and trainer.world_size > 1
+    loggers = evaluator.loggers if evaluator is not None else []
+    if evaluator is not None and trainer.global_rank:
+        evaluator.loggers = []
+    try:
+        result = StreamRun(trainer, module, data, evaluator, options).run()
+    finally:
+        if evaluator is not None:
+            evaluator.loggers = loggers
+    state = {
+        k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in module.state_dict().items()
+    }
+    return result, state if spawned else None

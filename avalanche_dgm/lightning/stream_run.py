@@ -1,0 +1,267 @@
+"""One process's run over a stream."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from avalanche.models.utils import avalanche_model_adaptation
+from avalanche.training.plugins import EvaluationPlugin
+
+from avalanche_dgm.data import ExperienceData, check_labels
+from avalanche_dgm.fitting import Phase
+from avalanche_dgm.lightning import trainers
+from avalanche_dgm.lightning.callbacks import fresh_callbacks, set_aside
+from avalanche_dgm.lightning.data import StreamDataModule
+from avalanche_dgm.lightning.evaluation import StrategyView
+from avalanche_dgm.lightning.journal import Journal
+from avalanche_dgm.lightning.learning import LearningStage
+from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.ranks import Ranks, check_identical, share_counts, share_state
+from avalanche_dgm.lightning.results import StreamResult
+from avalanche_dgm.lightning.stages import PhaseStage, Stage
+from avalanche_dgm.lightning.testing import StreamTest
+from avalanche_dgm.memories.answers import width_of
+from avalanche_dgm.metrics import AccuracyMatrix
+from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.experiences import is_augmented
+
+
+@dataclass  # Not frozen: Lightning refuses to hand such to spawned processes.
+class Options:
+    """How a stream is learned; see `avalanche_dgm.lightning.fit_stream`."""
+
+    epochs: int
+    test: str
+    checkpoint_dir: Path | None
+    resume: bool
+    save_every: int
+    check_ranks: bool
+    after_experience: Callable[[StreamResult], None] | None
+
+
+def adapt(module: MethodModule, data: StreamDataModule, n: int) -> None:
+    """Gives a growing model the size that it has after ``n`` experiences."""
+    module.model.train()
+    for i in range(n):
+        avalanche_model_adaptation(module.model, data.benchmark.train_stream[i])
+
+
+class StreamRun:
+    """One process's run over the stream."""
+
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        module: MethodModule,
+        data: StreamDataModule,
+        evaluator: EvaluationPlugin | None,
+        options: Options,
+    ) -> None:
+        self.trainer, self.module, self.data, self.options = trainer, module, data, options
+        self.method, self.benchmark = module.method, data.benchmark
+        self.device = trainer.strategy.root_device
+        self.n = len(self.benchmark.train_stream)
+        module.trainer = data.trainer = trainer
+        self.matrix = AccuracyMatrix(max(self.n, len(self.benchmark.test_stream)))
+        self.matrix.to(self.device)
+        self.result = StreamResult()
+        self.view: StrategyView | None = None
+        if evaluator is not None:
+            self.view = StrategyView(
+                evaluator,
+                module.model,
+                plugins=[MethodPlugin(self.method, oracle=data.oracle)],
+                criterion=module.criterion,
+                train_epochs=options.epochs,
+                train_mb_size=data.batch_size,
+                eval_mb_size=data.eval_batch_size,
+            )
+            self.view.device = self.device
+        self.journal = Journal(
+            options.checkpoint_dir,
+            trainer=trainer,
+            method=self.method,
+            view=self.view,
+            save_every=options.save_every,
+            settings={
+                "method": type(module).__name__,
+                "epochs": options.epochs,
+                "batch_size": data.batch_size,
+                "shuffle": data.shuffle,
+                "experiences": self.n,
+                "processes": trainer.world_size,
+            },
+        )
+        self.label = ""
+
+    def run(self) -> StreamResult:
+        """Learns what is left of the stream."""
+        saved = self.journal.open(resume=self.options.resume)
+        if saved is None:
+            self.module.to(self.device)
+            share_state(self.trainer, self.module, self.method.random)
+            self.journal.close_experience(0, self._saved())
+        else:
+            self._restore(saved)
+        for i in range(len(self.result), self.n):
+            self._experience(i)
+            self.journal.close_experience(i + 1, self._saved())
+            callback = self.options.after_experience
+            if callback is not None and self.trainer.is_global_zero:
+                callback(self.result)
+        return self.result
+
+    def _saved(self) -> dict[str, Any]:
+        optimizer = self.module._optimizer
+        learner = self.method.active
+        return {
+            "module": self.module.state_dict(),
+            # An optimiser whose parameters are gone has nothing to say.
+            "optimizer": optimizer.state_dict() if optimizer and learner is not None else None,
+            "matrix": self.matrix.metric_state,
+            "result": self.result,
+        }
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        module, result = self.module, saved["result"]
+        adapt(module, self.data, len(result))
+        module.load_state_dict(saved["module"])
+        module.to(self.device)
+        learner = self.method.active
+        if saved["optimizer"] is not None and learner is not None:
+            module.learning_optimizer(learner).load_state_dict(saved["optimizer"])
+        for name, value in saved["matrix"].items():
+            setattr(self.matrix, name, value.to(self.device))
+        self.result = result
+
+    def _experience(self, i: int) -> None:
+        started = time.perf_counter()
+        trainer, module, method, view = self.trainer, self.module, self.method, self.view
+        experience = self.benchmark.train_stream[i]
+        self.data.set_experience(i)
+        data = self.data.experience_data(i)
+        self.label = f"experience {i + 1}/{self.n} ({data.name})"
+        self.journal.begin_experience(i)
+        module.model.train()
+        if view is not None:
+            view.is_training, view.experience, view.stops = True, experience, False
+            view.fire("before_training")
+            view.fire("before_train_dataset_adaptation")
+            view.adapted_dataset = experience.dataset.train()
+            view.fire("after_train_dataset_adaptation")
+        method.attach(module.model, task_aware=module.task_aware)
+        self._phases(method.make_room(data.key))
+        method.begin(data)
+        avalanche_model_adaptation(module.model, experience)
+        module.to(self.device)
+        width = width_of(module.model, data, task_aware=module.task_aware)
+        check_labels(data, width)
+        self._phases(method.before_learning(data))
+        if view is not None:
+            view.fire("before_training_exp")
+        with fresh_callbacks(trainer):
+            self._learner(data, i, width)
+        self._phases(method.after_learning(data))
+        method.end(data)
+        if view is not None:
+            view.fire("after_training_exp")
+            view.fire("after_training")
+        trained = time.perf_counter()
+        if self.options.check_ranks:
+            check_identical(trainer, module, when=f"after {self.label}")
+        self._test(i)
+        self._note(i, trained - started, time.perf_counter() - trained)
+
+    def _phases(self, phases: Iterator[Phase]) -> None:
+        for phase in phases:
+            if phase.steps < 1:
+                phase.finish()
+                continue
+            name = f"{self.label}: {phase.name}"
+            with set_aside(self.trainer):
+                stage = PhaseStage(phase, self.method, self.trainer, name=name)
+                self._stage(stage)
+
+    def _stage(self, stage: Stage) -> None:
+        self.journal.run(self.module, stage)
+
+    def _learner(self, data: ExperienceData, i: int, width: int) -> None:
+        learner = self.method.active
+        if learner is None:
+            return
+        ranks = Ranks.of(self.trainer)
+        in_memory = self.data.reads_into_memory(i)
+        dataset = self.benchmark.train_stream[i].dataset
+        prepared = self.method.prepare(data, augmented=lambda: is_augmented(dataset))
+        if prepared is not data:
+            batches = self.data.train_batches(i, data=prepared)
+        else:
+            batches = self.data.train_batches(i, ranks=None if in_memory else ranks)
+        stage = LearningStage(
+            f"{self.label}: learning",
+            method=self.method,
+            learner=learner,
+            optimizer=self.module.learning_optimizer,
+            batches=batches,
+            validation=self.data.val_dataloader(),
+            epochs=self.options.epochs,
+            width=width,
+            criterion=self.module.criterion,
+            trainer=self.trainer,
+            view=self.view,
+        )
+        self._stage(stage)
+
+    def _test(self, i: int) -> None:
+        self._phases(self.method.before_predicting())
+        tested = range(len(self.benchmark.test_stream))
+        if self.options.test == "seen":
+            tested = range(min(i + 1, len(tested)))
+        if self.options.test == "none" or not tested:
+            return
+        test = StreamTest(
+            self.trainer, self.data, matrix=self.matrix, row=i, view=self.view, experiences=tested
+        )
+        self.module.stream_test = test
+        try:
+            # Here, as a metric may want the model before any batch.
+            modes = [(m, m.training) for m in self.module.modules()]
+            self.module.eval()
+            test.begin(self.module)
+            trainers.test(self.trainer, self.module, test.loaders)
+            test.end()
+            for part, mode in modes:
+                part.training = mode
+        finally:
+            self.module.stream_test = None
+
+    def _note(self, i: int, seconds: float, test_seconds: float) -> None:
+        result, trainer = self.result, self.trainer
+        n_test = len(self.benchmark.test_stream)
+        if self.options.test == "none":
+            result.accuracy = torch.full((i + 1, n_test), torch.nan)
+        else:
+            result.accuracy = self.matrix.compute()[: i + 1, :n_test].cpu()
+        evaluator = self.view.evaluator if self.view is not None else None
+        result.metrics.append(evaluator.get_last_metrics() if evaluator is not None else {})
+        share_counts(trainer, self.method)
+        result.records.append(copy.deepcopy(self.method.record))
+        result.seconds.append(seconds)
+        result.test_seconds.append(test_seconds)
+        result.memory_bytes.append(self.method.memory_bytes())
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        result.best_checkpoints.append(str(best))
+        values = {"experience": float(i), **{f"stream/{k}": v for k, v in result.continual.items()}}
+        for j, value in enumerate(result.accuracy[i].tolist()):
+            if value == value:
+                values[f"test/accuracy/experience_{j:03d}"] = value
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            logger.save()

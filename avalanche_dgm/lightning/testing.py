@@ -1,0 +1,123 @@
+"""A test over a stream's experiences: the accuracy matrix, and what Avalanche measures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+from avalanche.models.utils import avalanche_model_adaptation
+
+from avalanche_dgm.lightning.batches import TensorBatches
+from avalanche_dgm.lightning.evaluation import StrategyView
+from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.metrics import AccuracyMatrix
+from avalanche_dgm.plugins.experiences import classes_of
+
+if TYPE_CHECKING:
+    from avalanche_dgm.lightning.data import StreamDataModule
+    from avalanche_dgm.lightning.module import MethodModule
+
+
+class StreamTest:
+    """Tests a module on experiences of a test stream, each one loader of ``trainer.test``.
+
+    Args:
+        trainer: The Trainer.
+        data: The stream's data.
+        matrix: Where correct answers are counted.
+        row: Which row of it: experiences learned before.
+        view: What Avalanche's metrics see, or ``None`` without them.
+        experiences: Positions in the test stream.
+    """
+
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        data: StreamDataModule,
+        *,
+        matrix: AccuracyMatrix,
+        row: int,
+        view: StrategyView | None,
+        experiences: Sequence[int],
+    ) -> None:
+        self._trainer, self._ranks = trainer, Ranks.of(trainer)
+        self._matrix, self._row, self._view = matrix, row, view
+        self._positions = list(experiences)
+        stream = data.benchmark.test_stream
+        self._experiences = [stream[j] for j in self._positions]
+        self._oracle = data.oracle
+        self._data = data
+        self.loaders = [
+            batches
+            if isinstance(batches, TensorBatches)
+            else data.test_batches(j, ranks=self._ranks)
+            for j, batches in ((j, data.test_batches(j)) for j in self._positions)
+        ]
+        self._key: str | None = None
+        self._current: int | None = None
+
+    def begin(self, module: MethodModule) -> None:
+        """Called before the first batch."""
+        if self._view is not None:
+            self._view.is_training = False
+            self._view.current_eval_stream = self._experiences
+            self._view.fire("before_eval")
+
+    def end(self) -> None:
+        """Called after the last batch."""
+        self._leave()
+        if self._view is not None:
+            self._view.fire("after_eval")
+            self._view.current_eval_stream, self._view.experience = [], None
+
+    def _enter(self, module: MethodModule, index: int) -> None:
+        experience, view = self._experiences[index], self._view
+        if view is not None:
+            view.experience = experience
+            view.fire("before_eval_dataset_adaptation")
+            view.adapted_dataset = experience.dataset.eval()
+            view.fire("after_eval_dataset_adaptation")
+            view.dataloader = self.loaders[index]
+        avalanche_model_adaptation(module.model, experience)
+        module.model.to(self._trainer.strategy.root_device)
+        self._key = module.method.test_key(self._oracle(experience), classes_of(experience))
+        if view is not None:
+            view.fire("before_eval_exp")
+        self._current = index
+
+    def _leave(self) -> None:
+        if self._current is not None and self._view is not None:
+            self._view.fire("after_eval_exp")
+        self._current = None
+
+    def step(self, module: MethodModule, batch: Any, batch_idx: int, index: int) -> None:
+        """Answers this process's part of a batch, and counts.
+
+        Args:
+            module: What is tested.
+            batch: Images, labels, task labels.
+            batch_idx: Number of the batch.
+            index: Number of the loader.
+        """
+        if self._current != index:
+            self._leave()
+            self._enter(module, index)
+        ranks, view, loader = self._ranks, self._view, self.loaders[index]
+        whole = isinstance(loader, TensorBatches)
+        n = loader.sizes[batch_idx]
+        images, labels, tasks = (c[ranks.part(n)] if whole else c for c in batch)
+        if view is not None:
+            everything = batch if whole else [ranks.gather(self._trainer, c, n) for c in batch]
+            view.mbatch = list(everything)
+            view.fire("before_eval_iteration")
+            view.fire("before_eval_forward")
+        logits = module.method.predict(images, tasks, key=self._key)
+        if view is not None:
+            view.mb_output = ranks.gather(self._trainer, logits, n)
+            view.fire("after_eval_forward")
+            view.loss = module.criterion(view.mb_output, view.mb_y)
+            view.fire("after_eval_iteration")
+        if ranks.shares(n) or ranks.rank == 0:
+            column = self._positions[index]
+            self._matrix.update(logits, labels, step=self._row, experience=column)

@@ -1,0 +1,227 @@
+"""One Trainer for a whole stream: started once, fitted many times."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.progress import StreamProgressBar, naming
+
+T = TypeVar("T")
+TrainerLike = pl.Trainer | Mapping[str, Any] | None
+
+#: What a Trainer is made with unless the user says otherwise: quiet, as it fits again and again.
+_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 1,
+    "logger": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
+    """Returns a Trainer that a stream can be learned with.
+
+    Args:
+        trainer: A Trainer, or the arguments of one, or ``None`` for the defaults.
+        callbacks: Further callbacks.
+
+    Raises:
+        ConfigError: The Trainer limits the number of steps, or is not a Trainer; or Lightning
+            cannot make one of the arguments.
+    """
+    made: Any  # Lightning sets some attributes where type checkers do not see it.
+    if trainer is None or isinstance(trainer, Mapping):
+        made = _build({**(trainer or {})}, list(callbacks))
+    elif isinstance(trainer, pl.Trainer):
+        made = trainer
+        present = {id(c) for c in made.callbacks}
+        added = [c for c in callbacks if id(c) not in present]
+        everything = [*added, *made.callbacks]
+        # As Lightning orders them: what saves sees what the others did.
+        saving = [c for c in everything if isinstance(c, Checkpoint)]
+        made.callbacks = [c for c in everything if c not in saving] + saving
+    else:
+        raise ConfigError(
+            f"trainer is a {type(trainer).__name__}; a pytorch_lightning.Trainer or a dictionary"
+            " with its arguments is needed."
+        )
+    if made.max_steps != -1:
+        raise ConfigError(
+            f"The Trainer stops after max_steps={made.max_steps}, but a stream is many fits,"
+            " each of a length of its own. Say max_epochs, the passes over an experience, instead."
+        )
+    # Models that grow do so for a test, too; what is made in inference mode cannot be trained.
+    for loop in (made.validate_loop, made.test_loop, made.predict_loop):
+        loop.inference_mode = False
+    made.callbacks = [naming(callback) for callback in made.callbacks]
+    return made
+
+
+def _build(arguments: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
+    given = arguments.pop("callbacks", None) or []
+    callbacks += [given] if isinstance(given, Callback) else list(given)
+    arguments = {**_DEFAULTS, **arguments}
+    if arguments.get("max_epochs") is None:
+        arguments["max_epochs"] = 1
+    if "enable_checkpointing" not in arguments:
+        arguments["enable_checkpointing"] = any(isinstance(c, Checkpoint) for c in callbacks)
+    if arguments.get("enable_progress_bar", True) and not any(
+        isinstance(c, ProgressBar) for c in callbacks
+    ):
+        callbacks.append(StreamProgressBar())
+    try:
+        with _quiet():
+            return pl.Trainer(callbacks=callbacks, **arguments)
+    except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
+        # What the machine or this version of Lightning cannot do.
+        raise ConfigError(f"The Trainer cannot be made: {str(error).rstrip('.')}.") from error
+
+
+def launch(trainer: pl.Trainer, function: Callable[..., T], *arguments: Any) -> T:
+    """Runs a function in every process of a Trainer, once for a whole stream.
+
+    Args:
+        trainer: The Trainer; its strategy decides how processes are started.
+        function: Called in each process, with a Trainer that starts no further ones, and with the
+            arguments. Where processes are spawned, all of it must be picklable.
+        *arguments: Its other arguments.
+
+    Returns:
+        What it returned in the first process.
+    """
+    launcher = trainer.strategy.launcher
+    try:
+        if launcher is None:
+            return _in_process(trainer, function, arguments)
+        if isinstance(launcher, _MultiProcessingLauncher):
+            # Through a file: the launcher reads what is sent only once the processes have ended,
+            # which they do not do before more than a few kilobytes are read.
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "result"
+                launcher.launch(_in_spawned_process, trainer, path, function, arguments)
+                return torch.load(path, weights_only=False)
+        return launcher.launch(_in_process, trainer, function, arguments)
+    except SystemExit as end:
+        # A Trainer turns Ctrl-C into an exit; whoever called may want to say how to go on.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from end
+        raise
+
+
+def _in_process(trainer: pl.Trainer, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    # With several processes each fit would begin with the random numbers of seed_everything again.
+    seed = os.environ.pop("PL_GLOBAL_SEED", None)
+    try:
+        trainer.strategy.setup_environment()
+        return function(trainer, *arguments)
+    finally:
+        if seed is not None:
+            os.environ["PL_GLOBAL_SEED"] = seed
+
+
+def _in_spawned_process(
+    trainer: pl.Trainer, path: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    trainer.strategy._launcher = None
+    result = _in_process(trainer, function, arguments)
+    if trainer.local_rank == 0:
+        torch.save(result, path)
+
+
+def fit(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    loader: Any,
+    *,
+    epochs: int,
+    first_epoch: int = 0,
+    val_loader: Any = None,
+) -> None:
+    """Fits once more: epochs are counted anew, steps go on, and the module stays on its device.
+
+    Args:
+        trainer: A Trainer, fitted before or not.
+        module: What to fit.
+        loader: Batches, any iterable with a length.
+        epochs: Number of the epoch that is not begun any more.
+        first_epoch: Number of the first epoch.
+        val_loader: Batches for validation.
+    """
+    loop: Any = trainer.fit_loop
+    loop.max_epochs = epochs
+    loop.epoch_progress.reset()
+    progress = loop.epoch_progress.current
+    progress.ready = progress.started = progress.processed = progress.completed = first_epoch
+    loop.epoch_loop.batch_progress.reset()
+    trainer.should_stop = False
+    with _quiet():
+        trainer.fit(module, train_dataloaders=loader, val_dataloaders=val_loader)
+    module.to(trainer.strategy.root_device)
+
+
+def test(trainer: pl.Trainer, module: pl.LightningModule, loaders: Any) -> None:
+    """Runs a test epoch; the module stays on its device.
+
+    Args:
+        trainer: A Trainer.
+        module: What to test.
+        loaders: Batches, or a list of such for several test sets.
+    """
+    with _quiet():
+        trainer.test(module, dataloaders=loaders, verbose=False)
+    module.to(trainer.strategy.root_device)
+
+
+def may_fuse(trainer: pl.Trainer) -> bool:
+    """Whether an optimiser may take its step in one call.
+
+    A fused one undoes the scaling of gradients itself, which is too late to limit them; Lightning
+    also refuses to limit those of bfloat16, which are not scaled.
+
+    Args:
+        trainer: The Trainer.
+    """
+    if trainer.precision == "16-mixed":
+        return False
+    return trainer.precision != "bf16-mixed" or not trainer.gradient_clip_val
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out what is true of every fit of a stream and says nothing."""
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger.addFilter(_tells_something)
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                ".*does not have many workers.*",
+                ".*is smaller than the logging interval.*",
+                ".*but have no `val_dataloader`.*",
+                ".*Found .* module.* in eval mode.*",
+                ".*exists and is not empty.*",
+                # Lightning's use of PyTorch, which no user can change.
+                ".*treespec.*is deprecated.*",
+                ".*all_gather is deprecated.*",
+            ):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        logger.removeFilter(_tells_something)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(("`Trainer.fit` stopped", "LOCAL_RANK:", "💡"))

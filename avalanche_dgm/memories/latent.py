@@ -1,0 +1,212 @@
+"""Generative memories of latents: nothing is stored but what they were fitted to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.errors import ConfigError, ShapeError, UnknownTaskError
+from avalanche_dgm.fitting import Phase
+from avalanche_dgm.generators import ClassDensity
+from avalanche_dgm.memories.consolidation import Consolidation
+from avalanche_dgm.memories.generative import DeepGenerativeMemory
+from avalanche_dgm.memories.settings import MemorySettings
+
+#: Most values of a latent that a full covariance is fitted to: 16 MiB a class.
+LARGEST_COVARIANCE = 2048
+
+
+class GenerativeLatents(nn.Module, ABC):
+    """Remembers classes of latents by generating them.
+
+    Attributes:
+        shape: Shape of one latent, or ``None`` before the first experience.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape: tuple[int, ...] | None = None
+
+    @property
+    @abstractmethod
+    def density(self) -> ClassDensity | None:
+        """The density over classes, or ``None`` before the first experience."""
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Checks that latents of a shape can be learned; changes nothing.
+
+        Args:
+            shape: Of one latent.
+
+        Raises:
+            ConfigError: They cannot.
+            ShapeError: Latents of another shape were learned before.
+        """
+        if self.shape is not None and shape != self.shape:
+            raise ShapeError(f"Latents of shape {shape} came, but {self.shape} were learned.")
+
+    def learning(self, data: ExperienceData, rng: torch.Generator) -> Iterator[Phase]:
+        """Yields what has to be trained to learn an experience, before `absorb`.
+
+        Args:
+            data: Its latents (N, *shape), as images.
+            rng: Generator on their device.
+        """
+        yield from ()
+
+    @abstractmethod
+    def absorb(self, data: ExperienceData, rng: torch.Generator) -> None:
+        """Learns an experience, or what is left to learn of it after `learning`.
+
+        Args:
+            data: Its latents (N, *shape), as images.
+            rng: Generator on their device.
+        """
+
+    @abstractmethod
+    def _flat(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws latents (n, D), and the density's entry (n, 3) of each."""
+
+    def __len__(self) -> int:
+        """Classes known; one label of two task labels is two classes."""
+        return len(self.density) if self.density is not None else 0
+
+    @torch.no_grad()
+    def draw(self, n: int, rng: torch.Generator) -> Replay:
+        """Draws labelled latents, balanced over classes.
+
+        Args:
+            n: How many.
+            rng: Generator on the memory's device.
+
+        Raises:
+            UnknownTaskError: Nothing was learned yet.
+        """
+        if not len(self) or self.shape is None:
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        latents, entries = self._flat(n, rng)
+        return Replay(latents.view(n, *self.shape), entries[:, 2], entries[:, 1])
+
+    def _flatten(self, data: ExperienceData) -> ExperienceData:
+        self.shape = tuple(data.images.shape[1:])
+        flat = data.images.flatten(1).float()
+        return ExperienceData(flat, data.labels, data.tasks, data.key, data.name, data.times)
+
+    def parts(self) -> list[nn.Module]:
+        """What takes the memory's bytes."""
+        return [self]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The latents' shape, for ``state_dict``."""
+        return {"shape": self.shape}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `get_extra_state` returned."""
+        self.shape = state["shape"]
+
+
+class LatentDensity(GenerativeLatents):
+    """One full-covariance Gaussian for each class of each experience."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._density: ClassDensity | None = None
+        self.experiences = 0
+
+    @property
+    def density(self) -> ClassDensity | None:
+        """The Gaussians."""
+        return self._density
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """See `GenerativeLatents.check`."""
+        super().check(shape)
+        if prod(shape) > LARGEST_COVARIANCE:
+            raise ConfigError(
+                f"A latent has {prod(shape)} values, too many for a density with full covariance"
+                f" (at most {LARGEST_COVARIANCE}). Cut behind a later layer, or use memory='vae'."
+            )
+
+    def absorb(self, data: ExperienceData, rng: torch.Generator) -> None:
+        """See `GenerativeLatents.absorb`."""
+        flat = self._flatten(data)
+        if self._density is None:
+            self._density = ClassDensity(flat.images.shape[1]).to(flat.images.device)
+        groups = torch.stack([flat.tasks, flat.labels], dim=1)
+        for task, label in torch.unique(groups, dim=0).tolist():
+            mine = flat.images[(flat.tasks == task) & (flat.labels == label)]
+            # Latents have no variance of their own, other than an encoder's codes.
+            self._density.fit(
+                (self.experiences, task, label), mine, torch.full_like(mine[:1], -torch.inf)
+            )
+        self.experiences += 1
+
+    def _flat(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        if self._density is None:
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        return self._density.draw(n, rng)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """See `GenerativeLatents.get_extra_state`."""
+        return {**super().get_extra_state(), "experiences": self.experiences}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Makes room for the Gaussians before they are loaded."""
+        super().set_extra_state(state)
+        self.experiences = state["experiences"]
+        self._density = ClassDensity(prod(self.shape)) if self.shape is not None else None
+
+
+class LatentVAE(GenerativeLatents):
+    """A variational autoencoder of latents with a density over its codes.
+
+    Args:
+        settings: Hyper-parameters of the deep generative memory.
+    """
+
+    def __init__(self, settings: MemorySettings) -> None:
+        super().__init__()
+        if settings.sampling != "class":
+            raise ConfigError(
+                f"sampling={settings.sampling!r} leaves latents without labels. Latents are drawn"
+                " with sampling='class'."
+            )
+        self.ltm = DeepGenerativeMemory(replace(settings, labels="hard"))
+        self._change: Consolidation | None = None
+
+    @property
+    def density(self) -> ClassDensity | None:
+        """The density over codes."""
+        return self.ltm.density
+
+    def build(self, latents: Tensor) -> None:
+        """Builds the autoencoder for the first latents (N, *shape); draws its weights."""
+        self.ltm.build(latents.flatten(1).float())
+
+    def learning(self, data: ExperienceData, rng: torch.Generator) -> Iterator[Phase]:
+        """See `GenerativeLatents.learning`."""
+        flat = self._flatten(data)
+        previous = self.ltm.snapshot().module if len(self.ltm.tasks) else None
+        self._change = Consolidation(self.ltm, [flat], previous)
+        yield self._change.generator_phase(rng, name="latent generator")
+
+    def absorb(self, data: ExperienceData, rng: torch.Generator) -> None:
+        """See `GenerativeLatents.absorb`."""
+        if self._change is not None:
+            self._change.absorb(rng)
+        self._change = None
+
+    def _flat(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        replay = self.ltm.draw(n, rng)
+        return replay.images, torch.stack([replay.tasks, replay.tasks, replay.labels], dim=1)
+
+    def parts(self) -> list[nn.Module]:
+        """The autoencoder and its density."""
+        return [m for m in (self.ltm.generator, self.ltm.density) if m is not None]

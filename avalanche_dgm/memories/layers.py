@@ -1,0 +1,162 @@
+"""A classifier's layers: their names, their order, what they hold, and how they are frozen."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import ConfigError, UnsupportedModelError
+
+#: Names of parts that are cut between unless a layer is named.
+_PAIRS = (("compressor", "classifier"), ("features", "classifier"))
+
+
+class _StayInEvaluation:
+    """Takes the place of a module's ``train``: only parts that others use, too, change."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        self.module.training = False
+        for child in self.module.children():
+            child.train(mode)
+        return self.module
+
+
+def find_parts(
+    model: nn.Module, layer: str | None, classifier: str | None
+) -> tuple[str, str | None]:
+    """Names of the layer to cut behind, and of the part that answers latents if there is one.
+
+    Args:
+        model: The model.
+        layer: The layer's name, or ``None`` to choose it.
+        classifier: The part's name, or ``None`` to choose it if the layer is chosen, too.
+
+    Raises:
+        ConfigError: There is no such layer, or it cannot be chosen.
+    """
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    for name in (layer, classifier):
+        if name is not None and name not in names:
+            raise ConfigError(_no_such_layer(model, name, names))
+    if layer is not None:
+        return layer, classifier
+    for pair in _PAIRS:
+        if set(pair) <= set(dict(model.named_children())):
+            return pair
+    if isinstance(model, nn.Sequential) and len(model) == 2:
+        first, second = model._modules
+        return first, second
+    raise ConfigError(
+        f"Behind which layer shall {type(model).__name__} be cut? It has no parts 'compressor' and"
+        f" 'classifier', so pass layer=<name>. {_listed(names)}"
+    )
+
+
+def _no_such_layer(model: nn.Module, name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{type(model).__name__} has no layer {name!r}.{hint} {_listed(names)}"
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "It has no layers at all."
+    return f"Its layers are: {', '.join(names)}."
+
+
+def stay_in_evaluation(module: nn.Module) -> None:
+    """Puts a module into evaluation mode for good: its ``train()`` no longer changes anything."""
+    module.training = False
+    module.__dict__["train"] = _StayInEvaluation(module)
+
+
+def find_chain(model: nn.Module, layer: str) -> tuple[list[nn.Module], list[nn.Module]] | None:
+    """The modules up to and including a layer, and those behind it, if they run in sequence."""
+    front: list[nn.Module] = []
+    rest: list[nn.Module] = []
+    part = model
+    for name in layer.split("."):
+        if type(part).forward is not nn.Sequential.forward:
+            return None
+        children = list(part._modules)
+        at = children.index(name)
+        modules = [m for m in part._modules.values() if m is not None]
+        front, rest, part = front + modules[:at], modules[at + 1 :] + rest, modules[at]
+    return [*front, part], rest
+
+
+def run_order(
+    model: nn.Module, layer: str, run: Callable[[], Any]
+) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Finds out which modules run before and which behind a layer.
+
+    Args:
+        model: The model.
+        layer: Name of the layer.
+        run: Lets the model answer.
+
+    Returns:
+        The modules, by name, that end before or with the layer, and those that end after it.
+
+    Raises:
+        UnsupportedModelError: The layer does not run exactly once.
+    """
+    ended: list[str] = []
+
+    def watch(name: str, module: nn.Module) -> Any:
+        return module.register_forward_hook(lambda *_: ended.append(name))
+
+    modules = {name: module for name, module in model.named_modules() if name}
+    handles = [watch(name, module) for name, module in modules.items()]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    # A module that has several names is found under its first.
+    wanted = next(n for n, m in modules.items() if m is model.get_submodule(layer))
+    at = [i for i, name in enumerate(ended) if name == wanted]
+    if len(at) != 1:
+        raise UnsupportedModelError(
+            f"The layer {layer!r} runs {len(at)} times when the model answers, and must run once."
+            " Name another layer."
+        )
+    before, after = ended[: at[0] + 1], ended[at[0] + 1 :]
+    return {n: modules[n] for n in before}, {n: modules[n] for n in after}
+
+
+def depends_on(model: nn.Module, run: Callable[[], Tensor]) -> set[str]:
+    """Names of the parameters that a result depends on, whether they are frozen or not.
+
+    Args:
+        model: Whose parameters.
+        run: Makes the result.
+    """
+    named = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
+    with torch.enable_grad(), _all_with_gradients(list(named.values())):
+        result = run()
+        if not result.requires_grad:
+            return set()
+        gradients = torch.autograd.grad(result.sum(), list(named.values()), allow_unused=True)
+    return {n for n, g in zip(named, gradients, strict=True) if g is not None}
+
+
+@contextmanager
+def _all_with_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Lets all parameters have gradients for a while, those that are frozen, too."""
+    before = [p.requires_grad for p in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, had in zip(parameters, before, strict=True):
+            parameter.requires_grad_(had)

@@ -1,0 +1,318 @@
+"""A classifier cut in two behind one of its layers: what makes latents, and what answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import UnsupportedModelError
+from avalanche_dgm.memories.answers import ask, evaluating
+from avalanche_dgm.memories.layers import (
+    depends_on,
+    find_chain,
+    find_parts,
+    run_order,
+    stay_in_evaluation,
+)
+
+#: Images that are encoded at once.
+CHUNK = 1024
+#: Images on which a cut is checked.
+_CHECKED = 4
+
+
+@dataclass(frozen=True)
+class Front:
+    """What runs up to and including the layer, by the names that the model has for it.
+
+    Attributes:
+        modules: Modules that run before the cut only.
+        parameters: Parameters that the latents depend on.
+    """
+
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
+class _Reached(Exception):  # noqa: N818
+    """The layer has answered; the rest of the model need not run."""
+
+    def __init__(self, latents: Any) -> None:
+        super().__init__()
+        self.latents = latents
+
+
+class SplitModel(nn.Module):
+    """A model and the layer behind which it is cut.
+
+    Sequential models, nested ones too, are cut exactly. In others the layer's output is replaced
+    while the rest runs; what comes before the layer then sees a blank image. `check` finds out
+    which way gives the model's own answers, and refuses models that none does.
+
+    Args:
+        model: Maps images, and task labels if ``task_aware``, to logits (n, K).
+        layer: Name of the layer whose output is the latent, as in ``model.named_modules()``;
+            children of an ``nn.Sequential`` are named by their number. ``None`` for a model with
+            the parts ``compressor`` (or ``features``) and ``classifier``, or of two in sequence.
+        classifier: Name of the part that maps the latents to logits, if there is one.
+        task_aware: Whether the model takes the task labels (n,) as its second argument.
+
+    Raises:
+        ConfigError: There is no such layer, or it must be named.
+
+    Attributes:
+        front: What was frozen, or ``None``.
+        latent_shape: Shape of one latent, or ``None`` before `check`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: str | None = None,
+        *,
+        classifier: str | None = None,
+        task_aware: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.layer, self.classifier = find_parts(model, layer, classifier)
+        self.task_aware = task_aware
+        self.front: Front | None = None
+        self.latent_shape: tuple[int, ...] | None = None
+        self._found: Front | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._way = self._ways()[0]
+
+    def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """The whole model's logits (n, K) for images (n, *shape)."""
+        return self._ask(images, tasks)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """Returns latents, without gradients and in evaluation mode.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels; needed if the model is given them.
+
+        Returns:
+            The layer's output (n, *latent shape).
+        """
+        with evaluating(self.model):
+            parts = []
+            for start in range(0, max(len(images), 1), CHUNK):
+                stop = start + CHUNK
+                some = tasks[start:stop] if tasks is not None else None
+                parts.append(self._by_task(self._encode, images[start:stop], some))
+        return torch.cat(parts)
+
+    def answer(self, latents: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """Answers latents, in the mode that the model is in.
+
+        Args:
+            latents: Float tensor (n, *latent shape).
+            tasks: int64 tensor (n,), task labels; needed if the model is given them.
+
+        Returns:
+            Logits (n, K).
+        """
+        if self._way in ("chain", "part"):
+            return self._answer(latents, tasks)
+        return self._by_task(self._answer, latents, tasks)
+
+    def check(self, images: Tensor, tasks: Tensor | None = None) -> None:
+        """Finds a way to answer latents as the model answers images; changes nothing in the model.
+
+        Args:
+            images: Float tensor (n, *shape); the first few are shown.
+            tasks: int64 tensor (n,), task labels; needed if the model is given them.
+
+        Raises:
+            UnsupportedModelError: There is none: values bypass the layer, it runs more than once,
+                or parts are used on both sides of the cut.
+        """
+        # Two at least: whether one blank image will do shows only where there are more latents.
+        several = torch.arange(_CHECKED, device=images.device) % len(images)
+        images, tasks = images[several], tasks[several] if tasks is not None else None
+        self._shape = tuple(images.shape[1:])
+        with torch.no_grad(), evaluating(self.model):
+            latents = self._by_task(self._encode, images, tasks)
+            expected = self._expected(images, tasks, latents)
+            # One task, for models that run once for each of those in a batch.
+            one = tasks == tasks[0] if tasks is not None else slice(None)
+            some = tasks[one] if tasks is not None else None
+            before, after = run_order(self.model, self.layer, lambda: self._ask(images[one], some))
+            self._way = self._way_that_works(latents, tasks, expected)
+        with evaluating(self.model):
+            made = depends_on(self.model, lambda: self._by_task(self._encode, images, tasks))
+            answered = depends_on(self.model, lambda: self.answer(latents, tasks))
+        shared = {name for name, module in before.items() if name in after and _has_state(module)}
+        shared |= made & answered
+        if shared:
+            raise UnsupportedModelError(
+                f"{', '.join(sorted(shared))} is used before and behind the layer {self.layer!r},"
+                " so it can be neither frozen nor trained. Name a layer with such parts on one side"
+                " only."
+            )
+        if not answered:
+            raise UnsupportedModelError(
+                f"Nothing behind the layer {self.layer!r} could learn: it has no parameters. Name a"
+                " layer before the last ones."
+            )
+        modules = tuple(name for name in before if name not in after)
+        self.latent_shape = tuple(latents.shape[1:])
+        self._found = Front(modules, tuple(sorted(made)))
+
+    def freeze(self, front: Front | None = None) -> Front:
+        """Freezes what comes before the cut, for good.
+
+        Its parameters need no gradients and ``train()`` leaves its modules in evaluation mode, so
+        that BatchNorm statistics stay as they are.
+
+        Args:
+            front: What to freeze, as an earlier call returned it; ``None`` finds it out, after
+                `check`.
+
+        Returns:
+            What was frozen.
+        """
+        front = front if front is not None else self._found
+        if front is None:
+            raise RuntimeError("The cut was not checked yet; call check() first.")
+        modules = dict(self.model.named_modules())
+        parameters = dict(self.model.named_parameters())
+        for name in front.modules:
+            if name in modules:
+                stay_in_evaluation(modules[name])
+        for name in front.parameters:
+            if name in parameters:
+                parameters[name].requires_grad_(False)
+                parameters[name].grad = None
+        self.front = front
+        return front
+
+    # How the two halves run
+
+    def _ways(self) -> list[str]:
+        if find_chain(self.model, self.layer) is not None:
+            return ["chain"]
+        # One blank image, or as many as latents for models that note the size of their input.
+        return [*(["part"] if self.classifier else []), "blank", "blanks"]
+
+    def _ask(self, images: Tensor, tasks: Tensor | None) -> Tensor:
+        if tasks is None:
+            tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        return ask(self.model, images, tasks, task_aware=self.task_aware)
+
+    def _encode(self, images: Tensor, tasks: Tensor | None) -> Tensor:
+        chain = find_chain(self.model, self.layer)
+        if chain is not None:
+            for module in chain[0]:
+                images = module(images)
+            return _tensor(images, self.layer)
+
+        def reached(module: nn.Module, inputs: Any, output: Any) -> None:
+            raise _Reached(output)
+
+        handle = self.model.get_submodule(self.layer).register_forward_hook(reached)
+        try:
+            self._ask(images, tasks)
+        except _Reached as found:
+            return _tensor(found.latents, self.layer)
+        finally:
+            handle.remove()
+        raise UnsupportedModelError(
+            f"The layer {self.layer!r} does not run when the model answers. Name one that does."
+        )
+
+    def _answer(self, latents: Tensor, tasks: Tensor | None) -> Tensor:
+        chain = find_chain(self.model, self.layer)
+        if chain is not None:
+            for module in chain[1]:
+                latents = module(latents)
+            return latents
+        if self._way == "part" and self.classifier:
+            part = self.model.get_submodule(self.classifier)
+            return part(latents, tasks) if self.task_aware else part(latents)
+        if self._shape is None:
+            raise RuntimeError("The cut was not checked yet; call check() first.")
+        n = 1 if self._way == "blank" else len(latents)
+        blank = torch.zeros(n, *self._shape, device=latents.device)
+
+        def replaced(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+            return latents
+
+        handle = self.model.get_submodule(self.layer).register_forward_hook(replaced)
+        try:
+            return self._ask(blank, tasks)
+        finally:
+            handle.remove()
+
+    def _by_task(
+        self, run: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, tasks: Tensor | None
+    ) -> Tensor:
+        """Runs one task after the other where a model might divide its input by task itself."""
+        if not self.task_aware or tasks is None:
+            return run(x, tasks)
+        groups = [(tasks == t).nonzero().flatten() for t in tasks.unique()]
+        if len(groups) < 2:
+            return run(x, tasks)
+        answers = [run(x[rows], tasks[rows]) for rows in groups]
+        width = max(part.shape[1] for part in answers)
+        if width > min(part.shape[1] for part in answers):
+            answers = [nn.functional.pad(part, (0, width - part.shape[1])) for part in answers]
+        return torch.cat(answers)[torch.argsort(torch.cat(groups))]
+
+    # What `check` looks at
+
+    def _expected(self, images: Tensor, tasks: Tensor | None, latents: Tensor) -> Tensor:
+        try:
+            return self._ask(images, tasks)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"The model cannot answer images of shape {self._shape}, which the layer"
+                f" {self.layer!r} makes latents of shape {tuple(latents.shape[1:])} of: {error}."
+                " What comes behind the layer must take latents of that shape."
+            ) from error
+
+    def _way_that_works(self, latents: Tensor, tasks: Tensor | None, expected: Tensor) -> str:
+        problem: Exception | None = None
+        for way in self._ways():
+            self._way = way
+            try:
+                found = self.answer(latents, tasks)
+            except Exception as error:
+                # What goes wrong inside a user's model can be anything: try the next way.
+                problem = error
+                continue
+            if found.shape == expected.shape and _close(found, expected):
+                return way
+        raise UnsupportedModelError(
+            f"The model cannot be cut behind the layer {self.layer!r}: its latents are answered"
+            " otherwise than the images that they were made of. Values bypass the layer (a skip"
+            " connection): name one that everything passes through, such as the end of a block."
+        ) from problem
+
+
+def _tensor(latents: Any, layer: str) -> Tensor:
+    if isinstance(latents, Tensor):
+        return latents
+    raise UnsupportedModelError(
+        f"The layer {layer!r} answers with a {type(latents).__name__}; one tensor is needed. Name"
+        " another layer."
+    )
+
+
+def _close(one: Tensor, two: Tensor) -> bool:
+    size = float(two.abs().max()) if two.numel() else 0.0
+    return torch.allclose(one, two, rtol=1e-3, atol=1e-4 * size)
+
+
+def _has_state(module: nn.Module) -> bool:
+    return bool([*module.parameters(recurse=False), *module.buffers(recurse=False)])

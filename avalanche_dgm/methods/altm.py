@@ -1,0 +1,316 @@
+"""Active long-term memory networks (Furlanello et al. 2016).
+
+A stable network N, frozen, holds what is known. A flexible one H, the user's model, learns the new
+task and is kept near N's answers for the old ones: on the new inputs (naive), or on old inputs that
+are stored or generated (replay). Afterwards N takes over what H has learned.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.buffers import GrowingBuffers
+from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.fitting import OptimizerSpec, Phase
+from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
+from avalanche_dgm.memories.answers import ask
+from avalanche_dgm.memories.consolidation import Consolidation
+from avalanche_dgm.memories.settings import make_settings
+from avalanche_dgm.memories.stored import StoredMemory
+from avalanche_dgm.methods.base import Method
+from avalanche_dgm.signatures import takes_arguments_of
+
+_REPLAYS = (None, "stored", "generated")
+_CONSOLIDATIONS = ("replace", "distil")
+
+
+class _Known(GrowingBuffers):
+    """Which outputs the stable network has learned: rows of task label and class."""
+
+    rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.empty(0, 2, dtype=torch.int64))
+
+    def include(self, data: ExperienceData) -> None:
+        self.to(data.labels.device)
+        more = torch.stack([data.tasks, data.labels], dim=1)
+        self.rows = torch.unique(torch.cat([self.rows, more]), dim=0)
+
+    def tasks(self) -> list[int]:
+        return torch.unique(self.rows[:, 0]).tolist()
+
+    def mask(self, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
+        """Which outputs were learned: (n, width), by each sample's task label if ``by_task``."""
+        columns = nn.functional.one_hot(self.rows[:, 1], width).float()
+        if not by_task:
+            return (columns.sum(dim=0) > 0).expand(len(tasks), width)
+        mine = (tasks[:, None] == self.rows[None, :, 0]).float()
+        return (mine @ columns) > 0
+
+
+@takes_arguments_of(MemorySettings)
+class ALTM(Method):
+    """Distillation from a frozen stable network.
+
+    Args:
+        weight: Factor lambda of the squared distance between H's and N's logits (Eq. 4), above 0.
+            Larger values hold the old task and slow the new one.
+        replay: Which inputs the distance is measured on: ``None`` (naive), those of the current
+            experience; ``"stored"``, samples of old experiences; ``"generated"``, what a deep
+            generative memory makes of them.
+        replay_size: Replayed samples a step; ``None`` for as many as are new.
+        share: Share of each experience's samples that is stored, in (0, 1].
+        per_class: Samples stored of each class, instead.
+        consolidation: What N becomes after an experience: ``"replace"``, a copy of H; ``"distil"``,
+            a network that learns H's answers for the new classes and keeps N's for the old ones.
+        distil_steps: Optimiser steps of ``"distil"``.
+        seed: See `Method`.
+        **hyper: Fields of `MemorySettings`, for ``replay="generated"``.
+
+    Raises:
+        ConfigError: A hyper-parameter is unknown or cannot work.
+        CapacityError: The size of the store cannot hold a sample of each class.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: float = 0.1,
+        replay: str | None = None,
+        replay_size: int | None = None,
+        share: float | None = None,
+        per_class: int | None = None,
+        consolidation: str = "replace",
+        distil_steps: int = 500,
+        seed: int | None = None,
+        **hyper: Any,
+    ) -> None:
+        super().__init__(seed=seed)
+        if not weight > 0:
+            raise ConfigError(f"weight={weight} must be above 0; without it nothing is held.")
+        if replay not in _REPLAYS:
+            raise ConfigError(f"replay={replay!r} is not known; use None, 'stored' or 'generated'.")
+        if consolidation not in _CONSOLIDATIONS:
+            raise ConfigError(
+                f"consolidation={consolidation!r} is not known; use 'replace' or 'distil'."
+            )
+        if replay_size is not None and replay_size < 1:
+            raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
+        if distil_steps < 1:
+            raise ConfigError(f"distil_steps={distil_steps} must be at least 1.")
+        sizes = {"share": share, "per_class": per_class}
+        given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
+        if given and replay != "stored":
+            raise ConfigError(f"{', '.join(given)} is for replay='stored', which stores samples.")
+        if hyper and replay != "generated":
+            raise ConfigError(
+                f"{', '.join(sorted(hyper))} is for replay='generated', which has a generator."
+            )
+        self.weight, self.replay_size = weight, replay_size
+        self.consolidation, self.distil_steps = consolidation, distil_steps
+        self.settings = make_settings(MemorySettings, hyper)
+        self.known = _Known()
+        self.stable: Frozen[nn.Module] | None = None
+        self.store = StoredMemory(**(given or {"share": 0.1})) if replay == "stored" else None
+        self.source = DeepGenerativeMemory(self.settings) if replay == "generated" else None
+        self._change: Consolidation | None = None
+        self._old_tasks: list[int] = []
+        self._previous: Frozen[DeepGenerativeMemory] | None
+        self.hold("_previous", None)
+
+    def begin(self, data: ExperienceData) -> None:
+        """See `Method.begin`."""
+        check_experience(data, shape=self._shape())
+        if self.store is not None:
+            self.store.check(data.labels, data.tasks)
+        if self.source is not None:
+            with self.random.governing():
+                self.source.build(data.images)
+        super().begin(data)
+        self._old_tasks = self.known.tasks()
+        if self.source is not None:
+            learned = len(self.source.tasks)
+            self.hold("_previous", self.source.snapshot() if learned else None)
+            previous = self._previous.module if self._previous is not None else None
+            self._change = Consolidation(self.source, [data], previous)
+
+    def _shape(self) -> tuple[int, ...] | None:
+        if self.source is not None:
+            return self.source.shape
+        return self.store.shape if self.store is not None else None
+
+    def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
+        """Yields the generator's training, if there is one."""
+        if self._change is not None:
+            yield self._change.generator_phase(self.rng)
+
+    def replay(self, n: int) -> Replay | None:
+        """Draws old inputs; their labels are those that they had, or were drawn for."""
+        size = self.replay_size or n
+        if self.stable is None:
+            return None
+        if self.store is not None:
+            return self.store.draw(size, self.rng)
+        return self._generated(self._previous.module, size) if self._previous is not None else None
+
+    def _generated(self, memory: DeepGenerativeMemory, n: int) -> Replay:
+        _, images, entries = memory.imagine(n, self.rng)
+        if entries is None:
+            nothing = torch.zeros(n, dtype=torch.int64, device=images.device)
+            return Replay(images, nothing, nothing)
+        return Replay(images, entries[:, 2], entries[:, 1])
+
+    def penalty(self, images: Tensor, tasks: Tensor, logits: Tensor) -> Tensor | None:
+        """Lambda times the distance on the new inputs, without replay (Eq. 4, naive)."""
+        if self.stable is None or self.store is not None or self.source is not None:
+            return None
+        if not self.task_aware:
+            return self.weight * self.distance(logits, images, tasks, old_inputs=False)
+        total = torch.zeros((), device=logits.device)
+        for task in self._old_tasks:
+            old = torch.full_like(tasks, task)
+            answers = self._ask(images, old)
+            total = total + self.distance(answers, images, old, old_inputs=False)
+        return self.weight * total
+
+    def distance(
+        self, logits: Tensor, images: Tensor, tasks: Tensor, *, old_inputs: bool
+    ) -> Tensor:
+        """Squared distance to N's logits.
+
+        On new inputs it is taken over the outputs that N has learned, as the others are to be
+        learned now. On old ones a single head is held as a whole: the outputs of new classes must
+        not rise there; N rates those that it does not have like its lowest.
+
+        Args:
+            logits: Tensor (n, K), H's answers.
+            images: Float tensor (n, *shape), what was asked.
+            tasks: int64 tensor (n,), task labels, which choose the head.
+            old_inputs: Whether the inputs are of old tasks.
+
+        Returns:
+            Scalar: summed over outputs, mean over samples.
+        """
+        if self.stable is None:
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        with torch.no_grad():
+            wanted = ask(self.stable.module, images, tasks, task_aware=self.task_aware)
+        if old_inputs and not self.task_aware:
+            missing = logits.shape[1] - wanted.shape[1]
+            lowest = wanted.amin(dim=1, keepdim=True).expand(-1, missing)
+            return (logits - torch.cat([wanted, lowest], dim=1)).square().sum(dim=1).mean()
+        width = wanted.shape[1]
+        mask = self.known.mask(tasks, width, by_task=self.task_aware)
+        difference = (logits[:, :width] - wanted).masked_fill(~mask, 0.0)
+        return difference.square().sum(dim=1).mean()
+
+    def replay_loss(self, logits: Tensor, replay: Replay) -> Tensor:
+        """The distance on replayed inputs."""
+        return self.distance(logits, replay.images, replay.tasks, old_inputs=True)
+
+    def with_replay(self, loss: Tensor, new: Tensor, logits: Tensor, replay: Replay) -> Tensor:
+        """Adds lambda times the distance on replayed inputs (Eq. 4, replay)."""
+        return loss + self.weight * self.replay_loss(logits, replay)
+
+    def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
+        """Yields the consolidation of H into N, if N is to learn it."""
+        if self.consolidation == "distil" and self.stable is not None and self.learner is not None:
+            self.candidate = self._candidate()
+            yield self._distillation(data)
+            self.stable = Frozen(self.candidate)
+            del self.candidate
+
+    def _candidate(self) -> nn.Module:
+        """N with the outputs that H has more: N's weights wherever they fit, H's elsewhere."""
+        if self.learner is None or self.stable is None:
+            raise RuntimeError("There is nothing to consolidate.")
+        candidate = copy.deepcopy(self.learner)
+        old, new = self.stable.module.state_dict(), candidate.state_dict()
+        fitting = {k: v for k, v in old.items() if k in new and v.shape == new[k].shape}
+        candidate.load_state_dict({**new, **fitting})
+        return candidate
+
+    def _distillation(self, data: ExperienceData) -> Phase:
+        teacher, candidate = Frozen(self.learner or self.candidate).module, self.candidate
+        classes = torch.unique(data.labels)
+
+        def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
+            images, tasks = batch
+            logits = ask(candidate, images, tasks, task_aware=self.task_aware)
+            with torch.no_grad():
+                wanted = ask(teacher, images, tasks, task_aware=self.task_aware)
+            total = (logits - wanted)[:, classes].square().sum(dim=1).mean()
+            replay = self.replay(len(images))
+            if replay is None:
+                held = self.distance(logits, images, tasks, old_inputs=False)
+                return total + self.weight * held
+            old = ask(candidate, replay.images, replay.tasks, task_aware=self.task_aware)
+            return total + self.weight * self.replay_loss(old, replay)
+
+        spec = OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=10.0)
+        tensors = (data.images, data.tasks)
+        return Phase("consolidation", candidate, loss, spec, self.distil_steps, 128, tensors)
+
+    def end(self, data: ExperienceData) -> None:
+        """Makes N ready for the next experience, and stores samples if asked to."""
+        if self._change is not None:
+            self._change.absorb(self.rng)
+        self._change = None
+        self.hold("_previous", None)
+        if self.store is not None:
+            self.store.add(data.images, data.labels, data.tasks, self.rng)
+        self.known.include(data)
+        first = self.stable is None
+        if self.learner is not None and (first or self.consolidation == "replace"):
+            self.stable = Frozen(self.learner)
+        super().end(data)
+
+    def sample(self, n: int) -> Replay:
+        """Draws of the old inputs that are stored or can be generated.
+
+        Args:
+            n: How many.
+
+        Raises:
+            UnknownTaskError: Nothing was learned yet, or nothing is kept (naive).
+        """
+        if not self.experiences:
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        if self.store is not None:
+            return self.store.draw(n, self.rng)
+        if self.source is not None:
+            return self._generated(self.source, n)
+        raise UnknownTaskError(
+            "Without replay A-LTM keeps a network and no inputs. Use replay='stored' or"
+            " 'generated' for samples to look at."
+        )
+
+    def memory(self) -> list[nn.Module]:
+        """The stable network, and the store or the generator with its density."""
+        kept: list[nn.Module | None] = [self.stable, self.known, self.store]
+        if self.source is not None:
+            kept += [self.source.generator, self.source.density]
+        return [module for module in kept if module is not None]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """See `Method.get_extra_state`."""
+        return {**super().get_extra_state(), "stable": self.stable is not None}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Builds the stable network, as the attached classifier is, before its weights come."""
+        super().set_extra_state(state)
+        if state["stable"] and self.learner is None:
+            raise ConfigError(
+                "The state holds a stable network. Attach the classifier before loading it:"
+                " the stable network has its architecture."
+            )
+        known = state["stable"] and self.learner is not None
+        self.stable = Frozen(self.learner) if known and self.learner is not None else None

@@ -1,0 +1,339 @@
+"""Latent replay (Saez de Ocariz Borde 2022).
+
+The first layers of a classifier, the compressor, are frozen after the first experience. What they
+make of a few samples is stored, and replayed to the layers behind them, which go on learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.fitting import Phase
+from avalanche_dgm.memories.latent import GenerativeLatents, LatentDensity, LatentVAE
+from avalanche_dgm.memories.settings import MemorySettings, make_settings
+from avalanche_dgm.memories.splitting import Front, SplitModel
+from avalanche_dgm.memories.stored import StoredMemory
+from avalanche_dgm.methods.base import Method, behind
+from avalanche_dgm.signatures import takes_arguments_of
+
+#: What is stored of each experience's samples unless a size is given.
+DEFAULT_SIZE = {"share": 0.05, "least": 10}
+#: Settings of ``memory="vae"`` that differ from `MemorySettings`: latents have no bounds, and vary
+#: in more ways than images do.
+LATENT_VAE = {"likelihood": "gaussian", "kl_weight": 0.1}
+_MEMORIES = ("stored", "density", "vae")
+_SCHEDULES = ("mixed", "alternating")
+
+
+@takes_arguments_of(MemorySettings)
+class LatentReplay(Method):
+    """Replay of latents behind a frozen compressor.
+
+    Args:
+        layer: Name of the compressor's last layer, as in ``model.named_modules()``; children of an
+            ``nn.Sequential`` are named by their number. ``None`` for a model with the parts
+            ``compressor`` (or ``features``) and ``classifier``, or of two in sequence.
+        classifier: Name of the part that maps latents to logits, where there is one. It is found
+            out by itself for those models, and nothing is lost without it but some speed.
+        share: Share of each experience's samples whose latents are stored, in (0, 1]. If no size is
+            given, it is 0.05, and 10 of each class at least.
+        per_class: Latents stored of each class, instead.
+        per_experience: Latents stored of each experience, instead.
+        total: Latents stored in all, instead.
+        dtype: How they are stored: ``"float32"``, ``"float16"`` or ``"uint8"``, see
+            `avalanche_dgm.memories.StoredMemory`.
+        memory: ``"stored"``; or one that stores nothing and generates latents: ``"density"``, a
+            Gaussian for each class, or ``"vae"``, a deep generative memory over latents.
+        schedule: ``"mixed"`` has new and old latents in each step; ``"alternating"`` a step on old
+            ones after each on new ones (the paper).
+        freeze_after: Experiences before the compressor is frozen; 0 freezes it from the start, for
+            one that was trained before. Above 1, the chosen *images* are stored (as ``dtype``) and
+            replayed until then, and encoded by the compressor that is frozen.
+        encode_once: Whether a new experience is encoded once, without its augmentations, and then
+            trained on latents only; else each batch is encoded on the way. ``None`` decides it by
+            whether the experience is augmented.
+        replay_size: Replayed latents a step; ``None`` for as many as are new.
+        seed: See `Method`.
+        **hyper: Fields of `MemorySettings`, for ``memory="vae"``; ``likelihood`` is ``"gaussian"``
+            and ``kl_weight`` 0.1 by default.
+
+    Raises:
+        ConfigError: A hyper-parameter is unknown or cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        layer: str | None = None,
+        classifier: str | None = None,
+        share: float | None = None,
+        per_class: int | None = None,
+        per_experience: int | None = None,
+        total: int | None = None,
+        dtype: str = "float32",
+        memory: str = "stored",
+        schedule: str = "mixed",
+        freeze_after: int = 1,
+        encode_once: bool | None = None,
+        replay_size: int | None = None,
+        seed: int | None = None,
+        **hyper: Any,
+    ) -> None:
+        super().__init__(seed=seed)
+        _one_of("memory", memory, _MEMORIES)
+        _one_of("schedule", schedule, _SCHEDULES)
+        _whole("freeze_after", freeze_after, least=0)
+        if replay_size is not None:
+            _whole("replay_size", replay_size, least=1)
+        sizes = {
+            "share": share,
+            "per_class": per_class,
+            "per_experience": per_experience,
+            "total": total,
+        }
+        given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
+        if memory != "stored":
+            _check_generative(memory, [*given, *(["dtype"] if dtype != "float32" else [])])
+            if freeze_after > 1:
+                raise ConfigError(
+                    f"freeze_after={freeze_after} with memory={memory!r} would forget what comes"
+                    " before the last of these experiences: latents of a compressor that still"
+                    " learns cannot be remembered. Use memory='stored', which keeps some images"
+                    " until then, or freeze_after=1."
+                )
+        if hyper and memory != "vae":
+            # An unknown name says so first.
+            make_settings(MemorySettings, hyper)
+            raise ConfigError(
+                f"{', '.join(sorted(hyper))} is for memory='vae', which has a generator."
+            )
+        self.layer, self.classifier = layer, classifier
+        self.schedule, self.freeze_after = schedule, freeze_after
+        self.encode_once, self.replay_size = encode_once, replay_size
+        self.stored: StoredMemory | None = None
+        self.generated: GenerativeLatents | None = None
+        if memory == "stored":
+            self.stored = StoredMemory(dtype=dtype, **(given or DEFAULT_SIZE))
+        elif memory == "density":
+            self.generated = LatentDensity()
+        else:
+            self.generated = LatentVAE(make_settings(MemorySettings, {**LATENT_VAE, **hyper}))
+        self.split: SplitModel | None
+        self.hold("split", None)
+        self._front: Front | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._on_latents = False
+        self._new_weight = 1.0
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the compressor is."""
+        return self._front is not None
+
+    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
+        """See `Method.attach`.
+
+        Raises:
+            ConfigError: The learner has no layer of that name.
+        """
+        if self.split is None or self.split.model is not learner:
+            split = SplitModel(
+                learner, self.layer, classifier=self.classifier, task_aware=task_aware
+            )
+            self.hold("split", split)
+            if self._front is not None:
+                split.freeze(self._front)
+        super().attach(learner, task_aware=task_aware)
+
+    def _cut(self) -> SplitModel:
+        if self.split is None:
+            raise RuntimeError("The method has no learner yet; call attach() first.")
+        return self.split
+
+    def begin(self, data: ExperienceData) -> None:
+        """See `Method.begin`.
+
+        Raises:
+            CapacityError: No sample of some class would be stored.
+            UnsupportedModelError: The learner cannot be cut behind the layer.
+        """
+        check_experience(data, shape=self._shape)
+        if self.stored is not None:
+            self.stored.check(data.labels, data.tasks)
+        if not self.task_aware:
+            # A head for a new task may be missing still; all else can be told before anything.
+            self._check_cut(data)
+        super().begin(data)
+        self._shape = tuple(data.images.shape[1:])
+        self._on_latents = False
+        pairs = torch.stack([data.tasks, data.labels], dim=1)
+        new = len(torch.unique(pairs, dim=0))
+        self._new_weight = new / (new + self._n_known)
+
+    def _check_cut(self, data: ExperienceData) -> None:
+        split = self._cut()
+        split.check(data.images, data.tasks)
+        if self.generated is not None and split.latent_shape is not None:
+            self.generated.check(split.latent_shape)
+
+    @property
+    def _n_known(self) -> int:
+        if self.stored is not None:
+            return len(self.stored.classes)
+        return len(self.generated) if self.generated is not None else 0
+
+    def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
+        """Freezes the compressor when it is time to."""
+        if self.task_aware:
+            self._check_cut(data)
+        if not self.frozen and self.experiences >= self.freeze_after:
+            self._front = self._cut().freeze()
+        yield from ()
+
+    def prepare(
+        self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
+    ) -> ExperienceData:
+        """The experience's latents, once the compressor is frozen."""
+        if not self.frozen:
+            return data
+        if self.encode_once is False or (self.encode_once is None and augmented()):
+            return data
+        self._on_latents = True
+        return self._latents(data)
+
+    def _latents(self, data: ExperienceData) -> ExperienceData:
+        latents = self._cut().encode(data.images, data.tasks)
+        return ExperienceData(latents, data.labels, data.tasks, data.key, data.name, data.times)
+
+    def are_latents(self, x: Tensor) -> bool:
+        """Whether samples are latents, not images.
+
+        Shapes tell, unless they are equal: then it is what is trained on now. A copy from before
+        the compressor was frozen knows latents, too.
+
+        Args:
+            x: Float tensor (n, *shape).
+        """
+        shape = tuple(x.shape[1:])
+        if self.split is None or shape != self.split.latent_shape:
+            return False
+        training = self.learner is not None and self.learner.training
+        return shape != self._shape or (self._on_latents and training)
+
+    def to_latents(self, x: Tensor, tasks: Tensor) -> Tensor:
+        """What the classifier is trained on: latents, or images as long as the compressor learns.
+
+        Args:
+            x: Float tensor (n, *shape), images or latents.
+            tasks: int64 tensor (n,), task labels.
+        """
+        if not self.frozen or self.are_latents(x):
+            return x
+        return self._cut().encode(x, tasks)
+
+    def respond(
+        self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
+    ) -> Tensor:
+        """See `Method.respond`; takes images of an experience that is trained on latents, too."""
+        if not self.frozen:
+            return super().respond(images, tasks, width=width, replay=replay)
+        if replay is None and not self.are_latents(images):
+            return self._ask(images, tasks)
+        latents = self.to_latents(images, tasks) if len(images) else images
+        return self._cut().answer(*behind(latents, tasks, replay))
+
+    def replay(self, n: int) -> Replay | None:
+        """Draws latents; or images, as long as the compressor learns."""
+        return self.sample(self.replay_size or n) if self._n_known else None
+
+    @property
+    def alternates(self) -> bool:
+        """See `Method.alternates`."""
+        return self.schedule == "alternating" and self._n_known > 0
+
+    @property
+    def new_weight(self) -> float:
+        """The share of the new classes among all."""
+        return self._new_weight
+
+    def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
+        """Yields the training of the generative memory, if there is one."""
+        if self.generated is not None:
+            latents = self._latents(data)
+            if isinstance(self.generated, LatentVAE):
+                with self.random.governing():
+                    self.generated.build(latents.images)
+            yield from self.generated.learning(latents, self.rng)
+
+    def end(self, data: ExperienceData) -> None:
+        """Remembers the experience, by the compressor that is or will be frozen."""
+        split = self._cut()
+        if self.generated is not None:
+            self.generated.absorb(self._latents(data), self.rng)
+        elif self.stored is not None:
+            if not self.frozen and self.experiences + 1 == self.freeze_after:
+                self.stored.convert(split.encode)
+            final = self.frozen or self.experiences + 1 >= self.freeze_after
+            encode = split.encode if final else None
+            self.stored.add(data.images, data.labels, data.tasks, self.rng, encode=encode)
+        self._on_latents = False
+        super().end(data)
+
+    def sample(self, n: int) -> Replay:
+        """Draws remembered latents.
+
+        Args:
+            n: How many.
+
+        Raises:
+            UnknownTaskError: Nothing was learned yet.
+        """
+        source = self.stored if self.stored is not None else self.generated
+        if source is None or not len(source):
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        return source.draw(n, self.rng)
+
+    def memory(self) -> list[nn.Module]:
+        """The stored latents, or the generator and its density."""
+        if self.generated is not None:
+            return self.generated.parts()
+        return [self.stored] if self.stored is not None else []
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """See `Method.get_extra_state`."""
+        front = self._front
+        return {
+            **super().get_extra_state(),
+            "front": [list(front.modules), list(front.parameters)] if front else None,
+            "shape": self._shape,
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Freezes what was frozen, in the learner that is attached now or will be."""
+        super().set_extra_state(state)
+        names = state["front"]
+        self._front = Front(tuple(names[0]), tuple(names[1])) if names else None
+        self._shape = tuple(state["shape"]) if state["shape"] is not None else None
+        if self._front is not None and self.split is not None:
+            self.split.freeze(self._front)
+
+
+def _check_generative(memory: str, given: list[str]) -> None:
+    if given:
+        raise ConfigError(f"{', '.join(given)} is for memory='stored'; {memory!r} stores nothing.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
+
+
+def _whole(name: str, value: int, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")

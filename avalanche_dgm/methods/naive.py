@@ -1,0 +1,28 @@
+"""No memory at all: the plain network, which every method is compared with."""
+
+from __future__ import annotations
+
+from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.errors import UnknownTaskError
+from avalanche_dgm.methods.base import Method
+
+
+class Naive(Method):
+    """Trains the user's model on each experience and does nothing against forgetting.
+
+    Args:
+        seed: See `Method`; nothing is drawn.
+    """
+
+    def begin(self, data: ExperienceData) -> None:
+        """See `Method.begin`."""
+        check_experience(data)
+        super().begin(data)
+
+    def sample(self, n: int) -> Replay:
+        """Always fails: nothing is remembered.
+
+        Raises:
+            UnknownTaskError: In every case.
+        """
+        raise UnknownTaskError("The plain network remembers no samples; use another method.")

@@ -1,0 +1,174 @@
+"""The accuracy matrix of a stream, counted batch by batch, and its summaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.metrics import functional
+
+
+class AccuracyMatrix(Metric):
+    """Accuracy on every test experience after every training experience.
+
+    Counts of several batches, and of several processes, are added up. Updating never waits for
+    the device. Its subclasses have the same states, so a ``MetricCollection`` of them counts once.
+
+    Args:
+        n_experiences: Length T of the training stream.
+        n_test: Length S of the test stream; ``None`` for T.
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+
+    Raises:
+        ConfigError: A length is below 1.
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = None
+    full_state_update = False
+
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self, n_experiences: int, *, n_test: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        shape = (n_experiences, n_experiences if n_test is None else n_test)
+        if not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ConfigError(
+                f"n_experiences={n_experiences} and n_test={n_test} must be whole numbers above 0."
+            )
+        self.add_state("correct", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, answers: Tensor, labels: Tensor, *, step: int, experience: int) -> None:
+        """Counts a batch.
+
+        Args:
+            answers: Logits (n, K) of floating point, or int64 classes (n,).
+            labels: int64 tensor (n,).
+            step: The training experience learned last, 0 to T - 1.
+            experience: The test experience that the batch is from, 0 to S - 1.
+
+        Raises:
+            ConfigError: There is no such step or test experience.
+            ShapeError: There is not one answer for each label.
+        """
+        steps, experiences = self.correct.shape
+        if not (0 <= step < steps and 0 <= experience < experiences):
+            raise ConfigError(
+                f"There is no step {step} with test experience {experience}: the matrix has steps 0"
+                f" to {steps - 1} and test experiences 0 to {experiences - 1}."
+            )
+        logits = answers.is_floating_point() and answers.ndim == 2
+        if (
+            labels.ndim != 1
+            or answers.shape[:1] != labels.shape
+            or not (logits or answers.ndim == 1)
+        ):
+            raise ShapeError(
+                f"Answers of shape {tuple(answers.shape)} do not fit labels of shape"
+                f" {tuple(labels.shape)}; logits (n, K) or classes (n,) and labels (n,) are needed."
+            )
+        classes = answers.argmax(dim=1) if logits else answers
+        self.correct[step, experience] += (classes == labels).sum()
+        self.total[step, experience] += len(labels)
+
+    def compute(self) -> Tensor:
+        """Returns the accuracies so far.
+
+        Returns:
+            Float tensor (T, S), in [0, 1], NaN where nothing was counted.
+        """
+        return self.correct / self.total
+
+
+class AverageAccuracy(AccuracyMatrix):
+    """Mean accuracy on the learned experiences, at last; see `functional.average_accuracy`."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Returns a scalar in [0, 1], NaN before the first measurement."""
+        return functional.average_accuracy(super().compute())
+
+
+class BackwardTransfer(AccuracyMatrix):
+    """What later learning changed on earlier experiences; see `functional.backward_transfer`."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Returns a scalar in [-1, 1], NaN before the second experience."""
+        return functional.backward_transfer(super().compute())
+
+
+class ForwardTransfer(AccuracyMatrix):
+    """Accuracy on experiences that come next; see `functional.forward_transfer`.
+
+    Args:
+        n_experiences: Length T of the training stream.
+        n_test: Length S of the test stream; ``None`` for T.
+        baseline: Accuracy of an untrained network, one number or one for each test experience.
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+    """
+
+    higher_is_better = True
+
+    def __init__(
+        self,
+        n_experiences: int,
+        *,
+        n_test: int | None = None,
+        baseline: Tensor | float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(n_experiences, n_test=n_test, **kwargs)
+        self.baseline = baseline
+
+    def compute(self) -> Tensor:
+        """Returns a scalar in [-1, 1], NaN if no experience was measured ahead."""
+        return functional.forward_transfer(super().compute(), self.baseline)
+
+
+class Forgetting(AccuracyMatrix):
+    """How far accuracy fell from the best it ever was; see `functional.forgetting`."""
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """Returns a scalar in [-1, 1], NaN before the second experience."""
+        return functional.forgetting(super().compute())
+
+
+class Retention(AccuracyMatrix):
+    """Which part of the accuracies is left, at last; see `functional.retention`."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Returns a scalar from 0 on, NaN before the second experience."""
+        return functional.retention(super().compute())
+
+
+class LearningAccuracy(AccuracyMatrix):
+    """Mean accuracy right after learning; see `functional.learning_accuracy`."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Returns a scalar in [0, 1], NaN before the first measurement."""
+        return functional.learning_accuracy(super().compute())
+
+
+class AverageAnytimeAccuracy(AccuracyMatrix):
+    """Average accuracy after every experience; see `functional.average_anytime_accuracy`."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Returns a scalar in [0, 1], NaN before the first measurement."""
+        return functional.average_anytime_accuracy(super().compute())

@@ -1,0 +1,191 @@
+"""Reads photographs of iLab-20M (Borji, Izadi & Itti, CVPR 2016) from its own files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.streams.rendering import N_CAMERAS, N_ROTATIONS, Views
+
+# As the tools for the set build and read the names (tfurlanello/ActLTM on GitHub,
+# iLab_genImgFileName.m, iLab_parseFileName.m and iLab_splitImages.m): for example
+# car-i0100-b0025-c01-r04-l0-f0-crop256x256.png, with cameras 0 to 10, rotations 0 to 7, lights 0
+# to 4 and focus 0 to 2; the ending after the focus is there for crops only. The files lie in
+# category/category-instance/background, but the names say it all.
+_NAME = re.compile(
+    r"(?P<category>[A-Za-z0-9_]+)-i(?P<instance>\d+)-b(?P<background>\d+)-c(?P<camera>\d+)"
+    r"-r(?P<rotation>\d+)-l(?P<light>\d+)-f(?P<focus>\d+)(?:-[^.]*)?\.(?:png|jpe?g|ppm)"
+)
+
+
+@dataclass(frozen=True)
+class ILabName:
+    """What the name of a file of iLab-20M says.
+
+    Attributes:
+        category: Such as "car".
+        instance: Number of the object within its category.
+        background: Number of the background picture.
+        camera: 0 to 10.
+        rotation: 0 to 7, of the turntable.
+        light: 0 to 4.
+        focus: 0 to 2.
+    """
+
+    category: str
+    instance: int
+    background: int
+    camera: int
+    rotation: int
+    light: int
+    focus: int
+
+    @classmethod
+    def parse(cls, name: str) -> ILabName | None:
+        """Reads a file's name.
+
+        Args:
+            name: Without its folder.
+
+        Returns:
+            What it says, or ``None`` if it is not a name of this set.
+        """
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        fields = match.groupdict()
+        category = fields.pop("category")
+        parsed = cls(category, **{key: int(value) for key, value in fields.items()})
+        known = parsed.camera < N_CAMERAS and parsed.rotation < N_ROTATIONS
+        return parsed if known else None
+
+    @property
+    def viewpoint(self) -> int:
+        """Label of the viewpoint, 8 camera + rotation."""
+        return N_ROTATIONS * self.camera + self.rotation
+
+
+def load_ilab(
+    root: str | os.PathLike[str],
+    *,
+    categories: Sequence[str] | None = None,
+    n_train: int = 8,
+    n_test: int = 2,
+    size: int = 32,
+    channels: int = 1,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> tuple[Views, Views]:
+    """Reads a part of iLab-20M.
+
+    No object is both in the training and in the test images.
+
+    Args:
+        root: Folder with the photographs, at any depth.
+        categories: Their names in the order of their labels; ``None`` for the first ten in
+            alphabetical order, or all if there are fewer.
+        n_train: At most this many training images of each category and viewpoint.
+        n_test: At most this many test images of each.
+        size: Height and width to which the central square of each photograph is resized.
+        channels: 1 for grey, 3 for colour.
+        test_fraction: Share of every category's objects that is held out; at least one is.
+        seed: Which objects are held out, and which photographs are read.
+
+    Returns:
+        The training and the test images, intensities in [0, 1].
+
+    Raises:
+        ConfigError: An argument is out of range.
+        DataError: There are no such photographs, too few objects, or damaged files.
+    """
+    if min(n_train, n_test) < 1 or not 0 < test_fraction < 1:
+        raise ConfigError(
+            f"n_train={n_train}, n_test={n_test} and test_fraction={test_fraction} leave nothing"
+            " to train or to test with; give 1 or more images and a share between 0 and 1."
+        )
+    found: dict[str, list[tuple[ILabName, Path]]] = defaultdict(list)
+    for folder, _, files in os.walk(Path(root).expanduser()):
+        for file in files:
+            name = ILabName.parse(file)
+            if name is not None:
+                found[name.category].append((name, Path(folder) / file))
+    if not found:
+        raise DataError(
+            f"'{os.fspath(root)}' holds no photographs of iLab-20M. Their names are like"
+            " car-i0100-b0025-c01-r04-l0-f0.png."
+        )
+    chosen = sorted(found)[:10] if categories is None else list(categories)
+    absent = [category for category in chosen if category not in found]
+    if absent:
+        raise DataError(
+            f"'{os.fspath(root)}' has no category {', '.join(absent)}; there are"
+            f" {', '.join(sorted(found))}."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    parts: tuple[list[tuple[int, ILabName, Path]], ...] = ([], [])
+    for label, category in enumerate(chosen):
+        photographs = sorted(found[category], key=lambda pair: pair[1])
+        held_out = _held_out(category, photographs, test_fraction, generator)
+        for part, limit, tested in zip(parts, (n_train, n_test), (False, True), strict=True):
+            taken: dict[int, int] = defaultdict(int)
+            for position in torch.randperm(len(photographs), generator=generator).tolist():
+                name, path = photographs[position]
+                if (name.instance in held_out) == tested and taken[name.viewpoint] < limit:
+                    taken[name.viewpoint] += 1
+                    part.append((label, name, path))
+    return _read(parts[0], size, channels), _read(parts[1], size, channels)
+
+
+def _held_out(
+    category: str,
+    photographs: Sequence[tuple[ILabName, Path]],
+    share: float,
+    generator: torch.Generator,
+) -> set[int]:
+    instances = sorted({name.instance for name, _ in photographs})
+    if len(instances) < 2:
+        raise DataError(
+            f"The category {category} has photographs of one object only; two or more are needed,"
+            " because the objects of the test are others than those of the training."
+        )
+    count = min(len(instances) - 1, max(1, round(share * len(instances))))
+    order = torch.randperm(len(instances), generator=generator)[:count]
+    return {instances[i] for i in order.tolist()}
+
+
+def _read(part: Sequence[tuple[int, ILabName, Path]], size: int, channels: int) -> Views:
+    images = torch.empty(len(part), channels, size, size)
+    for row, (_, _, path) in enumerate(part):
+        images[row] = _open(path, size, channels)
+    return Views(
+        images,
+        torch.tensor([label for label, _, _ in part], dtype=torch.int64),
+        torch.tensor([name.viewpoint for _, name, _ in part], dtype=torch.int64),
+    )
+
+
+def _open(path: Path, size: int, channels: int) -> Tensor:
+    """Reads one photograph: its central square, float tensor (channels, size, size)."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            square = image.convert("L" if channels == 1 else "RGB").crop(
+                (left, top, left + side, top + side)
+            )
+            pixels = np.array(square.resize((size, size), Image.Resampling.BILINEAR))
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error}") from error
+    tensor = torch.from_numpy(pixels).float().div_(255)
+    return tensor.unsqueeze(0) if channels == 1 else tensor.permute(2, 0, 1)

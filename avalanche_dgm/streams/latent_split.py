@@ -1,0 +1,113 @@
+"""Ten classes in two experiences of five, as in the paper on latent replay."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.streams.sources import load_sklearn_digits, load_torchvision
+from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark, hold_out, thin
+
+if TYPE_CHECKING:
+    from avalanche.benchmarks import CLScenario
+
+CASES: Mapping[int, tuple[tuple[int, ...], tuple[int, ...]]] = MappingProxyType(
+    {
+        1: ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9)),
+        2: ((5, 6, 7, 8, 9), (0, 1, 2, 3, 4)),
+        3: ((0, 1, 2, 5, 6), (3, 4, 7, 8, 9)),
+        4: ((5, 6, 7, 0, 1), (8, 9, 2, 3, 4)),
+    }
+)
+"""The classes of the first and of the second experience (Saez de Ocariz Borde 2022, Table 3)."""
+
+DATASETS: Mapping[str, str] = MappingProxyType(
+    {
+        "mnist": "MNIST",
+        "fashion-mnist": "FashionMNIST",
+        "kmnist": "KMNIST",
+        "sklearn-digits": "sklearn-digits",
+    }
+)
+"""The sets by the names of ``dataset``; the first three are the paper's."""
+
+
+def latent_split(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    dataset: str = "mnist",
+    case: int = 1,
+    test_fraction: float = 0.1,
+    task_labels: bool = False,
+    fraction: float = 1.0,
+    n_train_per_class: int | None = None,
+    seed: int = 0,
+    download: bool = False,
+) -> CLScenario:
+    """Splits ten classes into two experiences of five (Saez de Ocariz Borde 2022, Sec. 5).
+
+    A set's training and test images are pooled, and 10 % of every class are held out anew.
+
+    Args:
+        root: Folder with the set in torchvision's layout; ``None`` for ``AVALANCHE_DGM_DATA``.
+        dataset: "mnist", "fashion-mnist" or "kmnist"; or "sklearn-digits", the 8x8 digits that
+            scikit-learn ships. Case, hyphens and underscores make no difference.
+        case: 1 to 4, see ``CASES``.
+        test_fraction: Share of every class that is held out for ``test_stream``.
+        task_labels: Give both experiences their own task label (otherwise both have 0).
+        fraction: Share of each class's images to keep, in training and test alike.
+        n_train_per_class: At most this many training images of each class.
+        seed: Governs the held-out and the kept images; they are the same in all cases.
+        download: Fetch the set where it is absent.
+
+    Returns:
+        A benchmark of two experiences, images (1, 28, 28), or (1, 8, 8), in [0, 1].
+
+    Raises:
+        DataError: The set cannot be found or read.
+        ConfigError: There is no such set or case, or another option is out of range.
+    """
+    name = DATASETS.get(_canonical(dataset))
+    if name is None:
+        raise ConfigError(f"dataset is '{dataset}'; it must be one of {', '.join(DATASETS)}.")
+    if case not in CASES:
+        raise ConfigError(f"case is {case}; the cases are 1 to 4: {_listing()}.")
+    if name == "sklearn-digits":
+        parts = load_sklearn_digits()
+    else:
+        parts = load_torchvision(name, root, download=download)
+    pooled = LabelledImages(
+        torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+    )
+    train, test = hold_out(pooled, test_fraction, seed=seed)
+    train = thin(train, fraction=fraction, per_class=n_train_per_class, seed=seed)
+    test = thin(test, fraction=fraction, seed=seed)
+
+    def tasks(data: LabelledImages) -> list[Task]:
+        return [
+            Task(
+                data.of_classes(classes),
+                position if task_labels else 0,
+                f"classes {', '.join(map(str, classes))}",
+            )
+            for position, classes in enumerate(CASES[case])
+        ]
+
+    return build_benchmark(tasks(train), tasks(test), n_classes=10)
+
+
+def _canonical(dataset: str) -> str:
+    plain = re.sub(r"[^a-z]", "", dataset.lower())
+    return next((name for name in DATASETS if name.replace("-", "") == plain), plain)
+
+
+def _listing() -> str:
+    return "; ".join(
+        f"{case} {list(first)} then {list(second)}" for case, (first, second) in CASES.items()
+    )

@@ -1,0 +1,235 @@
+"""Objects on a turntable: two tasks over the same images, and a change of domain (A-LTM)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.streams.ilab import load_ilab
+from avalanche_dgm.streams.rendering import N_VIEWPOINTS, Views, render
+from avalanche_dgm.streams.sources import (
+    TORCHVISION_SETS,
+    load_pair,
+    load_sklearn_digits,
+    load_torchvision,
+)
+from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark, thin
+
+if TYPE_CHECKING:
+    from avalanche.benchmarks import CLScenario
+
+CATEGORY, VIEWPOINT, DOMAIN = 0, 1, 2
+"""The task labels, in whatever order the tasks are met."""
+
+ORDERS = ("category-viewpoint", "viewpoint-category")
+"""The orders of ``turntable``."""
+
+DOMAINS = ("sklearn-digits", *TORCHVISION_SETS)
+"""The second domains of ``turntable_domains``."""
+
+
+def turntable(
+    *,
+    order: str = "category-viewpoint",
+    n_train: int = 8,
+    n_test: int = 2,
+    size: int = 32,
+    channels: int = 1,
+    task_labels: bool = True,
+    fraction: float = 1.0,
+    seed: int = 0,
+    ilab_root: str | os.PathLike[str] | None = None,
+) -> CLScenario:
+    """Categories and viewpoints of the same images, one after the other (A-LTM, Sec. 4.2).
+
+    The paper's iLab-20M is 22 million photographs of toy vehicles. Ten kinds of vehicles are drawn
+    here instead, each from 8 rotations x 11 cameras; or photographs are read, if there are any.
+
+    Args:
+        order: "category-viewpoint" or "viewpoint-category".
+        n_train: Training images of each category and viewpoint (of 880 pairs).
+        n_test: Test images of each.
+        size: Height and width, in pixels.
+        channels: 1 for grey, 3 for colour.
+        task_labels: Give the categories the task label 0 and the viewpoints 1, for one head each.
+            Otherwise all have 0 and the viewpoints' labels count on after the categories'.
+        fraction: Share of each viewpoint's images to keep, in training and test alike.
+        seed: Governs the images, or which photographs are read.
+        ilab_root: Folder of iLab-20M, see `load_ilab`; ``None`` to draw.
+
+    Returns:
+        A benchmark of two experiences, images (channels, size, size) in [0, 1].
+
+    Raises:
+        ConfigError: An option is out of range.
+        DataError: ``ilab_root`` holds no such photographs.
+    """
+    if order not in ORDERS:
+        raise ConfigError(f"order is '{order}'; it must be one of {', '.join(ORDERS)}.")
+    parts = _views(n_train, n_test, size, channels, fraction, seed, ilab_root)
+    shift = 0 if task_labels else _n_categories(parts)
+
+    def tasks(views: Views) -> list[Task]:
+        both = [_categories(views), _viewpoints(views, shift, VIEWPOINT if task_labels else 0)]
+        return both if order == ORDERS[0] else both[::-1]
+
+    return build_benchmark(tasks(parts[0]), tasks(parts[1]), n_classes=N_VIEWPOINTS + shift)
+
+
+def turntable_domains(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    domain: str | tuple[Any, Any] = "sklearn-digits",
+    categories: bool = False,
+    n_train: int = 8,
+    n_test: int = 2,
+    n_train_per_class: int | None = None,
+    size: int = 32,
+    channels: int | None = None,
+    task_labels: bool = True,
+    fraction: float = 1.0,
+    seed: int = 0,
+    download: bool = False,
+    ilab_root: str | os.PathLike[str] | None = None,
+) -> CLScenario:
+    """Viewpoints on a turntable, then a domain that shows each object once (A-LTM, Sec. 4.3).
+
+    The paper's second domain is ImageNet; a smaller set stands in for it.
+
+    Args:
+        root: Folder of the second domain in torchvision's layout; ``None`` for
+            ``AVALANCHE_DGM_DATA``. The digits of scikit-learn need none.
+        domain: "sklearn-digits", or one of torchvision's "MNIST", "FashionMNIST", "KMNIST",
+            "SVHN", "CIFAR10" and "CIFAR100"; or a pair (training, test) of datasets of (image,
+            label) or of folders with a sub-folder a class.
+        categories: Learn the categories along with the viewpoints in the first experience, as the
+            paper's stable network did. They are then tested as a third test experience.
+        n_train: Training images of each category and viewpoint (of 880 pairs).
+        n_test: Test images of each.
+        n_train_per_class: At most this many training images of each class of the second domain.
+        size: Height and width of all images, in pixels; those of the second domain are resized.
+        channels: 1 for grey, 3 for colour; ``None`` for as many as the second domain has.
+        task_labels: Give the categories the task label 0, the viewpoints 1 and the second domain
+            2, for one head each. Otherwise all have 0 and labels count on from task to task.
+        fraction: Share of each viewpoint's and of each class's images to keep, in training and
+            test alike.
+        seed: Governs the images that are drawn, and those that are kept.
+        download: Fetch the second domain where it is absent.
+        ilab_root: Folder of iLab-20M, see `load_ilab`; ``None`` to draw.
+
+    Returns:
+        A benchmark of two experiences, images (channels, size, size) in [0, 1].
+
+    Raises:
+        ConfigError: An option is out of range.
+        DataError: A set cannot be found or read.
+    """
+    second = _second(domain, root, seed=seed, download=download)
+    if channels is None:
+        channels = second[0].images.shape[1]
+    parts = _views(n_train, n_test, size, channels, fraction, seed, ilab_root)
+    shift = _n_categories(parts) if categories and not task_labels else 0
+    after = 0 if task_labels else shift + N_VIEWPOINTS
+    kept = [
+        thin(data, fraction=fraction, per_class=limit, seed=seed)
+        for data, limit in zip(second, (n_train_per_class, None), strict=True)
+    ]
+    others = [
+        Task(
+            LabelledImages(_fitted(data.images, size, channels), data.labels + after),
+            DOMAIN if task_labels else 0,
+            domain if isinstance(domain, str) else "second domain",
+        )
+        for data in kept
+    ]
+    viewpoints = [_viewpoints(views, shift, VIEWPOINT if task_labels else 0) for views in parts]
+    named = [_categories(views) for views in parts]
+    first = _together(viewpoints[0], named[0]) if categories else viewpoints[0]
+    n_classes = 1 + max(int(data.labels.max()) for data in second)
+    return build_benchmark(
+        [first, others[0]],
+        [viewpoints[1], others[1], *([named[1]] if categories else [])],
+        n_classes=max(N_VIEWPOINTS + shift, n_classes + after),
+    )
+
+
+def _second(
+    domain: str | tuple[Any, Any],
+    root: str | os.PathLike[str] | None,
+    *,
+    seed: int,
+    download: bool,
+) -> tuple[LabelledImages, LabelledImages]:
+    """Reads the second domain's training and test images."""
+    if not isinstance(domain, str):
+        return load_pair(*domain)
+    if domain not in DOMAINS:
+        raise ConfigError(
+            f"domain is '{domain}'; it must be one of {', '.join(DOMAINS)}, or a pair of datasets."
+        )
+    if domain == "sklearn-digits":
+        return load_sklearn_digits(seed=seed)
+    return load_torchvision(domain, root, download=download)
+
+
+def _views(
+    n_train: int,
+    n_test: int,
+    size: int,
+    channels: int,
+    fraction: float,
+    seed: int,
+    ilab_root: str | os.PathLike[str] | None,
+) -> tuple[Views, Views]:
+    """Draws or reads the training and the test images."""
+    if ilab_root is None:
+        # Seeds of their own, so that no test image of one seed is a training image of another.
+        return (
+            render(n_train, size=size, channels=channels, fraction=fraction, seed=2 * seed),
+            render(n_test, size=size, channels=channels, fraction=fraction, seed=2 * seed + 1),
+        )
+    train, test = load_ilab(
+        ilab_root, n_train=n_train, n_test=n_test, size=size, channels=channels, seed=seed
+    )
+    return train.thin(fraction, seed), test.thin(fraction, seed)
+
+
+def _n_categories(parts: tuple[Views, Views]) -> int:
+    return 1 + max(int(views.categories.max()) for views in parts)
+
+
+def _categories(views: Views) -> Task:
+    return Task(LabelledImages(views.images, views.categories), CATEGORY, "categories")
+
+
+def _viewpoints(views: Views, shift: int, label: int) -> Task:
+    return Task(LabelledImages(views.images, views.viewpoints + shift), label, "viewpoints")
+
+
+def _together(first: Task, second: Task) -> Task:
+    """Two tasks over the same images at once, called like the first."""
+    return Task(
+        LabelledImages(
+            torch.cat([first.data.images, second.data.images]),
+            torch.cat([first.data.labels, second.data.labels]),
+        ),
+        torch.cat([torch.zeros_like(t.data.labels) + t.label for t in (first, second)]),
+        first.name,
+    )
+
+
+def _fitted(images: Tensor, size: int, channels: int) -> Tensor:
+    """Resizes images (N, C, H, W), and makes them grey or gives them three channels."""
+    if images.shape[1] == 3 and channels == 1:
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        images = (images * weights).sum(dim=1, keepdim=True)
+    elif images.shape[1] == 1 and channels == 3:
+        images = images.expand(-1, 3, -1, -1)
+    if images.shape[-2:] != (size, size):
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return images.clamp(0, 1).contiguous()

@@ -1,0 +1,80 @@
+"""Every method with its plugin, its LightningModule and small settings: a new one joins here."""
+
+from torch import nn
+
+from avalanche_dgm import (
+    ALTMPlugin,
+    DGDMNPlugin,
+    DGRPlugin,
+    LatentReplayPlugin,
+    PseudoRehearsalPlugin,
+)
+from avalanche_dgm.errors import UnknownTaskError
+from avalanche_dgm.lightning import (
+    ALTMModule,
+    DGDMNModule,
+    DGRModule,
+    LatentReplayModule,
+    PseudoRehearsalModule,
+)
+
+SMALL = {"generator_steps": 20, "hidden": (32, 32), "latent": 4}
+DUAL = {**SMALL, "learner_steps": 20, "stm_size": 2}
+PAPER = {"consolidation": "rehearsal", "sampling": "prior", "labels": "hard"}
+
+#: Plugin, module, hyper-parameters.
+BACKENDS = {
+    "dgr": (DGRPlugin, DGRModule, SMALL),
+    "dgr-paper": (DGRPlugin, DGRModule, {**SMALL, **PAPER}),
+    "dgdmn": (DGDMNPlugin, DGDMNModule, DUAL),
+    "dgdmn-oracle": (DGDMNPlugin, DGDMNModule, {**DUAL, "routing": "oracle"}),
+    "dgdmn-sleep": (DGDMNPlugin, DGDMNModule, {**DUAL, "routing": "sleep"}),
+    "dgdmn-no-stm": (DGDMNPlugin, DGDMNModule, {**DUAL, "short_term": False}),
+    "dgdmn-paper": (
+        DGDMNPlugin,
+        DGDMNModule,
+        {**DUAL, "consolidation": "rehearsal", "n_max": 300, "reconstruct": True},
+    ),
+    "altm": (ALTMPlugin, ALTMModule, {}),
+    "altm-stored": (
+        ALTMPlugin,
+        ALTMModule,
+        {"replay": "stored", "per_class": 8, "consolidation": "distil", "distil_steps": 15},
+    ),
+    "altm-generated": (ALTMPlugin, ALTMModule, {"replay": "generated", **SMALL}),
+    "latent": (LatentReplayPlugin, LatentReplayModule, {"per_class": 8}),
+    "latent-alternating": (
+        LatentReplayPlugin,
+        LatentReplayModule,
+        {"schedule": "alternating", "total": 40, "dtype": "uint8"},
+    ),
+    "latent-late": (
+        LatentReplayPlugin,
+        LatentReplayModule,
+        {"freeze_after": 2, "encode_once": False, "per_experience": 10},
+    ),
+    "latent-density": (
+        LatentReplayPlugin,
+        LatentReplayModule,
+        {"memory": "density", "freeze_after": 0},
+    ),
+    "latent-vae": (LatentReplayPlugin, LatentReplayModule, {"memory": "vae", **SMALL}),
+    "pseudo-rehearsal": (PseudoRehearsalPlugin, PseudoRehearsalModule, {}),
+}
+
+
+def made(name, which, model, **settings):
+    """A plugin (0) or a module (1), with a layer to cut behind where it needs to be told."""
+    kind, hyper = BACKENDS[name][which], BACKENDS[name][2]
+    if name.startswith("latent") and not hasattr(model, "features"):
+        norm = next(n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm1d))
+        hyper = {**hyper, "layer": norm}
+    return kind(*([model] if which else []), **settings, **hyper)
+
+
+def look(method):
+    """What a method remembers, where it remembers samples."""
+    try:
+        return method.sample(12).images
+    except UnknownTaskError:
+        return None

@@ -1,0 +1,125 @@
+"""Two processes remember the same, and end where one ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from backends import BACKENDS
+
+SCRIPT = Path(__file__).parent / "two_processes.py"
+EVERY = ["naive", *BACKENDS]
+
+
+def start(folder, devices, strategy, *names, fails=False, **variables):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    environment |= {"OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, str(SCRIPT), str(folder), str(devices), strategy, *names]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode != 0) == fails, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Started as Lightning starts processes: the script again."""
+    return start(tmp_path_factory.mktemp("two"), 2, "ddp", *EVERY)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return start(tmp_path_factory.mktemp("one"), 1, "ddp", "naive")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_both_remember_the_same_after_every_experience(two, name):
+    first, second = (torch.load(two / f"{name}.rank{rank}.pt") for rank in range(2))
+    assert len(first) == len(second) == 3
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert first[-1].keys() != {}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_both_report_the_same(two, name):
+    first, second = (
+        torch.load(two / f"{name}.result{rank}.pt", weights_only=False) for rank in range(2)
+    )
+    assert torch.equal(first["accuracy"], second["accuracy"])
+    assert str(first["metrics"]) == str(second["metrics"])
+    assert len(first["metrics"][-1]) > 20
+
+
+def test_one_process_ends_there_too(one, two):
+    """The same batches, no stochastic layers; the last batches do not divide evenly."""
+    alone = torch.load(one / "naive.result0.pt", weights_only=False)
+    shared = torch.load(two / "naive.result0.pt", weights_only=False)
+    for key, value in alone["model"].items():
+        torch.testing.assert_close(shared["model"][key], value, atol=1e-5, rtol=0)
+    torch.testing.assert_close(shared["accuracy"], alone["accuracy"])
+    for mine, theirs in zip(alone["metrics"], shared["metrics"], strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            torch.testing.assert_close(
+                torch.as_tensor(theirs[name]).double(),
+                torch.as_tensor(value).double(),
+                atol=1e-5,
+                rtol=1e-5,
+                msg=lambda text, name=name: f"{name}: {text}",
+            )
+
+
+def test_replay_differs_between_processes(two):
+    """The processes' method draws in a fit what the other does not, or a step sees doubles."""
+    from avalanche_dgm.lightning.ranks import Ranks
+    from avalanche_dgm.randomness import RandomSource
+
+    drawn, after = [], []
+    for rank in range(2):
+        source = RandomSource(3)
+        source.on("cpu")
+        torch.manual_seed(5)
+        with Ranks(rank, 2).own_randomness(source):
+            drawn.append((torch.rand(4, generator=source.on("cpu")), torch.rand(4)))
+            torch.rand(rank)
+        after.append((torch.rand(4, generator=source.on("cpu")), torch.rand(4)))
+    assert not torch.equal(drawn[0][0], drawn[1][0])
+    assert not torch.equal(drawn[0][1], drawn[1][1])
+    assert torch.equal(after[0][0], after[1][0])
+    assert torch.equal(after[0][1], after[1][1])
+
+
+def test_only_the_first_process_logs(two):
+    logs = list(two.glob("naive.*.log"))
+    assert len(logs) == 2
+    assert sorted(path.stat().st_size > 0 for path in logs) == [False, True]
+
+
+def test_spawned_processes_give_their_weights_back(tmp_path, two):
+    """Spawned ones learn on copies; the caller's module ends as theirs."""
+    start(tmp_path, 2, "ddp_spawn", "dgr")
+    found = torch.load(tmp_path / "dgr.result0.pt", weights_only=False)
+    expected = torch.load(two / "dgr.result0.pt", weights_only=False)
+    for key, value in expected["model"].items():
+        assert torch.equal(found["model"][key], value)
+    assert torch.equal(found["sample"], expected["sample"])
+    assert torch.equal(found["accuracy"], expected["accuracy"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [11, 45])
+def test_one_of_two_is_killed_and_both_go_on(tmp_path, two, moment):
+    saved = {"SAVED": str(tmp_path / "saved")}
+    start(tmp_path, 2, "ddp", "dgdmn", fails=True, KILL_AT=str(moment), **saved)
+    start(tmp_path, 2, "ddp", "dgdmn", **saved)
+    found = torch.load(tmp_path / "dgdmn.result1.pt", weights_only=False)
+    expected = torch.load(two / "dgdmn.result1.pt", weights_only=False)
+    for key, value in expected["model"].items():
+        assert torch.equal(found["model"][key], value)
+    assert torch.equal(found["sample"], expected["sample"])
+    assert str(found["metrics"]) == str(expected["metrics"])

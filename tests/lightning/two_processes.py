@@ -1,0 +1,129 @@
+"""Learns short streams with every method, started as one or two processes by the tests.
+
+Usage: two_processes.py OUT DEVICES STRATEGY [NAME ...]. Each process writes what it remembers
+after every experience to OUT/NAME.rank<r>.pt. With KILL_AT, the second process kills itself at that
+batch; with SAVED, the run is saved there, and goes on with what is there.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from avalanche.evaluation.metrics import (
+    StreamConfusionMatrix,
+    accuracy_metrics,
+    class_accuracy_metrics,
+    forgetting_metrics,
+    loss_metrics,
+)
+from avalanche.logging import TextLogger
+from avalanche.training.plugins import EvaluationPlugin
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "contracts"))
+from backends import look, made
+
+from avalanche_dgm import sklearn_digits
+from avalanche_dgm.lightning import NaiveModule, fit_stream
+
+
+def stream(n=3):
+    benchmark = sklearn_digits(n_experiences=5, seed=0)
+    return SimpleNamespace(
+        train_stream=list(benchmark.train_stream)[:n], test_stream=list(benchmark.test_stream)
+    )
+
+
+def model(norm=False):
+    # Other processes begin with other weights: the first one's count.
+    torch.manual_seed(int(os.environ.get("LOCAL_RANK", "0")))
+    middle = nn.BatchNorm1d(40) if norm else nn.Identity()
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 40), middle, nn.ReLU(), nn.Linear(40, 10))
+
+
+def make(name):
+    if name == "naive":
+        return NaiveModule(model(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
+    return made(name, 1, model(norm=True), seed=0)
+
+
+def evaluation(log):
+    return EvaluationPlugin(
+        accuracy_metrics(minibatch=True, epoch=True, experience=True, stream=True),
+        loss_metrics(epoch=True, experience=True, stream=True),
+        forgetting_metrics(experience=True, stream=True),
+        class_accuracy_metrics(epoch=True, experience=True, stream=True),
+        StreamConfusionMatrix(num_classes=10, save_image=False),
+        loggers=[TextLogger(log)],
+    )
+
+
+class Dying(Callback):
+    def __init__(self):
+        self.count, self.at = 0, int(os.environ.get("KILL_AT", -1))
+
+    def on_train_batch_start(self, trainer, *args):
+        if self.count == self.at and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.count += 1
+
+
+class Watch:
+    """Keeps what a process remembers after each experience."""
+
+    def __init__(self, path):
+        self.path, self.seen = path, []
+
+    def __call__(self, trainer, module, *, when):
+        rank = trainer.global_rank
+        self.seen.append({k: v for k, v in module.state_dict().items() if torch.is_tensor(v)})
+        torch.save(self.seen, f"{self.path}.rank{rank}.pt")
+
+
+def main(out, devices, strategy, names):
+    from avalanche_dgm.lightning import stream_run
+
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    real = stream_run.check_identical
+    # Before the first fit, as in a script with one: later, loggers can be made on rank 0 only.
+    logs = {name: open(f"{out}/{name}.{os.getpid()}.log", "w") for name in names}  # noqa: SIM115
+    evaluators = {name: evaluation(log) for name, log in logs.items() if strategy == "ddp"}
+    for name in names:
+        watch = Watch(f"{out}/{name}")
+
+        def check(trainer, module, *, when, watch=watch):
+            watch(trainer, module, when=when)
+            real(trainer, module, when=when)
+
+        stream_run.check_identical = check
+        trainer = {
+            "accelerator": "cpu",
+            "devices": devices,
+            "strategy": strategy if devices > 1 else "auto",
+            "max_epochs": 2,
+            "enable_progress_bar": False,
+        }
+        module = make(name)
+        settings = {"trainer": trainer, "evaluator": evaluators.get(name), "batch_size": 34}
+        if "SAVED" in os.environ:
+            settings |= {"checkpoint_dir": os.environ["SAVED"], "resume": True, "save_every": 3}
+        result = fit_stream(module, stream(), callbacks=[Dying()], **settings)
+        logs[name].close()
+        rank = os.environ.get("LOCAL_RANK", "0")
+        state = {
+            "model": module.model.state_dict(),
+            "accuracy": result.accuracy,
+            "metrics": result.metrics,
+            "sample": look(module.method),
+        }
+        torch.save(state, f"{out}/{name}.result{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:])

@@ -1,0 +1,389 @@
+"""Models cut behind a layer: the halves make the whole, and the first stays frozen."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from avalanche.models import MultiHeadClassifier, SimpleMLP, as_multitask
+from avalanche.models.dynamic_modules import MultiTaskModule
+from torch import nn
+
+from avalanche_dgm.errors import ConfigError, UnsupportedModelError
+from avalanche_dgm.memories import SplitModel
+
+
+def flat():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)
+    )
+
+
+def nested():
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Sequential(nn.ReLU()))
+    return nn.Sequential(body, nn.Sequential(nn.Flatten(), nn.Linear(144, 10)))
+
+
+class Custom(nn.Module):
+    """One activation and one dropout module on both sides of the cut, a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((1, 1, 1, 1), 1.5))
+        self.shift = nn.Parameter(torch.zeros(10))
+        self.one = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU()
+        self.drop = nn.Dropout(0.5)
+        self.two = nn.Conv2d(4, 4, 3)
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.drop(self.relu(self.norm(self.one(x * self.scale))))
+        x = F.dropout(self.relu(self.two(x)), 0.2, self.training)
+        return self.last(self.drop(x.flatten(1))) + self.shift
+
+
+class Residual(nn.Module):
+    """Blocks with skip connections, and a first block that notes the size of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.inner, self.outer = nn.Conv2d(4, 4, 3, padding=1), nn.Identity()
+        self.unused = nn.Linear(3, 3)
+        self.last = nn.Linear(256, 10)
+
+    def forward(self, x):
+        n = x.size(0)
+        x = self.norm(self.stem(x))
+        x = self.outer(x + self.inner(x).relu())
+        return self.last(x.reshape(n, -1))
+
+
+class Heads(MultiTaskModule):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU())
+        self.classifier = MultiHeadClassifier(20, 3, masking=False)
+        self.classifier.classifiers["1"] = copy.deepcopy(self.classifier.classifiers["0"])
+        nn.init.normal_(self.classifier.classifiers["1"].classifier.weight)
+
+    def forward(self, x, task_labels):
+        return self.classifier(self.features(x), task_labels)
+
+
+class Divided(MultiTaskModule):
+    """Divides its input by task before anything else, as Avalanche's own base class does."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.max_class_label = nn.Linear(64, 20), 3
+        self.heads = nn.ModuleList(nn.Linear(20, 3) for _ in range(2))
+
+    def forward_single_task(self, x, task_label):
+        return self.heads[task_label](self.body(x.flatten(1)).relu())
+
+
+def images(n=7, seed=0):
+    return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+CASES = {
+    "flat 0": (flat, "0"),
+    "flat 2": (flat, "2"),
+    "nested, whole part": (nested, "0"),
+    "nested, inside": (nested, "0.1"),
+    "nested, deep": (nested, "0.2.0"),
+    "nested, second part": (nested, "1.0"),
+    "custom, conv": (Custom, "one"),
+    "custom, second conv": (Custom, "two"),
+    "custom, norm": (Custom, "norm"),
+    "residual, norm": (Residual, "norm"),
+    "residual, end of block": (Residual, "outer"),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    torch.manual_seed(0)
+    kind, layer = CASES[request.param]
+    return kind(), layer
+
+
+def test_the_halves_make_the_whole(case):
+    model, layer = case
+    split = SplitModel(model, layer)
+    x = images()
+    split.check(x)
+    model.eval()
+    latents = split.encode(x)
+    seen = []
+    handle = model.get_submodule(layer).register_forward_hook(lambda m, i, o: seen.append(o))
+    expected = model(x)
+    handle.remove()
+    torch.testing.assert_close(latents, seen[0])
+    torch.testing.assert_close(split.answer(latents), expected)
+    torch.testing.assert_close(split(x), expected)
+    assert not latents.requires_grad
+
+
+def test_answers_have_the_whole_model_s_gradients(case):
+    model, layer = case
+    split = SplitModel(model, layer)
+    x, labels = images(), torch.arange(7)
+    split.check(x)
+    front = set(split.freeze().parameters)
+    model.eval()
+    found, expected = {}, {}
+    for kept, answer in (
+        (found, lambda: split.answer(split.encode(x))),
+        (expected, lambda: model(x)),
+    ):
+        model.zero_grad()
+        F.cross_entropy(answer(), labels).backward()
+        kept |= {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    assert not front & found.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient)
+
+
+def test_the_front_never_changes_again(case):
+    """Whatever mode is set from outside: weights, and BatchNorm's statistics, bit by bit."""
+    model, layer = case
+    split = SplitModel(model, layer)
+    split.check(images())
+    front = split.freeze()
+    x, labels = images(), torch.arange(7)
+    before = copy.deepcopy(model.state_dict())
+    latents = split.encode(x).clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        model.train()
+        for answer in (lambda: split.answer(split.encode(x)), lambda: model(x)):
+            optimizer.zero_grad()
+            F.cross_entropy(answer(), labels).backward()
+            optimizer.step()
+    assert torch.equal(split.encode(x), latents)
+    after = model.state_dict()
+    modules = dict(model.named_modules())
+    kept = set(front.parameters)
+    for name in front.modules:
+        assert not modules[name].training
+        kept |= {f"{name}.{key}" for key in modules[name].state_dict()}
+    assert all(torch.equal(before[key], after[key]) for key in kept)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained & after.keys()
+    changed = {name for name in trained if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in trained if "unused" not in name}
+
+
+def test_without_freezing_it_does_change():
+    torch.manual_seed(0)
+    model = flat()
+    before = copy.deepcopy(model.state_dict())
+    model.train()
+    model(images())
+    assert not torch.equal(before["1.running_mean"], model.state_dict()["1.running_mean"])
+
+
+def test_what_is_frozen_of_a_model_with_parts_on_both_sides():
+    model = Custom()
+    split = SplitModel(model, "two")
+    split.check(images())
+    front = split.freeze()
+    assert set(front.parameters) == {
+        "scale", "one.weight", "one.bias", "norm.weight", "norm.bias", "two.weight", "two.bias"
+    }  # fmt: skip
+    assert set(front.modules) == {"one", "norm", "two"}
+    model.train()
+    # Used behind the cut, too, so it still drops there.
+    assert model.drop.training
+    assert model.training
+    first, second = (split.encode(images()) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["copy", "pickle"]
+)
+def test_copies_are_frozen_too(duplicate):
+    split = SplitModel(flat(), "2")
+    split.check(images())
+    split.freeze()
+    other = duplicate(split)
+    other.model.train()
+    split.model.eval()
+    assert [m.training for m in other.model] == [False, False, False, True, True]
+    assert not any(m.training for m in split.model)
+    assert torch.equal(other.encode(images()), split.encode(images()))
+
+
+def test_freezing_by_names_again():
+    split = SplitModel(Custom(), "two")
+    split.check(images())
+    front = split.freeze()
+    other = Custom()
+    SplitModel(other, "two").freeze(front)
+    assert {n for n, p in other.named_parameters() if not p.requires_grad} == set(front.parameters)
+    other.train()
+    assert not other.norm.training
+
+
+def test_a_pretrained_front_may_be_frozen_before():
+    model = flat()
+    model[0].requires_grad_(False)
+    split = SplitModel(model, "2")
+    split.check(images())
+    assert not model[0].weight.requires_grad
+    assert model[1].weight.requires_grad
+    assert set(split.freeze().parameters) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+
+
+def test_checking_changes_nothing(case):
+    model, layer = case
+    model.train()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    SplitModel(model, layer).check(images())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(m.training for m in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("kind", [Heads, Divided, "as_multitask"])
+def test_multi_head_models(kind):
+    torch.manual_seed(0)
+    layer = {Heads: None, Divided: "body"}.get(kind, "model.features")
+    if kind == "as_multitask":
+        model = as_multitask(SimpleMLP(3, 64, 20, drop_rate=0.3), "classifier")
+        model.classifier.masking = False
+        model.classifier.classifiers["1"] = copy.deepcopy(model.classifier.classifiers["0"])
+        nn.init.normal_(model.classifier.classifiers["1"].classifier.weight)
+    else:
+        model = kind()
+    model.eval()
+    x, tasks = images(9), torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
+    split = SplitModel(model, layer, task_aware=True)
+    for part in (tasks[:1], tasks):
+        split.check(x[: len(part)], part)
+        latents = split.encode(x, tasks)
+        assert latents.shape == (9, 20)
+        torch.testing.assert_close(split.answer(latents, tasks), model(x, tasks))
+    wrong = split.answer(latents, 1 - tasks)
+    assert not torch.allclose(wrong, model(x, tasks))
+
+
+def test_many_images_in_chunks():
+    split = SplitModel(flat(), "2")
+    x = images(2500)
+    split.check(x)
+    torch.testing.assert_close(split.encode(x)[2049], split.encode(x[2049:2050])[0])
+    assert len(split.encode(x)) == 2500
+    assert len(split.encode(x[:0])) == 0
+
+
+def parts(first, second):
+    model = nn.Module()
+    setattr(model, first, nn.Flatten())
+    setattr(model, second, nn.Linear(64, 10))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (parts("compressor", "classifier"), ("compressor", "classifier")),
+        (parts("features", "classifier"), ("features", "classifier")),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), ("0", "1")),
+    ],
+    ids=["compressor", "features", "sequence"],
+)
+def test_the_cut_is_found_where_it_is_named_so(model, expected):
+    split = SplitModel(model)
+    assert (split.layer, split.classifier) == expected
+
+
+def test_a_layer_that_does_not_exist_lists_those_that_do():
+    with pytest.raises(ConfigError, match=r"no layer 'norn'.*Did you mean 'norm'") as raised:
+        SplitModel(Custom(), "norn")
+    for name in ("one", "norm", "relu", "drop", "two", "last"):
+        assert name in str(raised.value)
+    with pytest.raises(ConfigError, match=r"0\.2\.0, 1, 1\.0, 1\.1"):
+        SplitModel(nested(), "0.7")
+    with pytest.raises(ConfigError, match="no layer 'head'"):
+        SplitModel(Custom(), "one", classifier="head")
+    with pytest.raises(ConfigError, match="pass layer=<name>. Its layers are: one, norm"):
+        SplitModel(Custom())
+
+
+class Shared(nn.Module):
+    def __init__(self, tied):
+        super().__init__()
+        self.one, self.norm = nn.Linear(64, 64), nn.BatchNorm1d(64, affine=False)
+        self.two, self.last = nn.Linear(64, 64), nn.Linear(64, 10)
+        self.tied = tied
+
+    def forward(self, x):
+        x = self.norm(self.one(x.flatten(1)))
+        if self.tied == "module":
+            x = self.one(x)
+        elif self.tied == "statistics":
+            x = self.norm(self.two(x))
+        elif self.tied == "weight":
+            x = F.linear(x, self.one.weight)
+        return self.last(x)
+
+
+@pytest.mark.parametrize(
+    ("tied", "layer"), [("module", "norm"), ("statistics", "two"), ("weight", "norm")]
+)
+def test_parts_on_both_sides_of_the_cut_are_refused(tied, layer):
+    with pytest.raises(UnsupportedModelError, match=r"(one|norm)\S* is used before and behind"):
+        SplitModel(Shared(tied), layer).check(images())
+    SplitModel(Shared("nothing"), "norm").check(images())
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.last, self.idle = nn.Linear(64, 64), nn.Linear(64, 10), nn.Linear(2, 2)
+        self.memory = nn.LSTM(64, 64, batch_first=True)
+
+    def forward(self, x):
+        x = self.one(self.one(x.flatten(1)))
+        return self.last(self.memory(x[:, None])[0][:, 0])
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "message"),
+    [
+        (Residual(), "inner", "skip connection"),
+        (Residual(), "last", "Nothing behind the layer 'last' could learn"),
+        (Residual(), "unused", "does not run"),
+        (Twice(), "one", "runs 2 times"),
+        (Twice(), "idle", "does not run"),
+        (Twice(), "memory", "answers with a tuple"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.Linear(20, 10)),
+            "1",
+            "latents of shape",
+        ),
+    ],
+)
+def test_cuts_that_cannot_be(model, layer, message):
+    with pytest.raises(UnsupportedModelError, match=message):
+        SplitModel(model, layer).check(images())
+
+
+def test_a_misnamed_classifier_is_not_believed():
+    """Another layer follows it, so that it does not answer alone."""
+    torch.manual_seed(0)
+    model = Custom()
+    split = SplitModel(model, "norm", classifier="two")
+    split.check(images())
+    model.eval()
+    torch.testing.assert_close(split.answer(split.encode(images())), model(images()))

@@ -1,0 +1,173 @@
+"""A-LTM: what the stable network holds, and what the flexible one is asked to keep."""
+
+import copy
+
+import pytest
+import torch
+from driver import Driver, MultiHead, digits, network
+from torch import nn
+
+from avalanche_dgm.errors import CapacityError, ConfigError, UnknownTaskError
+from avalanche_dgm.methods import ALTM
+
+
+def learned(n=1, *, net=None, classes=((0, 1, 2, 3, 4), (5, 6, 7, 8, 9)), steps=150, **settings):
+    """A driver after some experiences of five digits."""
+    torch.manual_seed(0)
+    driver = Driver(ALTM(seed=0, **settings), net or network(), steps=steps)
+    for part in classes[:n]:
+        driver.train(digits(*part, per_class=80))
+    return driver
+
+
+def retention(**settings):
+    """Accuracy on the first digits after the second ones, over that before; and on the second.
+
+    One head for each, as in the paper.
+    """
+    torch.manual_seed(0)
+    net = MultiHead(2, 10)
+    if settings is not None and settings.pop("none", False):
+        settings = {"weight": 1e-12}
+    settings = {"weight": 1.0, **settings}
+    driver = Driver(ALTM(seed=0, **settings), net, task_aware=True, steps=200, lr=1e-2)
+    old, new = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
+    tests = [digits(*c, per_class=60, skip=100, task=t) for t, c in enumerate((old, new))]
+    driver.train(digits(*old, per_class=100, task=0))
+    before = driver.accuracy(tests[0])
+    driver.train(digits(*new, per_class=100, task=1))
+    return driver.accuracy(tests[0]) / before, driver.accuracy(tests[1])
+
+
+def test_it_keeps_old_answers():
+    plain, _ = retention(none=True)
+    naive, new = retention()
+    stored, new_stored = retention(replay="stored", per_class=20)
+    assert naive > plain
+    assert stored > 0.95
+    assert naive > 0.85
+    assert min(new, new_stored) > 0.9
+
+
+def test_penalty_is_the_squared_distance_over_old_outputs():
+    """Eq. 4 by hand, for a single head."""
+    driver = learned(1, weight=0.3)
+    method = driver.method
+    assert method.stable is not None
+    images = digits(7, 8, per_class=6).images
+    tasks = torch.zeros(12, dtype=torch.int64)
+    other = network(seed=5)
+    logits = other(images)
+    with torch.no_grad():
+        wanted = driver.learner(images)  # N is a copy of what H was.
+    expected = 0.3 * ((logits - wanted)[:, :5] ** 2).sum(1).mean()
+    torch.testing.assert_close(method.penalty(images, tasks, logits), expected)
+    assert method.penalty(images, tasks, wanted) == 0
+
+
+def test_penalty_of_several_heads():
+    net = MultiHead(3, 4)
+    driver = Driver(ALTM(seed=0, weight=1.0), net, task_aware=True, steps=5)
+    for task, classes in enumerate(((0, 1), (2, 3))):
+        driver.train(digits(*classes, task=task, per_class=20))
+    new = digits(0, 1, task=2, per_class=5)
+    driver.method.begin(new)
+    stable = driver.method.stable.module
+    with torch.no_grad():
+        for head in net.heads:
+            head.weight.add_(0.1)
+    total = 0.0
+    for task, columns in ((0, [0, 1]), (1, [2, 3])):
+        old = torch.full_like(new.tasks, task)
+        difference = (net(new.images, old) - stable(new.images, old))[:, columns]
+        total += (difference**2).sum(1).mean()
+    found = driver.method.penalty(new.images, new.tasks, net(new.images, new.tasks))
+    torch.testing.assert_close(found, total)
+
+
+def test_replay_adds_the_distance_on_old_inputs():
+    driver = learned(1, replay="stored", per_class=10, weight=2.0)
+    driver.method.begin(digits(5, 6))
+    assert driver.method.penalty(digits(5).images, digits(5).tasks, torch.zeros(60, 10)) is None
+    replay = driver.method.replay(16)
+    assert set(replay.labels.tolist()) <= set(range(5))
+    logits = network(seed=3)(replay.images)
+    with torch.no_grad():
+        wanted = driver.learner(replay.images)
+    distance = ((logits - wanted) ** 2).sum(1).mean()  # also what is not learned yet
+    new = torch.tensor(0.7)
+    torch.testing.assert_close(
+        driver.method.with_replay(new, new, logits, replay), 0.7 + 2 * distance
+    )
+
+
+def test_the_stable_network_is_frozen_for_good():
+    """Not by gradients, not by BatchNorm, not by train()."""
+    net = nn.Sequential(nn.Flatten(1), nn.Linear(64, 20), nn.BatchNorm1d(20), nn.Linear(20, 10))
+    driver = learned(1, net=net, steps=10)
+    driver.method.train()
+    before = copy.deepcopy(driver.method.stable.state_dict())
+    images = digits(5, 6).images
+    driver.method.penalty(images, torch.zeros(len(images)).long(), net(images)).backward()
+    driver.method.stable.train()
+    assert not any(part.training for part in driver.method.stable.modules())
+    after = driver.method.stable.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(p.grad is None for p in driver.method.stable.parameters())
+
+
+def test_replace_makes_it_what_was_learned():
+    driver = learned(2, steps=10)
+    images = digits(3, 7).images
+    assert torch.equal(driver.method.stable.module(images), driver.predict(images))
+
+
+def test_distil_learns_new_answers_and_keeps_old_ones():
+    driver = learned(2, consolidation="distil", distil_steps=400, replay="stored", per_class=20)
+    assert "consolidation" in driver.phases
+    new, old = digits(5, 6, 7, 8, 9, skip=100), digits(0, 1, 2, 3, 4, skip=100)
+    stable = driver.method.stable.module
+    with torch.no_grad():
+        apart = (stable(new.images) - driver.learner(new.images))[:, 5:].square().mean()
+        size = driver.learner(new.images)[:, 5:].square().mean()
+        assert apart < 0.1 * size
+        kept = stable(old.images)[:, :5].argmax(1) == old.labels
+    assert kept.float().mean() > 0.85
+    assert not hasattr(driver.method, "candidate")
+
+
+def test_generated_replay_stores_no_image():
+    driver = learned(2, replay="generated", hidden=(48,), latent=8, generator_steps=100, steps=20)
+    replay = driver.method.sample(50)
+    assert set(replay.labels.tolist()) <= set(range(10))
+    assert len(set(replay.labels.tolist())) > 5
+    assert not hasattr(driver.method.store, "samples")
+
+
+def test_what_cannot_work():
+    for settings, message in (
+        ({"weight": 0}, "weight=0"),
+        ({"replay": "latent"}, "stored"),
+        ({"consolidation": "merge"}, "distil"),
+        ({"replay_size": 0}, "replay_size"),
+        ({"distil_steps": 0}, "distil_steps"),
+        ({"per_class": 3}, "replay='stored'"),
+        ({"latent": 3}, "replay='generated'"),
+        ({"replay": "generated", "latnt": 3}, "latnt"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ALTM(**settings)
+    driver = Driver(ALTM(replay="stored", share=0.01), network())
+    with pytest.raises(CapacityError, match="share=0.01"):
+        driver.train(digits(0, 1, 2, per_class=20))
+    assert driver.method.experiences == 0
+    with pytest.raises(UnknownTaskError, match="train on an experience"):
+        ALTM().sample(3)
+    with pytest.raises(UnknownTaskError, match="no inputs"):
+        learned(1, steps=2).method.sample(3)
+
+
+def test_its_state_needs_the_classifier():
+    state = learned(1, steps=2).method.state_dict()
+    with pytest.raises(ConfigError, match="Attach the classifier"):
+        ALTM().load_state_dict(state)

@@ -1,0 +1,357 @@
+"""Latent replay: what is remembered, what is frozen, and that old classes stay known."""
+
+import copy
+
+import pytest
+import torch
+from driver import Driver, digits, network
+from torch import nn
+
+from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.errors import CapacityError, ConfigError, UnsupportedModelError
+from avalanche_dgm.methods import LatentReplay, Naive
+
+SMALL = {"hidden": (128,), "latent": 16, "generator_steps": 400}
+FIRST, SECOND = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
+
+
+def convolutional(seed=0):
+    torch.manual_seed(seed)
+    compressor = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ELU(), nn.MaxPool2d(2)
+    )
+    classifier = nn.Sequential(
+        nn.Flatten(), nn.Linear(128, 64), nn.BatchNorm1d(64), nn.ELU(), nn.Linear(64, 10)
+    )
+    return nn.Sequential(compressor, classifier)
+
+
+def driver_of(method=None, learner=None, steps=60, **kwargs):
+    net = learner if learner is not None else convolutional()
+    return Driver(method or LatentReplay(seed=0), net, steps=steps, lr=1e-2, **kwargs)
+
+
+def training(classes, per_class=100):
+    return digits(*classes, per_class=per_class)
+
+
+def test_data(classes):
+    return digits(*classes, per_class=None, skip=100)
+
+
+test_data.__test__ = False
+
+
+def after_both(method):
+    driver = driver_of(method, steps=100)
+    driver.train(training(FIRST)).train(training(SECOND))
+    return driver, driver.accuracy(test_data(SECOND)), driver.accuracy(test_data(FIRST))
+
+
+@pytest.fixture(scope="module")
+def naive():
+    """Accuracy on new and on old classes without replay: the negative of what follows."""
+    _, new, old = after_both(Naive(seed=0))
+    return new, old
+
+
+@pytest.mark.parametrize("schedule", ["mixed", "alternating"])
+def test_old_classes_stay_known(naive, schedule):
+    driver, new, old = after_both(LatentReplay(seed=0, share=0.2, schedule=schedule))
+    assert naive[0] > 0.94
+    assert naive[1] < 0.05
+    assert new > 0.93
+    assert old > 0.83
+    assert len(driver.method.stored) == 200
+
+
+def test_more_latents_keep_more(naive):
+    _, _, few = after_both(LatentReplay(seed=0, per_class=1))
+    _, _, many = after_both(LatentReplay(seed=0, per_class=50))
+    assert naive[1] < few < many - 0.1
+
+
+@pytest.mark.parametrize("memory", ["density", "vae"])
+def test_a_generative_memory_keeps_them_with_nothing_stored(naive, memory):
+    hyper = SMALL if memory == "vae" else {}
+    driver, new, old = after_both(LatentReplay(seed=0, memory=memory, **hyper))
+    assert new > 0.93
+    assert old > 0.83
+    assert driver.method.stored is None
+    data = training(FIRST)
+    latents = {row.numpy().tobytes() for row in encoded(driver, data).flatten(1)}
+    rows = [t for t in driver.method.state_dict().values() if torch.is_tensor(t) and t.ndim > 1]
+    kept = [row for t in rows if t[0].numel() == 128 for row in t.float().flatten(1)]
+    assert kept
+    assert not any(row.numpy().tobytes() in latents for row in kept)
+
+
+def test_generated_latents_are_told_apart_by_their_labels():
+    driver = driver_of(LatentReplay(seed=0, memory="density"), steps=100)
+    driver.train(training(FIRST))
+    driver.learner.eval()
+    replay = driver.method.sample(500)
+    answers = driver.method.split.answer(replay.images, replay.tasks).argmax(1)
+    assert (answers == replay.labels).float().mean() > 0.95
+    assert torch.bincount(replay.labels).tolist() == [100] * 5
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("float16", 2), ("uint8", 1)])
+def test_smaller_latents_are_nearly_as_good(dtype, bytes_each):
+    full, new, old = after_both(LatentReplay(seed=0, share=0.1))
+    small, new_small, old_small = after_both(LatentReplay(seed=0, share=0.1, dtype=dtype))
+    assert abs(new - new_small) < 0.015
+    assert abs(old - old_small) < 0.015
+    saved = full.method.memory_bytes() - small.method.memory_bytes()
+    assert saved == pytest.approx(100 * 128 * (4 - bytes_each), abs=8 * 2 * 4)
+
+
+def encoded(driver, data):
+    return driver.method.split.encode(data.images, data.tasks)
+
+
+@pytest.mark.parametrize("size", [{"share": 0.3}, {"total": 30}, {"per_class": 4}])
+def test_labels_stay_with_their_latents(size):
+    """Every stored latent is what the compressor makes of an image with that label and task."""
+    stream = [
+        digits(0, 1, 2, per_class=30, task=0),
+        digits(2, 3, 1, per_class=30, skip=30, task=1, key="b"),
+        digits(0, 4, per_class=30, skip=60, task=0, key="c"),
+    ]
+    driver = driver_of(LatentReplay(seed=0, **size), steps=5)
+    found = {}
+    for data in stream:
+        shuffled = data.take(torch.randperm(len(data), generator=torch.Generator().manual_seed(1)))
+        driver.train(shuffled)
+        for latent, label, task in zip(encoded(driver, data), data.labels, data.tasks, strict=True):
+            found[latent.flatten().numpy().round(4).tobytes()] = (int(label), int(task))
+    samples, labels, tasks = driver.method.stored.data()
+    assert len(samples) > 10
+    draws = driver.method.sample(50)
+    for part in (Replay(samples, labels, tasks), draws):
+        for latent, label, task in zip(part.images, part.labels, part.tasks, strict=True):
+            key = latent.flatten().numpy().round(4).tobytes()
+            assert found[key] == (int(label), int(task))
+
+
+@pytest.mark.parametrize("freeze_after", [0, 1, 2])
+def test_the_compressor_is_frozen_when_it_shall_be(freeze_after):
+    driver = driver_of(LatentReplay(seed=0, freeze_after=freeze_after), steps=10)
+    compressor = driver.learner[0]
+    for i, classes in enumerate([(0, 1, 2), (3, 4, 5), (6, 7), (8, 9)]):
+        before = copy.deepcopy(compressor.state_dict())
+        driver.train(training(classes, 40))
+        same = all(torch.equal(before[k], v) for k, v in compressor.state_dict().items())
+        assert same == (i >= freeze_after)
+        assert driver.method.frozen == (i >= freeze_after)
+        assert not any(m.training for m in compressor.modules()) or i < freeze_after
+
+
+def test_the_classifier_goes_on_learning():
+    driver = driver_of(steps=10)
+    driver.train(training(FIRST))
+    before = copy.deepcopy(driver.learner[1].state_dict())
+    driver.train(training(SECOND))
+    after = driver.learner[1].state_dict()
+    assert not any(torch.equal(before[k], v) for k, v in after.items() if v.is_floating_point())
+
+
+def test_images_are_kept_until_a_late_freeze_and_encoded_then():
+    driver = driver_of(LatentReplay(seed=0, freeze_after=2, per_class=5), steps=10)
+    stored = driver.method.stored
+    driver.train(training((0, 1)))
+    assert stored.shape == (1, 8, 8)
+    assert driver.method.replay(4).images.shape == (4, 1, 8, 8)
+    images = {tuple(x.flatten().tolist()) for x in training((0, 1)).images}
+    assert all(tuple(x.flatten().tolist()) in images for x in stored.data()[0])
+    driver.train(training((2, 3)))
+    assert stored.shape == (8, 4, 4)
+    assert sorted(stored.data()[1].tolist()) == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5
+    # All latents are of one compressor: the one that is frozen from now on.
+    of_images = encoded(driver, training((0, 1, 2, 3))).flatten(1)
+    differences = stored.data()[0].flatten(1)[:, None] - of_images[None]
+    nearest = differences.abs().amax(dim=2).min(dim=1)
+    assert nearest.values.max() < 1e-3
+    assert torch.equal(training((0, 1, 2, 3)).labels[nearest.indices], stored.data()[1])
+    driver.train(training((4, 5)))
+    assert len(stored) == 30
+
+
+def test_a_new_experience_is_encoded_once():
+    driver = driver_of(steps=10)
+    calls = []
+    driver.learner[0].register_forward_hook(lambda m, i, o: calls.append(len(o)))
+    driver.learner[0][0].register_forward_hook(lambda m, i, o: calls.append(len(o)))
+    driver.train(training(FIRST))
+    assert len(calls) > 20
+    calls.clear()
+    driver.train(training(SECOND, 100))
+    # Besides the few images on which the cut is checked: all of them once, and those stored.
+    assert sorted(n for n in calls if n > 4) == [50, 50, 500, 500]
+
+
+def test_encoding_on_the_way_gives_the_same():
+    ends = []
+    for once in (True, False, None):
+        driver = driver_of(LatentReplay(seed=0, encode_once=once), steps=10)
+        driver.train(training(FIRST)).train(training(SECOND))
+        ends.append(driver.learner.state_dict())
+    for other in ends[1:]:
+        for key, value in ends[0].items():
+            torch.testing.assert_close(other[key], value)
+
+
+def test_augmented_samples_are_encoded_on_the_way_unless_asked_for():
+    for once, expected in ((None, False), (True, True), (False, False)):
+        driver = driver_of(LatentReplay(seed=0, encode_once=once), steps=2)
+        driver.train(training(FIRST))
+        data, method = training(SECOND), driver.method
+        method.attach(driver.learner, task_aware=False)
+        method.begin(data)
+        driver.run(method.before_learning(data))
+        prepared = method.prepare(data, augmented=lambda: True)
+        assert (prepared is not data) == expected
+        latents = method.to_latents(prepared.images[:6], prepared.tasks[:6])
+        torch.testing.assert_close(latents, encoded(driver, data)[:6])
+
+
+def test_in_evaluation_mode_images_are_answered():
+    """In the middle of an experience whose training is on latents: a validation, for example."""
+    driver = driver_of(steps=2)
+    driver.train(training(FIRST))
+    data, method = training(SECOND), driver.method
+    method.begin(data)
+    driver.run(method.before_learning(data))
+    latents = method.prepare(data)
+    driver.learner.eval()
+    expected = driver.learner(data.images)
+    torch.testing.assert_close(method.respond(data.images, data.tasks, width=10), expected)
+    torch.testing.assert_close(method.predict(data.images, data.tasks), expected)
+    driver.learner[0].train()
+    driver.learner.training = True
+    torch.testing.assert_close(method.respond(latents.images, data.tasks, width=10), expected)
+
+
+def test_new_and_old_are_weighed_by_their_classes():
+    driver = driver_of(LatentReplay(seed=0, per_class=3), steps=2)
+    driver.train(training((0, 1, 2)))
+    data = training((3,))
+    driver.method.begin(data)
+    assert driver.method.new_weight == pytest.approx(1 / 4)
+    assert not driver.method.alternates
+    alternating = driver_of(LatentReplay(seed=0, schedule="alternating"), steps=2)
+    alternating.method.attach(alternating.learner, task_aware=False)
+    alternating.method.begin(training((0,)))
+    assert not alternating.method.alternates
+    alternating.train(training((0, 1)))
+    alternating.method.begin(data)
+    assert alternating.method.alternates
+
+
+def test_replay_size():
+    driver = driver_of(LatentReplay(seed=0, replay_size=9), steps=2).train(training((0, 1)))
+    assert len(driver.method.replay(64)) == 9
+    assert len(driver.method.sample(4)) == 4
+
+
+def test_a_repeated_class_is_remembered_from_both_times():
+    for memory in ("stored", "density"):
+        sizes = {"per_class": 10} if memory == "stored" else {}
+        driver = driver_of(LatentReplay(seed=0, memory=memory, **sizes), steps=5)
+        driver.train(training((0, 1))).train(digits(1, 2, per_class=40, skip=100))
+        labels = driver.method.sample(30).labels
+        assert torch.bincount(labels).tolist() == [10, 10, 10]
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
+        self.middle = nn.Sequential(nn.Linear(64, 64), nn.ReLU())
+        self.heads = nn.ModuleList(nn.Linear(64, 2) for _ in range(3))
+
+    def forward(self, images, tasks):
+        x = self.middle(self.body(images))
+        every = torch.stack([head(x) for head in self.heads], dim=1)
+        return every[torch.arange(len(every)), tasks]
+
+
+@pytest.mark.parametrize("memory", ["stored", "density"])
+def test_multi_head(memory):
+    torch.manual_seed(0)
+    net = Heads()
+    sizes = {"share": 0.3} if memory == "stored" else {}
+    method = LatentReplay(seed=0, layer="body", memory=memory, **sizes)
+    driver = driver_of(method, net, task_aware=True, width=2)
+    stream = []
+    for task, (a, b) in enumerate([(0, 1), (2, 3), (4, 5)]):
+        data = digits(a, b, task=task, key=str(task))
+        stream.append(ExperienceData(data.images, (data.labels == b).long(), data.tasks, str(task)))
+        driver.train(stream[-1])
+    assert min(driver.accuracy(data) for data in stream) > 0.95
+    assert set(method.sample(60).tasks.tolist()) == {0, 1, 2}
+
+
+def test_flat_vectors():
+    driver = driver_of(LatentReplay(seed=0, layer="1"), network(), steps=5)
+    for classes in ((0, 1), (2, 3)):
+        data = training(classes)
+        driver.train(ExperienceData(data.images.flatten(1), data.labels, data.tasks, str(classes)))
+    assert driver.method.sample(3).images.shape == (3, 32)
+
+
+def test_a_share_too_small_is_refused_before_anything():
+    driver = driver_of(LatentReplay(seed=0, share=0.005), steps=5)
+    before = copy.deepcopy(driver.learner.state_dict())
+    with pytest.raises(CapacityError, match="share=0.005 of 500 samples"):
+        driver.train(training(FIRST))
+    assert all(torch.equal(before[k], v) for k, v in driver.learner.state_dict().items())
+    assert driver.method.experiences == 0
+
+
+def test_layers_that_cannot_be():
+    with pytest.raises(ConfigError, match=r"no layer 'features'.*0\.0, 0\.1"):
+        driver_of(LatentReplay(layer="features")).train(training(FIRST))
+    with pytest.raises(ConfigError, match="pass layer=<name>"):
+        driver_of(LatentReplay(), network()).train(training(FIRST))
+    with pytest.raises(UnsupportedModelError, match="could learn"):
+        driver_of(LatentReplay(layer="1.4")).train(training(FIRST))
+
+
+def test_a_classifier_that_does_not_fit_its_compressor():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.Flatten(), nn.Linear(100, 10)))
+    with pytest.raises(UnsupportedModelError, match=r"latents of shape \(4, 6, 6\)"):
+        driver_of(LatentReplay(), net).train(training(FIRST))
+
+
+def test_latents_too_large_for_a_covariance():
+    net = nn.Sequential(nn.Conv2d(1, 40, 1), nn.Sequential(nn.Flatten(), nn.Linear(2560, 10)))
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(ConfigError, match="2560 values.*memory='vae'"):
+        driver_of(LatentReplay(memory="density"), net, steps=1).train(training(FIRST))
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"memory": "disk"}, "memory='disk'"),
+        ({"schedule": "random"}, "schedule='random'"),
+        ({"dtype": "int8"}, "dtype='int8'"),
+        ({"freeze_after": -1}, "freeze_after=-1"),
+        ({"freeze_after": True}, "freeze_after=True"),
+        ({"replay_size": 0}, "replay_size=0"),
+        ({"share": 0.1, "total": 9}, "share and total"),
+        ({"memory": "density", "share": 0.1}, "share is for memory='stored'"),
+        ({"memory": "vae", "dtype": "uint8"}, "dtype is for memory='stored'"),
+        ({"memory": "density", "freeze_after": 2}, "freeze_after=2"),
+        ({"memory": "vae", "sampling": "prior", "consolidation": "rehearsal"}, "sampling='class'"),
+        ({"generator_steps": 5}, "generator_steps is for memory='vae'"),
+        ({"sharee": 0.1}, "Unknown hyper-parameter sharee"),
+        ({"memory": "vae", "generator_stepz": 5}, "Unknown hyper-parameter generator_stepz"),
+    ],
+    ids=str,
+)
+def test_bad_settings(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        LatentReplay(**wrong)
