@@ -26,7 +26,9 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "contracts"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from backends import look, made
+from driver import leave
 
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.lightning import NaiveModule, fit_stream
@@ -127,3 +129,4 @@ def main(out, devices, strategy, names):
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    leave()

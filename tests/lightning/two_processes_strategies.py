@@ -8,10 +8,13 @@ import sys
 import warnings
 from pathlib import Path
 
-import strategy_cases as cases
 import torch
 from avalanche.training.plugins import RWalkPlugin
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import strategy_cases as cases
+from driver import leave
 
 from avalanche_dgm.errors import ConfigError, RanksDifferError
 from avalanche_dgm.lightning.strategies import run_on_trainer
@@ -186,3 +189,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    leave()

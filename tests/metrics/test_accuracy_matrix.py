@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,7 +138,8 @@ def test_parts_of_several_processes_add_up():
 
 
 PROCESS = """
-import sys, torch
+import torch
+from driver import leave
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
 from avalanche_dgm.metrics import AccuracyMatrix, Forgetting
@@ -152,7 +154,8 @@ for metric in (matrix, lost):
 values = matrix.compute(), lost.compute()
 assert int(matrix.total.sum()) in (3, 9), "the counts are this process's own again"
 print([round(v, 6) for v in values[0].flatten().tolist()], round(float(values[1]), 6))
-torch.distributed.destroy_process_group()
+torch.distributed.barrier()
+leave()
 """
 
 
@@ -166,6 +169,7 @@ def test_two_processes():
         "MASTER_PORT": str(port),
         "WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     processes = [
         subprocess.Popen(
