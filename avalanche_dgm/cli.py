@@ -97,6 +97,9 @@ def _paper(arguments: argparse.Namespace) -> None:
     if arguments.figure is None:
         print(paper.listing())
         return
+    if arguments.figure == paper.ALTM_FIG1.name:
+        _draw(arguments)
+        return
     figure = paper.figure(arguments.figure)
     seeds = at_least_one(arguments.seeds, "seeds")
     configs = figure.configs(
@@ -112,6 +115,26 @@ def _paper(arguments: argparse.Namespace) -> None:
     _execute(arguments, f"paper-{figure.name}-scale{arguments.scale:g}", configs, intro)
 
 
+def _draw(arguments: argparse.Namespace) -> None:
+    """Makes the figure that needs no data, no methods and no Trainer."""
+    from avalanche_dgm.experiments import computed
+
+    figure = computed.ALTM_FIG1
+    plain = vars(build_parser().parse_args(["paper", figure.name]))
+    drawn = {"given", "leads", "seed", "threads", "out", "name", "overwrite", "resume", "quiet"}
+    foreign = [n for n, v in plain.items() if n not in drawn and getattr(arguments, n) != v]
+    if foreign:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise ConfigError(
+            f"{flags}: {figure.name} has no use for it. It draws its own data and takes seconds:"
+            " no data set, no methods, one seed."
+        )
+    _limit_threads(arguments)
+    print(f"{figure.title}.\nIn the paper: {figure.shows}\n", flush=True)
+    folder = arguments.out / (arguments.name or f"paper-{figure.name}")
+    print(computed.draw(folder, seed=arguments.seed, overwrite=arguments.overwrite))
+
+
 def _list(arguments: argparse.Namespace) -> None:
     from avalanche_dgm.experiments import paper
     from avalanche_dgm.experiments.methods import METHODS
@@ -121,6 +144,7 @@ def _list(arguments: argparse.Namespace) -> None:
         ("Methods", {name: method.description for name, method in METHODS.items()}),
         ("Streams", stream_descriptions()),
         ("Figures of the DGDMN paper", {figure.name: figure.title for figure in paper.FIGURES}),
+        ("Figures of the A-LTM paper", {paper.ALTM_FIG1.name: paper.ALTM_FIG1.title}),
     ):
         width = max(map(len, lines))
         print(f"{title}:")
@@ -156,6 +180,7 @@ def _configs(arguments: argparse.Namespace) -> dict[str, list[ExperimentConfig]]
             batch_size=arguments.batch_size,
             lr=arguments.lr,
             optimizer=arguments.optimizer,
+            schedule=arguments.schedule,
             hidden=arguments.hidden,
             dropout=arguments.dropout,
             data_root=arguments.data_root,
@@ -214,13 +239,7 @@ def _execute(
     from avalanche_dgm.experiments.provenance import command_line
     from avalanche_dgm.experiments.session import Session, leads
 
-    if arguments.threads is not None:
-        import torch
-
-        torch.set_num_threads(at_least_one(arguments.threads, "threads"))
-        if arguments.backend == "lightning":
-            # Lightning chooses a number for each process unless it finds this.
-            os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    _limit_threads(arguments)
     with warnings.catch_warnings():
         # Avalanche and what it depends on greet with warnings that no user can act on.
         warnings.filterwarnings("ignore", module="qpsolvers")
@@ -239,6 +258,18 @@ def _execute(
         results = session.run(configs)
         if session.leads:
             print(session.conclude(results))
+
+
+def _limit_threads(arguments: argparse.Namespace) -> None:
+    """Sets the number of threads, if one was given."""
+    if arguments.threads is None:
+        return
+    import torch
+
+    torch.set_num_threads(at_least_one(arguments.threads, "threads"))
+    if arguments.backend == "lightning":
+        # Lightning chooses a number for each process unless it finds this.
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 
 
 def _default_name(arguments: argparse.Namespace, what: str) -> str:

@@ -19,6 +19,9 @@ from avalanche_dgm.errors import ConfigError, DivergenceError
 CHECK_EVERY = 50
 
 
+SCHEDULES = ("constant", "one-cycle", "cosine")
+
+
 @dataclass(frozen=True)
 class OptimizerSpec:
     """Which optimiser trains a phase.
@@ -26,7 +29,8 @@ class OptimizerSpec:
     Attributes:
         name: ``"adam"``, ``"rmsprop"`` or ``"sgd"``.
         lr: Learning rate; with ``schedule="one-cycle"``, half of the peak.
-        schedule: ``"constant"``, or ``"one-cycle"`` (Smith & Topin 2018) over the phase's steps.
+        schedule: ``"constant"``; ``"one-cycle"`` (Smith & Topin 2018) over all steps; ``"cosine"``,
+            half a cosine from ``lr`` to 0 over all steps.
         clip_norm: Largest Euclidean norm of all gradients together, or ``None``.
         clip_value: Largest absolute value of one gradient, or ``None``.
         options: Further arguments of the ``torch.optim`` class.
@@ -42,8 +46,10 @@ class OptimizerSpec:
     def __post_init__(self) -> None:
         if self.name not in ("adam", "rmsprop", "sgd"):
             raise ConfigError(f"Unknown optimiser {self.name!r}; use 'adam', 'rmsprop' or 'sgd'.")
-        if self.schedule not in ("constant", "one-cycle"):
-            raise ConfigError(f"Unknown schedule {self.schedule!r}; use 'constant' or 'one-cycle'.")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(
+                f"Unknown schedule {self.schedule!r}; use one of {', '.join(SCHEDULES)}."
+            )
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"The learning rate {self.lr} must be a number above 0.")
         for name, limit in (("clip_norm", self.clip_norm), ("clip_value", self.clip_value)):
@@ -66,13 +72,40 @@ class OptimizerSpec:
         return torch.optim.SGD(parameters, lr=self.lr, **self.options)
 
     def build_schedule(
-        self, optimizer: torch.optim.Optimizer, steps: int
+        self, optimizer: torch.optim.Optimizer, steps: int, *, turns: int = 1
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """Makes the learning rate schedule over a number of steps, if there is one."""
+        """Makes the learning rate schedule over a number of steps, if there is one.
+
+        Args:
+            optimizer: What `build` made; one that had a schedule before begins anew.
+            steps: Its steps.
+            turns: Steps in a row with the same learning rate, of ``"cosine"``.
+        """
         if self.schedule == "constant" or steps < 4:
             return None
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr
+            group.pop("initial_lr", None)
+        if self.schedule == "cosine":
+            return self.cosine(optimizer, steps, turns=turns)
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=2 * self.lr, total_steps=steps, cycle_momentum=False
+        )
+
+    @staticmethod
+    def cosine(
+        optimizer: torch.optim.Optimizer, steps: int, *, turns: int = 1
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Lets an optimiser's learning rates fall to 0 on half a cosine.
+
+        Args:
+            optimizer: It has its learning rates.
+            steps: Its steps.
+            turns: Steps in a row with the same learning rate.
+        """
+        n = -(-steps // turns)
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step // turns, n) / n))
         )
 
     def clip(self, module: nn.Module) -> None:

@@ -117,6 +117,22 @@ def test_one_cycle():
     assert sum(rates) / 100 == pytest.approx(0.1, rel=0.1)
 
 
+@pytest.mark.parametrize("turns", [1, 2])
+def test_cosine_falls_to_zero_and_begins_anew(turns):
+    spec = OptimizerSpec("sgd", 0.1, "cosine")
+    optimizer = spec.build(nn.Linear(2, 2))
+    for _ in range(2):
+        schedule = spec.build_schedule(optimizer, 50, turns=turns)
+        for step in range(50):
+            part = (step // turns) / (50 // turns)
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(
+                0.1 * math.cos(math.pi * part / 2) ** 2
+            )
+            optimizer.step()
+            schedule.step()
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7])
 def test_one_cycle_of_a_few_steps(steps):
     net, x, y = problem()
@@ -274,7 +290,7 @@ def test_no_data_gives_empty_batches():
     "changes",
     [
         {"name": "lbfgs"},
-        {"schedule": "cosine"},
+        {"schedule": "linear"},
         {"lr": 0.0},
         {"lr": -1.0},
         {"lr": float("nan")},

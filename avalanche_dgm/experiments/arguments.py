@@ -58,8 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
     demo.set_defaults(command="demo")
 
-    paper = commands.add_parser("paper", help="run the experiments of the DGDMN paper")
-    paper.add_argument("figure", nargs="?", help="such as fig4; without it, they are listed")
+    paper = commands.add_parser("paper", help="run the experiments of the papers")
+    paper.add_argument(
+        "figure", nargs="?", help="such as fig4 or altm-fig1; without it, they are listed"
+    )
     paper.add_argument(
         "--scale",
         type=float,
@@ -74,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_running(paper)
     paper.set_defaults(command="paper")
 
-    listing = commands.add_parser("list", help="list methods, streams and figures of the paper")
+    listing = commands.add_parser("list", help="list methods, streams and figures of the papers")
     listing.set_defaults(command="list")
     return parser
 
@@ -89,6 +91,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     settings.add_argument("--batch-size", type=int, metavar="N")
     settings.add_argument("--lr", type=float, metavar="RATE")
     settings.add_argument("--optimizer", metavar="NAME", help="adam, rmsprop or sgd")
+    settings.add_argument(
+        "--schedule", metavar="NAME", help="constant, or cosine: the rate falls in each experience"
+    )
     settings.add_argument("--hidden", type=int, nargs="+", metavar="UNITS")
     settings.add_argument("--dropout", type=float, metavar="P")
     settings.add_argument(

@@ -12,49 +12,77 @@ from torch import nn
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.models import MLP, MultiHeadMLP
-from avalanche_dgm.models import latent_replay_network
+from avalanche_dgm.experiments.models import MLP, MultiHeadMLP, MultiTaskAlexNet
+from avalanche_dgm.experiments.networks import ALEXNET, LATENT, network_of_config
+from avalanche_dgm.models import AlexNetLike, latent_replay_network
+
+# From this side on the turntable's network has the channels of the paper's.
+_LARGE = 64
 
 
 def build_model(config: ExperimentConfig, benchmark: Any, shape: tuple[int, ...]) -> nn.Module:
     """Makes the classifier: one head, or one a task where the stream has task labels.
 
     Args:
-        config: Hidden layers and dropout.
+        config: Method, stream, and what shapes the network; see `network_of`.
         benchmark: The stream, for its classes and task labels.
         shape: Shape of one image.
+
+    Raises:
+        ConfigError: The network cannot learn such a stream.
     """
-    n_features = int(np.prod(shape))
     experiences = [*benchmark.train_stream, *benchmark.test_stream]
-    if len({label for e in experiences for label in e.task_labels}) > 1:
-        if config.method == "latent-replay":
-            raise ConfigError(
-                "latent-replay has one head for all classes on the command line. Leave task_labels"
-                " out, or use LatentReplayPlugin with a model of yours."
-            )
+    heads, network = heads_of(experiences), network_of_config(config)
+    if network == LATENT:
+        return _compressed(config, shape, heads)
+    if network == ALEXNET:
+        return _alexnet(config, shape, heads)
+    n_features = int(np.prod(shape))
+    if len(heads) > 1:
         return MultiHeadMLP(n_features, hidden=config.hidden, dropout=config.dropout)
-    if config.method == "latent-replay":
-        return _compressed(shape, n_classes_of(experiences))
-    return MLP(n_features, n_classes_of(experiences), hidden=config.hidden, dropout=config.dropout)
+    return MLP(n_features, max(heads.values()), hidden=config.hidden, dropout=config.dropout)
 
 
-def _compressed(shape: tuple[int, ...], n_classes: int) -> nn.Module:
+def _compressed(
+    config: ExperimentConfig, shape: tuple[int, ...], heads: dict[int, int]
+) -> nn.Module:
     """The two networks of the paper on latent replay; it has images of 28x28 and ten classes."""
+    if len(heads) > 1:
+        raise ConfigError(
+            f"{config.method} has one head for all classes on the command line. Leave task_labels"
+            " out, or use LatentReplayPlugin with a model of yours."
+        )
     if len(shape) != 3:
         raise ConfigError(
-            f"latent-replay has a convolutional compressor here, and this stream's samples are of"
+            f"{config.method} has a convolutional compressor here, and this stream's samples are of"
             f" shape {shape}. Take a stream of images."
         )
-    return latent_replay_network(shape, n_classes)
+    return latent_replay_network(shape, max(heads.values()))
 
 
-def n_classes_of(experiences: Iterable[Any]) -> int:
-    """Number of outputs for all classes of some experiences.
+def _alexnet(config: ExperimentConfig, shape: tuple[int, ...], heads: dict[int, int]) -> nn.Module:
+    """The network of the paper on A-LTM, or what is like it for small images."""
+    options: dict[str, Any] = {"hidden": config.hidden[0], "dropout": config.dropout}
+    if min(shape[1:]) < _LARGE:
+        # Half of the usual ones: a comparison over several seeds takes minutes on a CPU, not hours.
+        options["channels"] = (8,) * 5 if config.fast else (16, 32, 48, 48, 32)
+    if len(heads) > 1:
+        return MultiTaskAlexNet(shape, heads, **options)
+    return AlexNetLike(shape, max(heads.values()), **options)
+
+
+def heads_of(experiences: Iterable[Any]) -> dict[int, int]:
+    """Returns how many outputs each task label needs: one more than its largest class.
 
     Args:
-        experiences: Avalanche's.
+        experiences: Avalanche's; one may have several task labels.
     """
-    return 1 + max(int(c) for e in experiences for c in e.classes_in_this_experience)
+    heads: dict[int, int] = {}
+    for experience in experiences:
+        data = experience.dataset
+        for task, label in set(zip(data.targets_task_labels, data.targets, strict=True)):
+            heads[int(task)] = max(heads.get(int(task), 0), int(label) + 1)
+    return heads
 
 
 def build_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:

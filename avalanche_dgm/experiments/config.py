@@ -11,25 +11,41 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.networks import TURNTABLES, network_of, shape_of
 from avalanche_dgm.experiments.trainer import IN_RESULT, TrainerSettings
 
 BACKENDS = ("avalanche", "lightning")
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda")
 
+# SGD as in the A-LTM paper: adaptive optimisers answer a new term of the loss, whose gradient is 0
+# at first, with steps that undo what it is to hold. Small batches are many steps in few minutes.
+_TURNTABLE = {"epochs": 4, "batch_size": 8, "lr": 0.1, "optimizer": "sgd"}
+# Its distance is a sum over up to 88 logits: with much more weight SGD diverges.
+_DISTANCE = {"weight": 0.003}
 # Defaults of the network that is trained through the strategy, by stream ("" for any other). The
 # embedded digits are 8x8 and about 140 images an experience: small batches, many epochs.
 _SOLVER: dict[str, dict[str, Any]] = {
     "": {"epochs": 5, "batch_size": 128, "lr": 1e-3},
     "sklearn-digits": {"epochs": 30, "batch_size": 16, "lr": 1e-3},
     "sklearn-digits-5x2": {"epochs": 30, "batch_size": 16, "lr": 1e-3},
+    # What is known of old and new classes swings from step to step unless the steps get smaller.
+    "latent-split": {"epochs": 3, "batch_size": 128, "lr": 1e-3, "schedule": "cosine"},
+    **dict.fromkeys(TURNTABLES, _TURNTABLE),
 }
 # Kamra et al. 2017, appendix B: three dense layers, RMSProp, batches of 128, 6 epochs a task.
-_PAPER = {"epochs": 6, "batch_size": 128, "lr": 1e-3, "optimizer": "rmsprop"}
+_PAPER = {
+    "epochs": 6,
+    "batch_size": 128,
+    "lr": 1e-3,
+    "optimizer": "rmsprop",
+    "schedule": "constant",
+}
 _PAPER_STREAMS = ("digits", "permnist", "tdigits")
 _PAPER_JOINT_EPOCHS = 20
 _DROPOUT = 0.2
-_FAST = {"epochs": 1, "hidden": (32, 32)}
+_FAST = {"epochs": 1}
 # Where data lie and what computes them does not change what is computed.
 _PLACE = ("data_root", "download", "device")
 
@@ -42,11 +58,13 @@ class ExperimentConfig:
         method: A name in ``avalanche_dgm.experiments.METHODS``.
         stream: A name in ``avalanche_dgm.streams.STREAMS``.
         seed: Governs weights, batches, replay and splits; 0 or more.
-        hidden: Units of each hidden layer of the multilayer perceptron that classifies.
+        hidden: Units of each hidden layer of the multilayer perceptron that classifies; one number
+            for the dense layers of a turntable stream's network; none where it is fixed.
         epochs: Passes over each experience's data, at least 1.
         batch_size: Images of the experience in one step, at least 1.
         lr: Learning rate, above 0.
         optimizer: "adam", "rmsprop" (rho 0.9, as in the paper) or "sgd".
+        schedule: "constant", or "cosine": the learning rate falls to 0 over each experience.
         dropout: Probability of dropping a hidden unit, from 0 to below 1.
         data_root: Folder of downloaded data sets, or ``None`` for the stream's own default.
         download: Fetch a data set that is absent.
@@ -73,6 +91,7 @@ class ExperimentConfig:
     batch_size: int = 128
     lr: float = 1e-3
     optimizer: str = "adam"
+    schedule: str = "constant"
     dropout: float = 0.0
     data_root: str | None = None
     download: bool = False
@@ -115,13 +134,18 @@ class ExperimentConfig:
             settings |= _PAPER | {"hidden": PAPER[paper_stream(stream)].learner_hidden}
             if method == "joint":
                 settings["epochs"] = _PAPER_JOINT_EPOCHS
+        labels = (given.get("stream_options") or {}).get("task_labels")
+        network = network_of(method, stream, task_labels=labels, paper=paper)
+        settings |= shape_of(network, fast=fast)
         if method == "dropout":
-            settings["dropout"] = _DROPOUT
+            settings["dropout"] = max(_DROPOUT, settings.get("dropout", 0.0))
         if given.get("backend") == "lightning":
             settings["device"] = "auto"
         if fast:
             settings |= _FAST
         known = {name: value for name, value in given.items() if value is not None}
+        if method.startswith("altm") and stream in TURNTABLES:
+            known["method_options"] = _DISTANCE | dict(known.get("method_options", {}))
         return cls(method=method, stream=stream, paper=paper, fast=fast, **(settings | known))
 
     def __post_init__(self) -> None:
@@ -136,6 +160,7 @@ class ExperimentConfig:
         require_known("method", self.method, METHODS)
         require_known("stream", self.stream, STREAMS)
         require_known("optimizer", self.optimizer, OPTIMIZERS)
+        require_known("schedule", self.schedule, SCHEDULES)
         require_known("device", self.device, DEVICES)
         require_known("backend", self.backend, BACKENDS)
         if self.backend == "avalanche" and self.trainer != TrainerSettings():

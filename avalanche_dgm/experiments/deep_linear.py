@@ -274,7 +274,8 @@ def summary(result: DeepLinearResult) -> str:
             + ", ".join(f"{value:.3f}" for value in turns[:6])
             + " and so on.",
             f"Converged after {_epochs(numbers['epochs_in_turns'])} in turns,"
-            f" {_epochs(numbers['epochs_both_at_once'])} with both at once.",
+            f" {_epochs(numbers['epochs_both_at_once'])} with both at once"
+            + (f": {result.delay} epochs later." if result.delay is not None else "."),
         ]
     )
 

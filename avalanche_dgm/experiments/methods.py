@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig, paper_stream, require_known
+from avalanche_dgm.experiments.networks import check_network
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # Images of the paper's data sets (appendix A); its memories shrink with a part of them.
 _PAPER_IMAGES = {"digits": 60_000, "permnist": 180_000, "tdigits": 240_000}
 # Methods of other papers than the one whose settings `paper` has.
-_OTHER_PAPERS = ("altm", "latent-replay")
+_OTHER_PAPERS = ("altm", "altm-stored", "altm-generated", "latent-replay")
 # For runs that only show that everything works.
 _FAST = {"generator_steps": 30, "learner_steps": 30}
 _FAST_PAPER = {"generator_epochs": 1, "learner_epochs": 1}
@@ -98,14 +99,15 @@ def method_of(config: ExperimentConfig) -> Method:
 
 
 def check_options(config: ExperimentConfig) -> None:
-    """Checks the names of the method's options before data are loaded.
+    """Checks the method's options and the network before data are loaded.
 
     Args:
         config: The run's settings.
 
     Raises:
-        ConfigError: The method has no such option.
+        ConfigError: The method has no such option, or the network cannot be made as asked for.
     """
+    check_network(config)
     if config.paper and config.method in _OTHER_PAPERS:
         raise ConfigError(
             f"--paper has the settings of the DGDMN paper, and {config.method} is not of it. Leave"
@@ -139,11 +141,16 @@ def build_strategy(setup: Setup) -> SupervisedTemplate:
         "device": setup.device,
         "evaluator": setup.evaluator,
     }
+    annealing = []
+    if config.schedule == "cosine":
+        from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
+
+        annealing.append(CosineAnnealingPlugin())
     if method.stock:
-        return _stock(setup.shape, arguments)
+        return _stock(setup.shape, annealing, arguments)
     from avalanche.training.supervised import Naive
 
-    return Naive(plugins=_plugins(setup, method), **arguments)
+    return Naive(plugins=[*_plugins(setup, method), *annealing], **arguments)
 
 
 def _plugins(setup: Setup, method: Method) -> list[Any]:
@@ -181,7 +188,9 @@ def hyper_of(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
     return {"memory_size": round(PAPER[stream].rehearsal_size * scale)} | options
 
 
-def _stock(shape: tuple[int, ...], arguments: dict[str, Any]) -> SupervisedTemplate:
+def _stock(
+    shape: tuple[int, ...], annealing: list[Any], arguments: dict[str, Any]
+) -> SupervisedTemplate:
     """Avalanche's strategy with the generator that it comes with, made quiet."""
     if shape != (1, 28, 28):
         raise ConfigError(
@@ -194,7 +203,7 @@ def _stock(shape: tuple[int, ...], arguments: dict[str, Any]) -> SupervisedTempl
     from avalanche_dgm.experiments.standardise import StandardisePlugin
 
     standardise = StandardisePlugin()
-    strategy = GenerativeReplay(plugins=[standardise], **arguments)
+    strategy = GenerativeReplay(plugins=[standardise, *annealing], **arguments)
     # The generator is a strategy of its own: without the same images, and with prints every epoch.
     strategy.generator_strategy.plugins.insert(0, standardise)
     strategy.generator_strategy.evaluator.loggers = []
@@ -206,6 +215,7 @@ def _load(place: tuple[str, str]) -> Any:
 
 
 _DUAL = ("avalanche_dgm", "DGDMNPlugin")
+_ALTM = ("avalanche_dgm", "ALTMPlugin")
 
 _PPR = Method(
     "random inputs, labelled by the network before each experience",
@@ -234,8 +244,19 @@ METHODS: dict[str, Method] = {
     ),
     "altm": Method(
         "distillation from a frozen copy of the network; --set replay=stored or generated",
-        ("avalanche_dgm", "ALTMPlugin"),
+        _ALTM,
         generator=("replay", "generated"),
+    ),
+    "altm-stored": Method(
+        "the same, held on a stored share of the old images",
+        _ALTM,
+        fixed={"replay": "stored"},
+        generator=("replay", "generated"),
+    ),
+    "altm-generated": Method(
+        "the same, held on images that a generator makes",
+        _ALTM,
+        fixed={"replay": "generated"},
     ),
     "dgdmn": Method(
         "dual memory: short-term generative memories, sleep, a long-term one",

@@ -344,7 +344,7 @@ def optimizer_of(config: ExperimentConfig) -> OptimizerSpec:
     """The classifier's optimiser, the same as `building.build_optimizer` makes.
 
     Args:
-        config: Its name and learning rate.
+        config: Its name, learning rate and schedule.
     """
     options = {"alpha": 0.9, "eps": 1e-8} if config.optimizer == "rmsprop" else {}
-    return OptimizerSpec(config.optimizer, config.lr, options=options)
+    return OptimizerSpec(config.optimizer, config.lr, config.schedule, options=options)

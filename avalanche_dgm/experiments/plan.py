@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 import numpy as np
-from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
+from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 from avalanche.benchmarks.utils import concat_datasets
 
 from avalanche_dgm.errors import UnknownTaskError
@@ -80,7 +81,11 @@ class Plan:
             return self.benchmark.train_stream[self.order[position]]
         so_far = sorted(set(self.order[: position + 1]))
         datasets = [self.benchmark.train_stream[i].dataset for i in so_far]
-        return benchmark_from_datasets(train=[concat_datasets(datasets)]).train_stream[0]
+        joined = benchmark_from_datasets(train=[concat_datasets(datasets)])
+        # Models with several heads adapt to what these say of an experience.
+        experience = with_task_labels(with_classes_timeline(joined)).train_stream[0]
+        experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
+        return experience
 
     def test(self) -> list[Any]:
         """The test experiences."""

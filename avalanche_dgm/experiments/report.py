@@ -96,6 +96,9 @@ def summary(runs: Mapping[str, Sequence[RunResult]]) -> dict[str, Any]:
             # Kamra et al. 2017, Fig. 7.
             "final_accuracy_last_ten": [mean(r.steps[-1].accuracy[-10:]) for r in results],
             "forgetting_mean": mean([r.forgetting for r in results]),
+            "retention": [r.retention for r in results],
+            "retention_mean": mean([r.retention for r in results]),
+            "retention_sd": deviation([r.retention for r in results if r.retention is not None]),
             "training_seconds_mean": mean([r.seconds for r in results]),
             "memory_bytes": results[0].steps[-1].memory_bytes,
         }

@@ -118,6 +118,25 @@ class RunResult:
         return mean(drops) if drops else 0.0
 
     @property
+    def retention(self) -> float | None:
+        """Which part of an accuracy is left: the final one by that right after learning.
+
+        The mean over the experiences learned before the last step, as `metrics.retention` defines
+        it, from 0 on; ``None`` if there is none of which something was known. An experience that
+        was learned again counts from then on.
+        """
+        last = len(self.steps) - 1
+        parts = []
+        for j in self.seen(last - 1) if last > 0 else []:
+            if j == self.steps[last].experience:
+                continue
+            learned = max(i for i, s in enumerate(self.steps) if s.experience == j)
+            before, final = self.steps[learned].accuracy[j], self.steps[last].accuracy[j]
+            if before and final is not None:
+                parts.append(final / before)
+        return mean(parts) if parts else None
+
+    @property
     def seconds(self) -> float:
         """Training time of all experiences, in seconds, without evaluation."""
         return sum(step.seconds for step in self.steps)
@@ -137,6 +156,7 @@ class RunResult:
             "final_average_accuracy": self.average() if self.steps else None,
             "final_stream_accuracy": self.steps[-1].stream_accuracy if self.steps else None,
             "forgetting": self.forgetting if self.steps else None,
+            "retention": self.retention,
             "training_seconds": self.seconds,
             "steps": steps,
             "provenance": self.provenance,

@@ -33,12 +33,15 @@ def final_table(runs: Mapping[str, Sequence[RunResult]]) -> str:
     """Shows final test accuracies: methods as rows, tasks and their average as columns.
 
     Args:
-        runs: The runs of each method, one a seed; columns hold the mean over them, the average and
-            the forgetting also the standard deviation.
+        runs: The runs of each method, one a seed; columns hold the mean over them, the average,
+            the forgetting and the retention (of two experiences or more) also the standard
+            deviation.
     """
     first = next(iter(runs.values()))[0]
     groups = task_groups(first.tasks)
-    rows = [["method", *(name for name, _ in groups), "average", "forgetting", "training"]]
+    several = len(set(first.order)) > 1
+    derived = ["average", "forgetting", *(["retention"] if several else [])]
+    rows = [["method", *(name for name, _ in groups), *derived, "training"]]
     for name, results in runs.items():
         finals = [result.steps[-1].accuracy for result in results]
         cells = [
@@ -51,10 +54,16 @@ def final_table(runs: Mapping[str, Sequence[RunResult]]) -> str:
                 *cells,
                 spread([result.average() for result in results]),
                 spread([result.forgetting for result in results]),
+                *([spread(_known(results))] if several else []),
                 f"{mean([result.seconds for result in results]):.1f} s",
             ]
         )
     return align(rows)
+
+
+def _known(results: Sequence[RunResult]) -> list[float]:
+    """The retentions that there are."""
+    return [value for result in results if (value := result.retention) is not None]
 
 
 def course_table(result: RunResult) -> str:

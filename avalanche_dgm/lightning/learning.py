@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avalanche_dgm.lightning.batches import Batches, TensorBatches
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.ranks import Ranks
-from avalanche_dgm.lightning.stages import Optimization, Stage
+from avalanche_dgm.lightning.stages import Optimization, Schedule, Stage
 from avalanche_dgm.methods import Method
 
 
@@ -60,6 +60,8 @@ class LearningStage(Stage):
         method: Whose replay goes with each batch.
         learner: The classifier that is trained, `Method.active`.
         optimizer: Makes or updates its optimiser; told whether that may be fused.
+        schedule: From that optimiser, its number of steps and how many of them belong to one batch
+            to the schedule of its learning rate, or ``None``.
         validation: Batches of the validation stream's experience, this process's parts; or none.
         batches: The experience's batches; whole ones if they are in memory, this process's parts
             if they are read.
@@ -77,6 +79,7 @@ class LearningStage(Stage):
         method: Method,
         learner: nn.Module,
         optimizer: Callable[..., torch.optim.Optimizer],
+        schedule: Callable[[torch.optim.Optimizer, int, int], Schedule],
         batches: Batches,
         validation: Sequence[Batches] = (),
         epochs: int,
@@ -89,7 +92,8 @@ class LearningStage(Stage):
         self.method, self.batches, self.width = method, batches, width
         self._validation = list(validation)
         self.criterion, self.view = criterion, view
-        self._optimizer = optimizer
+        self._optimizer, self._schedule = optimizer, schedule
+        self._n_batches = len(batches)
         self._trainer, self._ranks = trainer, Ranks.of(trainer)
         self._whole = isinstance(batches, TensorBatches)
         self._correct: Tensor | None = None
@@ -111,8 +115,12 @@ class LearningStage(Stage):
         return self._validation or None
 
     def optimization(self, *, fused: bool) -> Optimization:
-        """The optimiser that lives as long as the module does."""
-        return self._optimizer(self.module, fused=fused), None
+        """The optimiser that lives as long as the module does, and its schedule of this time."""
+        optimizer = self._optimizer(self.module, fused=fused)
+        accumulate = self._trainer.accumulate_grad_batches
+        steps = self.epochs * -(-self._turns * self._n_batches // accumulate)
+        turns = self._turns if accumulate == 1 else 1
+        return optimizer, self._schedule(optimizer, steps, turns)
 
     def loss(self, batch: Any) -> Tensor:
         """The batch's loss, weighed against the replay's; or the replay's, on its turn."""

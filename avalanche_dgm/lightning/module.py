@@ -15,6 +15,7 @@ from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.staged import StagedModule
+from avalanche_dgm.lightning.stages import Schedule
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.randomness import RandomSource
@@ -34,8 +35,9 @@ class MethodModule(StagedModule):
     Args:
         model: The classifier: images (n, *shape) to logits (n, classes), or images and task labels
             for an Avalanche ``MultiTaskModule``.
-        optimizer: Trains the classifier of the current experience; or a function from parameters
-            to an optimiser. It lives as long as the module, as a strategy's does.
+        optimizer: Trains the classifier of the current experience, with a schedule anew for each;
+            or a function from parameters to an optimiser. It lives as long as the module, as a
+            strategy's does.
         criterion: The loss on new samples, from logits (n, classes) and labels (n,) to a scalar.
         **hyper: Arguments of the method.
 
@@ -171,3 +173,18 @@ class MethodModule(StagedModule):
                 self._optimizer, new, self._optimized, remove_params=True
             )
         return self._optimizer
+
+    def learning_schedule(
+        self, optimizer: torch.optim.Optimizer, steps: int, turns: int
+    ) -> Schedule:
+        """The schedule of its learning rate in one experience, if there is one.
+
+        Args:
+            optimizer: What `learning_optimizer` returned.
+            steps: Its steps in the experience.
+            turns: How many of them belong to one batch.
+        """
+        spec = self._make_optimizer
+        if not isinstance(spec, OptimizerSpec):
+            return None
+        return spec.build_schedule(optimizer, steps, turns=turns)

@@ -15,7 +15,8 @@ from avalanche_dgm.fitting import CHECK_EVERY, Batches, OptimizerSpec, Phase, ch
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.methods import Method
 
-Optimization = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]
+Schedule = torch.optim.lr_scheduler.LRScheduler | None
+Optimization = tuple[torch.optim.Optimizer, Schedule]
 
 
 class Stage(ABC):

@@ -209,6 +209,7 @@ class StreamRun:
             method=self.method,
             learner=learner,
             optimizer=self.module.learning_optimizer,
+            schedule=self.module.learning_schedule,
             batches=batches,
             validation=self.data.val_dataloader(),
             epochs=self.options.epochs,

@@ -282,7 +282,7 @@ class StoredMemory(GrowingBuffers):
         return stored.float()
 
     @torch.no_grad()
-    def draw(self, n: int, rng: torch.Generator) -> Replay:
+    def draw(self, n: int, rng: torch.Generator, *, jitter: float = 0.0) -> Replay:
         """Draws stored samples, balanced over classes.
 
         No sample comes twice before all have come. Each class has the same count as the others,
@@ -291,6 +291,9 @@ class StoredMemory(GrowingBuffers):
         Args:
             n: How many.
             rng: Generator on the memory's device.
+            jitter: Standard deviation of noise that is added to them, as a share of their class's,
+                0 or more. It is the difference of two other samples of the class, and so has the
+                class's covariance without one being kept (a smoothed bootstrap).
 
         Raises:
             UnknownTaskError: The memory is empty.
@@ -302,8 +305,21 @@ class StoredMemory(GrowingBuffers):
         turn = torch.rand(len(self.counts), generator=rng, device=rng.device, dtype=torch.float64)
         order = order[torch.argsort(rank + turn[self.members[order].long()])]
         index = order.repeat(-(-n // len(order)))[:n]
-        task, label = self.classes[self.members[index].long()].unbind(dim=1)
-        return Replay(self._decode(self.samples[index]), label, task)
+        members = self.members[index].long()
+        samples = self._decode(self.samples[index])
+        if jitter:
+            pairs = self._random_pairs(members, rng)
+            one, other = (self._decode(self.samples[i]) for i in pairs)
+            samples += jitter / math.sqrt(2) * (one - other)
+        task, label = self.classes[members].unbind(dim=1)
+        return Replay(samples, label, task)
+
+    def _random_pairs(self, members: Tensor, rng: torch.Generator) -> Tensor:
+        """Draws two stored samples of each of the classes (n,), with replacement: (2, n)."""
+        by_class = torch.argsort(self.members, stable=True)
+        starts = torch.cumsum(self.counts, dim=0) - self.counts
+        shares = torch.rand(2, len(members), generator=rng, device=rng.device, dtype=torch.float64)
+        return by_class[starts[members] + (shares * self.counts[members]).long()]
 
     @torch.no_grad()
     def data(self) -> tuple[Tensor, Tensor, Tensor]:

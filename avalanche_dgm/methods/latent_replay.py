@@ -6,6 +6,7 @@ make of a few samples is stored, and replayed to the layers behind them, which g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -59,6 +60,8 @@ class LatentReplay(Method):
             trained on latents only; else each batch is encoded on the way. ``None`` decides it by
             whether the experience is augmented.
         replay_size: Replayed latents a step; ``None`` for as many as are new.
+        jitter: Noise on each stored latent when it is replayed, as a share of how much its class
+            varies, 0 or more; 0 replays what is stored and nothing else. See `StoredMemory.draw`.
         seed: See `Method`.
         **hyper: Fields of `MemorySettings`, for ``memory="vae"``; ``likelihood`` is ``"gaussian"``
             and ``kl_weight`` 0.1 by default.
@@ -82,6 +85,7 @@ class LatentReplay(Method):
         freeze_after: int = 1,
         encode_once: bool | None = None,
         replay_size: int | None = None,
+        jitter: float = 0.5,
         seed: int | None = None,
         **hyper: Any,
     ) -> None:
@@ -91,6 +95,8 @@ class LatentReplay(Method):
         _whole("freeze_after", freeze_after, least=0)
         if replay_size is not None:
             _whole("replay_size", replay_size, least=1)
+        if not 0 <= jitter < math.inf:
+            raise ConfigError(f"jitter={jitter} must be 0 or more, and finite.")
         sizes = {
             "share": share,
             "per_class": per_class,
@@ -126,6 +132,7 @@ class LatentReplay(Method):
             self.generated = LatentVAE(make_settings(MemorySettings, {**LATENT_VAE, **hyper}))
         self.split: SplitModel | None
         self.hold("split", None)
+        self.jitter = jitter
         self._front: Front | None = None
         self._shape: tuple[int, ...] | None = None
         self._on_latents = False
@@ -294,10 +301,12 @@ class LatentReplay(Method):
         Raises:
             UnknownTaskError: Nothing was learned yet.
         """
-        source = self.stored if self.stored is not None else self.generated
-        if source is None or not len(source):
-            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        return source.draw(n, self.rng)
+        if self.stored is not None and len(self.stored):
+            # Images, which are stored while the compressor learns, are replayed as they are.
+            return self.stored.draw(n, self.rng, jitter=self.jitter if self.frozen else 0.0)
+        if self.generated is not None and len(self.generated):
+            return self.generated.draw(n, self.rng)
+        raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
 
     def memory(self) -> list[nn.Module]:
         """The stored latents, or the generator and its density."""

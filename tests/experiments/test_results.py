@@ -6,6 +6,7 @@ import pytest
 from avalanche_dgm.experiments import ExperimentConfig, RunResult
 from avalanche_dgm.experiments.report import accuracy_csv, summary
 from avalanche_dgm.experiments.results import Step, deviation, mean
+from avalanche_dgm.experiments.storage import json_safe
 from avalanche_dgm.experiments.tables import align, course_table, final_table, task_groups
 
 
@@ -44,6 +45,27 @@ def test_revisited_experience_counts_once():
     assert result.forgetting == pytest.approx((0.6 + 0.4) / 2)
 
 
+def test_retention_by_hand():
+    # The final accuracy by that right after learning: 0.7 / 0.9 and 0.2 / 0.8.
+    assert make(MATRIX).retention == pytest.approx((0.7 / 0.9 + 0.2 / 0.8) / 2)
+    assert make(MATRIX[:1], order=(0,)).retention is None
+    # Of what was never known no part can be left.
+    unknown = make([[0.0, 0.0, 0.0], [0.5, 0.8, 0.0], [0.7, 0.2, 1.0]])
+    assert unknown.retention == pytest.approx(0.25)
+    again = make([*MATRIX, [0.9, 0.2, 0.6]], order=(0, 1, 2, 0))
+    assert again.retention == pytest.approx((0.2 / 0.8 + 0.6 / 1.0) / 2)
+
+
+def test_retention_is_that_of_the_metrics():
+    torch = pytest.importorskip("torch")
+    from avalanche_dgm.metrics import retention
+
+    for matrix in (MATRIX, MATRIX[:2], [[0.3, 0.1, 0.0], [0.0, 0.0, 0.2], [0.4, 0.9, 0.1]]):
+        expected = retention(torch.tensor(matrix))
+        result = make(matrix, order=range(len(matrix)))
+        assert result.retention == pytest.approx(float(expected), abs=1e-6)
+
+
 def test_missing_accuracies_are_left_out():
     result = make([[0.5, None, None], [0.5, None, None], [0.5, None, 1.0]])
     assert result.average() == pytest.approx(0.75)
@@ -69,7 +91,20 @@ def test_table_is_aligned_and_shows_spread_over_seeds():
     table = final_table(runs).splitlines()
     assert len({len(line) for line in table}) == 1
     assert "0.583 ± 0.071" in table[2]
+    heads, retention = table[0].split(), [(0.7 / 0.9 + 0.2 / 0.8) / 2] * 2
+    assert heads[-2:] == ["retention", "training"]
+    assert f"{retention[0]:.3f} ± 0.000" in table[2]
+    numbers = summary(runs)["methods"]["naive"]
+    assert numbers["retention"] == pytest.approx(retention)
+    assert numbers["retention_mean"] == pytest.approx(retention[0])
     assert summary(runs)["methods"]["naive"]["seeds"] == [0, 1]
+
+
+def test_one_experience_has_no_retention():
+    result = make(MATRIX[:1], order=(0,))
+    assert "retention" not in final_table({"naive": [result]})
+    assert result.to_json()["retention"] is None
+    assert json.dumps(json_safe(summary({"naive": [result]})))
 
 
 def test_course_brackets_what_is_not_yet_learned():

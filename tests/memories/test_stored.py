@@ -141,6 +141,35 @@ def test_every_sample_has_its_chance():
     assert all(100 < count < 200 for count in drawn.values())
 
 
+def test_jitter_has_its_class_mean_and_covariance():
+    """Noise with the class's covariance adds to it: the drawn vary by 1 + jitter squared of it."""
+    mixing = torch.tensor([[2.0, 0.0], [1.5, 0.3]])
+    samples = torch.cat([torch.randn(300, 2, generator=rng(i)) @ mixing.T for i in (0, 1)])
+    labels = torch.arange(2).repeat_interleave(300)
+    samples[labels == 1] = 5 - 0.5 * samples[labels == 1]
+    memory = StoredMemory(per_class=300)
+    memory.add(samples, labels, labels * 0, rng())
+    replay = memory.draw(60_000, rng(1), jitter=0.5)
+    for label in (0, 1):
+        drawn, shown = replay.images[replay.labels == label], samples[labels == label]
+        torch.testing.assert_close(drawn.mean(dim=0), shown.mean(dim=0), atol=0.05, rtol=0)
+        torch.testing.assert_close(drawn.T.cov(), 1.25 * shown.T.cov(), atol=0.06, rtol=0.05)
+    assert len(torch.unique(replay.images, dim=0)) > 50_000
+
+
+def test_jitter_mixes_no_classes_and_leaves_single_samples():
+    memory = StoredMemory(per_class=20)
+    for i in range(3):
+        memory.add(*tagged({i: 30, 7 - i: 1}, task=i), rng(i))
+    plain, noisy = memory.draw(200, rng(5)), memory.draw(200, rng(5), jitter=2.0)
+    # Labels and tasks, which two of the three values tell, do not vary within a class.
+    belongs_together(noisy.images, noisy.labels, noisy.tasks)
+    assert torch.equal(plain.labels, noisy.labels)
+    alone = plain.labels >= 5
+    assert torch.equal(plain.images[alone], noisy.images[alone])
+    assert not torch.equal(plain.images[~alone], noisy.images[~alone])
+
+
 def test_same_generator_same_choice():
     def build(seed):
         memory = StoredMemory(total=17)

@@ -1,0 +1,49 @@
+"""A learning rate that falls within each experience."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+
+from avalanche_dgm.fitting import OptimizerSpec
+
+
+class CosineAnnealingPlugin(SupervisedPlugin):
+    """Lets the learning rate fall to 0 over each experience, on half a cosine.
+
+    How much a classifier knows of old and of new classes varies from step to step as long as the
+    steps are large. Avalanche's ``LRSchedulerPlugin`` has one length for all experiences; here
+    each takes as many steps as it has. Afterwards the learning rates are what they were.
+    ``OptimizerSpec(schedule="cosine")`` is the same for a LightningModule.
+    """
+
+    supports_distributed = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rates: list[float] | None = None
+        self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Begins with the experience's first epoch, when its batches are known."""
+        if strategy.clock.train_exp_epochs > 0:
+            return
+        groups = strategy.optimizer.param_groups
+        self._rates = [group["lr"] for group in groups]
+        steps = strategy.train_epochs * len(strategy.dataloader)
+        self._schedule = OptimizerSpec.cosine(strategy.optimizer, steps)
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Lowers the learning rate."""
+        if self._schedule is not None:
+            self._schedule.step()
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Gives the optimiser its learning rates back."""
+        if self._rates is not None:
+            for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate
+                group.pop("initial_lr", None)
+        self._rates = self._schedule = None

@@ -1,0 +1,85 @@
+"""A learning rate that falls within each experience, in Avalanche's loop and under a Trainer."""
+
+import math
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import Naive
+from torch import nn
+
+from avalanche_dgm import CosineAnnealingPlugin, LatentReplayPlugin, sklearn_digits
+from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.lightning import LatentReplayModule, fit_stream
+
+
+class Noting(SupervisedPlugin):
+    def __init__(self):
+        super().__init__()
+        self.rates = []
+
+    def before_update(self, strategy, **kwargs):
+        self.rates.append(strategy.optimizer.param_groups[0]["lr"])
+
+
+def network():
+    torch.manual_seed(0)
+    front = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU())
+    return nn.Sequential(front, nn.Linear(30, 10))
+
+
+def stream():
+    return sklearn_digits(n_experiences=2, n_train_per_class=20, seed=0)
+
+
+def strategy(*plugins, net=None, **options):
+    net = net or network()
+    return Naive(
+        model=net,
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
+        train_mb_size=16,
+        train_epochs=2,
+        plugins=list(plugins),
+        evaluator=EvaluationPlugin(loggers=[]),
+        **options,
+    )
+
+
+def test_rates_of_every_experience():
+    noting = Noting()
+    learner = strategy(CosineAnnealingPlugin(), noting)
+    for experience in stream().train_stream:
+        noting.rates.clear()
+        learner.train(experience, num_workers=0)
+        n = len(noting.rates)
+        assert n == 2 * math.ceil(len(experience.dataset) / 16)
+        wanted = [0.1 * (1 + math.cos(math.pi * k / n)) / 2 for k in range(n)]
+        assert noting.rates == pytest.approx(wanted)
+        assert learner.optimizer.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize("schedule", ["mixed", "alternating"])
+def test_a_specification_on_a_trainer_is_the_same(schedule):
+    hyper = {"per_class": 5, "schedule": schedule, "seed": 0}
+    net = network()
+    ours = strategy(LatentReplayPlugin(**hyper), CosineAnnealingPlugin(), net=net)
+    plain = network()
+    theirs = strategy(LatentReplayPlugin(**hyper), net=plain)
+    for learner in (ours, theirs):
+        for experience in stream().train_stream:
+            learner.train(experience, shuffle=False, num_workers=0)
+    spec = OptimizerSpec("sgd", 0.1, "cosine", options={"momentum": 0.9})
+    module = LatentReplayModule(network(), optimizer=spec, **hyper)
+    fit_stream(
+        module,
+        stream(),
+        trainer={"accelerator": "cpu", "enable_progress_bar": False},
+        epochs=2,
+        batch_size=16,
+        shuffle=False,
+        test="none",
+    )
+    trained = module.model.state_dict()
+    assert all(torch.equal(trained[k], v) for k, v in net.state_dict().items())
+    assert not any(torch.equal(trained[k], v) for k, v in plain.state_dict().items())
