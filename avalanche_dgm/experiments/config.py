@@ -21,9 +21,10 @@ DEVICES = ("auto", "cpu", "cuda")
 
 # SGD as in the A-LTM paper: adaptive optimisers answer a new term of the loss, whose gradient is 0
 # at first, with steps that undo what it is to hold. Small batches are many steps in few minutes.
-_TURNTABLE = {"epochs": 4, "batch_size": 8, "lr": 0.1, "optimizer": "sgd"}
+# Steps that are large at first disturb what is known, and small ones at last let it settle.
+_TURNTABLE = {"epochs": 4, "batch_size": 8, "lr": 0.1, "optimizer": "sgd", "schedule": "cosine"}
 # Its distance is a sum over up to 88 logits: with much more weight SGD diverges.
-_DISTANCE = {"weight": 0.003}
+_DISTANCE = {"weight": 0.001}
 # Defaults of the network that is trained through the strategy, by stream ("" for any other). The
 # embedded digits are 8x8 and about 140 images an experience: small batches, many epochs.
 _SOLVER: dict[str, dict[str, Any]] = {
@@ -31,7 +32,7 @@ _SOLVER: dict[str, dict[str, Any]] = {
     "sklearn-digits": {"epochs": 30, "batch_size": 16, "lr": 1e-3},
     "sklearn-digits-5x2": {"epochs": 30, "batch_size": 16, "lr": 1e-3},
     # What is known of old and new classes swings from step to step unless the steps get smaller.
-    "latent-split": {"epochs": 3, "batch_size": 128, "lr": 1e-3, "schedule": "cosine"},
+    "latent-split": {"epochs": 2, "batch_size": 128, "lr": 1e-3, "schedule": "cosine"},
     **dict.fromkeys(TURNTABLES, _TURNTABLE),
 }
 # Kamra et al. 2017, appendix B: three dense layers, RMSProp, batches of 128, 6 epochs a task.

@@ -45,9 +45,10 @@ class StreamResult:
 
     @property
     def continual(self) -> dict[str, float]:
-        """Average accuracy, learning accuracy, forgetting and backward transfer, each 0 to 1.
+        """Average accuracy, learning accuracy, forgetting, backward transfer and retention.
 
-        What the length of the stream does not allow to compute is left out.
+        See `avalanche_dgm.metrics` for their ranges. What the length of the stream does not allow
+        to compute is left out.
         """
         matrix = self.accuracy
         values = {
@@ -57,4 +58,5 @@ class StreamResult:
         if len(matrix) > 1:
             values["forgetting"] = functional.forgetting(matrix)
             values["backward_transfer"] = functional.backward_transfer(matrix)
+            values["retention"] = functional.retention(matrix)
         return {name: float(value) for name, value in values.items() if not value.isnan()}

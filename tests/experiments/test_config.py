@@ -18,6 +18,13 @@ def test_defaults_depend_on_stream_method_and_paper():
     assert ExperimentConfig.create("naive").batch_size < 128
     assert ExperimentConfig.create("dropout").dropout == 0.2
     assert ExperimentConfig.create("dropout", dropout=0.5).dropout == 0.5
+    table = ExperimentConfig.create("altm-stored", "turntable", method_options={"share": 0.2})
+    assert (table.optimizer, table.hidden) == ("sgd", (256,))
+    assert table.method_options["share"] == 0.2
+    assert table.method_options["weight"] < 0.1
+    heavy = ExperimentConfig.create("altm", "turntable", method_options={"weight": 0.3})
+    assert heavy.method_options == {"weight": 0.3}
+    assert not ExperimentConfig.create("naive", "turntable").method_options
     paper = ExperimentConfig.create("ewc", "permnist", paper=True)
     assert (paper.hidden, paper.optimizer, paper.epochs) == ((48, 48), "rmsprop", 6)
     assert ExperimentConfig.create("joint", "tdigits", paper=True).epochs == 20

@@ -111,7 +111,8 @@ def test_methods_learn_the_turntable_s_heads(method):
 
 
 def test_the_two_replays_of_altm_have_names():
-    stored = run(make("altm-stored", "turntable-domains", fast=True))
+    few = {"method_options": {"per_class": 1}}
+    stored = run(make("altm-stored", "turntable-domains", fast=True, **few))
     assert stored.samples
     assert stored.steps[1].replayed > 0
     generated = run(make("altm-generated", "turntable-domains", fast=True))
