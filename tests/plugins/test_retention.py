@@ -94,6 +94,7 @@ def test_in_avalanche_s_loop(benchmark):
     assert metrics[left] == pytest.approx(1 - metrics[forgotten] / matrix[0][0])
 
 
+@pytest.mark.filterwarnings("ignore:No loggers")
 def test_under_a_trainer(benchmark):
     short = SimpleNamespace(
         train_stream=list(benchmark.train_stream)[:3], test_stream=list(benchmark.test_stream)
