@@ -97,11 +97,18 @@ class Parting:
         return self.forked
 
 
-def measure(dataset: str, case: int, seed: int, folder: Path, stream: dict[str, Any]) -> None:
-    """Runs all variants of one case and seed that are not measured yet."""
+def measure(
+    dataset: str,
+    case: int,
+    seed: int,
+    variants: Sequence[str],
+    folder: Path,
+    stream: dict[str, Any],
+) -> None:
+    """Runs those variants of one case and seed that are not measured yet."""
     missing = {
-        name: hyper
-        for name, hyper in VARIANTS.items()
+        name: VARIANTS[name]
+        for name in variants
         if not path_of(folder, dataset, case, seed, name).exists()
     }
     if not missing:
@@ -201,6 +208,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist", choices=[*PAPER, "sklearn-digits"])
     parser.add_argument("--cases", type=int, nargs="+", default=list(CASES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--memories", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=Path("runs/latent-table"))
     parser.add_argument("--fraction", type=float, default=1.0, help="of the images")
     parser.add_argument("--show", action="store_true", help="measure nothing more")
@@ -212,7 +220,7 @@ def main() -> None:
         for seed in arguments.seeds:
             for case in arguments.cases:
                 stream = {} if arguments.fraction == 1 else {"fraction": arguments.fraction}
-                measure(arguments.dataset, case, seed, arguments.out, stream)
+                measure(arguments.dataset, case, seed, arguments.memories, arguments.out, stream)
     print(table(arguments.dataset, arguments.out, arguments.seeds))
 
 
