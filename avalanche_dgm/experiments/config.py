@@ -23,8 +23,6 @@ DEVICES = ("auto", "cpu", "cuda")
 # at first, with steps that undo what it is to hold. Small batches are many steps in few minutes.
 # Steps that are large at first disturb what is known, and small ones at last let it settle.
 _TURNTABLE = {"epochs": 4, "batch_size": 8, "lr": 0.1, "optimizer": "sgd", "schedule": "cosine"}
-# Its distance is a sum over up to 88 logits: with much more weight SGD diverges.
-_DISTANCE = {"weight": 0.001}
 # Defaults of the network that is trained through the strategy, by stream ("" for any other). The
 # embedded digits are 8x8 and about 140 images an experience: small batches, many epochs.
 _SOLVER: dict[str, dict[str, Any]] = {
@@ -34,6 +32,17 @@ _SOLVER: dict[str, dict[str, Any]] = {
     # What is known of old and new classes swings from step to step unless the steps get smaller.
     "latent-split": {"epochs": 2, "batch_size": 128, "lr": 1e-3, "schedule": "cosine"},
     **dict.fromkeys(TURNTABLES, _TURNTABLE),
+}
+# Defaults of a method's options, by streams that its own do not suit.
+_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    # Half of the stream's batch: a quarter less time, and the same accuracy.
+    ("latent-replay", "latent-split"): {"replay_size": 64},
+    # The distance is a sum over up to 88 logits: with much more weight SGD diverges.
+    **{
+        (method, stream): {"weight": 0.001}
+        for method in ("altm", "altm-stored", "altm-generated")
+        for stream in TURNTABLES
+    },
 }
 # Kamra et al. 2017, appendix B: three dense layers, RMSProp, batches of 128, 6 epochs a task.
 _PAPER = {
@@ -139,14 +148,15 @@ class ExperimentConfig:
         network = network_of(method, stream, task_labels=labels, paper=paper)
         settings |= shape_of(network, fast=fast)
         if method == "dropout":
-            settings["dropout"] = max(_DROPOUT, settings.get("dropout", 0.0))
+            settings["dropout"] = _DROPOUT
         if given.get("backend") == "lightning":
             settings["device"] = "auto"
         if fast:
             settings |= _FAST
         known = {name: value for name, value in given.items() if value is not None}
-        if method.startswith("altm") and stream in TURNTABLES:
-            known["method_options"] = _DISTANCE | dict(known.get("method_options", {}))
+        if (method, stream) in _OPTIONS:
+            options = _OPTIONS[method, stream] | dict(known.get("method_options", {}))
+            known["method_options"] = options
         return cls(method=method, stream=stream, paper=paper, fast=fast, **(settings | known))
 
     def __post_init__(self) -> None:

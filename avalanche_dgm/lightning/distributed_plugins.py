@@ -39,6 +39,7 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 from avalanche_dgm.plugins.base import MethodPlugin
 
 #: What they add to the loss is a mean over samples or concerns the weights only, or they work
@@ -47,6 +48,7 @@ RIGHT: tuple[type, ...] = (
     # It reads its memory in order, so that all processes look at the same samples.
     AGEMPlugin,
     Clock,
+    CosineAnnealingPlugin,
     CWRStarPlugin,
     EarlyStoppingPlugin,
     EvaluationPlugin,

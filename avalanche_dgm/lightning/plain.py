@@ -109,10 +109,7 @@ class NetworkModule(CountingModule, ABC):
                 " and a loader with a length, or use schedule='constant'."
             )
         schedule = spec.build_schedule(optimizer, int(steps)) if steps < float("inf") else None
-        if schedule is None:
-            return optimizer
-        plan = {"scheduler": schedule, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": plan}
+        return with_schedule(optimizer, schedule)
 
     def setup(self, stage: str) -> None:
         """Starts counting anew."""
@@ -122,6 +119,16 @@ class NetworkModule(CountingModule, ABC):
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's means."""
         self.log_means("train")
+
+
+def with_schedule(
+    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler | None
+) -> Any:
+    """What ``configure_optimizers`` returns: an optimiser, and its schedule in steps if any."""
+    if schedule is None:
+        return optimizer
+    plan = {"scheduler": schedule, "interval": "step"}
+    return {"optimizer": optimizer, "lr_scheduler": plan}
 
 
 def columns_of(batch: Any) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
-from avalanche_dgm.lightning.plain import CountingModule
+from avalanche_dgm.lightning.plain import CountingModule, with_schedule
 from avalanche_dgm.lightning.ranks import Ranks, share_buffers
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.methods import Method
@@ -130,11 +130,7 @@ class StagedModule(CountingModule):
     def configure_optimizers(self) -> Any:
         """The stage's optimiser, its schedule in steps."""
         fused = trainers.may_fuse(self.trainer)
-        optimizer, schedule = self._running.optimization(fused=fused)
-        if schedule is None:
-            return optimizer
-        plan = {"scheduler": schedule, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": plan}
+        return with_schedule(*self._running.optimization(fused=fused))
 
     def configure_gradient_clipping(
         self,

@@ -51,7 +51,7 @@ class StoredMemory(GrowingBuffers):
 
     Attributes:
         samples: Tensor (N, *shape) of the stored type.
-        members: int32 tensor (N,), each sample's row in ``classes``.
+        members: int32 tensor (N,), each sample's row in ``classes``, ascending.
         classes: int64 tensor (K, 2): task label, label.
         counts: int64 tensor (K,), samples stored of each class.
         seen: int64 tensor (K,), samples shown of each class.
@@ -198,7 +198,10 @@ class StoredMemory(GrowingBuffers):
             kept_new = encode(kept_new, tasks[new])
             self._check_samples(kept_new)
         self._put(old, kept_new.float())
-        self.members = torch.cat([stored[old], arriving[new]]).to(torch.int32)
+        # By class, so that those of one lie together: see `_random_pairs`.
+        members = torch.cat([stored[old], arriving[new]])
+        order = torch.argsort(members, stable=True)
+        self.samples, self.members = self.samples[order], members[order].to(torch.int32)
         self.classes = classes
         self.counts = torch.bincount(self.members.long(), minlength=len(classes))
         self.seen = seen + torch.bincount(arriving, minlength=len(classes))
@@ -316,10 +319,9 @@ class StoredMemory(GrowingBuffers):
 
     def _random_pairs(self, members: Tensor, rng: torch.Generator) -> Tensor:
         """Draws two stored samples of each of the classes (n,), with replacement: (2, n)."""
-        by_class = torch.argsort(self.members, stable=True)
         starts = torch.cumsum(self.counts, dim=0) - self.counts
         shares = torch.rand(2, len(members), generator=rng, device=rng.device, dtype=torch.float64)
-        return by_class[starts[members] + (shares * self.counts[members]).long()]
+        return starts[members] + (shares * self.counts[members]).long()
 
     @torch.no_grad()
     def data(self) -> tuple[Tensor, Tensor, Tensor]:

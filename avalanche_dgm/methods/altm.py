@@ -224,7 +224,7 @@ class ALTM(Method):
         """Yields the consolidation of H into N, if N is to learn it."""
         if self.consolidation == "distil" and self.stable is not None and self.learner is not None:
             self.candidate = self._candidate()
-            yield self._distillation(data)
+            yield self._distillation(data, Frozen(self.learner).module)
             self.stable = Frozen(self.candidate)
             del self.candidate
 
@@ -238,8 +238,8 @@ class ALTM(Method):
         candidate.load_state_dict({**new, **fitting})
         return candidate
 
-    def _distillation(self, data: ExperienceData) -> Phase:
-        teacher, candidate = Frozen(self.learner or self.candidate).module, self.candidate
+    def _distillation(self, data: ExperienceData, teacher: nn.Module) -> Phase:
+        candidate = self.candidate
         classes = torch.unique(data.labels)
 
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
@@ -312,5 +312,5 @@ class ALTM(Method):
                 "The state holds a stable network. Attach the classifier before loading it:"
                 " the stable network has its architecture."
             )
-        known = state["stable"] and self.learner is not None
-        self.stable = Frozen(self.learner) if known and self.learner is not None else None
+        stable = self.learner if state["stable"] else None
+        self.stable = Frozen(stable) if stable is not None else None

@@ -23,15 +23,14 @@ class CosineAnnealingPlugin(SupervisedPlugin):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rates: list[float] | None = None
         self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Begins with the experience's first epoch, when its batches are known."""
         if strategy.clock.train_exp_epochs > 0:
             return
-        groups = strategy.optimizer.param_groups
-        self._rates = [group["lr"] for group in groups]
+        # What is left of an experience that was interrupted.
+        self._end(strategy)
         steps = strategy.train_epochs * len(strategy.dataloader)
         self._schedule = OptimizerSpec.cosine(strategy.optimizer, steps)
 
@@ -42,8 +41,10 @@ class CosineAnnealingPlugin(SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Gives the optimiser its learning rates back."""
-        if self._rates is not None:
-            for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = rate
-                group.pop("initial_lr", None)
-        self._rates = self._schedule = None
+        self._end(strategy)
+
+    def _end(self, strategy: Any) -> None:
+        for group in strategy.optimizer.param_groups if self._schedule is not None else []:
+            # The schedule noted there what it began with.
+            group["lr"] = group.pop("initial_lr", group["lr"])
+        self._schedule = None

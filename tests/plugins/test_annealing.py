@@ -11,7 +11,9 @@ from torch import nn
 
 from avalanche_dgm import CosineAnnealingPlugin, LatentReplayPlugin, sklearn_digits
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.lightning import LatentReplayModule, fit_stream
+from avalanche_dgm.lightning import LatentReplayModule, fit_stream, run_on_trainer
+from avalanche_dgm.lightning.distributed_plugins import check_strategy
+from avalanche_dgm.lightning.trainers import make_trainer
 
 
 class Noting(SupervisedPlugin):
@@ -83,3 +85,34 @@ def test_a_specification_on_a_trainer_is_the_same(schedule):
     trained = module.model.state_dict()
     assert all(torch.equal(trained[k], v) for k, v in net.state_dict().items())
     assert not any(torch.equal(trained[k], v) for k, v in plain.state_dict().items())
+
+
+class Interrupting(SupervisedPlugin):
+    def before_training_iteration(self, strategy, **kwargs):
+        if strategy.clock.train_exp_iterations == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interruption_costs_no_learning_rate():
+    noting, interrupting = Noting(), Interrupting()
+    learner = strategy(CosineAnnealingPlugin(), noting, interrupting)
+    experience = stream().train_stream[0]
+    with pytest.raises(KeyboardInterrupt):
+        learner.train(experience, num_workers=0)
+    assert learner.optimizer.param_groups[0]["lr"] < 0.1
+    learner.plugins.remove(interrupting)
+    noting.rates.clear()
+    learner.train(experience, num_workers=0)
+    assert noting.rates[0] == 0.1
+
+
+def test_under_a_trainer_and_on_several_devices():
+    ours, theirs = strategy(CosineAnnealingPlugin()), strategy(CosineAnnealingPlugin())
+    train = list(stream().train_stream)
+    for experience in train:
+        ours.train(experience, shuffle=False, num_workers=0)
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False}
+    run_on_trainer(theirs, train, trainer=quiet, shuffle=False, num_workers=0)
+    state = theirs.model.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in ours.model.state_dict().items())
+    check_strategy(theirs, make_trainer({**quiet, "devices": 2, "strategy": "ddp"}))
