@@ -1,7 +1,44 @@
 """Networks that can sample what they have learned."""
 
 from avalanche_dgm.generators.density import ClassDensity
+from avalanche_dgm.generators.groups import Group, MaskOptions
+from avalanche_dgm.generators.growing import MaskedGenerator
+from avalanche_dgm.generators.masked_layers import (
+    MaskedConv2d,
+    MaskedConvTranspose2d,
+    MaskedLinear,
+    MaskedResidualBlock,
+)
+from avalanche_dgm.generators.masked_networks import (
+    MaskedDCGAN,
+    MaskedMLP,
+    MaskedResNet,
+    build_generator,
+)
+from avalanche_dgm.generators.masked_spec import MaskedSpec
+from avalanche_dgm.generators.masks import Mask
 from avalanche_dgm.generators.spec import VAESpec, choose_spec
+from avalanche_dgm.generators.task_norms import NormReLU, TaskNorm
 from avalanche_dgm.generators.vae import VAE
 
-__all__ = ["VAE", "ClassDensity", "VAESpec", "choose_spec"]
+__all__ = [
+    "VAE",
+    "ClassDensity",
+    "VAESpec",
+    "choose_spec",
+    "MaskedGenerator",
+    "MaskedSpec",
+    "build_generator",
+    "MaskedDCGAN",
+    "MaskedResNet",
+    "MaskedMLP",
+    "Mask",
+    "MaskOptions",
+    "Group",
+    "MaskedLinear",
+    "MaskedConv2d",
+    "MaskedConvTranspose2d",
+    "MaskedResidualBlock",
+    "TaskNorm",
+    "NormReLU",
+]

@@ -1,0 +1,284 @@
+"""Generators that learn one task after another in masked, growing layers.
+
+Ostapenko et al. 2019, "Learning to remember: dynamic generative memory".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import CheckpointError, ConfigError, ShapeError, UnknownTaskError
+from avalanche_dgm.generators.groups import Group, Scale
+from avalanche_dgm.generators.masked_layers import MaskedLayer
+from avalanche_dgm.generators.masked_spec import MaskedSpec
+from avalanche_dgm.generators.masks import COMPENSATIONS, Mask
+from avalanche_dgm.generators.task_norms import TaskNorm, freeze
+
+
+class MaskedGenerator(nn.Module):
+    """Base of the generators; see `build_generator` for the networks.
+
+    Each task learns a mask, its normalisations and an output layer (the head). What a finished
+    task uses is reserved: later tasks may read it, but not change it, and get as many free units
+    (or weights) as there were at the start. So a finished task's images stay the same bit for bit
+    on the same machine, unless `MaskOptions` says otherwise.
+
+    A subclass makes its groups with `group`, assigns its layers in the order in which they are
+    applied, and implements `features` and `head`.
+
+    Args:
+        spec: Sizes and options.
+
+    Attributes:
+        n_tasks: How many tasks are finished; also the index of the learning one.
+        learning: Whether a task is being learned.
+        groups: The groups by name.
+        widths: Their widths in each finished task.
+        heads: Each task's output layer.
+    """
+
+    def __init__(self, spec: MaskedSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.n_tasks = 0
+        self.learning = False
+        self.groups: dict[str, Group] = {}
+        self.widths: list[dict[str, int]] = []
+        self.masks = nn.ModuleDict()
+        self.heads = nn.ModuleList()
+
+    def group(self, name: str, width: int) -> Group:
+        """Makes a group of channels, with a mask if units are masked."""
+        mask = Mask((width,)) if self.spec.masking == "units" else None
+        if mask is not None:
+            self.masks[name] = mask
+        self.groups[name] = Group(name, width, mask)
+        return self.groups[name]
+
+    def features(self, z: Tensor, task: int | None, scale: Scale) -> Tensor:
+        """Returns what the heads read, for noise (n, latent)."""
+        raise NotImplementedError
+
+    def head(self, widths: dict[str, int]) -> nn.Module:
+        """Returns a new output layer for groups of these widths."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor, *, task: int | None = None, scale: Scale = None) -> Tensor:
+        """Makes images.
+
+        Args:
+            z: Noise (n, latent).
+            task: A finished task; ``None`` is the one being learned, whose normalisations use the
+                batch in train mode.
+            scale: Steepness ``s`` of the learning task's masks ``sigmoid(s e)``; finished tasks
+                have hard masks and need none.
+
+        Returns:
+            Tensor (n, *shape) in -1..1.
+
+        Raises:
+            ShapeError: ``z`` has another shape.
+            UnknownTaskError: The task is not finished.
+            ConfigError: The learning task was asked for without a scale.
+            RuntimeError: No task is being learned.
+        """
+        if z.ndim != 2 or z.shape[1] != self.spec.latent:
+            raise ShapeError(f"Noise must be (n, {self.spec.latent}), not {tuple(z.shape)}.")
+        if task is None:
+            self._check_learning()
+            if scale is None:
+                raise ConfigError("The masks of the learning task need a scale above 0.")
+        elif not 0 <= task < self.n_tasks:
+            raise UnknownTaskError(f"Task {task} is none of the {self.n_tasks} finished tasks.")
+        head = self.heads[self.n_tasks if task is None else task]
+        return torch.tanh(head(self.features(z, task, scale)))
+
+    def begin_task(self) -> None:
+        """Starts a task: new normalisations and head of the present widths, embeddings of 0.
+
+        Raises:
+            RuntimeError: The last one was neither ended nor dropped.
+        """
+        if self.learning:
+            raise RuntimeError("A task is being learned; call end_task() or drop_task() first.")
+        for mask in self._masks():
+            mask.reset()
+        for norm in self._norms():
+            norm.begin()
+        self.heads.append(self._new_head(self._widths()))
+        self.learning = True
+
+    def drop_task(self) -> None:
+        """Throws the learning task away, if there is one; free weights keep what they learned."""
+        if not self.learning:
+            return
+        for mask in self._masks():
+            mask.reset()
+        for norm in self._norms():
+            norm.drop()
+        self.heads = nn.ModuleList(list(self.heads)[: self.n_tasks])
+        self.learning = False
+
+    def end_task(self, *, grow: bool = True) -> None:
+        """Finishes the learning task: reserves what it uses and freezes what is its own.
+
+        Unit masks: each group grows by the units that the task was the first to use. Weight
+        masks: going through the layers in order, each target grows until the layer has as many
+        free weights again as before.
+
+        Args:
+            grow: Whether to grow; the last task of all needs no room after it.
+
+        Raises:
+            RuntimeError: No task is being learned.
+        """
+        self._check_learning()
+        self.widths.append(self._widths())
+        added = dict.fromkeys(self.groups, 0)
+        for group in self.groups.values():
+            if group.mask is not None:
+                added[group.name] = group.mask.commit()
+        for layer in self._layers():
+            if layer.mask is None:
+                continue
+            # Inputs or outputs that another layer asks for later only add to the free weights.
+            inputs = added[layer.source.name] if layer.source is not None else 0
+            outputs = layer.outputs_for(layer.mask.commit(), inputs)
+            added[layer.target.name] = max(added[layer.target.name], outputs)
+        for norm in self._norms():
+            norm.end()
+        freeze(self.heads[-1])
+        self.n_tasks += 1
+        self.learning = False
+        if grow:
+            self._grow(added)
+
+    def _grow(self, added: dict[str, int]) -> None:
+        for group in self.groups.values():
+            group.width += added[group.name]
+            if group.mask is not None:
+                group.mask.grow((group.width,))
+        for layer in self._layers():
+            layer.grow()
+
+    def sparsity(self, scale: float | Tensor) -> Tensor:
+        """Returns which share of the free entries the learning task uses (Eq. 6).
+
+        One ratio over all masks: ``R = sum m (1 - reserved) / sum (1 - reserved)``.
+
+        Args:
+            scale: Steepness of the masks.
+
+        Returns:
+            Scalar in 0..1, differentiable; 0 if nothing is free.
+        """
+        masks = list(self._masks())
+        used = [mask.soft(scale).masked_fill(mask.reserved, 0).sum() for mask in masks]
+        free = [(~mask.reserved).sum() for mask in masks]
+        return torch.stack(used).sum() / torch.stack(free).sum().clamp(min=1)
+
+    @property
+    def capacity_ratio(self) -> float:
+        """Masked channels now over those at the start (alpha, Sec. 4.2); at least 1."""
+        groups = self.groups.values()
+        return sum(g.width for g in groups) / sum(g.initial for g in groups)
+
+    def protect(self, *, scale: float | Tensor, smax: float, compensation: str = "hat") -> None:
+        """Prepares the gradients for a step; call it between ``backward`` and ``step``.
+
+        Zeroes those of reserved weights (Eq. 4) and compensates those of the embeddings; for
+        ``"hat"``, also bounds the embeddings to -6..6. The optimiser must be new in each task and
+        have no weight decay: with momenta of earlier tasks, reserved weights would still move.
+
+        Args:
+            scale: Scale of the forward pass.
+            smax: Its largest value.
+            compensation: ``"hat"``, ``"authors"`` or ``"none"``; see `Mask.compensate`.
+
+        Raises:
+            ConfigError: Another compensation.
+        """
+        if compensation not in COMPENSATIONS:
+            raise ConfigError(f"Unknown compensation {compensation!r}; use one of {COMPENSATIONS}.")
+        for layer in self._layers():
+            layer.protect()
+        for mask in self._masks():
+            mask.compensate(scale, smax, compensation)
+            if compensation == "hat":
+                mask.clamp()
+
+    def usage(self) -> list[dict[str, Any]]:
+        """Returns what each finished task uses of each mask; waits for the device.
+
+        Returns:
+            Dictionaries of ``name`` (a group, or a layer if weights are masked), ``task``, and
+            the counts of `Mask.usage`: ``width``, ``reserved``, ``reused`` and ``free``.
+        """
+        named = [
+            (name.removeprefix("masks.").removesuffix(".mask"), mask)
+            for name, mask in self.named_modules()
+            if isinstance(mask, Mask)
+        ]
+        return [
+            {"name": name, "task": task, **mask.usage(task)}
+            for task in range(self.n_tasks)
+            for name, mask in named
+        ]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What ``load_state_dict`` needs to give this generator's shape to another."""
+        return {
+            "spec": self.spec.to_dict(),
+            "n_tasks": self.n_tasks,
+            "learning": self.learning,
+            "present": self._widths(),
+            "widths": [dict(widths) for widths in self.widths],
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes the shape over before the weights are loaded.
+
+        Raises:
+            CheckpointError: The state is of a generator with another specification.
+        """
+        spec = MaskedSpec.from_dict(state["spec"])
+        if spec != self.spec:
+            raise CheckpointError(f"The state is of {spec}, but this generator is {self.spec}.")
+        self.n_tasks, self.learning = state["n_tasks"], state["learning"]
+        self.widths = [dict(widths) for widths in state["widths"]]
+        for name, group in self.groups.items():
+            group.width = state["present"][name]
+        seen = [*self.widths, self._widths()] if self.learning else self.widths
+        heads = [self._new_head(widths) for widths in seen]
+        for task, head in enumerate(heads):
+            if task < len(self.heads) and _shapes(self.heads[task]) == _shapes(head):
+                heads[task] = self.heads[task]
+            heads[task].requires_grad_(task == self.n_tasks)
+        self.heads = nn.ModuleList(heads)
+
+    def _check_learning(self) -> None:
+        if not self.learning:
+            raise RuntimeError("No task is being learned; call begin_task() first.")
+
+    def _widths(self) -> dict[str, int]:
+        return {name: group.width for name, group in self.groups.items()}
+
+    def _new_head(self, widths: dict[str, int]) -> nn.Module:
+        return self.head(widths).to(next(self._masks()).embedding).train(self.training)
+
+    def _masks(self) -> Iterator[Mask]:
+        return (module for module in self.modules() if isinstance(module, Mask))
+
+    def _norms(self) -> Iterator[TaskNorm]:
+        return (module for module in self.modules() if isinstance(module, TaskNorm))
+
+    def _layers(self) -> Iterator[MaskedLayer]:
+        return (module for module in self.modules() if isinstance(module, MaskedLayer))
+
+
+def _shapes(module: nn.Module) -> list[torch.Size]:
+    return [parameter.shape for parameter in module.parameters()]

@@ -1,0 +1,459 @@
+"""Growing generators: what earlier tasks keep, growth, and their state."""
+
+import copy
+import io
+import pickle
+from math import ceil
+
+import pytest
+import torch
+from torch import nn
+
+from avalanche_dgm.errors import CheckpointError, ConfigError, ShapeError, UnknownTaskError
+from avalanche_dgm.generators import (
+    Group,
+    Mask,
+    MaskedConvTranspose2d,
+    MaskedLinear,
+    MaskedResidualBlock,
+    MaskedSpec,
+    MaskOptions,
+    NormReLU,
+    TaskNorm,
+    build_generator,
+)
+from avalanche_dgm.generators.masked_layers import MaskedLayer
+
+SHAPES = {"dcgan": (2, 8, 16), "resnet": (1, 16, 8), "dense": (7,)}
+#: masking, placement, protection: those under which nothing may leak.
+SAFE = [
+    ("units", "before", "fan"),
+    ("units", "after", "fan"),
+    ("units", "after", "ends"),
+    ("weights", "before", "fan"),
+]
+LEAKY = ("units", "before", "ends")
+SMAX = 50.0
+
+every_network = pytest.mark.parametrize("architecture", SHAPES)
+every_option = pytest.mark.parametrize("options", [*SAFE, LEAKY], ids="-".join)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def spec_of(architecture, options=SAFE[0], **changes):
+    masking, placement, protection = options
+    values = {"width": 3, "latent": 5, "shape": SHAPES[architecture], **changes}
+    return MaskedSpec(
+        architecture, masking=masking, placement=placement, protection=protection, **values
+    )
+
+
+def learn(generator, *, steps=8, lr=1e-2, compensation="hat", end=True):
+    """One task with a random linear loss, the way that a memory would train it."""
+    generator.begin_task()
+    generator.train()
+    for mask in masks(generator):
+        # Short training has to use something of every mask, but not everything.
+        mask.embedding.data.normal_(0, 0.3).view(-1)[[0, -1]] = torch.tensor([1.0, -1.0])
+    parameters = [p for p in generator.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    goal = torch.randn(generator.spec.shape)
+    for step in range(steps):
+        scale = 1 / SMAX + (SMAX - 1 / SMAX) * step / steps
+        optimizer.zero_grad()
+        images = generator(torch.randn(8, generator.spec.latent), scale=scale)
+        (-(images * goal).sum(dim=1).mean() + generator.sparsity(scale)).backward()
+        generator.protect(scale=scale, smax=SMAX, compensation=compensation)
+        optimizer.step()
+    if end:
+        generator.end_task()
+
+
+@torch.no_grad()
+def draw(generator, task):
+    z = torch.randn(4, generator.spec.latent, generator=torch.Generator().manual_seed(1))
+    return generator(z, task=task)
+
+
+def layers(generator):
+    return [m for m in generator.modules() if isinstance(m, MaskedLayer)]
+
+
+def masks(generator):
+    return [m for m in generator.modules() if isinstance(m, Mask)]
+
+
+def block(weight, shape):
+    return weight.detach()[tuple(slice(n) for n in shape)]
+
+
+def kept(layer):
+    """Which weights Eq. 4, or the rule of both ends, protects: one weight after the other."""
+    if layer.mask is not None:
+        return layer.mask.reserved.clone()
+    result = torch.zeros(layer.weight.shape, dtype=torch.bool)
+    target = layer.target.mask.reserved
+    source = layer.source.mask.reserved if layer.source is not None else None
+    both = layer.options.protection == "ends" and source is not None
+    for o in range(layer.weight.shape[layer.out_dim]):
+        for i in range(layer.weight.shape[layer.in_dim]):
+            place = (o, i) if layer.out_dim == 0 else (i, o)
+            result[place] = target[o] and (not both or source[i])
+    return result
+
+
+@every_network
+@every_option
+def test_old_images_stay_bit_equal_and_reserved_weights_too(architecture, options):
+    generator = build_generator(spec_of(architecture, options))
+    images, drift = [], 0.0
+    for task in range(3):
+        before = [(layer.weight.detach().clone(), kept(layer)) for layer in layers(generator)]
+        learn(generator, steps=8 if task == 0 else 15)
+        for (weight, reserved), layer in zip(before, layers(generator), strict=True):
+            now = block(layer.weight, weight.shape)
+            assert torch.equal(now[reserved], weight[reserved])
+            assert not torch.equal(now, weight)
+        assert len(images) == generator.n_tasks - 1
+        images.append(draw(generator, task))
+        for mode in (True, False):
+            generator.train(mode)
+            for earlier, old in enumerate(images):
+                drift = max(drift, float((draw(generator, earlier) - old).abs().max()))
+                assert options == LEAKY or torch.equal(draw(generator, earlier), old)
+    # The test would be empty if everything or nothing were reserved.
+    usage = generator.usage()
+    assert all(u["reserved"] > 0 and u["free"] > 0 for u in usage if u["task"] == 0)
+    assert sum(u["reused"] for u in usage) > 0
+    # The authors' combination leaks through the shifts of unused units.
+    assert (drift > 0) == (options == LEAKY)
+    assert not torch.equal(images[0], images[1])
+
+
+@every_network
+@pytest.mark.parametrize("masking", ["units", "weights"])
+def test_free_capacity_returns(architecture, masking):
+    generator = build_generator(spec_of(architecture, (masking, "before", "fan"), width=2))
+    start = [int((~m.reserved).sum()) for m in masks(generator)]
+    for task in range(3):
+        learn(generator, steps=3)
+        free = [int((~m.reserved).sum()) for m in masks(generator)]
+        assert free == start if masking == "units" else all(map(int.__ge__, free, start))
+        present = {name: g.width for name, g in generator.groups.items()}
+        assert generator.widths[task] != present
+        for layer in layers(generator):
+            assert layer.weight.shape == layer.shape()
+    total = sum(present.values())
+    assert generator.capacity_ratio == total / sum(g.initial for g in generator.groups.values())
+    assert generator.capacity_ratio > 1
+    assert [u["width"] for u in generator.usage()[: len(start)]] == [
+        m.reserved[tuple(slice(n) for n in m.shapes[0])].numel() for m in masks(generator)
+    ]
+
+
+def test_weight_masks_grow_by_the_weights_that_are_missing():
+    """The rule by hand: dense layers 2 -> 4 -> 8."""
+    generator = build_generator(spec_of("dense", SAFE[3], width=1, latent=2, shape=(3,)))
+    generator.begin_task()
+    first, second = generator.layer1, generator.layer2
+    with torch.no_grad():
+        for layer, n_used in ((first, 5), (second, 27)):
+            layer.mask.embedding.fill_(-1.0).view(-1)[:n_used] = 1.0
+    generator.end_task()
+    added = ceil(5 / 2)
+    assert first.weight.shape == (4 + added, 2)
+    # New inputs bring 3 * 8 weights, so 3 of 27 are missing: one output of 7 weights.
+    assert second.weight.shape == (8 + ceil((27 - added * 8) / (4 + added)), 4 + added)
+    assert generator.groups["second"].width == 9
+    assert generator.heads[0].weight.shape == (3, 8)
+
+
+def test_growth_can_be_left_out():
+    generator = build_generator(spec_of("dcgan"))
+    generator.begin_task()
+    generator.end_task(grow=False)
+    assert generator.capacity_ratio == 1
+    assert generator.sparsity(1.0) == 0  # nothing is free, and nothing divides by zero
+    generator.begin_task()
+    assert all((m.embedding == 0).all() for m in masks(generator))
+
+
+def test_units_grow_by_what_is_newly_reserved():
+    generator = build_generator(spec_of("resnet", width=4))
+    generator.begin_task()
+    used = {"stream": 3, "inner1": 0, "inner2": 1, "inner3": 4}
+    with torch.no_grad():
+        for name, n in used.items():
+            generator.masks[name].embedding.fill_(-1.0)[:n] = 1.0
+    generator.end_task()
+    assert {n: g.width for n, g in generator.groups.items()} == {n: 4 + u for n, u in used.items()}
+    assert generator.blocks[2].conv1.weight.shape == (8, 7, 3, 3)
+    assert generator.blocks[2].conv2.weight.shape == (7, 8, 3, 3)
+    assert generator.usage()[0] == {
+        "name": "stream",
+        "task": 0,
+        "width": 4,
+        "reserved": 3,
+        "reused": 0,
+        "free": 1,
+    }
+
+
+@every_network
+@every_option
+def test_gradients_are_masked_like_the_plain_rule(architecture, options):
+    generator = build_generator(spec_of(architecture, options))
+    learn(generator)
+    generator.begin_task()
+    generator(torch.randn(8, 5), scale=2.0).square().sum().backward()
+    expected = [layer.weight.grad.masked_fill(kept(layer), 0) for layer in layers(generator)]
+    generator.protect(scale=2.0, smax=SMAX, compensation="none")
+    for layer, gradient in zip(layers(generator), expected, strict=True):
+        assert torch.equal(layer.weight.grad, gradient)
+        assert (gradient != 0).any()
+    old = [*generator.heads[0].parameters()]
+    old += [
+        p for n in generator.modules() if isinstance(n, TaskNorm) for p in n.norms[0].parameters()
+    ]
+    assert all(p.grad is None and not p.requires_grad for p in old)
+
+
+def test_sparsity_is_one_ratio_over_all_masks():
+    generator = build_generator(spec_of("dcgan", width=1))
+    learn(generator)
+    generator.begin_task()
+    top, bottom = 0.0, 0
+    for mask in masks(generator):
+        mask.embedding.data.normal_()
+        for e, reserved in zip(mask.embedding.tolist(), mask.reserved.tolist(), strict=True):
+            if not reserved:
+                top += 1 / (1 + 2.718281828459045 ** (-3 * e))
+                bottom += 1
+    assert generator.sparsity(3.0).item() == pytest.approx(top / bottom, rel=1e-5)
+    assert generator.sparsity(torch.tensor(3.0)).item() == pytest.approx(top / bottom, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.02, 1.0, 7.0])
+def test_compensated_gradient_does_not_depend_on_the_scale(scale):
+    """The loss is sum(c * m), so that dL/dm is c."""
+    generator = build_generator(spec_of("dense"))
+    generator.begin_task()
+    factors = []
+    for mask in masks(generator):
+        mask.embedding.data.uniform_(-1, 1)
+        factors.append(torch.randn(mask.embedding.shape))
+        (factors[-1] * mask.soft(scale)).sum().backward()
+    slopes = [m.embedding.sigmoid() * (1 - m.embedding.sigmoid()) for m in masks(generator)]
+    generator.protect(scale=scale, smax=SMAX)
+    for mask, factor, slope in zip(masks(generator), factors, slopes, strict=True):
+        torch.testing.assert_close(
+            mask.embedding.grad, SMAX * slope.detach() * factor, rtol=1e-3, atol=1e-6
+        )
+
+
+@every_network
+@pytest.mark.parametrize("options", [SAFE[0], SAFE[2], SAFE[3]], ids="-".join)
+@pytest.mark.parametrize("middle", [False, True])
+def test_state_survives(architecture, options, middle):
+    generator = build_generator(spec_of(architecture, options))
+    for _ in range(2):
+        learn(generator, steps=4)
+    if middle:
+        learn(generator, steps=4, end=False)
+    generator.eval()
+    file = io.BytesIO()
+    torch.save(generator.state_dict(), file)
+    file.seek(0)
+    loaded = build_generator(generator.spec)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    learned = build_generator(generator.spec)  # one that has to lose a task
+    for _ in range(3):
+        learn(learned, steps=1)
+    learned.load_state_dict(generator.state_dict())
+    copies = [loaded, learned, copy.deepcopy(generator), pickle.loads(pickle.dumps(generator))]
+    z = torch.randn(3, 5)
+    for other in copies:
+        other.eval()
+        for task in range(2):
+            assert torch.equal(draw(other, task), draw(generator, task))
+        assert other.usage() == generator.usage()
+        assert other.widths == generator.widths
+        flags = [(n, p.requires_grad) for n, p in other.named_parameters()]
+        assert flags == [(n, p.requires_grad) for n, p in generator.named_parameters()]
+        if middle:
+            assert torch.equal(other(z, scale=3.0), generator(z, scale=3.0))
+    if middle:
+        generator.end_task()
+        for other in copies:
+            other.end_task()
+            assert torch.equal(draw(other, 2), draw(generator, 2))
+    else:
+        # A copy goes on independently of the original.
+        old = draw(generator, 1)
+        learn(copies[2])
+        assert torch.equal(draw(copies[2], 1), old)
+        assert generator.n_tasks == 2
+
+
+def test_loading_the_same_shapes_keeps_the_parameters():
+    """An optimiser that is in use must not lose them."""
+    generator = build_generator(spec_of("resnet"))
+    learn(generator)
+    generator.begin_task()
+    before = [id(p) for p in generator.parameters()]
+    generator.load_state_dict(generator.state_dict())
+    assert [id(p) for p in generator.parameters()] == before
+
+
+@every_network
+def test_dropped_task_leaves_no_trace_but_in_free_weights(architecture):
+    generator = build_generator(spec_of(architecture))
+    learn(generator)
+    old, names = draw(generator, 0), [n for n, _ in generator.named_parameters()]
+    learn(generator, end=False)
+    generator.drop_task()
+    generator.drop_task()  # there is none any more: nothing happens
+    assert not generator.learning
+    assert [n for n, _ in generator.named_parameters()] == names
+    assert torch.equal(draw(generator, 0), old)
+    assert all((m.embedding == 0).all() for m in masks(generator))
+    learn(generator)
+    assert torch.equal(draw(generator, 0), old)
+
+
+def test_old_norms_stay_in_eval_mode():
+    group = Group("channels", 3)
+    norm = TaskNorm(group)
+    norm.begin()
+    for x in (torch.randn(16, 3), torch.randn(4, 3, 5, 2)):
+        plain = nn.BatchNorm1d(3) if x.ndim == 2 else nn.BatchNorm2d(3)
+        assert torch.equal(norm.train()(x), plain(x))  # fresh ones: the batch's statistics
+    norm(torch.randn(64, 3) + 5)
+    norm.end()
+    group.width = 4
+    norm.begin()
+    assert [n.weight.numel() for n in norm.norms] == [3, 4]
+    before = norm.norms[0].mean.clone()
+    x = torch.randn(8, 3) * 3
+    expected = (x - before) / (norm.norms[0].variance + 1e-5).sqrt()
+    torch.testing.assert_close(norm.train()(x, task=0), expected)
+    assert torch.equal(norm.norms[0].mean, before)
+    assert not any(p.requires_grad for p in norm.norms[0].parameters())
+    assert norm(torch.randn(1, 4)).isfinite().all()  # a batch of one has no variance
+
+
+def test_masks_act_where_they_are_placed():
+    mask = Mask((2,))
+    mask.embedding.data = torch.tensor([9.0, -9.0])
+    mask.commit()
+    group = Group("g", 2, mask)
+    before, after = MaskOptions(placement="before"), MaskOptions(placement="after")
+    x = torch.randn(4, 3)
+    layer = MaskedLinear(3, group, options=before)
+    out = layer(x, task=0)
+    assert (out[:, 1] == 0).all()
+    assert torch.equal(out[:, 0], (x @ layer.weight.T)[:, 0])
+    assert (MaskedLinear(3, group, options=after)(x, task=0)[:, 1] != 0).any()
+    norm = NormReLU(group, options=after)
+    norm.begin()
+    norm.norms[0].bias.data += 2
+    assert (norm(x[:, :2], task=0)[:, 1] == 0).all()
+    assert (norm(x[:, :2], task=0)[:, 0] != 0).any()
+    norm.options = before  # then an unused unit emits its shift
+    assert (norm(torch.zeros(1, 2), task=0)[:, 1] == 2).all()
+
+
+def test_residual_block_adds_to_the_upsampled_input():
+    options = MaskOptions(placement="after")
+    stream, inner = Group("s", 2, Mask((2,))), Group("i", 3, Mask((3,)))
+    block = MaskedResidualBlock(stream, inner, options=options)
+    for norm in (block.norm1, block.norm2):
+        norm.begin()
+    block.conv2.weight.data.zero_()
+    x = torch.randn(2, 2, 3, 4)
+    assert torch.equal(block(x, scale=1.0), nn.Upsample(scale_factor=2)(x))
+
+
+@pytest.mark.parametrize(("masking", "normal_first"), [("units", True), ("weights", False)])
+def test_initial_and_added_weights(masking, normal_first):
+    source, target = Group("a", 40), Group("b", 30)
+    if masking == "units":
+        source.mask, target.mask = Mask((40,)), Mask((30,))
+    layer = MaskedConvTranspose2d(source, target, options=MaskOptions(masking))
+    old = layer.weight.detach().clone()
+    source.width, target.width = 60, 50
+    layer.grow()
+    assert torch.equal(layer.weight[:40, :30], old)
+    bound = (2 * 6 / (16 * (60 + 50))) ** 0.5
+    added = torch.cat([layer.weight[40:].flatten(), layer.weight[:40, 30:].flatten()])
+    normal, uniform = (old, added) if normal_first else (added, old)
+    assert normal.std().item() == pytest.approx(0.02, rel=0.05)
+    largest = bound if normal_first else (2 * 6 / (16 * 70)) ** 0.5
+    assert uniform.abs().max().item() == pytest.approx(largest, rel=0.01)
+    assert uniform.std().item() == pytest.approx(largest / 3**0.5, rel=0.05)
+
+
+@every_network
+def test_images_have_the_shape_and_range(architecture):
+    generator = build_generator(spec_of(architecture))
+    generator.begin_task()
+    images = generator(torch.randn(6, 5), scale=torch.tensor(1.0))
+    assert images.shape == (6, *SHAPES[architecture])
+    assert images.abs().max() <= 1
+    assert MaskedSpec.from_dict(generator.spec.to_dict()) == generator.spec
+    listed = {**generator.spec.to_dict(), "shape": list(generator.spec.shape)}
+    assert MaskedSpec.from_dict(listed) == generator.spec
+
+
+def test_dcgan_has_the_authors_size():
+    generator = build_generator(MaskedSpec("dcgan", (1, 32, 32)))
+    assert sum(layer.weight.numel() for layer in layers(generator)) == 163_840 + 51_200 + 12_800
+    generator.begin_task()
+    assert sum(p.numel() for p in generator.heads.parameters()) == 320
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"architecture": "gan"}, ConfigError),
+        ({"shape": (1, 28, 28)}, ShapeError),
+        ({"shape": (64,)}, ShapeError),
+        ({"architecture": "resnet", "shape": (3, 12, 16)}, ShapeError),
+        ({"architecture": "dense", "shape": (1, 8, 8)}, ShapeError),
+        ({"shape": (0, 8, 8)}, ShapeError),
+        ({"width": 0}, ConfigError),
+        ({"latent": 0}, ConfigError),
+        ({"masking": "layers"}, ConfigError),
+        ({"placement": "inside"}, ConfigError),
+        ({"protection": "none"}, ConfigError),
+    ],
+)
+def test_bad_specifications(changes, error):
+    with pytest.raises(error):
+        MaskedSpec(**{"architecture": "dcgan", "shape": (1, 8, 8), **changes})
+
+
+def test_misuse_is_explained():
+    generator = build_generator(spec_of("dense"))
+    z = torch.randn(2, 5)
+    with pytest.raises(RuntimeError, match="begin_task"):
+        generator(z, scale=1.0)
+    with pytest.raises(RuntimeError, match="begin_task"):
+        generator.end_task()
+    generator.begin_task()
+    with pytest.raises(RuntimeError, match="drop_task"):
+        generator.begin_task()
+    with pytest.raises(ConfigError, match="scale"):
+        generator(z)
+    with pytest.raises(ShapeError, match=r"\(n, 5\)"):
+        generator(z[:, :4], scale=1.0)
+    with pytest.raises(UnknownTaskError):
+        generator(z, task=0)
+    with pytest.raises(ConfigError, match="compensation"):
+        generator.protect(scale=1.0, smax=2.0, compensation="all")
+    with pytest.raises(CheckpointError, match="width=9"):
+        build_generator(spec_of("dense", width=9)).load_state_dict(generator.state_dict())
