@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +117,28 @@ class OptimizerSpec:
             nn.utils.clip_grad_value_(module.parameters(), self.clip_value)
 
 
+Loss = Callable[[tuple[Tensor, ...], torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One kind of step in a phase whose players take turns, as a critic and its generator do.
+
+    Attributes:
+        name: What its loss is shown under.
+        parameters: What it trains. All others of the phase's module stay as they are.
+        loss: From one batch, a generator of random numbers and the number of the round, counted
+            from 0, to a scalar loss.
+        before_step: Called with the number of the round between the backward pass and the step, to
+            change gradients.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[tuple[Tensor, ...], torch.Generator, int], Tensor]
+    before_step: Callable[[int], None] = lambda number: None
+
+
 @dataclass(frozen=True)
 class Phase:
     """Something that a method trains on the side.
@@ -125,9 +148,11 @@ class Phase:
     Attributes:
         name: What a progress bar calls it, for example ``sleep: consolidating tasks 3, 4``.
         module: What is trained.
-        loss: From one batch and a generator of random numbers to a scalar loss.
+        loss: From one batch and a generator of random numbers to a scalar loss; or `Turn` s, which
+            are taken in this order, one a step, round after round. All of them share one optimiser:
+            what a turn does not train has no gradient, and Adam leaves it and its moments alone.
         optimizer: How it is trained.
-        steps: Number of optimiser steps.
+        steps: Number of optimiser steps, those of all turns together.
         batch_size: Samples of ``data`` a step.
         data: Tensors of equal length, indexed together; empty when ``loss`` draws its own.
         finish: Called once after the last step.
@@ -135,12 +160,65 @@ class Phase:
 
     name: str
     module: nn.Module
-    loss: Callable[[tuple[Tensor, ...], torch.Generator], Tensor]
+    loss: Loss | Sequence[Turn]
     optimizer: OptimizerSpec
     steps: int
     batch_size: int
     data: tuple[Tensor, ...] = ()
     finish: Callable[[], None] = lambda: None
+
+    def players(self) -> Players:
+        """What says, for each step, who is trained by which loss."""
+        return Players(self)
+
+
+class Players:
+    """The turns of a phase, of which one with a single loss has one.
+
+    Args:
+        phase: The phase, when its module is as it will be trained.
+    """
+
+    def __init__(self, phase: Phase) -> None:
+        trained = [p for p in phase.module.parameters() if p.requires_grad]
+        self.turns: list[Turn]
+        if callable(phase.loss):
+            loss = phase.loss
+            self.turns = [Turn("loss", trained, lambda batch, rng, number: loss(batch, rng))]
+        else:
+            self.turns = list(phase.loss)
+        mine = [{id(p) for p in turn.parameters} for turn in self.turns]
+        self._others = [[p for p in trained if id(p) not in own] for own in mine]
+
+    def at(self, step: int) -> Turn:
+        """Whose turn a step is, counted from 0."""
+        return self.turns[step % len(self.turns)]
+
+    def others(self, step: int) -> list[nn.Parameter]:
+        """What that turn does not train."""
+        return self._others[step % len(self.turns)]
+
+    def loss(self, step: int, batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
+        """The loss of a step."""
+        return self.at(step).loss(batch, rng, step // len(self.turns))
+
+    def before_step(self, step: int) -> None:
+        """Takes away the gradients that are not the turn's, and lets it change the rest."""
+        for parameter in self.others(step):
+            parameter.grad = None
+        self.at(step).before_step(step // len(self.turns))
+
+    @contextmanager
+    def alone(self, step: int) -> Iterator[None]:
+        """Computes no gradients for what the turn does not train."""
+        others = self.others(step)
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
 
 
 def epochs_to_steps(epochs: int, n_samples: int, batch_size: int) -> int:
@@ -215,21 +293,27 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
     module.train()
     # NaN spreads through the sum, so one look now and then sees a loss that was lost in between.
     total: Tensor | None = None
+    players, seen = phase.players(), {}
     try:
         with torch.enable_grad(), _bar(phase, progress) as bar:
             batches = Batches(phase.data, batch_size=phase.batch_size, rng=rng)
-            for step in range(1, phase.steps + 1):
-                loss = phase.loss(next(batches), rng)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+            for step in range(phase.steps):
+                with players.alone(step):
+                    loss = players.loss(step, next(batches), rng)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                players.before_step(step)
                 spec.clip(module)
                 optimizer.step()
                 if schedule is not None:
                     schedule.step()
+                seen[players.at(step).name] = loss.detach()
                 total = loss.detach() if total is None else total + loss.detach()
-                if step % CHECK_EVERY == 0 or step == phase.steps:
-                    check_finite(phase, total, step)
-                    bar.set_postfix(loss=f"{float(loss.detach()):.4g}", refresh=False)
+                done = step + 1
+                if done % CHECK_EVERY == 0 or done == phase.steps:
+                    check_finite(phase, total, done)
+                    shown = {name: f"{float(value):.4g}" for name, value in seen.items()}
+                    bar.set_postfix(shown, refresh=False)
                 bar.update()
             # The last step's gradient may have been the first that was not finite.
             if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):

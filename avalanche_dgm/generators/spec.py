@@ -103,7 +103,7 @@ def choose_spec(
         hidden = _default_hidden(shape, architecture)
     if latent is None:
         latent = 16 if prod(shape) <= 128 else 32 if small else 64
-    low, high = _value_range(images, value_range)
+    low, high = intensity_range(images, value_range)
     spec = VAESpec(shape, architecture, tuple(hidden), latent, likelihood, low, high)
     check_images(spec, images, given=value_range is not None)
     return spec
@@ -127,18 +127,49 @@ def check_images(spec: VAESpec, images: Tensor, *, given: bool = False) -> None:
             f"Images of shape {shape} were given, but the generator makes {spec.shape}. Resize"
             " them, or use a new generator."
         )
-    if spec.likelihood != "bernoulli":
-        return
+    if spec.likelihood == "bernoulli":
+        check_intensities(
+            images,
+            spec.low,
+            spec.high,
+            given=given,
+            what="a Bernoulli VAE",
+            remedy=", or use likelihood='gaussian'",
+        )
+
+
+def check_intensities(
+    images: Tensor,
+    low: tuple[float, ...],
+    high: tuple[float, ...],
+    *,
+    given: bool,
+    what: str,
+    remedy: str = "",
+) -> None:
+    """Checks that a generator with bounded intensities can produce such images.
+
+    Args:
+        images: Float tensor (N, C, H, W) or (N, D).
+        low: Smallest intensity for each channel.
+        high: Largest intensity for each channel.
+        given: Whether the user stated the range; then nothing outside it is accepted.
+        what: How messages call the generator.
+        remedy: A further way out, for the message.
+
+    Raises:
+        RangeError: It cannot.
+    """
     tolerance = 1e-6 if given else RANGE_TOLERANCE
-    smallest, largest = _channel_extremes(images, len(spec.low))
-    for channel, (low, high) in enumerate(zip(spec.low, spec.high, strict=True)):
-        slack = tolerance * (high - low)
-        if smallest[channel] < low - slack or largest[channel] > high + slack:
+    smallest, largest = _channel_extremes(images, len(low))
+    for channel, (bottom, top) in enumerate(zip(low, high, strict=True)):
+        slack = tolerance * (top - bottom)
+        if smallest[channel] < bottom - slack or largest[channel] > top + slack:
             raise RangeError(
                 f"Channel {channel} has intensities from {smallest[channel]:.4g} to"
-                f" {largest[channel]:.4g}, but a Bernoulli VAE for {low:.4g} to {high:.4g} cannot"
-                " produce them. Scale the images the same way in every experience, pass their full"
-                " range as value_range=(low, high), or use likelihood='gaussian'."
+                f" {largest[channel]:.4g}, but {what} for {bottom:.4g} to {top:.4g} cannot"
+                " produce them. Scale the images the same way in every experience, or pass their"
+                f" full range as value_range=(low, high){remedy}."
             )
 
 
@@ -181,9 +212,18 @@ def _channel_extremes(images: Tensor, n_channels: int) -> tuple[list[float], lis
     return channels.amin(dim=1).tolist(), channels.amax(dim=1).tolist()
 
 
-def _value_range(
+def intensity_range(
     images: Tensor, given: tuple[float, float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The smallest and the largest intensity of each channel.
+
+    Args:
+        images: Float tensor (N, C, H, W), or (N, D), which has one channel.
+        given: What the user says that they are, for all channels, or ``None``.
+
+    Raises:
+        ConfigError: What is given is not a range.
+    """
     n_channels = int(images.shape[1]) if images.ndim == 4 else 1
     if given is not None:
         check_range(given)

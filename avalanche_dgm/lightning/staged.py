@@ -94,6 +94,7 @@ class StagedModule(CountingModule):
                     )
             share_buffers(trainer, stage.module)
         finally:
+            stage.close()
             for parameter in stage.module.parameters():
                 parameter.grad = None
             for part, mode in modes:
@@ -172,7 +173,7 @@ class StagedModule(CountingModule):
         stage.hook("after_training_iteration")
         trainer: Any = self.trainer
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
-            self.log(f"{stage.kind}/loss_step", outputs["loss"], batch_size=1)
+            self.log(stage.loss_name, outputs["loss"], batch_size=1)
         stepped = not trainer.fit_loop._should_accumulate()
         if self.keeper is not None and stepped:
             self.keeper.after_batch(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
@@ -63,6 +64,10 @@ class Stage(ABC):
         """Called at the points of a training loop that Avalanche's plugins know by name."""
         return
 
+    def close(self) -> None:
+        """Puts back what was changed for a step, whether it was finished or not."""
+        return
+
     def step(self, batch: Any) -> Tensor:
         """The loss, counted for the log."""
         loss = self.loss(batch)
@@ -70,6 +75,11 @@ class Stage(ABC):
         self._total = seen if self._total is None else self._total + seen
         self._n += 1
         return loss
+
+    @property
+    def loss_name(self) -> str:
+        """What a single step's loss is logged as."""
+        return f"{self.kind}/loss_step"
 
     def values(self) -> dict[str, Tensor]:
         """Means over the epoch, for the log."""
@@ -97,8 +107,9 @@ class Stage(ABC):
 
     def _placed(self, value: Tensor | None) -> Tensor | None:
         """A saved number, where the trained module is."""
-        if value is None:
-            return None
+        return self._on_device(value) if value is not None else None
+
+    def _on_device(self, value: Tensor) -> Tensor:
         return value.to(next((p.device for p in self.module.parameters()), value.device))
 
 
@@ -127,6 +138,19 @@ class PhaseStage(Stage):
         self._order = order
         self._batches = Batches(phase.data, batch_size=phase.batch_size, rng=order)
         self._whole: tuple[Tensor, ...] = ()
+        self._players = phase.players()
+        self._turns: dict[str, Tensor] = {}
+        self._left_out = ExitStack()
+
+    @property
+    def _step(self) -> int:
+        """The optimiser's step, counted from 0."""
+        return self.batch // self._accumulate
+
+    @property
+    def loss_name(self) -> str:
+        """See `Stage.loss_name`."""
+        return f"{self.kind}/{self._players.at(self._step - 1).name}_step"
 
     def loader(self) -> Iterable[int]:
         """Numbers of the batches; they are drawn where they are used, since the loss draws too."""
@@ -144,7 +168,36 @@ class PhaseStage(Stage):
                 self._ranks.world * self._accumulate,
             )
             mine = tuple(tensor[parts.part(len(tensor))] for tensor in mine)
-        return self.phase.loss(mine, self.method.rng)
+        return self._of_turn(batch // self._accumulate, mine)
+
+    def _of_turn(self, step: int, batch: tuple[Tensor, ...]) -> Tensor:
+        players, rng = self._players, self.method.rng
+        if not self._ranks.several:
+            self._left_out.enter_context(players.alone(step))
+            loss = players.loss(step, batch, rng)
+        else:
+            # Processes wait for a gradient of each parameter: that of the others is thrown away.
+            loss = players.loss(step, batch, rng)
+            loss = loss + sum(0.0 * p.sum() for p in players.others(step))
+        name, seen = players.at(step).name, loss.detach().float()
+        self._turns[name] = self._turns[name] + seen if name in self._turns else seen
+        return loss
+
+    def values(self) -> dict[str, Tensor]:
+        """Means of each turn's loss, for the log."""
+        if len(self._players.turns) == 1:
+            return super().values()
+        names = [turn.name for turn in self._players.turns]
+        rounds = self._n / len(names)
+        return {
+            f"{self.kind}/{name}": total / max(rounds * names.count(name), 1)
+            for name, total in self._turns.items()
+        }
+
+    def end_epoch(self) -> None:
+        """See `Stage.end_epoch`."""
+        super().end_epoch()
+        self._turns = {}
 
     def optimization(self, *, fused: bool) -> Optimization:
         """See `Stage.optimization`."""
@@ -153,21 +206,29 @@ class PhaseStage(Stage):
         return optimizer, spec.build_schedule(optimizer, self.phase.steps)
 
     def clip(self) -> None:
-        """Limits the gradients as the phase says."""
+        """Leaves the turn's gradients, and limits them as the phase says."""
+        self._players.before_step(self._step)
         self.phase.optimizer.clip(self.module)
 
     def hook(self, name: str) -> None:
-        """Looks now and then whether the loss is still finite."""
+        """Ends what was begun for the turn; looks now and then whether the loss is finite."""
+        if name == "after_backward":
+            self.close()
         if name != "after_training_iteration":
             return
         last = self.batch == self.phase.steps * self._accumulate
         if self._total is not None and (last or self.batch % (CHECK_EVERY * self._accumulate) == 0):
             check_finite(self.phase, self._total, self.batch // self._accumulate)
 
+    def close(self) -> None:
+        """See `Stage.close`."""
+        self._left_out.close()
+
     def state(self) -> dict[str, Any]:
         """See `Stage.state`."""
         return {
             **super().state(),
+            "turns": dict(self._turns),
             "batches": self._batches.state(),
             "order": self._order.get_state(),
         }
@@ -175,6 +236,7 @@ class PhaseStage(Stage):
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Stage.set_state`."""
         super().set_state(state)
+        self._turns = {name: self._on_device(v) for name, v in state["turns"].items()}
         self._batches.set_state(state["batches"])
         self._order.set_state(state["order"])
 

@@ -1,6 +1,16 @@
-"""Loss functions: pure functions of tensors, one value a sample."""
+"""Loss functions: pure functions of tensors."""
 
+from avalanche_dgm.losses.adversarial import critic_loss, generator_loss, gradient_penalty
 from avalanche_dgm.losses.distillation import distillation, soft_targets
 from avalanche_dgm.losses.elbo import bernoulli_nll, gaussian_kl, gaussian_nll
 
-__all__ = ["bernoulli_nll", "distillation", "gaussian_kl", "gaussian_nll", "soft_targets"]
+__all__ = [
+    "bernoulli_nll",
+    "critic_loss",
+    "distillation",
+    "gaussian_kl",
+    "gaussian_nll",
+    "generator_loss",
+    "gradient_penalty",
+    "soft_targets",
+]

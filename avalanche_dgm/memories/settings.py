@@ -11,7 +11,7 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.spec import check_range
 from avalanche_dgm.memories.budget import check_capacity
 
-S = TypeVar("S", bound="MemorySettings")
+S = TypeVar("S", bound="Settings")
 
 
 def _one_cycle() -> OptimizerSpec:
@@ -23,7 +23,16 @@ def _adam() -> OptimizerSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemorySettings:
+class Settings:
+    """Hyper-parameters; an object that exists is valid."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, for logs."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings(Settings):
     """Settings of one deep generative memory. The defaults are ours, not the paper's.
 
     Attributes:
@@ -74,16 +83,16 @@ class MemorySettings:
     count: str = "classes"
 
     def __post_init__(self) -> None:
-        _one_of("sampling", self.sampling, "class", "prior")
-        _one_of("consolidation", self.consolidation, "aligned", "rehearsal")
-        _one_of("labels", self.labels, "soft", "hard")
-        _one_of("count", self.count, "classes", "tasks")
-        _one_of("architecture", self.architecture, "auto", "dense", "conv")
-        _one_of("likelihood", self.likelihood, "auto", "bernoulli", "gaussian")
-        _positive("temperature", self.temperature)
-        _positive("kl_weight", self.kl_weight)
+        one_of("sampling", self.sampling, "class", "prior")
+        one_of("consolidation", self.consolidation, "aligned", "rehearsal")
+        one_of("labels", self.labels, "soft", "hard")
+        one_of("count", self.count, "classes", "tasks")
+        one_of("architecture", self.architecture, "auto", "dense", "conv")
+        one_of("likelihood", self.likelihood, "auto", "bernoulli", "gaussian")
+        positive("temperature", self.temperature)
+        positive("kl_weight", self.kl_weight)
         for name in ("generator_steps", "generator_epochs", "batch_size", "latent"):
-            _whole(name, getattr(self, name), optional=name in ("generator_epochs", "latent"))
+            whole(name, getattr(self, name), optional=name in ("generator_epochs", "latent"))
         if (self.sampling, self.consolidation) == ("prior", "aligned"):
             raise ConfigError(
                 "sampling='prior' with consolidation='aligned' would tie every code to an old image"
@@ -91,13 +100,9 @@ class MemorySettings:
                 " sampling='class'."
             )
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
-        _whole("n_max", self.n_max, optional=True)
+        whole("n_max", self.n_max, optional=True)
         _widths("hidden", self.hidden)
         check_range(self.value_range)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, for logs."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +151,12 @@ class DualMemorySettings(MemorySettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("routing", self.routing, "auto", "oracle", "elbo", "sleep")
-        _one_of("unknown_task", self.unknown_task, "ltm", "error")
+        one_of("routing", self.routing, "auto", "oracle", "elbo", "sleep")
+        one_of("unknown_task", self.unknown_task, "ltm", "error")
         for name in ("stm_size", "learner_steps"):
-            _whole(name, getattr(self, name))
+            whole(name, getattr(self, name))
         for name in ("learner_epochs", "stm_latent", "stm_generator_steps"):
-            _whole(name, getattr(self, name), optional=True)
+            whole(name, getattr(self, name), optional=True)
         _widths("stm_hidden", self.stm_hidden)
         _widths("stm_learner_hidden", self.stm_learner_hidden)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
@@ -176,16 +181,51 @@ def make_settings(kind: Callable[..., S], values: dict[str, Any]) -> S:
     return kind(**values)
 
 
-def _one_of(name: str, value: str, *allowed: str) -> None:
+def one_of(name: str, value: str, *allowed: str) -> None:
+    """Checks a choice.
+
+    Args:
+        name: What is chosen.
+        value: What was chosen.
+        *allowed: What there is.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
     if value not in allowed:
         raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
 
 
-def _whole(name: str, value: int | None, *, optional: bool = False) -> None:
+def whole(name: str, value: int | None, *, optional: bool = False, least: int = 1) -> None:
+    """Checks a whole number.
+
+    Args:
+        name: What it counts.
+        value: The number.
+        optional: Whether it may be ``None``.
+        least: The smallest that can work.
+
+    Raises:
+        ConfigError: It is not a whole number, or too small.
+    """
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}={value!r} must be a whole number of at least 1.")
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
+
+
+def positive(name: str, value: float) -> None:
+    """Checks that a number is above 0.
+
+    Args:
+        name: What it is.
+        value: The number.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not value > 0:
+        raise ConfigError(f"{name}={value} must be above 0.")
 
 
 def _widths(name: str, value: Any) -> None:
@@ -196,9 +236,4 @@ def _widths(name: str, value: Any) -> None:
             f"{name}={value!r} must be a tuple of one or more layer widths, for example (64, 64)."
         )
     for width in value:
-        _whole(f"each of {name}", width)
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigError(f"{name}={value} must be above 0.")
+        whole(f"each of {name}", width)

@@ -1,0 +1,76 @@
+"""From a user's samples to what an adversarial network works on, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Sides of images are filled up to a multiple of this: three layers halve or double them.
+SIDE = 8
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Samples scaled to [-1, 1], and images padded to sides that are multiples of 8.
+
+    Attributes:
+        shape: Shape of the user's samples, (C, H, W) or (D,).
+        low: Smallest intensity for each channel, in the user's units; one for all of (D,).
+        high: Largest intensity for each channel, above ``low``.
+    """
+
+    shape: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """Shape of a sample on the canvas."""
+        if len(self.shape) == 1:
+            return self.shape
+        return self.shape[0], *(-(-side // SIDE) * SIDE for side in self.shape[1:])
+
+    def put(self, samples: Tensor) -> Tensor:
+        """Scales and pads.
+
+        Args:
+            samples: Float tensor (n, *shape), in the user's units.
+
+        Returns:
+            Float tensor (n, *padded) in [-1, 1]; the padding has the smallest intensity, -1.
+        """
+        low, high = self._scale(samples)
+        scaled = (2 * (samples - low) / (high - low) - 1).clamp(-1, 1)
+        if len(self.shape) == 1 or self.padded == self.shape:
+            return scaled
+        top, bottom, left, right = self._margins()
+        return F.pad(scaled, (left, right, top, bottom), value=-1.0)
+
+    def take(self, samples: Tensor) -> Tensor:
+        """Crops and scales back.
+
+        Args:
+            samples: Float tensor (n, *padded) in [-1, 1].
+
+        Returns:
+            Float tensor (n, *shape), in the user's units.
+        """
+        if len(self.shape) == 3 and self.padded != self.shape:
+            top, _, left, _ = self._margins()
+            height, width = self.shape[1:]
+            samples = samples[:, :, top : top + height, left : left + width]
+        low, high = self._scale(samples)
+        return low + (samples + 1) / 2 * (high - low)
+
+    def _margins(self) -> tuple[int, int, int, int]:
+        """Rows and columns of padding: top, bottom, left, right."""
+        height, width = (p - s for p, s in zip(self.padded[1:], self.shape[1:], strict=True))
+        return height // 2, height - height // 2, width // 2, width - width // 2
+
+    def _scale(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (1, -1, 1, 1) if len(self.shape) == 3 else (1, 1)
+        return samples.new_tensor(self.low).reshape(shape), samples.new_tensor(self.high).reshape(
+            shape
+        )

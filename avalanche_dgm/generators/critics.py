@@ -1,0 +1,127 @@
+"""Networks that judge samples: how real they are, and of which class (AC-GAN)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import ConfigError, ShapeError
+
+#: Slope of the leaky rectifiers for negative inputs.
+_LEAK = 0.2
+
+
+class Critic(nn.Module):
+    """A trunk with two linear heads on it: a score, and a logit for each class.
+
+    Args:
+        trunk: Maps samples (n, *shape) to features (n, F).
+        n_features: F.
+        n_classes: Number of logits, at least 1.
+
+    Raises:
+        ConfigError: There is no class.
+    """
+
+    def __init__(self, trunk: nn.Module, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        if n_classes < 1:
+            raise ConfigError(f"n_classes={n_classes} must be at least 1.")
+        self.trunk = trunk
+        self.score_head = nn.Linear(n_features, 1)
+        self.class_head = nn.Linear(n_features, n_classes)
+
+    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Judges samples (n, *shape) in [-1, 1].
+
+        Returns:
+            Scores (n,), without bounds, and logits (n, n_classes).
+        """
+        features = self.trunk(samples)
+        return self.score_head(features).flatten(), self.class_head(features)
+
+    def score(self, samples: Tensor) -> Tensor:
+        """Scores (n,) alone."""
+        return self.score_head(self.trunk(samples)).flatten()
+
+    def classify(self, samples: Tensor) -> Tensor:
+        """Logits (n, n_classes) alone."""
+        return self.class_head(self.trunk(samples))
+
+
+def _convolutional(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
+    """Three convolutions of stride 2, as the authors' code has them."""
+    layers: list[nn.Module] = []
+    n_in = shape[0]
+    for i, n_out in enumerate((width, 2 * width, 4 * width)):
+        convolution = nn.Conv2d(n_in, n_out, 5, stride=2, padding=2)
+        nn.init.normal_(convolution.weight, 0.0, 0.02)
+        layers.append(convolution)
+        if i:
+            norm = nn.BatchNorm2d(n_out)
+            nn.init.normal_(norm.weight, 1.0, 0.02)
+            layers.append(norm)
+        layers.append(nn.LeakyReLU(_LEAK))
+        n_in = n_out
+    n_features = 4 * width * (shape[1] // 8) * (shape[2] // 8)
+    return nn.Sequential(*layers, nn.Flatten()), n_features
+
+
+def _dense(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
+    layers: list[nn.Module] = [nn.Flatten()]
+    n_in = int(torch.Size(shape).numel())
+    for n_out in (8 * width, 4 * width):
+        layers += [nn.Linear(n_in, n_out), nn.LeakyReLU(_LEAK)]
+        n_in = n_out
+    return nn.Sequential(*layers), 4 * width
+
+
+def _residual(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
+    """ResNet-18 with a stem for small images and BatchNorm before the heads."""
+    from torchvision.models.resnet import BasicBlock, ResNet
+
+    network = ResNet(BasicBlock, [2, 2, 2, 2])
+    # The usual stem leaves one pixel of an image of 32x32.
+    network.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    network.fc = nn.Linear(512, 64 * width)
+    trunk = OrderedDict(network=network, norm=nn.BatchNorm1d(64 * width))
+    return nn.Sequential(trunk), 64 * width
+
+
+_TRUNKS = {"dcgan": _convolutional, "resnet": _residual, "dense": _dense}
+
+
+def build_critic(
+    architecture: str, shape: tuple[int, ...], *, width: int = 16, n_classes: int = 1
+) -> Critic:
+    """Builds the critic that goes with a generator.
+
+    Args:
+        architecture: ``"dcgan"``, ``"resnet"`` or ``"dense"``, as the generator's.
+        shape: Shape of one sample: (C, H, W) with H and W multiples of 8, or (D,).
+        width: Channels of the first convolution; the others have 2 and 4 times as many. The
+            residual network's last layer has 64 times as many units, the dense layers 8 and 4 times
+            as many.
+        n_classes: Number of logits.
+
+    Raises:
+        ConfigError: The architecture is unknown, or a number below 1.
+        ShapeError: It cannot judge such samples.
+    """
+    if architecture not in _TRUNKS:
+        raise ConfigError(
+            f"architecture={architecture!r} is not known; use one of {', '.join(_TRUNKS)}."
+        )
+    if width < 1:
+        raise ConfigError(f"width={width} must be at least 1.")
+    images = architecture != "dense"
+    if images and (len(shape) != 3 or shape[1] % 8 or shape[2] % 8):
+        raise ShapeError(
+            f"A {architecture} critic judges images (channels, height, width) whose sides are"
+            f" multiples of 8, not samples of shape {shape}."
+        )
+    trunk, n_features = _TRUNKS[architecture](shape, width)
+    return Critic(trunk, n_features, n_classes)

@@ -1,0 +1,198 @@
+"""Hyper-parameters of memories that are generative adversarial networks: checked, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
+from avalanche_dgm.generators.spec import check_range
+from avalanche_dgm.memories.settings import Settings, one_of, positive, whole
+
+#: Parts of a task in each of which the masks' scale is constant, where there are no epochs.
+PIECES = 10
+
+
+def _adam() -> OptimizerSpec:
+    return OptimizerSpec("adam", 2e-3, options={"betas": (0.5, 0.999)})
+
+
+def _closing() -> OptimizerSpec:
+    return OptimizerSpec("adam", 1e-3, "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANSettings(Settings):
+    """Settings of a generator of labelled samples and its critic (AC-GAN, WGAN-GP).
+
+    Attributes:
+        architecture: ``"auto"``, ``"dcgan"`` (three layers and a head), ``"resnet"`` (three
+            residual blocks) or ``"dense"`` (flat samples); ``"auto"`` looks at the samples.
+        width: Channels of the generator's last layer; the layers before have 2 and 4 times as many.
+        critic_width: Channels of the critic's first layer.
+        latent: Noise dimensions.
+        value_range: Smallest and largest possible intensity; ``None`` learns it from the first
+            experience.
+        generator_steps: Steps of the generator an experience.
+        generator_epochs: Passes over the data instead of ``generator_steps``.
+        batch_size: Samples a step, in fits of the memory.
+        optimizer: How generator and critic are trained, both by this one.
+        critic_steps: Steps of the critic before each of the generator.
+        penalty: Weight of the gradient penalty, 0 or more.
+        class_steps: Steps of the critic on classes in each round, real samples of the experience
+            and generated old ones; ``None`` for one a known class (the paper). They serve nothing
+            but the critic's answers where it is the classifier, which `closing_epochs` make better
+            in less time.
+        classes_guide: Whether the generator learns from the critic's answers on classes:
+            ``"auto"`` if the experience has more than one class, ``"always"`` or ``"never"``.
+        replay_per_class: Samples that are generated of each class, once an experience, to be
+            replayed from then on; ``None`` for as many as the experience has of a class.
+        own_share: Share of generated samples among what is shown of the experience's own classes,
+            from 0 to below 1. With real samples alone "real or generated" tells new classes from
+            old ones, and nothing else is learned about them.
+        closing_epochs: Where the critic is the classifier: passes over all classes' samples with
+            which it ends an experience, 0 or more.
+        closing_optimizer: How it is trained then.
+    """
+
+    architecture: str = "auto"
+    width: int = 20
+    critic_width: int = 16
+    latent: int = 128
+    value_range: tuple[float, float] | None = None
+    generator_steps: int = 1000
+    generator_epochs: int | None = None
+    batch_size: int = 64
+    optimizer: OptimizerSpec = field(default_factory=_adam)
+    critic_steps: int = 1
+    penalty: float = 1.0
+    class_steps: int | None = 0
+    classes_guide: str = "auto"
+    replay_per_class: int | None = None
+    own_share: float = 0.5
+    closing_epochs: int = 2
+    closing_optimizer: OptimizerSpec = field(default_factory=_closing)
+
+    def __post_init__(self) -> None:
+        one_of("architecture", self.architecture, "auto", "dcgan", "resnet", "dense")
+        one_of("classes_guide", self.classes_guide, "auto", "always", "never")
+        for name in ("width", "critic_width", "latent", "generator_steps", "critic_steps"):
+            whole(name, getattr(self, name))
+        whole("batch_size", self.batch_size, least=2)
+        for name in ("generator_epochs", "replay_per_class"):
+            whole(name, getattr(self, name), optional=True)
+        whole("class_steps", self.class_steps, optional=True, least=0)
+        whole("closing_epochs", self.closing_epochs, least=0)
+        if not self.penalty >= 0:
+            raise ConfigError(f"penalty={self.penalty} must be 0 or more.")
+        if not 0 <= self.own_share < 1:
+            raise ConfigError(
+                f"own_share={self.own_share} must be from 0 to below 1: some real samples of a new"
+                " class are needed to learn it."
+            )
+        check_range(self.value_range)
+
+    def rounds(self, n_samples: int) -> int:
+        """Steps of the generator on an experience of so many samples."""
+        if self.generator_epochs is None:
+            return self.generator_steps
+        return epochs_to_steps(self.generator_epochs, n_samples, self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicMemorySettings(GANSettings):
+    """Settings of dynamic generative memory (Ostapenko et al. 2019).
+
+    Attributes:
+        masking: What a mask covers: ``"units"`` (the paper) or ``"weights"`` (the authors' later
+            variant).
+        placement: Where units are masked: ``"before"`` the norm (Eq. 2) or ``"after"`` the
+            rectifier.
+        protection: Which weights are frozen: ``"fan"``, all that come into a reserved unit (Eq. 4);
+            ``"ends"``, those between two reserved units, which keeps old samples bit by bit only
+            with ``placement="after"``.
+        smax: Largest scale of the masks' sigmoid, above 1.
+        annealing: How the scale gets there (Eq. 3): ``"epochs"``, constant within each, or
+            ``"steps"``.
+        compensation: What is done about the scale in the embeddings' gradients: ``"authors"``,
+            ``"hat"`` (Serra et al. 2018) or ``"none"``.
+        sparsity: Weight lambda_RU of the share of free units that a task takes (Eq. 6), 0 or more.
+    """
+
+    masking: str = "units"
+    placement: str = "before"
+    protection: str = "fan"
+    smax: float = 1e5
+    annealing: str = "epochs"
+    compensation: str = "authors"
+    sparsity: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("masking", self.masking, "units", "weights")
+        one_of("placement", self.placement, "before", "after")
+        one_of("protection", self.protection, "fan", "ends")
+        one_of("annealing", self.annealing, "epochs", "steps")
+        one_of("compensation", self.compensation, "authors", "hat", "none")
+        if not self.smax > 1:
+            raise ConfigError(f"smax={self.smax} must be above 1: the scale rises to it.")
+        if not self.sparsity >= 0:
+            raise ConfigError(f"sparsity={self.sparsity} must be 0 or more.")
+        positive("smax", self.smax)
+
+    def scale(self, number: int, rounds: int) -> float:
+        """The scale s of the masks' sigmoid (Eq. 3).
+
+        Args:
+            number: Number of the round, counted from 0.
+            rounds: How many there are.
+        """
+        if self.annealing == "steps":
+            done = number / max(rounds - 1, 1)
+        else:
+            pieces = min(self.generator_epochs or PIECES, rounds)
+            done = (number * pieces // rounds) / pieces
+        return 1 / self.smax + (self.smax - 1 / self.smax) * done
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeRGANSettings(GANSettings):
+    """Settings of memory replay GANs (Wu et al. 2018), and of deep generative replay with a GAN.
+
+    Attributes:
+        replay: How the generator keeps old classes: ``"joint"`` trains it on what its former self
+            generates of them as if it were data; ``"alignment"`` holds the images of old classes to
+            what its former self makes of the same noise; ``"none"`` forgets.
+        alignment: Weight of the squared distance, summed over an image's pixels, above 0.
+        fresh: Whether generator and critic begin anew with each experience (deep generative
+            replay); MeRGAN goes on with both.
+    """
+
+    replay: str = "joint"
+    alignment: float = 1e-3
+    fresh: bool = False
+    classes_guide: str = "always"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("replay", self.replay, "joint", "alignment", "none")
+        positive("alignment", self.alignment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EWCGeneratorSettings(GANSettings):
+    """Settings of elastic weight consolidation on a generator (Seff et al. 2017).
+
+    Attributes:
+        ewc_weight: Factor lambda of the penalty, above 0.
+        fisher_samples: Samples of each old class that the Fisher information is estimated from.
+    """
+
+    ewc_weight: float = 1e3
+    fisher_samples: int = 128
+    classes_guide: str = "always"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("ewc_weight", self.ewc_weight)
+        whole("fisher_samples", self.fisher_samples)
