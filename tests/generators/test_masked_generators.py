@@ -457,3 +457,13 @@ def test_misuse_is_explained():
         generator.protect(scale=1.0, smax=2.0, compensation="all")
     with pytest.raises(CheckpointError, match="width=9"):
         build_generator(spec_of("dense", width=9)).load_state_dict(generator.state_dict())
+
+
+@pytest.mark.parametrize(("compensation", "largest"), [("hat", 6.0), ("authors", 40.0)])
+def test_embeddings_are_bounded_with_hat_compensation(compensation, largest):
+    generator = build_generator(spec_of("dense"))
+    generator.begin_task()
+    for mask in masks(generator):
+        mask.embedding.data.fill_(-40.0)
+    generator.protect(scale=1.0, smax=SMAX, compensation=compensation)
+    assert all((m.embedding == -largest).all() for m in masks(generator))
