@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +25,15 @@ class Canvas:
     shape: tuple[int, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain numbers and tuples."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Canvas:
+        """Builds the canvas that `to_dict` described."""
+        return cls(**{name: tuple(value) for name, value in values.items()})
 
     @property
     def padded(self) -> tuple[int, ...]:

@@ -42,6 +42,18 @@ class Critic(nn.Module):
         features = self.trunk(samples)
         return self.score_head(features).flatten(), self.class_head(features)
 
+    @torch.no_grad()
+    def take_over(self, other: Critic) -> None:
+        """Takes the weights of a critic of the same trunk that knows the first of the classes.
+
+        Args:
+            other: That critic.
+        """
+        mine, theirs = self.state_dict(), other.state_dict()
+        for name, value in theirs.items():
+            mine[name][tuple(slice(n) for n in value.shape)] = value
+        self.load_state_dict(mine)
+
     def score(self, samples: Tensor) -> Tensor:
         """Scores (n,) alone."""
         return self.score_head(self.trunk(samples)).flatten()

@@ -23,8 +23,9 @@ class MaskOptions:
     what the authors' code does; the other combinations keep every earlier image as it was.
 
     Attributes:
-        masking: ``"units"``, one entry per output channel, or ``"weights"``, one per weight. With
-            weights, the other options have no meaning.
+        masking: ``"units"``, one entry per output channel; ``"weights"``, one per weight; or
+            ``"none"``: the same network without masks, for comparisons. The other options are about
+            units.
         placement: ``"before"`` the normalisation (``y = m * (W x)``, Eq. 2), or ``"after"`` the
             activation.
         protection: Which weights earlier tasks keep: ``"fan"``, all that lead into a reserved
@@ -41,14 +42,13 @@ class MaskOptions:
 
     def __post_init__(self) -> None:
         for name, allowed in (
-            ("masking", ("units", "weights")),
+            ("masking", ("units", "weights", "none")),
             ("placement", ("before", "after")),
             ("protection", ("fan", "ends")),
         ):
             if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"Unknown {name} {getattr(self, name)!r}; use {allowed[0]!r} or {allowed[1]!r}."
-                )
+                choice = ", ".join(map(repr, allowed))
+                raise ConfigError(f"Unknown {name} {getattr(self, name)!r}; use one of {choice}.")
 
 
 @dataclass(eq=False)

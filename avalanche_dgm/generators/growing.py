@@ -268,7 +268,7 @@ class MaskedGenerator(nn.Module):
         return {name: group.width for name, group in self.groups.items()}
 
     def _new_head(self, widths: dict[str, int]) -> nn.Module:
-        return self.head(widths).to(next(self._masks()).embedding).train(self.training)
+        return self.head(widths).to(next(self._layers()).weight).train(self.training)
 
     def _masks(self) -> Iterator[Mask]:
         return (module for module in self.modules() if isinstance(module, Mask))

@@ -35,9 +35,9 @@ class MaskedLayer(GrowingTensors):
         self.source = source if isinstance(source, Group) else None
         self._n_inputs = 0 if isinstance(source, Group) else source
         self.target, self.kernel, self.options = target, kernel, options
-        by_unit = options.masking == "units"
-        self.weight = nn.Parameter(_initial(self.shape(), normal=by_unit))
-        self.mask = None if by_unit else Mask(self.shape())
+        by_weight = options.masking == "weights"
+        self.weight = nn.Parameter(_initial(self.shape(), normal=not by_weight))
+        self.mask = Mask(self.shape()) if by_weight else None
 
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight for the present widths of the groups."""

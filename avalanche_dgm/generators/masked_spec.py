@@ -18,7 +18,7 @@ class MaskedSpec:
         shape: Shape of one sample: (C, H, W), or (D,) for ``"dense"``.
         width: Channels of the narrowest layer at the start (the authors' ``ngf``).
         latent: Number of noise inputs.
-        masking: ``"units"`` or ``"weights"``; see `MaskOptions` for this and the next two.
+        masking: ``"units"``, ``"weights"`` or ``"none"``; see `MaskOptions`.
         placement: ``"before"`` or ``"after"``.
         protection: ``"fan"`` or ``"ends"``.
 

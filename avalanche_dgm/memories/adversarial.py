@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -61,9 +60,12 @@ class GANMemory(GrowingBuffers):
     @property
     def architecture(self) -> str:
         """The networks' architecture, once the samples are known."""
-        flat = len(self.ready.shape) == 1
+        return self.architecture_for(self.ready.shape)
+
+    def architecture_for(self, shape: tuple[int, ...]) -> str:
+        """The networks' architecture for samples of a shape."""
         given = self.settings.architecture
-        return ("dense" if flat else "dcgan") if given == "auto" else given
+        return ("dense" if len(shape) == 1 else "dcgan") if given == "auto" else given
 
     def check(self, data: ExperienceData) -> None:
         """Checks that an experience can be learned.
@@ -191,7 +193,7 @@ class GANMemory(GrowingBuffers):
     def get_extra_state(self) -> dict[str, Any]:
         """What ``state_dict`` needs to build the generator again."""
         return {
-            "canvas": asdict(self.canvas) if self.canvas is not None else None,
+            "canvas": self.canvas.to_dict() if self.canvas is not None else None,
             "learned": self.learned,
             "experiences": self.experiences,
         }
@@ -203,7 +205,7 @@ class GANMemory(GrowingBuffers):
             self.canvas = None
             self._clear()
             return
-        canvas = Canvas(**{name: tuple(value) for name, value in state["canvas"].items()})
+        canvas = Canvas.from_dict(state["canvas"])
         if canvas != self.canvas:
             device = self.entries.device
             self._make(canvas)

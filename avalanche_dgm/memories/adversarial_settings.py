@@ -138,7 +138,6 @@ class DynamicMemorySettings(GANSettings):
             raise ConfigError(f"smax={self.smax} must be above 1: the scale rises to it.")
         if not self.sparsity >= 0:
             raise ConfigError(f"sparsity={self.sparsity} must be 0 or more.")
-        positive("smax", self.smax)
 
     def scale(self, number: int, rounds: int) -> float:
         """The scale s of the masks' sigmoid (Eq. 3).
@@ -156,22 +155,39 @@ class DynamicMemorySettings(GANSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeRGANSettings(GANSettings):
-    """Settings of memory replay GANs (Wu et al. 2018), and of deep generative replay with a GAN.
+class ConditionalSettings(GANSettings):
+    """Settings of a generator that learns all classes with the same weights.
+
+    Attributes:
+        class_inputs: Inputs of the generator that say the class: most classes there can be.
+    """
+
+    class_inputs: int = 32
+    classes_guide: str = "always"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("class_inputs", self.class_inputs)
+        if self.class_inputs >= self.latent:
+            raise ConfigError(
+                f"class_inputs={self.class_inputs} of latent={self.latent} inputs leave none for"
+                " noise. Set latent higher, or class_inputs to the number of classes."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeRGANSettings(ConditionalSettings):
+    """Settings of memory replay GANs (Wu et al. 2018).
 
     Attributes:
         replay: How the generator keeps old classes: ``"joint"`` trains it on what its former self
-            generates of them as if it were data; ``"alignment"`` holds the images of old classes to
-            what its former self makes of the same noise; ``"none"`` forgets.
-        alignment: Weight of the squared distance, summed over an image's pixels, above 0.
-        fresh: Whether generator and critic begin anew with each experience (deep generative
-            replay); MeRGAN goes on with both.
+            generates of them as if it were data; ``"alignment"`` holds its samples of old classes
+            to what its former self makes of the same noise; ``"none"`` forgets.
+        alignment: Weight of the squared distance, summed over a batch and its pixels, above 0.
     """
 
     replay: str = "joint"
     alignment: float = 1e-3
-    fresh: bool = False
-    classes_guide: str = "always"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,17 +196,16 @@ class MeRGANSettings(GANSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EWCGeneratorSettings(GANSettings):
+class EWCGeneratorSettings(ConditionalSettings):
     """Settings of elastic weight consolidation on a generator (Seff et al. 2017).
 
     Attributes:
         ewc_weight: Factor lambda of the penalty, above 0.
-        fisher_samples: Samples of each old class that the Fisher information is estimated from.
+        fisher_samples: Samples of each new class that the Fisher information is estimated from.
     """
 
     ewc_weight: float = 1e3
     fisher_samples: int = 128
-    classes_guide: str = "always"
 
     def __post_init__(self) -> None:
         super().__post_init__()

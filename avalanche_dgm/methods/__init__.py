@@ -4,8 +4,24 @@ from avalanche_dgm.methods.altm import ALTM
 from avalanche_dgm.methods.base import Method, Record
 from avalanche_dgm.methods.dgdmn import DGDMN
 from avalanche_dgm.methods.dgr import DGR
+from avalanche_dgm.methods.dynamic_memory import DynamicMemory
+from avalanche_dgm.methods.ewc_generator import EWCGenerator
 from avalanche_dgm.methods.latent_replay import LatentReplay
+from avalanche_dgm.methods.mergan import GANReplay, MeRGAN
 from avalanche_dgm.methods.naive import Naive
 from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal
 
-__all__ = ["ALTM", "DGDMN", "DGR", "LatentReplay", "Method", "Naive", "PseudoRehearsal", "Record"]
+__all__ = [
+    "ALTM",
+    "DGDMN",
+    "DGR",
+    "DynamicMemory",
+    "EWCGenerator",
+    "GANReplay",
+    "LatentReplay",
+    "MeRGAN",
+    "Method",
+    "Naive",
+    "PseudoRehearsal",
+    "Record",
+]

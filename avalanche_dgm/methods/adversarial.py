@@ -7,8 +7,8 @@ to a classifier: the user's, or the critic itself, with a logit for each class.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase, Turn, epochs_to_steps
+from avalanche_dgm.generators.canvas import Canvas
 from avalanche_dgm.generators.critics import Critic, build_critic
-from avalanche_dgm.losses import critic_loss, gradient_penalty
+from avalanche_dgm.losses import critic_loss, generator_loss, gradient_penalty
 from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 from avalanche_dgm.memories.answers import evaluating
@@ -28,6 +29,9 @@ from avalanche_dgm.models import NO_OUTPUT
 G = TypeVar("G", bound=GANMemory)
 
 CLASSIFIERS = ("learner", "critic")
+
+#: Real samples, their classes, their weight in the loss, and whether the slope is penalised there.
+Shown = tuple[Tensor, Tensor, float, bool]
 
 
 class GANMethod(Method, Generic[G]):
@@ -44,6 +48,9 @@ class GANMethod(Method, Generic[G]):
     Raises:
         ConfigError: A hyper-parameter cannot work.
     """
+
+    #: Whether the critic of an experience goes on in the next one.
+    keeps_critic: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -103,17 +110,27 @@ class GANMethod(Method, Generic[G]):
         old = memory.generate(old_rows, self.rng)
         with self.random.governing():
             self.critic = self._make_critic(data.images.device)
+            self._begin_training()
         yield self._adversarial(samples, rows, old, old_rows)
         own_rows = torch.arange(memory.learned, len(memory.entries), device=rows.device)
         own_rows = own_rows.repeat_interleave(per_class)
         own = memory.generate(own_rows, self.rng) if s.own_share else samples[:0]
         own_rows = own_rows if s.own_share else own_rows[:0]
+        yield from self._consolidation()
         if self.answers_itself:
             yield self._closing(samples, rows, (old, own), (old_rows, own_rows))
             return
-        self.critic = None
+        if not self.keeps_critic:
+            self.critic = None
         if memory.learned:
             self._remember((old, own), (old_rows, own_rows))
+
+    def _begin_training(self) -> None:
+        """Puts the generator in order, after it has made what is replayed."""
+
+    def _consolidation(self) -> Iterator[Phase]:
+        """What follows on the training of critic and generator."""
+        yield from ()
 
     def _remember(self, samples: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor]) -> None:
         """Keeps generated samples, old and own, to be replayed beside the experience's."""
@@ -125,26 +142,28 @@ class GANMethod(Method, Generic[G]):
         self._new_weight = (1 - share) * n_new / (n_old + n_new)
 
     def _make_critic(self, device: torch.device) -> Critic:
-        """A critic of the current experience's classes, or of all if it is the classifier."""
-        memory, s = self.generative, self.settings
-        n_classes = len(memory.entries)
-        return build_critic(
-            memory.architecture,
-            memory.ready.padded,
-            width=s.critic_width,
-            n_classes=n_classes if self.answers_itself else n_classes - self._first_class(),
-        ).to(device)
+        """A critic of the current experience's classes, or of all if it goes on with them."""
+        memory = self.generative
+        n_classes = len(memory.entries) - self._first_class()
+        critic = self._new_critic(memory.ready.padded, n_classes).to(device)
+        if self.keeps_critic and self.critic is not None:
+            critic.take_over(self.critic)
+        return critic
+
+    def _new_critic(self, shape: tuple[int, ...], n_classes: int) -> Critic:
+        width, architecture = self.settings.critic_width, self.generative.architecture
+        return build_critic(architecture, shape, width=width, n_classes=n_classes)
 
     def _first_class(self) -> int:
         """The row of ``entries`` that is the critic's first logit."""
-        return 0 if self.answers_itself else self.generative.learned
+        return 0 if self.answers_itself or self.keeps_critic else self.generative.learned
 
-    def _guides(self, n_classes: int) -> bool:
+    def _guides(self) -> bool:
         """Whether the generator learns from the critic's answers on classes."""
         guide = self.settings.classes_guide
+        n_classes = len(self.generative.entries) - self.generative.learned
         return guide == "always" or (guide == "auto" and n_classes > 1)
 
-    @abstractmethod
     def _adversarial(self, samples: Tensor, rows: Tensor, old: Tensor, old_rows: Tensor) -> Phase:
         """The training of critic and generator on an experience.
 
@@ -154,12 +173,94 @@ class GANMethod(Method, Generic[G]):
             old: Float tensor (M, *padded), generated samples of old classes.
             old_rows: int64 tensor (M,), their classes.
         """
+        s, critic, generator = self.settings, self._critic, self._generator
+        rounds = s.rounds(len(samples))
+        guided, first = self._guides(), self._first_class()
+        shown = self._shown(old, old_rows)
+        extra = self._extra_loss()
+
+        def judge(batch: tuple[Tensor, ...], rng: torch.Generator, number: int) -> Tensor:
+            total = torch.zeros((), device=batch[0].device)
+            for real, mine, weight, penalised in shown(batch, rng):
+                with torch.no_grad():
+                    fake = self._make(mine, rng, number, rounds)
+                classes = mine - first if guided else None
+                loss = self._judge(real, fake, classes, rng, penalised=penalised)
+                total = total + weight * loss
+            return total
+
+        def deceive(batch: tuple[Tensor, ...], rng: torch.Generator, number: int) -> Tensor:
+            total = extra(rng, number, rounds)
+            for _, mine, weight, _ in shown(batch, rng):
+                fake = self._make(mine, rng, number, rounds)
+                if guided:
+                    scores, logits = critic(fake)
+                    loss = generator_loss(scores) + F.cross_entropy(logits, mine - first)
+                else:
+                    loss = generator_loss(critic.score(fake))
+                total = total + weight * loss
+            return total
+
+        judged = [*critic.trunk.parameters(), *critic.score_head.parameters()]
+        judged += critic.class_head.parameters() if guided else []
+        made = [p for p in generator.parameters() if p.requires_grad]
+        turns = [
+            *self._class_turns((samples, old), (rows, old_rows)),
+            *[Turn("critic", judged, judge)] * s.critic_steps,
+            Turn("generator", made, deceive, lambda number: self._protect(number, rounds)),
+        ]
+        return Phase(
+            "generator",
+            nn.ModuleDict({"critic": critic, "generator": generator}),
+            turns,
+            s.optimizer,
+            rounds * len(turns),
+            s.batch_size,
+            (samples, rows),
+        )
+
+    @property
+    def _critic(self) -> Critic:
+        if self.critic is None:
+            raise RuntimeError("There is no critic yet; call before_learning() first.")
+        return self.critic
+
+    @property
+    @abstractmethod
+    def _generator(self) -> nn.Module:
+        """The network that generates."""
+
+    @abstractmethod
+    def _make(self, rows: Tensor, rng: torch.Generator, number: int, rounds: int) -> Tensor:
+        """Generates samples to learn from.
+
+        Args:
+            rows: int64 tensor (n,), their classes.
+            rng: Generator of random numbers.
+            number: Number of the round, counted from 0.
+            rounds: How many there are.
+
+        Returns:
+            Float tensor (n, *padded) in [-1, 1], with a gradient.
+        """
+
+    def _shown(self, old: Tensor, old_rows: Tensor) -> Callable[..., list[Shown]]:
+        """What critic and generator are trained on in a step: the experience's batch alone."""
+        return lambda batch, rng: [(batch[0], batch[1], 1.0, True)]
+
+    def _extra_loss(self) -> Callable[[torch.Generator, int, int], Tensor]:
+        """What is added to the generator's loss; from numbers, the round and all rounds."""
+        zero = torch.zeros((), device=self.generative.entries.device)
+        return lambda rng, number, rounds: zero
+
+    def _protect(self, number: int, rounds: int) -> None:
+        """Changes the generator's gradients before its step."""
 
     def _class_turns(
-        self, critic: Critic, samples: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor]
+        self, samples: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor]
     ) -> list[Turn]:
         """Steps of the critic on classes: real new samples and generated old ones (Sec. 4.1)."""
-        s = self.settings
+        s, critic = self.settings, self._critic
         n_classes = critic.class_head.out_features
         n = n_classes if s.class_steps is None else s.class_steps
         pool = SamplePool(
@@ -176,24 +277,25 @@ class GANMethod(Method, Generic[G]):
 
     def _judge(
         self,
-        critic: Critic,
         real: Tensor,
         generated: Tensor,
+        classes: Tensor | None,
         rng: torch.Generator,
         *,
-        classes: Tensor | None,
+        penalised: bool,
     ) -> Tensor:
         """The critic's loss: real against generated, its slope, and classes of real samples."""
+        critic = self._critic
         if classes is None:
             scores, total = critic.score(real), real.new_zeros(())
         else:
             scores, logits = critic(real)
             total = F.cross_entropy(logits, classes)
         total = total + critic_loss(scores, critic.score(generated))
-        penalty = self.settings.penalty
-        if penalty:
+        if penalised and self.settings.penalty:
             shares = torch.rand(len(real), generator=rng, device=real.device)
-            total = total + penalty * gradient_penalty(critic.score, real, generated, shares)
+            slope = gradient_penalty(critic.score, real, generated, shares)
+            total = total + self.settings.penalty * slope
         return total
 
     def _closing(
@@ -204,9 +306,7 @@ class GANMethod(Method, Generic[G]):
         generated_rows: tuple[Tensor, Tensor],
     ) -> Phase:
         """The critic's training as the classifier of all classes, each shown as often."""
-        s, critic = self.settings, self.critic
-        if critic is None:
-            raise RuntimeError("There is no critic to train.")
+        s, critic = self.settings, self._critic
         shares = (1.0, s.own_share)
         weights = [w * even_weights(r) for w, r in zip(shares, generated_rows, strict=True)]
         pool = SamplePool(
@@ -243,24 +343,27 @@ class GANMethod(Method, Generic[G]):
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
         """See `Method.predict`: the learner's answers, or the critic's."""
-        answers = self._ask(images, tasks) if self.learner is not None else None
-        if not self.answers_itself or self.critic is None or not self.generative.learned:
-            return super().predict(images, tasks, key=key) if answers is None else answers
         memory = self.generative
+        if not self.answers_itself or self.critic is None or not memory.learned:
+            return super().predict(images, tasks, key=key)
         with evaluating(self.critic):
             logits = self.critic.classify(memory.ready.put(images))
         entries = memory.entries[: logits.shape[1]]
         if self.task_aware:
             other = tasks[:, None] != entries[None, :, 1]
             logits = logits.masked_fill(other, NO_OUTPUT)
-        width = answers.shape[1] if answers is not None else int(entries[:, 2].max()) + 1
+        # As wide as the user's classifier, whose labels the answers are compared with.
+        with evaluating(self.learner):
+            width = self._ask(images[:1], tasks[:1]).shape[1]
         wide = logits.new_full((len(logits), width), NO_OUTPUT)
         index = entries[None, :, 2].expand(len(logits), -1)
         return wide.scatter_reduce(1, index, logits, "amax")
 
     def end(self, data: ExperienceData) -> None:
         """Ends the experience: what was learned of it is remembered."""
-        self.generative.close()
+        # It may grow, and new weights are random.
+        with self.random.governing():
+            self.generative.close()
         self._pool, self._new_weight = None, 1.0
         super().end(data)
 
@@ -306,29 +409,27 @@ class GANMethod(Method, Generic[G]):
         return memory.ready.take(memory.generate(rows, self.rng))
 
     def memory(self) -> list[nn.Module]:
-        """The generator, and the critic if it is the classifier."""
+        """The generator, and the critic if it is the classifier or goes on."""
         kept: list[nn.Module | None] = [self.generative, self.critic]
         return [module for module in kept if module is not None]
 
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
-        logits = self.critic.class_head.out_features if self.critic is not None else None
-        return {**super().get_extra_state(), "logits": logits, "shape": self._padded()}
-
-    def _padded(self) -> tuple[int, ...] | None:
-        return self.generative.ready.padded if self.generative.canvas is not None else None
+        critic = self.critic
+        n_classes = critic.class_head.out_features if critic is not None else None
+        canvas = self.generative.get_extra_state()["canvas"]
+        return {**super().get_extra_state(), "critic": n_classes, "canvas": canvas}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Builds the critic before its weights are loaded."""
         super().set_extra_state(state)
         self.critic = None
-        if state["logits"] is not None:
-            shape = tuple(state["shape"])
-            given, flat = self.settings.architecture, len(shape) == 1
-            architecture = ("dense" if flat else "dcgan") if given == "auto" else given
+        if state["critic"] is not None:
+            canvas = Canvas.from_dict(state["canvas"])
+            architecture = self.generative.architecture_for(canvas.shape)
             self.critic = build_critic(
                 architecture,
-                shape,
+                canvas.padded,
                 width=self.settings.critic_width,
-                n_classes=state["logits"],
+                n_classes=state["critic"],
             ).to(self.rng.device)

@@ -1,0 +1,135 @@
+"""Elastic weight consolidation on a generator (Seff et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from avalanche_dgm.buffers import GrowingBuffers
+from avalanche_dgm.fitting import Phase
+from avalanche_dgm.memories.adversarial_settings import EWCGeneratorSettings
+from avalanche_dgm.memories.conditional import ConditionalMemory
+from avalanche_dgm.memories.settings import make_settings
+from avalanche_dgm.methods.conditional import ConditionalMethod
+from avalanche_dgm.signatures import takes_arguments_of
+
+#: Samples whose gradients are held at once: each has as many numbers as the generator.
+_AT_ONCE = 32
+
+
+class _Importance(GrowingBuffers):
+    """How much each weight of a generator matters, and where it was: flat tensors."""
+
+    fisher: Tensor
+    anchor: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("fisher", torch.empty(0))
+        self.register_buffer("anchor", torch.empty(0))
+
+    def add(self, fisher: Tensor, anchor: Tensor) -> None:
+        """Sums the information over experiences; the weights are those of now."""
+        self.fisher = self.fisher + fisher if len(self.fisher) else fisher
+        self.anchor = anchor
+
+
+@takes_arguments_of(EWCGeneratorSettings)
+class EWCGenerator(ConditionalMethod):
+    """A conditional GAN whose generator is held where old classes need it to be.
+
+    The generator is trained on the experience alone, and nothing is replayed to it. What it still
+    makes of old classes is replayed to the classifier.
+
+    Args:
+        classifier: See `GANMethod`.
+        replay_size: See `GANMethod`.
+        seed: See `Method`.
+        **hyper: Fields of `EWCGeneratorSettings`.
+    """
+
+    keeps_critic: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        classifier: str = "learner",
+        replay_size: int | None = None,
+        seed: int | None = None,
+        **hyper: Any,
+    ) -> None:
+        self._ewc = make_settings(EWCGeneratorSettings, hyper)
+        memory = ConditionalMemory(self._ewc)
+        super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
+        self.importance = _Importance()
+        self._found: Tensor | None = None
+
+    def _extra_loss(self) -> Callable[[torch.Generator, int, int], Tensor]:
+        """Half of lambda times the squared way from where old classes were learned, by weight."""
+        held = self.importance
+        if not len(held.fisher):
+            return super()._extra_loss()
+        parameters = list(self._generator.parameters())
+
+        def penalty(rng: torch.Generator, number: int, rounds: int) -> Tensor:
+            way = torch.cat([p.flatten() for p in parameters]) - held.anchor
+            return self._ewc.ewc_weight / 2 * (held.fisher * way.square()).sum()
+
+        return penalty
+
+    def _consolidation(self) -> Iterator[Phase]:
+        """Estimates the information while the critic still is what the generator learned by."""
+        self._found = self._fisher()
+        yield from ()
+
+    def _fisher(self) -> Tensor:
+        """The diagonal of the Fisher information of the new classes' samples, summed over classes.
+
+        The mean of each sample's squared gradient of the generator's loss, as there is no
+        likelihood.
+
+        Returns:
+            Float tensor (P,), in the order of the generator's parameters.
+        """
+        memory, generator, critic = self.generative, self._generator, self._critic
+        n_new = len(memory.entries) - memory.learned
+        device = memory.entries.device
+        rows = torch.arange(memory.learned, len(memory.entries), device=device)
+        rows = rows.repeat_interleave(self._ewc.fisher_samples)
+        latent = self.settings.latent
+        noise = torch.randn(len(rows), latent, generator=self.rng, device=device)
+        inputs = memory.told(rows, noise)
+        modes = [(part, part.training) for part in [*generator.modules(), *critic.modules()]]
+        generator.eval()
+        critic.eval()
+        weights = {name: p.detach() for name, p in generator.named_parameters()}
+
+        def loss(weights: dict[str, Tensor], one: Tensor) -> Tensor:
+            made = functional_call(generator, weights, (one[None],), {"scale": 1.0})
+            return -critic.score(made).sum()
+
+        total = torch.zeros(sum(p.numel() for p in weights.values()), device=device)
+        each = vmap(grad(loss), in_dims=(None, 0))
+        for part in inputs.split(_AT_ONCE):
+            gradients = each(weights, part)
+            squares = [gradients[name].square().sum(dim=0).flatten() for name in weights]
+            total += torch.cat(squares).detach()
+        for module, training in modes:
+            module.training = training
+        return total / len(rows) * n_new
+
+    def end(self, data: Any) -> None:
+        """See `Method.end`; from now on the generator is held here."""
+        if self._found is not None:
+            weights = [p.detach().flatten() for p in self._generator.parameters()]
+            self.importance.add(self._found, torch.cat(weights))
+        self._found = None
+        super().end(data)
+
+    def memory(self) -> list[nn.Module]:
+        """See `GANMethod.memory`; and what holds the generator."""
+        return [*super().memory(), self.importance]

@@ -1,0 +1,120 @@
+"""Memory replay GANs (Wu et al. 2018), and deep generative replay with the same networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.memories.adversarial_settings import ConditionalSettings, MeRGANSettings
+from avalanche_dgm.memories.conditional import ConditionalMemory
+from avalanche_dgm.memories.frozen import Frozen
+from avalanche_dgm.memories.settings import make_settings
+from avalanche_dgm.methods.adversarial import Shown
+from avalanche_dgm.methods.conditional import ConditionalMethod
+from avalanche_dgm.signatures import takes_arguments_of
+
+
+@takes_arguments_of(MeRGANSettings)
+class MeRGAN(ConditionalMethod):
+    """A conditional GAN that replays its own former samples to itself.
+
+    Generator and critic go on from experience to experience. ``replay="joint"`` is joint retraining
+    with replayed samples, ``replay="alignment"`` holds the generator to its former self.
+
+    Args:
+        classifier: See `GANMethod`.
+        replay_size: See `GANMethod`.
+        seed: See `Method`.
+        **hyper: Fields of `MeRGANSettings`.
+    """
+
+    keeps_critic: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        classifier: str = "learner",
+        replay_size: int | None = None,
+        seed: int | None = None,
+        **hyper: Any,
+    ) -> None:
+        self._mergan = make_settings(MeRGANSettings, hyper)
+        memory = ConditionalMemory(self._mergan)
+        super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
+        self._previous: Frozen[ConditionalMemory] | None
+        self.hold("_previous", None)
+
+    def begin(self, data: ExperienceData) -> None:
+        """See `Method.begin`."""
+        super().begin(data)
+        self.hold("_previous", self.generative.snapshot() if self.generative.learned else None)
+
+    def end(self, data: ExperienceData) -> None:
+        """See `Method.end`."""
+        self.hold("_previous", None)
+        super().end(data)
+
+    def _shown(self, old: Tensor, old_rows: Tensor) -> Callable[..., list[Shown]]:
+        """With joint replay, old classes as well."""
+        joint = self._mergan.replay == "joint"
+        return self._with_old(old, old_rows) if joint else super()._shown(old, old_rows)
+
+    def _extra_loss(self) -> Callable[[torch.Generator, int, int], Tensor]:
+        """With alignment, the distance to the former self on old classes (Eq. 6 there)."""
+        if self._previous is None or self._mergan.replay != "alignment":
+            return super()._extra_loss()
+        memory, previous, s = self.generative, self._previous.module, self._mergan
+        n_old = memory.learned
+        each = max(s.batch_size // n_old, 1)
+        rows = torch.arange(n_old, device=memory.entries.device).repeat_interleave(each)
+
+        def distance(rng: torch.Generator, number: int, rounds: int) -> Tensor:
+            noise = torch.randn(len(rows), s.latent, generator=rng, device=rows.device)
+            with torch.no_grad():
+                wanted = previous.make(rows, noise)
+            difference = memory.make(rows, noise) - wanted
+            # The authors' code: half of the sum over samples and pixels, mean over classes.
+            return s.alignment * 0.5 * difference.square().sum() / n_old
+
+        return distance
+
+
+@takes_arguments_of(ConditionalSettings)
+class GANReplay(ConditionalMethod):
+    """Deep generative replay (Shin et al. 2017) with a GAN: both networks begin anew each time.
+
+    They learn the experience's samples and what the former generator made of old classes.
+
+    Args:
+        classifier: See `GANMethod`.
+        replay_size: See `GANMethod`.
+        seed: See `Method`.
+        **hyper: Fields of `ConditionalSettings`.
+    """
+
+    def __init__(
+        self,
+        *,
+        classifier: str = "learner",
+        replay_size: int | None = None,
+        seed: int | None = None,
+        **hyper: Any,
+    ) -> None:
+        memory = ConditionalMemory(make_settings(ConditionalSettings, hyper))
+        super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
+
+    def _first_class(self) -> int:
+        """The generator learns old classes again, so the critic knows them all."""
+        return 0
+
+    def _begin_training(self) -> None:
+        """A new generator, once the former one has made what is replayed."""
+        self.generative.renew()
+
+    def _shown(self, old: Tensor, old_rows: Tensor) -> Callable[..., list[Shown]]:
+        """Old classes as well."""
+        return self._with_old(old, old_rows)
