@@ -6,32 +6,31 @@ to a classifier: the user's, or the critic itself, with a logit for each class.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
-from avalanche_dgm.fitting import Phase, Turn, epochs_to_steps
+from avalanche_dgm.fitting import Phase, Turn
 from avalanche_dgm.generators.canvas import Canvas
 from avalanche_dgm.generators.critics import Critic, build_critic
-from avalanche_dgm.losses import critic_loss, generator_loss, gradient_penalty
 from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 from avalanche_dgm.memories.answers import evaluating
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.games import Game, class_turn, classification
 from avalanche_dgm.models import NO_OUTPUT
 
 G = TypeVar("G", bound=GANMemory)
 
 CLASSIFIERS = ("learner", "critic")
 
-#: Real samples, their classes, their weight in the loss, and whether the slope is penalised there.
-Shown = tuple[Tensor, Tensor, float, bool]
+_CRITICS = ("critic", "candidate", "answerer")
 
 
 class GANMethod(Method, Generic[G]):
@@ -69,7 +68,12 @@ class GANMethod(Method, Generic[G]):
             raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
         self.classifier, self.replay_size = classifier, replay_size
         self.generative = generative
+        #: What the generator learns against; kept between experiences with ``keeps_critic`` only.
         self.critic: Critic | None = None
+        #: A critic that becomes the classifier when its experience ends.
+        self.candidate: Critic | None = None
+        #: The critic that is the classifier.
+        self.answerer: Critic | None = None
         self._pool: SamplePool | None = None
         self._new_weight = 1.0
 
@@ -95,6 +99,7 @@ class GANMethod(Method, Generic[G]):
         memory.check(data)
         super().begin(data)
         self._pool, self._new_weight = None, 1.0
+        self.candidate = None
         with self.random.governing():
             memory.build(data.images)
             memory.open(data)
@@ -102,57 +107,57 @@ class GANMethod(Method, Generic[G]):
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the training of critic and generator, and the critic's as the classifier."""
         memory, s = self.generative, self.settings
-        samples = memory.ready.put(data.images)
-        rows = memory.rows_of(data)
-        n_new = len(memory.entries) - memory.learned
-        per_class = s.replay_per_class or -(-len(data) // n_new)
-        old_rows = torch.arange(memory.learned, device=rows.device).repeat_interleave(per_class)
+        samples, rows = memory.ready.put(data.images), memory.rows_of(data)
+        n_old, n_all = memory.learned, len(memory.entries)
+        per_class = s.replay_per_class or -(-len(data) // (n_all - n_old))
+        known = torch.arange(n_all, device=rows.device).repeat_interleave(per_class)
+        old_rows, own_rows = known.split([n_old * per_class, (n_all - n_old) * per_class])
         old = memory.generate(old_rows, self.rng)
         with self.random.governing():
-            self.critic = self._make_critic(data.images.device)
-            self._begin_training()
-        yield self._adversarial(samples, rows, old, old_rows)
-        own_rows = torch.arange(memory.learned, len(memory.entries), device=rows.device)
-        own_rows = own_rows.repeat_interleave(per_class)
-        own = memory.generate(own_rows, self.rng) if s.own_share else samples[:0]
-        own_rows = own_rows if s.own_share else own_rows[:0]
-        yield from self._consolidation()
+            self._begin_training(data.images.device)
+        game = self._game(rows, old, old_rows)
+        yield game.phase(samples, rows, self._class_turns(samples, rows, old, old_rows))
+        self._after_training()
+        if not s.own_share:
+            own_rows = own_rows[:0]
+        own = memory.generate(own_rows, self.rng)
         if self.answers_itself:
-            yield self._closing(samples, rows, (old, own), (old_rows, own_rows))
-            return
+            self.candidate = copy.deepcopy(self._critic) if self.keeps_critic else self._critic
         if not self.keeps_critic:
             self.critic = None
-        if memory.learned:
-            self._remember((old, own), (old_rows, own_rows))
+        # Each class weighs 1, and the experience's own are partly real and partly generated.
+        generated = torch.cat([even_weights(old_rows), s.own_share * even_weights(own_rows)])
+        if self.candidate is not None:
+            real = (1 - s.own_share) * even_weights(rows)
+            pool = SamplePool(
+                torch.cat([old, own, samples]),
+                torch.cat([old_rows, own_rows, rows]),
+                torch.cat([generated, real]),
+            )
+            yield classification(self.candidate, pool, s, len(old) + len(samples))
+        elif n_old:
+            made = torch.cat([old, own]), torch.cat([old_rows, own_rows])
+            self._pool = SamplePool(*made, generated)
+            self._new_weight = (1 - s.own_share) * (n_all - n_old) / n_all
 
-    def _begin_training(self) -> None:
-        """Puts the generator in order, after it has made what is replayed."""
-
-    def _consolidation(self) -> Iterator[Phase]:
-        """What follows on the training of critic and generator."""
-        yield from ()
-
-    def _remember(self, samples: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor]) -> None:
-        """Keeps generated samples, old and own, to be replayed beside the experience's."""
-        n_old = self.generative.learned
-        n_new, share = len(self.generative.entries) - n_old, self.settings.own_share
-        weights = torch.cat([even_weights(rows[0]), share * even_weights(rows[1])])
-        self._pool = SamplePool(torch.cat(samples), torch.cat(rows), weights)
-        # Each class counts 1; of the new ones the share that is real.
-        self._new_weight = (1 - share) * n_new / (n_old + n_new)
-
-    def _make_critic(self, device: torch.device) -> Critic:
-        """A critic of the current experience's classes, or of all if it goes on with them."""
-        memory = self.generative
+    def _begin_training(self, device: torch.device) -> None:
+        """Makes the critic and puts the generator in order; what is replayed is made already."""
+        memory, former = self.generative, self.critic
         n_classes = len(memory.entries) - self._first_class()
-        critic = self._new_critic(memory.ready.padded, n_classes).to(device)
-        if self.keeps_critic and self.critic is not None:
-            critic.take_over(self.critic)
-        return critic
+        self.critic = self._new_critic(memory.ready, n_classes).to(device)
+        if self.keeps_critic and former is not None:
+            self.critic.take_over(former)
 
-    def _new_critic(self, shape: tuple[int, ...], n_classes: int) -> Critic:
-        width, architecture = self.settings.critic_width, self.generative.architecture
-        return build_critic(architecture, shape, width=width, n_classes=n_classes)
+    def _new_critic(self, canvas: Canvas, n_classes: int) -> Critic:
+        architecture = self.generative.architecture_for(canvas.shape)
+        width = self.settings.critic_width
+        return build_critic(architecture, canvas.padded, width=width, n_classes=n_classes)
+
+    @property
+    def _critic(self) -> Critic:
+        if self.critic is None:
+            raise RuntimeError("There is no critic yet; call before_learning() first.")
+        return self.critic
 
     def _first_class(self) -> int:
         """The row of ``entries`` that is the critic's first logit."""
@@ -164,166 +169,29 @@ class GANMethod(Method, Generic[G]):
         n_classes = len(self.generative.entries) - self.generative.learned
         return guide == "always" or (guide == "auto" and n_classes > 1)
 
-    def _adversarial(self, samples: Tensor, rows: Tensor, old: Tensor, old_rows: Tensor) -> Phase:
-        """The training of critic and generator on an experience.
+    @abstractmethod
+    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+        """How critic and generator learn an experience.
 
         Args:
-            samples: Float tensor (N, *padded), the experience on the canvas.
-            rows: int64 tensor (N,), its classes.
+            rows: int64 tensor (N,), the classes of its samples.
             old: Float tensor (M, *padded), generated samples of old classes.
             old_rows: int64 tensor (M,), their classes.
         """
-        s, critic, generator = self.settings, self._critic, self._generator
-        rounds = s.rounds(len(samples))
-        guided, first = self._guides(), self._first_class()
-        shown = self._shown(old, old_rows)
-        extra = self._extra_loss()
-
-        def judge(batch: tuple[Tensor, ...], rng: torch.Generator, number: int) -> Tensor:
-            total = torch.zeros((), device=batch[0].device)
-            for real, mine, weight, penalised in shown(batch, rng):
-                with torch.no_grad():
-                    fake = self._make(mine, rng, number, rounds)
-                classes = mine - first if guided else None
-                loss = self._judge(real, fake, classes, rng, penalised=penalised)
-                total = total + weight * loss
-            return total
-
-        def deceive(batch: tuple[Tensor, ...], rng: torch.Generator, number: int) -> Tensor:
-            total = extra(rng, number, rounds)
-            for _, mine, weight, _ in shown(batch, rng):
-                fake = self._make(mine, rng, number, rounds)
-                if guided:
-                    scores, logits = critic(fake)
-                    loss = generator_loss(scores) + F.cross_entropy(logits, mine - first)
-                else:
-                    loss = generator_loss(critic.score(fake))
-                total = total + weight * loss
-            return total
-
-        judged = [*critic.trunk.parameters(), *critic.score_head.parameters()]
-        judged += critic.class_head.parameters() if guided else []
-        made = [p for p in generator.parameters() if p.requires_grad]
-        turns = [
-            *self._class_turns((samples, old), (rows, old_rows)),
-            *[Turn("critic", judged, judge)] * s.critic_steps,
-            Turn("generator", made, deceive, lambda number: self._protect(number, rounds)),
-        ]
-        return Phase(
-            "generator",
-            nn.ModuleDict({"critic": critic, "generator": generator}),
-            turns,
-            s.optimizer,
-            rounds * len(turns),
-            s.batch_size,
-            (samples, rows),
-        )
-
-    @property
-    def _critic(self) -> Critic:
-        if self.critic is None:
-            raise RuntimeError("There is no critic yet; call before_learning() first.")
-        return self.critic
-
-    @property
-    @abstractmethod
-    def _generator(self) -> nn.Module:
-        """The network that generates."""
-
-    @abstractmethod
-    def _make(self, rows: Tensor, rng: torch.Generator, number: int, rounds: int) -> Tensor:
-        """Generates samples to learn from.
-
-        Args:
-            rows: int64 tensor (n,), their classes.
-            rng: Generator of random numbers.
-            number: Number of the round, counted from 0.
-            rounds: How many there are.
-
-        Returns:
-            Float tensor (n, *padded) in [-1, 1], with a gradient.
-        """
-
-    def _shown(self, old: Tensor, old_rows: Tensor) -> Callable[..., list[Shown]]:
-        """What critic and generator are trained on in a step: the experience's batch alone."""
-        return lambda batch, rng: [(batch[0], batch[1], 1.0, True)]
-
-    def _extra_loss(self) -> Callable[[torch.Generator, int, int], Tensor]:
-        """What is added to the generator's loss; from numbers, the round and all rounds."""
-        zero = torch.zeros((), device=self.generative.entries.device)
-        return lambda rng, number, rounds: zero
-
-    def _protect(self, number: int, rounds: int) -> None:
-        """Changes the generator's gradients before its step."""
 
     def _class_turns(
-        self, samples: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor]
+        self, samples: Tensor, rows: Tensor, old: Tensor, old_rows: Tensor
     ) -> list[Turn]:
-        """Steps of the critic on classes: real new samples and generated old ones (Sec. 4.1)."""
         s, critic = self.settings, self._critic
-        n_classes = critic.class_head.out_features
-        n = n_classes if s.class_steps is None else s.class_steps
-        pool = SamplePool(
-            torch.cat(samples), torch.cat(rows), torch.cat([even_weights(r) for r in rows])
-        )
-        first = self._first_class()
+        n = critic.class_head.out_features if s.class_steps is None else s.class_steps
+        if not n:
+            return []
+        weights = torch.cat([even_weights(old_rows), even_weights(rows)])
+        pool = SamplePool(torch.cat([old, samples]), torch.cat([old_rows, rows]), weights)
+        return [class_turn(critic, pool, first=self._first_class())] * n
 
-        def loss(batch: tuple[Tensor, ...], rng: torch.Generator, number: int) -> Tensor:
-            images, mine = pool.draw(len(batch[0]), rng)
-            return F.cross_entropy(critic.classify(images), mine - first)
-
-        parameters = [*critic.trunk.parameters(), *critic.class_head.parameters()]
-        return [Turn("classes", parameters, loss)] * n
-
-    def _judge(
-        self,
-        real: Tensor,
-        generated: Tensor,
-        classes: Tensor | None,
-        rng: torch.Generator,
-        *,
-        penalised: bool,
-    ) -> Tensor:
-        """The critic's loss: real against generated, its slope, and classes of real samples."""
-        critic = self._critic
-        if classes is None:
-            scores, total = critic.score(real), real.new_zeros(())
-        else:
-            scores, logits = critic(real)
-            total = F.cross_entropy(logits, classes)
-        total = total + critic_loss(scores, critic.score(generated))
-        if penalised and self.settings.penalty:
-            shares = torch.rand(len(real), generator=rng, device=real.device)
-            slope = gradient_penalty(critic.score, real, generated, shares)
-            total = total + self.settings.penalty * slope
-        return total
-
-    def _closing(
-        self,
-        samples: Tensor,
-        rows: Tensor,
-        generated: tuple[Tensor, Tensor],
-        generated_rows: tuple[Tensor, Tensor],
-    ) -> Phase:
-        """The critic's training as the classifier of all classes, each shown as often."""
-        s, critic = self.settings, self._critic
-        shares = (1.0, s.own_share)
-        weights = [w * even_weights(r) for w, r in zip(shares, generated_rows, strict=True)]
-        pool = SamplePool(
-            torch.cat([samples, *generated]),
-            torch.cat([rows, *generated_rows]),
-            torch.cat([(1 - s.own_share) * even_weights(rows), *weights]),
-        )
-
-        def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
-            images, mine = pool.draw(s.batch_size, rng)
-            return F.cross_entropy(critic.classify(images), mine)
-
-        # An epoch shows as many samples as there would be without the experience's own generated.
-        n_samples = len(samples) + len(generated[0])
-        steps = epochs_to_steps(s.closing_epochs, n_samples, s.batch_size)
-        optimizer = s.closing_optimizer
-        return Phase("classifier", critic, loss, optimizer, steps, s.batch_size)
+    def _after_training(self) -> None:
+        """Called when critic and generator have learned the experience."""
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`: each old class as often as any other."""
@@ -344,10 +212,10 @@ class GANMethod(Method, Generic[G]):
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
         """See `Method.predict`: the learner's answers, or the critic's."""
         memory = self.generative
-        if not self.answers_itself or self.critic is None or not memory.learned:
+        if self.answerer is None:
             return super().predict(images, tasks, key=key)
-        with evaluating(self.critic):
-            logits = self.critic.classify(memory.ready.put(images))
+        with evaluating(self.answerer):
+            logits = self.answerer.classify(memory.ready.put(images))
         entries = memory.entries[: logits.shape[1]]
         if self.task_aware:
             other = tasks[:, None] != entries[None, :, 1]
@@ -365,6 +233,8 @@ class GANMethod(Method, Generic[G]):
         with self.random.governing():
             self.generative.close()
         self._pool, self._new_weight = None, 1.0
+        if self.candidate is not None:
+            self.answerer, self.candidate = self.candidate, None
         super().end(data)
 
     def sample(self, n: int) -> Replay:
@@ -409,27 +279,29 @@ class GANMethod(Method, Generic[G]):
         return memory.ready.take(memory.generate(rows, self.rng))
 
     def memory(self) -> list[nn.Module]:
-        """The generator, and the critic if it is the classifier or goes on."""
-        kept: list[nn.Module | None] = [self.generative, self.critic]
+        """The generator, the critic if it goes on, and the critic that is the classifier."""
+        kept: list[nn.Module | None] = [self.generative, self.critic, self.answerer]
         return [module for module in kept if module is not None]
 
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
-        critic = self.critic
-        n_classes = critic.class_head.out_features if critic is not None else None
-        canvas = self.generative.get_extra_state()["canvas"]
-        return {**super().get_extra_state(), "critic": n_classes, "canvas": canvas}
+        critics = {name: getattr(self, name) for name in _CRITICS}
+        return {
+            **super().get_extra_state(),
+            "critics": {
+                name: critic.class_head.out_features if critic is not None else None
+                for name, critic in critics.items()
+            },
+            "canvas": self.generative.get_extra_state()["canvas"],
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Builds the critic before its weights are loaded."""
+        """Builds the critics before their weights are loaded."""
         super().set_extra_state(state)
-        self.critic = None
-        if state["critic"] is not None:
-            canvas = Canvas.from_dict(state["canvas"])
-            architecture = self.generative.architecture_for(canvas.shape)
-            self.critic = build_critic(
-                architecture,
-                canvas.padded,
-                width=self.settings.critic_width,
-                n_classes=state["critic"],
-            ).to(self.rng.device)
+        device = self.rng.device
+        for name, n_classes in state["critics"].items():
+            critic = None
+            if n_classes is not None:
+                canvas = Canvas.from_dict(state["canvas"])
+                critic = self._new_critic(canvas, n_classes).to(device)
+            setattr(self, name, critic)

@@ -99,6 +99,13 @@ class Method(nn.Module):
         """
         return self.learner
 
+    def learners(self) -> dict[str, nn.Module]:
+        """Networks of the method's own that `active` may be, each under a name that it keeps.
+
+        An adapter whose optimiser outlives an experience shows them to it.
+        """
+        return {}
+
     def prepare(
         self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
     ) -> ExperienceData:

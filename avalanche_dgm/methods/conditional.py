@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.memories.adversarial import SamplePool, even_weights
 from avalanche_dgm.memories.conditional import ConditionalMemory
-from avalanche_dgm.methods.adversarial import GANMethod, Shown
+from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.methods.games import Batch, Game, Shown
+
+Shows = Callable[[Batch, torch.Generator], list[Shown]]
 
 
 class ConditionalMethod(GANMethod[ConditionalMemory]):
     """A conditional GAN beside a classifier; see `GANMethod` for the arguments."""
 
-    @property
-    def _generator(self) -> MaskedGenerator:
-        return self.generative.built
+    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+        """The experience alone, with nothing against forgetting."""
+        memory, s = self.generative, self.settings
 
-    def _make(self, rows: Tensor, rng: torch.Generator, number: int, rounds: int) -> Tensor:
-        latent = self.settings.latent
-        noise = torch.randn(len(rows), latent, generator=rng, device=rows.device)
-        return self.generative.make(rows, noise)
+        def make(mine: Tensor, rng: torch.Generator, number: int) -> Tensor:
+            noise = torch.randn(len(mine), s.latent, generator=rng, device=mine.device)
+            return memory.make(mine, noise)
 
-    def _with_old(self, old: Tensor, old_rows: Tensor) -> Callable[..., list[Shown]]:
-        """The batch, and as many samples of all old classes together, as if they were data."""
-        shown = super()._shown(old, old_rows)
+        zero = torch.zeros((), device=rows.device)
+        return Game(
+            critic=self._critic,
+            generator=memory.built,
+            settings=s,
+            rounds=s.rounds(len(rows)),
+            first=self._first_class(),
+            guided=self._guides(),
+            make=make,
+            shown=lambda batch, rng: [(batch[0], batch[1], 1.0, True)],
+            extra=lambda rng, number: zero,
+            protect=lambda number: None,
+        )
+
+    def _with_old(self, game: Game, old: Tensor, old_rows: Tensor) -> Game:
+        """Adds as many samples of all old classes together, as if they were data."""
         n_old = self.generative.learned
         if not n_old:
-            return shown
+            return game
         n_new = len(self.generative.entries) - n_old
         pool = SamplePool(old, old_rows, even_weights(old_rows))
 
-        def both(batch: tuple[Tensor, ...], rng: torch.Generator) -> list[Shown]:
+        def both(batch: Batch, rng: torch.Generator) -> list[Shown]:
             samples, rows = pool.draw(len(batch[0]), rng)
             # Each class weighs the same: a sum over classes, in the authors' code.
-            return [*shown(batch, rng), (samples, rows, n_old / n_new, False)]
+            return [*game.shown(batch, rng), (samples, rows, n_old / n_new, False)]
 
-        return both
+        return replace(game, shown=both)

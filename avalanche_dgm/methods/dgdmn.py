@@ -63,6 +63,10 @@ class DGDMN(Method):
         """The short-term learner of the current experience, if there is one."""
         return self._active.task_learner if self._active is not None else None
 
+    def learners(self) -> dict[str, nn.Module]:
+        """The short-term learners in use, by slot."""
+        return {slot: memory.task_learner for slot, memory in self.dual.slots()}
+
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         check_experience(data, shape=self.dual.ltm.shape)

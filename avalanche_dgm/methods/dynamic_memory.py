@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.memories.adversarial import noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.methods.games import Game
 from avalanche_dgm.signatures import takes_arguments_of
 
 
@@ -39,25 +38,35 @@ class DynamicMemory(GANMethod[DynamicGenerativeMemory]):
         memory = DynamicGenerativeMemory(make_settings(DynamicMemorySettings, hyper))
         super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
 
-    @property
-    def _generator(self) -> MaskedGenerator:
-        return self.generative.built
-
-    def _make(self, rows: Tensor, rng: torch.Generator, number: int, rounds: int) -> Tensor:
+    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+        """The experience alone: what makes old classes is reserved (Sec. 4)."""
         memory, s = self.generative, self.generative.settings
-        learned = memory.learned
-        n_classes = len(memory.entries) - learned
-        noise = noise_with_class(rows - learned, n_classes, s.latent, rng)
-        return memory.built(noise, scale=s.scale(number, rounds))
-
-    def _extra_loss(self) -> Callable[[torch.Generator, int, int], Tensor]:
-        """How much of the free capacity is taken (Eq. 6), weighed by how much there is."""
-        s, generator = self.generative.settings, self._generator
+        generator, first = memory.built, memory.learned
+        rounds, n_classes = s.rounds(len(rows)), len(memory.entries) - first
         weight = s.sparsity * generator.capacity_ratio
-        return lambda rng, number, rounds: weight * generator.sparsity(s.scale(number, rounds))
 
-    def _protect(self, number: int, rounds: int) -> None:
-        """Stops the gradients of what is reserved (Eq. 4)."""
-        s = self.generative.settings
-        scale = s.scale(number, rounds)
-        self._generator.protect(scale=scale, smax=s.smax, compensation=s.compensation)
+        def make(mine: Tensor, rng: torch.Generator, number: int) -> Tensor:
+            noise = noise_with_class(mine - first, n_classes, s.latent, rng)
+            return generator(noise, scale=s.scale(number, rounds))
+
+        def sparsity(rng: torch.Generator, number: int) -> Tensor:
+            """How much of what is free is taken (Eq. 6), weighed by how much there is."""
+            return weight * generator.sparsity(s.scale(number, rounds))
+
+        def protect(number: int) -> None:
+            """Stops the gradients of what is reserved (Eq. 4)."""
+            scale = s.scale(number, rounds)
+            generator.protect(scale=scale, smax=s.smax, compensation=s.compensation)
+
+        return Game(
+            critic=self._critic,
+            generator=generator,
+            settings=s,
+            rounds=rounds,
+            first=self._first_class(),
+            guided=self._guides(),
+            make=make,
+            shown=lambda batch, rng: [(batch[0], batch[1], 1.0, True)],
+            extra=sparsity,
+            protect=protect,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from avalanche_dgm.buffers import GrowingBuffers
-from avalanche_dgm.fitting import Phase
 from avalanche_dgm.memories.adversarial_settings import EWCGeneratorSettings
 from avalanche_dgm.memories.conditional import ConditionalMemory
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.conditional import ConditionalMethod
+from avalanche_dgm.methods.games import Game
 from avalanche_dgm.signatures import takes_arguments_of
 
 #: Samples whose gradients are held at once: each has as many numbers as the generator.
@@ -68,23 +68,22 @@ class EWCGenerator(ConditionalMethod):
         self.importance = _Importance()
         self._found: Tensor | None = None
 
-    def _extra_loss(self) -> Callable[[torch.Generator, int, int], Tensor]:
-        """Half of lambda times the squared way from where old classes were learned, by weight."""
-        held = self.importance
+    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+        """The experience, with half of lambda times the squared way from where it was, weighed."""
+        game, held = super()._game(rows, old, old_rows), self.importance
         if not len(held.fisher):
-            return super()._extra_loss()
-        parameters = list(self._generator.parameters())
+            return game
+        parameters = list(self.generative.built.parameters())
 
-        def penalty(rng: torch.Generator, number: int, rounds: int) -> Tensor:
+        def penalty(rng: torch.Generator, number: int) -> Tensor:
             way = torch.cat([p.flatten() for p in parameters]) - held.anchor
             return self._ewc.ewc_weight / 2 * (held.fisher * way.square()).sum()
 
-        return penalty
+        return replace(game, extra=penalty)
 
-    def _consolidation(self) -> Iterator[Phase]:
+    def _after_training(self) -> None:
         """Estimates the information while the critic still is what the generator learned by."""
         self._found = self._fisher()
-        yield from ()
 
     def _fisher(self) -> Tensor:
         """The diagonal of the Fisher information of the new classes' samples, summed over classes.
@@ -95,7 +94,8 @@ class EWCGenerator(ConditionalMethod):
         Returns:
             Float tensor (P,), in the order of the generator's parameters.
         """
-        memory, generator, critic = self.generative, self._generator, self._critic
+        memory, critic = self.generative, self._critic
+        generator = memory.built
         n_new = len(memory.entries) - memory.learned
         device = memory.entries.device
         rows = torch.arange(memory.learned, len(memory.entries), device=device)
@@ -125,7 +125,7 @@ class EWCGenerator(ConditionalMethod):
     def end(self, data: Any) -> None:
         """See `Method.end`; from now on the generator is held here."""
         if self._found is not None:
-            weights = [p.detach().flatten() for p in self._generator.parameters()]
+            weights = [p.detach().flatten() for p in self.generative.built.parameters()]
             self.importance.add(self._found, torch.cat(weights))
         self._found = None
         super().end(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +14,8 @@ from avalanche_dgm.memories.adversarial_settings import ConditionalSettings, MeR
 from avalanche_dgm.memories.conditional import ConditionalMemory
 from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.settings import make_settings
-from avalanche_dgm.methods.adversarial import Shown
 from avalanche_dgm.methods.conditional import ConditionalMethod
+from avalanche_dgm.methods.games import Game
 from avalanche_dgm.signatures import takes_arguments_of
 
 
@@ -58,21 +59,23 @@ class MeRGAN(ConditionalMethod):
         self.hold("_previous", None)
         super().end(data)
 
-    def _shown(self, old: Tensor, old_rows: Tensor) -> Callable[..., list[Shown]]:
-        """With joint replay, old classes as well."""
-        joint = self._mergan.replay == "joint"
-        return self._with_old(old, old_rows) if joint else super()._shown(old, old_rows)
+    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+        """The experience, and what the former self makes of old classes."""
+        game = super()._game(rows, old, old_rows)
+        if self._mergan.replay == "joint":
+            return self._with_old(game, old, old_rows)
+        if self._mergan.replay == "alignment" and self._previous is not None:
+            return replace(game, extra=self._distance(self._previous.module))
+        return game
 
-    def _extra_loss(self) -> Callable[[torch.Generator, int, int], Tensor]:
-        """With alignment, the distance to the former self on old classes (Eq. 6 there)."""
-        if self._previous is None or self._mergan.replay != "alignment":
-            return super()._extra_loss()
-        memory, previous, s = self.generative, self._previous.module, self._mergan
+    def _distance(self, previous: ConditionalMemory) -> Callable[[torch.Generator, int], Tensor]:
+        """The squared distance to the former self's samples of old classes (Eq. 6 there)."""
+        memory, s = self.generative, self._mergan
         n_old = memory.learned
         each = max(s.batch_size // n_old, 1)
         rows = torch.arange(n_old, device=memory.entries.device).repeat_interleave(each)
 
-        def distance(rng: torch.Generator, number: int, rounds: int) -> Tensor:
+        def distance(rng: torch.Generator, number: int) -> Tensor:
             noise = torch.randn(len(rows), s.latent, generator=rng, device=rows.device)
             with torch.no_grad():
                 wanted = previous.make(rows, noise)
@@ -111,10 +114,11 @@ class GANReplay(ConditionalMethod):
         """The generator learns old classes again, so the critic knows them all."""
         return 0
 
-    def _begin_training(self) -> None:
-        """A new generator, once the former one has made what is replayed."""
+    def _begin_training(self, device: torch.device) -> None:
+        """Begins with new networks."""
+        super()._begin_training(device)
         self.generative.renew()
 
-    def _shown(self, old: Tensor, old_rows: Tensor) -> Callable[..., list[Shown]]:
-        """Old classes as well."""
-        return self._with_old(old, old_rows)
+    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+        """The experience, and what the former generator made of old classes."""
+        return self._with_old(super()._game(rows, old, old_rows), old, old_rows)
