@@ -7,7 +7,18 @@ from typing import Any
 from torch import nn
 
 from avalanche_dgm.lightning.module import MethodModule
-from avalanche_dgm.methods import ALTM, DGDMN, DGR, LatentReplay, Naive, PseudoRehearsal
+from avalanche_dgm.methods import (
+    ALTM,
+    DGDMN,
+    DGR,
+    DynamicMemory,
+    EWCGenerator,
+    GANReplay,
+    LatentReplay,
+    MeRGAN,
+    Naive,
+    PseudoRehearsal,
+)
 from avalanche_dgm.signatures import takes_arguments_of
 
 
@@ -103,6 +114,82 @@ class LatentReplayModule(MethodModule):
     """
 
     kind = LatentReplay
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)
+
+
+@takes_arguments_of(DynamicMemory, on_init=False)
+class DynamicMemoryModule(MethodModule):
+    """Dynamic generative memory (Ostapenko et al. 2019).
+
+    With ``classifier="critic"`` the critic answers, and the model learns nothing.
+
+    Args:
+        model: See `MethodModule`.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
+            ``replay_size``, ``seed``, and any field of
+            `avalanche_dgm.memories.adversarial_settings.DynamicMemorySettings`.
+    """
+
+    kind = DynamicMemory
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)
+
+
+@takes_arguments_of(MeRGAN, on_init=False)
+class MeRGANModule(MethodModule):
+    """Memory replay GANs (Wu et al. 2018).
+
+    With ``classifier="critic"`` the critic answers, and the model learns nothing.
+
+    Args:
+        model: See `MethodModule`.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
+            ``replay_size``, ``seed``, and any field of
+            `avalanche_dgm.memories.adversarial_settings.MeRGANSettings`.
+    """
+
+    kind = MeRGAN
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)
+
+
+@takes_arguments_of(EWCGenerator, on_init=False)
+class EWCGeneratorModule(MethodModule):
+    """Elastic weight consolidation on a GAN (Seff et al. 2017).
+
+    With ``classifier="critic"`` the critic answers, and the model learns nothing.
+
+    Args:
+        model: See `MethodModule`.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
+            ``replay_size``, ``seed``, and any field of
+            `avalanche_dgm.memories.adversarial_settings.EWCGeneratorSettings`.
+    """
+
+    kind = EWCGenerator
+
+    def __init__(self, model: nn.Module, **hyper: Any) -> None:
+        super().__init__(model, **hyper)
+
+
+@takes_arguments_of(GANReplay, on_init=False)
+class GANReplayModule(MethodModule):
+    """Deep generative replay (Shin et al. 2017) with a GAN.
+
+    With ``classifier="critic"`` the critic answers, and the model learns nothing.
+
+    Args:
+        model: See `MethodModule`.
+        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
+            ``replay_size``, ``seed``, and any field of
+            `avalanche_dgm.memories.adversarial_settings.ConditionalSettings`.
+    """
+
+    kind = GANReplay
 
     def __init__(self, model: nn.Module, **hyper: Any) -> None:
         super().__init__(model, **hyper)

@@ -150,7 +150,9 @@ class PhaseStage(Stage):
     @property
     def loss_name(self) -> str:
         """See `Stage.loss_name`."""
-        return f"{self.kind}/{self._players.at(self._step - 1).name}_step"
+        # Asked for when the batch is counted already.
+        turn = self._players.at((self.batch - 1) // self._accumulate)
+        return f"{self.kind}/{turn.name}_step"
 
     def loader(self) -> Iterable[int]:
         """Numbers of the batches; they are drawn where they are used, since the loss draws too."""
@@ -206,14 +208,16 @@ class PhaseStage(Stage):
         return optimizer, spec.build_schedule(optimizer, self.phase.steps)
 
     def clip(self) -> None:
-        """Leaves the turn's gradients, and limits them as the phase says."""
-        self._players.before_step(self._step)
+        """See `Stage.clip`: as the phase says."""
         self.phase.optimizer.clip(self.module)
 
     def hook(self, name: str) -> None:
         """Ends what was begun for the turn; looks now and then whether the loss is finite."""
         if name == "after_backward":
             self.close()
+        if name == "before_update":
+            # Before any limit, so that what is limited is what the step takes.
+            self._players.before_step(self._step)
         if name != "after_training_iteration":
             return
         last = self.batch == self.phase.steps * self._accumulate

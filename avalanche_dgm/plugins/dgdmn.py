@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
-from avalanche_dgm.data import ExperienceData
-from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.methods import DGDMN
 from avalanche_dgm.methods.paper_settings import dgdmn_hyper
-from avalanche_dgm.plugins.base import MethodPlugin
-from avalanche_dgm.plugins.experiences import TaskOracle, classes_of, starts_task
-from avalanche_dgm.plugins.routed import RoutedModel, wrap
+from avalanche_dgm.plugins.experiences import TaskOracle
+from avalanche_dgm.plugins.routing import RoutingPlugin
 from avalanche_dgm.signatures import takes_arguments_of
 
 
 @takes_arguments_of(DGDMN)
-class DGDMNPlugin(MethodPlugin):
+class DGDMNPlugin(RoutingPlugin):
     """Deep generative dual memory (Kamra et al. 2017) for any strategy, without an argument.
 
     The strategy's optimiser and epochs train the small short-term learner of each task. The
@@ -64,11 +60,6 @@ class DGDMNPlugin(MethodPlugin):
         """
         return cls(**{**dgdmn_hyper(stream, scale=scale), **overrides})
 
-    def learner_of(self, strategy: Any) -> nn.Module:
-        """The user's model, wrapped or not."""
-        model = strategy.model
-        return model.ltm if isinstance(model, RoutedModel) else model
-
     def sleep(self) -> None:
         """Consolidates now, whether the short-term memory is full or not."""
         self._run(self.method.sleep())
@@ -83,61 +74,4 @@ class DGDMNPlugin(MethodPlugin):
             The user's model, which has learned everything.
         """
         self.sleep()
-        strategy.model = self.learner_of(strategy)
-        return strategy.model
-
-    def _routed(self, strategy: Any) -> RoutedModel:
-        model = strategy.model
-        if isinstance(model, RoutedModel):
-            if model.method is not self.method:
-                raise UnsupportedModelError(
-                    "The strategy's model is routed by another DGDMNPlugin already. Give the"
-                    " strategy one of them."
-                )
-            return model
-        if not isinstance(model, nn.Module):
-            raise UnsupportedModelError(
-                f"The strategy's model is a {type(model).__name__}, not a torch.nn.Module."
-            )
-        routed = wrap(model, self.method).to(strategy.device)
-        routed.train(model.training)
-        strategy.model = routed
-        return routed
-
-    def begin(self, strategy: Any, data: ExperienceData) -> None:
-        """Wraps the model once, takes a short-term memory, and shows its learner to Avalanche."""
-        super().begin(strategy, data)
-        routed = self._routed(strategy)
-        routed.task_key = None
-        routed.collect()
-
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """See `MethodPlugin.before_training_exp`; also learns how wide the answers are."""
-        if self._data is not None and starts_task(strategy.experience):
-            strategy.model.width = self.width_of(strategy, self._data)
-        super().before_training_exp(strategy, *args, **kwargs)
-
-    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Without short-term memories nothing is learned before sleep."""
-        if not self.method.settings.short_term:
-            strategy.stop_training()
-
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Sleeps if it is time, and frees the learners of what was consolidated."""
-        super().after_training_exp(strategy, *args, **kwargs)
-        if isinstance(strategy.model, RoutedModel):
-            strategy.model.collect()
-
-    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Consolidates before an evaluation between experiences, with ``routing="sleep"``."""
-        if self._data is None:
-            with torch.enable_grad():
-                self._run(self.method.before_predicting())
-            if isinstance(strategy.model, RoutedModel):
-                strategy.model.collect()
-
-    def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Asks the oracle, with ``routing="oracle"``, which task the test images are from."""
-        if isinstance(strategy.model, RoutedModel):
-            key = self.oracle(strategy.experience)
-            strategy.model.task_key = self.method.test_key(key, classes_of(strategy.experience))
+        return super().finish(strategy)

@@ -1,4 +1,4 @@
-"""The user's model and the short-term learners in one module that Avalanche can adapt."""
+"""The user's model and a method's own learners in one module that Avalanche can adapt."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import torch
 from avalanche.models.dynamic_modules import MultiTaskModule
 from torch import Tensor, nn
 
-from avalanche_dgm.methods import DGDMN
+from avalanche_dgm.methods import Method
 
 
 class RoutedModel(nn.Module):
-    """Answers with the short-term learner in training, and with the memory that knows at test.
+    """Answers as a method does: with what learns in training, with what knows at test.
 
     The user's model stays what it was, as ``ltm``; model adaptation reaches it as before. The
-    dual memory is not a submodule, so that optimisers and other plugins see learners only.
+    method is not a submodule, so that optimisers and other plugins see learners only.
 
     Args:
         ltm: The user's model.
-        method: The dual memory.
+        method: What answers.
 
     Attributes:
-        stm: The short-term learners in use, by slot.
+        stm: The method's own learners in use, by `Method.learners`.
         width: Number of outputs of the user's model.
         task_key: The task of the images to come, from an oracle, or ``None``.
     """
 
-    def __init__(self, ltm: nn.Module, method: DGDMN) -> None:
+    def __init__(self, ltm: nn.Module, method: Method) -> None:
         super().__init__()
         self._wrap(ltm, method)
 
-    def _wrap(self, ltm: nn.Module, method: DGDMN) -> None:
+    def _wrap(self, ltm: nn.Module, method: Method) -> None:
         self.ltm = ltm
         self.stm = nn.ModuleDict()
         self.width = 0
@@ -40,15 +40,13 @@ class RoutedModel(nn.Module):
         object.__setattr__(self, "_method", method)
 
     @property
-    def method(self) -> DGDMN:
-        """The dual memory."""
+    def method(self) -> Method:
+        """What answers."""
         return self.__dict__["_method"]
 
     def collect(self) -> None:
-        """Takes over the short-term learners that are in use now, each under its slot."""
-        self.stm = nn.ModuleDict(
-            {slot: memory.task_learner for slot, memory in self.method.dual.slots()}
-        )
+        """Takes over the method's learners that are in use now."""
+        self.stm = nn.ModuleDict(self.method.learners())
 
     def route(self, images: Tensor, tasks: Tensor) -> Tensor:
         """Returns logits.
@@ -69,7 +67,7 @@ class RoutedModel(nn.Module):
 class RoutedMultiTaskModel(RoutedModel, MultiTaskModule):
     """The same around a model that is given task labels."""
 
-    def __init__(self, ltm: nn.Module, method: DGDMN) -> None:
+    def __init__(self, ltm: nn.Module, method: Method) -> None:
         MultiTaskModule.__init__(self)
         self._wrap(ltm, method)
 
@@ -92,7 +90,7 @@ class RoutedMultiTaskModel(RoutedModel, MultiTaskModule):
         return self.route(x, labels)
 
 
-def wrap(model: Any, method: DGDMN) -> RoutedModel:
+def wrap(model: Any, method: Method) -> RoutedModel:
     """Puts a model into the routed module that fits it."""
     if isinstance(model, MultiTaskModule):
         return RoutedMultiTaskModel(model, method)

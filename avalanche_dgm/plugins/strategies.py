@@ -13,6 +13,12 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.optim import Optimizer
 
+from avalanche_dgm.plugins.adversarial import (
+    DynamicMemoryPlugin,
+    EWCGeneratorPlugin,
+    GANReplayPlugin,
+    MeRGANPlugin,
+)
 from avalanche_dgm.plugins.altm import ALTMPlugin
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.dgdmn import DGDMNPlugin
@@ -142,3 +148,51 @@ class LatentReplay(PluginStrategy):
         if "model" not in arguments and len(modules) == 2:
             arguments["model"] = nn.Sequential(OrderedDict(modules))
         super().__init__(**_with_plugin(LatentReplayPlugin, arguments))
+
+
+@takes_arguments_of(DynamicMemoryPlugin)
+@takes_arguments_of(PluginStrategy)
+class DynamicMemory(PluginStrategy):
+    """Dynamic generative memory.
+
+    Takes the arguments of `PluginStrategy` and of `DynamicMemoryPlugin`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**_with_plugin(DynamicMemoryPlugin, arguments))
+
+
+@takes_arguments_of(MeRGANPlugin)
+@takes_arguments_of(PluginStrategy)
+class MeRGAN(PluginStrategy):
+    """Memory replay GANs.
+
+    Takes the arguments of `PluginStrategy` and of `MeRGANPlugin`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**_with_plugin(MeRGANPlugin, arguments))
+
+
+@takes_arguments_of(EWCGeneratorPlugin)
+@takes_arguments_of(PluginStrategy)
+class EWCGenerator(PluginStrategy):
+    """Elastic weight consolidation on a generator.
+
+    Takes the arguments of `PluginStrategy` and of `EWCGeneratorPlugin`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**_with_plugin(EWCGeneratorPlugin, arguments))
+
+
+@takes_arguments_of(GANReplayPlugin)
+@takes_arguments_of(PluginStrategy)
+class GANReplay(PluginStrategy):
+    """Deep generative replay with a GAN.
+
+    Takes the arguments of `PluginStrategy` and of `GANReplayPlugin`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**_with_plugin(GANReplayPlugin, arguments))

@@ -6,7 +6,11 @@ from avalanche_dgm import (
     ALTMPlugin,
     DGDMNPlugin,
     DGRPlugin,
+    DynamicMemoryPlugin,
+    EWCGeneratorPlugin,
+    GANReplayPlugin,
     LatentReplayPlugin,
+    MeRGANPlugin,
     PseudoRehearsalPlugin,
 )
 from avalanche_dgm.errors import UnknownTaskError
@@ -14,12 +18,27 @@ from avalanche_dgm.lightning import (
     ALTMModule,
     DGDMNModule,
     DGRModule,
+    DynamicMemoryModule,
+    EWCGeneratorModule,
+    GANReplayModule,
     LatentReplayModule,
+    MeRGANModule,
     PseudoRehearsalModule,
 )
 
 SMALL = {"generator_steps": 20, "hidden": (32, 32), "latent": 4}
 DUAL = {**SMALL, "learner_steps": 20, "stm_size": 2}
+GAN = {
+    "generator_steps": 12,
+    "width": 4,
+    "critic_width": 4,
+    "latent": 16,
+    "replay_per_class": 16,
+    "batch_size": 16,
+    "closing_epochs": 1,
+}
+MASKED = {**GAN, "smax": 1e3}
+CONDITIONAL = {**GAN, "class_inputs": 10}
 PAPER = {"consolidation": "rehearsal", "sampling": "prior", "labels": "hard"}
 
 #: Plugin, module, hyper-parameters.
@@ -59,6 +78,29 @@ BACKENDS = {
         {"memory": "density", "freeze_after": 0},
     ),
     "latent-vae": (LatentReplayPlugin, LatentReplayModule, {"memory": "vae", **SMALL}),
+    "dynamic-memory": (DynamicMemoryPlugin, DynamicMemoryModule, MASKED),
+    "dynamic-memory-critic": (
+        DynamicMemoryPlugin,
+        DynamicMemoryModule,
+        {**MASKED, "classifier": "critic"},
+    ),
+    "dynamic-memory-weights": (
+        DynamicMemoryPlugin,
+        DynamicMemoryModule,
+        {**MASKED, "masking": "weights"},
+    ),
+    "mergan": (MeRGANPlugin, MeRGANModule, CONDITIONAL),
+    "mergan-alignment": (
+        MeRGANPlugin,
+        MeRGANModule,
+        {**CONDITIONAL, "replay": "alignment", "classifier": "critic"},
+    ),
+    "ewc-generator": (
+        EWCGeneratorPlugin,
+        EWCGeneratorModule,
+        {**CONDITIONAL, "fisher_samples": 8},
+    ),
+    "gan-replay": (GANReplayPlugin, GANReplayModule, CONDITIONAL),
     "pseudo-rehearsal": (PseudoRehearsalPlugin, PseudoRehearsalModule, {}),
 }
 

@@ -1,0 +1,196 @@
+"""Memories that are generative adversarial networks, as Avalanche plugins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
+from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.plugins.experiences import TaskOracle
+from avalanche_dgm.plugins.routing import RoutingPlugin
+from avalanche_dgm.signatures import takes_arguments_of
+
+
+class GANPlugin(RoutingPlugin):
+    """Drives a memory that is a generative adversarial network.
+
+    With ``classifier="learner"`` the strategy's model learns, with replay, and stays the user's
+    object. With ``classifier="critic"`` the critic answers in its place: ``strategy.model`` becomes
+    a `RoutedModel`, the strategy's epochs are left out, and the user's model learns nothing; it
+    only says how wide the answers are. `finish` puts it back.
+    """
+
+    method: GANMethod[Any]
+
+    @property
+    def routes(self) -> bool:
+        """Whether the critic answers in place of the strategy's model."""
+        return self.method.answers_itself
+
+
+@takes_arguments_of(DynamicMemory)
+class DynamicMemoryPlugin(GANPlugin):
+    """Dynamic generative memory (Ostapenko et al. 2019) for any strategy, without an argument.
+
+    A generator learns, by masks, which of its units each experience takes; they are frozen, and it
+    grows by as many. Its samples of old classes, the same for ever, are replayed to the model::
+
+        strategy = Naive(model=net, optimizer=optimizer, plugins=[DynamicMemoryPlugin()])
+
+    Each class may come in one experience only.
+
+    Args:
+        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself; see
+            `GANPlugin`.
+        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
+            at most four times as many as are new.
+        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
+        oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
+            model, neither in training nor at test time.
+        progress: Whether to show progress bars.
+        **hyper: Any field of `avalanche_dgm.memories.adversarial_settings.DynamicMemorySettings`.
+
+    Raises:
+        ConfigError: A hyper-parameter is unknown or cannot work.
+    """
+
+    method: DynamicMemory
+
+    def __init__(
+        self,
+        *,
+        classifier: str = "learner",
+        replay_size: int | None = None,
+        seed: int | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Any,
+    ) -> None:
+        method = DynamicMemory(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
+        super().__init__(method, oracle=oracle, progress=progress)
+
+
+@takes_arguments_of(MeRGAN)
+class MeRGANPlugin(GANPlugin):
+    """Memory replay GANs (Wu et al. 2018) for any strategy, without an argument.
+
+    A conditional GAN learns the experience, and is held by its former self to what it made of old
+    classes, which is replayed to the model::
+
+        strategy = Naive(model=net, optimizer=optimizer, plugins=[MeRGANPlugin()])
+
+    Each class may come in one experience only.
+
+    Args:
+        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself; see
+            `GANPlugin`.
+        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
+            at most four times as many as are new.
+        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
+        oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
+            model, neither in training nor at test time.
+        progress: Whether to show progress bars.
+        **hyper: Any field of `avalanche_dgm.memories.adversarial_settings.MeRGANSettings`.
+
+    Raises:
+        ConfigError: A hyper-parameter is unknown or cannot work.
+    """
+
+    method: MeRGAN
+
+    def __init__(
+        self,
+        *,
+        classifier: str = "learner",
+        replay_size: int | None = None,
+        seed: int | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Any,
+    ) -> None:
+        method = MeRGAN(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
+        super().__init__(method, oracle=oracle, progress=progress)
+
+
+@takes_arguments_of(EWCGenerator)
+class EWCGeneratorPlugin(GANPlugin):
+    """Elastic weight consolidation on a GAN (Seff et al. 2017) for any strategy.
+
+    A conditional GAN learns the experience alone, its generator held where old classes need it to
+    be. What it still makes of them is replayed to the model::
+
+        strategy = Naive(model=net, optimizer=optimizer, plugins=[EWCGeneratorPlugin()])
+
+    Each class may come in one experience only.
+
+    Args:
+        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself; see
+            `GANPlugin`.
+        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
+            at most four times as many as are new.
+        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
+        oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
+            model, neither in training nor at test time.
+        progress: Whether to show progress bars.
+        **hyper: Any field of `avalanche_dgm.memories.adversarial_settings.EWCGeneratorSettings`.
+
+    Raises:
+        ConfigError: A hyper-parameter is unknown or cannot work.
+    """
+
+    method: EWCGenerator
+
+    def __init__(
+        self,
+        *,
+        classifier: str = "learner",
+        replay_size: int | None = None,
+        seed: int | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Any,
+    ) -> None:
+        method = EWCGenerator(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
+        super().__init__(method, oracle=oracle, progress=progress)
+
+
+@takes_arguments_of(GANReplay)
+class GANReplayPlugin(GANPlugin):
+    """Deep generative replay (Shin et al. 2017) with a GAN, for any strategy.
+
+    A new conditional GAN learns each experience together with what the former one made of old
+    classes, which is replayed to the model, too::
+
+        strategy = Naive(model=net, optimizer=optimizer, plugins=[GANReplayPlugin()])
+
+    Each class may come in one experience only.
+
+    Args:
+        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself; see
+            `GANPlugin`.
+        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
+            at most four times as many as are new.
+        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
+        oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
+            model, neither in training nor at test time.
+        progress: Whether to show progress bars.
+        **hyper: Any field of `avalanche_dgm.memories.adversarial_settings.ConditionalSettings`.
+
+    Raises:
+        ConfigError: A hyper-parameter is unknown or cannot work.
+    """
+
+    method: GANReplay
+
+    def __init__(
+        self,
+        *,
+        classifier: str = "learner",
+        replay_size: int | None = None,
+        seed: int | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Any,
+    ) -> None:
+        method = GANReplay(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
+        super().__init__(method, oracle=oracle, progress=progress)

@@ -1,0 +1,111 @@
+"""Plugins whose method may answer in place of the user's model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.errors import UnsupportedModelError
+from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.experiences import classes_of, starts_task
+from avalanche_dgm.plugins.routed import RoutedModel, wrap
+
+
+class RoutingPlugin(MethodPlugin):
+    """Drives a method that answers at test time, or learns by batches, with networks of its own.
+
+    ``strategy.model`` becomes a `RoutedModel` that holds the user's model and the method's
+    learners; `finish` puts the user's model back. See `MethodPlugin` for the arguments.
+    """
+
+    @property
+    def routes(self) -> bool:
+        """Whether the strategy's model is wrapped; otherwise it stays the user's."""
+        return True
+
+    def learner_of(self, strategy: Any) -> nn.Module:
+        """The user's model, wrapped or not."""
+        model = strategy.model
+        return model.ltm if isinstance(model, RoutedModel) else model
+
+    def finish(self, strategy: Any) -> nn.Module:
+        """Gives the strategy its own model back.
+
+        Args:
+            strategy: The strategy that was trained.
+
+        Returns:
+            The user's model.
+        """
+        strategy.model = self.learner_of(strategy)
+        return strategy.model
+
+    def _wrapped(self, strategy: Any) -> RoutedModel | None:
+        model = strategy.model
+        return model if isinstance(model, RoutedModel) and model.method is self.method else None
+
+    def _routed(self, strategy: Any) -> RoutedModel:
+        model = strategy.model
+        if isinstance(model, RoutedModel):
+            if model.method is not self.method:
+                raise UnsupportedModelError(
+                    "The strategy's model is routed by another plugin already, a"
+                    f" {type(model.method).__name__}. Give the strategy one of them."
+                )
+            return model
+        if not isinstance(model, nn.Module):
+            raise UnsupportedModelError(
+                f"The strategy's model is a {type(model).__name__}, not a torch.nn.Module."
+            )
+        routed = wrap(model, self.method).to(strategy.device)
+        routed.train(model.training)
+        strategy.model = routed
+        return routed
+
+    def begin(self, strategy: Any, data: ExperienceData) -> None:
+        """Starts the experience, wraps the model once, and shows its learners to Avalanche."""
+        super().begin(strategy, data)
+        if not self.routes:
+            return
+        routed = self._routed(strategy)
+        routed.task_key = None
+        routed.collect()
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """See `MethodPlugin.before_training_exp`; also learns how wide the answers are."""
+        routed = self._wrapped(strategy)
+        if routed is not None and self._data is not None and starts_task(strategy.experience):
+            routed.width = self.width_of(strategy, self._data)
+        super().before_training_exp(strategy, *args, **kwargs)
+
+    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Trains nothing by batches where nothing learns by them."""
+        if self.method.active is None:
+            strategy.stop_training()
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Trains what comes after the model, and frees the learners that are in use no more."""
+        super().after_training_exp(strategy, *args, **kwargs)
+        routed = self._wrapped(strategy)
+        if routed is not None:
+            routed.collect()
+
+    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Trains what comes before an evaluation between experiences."""
+        if self._data is not None:
+            return
+        with torch.enable_grad():
+            self._run(self.method.before_predicting())
+        routed = self._wrapped(strategy)
+        if routed is not None:
+            routed.collect()
+
+    def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Asks the oracle, if the method routes by it, which task the test images are from."""
+        routed = self._wrapped(strategy)
+        if routed is not None:
+            key = self.oracle(strategy.experience)
+            routed.task_key = self.method.test_key(key, classes_of(strategy.experience))
