@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,13 +22,18 @@ from avalanche_dgm.fitting import fit
 from avalanche_dgm.methods import DGDMN
 
 
+@cache
+def _all_digits() -> tuple[Tensor, Tensor]:
+    raw = load_digits()
+    images = torch.tensor(raw.images / 16.0, dtype=torch.float32)[:, None]
+    return images, torch.tensor(raw.target, dtype=torch.int64)
+
+
 def digits(
     *classes: int, per_class: int | None = 60, skip: int = 0, key: str | None = None, task: int = 0
 ) -> ExperienceData:
     """Some of scikit-learn's digits as one experience, intensities in [0, 1]."""
-    raw = load_digits()
-    images = torch.tensor(raw.images / 16.0, dtype=torch.float32)[:, None]
-    labels = torch.tensor(raw.target, dtype=torch.int64)
+    images, labels = _all_digits()
     stop = None if per_class is None else skip + per_class
     index = torch.cat([torch.nonzero(labels == c).flatten()[skip:stop] for c in classes])
     name = key if key is not None else ",".join(map(str, classes))
@@ -89,7 +95,7 @@ class Driver:
         tasks = torch.zeros(len(images), dtype=torch.int64) if tasks is None else tasks
         self.learner.eval()
         with torch.no_grad():
-            if isinstance(self.method, DGDMN):
+            if isinstance(self.method, DGDMN) or self.method.active is None:
                 return self.method.predict(images, tasks, **kwargs)
             return self.learner(images, tasks) if self.task_aware else self.learner(images)
 
@@ -105,8 +111,7 @@ class Driver:
         method.begin(data)
         self.run(method.before_learning(data))
         self.learner.train()
-        dual = isinstance(method, DGDMN)
-        trained = method.active if dual else self.learner
+        trained = method.active
         if trained is not None:
             self._learn(data, trained)
         self.run(method.after_learning(data))

@@ -33,6 +33,8 @@ _SOLVER: dict[str, dict[str, Any]] = {
     "latent-split": {"epochs": 2, "batch_size": 128, "lr": 1e-3, "schedule": "cosine"},
     **dict.fromkeys(TURNTABLES, _TURNTABLE),
 }
+# Streams of more classes than most.
+_MANY_CLASSES = {"tdigits": 40, "split-cifar100": 100, **dict.fromkeys(TURNTABLES, 88)}
 # Defaults of a method's options, by streams that its own do not suit.
 _OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     # Half of the stream's batch: a quarter less time, and the same accuracy.
@@ -42,6 +44,12 @@ _OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
         (method, stream): {"weight": 0.001}
         for method in ("altm", "altm-stored", "altm-generated")
         for stream in TURNTABLES
+    },
+    # Generators that are told the class need an input for each.
+    **{
+        (method, stream): {"class_inputs": n, "latent": 128 + n}
+        for method in ("mergan", "mergan-alignment", "ewc-generator", "gan-replay")
+        for stream, n in _MANY_CLASSES.items()
     },
 }
 # Kamra et al. 2017, appendix B: three dense layers, RMSProp, batches of 128, 6 epochs a task.

@@ -21,10 +21,23 @@ if TYPE_CHECKING:
 # Images of the paper's data sets (appendix A); its memories shrink with a part of them.
 _PAPER_IMAGES = {"digits": 60_000, "permnist": 180_000, "tdigits": 240_000}
 # Methods of other papers than the one whose settings `paper` has.
-_OTHER_PAPERS = ("altm", "altm-stored", "altm-generated", "latent-replay")
+_OTHER_PAPERS = (
+    *("altm", "altm-stored", "altm-generated", "latent-replay"),
+    *("dynamic-memory", "dynamic-memory-critic", "dynamic-memory-weights"),
+    *("mergan", "mergan-alignment", "ewc-generator", "gan-replay"),
+)
 # For runs that only show that everything works.
 _FAST = {"generator_steps": 30, "learner_steps": 30}
 _FAST_PAPER = {"generator_epochs": 1, "learner_epochs": 1}
+_FAST_GAN = {
+    "generator_steps": 5,
+    "width": 4,
+    "critic_width": 4,
+    "batch_size": 16,
+    "replay_per_class": 16,
+    "closing_epochs": 1,
+    "fisher_samples": 8,
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,7 @@ class Method:
         joint: Trained anew on all experiences so far, as a reference.
         generator: Option and value with which it has a generator; ``None`` if it always has.
         paper: How the method is made of another one with the paper's settings.
+        fast: Options for runs that only show that everything works.
     """
 
     description: str
@@ -51,6 +65,7 @@ class Method:
     joint: bool = False
     generator: tuple[str, str] | None = None
     paper: Method | None = None
+    fast: Mapping[str, Any] = field(default_factory=lambda: _FAST)
 
     @property
     def ours(self) -> bool:
@@ -174,7 +189,7 @@ def hyper_of(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
         return options
     generates = method.generator is None or method.generator in options.items()
     if config.fast and generates:
-        fast, known = (_FAST_PAPER if config.paper else _FAST), method.options()
+        fast, known = (_FAST_PAPER if config.paper else method.fast), method.options()
         options = {name: value for name, value in fast.items() if name in known} | options
     options = {"seed": config.seed} | options
     if not config.paper:
@@ -217,6 +232,11 @@ def _load(place: tuple[str, str]) -> Any:
 _DUAL = ("avalanche_dgm", "DGDMNPlugin")
 _ALTM = ("avalanche_dgm", "ALTMPlugin")
 
+# Those with a critic are compared under one measure: what the critic that they end with answers.
+_CRITIC = {"classifier": "critic"}
+_DYNAMIC = ("avalanche_dgm", "DynamicMemoryPlugin")
+_MERGAN = ("avalanche_dgm", "MeRGANPlugin")
+
 _PPR = Method(
     "random inputs, labelled by the network before each experience",
     ("avalanche_dgm", "PseudoRehearsalPlugin"),
@@ -257,6 +277,50 @@ METHODS: dict[str, Method] = {
         "the same, held on images that a generator makes",
         _ALTM,
         fixed={"replay": "generated"},
+    ),
+    "dynamic-memory": Method(
+        "a GAN that grows and freezes by masks, replayed to the network",
+        _DYNAMIC,
+        fast=_FAST_GAN,
+    ),
+    "dynamic-memory-critic": Method(
+        "the same as in its paper, where the GAN's critic answers",
+        _DYNAMIC,
+        fixed=_CRITIC,
+        fast=_FAST_GAN,
+    ),
+    "dynamic-memory-weights": Method(
+        "the same with masks over weights in place of units",
+        _DYNAMIC,
+        defaults={**_CRITIC, "smax": 1e4, "width": 6, "sparsity": 0.08},
+        fixed={"masking": "weights"},
+        fast=_FAST_GAN,
+    ),
+    "mergan": Method(
+        "a conditional GAN that replays its own former samples to itself",
+        _MERGAN,
+        defaults=_CRITIC,
+        fixed={"replay": "joint"},
+        fast=_FAST_GAN,
+    ),
+    "mergan-alignment": Method(
+        "the same, held to what its former self makes of the same noise",
+        _MERGAN,
+        defaults=_CRITIC,
+        fixed={"replay": "alignment"},
+        fast=_FAST_GAN,
+    ),
+    "ewc-generator": Method(
+        "a conditional GAN whose generator is held by elastic weight consolidation",
+        ("avalanche_dgm", "EWCGeneratorPlugin"),
+        defaults=_CRITIC,
+        fast=_FAST_GAN,
+    ),
+    "gan-replay": Method(
+        "deep generative replay with a conditional GAN, made anew each time",
+        ("avalanche_dgm", "GANReplayPlugin"),
+        defaults=_CRITIC,
+        fast=_FAST_GAN,
     ),
     "dgdmn": Method(
         "dual memory: short-term generative memories, sleep, a long-term one",

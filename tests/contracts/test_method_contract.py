@@ -17,10 +17,33 @@ from avalanche_dgm.errors import (
     ShapeError,
     UnknownTaskError,
 )
-from avalanche_dgm.methods import ALTM, DGDMN, DGR, LatentReplay, PseudoRehearsal
+from avalanche_dgm.memories.adversarial import SamplePool
+from avalanche_dgm.methods import (
+    ALTM,
+    DGDMN,
+    DGR,
+    DynamicMemory,
+    EWCGenerator,
+    GANReplay,
+    LatentReplay,
+    MeRGAN,
+    PseudoRehearsal,
+)
+from avalanche_dgm.methods.adversarial import GANMethod
 
 TINY = {"hidden": (24,), "latent": 6, "batch_size": 32, "generator_steps": 15}
 DUAL = {**TINY, "learner_steps": 15, "stm_learner_hidden": (16,), "stm_size": 2}
+GAN = {
+    "generator_steps": 2,
+    "width": 4,
+    "critic_width": 4,
+    "latent": 16,
+    "replay_per_class": 8,
+    "batch_size": 24,
+    "closing_epochs": 1,
+}
+MASKED = {**GAN, "smax": 1e3}
+CONDITIONAL = {**GAN, "class_inputs": 10}
 METHODS = {
     "dgr": lambda seed: DGR(seed=seed, **TINY),
     "dgr, rehearsal": lambda seed: DGR(
@@ -47,6 +70,15 @@ METHODS = {
     ),
     "latent replay, vae": lambda seed: LatentReplay(seed=seed, layer="2", memory="vae", **TINY),
     "pseudo-rehearsal": lambda seed: PseudoRehearsal(seed=seed),
+    "dynamic memory": lambda seed: DynamicMemory(seed=seed, **MASKED),
+    "dynamic memory, weights": lambda seed: DynamicMemory(
+        seed=seed, masking="weights", classifier="critic", **MASKED
+    ),
+    "mergan": lambda seed: MeRGAN(
+        seed=seed, replay="alignment", classifier="critic", **CONDITIONAL
+    ),
+    "ewc generator": lambda seed: EWCGenerator(seed=seed, fisher_samples=4, **CONDITIONAL),
+    "gan replay": lambda seed: GANReplay(seed=seed, **CONDITIONAL),
 }
 STREAM = [(0, 1), (2, 3), (4, 5), (6, 7)]
 
@@ -228,11 +260,21 @@ def test_replay(make):
     repeated = experience(1)
     method.attach(driver.learner, task_aware=False)
     driver.run(method.make_room(repeated.key))
+    if isinstance(method, GANMethod):
+        untouched = copy.deepcopy(driver)
+        with pytest.raises(LabelError, match="learned before"):
+            method.begin(repeated)
+        assert same(driver, untouched), "what makes a class is frozen: it comes once"
+        repeated = experience(2)
     method.begin(repeated)
+    if isinstance(method, GANMethod):
+        driver.run(method.before_learning(repeated))
     assert 0 < method.new_weight <= 1
     replays = [method.sample(25), method.replay(25)]
     if isinstance(method, DGDMN) and not method.settings.short_term:
         assert replays.pop() is None
+    elif isinstance(method, GANMethod) and method.answers_itself:
+        assert replays.pop() is None, "nothing learns by batches"
     elif not isinstance(method, ALTM):  # It adds to the new samples' loss.
         assert method.new_weight < 1
     for replay in replays:
@@ -295,21 +337,39 @@ def stored_tensors(method):
                 yield from (v for v in value if isinstance(v, torch.Tensor))
             elif isinstance(value, ExperienceData):
                 yield value.images
+            elif isinstance(value, SamplePool):
+                yield value.samples
 
 
 def raw_images_in(method, images):
-    wanted = {image.numpy().tobytes() for image in images.flatten(1)}
+    forms = [images.flatten(1)]
+    if isinstance(method, GANMethod):
+        # As its networks see them: scaled, and perhaps padded.
+        forms.append(method.generative.ready.put(images).flatten(1))
+    wanted = {image.numpy().tobytes() for form in forms for image in form}
+    sizes = {form.shape[1] for form in forms}
     found = 0
     for tensor in stored_tensors(method):
         values = tensor.detach()
         if (
             values.ndim >= 2
             and len(values)
-            and values[0].numel() == 64
+            and values[0].numel() in sizes
             and values.dtype == torch.float32
         ):
             found += sum(row.numpy().tobytes() in wanted for row in values.flatten(1))
     return found
+
+
+def test_an_image_that_is_stored_would_be_found(make):
+    method, images = trained(make, 1).method, experience(0).images
+    method.kept = images[:3]
+    assert raw_images_in(method, images) >= 3
+    if isinstance(method, GANMethod):
+        before = raw_images_in(method, images)
+        placed = method.generative.ready.put(images[:5])
+        method._pool = SamplePool(placed, torch.arange(5), torch.ones(5))
+        assert raw_images_in(method, images) == before + 5
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
