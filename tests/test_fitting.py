@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from avalanche_dgm.errors import ConfigError, DivergenceError
-from avalanche_dgm.fitting import Batches, OptimizerSpec, Phase, epochs_to_steps, fit
+from avalanche_dgm.fitting import Batches, OptimizerSpec, Phase, Turn, epochs_to_steps, fit
 
 
 def rng(seed=0):
@@ -301,3 +301,124 @@ def test_no_data_gives_empty_batches():
 def test_bad_specifications(changes):
     with pytest.raises(ConfigError):
         OptimizerSpec(**changes)
+
+
+class Players(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.three = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        return self.three(torch.tanh(self.two(torch.tanh(self.one(x)))))
+
+
+def turns_of(net, calls, *, fails=None, value=1.0):
+    """Two turns of ``one`` and one of ``two`` a round; ``three`` is nobody's."""
+
+    def loss_of(name):
+        def loss(batch, r, number):
+            calls.append(
+                (name, number, [p.requires_grad for p in (net.one.weight, net.two.weight)])
+            )
+            assert not net.three.weight.requires_grad
+            if len(calls) == fails:
+                raise InterruptedError("on purpose")
+            noise = torch.randn(batch[0].shape, generator=r)
+            return net(batch[0] + 0.1 * noise).square().mean() * (value if name == "b" else 1.0)
+
+        return loss
+
+    def before_step(name, mine, other):
+        def look(number):
+            assert mine.weight.grad is not None
+            assert other.weight.grad is None
+            assert net.three.weight.grad is None
+            calls.append((f"{name} steps", number, None))
+
+        return look
+
+    a = Turn("a", list(net.one.parameters()), loss_of("a"), before_step("a", net.one, net.two))
+    b = Turn("b", list(net.two.parameters()), loss_of("b"), before_step("b", net.two, net.one))
+    return [a, a, b]
+
+
+def turn_phase(net, turns, *, steps=9, spec=None):
+    data = (torch.randn(20, 4, generator=rng(3)),)
+    return Phase("turns", net, turns, spec or OptimizerSpec("adam", 1e-2), steps, 8, data)
+
+
+def test_turns_are_taken_in_order_round_after_round():
+    net, calls = Players(), []
+    before = copy.deepcopy(net.three.state_dict())
+    fit(turn_phase(net, turns_of(net, calls), steps=7), rng())
+    names = [(name, number) for name, number, _ in calls]
+    whole = [["a", "a steps", "a", "a steps", "b", "b steps"]] * 2 + [["a", "a steps"]]
+    assert names == [(name, number) for number, one in enumerate(whole) for name in one]
+    flags = {name: wanted for name, _, wanted in calls}
+    assert (flags["a"], flags["b"]) == ([True, False], [False, True])
+    assert all(p.requires_grad for p in net.parameters())
+    assert all(torch.equal(before[key], net.three.state_dict()[key]) for key in before)
+
+
+def test_turns_are_those_of_a_loop_by_hand_with_an_optimiser_for_each():
+    """What a turn leaves out keeps its weights, and Adam its moments and its count of steps."""
+    net = Players()
+    other, data = copy.deepcopy(net), torch.randn(20, 4, generator=rng(3))
+    fit(turn_phase(net, turns_of(net, []), steps=30), rng())
+    mine = rng()
+    players = [torch.optim.Adam(p.parameters(), lr=1e-2) for p in (other.one, other.two)]
+    batches = Batches((data,), batch_size=8, rng=mine)
+    for step in range(30):
+        (x,) = next(batches)
+        noise = torch.randn(x.shape, generator=mine)
+        player = players[int(step % 3 == 2)]
+        other.zero_grad()
+        other(x + 0.1 * noise).square().mean().backward()
+        player.step()
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(net.one.weight, Players().one.weight)
+
+
+def test_a_turn_may_change_gradients_before_its_step():
+    net = Players()
+    before = copy.deepcopy(net.state_dict())
+
+    def drop(number):
+        net.one.weight.grad[0] = 0
+
+    def loss(batch, r, number):
+        return net(batch[0]).square().mean()
+
+    turn = Turn("only", list(net.one.parameters()), loss, drop)
+    fit(turn_phase(net, [turn], spec=OptimizerSpec("sgd", 0.1)), rng())
+    after = net.state_dict()
+    assert torch.equal(before["one.weight"][0], after["one.weight"][0])
+    assert not torch.equal(before["one.weight"][1], after["one.weight"][1])
+
+
+@pytest.mark.parametrize("fails", [1, 3, 5])
+def test_an_error_in_a_turn_puts_back_what_it_had_stopped(fails):
+    net = Players()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(InterruptedError):
+        fit(turn_phase(net, turns_of(net, [], fails=fails)), rng())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    assert all(torch.equal(before[key], net.state_dict()[key]) for key in before)
+
+
+def test_what_was_frozen_before_stays_frozen():
+    net = Players()
+    net.three.requires_grad_(False)
+    fit(turn_phase(net, turns_of(net, [])), rng())
+    assert [p.requires_grad for p in net.three.parameters()] == [False, False]
+
+
+def test_divergence_in_a_turn_puts_everything_back():
+    net = Players()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(DivergenceError, match="'turns' was not finite"):
+        fit(turn_phase(net, turns_of(net, [], value=math.nan), steps=60), rng())
+    assert all(torch.equal(before[key], net.state_dict()[key]) for key in before)
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())

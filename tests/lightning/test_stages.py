@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 from driver import digits, network
+from pytorch_lightning.loggers.logger import Logger
 from torch import nn
 
 from avalanche_dgm.errors import DivergenceError
-from avalanche_dgm.fitting import OptimizerSpec, Phase, fit
+from avalanche_dgm.fitting import OptimizerSpec, Phase, Turn, fit
 from avalanche_dgm.lightning.staged import run_phase_on
 from avalanche_dgm.lightning.stages import kind_of
 from avalanche_dgm.lightning.trainers import launch, make_trainer
@@ -104,6 +105,128 @@ def test_all_phases_of_a_method():
         method.end(data)
         runs.append(method.sample(8).images)
     assert torch.equal(*runs)
+
+
+def method_and_turns(**changes):
+    """Two steps of one player and one of the other; a third belongs to nobody."""
+    method, plain = method_and_phase(data=(), batch_size=16)
+    net, (x,) = plain.module, (torch.randn(40, 5, generator=torch.Generator().manual_seed(3)),)
+    first, norm, last = net[0], net[1], net[3]
+    seen = []
+
+    def loss_of(name):
+        def loss(batch, rng, number):
+            noise = torch.randn(batch[0].shape, generator=rng)
+            result = net(batch[0] + 0.1 * noise).square().mean()
+            seen.append((name, number, len(batch[0]), float(result.detach())))
+            return result
+
+        return loss
+
+    def double(number):
+        seen.append(("before the step", number, last.weight.grad is None))
+        first.weight.grad *= 2
+
+    turns = [
+        *[Turn("critic", list(first.parameters()), loss_of("critic"), double)] * 2,
+        Turn("generator", list(last.parameters()), loss_of("generator")),
+    ]
+    spec = OptimizerSpec("adam", 1e-2, clip_norm=0.5, options={"betas": (0.5, 0.999)})
+    phase = Phase(
+        "turns", net, turns, spec, **{"steps": 12, "batch_size": 16, **changes}, data=(x,)
+    )
+    return method, phase, seen, norm
+
+
+def test_turns_are_equal_to_the_in_memory_loop():
+    method, phase, seen, norm = method_and_turns()
+    other, same, others, _ = method_and_turns()
+    before = copy.deepcopy(norm.state_dict())
+    fit(phase, method.rng)
+    on_trainer(other, same)
+    assert seen == others
+    assert ("before the step", 0, True) in seen
+    for a, b in zip(phase.module.parameters(), same.module.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert b.requires_grad
+        assert b.grad is None
+    for a, b in zip(phase.module.buffers(), same.module.buffers(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(norm.weight, before["weight"]), "it is in no turn"
+    assert torch.equal(method.rng.get_state(), other.rng.get_state())
+
+
+class Losses(Logger):
+    """What was logged, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = []
+
+    name, version = "losses", "0"
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        self.values += [(k, v) for k, v in metrics.items() if k.startswith("turns/")]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_accumulation_keeps_a_turn_together_and_values_are_logged_by_turn(accumulate):
+    method, phase, seen, _ = method_and_turns()
+    log = Losses()
+    on_trainer(method, phase, accumulate_grad_batches=accumulate, logger=log, log_every_n_steps=1)
+    losses = [entry for entry in seen if entry[0] != "before the step"]
+    round_of = [name for name in ("critic", "critic", "generator") for _ in range(accumulate)]
+    assert [name for name, *_ in losses] == round_of * 4
+    assert [number for _, number, *_ in losses] == [n for n in range(4) for _ in round_of]
+    assert {size for _, _, size, _ in losses[: 2 * accumulate]} == {16 // accumulate}
+    means = dict(log.values)
+    for name in ("critic", "generator"):
+        mine = [value for turn, *_, value in losses if turn == name]
+        steps = [value for key, value in log.values if key == f"turns/{name}_step"]
+        assert len(set(steps)) >= 4
+        # A Trainer shows a part's loss by what it adds to the step.
+        shown = [accumulate * value for value in steps]
+        assert all(min(abs(value - m) for m in mine) < 1e-6 for value in shown)
+        assert means[f"turns/{name}"] == pytest.approx(sum(mine) / len(mine), rel=1e-4)
+
+
+def test_an_error_in_a_turn_puts_back_what_it_had_stopped():
+    method, phase, _, _ = method_and_turns()
+    before = copy.deepcopy(phase.module.state_dict())
+
+    def fail(batch, rng, number):
+        if number == 2:
+            raise InterruptedError("on purpose")
+        return phase.module(batch[0]).square().mean()
+
+    turns = [Turn("one", list(phase.module[0].parameters()), fail)]
+    object.__setattr__(phase, "loss", turns)
+    with pytest.raises(InterruptedError):
+        on_trainer(method, phase)
+    assert all(p.requires_grad and p.grad is None for p in phase.module.parameters())
+    after = phase.module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_limits_hold_for_what_a_turn_made_of_its_gradients():
+    """A turn may multiply gradients; the Trainer's limit and the phase's come after it."""
+    method, phase, _, _ = method_and_turns(steps=1)
+    first = phase.module[0]
+    before, seen = first.weight.clone(), []
+
+    def enlarge(number):
+        for parameter in first.parameters():
+            parameter.grad *= 1e6
+
+    turn = Turn("one", list(first.parameters()), phase.loss[0].loss, enlarge)
+    object.__setattr__(phase, "loss", [turn])
+    object.__setattr__(phase, "optimizer", OptimizerSpec("sgd", 1.0))
+    on_trainer(method, phase, gradient_clip_val=0.1)
+    seen = (first.weight - before).norm()
+    assert 0 < seen < 0.1001
 
 
 @pytest.mark.parametrize(
