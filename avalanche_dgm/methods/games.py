@@ -133,9 +133,11 @@ def classification(critic: Critic, pool: SamplePool, settings: GANSettings, n: i
     """
     s = settings
 
-    def loss(batch: Batch, rng: torch.Generator) -> Tensor:
+    def loss(batch: Batch, rng: torch.Generator, number: int) -> Tensor:
         samples, rows = pool.draw(s.batch_size, rng)
         return F.cross_entropy(critic.classify(samples), rows)
 
     steps = epochs_to_steps(s.closing_epochs, n, s.batch_size)
-    return Phase("classifier", critic, loss, s.closing_optimizer, steps, s.batch_size)
+    # Said to be a turn, since several devices have to know that the score's head has no gradient.
+    turn = Turn("loss", [*critic.trunk.parameters(), *critic.class_head.parameters()], loss)
+    return Phase("classifier", critic, [turn], s.closing_optimizer, steps, s.batch_size)
