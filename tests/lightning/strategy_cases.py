@@ -40,12 +40,24 @@ from torch import nn
 from avalanche_dgm import (
     DGDMNPlugin,
     DGRPlugin,
+    DynamicMemoryPlugin,
     LatentReplayPlugin,
     PseudoRehearsalPlugin,
     sklearn_digits,
 )
 
 SMALL = {"generator_steps": 8, "hidden": (16, 16), "latent": 4, "seed": 0}
+GAN = {
+    "generator_steps": 4,
+    "width": 4,
+    "critic_width": 4,
+    "latent": 16,
+    "replay_per_class": 16,
+    "batch_size": 16,
+    "closing_epochs": 1,
+    "smax": 1e3,
+    "seed": 0,
+}
 #: Metrics that measure the machine: their values differ from run to run.
 MACHINE = re.compile("Time|RAM|CPU|GPU|DiskUsage|Seconds")
 
@@ -199,6 +211,8 @@ PLUGINS = {
     "dgdmn-no-stm": lambda model, optimizer: [
         DGDMNPlugin(**SMALL, learner_steps=8, short_term=False)
     ],
+    "dynamic": lambda model, optimizer: [DynamicMemoryPlugin(**GAN)],
+    "dynamic-critic": lambda model, optimizer: [DynamicMemoryPlugin(classifier="critic", **GAN)],
     "latent": lambda model, optimizer: [LatentReplayPlugin(seed=0, layer=first_relu(model))],
     "latent-alternating": lambda model, optimizer: [
         LatentReplayPlugin(

@@ -107,6 +107,8 @@ def equal(one, two):
         "altm-stored",
         "latent-alternating",
         "latent-vae",
+        "dynamic-memory-critic",
+        "ewc-generator",
         "pseudo-rehearsal",
     ],
 )

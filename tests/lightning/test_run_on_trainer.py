@@ -106,10 +106,11 @@ def test_weights_and_metrics_are_those_of_avalanche(plugins, shuffle, benchmark)
 @pytest.mark.parametrize(
     ("plugins", "network"),
     [
-        *((p, cases.dropout) for p in ("naive", "dgr", "dgdmn", "both", "gem", "agem")),
+        *((p, cases.dropout) for p in ("naive", "dgr", "dgdmn", "both", "gem", "agem", "dynamic")),
         *((p, cases.Growing) for p in ("replay", "ewc-online", "lwf", "dgdmn", "mas", "latent")),
         *((p, cases.normed) for p in ("naive", "si", "dgdmn-no-stm", "latent-alternating")),
         *((p, cases.mlp) for p in ("gdumb", "scratch", "cwr", "schedule", "pseudo")),
+        ("dynamic-critic", cases.Growing),
         ("lfl", cases.simple),
     ],
 )
@@ -504,7 +505,7 @@ MORE_EQUAL = [
 #: They draw random numbers for each part of a batch, so they are equal in all processes only.
 RANDOM = [
     *("naive@dropout", "naive@normed", "dgr", "dgdmn", "dgdmn-no-stm", "pseudo", "halves"),
-    *("latent@normed", "latent-alternating@dropout"),
+    *("latent@normed", "latent-alternating@dropout", "dynamic", "dynamic-critic"),
 ]
 
 
