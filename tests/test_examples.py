@@ -30,7 +30,10 @@ def final_accuracy(text):
     return float(value)
 
 
-METHODS = ["dgdmn", "dgr", "altm", "latent_replay", "pseudo_rehearsal", "multi_head"]
+METHODS = [
+    *("dgdmn", "dgr", "altm", "latent_replay", "pseudo_rehearsal", "multi_head"),
+    "dynamic_memory",
+]
 
 
 @pytest.mark.parametrize("name", METHODS)
