@@ -12,7 +12,6 @@ from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
 from avalanche_dgm.generators.masked_networks import build_generator
 from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings
-from avalanche_dgm.memories.frozen import Frozen
 
 
 class ConditionalMemory(GANMemory):
@@ -102,7 +101,3 @@ class ConditionalMemory(GANMemory):
         samples = self.make(rows, noise)
         generator.train(training)
         return samples
-
-    def snapshot(self) -> Frozen[ConditionalMemory]:
-        """Returns a copy of what is remembered now."""
-        return Frozen(self)

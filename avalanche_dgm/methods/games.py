@@ -17,6 +17,9 @@ from avalanche_dgm.memories.adversarial_settings import GANSettings
 
 Batch = tuple[Tensor, ...]
 
+#: Samples a step in the training of the classifier.
+CLOSING_BATCH = 64
+
 #: Real samples, their classes, their weight in the loss, and whether the slope is penalised there.
 Shown = tuple[Tensor, Tensor, float, bool]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -12,7 +13,6 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings, MeRGANSettings
 from avalanche_dgm.memories.conditional import ConditionalMemory
-from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.conditional import ConditionalMethod
 from avalanche_dgm.methods.games import Game
@@ -46,13 +46,17 @@ class MeRGAN(ConditionalMethod):
         self._mergan = make_settings(MeRGANSettings, hyper)
         memory = ConditionalMemory(self._mergan)
         super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
-        self._previous: Frozen[ConditionalMemory] | None
+        self._previous: ConditionalMemory | None
         self.hold("_previous", None)
 
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
+        former = copy.deepcopy(self.generative) if self.generative.learned else None
         super().begin(data)
-        self.hold("_previous", self.generative.snapshot() if self.generative.learned else None)
+        if former is not None:
+            # In training mode, as the generator is: both normalise by the batch.
+            former.requires_grad_(False).train()
+        self.hold("_previous", former)
 
     def end(self, data: ExperienceData) -> None:
         """See `Method.end`."""
@@ -65,7 +69,7 @@ class MeRGAN(ConditionalMethod):
         if self._mergan.replay == "joint":
             return self._with_old(game, old, old_rows)
         if self._mergan.replay == "alignment" and self._previous is not None:
-            return replace(game, extra=self._distance(self._previous.module))
+            return replace(game, extra=self._distance(self._previous))
         return game
 
     def _distance(self, previous: ConditionalMemory) -> Callable[[torch.Generator, int], Tensor]:

@@ -1,0 +1,360 @@
+"""Dynamic memory, MeRGAN, EWC on a generator and GAN replay: what their papers say they do."""
+
+import copy
+
+import pytest
+import torch
+from driver import Driver, digits, network
+from torch import nn
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.errors import ConfigError, LabelError, RangeError, ShapeError, UnknownTaskError
+from avalanche_dgm.fitting import fit
+from avalanche_dgm.memories.adversarial import SamplePool, even_weights, noise_with_class
+from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
+from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
+
+SMALL = {
+    "generator_steps": 6,
+    "width": 4,
+    "critic_width": 4,
+    "latent": 16,
+    "batch_size": 16,
+    "replay_per_class": 24,
+    "closing_epochs": 1,
+}
+CONDITIONAL = {**SMALL, "class_inputs": 10}
+KINDS = {
+    "dynamic": lambda **h: DynamicMemory(**{**SMALL, **h}),
+    "mergan": lambda **h: MeRGAN(**{**CONDITIONAL, **h}),
+    "alignment": lambda **h: MeRGAN(replay="alignment", **{**CONDITIONAL, **h}),
+    "ewc": lambda **h: EWCGenerator(fisher_samples=5, **{**CONDITIONAL, **h}),
+    "gan replay": lambda **h: GANReplay(**{**CONDITIONAL, **h}),
+}
+
+
+@pytest.fixture(params=KINDS, ids=lambda name: name.replace(" ", "-"))
+def kind(request):
+    return KINDS[request.param]
+
+
+def driver(method):
+    return Driver(method, network(), steps=3)
+
+
+def images_of(method, label, n=7, seed=4):
+    before = method.random.get_state()
+    method.random.set_state({"seed": seed, "generators": {}})
+    images = method.sample_class(label, n)
+    method.random.set_state(before)
+    return images
+
+
+# Dynamic memory
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"placement": "after", "protection": "ends"},
+        {"masking": "weights"},
+        {"annealing": "steps", "compensation": "hat", "smax": 400.0},
+        {"classes_guide": "always", "class_steps": None, "classifier": "critic"},
+    ],
+)
+def test_old_images_never_change(options):
+    """Not in a single bit, for the same noise, whatever is learned later."""
+    method = KINDS["dynamic"](seed=1, **options)
+    learner, seen = driver(method), {}
+    for classes in [(0,), (1, 2), (3,), (4,)]:
+        learner.train(digits(*classes))
+        for label, images in seen.items():
+            assert torch.equal(images_of(method, label), images)
+        seen |= {label: images_of(method, label) for label in classes}
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_without_reserving_they_do():
+    method = KINDS["mergan"](seed=1, replay="none")
+    learner = driver(method)
+    learner.train(digits(0))
+    before = images_of(method, 0)
+    learner.train(digits(1))
+    assert not torch.equal(images_of(method, 0), before)
+
+
+def test_free_units_are_the_same_for_every_task():
+    method = KINDS["dynamic"](seed=2)
+    learner, widths = driver(method), []
+    for label in range(4):
+        learner.train(digits(label))
+        generator = method.generative.built
+        groups = generator.groups.values()
+        assert [int((~g.mask.reserved).sum()) for g in groups] == [16, 8, 4]
+        widths.append([g.width for g in groups])
+    assert widths[0] != widths[-1], "it grew"
+    assert method.generative.built.capacity_ratio == sum(widths[-1]) / 28
+
+
+def test_the_scale_of_equation_3():
+    s = DynamicMemorySettings(smax=100.0, generator_epochs=5)
+    low, high = 1 / 100, 100.0
+    for number in range(50):
+        epoch = number // 10
+        assert s.scale(number, 50) == pytest.approx(low + (high - low) * epoch / 5)
+    steps = DynamicMemorySettings(smax=100.0, annealing="steps")
+    assert [steps.scale(i, 3) for i in range(3)] == pytest.approx([low, (low + high) / 2, high])
+
+
+def test_a_class_that_comes_back_is_refused(kind):
+    method = kind(seed=1)
+    learner = driver(method).train(digits(0, 1))
+    before = images_of(method, 1)
+    with pytest.raises(LabelError, match="brings back the classes 1, which"):
+        learner.train(digits(1, 2))
+    assert torch.equal(images_of(method, 1), before)
+    learner.train(digits(2))
+    assert method.generative.learned == 3
+
+
+class BreakError(Exception):
+    """Stands for Ctrl-C."""
+
+
+def interrupt(method, data, after):
+    """Breaks the phase of that number off in its third step."""
+    method.begin(data)
+    for number, phase in enumerate(method.before_learning(data)):
+        if number == after:
+            last = phase.loss if callable(phase.loss) else phase.loss[-1].loss
+            seen = []
+
+            def breaking(*arguments, last=last, seen=seen):
+                seen.append(1)
+                if len(seen) > 1:
+                    raise BreakError
+                return last(*arguments)
+
+            if callable(phase.loss):
+                object.__setattr__(phase, "loss", breaking)
+            else:
+                object.__setattr__(phase.loss[-1], "loss", breaking)
+        fit(phase, method.rng)
+    raise RuntimeError("there was no such phase")
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_an_interruption_loses_nothing(kind, phase):
+    method = kind(seed=1, classifier="critic")
+    learner = driver(method).train(digits(0)).train(digits(1))
+    old, test = images_of(method, 0), digits(0, 1)
+    answers = learner.predict(test.images)
+    with pytest.raises(BreakError):
+        interrupt(method, digits(2), phase)
+    assert torch.equal(learner.predict(test.images), answers)
+    if isinstance(method, DynamicMemory):
+        assert torch.equal(images_of(method, 0), old)
+    learner.train(digits(2))
+    assert method.generative.learned == 3
+    assert method.generative.experiences == 3
+
+
+def test_the_critic_answers_with_every_class(kind):
+    method = kind(seed=3, classifier="critic")
+    learner = driver(method).train(digits(3)).train(digits(0, 7))
+    before = copy.deepcopy(learner.learner.state_dict())
+    answers = learner.predict(digits(0, 3, 7, 9).images)
+    assert answers.shape[1] == 10
+    assert set(answers.argmax(dim=1).tolist()) <= {0, 3, 7}
+    assert answers[:, 9].max() < answers[:, [0, 3, 7]].min()
+    assert all(torch.equal(before[k], v) for k, v in learner.learner.state_dict().items())
+
+
+def test_replay_is_balanced(kind):
+    """Old classes alike; the experience's own generated samples weigh their share."""
+    method = kind(seed=1, own_share=0.5)
+    learner = driver(method).train(digits(0, 1, 2))
+    method.attach(learner.learner, task_aware=False)
+    data = digits(3)
+    method.begin(data)
+    for phase in method.before_learning(data):
+        fit(phase, method.rng)
+    assert method.new_weight == pytest.approx(0.5 / 4)
+    labels = torch.cat([method.replay(16).labels for _ in range(60)])
+    counts = torch.bincount(labels, minlength=4).double()
+    expected = len(labels) * torch.tensor([1, 1, 1, 0.5], dtype=torch.float64) / 3.5
+    # Five standard deviations of a binomial count.
+    assert ((counts - expected).abs() < 5 * expected.sqrt()).all()
+
+
+def test_without_own_samples_only_old_ones_are_replayed():
+    method = KINDS["dynamic"](seed=1, own_share=0.0)
+    learner = driver(method).train(digits(0, 1))
+    method.attach(learner.learner, task_aware=False)
+    method.begin(digits(2))
+    for phase in method.before_learning(digits(2)):
+        fit(phase, method.rng)
+    assert method.new_weight == pytest.approx(1 / 3)
+    assert set(method.replay(64).labels.tolist()) == {0, 1}
+
+
+# The others
+
+
+def test_mergan_goes_on_and_gan_replay_begins_anew():
+    for kind, goes_on in ((KINDS["mergan"], True), (KINDS["gan replay"], False)):
+        method = kind(seed=1)
+        learner = driver(method).train(digits(0))
+        before = copy.deepcopy(method.generative.built.state_dict())
+        data = digits(1)
+        method.attach(learner.learner, task_aware=False)
+        method.begin(data)
+        phases = method.before_learning(data)
+        next(phases)
+        after = method.generative.built.state_dict()
+        equal = [torch.equal(v, after[k]) for k, v in before.items() if "layer" in k]
+        assert all(equal) if goes_on else not any(equal)
+
+
+def test_alignment_is_the_authors_sum():
+    """Half of the summed squared difference on 64/t samples of each of t old classes, over t."""
+    method = KINDS["alignment"](seed=1, alignment=0.01)
+    driver(method).train(digits(0)).train(digits(1)).train(digits(2))
+    data = digits(3)
+    method.begin(data)
+    rows = method.generative.rows_of(data)
+    nothing = torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64)
+    method._begin_training(torch.device("cpu"))
+    game = method._game(rows, *nothing)
+    untouched = game.extra(torch.Generator().manual_seed(0), 0)
+    assert untouched.detach() == 0, "nothing has moved yet"
+    with torch.no_grad():
+        for p in method.generative.built.parameters():
+            p.add_(0.1)
+    found = game.extra(torch.Generator().manual_seed(0), 0)
+    old = torch.arange(3).repeat_interleave(16 // 3)
+    noise = torch.randn(len(old), 16, generator=torch.Generator().manual_seed(0))
+    now = method.generative.make(old, noise)
+    then = method._previous.make(old, noise)
+    total = sum(((a - b) ** 2).sum() for a, b in zip(now, then, strict=True))
+    torch.testing.assert_close(found, 0.01 * 0.5 * total / 3)
+
+
+def test_the_fisher_information_is_the_mean_of_squared_gradients():
+    method = KINDS["ewc"](seed=1)
+    data = digits(0, 1)
+    method.begin(data)
+    phase = next(method.before_learning(data))
+    fit(phase, method.rng)
+    generator, critic = method.generative.built.eval(), method.critic.eval()
+    state = method.random.get_state()
+    found = method._fisher()
+    method.random.set_state(state)
+    rows = torch.arange(2).repeat_interleave(5)
+    noise = torch.randn(10, 16, generator=method.rng)
+    total = torch.zeros_like(found)
+    for row, z in zip(rows, noise, strict=True):
+        generator.zero_grad()
+        (-critic.score(method.generative.make(row[None], z[None])).sum()).backward()
+        total += torch.cat([p.grad.flatten() for p in generator.parameters()]).square()
+    torch.testing.assert_close(found, total / 10 * 2, rtol=1e-3, atol=1e-9)
+
+
+def test_ewc_holds_the_generator():
+    def way(weight):
+        method = KINDS["ewc"](seed=1, ewc_weight=weight)
+        learner = driver(method).train(digits(0))
+        held = method.importance.anchor.clone()
+        fisher = method.importance.fisher
+        learner.train(digits(1))
+        return float((fisher * (method.importance.anchor - held).square()).sum())
+
+    assert way(1e13) < 0.1 * way(1e-6)
+
+
+# What they share
+
+
+def test_a_pool_is_drawn_from_by_weight():
+    rows = torch.tensor([0] * 10 + [1] * 30 + [2] * 20)
+    weights = even_weights(rows)
+    torch.testing.assert_close(torch.bincount(rows, weights), torch.ones(3, dtype=torch.float64))
+    pool = SamplePool(torch.arange(60.0)[:, None], rows, weights)
+    samples, drawn = pool.draw(6000, torch.Generator().manual_seed(0))
+    assert torch.equal(rows[samples.flatten().long()], drawn)
+    assert ((torch.bincount(drawn) - 2000).abs() < 200).all()
+    assert len(samples.unique()) == 60
+
+
+def test_noise_says_the_class():
+    noise = noise_with_class(torch.tensor([1, 0]), 2, 6, torch.Generator().manual_seed(0))
+    assert noise[:, :2].tolist() == [[0, 1], [1, 0]]
+    assert noise.shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("hyper", "match"),
+    [
+        ({"width": 0}, "width"),
+        ({"own_share": 1.0}, "own_share"),
+        ({"penalty": -1.0}, "penalty"),
+        ({"smax": 1.0}, "smax"),
+        ({"masking": "neurons"}, "masking"),
+        ({"placement": "inside"}, "placement"),
+        ({"annealing": "never"}, "annealing"),
+        ({"sparsity": -0.1}, "sparsity"),
+        ({"class_steps": -1}, "class_steps"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"classifier": "oracle"}, "classifier"),
+        ({"replay_size": 0}, "replay_size"),
+        ({"kapa": 1}, "kapa"),
+    ],
+)
+def test_hyper_parameters_that_cannot_work(hyper, match):
+    with pytest.raises(ConfigError, match=match):
+        DynamicMemory(**hyper)
+
+
+def test_more_of_them():
+    with pytest.raises(ConfigError, match="class_inputs"):
+        MeRGAN(latent=8, class_inputs=8)
+    with pytest.raises(ConfigError, match="replay"):
+        MeRGAN(replay="sometimes")
+    with pytest.raises(ConfigError, match="ewc_weight"):
+        EWCGenerator(ewc_weight=0.0)
+    method = MeRGAN(**{**CONDITIONAL, "class_inputs": 2})
+    learner = driver(method).train(digits(0, 1))
+    with pytest.raises(ConfigError, match="class_inputs"):
+        learner.train(digits(2))
+
+
+def test_samples_that_it_cannot_make():
+    flat = digits(0)
+    flat = ExperienceData(flat.images.flatten(1), flat.labels, flat.tasks, "0")
+    with pytest.raises(ShapeError, match="architecture"):
+        driver(DynamicMemory(architecture="dcgan", **SMALL)).train(flat)
+    with pytest.raises(ConfigError, match="latent"):
+        driver(DynamicMemory(**{**SMALL, "latent": 3})).train(digits(0, 1, 2))
+    method = KINDS["dynamic"](seed=0)
+    learner = driver(method).train(digits(0))
+    loud = digits(1)
+    loud = ExperienceData(9 * loud.images, loud.labels, loud.tasks, "loud")
+    with pytest.raises(RangeError, match="value_range"):
+        learner.train(loud)
+    with pytest.raises(UnknownTaskError, match="known are: 0"):
+        method.sample_class(5, 1)
+
+
+def test_flat_samples_are_learned():
+    def flat(label):
+        data = digits(label)
+        return ExperienceData(data.images.flatten(1), data.labels, data.tasks, str(label))
+
+    method = KINDS["dynamic"](seed=0)
+    learner = Driver(method, nn.Linear(64, 10), steps=2)
+    learner.train(flat(0))
+    before = images_of(method, 0)
+    learner.train(flat(1))
+    assert torch.equal(images_of(method, 0), before)
+    assert before.shape == (7, 64)
