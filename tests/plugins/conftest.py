@@ -12,6 +12,7 @@ from torch import nn
 from avalanche_dgm import (
     DGDMNPlugin,
     DGRPlugin,
+    DynamicMemoryPlugin,
     LatentReplayPlugin,
     PseudoRehearsalPlugin,
     sklearn_digits,
@@ -19,6 +20,17 @@ from avalanche_dgm import (
 
 SMALL = {"generator_steps": 20, "hidden": (32, 32), "latent": 4}
 DUAL = {**SMALL, "learner_steps": 20}
+GAN = {
+    "generator_steps": 4,
+    "width": 4,
+    "critic_width": 4,
+    "latent": 16,
+    "replay_per_class": 16,
+    "batch_size": 16,
+    "closing_epochs": 1,
+    "seed": 0,
+}
+MASKED = {**GAN, "smax": 1e3}
 
 
 class CutAnywhere(LatentReplayPlugin):
@@ -38,6 +50,10 @@ PLUGINS = {
     "dgdmn-oracle": lambda **kw: DGDMNPlugin(**{**DUAL, "seed": 0, "routing": "oracle", **kw}),
     "dgdmn-sleep": lambda **kw: DGDMNPlugin(**{**DUAL, "seed": 0, "routing": "sleep", **kw}),
     "dgdmn-no-stm": lambda **kw: DGDMNPlugin(**{**DUAL, "seed": 0, "short_term": False, **kw}),
+    "dynamic-memory": lambda **kw: DynamicMemoryPlugin(**{**MASKED, **kw}),
+    "dynamic-memory-critic": lambda **kw: DynamicMemoryPlugin(
+        **{**MASKED, "classifier": "critic", **kw}
+    ),
     "pseudo-rehearsal": lambda **kw: PseudoRehearsalPlugin(**{"seed": 0, **kw}),
 }
 

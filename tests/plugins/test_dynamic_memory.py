@@ -21,19 +21,8 @@ from avalanche_dgm import (
 from avalanche_dgm.errors import ConfigError, LabelError, UnsupportedModelError
 from avalanche_dgm.plugins.routed import RoutedModel
 
-from .conftest import mlp, naive, weights
+from .conftest import GAN, MASKED, mlp, naive, weights
 
-GAN = {
-    "generator_steps": 4,
-    "width": 4,
-    "critic_width": 4,
-    "latent": 16,
-    "replay_per_class": 16,
-    "batch_size": 16,
-    "closing_epochs": 1,
-    "seed": 0,
-}
-MASKED = {**GAN, "smax": 1e3}
 CONDITIONAL = {**GAN, "class_inputs": 10}
 PLUGINS = [
     (DynamicMemoryPlugin, MASKED),
