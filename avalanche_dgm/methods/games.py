@@ -134,13 +134,40 @@ def classification(critic: Critic, pool: SamplePool, settings: GANSettings, n: i
         settings: Hyper-parameters.
         n: Samples in a pass.
     """
-    s = settings
 
     def loss(batch: Batch, rng: torch.Generator, number: int) -> Tensor:
-        samples, rows = pool.draw(s.batch_size, rng)
+        # The batch only says how many: several devices divide them.
+        samples, rows = pool.draw(len(batch[0]), rng)
+        samples = shifted(samples, settings.shift, rng)
         return F.cross_entropy(critic.classify(samples), rows)
 
-    steps = epochs_to_steps(s.closing_epochs, n, s.batch_size)
+    steps = epochs_to_steps(settings.closing_epochs, n, CLOSING_BATCH)
     # Said to be a turn, since several devices have to know that the score's head has no gradient.
     turn = Turn("loss", [*critic.trunk.parameters(), *critic.class_head.parameters()], loss)
-    return Phase("classifier", critic, [turn], s.closing_optimizer, steps, s.batch_size)
+    optimizer = settings.closing_optimizer
+    return Phase("classifier", critic, [turn], optimizer, steps, CLOSING_BATCH, (pool.rows,))
+
+
+def shifted(samples: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Shifts each image at random; what comes in from outside is dark.
+
+    Args:
+        samples: Float tensor (n, C, H, W) in [-1, 1], or (n, D), which is left alone.
+        share: The farthest, as a share of each side.
+        rng: Generator on the samples' device.
+    """
+    if samples.ndim != 4 or not share:
+        return samples
+    n, _, height, width = samples.shape
+    far = [round(share * height), round(share * width)]
+    padded = F.pad(samples, (far[1], far[1], far[0], far[0]), value=-1.0)
+    device = samples.device
+    places = [
+        torch.randint(0, 2 * most + 1, (n, 1), generator=rng, device=device)
+        + torch.arange(side, device=device)
+        for most, side in zip(far, (height, width), strict=True)
+    ]
+    each = torch.arange(n, device=device)[:, None, None]
+    # Indexed dimensions come first, hence channels last.
+    picked = padded.permute(0, 2, 3, 1)[each, places[0][:, :, None], places[1][:, None, :]]
+    return picked.permute(0, 3, 1, 2).contiguous()

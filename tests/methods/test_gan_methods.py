@@ -13,6 +13,7 @@ from avalanche_dgm.fitting import fit
 from avalanche_dgm.memories.adversarial import SamplePool, even_weights, noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
+from avalanche_dgm.methods.games import shifted
 
 SMALL = {
     "generator_steps": 6,
@@ -293,6 +294,23 @@ def test_noise_says_the_class():
     assert noise.shape == (2, 6)
 
 
+def test_images_are_shifted_by_no_more_than_their_share():
+    """Each place is equally likely, and what comes in is dark."""
+    images = -torch.ones(600, 2, 10, 20)
+    images[:, 0, 5, 10], images[:, 1, 5, 10] = 1.0, 0.5
+    moved = shifted(images, 0.1, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape
+    _, rows, columns = (moved[:, 0] == 1).nonzero(as_tuple=True)
+    assert len(rows) == 600
+    assert torch.equal((moved[:, 1] == 0.5), (moved[:, 0] == 1)), "channels move together"
+    assert torch.bincount(rows, minlength=7)[4:7].min() > 150
+    assert sorted(set(rows.tolist())) == [4, 5, 6]
+    assert sorted(set(columns.tolist())) == [8, 9, 10, 11, 12]
+    assert torch.equal(shifted(images, 0.0, torch.Generator()), images)
+    flat = torch.rand(3, 5)
+    assert shifted(flat, 0.3, torch.Generator()) is flat
+
+
 @pytest.mark.parametrize(
     ("hyper", "match"),
     [
@@ -306,6 +324,7 @@ def test_noise_says_the_class():
         ({"sparsity": -0.1}, "sparsity"),
         ({"class_steps": -1}, "class_steps"),
         ({"batch_size": 1}, "batch_size"),
+        ({"shift": 0.5}, "shift"),
         ({"classifier": "oracle"}, "classifier"),
         ({"replay_size": 0}, "replay_size"),
         ({"kapa": 1}, "kapa"),
