@@ -23,7 +23,8 @@ _PAPER_IMAGES = {"digits": 60_000, "permnist": 180_000, "tdigits": 240_000}
 # Methods of other papers than the one whose settings `paper` has.
 _OTHER_PAPERS = (
     *("altm", "altm-stored", "altm-generated", "latent-replay"),
-    *("dynamic-memory", "dynamic-memory-critic", "dynamic-memory-weights"),
+    *("dynamic-memory", "dynamic-memory-critic", "dynamic-memory-paper"),
+    "dynamic-memory-weights",
     *("mergan", "mergan-alignment", "ewc-generator", "gan-replay"),
 )
 # For runs that only show that everything works.
@@ -55,6 +56,7 @@ class Method:
         generator: Option and value with which it has a generator; ``None`` if it always has.
         paper: How the method is made of another one with the paper's settings.
         fast: Options for runs that only show that everything works.
+        published: The authors' configuration of `DynamicMemoryPlugin.paper` that it begins with.
     """
 
     description: str
@@ -66,6 +68,7 @@ class Method:
     generator: tuple[str, str] | None = None
     paper: Method | None = None
     fast: Mapping[str, Any] = field(default_factory=lambda: _FAST)
+    published: str | None = None
 
     @property
     def ours(self) -> bool:
@@ -192,6 +195,10 @@ def hyper_of(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
         fast, known = (_FAST_PAPER if config.paper else method.fast), method.options()
         options = {name: value for name, value in fast.items() if name in known} | options
     options = {"seed": config.seed} | options
+    if method.published is not None:
+        from avalanche_dgm.methods.dynamic_memory import paper_hyper
+
+        options = paper_hyper(method.published) | options
     if not config.paper:
         return options
     from avalanche_dgm.methods.paper_settings import PAPER, dgdmn_hyper
@@ -288,6 +295,13 @@ METHODS: dict[str, Method] = {
         _DYNAMIC,
         fixed=_CRITIC,
         fast=_FAST_GAN,
+    ),
+    "dynamic-memory-paper": Method(
+        "the same with the settings of the authors' code for MNIST (101 epochs a class)",
+        _DYNAMIC,
+        fixed=_CRITIC,
+        fast={**_FAST_GAN, "generator_epochs": None},
+        published="mnist",
     ),
     "dynamic-memory-weights": Method(
         "the same with masks over weights in place of units",

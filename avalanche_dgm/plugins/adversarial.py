@@ -6,6 +6,7 @@ from typing import Any
 
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
 from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.methods.dynamic_memory import paper_hyper
 from avalanche_dgm.plugins.experiences import TaskOracle
 from avalanche_dgm.plugins.routing import RoutingPlugin
 from avalanche_dgm.signatures import takes_arguments_of
@@ -68,6 +69,19 @@ class DynamicMemoryPlugin(GANPlugin):
     ) -> None:
         method = DynamicMemory(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
         super().__init__(method, oracle=oracle, progress=progress)
+
+    @classmethod
+    def paper(cls, data: str = "mnist", **overrides: Any) -> DynamicMemoryPlugin:
+        """Makes the plugin with the settings of the authors' code.
+
+        Args:
+            data: ``"mnist"``, ``"mnist-weights"``, ``"svhn-weights"`` or ``"cifar10"``.
+            **overrides: Arguments that shall differ.
+
+        Raises:
+            ConfigError: There is no such configuration.
+        """
+        return cls(**{**paper_hyper(data), **overrides})
 
 
 @takes_arguments_of(MeRGAN)

@@ -13,6 +13,7 @@ from avalanche_dgm.fitting import fit
 from avalanche_dgm.memories.adversarial import SamplePool, even_weights, noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
+from avalanche_dgm.methods.dynamic_memory import paper_hyper
 from avalanche_dgm.methods.games import shifted
 
 SMALL = {
@@ -377,3 +378,30 @@ def test_flat_samples_are_learned():
     learner.train(flat(1))
     assert torch.equal(images_of(method, 0), before)
     assert before.shape == (7, 64)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-weights", "svhn-weights", "cifar10"])
+def test_the_authors_configurations_learn(name):
+    """Cut to a few small steps, on images of 8x8."""
+    small = {"generator_epochs": None, "generator_steps": 2, "width": 4, "critic_width": 1}
+    method = DynamicMemory(seed=0, **{**paper_hyper(name), **small, "batch_size": 8})
+    learner = driver(method).train(digits(0, per_class=16))
+    before = images_of(method, 0)
+    learner.train(digits(1, per_class=16))
+    assert torch.equal(images_of(method, 0), before)
+    assert learner.predict(digits(0, 1).images).argmax(dim=1).max() <= 1
+
+
+def test_what_the_authors_published():
+    hyper = paper_hyper("mnist")
+    assert (hyper["generator_epochs"], hyper["batch_size"]) == (101, 64)
+    assert hyper["optimizer"].lr == 2e-3
+    assert hyper["optimizer"].options == {"betas": (0.5, 0.999)}
+    assert (hyper["smax"], hyper["sparsity"]) == (1e5, 0.01)
+    generator = DynamicMemory(**hyper).generative
+    generator.build(torch.rand(2, 1, 32, 32))
+    generator.open(digits(0))
+    # 228,160 weights, 280 of the norms and 140 embeddings (a task).
+    assert sum(p.numel() for p in generator.parameters()) == 228_160 + 280 + 140
+    with pytest.raises(ConfigError, match="imagenet"):
+        paper_hyper("imagenet")
