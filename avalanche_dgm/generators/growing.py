@@ -211,6 +211,12 @@ class MaskedGenerator(nn.Module):
             if compensation == "hat":
                 mask.clamp()
 
+    def named_masks(self) -> Iterator[tuple[str, Mask]]:
+        """Yields each mask with the name of its group, or of its layer if weights are masked."""
+        for name, module in self.named_modules():
+            if isinstance(module, Mask):
+                yield name.removeprefix("masks.").removesuffix(".mask"), module
+
     def usage(self) -> list[dict[str, Any]]:
         """Returns what each finished task uses of each mask; waits for the device.
 
@@ -218,11 +224,7 @@ class MaskedGenerator(nn.Module):
             Dictionaries of ``name`` (a group, or a layer if weights are masked), ``task``, and
             the counts of `Mask.usage`: ``width``, ``reserved``, ``reused`` and ``free``.
         """
-        named = [
-            (name.removeprefix("masks.").removesuffix(".mask"), mask)
-            for name, mask in self.named_modules()
-            if isinstance(mask, Mask)
-        ]
+        named = list(self.named_masks())
         return [
             {"name": name, "task": task, **mask.usage(task)}
             for task in range(self.n_tasks)

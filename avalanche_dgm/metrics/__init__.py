@@ -1,4 +1,7 @@
-"""How well a stream was learned: functions over an accuracy matrix, and the torchmetrics on top."""
+"""How well a stream was learned, and how good the samples are that a memory generates.
+
+Functions over an accuracy matrix, the torchmetrics on top, and what looks at generators.
+"""
 
 from avalanche_dgm.metrics.accuracy_matrix import (
     AccuracyMatrix,
@@ -19,6 +22,13 @@ from avalanche_dgm.metrics.functional import (
     learning_accuracy,
     retention,
 )
+from avalanche_dgm.metrics.generator_log import GeneratorLog
+from avalanche_dgm.metrics.generator_quality import (
+    GeneratorQuality,
+    Quality,
+    Reference,
+    train_reference,
+)
 
 __all__ = [
     "AccuracyMatrix",
@@ -27,7 +37,11 @@ __all__ = [
     "BackwardTransfer",
     "Forgetting",
     "ForwardTransfer",
+    "GeneratorLog",
+    "GeneratorQuality",
     "LearningAccuracy",
+    "Quality",
+    "Reference",
     "Retention",
     "average_accuracy",
     "average_anytime_accuracy",
@@ -36,4 +50,5 @@ __all__ = [
     "forward_transfer",
     "learning_accuracy",
     "retention",
+    "train_reference",
 ]

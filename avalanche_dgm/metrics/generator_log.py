@@ -1,0 +1,189 @@
+"""What a generator has become after each experience, in files to look at."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.buffers import size_in_bytes
+from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.memories.adversarial import GANMemory
+from avalanche_dgm.memories.masked import DynamicGenerativeMemory
+from avalanche_dgm.metrics.generator_quality import GeneratorQuality, fixed_samples, memory_of
+from avalanche_dgm.metrics.mask_trace import MaskTrace
+
+#: What a log leaves in its folder, as patterns.
+FILES = ("usage.csv", "masks.csv", "samples.csv", "samples-*.png", "sizes.csv", "quality.csv")
+
+_USAGE = ("width", "reserved", "reused", "free")
+_MASKS = ("step", "scale", "width", "active", "soft_mean")
+
+
+class GeneratorLog:
+    """Writes down what the generator of a method has become; call `note` after each experience.
+
+    Rows of the CSV files begin with the experience, counted from 0. An experience that is noted
+    again, as after an interruption, replaces what was noted of it and of later ones.
+
+    ``samples-000.png`` and so on
+        Samples of every class, a row each, in the order in which the classes were learned; of the
+        same noise in every file, so that what changed can be seen. Of images only.
+    ``samples.csv``
+        For each of these rows task, class and a checksum: the same if not a bit has changed.
+    ``sizes.csv``
+        Bytes of the generator and of all that is remembered, parameters of the generator, and how
+        much wider it is than at the start.
+    ``usage.csv``
+        Of dynamic memory: how many entries of each mask the experience was the first to use
+        (reserved), shares with earlier ones (reused), and no one uses (free).
+    ``masks.csv``
+        Of dynamic memory, if `watch` was called: how the masks settled, see `MaskTrace`.
+    ``quality.csv``
+        With ``quality``: Frechet distance and accuracy of generated samples by class, and of all.
+
+    Nothing here draws from the method's random numbers: it learns what it would without a log.
+
+    Args:
+        folder: Where to write; made if it is not there.
+        method: A method with a generator that a critic trained, or its plugin or LightningModule.
+        quality: Measures samples, or ``None``.
+        n_samples: Samples of each class in a picture, at least 1.
+        seed: Of their noise.
+
+    Raises:
+        ConfigError: It is another method, or ``n_samples`` is below 1.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        method: Any,
+        *,
+        quality: GeneratorQuality | None = None,
+        n_samples: int = 10,
+        seed: int = 0,
+    ) -> None:
+        if n_samples < 1:
+            raise ConfigError(f"n_samples={n_samples} must be at least 1.")
+        memory_of(method)
+        self.folder = Path(folder)
+        self.method = getattr(method, "method", method)
+        self.quality, self.n_samples, self.seed = quality, n_samples, seed
+        self._trace: MaskTrace | None = None
+
+    @property
+    def memory(self) -> GANMemory:
+        """The method's memory."""
+        return memory_of(self.method)
+
+    def watch(self) -> None:
+        """Begins to look at the masks of the task that is about to be learned.
+
+        To be called when the method has begun the experience and nothing was trained yet. Nothing
+        happens if it has no masks.
+        """
+        self.unwatch()
+        memory = self.memory
+        if isinstance(memory, DynamicGenerativeMemory) and memory.generator is not None:
+            self._trace = MaskTrace(memory.generator)
+
+    def unwatch(self) -> None:
+        """Stops looking at the masks, and forgets what was seen."""
+        if self._trace is not None:
+            self._trace.stop()
+            self._trace = None
+
+    def note(self, experience: int | None = None) -> None:
+        """Writes down what there is now; it waits for the device.
+
+        Args:
+            experience: Number of the experience learned last, from 0; ``None`` for as the memory
+                counts.
+
+        Raises:
+            UnknownTaskError: Nothing was learned yet.
+        """
+        memory = self.memory
+        if not memory.learned:
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        number = memory.experiences - 1 if experience is None else experience
+        self.folder.mkdir(parents=True, exist_ok=True)
+        samples = [
+            fixed_samples(memory, row, self.n_samples, seed=self.seed)
+            for row in range(memory.learned)
+        ]
+        self._put("samples.csv", number, ("task", "class", "sha256"), self._checksums(samples))
+        if len(memory.ready.shape) == 3:
+            self._draw(samples, self.folder / f"samples-{number:03d}.png")
+        self._sizes(number)
+        if isinstance(memory, DynamicGenerativeMemory):
+            last = [use for use in memory.built.usage() if use["task"] == memory.built.n_tasks - 1]
+            rows = [(use["name"], *(use[column] for column in _USAGE)) for use in last]
+            self._put("usage.csv", number, ("layer", *_USAGE), rows)
+        if self._trace is not None:
+            seen, self._trace = self._trace.stop(), None
+            rows = [(look["name"], *(look[column] for column in _MASKS)) for look in seen]
+            self._put("masks.csv", number, ("layer", *_MASKS), rows)
+        if self.quality is not None:
+            self._quality(number, self.quality)
+
+    def _checksums(self, samples: Sequence[Tensor]) -> Iterable[tuple[int, int, str]]:
+        for (_, task, label), mine in zip(self.memory.entries.tolist(), samples, strict=False):
+            content = mine.cpu().contiguous().numpy().tobytes()
+            yield task, label, hashlib.sha256(content).hexdigest()
+
+    def _draw(self, samples: Sequence[Tensor], path: Path) -> None:
+        from torchvision.utils import save_image
+
+        canvas = self.memory.ready
+        images = torch.cat(list(samples)).cpu()
+        # On one scale in all files: what an image is, and not what is beside it, sets its grey.
+        low, high = (images.new_tensor(v).view(1, -1, 1, 1) for v in (canvas.low, canvas.high))
+        images = ((images - low) / (high - low)).clamp(0, 1)
+        if images.shape[1] != 3:
+            images = images[:, :1]
+        save_image(images, path, nrow=self.n_samples, padding=1, pad_value=0.5, format="png")
+
+    def _sizes(self, number: int) -> None:
+        memory = self.memory
+        generator = getattr(memory, "generator", None)
+        parameters = sum(p.numel() for p in memory.parameters())
+        ratio = getattr(generator, "capacity_ratio", 1.0)
+        columns = ("classes", "generator_bytes", "memory_bytes", "parameters", "capacity_ratio")
+        total = self.method.memory_bytes()
+        row = (memory.learned, size_in_bytes(memory), total, parameters, ratio)
+        self._put("sizes.csv", number, columns, [row])
+
+    def _quality(self, number: int, quality: GeneratorQuality) -> None:
+        found = quality.measure(self.method)
+        rows: list[tuple[Any, ...]] = [("all", found.fid, found.generated_accuracy)]
+        for label, distance in found.fid_per_class.items():
+            rows.append((label, distance, found.accuracy_per_class[label]))
+        self._put("quality.csv", number, ("class", "fid", "generated_accuracy"), rows)
+
+    def _put(
+        self, name: str, number: int, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
+        """Puts an experience's rows into a file, in place of those of this and later ones."""
+        path, header = self.folder / name, ["experience", *columns]
+        kept: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                first, *former = list(csv.reader(file)) or [[]]
+            if first == header:
+                kept = [row for row in former if int(row[0]) < number]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([header, *kept, *([number, *row] for row in rows)])
+        # In one step, so that an interruption leaves the old file or the new one.
+        temporary = path.with_name(f".{name}.part")
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        os.replace(temporary, path)

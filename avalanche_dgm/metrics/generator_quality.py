@@ -1,0 +1,341 @@
+"""How good the samples are that a memory makes of each class it learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnknownTaskError
+from avalanche_dgm.fitting import OptimizerSpec, Phase, epochs_to_steps, fit
+from avalanche_dgm.generators.canvas import Canvas
+from avalanche_dgm.generators.critics import build_critic
+from avalanche_dgm.generators.spec import intensity_range
+from avalanche_dgm.memories.adversarial import GANMemory
+from avalanche_dgm.memories.answers import evaluating
+from avalanche_dgm.randomness import RandomSource
+
+#: Samples that a network is shown at once.
+CHUNK = 512
+#: Features of a reference: few, so that a few hundred samples say how they vary together.
+N_FEATURES = 64
+_BATCH = 64
+#: Fewer steps leave the running means of a small set's normalisations behind.
+_LEAST_STEPS = 150
+_LEAK = 0.2
+
+
+def memory_of(method: Any) -> GANMemory:
+    """The memory of a method that remembers by a generative adversarial network.
+
+    Args:
+        method: The method, or the plugin or LightningModule that it is in.
+
+    Raises:
+        ConfigError: It is no such method.
+    """
+    memory = getattr(getattr(method, "method", method), "generative", None)
+    if not isinstance(memory, GANMemory):
+        raise ConfigError(
+            f"A {type(method).__name__} has no generator that a critic trained. What can be looked"
+            " at are DynamicMemory, MeRGAN, EWCGenerator and GANReplay: their methods, plugins and"
+            " modules."
+        )
+    return memory
+
+
+def fixed_samples(memory: GANMemory, row: int, n: int, *, seed: int = 0) -> Tensor:
+    """Generates samples of one class, of the same noise whenever it is asked.
+
+    The noise is no part of the memory's random numbers, which stay as they are.
+
+    Args:
+        memory: What generates.
+        row: The class's row of ``memory.entries``.
+        n: How many.
+        seed: Another one, other samples.
+
+    Returns:
+        Float tensor (n, *shape), in the user's units.
+    """
+    device = memory.entries.device
+    rng = torch.Generator(device=device).manual_seed((seed * 1_000_003 + row) % 2**63)
+    rows = torch.full((n,), row, device=device)
+    return memory.ready.take(memory.generate(rows, rng))
+
+
+class Reference(nn.Module):
+    """A classifier of real samples that shows what it classifies them by; see `train_reference`.
+
+    Args:
+        canvas: What scales and pads samples.
+        n_classes: Number of logits.
+        width: Width of its network.
+    """
+
+    def __init__(self, canvas: Canvas, n_classes: int, *, width: int = 16) -> None:
+        super().__init__()
+        self.canvas = canvas
+        architecture = "dense" if len(canvas.shape) == 1 else "dcgan"
+        critic = build_critic(architecture, canvas.padded, width=width)
+        narrow = nn.Linear(critic.class_head.in_features, N_FEATURES)
+        self.trunk = nn.Sequential(critic.trunk, narrow, nn.LeakyReLU(_LEAK))
+        self.head = nn.Linear(N_FEATURES, n_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features (n, 64) of samples (n, *shape), in the user's units."""
+        return self.trunk(self.canvas.put(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, n_classes) of samples (n, *shape); a column is a label."""
+        return self.head(self.features(images))
+
+
+def train_reference(
+    images: Tensor, labels: Tensor, *, epochs: int = 3, seed: int = 0, progress: bool = False
+) -> Reference:
+    """Trains a small classifier on real samples, by which generated ones are judged.
+
+    Args:
+        images: Float tensor (N, C, H, W) of any size, or (N, D).
+        labels: int64 tensor (N,).
+        epochs: Passes over them; of few samples as many more as make 150 steps.
+        seed: Of its initial weights and the order of the samples; no other random numbers change.
+        progress: Whether to show a bar on standard error.
+
+    Returns:
+        The classifier, in evaluation mode, on the device of the samples.
+
+    Raises:
+        ConfigError: ``epochs`` is below 1.
+        ShapeError: The samples are neither images nor flat, or not as many as labels.
+    """
+    _check_samples(images, labels)
+    if epochs < 1:
+        raise ConfigError(f"epochs={epochs} must be at least 1.")
+    random = RandomSource(seed)
+    shape = tuple(int(side) for side in images.shape[1:])
+    with random.governing():
+        canvas = Canvas(shape, *intensity_range(images, None))
+        reference = Reference(canvas, int(labels.max()) + 1)
+    reference.to(images.device)
+
+    def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
+        return F.cross_entropy(reference(batch[0]), batch[1])
+
+    steps = max(epochs_to_steps(epochs, len(images), _BATCH), _LEAST_STEPS)
+    optimizer = OptimizerSpec("adam", 2e-3, "cosine")
+    phase = Phase("reference", reference, loss, optimizer, steps, _BATCH, (images, labels))
+    fit(phase, random.on(images.device), progress=progress)
+    return reference.eval()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What `GeneratorQuality` measured, of the classes learned so far.
+
+    Attributes:
+        fid: Frechet distance of all classes together, 0 or more; less is better.
+        fid_per_class: The same of each class alone.
+        generated_accuracy: Share of generated samples that the reference takes for their class.
+        accuracy_per_class: The same of each class alone.
+    """
+
+    fid: float
+    fid_per_class: dict[int, float]
+    generated_accuracy: float
+    accuracy_per_class: dict[int, float]
+
+
+class _Given(nn.Module):
+    """Stands in for a network of torchmetrics where its features are computed already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+class GeneratorQuality:
+    """Compares the samples that a memory generates with real ones.
+
+    The Frechet distance (FID) is that of two Gaussians: the mean and the covariance of the features
+    of real and of generated samples. torchmetrics computes it, here with features of a small
+    classifier of the same data unless others are given: nothing is downloaded. **Distances with
+    other features, or of other numbers of samples, cannot be compared**, neither with each other
+    nor with those in papers, which have features of an Inception network. A covariance of F
+    features needs well over F samples, better ten times as many; with fewer it is singular, the
+    distance still defined, but too large: it falls as samples are added. The 64 features of the
+    reference ask for some hundred samples a class.
+
+    ``generated_accuracy`` is the measure of MeRGAN (Wu et al. 2018): a classifier that learned
+    *real* samples of all classes says how many *generated* ones it takes for what they should be.
+    It sees no forgetting in a classifier and no lack of variety in a generator. A5 and A10 of
+    dynamic generative memory (Ostapenko et al. 2019) are something else: the accuracy on *real*
+    test samples of a classifier that learned the classes one after the other. Published tables mix
+    the two.
+
+    A class is a label: where several tasks have it, it is judged over all of them.
+
+    Args:
+        images: Float tensor (N, C, H, W) or (N, D), real samples of all classes to come, two or
+            more of each, as the memory learns them or held out.
+        labels: int64 tensor (N,).
+        features: From samples (n, *shape) in the user's units to features (n, F); ``None`` for the
+            reference's. A module is asked in evaluation mode.
+        reference: From samples to logits (n, K), a column a label; ``None`` to train one, see
+            `train_reference`. One without ``features`` of its own needs ``features``.
+        n_per_class: Most real samples of a class, the first ones. As many are generated.
+        seed: Of the noise, which is the same in each measurement, and of the reference.
+
+    Raises:
+        ConfigError: ``n_per_class`` is below 2, or there are no features.
+        LabelError: A class has a single sample.
+        ShapeError: The samples are neither images nor flat, or not as many as labels.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        features: Callable[[Tensor], Tensor] | None = None,
+        reference: Callable[[Tensor], Tensor] | None = None,
+        n_per_class: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        _check_samples(images, labels)
+        if n_per_class < 2:
+            raise ConfigError(f"n_per_class={n_per_class} must be at least 2.")
+        self.seed = seed
+        self._real = {c: images[labels == c][:n_per_class] for c in labels.unique().tolist()}
+        few = [str(c) for c, samples in self._real.items() if len(samples) < 2]
+        if few:
+            raise LabelError(
+                f"There is a single real sample of class {', '.join(few)}, and how samples vary"
+                " needs two or more of each."
+            )
+        if reference is None:
+            reference = train_reference(images, labels, seed=seed)
+        self.reference = reference
+        self._describe = features if features is not None else _features_of(reference)
+        # Computed once: neither the samples nor what describes them change.
+        self._known: dict[int, Tensor] = {}
+
+    def measure(self, method: Any) -> Quality:
+        """Generates samples of each class learned so far and compares them.
+
+        The method's random numbers, and all others, stay as they are.
+
+        Args:
+            method: A method with a generator that a critic trained, or its plugin or module.
+
+        Raises:
+            ConfigError: It is another method.
+            LabelError: A class was learned of which there are no real samples.
+            ShapeError: Generated samples, or their features, have another shape than real ones.
+            UnknownTaskError: Nothing was learned yet.
+        """
+        memory = memory_of(method)
+        if not memory.learned:
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        rows: dict[int, list[int]] = {}
+        for row, label in enumerate(memory.entries[: memory.learned, 2].tolist()):
+            rows.setdefault(label, []).append(row)
+        unknown = sorted(set(rows) - set(self._real))
+        if unknown:
+            raise LabelError(
+                f"Class {', '.join(map(str, unknown))} was learned, and there are no real samples"
+                " of it to compare with. Give GeneratorQuality samples of all classes."
+            )
+        found, right = {}, {}
+        for label, mine in rows.items():
+            samples = self._generate(memory, mine, len(self._real[label]))
+            found[label] = _asked(self._describe, samples)
+            answers = _asked(self.reference, samples).argmax(dim=1)
+            right[label] = (answers == label).double()
+        real = {label: self._real_features(label) for label in rows}
+        return Quality(
+            fid=frechet_distance(torch.cat(list(real.values())), torch.cat(list(found.values()))),
+            fid_per_class={c: frechet_distance(real[c], found[c]) for c in rows},
+            generated_accuracy=float(torch.cat(list(right.values())).mean()),
+            accuracy_per_class={c: float(right[c].mean()) for c in rows},
+        )
+
+    def _generate(self, memory: GANMemory, rows: list[int], n: int) -> Tensor:
+        """Samples (n, *shape) of a class, as many of each task that has it."""
+        counts = [n // len(rows) + (i < n % len(rows)) for i in range(len(rows))]
+        parts = [
+            fixed_samples(memory, row, count, seed=self.seed)
+            for row, count in zip(rows, counts, strict=True)
+            if count
+        ]
+        real = next(iter(self._real.values()))
+        if parts[0].shape[1:] != real.shape[1:]:
+            raise ShapeError(
+                f"The memory makes samples of shape {tuple(parts[0].shape[1:])}, and the real ones"
+                f" to compare with are of shape {tuple(real.shape[1:])}."
+            )
+        return torch.cat(parts).to(real.device)
+
+    def _real_features(self, label: int) -> Tensor:
+        if label not in self._known:
+            self._known[label] = _asked(self._describe, self._real[label])
+        return self._known[label]
+
+
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
+    """The Frechet distance of the Gaussians with the mean and covariance of two sets of features.
+
+    Args:
+        real: Float tensor (n, F), n at least 2.
+        generated: Float tensor (m, F), m at least 2.
+
+    Returns:
+        0 or more.
+    """
+    # On the CPU: eigenvalues of a few features are faster there, and the same everywhere.
+    metric = FrechetInceptionDistance(feature=_Given(real.shape[1]), normalize=True)
+    metric.update(real.detach().double().cpu(), real=True)
+    metric.update(generated.detach().double().cpu(), real=False)
+    # Rounding may leave something below 0 of equal sets.
+    return max(0.0, float(metric.compute()))
+
+
+def _features_of(reference: Any) -> Callable[[Tensor], Tensor]:
+    features = getattr(reference, "features", None)
+    if not callable(features) or isinstance(features, nn.Module):
+        raise ConfigError(
+            f"The reference, a {type(reference).__name__}, has no method features(images). Give"
+            " features as well, a function from samples (n, *shape) to (n, F)."
+        )
+    return features
+
+
+@torch.no_grad()
+def _asked(network: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
+    """What a network says (n, K) of samples, a chunk at a time and in evaluation mode."""
+    owner = getattr(network, "__self__", network)
+    with evaluating(owner if isinstance(owner, nn.Module) else None):
+        said = torch.cat([network(part) for part in samples.split(CHUNK)])
+    if said.ndim != 2 or len(said) != len(samples):
+        raise ShapeError(
+            f"Features and logits must be (n, K), but those of {len(samples)} samples are of shape"
+            f" {tuple(said.shape)}."
+        )
+    return said
+
+
+def _check_samples(images: Tensor, labels: Tensor) -> None:
+    if images.ndim not in (2, 4) or labels.shape != images.shape[:1] or not len(images):
+        raise ShapeError(
+            "Real samples must be (N, C, H, W) or (N, D), and labels (N,), not"
+            f" {tuple(images.shape)} and {tuple(labels.shape)}."
+        )

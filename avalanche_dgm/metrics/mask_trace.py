@@ -1,0 +1,75 @@
+"""How the masks of a growing generator settle while a task is learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.generators.growing import MaskedGenerator
+
+
+class MaskTrace:
+    """Looks at the masks now and then as a task is learned, until it is told to stop.
+
+    What is seen stays on the device, so that no step waits for it. Looks are rarer the longer a
+    task takes: there are from ``points`` to twice as many of them, whatever the number of steps.
+
+    Args:
+        generator: What learns.
+        points: How many looks are enough, at least 1.
+    """
+
+    def __init__(self, generator: MaskedGenerator, *, points: int = 20) -> None:
+        self.points = points
+        self._names = [name for name, _ in generator.named_masks()]
+        self._sizes = [mask.embedding.numel() for _, mask in generator.named_masks()]
+        self._step, self._every = 0, 1
+        self._seen: list[tuple[int, float | Tensor, Tensor]] = []
+        self._hook = generator.register_forward_hook(self._look, with_kwargs=True)
+
+    def stop(self) -> list[dict[str, Any]]:
+        """Ends the looking; waits for the device.
+
+        Returns:
+            For each look and mask a dictionary of ``name`` (see `MaskedGenerator.usage`), ``step``
+            of the generator, counted from 0, ``scale`` of the soft masks, ``width``, ``active``
+            (entries whose embedding is at least 0: those that would be reserved or reused) and
+            ``soft_mean``, the mean of the soft mask.
+        """
+        self._hook.remove()
+        seen, self._seen = self._seen, []
+        return [
+            {
+                "name": name,
+                "step": step,
+                "scale": float(scale),
+                "width": size,
+                "active": int(active),
+                "soft_mean": soft,
+            }
+            for step, scale, values in seen
+            for name, size, (active, soft) in zip(
+                self._names, self._sizes, values.tolist(), strict=True
+            )
+        ]
+
+    @torch.no_grad()
+    def _look(
+        self, generator: MaskedGenerator, args: Any, kwargs: dict[str, Any], output: Tensor
+    ) -> None:
+        # What is made for the critic, or of a finished task, is no step of the generator.
+        if kwargs.get("task") is not None or not output.requires_grad:
+            return
+        step, self._step = self._step, self._step + 1
+        if step % self._every:
+            return
+        scale = kwargs["scale"]
+        masks = [mask for _, mask in generator.named_masks()]
+        active = torch.stack([(mask.embedding >= 0).sum() for mask in masks])
+        soft = torch.stack([mask.soft(scale).mean() for mask in masks])
+        self._seen.append((step, scale, torch.stack([active.to(soft), soft], dim=1)))
+        if len(self._seen) >= 2 * self.points:
+            self._seen = self._seen[::2]
+            self._every *= 2

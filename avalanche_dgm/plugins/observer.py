@@ -1,0 +1,106 @@
+"""Writes down what a generator becomes, as an Avalanche plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+from torch import distributed
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.metrics.generator_log import GeneratorLog
+from avalanche_dgm.metrics.generator_quality import GeneratorQuality
+from avalanche_dgm.plugins.experiences import starts_task
+from avalanche_dgm.plugins.metrics import find_plugins
+
+
+class GeneratorObserver(SupervisedPlugin):
+    """Writes files after each training experience: samples, sizes, use of masks, quality.
+
+    Give it to a strategy beside the plugin of a memory that is a generative adversarial network, in
+    any order. See `avalanche_dgm.metrics.GeneratorLog` for the files and for frameworks other than
+    Avalanche. What is learned is the same without it::
+
+        memory = DynamicMemoryPlugin()
+        strategy = Naive(..., plugins=[memory, GeneratorObserver("runs/dgm")])
+
+    Args:
+        folder: Where to write.
+        watched: The plugin or its method; ``None`` for the only such plugin that the strategy has.
+        quality: Measures samples after each experience, or ``None``. Its images become a part of
+            checkpoints of the strategy.
+        n_samples: Samples of each class in a picture.
+        seed: Of their noise.
+
+    Raises:
+        ConfigError: What is watched is no such memory, or ``n_samples`` is below 1.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        watched: Any = None,
+        quality: GeneratorQuality | None = None,
+        n_samples: int = 10,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if n_samples < 1:
+            raise ConfigError(f"n_samples={n_samples} must be at least 1.")
+        self.folder = Path(folder)
+        self.quality, self.n_samples, self.seed = quality, n_samples, seed
+        self.log = self._log(watched) if watched is not None else None
+        self._noted: int | None = None
+
+    def _log(self, watched: Any) -> GeneratorLog:
+        return GeneratorLog(
+            self.folder, watched, quality=self.quality, n_samples=self.n_samples, seed=self.seed
+        )
+
+    def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Notes what ended after this plugin had its turn."""
+        if self.log is None:
+            self.log = self._log(_only_method(strategy))
+        if self._noted is None:
+            self._noted = self.log.memory.experiences
+        self._note()
+
+    def after_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Begins to look at the masks: whoever comes first, the experience has begun by now."""
+        if self.log is not None and starts_task(strategy.experience):
+            self.log.watch()
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Notes the experience."""
+        self._note()
+
+    def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Notes it if the memory's plugin comes after this one."""
+        self._note()
+
+    def _note(self) -> None:
+        log = self.log
+        if log is None or log.memory.experiences == self._noted:
+            return
+        self._noted = log.memory.experiences
+        several = distributed.is_available() and distributed.is_initialized()
+        # All processes remember the same.
+        if several and distributed.get_rank():
+            log.unwatch()
+        else:
+            log.note()
+
+
+def _only_method(strategy: Any) -> GANMethod[Any]:
+    methods = [plugin.method for plugin in find_plugins(strategy)]
+    found = [method for method in methods if isinstance(method, GANMethod)]
+    if len(found) != 1:
+        raise ConfigError(
+            f"The strategy has {len(found)} plugins of a memory that is a generative adversarial"
+            " network, and GeneratorObserver needs to know which one to watch. Give the strategy"
+            " one of them, or say watched=plugin."
+        )
+    return found[0]
