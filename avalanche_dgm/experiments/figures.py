@@ -33,7 +33,7 @@ def accuracy_curves(result: RunResult, path: Path) -> None:
         result: One run.
         path: The PNG file to write.
     """
-    figure = _figure(8.4, 4.8)
+    figure = new_figure(8.4, 4.8)
     axes = figure.add_subplot()
     _draw_run(axes, result)
     axes.set_title(_title(result), fontsize=11)
@@ -48,7 +48,7 @@ def accuracy_curves(result: RunResult, path: Path) -> None:
     else:
         _task_bar(figure, [axes], len(result.tasks))
         axes.legend(loc="lower left", frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def panels(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
@@ -60,7 +60,7 @@ def panels(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
     """
     columns = min(3, len(runs))
     rows = math.ceil(len(runs) / columns)
-    figure = _figure(3.6 * columns + 1.0, 2.7 * rows + 0.4)
+    figure = new_figure(3.6 * columns + 1.0, 2.7 * rows + 0.4)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, (name, results) in zip(grid.flat, runs.items(), strict=False):
         _draw_run(axes, results[0])
@@ -74,7 +74,7 @@ def panels(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
         above.set_xlabel("experiences learned")
     first = next(iter(runs.values()))[0]
     _task_bar(figure, list(grid.flat), len(first.tasks))
-    _save(figure, path)
+    save(figure, path)
 
 
 def comparison(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
@@ -84,7 +84,7 @@ def comparison(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
         runs: The runs of each method, one a seed.
         path: The PNG file to write.
     """
-    figure = _figure(8.0, 4.6)
+    figure = new_figure(8.0, 4.6)
     axes = figure.add_subplot()
     for i, (name, results) in enumerate(runs.items()):
         curves = np.array([r.averages for r in results])
@@ -112,7 +112,7 @@ def comparison(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
     seeds = "1 seed" if n == 1 else f"mean and sd of {n} seeds"
     axes.set_title(f"{first.config.stream}, {seeds}", fontsize=11)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def sample_grid(images: Mapping[int, Any], path: Path, *, title: str = "") -> None:
@@ -138,7 +138,7 @@ def sample_grid(images: Mapping[int, Any], path: Path, *, title: str = "") -> No
             pixels = (image.transpose(1, 2, 0) if colour else image[0]) - low
             y, x = r * (height + gap), c * (width + gap)
             canvas[y : y + height, x : x + width] = pixels / scale
-    figure = _figure(0.5 * columns + 1.2, 0.5 * len(rows) * height / width + 0.7)
+    figure = new_figure(0.5 * columns + 1.2, 0.5 * len(rows) * height / width + 0.7)
     axes = figure.add_subplot()
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks([r * (height + gap) + height / 2 for r in range(len(rows))])
@@ -149,7 +149,7 @@ def sample_grid(images: Mapping[int, Any], path: Path, *, title: str = "") -> No
     for side in axes.spines.values():
         side.set_visible(False)
     axes.set_title(title, fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def deep_linear(result: DeepLinearResult, path: Path) -> None:
@@ -159,7 +159,7 @@ def deep_linear(result: DeepLinearResult, path: Path) -> None:
         result: The curves.
         path: The PNG file to write.
     """
-    figure = _figure(9.0, 6.0)
+    figure = new_figure(9.0, 6.0)
     grid = figure.subplots(2, 2)
     settings = result.settings
     # Where what interferes no longer drowns in what is not learned yet.
@@ -193,7 +193,7 @@ def deep_linear(result: DeepLinearResult, path: Path) -> None:
         row[0].set_ylabel("squared error / squared targets")
     grid[0, 0].legend(frameon=False, fontsize=9)
     grid[1, 0].legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_run(axes: Axes, result: RunResult) -> None:
@@ -250,12 +250,14 @@ def _title(result: RunResult) -> str:
     return f"{config.method} on {config.stream}{paper}, seed {config.seed}"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Makes an empty figure, in inches."""
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as a PNG file; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")

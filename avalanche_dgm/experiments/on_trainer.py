@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError
-from avalanche_dgm.experiments import storage
+from avalanche_dgm.experiments import gan_files, storage
 from avalanche_dgm.experiments.building import build_model, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import METHODS, check_options, hyper_of, method_of
@@ -201,7 +201,7 @@ class _Course:
     def _by_module(self) -> None:
         plan, result = self.plan, self.result
         module = self._module()
-        report = _Report(result, self._sizes(), self.folder, self.progress)
+        report = _Report(result, self._sizes(), self.folder, self.progress, module)
         order = [plan.train(position) for position in range(len(plan.order))]
         outcome = self._fit(module, order, after_experience=report)
         result.steps = report.steps(outcome)
@@ -297,17 +297,25 @@ class _Report:
         sizes: Images of each test experience.
         folder: Where to write it, or ``None``.
         progress: Whether to say so.
+        module: What learns, to look at its generator if it has one, or ``None``.
     """
 
     # No dataclass: Lightning looks into those that it hands to other processes.
     def __init__(
-        self, result: RunResult, sizes: list[int], folder: Path | None, progress: bool
+        self,
+        result: RunResult,
+        sizes: list[int],
+        folder: Path | None,
+        progress: bool,
+        module: MethodModule | None = None,
     ) -> None:
         self.result, self.sizes = result, sizes
         self.folder, self.progress = folder, progress
+        self.module = module
 
     def __call__(self, outcome: StreamResult) -> None:
         """Writes down what was measured so far."""
+        gan_files.note(self.folder, self.result.config, self.module, len(outcome) - 1)
         _publish(self.result, self.folder, self.progress, self.steps(outcome))
 
     def steps(self, outcome: StreamResult) -> list[Step]:

@@ -97,6 +97,25 @@ class RunResult:
         """Mean accuracy over the experiences seen so far, after each step."""
         return [self.average(i) for i in range(len(self.steps))]
 
+    def after_classes(self, n: int) -> float | None:
+        """Returns the mean accuracy over n classes when they were learned, one at a time.
+
+        The A5 and A10 of Ostapenko et al. 2019: test accuracies of the classes, each counted the
+        same, among all classes learned so far.
+
+        Args:
+            n: Number of classes.
+
+        Returns:
+            0 to 1, or ``None`` if the stream has not so many experiences of one class each.
+        """
+        for i in range(len(self.steps)):
+            seen = self.seen(i)
+            if len(seen) == n:
+                # An experience of few classes is named by them.
+                return self.average(i) if all(self.tasks[j].isdigit() for j in seen) else None
+        return None
+
     @property
     def forgetting(self) -> float:
         """Mean drop from an experience's best accuracy before the last step to its final one.

@@ -13,7 +13,7 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import storage
+from avalanche_dgm.experiments import gan_files, storage
 from avalanche_dgm.experiments.building import (
     build_model,
     build_optimizer,
@@ -158,6 +158,7 @@ class _Experiment(Plan):
     def save(self, strategy: Any, result: RunResult, folder: Path) -> None:
         """Writes the checkpoint first, then the results that name it, then drops the last one."""
         n = len(result.steps)
+        gan_files.note(folder, self.config, replay_plugin(strategy), n - 1)
         if not self.method.joint and not result.complete:
             path = storage.checkpoint(folder, n)
             path.parent.mkdir(parents=True, exist_ok=True)

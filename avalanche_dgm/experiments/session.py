@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avalanche_dgm.experiments import report, storage, tables
+from avalanche_dgm.experiments import gan_files, report, storage, tables
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import METHODS, check_options
 from avalanche_dgm.experiments.results import RunResult, mean
@@ -115,12 +115,17 @@ class Session:
             report.write_comparison(self.folder, results)
         parts.append(tables.final_table(results))
         parts += [new_and_original(row) for row in results.values() if _of_two_halves(row)]
+        found = [line for row in results.values() if (line := after_classes(row))]
+        parts += ["\n".join(found)] if found else []
         parts.append("\n".join(["Pictures:", *(f"  {path}" for path in self._pictures())]))
         parts.append(f"Numbers: CSV and JSON in {self.folder}/")
         return "\n\n".join(parts)
 
     def _pictures(self) -> list[Path]:
-        own = sorted(self.folder.glob("*.png"))
+        series = "samples-*.png"
+        own = sorted(set(self.folder.glob("*.png")) - set(self.folder.glob(series)))
+        # One line for all of those after each experience.
+        own += [self.folder / series] if any(self.folder.glob(series)) else []
         return [*own, *sorted(self.folder.rglob("*/samples.png"))]
 
 
@@ -134,6 +139,29 @@ def new_and_original(row: Sequence[RunResult]) -> str:
     new, original = (mean([accuracy[j] for accuracy in last]) for j in (1, 0))
     method = row[0].config.method
     return f"{method}: accuracy on new classes {new:.4f}, on original classes {original:.4f}"
+
+
+def after_classes(row: Sequence[RunResult]) -> str | None:
+    """Says what papers on such memories report: accuracies after 5 and 10 classes.
+
+    Args:
+        row: The results of one method, one a seed.
+
+    Returns:
+        A line such as ``mergan: A5 .968  A10 .941 (...)``; ``None`` for methods without a critic,
+        and where classes are not learned one at a time.
+    """
+    if not gan_files.is_gan(row[0].config):
+        return None
+    parts = []
+    for n in (5, 10):
+        values = [result.after_classes(n) for result in row]
+        if None not in values:
+            parts.append(f"A{n} {mean(values):.3f}".replace(" 0.", " ."))
+    if not parts:
+        return None
+    what = "test accuracy after so many classes, mean over classes"
+    return f"{row[0].config.method}: {'  '.join(parts)} ({what})"
 
 
 def _of_two_halves(row: Sequence[RunResult]) -> bool:

@@ -13,6 +13,9 @@ from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.results import RunResult
 
 RESULTS = "results.json"
+#: What a run leaves beside its results; of a generator as `avalanche_dgm.metrics.GeneratorLog`.
+_PICTURES = ("accuracy.csv", "accuracy.png", "samples.png", "usage.png")
+_GENERATOR = ("usage.csv", "samples.csv", "samples-[0-9][0-9][0-9].png", "sizes.csv")
 #: What both backends leave in the folder of checkpoints.
 _CHECKPOINTS = ("after-*.pt", "**/*.rank*.pt", "**/strategy.ckpt", "**/*.partial")
 
@@ -114,8 +117,9 @@ def prepare(folder: Path) -> None:
             f"Cannot make {folder}: {error.strerror}. Choose another --out."
         ) from error
     drop_checkpoints(folder, keep=None)
-    for name in (RESULTS, "accuracy.csv", "accuracy.png", "samples.png"):
-        (folder / name).unlink(missing_ok=True)
+    for pattern in (RESULTS, *_PICTURES, *_GENERATOR):
+        for path in list(folder.glob(pattern)):
+            path.unlink()
 
 
 def check_folder(
