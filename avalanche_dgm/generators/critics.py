@@ -11,6 +11,8 @@ from avalanche_dgm.errors import ConfigError, ShapeError
 
 #: Slope of the leaky rectifiers for negative inputs.
 _LEAK = 0.2
+#: From this side on, in pixels, BatchNorm sees enough of each image.
+BATCH_NORM_SIDE = 32
 
 
 class Critic(nn.Module):
@@ -63,8 +65,10 @@ class Critic(nn.Module):
         return self.class_head(self.trunk(samples))
 
 
-def _convolutional(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
+def _convolutional(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, int]:
     """Three convolutions of stride 2, as the authors' code has them."""
+    if norm == "auto":
+        norm = "batch" if min(shape[1:]) >= BATCH_NORM_SIDE else "layer"
     layers: list[nn.Module] = []
     n_in = shape[0]
     for i, n_out in enumerate((width, 2 * width, 4 * width)):
@@ -72,16 +76,16 @@ def _convolutional(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
         nn.init.normal_(convolution.weight, 0.0, 0.02)
         layers.append(convolution)
         if i:
-            norm = nn.BatchNorm2d(n_out)
-            nn.init.normal_(norm.weight, 1.0, 0.02)
-            layers.append(norm)
+            layer = nn.BatchNorm2d(n_out) if norm == "batch" else nn.GroupNorm(1, n_out)
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            layers.append(layer)
         layers.append(nn.LeakyReLU(_LEAK))
         n_in = n_out
     n_features = 4 * width * (shape[1] // 8) * (shape[2] // 8)
     return nn.Sequential(*layers, nn.Flatten()), n_features
 
 
-def _dense(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
+def _dense(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, int]:
     layers: list[nn.Module] = [nn.Flatten()]
     n_in = int(torch.Size(shape).numel())
     for n_out in (8 * width, 4 * width):
@@ -90,7 +94,7 @@ def _dense(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), 4 * width
 
 
-def _residual(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
+def _residual(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, int]:
     """ResNet-18 with a stem for small images and BatchNorm before the heads."""
     from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -107,7 +111,12 @@ _TRUNKS = {"dcgan": _convolutional, "resnet": _residual, "dense": _dense}
 
 
 def build_critic(
-    architecture: str, shape: tuple[int, ...], *, width: int = 16, n_classes: int = 1
+    architecture: str,
+    shape: tuple[int, ...],
+    *,
+    width: int = 16,
+    n_classes: int = 1,
+    norm: str = "auto",
 ) -> Critic:
     """Builds the critic that goes with a generator.
 
@@ -118,15 +127,21 @@ def build_critic(
             residual network's last layer has 64 times as many units, the dense layers 8 and 4 times
             as many.
         n_classes: Number of logits.
+        norm: How the three convolutions are normalised: ``"batch"`` (the authors' code) or
+            ``"layer"``. Real and generated samples come in batches apart, and where a map has few
+            pixels BatchNorm takes away what tells the batches apart. ``"auto"`` is ``"layer"`` for
+            sides below 32 pixels.
 
     Raises:
-        ConfigError: The architecture is unknown, or a number below 1.
+        ConfigError: The architecture or the norm is unknown, or a number below 1.
         ShapeError: It cannot judge such samples.
     """
     if architecture not in _TRUNKS:
         raise ConfigError(
             f"architecture={architecture!r} is not known; use one of {', '.join(_TRUNKS)}."
         )
+    if norm not in ("auto", "batch", "layer"):
+        raise ConfigError(f"norm={norm!r} is not known; use 'auto', 'batch' or 'layer'.")
     if width < 1:
         raise ConfigError(f"width={width} must be at least 1.")
     images = architecture != "dense"
@@ -135,5 +150,5 @@ def build_critic(
             f"A {architecture} critic judges images (channels, height, width) whose sides are"
             f" multiples of 8, not samples of shape {shape}."
         )
-    trunk, n_features = _TRUNKS[architecture](shape, width)
+    trunk, n_features = _TRUNKS[architecture](shape, width, norm)
     return Critic(trunk, n_features, n_classes)
