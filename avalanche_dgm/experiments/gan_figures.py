@@ -20,6 +20,9 @@ _PARTS = {
     "free": "0.88",
 }
 
+# Black is for all classes together.
+_COLOURS = [colour for colour in PALETTE if colour != "#000000"]
+
 Row = Mapping[str, str]
 
 
@@ -76,9 +79,9 @@ def distances(source: Path, path: Path) -> None:
         axes.plot(
             [int(row["experience"]) for row in mine],
             _numbers(mine, "fid"),
-            color="black" if together else PALETTE[i % len(PALETTE)],
+            color="black" if together else _COLOURS[i % len(_COLOURS)],
             # Lines of the same colour differ.
-            linestyle="--" if i // len(PALETTE) % 2 and not together else "-",
+            linestyle="--" if i // len(_COLOURS) % 2 and not together else "-",
             linewidth=2.4 if together else 1.2,
             marker="o",
             markersize=3,
@@ -113,7 +116,7 @@ def masks(source: Path, path: Path) -> None:
     }
     for i, layer in enumerate(layers):
         mine = [row for row in rows if row["layer"] == layer]
-        colour = PALETTE[i % len(PALETTE)]
+        colour = _COLOURS[i % len(_COLOURS)]
         for task, length in longest.items():
             part = [row for row in mine if row["experience"] == task]
             x = int(task) + _numbers(part, "step") / length - 0.5

@@ -49,6 +49,12 @@ class GeneratorLog:
     ``quality.csv``
         With ``quality``: Frechet distance and accuracy of generated samples by class, and of all.
 
+    In Avalanche `avalanche_dgm.GeneratorObserver` calls it; with a Trainer this does::
+
+        log = GeneratorLog("runs/dgm", module)
+        fit_stream(module, benchmark, after_experience=lambda result: log.note())
+
+    and, for the masks, a callback whose ``on_train_start`` calls `watch` unless ``log.watching``.
     Nothing here draws from the method's random numbers: it learns what it would without a log.
 
     Args:
@@ -94,6 +100,11 @@ class GeneratorLog:
         memory = self.memory
         if isinstance(memory, DynamicGenerativeMemory) and memory.generator is not None:
             self._trace = MaskTrace(memory.generator)
+
+    @property
+    def watching(self) -> bool:
+        """Whether masks are looked at."""
+        return self._trace is not None
 
     def unwatch(self) -> None:
         """Stops looking at the masks, and forgets what was seen."""

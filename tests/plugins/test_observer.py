@@ -2,6 +2,7 @@
 
 import csv
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,6 +169,35 @@ def test_a_log_without_a_framework(tmp_path):
     ]
     assert {row["experience"] for row in rows(log.folder / "masks.csv")} == {"1"}
     assert {row["experience"] for row in rows(log.folder / "usage.csv")} == {"0", "1"}
+
+
+def test_under_a_trainer(benchmark, tmp_path):
+    from pytorch_lightning import Callback
+
+    from avalanche_dgm.lightning import DynamicMemoryModule, fit_stream
+
+    class Watch(Callback):
+        def on_train_start(self, trainer, module):
+            if not log.watching:
+                log.watch()
+
+    module = DynamicMemoryModule(mlp(), **MASKED)
+    log = GeneratorLog(tmp_path, module)
+    fit_stream(
+        module,
+        SimpleNamespace(
+            train_stream=benchmark.train_stream[:2], test_stream=benchmark.test_stream[:2]
+        ),
+        test="none",
+        trainer={"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False},
+        callbacks=[Watch()],
+        after_experience=lambda result: log.note(len(result) - 1),
+    )
+    assert not log.watching
+    for name in ("usage.csv", "samples.csv", "sizes.csv", "masks.csv"):
+        assert {row["experience"] for row in rows(tmp_path / name)} == {"0", "1"}
+    steps = {(row["experience"], row["step"]) for row in rows(tmp_path / "masks.csv")}
+    assert len(steps) == 2 * MASKED["generator_steps"]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
