@@ -37,7 +37,7 @@ class GANSettings(Settings):
         generator_steps: Steps of the generator an experience.
         generator_epochs: Passes over the data instead of ``generator_steps``.
         batch_size: Samples a step, in fits of the memory.
-        optimizer: How generator and critic are trained, both by this one.
+        gan_optimizer: How generator and critic are trained, both by this one.
         critic_steps: Steps of the critic before each of the generator.
         penalty: Weight of the gradient penalty, 0 or more.
         class_steps: Steps of the critic on classes in each round, real samples of the experience
@@ -66,7 +66,7 @@ class GANSettings(Settings):
     generator_steps: int = 1000
     generator_epochs: int | None = None
     batch_size: int = 32
-    optimizer: OptimizerSpec = field(default_factory=_adam)
+    gan_optimizer: OptimizerSpec = field(default_factory=_adam)
     critic_steps: int = 1
     penalty: float = 1.0
     class_steps: int | None = 0

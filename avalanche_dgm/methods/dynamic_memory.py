@@ -33,7 +33,7 @@ def _adam(lr: float) -> OptimizerSpec:
     return OptimizerSpec("adam", lr, options={"betas": (0.5, 0.999)})
 
 
-_MNIST = {**_AUTHORS, "generator_epochs": 101, "optimizer": _adam(2e-3)}
+_MNIST = {**_AUTHORS, "generator_epochs": 101, "gan_optimizer": _adam(2e-3)}
 _WEIGHTS = {"masking": "weights", "width": 6, "smax": 1e4}
 
 #: The configurations in the authors' code, by data set and variant; those of the paper's CIFAR-10
@@ -45,7 +45,7 @@ PAPER: dict[str, dict[str, Any]] = {
         **_AUTHORS,
         **_WEIGHTS,
         "generator_epochs": 151,
-        "optimizer": _adam(5e-4),
+        "gan_optimizer": _adam(5e-4),
         "sparsity": 0.001,
     },
     "cifar10": {
@@ -53,7 +53,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "architecture": "resnet",
         "width": 64,
         "generator_epochs": 101,
-        "optimizer": _adam(2e-4),
+        "gan_optimizer": _adam(2e-4),
         "smax": 1e4,
         "sparsity": 0.001,
         "penalty": 0.6,

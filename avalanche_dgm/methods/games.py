@@ -74,7 +74,7 @@ class Game:
         players = nn.ModuleDict({"critic": critic, "generator": self.generator})
         steps = self.rounds * len(turns)
         data = (samples, rows)
-        return Phase("generator", players, turns, s.optimizer, steps, s.batch_size, data)
+        return Phase("generator", players, turns, s.gan_optimizer, steps, s.batch_size, data)
 
     def judge(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
         """The critic's loss: real against generated, classes of real samples, and its slope."""

@@ -395,8 +395,8 @@ def test_the_authors_configurations_learn(name):
 def test_what_the_authors_published():
     hyper = paper_hyper("mnist")
     assert (hyper["generator_epochs"], hyper["batch_size"]) == (101, 64)
-    assert hyper["optimizer"].lr == 2e-3
-    assert hyper["optimizer"].options == {"betas": (0.5, 0.999)}
+    assert hyper["gan_optimizer"].lr == 2e-3
+    assert hyper["gan_optimizer"].options == {"betas": (0.5, 0.999)}
     assert (hyper["smax"], hyper["sparsity"]) == (1e5, 0.01)
     generator = DynamicMemory(**hyper).generative
     generator.build(torch.rand(2, 1, 32, 32))
