@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,14 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from torch import nn
 
-from avalanche_dgm import DGDMNPlugin, DGRPlugin, digits, sklearn_digits
+from avalanche_dgm import (
+    DGDMNPlugin,
+    DGRPlugin,
+    DynamicMemoryPlugin,
+    OptimizerSpec,
+    digits,
+    sklearn_digits,
+)
 
 
 def _final_accuracy(stream, plugins, *, epochs, n_inputs=64, width=400, batch_size=32):
@@ -53,6 +61,27 @@ def test_a_plain_network_forgets(two_a_time):
 
 def test_generative_replay_remembers(two_a_time):
     assert _final_accuracy(two_a_time, [DGRPlugin(generator_steps=400)], epochs=10) > 0.85
+
+
+@pytest.fixture(scope="module")
+def one_a_time():
+    stream = sklearn_digits(n_experiences=10, seed=0)
+    return SimpleNamespace(
+        train_stream=list(stream.train_stream)[:3], test_stream=list(stream.test_stream)[:3]
+    )
+
+
+def test_a_plain_network_forgets_single_classes(one_a_time):
+    """The negative of the next test: one of three classes is known at the end."""
+    assert _final_accuracy(one_a_time, [], epochs=10) < 0.4
+
+
+def test_dynamic_memory_remembers(one_a_time):
+    """A GAN needs more steps than a test has; these are enough for images of 8x8."""
+    slower = OptimizerSpec("adam", 5e-4, "cosine", options={"betas": (0.5, 0.999)})
+    small = {"generator_steps": 400, "width": 12, "critic_width": 12, "gan_optimizer": slower}
+    plugin = DynamicMemoryPlugin(seed=0, **small)
+    assert _final_accuracy(one_a_time, [plugin], epochs=10) > 0.75
 
 
 def test_dual_memory_remembers(two_a_time):

@@ -52,7 +52,7 @@ class GANSettings(Settings):
             from 0 to below 1. With real samples alone "real or generated" tells new classes from
             old ones, and nothing else is learned about them.
         closing_epochs: Where the critic is the classifier: passes over all classes' samples with
-            which it ends an experience, 0 or more.
+            which it ends an experience, and at least 60 steps; 0 for none.
         closing_optimizer: How it is trained then.
         shift: How far images are shifted at random in that training, at most, as a share of a
             side. Samples of a generator have classes where that of a real sample is a pixel off.

@@ -19,6 +19,8 @@ Batch = tuple[Tensor, ...]
 
 #: Samples a step in the training of the classifier.
 CLOSING_BATCH = 64
+#: Its fewest steps, where experiences are small.
+LEAST_CLOSING = 60
 
 #: Real samples, their classes, their weight in the loss, and whether the slope is penalised there.
 Shown = tuple[Tensor, Tensor, float, bool]
@@ -142,6 +144,7 @@ def classification(critic: Critic, pool: SamplePool, settings: GANSettings, n: i
         return F.cross_entropy(critic.classify(samples), rows)
 
     steps = epochs_to_steps(settings.closing_epochs, n, CLOSING_BATCH)
+    steps = max(steps, LEAST_CLOSING) if steps else 0
     # Said to be a turn, since several devices have to know that the score's head has no gradient.
     turn = Turn("loss", [*critic.trunk.parameters(), *critic.class_head.parameters()], loss)
     optimizer = settings.closing_optimizer
