@@ -76,6 +76,7 @@ def test_a_plain_network_forgets_single_classes(one_a_time):
     assert _final_accuracy(one_a_time, [], epochs=10) < 0.4
 
 
+@pytest.mark.slow
 def test_dynamic_memory_remembers(one_a_time):
     """A GAN needs more steps than a test has; these are enough for images of 8x8."""
     slower = OptimizerSpec("adam", 5e-4, "cosine", options={"betas": (0.5, 0.999)})

@@ -108,7 +108,6 @@ def equal(one, two):
         "latent-alternating",
         "latent-vae",
         "dynamic-memory-critic",
-        "ewc-generator",
         "pseudo-rehearsal",
     ],
 )
