@@ -1,0 +1,144 @@
+"""Panels as plain files: CSV and PNG."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from avalanche_dgm.dashboards.keys import file_name
+from avalanche_dgm.dashboards.sinks import Cell, Pixels, Sink
+
+#: Columns of the three files that list what was shown.
+SCALARS = ("axis", "at", "key", "value")
+HISTOGRAMS = ("axis", "at", "key", "label", "count")
+IMAGES = ("axis", "at", "key", "file", "caption")
+
+
+class FileSink(Sink):
+    """Writes panels into a folder, from which `avalanche-dgm report` makes a page.
+
+    ``scalars.csv``, ``histograms.csv``, ``images.csv``
+        A row for each number, label and picture, in the order in which they were shown.
+    ``images/KEY-NNN.png``
+        The pictures.
+    ``tables/KEY.csv``
+        The last state of each table; a cell that is a picture is the name of its file.
+
+    A run that goes on after an interruption shows points again: rows of an axis from the first
+    such point on are taken out when it comes again, in all files.
+
+    Args:
+        folder: Where to write; made when something is shown.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._last: dict[str, int] | None = None
+
+    def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
+        """See `Sink.scalars`."""
+        rows = [(axis, at, key, repr(float(value))) for key, value in values.items()]
+        self._add("scalars.csv", SCALARS, rows, axis, at)
+
+    def image(self, key: str, pixels: Pixels, *, axis: str, at: int, caption: str = "") -> None:
+        """See `Sink.image`."""
+        name = f"images/{file_name(key, at)}.png"
+        self._png(name, pixels)
+        self._add("images.csv", IMAGES, [(axis, at, key, name, caption)], axis, at)
+
+    def histogram(self, key: str, counts: Mapping[int, int], *, axis: str, at: int) -> None:
+        """See `Sink.histogram`."""
+        rows = [(axis, at, key, label, count) for label, count in sorted(counts.items())]
+        self._add("histograms.csv", HISTOGRAMS, rows, axis, at)
+
+    def table(
+        self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, axis: str, at: int
+    ) -> None:
+        """See `Sink.table`."""
+        stem = key.replace("/", "-")
+        written = [
+            [self._cell(cell, f"tables/{stem}-{i:04d}-{j}.png") for j, cell in enumerate(row)]
+            for i, row in enumerate(rows)
+        ]
+        self._replace(f"tables/{stem}.csv", columns, written)
+
+    def _cell(self, cell: Cell, name: str) -> int | float | str:
+        if not isinstance(cell, np.ndarray):
+            return cell
+        if not (self.folder / name).exists():
+            # Rows that were there before are the same as before.
+            self._png(name, cell)
+        return name
+
+    def _png(self, name: str, pixels: Pixels) -> None:
+        from PIL import Image
+
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, format="png")
+
+    def _add(
+        self,
+        name: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        axis: str,
+        at: int,
+    ) -> None:
+        self._rewind(axis, at)
+        path = self.folder / name
+        new = not path.exists()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if new:
+                writer.writerow(columns)
+            writer.writerows(rows)
+
+    def _rewind(self, axis: str, at: int) -> None:
+        """Takes out what was shown of an axis from a point on, if that point comes again."""
+        if self._last is None:
+            self._last = self._found()
+        if at < self._last.get(axis, -1) or (at == self._last.get(axis) and axis not in self._mine):
+            for name in ("scalars.csv", "histograms.csv", "images.csv"):
+                header, rows = self._read(name)
+                if header:
+                    kept = [row for row in rows if row[0] != axis or int(row[1]) < at]
+                    self._replace(name, header, kept)
+        self._mine.add(axis)
+        self._last[axis] = at
+
+    def _found(self) -> dict[str, int]:
+        """The last point of each axis in files from before."""
+        self._mine: set[str] = set()
+        last: dict[str, int] = {}
+        for name in ("scalars.csv", "histograms.csv", "images.csv"):
+            for row in self._read(name)[1]:
+                last[row[0]] = max(last.get(row[0], -1), int(row[1]))
+        return last
+
+    def _read(self, name: str) -> tuple[list[str], list[list[str]]]:
+        path = self.folder / name
+        if not path.exists():
+            return [], []
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        return header, [row for row in rows if len(row) == len(header)]
+
+    def _replace(
+        self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+    ) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([columns, *rows])
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In one step, so that an interruption leaves the old file or the new one.
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        os.replace(temporary, path)
