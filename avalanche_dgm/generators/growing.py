@@ -5,6 +5,7 @@ Ostapenko et al. 2019, "Learning to remember: dynamic generative memory".
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from avalanche_dgm.generators.masks import COMPENSATIONS, Mask
 from avalanche_dgm.generators.task_norms import TaskNorm, freeze
 
 
-class MaskedGenerator(nn.Module):
+class MaskedGenerator(nn.Module, ABC):
     """Base of the generators; see `build_generator` for the networks.
 
     Each task learns a mask, its normalisations and an output layer (the head). What a finished
@@ -59,13 +60,13 @@ class MaskedGenerator(nn.Module):
         self.groups[name] = Group(name, width, mask)
         return self.groups[name]
 
+    @abstractmethod
     def features(self, z: Tensor, task: int | None, scale: Scale) -> Tensor:
         """Returns what the heads read, for noise (n, latent)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head(self, widths: dict[str, int]) -> nn.Module:
         """Returns a new output layer for groups of these widths."""
-        raise NotImplementedError
 
     def forward(self, z: Tensor, *, task: int | None = None, scale: Scale = None) -> Tensor:
         """Makes images.

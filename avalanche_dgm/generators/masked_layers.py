@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from math import prod, sqrt
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from avalanche_dgm.generators.masks import GrowingTensors, Mask
 from avalanche_dgm.generators.task_norms import NormReLU
 
 
-class MaskedLayer(GrowingTensors):
+class MaskedLayer(GrowingTensors, ABC):
     """Base of the linear layers without biases.
 
     Args:
@@ -106,8 +107,9 @@ class MaskedLayer(GrowingTensors):
         missing = n_weights - added_inputs * n_outputs * area
         return max(0, -(-missing // ((n_inputs + added_inputs) * area)))
 
+    @abstractmethod
     def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Applies the weight as the task sees it, without the units' mask."""
 
     def _arranged(self, n_inputs: int, n_outputs: int) -> tuple[int, ...]:
         ends = (n_outputs, n_inputs) if self.out_dim == 0 else (n_inputs, n_outputs)

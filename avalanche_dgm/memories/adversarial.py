@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from avalanche_dgm.memories.adversarial_settings import GANSettings
 CHUNK = 512
 
 
-class GANMemory(GrowingBuffers):
+class GANMemory(GrowingBuffers, ABC):
     """A generator of labelled samples, and which classes it knows.
 
     A class is a row of ``entries``: the experience that it came with, its task label, its label.

@@ -7,7 +7,7 @@ to a classifier: the user's, or the critic itself, with a logit for each class.
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -33,7 +33,7 @@ CLASSIFIERS = ("learner", "critic")
 _CRITICS = ("critic", "candidate", "answerer")
 
 
-class GANMethod(Method, Generic[G]):
+class GANMethod(Method, ABC, Generic[G]):
     """A memory of labelled samples beside a classifier.
 
     Args:

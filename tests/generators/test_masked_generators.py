@@ -22,6 +22,7 @@ from avalanche_dgm.generators import (
     TaskNorm,
     build_generator,
 )
+from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.masked_layers import MaskedLayer
 
 SHAPES = {"dcgan": (2, 8, 16), "resnet": (1, 16, 8), "dense": (7,)}
@@ -50,6 +51,19 @@ def spec_of(architecture, options=SAFE[0], **changes):
     return MaskedSpec(
         architecture, masking=masking, placement=placement, protection=protection, **values
     )
+
+
+@pytest.mark.parametrize("missing", ["features", "head"])
+def test_a_generator_without_a_network_cannot_be_made(missing):
+    rest = {name: lambda *_: None for name in {"features", "head"} - {missing}}
+    kind = type("Unfinished", (MaskedGenerator,), rest)
+    with pytest.raises(TypeError, match=f"abstract.*{missing}"):
+        kind(spec_of("dense"))
+
+
+def test_a_layer_that_does_not_apply_its_weight_cannot_be_made():
+    with pytest.raises(TypeError, match="abstract"):
+        MaskedLayer(5, Group("a", 3, None), (), MaskOptions())
 
 
 def learn(generator, *, steps=8, lr=1e-2, compensation="hat", end=True):

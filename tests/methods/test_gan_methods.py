@@ -10,9 +10,11 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, LabelError, RangeError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import fit
-from avalanche_dgm.memories.adversarial import SamplePool, even_weights, noise_with_class
+from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights, noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
+from avalanche_dgm.memories.masked import DynamicGenerativeMemory
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
+from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.methods.dynamic_memory import paper_hyper
 from avalanche_dgm.methods.games import shifted
 
@@ -50,6 +52,14 @@ def images_of(method, label, n=7, seed=4):
     images = method.sample_class(label, n)
     method.random.set_state(before)
     return images
+
+
+def test_what_is_left_out_of_a_subclass_is_said_when_it_is_made():
+    settings = DynamicMemorySettings()
+    with pytest.raises(TypeError, match="abstract.*imagine"):
+        GANMemory(settings)
+    with pytest.raises(TypeError, match="abstract.*_game"):
+        GANMethod(DynamicGenerativeMemory(settings))
 
 
 # Dynamic memory
