@@ -85,6 +85,24 @@ class RandomSource:
             raise
         self.set_state(after)
 
+    @contextmanager
+    def aside(self, seed: int) -> Iterator[None]:
+        """Draws other numbers for a while, the same ones for the same seed.
+
+        Afterwards, also after an error, this source goes on as if nothing had been drawn.
+
+        Args:
+            seed: Of the numbers inside.
+        """
+        before = self.get_state()
+        self._seed = seed
+        for generator in self._generators.values():
+            generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            self.set_state(before)
+
     def get_state(self) -> dict[str, Any]:
         """Returns the seed and every generator's state (uint8 tensors on the CPU)."""
         return {

@@ -211,6 +211,24 @@ class DualMemory(nn.Module):
         index = choose_memory(members, images, tasks, by_task=self.ltm.task_aware)
         return stacked[index, torch.arange(len(images), device=images.device)]
 
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """What the memory that explains each image best makes of it.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+
+        Returns:
+            Float tensor (n, *shape), ``None`` before anything was learned.
+        """
+        members = [m for m in [*self.sttms(), self.ltm] if m.generator is not None]
+        views = [view for m in members if (view := m.reconstruct(images)) is not None]
+        if not views:
+            return None
+        index = choose_memory(members, images, tasks, by_task=self.ltm.task_aware)
+        return torch.stack(views)[index, torch.arange(len(images), device=images.device)]
+
     def get_extra_state(self) -> dict[str, Any]:
         """What ``state_dict`` needs to build the memories again."""
         return {

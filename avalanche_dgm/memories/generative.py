@@ -109,6 +109,22 @@ class DeepGenerativeMemory(nn.Module):
             raise RuntimeError("The memory has no generator yet; call build() first.")
         return self.generator, self.density
 
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor | None:
+        """Means (n, latent) of the posterior of images (n, *shape); ``None`` before `build`."""
+        if self.generator is None:
+            return None
+        with evaluating(self.generator):
+            return self.generator.encode(images)[0]
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor | None:
+        """The generator's view (n, *shape) of images (n, *shape); ``None`` before `build`."""
+        if self.generator is None:
+            return None
+        with evaluating(self.generator):
+            return self.generator.reconstruct(images)
+
     def snapshot(self) -> Frozen[DeepGenerativeMemory]:
         """Returns a copy of what is remembered now, to be replayed while the memory changes."""
         return Frozen(self)

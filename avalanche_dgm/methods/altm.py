@@ -293,6 +293,18 @@ class ALTM(Method):
             " 'generated' for samples to look at."
         )
 
+    def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """See `Method.encode`: of the generator, with generated replay."""
+        return self.source.encode(images) if self.source is not None else None
+
+    def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """See `Method.reconstruct`: by the generator, with generated replay."""
+        return self.source.reconstruct(images) if self.source is not None else None
+
+    def stored_samples(self) -> int:
+        """See `Method.stored_samples`."""
+        return len(self.store) if self.store is not None else 0
+
     def memory(self) -> list[nn.Module]:
         """The stable network, and the store or the generator with its density."""
         kept: list[nn.Module | None] = [self.stable, self.known, self.store]

@@ -272,6 +272,30 @@ class Method(nn.Module):
         """Draws samples of what is remembered, to look at."""
         raise NotImplementedError
 
+    def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """The memory's latents of images, to look at.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+
+        Returns:
+            Float tensor (n, D), or ``None`` if there are none (yet).
+        """
+        return None
+
+    def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """Images as the memory sees them, to look at.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+
+        Returns:
+            Float tensor (n, *shape), or ``None`` if it does not reconstruct (yet).
+        """
+        return None
+
     def count(self, replay: Replay, width: int) -> None:
         """Counts replayed labels on the device.
 
@@ -324,6 +348,10 @@ class Method(nn.Module):
     def memory(self) -> list[nn.Module]:
         """The modules that exist only to remember, the learner not among them."""
         return []
+
+    def stored_samples(self) -> int:
+        """Samples, or latents of samples, that are kept as they are; 0 if all are generated."""
+        return 0
 
     def memory_bytes(self) -> int:
         """Bytes that the memory takes beside the learner, stored samples included."""

@@ -220,6 +220,19 @@ class DGDMN(Method):
             torch.cat([r.tasks for r in drawn]),
         )
 
+    def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """See `Method.encode`: means of the long-term generator's posterior."""
+        return self.dual.ltm.encode(images)
+
+    def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """See `Method.reconstruct`: by the memory that explains an image best."""
+        return self.dual.reconstruct(images, tasks)
+
+    def stored_samples(self) -> int:
+        """See `Method.stored_samples`: those that wait for sleep where there is no STM."""
+        waiting: list[Any] = list(self.dual.stored)
+        return sum(len(task.images) for task in waiting)
+
     def memory(self) -> list[nn.Module]:
         """Generators, densities, short-term learners, and stored samples without STM."""
         ltm = self.dual.ltm

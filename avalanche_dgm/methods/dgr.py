@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
@@ -106,6 +106,14 @@ class DGR(Method):
         if not len(self.ltm.tasks):
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         return self.ltm.draw(n, self.rng)
+
+    def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """See `Method.encode`: means of the generator's posterior."""
+        return self.ltm.encode(images)
+
+    def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """See `Method.reconstruct`: by the generator."""
+        return self.ltm.reconstruct(images)
 
     def memory(self) -> list[nn.Module]:
         """The generator and its density."""

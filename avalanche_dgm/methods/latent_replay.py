@@ -308,6 +308,16 @@ class LatentReplay(Method):
             return self.generated.draw(n, self.rng)
         raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
 
+    def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """See `Method.encode`: the compressor's, flattened."""
+        if self.split is None or not self.experiences:
+            return None
+        return self.split.encode(images, tasks).flatten(1)
+
+    def stored_samples(self) -> int:
+        """See `Method.stored_samples`."""
+        return len(self.stored) if self.stored is not None else 0
+
     def memory(self) -> list[nn.Module]:
         """The stored latents, or the generator and its density."""
         if self.generated is not None:
