@@ -12,6 +12,7 @@ from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
 from avalanche_dgm.generators.canvas import Canvas
+from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.spec import check_intensities, intensity_range
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 
@@ -33,6 +34,7 @@ class GANMemory(GrowingBuffers, ABC):
         canvas: Scales samples to what the networks work on; ``None`` before the first experience.
         entries: int64 tensor (K, 3), classes in the order in which they were met.
         learned: How many of them are learned; the rest belongs to the current experience.
+        generator: What makes samples; ``None`` before the first experience.
     """
 
     entries: Tensor
@@ -41,6 +43,7 @@ class GANMemory(GrowingBuffers, ABC):
         super().__init__()
         self.settings = settings
         self.canvas: Canvas | None = None
+        self.generator: MaskedGenerator | None = None
         self.learned = 0
         self.experiences = 0
         self.register_buffer("entries", torch.empty(0, 3, dtype=torch.int64))
@@ -56,6 +59,13 @@ class GANMemory(GrowingBuffers, ABC):
         if self.canvas is None:
             raise RuntimeError("The memory has no generator yet; call build() first.")
         return self.canvas
+
+    @property
+    def built(self) -> MaskedGenerator:
+        """The generator, once there is one."""
+        if self.generator is None:
+            raise RuntimeError("The memory has no generator yet; call build() first.")
+        return self.generator
 
     @property
     def architecture(self) -> str:
@@ -138,7 +148,7 @@ class GANMemory(GrowingBuffers, ABC):
 
     @abstractmethod
     def _build(self, shape: tuple[int, ...]) -> None:
-        """Builds the generator for samples of a shape on the canvas."""
+        """Builds ``generator`` for samples of a shape on the canvas."""
 
     def open(self, data: ExperienceData) -> None:
         """Takes the classes of an experience in, so that they can be learned.
@@ -202,18 +212,13 @@ class GANMemory(GrowingBuffers, ABC):
         """Builds the generator before its weights are loaded."""
         self.learned, self.experiences = state["learned"], state["experiences"]
         if state["canvas"] is None:
-            self.canvas = None
-            self._clear()
+            self.canvas = self.generator = None
             return
         canvas = Canvas.from_dict(state["canvas"])
         if canvas != self.canvas:
             device = self.entries.device
             self._make(canvas)
             self.to(device)
-
-    @abstractmethod
-    def _clear(self) -> None:
-        """Forgets the generator."""
 
 
 class SamplePool:

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
+from avalanche_dgm.generators.growing import MaskedSpec
 from avalanche_dgm.generators.masked_networks import build_generator
 from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings
+from avalanche_dgm.memories.answers import evaluating
 
 
 class ConditionalMemory(GANMemory):
@@ -21,24 +22,9 @@ class ConditionalMemory(GANMemory):
 
     Args:
         settings: Hyper-parameters.
-
-    Attributes:
-        generator: The generator, or ``None`` before the first experience.
     """
 
     settings: ConditionalSettings
-    generator: MaskedGenerator | None
-
-    def __init__(self, settings: ConditionalSettings) -> None:
-        super().__init__(settings)
-        self.generator = None
-
-    @property
-    def built(self) -> MaskedGenerator:
-        """The generator, once there is one."""
-        if self.generator is None:
-            raise RuntimeError("The memory has no generator yet; call build() first.")
-        return self.generator
 
     def check(self, data: ExperienceData) -> None:
         """See `GANMemory.check`; also for room among the inputs that say the class."""
@@ -62,9 +48,6 @@ class ConditionalMemory(GANMemory):
         )
         self.generator = build_generator(spec)
         self.generator.begin_task()
-
-    def _clear(self) -> None:
-        self.generator = None
 
     def renew(self) -> None:
         """Begins with a new generator."""
@@ -94,10 +77,6 @@ class ConditionalMemory(GANMemory):
     @torch.no_grad()
     def imagine(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """See `GANMemory.imagine`."""
-        generator, latent = self.built, self.settings.latent
-        training = generator.training
-        generator.eval()
-        noise = torch.randn(len(rows), latent, generator=rng, device=rows.device)
-        samples = self.make(rows, noise)
-        generator.train(training)
-        return samples
+        noise = torch.randn(len(rows), self.settings.latent, generator=rng, device=rows.device)
+        with evaluating(self.built):
+            return self.make(rows, noise)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData
-from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
+from avalanche_dgm.generators.growing import MaskedSpec
 from avalanche_dgm.generators.masked_networks import build_generator
 from avalanche_dgm.memories.adversarial import GANMemory, noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
+from avalanche_dgm.memories.answers import evaluating
 
 
 class DynamicGenerativeMemory(GANMemory):
@@ -23,24 +24,9 @@ class DynamicGenerativeMemory(GANMemory):
 
     Args:
         settings: Hyper-parameters.
-
-    Attributes:
-        generator: The masked generator, or ``None`` before the first experience.
     """
 
     settings: DynamicMemorySettings
-    generator: MaskedGenerator | None
-
-    def __init__(self, settings: DynamicMemorySettings) -> None:
-        super().__init__(settings)
-        self.generator = None
-
-    @property
-    def built(self) -> MaskedGenerator:
-        """The generator, once there is one."""
-        if self.generator is None:
-            raise RuntimeError("The memory has no generator yet; call build() first.")
-        return self.generator
 
     def _build(self, shape: tuple[int, ...]) -> None:
         s = self.settings
@@ -54,9 +40,6 @@ class DynamicGenerativeMemory(GANMemory):
             protection=s.protection,
         )
         self.generator = build_generator(spec)
-
-    def _clear(self) -> None:
-        self.generator = None
 
     def open(self, data: ExperienceData) -> None:
         """See `GANMemory.open`; the generator gets a norm and a head for the experience."""
@@ -79,20 +62,17 @@ class DynamicGenerativeMemory(GANMemory):
     @torch.no_grad()
     def imagine(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """See `GANMemory.imagine`; one pass for each experience that is asked for."""
-        generator = self.built
-        training = generator.training
-        generator.eval()
+        generator, spans = self.built, self.spans()
         sizes = torch.bincount(self.entries[rows, 0]).tolist()
         parts = []
-        spans = self.spans()
-        for experience, mine in enumerate(rows.split(sizes)):
-            if not len(mine):
-                continue
-            first, n_classes = spans[experience]
-            noise = noise_with_class(mine - first, n_classes, self.settings.latent, rng)
-            if experience < generator.n_tasks:
-                parts.append(generator(noise, task=experience))
-            else:
-                parts.append(generator(noise, scale=self.settings.smax))
-        generator.train(training)
+        with evaluating(generator):
+            for experience, mine in enumerate(rows.split(sizes)):
+                if not len(mine):
+                    continue
+                first, n_classes = spans[experience]
+                noise = noise_with_class(mine - first, n_classes, self.settings.latent, rng)
+                if experience < generator.n_tasks:
+                    parts.append(generator(noise, task=experience))
+                else:
+                    parts.append(generator(noise, scale=self.settings.smax))
         return torch.cat(parts)

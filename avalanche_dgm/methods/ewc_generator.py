@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from avalanche_dgm.buffers import GrowingBuffers
+from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories.adversarial_settings import EWCGeneratorSettings
+from avalanche_dgm.memories.answers import evaluating
 from avalanche_dgm.memories.conditional import ConditionalMemory
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.conditional import ConditionalMethod
@@ -103,9 +105,6 @@ class EWCGenerator(ConditionalMethod):
         latent = self.settings.latent
         noise = torch.randn(len(rows), latent, generator=self.rng, device=device)
         inputs = memory.told(rows, noise)
-        modes = [(part, part.training) for part in [*generator.modules(), *critic.modules()]]
-        generator.eval()
-        critic.eval()
         weights = {name: p.detach() for name, p in generator.named_parameters()}
 
         def loss(weights: dict[str, Tensor], one: Tensor) -> Tensor:
@@ -114,15 +113,14 @@ class EWCGenerator(ConditionalMethod):
 
         total = torch.zeros(sum(p.numel() for p in weights.values()), device=device)
         each = vmap(grad(loss), in_dims=(None, 0))
-        for part in inputs.split(_AT_ONCE):
-            gradients = each(weights, part)
-            squares = [gradients[name].square().sum(dim=0).flatten() for name in weights]
-            total += torch.cat(squares).detach()
-        for module, training in modes:
-            module.training = training
+        with evaluating(generator), evaluating(critic):
+            for part in inputs.split(_AT_ONCE):
+                gradients = each(weights, part)
+                squares = [gradients[name].square().sum(dim=0).flatten() for name in weights]
+                total += torch.cat(squares).detach()
         return total / len(rows) * n_new
 
-    def end(self, data: Any) -> None:
+    def end(self, data: ExperienceData) -> None:
         """See `Method.end`; from now on the generator is held here."""
         if self._found is not None:
             weights = [p.detach().flatten() for p in self.generative.built.parameters()]

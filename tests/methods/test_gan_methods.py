@@ -54,6 +54,18 @@ def images_of(method, label, n=7, seed=4):
     return images
 
 
+def test_sampling_leaves_every_part_in_its_mode(kind):
+    method = kind(seed=1)
+    driver(method).train(digits(0))
+    generator = method.generative.built
+    part = [*generator.children()][-1]
+    generator.train()
+    part.eval()
+    method.sample(3)
+    assert generator.training
+    assert not part.training
+
+
 def test_what_is_left_out_of_a_subclass_is_said_when_it_is_made():
     settings = DynamicMemorySettings()
     with pytest.raises(TypeError, match="abstract.*imagine"):
