@@ -87,6 +87,8 @@ class DynamicMemory(GANMethod[DynamicGenerativeMemory]):
         **hyper: Fields of `DynamicMemorySettings`.
     """
 
+    settings: DynamicMemorySettings
+
     def __init__(
         self,
         *,
@@ -100,7 +102,7 @@ class DynamicMemory(GANMethod[DynamicGenerativeMemory]):
 
     def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
         """The experience alone: what makes old classes is reserved (Sec. 4)."""
-        memory, s = self.generative, self.generative.settings
+        memory, s = self.generative, self.settings
         generator, first = memory.built, memory.learned
         rounds, n_classes = s.rounds(len(rows)), len(memory.entries) - first
         weight = s.sparsity * generator.capacity_ratio

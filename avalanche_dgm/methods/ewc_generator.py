@@ -54,6 +54,7 @@ class EWCGenerator(ConditionalMethod):
         **hyper: Fields of `EWCGeneratorSettings`.
     """
 
+    settings: EWCGeneratorSettings
     keeps_critic: ClassVar[bool] = True
 
     def __init__(
@@ -64,8 +65,7 @@ class EWCGenerator(ConditionalMethod):
         seed: int | None = None,
         **hyper: Any,
     ) -> None:
-        self._ewc = make_settings(EWCGeneratorSettings, hyper)
-        memory = ConditionalMemory(self._ewc)
+        memory = ConditionalMemory(make_settings(EWCGeneratorSettings, hyper))
         super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
         self.importance = _Importance()
         self._found: Tensor | None = None
@@ -79,7 +79,7 @@ class EWCGenerator(ConditionalMethod):
 
         def penalty(rng: torch.Generator, number: int) -> Tensor:
             way = torch.cat([p.flatten() for p in parameters]) - held.anchor
-            return self._ewc.ewc_weight / 2 * (held.fisher * way.square()).sum()
+            return self.settings.ewc_weight / 2 * (held.fisher * way.square()).sum()
 
         return replace(game, extra=penalty)
 
@@ -96,14 +96,13 @@ class EWCGenerator(ConditionalMethod):
         Returns:
             Float tensor (P,), in the order of the generator's parameters.
         """
-        memory, critic = self.generative, self._critic
+        memory, critic, s = self.generative, self._critic, self.settings
         generator = memory.built
         n_new = len(memory.entries) - memory.learned
         device = memory.entries.device
         rows = torch.arange(memory.learned, len(memory.entries), device=device)
-        rows = rows.repeat_interleave(self._ewc.fisher_samples)
-        latent = self.settings.latent
-        noise = torch.randn(len(rows), latent, generator=self.rng, device=device)
+        rows = rows.repeat_interleave(s.fisher_samples)
+        noise = torch.randn(len(rows), s.latent, generator=self.rng, device=device)
         inputs = memory.told(rows, noise)
         weights = {name: p.detach() for name, p in generator.named_parameters()}
 

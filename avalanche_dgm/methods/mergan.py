@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings, MeRGANSettings
 from avalanche_dgm.memories.conditional import ConditionalMemory
 from avalanche_dgm.memories.settings import make_settings
@@ -33,6 +34,7 @@ class MeRGAN(ConditionalMethod):
         **hyper: Fields of `MeRGANSettings`.
     """
 
+    settings: MeRGANSettings
     keeps_critic: ClassVar[bool] = True
 
     def __init__(
@@ -43,19 +45,18 @@ class MeRGAN(ConditionalMethod):
         seed: int | None = None,
         **hyper: Any,
     ) -> None:
-        self._mergan = make_settings(MeRGANSettings, hyper)
-        memory = ConditionalMemory(self._mergan)
+        memory = ConditionalMemory(make_settings(MeRGANSettings, hyper))
         super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
-        self._previous: ConditionalMemory | None
+        self._previous: MaskedGenerator | None
         self.hold("_previous", None)
 
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        former = copy.deepcopy(self.generative) if self.generative.learned else None
         super().begin(data)
-        if former is not None:
+        memory, former = self.generative, None
+        if memory.learned and self.settings.replay == "alignment":
             # In training mode, as the generator is: both normalise by the batch.
-            former.requires_grad_(False).train()
+            former = copy.deepcopy(memory.built).requires_grad_(False).train()
         self.hold("_previous", former)
 
     def end(self, data: ExperienceData) -> None:
@@ -66,15 +67,15 @@ class MeRGAN(ConditionalMethod):
     def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
         """The experience, and what the former self makes of old classes."""
         game = super()._game(rows, old, old_rows)
-        if self._mergan.replay == "joint":
+        if self.settings.replay == "joint":
             return self._with_old(game, old, old_rows)
-        if self._mergan.replay == "alignment" and self._previous is not None:
+        if self._previous is not None:
             return replace(game, extra=self._distance(self._previous))
         return game
 
-    def _distance(self, previous: ConditionalMemory) -> Callable[[torch.Generator, int], Tensor]:
+    def _distance(self, previous: MaskedGenerator) -> Callable[[torch.Generator, int], Tensor]:
         """The squared distance to the former self's samples of old classes (Eq. 6 there)."""
-        memory, s = self.generative, self._mergan
+        memory, s = self.generative, self.settings
         n_old = memory.learned
         each = max(s.batch_size // n_old, 1)
         rows = torch.arange(n_old, device=memory.entries.device).repeat_interleave(each)
@@ -82,7 +83,7 @@ class MeRGAN(ConditionalMethod):
         def distance(rng: torch.Generator, number: int) -> Tensor:
             noise = torch.randn(len(rows), s.latent, generator=rng, device=rows.device)
             with torch.no_grad():
-                wanted = previous.make(rows, noise)
+                wanted = previous(memory.told(rows, noise), scale=1.0)
             difference = memory.make(rows, noise) - wanted
             # The authors' code: half of the sum over samples and pixels, mean over classes.
             return s.alignment * 0.5 * difference.square().sum() / n_old

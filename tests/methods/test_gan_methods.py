@@ -260,7 +260,7 @@ def test_alignment_is_the_authors_sum():
     old = torch.arange(3).repeat_interleave(16 // 3)
     noise = torch.randn(len(old), 16, generator=torch.Generator().manual_seed(0))
     now = method.generative.make(old, noise)
-    then = method._previous.make(old, noise)
+    then = method._previous(method.generative.told(old, noise), scale=1.0)
     total = sum(((a - b) ** 2).sum() for a, b in zip(now, then, strict=True))
     torch.testing.assert_close(found, 0.01 * 0.5 * total / 3)
 
