@@ -31,6 +31,7 @@ _WHERE = {
     "PseudoRehearsalPlugin": "avalanche_dgm.plugins.replay",
     "CosineAnnealingPlugin": "avalanche_dgm.plugins.annealing",
     "OptimizerSpec": "avalanche_dgm.fitting",
+    "DashboardLogger": "avalanche_dgm.plugins.dashboard_logger",
     "GeneratorObserver": "avalanche_dgm.plugins.observer",
     "memory_metrics": "avalanche_dgm.plugins.metrics",
     "retention_metrics": "avalanche_dgm.plugins.retention",

@@ -27,11 +27,12 @@ LAYERS = {
     "methods": 5,
     "streams": 5,
     "metrics": 5,
-    "plugins": 6,
-    "lightning": 7,
-    "experiments": 8,
-    "cli": 9,
-    "__main__": 10,
+    "dashboards": 6,
+    "plugins": 7,
+    "lightning": 8,
+    "experiments": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 
@@ -77,7 +78,7 @@ def test_imports_go_one_way(path):
         ("pytorch_lightning", {"lightning"}),
         ("lightning", {"lightning"}),
         ("torchmetrics", {"metrics", "lightning"}),
-        ("wandb", {"plugins", "lightning"}),
+        ("wandb", {"dashboards", "plugins", "lightning"}),
     ],
 )
 def test_who_imports_the_frameworks(package, allowed):

@@ -7,16 +7,19 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from avalanche_dgm.dashboards.keys import file_name
 from avalanche_dgm.dashboards.sinks import Cell, Pixels, Sink
 
-#: Columns of the three files that list what was shown.
+#: The files that list what was shown, and their columns.
 SCALARS = ("axis", "at", "key", "value")
 HISTOGRAMS = ("axis", "at", "key", "label", "count")
 IMAGES = ("axis", "at", "key", "file", "caption")
+FILES = ("axis", "at", "key", "path")
+LISTS = ("scalars.csv", "histograms.csv", "images.csv", "files.csv")
 
 
 class FileSink(Sink):
@@ -27,7 +30,8 @@ class FileSink(Sink):
     ``images/KEY-NNN.png``
         The pictures.
     ``tables/KEY.csv``
-        The last state of each table; a cell that is a picture is the name of its file.
+        The rows of each table behind their axis and point; a cell that is a picture is the name of
+        its file.
 
     A run that goes on after an interruption shows points again: rows of an axis from the first
     such point on are taken out when it comes again, in all files.
@@ -38,7 +42,8 @@ class FileSink(Sink):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._last: dict[str, int] | None = None
+        self._before: dict[str, int] | None = None
+        self._last: dict[str, int] = {}
 
     def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
         """See `Sink.scalars`."""
@@ -57,22 +62,34 @@ class FileSink(Sink):
         self._add("histograms.csv", HISTOGRAMS, rows, axis, at)
 
     def table(
-        self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, axis: str, at: int
+        self,
+        key: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        *,
+        axis: str,
+        at: int,
     ) -> None:
         """See `Sink.table`."""
-        stem = key.replace("/", "-")
+        stem = f"tables/{file_name(key, at)}"
         written = [
-            [self._cell(cell, f"tables/{stem}-{i:04d}-{j}.png") for j, cell in enumerate(row)]
+            (axis, at, *(self._cell(cell, f"{stem}-{i}-{j}.png") for j, cell in enumerate(row)))
             for i, row in enumerate(rows)
         ]
-        self._replace(f"tables/{stem}.csv", columns, written)
+        name = f"tables/{key.replace('/', '-')}.csv"
+        self._add(name, ("axis", "at", *columns), written, axis, at)
+
+    def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
+        """Notes where the file is; it is not copied."""
+        self._add("files.csv", FILES, [(axis, at, key, str(path))], axis, at)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
 
     def _cell(self, cell: Cell, name: str) -> int | float | str:
         if not isinstance(cell, np.ndarray):
             return cell
-        if not (self.folder / name).exists():
-            # Rows that were there before are the same as before.
-            self._png(name, cell)
+        self._png(name, cell)
         return name
 
     def _png(self, name: str, pixels: Pixels) -> None:
@@ -93,7 +110,7 @@ class FileSink(Sink):
         self._rewind(axis, at)
         path = self.folder / name
         new = not path.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             if new:
@@ -102,25 +119,30 @@ class FileSink(Sink):
 
     def _rewind(self, axis: str, at: int) -> None:
         """Takes out what was shown of an axis from a point on, if that point comes again."""
-        if self._last is None:
-            self._last = self._found()
-        if at < self._last.get(axis, -1) or (at == self._last.get(axis) and axis not in self._mine):
-            for name in ("scalars.csv", "histograms.csv", "images.csv"):
-                header, rows = self._read(name)
-                if header:
-                    kept = [row for row in rows if row[0] != axis or int(row[1]) < at]
-                    self._replace(name, header, kept)
-        self._mine.add(axis)
+        if self._before is None:
+            self._before = self._found()
+        # What another process left at this point comes again; what this one did may be completed.
+        again = at <= self._before.pop(axis, -1) or at < self._last.get(axis, -1)
         self._last[axis] = at
+        if not again:
+            return
+        for name in self._lists():
+            header, rows = self._read(name)
+            if header:
+                kept = [row for row in rows if row[0] != axis or int(row[1]) < at]
+                self._replace(name, header, kept)
 
     def _found(self) -> dict[str, int]:
         """The last point of each axis in files from before."""
-        self._mine: set[str] = set()
         last: dict[str, int] = {}
-        for name in ("scalars.csv", "histograms.csv", "images.csv"):
+        for name in self._lists():
             for row in self._read(name)[1]:
                 last[row[0]] = max(last.get(row[0], -1), int(row[1]))
         return last
+
+    def _lists(self) -> list[str]:
+        tables = sorted(self.folder.glob("tables/*.csv"))
+        return [*LISTS, *(str(path.relative_to(self.folder)) for path in tables)]
 
     def _read(self, name: str) -> tuple[list[str], list[list[str]]]:
         path = self.folder / name
@@ -130,9 +152,7 @@ class FileSink(Sink):
             header, *rows = list(csv.reader(file)) or [[]]
         return header, [row for row in rows if len(row) == len(header)]
 
-    def _replace(
-        self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
-    ) -> None:
+    def _replace(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([columns, *rows])
@@ -142,3 +162,7 @@ class FileSink(Sink):
         temporary = path.with_name(f".{path.name}.part")
         temporary.write_text(text.getvalue(), encoding="utf-8")
         os.replace(temporary, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Whoever continues looks at the files again: they may go on behind a checkpoint.
+        return {**self.__dict__, "_before": None, "_last": {}}

@@ -35,8 +35,6 @@ ACCURACY = "accuracy/experience_{:03d}"
 MATRIX = "accuracy/matrix"
 #: Table of the same: ``after``, then a column for each test experience.
 MATRIX_TABLE = "accuracy/table"
-#: Picture: the accuracy on each learned experience, and their average.
-CURVES = "accuracy/curves"
 
 # After an experience.
 #: Picture: samples of what is remembered, a row for each class, of the same noise each time.

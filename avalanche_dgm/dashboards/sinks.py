@@ -6,7 +6,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 #: A picture: uint8 array (H, W, 3).
 Pixels = NDArray[np.uint8]
 #: What may stand in a table.
-Cell = Union[int, float, str, Pixels]
+Cell = int | float | str | Pixels
 
 
 class Sink(ABC):
@@ -59,20 +58,27 @@ class Sink(ABC):
 
     @abstractmethod
     def table(
-        self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, axis: str, at: int
+        self,
+        key: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        *,
+        axis: str,
+        at: int,
     ) -> None:
-        """Shows a table; it takes the place of the one shown before under the same key.
+        """Adds rows to a table: each key has one, which all points make together.
 
         Args:
             key: Name of the panel.
-            columns: Their names.
-            rows: As many cells each.
+            columns: Their names, always the same ones for a key.
+            rows: Those of this point, as many cells each.
             axis: Name of the axis.
             at: Point on it, from 0.
         """
 
+    @abstractmethod
     def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
-        """Keeps a file, such as a checkpoint, with the run; places that keep none do nothing.
+        """Keeps a file, such as a checkpoint, with the run, or says where it is.
 
         Args:
             key: Name of what it is.
@@ -81,11 +87,13 @@ class Sink(ABC):
             at: Point on it, from 0.
         """
 
+    @abstractmethod
     def flush(self) -> None:
         """Makes sure that what was shown so far can be seen."""
 
     def close(self) -> None:
         """Ends; nothing is shown after it."""
+        self.flush()
 
 
 class Guarded(Sink):
@@ -105,7 +113,7 @@ class Guarded(Sink):
     def _try(self, what: str, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception as error:  # noqa: BLE001 - whatever a logger does, training goes on.
+        except Exception as error:
             if what in self._said:
                 return
             self._said.add(what)
@@ -130,7 +138,13 @@ class Guarded(Sink):
         self._try("histograms", lambda: self.sink.histogram(key, counts, axis=axis, at=at))
 
     def table(
-        self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, axis: str, at: int
+        self,
+        key: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        *,
+        axis: str,
+        at: int,
     ) -> None:
         """See `Sink.table`."""
         self._try("tables", lambda: self.sink.table(key, columns, rows, axis=axis, at=at))

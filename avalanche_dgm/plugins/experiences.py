@@ -191,7 +191,7 @@ def reads_differ(used: Any, expected: Any) -> bool:
         expected: The same or another view of it; the same one tells whether its reading is random.
     """
     looks = range(0, len(used), max(1, len(used) // _LOOKS))
-    with _seeded(0):
+    with seeded(0):
         for _ in range(2):
             for i in looks:
                 image, other = image_of(used, i), image_of(expected, i)
@@ -220,7 +220,12 @@ def image_of(dataset: Any, i: int) -> Tensor:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators for a while, and puts them back.
+
+    Args:
+        seed: The seed inside.
+    """
     before = global_state()
     seed_globally(seed)
     try:

@@ -1,0 +1,318 @@
+"""From what happens in a run to panels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avalanche_dgm.dashboards import drawing, keys, views
+from avalanche_dgm.dashboards.sinks import Cell, Guarded, Pixels, Sink
+from avalanche_dgm.dashboards.views import Class, Examples
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.methods import Method, Record
+from avalanche_dgm.metrics import functional
+
+#: Rows of a picture of samples: of more classes the first ones are shown.
+_MOST_ROWS = 40
+#: Test images whose latents are embedded.
+_MOST_POINTS = 500
+
+_SUMMARIES = {
+    "average_accuracy": functional.average_accuracy,
+    "learning_accuracy": functional.learning_accuracy,
+    "average_anytime_accuracy": functional.average_anytime_accuracy,
+    "forgetting": functional.forgetting,
+    "backward_transfer": functional.backward_transfer,
+    "forward_transfer": functional.forward_transfer,
+    "retention": functional.retention,
+}
+
+
+@dataclass
+class Learned:
+    """An experience that was learned.
+
+    Attributes:
+        experiences: Experiences learned so far, this one among them.
+        seconds: Seconds that learning it took.
+        shown: Samples that the classifier was shown of it, those of several passes counted each.
+        n_classes: Classes learned so far, about.
+        shape: Shape of one sample, to tell samples from latents; ``None`` if it is not known.
+        record: What the method did, or ``None`` for what the method says of itself.
+        sleeps_before: Sleeps before this experience.
+    """
+
+    experiences: int
+    seconds: float
+    shown: int
+    n_classes: int = 10
+    shape: tuple[int, ...] | None = None
+    record: Record | None = None
+    sleeps_before: int = 0
+
+
+class Dashboard:
+    """Shows a run as panels; see `avalanche_dgm.dashboards.keys` for their names and axes.
+
+    Nothing here changes what is learned: it draws from random numbers of its own. A place that
+    fails does not stop the run (`Guarded`).
+
+    Args:
+        sinks: Places to show panels.
+        samples_per_class: Samples of each class in pictures, at least 1.
+        latents: Whether to embed the latents of test images after the last experience; the
+            embedding takes a few seconds.
+        seed: Of what is drawn to be looked at.
+
+    Raises:
+        ConfigError: ``samples_per_class`` is below 1.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        samples_per_class: int = 8,
+        latents: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if samples_per_class < 1:
+            raise ConfigError(f"samples_per_class={samples_per_class} must be at least 1.")
+        self.sinks = [sink if isinstance(sink, Guarded) else Guarded(sink) for sink in sinks]
+        self.samples_per_class, self.latents, self.seed = samples_per_class, latents, seed
+
+    def trained(self, values: Mapping[str, float], *, step: int) -> None:
+        """Shows numbers of the classifier's training.
+
+        Args:
+            values: By key, such as ``train/loss``.
+            step: Updates of the classifier so far.
+        """
+        self._scalars(values, keys.STEP, step)
+
+    def learned(self, facts: Learned, method: Method | None) -> None:
+        """Shows what is remembered after an experience, and what it cost; waits for the device.
+
+        Args:
+            facts: What was learned.
+            method: What remembers, or ``None`` for strategies without one.
+        """
+        at, values = facts.experiences, {keys.TIME_LEARN: facts.seconds}
+        if facts.seconds > 0 and facts.shown:
+            values[keys.SAMPLES_PER_SECOND] = facts.shown / facts.seconds
+        if method is None:
+            self._scalars(values, keys.EXPERIENCE, at)
+            return
+        record = facts.record if facts.record is not None else method.record
+        values |= _remembered(method, record)
+        if record.histogram:
+            for sink in self.sinks:
+                sink.histogram(keys.REPLAY_LABELS, record.histogram, axis=keys.EXPERIENCE, at=at)
+        pictures = _Pictures(self, method, at)
+        pictures.samples(facts.n_classes, facts.shape)
+        values |= pictures.masks()
+        self._scalars(values, keys.EXPERIENCE, at)
+        if record.sleeps > facts.sleeps_before:
+            slept = {keys.SLEEP_SECONDS: record.sleep_seconds, keys.SLEEP_AFTER: float(at)}
+            self._scalars(slept, keys.SLEEP, record.sleeps)
+
+    def examined(self, method: Method, seen: Examples, *, at: int, last: bool) -> None:
+        """Shows what a memory makes of test images of what was learned.
+
+        Args:
+            method: What remembers.
+            seen: The images.
+            at: Experiences learned so far.
+            last: Whether these are all of the stream: then latents are embedded, if wanted.
+        """
+        if not len(seen.images):
+            return
+        pictures = _Pictures(self, method, at)
+        error = pictures.reconstructions(seen)
+        if error is not None:
+            self._scalars({keys.RECONSTRUCTION_ERROR: error}, keys.EXPERIENCE, at)
+        if last and self.latents:
+            pictures.latents(seen)
+        for sink in self.sinks:
+            sink.flush()
+
+    def tested(
+        self,
+        matrix: Tensor,
+        *,
+        columns: Sequence[int],
+        names: Sequence[str] | None = None,
+        experiences: Sequence[int] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Shows the accuracies after an experience.
+
+        Args:
+            matrix: Float tensor (T, S): accuracies, 0 to 1, on each of S test experiences after
+                each of the T experiences learned so far; NaN where nothing was measured.
+            columns: The column of each of the T experiences.
+            names: Of the test experiences.
+            experiences: Their positions in the test stream, if not all of it was tested.
+            seconds: Seconds that the last test took.
+        """
+        matrix = matrix.detach().float().cpu()
+        at, n_tests = matrix.shape
+        names = list(names) if names is not None else [str(j) for j in range(n_tests)]
+        numbers = experiences if experiences is not None else range(n_tests)
+        last: list[float] = matrix[-1].tolist()
+        values = {keys.ACCURACY.format(j): v for j, v in zip(numbers, last, strict=True)}
+        values |= _summaries(matrix, columns)
+        if seconds is not None:
+            values[keys.TIME_TEST] = seconds
+        self._scalars(values, keys.EXPERIENCE, at)
+        array = matrix.numpy()
+        after = [names[j] for j in columns]
+        self._image(keys.MATRIX, drawing.heat_map(array, names, after), at, "accuracy matrix")
+        row: list[Cell] = [after[-1], *(round(value, 6) for value in last)]
+        for sink in self.sinks:
+            sink.table(keys.MATRIX_TABLE, ["after", *names], [row], axis=keys.EXPERIENCE, at=at)
+            sink.flush()
+
+    def close(self) -> None:
+        """Ends the run in all places."""
+        for sink in self.sinks:
+            sink.close()
+
+    def _scalars(self, values: Mapping[str, float], axis: str, at: int) -> None:
+        numbers = {key: value for key, value in values.items() if math.isfinite(value)}
+        if numbers:
+            for sink in self.sinks:
+                sink.scalars(numbers, axis=axis, at=at)
+
+    def _image(self, key: str, pixels: Pixels, at: int, caption: str) -> None:
+        for sink in self.sinks:
+            sink.image(key, pixels, axis=keys.EXPERIENCE, at=at, caption=caption)
+
+
+class _Pictures:
+    """The pictures after one experience."""
+
+    def __init__(self, dashboard: Dashboard, method: Method, at: int) -> None:
+        self.dashboard, self.method, self.at = dashboard, method, at
+        self.n, self.seed = dashboard.samples_per_class, dashboard.seed
+
+    def samples(self, n_classes: int, shape: tuple[int, ...] | None) -> None:
+        """Samples of every class, as one picture and as rows of a table."""
+        rows: dict[Class, NDArray[Any]] = {}
+        found = views.samples(self.method, self.n, n_classes=n_classes, seed=self.seed)
+        for one, images in list(found.items())[:_MOST_ROWS]:
+            # Latents may have three dimensions, too, and cannot be looked at.
+            is_image = shape is None or images.shape[1:].numel() == math.prod(shape)
+            row = _drawable(images) if is_image else None
+            if row is not None:
+                rows[one] = row
+        if not rows:
+            return
+        # On one scale, so that what is faint in one class is seen to be so.
+        low = min(float(row.min()) for row in rows.values())
+        high = max(float(row.max()) for row in rows.values())
+        picture = drawing.grid(list(rows.values()), low=low, high=high)
+        labels = ", ".join(_name(one) for one in rows)
+        self.dashboard._image(keys.SAMPLES, picture, self.at, f"remembered, by rows: {labels}")
+        table: list[list[Cell]] = [
+            [self.at, _name(one), drawing.grid([row], low=low, high=high)]
+            for one, row in rows.items()
+        ]
+        columns = ("experience", "class", "samples")
+        for sink in self.dashboard.sinks:
+            sink.table(keys.SAMPLES_TABLE, columns, table, axis=keys.EXPERIENCE, at=self.at)
+
+    def reconstructions(self, seen: Examples) -> float | None:
+        """Test images beside what the generator makes of them; the mean squared difference."""
+        made = views.reconstructions(self.method, seen, seed=self.seed)
+        if made is None:
+            return None
+        made = made.to(seen.images)
+        error = float((made - seen.images).square().mean())
+        rows = []
+        for one in seen.classes()[:_MOST_ROWS]:
+            mine = seen.rows_of(one)[: max(self.n // 2, 1)]
+            pairs = torch.stack([seen.images[mine], made[mine]], dim=1).flatten(0, 1)
+            row = _drawable(pairs)
+            rows += [row] if row is not None else []
+        if rows:
+            caption = "test images, each beside its reconstruction; a row for each class"
+            self.dashboard._image(keys.RECONSTRUCTIONS, drawing.grid(rows), self.at, caption)
+        return error
+
+    def latents(self, seen: Examples) -> None:
+        """Latents of test images in two dimensions."""
+        step = max(1, len(seen.images) // _MOST_POINTS)
+        some = Examples(
+            seen.images[::step], seen.labels[::step], seen.tasks[::step], seen.experiences[::step]
+        )
+        points = views.embedding(self.method, some, seed=self.seed)
+        if points is not None:
+            picture = drawing.scatter(points, some.labels.cpu().numpy())
+            caption = "latents of test images (t-SNE), coloured by class"
+            self.dashboard._image(keys.LATENTS, picture, self.at, caption)
+
+    def masks(self) -> dict[str, float]:
+        """Use of masks, as a picture and as the numbers of the last experience."""
+        shares = views.mask_shares(self.method)
+        if not shares:
+            return {}
+        caption = "use of each layer's mask, by experience"
+        self.dashboard._image(keys.MASKS, drawing.usage_bars(shares), self.at, caption)
+        memory: Any = self.method
+        values = {keys.CAPACITY: float(memory.generative.built.capacity_ratio)}
+        for layer, entries in shares.items():
+            for part, share in entries[-1].items():
+                values[keys.MASK.format(layer=layer, part=part)] = share
+        return values
+
+
+def _remembered(method: Method, record: Record) -> dict[str, float]:
+    """Numbers of the memory, and of what the method did in the experience."""
+    values = {
+        keys.MEMORY_BYTES: float(method.memory_bytes()),
+        keys.MEMORY_PARAMETERS: float(views.parameters_of(method)),
+        keys.MEMORY_STORED: float(method.stored_samples()),
+        keys.STM_OCCUPANCY: float(record.stm_occupancy),
+        keys.REPLAYED: float(record.replayed),
+    }
+    for name, seconds in record.phase_seconds.items():
+        # Phases of several tasks, as "sleep: tasks 3, 4", have one name on the dashboard.
+        key = keys.TIME_PHASE.format(name.split(":")[0].strip().replace(" ", "_"))
+        values[key] = values.get(key, 0.0) + seconds
+    return values
+
+
+def _summaries(matrix: Tensor, columns: Sequence[int]) -> dict[str, float]:
+    """What `avalanche_dgm.metrics` says of a matrix whose columns come in the learned order."""
+    learned = list(dict.fromkeys(columns))
+    if len(learned) != len(columns):
+        # Experiences that came again, or share a test: there is no diagonal to compare with.
+        return {f"{keys.STREAM}average_accuracy": float(matrix[-1, learned].nanmean())}
+    rest = [j for j in range(matrix.shape[1]) if j not in learned]
+    ordered = matrix[:, [*learned, *rest]]
+    return {f"{keys.STREAM}{name}": float(found(ordered)) for name, found in _SUMMARIES.items()}
+
+
+def _drawable(images: Tensor) -> NDArray[Any] | None:
+    """Images (n, C, H, W) as an array; flat samples of a square number of entries as squares."""
+    if images.ndim == 2:
+        side = math.isqrt(images.shape[1])
+        if side * side != images.shape[1] or side < 4:
+            return None
+        images = images.reshape(len(images), 1, side, side)
+    if images.ndim != 4 or not len(images):
+        return None
+    return np.asarray(images.detach().float().cpu().numpy())
+
+
+def _name(one: Class) -> str:
+    task, label = one
+    return f"{task}:{label}" if task else str(label)

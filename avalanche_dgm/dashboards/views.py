@@ -1,0 +1,171 @@
+"""What there is to see of a method. Looking changes nothing: what is learned stays the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avalanche_dgm.errors import UnknownTaskError
+from avalanche_dgm.memories.masked import DynamicGenerativeMemory
+from avalanche_dgm.methods import Method
+from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.metrics.generator_quality import fixed_samples
+
+#: Task label and class.
+Class = tuple[int, int]
+#: Samples asked for, for each that is shown of a class: what a memory draws comes in any order.
+_DRAWN_PER_SHOWN = 4
+
+
+@dataclass
+class Examples:
+    """Test images to look at, a few of each class.
+
+    Attributes:
+        images: Float tensor (n, *shape).
+        labels: int64 tensor (n,).
+        tasks: int64 tensor (n,), task labels.
+        experiences: int64 tensor (n,), the column of the accuracy matrix that each belongs to.
+    """
+
+    images: Tensor
+    labels: Tensor
+    tasks: Tensor
+    experiences: Tensor
+
+    def of(self, columns: Sequence[int]) -> Examples:
+        """Those of some test experiences.
+
+        Args:
+            columns: Their columns.
+        """
+        wanted = torch.tensor(sorted(set(columns)), device=self.experiences.device)
+        mine = torch.isin(self.experiences, wanted)
+        return Examples(
+            self.images[mine], self.labels[mine], self.tasks[mine], self.experiences[mine]
+        )
+
+    def classes(self) -> list[Class]:
+        """Task labels and classes, in ascending order."""
+        return sorted(set(zip(self.tasks.tolist(), self.labels.tolist(), strict=True)))
+
+    def rows_of(self, one: Class) -> Tensor:
+        """Positions of a class's images."""
+        return ((self.tasks == one[0]) & (self.labels == one[1])).nonzero().flatten()
+
+
+def device_of(method: Method) -> torch.device:
+    """Where a method computes."""
+    return method.rng.device
+
+
+@torch.no_grad()
+def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Class, Tensor]:
+    """Samples of what a method remembers.
+
+    Args:
+        method: What remembers.
+        n: Samples of each class, at most.
+        n_classes: Classes that it has learned, about.
+        seed: The same one, the same samples of the same memory.
+
+    Returns:
+        For each class that came (fewer than there are, if some are hardly remembered), a float
+        tensor (k, *shape), k <= n; empty if the method generates no samples.
+    """
+    found: dict[Class, Tensor] = {}
+    if isinstance(method, GANMethod):
+        memory = method.generative
+        for row, (_, task, label) in enumerate(memory.entries[: memory.learned].tolist()):
+            found[task, label] = fixed_samples(memory, row, n, seed=seed)
+        return dict(sorted(found.items()))
+    with method.random.aside(seed):
+        try:
+            replay = method.sample(_DRAWN_PER_SHOWN * n * max(n_classes, 1))
+        except UnknownTaskError:  # Some keep no samples.
+            return {}
+    pairs = torch.stack([replay.tasks, replay.labels], dim=1)
+    for task, label in torch.unique(pairs, dim=0).tolist():
+        mine = (replay.tasks == task) & (replay.labels == label)
+        found[task, label] = replay.images[mine][:n]
+    return dict(sorted(found.items()))
+
+
+@torch.no_grad()
+def reconstructions(method: Method, examples: Examples, *, seed: int = 0) -> Tensor | None:
+    """What a method's generator makes of images.
+
+    Args:
+        method: What reconstructs.
+        examples: The images.
+        seed: Of what it draws, if it does.
+
+    Returns:
+        Float tensor (n, *shape), or ``None`` if it does not reconstruct.
+    """
+    device = device_of(method)
+    with method.random.aside(seed):
+        made = method.reconstruct(examples.images.to(device), examples.tasks.to(device))
+    return made if made is None or made.shape == examples.images.shape else None
+
+
+@torch.no_grad()
+def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[Any] | None:
+    """Latents of images in two dimensions, by t-SNE (Kamra et al. 2017, Fig. 10).
+
+    Args:
+        method: Whose latents.
+        examples: The images, at least 5.
+        seed: Of the embedding.
+
+    Returns:
+        Float array (n, 2), or ``None`` if the method has no latents.
+    """
+    if len(examples.images) < 5:
+        return None
+    device = device_of(method)
+    with method.random.aside(seed):
+        codes = method.encode(examples.images.to(device), examples.tasks.to(device))
+    if codes is None:
+        return None
+    from sklearn.manifold import TSNE
+
+    values = codes.flatten(1).float().cpu().numpy()
+    perplexity = min(30.0, (len(values) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
+    return np.asarray(tsne.fit_transform(values))
+
+
+def mask_shares(method: Method) -> dict[str, list[dict[str, float]]]:
+    """Use of each mask of a dynamic memory by every experience.
+
+    Args:
+        method: The method; of others nothing is said.
+
+    Returns:
+        By layer, for each experience the shares of the mask's entries that it was the first to use
+        (``reserved``), shares with earlier ones (``reused``), that only earlier ones use
+        (``held``), and that no one uses (``free``).
+    """
+    memory = getattr(method, "generative", None)
+    if not isinstance(memory, DynamicGenerativeMemory) or memory.generator is None:
+        return {}
+    found: dict[str, list[dict[str, float]]] = {}
+    for use in memory.generator.usage():
+        width = max(use["width"], 1)
+        shares = {part: use[part] / width for part in ("reserved", "reused", "free")}
+        shares["held"] = 1.0 - sum(shares.values())
+        found.setdefault(use["name"], []).append(shares)
+    return found
+
+
+def parameters_of(method: Method) -> int:
+    """Parameters of the memory beside the classifier, each counted once."""
+    parameters = {id(p): p for module in method.memory() for p in module.parameters()}
+    return sum(p.numel() for p in parameters.values())
