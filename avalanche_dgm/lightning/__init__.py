@@ -3,6 +3,8 @@
 The only folder that imports PyTorch Lightning.
 """
 
+from avalanche_dgm.lightning.callbacks import StreamCallback
+from avalanche_dgm.lightning.dashboard import DashboardCallback
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.modules import (
@@ -28,6 +30,7 @@ __all__ = [
     "ClassifierModule",
     "DGDMNModule",
     "DGRModule",
+    "DashboardCallback",
     "DynamicMemoryModule",
     "EWCGeneratorModule",
     "GANReplayModule",
@@ -36,6 +39,7 @@ __all__ = [
     "MethodModule",
     "NaiveModule",
     "PseudoRehearsalModule",
+    "StreamCallback",
     "StreamDataModule",
     "StreamProgressBar",
     "StreamResult",

@@ -1,4 +1,4 @@
-"""Callbacks that stop or save look at one experience at a time."""
+"""Callbacks of a stream, and what becomes of Lightning's own in one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,36 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
+
+from avalanche_dgm.lightning.results import StreamResult
+
+
+class StreamCallback(Callback):
+    """A callback that `fit_stream` also tells when the stream begins and an experience is over."""
+
+    def on_stream_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
+    ) -> None:
+        """Called in every process before the first experience, also of what goes on.
+
+        Args:
+            trainer: The Trainer.
+            module: The `MethodModule`.
+            benchmark: What is learned: ``train_stream`` and ``test_stream``.
+            result: What was learned before; it is the same object all the while.
+        """
+
+    def on_experience_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
+    ) -> None:
+        """Called in every process when an experience was learned and tested.
+
+        Args:
+            trainer: The Trainer.
+            module: The `MethodModule`.
+            result: What was learned so far, this experience included.
+        """
 
 
 def of_one_experience(trainer: pl.Trainer) -> list[Any]:

@@ -102,6 +102,11 @@ class LearningStage(Stage):
         self._turns = 2 if self._alternates else 1
         self._last, self._on_replay = 0, False
 
+    @property
+    def iterations(self) -> int:
+        """Batches of new samples that were trained on so far."""
+        return self.epoch * self._n_batches + self.batch // self._turns
+
     def loader(self) -> Iterable[Any]:
         """The epoch's batches."""
         self.batches.set_epoch(self.epoch)

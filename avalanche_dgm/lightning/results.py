@@ -23,6 +23,8 @@ class StreamResult:
         records: After each learned experience, what the method did in it.
         seconds: Seconds that learning each experience took, without the test.
         test_seconds: Seconds of the test after each.
+        iterations: Batches of new samples that the classifier was trained on in each experience.
+        shown: Samples of each experience that the classifier was shown, each pass counted.
         memory_bytes: Bytes of the memory after each, the model not counted.
         best_checkpoints: After each learned experience, the best file of a ``ModelCheckpoint``.
     """
@@ -32,6 +34,8 @@ class StreamResult:
     records: list[Record] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     test_seconds: list[float] = field(default_factory=list)
+    iterations: list[int] = field(default_factory=list)
+    shown: list[int] = field(default_factory=list)
     memory_bytes: list[int] = field(default_factory=list)
     best_checkpoints: list[str] = field(default_factory=list)
 

@@ -17,7 +17,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_dgm.data import ExperienceData, check_labels
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
-from avalanche_dgm.lightning.callbacks import fresh_callbacks, set_aside
+from avalanche_dgm.lightning.callbacks import StreamCallback, fresh_callbacks, set_aside
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.journal import Journal
@@ -100,6 +100,7 @@ class StreamRun:
             },
         )
         self.label = ""
+        self._iterations = self._shown = 0
 
     def run(self) -> StreamResult:
         """Learns what is left of the stream."""
@@ -110,13 +111,22 @@ class StreamRun:
             self.journal.close_experience(0, self._saved())
         else:
             self._restore(saved)
+        for watcher in self._watchers():
+            watcher.on_stream_start(self.trainer, self.module, self.benchmark, self.result)
         for i in range(len(self.result), self.n):
             self._experience(i)
+            # Before it is saved: what is interrupted here comes again as a whole.
+            for watcher in self._watchers():
+                watcher.on_experience_end(self.trainer, self.module, self.result)
             self.journal.close_experience(i + 1, self._saved())
             callback = self.options.after_experience
             if callback is not None and self.trainer.is_global_zero:
                 callback(self.result)
         return self.result
+
+    def _watchers(self) -> list[StreamCallback]:
+        made: Any = self.trainer
+        return [c for c in made.callbacks if isinstance(c, StreamCallback)]
 
     def _saved(self) -> dict[str, Any]:
         optimizer = self.module._optimizer
@@ -194,6 +204,7 @@ class StreamRun:
 
     def _learner(self, data: ExperienceData, i: int, width: int) -> None:
         learner = self.method.active
+        self._iterations = self._shown = 0
         if learner is None:
             return
         ranks = Ranks.of(self.trainer)
@@ -219,6 +230,7 @@ class StreamRun:
             view=self.view,
         )
         self._stage(stage)
+        self._iterations, self._shown = stage.iterations, stage.epoch * len(data)
 
     def _test(self, i: int) -> None:
         self._phases(self.method.before_predicting())
@@ -255,6 +267,8 @@ class StreamRun:
         share_counts(trainer, self.method)
         result.records.append(copy.deepcopy(self.method.record))
         result.seconds.append(seconds)
+        result.iterations.append(self._iterations)
+        result.shown.append(self._shown)
         result.test_seconds.append(test_seconds)
         result.memory_bytes.append(self.method.memory_bytes())
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")

@@ -1,0 +1,99 @@
+"""Panels in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avalanche_dgm.dashboards.sinks import Cell, Pixels, Sink
+
+
+class TensorBoardSink(Sink):
+    """Writes panels with PyTorch's ``SummaryWriter``.
+
+    The point of the axis is the step; an axis other than ``step`` is told by the key, whose
+    beginnings belong to one axis each. Tables with pictures are left out: each of their pictures
+    is a part of a panel of its own.
+
+    Args:
+        target: A folder, or a ``torch.utils.tensorboard.SummaryWriter`` that is there already.
+    """
+
+    def __init__(self, target: str | Path | Any) -> None:
+        self._folder = str(target) if isinstance(target, (str, Path)) else None
+        self._writer: Any = None if self._folder is not None else target
+
+    @property
+    def writer(self) -> Any:
+        """The ``SummaryWriter``; opened when something is shown."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(self._folder)
+        return self._writer
+
+    def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
+        """See `Sink.scalars`."""
+        for key, value in values.items():
+            self.writer.add_scalar(key, value, at)
+
+    def image(self, key: str, pixels: Pixels, *, axis: str, at: int, caption: str = "") -> None:
+        """See `Sink.image`."""
+        self.writer.add_image(key, pixels, at, dataformats="HWC")
+
+    def histogram(self, key: str, counts: Mapping[int, int], *, axis: str, at: int) -> None:
+        """See `Sink.histogram`: a bin for each label, from half below it to half above."""
+        if not counts:
+            return
+        labels = np.arange(max(counts) + 1)
+        bins = np.array([counts.get(int(label), 0) for label in labels])
+        self.writer.add_histogram_raw(
+            key,
+            min=float(min(counts)),
+            max=float(max(counts)),
+            num=int(bins.sum()),
+            sum=float((labels * bins).sum()),
+            sum_squares=float((labels**2 * bins).sum()),
+            bucket_limits=(labels + 0.5).tolist(),
+            bucket_counts=bins.tolist(),
+            global_step=at,
+        )
+
+    def table(
+        self,
+        key: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        *,
+        axis: str,
+        at: int,
+    ) -> None:
+        """See `Sink.table`: the rows of this point, as text."""
+        if any(isinstance(cell, np.ndarray) for row in rows for cell in row):
+            return
+        lines = ["| " + " | ".join(map(str, row)) + " |" for row in [columns, *rows]]
+        lines.insert(1, "|" + " --- |" * len(columns))
+        self.writer.add_text(key, "\n".join(lines), at)
+
+    def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
+        """See `Sink.file`: where it lies."""
+        self.writer.add_text(key, str(path), at)
+
+    def flush(self) -> None:
+        """See `Sink.flush`."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """See `Sink.close`; a writer that was handed over stays open."""
+        self.flush()
+        if self._folder is not None and self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An open file cannot be saved: whoever continues opens the folder again.
+        return {**self.__dict__, "_writer": None}

@@ -1,0 +1,158 @@
+"""The panels of a run under a Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+
+from avalanche_dgm.dashboards.dashboard import Dashboard, Learned
+from avalanche_dgm.dashboards.file_sink import FileSink
+from avalanche_dgm.dashboards.sinks import Sink
+from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
+from avalanche_dgm.dashboards.views import Examples
+from avalanche_dgm.lightning.callbacks import StreamCallback
+from avalanche_dgm.lightning.learning import LearningStage
+from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.results import StreamResult
+from avalanche_dgm.plugins.tested import TestTable, examples_of, names_of
+
+
+class DashboardCallback(StreamCallback):
+    """Shows what is remembered, in the Trainer's loggers or elsewhere.
+
+    The panels have the names that `avalanche_dgm.DashboardLogger` gives them, so that runs of both
+    backends lie on one dashboard. The first process shows them; what is learned is the same::
+
+        fit_stream(module, benchmark, callbacks=[DashboardCallback()],
+                   trainer=dict(logger=WandbLogger(project="memories")))
+
+    Args:
+        sinks: Places to show panels; ``None`` for those of the Trainer's loggers: of W&B, of
+            TensorBoard, and of CSV files (in the folder ``panels`` beside them).
+        samples_per_class: Samples of each class in pictures.
+        latents: Whether to embed the latents of test images after the last experience.
+
+    Raises:
+        ConfigError: ``samples_per_class`` is below 1.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink] | None = None,
+        *,
+        samples_per_class: int = 8,
+        latents: bool = True,
+    ) -> None:
+        super().__init__()
+        # So that what cannot work is said here; places are opened when the stream begins.
+        Dashboard([], samples_per_class=samples_per_class)
+        self._sinks = sinks
+        self.samples_per_class, self.latents = samples_per_class, latents
+        self.dashboard: Dashboard | None = None
+        self._benchmark: Any = None
+        self._result = StreamResult()
+        self._examples: Examples | None = None
+
+    def on_stream_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
+    ) -> None:
+        """Opens the places to show panels, in the first process."""
+        self._benchmark, self._result, self._examples = benchmark, result, None
+        if trainer.is_global_zero:
+            sinks = self._sinks if self._sinks is not None else sinks_of(trainer)
+            self.dashboard = Dashboard(
+                sinks, samples_per_class=self.samples_per_class, latents=self.latents
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the means of an epoch of the classifier, over all processes."""
+        stage = pl_module.stage if isinstance(pl_module, MethodModule) else None
+        if not isinstance(stage, LearningStage):
+            return
+        device = trainer.strategy.root_device
+        reduced = {
+            key: trainer.strategy.reduce(value.to(device), reduce_op="mean")
+            for key, value in stage.values().items()
+        }
+        if self.dashboard is not None:
+            step = sum(self._result.iterations) + stage.iterations
+            values = {key: float(value) for key, value in reduced.items()}
+            self.dashboard.trained(values, step=step)
+
+    def on_experience_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
+    ) -> None:
+        """Shows what is remembered, and the accuracies."""
+        if self.dashboard is None or not isinstance(module, MethodModule):
+            return
+        stream, n = list(self._benchmark.train_stream), len(result)
+        before = result.records[-2].sleeps if n > 1 else 0
+        facts = Learned(
+            experiences=n,
+            seconds=result.seconds[-1],
+            shown=result.shown[-1],
+            n_classes=len({c for e in stream[:n] for c in e.classes_in_this_experience}),
+            shape=tuple(stream[0].dataset[0][0].shape),
+            record=result.records[-1],
+            sleeps_before=before,
+        )
+        self.dashboard.learned(facts, module.method)
+        self._tested(module, result, stream)
+
+    def _tested(self, module: MethodModule, result: StreamResult, stream: list[Any]) -> None:
+        dashboard, tests = self.dashboard, list(self._benchmark.test_stream)
+        if dashboard is None or not tests or result.accuracy.isnan().all():
+            return
+        table = TestTable(names_of(_whole_stream(tests)))
+        for i, row in enumerate(result.accuracy.tolist()):
+            positions = [int(test.current_experience) for test in tests]
+            there = {j: a for j, a in zip(positions, row, strict=True) if a == a}
+            table.put(i + 1, there)
+        learned = [int(e.current_experience) for e in stream[: len(result)]]
+        experiences = table.experiences
+        columns = table.columns(learned, names_of(_whole_stream(stream)))
+        dashboard.tested(
+            table.matrix(),
+            columns=columns,
+            names=[table.names[j] for j in experiences],
+            experiences=experiences,
+            seconds=result.test_seconds[-1],
+        )
+        if self._examples is None:
+            self._examples = examples_of(tests, least=self.samples_per_class)
+        if self._examples is not None:
+            seen = self._examples.of([experiences[column] for column in columns])
+            n = len(result)
+            dashboard.examined(module.method, seen, at=n, last=n == len(stream))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Processes of their own open the places themselves.
+        return {**self.__dict__, "dashboard": None}
+
+
+def sinks_of(trainer: pl.Trainer) -> list[Sink]:
+    """The places that belong to a Trainer's loggers; other loggers than the known have none.
+
+    Args:
+        trainer: The Trainer, in its first process.
+    """
+    found: list[Sink] = []
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            from avalanche_dgm.dashboards.wandb_sink import WandbSink
+
+            found.append(WandbSink(logger.experiment))
+        elif isinstance(logger, TensorBoardLogger):
+            found.append(TensorBoardSink(logger.experiment))
+        elif isinstance(logger, CSVLogger):
+            found.append(FileSink(Path(logger.log_dir) / "panels"))
+    return found
+
+
+def _whole_stream(experiences: list[Any]) -> Any:
+    """The stream that experiences were taken from."""
+    return getattr(experiences[0], "origin_stream", None) or experiences
