@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,41 @@ from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.plugins.tested import TestTable, examples_of, names_of
 
 
-class DashboardCallback(StreamCallback):
+class EpochMeansCallback(StreamCallback):
+    """Hands on the classifier's loss and accuracy after each epoch, means over all processes.
+
+    Args:
+        show: Called in the first process with the numbers by key, and the classifier's updates so
+            far.
+    """
+
+    def __init__(self, show: Callable[[dict[str, float], int], None]) -> None:
+        super().__init__()
+        self._show = show
+        self._result = StreamResult()
+
+    def on_stream_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
+    ) -> None:
+        """Remembers where the updates of earlier experiences are counted."""
+        self._result = result
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the means of an epoch of the classifier; phases have none."""
+        stage = pl_module.stage if isinstance(pl_module, MethodModule) else None
+        if not isinstance(stage, LearningStage):
+            return
+        device = trainer.strategy.root_device
+        reduced = {
+            key: trainer.strategy.reduce(value.to(device), reduce_op="mean")
+            for key, value in stage.values().items()
+        }
+        if trainer.is_global_zero:
+            step = sum(self._result.iterations) + stage.iterations
+            self._show({key: float(value) for key, value in reduced.items()}, step)
+
+
+class DashboardCallback(EpochMeansCallback):
     """Shows what is remembered, in the Trainer's loggers or elsewhere.
 
     The panels have the names that `avalanche_dgm.DashboardLogger` gives them, so that runs of both
@@ -47,41 +81,30 @@ class DashboardCallback(StreamCallback):
         samples_per_class: int = 8,
         latents: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(self._trained)
         # So that what cannot work is said here; places are opened when the stream begins.
         Dashboard([], samples_per_class=samples_per_class)
         self._sinks = sinks
         self.samples_per_class, self.latents = samples_per_class, latents
         self.dashboard: Dashboard | None = None
         self._benchmark: Any = None
-        self._result = StreamResult()
         self._examples: Examples | None = None
+
+    def _trained(self, values: dict[str, float], step: int) -> None:
+        if self.dashboard is not None:
+            self.dashboard.trained(values, step=step)
 
     def on_stream_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
     ) -> None:
         """Opens the places to show panels, in the first process."""
-        self._benchmark, self._result, self._examples = benchmark, result, None
+        super().on_stream_start(trainer, module, benchmark, result)
+        self._benchmark, self._examples = benchmark, None
         if trainer.is_global_zero:
             sinks = self._sinks if self._sinks is not None else sinks_of(trainer)
             self.dashboard = Dashboard(
                 sinks, samples_per_class=self.samples_per_class, latents=self.latents
             )
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows the means of an epoch of the classifier, over all processes."""
-        stage = pl_module.stage if isinstance(pl_module, MethodModule) else None
-        if not isinstance(stage, LearningStage):
-            return
-        device = trainer.strategy.root_device
-        reduced = {
-            key: trainer.strategy.reduce(value.to(device), reduce_op="mean")
-            for key, value in stage.values().items()
-        }
-        if self.dashboard is not None:
-            step = sum(self._result.iterations) + stage.iterations
-            values = {key: float(value) for key, value in reduced.items()}
-            self.dashboard.trained(values, step=step)
 
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult

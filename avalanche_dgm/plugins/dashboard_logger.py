@@ -11,10 +11,10 @@ from avalanche.core import SupervisedPlugin
 from avalanche.logging import BaseLogger
 from torch import Tensor
 
-from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.dashboard import Dashboard, Learned
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.views import Examples
+from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.experiences import whole
 from avalanche_dgm.plugins.metrics import find_plugins
 from avalanche_dgm.plugins.tested import TestTable, examples_of, names_of, of_test
@@ -60,8 +60,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._training = False
         self._started = self._tested = 0.0
         self._shown = 0
-        self._counts: Tensor | None = None
-        self._n_counted = 0
+        self._means = EpochMeans()
         self._right: dict[int, Tensor] = {}
 
     def make_sinks(self) -> Sequence[Sink]:
@@ -91,29 +90,17 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
     def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Begins to sum."""
-        self._counts, self._n_counted = None, 0
+        self._means.start()
 
     def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Adds a batch on the device: samples, their losses, and how many were answered right."""
-        answers, labels = strategy.mb_output, strategy.mb_y
-        n = len(labels)
-        self._shown += n
-        right = strategy.loss.new_tensor(torch.nan)
-        if isinstance(answers, Tensor) and answers.ndim == 2:
-            right = (answers.detach().argmax(dim=1) == labels).sum()
-        batch = torch.stack([(strategy.loss.detach() * n).double().reshape(()), right.double()])
-        self._counts = batch if self._counts is None else self._counts + batch
-        self._n_counted += n
+        """Adds a batch."""
+        self._shown += self._means.add(strategy)
 
     def after_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Shows the epoch's means; waits for the device."""
-        if self._counts is None:
-            return
-        loss, right = (self._counts / self._n_counted).tolist()
-        step = strategy.clock.train_iterations
-        values = {keys.TRAIN_LOSS: loss, keys.TRAIN_ACCURACY: right}
-        self.dashboard.trained(values, step=step)
-        self._counts = None
+        values = self._means.values()
+        if values:
+            self.dashboard.trained(values, step=strategy.clock.train_iterations)
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Shows what is remembered, if an experience is over: of online streams, the last part."""
@@ -204,7 +191,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             self._dashboard = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dashboard": None, "_examples": None, "_counts": None}
+        return {**self.__dict__, "_dashboard": None, "_examples": None}
 
 
 def _classes(experience: Any) -> set[tuple[int, int]]:
