@@ -12,34 +12,51 @@ from typing import Any, TypeVar
 C = TypeVar("C", bound=type)
 
 
-def takes_arguments_of(source: Callable[..., Any], *, on_init: bool = True) -> Callable[[C], C]:
+class _ClassSignature:
+    """The signature of a class, not of its instances, nor of subclasses with another ``__init__``.
+
+    Args:
+        init: The ``__init__`` that the class inherits.
+        signature: What calling the class takes.
+    """
+
+    def __init__(self, init: Callable[..., None], signature: inspect.Signature) -> None:
+        self._init, self._signature = init, signature
+
+    def __get__(self, instance: object, owner: Any) -> inspect.Signature:
+        if instance is not None or owner.__init__ is not self._init:
+            raise AttributeError("__signature__")
+        return self._signature
+
+
+def takes_arguments_of(source: Callable[..., Any]) -> Callable[[C], C]:
     """Class decorator: the ``**hyper`` of ``__init__`` takes the keywords of another callable.
+
+    A class with an ``__init__`` of its own says so there. For one that inherits it, which others
+    inherit as well, only the class does.
 
     Args:
         source: A class or function; those of its arguments that the decorated class does not name
             itself are added, keyword-only.
-        on_init: Whether ``__init__`` says so itself; else only the class does, for those whose
-            ``__init__`` is looked at by others, as Lightning does.
     """
 
     def decorate(kind: C) -> C:
-        init = vars(kind)["__init__"]
-        own = [
-            p
-            for p in inspect.signature(init).parameters.values()
-            if p.kind is not inspect.Parameter.VAR_KEYWORD
-        ]
+        it: Any = kind
+        init = vars(kind).get("__init__")
+        # Of the class, it is without self.
+        named = inspect.signature(init if init is not None else it).parameters.values()
+        own = [p for p in named if p.kind is not inspect.Parameter.VAR_KEYWORD]
         names = {p.name for p in own}
         added = [
             p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for p in inspect.signature(source).parameters.values()
             if p.name not in names and p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        if on_init:
-            init.__signature__ = inspect.Signature([*own, *added])
+        signature = inspect.Signature([*own, *added])
+        if init is not None:
+            init.__signature__ = signature
         else:
-            vars_of_class: Any = kind
-            vars_of_class.__signature__ = inspect.Signature([*own[1:], *added])
+            it.__signature__ = _ClassSignature(it.__init__, signature)
         return kind
 
     return decorate

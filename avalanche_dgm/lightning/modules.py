@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.methods import (
     ALTM,
@@ -22,7 +18,7 @@ from avalanche_dgm.methods import (
 from avalanche_dgm.signatures import takes_arguments_of
 
 
-@takes_arguments_of(DGDMN, on_init=False)
+@takes_arguments_of(DGDMN)
 class DGDMNModule(MethodModule):
     """Deep generative dual memory (Kamra et al. 2017).
 
@@ -37,11 +33,8 @@ class DGDMNModule(MethodModule):
 
     kind = DGDMN
 
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)
 
-
-@takes_arguments_of(DGR, on_init=False)
+@takes_arguments_of(DGR)
 class DGRModule(MethodModule):
     """Deep generative replay (Shin et al. 2017).
 
@@ -53,11 +46,8 @@ class DGRModule(MethodModule):
 
     kind = DGR
 
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)
 
-
-@takes_arguments_of(PseudoRehearsal, on_init=False)
+@takes_arguments_of(PseudoRehearsal)
 class PseudoRehearsalModule(MethodModule):
     """Pseudopattern rehearsal (Robins 1995), a baseline.
 
@@ -68,9 +58,6 @@ class PseudoRehearsalModule(MethodModule):
     """
 
     kind = PseudoRehearsal
-
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)
 
 
 class NaiveModule(MethodModule):
@@ -83,11 +70,8 @@ class NaiveModule(MethodModule):
 
     kind = Naive
 
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)
 
-
-@takes_arguments_of(ALTM, on_init=False)
+@takes_arguments_of(ALTM)
 class ALTMModule(MethodModule):
     """Active long-term memory: distillation from a frozen stable network (Furlanello et al. 2016).
 
@@ -99,11 +83,8 @@ class ALTMModule(MethodModule):
 
     kind = ALTM
 
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)
 
-
-@takes_arguments_of(LatentReplay, on_init=False)
+@takes_arguments_of(LatentReplay)
 class LatentReplayModule(MethodModule):
     """Replay of latents behind a frozen compressor (Saez de Ocariz Borde 2022).
 
@@ -115,11 +96,8 @@ class LatentReplayModule(MethodModule):
 
     kind = LatentReplay
 
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)
 
-
-@takes_arguments_of(DynamicMemory, on_init=False)
+@takes_arguments_of(DynamicMemory)
 class DynamicMemoryModule(MethodModule):
     """Dynamic generative memory (Ostapenko et al. 2019).
 
@@ -134,11 +112,8 @@ class DynamicMemoryModule(MethodModule):
 
     kind = DynamicMemory
 
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)
 
-
-@takes_arguments_of(MeRGAN, on_init=False)
+@takes_arguments_of(MeRGAN)
 class MeRGANModule(MethodModule):
     """Memory replay GANs (Wu et al. 2018).
 
@@ -153,11 +128,8 @@ class MeRGANModule(MethodModule):
 
     kind = MeRGAN
 
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)
 
-
-@takes_arguments_of(EWCGenerator, on_init=False)
+@takes_arguments_of(EWCGenerator)
 class EWCGeneratorModule(MethodModule):
     """Elastic weight consolidation on a GAN (Seff et al. 2017).
 
@@ -172,11 +144,8 @@ class EWCGeneratorModule(MethodModule):
 
     kind = EWCGenerator
 
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)
 
-
-@takes_arguments_of(GANReplay, on_init=False)
+@takes_arguments_of(GANReplay)
 class GANReplayModule(MethodModule):
     """Deep generative replay (Shin et al. 2017) with a GAN.
 
@@ -190,6 +159,3 @@ class GANReplayModule(MethodModule):
     """
 
     kind = GANReplay
-
-    def __init__(self, model: nn.Module, **hyper: Any) -> None:
-        super().__init__(model, **hyper)

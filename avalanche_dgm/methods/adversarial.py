@@ -22,6 +22,7 @@ from avalanche_dgm.generators.critics import Critic, build_critic
 from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 from avalanche_dgm.memories.answers import evaluating
+from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.games import Game, class_turn, classification
 from avalanche_dgm.models import NO_OUTPUT
@@ -36,29 +37,37 @@ _CRITICS = ("critic", "candidate", "answerer")
 class GANMethod(Method, ABC, Generic[G]):
     """A memory of labelled samples beside a classifier.
 
+    A subclass names its memory in ``memory_kind`` and the class of its hyper-parameters in
+    ``settings_kind``, and says by `takes_arguments_of` that it takes them.
+
     Args:
-        generative: The memory.
         classifier: Who answers: ``"learner"``, the user's classifier, to which old samples are
             replayed; ``"critic"``, the critic's own logits (the paper), and nothing else learns.
         replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
             at most four times as many as are new.
         seed: See `Method`.
+        **hyper: Fields of ``settings_kind``.
 
     Raises:
-        ConfigError: A hyper-parameter cannot work.
+        ConfigError: A hyper-parameter is unknown or cannot work.
     """
 
+    #: What remembers.
+    memory_kind: type[G]
+    #: The hyper-parameters that it is made of.
+    settings_kind: ClassVar[type[GANSettings]]
     #: Whether the critic of an experience goes on in the next one.
     keeps_critic: ClassVar[bool] = False
 
     def __init__(
         self,
-        generative: G,
         *,
         classifier: str = "learner",
         replay_size: int | None = None,
         seed: int | None = None,
+        **hyper: Any,
     ) -> None:
+        settings = make_settings(self.settings_kind, hyper)
         super().__init__(seed=seed)
         if classifier not in CLASSIFIERS:
             raise ConfigError(
@@ -67,7 +76,7 @@ class GANMethod(Method, ABC, Generic[G]):
         if replay_size is not None and replay_size < 1:
             raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
         self.classifier, self.replay_size = classifier, replay_size
-        self.generative = generative
+        self.generative = self.memory_kind(settings)
         #: What the generator learns against; kept between experiences with ``keeps_critic`` only.
         self.critic: Critic | None = None
         #: A critic that becomes the classifier when its experience ends.

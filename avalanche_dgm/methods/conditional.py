@@ -19,6 +19,8 @@ Shows = Callable[[Batch, torch.Generator], list[Shown]]
 class ConditionalMethod(GANMethod[ConditionalMemory]):
     """A conditional GAN beside a classifier; see `GANMethod` for the arguments."""
 
+    memory_kind = ConditionalMemory
+
     def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
         """The experience alone, with nothing against forgetting."""
         memory, s = self.generative, self.settings

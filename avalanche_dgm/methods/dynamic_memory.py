@@ -12,7 +12,6 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.memories.adversarial import noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
-from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.methods.games import Game
 from avalanche_dgm.signatures import takes_arguments_of
@@ -88,17 +87,8 @@ class DynamicMemory(GANMethod[DynamicGenerativeMemory]):
     """
 
     settings: DynamicMemorySettings
-
-    def __init__(
-        self,
-        *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
-        **hyper: Any,
-    ) -> None:
-        memory = DynamicGenerativeMemory(make_settings(DynamicMemorySettings, hyper))
-        super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
+    memory_kind = DynamicGenerativeMemory
+    settings_kind = DynamicMemorySettings
 
     def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
         """The experience alone: what makes old classes is reserved (Sec. 4)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories.adversarial_settings import EWCGeneratorSettings
 from avalanche_dgm.memories.answers import evaluating
-from avalanche_dgm.memories.conditional import ConditionalMemory
-from avalanche_dgm.memories.settings import make_settings
+from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.methods.conditional import ConditionalMethod
 from avalanche_dgm.methods.games import Game
 from avalanche_dgm.signatures import takes_arguments_of
@@ -41,6 +40,7 @@ class _Importance(GrowingBuffers):
 
 
 @takes_arguments_of(EWCGeneratorSettings)
+@takes_arguments_of(GANMethod)
 class EWCGenerator(ConditionalMethod):
     """A conditional GAN whose generator is held where old classes need it to be.
 
@@ -55,18 +55,11 @@ class EWCGenerator(ConditionalMethod):
     """
 
     settings: EWCGeneratorSettings
-    keeps_critic: ClassVar[bool] = True
+    settings_kind = EWCGeneratorSettings
+    keeps_critic = True
 
-    def __init__(
-        self,
-        *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
-        **hyper: Any,
-    ) -> None:
-        memory = ConditionalMemory(make_settings(EWCGeneratorSettings, hyper))
-        super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self.importance = _Importance()
         self._found: Tensor | None = None
 

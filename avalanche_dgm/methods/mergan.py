@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,8 +12,6 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings, MeRGANSettings
-from avalanche_dgm.memories.conditional import ConditionalMemory
-from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.conditional import ConditionalMethod
 from avalanche_dgm.methods.games import Game
 from avalanche_dgm.signatures import takes_arguments_of
@@ -35,20 +32,10 @@ class MeRGAN(ConditionalMethod):
     """
 
     settings: MeRGANSettings
-    keeps_critic: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
-        **hyper: Any,
-    ) -> None:
-        memory = ConditionalMemory(make_settings(MeRGANSettings, hyper))
-        super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
-        self._previous: MaskedGenerator | None
-        self.hold("_previous", None)
+    settings_kind = MeRGANSettings
+    keeps_critic = True
+    #: The former generator, where and while it is compared with; held, and no part of the state.
+    _previous: MaskedGenerator | None = None
 
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
@@ -104,16 +91,7 @@ class GANReplay(ConditionalMethod):
         **hyper: Fields of `ConditionalSettings`.
     """
 
-    def __init__(
-        self,
-        *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
-        **hyper: Any,
-    ) -> None:
-        memory = ConditionalMemory(make_settings(ConditionalSettings, hyper))
-        super().__init__(memory, classifier=classifier, replay_size=replay_size, seed=seed)
+    settings_kind = ConditionalSettings
 
     def _first_class(self) -> int:
         """The generator learns old classes again, so the critic knows them all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
 from avalanche_dgm.methods.adversarial import GANMethod
@@ -19,9 +19,38 @@ class GANPlugin(RoutingPlugin):
     object. With ``classifier="critic"`` the critic answers in its place: ``strategy.model`` becomes
     a `RoutedModel`, the strategy's epochs are left out, and the user's model learns nothing; it
     only says how wide the answers are. `finish` puts it back.
+
+    A subclass names its method in ``kind``.
+
+    Args:
+        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself.
+        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
+            at most four times as many as are new.
+        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
+        oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
+            model, neither in training nor at test time.
+        progress: Whether to show progress bars.
+        **hyper: Any argument of the method.
+
+    Raises:
+        ConfigError: A hyper-parameter is unknown or cannot work.
     """
 
     method: GANMethod[Any]
+    kind: ClassVar[type[GANMethod[Any]]]
+
+    def __init__(
+        self,
+        *,
+        classifier: str = "learner",
+        replay_size: int | None = None,
+        seed: int | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Any,
+    ) -> None:
+        method = self.kind(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
+        super().__init__(method, oracle=oracle, progress=progress)
 
     @property
     def routes(self) -> bool:
@@ -56,19 +85,7 @@ class DynamicMemoryPlugin(GANPlugin):
     """
 
     method: DynamicMemory
-
-    def __init__(
-        self,
-        *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
-        oracle: str | TaskOracle = "auto",
-        progress: bool = False,
-        **hyper: Any,
-    ) -> None:
-        method = DynamicMemory(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
-        super().__init__(method, oracle=oracle, progress=progress)
+    kind = DynamicMemory
 
     @classmethod
     def paper(cls, data: str = "mnist", **overrides: Any) -> DynamicMemoryPlugin:
@@ -111,19 +128,7 @@ class MeRGANPlugin(GANPlugin):
     """
 
     method: MeRGAN
-
-    def __init__(
-        self,
-        *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
-        oracle: str | TaskOracle = "auto",
-        progress: bool = False,
-        **hyper: Any,
-    ) -> None:
-        method = MeRGAN(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
-        super().__init__(method, oracle=oracle, progress=progress)
+    kind = MeRGAN
 
 
 @takes_arguments_of(EWCGenerator)
@@ -153,19 +158,7 @@ class EWCGeneratorPlugin(GANPlugin):
     """
 
     method: EWCGenerator
-
-    def __init__(
-        self,
-        *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
-        oracle: str | TaskOracle = "auto",
-        progress: bool = False,
-        **hyper: Any,
-    ) -> None:
-        method = EWCGenerator(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
-        super().__init__(method, oracle=oracle, progress=progress)
+    kind = EWCGenerator
 
 
 @takes_arguments_of(GANReplay)
@@ -195,16 +188,4 @@ class GANReplayPlugin(GANPlugin):
     """
 
     method: GANReplay
-
-    def __init__(
-        self,
-        *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
-        oracle: str | TaskOracle = "auto",
-        progress: bool = False,
-        **hyper: Any,
-    ) -> None:
-        method = GANReplay(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
-        super().__init__(method, oracle=oracle, progress=progress)
+    kind = GANReplay
