@@ -114,9 +114,9 @@ class GANMemory(GrowingBuffers, ABC):
         if again:
             raise LabelError(
                 f"Experience {data.name or data.key} brings back the classes"
-                f" {', '.join(map(str, again))}, which were learned before. What makes them is"
-                " frozen and cannot learn them anew. Use a stream in which each class comes in one"
-                " experience, or a method that takes classes back, such as DGDMN."
+                f" {', '.join(map(str, again))}, which were learned before. This memory learns a"
+                " class once, with the experience it comes in. Use a stream in which each class"
+                " comes in one experience, or a method that takes classes back, such as DGDMN."
             )
         if len(groups) >= s.latent:
             raise ConfigError(
