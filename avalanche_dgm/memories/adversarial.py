@@ -190,15 +190,15 @@ class GANMemory(GrowingBuffers, ABC):
             return torch.empty(0, *self.ready.padded, device=self.entries.device)
         return torch.cat([self.imagine(part, rng) for part in rows.split(CHUNK)])
 
-    def replay(self, samples: Tensor, rows: Tensor) -> Replay:
-        """Turns samples on the canvas into what a classifier is shown.
+    def replay(self, images: Tensor, rows: Tensor) -> Replay:
+        """Labels samples, to be shown to a classifier.
 
         Args:
-            samples: Float tensor (n, *padded).
+            images: Float tensor (n, *shape), in the user's units.
             rows: int64 tensor (n,), rows of ``entries``.
         """
         entries = self.entries[rows]
-        return Replay(self.ready.take(samples), entries[:, 2], entries[:, 1])
+        return Replay(images, entries[:, 2], entries[:, 1])
 
     def get_extra_state(self) -> dict[str, Any]:
         """What ``state_dict`` needs to build the generator again."""
@@ -225,7 +225,7 @@ class SamplePool:
     """Samples that are generated once and drawn from often, some more often than others.
 
     Args:
-        samples: Float tensor (M, *padded), on the canvas.
+        samples: Float tensor (M, ...), on the canvas or in the user's units.
         rows: int64 tensor (M,), their rows of a memory's ``entries``.
         weights: Float tensor (M,), how often each is drawn relative to the others.
     """
@@ -245,7 +245,7 @@ class SamplePool:
             rng: Generator on the samples' device.
 
         Returns:
-            Samples (n, *padded) and rows (n,).
+            Samples (n, ...) and rows (n,).
         """
         device = self.rows.device
         places = torch.rand(n, generator=rng, device=device, dtype=torch.float64) * self._ends[-1]

@@ -145,8 +145,9 @@ class GANMethod(Method, ABC, Generic[G]):
             )
             yield classification(self.candidate, pool, s, len(old) + len(samples))
         elif n_old:
-            made = torch.cat([old, own]), torch.cat([old_rows, own_rows])
-            self._pool = SamplePool(*made, generated)
+            # Scaled back here, once: a step of the user's classifier only picks some of them.
+            made = memory.ready.take(torch.cat([old, own]))
+            self._pool = SamplePool(made, torch.cat([old_rows, own_rows]), generated)
             self._new_weight = (1 - s.own_share) * (n_all - n_old) / n_all
 
     def _begin_training(self, device: torch.device) -> None:
@@ -210,8 +211,7 @@ class GANMethod(Method, ABC, Generic[G]):
         size = self.replay_size
         if size is None:
             size = min(4 * n, round(n * (1 - self._new_weight) / self._new_weight))
-        samples, rows = pool.draw(max(size, 1), self.rng)
-        return self.generative.replay(samples, rows)
+        return self.generative.replay(*pool.draw(max(size, 1), self.rng))
 
     @property
     def new_weight(self) -> float:
@@ -260,7 +260,7 @@ class GANMethod(Method, ABC, Generic[G]):
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         device = memory.entries.device
         rows = torch.arange(n, device=device) * memory.learned // n
-        return memory.replay(memory.generate(rows, self.rng), rows)
+        return memory.replay(memory.ready.take(memory.generate(rows, self.rng)), rows)
 
     def sample_class(self, label: int, n: int, *, task: int = 0) -> Tensor:
         """Draws samples of one class.

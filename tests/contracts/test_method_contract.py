@@ -344,8 +344,10 @@ def stored_tensors(method):
 def raw_images_in(method, images):
     forms = [images.flatten(1)]
     if isinstance(method, GANMethod):
-        # As its networks see them: scaled, and perhaps padded.
-        forms.append(method.generative.ready.put(images).flatten(1))
+        # As its networks see them: scaled, and perhaps padded; and scaled back.
+        canvas = method.generative.ready
+        placed = canvas.put(images)
+        forms += [placed.flatten(1), canvas.take(placed).flatten(1)]
     wanted = {image.numpy().tobytes() for form in forms for image in form}
     sizes = {form.shape[1] for form in forms}
     found = 0
@@ -367,9 +369,11 @@ def test_an_image_that_is_stored_would_be_found(make):
     assert raw_images_in(method, images) >= 3
     if isinstance(method, GANMethod):
         before = raw_images_in(method, images)
-        placed = method.generative.ready.put(images[:5])
-        method._pool = SamplePool(placed, torch.arange(5), torch.ones(5))
-        assert raw_images_in(method, images) == before + 5
+        canvas = method.generative.ready
+        placed = canvas.put(images[:5])
+        for stored in (placed, canvas.take(placed)):
+            method._pool = SamplePool(stored, torch.arange(5), torch.ones(5))
+            assert raw_images_in(method, images) == before + 5
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

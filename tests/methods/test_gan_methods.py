@@ -1,6 +1,7 @@
 """Dynamic memory, MeRGAN, EWC on a generator and GAN replay: what their papers say they do."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -208,6 +209,28 @@ def test_replay_is_balanced(kind):
     expected = len(labels) * torch.tensor([1, 1, 1, 0.5], dtype=torch.float64) / 3.5
     # Five standard deviations of a binomial count.
     assert ((counts - expected).abs() < 5 * expected.sqrt()).all()
+
+
+@pytest.mark.parametrize("side", [8, 6])
+def test_replay_is_in_the_users_units(kind, side):
+    """Cropped and scaled back once: a step of the classifier picks what is there."""
+    method = kind(seed=1, value_range=(0.0, 4.0))
+    learner = Driver(method, nn.Sequential(nn.Flatten(1), nn.LazyLinear(10)), steps=1)
+    first, second = (
+        replace(data, images=4 * data.images[:, :, :side, :side])
+        for data in (digits(0, 1), digits(2))
+    )
+    learner.train(first)
+    method.attach(learner.learner, task_aware=False)
+    method.begin(second)
+    for phase in method.before_learning(second):
+        fit(phase, method.rng)
+    replay = method.replay(16)
+    assert replay.images.shape[1:] == (1, side, side)
+    assert replay.images.min() >= 0
+    assert 1 < replay.images.max() <= 4
+    stored = method._pool.samples.flatten(1)
+    assert all((image == stored).all(dim=1).any() for image in replay.images.flatten(1))
 
 
 def test_without_own_samples_only_old_ones_are_replayed():
