@@ -121,7 +121,19 @@ def _draw(arguments: argparse.Namespace) -> None:
 
     figure = computed.ALTM_FIG1
     plain = vars(build_parser().parse_args(["paper", figure.name]))
-    drawn = {"given", "leads", "seed", "threads", "out", "name", "overwrite", "resume", "quiet"}
+    drawn = {
+        "log",
+        "wandb_project",
+        "given",
+        "leads",
+        "seed",
+        "threads",
+        "out",
+        "name",
+        "overwrite",
+        "resume",
+        "quiet",
+    }
     foreign = [n for n, v in plain.items() if n not in drawn and getattr(arguments, n) != v]
     if foreign:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
@@ -236,6 +248,7 @@ def _execute(
     intro: str = "",
 ) -> None:
     """Runs configs and prints the tables."""
+    from avalanche_dgm.experiments.log_settings import LogSettings
     from avalanche_dgm.experiments.provenance import command_line
     from avalanche_dgm.experiments.session import Session, leads
 
@@ -244,6 +257,7 @@ def _execute(
         # Avalanche and what it depends on greet with warnings that no user can act on.
         warnings.filterwarnings("ignore", module="qpsolvers")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        log = LogSettings(tuple(arguments.log), arguments.wandb_project)
         arguments.leads = leads(configs)
         if intro and arguments.leads:
             print(f"{intro}\n", flush=True)
@@ -253,6 +267,7 @@ def _execute(
             overwrite=arguments.overwrite,
             progress=not arguments.quiet,
             command=command_line(arguments.given),
+            log=log,
             leads=arguments.leads,
         )
         results = session.run(configs)

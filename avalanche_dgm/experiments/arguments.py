@@ -138,6 +138,16 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     running.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch")
     running.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER")
     running.add_argument("--name", help="folder of this run below --out")
+    running.add_argument(
+        "--log",
+        nargs="+",
+        default=["files"],
+        metavar="PLACE",
+        help="where panels go: files (in the run folder), wandb, tensorboard, or none",
+    )
+    running.add_argument(
+        "--wandb-project", default="avalanche-dgm", metavar="NAME", help="default: %(default)s"
+    )
     running.add_argument("--resume", action="store_true", help="continue an interrupted run")
     running.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     running.add_argument("--quiet", action="store_true", help="no progress, only the table")

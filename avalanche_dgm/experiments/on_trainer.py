@@ -20,7 +20,9 @@ from avalanche_dgm.errors import AvalancheDGMError, ConfigError
 from avalanche_dgm.experiments import gan_files, storage
 from avalanche_dgm.experiments.building import build_model, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import METHODS, check_options, hyper_of, method_of
+from avalanche_dgm.experiments.panels import RunPanels
 from avalanche_dgm.experiments.plan import Plan, add_record, say_learned
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import build_stream
@@ -56,6 +58,7 @@ def run(
     resume: bool = False,
     progress: bool = False,
     command: str | None = None,
+    log: LogSettings | None = None,
 ) -> RunResult:
     """Runs one experiment to its end; to be called in each process of a Trainer's.
 
@@ -68,6 +71,7 @@ def run(
         resume: Continue from what ``folder`` holds.
         progress: Show progress bars and a line an experience on stderr.
         command: The command line, kept with the results.
+        log: Where to show panels, beside ``folder``; ``None`` for files in it.
 
     Returns:
         The measurements and, in the first process, a few generated images of each class.
@@ -88,7 +92,8 @@ def run(
     saved = storage.read_result(folder) if resume and folder is not None else None
     if saved is not None:
         result = saved
-    course = _Course(plan, result, folder, resume, leads, progress, processes)
+    panels = RunPanels(plan, result, folder if leads else None, log or LogSettings())
+    course = _Course(plan, result, folder, resume, leads, progress, processes, panels)
     if folder is not None and leads and saved is None:
         if not resume:
             storage.prepare(folder)
@@ -101,6 +106,8 @@ def run(
         if folder is not None and leads and saved is None and not result.steps:
             storage.prepare(folder)
         raise
+    finally:
+        panels.close()
     if folder is not None and leads:
         storage.write_result(folder, result)
         storage.drop_checkpoints(folder, keep=None)
@@ -178,6 +185,7 @@ class _Course:
         leads: Whether this is the first process.
         progress: Whether to show something.
         processes: How many there are.
+        panels: Where it is shown.
     """
 
     plan: Plan
@@ -187,6 +195,7 @@ class _Course:
     leads: bool
     progress: bool
     processes: int
+    panels: RunPanels
 
     def learn(self) -> None:
         """Learns what is left of the stream."""
@@ -201,7 +210,9 @@ class _Course:
     def _by_module(self) -> None:
         plan, result = self.plan, self.result
         module = self._module()
-        report = _Report(result, self._sizes(), self.folder, self.progress, module)
+        report = _Report(
+            result, self._sizes(), self.folder, self.progress, module, panels=self.panels
+        )
         order = [plan.train(position) for position in range(len(plan.order))]
         outcome = self._fit(module, order, after_experience=report)
         result.steps = report.steps(outcome)
@@ -219,6 +230,7 @@ class _Course:
             result.steps.append(replace(step, experience=plan.columns[position]))
             if self.leads:
                 _publish(result, self.folder, self.progress, result.steps)
+                self.panels.learned(result, None)
 
     def _module(self) -> MethodModule:
         """The classifier with its method."""
@@ -238,6 +250,7 @@ class _Course:
         self, module: MethodModule, experiences: Sequence[Any], *, part: str = "", **more: Any
     ) -> StreamResult:
         from avalanche_dgm.lightning import fit_stream
+        from avalanche_dgm.lightning.dashboard import EpochMeansCallback
 
         config = self.plan.config
         folder = self.folder / "checkpoints" / part if self.folder is not None else None
@@ -245,6 +258,7 @@ class _Course:
             module,
             SimpleNamespace(train_stream=list(experiences), test_stream=self.plan.test()),
             trainer=self._arguments(module),
+            callbacks=[EpochMeansCallback(self.panels.trained)],
             epochs=config.epochs,
             batch_size=config.batch_size,
             eval_batch_size=_EVAL_BATCH,
@@ -272,7 +286,7 @@ class _Course:
         from avalanche_dgm.lightning import run_on_trainer
 
         plan, result = self.plan, self.result
-        report = partial(_publish, result, self.folder, self.progress)
+        report = partial(_publish_shown, result, self.folder, self.progress, self.panels)
         logger = StepLogger(plan.columns, plan.tested, report) if self.leads else None
         strategy = strategy_of(plan, logger)
         run_on_trainer(
@@ -298,6 +312,7 @@ class _Report:
         folder: Where to write it, or ``None``.
         progress: Whether to say so.
         module: What learns, to look at its generator if it has one, or ``None``.
+        panels: Where it is shown, or ``None``.
     """
 
     # No dataclass: Lightning looks into those that it hands to other processes.
@@ -308,15 +323,19 @@ class _Report:
         folder: Path | None,
         progress: bool,
         module: MethodModule | None = None,
+        *,
+        panels: RunPanels | None = None,
     ) -> None:
         self.result, self.sizes = result, sizes
         self.folder, self.progress = folder, progress
-        self.module = module
+        self.module, self.panels = module, panels
 
     def __call__(self, outcome: StreamResult) -> None:
         """Writes down what was measured so far."""
         gan_files.note(self.folder, self.result.config, self.module, len(outcome) - 1)
         _publish(self.result, self.folder, self.progress, self.steps(outcome))
+        if self.panels is not None and self.module is not None:
+            self.panels.learned(self.result, self.module.method)
 
     def steps(self, outcome: StreamResult) -> list[Step]:
         """The measurements after each experience.
@@ -346,6 +365,14 @@ def _publish(result: RunResult, folder: Path | None, progress: bool, steps: list
         say_learned(result)
     if folder is not None and not result.complete:
         storage.write_result(folder, result)
+
+
+def _publish_shown(
+    result: RunResult, folder: Path | None, progress: bool, panels: RunPanels, steps: list[Step]
+) -> None:
+    """The same, and shows it; of strategies that have no method."""
+    _publish(result, folder, progress, steps)
+    panels.learned(result, None)
 
 
 def optimizer_of(config: ExperimentConfig) -> OptimizerSpec:

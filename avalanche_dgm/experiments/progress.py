@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from avalanche.logging import BaseLogger
 from tqdm import tqdm
+
+from avalanche_dgm.plugins.epoch_means import EpochMeans
 
 
 class ProgressLogger(BaseLogger):
@@ -62,6 +65,37 @@ class ProgressLogger(BaseLogger):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_bar": None}
+
+
+class MeansLogger(BaseLogger):
+    """Hands on the classifier's loss and accuracy after each epoch.
+
+    Args:
+        show: Called with the numbers by key, and the classifier's updates so far.
+    """
+
+    def __init__(self, show: Callable[[dict[str, float], int], None]) -> None:
+        super().__init__()
+        self._show: Callable[[dict[str, float], int], None] | None = show
+        self._means = EpochMeans()
+
+    def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Begins to sum."""
+        self._means.start()
+
+    def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Adds a batch."""
+        self._means.add(strategy)
+
+    def after_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Hands on the means; waits for the device."""
+        values = self._means.values()
+        if values and self._show is not None:
+            self._show(values, strategy.clock.train_iterations)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A run that continues brings a logger of its own.
+        return {**self.__dict__, "_show": None}
 
 
 def bar(total: int, name: str) -> tqdm[Any]:

@@ -21,9 +21,11 @@ from avalanche_dgm.experiments.building import (
     seed_everything,
 )
 from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import METHODS, Setup, build_strategy, check_options
+from avalanche_dgm.experiments.panels import RunPanels
 from avalanche_dgm.experiments.plan import Plan, add_record, say_learned
-from avalanche_dgm.experiments.progress import ProgressLogger
+from avalanche_dgm.experiments.progress import MeansLogger, ProgressLogger
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
@@ -37,6 +39,7 @@ def run(
     resume: bool = False,
     progress: bool = False,
     command: str | None = None,
+    log: LogSettings | None = None,
 ) -> RunResult:
     """Runs one experiment to its end.
 
@@ -50,6 +53,7 @@ def run(
         resume: Continue from what ``folder`` holds.
         progress: Show progress bars and a line an experience on stderr.
         command: The command line, kept with the results.
+        log: Where to show panels, beside ``folder``; ``None`` for files in it.
 
     Returns:
         The measurements and a few generated images of each class.
@@ -72,18 +76,21 @@ def run(
             start = len(result.steps)
     elif folder is not None:
         storage.prepare(folder)
+    experiment.panels = RunPanels(experiment, result, folder, log or LogSettings())
     strategy = None if METHODS[config.method].joint else experiment.strategy()
     if strategy is not None and 0 < start < len(result.order) and folder is not None:
         experiment.load(strategy, storage.checkpoint(folder, start))
     try:
         for position in range(start, len(result.order)):
             strategy = experiment.learn(strategy, result, position)
+            experiment.show(strategy, result)
             if folder is not None:
                 experiment.save(strategy, result, folder)
             if progress:
                 say_learned(result)
     finally:
         experiment.logger.close()
+        experiment.panels.close()
     plugin = replay_plugin(strategy) if start < len(result.order) else None
     result.samples = experiment.generate(plugin.method) if plugin is not None else {}
     return result
@@ -98,6 +105,7 @@ class _Experiment(Plan):
         super().__init__(config, benchmark)
         self.device = device
         self.progress = progress
+        self.panels: RunPanels | None = None
         self.logger = ProgressLogger(
             enabled=progress, n_experiences=len(self.order), label=self.label
         )
@@ -110,7 +118,7 @@ class _Experiment(Plan):
             evaluator = EvaluationPlugin(
                 *accuracy_metrics(experience=True, stream=True),
                 *memory_metrics(),
-                loggers=[self.logger],
+                loggers=self._loggers(),
                 collect_all=False,
             )
         model = build_model(self.config, self.benchmark, self.shape).to(self.device)
@@ -126,6 +134,16 @@ class _Experiment(Plan):
                 progress=self.progress,
             )
         )
+
+    def _loggers(self) -> list[Any]:
+        panels = self.panels
+        return [self.logger] if panels is None else [self.logger, MeansLogger(panels.trained)]
+
+    def show(self, strategy: Any, result: RunResult) -> None:
+        """Shows what was learned and tested last."""
+        plugin = replay_plugin(strategy)
+        if self.panels is not None:
+            self.panels.learned(result, plugin.method if plugin is not None else None)
 
     def learn(self, strategy: Any, result: RunResult, position: int) -> Any:
         """Trains on one experience, evaluates on all of them and appends a step."""
@@ -175,7 +193,7 @@ class _Experiment(Plan):
         maybe_load_checkpoint(strategy, path, map_location=self.device)
         # The checkpoint brought its own evaluator, logger and settings of progress bars along.
         self.logger.enabled = self.progress
-        strategy.evaluator.loggers = [self.logger]
+        strategy.evaluator.loggers = self._loggers()
         for plugin in strategy.plugins:
             if hasattr(plugin, "progress"):
                 plugin.progress = self.progress

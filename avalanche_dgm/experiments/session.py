@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from avalanche_dgm.experiments import gan_files, report, storage, tables
 from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import METHODS, check_options
 from avalanche_dgm.experiments.results import RunResult, mean
 
@@ -25,6 +26,7 @@ class Session:
         overwrite: Replace what the folder holds.
         progress: Show progress on stderr.
         command: The command line, kept with the results.
+        log: Where to show panels.
         leads: Whether this is the first of the processes that learn together: the others write
             and say nothing. See `leads`.
     """
@@ -34,6 +36,7 @@ class Session:
     overwrite: bool = False
     progress: bool = False
     command: str | None = None
+    log: LogSettings = field(default_factory=LogSettings)
     leads: bool = True
 
     def run(self, configs: Configs) -> dict[str, list[RunResult]]:
@@ -94,6 +97,7 @@ class Session:
             resume=self.resume,
             progress=self.progress,
             command=self.command,
+            log=self.log,
         )
         if self.leads:
             report.write_run(folder, result)

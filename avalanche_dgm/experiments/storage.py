@@ -16,6 +16,14 @@ RESULTS = "results.json"
 #: What a run leaves beside its results; of a generator as `avalanche_dgm.metrics.GeneratorLog`.
 _PICTURES = ("accuracy.csv", "accuracy.png", "samples.png", "usage.png")
 _GENERATOR = ("usage.csv", "samples.csv", "samples-[0-9][0-9][0-9].png", "sizes.csv")
+#: Panels of the run, and the name of its run in W&B.
+_PANELS = (
+    "panels/*.csv",
+    "panels/images/*.png",
+    "panels/tables/*",
+    "tensorboard/events.*",
+    "wandb-run.txt",
+)
 #: What both backends leave in the folder of checkpoints.
 _CHECKPOINTS = ("after-*.pt", "**/*.rank*.pt", "**/strategy.ckpt", "**/*.partial")
 
@@ -117,7 +125,7 @@ def prepare(folder: Path) -> None:
             f"Cannot make {folder}: {error.strerror}. Choose another --out."
         ) from error
     drop_checkpoints(folder, keep=None)
-    for pattern in (RESULTS, *_PICTURES, *_GENERATOR):
+    for pattern in (RESULTS, *_PICTURES, *_GENERATOR, *_PANELS):
         for path in list(folder.glob(pattern)):
             path.unlink()
 

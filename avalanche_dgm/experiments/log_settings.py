@@ -1,0 +1,91 @@
+"""Where a run of the command line shows its panels."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.config import ExperimentConfig, require_known
+
+if TYPE_CHECKING:
+    from avalanche_dgm.dashboards.sinks import Sink
+
+PLACES = ("files", "wandb", "tensorboard", "none")
+#: Folder of the panels in a run's folder, and the file that names its run of W&B.
+FOLDER = "panels"
+_WANDB_ID = "wandb-run.txt"
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Where a run's panels go.
+
+    Attributes:
+        places: ``"files"`` (CSV and PNG in the run folder), ``"wandb"``, ``"tensorboard"`` (in the
+            run folder), or ``"none"`` alone.
+        project: W&B's project.
+
+    Raises:
+        ConfigError: A place is unknown, or ``"none"`` is not alone.
+    """
+
+    places: tuple[str, ...] = ("files",)
+    project: str = "avalanche-dgm"
+
+    def __post_init__(self) -> None:
+        for place in self.places:
+            require_known("place to log to", place, PLACES)
+        if "none" in self.places and len(self.places) > 1:
+            raise ConfigError("'none' logs nothing: give it alone, or leave it out.")
+
+    def open(self, folder: Path, config: ExperimentConfig) -> list[Sink]:
+        """Opens the places.
+
+        Args:
+            folder: The run folder.
+            config: The run's settings.
+        """
+        from avalanche_dgm.dashboards.file_sink import FileSink
+        from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
+
+        sinks: list[Sink] = []
+        if "files" in self.places:
+            sinks.append(FileSink(folder / FOLDER))
+        if "tensorboard" in self.places:
+            sinks.append(TensorBoardSink(folder / "tensorboard"))
+        if "wandb" in self.places:
+            sinks += self._wandb(folder, config)
+        return sinks
+
+    def _wandb(self, folder: Path, config: ExperimentConfig) -> list[Sink]:
+        from avalanche_dgm.dashboards.wandb_runs import new_run_id, open_run
+        from avalanche_dgm.dashboards.wandb_sink import WandbSink
+
+        note = folder / _WANDB_ID
+        known = note.read_text(encoding="utf-8").strip() if note.exists() else ""
+        settings = {
+            "project": self.project,
+            "name": f"{config.method}-{config.stream}-seed{config.seed}",
+            "group": f"{config.method}-{config.stream}",
+            "id": known or new_run_id(),
+            "resume": "allow",
+            "dir": str(folder),
+            "config": config.to_json(),
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            run = open_run(settings)
+            note.write_text(f"{run.id}\n", encoding="utf-8")
+            return [WandbSink(run)]
+        except Exception as error:
+            warnings.warn(
+                f"W&B cannot be reached or written: {type(error).__name__}:"
+                f" {' '.join(str(error).split())[:300]}. The run goes on without it. Without an"
+                " account or a network, set WANDB_MODE=offline.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return []

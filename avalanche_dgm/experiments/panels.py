@@ -1,0 +1,114 @@
+"""The panels of a run of the command line: in its folder, and where else they are wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avalanche_dgm.dashboards.dashboard import Dashboard, Learned
+from avalanche_dgm.dashboards.sinks import Sink
+from avalanche_dgm.dashboards.views import Examples
+from avalanche_dgm.experiments.log_settings import LogSettings
+from avalanche_dgm.experiments.plan import Plan
+from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.methods import Method, Record
+from avalanche_dgm.plugins.tested import examples_of
+
+#: Samples of each class in pictures.
+_SAMPLES = 8
+
+
+class RunPanels:
+    """Shows a run, whatever trains it.
+
+    Args:
+        plan: What is learned and tested.
+        result: What was measured; filled by the run as it goes.
+        folder: The run folder, or ``None`` to show nothing.
+        settings: Where to show it.
+    """
+
+    # No dataclass: Lightning looks into those that it hands to other processes.
+    def __init__(
+        self, plan: Plan, result: RunResult, folder: Path | None, settings: LogSettings
+    ) -> None:
+        self.plan, self.result, self.folder, self.settings = plan, result, folder, settings
+        self._dashboard: Dashboard | None = None
+        self._examples: Examples | None = None
+
+    @property
+    def dashboard(self) -> Dashboard:
+        """Where it is shown; opened when something is."""
+        if self._dashboard is None:
+            sinks: Sequence[Sink] = []
+            if self.folder is not None:
+                sinks = self.settings.open(self.folder, self.plan.config)
+            self._dashboard = Dashboard(sinks, samples_per_class=_SAMPLES)
+        return self._dashboard
+
+    def trained(self, values: dict[str, float], step: int) -> None:
+        """Shows an epoch's means.
+
+        Args:
+            values: By key.
+            step: Updates of the classifier so far.
+        """
+        # Joint training begins anew each time, and so would its steps.
+        if not self.plan.method.joint:
+            self.dashboard.trained(values, step=step)
+
+    def learned(self, result: RunResult, method: Method | None) -> None:
+        """Shows what was learned and tested last.
+
+        Args:
+            result: What was measured so far.
+            method: What remembers, or ``None``.
+        """
+        plan, dashboard = self.plan, self.dashboard
+        if not dashboard.sinks:
+            return
+        n, step = len(result.steps), result.steps[-1]
+        learned = [plan.benchmark.train_stream[i] for i in plan.order[:n]]
+        last = learned[-1]
+        facts = Learned(
+            experiences=n,
+            seconds=step.seconds,
+            shown=len(last.dataset) * plan.config.epochs,
+            n_classes=len({c for e in learned for c in e.classes_in_this_experience}),
+            shape=plan.shape,
+            record=Record(
+                replayed=step.replayed,
+                histogram=step.histogram,
+                stm_occupancy=step.stm_occupancy,
+                sleeps=step.sleeps,
+                sleep_seconds=step.sleep_seconds,
+                phase_seconds=step.phases,
+            ),
+            sleeps_before=result.steps[-2].sleeps if n > 1 else 0,
+        )
+        dashboard.learned(facts, method)
+        rows = [[math.nan if v is None else v for v in row] for row in result.matrix]
+        columns = [step.experience for step in result.steps]
+        seconds = step.eval_seconds
+        dashboard.tested(torch.tensor(rows), columns=columns, names=result.tasks, seconds=seconds)
+        if method is None:
+            return
+        if self._examples is None:
+            self._examples = examples_of(plan.test(), least=_SAMPLES)
+        if self._examples is not None:
+            seen = self._examples.of([plan.tested[column] for column in columns])
+            dashboard.examined(method, seen, at=n, last=result.complete)
+
+    def close(self) -> None:
+        """Ends it in all places."""
+        if self._dashboard is not None:
+            self._dashboard.close()
+            self._dashboard = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Processes of their own open the places themselves.
+        return {**self.__dict__, "_dashboard": None}
