@@ -136,8 +136,9 @@ class GeneratorLog:
             self._draw(samples, self.folder / f"samples-{number:03d}.png")
         self._sizes(number)
         if isinstance(memory, DynamicGenerativeMemory):
-            last = [use for use in memory.built.usage() if use["task"] == memory.built.n_tasks - 1]
-            rows = [(use["name"], *(use[column] for column in _USAGE)) for use in last]
+            last = memory.built.n_tasks - 1
+            used = [(name, mask.usage(last)) for name, mask in memory.built.named_masks()]
+            rows = [(name, *(use[column] for column in _USAGE)) for name, use in used]
             self._put("usage.csv", number, ("layer", *_USAGE), rows)
         if self._trace is not None:
             seen, self._trace = self._trace.stop(), None
