@@ -54,8 +54,10 @@ class GANSettings(Settings):
         closing_epochs: Where the critic is the classifier: passes over all classes' samples with
             which it ends an experience, and at least 60 steps; 0 for none.
         closing_optimizer: How it is trained then.
-        shift: How far images are shifted at random in that training, at most, as a share of a
-            side. Samples of a generator have classes where that of a real sample is a pixel off.
+        shift: How far each image is shifted at random in that training, along both sides, at most,
+            as a share of a side; 0 for not at all. A generator's samples, which are all there is of
+            old classes, are never exactly where real ones are, and a critic that only saw images
+            unshifted is wrong on real ones a pixel off.
     """
 
     architecture: str = "auto"
