@@ -147,6 +147,21 @@ def _draw(arguments: argparse.Namespace) -> None:
     print(computed.draw(folder, seed=arguments.seed, overwrite=arguments.overwrite))
 
 
+def _workspace(arguments: argparse.Namespace) -> None:
+    from avalanche_dgm.dashboards.workspace import outline, save_workspace
+
+    if arguments.project is None:
+        print(outline())
+        return
+    entity, slash, project = arguments.project.partition("/")
+    if not (entity and slash and project):
+        raise ConfigError(
+            f"'{arguments.project}' names no project. Give the user or team, a slash, and the"
+            " project, such as my-team/avalanche-dgm."
+        )
+    print(save_workspace(project, entity=entity, name=arguments.name))
+
+
 def _list(arguments: argparse.Namespace) -> None:
     from avalanche_dgm.experiments import paper
     from avalanche_dgm.experiments.methods import METHODS
@@ -169,6 +184,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compare": _compare,
     "demo": _demo,
     "paper": _paper,
+    "workspace": _workspace,
     "list": _list,
 }
 

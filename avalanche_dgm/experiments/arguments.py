@@ -76,6 +76,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_running(paper)
     paper.set_defaults(command="paper")
 
+    workspace = commands.add_parser(
+        "workspace", help="lay the panels out in a project of Weights & Biases"
+    )
+    workspace.add_argument(
+        "project", nargs="?", metavar="ENTITY/PROJECT", help="without it, the layout is printed"
+    )
+    workspace.add_argument("--name", default="Memories", help="of the view (default: %(default)s)")
+    workspace.set_defaults(command="workspace")
+
     listing = commands.add_parser("list", help="list methods, streams and figures of the papers")
     listing.set_defaults(command="list")
     return parser

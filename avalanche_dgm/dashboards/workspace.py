@@ -1,0 +1,161 @@
+"""A workspace of Weights & Biases that lays the panels of this package out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from avalanche_dgm.dashboards import keys
+from avalanche_dgm.errors import AvalancheDGMError, ConfigError
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        title: Above it.
+        kind: ``"lines"``, numbers over an axis; ``"media"``, pictures that one can scroll through;
+            ``"table"``, the last state of a table.
+        keys: What it shows; with ``"lines"`` one that is no key is a regular expression.
+        title_y: What the numbers are, with their unit.
+    """
+
+    title: str
+    kind: str
+    keys: tuple[str, ...]
+    title_y: str = ""
+
+    @property
+    def axis(self) -> str:
+        """The axis that its keys lie on."""
+        return keys.axis_of(self.keys[0])
+
+
+def _of_stream(*names: str) -> tuple[str, ...]:
+    return tuple(f"{keys.STREAM}{name}" for name in names)
+
+
+#: Sections and their panels, from above.
+LAYOUT: dict[str, tuple[Panel, ...]] = {
+    "What is known": (
+        Panel("Average accuracy", "lines", _of_stream("average_accuracy"), "test accuracy"),
+        Panel("Accuracy of each experience", "lines", ("accuracy/experience_.*",), "test accuracy"),
+        Panel("Accuracy matrix", "media", (keys.MATRIX,)),
+        Panel("Forgetting", "lines", _of_stream("forgetting"), "accuracy lost"),
+        Panel("Transfer", "lines", _of_stream("backward_transfer", "forward_transfer"), "accuracy"),
+        Panel(
+            "While learning",
+            "lines",
+            _of_stream("learning_accuracy", "average_anytime_accuracy", "retention"),
+        ),
+    ),
+    "What is remembered": (
+        Panel("Samples of every class", "media", (keys.SAMPLES,)),
+        Panel("Reconstructions", "media", (keys.RECONSTRUCTIONS,)),
+        Panel("Samples over time", "table", (keys.SAMPLES_TABLE,)),
+        Panel("Replayed labels", "media", (keys.REPLAY_LABELS,)),
+        Panel("Error of reconstructions", "lines", (keys.RECONSTRUCTION_ERROR,), "squared error"),
+        Panel("Latents (t-SNE)", "media", (keys.LATENTS,)),
+    ),
+    "How it is kept": (
+        Panel("Bytes of the memory", "lines", (keys.MEMORY_BYTES,), "bytes"),
+        Panel("Tasks that wait for sleep", "lines", (keys.STM_OCCUPANCY,), "tasks"),
+        Panel("Sleep", "lines", (keys.SLEEP_SECONDS,), "seconds so far"),
+        Panel("Stored samples", "lines", (keys.MEMORY_STORED,), "samples"),
+        Panel("Use of masks", "media", (keys.MASKS,)),
+        Panel("Capacity of the generator", "lines", (keys.CAPACITY,), "times the first"),
+    ),
+    "What it costs": (
+        Panel("Learning an experience", "lines", (keys.TIME_LEARN, keys.TIME_TEST), "seconds"),
+        Panel("Phases", "lines", ("time/phase/.*",), "seconds"),
+        Panel("Speed", "lines", (keys.SAMPLES_PER_SECOND,), "samples a second"),
+        Panel("Loss", "lines", (keys.TRAIN_LOSS,), "loss"),
+        Panel("Accuracy on batches", "lines", (keys.TRAIN_ACCURACY,), "accuracy"),
+        Panel("Replayed samples", "lines", (keys.REPLAYED,), "samples"),
+    ),
+}
+
+
+def build_workspace(project: str, *, entity: str, name: str = "Memories") -> Any:
+    """Makes a workspace; its ``save()`` puts it into the project.
+
+    Args:
+        project: W&B's project.
+        entity: The user or team that it belongs to.
+        name: Of the view.
+
+    Returns:
+        A ``wandb_workspaces.workspaces.Workspace``.
+
+    Raises:
+        ConfigError: The package ``wandb-workspaces`` is not installed.
+    """
+    try:
+        from wandb_workspaces import workspaces
+        from wandb_workspaces.reports import v2
+    except ImportError as error:
+        raise ConfigError(
+            "A workspace of W&B is made with its package wandb-workspaces, which is not installed."
+            " Install it: pip install 'avalanche-dgm[workspace]'."
+        ) from error
+
+    def made(panel: Panel) -> Any:
+        if panel.kind == "media":
+            return v2.MediaBrowser(title=panel.title, media_keys=list(panel.keys), num_columns=1)
+        if panel.kind == "table":
+            return v2.WeavePanelSummaryTable(table_name=panel.keys[0])
+        expression = panel.keys[0] if "*" in panel.keys[0] else None
+        return v2.LinePlot(
+            title=panel.title,
+            x=panel.axis,
+            y=[] if expression else list(panel.keys),
+            metric_regex=expression,
+            title_x="updates" if panel.axis == keys.STEP else f"{panel.axis}s so far",
+            title_y=panel.title_y or None,
+        )
+
+    sections = [
+        workspaces.Section(name=title, panels=[made(panel) for panel in panels], is_open=True)
+        for title, panels in LAYOUT.items()
+    ]
+    return workspaces.Workspace(entity=entity, project=project, name=name, sections=sections)
+
+
+def save_workspace(project: str, *, entity: str, name: str = "Memories") -> str:
+    """Puts the workspace into a project.
+
+    Args:
+        project: W&B's project.
+        entity: The user or team that it belongs to.
+        name: Of the view.
+
+    Returns:
+        Its address.
+
+    Raises:
+        ConfigError: The package ``wandb-workspaces`` is not installed.
+        AvalancheDGMError: W&B cannot be reached, or refuses it.
+    """
+    workspace = build_workspace(project, entity=entity, name=name)
+    try:
+        workspace.save()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise AvalancheDGMError(
+            f"W&B did not take the workspace: {type(error).__name__}: {reason}. Log in with"
+            " 'wandb login', and check the names of entity and project."
+        ) from error
+    return str(workspace.url)
+
+
+def outline() -> str:
+    """The layout as text: its sections, and what each panel shows over which axis."""
+    lines = []
+    for title, panels in LAYOUT.items():
+        lines.append(title)
+        lines += [
+            f"  {panel.title:<28} {panel.kind:<6} {', '.join(panel.keys)} over {panel.axis}"
+            for panel in panels
+        ]
+    return "\n".join(lines)
