@@ -1,0 +1,168 @@
+"""Panels as files, in TensorBoard, and where a place to show them fails."""
+
+import csv
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from recording import Failing, Recording
+
+from avalanche_dgm.dashboards import keys
+from avalanche_dgm.dashboards.file_sink import FileSink
+from avalanche_dgm.dashboards.sinks import Guarded
+from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
+from avalanche_dgm.dashboards.workspace import LAYOUT, build_workspace, outline
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def show(sink, at, value=0.5):
+    """Everything that there is, at one point."""
+    place = {"axis": keys.EXPERIENCE, "at": at}
+    sink.scalars({"stream/forgetting": value, "memory/bytes": 12}, **place)
+    sink.image("samples/grid", PICTURE, caption='a "picture", of 3', **place)
+    sink.histogram("replay/labels", {2: 5, 0: 3}, **place)
+    sink.table("samples/table", ("class", "samples"), [["0", PICTURE], ["1", PICTURE]], **place)
+    sink.table("accuracy/table", ("after", "0"), [["0", value]], **place)
+
+
+def test_files(tmp_path):
+    sink = FileSink(tmp_path)
+    show(sink, 1)
+    show(sink, 2, value=1 / 3)
+    sink.scalars({"train/loss": 1e-7}, axis=keys.STEP, at=40)
+    sink.file("checkpoint", tmp_path / "x.pt", axis=keys.EXPERIENCE, at=2)
+    sink.close()
+    scalars = rows(tmp_path / "scalars.csv")
+    assert [(r["axis"], r["at"], r["key"], float(r["value"])) for r in scalars] == [
+        ("experience", "1", "stream/forgetting", 0.5),
+        ("experience", "1", "memory/bytes", 12.0),
+        ("experience", "2", "stream/forgetting", 1 / 3),
+        ("experience", "2", "memory/bytes", 12.0),
+        ("step", "40", "train/loss", 1e-7),
+    ]
+    images = rows(tmp_path / "images.csv")
+    assert [r["caption"] for r in images] == ['a "picture", of 3'] * 2
+    for row in images:
+        assert (np.asarray(Image.open(tmp_path / row["file"])) == PICTURE).all()
+    histograms = rows(tmp_path / "histograms.csv")
+    assert [(r["at"], r["label"], r["count"]) for r in histograms] == [
+        ("1", "0", "3"),
+        ("1", "2", "5"),
+        ("2", "0", "3"),
+        ("2", "2", "5"),
+    ]
+    table = rows(tmp_path / "tables" / "samples-table.csv")
+    assert [(r["at"], r["class"]) for r in table] == [
+        ("1", "0"),
+        ("1", "1"),
+        ("2", "0"),
+        ("2", "1"),
+    ]
+    for row in table:
+        assert (np.asarray(Image.open(tmp_path / row["samples"])) == PICTURE).all()
+    assert rows(tmp_path / "files.csv")[0]["path"] == str(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("how", ["anew", "pickled"])
+def test_a_run_that_continues_replaces_what_comes_again(tmp_path, how):
+    first = FileSink(tmp_path)
+    show(first, 1)
+    saved = pickle.dumps(first)
+    for at in (2, 3):
+        show(first, at, value=9.0)
+        first.scalars({"train/loss": 9.0}, axis=keys.STEP, at=10 * at)
+    again = FileSink(tmp_path) if how == "anew" else pickle.loads(saved)
+    again.scalars({"train/loss": 0.1}, axis=keys.STEP, at=20)
+    show(again, 2, value=0.25)
+    found = [(r["axis"], r["at"], r["key"], r["value"]) for r in rows(tmp_path / "scalars.csv")]
+    assert ("experience", "1", "stream/forgetting", "0.5") in found
+    assert ("experience", "2", "stream/forgetting", "0.25") in found
+    assert ("step", "20", "train/loss", "0.1") in found
+    assert not [row for row in found if row[3] == "9.0" or row[1] in ("3", "30")]
+    for name in ("histograms.csv", "images.csv", "tables/samples-table.csv"):
+        assert {row["at"] for row in rows(tmp_path / name)} == {"1", "2"}
+    assert [row["0"] for row in rows(tmp_path / "tables/accuracy-table.csv")] == ["0.5", "0.25"]
+
+
+def test_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sink = TensorBoardSink(tmp_path)
+    show(sink, 1)
+    sink = pickle.loads(pickle.dumps(sink))
+    show(sink, 2, value=0.25)
+    sink.close()
+    read = EventAccumulator(str(tmp_path), size_guidance={"images": 0, "histograms": 0})
+    read.Reload()
+    assert [(e.step, e.value) for e in read.Scalars("stream/forgetting")] == [(1, 0.5), (2, 0.25)]
+    images = read.Images("samples/grid")
+    assert [(e.step, e.height, e.width) for e in images] == [(1, 9, 12), (2, 9, 12)]
+    (first, _) = read.Histograms("replay/labels")
+    histogram = first.histogram_value
+    assert histogram.num == 8
+    assert histogram.sum == 10
+    assert list(histogram.bucket)[-3:] == [3, 0, 5]
+    assert "accuracy/table/text_summary" in read.Tags()["tensors"]
+
+
+def test_what_cannot_be_logged_is_said_once_and_training_goes_on():
+    sink = Guarded(Failing())
+    with pytest.warns(RuntimeWarning, match="could not log numbers: OSError: No space left"):
+        sink.scalars({"a": 1.0}, axis=keys.STEP, at=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sink.scalars({"a": 1.0}, axis=keys.STEP, at=2)
+    with pytest.warns(RuntimeWarning, match="could not log images"):
+        sink.image("b", PICTURE, axis=keys.STEP, at=2)
+    for call in (sink.flush, sink.close):
+        with pytest.warns(RuntimeWarning, match="Training goes on"):
+            call()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    sink = Guarded(FileSink(tmp_path / "file" / "panels"))
+    with pytest.warns(RuntimeWarning, match="FileSink could not log"):
+        show(sink, 1)
+
+
+def test_guarded_hands_everything_on():
+    inner = Recording()
+    sink = Guarded(inner)
+    show(sink, 1)
+    sink.file("c", "x.pt", axis=keys.EXPERIENCE, at=1)
+    sink.flush(), sink.close()
+    bare = Recording()
+    show(bare, 1)
+    bare.file("c", "x.pt", axis=keys.EXPERIENCE, at=1)
+    assert inner.shown == bare.shown
+    assert (inner.flushed, inner.closed) == (1, 1)
+
+
+def test_keys_lie_on_one_axis_each():
+    named = [v for k, v in vars(keys).items() if k.isupper() and isinstance(v, str) and "/" in v]
+    assert len(named) > 15
+    assert len(set(named)) == len(named)
+    beginnings = [b for group in keys.AXES.values() for b in group]
+    for key in named:
+        assert len([b for b in beginnings if key.startswith(b)]) == 1, key
+    assert keys.axis_of("Loss_MB/train_phase/train_stream/Task000") == keys.STEP
+
+
+def test_the_workspace_shows_keys_that_there_are():
+    pytest.importorskip("wandb_workspaces")
+    model = build_workspace("memories", entity="us")._to_model().model_dump_json()
+    for panels in LAYOUT.values():
+        for panel in panels:
+            assert panel.title in outline()
+            for key in panel.keys:
+                assert key in model
+                assert keys.axis_of(key) == panel.axis
