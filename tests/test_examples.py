@@ -32,7 +32,7 @@ def final_accuracy(text):
 
 METHODS = [
     *("dgdmn", "dgr", "altm", "latent_replay", "pseudo_rehearsal", "multi_head"),
-    "dynamic_memory",
+    *("dynamic_memory", "dashboard"),
 ]
 
 

@@ -104,6 +104,8 @@ class Dashboard:
             facts: What was learned.
             method: What remembers, or ``None`` for strategies without one.
         """
+        if not self.sinks:
+            return
         at, values = facts.experiences, {keys.TIME_LEARN: facts.seconds}
         if facts.seconds > 0 and facts.shown:
             values[keys.SAMPLES_PER_SECOND] = facts.shown / facts.seconds
@@ -132,7 +134,7 @@ class Dashboard:
             at: Experiences learned so far.
             last: Whether these are all of the stream: then latents are embedded, if wanted.
         """
-        if not len(seen.images):
+        if not self.sinks or not len(seen.images):
             return
         pictures = _Pictures(self, method, at)
         error = pictures.reconstructions(seen)
@@ -162,6 +164,8 @@ class Dashboard:
             experiences: Their positions in the test stream, if not all of it was tested.
             seconds: Seconds that the last test took.
         """
+        if not self.sinks:
+            return
         matrix = matrix.detach().float().cpu()
         at, n_tests = matrix.shape
         names = list(names) if names is not None else [str(j) for j in range(n_tests)]
