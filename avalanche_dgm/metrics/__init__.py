@@ -1,6 +1,7 @@
-"""How well a stream was learned, and how good the samples are that a memory generates.
+"""How well a stream was learned, and how good and how dear what a memory replays is.
 
-Functions over an accuracy matrix, the torchmetrics on top, and what looks at generators.
+Functions over an accuracy matrix, the torchmetrics on top, and what looks at generators, replay,
+memory and time.
 """
 
 from avalanche_dgm.metrics.accuracy_matrix import (
@@ -13,6 +14,9 @@ from avalanche_dgm.metrics.accuracy_matrix import (
     LearningAccuracy,
     Retention,
 )
+from avalanche_dgm.metrics.cost import Cost, MemorySize
+from avalanche_dgm.metrics.density_coverage import DensityCoverage
+from avalanche_dgm.metrics.frechet import FrechetDistance
 from avalanche_dgm.metrics.functional import (
     average_accuracy,
     average_anytime_accuracy,
@@ -29,18 +33,27 @@ from avalanche_dgm.metrics.generator_quality import (
     Reference,
     train_reference,
 )
+from avalanche_dgm.metrics.reconstruction import ReconstructionError
+from avalanche_dgm.metrics.replayed import ClassCoverage, LabelAgreement
 
 __all__ = [
     "AccuracyMatrix",
     "AverageAccuracy",
     "AverageAnytimeAccuracy",
     "BackwardTransfer",
+    "ClassCoverage",
+    "Cost",
+    "DensityCoverage",
     "Forgetting",
     "ForwardTransfer",
+    "FrechetDistance",
     "GeneratorLog",
     "GeneratorQuality",
+    "LabelAgreement",
     "LearningAccuracy",
+    "MemorySize",
     "Quality",
+    "ReconstructionError",
     "Reference",
     "Retention",
     "average_accuracy",

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase, epochs_to_steps, fit
@@ -17,11 +16,9 @@ from avalanche_dgm.generators.canvas import Canvas
 from avalanche_dgm.generators.critics import build_critic
 from avalanche_dgm.generators.spec import intensity_range
 from avalanche_dgm.memories.adversarial import GANMemory
-from avalanche_dgm.memories.answers import evaluating
+from avalanche_dgm.metrics.frechet import described, frechet_distance
 from avalanche_dgm.randomness import RandomSource
 
-#: Samples that a network is shown at once.
-CHUNK = 512
 #: Features of a reference: few, so that a few hundred samples say how they vary together.
 N_FEATURES = 64
 _BATCH = 64
@@ -152,17 +149,6 @@ class Quality:
     accuracy_per_class: dict[int, float]
 
 
-class _Given(nn.Module):
-    """Stands in for a network of torchmetrics where its features are computed already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
 class GeneratorQuality:
     """Compares the samples that a memory generates with real ones.
 
@@ -258,8 +244,8 @@ class GeneratorQuality:
         found, right = {}, {}
         for label, mine in rows.items():
             samples = self._generate(memory, mine, len(self._real[label]))
-            found[label] = _asked(self._describe, samples)
-            answers = _asked(self.reference, samples).argmax(dim=1)
+            found[label] = described(self._describe, samples)
+            answers = described(self.reference, samples).argmax(dim=1)
             right[label] = (answers == label).double()
         real = {label: self._real_features(label) for label in rows}
         return Quality(
@@ -287,26 +273,8 @@ class GeneratorQuality:
 
     def _real_features(self, label: int) -> Tensor:
         if label not in self._known:
-            self._known[label] = _asked(self._describe, self._real[label])
+            self._known[label] = described(self._describe, self._real[label])
         return self._known[label]
-
-
-def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """The Frechet distance of the Gaussians with the mean and covariance of two sets of features.
-
-    Args:
-        real: Float tensor (n, F), n at least 2.
-        generated: Float tensor (m, F), m at least 2.
-
-    Returns:
-        0 or more.
-    """
-    # On the CPU: eigenvalues of a few features are faster there, and the same everywhere.
-    metric = FrechetInceptionDistance(feature=_Given(real.shape[1]), normalize=True)
-    metric.update(real.detach().double().cpu(), real=True)
-    metric.update(generated.detach().double().cpu(), real=False)
-    # Rounding may leave something below 0 of equal sets.
-    return max(0.0, float(metric.compute()))
 
 
 def _features_of(reference: Any) -> Callable[[Tensor], Tensor]:
@@ -317,20 +285,6 @@ def _features_of(reference: Any) -> Callable[[Tensor], Tensor]:
             " features as well, a function from samples (n, *shape) to (n, F)."
         )
     return features
-
-
-@torch.no_grad()
-def _asked(network: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
-    """What a network says (n, K) of samples, a chunk at a time and in evaluation mode."""
-    owner = getattr(network, "__self__", network)
-    with evaluating(owner if isinstance(owner, nn.Module) else None):
-        said = torch.cat([network(part) for part in samples.split(CHUNK)])
-    if said.ndim != 2 or len(said) != len(samples):
-        raise ShapeError(
-            f"Features and logits must be (n, K), but those of {len(samples)} samples are of shape"
-            f" {tuple(said.shape)}."
-        )
-    return said
 
 
 def _check_samples(images: Tensor, labels: Tensor) -> None:

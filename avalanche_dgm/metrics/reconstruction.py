@@ -1,0 +1,69 @@
+"""How far reconstructions are from the images they are of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from avalanche_dgm.errors import ShapeError
+
+
+class ReconstructionError(Metric):
+    """Mean squared and mean absolute difference between images and their reconstructions.
+
+    Of each sample the mean over its entries is taken, then that over samples: batches of any
+    size, and parts of several processes, count by their samples. Sums are kept in double
+    precision. Updating never waits for the device.
+
+    Args:
+        **kwargs: Arguments of ``torchmetrics.Metric``.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    squared: Tensor
+    absolute: Tensor
+    n: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("squared", "absolute"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("n", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, images: Tensor, reconstructions: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            images: Float tensor (n, *shape).
+            reconstructions: Float tensor (n, *shape), in the same units.
+
+        Raises:
+            ShapeError: The two have different shapes, or no entries a sample.
+        """
+        if images.shape != reconstructions.shape or images.ndim < 2 or 0 in images.shape[1:]:
+            raise ShapeError(
+                f"Images of shape {tuple(images.shape)} and reconstructions of shape"
+                f" {tuple(reconstructions.shape)} cannot be compared; both must be (n, *shape)."
+            )
+        difference = (images.detach().double() - reconstructions.detach().double()).flatten(1)
+        self.squared += difference.square().mean(dim=1).sum()
+        self.absolute += difference.abs().mean(dim=1).sum()
+        self.n += len(images)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Returns both.
+
+        Returns:
+            ``squared`` and ``absolute``, scalars from 0 on, in squared units of the images and in
+            their units; NaN of nothing.
+        """
+        return {
+            "squared": (self.squared / self.n).float(),
+            "absolute": (self.absolute / self.n).float(),
+        }
