@@ -162,6 +162,15 @@ def _workspace(arguments: argparse.Namespace) -> None:
     print(save_workspace(project, entity=entity, name=arguments.name))
 
 
+def _report(arguments: argparse.Namespace) -> None:
+    from avalanche_dgm.experiments.pages import default_page, write_page
+
+    path = arguments.out or default_page(arguments.runs)
+    runs = write_page(arguments.runs, path, title=arguments.title)
+    size = path.stat().st_size / 1e6
+    print(f"{path}: {runs} {'run' if runs == 1 else 'runs'}, {size:.1f} MB")
+
+
 def _list(arguments: argparse.Namespace) -> None:
     from avalanche_dgm.experiments import paper
     from avalanche_dgm.experiments.methods import METHODS
@@ -185,6 +194,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": _demo,
     "paper": _paper,
     "workspace": _workspace,
+    "report": _report,
     "list": _list,
 }
 

@@ -85,6 +85,24 @@ def build_parser() -> argparse.ArgumentParser:
     workspace.add_argument("--name", default="Memories", help="of the view (default: %(default)s)")
     workspace.set_defaults(command="workspace")
 
+    report = commands.add_parser("report", help="make one HTML page about runs")
+    report.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        default=[Path("runs")],
+        metavar="RUN",
+        help="folders of runs, or folders above them (default: runs)",
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default: report.html in RUN, or here if there are several",
+    )
+    report.add_argument("--title", metavar="T", help="heading (default: methods and streams)")
+    report.set_defaults(command="report")
+
     listing = commands.add_parser("list", help="list methods, streams and figures of the papers")
     listing.set_defaults(command="list")
     return parser

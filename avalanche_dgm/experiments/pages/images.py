@@ -1,0 +1,142 @@
+"""Which pictures of runs are in a page: no more of them than there is room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from avalanche_dgm.dashboards import keys
+from avalanche_dgm.experiments.pages.encoding import LEVELS, Encoded, encode
+from avalanche_dgm.experiments.pages.loading import Run
+from avalanche_dgm.experiments.pages.recorded import Picture
+
+#: Characters that all pictures of a page may take.
+BUDGET = 3_300_000
+#: Pictures of one panel of one run that are shown at most.
+MOST_FRAMES = 16
+# The page draws this one itself, from the numbers.
+_DRAWN = (keys.MATRIX,)
+
+#: The pictures of one run, by key of the panel.
+Series = dict[str, list[Picture]]
+#: `encode`, which may remember what it made.
+Encoder = Callable[..., Encoded | None]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture in the page.
+
+    Attributes:
+        at: Where on its axis.
+        caption: What it shows, or "".
+        image: The picture itself.
+    """
+
+    at: int
+    caption: str
+    image: Encoded
+
+
+@dataclass
+class Album:
+    """The pictures of all runs.
+
+    Attributes:
+        frames: By folder of the run, by key of the panel.
+        found: Pictures that the runs have.
+        shown: How many of them are in the page.
+        shrunk: How many of these are smaller than the original.
+        broken: How many could not be read.
+    """
+
+    frames: dict[Path, dict[str, list[Frame]]]
+    found: int = 0
+    shown: int = 0
+    shrunk: int = 0
+    broken: int = 0
+
+
+def embed(runs: Sequence[Run], budget: int = BUDGET) -> Album:
+    """Prepares the pictures of runs; each run gets an equal part of the budget, or what it needs.
+
+    Args:
+        runs: The runs.
+        budget: Characters that all pictures may take.
+    """
+    album = Album({})
+    # Some are asked for again: to see how large they are, and then to have them.
+    encoder = cache(encode)
+    chosen: dict[Path, Series] = {}
+    for run in runs:
+        series: Series = {}
+        for picture in run.recorded.pictures:
+            if picture.key not in _DRAWN:
+                series.setdefault(picture.key, []).append(picture)
+                album.found += 1
+        if series:
+            chosen[run.folder] = {key: _thin(mine) for key, mine in series.items()}
+    needs = {folder: _estimate(series, 0, encoder) for folder, series in chosen.items()}
+    left = budget
+    # Those that need least first: what they leave is there for the others.
+    for i, folder in enumerate(sorted(needs, key=lambda folder: needs[folder])):
+        frames = _fit(chosen[folder], left // (len(needs) - i), album, encoder)
+        left -= _size(frames)
+        album.frames[folder] = frames
+    shown = [f for mine in album.frames.values() for frames in mine.values() for f in frames]
+    album.shown = len(shown)
+    album.shrunk = sum(frame.image.smaller for frame in shown)
+    return album
+
+
+def _thin(pictures: Sequence[Picture]) -> list[Picture]:
+    """So many pictures at most, evenly spaced; the first and the last are among them."""
+    n = len(pictures)
+    if n <= MOST_FRAMES:
+        return list(pictures)
+    return [pictures[round(i * (n - 1) / (MOST_FRAMES - 1))] for i in range(MOST_FRAMES)]
+
+
+def _estimate(series: Series, level: int, encoder: Encoder) -> int:
+    """About how many characters pictures take: the last of each panel, times their number."""
+    total = 0
+    for pictures in series.values():
+        last = encoder(pictures[-1].path, level)
+        total += len(pictures) * len(last.source) if last else 0
+    return total
+
+
+def _fit(series: Series, budget: int, album: Album, encoder: Encoder) -> dict[str, list[Frame]]:
+    """Encodes the pictures of a run, within a budget."""
+    levels = range(len(LEVELS))
+    level = next((i for i in levels if _estimate(series, i, encoder) <= budget), levels[-1])
+    frames: dict[str, list[Frame]] = {}
+    for key, pictures in series.items():
+        # What suits the last picture of a panel suits those before it.
+        last = encoder(pictures[-1].path, level)
+        for picture in pictures:
+            image = encoder(picture.path, level, kind=last.kind if last else None)
+            if image is None:
+                album.broken += 1
+            else:
+                frames.setdefault(key, []).append(Frame(picture.at, picture.caption, image))
+    while _size(frames) > budget:
+        _drop(frames)
+    return frames
+
+
+def _size(frames: Mapping[str, Sequence[Frame]]) -> int:
+    return sum(len(frame.image.source) for mine in frames.values() for frame in mine)
+
+
+def _drop(frames: dict[str, list[Frame]]) -> None:
+    """Leaves out every second picture of the largest series, or the largest of single pictures."""
+    several = {key: mine for key, mine in frames.items() if len(mine) > 1}
+    largest = max(several or frames, key=lambda key: _size({key: frames[key]}))
+    if several:
+        # From the end, so that the last one stays.
+        frames[largest] = frames[largest][::-2][::-1]
+    else:
+        del frames[largest]
