@@ -32,6 +32,7 @@ _WHERE = {
     "CosineAnnealingPlugin": "avalanche_dgm.plugins.annealing",
     "OptimizerSpec": "avalanche_dgm.fitting",
     "DashboardLogger": "avalanche_dgm.plugins.dashboard_logger",
+    "WandBLogger": "avalanche_dgm.plugins.wandb_logger",
     "GeneratorObserver": "avalanche_dgm.plugins.observer",
     "memory_metrics": "avalanche_dgm.plugins.metrics",
     "retention_metrics": "avalanche_dgm.plugins.retention",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ class Run:
         id: Its id.
         name: Its name.
         project: Its project.
+        start: When it began, in nanoseconds.
         config: Hyper-parameters.
         history: What was logged, a row for each call of ``run.log``.
         summary: The last value of each key.
@@ -50,6 +52,7 @@ class Run:
     id: str = ""
     name: str = ""
     project: str = ""
+    start: int = 0
     config: dict = field(default_factory=dict)
     history: list = field(default_factory=list)
     summary: dict = field(default_factory=dict)
@@ -94,19 +97,23 @@ class Artifact:
 
 
 def runs(folder):
-    """All offline runs below a folder, the oldest first."""
-    paths = sorted(Path(folder).rglob("offline-run-*/run-*.wandb"), key=lambda p: p.stat().st_ctime)
-    return [read(path) for path in paths]
+    """All offline runs below a folder, the oldest first; they are over."""
+    found = Path(folder).rglob("offline-run-*/run-*.wandb")
+    return sorted(map(read, found), key=lambda run: run.start)
 
 
 def read(path):
-    """The run of a record file."""
-    run = Run(path.parent)
+    """The run of a record file, once it is complete: a process of W&B's writes it."""
+    run, waited = Run(path.parent), 0.0
+    while all(record.WhichOneof("record_type") != "exit" for record in records(path)):
+        assert waited < 10, f"{path} has no end"
+        time.sleep(0.1)
+        waited += 0.1
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run.id, run.name = record.run.run_id, record.run.display_name
-            run.project = record.run.project
+            run.project, run.start = record.run.project, record.run.start_time.ToNanoseconds()
             _put(run.config, record.run.config.update)
         elif kind == "config":
             _put(run.config, record.config.update)

@@ -1,0 +1,81 @@
+"""A run of Weights & Biases that begins when something is logged."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+from avalanche_dgm.dashboards.wandb_runs import is_main_process, new_run_id, open_run
+from avalanche_dgm.dashboards.wandb_sink import GuardedWandbSink, Tables, WandbSink
+
+
+class LazyWandbRun:
+    """A run of the first of several processes, which goes on where it was pickled.
+
+    Args:
+        settings: Keyword arguments of ``wandb.init``. Without an ``id`` it is that of the variable
+            ``WANDB_RUN_ID``, or a new one, which is known before the run begins.
+        who: Who logs, for the warning that nothing is logged.
+
+    Attributes:
+        settings: Those of the run.
+    """
+
+    def __init__(self, settings: dict[str, Any], who: str) -> None:
+        given = settings.get("id") or os.environ.get("WANDB_RUN_ID")
+        self.settings = {**settings, "id": given or new_run_id()}
+        self._who = who
+        self._tables: Tables = {}
+        self._tried = False
+        self._run: Any = None
+        self._sink: GuardedWandbSink | None = None
+
+    @property
+    def run(self) -> Any:
+        """The run; ``None`` in other processes than the first, and if it could not begin."""
+        self._open()
+        return self._run
+
+    @property
+    def sink(self) -> GuardedWandbSink | None:
+        """Where to log; ``None`` as `run` is, and after the run is over."""
+        self._open()
+        return self._sink
+
+    def _open(self) -> None:
+        """Begins the run, or goes on in it, if that was not tried yet."""
+        if self._tried:
+            return
+        self._tried = True
+        if not is_main_process():
+            return
+        try:
+            self._run = open_run(self.settings)
+            self._sink = GuardedWandbSink(WandbSink(self._run, tables=self._tables))
+        except Exception as error:
+            self._run = None
+            warnings.warn(
+                f"{self._who} could not begin its run, so nothing is logged to W&B:"
+                f" {type(error).__name__}: {' '.join(str(error).split())[:300]}. Training goes on;"
+                " with mode='offline' W&B needs neither a network nor an account.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+            return
+        # A sweep, or a run that was joined, has its own; a run that is none has one of no use.
+        if not getattr(self._run, "disabled", False):
+            self.settings["id"] = self._run.id
+
+    def finish(self) -> None:
+        """Finishes the run, if it began; waits until everything was sent."""
+        sink, self._sink, self._tried = self._sink, None, True
+        if sink is not None:
+            sink.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Whoever continues goes on in this run, where it exists, and may not insist on a new one.
+        resume = self.settings.get("resume")
+        resume = resume if resume in {"must", "auto"} else "allow"
+        settings = {**self.settings, "resume": resume}
+        return {**self.__dict__, "settings": settings, "_tried": False, "_run": None, "_sink": None}
