@@ -9,12 +9,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
+from pytorch_lightning.loggers import Logger
 
 from avalanche_dgm.lightning.results import StreamResult
 
 
 class StreamCallback(Callback):
     """A callback that `fit_stream` also tells when the stream begins and an experience is over."""
+
+    def logs_to(self, logger: Logger) -> bool:
+        """Whether it logs an experience's accuracies to a logger, which is then not given them.
+
+        Args:
+            logger: One of the Trainer's.
+        """
+        return False
 
     def on_stream_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult

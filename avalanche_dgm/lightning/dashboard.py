@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from avalanche_dgm.dashboards.dashboard import Dashboard, Learned
 from avalanche_dgm.dashboards.file_sink import FileSink
@@ -89,6 +89,10 @@ class DashboardCallback(EpochMeansCallback):
         self.dashboard: Dashboard | None = None
         self._benchmark: Any = None
         self._examples: Examples | None = None
+
+    def logs_to(self, logger: Logger) -> bool:
+        """See `StreamCallback.logs_to`."""
+        return self._sinks is None and isinstance(logger, (WandbLogger, TensorBoardLogger))
 
     def _trained(self, values: dict[str, float], step: int) -> None:
         if self.dashboard is not None:

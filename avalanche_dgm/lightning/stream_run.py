@@ -14,6 +14,7 @@ import torch
 from avalanche.models.utils import avalanche_model_adaptation
 from avalanche.training.plugins import EvaluationPlugin
 
+from avalanche_dgm.dashboards import keys
 from avalanche_dgm.data import ExperienceData, check_labels
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
@@ -273,10 +274,13 @@ class StreamRun:
         result.memory_bytes.append(self.method.memory_bytes())
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         result.best_checkpoints.append(str(best))
-        values = {"experience": float(i), **{f"stream/{k}": v for k, v in result.continual.items()}}
+        values = {f"{keys.STREAM}{name}": value for name, value in result.continual.items()}
         for j, value in enumerate(result.accuracy[i].tolist()):
             if value == value:
-                values[f"test/accuracy/experience_{j:03d}"] = value
+                values[keys.ACCURACY.format(j)] = value
+        values[keys.EXPERIENCE] = i + 1.0
         for logger in trainer.loggers:
+            if any(watcher.logs_to(logger) for watcher in self._watchers()):
+                continue
             logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
             logger.save()

@@ -131,11 +131,11 @@ def test_steps_go_on_and_epochs_begin_anew(short):
         "sleep/learner/loss",
         "experience",
         "stream/average_accuracy",
-        "test/accuracy/experience_004",
+        "accuracy/experience_004",
     ):
         assert name in values, name
     experiences = [line["experience"] for _, line in logger.lines if "experience" in line]
-    assert experiences == [0, 1, 2]
+    assert experiences == [1, 2, 3]
     learning = [e for e in epochs.seen if e[0].endswith("learning")]
     assert [epoch for _, epoch, _ in learning] == [0, 1] * 3
     assert learning[0][0] == "experience 1/3 (0/1): learning"
