@@ -1,0 +1,119 @@
+"""Writes down old and new accuracies over the epochs of an experience, as an Avalanche plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+from avalanche.evaluation.metrics import Accuracy
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.metrics.by_epoch import EpochAccuracy
+from avalanche_dgm.plugins.tested import of_test
+
+# Accuracies by position in the test stream.
+_Row = dict[int, float]
+
+
+class AccuracyByEpoch(SupervisedPlugin):
+    """Collects the accuracies that a strategy measures while it trains.
+
+    It only listens: the strategy itself is to evaluate in training, which any does with
+    ``eval_every``. So what is learned is the same without it, and answers are those of the
+    strategy, a memory's included::
+
+        recorder = AccuracyByEpoch()
+        strategy = Naive(..., plugins=[ALTMPlugin(), recorder], eval_every=1)
+        for experience in benchmark.train_stream:
+            strategy.train(experience, eval_streams=[benchmark.test_stream])
+        figure = furlanello2016.memory_by_epoch({"naive A-LTM": recorder.table()})
+
+    Evaluations of other streams than a benchmark's test stream are left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._learned: list[int] = []
+        self._rows: list[dict[int, _Row]] = []
+        self._before: _Row = {}
+        self._epoch: int | None = None
+        self._accuracy = Accuracy()
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Begins a table: what was measured since the last one is what was known before."""
+        self._learned.append(int(strategy.experience.current_experience))
+        self._rows.append({0: self._before} if self._before else {})
+        self._before, self._epoch = {}, 0
+
+    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Counts epochs: a strategy evaluates before plugins hear of an epoch's end."""
+        if self._epoch is not None:
+            self._epoch += 1
+
+    def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Ends the table."""
+        self._epoch = None
+
+    def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Begins to count."""
+        self._accuracy.reset()
+
+    def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Counts a batch."""
+        self._accuracy.update(strategy.mb_output, strategy.mb_y)
+
+    def after_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Notes an experience."""
+        if not of_test(strategy.experience):
+            return
+        row = self._before
+        if self._epoch is not None:
+            row = self._rows[-1].setdefault(self._epoch, {})
+        row[int(strategy.experience.current_experience)] = float(self._accuracy.result())
+
+    def table(
+        self,
+        training: int = -1,
+        *,
+        old: Collection[int] | None = None,
+        new: Collection[int] | None = None,
+    ) -> list[EpochAccuracy]:
+        """What was known after each epoch of a training experience.
+
+        Args:
+            training: Which one, in the order in which they were learned; the last one by default.
+            old: Positions of the test experiences that are old; ``None`` for those of all training
+                experiences before it.
+            new: Positions of those that are new; ``None`` for the one at its own position. Of
+                several the mean is taken.
+
+        Returns:
+            A row for each epoch in which all of them were measured, in ascending order.
+
+        Raises:
+            ConfigError: There is no such training experience, or nothing old.
+        """
+        if not -len(self._rows) <= training < len(self._rows):
+            raise ConfigError(
+                f"{len(self._rows)} experiences were learned, and number {training} was asked for."
+                " Train first, with this plugin among the strategy's."
+            )
+        training %= len(self._rows)
+        position = self._learned[training]
+        new = {position} if new is None else set(new)
+        old = set(self._learned[:training]) - new if old is None else set(old)
+        if not old or not new:
+            raise ConfigError(
+                "Nothing was learned before this experience: there is no old accuracy. Ask for a"
+                " later one, or name old and new test experiences."
+            )
+        return [
+            EpochAccuracy(epoch, _mean(row, old), _mean(row, new))
+            for epoch, row in sorted(self._rows[training].items())
+            if old | new <= set(row)
+        ]
+
+
+def _mean(row: _Row, positions: Collection[int]) -> float:
+    return sum(row[position] for position in positions) / len(positions)
