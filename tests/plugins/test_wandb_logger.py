@@ -272,7 +272,7 @@ def test_it_goes_on_in_the_same_run(benchmark, tmp_path):
         strategy.train(experience)
         strategy.eval(benchmark.test_stream)
     (logger,) = strategy.evaluator.loggers
-    assert logger.init_kwargs["resume"] == "allow"
+    assert logger.init_kwargs["resume"] == logger.run.settings.resume == "allow"
     logger.close()
 
     first, second = runs(tmp_path)
