@@ -49,15 +49,18 @@ class StreamResult:
 
     @property
     def continual(self) -> dict[str, float]:
-        """Average accuracy, learning accuracy, forgetting, backward transfer and retention.
+        """The summaries of the accuracy matrix, by their names in `avalanche_dgm.metrics`.
 
-        See `avalanche_dgm.metrics` for their ranges. What the length of the stream does not allow
-        to compute is left out.
+        Average, average anytime and learning accuracy, forgetting, backward transfer, retention,
+        and forward transfer without a baseline. What the length of the stream does not allow to
+        compute is left out.
         """
         matrix = self.accuracy
         values = {
             "average_accuracy": functional.average_accuracy(matrix),
+            "average_anytime_accuracy": functional.average_anytime_accuracy(matrix),
             "learning_accuracy": functional.learning_accuracy(matrix),
+            "forward_transfer": functional.forward_transfer(matrix),
         }
         if len(matrix) > 1:
             values["forgetting"] = functional.forgetting(matrix)

@@ -1,4 +1,4 @@
-"""How well a stream was learned, and how good and how dear what a memory replays is.
+"""How well a stream was learned, how good what a memory replays is, and what it costs.
 
 Functions over an accuracy matrix, the torchmetrics on top, and what looks at generators, replay,
 memory and time.

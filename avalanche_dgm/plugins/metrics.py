@@ -8,6 +8,7 @@ from typing import Any
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult, MetricValue
 
+from avalanche_dgm.metrics.cost import memory_parameters_of, stored_samples_of
 from avalanche_dgm.plugins.base import MethodPlugin
 
 
@@ -106,8 +107,9 @@ def memory_metrics() -> list[PluginMetric[Any]]:
     """Returns all metrics of this module, for an ``EvaluationPlugin``.
 
     ``ReplaySamples`` (samples replayed in the experience), ``ReplayHistogram/LabelNNN``,
-    ``STMOccupancy`` (tasks that wait for sleep), ``Sleeps`` and ``SleepSeconds`` (so far), and
-    ``MemoryBytes`` (weights, statistics and stored samples beside the model).
+    ``STMOccupancy`` (tasks that wait for sleep), ``Sleeps`` and ``SleepSeconds`` (so far),
+    ``MemoryBytes`` (weights, statistics and stored samples beside the model), ``MemoryParameters``
+    and ``StoredSamples`` (samples, or latents of samples, that are kept as they are).
     """
     return [
         MemoryMetric("ReplaySamples", _replayed),
@@ -116,4 +118,6 @@ def memory_metrics() -> list[PluginMetric[Any]]:
         MemoryMetric("Sleeps", _sleeps),
         MemoryMetric("SleepSeconds", _sleep_seconds),
         MemoryMetric("MemoryBytes", _bytes),
+        MemoryMetric("MemoryParameters", memory_parameters_of),
+        MemoryMetric("StoredSamples", stored_samples_of),
     ]

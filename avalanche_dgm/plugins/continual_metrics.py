@@ -1,0 +1,206 @@
+"""Summaries of the accuracy matrix, as Avalanche metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricResult, MetricValue
+from torch import Tensor
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.metrics import functional
+from avalanche_dgm.plugins.learned import Learned, Pairs, stream_of, tests_of
+
+_AVERAGE = "StreamAverageAccuracy_M"
+_FORWARD = "StreamForwardTransfer_M"
+_SUMMARIES: dict[str, Callable[[Tensor], Tensor]] = {
+    _AVERAGE: functional.average_accuracy,
+    "StreamAverageAnytimeAccuracy_M": functional.average_anytime_accuracy,
+    "StreamLearningAccuracy_M": functional.learning_accuracy,
+    "StreamForgetting_M": functional.forgetting,
+    "StreamBackwardTransfer_M": functional.backward_transfer,
+}
+
+
+class ContinualMetrics(PluginMetric[dict[str, float]]):
+    """Fills an accuracy matrix and reports summaries of it; see `continual_metrics`.
+
+    Args:
+        names: The summaries to report.
+        baseline: What forward transfer starts from, ``None`` for what was measured.
+        stream: Name of the stream whose evaluations count.
+
+    Raises:
+        ConfigError: ``baseline`` is no accuracy.
+    """
+
+    def __init__(self, names: list[str], *, baseline: float | None, stream: str) -> None:
+        super().__init__()
+        if baseline is not None and not 0 <= baseline <= 1:
+            raise ConfigError(f"baseline={baseline} must be an accuracy in [0, 1], or None.")
+        self.names, self.baseline, self.stream = names, baseline, stream
+        self.reset()
+
+    def reset(self, **kwargs: Any) -> None:
+        """Forgets all that was measured and learned."""
+        self._learned = Learned()
+        self._tests: list[Pairs] = []
+        self._rows: list[dict[int, float]] = []
+        self._untrained: dict[int, float] = {}
+        self._right: dict[int, Tensor] = {}
+        self._values: dict[str, float] = {}
+
+    def result(self, **kwargs: Any) -> dict[str, float]:
+        """The summaries reported last, by name."""
+        return dict(self._values)
+
+    def matrix(self) -> Tensor:
+        """The accuracy matrix so far.
+
+        Returns:
+            Float tensor (T, S): a row for each learned experience, a column for each of the test
+            stream, in its order; NaN where nothing was measured.
+        """
+        places = range(len(self._tests))
+        return torch.tensor([[row.get(j, torch.nan) for j in places] for row in self._rows])
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Evaluations are periodic ones from now on, and do not count."""
+        self._learned.begin(strategy.experience)
+
+    def after_training_exp(self, strategy: Any) -> None:
+        """Evaluations count again, in a row of their own."""
+        self._learned.end(strategy.experience)
+
+    def before_eval(self, strategy: Any) -> None:
+        """Begins to count."""
+        self._right = {}
+        self._tests = self._tests or tests_of(strategy, self.stream)
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Counts a batch on the device."""
+        experience, answers = strategy.experience, strategy.mb_output
+        if self._learned.learning or stream_of(experience) != self.stream:
+            return
+        if not isinstance(answers, Tensor) or answers.ndim != 2:
+            return
+        right = (answers.argmax(dim=1) == strategy.mb_y).sum()
+        batch = torch.stack([right, right.new_tensor(len(strategy.mb_y))])
+        position = int(experience.current_experience)
+        self._right[position] = self._right.get(position, 0) + batch
+
+    def after_eval(self, strategy: Any) -> MetricResult:
+        """Puts what was counted into the matrix, and reports; waits for the device."""
+        if not self._right:
+            return None
+        counts = torch.stack(list(self._right.values())).double()
+        accuracies: list[float] = (counts[:, 0] / counts[:, 1]).tolist()
+        measured = dict(zip(self._right, accuracies, strict=True))
+        self._right = {}
+        after = len(self._learned.positions)
+        if not after:
+            self._untrained |= measured
+            return None
+        # Experiences that were learned without a test have a row without numbers.
+        self._rows += [{} for _ in range(after - len(self._rows))]
+        self._rows[-1] |= measured
+        self._values = self._summaries()
+        step = strategy.clock.train_iterations
+        where = f"eval_phase/{self.stream}_stream"
+        return [MetricValue(self, f"{k}/{where}", v, step) for k, v in self._values.items()]
+
+    def _summaries(self) -> dict[str, float]:
+        columns = self._learned.columns(self._tests)
+        known = list(dict.fromkeys(j for j in columns if j is not None))
+        values: dict[str, Tensor] = {}
+        if len(known) < sum(j is not None for j in columns):
+            # There is no diagonal to compare with.
+            if _AVERAGE in self.names:
+                values[_AVERAGE] = self.matrix()[-1, known].nanmean()
+        else:
+            order = [*columns, *(j for j in range(len(self._tests)) if j not in known)]
+            matrix = self._ordered(self._rows, order)
+            values = {name: f(matrix) for name, f in _SUMMARIES.items() if name in self.names}
+            if _FORWARD in self.names:
+                measured = self._ordered([self._untrained], order)[0]
+                start = measured if self.baseline is None else self.baseline
+                values[_FORWARD] = functional.forward_transfer(matrix, start)
+        return {name: float(value) for name, value in values.items() if not value.isnan()}
+
+    @staticmethod
+    def _ordered(rows: list[dict[int, float]], order: list[int | None]) -> Tensor:
+        """Rows of accuracies with columns in an order, NaN where there is none."""
+        found = [[torch.nan if j is None else row.get(j, torch.nan) for j in order] for row in rows]
+        return torch.tensor(found)
+
+    def __str__(self) -> str:
+        return "ContinualMetrics"
+
+
+def continual_metrics(
+    *,
+    average_accuracy: bool = True,
+    average_anytime_accuracy: bool = True,
+    learning_accuracy: bool = True,
+    forgetting: bool = True,
+    backward_transfer: bool = True,
+    forward_transfer: bool = True,
+    baseline: float | None = 0.0,
+    stream: str = "test",
+) -> list[PluginMetric[dict[str, float]]]:
+    """Returns a metric of the summaries of the accuracy matrix, for an ``EvaluationPlugin``.
+
+    They are those of `avalanche_dgm.metrics`, reported after each evaluation of the test stream:
+    ``StreamAverageAccuracy_M/eval_phase/test_stream`` and in the same way
+    ``StreamAverageAnytimeAccuracy_M``, ``StreamLearningAccuracy_M``, ``StreamForgetting_M``,
+    ``StreamBackwardTransfer_M`` and ``StreamForwardTransfer_M``, so that Avalanche's metrics of
+    similar names can stand beside them. What cannot be said yet is not reported. Evaluate on the
+    test stream after each experience. Evaluations while an experience is learned (``eval_every``)
+    and those of other streams do not count; one that is repeated replaces what was measured, and
+    one of a part of the stream what was measured of it.
+
+    Rows of the matrix are experiences in the order in which they are learned, and columns are put
+    into the same order. A test experience belongs to the training experience at the same position
+    or, if the streams are of other lengths, to that of the same classes, or of a part of them.
+    Where several learned experiences share a test experience, as a task that comes again, average
+    accuracy alone is reported; an experience that has no test of its own is left out.
+
+    Of the same stream Avalanche's values are these:
+
+    - ``StreamBWT`` is backward transfer; it is 0 after the first experience, when there is none.
+    - ``StreamForgetting`` is minus backward transfer: it compares with the accuracy right after
+      learning. ``StreamForgetting_M`` compares with the best accuracy ever (Chaudhry et al. 2018)
+      and is never less.
+    - ``StreamForwardTransfer`` subtracts the accuracies before anything was learned, as
+      ``baseline=None`` does; ``baseline=0`` leaves the accuracies ahead themselves.
+    - ``Top1_Acc_Stream`` is an average over samples of all that is tested; average accuracy is one
+      over learned experiences, whatever their sizes.
+
+    Args:
+        average_accuracy: Report the mean accuracy on what was learned.
+        average_anytime_accuracy: Report its mean over the experiences so far.
+        learning_accuracy: Report the mean accuracy right after learning.
+        forgetting: Report how far accuracies fell from the best.
+        backward_transfer: Report what later learning changed.
+        forward_transfer: Report accuracies on what comes next.
+        baseline: Accuracy in [0, 1] that forward transfer is counted from; ``None`` for what an
+            evaluation before the first experience measures (an own one, or that of
+            ``eval_every``), without which none is reported.
+        stream: Name of the stream whose evaluations count.
+
+    Raises:
+        ConfigError: ``baseline`` is no accuracy.
+    """
+    wanted = {
+        _AVERAGE: average_accuracy,
+        "StreamAverageAnytimeAccuracy_M": average_anytime_accuracy,
+        "StreamLearningAccuracy_M": learning_accuracy,
+        "StreamForgetting_M": forgetting,
+        "StreamBackwardTransfer_M": backward_transfer,
+        _FORWARD: forward_transfer,
+    }
+    names = [name for name, is_wanted in wanted.items() if is_wanted]
+    return [ContinualMetrics(names, baseline=baseline, stream=stream)]

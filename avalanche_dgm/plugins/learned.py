@@ -1,0 +1,110 @@
+"""What a strategy has learned so far, as a metric sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from avalanche.benchmarks import OnlineCLExperience
+
+from avalanche_dgm.plugins.experiences import classes_of
+
+#: Task labels and classes of an experience.
+Pairs = frozenset[tuple[int, int]]
+
+
+class Learned:
+    """Experiences and classes learned so far; call `begin` and `end` around each of them.
+
+    Parts of an online stream make one experience, also where a strategy may not know it: metrics
+    may. While an experience is learned evaluations are periodic ones, of an unfinished state.
+
+    Attributes:
+        positions: In the training stream, of those learned, in the order of learning.
+        classes: Pairs of task label and class, of those learned.
+        learning: Whether one is being learned.
+    """
+
+    def __init__(self) -> None:
+        self.positions: list[int] = []
+        self.classes: set[tuple[int, int]] = set()
+        self.learning = False
+        self._pairs: list[Pairs] = []
+        self._n_stream = 0
+        self._n_seen = 0
+
+    def begin(self, experience: Any) -> None:
+        """Notes that an experience, or a part of one, is about to be learned."""
+        if not isinstance(experience, OnlineCLExperience) or experience.is_first_subexp:
+            self._n_seen = 0
+        self._n_seen += len(experience.dataset)
+        self.learning = True
+
+    def end(self, experience: Any) -> bool:
+        """Notes that it was learned; says whether the experience is over, and not a part only."""
+        if isinstance(experience, OnlineCLExperience):
+            part, experience = experience, experience.origin_experience
+            # Avalanche marks no last part when the parts divide it without a remainder.
+            if not (part.is_last_subexp or self._n_seen >= len(experience.dataset)):
+                return False
+        self.learning = False
+        self._n_stream = len(getattr(experience, "origin_stream", None) or [experience])
+        self.positions.append(int(experience.current_experience))
+        self._pairs.append(pairs_of(experience))
+        self.classes |= self._pairs[-1]
+        return True
+
+    def labels(self) -> set[int]:
+        """The classes learned, whatever their task."""
+        return {c for _, c in self.classes}
+
+    def columns(self, tests: Sequence[Pairs]) -> list[int | None]:
+        """The test experience of each learned experience, in the order of learning.
+
+        Of streams of one length it is that at the same position, otherwise that of the same task
+        labels and classes or, if there is none, of these and more; ``None`` if there are several
+        or none.
+
+        Args:
+            tests: What all experiences of the test stream hold.
+        """
+        if len(tests) == self._n_stream:
+            return list(self.positions)
+        return [
+            _match(position, mine, tests)
+            for position, mine in zip(self.positions, self._pairs, strict=True)
+        ]
+
+
+def _match(position: int, mine: Pairs, tests: Sequence[Pairs]) -> int | None:
+    found = [j for j, pairs in enumerate(tests) if pairs == mine]
+    found = found or [j for j, pairs in enumerate(tests) if pairs >= mine]
+    if position in found:
+        return position
+    return found[0] if len(found) == 1 else None
+
+
+def pairs_of(experience: Any) -> Pairs:
+    """The task labels of an experience, each with each of its classes."""
+    # Some benchmarks, such as those with a validation stream, give no task labels at all.
+    tasks = [int(task) for task in getattr(experience, "task_labels", (0,))]
+    return frozenset((task, c) for task in tasks for c in classes_of(experience))
+
+
+def stream_of(experience: Any) -> str:
+    """The name of the stream that an experience is from, such as ``test``."""
+    return str(getattr(getattr(experience, "origin_stream", None), "name", ""))
+
+
+def tests_of(strategy: Any, stream: str) -> list[Pairs]:
+    """What all experiences of a stream hold that a strategy is evaluated on, if in parts.
+
+    Args:
+        strategy: The strategy, in an evaluation.
+        stream: The stream's name.
+
+    Returns:
+        One entry for each experience, none if the evaluation is of other streams.
+    """
+    mine = [e for e in strategy.current_eval_stream if stream_of(e) == stream]
+    return [pairs_of(experience) for experience in mine[0].origin_stream] if mine else []

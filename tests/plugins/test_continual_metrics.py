@@ -1,0 +1,557 @@
+"""Summaries of the accuracy matrix in Avalanche: against loops, and against Avalanche's own."""
+
+import math
+import pickle
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from avalanche.benchmarks import split_online_stream
+from avalanche.evaluation.metrics import (
+    Accuracy,
+    accuracy_metrics,
+    bwt_metrics,
+    forgetting_metrics,
+    forward_transfer_metrics,
+)
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import Naive
+from torch import nn
+
+from avalanche_dgm import DGRPlugin, continual_metrics, sklearn_digits
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning import NaiveModule, fit_stream
+from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:No loggers")
+WHERE = "/eval_phase/test_stream"
+NAN = math.nan
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return sklearn_digits(n_experiences=5, seed=0, fraction=0.3)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 10))
+
+
+def strategy(*metrics, **kwargs):
+    net = network()
+    return Naive(
+        model=net,
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.02),
+        train_mb_size=32,
+        train_epochs=3,
+        evaluator=EvaluationPlugin(*metrics, loggers=[]),
+        **kwargs,
+    )
+
+
+def mine(metrics):
+    """What was reported, by names without the stream's."""
+    return {k.removesuffix(WHERE): v for k, v in metrics.items() if "_M/" in k}
+
+
+def accuracies(metrics, n=5):
+    return [metrics[f"Top1_Acc_Exp{WHERE}/Task000/Exp{j:03d}"] for j in range(n)]
+
+
+def mean(values):
+    values = [v for v in values if not math.isnan(v)]
+    return sum(values) / len(values) if values else NAN
+
+
+def by_definition(rows, baseline=0.0):
+    """The summaries after the last row, for as many columns as there are test experiences."""
+    t, width = len(rows) - 1, len(rows[0])
+    start = baseline if isinstance(baseline, list) else [baseline] * width
+    best = [
+        max([rows[i][j] for i in range(t) if not math.isnan(rows[i][j])], default=NAN)
+        for j in range(min(t, width))
+    ]
+    values = {
+        "StreamAverageAccuracy_M": mean(rows[t][: t + 1]),
+        "StreamAverageAnytimeAccuracy_M": mean(mean(row[: i + 1]) for i, row in enumerate(rows)),
+        "StreamLearningAccuracy_M": mean(rows[j][j] for j in range(min(t + 1, width))),
+        "StreamForgetting_M": mean(b - rows[t][j] for j, b in enumerate(best)),
+        "StreamBackwardTransfer_M": mean(rows[t][j] - rows[j][j] for j in range(min(t, width))),
+        "StreamForwardTransfer_M": mean(
+            rows[j - 1][j] - start[j] for j in range(1, min(t + 2, width))
+        ),
+    }
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+class World:
+    """Streams of experiences that are no more than their places, and what a metric sees of them."""
+
+    def __init__(self, metric, n_train, n_test, *, classes=None, tested=None):
+        self.metric = metric
+        self.train = self.stream("train", n_train, classes or [[j] for j in range(n_train)])
+        self.test = self.stream("test", n_test, tested or [[j] for j in range(n_test)])
+
+    def stream(self, name, n, classes):
+        class Stream(list):
+            pass
+
+        stream = Stream()
+        stream.name = name
+        for j in range(n):
+            facts = {"current_experience": j, "classes_in_this_experience": classes[j]}
+            dataset = [0] * 3
+            stream.append(
+                SimpleNamespace(**facts, origin_stream=stream, dataset=dataset, task_labels=[0])
+            )
+        return stream
+
+    def begin(self, j):
+        self.metric.before_training_exp(SimpleNamespace(experience=self.train[j]))
+
+    def end(self, j):
+        self.metric.after_training_exp(SimpleNamespace(experience=self.train[j]))
+
+    def learn(self, j):
+        self.begin(j)
+        self.end(j)
+
+    def evaluate(self, counts, stream=None):
+        """Evaluates with right answers out of eight by position; what is reported, by name."""
+        stream = self.test if stream is None else stream
+        now = SimpleNamespace(
+            current_eval_stream=[stream[j] for j in counts],
+            clock=SimpleNamespace(train_iterations=3),
+        )
+        self.metric.before_eval(now)
+        for j, right in counts.items():
+            now.experience = stream[j]
+            now.mb_y = torch.zeros(8, dtype=torch.int64)
+            now.mb_output = nn.functional.one_hot((torch.arange(8) >= right).long(), 2).float()
+            self.metric.after_eval_iteration(now)
+        reported = self.metric.after_eval(now) or []
+        return mine({value.name: value.value for value in reported})
+
+
+def rows_of(rng, height, width, gaps=0.0):
+    return [
+        {j: rng.randrange(9) for j in range(width) if rng.random() >= gaps} for _ in range(height)
+    ]
+
+
+def dense(rows, width):
+    return [[row[j] / 8 if j in row else NAN for j in range(width)] for row in rows]
+
+
+class TestDefinitions:
+    @pytest.mark.parametrize("gaps", [0.0, 0.3])
+    @pytest.mark.parametrize("n", range(1, 9))
+    def test_random_matrices(self, n, gaps):
+        for seed in range(20):
+            rng = random.Random(1000 * n + seed)
+            (metric,) = continual_metrics()
+            world = World(metric, n, n)
+            rows = rows_of(rng, n, n, gaps)
+            for i, row in enumerate(rows):
+                world.learn(i)
+                if not row:
+                    continue
+                found = world.evaluate(row)
+                expected = by_definition(dense(rows[: i + 1], n))
+                assert found == pytest.approx(expected, abs=1e-6)
+                assert metric.result() == pytest.approx(expected, abs=1e-6)
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_another_order_of_learning_is_a_renumbering(self, seed):
+        rng = random.Random(seed)
+        n = rng.randint(2, 7)
+        order = rng.sample(range(n), n)
+        (metric,) = continual_metrics()
+        world = World(metric, n, n)
+        rows = rows_of(rng, n, n)
+        for i, row in enumerate(rows):
+            world.learn(order[i])
+            found = world.evaluate(row)
+        renumbered = [[row[j] / 8 for j in order] for row in rows]
+        expected = by_definition(renumbered)
+        assert found == pytest.approx(expected, abs=1e-6)
+        assert metric.matrix().tolist() == dense(rows, n)
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_forward_transfer_from_what_was_measured_before(self, seed):
+        rng = random.Random(seed)
+        n = rng.randint(2, 7)
+        (metric,) = continual_metrics(baseline=None)
+        (constant,) = continual_metrics(baseline=0.25)
+        rows = rows_of(rng, n, n)
+        before = {j: rng.randrange(9) for j in range(1, n)}
+        for one in (metric, constant):
+            world = World(one, n, n)
+            assert world.evaluate(before) == {}
+            for i, row in enumerate(rows):
+                world.learn(i)
+                found = world.evaluate(row)
+            start = 0.25 if one is constant else [NAN, *(before[j] / 8 for j in range(1, n))]
+            assert found == pytest.approx(by_definition(dense(rows, n), start), abs=1e-6)
+
+    def test_nothing_measured_before_is_no_baseline(self):
+        (metric,) = continual_metrics(baseline=None)
+        world = World(metric, 2, 2)
+        world.learn(0)
+        assert "StreamForwardTransfer_M" not in world.evaluate({0: 8, 1: 1})
+
+    def test_relation_to_avalanche_s_values(self):
+        """Avalanche's forgetting is minus backward transfer; ours counts from the best."""
+        from avalanche.evaluation.metrics import Forgetting, ForwardTransfer
+
+        later = 0
+        for seed in range(100):
+            rng = random.Random(seed)
+            n = rng.randint(2, 7)
+            (metric,) = continual_metrics(baseline=None)
+            world, rows = World(metric, n, n), rows_of(rng, n, n)
+            before = {j: rng.randrange(9) for j in range(n)}
+            world.evaluate(before)
+            lost, ahead = Forgetting(), ForwardTransfer()
+            for j, right in before.items():
+                ahead.update(j, right / 8, initial=True)
+            for i, row in enumerate(rows):
+                world.learn(i)
+                found = world.evaluate(row)
+                for j, right in row.items():
+                    lost.update(j, right / 8, initial=i == j)
+                    if i == j - 1:
+                        ahead.update(j, right / 8)
+            theirs = mean(value for j, value in lost.result().items() if j < n - 1)
+            assert found["StreamBackwardTransfer_M"] == pytest.approx(-theirs, abs=1e-6)
+            after = [max(row[j] for row in rows[j : n - 1]) for j in range(n - 1)]
+            best = [max(row[j] for row in rows[: n - 1]) for j in range(n - 1)]
+            gained = mean((b - rows[j][j]) / 8 for j, b in enumerate(best))
+            assert found["StreamForgetting_M"] == pytest.approx(theirs + gained, abs=1e-6)
+            assert found["StreamForgetting_M"] >= theirs - 1e-6
+            later += best != after
+            expected = mean(ahead.result().values())
+            assert found["StreamForwardTransfer_M"] == pytest.approx(expected, abs=1e-6)
+        assert later, "the best may also come before learning"
+
+
+class TestEvaluations:
+    def test_periodic_ones_and_other_streams_do_not_count(self):
+        (metric,), (plain,) = continual_metrics(), continual_metrics()
+        disturbed, quiet = World(metric, 3, 3), World(plain, 3, 3)
+        for i, row in enumerate(({0: 8, 1: 1, 2: 2}, {0: 5, 1: 7, 2: 3})):
+            disturbed.begin(i)
+            assert disturbed.evaluate({0: 1, 1: 1, 2: 1}) == {}
+            disturbed.end(i)
+            quiet.learn(i)
+            assert disturbed.evaluate({0: 2, 1: 2}, disturbed.train) == {}
+            found, expected = disturbed.evaluate(row), quiet.evaluate(row)
+            assert found == expected
+            assert disturbed.evaluate({0: 0}, disturbed.train) == {}
+        assert metric.matrix().isfinite().all()
+        assert torch.equal(metric.matrix(), plain.matrix())
+
+    def test_what_is_measured_again_counts(self):
+        (metric,) = continual_metrics()
+        world = World(metric, 2, 2)
+        world.learn(0)
+        world.evaluate({0: 2, 1: 0})
+        world.evaluate({0: 6})
+        world.learn(1)
+        world.evaluate({1: 8})
+        found = world.evaluate({0: 4})
+        assert metric.matrix().tolist() == [[0.75, 0.0], [0.5, 1.0]]
+        assert found == pytest.approx(by_definition([[0.75, 0.0], [0.5, 1.0]]))
+
+    def test_experiences_that_were_never_tested(self):
+        (metric,) = continual_metrics()
+        world = World(metric, 3, 3)
+        world.learn(0)
+        world.learn(1)
+        found = world.evaluate({0: 4, 1: 8, 2: 2})
+        rows = [[NAN] * 3, [0.5, 1.0, 0.25]]
+        assert found == pytest.approx(by_definition(rows))
+        assert set(found) == {
+            "StreamAverageAccuracy_M",
+            "StreamAverageAnytimeAccuracy_M",
+            "StreamLearningAccuracy_M",
+            "StreamForwardTransfer_M",
+        }
+
+    def test_another_stream_by_name(self):
+        (metric,) = continual_metrics(stream="valid", forgetting=False)
+        world = World(metric, 2, 2)
+        valid = world.stream("valid", 2, [[0], [1]])
+        world.learn(0)
+        assert world.evaluate({0: 8, 1: 0}) == {}
+        reported = []
+        metric.before_eval(SimpleNamespace(current_eval_stream=list(valid)))
+        now = SimpleNamespace(
+            experience=valid[0],
+            mb_y=torch.zeros(1).long(),
+            mb_output=torch.tensor([[1.0, 0.0]]),
+            clock=SimpleNamespace(train_iterations=0),
+        )
+        metric.after_eval_iteration(now)
+        reported = [value.name for value in metric.after_eval(now)]
+        assert "StreamAverageAccuracy_M/eval_phase/valid_stream" in reported
+
+    def test_answers_of_another_kind_are_left_out(self):
+        (metric,) = continual_metrics()
+        world = World(metric, 1, 1)
+        world.learn(0)
+        now = SimpleNamespace(current_eval_stream=list(world.test), experience=world.test[0])
+        now.mb_y, now.mb_output = torch.zeros(2), (torch.zeros(2), torch.zeros(2))
+        metric.before_eval(now)
+        metric.after_eval_iteration(now)
+        assert metric.after_eval(now) is None
+
+
+class TestLengths:
+    def test_one_test_experience_for_all(self):
+        (metric,) = continual_metrics()
+        world = World(metric, 3, 1, tested=[[0, 1, 2]])
+        for i, right in enumerate((8, 4, 6)):
+            world.learn(i)
+            found = world.evaluate({0: right})
+        assert found == {"StreamAverageAccuracy_M": 0.75}
+
+    def test_a_task_that_comes_again_is_tested_once(self):
+        (metric,) = continual_metrics()
+        world = World(metric, 3, 2, classes=[[1], [0], [1]])
+        rows = [{0: 1, 1: 7}, {0: 8, 1: 4}, {0: 2, 1: 6}]
+        for i in range(2):
+            world.learn(i)
+            found = world.evaluate(rows[i])
+        # The classes tell which column belongs to which row.
+        assert found == pytest.approx(by_definition([[7 / 8, 1 / 8], [4 / 8, 1.0]]))
+        world.learn(2)
+        assert world.evaluate(rows[2]) == {"StreamAverageAccuracy_M": 0.5}
+
+    def test_an_experience_without_a_test_of_its_own(self):
+        (metric,) = continual_metrics()
+        world = World(metric, 3, 2, classes=[[0], [7], [1]])
+        rows = [{0: 8, 1: 2}, {0: 6, 1: 3}, {0: 4, 1: 7}]
+        for i, row in enumerate(rows):
+            world.learn(i)
+            found = world.evaluate(row)
+        columns = [[row[0] / 8, NAN, row[1] / 8] for row in rows]
+        assert found == pytest.approx(by_definition(columns))
+
+    def test_a_longer_test_stream(self):
+        (metric,) = continual_metrics()
+        world = World(metric, 2, 4)
+        rows = [{0: 8, 1: 4, 2: 0, 3: 2}, {0: 4, 1: 8, 2: 1, 3: 3}]
+        for i, row in enumerate(rows):
+            world.learn(i)
+            found = world.evaluate(row)
+        assert found == pytest.approx(by_definition(dense(rows, 4)))
+
+
+@pytest.fixture(scope="module")
+def run(benchmark):
+    """A run with Avalanche's metrics, and the accuracies after each experience."""
+    naive = strategy(
+        accuracy_metrics(experience=True, stream=True),
+        bwt_metrics(stream=True),
+        forgetting_metrics(stream=True),
+        forward_transfer_metrics(stream=True),
+        continual_metrics(baseline=None),
+        eval_every=1,
+    )
+    rows, values = [], []
+    untrained = accuracies(naive.eval(benchmark.test_stream))
+    for experience in benchmark.train_stream:
+        naive.train(experience, eval_streams=[])
+        values.append(naive.eval(benchmark.test_stream))
+        rows.append(accuracies(values[-1]))
+    return untrained, rows, values
+
+
+class TestInAvalanche:
+    def test_the_definitions(self, run):
+        untrained, rows, values = run
+        for i in range(5):
+            expected = by_definition(rows[: i + 1], untrained)
+            assert mine(values[i]) == pytest.approx(expected, abs=1e-6)
+
+    def test_avalanche_s_values(self, run, benchmark):
+        _, rows, values = run
+        for i, found in enumerate(values):
+            ours = mine(found)
+            theirs = {k.split("/")[0]: v for k, v in found.items() if k.endswith(WHERE)}
+            assert ours.get("StreamBackwardTransfer_M", 0) == pytest.approx(
+                theirs["StreamBWT"], abs=1e-6
+            )
+            assert ours.get("StreamForgetting_M", 0) >= theirs["StreamForgetting"] - 1e-6
+            forward = theirs["StreamForwardTransfer"]
+            assert ours["StreamForwardTransfer_M"] == pytest.approx(forward, abs=1e-6)
+            # An accuracy over samples weighs test experiences by their sizes.
+            sizes = [len(test.dataset) for test in benchmark.test_stream]
+            weighed = sum(a * n for a, n in zip(rows[i], sizes, strict=True)) / sum(sizes)
+            top = found[f"Top1_Acc_Stream{WHERE}/Task000"]
+            assert top == pytest.approx(weighed, abs=1e-6)
+        # The last average is over all experiences, which are not equally large.
+        assert ours["StreamAverageAccuracy_M"] == pytest.approx(mean(rows[-1]), abs=1e-6)
+
+    def test_average_accuracy_of_equal_sizes_is_avalanche_s(self):
+        """With as many samples of each experience both averages are one."""
+        (ours,) = continual_metrics()
+        world = World(ours, 3, 3)
+        for i in range(3):
+            world.learn(i)
+            theirs = Accuracy()
+            counts = {0: 8 - i, 1: 3 + i, 2: 2 * i}
+            found = world.evaluate(counts)
+            for j in range(i + 1):
+                answers = (torch.arange(8) >= counts[j]).long()
+                theirs.update(answers, torch.zeros(8, dtype=torch.int64))
+            assert found["StreamAverageAccuracy_M"] == pytest.approx(theirs.result(), abs=1e-6)
+
+    def test_nothing_collides(self, run):
+        names = [name for name in run[2][-1] if name.endswith(WHERE)]
+        assert len(set(names)) == len(names)
+        assert {"StreamForgetting" + WHERE, "StreamForgetting_M" + WHERE} <= set(names)
+
+    def test_evaluations_in_the_midst_of_training(self, benchmark):
+        """Before, while and after an experience is learned, as Avalanche does it."""
+        values = []
+        for every in (-1, 0, 1):
+            naive = strategy(continual_metrics(), eval_every=every)
+            for experience in benchmark.train_stream[:3]:
+                # Evaluations draw random numbers, too: in order, batches are the same.
+                naive.train(experience, eval_streams=[benchmark.test_stream], shuffle=False)
+                found = naive.eval(benchmark.test_stream)
+            values.append(mine(found))
+        assert values[0] == values[1] == values[2]
+        assert len(values[0]) == 6
+
+    def test_avalanche_s_own_last_evaluation_counts(self, benchmark):
+        naive = strategy(continual_metrics(), accuracy_metrics(experience=True), eval_every=0)
+        rows = []
+        for experience in benchmark.train_stream[:2]:
+            found = naive.train(experience, eval_streams=[benchmark.test_stream])
+            rows.append(accuracies(found))
+        assert mine(found) == pytest.approx(by_definition(rows), abs=1e-6)
+
+    def test_several_experiences_in_one_call(self, benchmark):
+        naive = strategy(continual_metrics(), eval_every=0)
+        tests = [benchmark.test_stream]
+        found = naive.train(benchmark.train_stream[:3], eval_streams=tests, shuffle=False)
+        one = strategy(continual_metrics())
+        for experience in benchmark.train_stream[:3]:
+            one.train(experience, shuffle=False)
+            expected = one.eval(benchmark.test_stream)
+        assert mine(found) == mine(expected)
+
+    @pytest.mark.parametrize("told", [True, False])
+    @pytest.mark.parametrize("size", [16, 13])
+    def test_parts_of_online_streams_make_one_experience(self, benchmark, told, size):
+        (metric,) = continual_metrics()
+        naive = strategy(metric, accuracy_metrics(experience=True))
+        naive.train_epochs = 1
+        rows = []
+        for experience in list(benchmark.train_stream)[:2]:
+            parts = split_online_stream(
+                [experience], experience_size=size, access_task_boundaries=told
+            )
+            for part in parts:
+                before = dict(naive.eval(benchmark.test_stream))
+                naive.train(part)
+            rows.append(accuracies(naive.eval(benchmark.test_stream)))
+            assert before is not None
+        assert metric.matrix().shape == (2, 5)
+        assert mine(naive.evaluator.get_last_metrics()) == pytest.approx(by_definition(rows))
+
+    def test_a_checkpoint_continues(self, benchmark, tmp_path):
+        whole = strategy(continual_metrics(baseline=None))
+        first = strategy(continual_metrics(baseline=None))
+        for naive in (whole, first):
+            naive.eval(benchmark.test_stream)
+            for experience in benchmark.train_stream[:2]:
+                naive.train(experience, shuffle=False)
+                naive.eval(benchmark.test_stream)
+        save_checkpoint(first, tmp_path / "half.pt")
+        second, done = maybe_load_checkpoint(strategy(), tmp_path / "half.pt")
+        assert done == 2
+        for experience in benchmark.train_stream[2:4]:
+            values = []
+            for naive in (whole, second):
+                naive.train(experience, shuffle=False)
+                values.append(mine(naive.eval(benchmark.test_stream)))
+        assert values[0] == values[1]
+        assert len(values[0]) == 6
+
+    def test_with_a_memory_what_is_learned_is_the_same(self, benchmark):
+        weights = []
+        for metrics in ([], continual_metrics()):
+            memory = DGRPlugin(generator_steps=3, hidden=(16,), latent=4, seed=0)
+            naive = strategy(*metrics, plugins=[memory])
+            for experience in benchmark.train_stream[:2]:
+                naive.train(experience)
+                naive.eval(benchmark.test_stream)
+            weights.append(torch.cat([p.detach().flatten() for p in naive.model.parameters()]))
+        assert torch.equal(*weights)
+
+
+def test_under_a_trainer(benchmark):
+    short = SimpleNamespace(
+        train_stream=list(benchmark.train_stream)[:3], test_stream=list(benchmark.test_stream)
+    )
+    evaluator = EvaluationPlugin(continual_metrics(), loggers=[])
+    trainer = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 3}
+    result = fit_stream(
+        NaiveModule(network()), short, trainer=trainer, batch_size=32, evaluator=evaluator
+    )
+    found = mine(evaluator.get_last_metrics())
+    assert found == pytest.approx(by_definition(result.accuracy.tolist()), abs=1e-6)
+    names = {
+        "average_accuracy": "StreamAverageAccuracy_M",
+        "average_anytime_accuracy": "StreamAverageAnytimeAccuracy_M",
+        "learning_accuracy": "StreamLearningAccuracy_M",
+        "forgetting": "StreamForgetting_M",
+        "backward_transfer": "StreamBackwardTransfer_M",
+        "forward_transfer": "StreamForwardTransfer_M",
+    }
+    assert set(result.continual) == {*names, "retention"}
+    for name, value in result.continual.items():
+        if name in names:
+            assert value == pytest.approx(found[names[name]], abs=1e-6)
+
+
+def test_pickled_in_the_midst_of_a_stream():
+    (metric,) = continual_metrics(baseline=None)
+    world = World(metric, 3, 3)
+    world.evaluate({0: 1, 1: 1, 2: 1})
+    world.learn(0)
+    world.evaluate({0: 8, 1: 2, 2: 1})
+    again = World(pickle.loads(pickle.dumps(metric)), 3, 3)
+    for one in (world, again):
+        one.learn(1)
+    assert world.evaluate({0: 6, 1: 8, 2: 4}) == again.evaluate({0: 6, 1: 8, 2: 4})
+    metric.reset()
+    assert metric.result() == {}
+    assert world.evaluate({0: 6, 1: 8, 2: 4}) == {}
+
+
+def test_some_are_left_out():
+    (metric,) = continual_metrics(forgetting=False, forward_transfer=False)
+    assert [str(metric)] == ["ContinualMetrics"]
+    world = World(metric, 2, 2)
+    world.learn(0)
+    world.evaluate({0: 8, 1: 0})
+    world.learn(1)
+    assert set(world.evaluate({0: 4, 1: 8})) == {
+        "StreamAverageAccuracy_M",
+        "StreamAverageAnytimeAccuracy_M",
+        "StreamLearningAccuracy_M",
+        "StreamBackwardTransfer_M",
+    }
+
+
+def test_a_baseline_is_an_accuracy():
+    for wrong in (-0.1, 1.5, NAN):
+        with pytest.raises(ConfigError, match="baseline"):
+            continual_metrics(baseline=wrong)
