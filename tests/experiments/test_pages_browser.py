@@ -260,5 +260,18 @@ def test_without_scripts(browser, path):
 
 
 def test_it_can_be_printed(browser):
-    found = browser.send("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
+    # A sheet of A4 between margins; always on light ground.
+    browser.size(720, 1000)
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.send("Emulation.setEmulatedMedia", media="print", features=features)
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.evaluate(
+        "[...document.querySelectorAll('.final')]"
+        ".every(t => t.scrollWidth <= t.closest('.card').offsetWidth)"
+    )
+    assert brightness(browser.evaluate("getComputedStyle(document.body).color")) < 100
+    assert browser.evaluate(
+        "[...document.querySelectorAll('.slider, .bar nav')].every(e => !e.getClientRects().length)"
+    )
+    found = browser.send("Page.printToPDF", printBackground=True)
     assert len(found["data"]) > 10_000

@@ -46,6 +46,7 @@ def curves_section(group: Group) -> Section:
         text=formats.share,
         note=_BAND if several else "One seed each: no band of confidence.",
         between=(0.0, 1.0),
+        magnify=True,
         wide=True,
     )
     others = []
@@ -59,6 +60,7 @@ def curves_section(group: Group) -> Section:
                 text=formats.share,
                 note=score.explained,
                 between=between,
+                magnify=score in (scores.LEARNING, scores.ANYTIME),
             )
         )
     return Section("accuracy", "Accuracy", cards(average, *others))
@@ -84,7 +86,10 @@ def tasks_section(group: Group) -> Section:
         y = axis("test accuracy", [], low=0, high=1)
         title = f"Accuracy on each task, {row.label}, {group.title}"
         chart = line_chart(title, lines, x, y, formats.share)
-        boxes.append(card(row.label, chart, numbers(lines, x.label, formats.share), row=row))
+        # The matrices tell the numbers of many.
+        few = len(group.tasks) <= MOST_NAMED
+        table = numbers(lines, x.label, formats.share) if few else None
+        boxes.append(card(row.label, chart, table, row=row))
     scale = legend_of_tasks(group.tasks, "t", "test on", average=True)
     return Section("tasks", "Tasks", tag("div", scale, cards(*boxes)))
 

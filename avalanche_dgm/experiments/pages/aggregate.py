@@ -71,11 +71,13 @@ class Group:
 
     Attributes:
         name: Identifier in the page.
+        stream: The stream's name.
         title: The stream, and what tells it from other groups of the same stream.
         rows: Its rows.
     """
 
     name: str
+    stream: str
     title: str
     rows: Sequence[Row]
 
@@ -123,7 +125,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
             Row(label, indices.setdefault(label, len(indices)), _once(same, notes))
             for label, same in _rows(members)
         ]
-        groups.append(Group(f"g{i}", title, rows))
+        groups.append(Group(f"g{i}", members[0].result.config.stream, title, rows))
     return groups, notes
 
 
@@ -164,7 +166,8 @@ def _stream(run: Run) -> dict[str, Any]:
         **dict(config.stream_options),
         "revisit": list(config.revisit),
         "experiences": len(result.order),
-        "test experiences": len(result.tasks),
+        # Those that share a test, or come again.
+        **({"tests": len(result.tasks)} if len(result.tasks) != len(result.order) else {}),
     }
 
 
@@ -190,11 +193,13 @@ def _distinct(names: Sequence[str], settings: Sequence[dict[str, Any]]) -> list[
             for key in dict.fromkeys(key for values in mine for key in values)
             if any(values.get(key) != mine[0].get(key) for values in mine)
         ]
-        parts = [f"{key} {_word(settings[i][key])}" for key in keys if key in settings[i]]
+        parts = [_phrase(key, settings[i][key]) for key in keys if key in settings[i]]
         # Options that others have and this one leaves at its default need no words.
         labels.append(f"{name} ({', '.join(parts)})" if parts else name)
     return labels
 
 
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _phrase(key: str, value: Any) -> str:
+    if key in ("experiences", "tests"):
+        return f"{value} {key if value != 1 else key[:-1]}"
+    return f"{key} {value if isinstance(value, str) else json.dumps(value)}"

@@ -62,31 +62,29 @@ def stacked(
     """
     plot = Plot(x, y)
     reach = (plot.at_x(1) - plot.at_x(0)) * 0.4
-    bars, hits = [], []
+    shapes: dict[str, list[str]] = {part.name: [] for part in parts}
+    hits = []
     for at, mine in values.items():
-        bottom = 0.0
+        bottom, left = 0.0, plot.at_x(at) - reach
         for part in parts:
             value = mine.get(part.label, 0.0)
             if value <= 0:
                 continue
             above, below = plot.at_y(bottom + value), plot.at_y(bottom)
             bottom += value
-            bars.append(
-                tag(
-                    "rect",
-                    class_="bar",
-                    x=f"{plot.at_x(at) - reach:.1f}",
-                    y=f"{above:.1f}",
-                    width=f"{2 * reach:.1f}",
-                    height=f"{below - above:.1f}",
-                    style=f"color:var(--{part.name})",
-                )
-            )
+            sides = f"h{2 * reach:.1f}v{above - below:.1f}h{-2 * reach:.1f}z"
+            shapes[part.name].append(f"M{left:.1f} {below:.1f}{sides}")
         # The topmost part first, as it is seen.
         told, names = _told(list(reversed(parts)), mine, text)
         experiences = "experience" if at == 1 else "experiences"
         head = f"after {at} {experiences}: {text(sum(mine.values()))}"
         hits.append(plot.column(at, 0.5, tell(head, told), names))
+    # One shape for all pieces of a part: many bars of many parts would make a page large.
+    bars = [
+        tag("path", class_="bar-part", d="".join(pieces), style=f"color:var(--{name})")
+        for name, pieces in shapes.items()
+        if pieces
+    ]
     totals = [f"{at}: {text(sum(mine.values()))}" for at, mine in values.items()]
     return drawing(
         title,
@@ -125,7 +123,7 @@ def lying(title: str, parts: Sequence[Part], bars: Sequence[Bar], text: Format) 
                 drawn.append(
                     tag(
                         "rect",
-                        class_="bar",
+                        class_="bar-part",
                         x=f"{left:.1f}",
                         y=top + _NAME,
                         width=f"{length:.1f}",

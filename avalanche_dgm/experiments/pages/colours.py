@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import matplotlib
 
-from avalanche_dgm.experiments.figures import PALETTE
+from avalanche_dgm.dashboards.drawing import PALETTE
 from avalanche_dgm.experiments.pages.aggregate import Group
 from avalanche_dgm.experiments.pages.memory import labels_of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,26 @@ def encode(path: Path, level: int, *, kind: str | None = None) -> Encoded | None
     return Encoded(f"data:image/{best};base64,{text}", best, image.width, image.height, smaller)
 
 
+def transparency(rows: Sequence[Sequence[float]], colour: tuple[int, int, int]) -> str:
+    """Makes a picture of one colour, a pixel for each number: 0 is clear, 1 is not.
+
+    Args:
+        rows: Numbers from 0 to 1.
+        colour: Red, green and blue, 0 to 255.
+
+    Returns:
+        A data URL.
+    """
+    from PIL import Image as Images
+
+    size = len(rows[0]), len(rows)
+    opacity = Images.frombytes("L", size, bytes(round(255 * v) for row in rows for v in row))
+    image = Images.merge("RGBA", [*Images.new("RGB", size, colour).split(), opacity])
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
 def _lossy() -> str:
     from PIL import features
 
@@ -74,7 +95,7 @@ def _lossy() -> str:
 def _written(image: Image, kind: str, quality: int) -> bytes:
     buffer = io.BytesIO()
     if kind == "png":
-        _few_colours(image).save(buffer, format="PNG", optimize=True)
+        _few_colours(image).save(buffer, format="PNG", compress_level=9)
     else:
         image.save(buffer, format=kind.upper(), quality=quality)
     return buffer.getvalue()

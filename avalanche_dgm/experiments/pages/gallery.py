@@ -63,8 +63,8 @@ def _panel(group: Group, album: Album, key: str, number: int) -> Markup:
         last = max(frame.at for frame in frames)
         control = slider(f"{name}-after", last, "After experience", controls=name)
     # Earlier pictures have fewer rows.
-    last_ones = (mine[-1].image for mine in series if mine)
-    broad = any(image.width > _BROAD * image.height for image in last_ones)
+    image = max(frames, key=lambda frame: frame.at).image
+    broad = image.width > _BROAD * image.height
     more = (
         tag("details", tag("summary", f"Further seeds ({len(others)})"), cards(*others))
         if others

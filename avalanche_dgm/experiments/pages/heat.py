@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avalanche_dgm.experiments.pages.canvas import NARROW, drawing, tell
-from avalanche_dgm.experiments.pages.formats import NOTHING, share
+from avalanche_dgm.experiments.pages.encoding import transparency
+from avalanche_dgm.experiments.pages.formats import share
 from avalanche_dgm.experiments.pages.markup import Markup, tag
 
 #: Up to so many columns a number has room in a cell.
 MOST_NUMBERED = 13
-#: Up to so many cells each tells its number; of more, each row tells its mean.
+#: Up to so many cells each tells its number; of more, they are a picture, and rows tell their mean.
 MOST_CELLS = 900
 _TOP, _LEFT, _BOTTOM = 22, 30, 36
 # Between these, dark text can be read on a cell on either background; below and above, the text
 # has the colour that the background asks for.
 _LOW, _HIGH = 0.55, 0.75
+# As the style sheet has it.
+_PALE = 0.38
+# Between the blues of cells on light and on dark ground.
+_BLUE = (44, 127, 200)
 
 Matrix = Sequence[Sequence[float | None]]
 
@@ -37,59 +42,63 @@ def heat_map(
         names: Of the columns.
         averages: For each row, the mean accuracy on what was seen.
     """
-    columns = len(names)
+    columns, many = len(names), len(names) * len(matrix) > MOST_CELLS
     width = (NARROW - _LEFT - 2) / columns
-    height = min(width, 30.0) if columns > 3 else 30.0
+    height = min(width, 30.0)
     rows = []
     seen: set[int] = set()
+    strengths = []
     for i, values in enumerate(matrix):
         seen.add(learned[i])
+        y = _TOP + i * height
         where = f"after {i + 1} ({names[learned[i]]})"
-        cells = _cells(values, _TOP + i * height, width, height, where, names, seen)
-        if columns * len(matrix) > MOST_CELLS:
-            cells.append(_row_hit(where, averages[i], _TOP + i * height, height))
-        mean = NOTHING if (average := averages[i]) is None else share(average)
-        note = f"{where}: average of seen {mean}"
-        rows.append(tag("g", *cells, class_="matrix-row", data_after=i + 1, data_note=note))
+        if many:
+            drawn = _cover(where, averages[i], y, height)
+            strengths.append(
+                [(v or 0.0) * (1 if j in seen else _PALE) for j, v in enumerate(values)]
+            )
+        else:
+            drawn = _cells(values, y, (width, height), where, names, seen)
+        note = f"{where}: average of seen {share(averages[i])}"
+        rows.append(tag("g", drawn, class_="matrix-row", data_after=i + 1, data_note=note))
     total = _TOP + len(matrix) * height + _BOTTOM
     return drawing(
         title,
         _names(len(matrix), names, width, height),
+        _picture(strengths, height) if many else None,
         tag("g", *rows, class_="hits"),
         width=NARROW,
         height=round(total),
         described=f"Average of seen at the end: {share(averages[-1])}" if averages else "",
-        kind="heat",
-        columns=columns,
+        kind="heat many" if many else "heat",
+        columns=1 if many else columns,
     )
 
 
 def _cells(
     values: Sequence[float | None],
     y: float,
-    width: float,
-    height: float,
+    size: tuple[float, float],
     where: str,
     names: Sequence[str],
     seen: set[int],
 ) -> list[Markup]:
     few = len(names) <= MOST_NUMBERED
-    telling = len(names) ** 2 <= MOST_CELLS
     gap = 1.0 if few else 0.0
+    width, height = (side - gap for side in size)
     cells = []
     for j, value in enumerate(values):
-        x = _LEFT + j * width
+        x = _LEFT + j * size[0]
         known = "seen" if j in seen else "unseen"
-        told = tell(where, [(f"test on {names[j]}", share(value))]) if telling else None
         cells.append(
             tag(
                 "rect",
-                tag("title", told) if told else None,
-                class_=f"cell {known}{' hit' if told else ''}",
+                tag("title", tell(where, [(f"test on {names[j]}", share(value))])),
+                class_=f"cell hit {known}",
                 x=f"{x:.1f}",
                 y=f"{y:.1f}",
-                width=f"{width - gap:.1f}",
-                height=f"{height - gap:.1f}",
+                width=f"{width:.1f}",
+                height=f"{height:.1f}",
                 fill_opacity=f"{value or 0:.2f}",
             )
         )
@@ -100,24 +109,31 @@ def _cells(
                     "text",
                     f"{100 * value:.0f}",
                     class_=f"value {strength} {known}",
-                    x=f"{x + (width - gap) / 2:.1f}",
-                    y=f"{y + (height - gap) / 2:.1f}",
+                    x=f"{x + width / 2:.1f}",
+                    y=f"{y + height / 2:.1f}",
                     dy="0.35em",
                 )
             )
     return cells
 
 
-def _row_hit(where: str, average: float | None, y: float, height: float) -> Markup:
+def _picture(strengths: Sequence[Sequence[float]], height: float) -> Markup:
     return tag(
-        "rect",
-        tag("title", tell(where, [("average of seen", share(average))])),
-        class_="hit",
+        "image",
+        href=transparency(strengths, _BLUE),
         x=_LEFT,
-        y=f"{y:.1f}",
-        width=NARROW - _LEFT,
-        height=f"{height:.1f}",
+        y=_TOP,
+        width=NARROW - _LEFT - 2,
+        height=f"{len(strengths) * height:.1f}",
+        preserveAspectRatio="none",
     )
+
+
+def _cover(where: str, average: float | None, y: float, height: float) -> list[Markup]:
+    """What covers a row of the picture, and what tells of it."""
+    place = {"x": _LEFT, "y": f"{y:.1f}", "width": NARROW - _LEFT - 2, "height": f"{height:.1f}"}
+    told = tag("title", tell(where, [("average of seen", share(average))]))
+    return [tag("rect", class_="cover", **place), tag("rect", told, class_="hit", **place)]
 
 
 def _names(rows: int, names: Sequence[str], width: float, height: float) -> Markup:

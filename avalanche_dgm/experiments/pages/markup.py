@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-_EMPTY = {"meta", "link", "img", "input", "br", "path", "rect", "line", "circle"}
+# Elements without content: those of HTML have no end, those of SVG are closed at once.
+_VOID = {"meta", "link", "img", "input", "br"}
+_CLOSED = {"path", "rect", "line", "image"}
 
 
 class Markup(str):
@@ -24,12 +26,11 @@ def tag(name: str, /, *children: object, **attributes: object) -> Markup:
             attribute without a value, ``None`` and ``False`` leave it out.
     """
     written = "".join(_attribute(key, value) for key, value in attributes.items())
-    if name in _EMPTY and not children:
-        return Markup(f"<{name}{written}>" if name in _HTML_EMPTY else f"<{name}{written}/>")
+    if name in _VOID:
+        return Markup(f"<{name}{written}>")
+    if name in _CLOSED and not children:
+        return Markup(f"<{name}{written}/>")
     return Markup(f"<{name}{written}>{join(children)}</{name}>")
-
-
-_HTML_EMPTY = {"meta", "link", "img", "input", "br"}
 
 
 def join(children: Iterable[object], separator: str = "") -> Markup:

@@ -22,18 +22,20 @@ def matrices_section(group: Group) -> Section:
         if not mean:
             continue
         longest = max((run.result for run in row.runs), key=lambda result: len(result.steps))
-        average = average_of(row)
+        average = dict(average_of(row))
         chart = heat_map(
             f"Accuracy matrix, {row.label}, {group.title}",
             mean,
             learned=[step.experience for step in longest.steps],
             names=group.tasks,
-            averages=[value.mean for _, value in average],
+            averages=[average[i].mean if i in average else None for i in range(1, len(mean) + 1)],
         )
         readout = tag("p", class_="readout", aria_live="polite")
         boxes.append(card(row.label, chart, readout, row=row))
     name = f"{group.name}-matrix"
-    control = slider(f"{name}-after", group.length, "After experience", controls=f"{name}-all")
+    control = None
+    if group.length > 1:
+        control = slider(f"{name}-after", group.length, "After experience", controls=f"{name}-all")
     note = tag(
         "p",
         "Accuracy in percent, mean over seeds: a row after each experience, a column for each"

@@ -124,7 +124,7 @@ def _used(
     ]
     if not users:
         return None
-    mine = Group(group.name, group.title, users)
+    mine = Group(group.name, group.stream, group.title, users)
     return experience_chart(mine, title, of_steps(value), label=label, note=note)
 
 

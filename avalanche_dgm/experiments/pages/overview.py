@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from avalanche_dgm.experiments.pages import formats, scores
+from avalanche_dgm.experiments.pages.accuracy import MOST_NAMED
 from avalanche_dgm.experiments.pages.aggregate import Group, Row, settings_of
 from avalanche_dgm.experiments.pages.intervals import Estimate
 from avalanche_dgm.experiments.pages.layout import Section, card, cards, plural
@@ -111,11 +112,15 @@ def _seeds(runs: Sequence[Run]) -> str:
     return ", ".join(map(str, seeds))
 
 
+def _with_seeds(runs: Sequence[Run]) -> str:
+    return f"{'seed' if len(runs) == 1 else 'seeds'} {_seeds(runs)}"
+
+
 def _unfinished(row: Row) -> str | None:
     parts = [f"seed {run.seed}: {run.progress}" for run in row.runs if not run.result.complete]
     if not parts:
         return None
-    left_out = "not in the numbers of the table" if row.complete else "what they had come to"
+    left_out = "left out of the numbers" if row.complete else "its numbers are as of then"
     return f"{row.label} is not finished, {'; '.join(parts)} ({left_out})."
 
 
@@ -151,14 +156,20 @@ def _facts(group: Group) -> list[tuple[str, str]]:
     days = f"{started[0]} to {started[-1]}" if started else "not known"
     facts = [
         ("Stream", f"{group.title}: {plural(group.length, 'experience')}"),
-        ("Tests", ", ".join(group.tasks)),
-        ("Methods", "; ".join(f"{row.label} (seeds {_seeds(row.runs)})" for row in group.rows)),
+        ("Tests", _listed(group.tasks)),
+        ("Methods", "; ".join(f"{row.label} ({_with_seeds(row.runs)})" for row in group.rows)),
         ("Date", started[0] if started and started[0] == started[-1] else days),
         ("Versions", _versions(group)),
         ("Machine", _all(group, "platform")),
         ("Device", _all(group, "device", "gpu")),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) <= MOST_NAMED:
+        return ", ".join(names)
+    return f"{names[0]}, {names[1]} and so on to {names[-1]} ({len(names)})"
 
 
 def _from(run: Run, name: str) -> Any:

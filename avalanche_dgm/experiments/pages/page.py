@@ -180,7 +180,7 @@ def _section(group: Group, section: Section) -> Markup:
 def _title(groups: Sequence[Group]) -> str:
     methods = list(dict.fromkeys(row.label for group in groups for row in group.rows))
     shown = ", ".join(methods) if len(methods) <= 4 else f"{len(methods)} methods"
-    streams = list(dict.fromkeys(group.title for group in groups))
+    streams = list(dict.fromkeys(group.stream for group in groups))
     return f"{shown} on {', '.join(streams) if len(streams) <= 2 else f'{len(streams)} streams'}"
 
 

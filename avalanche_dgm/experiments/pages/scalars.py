@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from avalanche_dgm.dashboards import keys
@@ -16,6 +17,8 @@ from avalanche_dgm.experiments.pages.markup import Markup
 #: Points of a line at most; of more, so many means of neighbours are shown.
 MOST_POINTS = 150
 _MOST_LISTED = 40
+# Accuracies above this one are told apart on an axis that does not begin at 0.
+_LARGE = 0.6
 _LABELS = {
     keys.STEP: ("updates of the classifier", "after {} updates"),
     keys.EXPERIENCE: ("experiences learned", "after {} experiences"),
@@ -45,6 +48,7 @@ def experience_chart(
     text: formats.Format = formats.plain,
     note: str | None = None,
     between: tuple[float | None, float | None] = (0.0, None),
+    magnify: bool = False,
     wide: bool = False,
 ) -> Markup | None:
     """Makes the box of a chart over experiences, a line a row.
@@ -57,12 +61,16 @@ def experience_chart(
         text: Writes a value.
         note: A sentence below the heading.
         between: Where that axis begins and ends; ``None`` for where the values do.
+        magnify: Begin it higher if all values are large.
         wide: Use two columns where there is room.
     """
     x = counting_axis("experiences learned", group.length, ticks=10)
-    return _boxed(
-        title, curves(group, values), x, (label, text), between, note, wide=wide, group=group
-    )
+    lines = curves(group, values)
+    least = min((value.mean for line in lines for _, value in line.curve), default=0.0)
+    if magnify and least > _LARGE:
+        between = (math.floor(10 * least - 0.5) / 10, between[1])
+        label = f"{label}, from {between[0]:g} on"
+    return _boxed(title, lines, x, (label, text), between, note, wide=wide, group=group)
 
 
 def recorded_chart(
