@@ -31,8 +31,9 @@ LAYERS = {
     "plugins": 7,
     "lightning": 8,
     "experiments": 9,
-    "cli": 10,
-    "__main__": 11,
+    "plots": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 
@@ -112,7 +113,8 @@ def test_unknown_names():
 
 
 @pytest.mark.parametrize(
-    "module", ["generators", "losses", "memories", "methods", "streams", "plugins", "errors"]
+    "module",
+    ["generators", "losses", "memories", "methods", "streams", "plugins", "plots", "errors"],
 )
 def test_all_lists_are_true(module):
     module = importlib.import_module(f"avalanche_dgm.{module}")

@@ -34,8 +34,9 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Writes a figure as a PNG file; its folder is made."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
 
@@ -149,10 +150,23 @@ def scatter(points: NDArray[Any], labels: NDArray[Any], *, title: str = "") -> P
         labels: int array (n,).
         title: Put above.
     """
-    import matplotlib
-
     figure = new_figure(5.2, 4.4)
     axes = figure.add_subplot()
+    draw_points(axes, points, labels)
+    axes.set_title(title, fontsize=10)
+    return pixels_of(figure)
+
+
+def draw_points(axes: Axes, points: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Draws points in two dimensions, a colour for each label, which stands in their midst.
+
+    Args:
+        axes: Where to.
+        points: Float array (n, 2).
+        labels: int array (n,).
+    """
+    import matplotlib
+
     known = sorted(set(labels.tolist()))
     for i, label in enumerate(known):
         mine = labels == label
@@ -164,8 +178,6 @@ def scatter(points: NDArray[Any], labels: NDArray[Any], *, title: str = "") -> P
         axes.text(x, y, str(label), fontsize=10, ha="center", va="center", weight="bold")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(title, fontsize=10)
-    return pixels_of(figure)
 
 
 def usage_bars(shares: Mapping[str, Sequence[Mapping[str, float]]]) -> Pixels:

@@ -1,202 +1,182 @@
-"""Pictures of results, drawn on Matplotlib's Agg canvas without its global state."""
+"""Pictures of results; `avalanche_dgm.plots` makes the papers' figures of the same parts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from avalanche_dgm.dashboards.drawing import PALETTE, grid, new_figure, plain_axes
 from avalanche_dgm.experiments.results import RunResult, deviation, mean
 
-if TYPE_CHECKING:
-    from avalanche_dgm.experiments.deep_linear import DeepLinearResult
-
-# Okabe and Ito's colours: distinguishable with every common colour vision.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")
+LINES = ("-", (0, (5, 3)), (0, (1, 2)), (0, (5, 2, 1, 2)))
+"""Line styles, for methods that lie on top of one another because they forget all alike."""
 _MARKERS = "os^Dv<>P"
-_LINES = ("-", (0, (5, 3)), (0, (1, 2)), (0, (5, 2, 1, 2)))
 _MOST_LEGEND_ENTRIES = 12
-_DPI = 120
 
 
-def accuracy_curves(result: RunResult, path: Path) -> None:
+def accuracy_curves(result: RunResult) -> Figure:
     """Draws the accuracy on each task from when it was learned, and the average over those seen.
 
     Args:
         result: One run.
-        path: The PNG file to write.
     """
     figure = new_figure(8.4, 4.8)
     axes = figure.add_subplot()
-    _draw_run(axes, result)
+    draw_run(axes, result)
     axes.set_title(_title(result), fontsize=11)
     if len(result.tasks) <= _MOST_LEGEND_ENTRIES:
-        axes.legend(
-            title="test images of",
-            loc="center left",
-            bbox_to_anchor=(1.01, 0.5),
-            frameon=False,
-            fontsize=9,
-        )
+        legend(axes, title="test images of")
     else:
         _task_bar(figure, [axes], len(result.tasks))
         axes.legend(loc="lower left", frameon=False, fontsize=9)
-    save(figure, path)
+    return figure
 
 
-def panels(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
+def panels(runs: Mapping[str, Sequence[RunResult]]) -> Figure:
     """Draws one panel a method with the curves of its first seed, on common axes.
 
     Args:
         runs: The runs of each method.
-        path: The PNG file to write.
     """
     columns = min(3, len(runs))
     rows = math.ceil(len(runs) / columns)
     figure = new_figure(3.6 * columns + 1.0, 2.7 * rows + 0.4)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, (name, results) in zip(grid.flat, runs.items(), strict=False):
-        _draw_run(axes, results[0])
+    places = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for axes, (name, results) in zip(places, runs.items(), strict=False):
+        draw_run(axes, results[0])
         axes.set_title(name, fontsize=10)
-    for axes in grid.flat:
+    for axes in places:
         axes.label_outer()
     for empty in range(len(runs), rows * columns):
-        grid.flat[empty].set_visible(False)
-        above = grid.flat[empty - columns]
+        places[empty].set_visible(False)
+        above = places[empty - columns]
         above.tick_params(labelbottom=True)
         above.set_xlabel("experiences learned")
     first = next(iter(runs.values()))[0]
-    _task_bar(figure, list(grid.flat), len(first.tasks))
-    save(figure, path)
+    _task_bar(figure, places, len(first.tasks))
+    return figure
 
 
-def comparison(runs: Mapping[str, Sequence[RunResult]], path: Path) -> None:
+def comparison(runs: Mapping[str, Sequence[RunResult]], *, reference: str | None = None) -> Figure:
     """Draws the average over the experiences seen, a line a method, a band of one sd over seeds.
 
     Args:
         runs: The runs of each method, one a seed.
-        path: The PNG file to write.
+        reference: A method whose line is grey and has no markers, or ``None``.
     """
     figure = new_figure(8.0, 4.6)
     axes = figure.add_subplot()
-    for i, (name, results) in enumerate(runs.items()):
-        curves = np.array([r.averages for r in results])
-        centre = [mean(list(column)) for column in curves.T]
-        spread = [deviation(list(column)) for column in curves.T]
-        x = np.arange(1, len(centre) + 1)
-        colour = PALETTE[i % len(PALETTE)]
-        # Line styles differ too: methods that forget all alike lie on top of one another.
-        axes.plot(
-            x,
-            centre,
-            color=colour,
-            linestyle=_LINES[i % len(_LINES)],
-            marker=_MARKERS[i % len(_MARKERS)],
-            markersize=5,
-            label=name,
-        )
-        if any(spread):
-            low, high = np.subtract(centre, spread), np.add(centre, spread)
-            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    averages = {name: [result.averages for result in results] for name, results in runs.items()}
+    draw_curves(axes, averages, reference=reference)
     first = next(iter(runs.values()))[0]
-    _axes(axes, first)
+    stream_axes(axes, len(first.order))
     axes.set_ylabel("average test accuracy on experiences seen")
-    n = max(len(results) for results in runs.values())
-    seeds = "1 seed" if n == 1 else f"mean and sd of {n} seeds"
-    axes.set_title(f"{first.config.stream}, {seeds}", fontsize=11)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
-    save(figure, path)
+    axes.set_title(f"{first.config.stream}, {seeds_of(runs)}", fontsize=11)
+    legend(axes)
+    return figure
 
 
-def sample_grid(images: Mapping[int, Any], path: Path, *, title: str = "") -> None:
+def sample_grid(images: Mapping[int, Any], *, title: str = "") -> Figure:
     """Draws generated images, one labelled row a class.
 
     Args:
         images: Class -> array (n, C, H, W) with C 1 or 3 (other images show their first channel).
-        path: The PNG file to write.
         title: Put above the grid.
     """
-    rows = sorted(images)
-    columns = max(len(images[label]) for label in rows)
-    stacked = np.concatenate([np.asarray(images[label]) for label in rows])
-    low, high = float(stacked.min()), float(stacked.max())
-    scale = (high - low) or 1.0
-    height, width = stacked.shape[-2:]
-    gap = max(1, width // 14)
-    colour = stacked.shape[1] == 3
-    shape = (len(rows) * (height + gap) - gap, columns * (width + gap) - gap)
-    canvas = np.ones((*shape, 3) if colour else shape)
-    for r, label in enumerate(rows):
-        for c, image in enumerate(np.asarray(images[label])):
-            pixels = (image.transpose(1, 2, 0) if colour else image[0]) - low
-            y, x = r * (height + gap), c * (width + gap)
-            canvas[y : y + height, x : x + width] = pixels / scale
+    rows = {str(label): np.asarray(images[label]) for label in sorted(images)}
+    columns = max(len(row) for row in rows.values())
+    height, width = next(iter(rows.values())).shape[-2:]
     figure = new_figure(0.5 * columns + 1.2, 0.5 * len(rows) * height / width + 0.7)
     axes = figure.add_subplot()
-    axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_yticks([r * (height + gap) + height / 2 for r in range(len(rows))])
-    axes.set_yticklabels([str(label) for label in rows])
+    draw_rows(axes, rows)
     axes.set_ylabel("class")
+    axes.set_title(title, fontsize=10)
+    return figure
+
+
+def draw_rows(
+    axes: Axes, rows: Mapping[str, Any], *, low: float | None = None, high: float | None = None
+) -> None:
+    """Draws images, a row for each name.
+
+    Args:
+        axes: Where to.
+        rows: Name -> array (n, C, H, W) with C 1 or 3; n may differ.
+        low: Intensity that is black; ``None`` for the smallest there is.
+        high: Intensity that is white; ``None`` for the largest there is.
+    """
+    pixels = grid([np.asarray(row) for row in rows.values()], low=low, high=high)
+    show_rows(axes, pixels, list(rows))
+
+
+def show_rows(axes: Axes, pixels: Any, names: Sequence[str]) -> None:
+    """Shows a picture whose rows, all of the same height, have names.
+
+    Args:
+        axes: Where to.
+        pixels: Array (H, W) from 0 to 1, or uint8 array (H, W, 3).
+        names: From above.
+    """
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_yticks([(r + 0.5) * len(pixels) / len(names) for r in range(len(names))], names)
     axes.set_xticks([])
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.set_title(title, fontsize=10)
-    save(figure, path)
 
 
-def deep_linear(result: DeepLinearResult, path: Path) -> None:
-    """Draws the four panels of deep linear networks that learn one task twice.
+def draw_curves(
+    axes: Axes,
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    x: Sequence[float] | None = None,
+    reference: str | None = None,
+    first: int = 0,
+) -> None:
+    """Draws means over seeds, and a band of one sd.
 
     Args:
-        result: The curves.
-        path: The PNG file to write.
+        axes: Where to.
+        curves: For each method a list of numbers from each seed.
+        x: Where these numbers belong; ``None`` to count from 1.
+        reference: A method whose line is grey and has no markers, or ``None``.
+        first: Number of the first method, which its colour and its markers go by.
     """
-    figure = new_figure(9.0, 6.0)
-    grid = figure.subplots(2, 2)
-    settings = result.settings
-    # Where what interferes no longer drowns in what is not learned yet.
-    start = 2 * settings.period
-    for letter, axes in zip("abcd", grid.flat, strict=True):
-        panel = result.panels["c" if letter == "d" else letter]
-        first = start if letter == "d" else 0
-        switches = (
-            [settings.epochs]
-            if letter in "ab"
-            else range(settings.period, len(panel.trained), settings.period)
+    for i, (name, seeds) in enumerate(curves.items(), first):
+        columns = [list(column) for column in zip(*seeds, strict=True)]
+        centre, spread = [mean(list(c)) for c in columns], [deviation(c) for c in columns]
+        where = list(x) if x is not None else list(range(1, len(centre) + 1))
+        common = name == reference
+        colour = "0.45" if common else PALETTE[i % len(PALETTE)]
+        axes.plot(
+            where,
+            centre,
+            color=colour,
+            linestyle=LINES[2] if common else LINES[i % len(LINES)],
+            linewidth=2.2 if common else 1.5,
+            marker="" if common else _MARKERS[i % len(_MARKERS)],
+            markersize=5,
+            markevery=max(1, len(where) // 12),
+            label=name,
         )
-        for switch in switches:
-            if switch >= first:
-                axes.axvline(switch, color="0.85", linewidth=0.8)
-        for task, name in enumerate("AB"):
-            errors = panel.errors[first:, task].numpy()
-            x = np.arange(first, first + len(errors))
-            axes.plot(x, errors, color=PALETTE[task], linestyle=_LINES[task], label=f"task {name}")
-        if letter in "cd":
-            both = result.panels["both"].errors.mean(dim=1)[first:].numpy()
-            x = np.arange(first, first + len(both))
-            axes.plot(x, both, color="0.4", linewidth=1, linestyle=":", label="both at once")
-        title = "part of (c)" if letter == "d" else panel.title
-        axes.set_title(f"({letter}) {title}", fontsize=10)
-        axes.set_xlabel("epochs")
-        axes.set_ylim(bottom=0)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    for row in grid:
-        row[0].set_ylabel("squared error / squared targets")
-    grid[0, 0].legend(frameon=False, fontsize=9)
-    grid[1, 0].legend(frameon=False, fontsize=9)
-    save(figure, path)
+        if any(spread):
+            low, high = np.subtract(centre, spread), np.add(centre, spread)
+            axes.fill_between(where, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def _draw_run(axes: Axes, result: RunResult) -> None:
+def draw_run(axes: Axes, result: RunResult) -> None:
+    """Draws the accuracy on each task from when it was learned, and the average over those seen.
+
+    Args:
+        axes: Where to.
+        result: One run.
+    """
     tasks = len(result.tasks)
     x = np.arange(1, len(result.steps) + 1)
     for j in result.seen(len(result.steps) - 1):
@@ -212,21 +192,29 @@ def _draw_run(axes: Axes, result: RunResult) -> None:
             label=result.tasks[j] if tasks <= _MOST_LEGEND_ENTRIES else None,
         )
     axes.plot(x, result.averages, color="black", linewidth=2.6, label="average of seen")
-    _axes(axes, result)
+    stream_axes(axes, len(result.order))
     axes.set_ylabel("test accuracy")
 
 
-def _axes(axes: Axes, result: RunResult) -> None:
-    steps = len(result.order)
+def stream_axes(axes: Axes, n: int) -> None:
+    """Lays the axes out for accuracies after each of n experiences."""
     axes.set_xlabel("experiences learned")
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xlim(0.7, steps + 0.3)
-    every = max(1, round(steps / 10))
-    axes.set_xticks(range(1, steps + 1, every))
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.set_xlim(0.7, n + 0.3)
+    axes.set_xticks(range(1, n + 1, max(1, round(n / 10))))
+    plain_axes(axes)
+
+
+def legend(axes: Axes, **settings: Any) -> None:
+    """Puts a legend beside the axes."""
+    common = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False, "fontsize": 9}
+    axes.legend(**{**common, **settings})
+
+
+def seeds_of(runs: Mapping[str, Sequence[RunResult]]) -> str:
+    """Says what is drawn: "mean and sd of 3 seeds"."""
+    n = max(len(results) for results in runs.values())
+    return "1 seed" if n == 1 else f"mean and sd of {n} seeds"
 
 
 def _task_colour(task: int, n: int) -> Any:
@@ -248,16 +236,3 @@ def _title(result: RunResult) -> str:
     config = result.config
     paper = ", paper's settings" if config.paper else ""
     return f"{config.method} on {config.stream}{paper}, seed {config.seed}"
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Makes an empty figure, in inches."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as a PNG file; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")

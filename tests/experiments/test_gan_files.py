@@ -15,7 +15,7 @@ from avalanche_dgm.experiments.session import Session, after_classes
 TINY = {"n_train_per_class": 8, "fraction": 0.2}
 COMMON = {
     *("results.json", "accuracy.csv", "accuracy.png", "samples.png", "samples.csv", "sizes.csv"),
-    *("samples-000.png", "samples-001.png"),
+    *("samples-000.png", "samples-001.png", "panels"),
 }
 
 
@@ -56,7 +56,7 @@ def test_other_methods(tmp_path):
     assert {path.name for path in (tmp_path / "mergan").iterdir()} == COMMON
     session(tmp_path / "dgr", "dgr")
     names = {path.name for path in (tmp_path / "dgr").iterdir()}
-    assert names == {"results.json", "accuracy.csv", "accuracy.png", "samples.png"}
+    assert names == {"results.json", "accuracy.csv", "accuracy.png", "samples.png", "panels"}
 
 
 def test_which_are_gans():
@@ -92,33 +92,19 @@ def test_accuracies_after_five_and_ten_classes():
     assert after_classes([perfect]).startswith("mergan: A5 1.000 (")
 
 
-def test_figures(tmp_path):
-    (tmp_path / "quality.csv").write_text(
-        "experience,class,fid,generated_accuracy\n"
-        "0,all,2.0,0.9\n0,3,2.0,0.9\n1,all,3.0,0.8\n1,3,2.5,0.7\n1,4,1.0,0.9\n"
-    )
-    (tmp_path / "masks.csv").write_text(
-        "experience,layer,step,scale,width,active,soft_mean\n"
-        "0,wide,0,0.1,8,8,0.5\n0,wide,5,9.0,8,3,0.4\n1,wide,0,0.1,11,11,0.5\n1,wide,9,9.0,11,2,0.2\n"
-    )
-    gan_figures.distances(tmp_path / "quality.csv", tmp_path / "fid.png")
-    gan_figures.masks(tmp_path / "masks.csv", tmp_path / "deep" / "masks.png")
-    for name in ("fid.png", "deep/masks.png"):
-        assert np.asarray(Image.open(tmp_path / name)).std() > 5
+def test_files_that_are_none_of_a_log(tmp_path):
+    (tmp_path / "masks.csv").write_text("experience,layer,step\n0,wide,0\n")
     with pytest.raises(DataError, match="GeneratorLog"):
-        gan_figures.usage(tmp_path / "masks.csv", tmp_path / "usage.png")
+        gan_figures.usage(tmp_path / "masks.csv")
     with pytest.raises(DataError, match="cannot be read"):
-        gan_figures.usage(tmp_path / "nothing.csv", tmp_path / "usage.png")
+        gan_figures.usage(tmp_path / "nothing.csv")
 
 
-def test_bars_are_as_high_as_the_layer(tmp_path, monkeypatch):
+def test_bars_are_as_high_as_the_layer(tmp_path):
     (tmp_path / "usage.csv").write_text(
         "experience,layer,width,reserved,reused,free\n0,wide,8,3,0,5\n1,wide,11,2,1,6\n"
     )
-    drawn = []
-    monkeypatch.setattr(gan_figures, "save", lambda figure, path: drawn.append(figure))
-    gan_figures.usage(tmp_path / "usage.csv", tmp_path / "usage.png")
-    (axes,) = drawn[0].axes
+    (axes,) = gan_figures.usage(tmp_path / "usage.csv").axes
     heights = [[bar.get_height() for bar in part] for part in axes.containers]
     # Reserved, reused, reserved before but not used, free.
     assert heights == [[3, 2], [0, 1], [0, 2], [5, 6]]

@@ -1,0 +1,11 @@
+"""The figures of the papers, drawn from runs, memories and logs.
+
+Each function returns a Matplotlib figure, which `save` writes as a PNG file. Nothing here touches
+Matplotlib's global state: it works without a display, and beside figures of one's own.
+"""
+
+from avalanche_dgm.dashboards.drawing import save
+from avalanche_dgm.plots import furlanello2016, kamra2017, ostapenko2019
+from avalanche_dgm.plots.loading import load
+
+__all__ = ["furlanello2016", "kamra2017", "load", "ostapenko2019", "save"]

@@ -1,0 +1,65 @@
+"""The figures of the A-LTM paper: Furlanello et al. 2016, "Active Long Term Memory Networks"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from avalanche_dgm.dashboards.drawing import new_figure, plain_axes
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments import deep_linear, deep_linear_figure
+from avalanche_dgm.experiments.deep_linear import DeepLinearResult
+from avalanche_dgm.experiments.figures import draw_curves, legend
+from avalanche_dgm.metrics.by_epoch import EpochAccuracy
+
+__all__ = ["interference", "memory_by_epoch"]
+
+
+def interference(result: DeepLinearResult | None = None) -> Figure:
+    """Draws errors of deep linear networks that learn one task twice, in four panels (Fig. 1).
+
+    Args:
+        result: What `avalanche_dgm.experiments.deep_linear.run` measured; ``None`` to run it, which
+            takes seconds.
+    """
+    return deep_linear_figure.draw(deep_linear.run() if result is None else result)
+
+
+def memory_by_epoch(methods: Mapping[str, Sequence[EpochAccuracy]]) -> Figure:
+    """Draws what is left of the old task while a new one is learned (Fig. 3), and the new one.
+
+    A dotted line of the method's colour is the old task's accuracy before: with replay of old
+    inputs the paper's networks come back to it after a drop, without they do not.
+
+    Args:
+        methods: By name: what `avalanche_dgm.plugins.by_epoch.AccuracyByEpoch` recorded, its
+            `table`, from epoch 0 on.
+
+    Raises:
+        ConfigError: There is no method, or one has fewer than two epochs.
+    """
+    short = [name for name, table in methods.items() if len(table) < 2]
+    if short or not methods:
+        raise ConfigError(
+            f"There is nothing to draw{' of ' + ', '.join(short) if short else ''}: accuracies"
+            " before the new task and after one epoch of it or more are needed. Give the strategy"
+            " an AccuracyByEpoch and eval_every=1, and `train` eval_streams."
+        )
+    figure = new_figure(9.4, 3.8)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for i, (name, table) in enumerate(methods.items()):
+        x = [row.epoch for row in table]
+        # One method at a time: each may have epochs of its own.
+        draw_curves(left, {name: [[row.old for row in table]]}, x=x, first=i)
+        draw_curves(right, {name: [[row.new for row in table]]}, x=x, first=i)
+        before = left.lines[-1]
+        left.axhline(table[0].old, color=before.get_color(), linewidth=0.9, linestyle=":", zorder=0)
+    for axes, title in ((left, "old task"), (right, "new task")):
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("epochs of the new task")
+        axes.set_ylim(-0.02, 1.02)
+        plain_axes(axes)
+    left.set_ylabel("test accuracy")
+    legend(right)
+    return figure

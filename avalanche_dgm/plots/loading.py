@@ -1,0 +1,95 @@
+"""Reads run folders into what the figures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.pages.loading import Run, find_runs
+from avalanche_dgm.experiments.results import RunResult
+
+Runs = Mapping[str, Sequence[RunResult]]
+"""The runs of each method, one a seed."""
+
+
+def load(*folders: str | Path) -> dict[str, list[RunResult]]:
+    """Reads the runs in some folders and below them, as the command line writes them.
+
+    Args:
+        *folders: Run folders (with a results.json), or folders above them, such as
+            ``runs/paper-fig4-scale1``.
+
+    Returns:
+        The runs of each method by seed; methods in the order in which they were run.
+
+    Raises:
+        ConfigError: A folder is not there or holds no run, a run cannot be read, or two runs have
+            the same method and seed.
+    """
+    if not folders:
+        raise ConfigError("No folder was given. Name the folder of a run, or one above it.")
+    found, unreadable = find_runs([Path(folder) for folder in folders])
+    if unreadable:
+        # A figure that lacks a run without saying so would be wrong.
+        raise ConfigError(unreadable[0])
+    runs: dict[str, dict[int, Run]] = {}
+    for run in found:
+        seeds = runs.setdefault(run.result.config.method, {})
+        other = seeds.setdefault(run.seed, run)
+        if other is not run:
+            raise ConfigError(
+                f"{other.folder} and {run.folder} are both runs of {run.result.config.method} with"
+                f" seed {run.seed}. Name folders that hold one comparison."
+            )
+    return {
+        method: [seeds[seed].result for seed in sorted(seeds)] for method, seeds in runs.items()
+    }
+
+
+def check(runs: Runs, *needed: str) -> RunResult:
+    """Refuses runs that cannot be drawn in one figure.
+
+    Args:
+        runs: The runs.
+        *needed: Methods that must be among them.
+
+    Returns:
+        The first of them.
+
+    Raises:
+        ConfigError: A method is missing or has no run, a run is not finished, or the runs learned
+            different streams.
+    """
+    missing = [name for name in needed if name not in runs]
+    if missing:
+        raise ConfigError(
+            f"The figure needs runs of {', '.join(missing)}; there are"
+            f" {', '.join(runs) or 'none'}. Run them on the same stream, or name others."
+        )
+    empty = [name for name, results in runs.items() if not results]
+    if empty or not runs:
+        raise ConfigError(
+            f"There is no run{' of ' + ', '.join(empty) if empty else ''}. Give each method at"
+            " least one, as `avalanche_dgm.plots.load` reads them."
+        )
+    first = next(iter(runs.values()))[0]
+    for name, results in runs.items():
+        for result in results:
+            who = f"The run of {name} with seed {result.config.seed}"
+            if not result.complete or not result.steps:
+                raise ConfigError(
+                    f"{who} is not finished ({len(result.steps)} of {len(result.order)}"
+                    " experiences). Continue it with --resume, or leave it out."
+                )
+            if _stream(result) != _stream(first):
+                raise ConfigError(
+                    f"{who} learned {result.config.stream} ({len(result.order)} experiences), and"
+                    f" others learned {first.config.stream} ({len(first.order)} experiences), or"
+                    " its experiences in another order. Draw those of one stream."
+                )
+    return first
+
+
+def _stream(result: RunResult) -> tuple[object, ...]:
+    return result.config.stream, tuple(result.tasks), tuple(result.order)

@@ -1,0 +1,93 @@
+"""Asks a method, or the plugin or module around it, for what the figures show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.dashboards.views import Examples, device_of
+from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.memories.answers import evaluating
+from avalanche_dgm.methods import Method
+
+#: Images shown to a network at once.
+_CHUNK = 512
+
+
+def method_of(memory: Any) -> Method:
+    """The method in a plugin or a LightningModule, or the method itself.
+
+    Args:
+        memory: What remembers.
+
+    Raises:
+        ConfigError: There is none in it.
+    """
+    method = getattr(memory, "method", memory)
+    if not isinstance(method, Method):
+        raise ConfigError(
+            f"A {type(memory).__name__} remembers nothing. Give a plugin of this package, its"
+            " method, or its LightningModule."
+        )
+    return method
+
+
+def examples(images: Tensor, labels: Tensor, tasks: Tensor | None) -> Examples:
+    """Images to look at, checked.
+
+    Args:
+        images: Float tensor (n, *shape), n at least 1.
+        labels: int64 tensor (n,).
+        tasks: int64 tensor (n,), task labels; ``None`` for 0.
+
+    Raises:
+        ShapeError: There is no image, or not as many labels or task labels as images.
+    """
+    tasks = torch.zeros_like(labels) if tasks is None else tasks
+    if not len(images) or {labels.shape, tasks.shape} != {images.shape[:1]}:
+        raise ShapeError(
+            f"Of n images, at least one, labels and tasks must be of shape (n,); they are"
+            f" {tuple(images.shape)}, {tuple(labels.shape)} and {tuple(tasks.shape)}."
+        )
+    return Examples(images, labels, tasks, torch.zeros_like(labels))
+
+
+@torch.no_grad()
+def answers(classifier: Any, shown: Examples, *, seed: int = 0) -> Tensor:
+    """What a classifier takes images for.
+
+    Args:
+        classifier: A plugin, a method or a LightningModule, which is asked without an oracle; or a
+            function from images (n, *shape) to logits (n, K), such as a network.
+        shown: The images.
+        seed: Of what the method draws, if it does; its random numbers stay as they are.
+
+    Returns:
+        int64 tensor (n,), labels, on the device of the images.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    method = getattr(classifier, "method", classifier)
+    if isinstance(method, Method):
+        with method.random.aside(seed), evaluating(method):
+            found = [
+                method.predict(images.to(device_of(method)), tasks.to(device_of(method)))
+                for images, tasks in zip(
+                    shown.images.split(_CHUNK), shown.tasks.split(_CHUNK), strict=True
+                )
+            ]
+    elif callable(classifier):
+        network = classifier if isinstance(classifier, nn.Module) else None
+        weight = next(network.parameters(), None) if network is not None else None
+        device = shown.images.device if weight is None else weight.device
+        with evaluating(network):
+            found = [classifier(images.to(device)) for images in shown.images.split(_CHUNK)]
+    else:
+        raise ConfigError(
+            f"A {type(classifier).__name__} does not answer. Give a plugin of this package, its"
+            " method or module, or a function from images (n, *shape) to logits (n, K)."
+        )
+    return torch.cat(found).argmax(dim=1).to(shown.images.device)

@@ -1,0 +1,216 @@
+"""Pictures of what a memory sees and makes (Kamra et al. 2017, Fig. 9 to 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from avalanche_dgm.dashboards import views
+from avalanche_dgm.dashboards.drawing import draw_points, new_figure, plain_axes
+from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
+from avalanche_dgm.experiments import figures
+from avalanche_dgm.plots.corruption import Robustness, add_noise, occlude
+from avalanche_dgm.plots.looking import examples, method_of
+
+#: Of t-SNE: fewer have no neighbours to speak of.
+_LEAST_POINTS = 5
+
+
+def resilience(
+    measured: Robustness,
+    memory: Any = None,
+    images: Tensor | None = None,
+    *,
+    tasks: Tensor | None = None,
+    deviation: float = 0.5,
+    occlusion: float = 0.4,
+    fill: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Figure:
+    """Draws accuracy on corrupted images, and what a memory makes of some (Fig. 9).
+
+    Args:
+        measured: What `robustness` measured: panels (b) and (c).
+        memory: A plugin, a method or a LightningModule that reconstructs, for panel (a); ``None``
+            to leave it out.
+        images: Float tensor (n, C, H, W), a few images for panel (a), such as one of each class.
+        tasks: int64 tensor (n,), task labels; ``None`` for 0.
+        deviation: Standard deviation of the noise that they are shown with, in their units.
+        occlusion: Width of the patch that they are shown with, as a fraction of theirs, 0 to 1.
+        fill: Intensity of the patch.
+        generator: Of the noise, on the CPU; ``None`` for one with seed 0.
+
+    Raises:
+        ConfigError: The memory does not reconstruct (yet), there are no images for it, or a number
+            is out of range.
+        ShapeError: These are no images.
+    """
+    if memory is None and images is None:
+        figure = new_figure(9.0, 3.4)
+        _draw_robustness(list(figure.subplots(1, 2)), measured)
+        return figure
+    if memory is None or images is None:
+        raise ConfigError("Panel (a) needs both a memory that reconstructs and a few images.")
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    noisy = add_noise(images, deviation, generator=generator)
+    covered = occlude(images, occlusion, fill=fill)
+    rows = {
+        f"noise, sd {deviation:g}": noisy,
+        "reconstructed": _reconstructed(memory, noisy, tasks),
+        f"patch, {occlusion:g} of the width": covered,
+        "reconstructed ": _reconstructed(memory, covered, tasks),
+    }
+    height, width = images.shape[-2:]
+    wide = 9.0
+    figure = new_figure(wide, 3.4 + min(5.0, 4 * (wide - 1.8) * height / (len(images) * width)))
+    grid = figure.add_gridspec(2, 2, height_ratios=[figure.get_figheight() - 3.2, 3.2])
+    axes = figure.add_subplot(grid[0, :])
+    # On the scale of the images: noise beyond it is cut off, as the eye would.
+    figures.draw_rows(
+        axes,
+        {name: row.float().cpu().numpy() for name, row in rows.items()},
+        low=float(images.min()),
+        high=float(images.max()),
+    )
+    axes.set_title("(a) what the memory is shown, and what it sees", fontsize=10)
+    _draw_robustness([figure.add_subplot(grid[1, i]) for i in (0, 1)], measured)
+    return figure
+
+
+def latents(
+    memories: Mapping[str, Any],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    tasks: Tensor | None = None,
+    seed: int = 0,
+) -> Figure:
+    """Draws latents of images in two dimensions, by t-SNE, a panel for each memory (Fig. 10).
+
+    The paper shows the same images and the same seed of t-SNE for a memory that was trained jointly
+    and for one trained task by task. Where clusters lie means nothing; how they are separated does.
+
+    Args:
+        memories: By title: plugins, methods or LightningModules with latents.
+        images: Float tensor (n, *shape), n at least 5; some hundred take seconds.
+        labels: int64 tensor (n,), of two classes or more.
+        tasks: int64 tensor (n,), task labels; ``None`` for 0.
+        seed: Of t-SNE, the same for all.
+
+    Raises:
+        ConfigError: There is no memory, or one has no latents (yet).
+        LabelError: There is a single class.
+        ShapeError: There are fewer than 5 images, or not as many labels.
+    """
+    _check_some(memories)
+    shown = examples(images, labels, tasks)
+    if len(images) < _LEAST_POINTS:
+        raise ShapeError(f"t-SNE needs at least {_LEAST_POINTS} images, not {len(images)}.")
+    if len(labels.unique()) < 2:
+        raise LabelError(
+            "All images are of one class, and the figure shows how classes are separated. Give"
+            " images of two classes or more."
+        )
+    figure, places = _panels(memories, 4.2, 4.0)
+    for axes, (name, memory) in zip(places, memories.items(), strict=True):
+        method = method_of(memory)
+        points = views.embedding(method, shown, seed=seed)
+        if points is None:
+            raise ConfigError(
+                f"The memory '{name}', a {type(method).__name__}, has no latents. Give one with a"
+                " variational autoencoder, such as DGDMN or DGR, that has learned something."
+            )
+        draw_points(axes, points, labels.cpu().numpy())
+        axes.set_title(name, fontsize=10)
+    return figure
+
+
+def samples(memories: Mapping[str, Any], *, n: int = 10, seed: int = 0) -> Figure:
+    """Draws samples of each class that memories generate, a panel for each memory (Fig. 11).
+
+    The paper shows a long-term memory that was trained jointly and one trained task by task. A
+    `DGDMN` also draws from its short-term memories; call `sleep` first for the long-term one alone.
+
+    Args:
+        memories: By title: plugins, methods or LightningModules that generate images (C, H, W).
+        n: Samples of each class, at least 1. Of a class that is hardly remembered fewer may come.
+        seed: Of the samples; the memories' random numbers stay as they are.
+
+    Raises:
+        ConfigError: There is no memory, one generates no images (yet), or ``n`` is below 1.
+    """
+    _check_some(memories)
+    if n < 1:
+        raise ConfigError(f"n is {n}; at least 1 sample of each class is needed.")
+    found = {name: _drawn(name, memory, n, seed) for name, memory in memories.items()}
+    figure, places = _panels(memories, 0.4 * n + 0.9, 0.4 * max(map(len, found.values())) + 0.6)
+    for axes, (name, rows) in zip(places, found.items(), strict=True):
+        figures.draw_rows(axes, rows)
+        axes.set_title(name, fontsize=10)
+    places[0].set_ylabel("class")
+    return figure
+
+
+def _panels(memories: Mapping[str, Any], width: float, height: float) -> tuple[Figure, list[Axes]]:
+    figure = new_figure(width * len(memories), height)
+    return figure, list(figure.subplots(1, len(memories), squeeze=False)[0])
+
+
+def _check_some(memories: Mapping[str, Any]) -> None:
+    if not memories:
+        raise ConfigError("There is no memory to look at. Give at least one, with its title.")
+
+
+def _drawn(name: str, memory: Any, n: int, seed: int) -> dict[str, Any]:
+    """Rows of samples, as float arrays (k, C, H, W), by class."""
+    method = method_of(memory)
+    # So many classes at most: what is asked for grows with them, and is drawn in a moment.
+    drawn = views.samples(method, n, n_classes=_n_classes(method, seed), seed=seed)
+    if not drawn or next(iter(drawn.values())).ndim != 4:
+        raise ConfigError(
+            f"The memory '{name}', a {type(method).__name__}, generates no images, or has learned"
+            " nothing yet. Give one with a generator, such as DGDMN, after an experience."
+        )
+    several = len({task for task, _ in drawn}) > 1
+    return {
+        f"{task}: {label}" if several else str(label): images.float().cpu().numpy()
+        for (task, label), images in drawn.items()
+    }
+
+
+def _n_classes(method: Any, seed: int) -> int:
+    """Classes that a method knows, about: those among some samples."""
+    return max(1, len(views.samples(method, 1, n_classes=64, seed=seed)))
+
+
+def _reconstructed(memory: Any, images: Tensor, tasks: Tensor | None) -> Tensor:
+    method = method_of(memory)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    made = views.reconstructions(method, examples(images, labels, tasks))
+    if made is None:
+        raise ConfigError(
+            f"The {type(method).__name__} does not reconstruct images of shape"
+            f" {tuple(images.shape[1:])}. Give a memory with a variational autoencoder, such as"
+            " DGDMN or DGR, that has learned images of this shape."
+        )
+    return made
+
+
+def _draw_robustness(places: list[Axes], measured: Robustness) -> None:
+    parts = (
+        ("(b) noise", "standard deviation of the noise", measured.deviations, measured.noisy),
+        ("(c) occlusion", "patch / width of the image", measured.occlusions, measured.occluded),
+    )
+    for axes, (title, label, x, accuracies) in zip(places, parts, strict=True):
+        figures.draw_curves(axes, {name: [v] for name, v in accuracies.items()}, x=x)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(label)
+        axes.set_ylim(-0.02, 1.02)
+        plain_axes(axes)
+    places[0].set_ylabel("test accuracy")
+    places[1].legend(loc="lower left", frameon=False, fontsize=9)

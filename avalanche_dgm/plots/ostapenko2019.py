@@ -1,0 +1,181 @@
+"""The figures of Ostapenko et al. 2019, "Learning to Remember", from a generator's log.
+
+Each function takes the folder that `avalanche_dgm.metrics.GeneratorLog` wrote, as
+`avalanche_dgm.GeneratorObserver` and the command line's runs of GAN memories do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from avalanche_dgm.dashboards.drawing import PALETTE, new_figure
+from avalanche_dgm.errors import DataError
+from avalanche_dgm.experiments import gan_figures
+from avalanche_dgm.experiments.figures import legend, show_rows
+from avalanche_dgm.experiments.gan_figures import numbers, read_rows, task_axes
+
+__all__ = ["distances", "masks", "samples", "usage"]
+
+# Black is for all classes together.
+_COLOURS = [colour for colour in PALETTE if colour != "#000000"]
+_PANELS_A_ROW = 5
+
+
+def samples(folder: str | Path) -> Figure:
+    """Draws samples of every class after every task, a panel each (Fig. 2).
+
+    Of the same noise in every panel: a class that is remembered looks the same in all of them. The
+    paper shows the last panel alone.
+
+    Args:
+        folder: The log's folder, with its samples.csv and samples-000.png and so on.
+
+    Raises:
+        DataError: The files are not there, or are none of a log.
+    """
+    rows = read_rows(_file(folder, "samples.csv"), ("experience", "task", "class"))
+    after = sorted({int(row["experience"]) for row in rows})
+    pictures = {number: _picture(Path(folder) / f"samples-{number:03d}.png") for number in after}
+    several = len({row["task"] for row in rows}) > 1
+    columns = min(_PANELS_A_ROW, len(after))
+    lines = -(-len(after) // columns)
+    height, width = (max(p.shape[side] for p in pictures.values()) for side in (0, 1))
+    panel = min(3.2, 14.0 / columns)
+    figure = new_figure(panel * columns, lines * (panel * height / width + 0.45))
+    places = figure.subplots(lines, columns, squeeze=False).flat
+    for i, axes in enumerate(list(places)):
+        if i >= len(after):
+            axes.set_visible(False)
+            continue
+        mine = [row for row in rows if int(row["experience"]) == after[i]]
+        names = [f"{r['task']}: {r['class']}" if several else r["class"] for r in mine]
+        show_rows(axes, pictures[after[i]], names)
+        # All on one scale, whatever the number of classes.
+        axes.set_ylim(height, 0)
+        axes.tick_params(labelsize=7)
+        axes.set_title(f"after task {after[i]}", fontsize=9)
+    return figure
+
+
+def distances(folder: str | Path) -> Figure:
+    """Draws the Frechet distance of each class and of all over the tasks (Fig. 4).
+
+    Lower is better. Distances of other features than the paper's cannot be compared with it, see
+    `avalanche_dgm.metrics.GeneratorQuality`.
+
+    Args:
+        folder: The log's folder, with its quality.csv.
+
+    Raises:
+        DataError: The file is not there, or is none of a log.
+    """
+    source = _file(folder, "quality.csv", "Give it quality=GeneratorQuality(images, labels).")
+    rows = read_rows(source, ("experience", "class", "fid", "generated_accuracy"))
+    names = [name for name in dict.fromkeys(row["class"] for row in rows) if name != "all"]
+    figure = new_figure(7.6, 4.2)
+    axes = figure.add_subplot()
+    for i, name in enumerate([*names, "all"]):
+        mine = [row for row in rows if row["class"] == name]
+        together = name == "all"
+        axes.plot(
+            [int(row["experience"]) for row in mine],
+            numbers(mine, "fid"),
+            color="black" if together else _COLOURS[i % len(_COLOURS)],
+            # Lines of the same colour differ.
+            linestyle="--" if i // len(_COLOURS) % 2 and not together else "-",
+            linewidth=2.4 if together else 1.2,
+            marker="o",
+            markersize=3,
+            label="all classes" if together else f"class {name}",
+        )
+    task_axes(axes, np.array([int(row["experience"]) for row in rows]))
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("Frechet distance")
+    legend(axes)
+    return figure
+
+
+def usage(folder: str | Path) -> Figure:
+    """Draws which part of each layer every task uses, new and shared, and what is free (Fig. 6).
+
+    The paper's picture is of the whole network and relative to its size.
+
+    Args:
+        folder: The log's folder, with its usage.csv, which dynamic memories have.
+
+    Raises:
+        DataError: The file is not there, or is none of a log.
+    """
+    only = "Only memories with masks have it, such as DynamicMemory."
+    return gan_figures.usage(_file(folder, "usage.csv", only))
+
+
+def masks(folder: str | Path) -> Figure:
+    """Draws how the masks settle while tasks are learned (Fig. 7).
+
+    Above, the share of a layer's entries that would be used if training ended then; below, the mean
+    of the soft mask, which starts at 0.5.
+
+    Args:
+        folder: The log's folder, with its masks.csv.
+
+    Raises:
+        DataError: The file is not there, or is none of a log.
+    """
+    source = _file(
+        folder, "masks.csv", "It needs a memory with masks, and GeneratorObserver or log.watch()."
+    )
+    columns = ("experience", "layer", "step", "scale", "width", "active", "soft_mean")
+    rows = read_rows(source, columns)
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    figure = new_figure(8.0, 5.0)
+    above, below = figure.subplots(2, 1, sharex=True)
+    # A task takes one unit of the axis, whatever its number of steps.
+    longest = {
+        task: max(int(row["step"]) for row in rows if row["experience"] == task) or 1
+        for task in dict.fromkeys(row["experience"] for row in rows)
+    }
+    for i, layer in enumerate(layers):
+        mine = [row for row in rows if row["layer"] == layer]
+        colour = _COLOURS[i % len(_COLOURS)]
+        for task, length in longest.items():
+            part = [row for row in mine if row["experience"] == task]
+            x = int(task) + numbers(part, "step") / length - 0.5
+            shares = numbers(part, "active") / numbers(part, "width")
+            label = layer if task == next(iter(longest)) else None
+            above.plot(x, shares, color=colour, linewidth=1.3, label=label)
+            below.plot(x, numbers(part, "soft_mean"), color=colour, linewidth=1.3)
+    above.set_ylabel("share with e ≥ 0")
+    below.set_ylabel("mean of the soft mask")
+    for axes in (above, below):
+        task_axes(axes, np.array([int(task) for task in longest]))
+        axes.set_ylim(-0.03, 1.03)
+    above.set_xlabel("")
+    legend(above)
+    return figure
+
+
+def _file(folder: str | Path, name: str, hint: str = "") -> Path:
+    path = Path(folder) / name
+    if not path.is_file():
+        raise DataError(
+            f"There is no {name} in {folder}: it is no folder of a GeneratorLog, or the log did not"
+            f" write it. {hint}".rstrip()
+        )
+    return path
+
+
+def _picture(path: Path) -> np.ndarray:
+    """A picture of a log; uint8 array (H, W, 3)."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read, and samples.csv names it: {error}. Logs of images have one"
+            " for each experience."
+        ) from error
