@@ -13,6 +13,7 @@ import pytest
 import avalanche_dgm
 import avalanche_dgm.lightning
 import avalanche_dgm.metrics
+import avalanche_dgm.plots
 from avalanche_dgm.errors import AvalancheDGMError
 from avalanche_dgm.experiments.arguments import build_parser, read_options
 from avalanche_dgm.experiments.config import ExperimentConfig
@@ -66,6 +67,8 @@ def test_the_documentation_builds_without_warnings(tmp_path):
     public = [f"avalanche_dgm.{name}" for name in avalanche_dgm.__all__]
     for module in (avalanche_dgm.lightning, avalanche_dgm.metrics):
         public += [f"{module.__name__}.{name}" for name in module.__all__]
+    for module in avalanche_dgm.plots.kamra2017, avalanche_dgm.plots.ostapenko2019:
+        public += [f"{module.__name__}.{name}" for name in module.__all__]
     left_out = {"avalanche_dgm.__version__", "avalanche_dgm.errors"}
     assert [name for name in public if f'id="{name}"' not in page and name not in left_out] == []
 
@@ -116,6 +119,13 @@ def test_the_first_script_of_the_lightning_page_runs(tmp_path):
 def test_the_quickstart_runs(tmp_path):
     output = run_script("\n\n".join(blocks(DOCS / "quickstart.md", "python")), tmp_path)
     assert "True 0" in output
+
+
+def test_the_figures_are_drawn(tmp_path):
+    for block in blocks(DOCS / "plots.md", "python"):
+        if "plots.load" not in block:
+            run_script(block, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"figure-9.png", "memory.png"}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)

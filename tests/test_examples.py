@@ -41,6 +41,12 @@ def test_example(name, run):
     assert 0.0 < final_accuracy(run(name)) <= 1.0
 
 
+def test_paper_figures_example(run, tmp_path):
+    assert "plain network: " in run("paper_figures")
+    for number in (9, 10, 11):
+        assert (tmp_path / f"figure-{number}.png").stat().st_size > 10_000
+
+
 def test_checkpoint_example_ends_as_if_it_had_not_stopped(run):
     first = run("checkpoint", "--stop-after", "2")
     assert "run this again" in first
@@ -79,7 +85,7 @@ def test_an_example_as_users_start_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("folder", "own"),
-    [(FOLDER, set()), (LIGHTNING, {"strategy", "vae"})],
+    [(FOLDER, {"paper_figures"}), (LIGHTNING, {"strategy", "vae"})],
     ids=["avalanche", "lightning"],
 )
 def test_no_example_is_forgotten(folder, own):
