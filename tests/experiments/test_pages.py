@@ -513,6 +513,20 @@ def test_panels_come_again_after_an_interruption(tmp_path):
     assert re.search(r"after 4 updates\ndgr\t0\.25<", page_of(folder, tmp_path))
 
 
+def test_many_updates_are_means(tmp_path):
+    def panels(sink, made):
+        for step in range(600):
+            sink.scalars({"train/loss": float(step)}, axis="step", at=step)
+        sink.scalars({"memory/stored_samples": 0.0}, axis="experience", at=1)
+
+    page = page_of(write(tmp_path / "a", result("dgr"), panels=panels), tmp_path)
+    # 600 points in at most 150 parts of the axis: the first is 0 to 3.
+    assert "A point is the mean over 4 updates of the classifier." in page
+    assert "<title>after 2 updates\ndgr\t1.5</title>" in page
+    # A number that is 0 everywhere has no chart.
+    assert "Stored samples" not in page
+
+
 def test_provenance_may_be_absent(tmp_path):
     made = result("dgr")
     made.provenance = {}

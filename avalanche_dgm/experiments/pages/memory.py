@@ -19,6 +19,10 @@ from avalanche_dgm.experiments.pages.scalars import experience_chart, recorded_c
 from avalanche_dgm.experiments.results import Step
 
 _MOST_LAYERS = 12
+_RECORDED = (
+    (keys.MEMORY_PARAMETERS, "Parameters", "parameters"),
+    (keys.MEMORY_STORED, "Stored samples", "samples"),
+)
 _MASK_PARTS = (
     Part("reserved", "mask-reserved"),
     Part("reused", "mask-reused"),
@@ -104,10 +108,10 @@ def memory_section(group: Group) -> Section | None:
         _used(group, "Sleeps", lambda step: step.sleeps, "sleeps so far", None),
         _used(group, "Time asleep", lambda step: step.sleep_seconds, "seconds so far", None),
         _used(group, "Samples replayed", lambda step: step.replayed, "samples", None),
-        recorded_chart(
-            group, keys.MEMORY_PARAMETERS, "Parameters", "parameters", between=(0.0, None)
+        *(
+            recorded_chart(group, key, title, label, between=(0.0, None), only_used=True)
+            for key, title, label in _RECORDED
         ),
-        recorded_chart(group, keys.MEMORY_STORED, "Stored samples", "samples", between=(0.0, None)),
     ]
     return Section("memory", "Memory", cards(*boxes)) if any(boxes) else None
 

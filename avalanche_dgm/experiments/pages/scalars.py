@@ -81,6 +81,7 @@ def recorded_chart(
     *,
     between: tuple[float | None, float | None] = (None, None),
     text: formats.Format = formats.plain,
+    only_used: bool = False,
 ) -> Markup | None:
     """Makes the box of a chart of what runs recorded under a key; ``None`` if none did.
 
@@ -91,20 +92,23 @@ def recorded_chart(
         label: Of the axis at the left.
         between: Where that axis begins and ends; ``None`` for where the values do.
         text: Writes a value.
+        only_used: Make none either if it is 0 everywhere.
     """
     recorded = [run.recorded for run in group.runs]
     kind = next((r.axes[key] for r in recorded if key in r.axes), None)
     if kind is None:
         return None
-    points = [at for r in recorded for at in r.scalars.get(key, {})]
+    points = sorted({at for r in recorded for at in r.scalars.get(key, {})})
+    if only_used and not any(value for r in recorded for value in r.scalars.get(key, {}).values()):
+        return None
     name, head = _LABELS.get(kind, (kind, f"{kind} {{}}"))
-    width = 1 if max(points) - min(points) < MOST_POINTS else (max(points) // MOST_POINTS) + 1
+    width = 1 if len(points) <= MOST_POINTS else points[-1] // MOST_POINTS + 1
     lines = curves(group, lambda run: _binned(run.recorded.scalars.get(key, {}), width))
     if kind in (keys.EXPERIENCE, keys.SLEEP):
         x = counting_axis(name, max(max(points), group.length if kind == keys.EXPERIENCE else 1))
     else:
         x = axis(name, points, low=min(0, min(points)), high=max(points) or 1)
-    note = f"Mean of {width} updates a point." if width > 1 else None
+    note = f"A point is the mean over {width} {name}." if width > 1 else None
     return _boxed(title, lines, x, (label, text), between, note, head=head, group=group)
 
 
