@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avalanche_dgm.dashboards import keys
-from avalanche_dgm.dashboards.file_sink import HISTOGRAMS, IMAGES, SCALARS
+from avalanche_dgm.dashboards.file_sink import IMAGES, SCALARS
 
 #: The folder beside a run's results.
 PANELS = "panels"
@@ -36,18 +36,18 @@ class Picture:
 
 @dataclass
 class Recorded:
-    """Everything but the results.
+    """Numbers and pictures beside the results.
+
+    Labels that were replayed, and accuracies, are in the results themselves.
 
     Attributes:
         scalars: For each key, number by point of the axis.
         axes: The axis of each of these keys.
-        histograms: For each key, counts by label, by point of the axis.
         pictures: In order.
     """
 
     scalars: dict[str, dict[int, float]] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
-    histograms: dict[str, dict[int, dict[int, int]]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
 
     def keep(self, axis: str, at: int, key: str, value: float) -> None:
@@ -69,9 +69,6 @@ def read_recorded(folder: Path, learned: int) -> Recorded:
     panels = folder / PANELS
     for row in _rows(panels / "scalars.csv", SCALARS):
         recorded.keep(row["axis"], int(row["at"]), row["key"], float(row["value"]))
-    for row in _rows(panels / "histograms.csv", HISTOGRAMS):
-        counts = recorded.histograms.setdefault(row["key"], {}).setdefault(int(row["at"]), {})
-        counts[int(row["label"])] = int(row["count"])
     pictures = {}
     for row in _rows(panels / "images.csv", IMAGES):
         path = panels / row["file"]
@@ -96,8 +93,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     for line in lines[1:]:
         row = dict(zip(columns, line, strict=True))
         try:
-            for column in ("at", "label", "count"):
-                int(row.get(column, "0"))
+            int(row["at"])
             float(row.get("value", "0"))
         except ValueError:
             continue
