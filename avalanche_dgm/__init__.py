@@ -34,6 +34,7 @@ _WHERE = {
     "DashboardLogger": "avalanche_dgm.plugins.dashboard_logger",
     "WandBLogger": "avalanche_dgm.plugins.wandb_logger",
     "GeneratorObserver": "avalanche_dgm.plugins.observer",
+    "AccuracyByEpoch": "avalanche_dgm.plugins.by_epoch",
     "continual_metrics": "avalanche_dgm.plugins.continual_metrics",
     "cost_metrics": "avalanche_dgm.plugins.cost_metrics",
     "generator_metrics": "avalanche_dgm.plugins.generator_metrics",

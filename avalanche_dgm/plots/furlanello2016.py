@@ -33,7 +33,7 @@ def memory_by_epoch(methods: Mapping[str, Sequence[EpochAccuracy]]) -> Figure:
     inputs the paper's networks come back to it after a drop, without they do not.
 
     Args:
-        methods: By name: what `avalanche_dgm.plugins.by_epoch.AccuracyByEpoch` recorded, its
+        methods: By name: what `avalanche_dgm.AccuracyByEpoch` recorded, its
             `table`, from epoch 0 on.
 
     Raises:

@@ -22,7 +22,7 @@ __all__ = ["distances", "masks", "samples", "usage"]
 
 # Black is for all classes together.
 _COLOURS = [colour for colour in PALETTE if colour != "#000000"]
-_PANELS_A_ROW = 5
+_PANELS_A_ROW = 5  # at most
 
 
 def samples(folder: str | Path) -> Figure:
@@ -41,8 +41,8 @@ def samples(folder: str | Path) -> Figure:
     after = sorted({int(row["experience"]) for row in rows})
     pictures = {number: _picture(Path(folder) / f"samples-{number:03d}.png") for number in after}
     several = len({row["task"] for row in rows}) > 1
-    columns = min(_PANELS_A_ROW, len(after))
-    lines = -(-len(after) // columns)
+    lines = -(-len(after) // _PANELS_A_ROW)
+    columns = -(-len(after) // lines)
     height, width = (max(p.shape[side] for p in pictures.values()) for side in (0, 1))
     panel = min(3.2, 14.0 / columns)
     figure = new_figure(panel * columns, lines * (panel * height / width + 0.45))
