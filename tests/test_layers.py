@@ -26,14 +26,14 @@ LAYERS = {
     "memories": 4,
     "methods": 5,
     "streams": 5,
-    "metrics": 5,
-    "dashboards": 6,
-    "plugins": 7,
-    "lightning": 8,
-    "experiments": 9,
-    "plots": 10,
-    "cli": 11,
-    "__main__": 12,
+    "metrics": 6,
+    "dashboards": 7,
+    "plugins": 8,
+    "lightning": 9,
+    "experiments": 10,
+    "plots": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 
