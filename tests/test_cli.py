@@ -84,7 +84,7 @@ def test_pictures_show_something(finished, name):
 
 def test_nothing_is_left_behind(finished):
     names = sorted(path.name for path in finished.iterdir())
-    assert names == ["accuracy.csv", "accuracy.png", "results.json", "samples.png"]
+    assert names == ["accuracy.csv", "accuracy.png", "panels", "results.json", "samples.png"]
 
 
 def names_of(value):

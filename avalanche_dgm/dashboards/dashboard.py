@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,16 @@ class Dashboard:
         for sink in self.sinks:
             sink.table(keys.MATRIX_TABLE, ["after", *names], [row], axis=keys.EXPERIENCE, at=at)
             sink.flush()
+
+    def saved(self, path: Path, *, at: int) -> None:
+        """Keeps a checkpoint with the run, or notes where it is.
+
+        Args:
+            path: The file.
+            at: Experiences learned so far.
+        """
+        for sink in self.sinks:
+            sink.file(keys.CHECKPOINT, path, axis=keys.EXPERIENCE, at=at)
 
     def close(self) -> None:
         """Ends the run in all places."""

@@ -70,6 +70,9 @@ TIME_PHASE = "time/phase/{}"
 #: Samples of the experience times epochs, by seconds of learning it.
 SAMPLES_PER_SECOND = "time/samples_per_second"
 
+#: File: a checkpoint.
+CHECKPOINT = "checkpoint"
+
 # After a sleep.
 #: Seconds of the sleeps so far.
 SLEEP_SECONDS = "sleep/seconds"

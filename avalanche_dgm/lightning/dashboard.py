@@ -69,6 +69,8 @@ class DashboardCallback(EpochMeansCallback):
             TensorBoard, and of CSV files (in the folder ``panels`` beside them).
         samples_per_class: Samples of each class in pictures.
         latents: Whether to embed the latents of test images after the last experience.
+        checkpoints: Whether to keep the best file of a ``ModelCheckpoint`` after each experience
+            with the run: in W&B as an artifact.
 
     Raises:
         ConfigError: ``samples_per_class`` is below 1.
@@ -80,12 +82,14 @@ class DashboardCallback(EpochMeansCallback):
         *,
         samples_per_class: int = 8,
         latents: bool = True,
+        checkpoints: bool = False,
     ) -> None:
         super().__init__(self._trained)
         # So that what cannot work is said here; places are opened when the stream begins.
         Dashboard([], samples_per_class=samples_per_class)
         self._sinks = sinks
         self.samples_per_class, self.latents = samples_per_class, latents
+        self.checkpoints = checkpoints
         self.dashboard: Dashboard | None = None
         self._benchmark: Any = None
         self._examples: Examples | None = None
@@ -128,6 +132,8 @@ class DashboardCallback(EpochMeansCallback):
             sleeps_before=before,
         )
         self.dashboard.learned(facts, module.method)
+        if self.checkpoints and result.best_checkpoints[-1]:
+            self.dashboard.saved(Path(result.best_checkpoints[-1]), at=n)
         self._tested(module, result, stream)
 
     def _tested(self, module: MethodModule, result: StreamResult, stream: list[Any]) -> None:

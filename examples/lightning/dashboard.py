@@ -23,8 +23,8 @@ def main(fast: bool) -> float:
     )
     few = {"generator_steps": 20, "learner_steps": 20} if fast else {}
 
-    # Lightning's own logger; offline=True keeps the run on disk.
-    logger = WandbLogger(project="memories", name="dgdmn", save_dir=Path.cwd(), offline=True)
+    # Lightning's own logger; mode="offline" keeps the run on disk.
+    logger = WandbLogger(project="memories", name="dgdmn", save_dir=Path.cwd(), mode="offline")
     result = fit_stream(
         DGDMNModule(model, **few),
         benchmark,

@@ -104,6 +104,22 @@ BACKENDS = {
     "pseudo-rehearsal": (PseudoRehearsalPlugin, PseudoRehearsalModule, {}),
 }
 
+#: Settings of methods that are tested above; left to the slow suite where each test takes seconds.
+VARIANTS = {
+    "dgr-paper",
+    "dgdmn-oracle",
+    "dgdmn-sleep",
+    "dgdmn-paper",
+    "latent-alternating",
+    "latent-late",
+    "latent-vae",
+    "dynamic-memory-weights",
+    "mergan-alignment",
+    "ewc-generator",
+    "gan-replay",
+}
+MAIN = [name for name in BACKENDS if name not in VARIANTS]
+
 
 def made(name, which, model, **settings):
     """A plugin (0) or a module (1), with a layer to cut behind where it needs to be told."""

@@ -7,7 +7,7 @@ import torch
 from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, loss_metrics
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
-from backends import BACKENDS, made
+from backends import BACKENDS, MAIN, made
 from nets import Growing, MultiHead
 from torch import nn
 
@@ -90,7 +90,7 @@ def on_trainer(name, stream, net, optimizer):
 ALIKE = ("dynamic-memory-weights", "mergan", "ewc-generator", "gan-replay")
 # Samples of the prior have no task label, so a multi-head model cannot be used with them.
 CASES = [
-    (name, net)
+    pytest.param(name, net, marks=[] if name in MAIN else pytest.mark.slow)
     for net in (Dropping, Growing, MultiHead)
     for name in BACKENDS
     if not (net is MultiHead and name.endswith("paper"))

@@ -80,10 +80,22 @@ METHODS = {
     "ewc generator": lambda seed: EWCGenerator(seed=seed, fisher_samples=4, **CONDITIONAL),
     "gan replay": lambda seed: GANReplay(seed=seed, **CONDITIONAL),
 }
+#: Settings of methods that are tested above; left to the slow suite.
+VARIANTS = {
+    "dgr, rehearsal",
+    "dgdmn, rehearsal",
+    "latent replay, alternating",
+    "latent replay, late",
+    "latent replay, vae",
+    "dynamic memory, weights",
+    "ewc generator",
+    "gan replay",
+}
+CASES = [pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else []) for name in METHODS]
 STREAM = [(0, 1), (2, 3), (4, 5), (6, 7)]
 
 
-@pytest.fixture(params=METHODS, ids=lambda name: name.replace(", ", "-").replace(" ", "-"))
+@pytest.fixture(params=CASES, ids=lambda name: name.replace(", ", "-").replace(" ", "-"))
 def make(request):
     """Builds a driver around a fresh method."""
 

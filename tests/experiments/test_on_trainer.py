@@ -199,7 +199,7 @@ def test_overwriting_removes_what_was_there(tmp_path, monkeypatch):
     assert list((tmp_path / "checkpoints").iterdir())
     other = settings.replace(seed=1)
     equal(on_trainer.run(other, folder=tmp_path), on_trainer.run(other))
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["panels", "results.json"]
 
 
 def test_an_error_before_training_leaves_nothing(tmp_path):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from backends import BACKENDS
+from backends import MAIN, VARIANTS
 
 SCRIPT = Path(__file__).parent / "two_processes.py"
-EVERY = ["naive", *BACKENDS]
+QUICK = ["naive", *MAIN]
+EVERY = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(VARIANTS))]
 
 
 def start(folder, devices, strategy, *names, fails=False, **variables):
@@ -27,7 +28,18 @@ def start(folder, devices, strategy, *names, fails=False, **variables):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """Started as Lightning starts processes: the script again."""
-    return start(tmp_path_factory.mktemp("two"), 2, "ddp", *EVERY)
+    return start(tmp_path_factory.mktemp("two"), 2, "ddp", *QUICK)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    return start(tmp_path_factory.mktemp("others"), 2, "ddp", *sorted(VARIANTS))
+
+
+@pytest.fixture
+def folder(request, name):
+    """Where a method's two processes left what they remember."""
+    return request.getfixturevalue("two" if name in QUICK else "others")
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +48,8 @@ def one(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_both_remember_the_same_after_every_experience(two, name):
-    first, second = (torch.load(two / f"{name}.rank{rank}.pt") for rank in range(2))
+def test_both_remember_the_same_after_every_experience(folder, name):
+    first, second = (torch.load(folder / f"{name}.rank{rank}.pt") for rank in range(2))
     assert len(first) == len(second) == 3
     for a, b in zip(first, second, strict=True):
         assert a.keys() == b.keys()
@@ -46,9 +58,9 @@ def test_both_remember_the_same_after_every_experience(two, name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_both_report_the_same(two, name):
+def test_both_report_the_same(folder, name):
     first, second = (
-        torch.load(two / f"{name}.result{rank}.pt", weights_only=False) for rank in range(2)
+        torch.load(folder / f"{name}.result{rank}.pt", weights_only=False) for rank in range(2)
     )
     assert torch.equal(first["accuracy"], second["accuracy"])
     assert str(first["metrics"]) == str(second["metrics"])
