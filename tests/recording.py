@@ -49,7 +49,7 @@ class Recording(Sink):
 
     def without_times(self):
         """What does not depend on the machine."""
-        timed = ("time/", "sleep/seconds")
+        timed = ("time/", "sleeps/seconds")
         return [panel for panel in self.shown if not panel[3].startswith(timed)]
 
 

@@ -125,4 +125,4 @@ def all_panels(sink, made, *, picture=noise):
     last = picture("latents/tsne", seed, n)
     sink.image("latents/tsne", last, axis="experience", at=n, caption="latents")
     for sleep in (1, 2):
-        sink.scalars({"sleep/seconds": 2.0 * sleep}, axis="sleep", at=sleep)
+        sink.scalars({"sleeps/seconds": 2.0 * sleep}, axis="sleep", at=sleep)

@@ -115,6 +115,7 @@ def test_a_trainer_leaves_the_same_files(finished, tmp_path, capsys):
         assert len(np.unique(pixels(folder / name).reshape(-1, 3), axis=0)) > 20
 
 
+@pytest.mark.slow
 def test_two_devices(tmp_path):
     """The command starts itself again; only one of the two says and writes something."""
     compare = ["compare", "--methods", "naive", "ewc", "dgr", "--backend", "lightning", "--fast"]

@@ -47,7 +47,6 @@ class Learned:
         n_classes: Classes learned so far, about.
         shape: Shape of one sample, to tell samples from latents; ``None`` if it is not known.
         record: What the method did, or ``None`` for what the method says of itself.
-        sleeps_before: Sleeps before this experience.
     """
 
     experiences: int
@@ -56,7 +55,6 @@ class Learned:
     n_classes: int = 10
     shape: tuple[int, ...] | None = None
     record: Record | None = None
-    sleeps_before: int = 0
 
 
 class Dashboard:
@@ -122,9 +120,18 @@ class Dashboard:
         pictures.samples(facts.n_classes, facts.shape)
         values |= pictures.masks()
         self._scalars(values, keys.EXPERIENCE, at)
-        if record.sleeps > facts.sleeps_before:
-            slept = {keys.SLEEP_SECONDS: record.sleep_seconds, keys.SLEEP_AFTER: float(at)}
-            self._scalars(slept, keys.SLEEP, record.sleeps)
+
+    def slept(self, record: Record, *, before: int, at: int) -> None:
+        """Shows a sleep, if there was one.
+
+        Args:
+            record: What the method did.
+            before: Sleeps that were shown before.
+            at: Experiences learned so far.
+        """
+        if record.sleeps > before:
+            values = {keys.SLEEP_SECONDS: record.sleep_seconds, keys.SLEEP_AFTER: float(at)}
+            self._scalars(values, keys.SLEEP, record.sleeps)
 
     def examined(self, method: Method, seen: Examples, *, at: int, last: bool) -> None:
         """Shows what a memory makes of test images of what was learned.

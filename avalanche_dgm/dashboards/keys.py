@@ -23,7 +23,7 @@ AXES: dict[str, tuple[str, ...]] = {
         "reconstructions/",
         "latents/",
     ),
-    SLEEP: ("sleep/",),
+    SLEEP: ("sleeps/",),
 }
 
 # Scalars after a test. The continual metrics are those of `avalanche_dgm.metrics`, by their names:
@@ -73,11 +73,11 @@ SAMPLES_PER_SECOND = "time/samples_per_second"
 #: File: a checkpoint.
 CHECKPOINT = "checkpoint"
 
-# After a sleep.
+# After a sleep. (Losses within one are a Trainer's own, ``sleep/learner/loss`` and so on.)
 #: Seconds of the sleeps so far.
-SLEEP_SECONDS = "sleep/seconds"
+SLEEP_SECONDS = "sleeps/seconds"
 #: Experiences learned when it was over.
-SLEEP_AFTER = "sleep/experiences"
+SLEEP_AFTER = "sleeps/experiences"
 
 # While the classifier learns.
 TRAIN_LOSS = "train/loss"

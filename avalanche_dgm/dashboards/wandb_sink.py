@@ -36,10 +36,8 @@ class WandbSink(Sink):
         #: A table is logged as a whole each time, since a run shows only what it was given last.
         self.tables: Tables = {} if tables is None else tables
         self._defined: set[str] = set()
-        for axis, beginnings in keys.AXES.items():
+        for axis in keys.AXES:
             run.define_metric(axis)
-            for beginning in beginnings:
-                run.define_metric(f"{beginning}*", step_metric=axis)
 
     def log(self, values: Mapping[str, Any], *, axis: str, at: int) -> None:
         """Logs what ``run.log`` takes: a row of the run's history.
@@ -54,15 +52,16 @@ class WandbSink(Sink):
         self.run.log({**values, axis: at})
 
     def _define(self, key: str, axis: str) -> None:
-        """Says which axis a key lies on, where the patterns do not.
+        """Says which axis a key lies on.
 
-        A pattern for all the rest would overlap with them, and of several that fit W&B takes any.
+        Each key by itself: of several patterns that fit W&B takes any, and a Trainer's logger has
+        one for all keys.
         """
         if key in self._defined:
             return
         self._defined.add(key)
         # The key of a metric may end with a star, but hold none elsewhere.
-        if not key.startswith(keys.AXES.get(axis, ())) and "*" not in key:
+        if "*" not in key:
             self.run.define_metric(key, step_metric=axis)
 
     def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:

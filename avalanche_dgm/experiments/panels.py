@@ -74,27 +74,29 @@ class RunPanels:
         n, step = len(result.steps), result.steps[-1]
         learned = [plan.benchmark.train_stream[i] for i in plan.order[:n]]
         last = learned[-1]
+        record = Record(
+            replayed=step.replayed,
+            histogram=step.histogram,
+            stm_occupancy=step.stm_occupancy,
+            sleeps=step.sleeps,
+            sleep_seconds=step.sleep_seconds,
+            phase_seconds=step.phases,
+        )
         facts = Learned(
             experiences=n,
             seconds=step.seconds,
             shown=len(last.dataset) * plan.config.epochs,
             n_classes=len({c for e in learned for c in e.classes_in_this_experience}),
             shape=plan.shape,
-            record=Record(
-                replayed=step.replayed,
-                histogram=step.histogram,
-                stm_occupancy=step.stm_occupancy,
-                sleeps=step.sleeps,
-                sleep_seconds=step.sleep_seconds,
-                phase_seconds=step.phases,
-            ),
-            sleeps_before=result.steps[-2].sleeps if n > 1 else 0,
+            record=record,
         )
         dashboard.learned(facts, method)
         rows = [[math.nan if v is None else v for v in row] for row in result.matrix]
         columns = [step.experience for step in result.steps]
         seconds = step.eval_seconds
         dashboard.tested(torch.tensor(rows), columns=columns, names=result.tasks, seconds=seconds)
+        before = result.steps[-2].sleeps if n > 1 else 0
+        dashboard.slept(record, before=before, at=n)
         if method is None:
             return
         if self._examples is None:

@@ -129,12 +129,12 @@ class DashboardCallback(EpochMeansCallback):
             n_classes=len({c for e in stream[:n] for c in e.classes_in_this_experience}),
             shape=tuple(stream[0].dataset[0][0].shape),
             record=result.records[-1],
-            sleeps_before=before,
         )
         self.dashboard.learned(facts, module.method)
         if self.checkpoints and result.best_checkpoints[-1]:
             self.dashboard.saved(Path(result.best_checkpoints[-1]), at=n)
         self._tested(module, result, stream)
+        self.dashboard.slept(result.records[-1], before=before, at=n)
 
     def _tested(self, module: MethodModule, result: StreamResult, stream: list[Any]) -> None:
         dashboard, tests = self.dashboard, list(self._benchmark.test_stream)

@@ -14,6 +14,7 @@ from torch import Tensor
 from avalanche_dgm.dashboards.dashboard import Dashboard, Learned
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.views import Examples
+from avalanche_dgm.methods import Record
 from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.experiences import whole
 from avalanche_dgm.plugins.metrics import find_plugins
@@ -81,7 +82,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._training, self._started, self._shown = True, time.perf_counter(), 0
         plugins = find_plugins(strategy)
         if plugins:
-            self._sleeps = plugins[0].record.sleeps
+            self._slept(plugins[0].record)
             self._n_of_method = plugins[0].method.experiences
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -124,11 +125,10 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             n_classes=len(self._classes),
             shape=tuple(experience.dataset[0][0].shape),
             record=record,
-            sleeps_before=self._sleeps,
         )
         self.dashboard.learned(facts, method)
-        if method is not None and record is not None:
-            self._n_of_method, self._sleeps = method.experiences, record.sleeps
+        if method is not None:
+            self._n_of_method = method.experiences
         # What was drawn to be looked at is not the next experience's time.
         self._started, self._shown = time.perf_counter(), 0
 
@@ -170,6 +170,15 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             seconds=seconds,
         )
         self._look(strategy, [experiences[column] for column in columns])
+        for plugin in find_plugins(strategy)[:1]:
+            self._slept(plugin.record)
+
+    def _slept(self, record: Record) -> None:
+        """Shows a sleep, of which some are between experiences."""
+        at = len(self._learned)
+        if at:
+            self.dashboard.slept(record, before=self._sleeps, at=at)
+        self._sleeps = record.sleeps
 
     def _look(self, strategy: Any, learned: list[int]) -> None:
         """Shows what the memory makes of test images of what was learned."""

@@ -108,7 +108,7 @@ def test_panels(name):
     if name.startswith("dynamic-memory"):
         assert mine.names() >= {"masks/usage", "masks/capacity_ratio"}
     if name.startswith("dgdmn"):
-        assert mine.names() >= {"sleep/seconds", "sleep/experiences"}
+        assert mine.names() >= {"sleeps/seconds", "sleeps/experiences"}
     if name.startswith("latent"):
         # Latents cannot be looked at.
         assert "samples/grid" not in mine.names("image")

@@ -68,16 +68,16 @@ def test_phases_and_sleeps():
     board, sink = dashboard()
     phases = {"sleep: tasks 1, 2": 1.0, "sleep: tasks 3": 2.0, "generator (short-term)": 3.0}
     record = Record(sleeps=2, sleep_seconds=3.0, phase_seconds=phases, histogram={1: 4})
-    facts = Learned(experiences=3, seconds=1.0, shown=1, record=record, sleeps_before=1)
+    facts = Learned(experiences=3, seconds=1.0, shown=1, record=record)
     board.learned(facts, Naive())
+    board.slept(record, before=1, at=3)
     assert sink.values("time/phase/sleep") == {3: 3.0}
     assert [p[1:] for p in sink.shown if p[1] == keys.SLEEP] == [
-        ("sleep", 2, "sleep/seconds", 3.0),
-        ("sleep", 2, "sleep/experiences", 3.0),
+        ("sleep", 2, "sleeps/seconds", 3.0),
+        ("sleep", 2, "sleeps/experiences", 3.0),
     ]
     assert sink.values("replay/labels") == {3: {1: 4}}
-    facts.sleeps_before = 2
-    board.learned(facts, Naive())
+    board.slept(record, before=2, at=3)
     assert len([p for p in sink.shown if p[1] == keys.SLEEP]) == 2
 
 

@@ -103,11 +103,11 @@ def equal(one, two):
     [
         "dgdmn",
         "dgr",
-        "dgdmn-no-stm",
+        pytest.param("dgdmn-no-stm", marks=pytest.mark.slow),
         "altm-stored",
-        "latent-alternating",
-        "latent-vae",
-        "dynamic-memory-critic",
+        pytest.param("latent-alternating", marks=pytest.mark.slow),
+        pytest.param("latent-vae", marks=pytest.mark.slow),
+        pytest.param("dynamic-memory-critic", marks=pytest.mark.slow),
         "pseudo-rehearsal",
     ],
 )

@@ -87,7 +87,11 @@ def test_it_remembers_what_a_plain_network_forgets(benchmark):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}, {"gradient_clip_val": 5.0}],
+    [
+        pytest.param({"precision": "bf16-mixed"}, marks=pytest.mark.slow),
+        {"accumulate_grad_batches": 2},
+        {"gradient_clip_val": 5.0},
+    ],
     ids=lambda s: next(iter(s)),
 )
 def test_it_learns_with_the_trainer_s_features(benchmark, settings):

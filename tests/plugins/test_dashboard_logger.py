@@ -111,7 +111,7 @@ def test_a_checkpoint_continues_the_panels(benchmark, tmp_path):
     texts = []
     for name in ("whole", "parts"):
         lines = (tmp_path / name / "scalars.csv").read_text().splitlines()
-        timed = ("time/", "sleep/seconds")
+        timed = ("time/", "sleeps/seconds")
         texts.append([line for line in lines if not line.split(",")[2].startswith(timed)])
     assert sorted(texts[0]) == sorted(texts[1])
 
