@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from wandb_reader import isolated
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FOLDER, LIGHTNING = EXAMPLES / "avalanche", EXAMPLES / "lightning"
@@ -22,7 +23,8 @@ def run(tmp_path, monkeypatch, capsys):
         runpy.run_path(str(folder / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out
 
-    return run_example
+    with isolated(tmp_path):
+        yield run_example
 
 
 def final_accuracy(text):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 BLOCK, HEADER = 32768, 7
@@ -20,14 +21,22 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 @contextmanager
 def isolated(folder):
-    """Lets W&B write into a folder only, whatever the environment says."""
+    """Lets W&B write into a folder only, whatever the environment says.
+
+    W&B's service is its own: W&B names the running one in ``WANDB_SERVICE``, and a name that came
+    back after its service had ended would stop every later run of this process.
+    """
+    wandb.teardown()
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("WANDB_")] + list(RANKS):
             patch.delenv(name, raising=False)
         for name in ("DIR", "DATA_DIR", "CACHE_DIR", "CONFIG_DIR", "ARTIFACT_DIR"):
             patch.setenv(f"WANDB_{name}", str(folder))
         patch.setenv("WANDB_SILENT", "true")
-        yield patch
+        try:
+            yield patch
+        finally:
+            wandb.teardown()
 
 
 @dataclass
@@ -135,7 +144,7 @@ def read(path):
 
 
 def records(path):
-    """The records of a file: a log of LevelDB's format with a longer start."""
+    """The records of a file, as far as it is written: a log of LevelDB's, with a longer start."""
     data, position, parts = path.read_bytes(), 7, b""
     while position + HEADER <= len(data):
         left = BLOCK - position % BLOCK
@@ -143,9 +152,9 @@ def records(path):
             position += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, position)
-        if kind == 0:
-            return
         start = position + HEADER
+        if kind == 0 or start + length > len(data):
+            return
         parts, position = parts + data[start : start + length], start + length
         if kind in (1, 4):  # whole, or the last part
             record = wandb_internal_pb2.Record()
