@@ -18,31 +18,22 @@ from avalanche_dgm.dashboards.sinks import Cell, Guarded, Pixels, Sink
 from avalanche_dgm.dashboards.views import Class, Examples
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.methods import Method, Record
-from avalanche_dgm.metrics import functional
+from avalanche_dgm.metrics.cost import family_of, memory_parameters_of
+from avalanche_dgm.metrics.summaries import summaries
 
 #: Rows of a picture of samples: of more classes the first ones are shown.
 _MOST_ROWS = 40
 #: Test images whose latents are embedded.
 _MOST_POINTS = 500
 
-_SUMMARIES = {
-    "average_accuracy": functional.average_accuracy,
-    "learning_accuracy": functional.learning_accuracy,
-    "average_anytime_accuracy": functional.average_anytime_accuracy,
-    "forgetting": functional.forgetting,
-    "backward_transfer": functional.backward_transfer,
-    "forward_transfer": functional.forward_transfer,
-    "retention": functional.retention,
-}
-
 
 @dataclass
-class Learned:
+class LearnedExperience:
     """An experience that was learned.
 
     Attributes:
         experiences: Experiences learned so far, this one among them.
-        seconds: Seconds that learning it took.
+        seconds: Seconds that learning it took, NaN if that is not known.
         shown: Samples that the classifier was shown of it, those of several passes counted each.
         n_classes: Classes learned so far, about.
         shape: Shape of one sample, to tell samples from latents; ``None`` if it is not known.
@@ -96,7 +87,7 @@ class Dashboard:
         """
         self._scalars(values, keys.STEP, step)
 
-    def learned(self, facts: Learned, method: Method | None) -> None:
+    def learned(self, facts: LearnedExperience, method: Method | None) -> None:
         """Shows what is remembered after an experience, and what it cost; waits for the device.
 
         Args:
@@ -157,7 +148,7 @@ class Dashboard:
         self,
         matrix: Tensor,
         *,
-        columns: Sequence[int],
+        columns: Sequence[int | None],
         names: Sequence[str] | None = None,
         experiences: Sequence[int] | None = None,
         seconds: float | None = None,
@@ -166,10 +157,12 @@ class Dashboard:
 
         Args:
             matrix: Float tensor (T, S): accuracies, 0 to 1, on each of S test experiences after
-                each of the T experiences learned so far; NaN where nothing was measured.
-            columns: The column of each of the T experiences.
+                each of the T experiences learned so far; NaN where nothing was measured. The
+                picture leaves out columns without any measurement.
+            columns: The column of each of the T experiences, ``None`` for one without a test of
+                its own.
             names: Of the test experiences.
-            experiences: Their positions in the test stream, if not all of it was tested.
+            experiences: Their positions in the test stream, if the columns are not all of it.
             seconds: Seconds that the last test took.
         """
         if not self.sinks:
@@ -180,13 +173,15 @@ class Dashboard:
         numbers = experiences if experiences is not None else range(n_tests)
         last: list[float] = matrix[-1].tolist()
         values = {keys.ACCURACY.format(j): v for j, v in zip(numbers, last, strict=True)}
-        values |= _summaries(matrix, columns)
+        values |= {f"{keys.STREAM}{k}": v for k, v in summaries(matrix, columns).items()}
         if seconds is not None:
             values[keys.TIME_TEST] = seconds
         self._scalars(values, keys.EXPERIENCE, at)
-        array = matrix.numpy()
-        after = [names[j] for j in columns]
-        self._image(keys.MATRIX, drawing.heat_map(array, names, after), at, "accuracy matrix")
+        tested: list[int] = (~matrix.isnan()).any(dim=0).nonzero().flatten().tolist()
+        after = [f"({i})" if j is None else names[j] for i, j in enumerate(columns, start=1)]
+        array, shown = matrix[:, tested].numpy(), [names[j] for j in tested]
+        self._image(keys.MATRIX, drawing.heat_map(array, shown, after), at, "accuracy matrix")
+        # A table has the same columns from the first row on, tested by then or not.
         row: list[Cell] = [after[-1], *(round(value, 6) for value in last)]
         for sink in self.sinks:
             sink.table(keys.MATRIX_TABLE, ["after", *names], [row], axis=keys.EXPERIENCE, at=at)
@@ -253,7 +248,7 @@ class _Pictures:
 
     def reconstructions(self, seen: Examples) -> float | None:
         """Test images beside what the generator makes of them; the mean squared difference."""
-        made = views.reconstructions(self.method, seen, seed=self.seed)
+        made = views.reconstructions(self.method, seen.images, seen.tasks, seed=self.seed)
         if made is None:
             return None
         made = made.to(seen.images)
@@ -300,27 +295,16 @@ def _remembered(method: Method, record: Record) -> dict[str, float]:
     """Numbers of the memory, and of what the method did in the experience."""
     values = {
         keys.MEMORY_BYTES: float(method.memory_bytes()),
-        keys.MEMORY_PARAMETERS: float(views.parameters_of(method)),
+        keys.MEMORY_PARAMETERS: float(memory_parameters_of(method)),
         keys.MEMORY_STORED: float(method.stored_samples()),
         keys.STM_OCCUPANCY: float(record.stm_occupancy),
         keys.REPLAYED: float(record.replayed),
     }
     for name, seconds in record.phase_seconds.items():
         # Phases of several tasks, as "sleep: tasks 3, 4", have one name on the dashboard.
-        key = keys.TIME_PHASE.format(name.split(":")[0].strip().replace(" ", "_"))
+        key = keys.TIME_PHASE.format(family_of(name))
         values[key] = values.get(key, 0.0) + seconds
     return values
-
-
-def _summaries(matrix: Tensor, columns: Sequence[int]) -> dict[str, float]:
-    """What `avalanche_dgm.metrics` says of a matrix whose columns come in the learned order."""
-    learned = list(dict.fromkeys(columns))
-    if len(learned) != len(columns):
-        # Experiences that came again, or share a test: there is no diagonal to compare with.
-        return {f"{keys.STREAM}average_accuracy": float(matrix[-1, learned].nanmean())}
-    rest = [j for j in range(matrix.shape[1]) if j not in learned]
-    ordered = matrix[:, [*learned, *rest]]
-    return {f"{keys.STREAM}{name}": float(found(ordered)) for name, found in _SUMMARIES.items()}
 
 
 def _drawable(images: Tensor) -> NDArray[Any] | None:

@@ -58,7 +58,8 @@ class LazyWandbRun:
             warnings.warn(
                 f"{self._who} could not begin its run, so nothing is logged to W&B:"
                 f" {type(error).__name__}: {' '.join(str(error).split())[:300]}. Training goes on;"
-                " with mode='offline' W&B needs neither a network nor an account.",
+                " offline (mode='offline', or WANDB_MODE=offline) W&B needs neither a network nor"
+                " an account.",
                 RuntimeWarning,
                 stacklevel=5,
             )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avalanche_dgm.errors import UnknownTaskError
+from avalanche_dgm.memories.answers import evaluating
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
 from avalanche_dgm.methods import Method
 from avalanche_dgm.methods.adversarial import GANMethod
@@ -31,7 +32,7 @@ class Examples:
         images: Float tensor (n, *shape).
         labels: int64 tensor (n,).
         tasks: int64 tensor (n,), task labels.
-        experiences: int64 tensor (n,), the column of the accuracy matrix that each belongs to.
+        experiences: int64 tensor (n,), the position in the test stream of the experience of each.
     """
 
     images: Tensor
@@ -39,17 +40,21 @@ class Examples:
     tasks: Tensor
     experiences: Tensor
 
-    def of(self, columns: Sequence[int]) -> Examples:
+    def of(self, positions: Sequence[int]) -> Examples:
         """Those of some test experiences.
 
         Args:
-            columns: Their columns.
+            positions: Where these are in the test stream.
         """
-        wanted = torch.tensor(sorted(set(columns)), device=self.experiences.device)
+        wanted = torch.tensor(sorted(set(positions)), device=self.experiences.device)
         mine = torch.isin(self.experiences, wanted)
         return Examples(
             self.images[mine], self.labels[mine], self.tasks[mine], self.experiences[mine]
         )
+
+    def positions(self) -> set[int]:
+        """The test experiences that they are of."""
+        return set(self.experiences.tolist())
 
     def classes(self) -> list[Class]:
         """Task labels and classes, in ascending order."""
@@ -58,11 +63,6 @@ class Examples:
     def rows_of(self, one: Class) -> Tensor:
         """Positions of a class's images."""
         return ((self.tasks == one[0]) & (self.labels == one[1])).nonzero().flatten()
-
-
-def device_of(method: Method) -> torch.device:
-    """Where a method computes."""
-    return method.rng.device
 
 
 @torch.no_grad()
@@ -98,21 +98,26 @@ def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Cl
 
 
 @torch.no_grad()
-def reconstructions(method: Method, examples: Examples, *, seed: int = 0) -> Tensor | None:
+def reconstructions(
+    method: Method, images: Tensor, tasks: Tensor, *, seed: int = 0
+) -> Tensor | None:
     """What a method's generator makes of images.
 
     Args:
         method: What reconstructs.
-        examples: The images.
+        images: Float tensor (n, *shape).
+        tasks: int64 tensor (n,), task labels.
         seed: Of what it draws, if it does.
 
     Returns:
-        Float tensor (n, *shape), or ``None`` if it does not reconstruct.
+        Float tensor (n, *shape), where the method computes; ``None`` if it does not reconstruct,
+        or there are no images.
     """
-    device = device_of(method)
-    with method.random.aside(seed):
-        made = method.reconstruct(examples.images.to(device), examples.tasks.to(device))
-    return made if made is None or made.shape == examples.images.shape else None
+    # Aside from the first question on: even to ask where it computes may draw a seed.
+    with method.random.aside(seed), evaluating(method):
+        device = method.rng.device
+        made = method.reconstruct(images.to(device), tasks.to(device)) if len(images) else None
+    return made if made is None or made.shape == images.shape else None
 
 
 @torch.no_grad()
@@ -129,8 +134,8 @@ def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[A
     """
     if len(examples.images) < 5:
         return None
-    device = device_of(method)
-    with method.random.aside(seed):
+    with method.random.aside(seed), evaluating(method):
+        device = method.rng.device
         codes = method.encode(examples.images.to(device), examples.tasks.to(device))
     if codes is None:
         return None
@@ -163,9 +168,3 @@ def mask_shares(method: Method) -> dict[str, list[dict[str, float]]]:
         shares["held"] = 1.0 - sum(shares.values())
         found.setdefault(use["name"], []).append(shares)
     return found
-
-
-def parameters_of(method: Method) -> int:
-    """Parameters of the memory beside the classifier, each counted once."""
-    parameters = {id(p): p for module in method.memory() for p in module.parameters()}
-    return sum(p.numel() for p in parameters.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,8 +60,7 @@ class LogSettings:
         return sinks
 
     def _wandb(self, folder: Path, config: ExperimentConfig) -> list[Sink]:
-        from avalanche_dgm.dashboards.wandb_runs import new_run_id, open_run
-        from avalanche_dgm.dashboards.wandb_sink import WandbSink
+        from avalanche_dgm.dashboards.lazy_wandb import LazyWandbRun
 
         note = folder / _WANDB_ID
         known = note.read_text(encoding="utf-8").strip() if note.exists() else ""
@@ -70,22 +68,14 @@ class LogSettings:
             "project": self.project,
             "name": f"{config.method}-{config.stream}-seed{config.seed}",
             "group": f"{config.method}-{config.stream}",
-            "id": known or new_run_id(),
+            "id": known,
             "resume": "allow",
             "dir": str(folder),
             "config": config.to_json(),
         }
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            run = open_run(settings)
-            note.write_text(f"{run.id}\n", encoding="utf-8")
-            return [WandbSink(run)]
-        except Exception as error:
-            warnings.warn(
-                f"W&B cannot be reached or written: {type(error).__name__}:"
-                f" {' '.join(str(error).split())[:300]}. The run goes on without it. Without an"
-                " account or a network, set WANDB_MODE=offline.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        folder.mkdir(parents=True, exist_ok=True)
+        run = LazyWandbRun(settings, "--log wandb")
+        if run.sink is None:
             return []
+        note.write_text(f"{run.settings['id']}\n", encoding="utf-8")
+        return [run.sink]

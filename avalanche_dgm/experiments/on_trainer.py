@@ -92,7 +92,7 @@ def run(
     saved = storage.read_result(folder) if resume and folder is not None else None
     if saved is not None:
         result = saved
-    panels = RunPanels(plan, result, folder if leads else None, log or LogSettings())
+    panels = RunPanels(plan, folder if leads else None, log or LogSettings())
     course = _Course(plan, result, folder, resume, leads, progress, processes, panels)
     if folder is not None and leads and saved is None:
         if not resume:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from avalanche_dgm.dashboards.dashboard import Dashboard, Learned
+from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.experiments.log_settings import LogSettings
@@ -27,16 +27,13 @@ class RunPanels:
 
     Args:
         plan: What is learned and tested.
-        result: What was measured; filled by the run as it goes.
         folder: The run folder, or ``None`` to show nothing.
         settings: Where to show it.
     """
 
     # No dataclass: Lightning looks into those that it hands to other processes.
-    def __init__(
-        self, plan: Plan, result: RunResult, folder: Path | None, settings: LogSettings
-    ) -> None:
-        self.plan, self.result, self.folder, self.settings = plan, result, folder, settings
+    def __init__(self, plan: Plan, folder: Path | None, settings: LogSettings) -> None:
+        self.plan, self.folder, self.settings = plan, folder, settings
         self._dashboard: Dashboard | None = None
         self._examples: Examples | None = None
 
@@ -82,7 +79,7 @@ class RunPanels:
             sleep_seconds=step.sleep_seconds,
             phase_seconds=step.phases,
         )
-        facts = Learned(
+        facts = LearnedExperience(
             experiences=n,
             seconds=step.seconds,
             shown=len(last.dataset) * plan.config.epochs,

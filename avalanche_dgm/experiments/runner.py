@@ -76,7 +76,7 @@ def run(
             start = len(result.steps)
     elif folder is not None:
         storage.prepare(folder)
-    experiment.panels = RunPanels(experiment, result, folder, log or LogSettings())
+    experiment.panels = RunPanels(experiment, folder, log or LogSettings())
     strategy = None if METHODS[config.method].joint else experiment.strategy()
     if strategy is not None and 0 < start < len(result.order) and folder is not None:
         experiment.load(strategy, storage.checkpoint(folder, start))

@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from avalanche_dgm.dashboards.dashboard import Dashboard, Learned
+from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
@@ -18,7 +18,8 @@ from avalanche_dgm.lightning.callbacks import StreamCallback
 from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.results import StreamResult
-from avalanche_dgm.plugins.tested import TestTable, examples_of, names_of
+from avalanche_dgm.plugins.learned import Learned, pairs_of
+from avalanche_dgm.plugins.tested import examples_of, names_of
 
 
 class EpochMeansCallback(StreamCallback):
@@ -122,7 +123,7 @@ class DashboardCallback(EpochMeansCallback):
             return
         stream, n = list(self._benchmark.train_stream), len(result)
         before = result.records[-2].sleeps if n > 1 else 0
-        facts = Learned(
+        facts = LearnedExperience(
             experiences=n,
             seconds=result.seconds[-1],
             shown=result.shown[-1],
@@ -140,27 +141,26 @@ class DashboardCallback(EpochMeansCallback):
         dashboard, tests = self.dashboard, list(self._benchmark.test_stream)
         if dashboard is None or not tests or result.accuracy.isnan().all():
             return
-        table = TestTable(names_of(_whole_stream(tests)))
-        for i, row in enumerate(result.accuracy.tolist()):
-            positions = [int(test.current_experience) for test in tests]
-            there = {j: a for j, a in zip(positions, row, strict=True) if a == a}
-            table.put(i + 1, there)
-        learned = [int(e.current_experience) for e in stream[: len(result)]]
-        experiences = table.experiences
-        columns = table.columns(learned, names_of(_whole_stream(stream)))
+        learned, n = Learned(), len(result)
+        for experience in stream[:n]:
+            learned.begin(experience)
+            learned.end(experience)
+        whole = getattr(tests[0], "origin_stream", None) or tests
+        names = dict(zip((int(e.current_experience) for e in whole), names_of(whole), strict=True))
+        positions = [int(test.current_experience) for test in tests]
+        seen = learned.columns([pairs_of(test) for test in whole])
         dashboard.tested(
-            table.matrix(),
-            columns=columns,
-            names=[table.names[j] for j in experiences],
-            experiences=experiences,
+            result.accuracy,
+            columns=[positions.index(j) if j in positions else None for j in seen],
+            names=[names[j] for j in positions],
+            experiences=positions,
             seconds=result.test_seconds[-1],
         )
         if self._examples is None:
             self._examples = examples_of(tests, least=self.samples_per_class)
         if self._examples is not None:
-            seen = self._examples.of([experiences[column] for column in columns])
-            n = len(result)
-            dashboard.examined(module.method, seen, at=n, last=n == len(stream))
+            mine = self._examples.of([j for j in seen if j is not None])
+            dashboard.examined(module.method, mine, at=n, last=n == len(stream))
 
     def __getstate__(self) -> dict[str, Any]:
         # Processes of their own open the places themselves.
@@ -184,8 +184,3 @@ def sinks_of(trainer: pl.Trainer) -> list[Sink]:
         elif isinstance(logger, CSVLogger):
             found.append(FileSink(Path(logger.log_dir) / "panels"))
     return found
-
-
-def _whole_stream(experiences: list[Any]) -> Any:
-    """The stream that experiences were taken from."""
-    return getattr(experiences[0], "origin_stream", None) or experiences

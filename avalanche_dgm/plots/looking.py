@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.dashboards.views import Examples, device_of
+from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.memories.answers import evaluating
 from avalanche_dgm.methods import Method
@@ -73,8 +73,9 @@ def answers(classifier: Any, shown: Examples, *, seed: int = 0) -> Tensor:
     method = getattr(classifier, "method", classifier)
     if isinstance(method, Method):
         with method.random.aside(seed), evaluating(method):
+            device = method.rng.device
             found = [
-                method.predict(images.to(device_of(method)), tasks.to(device_of(method)))
+                method.predict(images.to(device), tasks.to(device))
                 for images, tasks in zip(
                     shown.images.split(_CHUNK), shown.tasks.split(_CHUNK), strict=True
                 )

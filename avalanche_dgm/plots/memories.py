@@ -190,8 +190,8 @@ def _n_classes(method: Any, seed: int) -> int:
 
 def _reconstructed(memory: Any, images: Tensor, tasks: Tensor | None) -> Tensor:
     method = method_of(memory)
-    labels = torch.zeros(len(images), dtype=torch.int64)
-    made = views.reconstructions(method, examples(images, labels, tasks))
+    shown = examples(images, torch.zeros(len(images), dtype=torch.int64), tasks)
+    made = views.reconstructions(method, shown.images, shown.tasks)
     if made is None:
         raise ConfigError(
             f"The {type(method).__name__} does not reconstruct images of shape"

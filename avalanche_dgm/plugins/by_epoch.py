@@ -10,7 +10,7 @@ from avalanche.evaluation.metrics import Accuracy
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.metrics.by_epoch import EpochAccuracy
-from avalanche_dgm.plugins.tested import of_test
+from avalanche_dgm.plugins.learned import stream_of
 
 # Accuracies by position in the test stream.
 _Row = dict[int, float]
@@ -65,7 +65,7 @@ class AccuracyByEpoch(SupervisedPlugin):
 
     def after_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Notes an experience."""
-        if not of_test(strategy.experience):
+        if stream_of(strategy.experience) != "test":
             return
         row = self._before
         if self._epoch is not None:

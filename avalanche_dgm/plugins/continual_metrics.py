@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult, MetricValue
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.metrics import functional
-from avalanche_dgm.plugins.learned import Learned, Pairs, stream_of, tests_of
+from avalanche_dgm.metrics.summaries import summaries
+from avalanche_dgm.plugins.accuracies import StreamAccuracies
 
-_AVERAGE = "StreamAverageAccuracy_M"
-_FORWARD = "StreamForwardTransfer_M"
-_SUMMARIES: dict[str, Callable[[Tensor], Tensor]] = {
-    _AVERAGE: functional.average_accuracy,
-    "StreamAverageAnytimeAccuracy_M": functional.average_anytime_accuracy,
-    "StreamLearningAccuracy_M": functional.learning_accuracy,
-    "StreamForgetting_M": functional.forgetting,
-    "StreamBackwardTransfer_M": functional.backward_transfer,
+_NAMES = {
+    "average_accuracy": "StreamAverageAccuracy_M",
+    "average_anytime_accuracy": "StreamAverageAnytimeAccuracy_M",
+    "learning_accuracy": "StreamLearningAccuracy_M",
+    "forgetting": "StreamForgetting_M",
+    "backward_transfer": "StreamBackwardTransfer_M",
+    "forward_transfer": "StreamForwardTransfer_M",
 }
 
 
@@ -46,11 +43,7 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
 
     def reset(self, **kwargs: Any) -> None:
         """Forgets all that was measured and learned."""
-        self._learned = Learned()
-        self._tests: list[Pairs] = []
-        self._rows: list[dict[int, float]] = []
-        self._untrained: dict[int, float] = {}
-        self._right: dict[int, Tensor] = {}
+        self._accuracies = StreamAccuracies(self.stream)
         self._values: dict[str, float] = {}
 
     def result(self, **kwargs: Any) -> dict[str, float]:
@@ -64,77 +57,35 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
             Float tensor (T, S): a row for each learned experience, a column for each of the test
             stream, in its order; NaN where nothing was measured.
         """
-        places = range(len(self._tests))
-        return torch.tensor([[row.get(j, torch.nan) for j in places] for row in self._rows])
+        return self._accuracies.matrix()
 
     def before_training_exp(self, strategy: Any) -> None:
         """Evaluations are periodic ones from now on, and do not count."""
-        self._learned.begin(strategy.experience)
+        self._accuracies.learned.begin(strategy.experience)
 
     def after_training_exp(self, strategy: Any) -> None:
         """Evaluations count again, in a row of their own."""
-        self._learned.end(strategy.experience)
+        self._accuracies.learned.end(strategy.experience)
 
     def before_eval(self, strategy: Any) -> None:
         """Begins to count."""
-        self._right = {}
-        self._tests = self._tests or tests_of(strategy, self.stream)
+        self._accuracies.begin(strategy)
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Counts a batch on the device."""
-        experience, answers = strategy.experience, strategy.mb_output
-        if self._learned.learning or stream_of(experience) != self.stream:
-            return
-        if not isinstance(answers, Tensor) or answers.ndim != 2:
-            return
-        right = (answers.argmax(dim=1) == strategy.mb_y).sum()
-        batch = torch.stack([right, right.new_tensor(len(strategy.mb_y))])
-        position = int(experience.current_experience)
-        self._right[position] = self._right.get(position, 0) + batch
+        self._accuracies.count(strategy)
 
     def after_eval(self, strategy: Any) -> MetricResult:
         """Puts what was counted into the matrix, and reports; waits for the device."""
-        if not self._right:
+        if not self._accuracies.end():
             return None
-        counts = torch.stack(list(self._right.values())).double()
-        accuracies: list[float] = (counts[:, 0] / counts[:, 1]).tolist()
-        measured = dict(zip(self._right, accuracies, strict=True))
-        self._right = {}
-        after = len(self._learned.positions)
-        if not after:
-            self._untrained |= measured
-            return None
-        # Experiences that were learned without a test have a row without numbers.
-        self._rows += [{} for _ in range(after - len(self._rows))]
-        self._rows[-1] |= measured
-        self._values = self._summaries()
+        found = self._accuracies
+        start = found.baseline() if self.baseline is None else self.baseline
+        values = summaries(found.matrix(), found.columns(), baseline=start)
+        self._values = {_NAMES[k]: v for k, v in values.items() if _NAMES.get(k) in self.names}
         step = strategy.clock.train_iterations
         where = f"eval_phase/{self.stream}_stream"
         return [MetricValue(self, f"{k}/{where}", v, step) for k, v in self._values.items()]
-
-    def _summaries(self) -> dict[str, float]:
-        columns = self._learned.columns(self._tests)
-        known = list(dict.fromkeys(j for j in columns if j is not None))
-        values: dict[str, Tensor] = {}
-        if len(known) < sum(j is not None for j in columns):
-            # There is no diagonal to compare with.
-            if _AVERAGE in self.names:
-                values[_AVERAGE] = self.matrix()[-1, known].nanmean()
-        else:
-            order = [*columns, *(j for j in range(len(self._tests)) if j not in known)]
-            matrix = self._ordered(self._rows, order)
-            values = {name: f(matrix) for name, f in _SUMMARIES.items() if name in self.names}
-            if _FORWARD in self.names:
-                measured = self._ordered([self._untrained], order)[0]
-                start = measured if self.baseline is None else self.baseline
-                values[_FORWARD] = functional.forward_transfer(matrix, start)
-        return {name: float(value) for name, value in values.items() if not value.isnan()}
-
-    @staticmethod
-    def _ordered(rows: list[dict[int, float]], order: list[int | None]) -> Tensor:
-        """Rows of accuracies with columns in an order, NaN where there is none."""
-        found = [[torch.nan if j is None else row.get(j, torch.nan) for j in order] for row in rows]
-        return torch.tensor(found)
 
     def __str__(self) -> str:
         return "ContinualMetrics"
@@ -195,12 +146,12 @@ def continual_metrics(
         ConfigError: ``baseline`` is no accuracy.
     """
     wanted = {
-        _AVERAGE: average_accuracy,
-        "StreamAverageAnytimeAccuracy_M": average_anytime_accuracy,
-        "StreamLearningAccuracy_M": learning_accuracy,
-        "StreamForgetting_M": forgetting,
-        "StreamBackwardTransfer_M": backward_transfer,
-        _FORWARD: forward_transfer,
+        "average_accuracy": average_accuracy,
+        "average_anytime_accuracy": average_anytime_accuracy,
+        "learning_accuracy": learning_accuracy,
+        "forgetting": forgetting,
+        "backward_transfer": backward_transfer,
+        "forward_transfer": forward_transfer,
     }
-    names = [name for name, is_wanted in wanted.items() if is_wanted]
+    names = [_NAMES[name] for name, is_wanted in wanted.items() if is_wanted]
     return [ContinualMetrics(names, baseline=baseline, stream=stream)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import math
 from typing import Any
 
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult, MetricValue
 
 from avalanche_dgm.metrics.cost import family_of
+from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
 
 
@@ -18,9 +19,7 @@ class CostMetric(PluginMetric[dict[str, float]]):
     def __init__(self) -> None:
         super().__init__()
         self._values: dict[str, float] = {}
-        self._started: float | None = None
-        self._paused: float | None = None
-        self._shown = 0
+        self._time = LearningTime()
 
     def result(self, **kwargs: Any) -> dict[str, float]:
         """The values reported last, by name."""
@@ -32,21 +31,20 @@ class CostMetric(PluginMetric[dict[str, float]]):
 
     def before_training(self, strategy: Any) -> None:
         """Starts the watch."""
-        self._started, self._shown = time.perf_counter(), 0
+        self._time.restart()
+        self._time.start()
 
     def before_eval(self, strategy: Any) -> None:
         """Stops the watch: an evaluation in the midst of training is no learning."""
-        self._paused = time.perf_counter()
+        self._time.pause()
 
     def after_eval(self, strategy: Any) -> None:
         """Goes on."""
-        if self._started is not None and self._paused is not None:
-            self._started += time.perf_counter() - self._paused
-        self._paused = None
+        self._time.resume()
 
     def after_training_iteration(self, strategy: Any) -> None:
         """Counts the samples of a batch, replayed ones not among them."""
-        self._shown += len(strategy.mb_y)
+        self._time.shown += len(strategy.mb_y)
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
         """Reports the experience, or the part of one in an online stream."""
@@ -56,20 +54,15 @@ class CostMetric(PluginMetric[dict[str, float]]):
             for name, seconds in plugin.record.phase_seconds.items():
                 key = f"PhaseSeconds/{family_of(name)}"
                 values[key] = values.get(key, 0.0) + seconds
-        now = time.perf_counter()
-        if self._started is not None:
-            seconds = now - self._started
+        seconds = self._time.seconds()
+        if not math.isnan(seconds):
             values["LearnSeconds"] = seconds
-            if self._shown and seconds > 0:
-                values["SamplesPerSecond"] = self._shown / seconds
-        self._started, self._shown = time.perf_counter(), 0
+            if self._time.shown and seconds > 0:
+                values["SamplesPerSecond"] = self._time.shown / seconds
+        self._time.restart()
         self._values = values
         step = strategy.clock.train_iterations
         return [MetricValue(self, name, value, step) for name, value in values.items()]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Another process, or another day, has another clock.
-        return {**self.__dict__, "_started": None, "_paused": None, "_shown": 0}
 
     def __str__(self) -> str:
         return "Cost"

@@ -6,19 +6,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.logging import BaseLogger
-from torch import Tensor
 
-from avalanche_dgm.dashboards.dashboard import Dashboard, Learned
+from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.views import Examples
-from avalanche_dgm.methods import Record
+from avalanche_dgm.methods import Method, Record
+from avalanche_dgm.plugins.accuracies import StreamAccuracies
 from avalanche_dgm.plugins.epoch_means import EpochMeans
-from avalanche_dgm.plugins.experiences import whole
+from avalanche_dgm.plugins.learned import stream_of
+from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
-from avalanche_dgm.plugins.tested import TestTable, examples_of, names_of, of_test
+from avalanche_dgm.plugins.tested import examples_of, names_of
 
 
 class DashboardLogger(BaseLogger, SupervisedPlugin):
@@ -51,18 +51,14 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         # So that what cannot work is said here; places are opened when something is shown.
         Dashboard([], samples_per_class=samples_per_class)
         self._dashboard: Dashboard | None = None
+        self._accuracies = StreamAccuracies()
         self._names: list[str] = []
-        self._learned: list[int] = []
-        self._classes: set[tuple[int, int]] = set()
-        self._table = TestTable()
         self._examples: Examples | None = None
         self._sleeps = 0
-        self._n_of_method = 0
         self._training = False
-        self._started = self._tested = 0.0
-        self._shown = 0
+        self._time = LearningTime()
+        self._tested = 0.0
         self._means = EpochMeans()
-        self._right: dict[int, Tensor] = {}
 
     def make_sinks(self) -> Sequence[Sink]:
         """The places to show panels; called before the first of them, also after a resumption."""
@@ -79,15 +75,19 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
     def before_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Begins to measure the time."""
-        self._training, self._started, self._shown = True, time.perf_counter(), 0
-        plugins = find_plugins(strategy)
-        if plugins:
-            self._slept(plugins[0].record)
-            self._n_of_method = plugins[0].method.experiences
+        self._training = True
+        self._time.start()
+        for plugin in find_plugins(strategy)[:1]:
+            self._slept(plugin.record)
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Evaluations count from now on."""
         self._training = False
+        self._time.pause()
+
+    def before_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
+        """Takes note of what is learned."""
+        self._accuracies.learned.begin(strategy.experience)
 
     def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Begins to sum."""
@@ -95,7 +95,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
     def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Adds a batch."""
-        self._shown += self._means.add(strategy)
+        self._time.shown += self._means.add(strategy)
 
     def after_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Shows the epoch's means; waits for the device."""
@@ -105,93 +105,79 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Shows what is remembered, if an experience is over: of online streams, the last part."""
+        learned = self._accuracies.learned
+        if not learned.end(strategy.experience):
+            return
         plugins = find_plugins(strategy)
-        method = plugins[0].method if plugins else None
-        if method is not None and method.experiences == self._n_of_method:
-            return
-        if method is None and not getattr(strategy.experience, "is_last_subexp", True):
-            return
-        experience = whole(strategy.experience)
-        stream = getattr(experience, "origin_stream", None) or [experience]
-        self._names = self._names or names_of(stream)
-        self._learned.append(int(experience.current_experience))
-        self._classes |= _classes(experience)
-        now = time.perf_counter()
+        # Reading the record waits for the device: what was begun is done when time is taken.
         record = plugins[0].record if plugins else None
-        facts = Learned(
-            experiences=len(self._learned),
-            seconds=now - self._started,
-            shown=self._shown,
-            n_classes=len(self._classes),
-            shape=tuple(experience.dataset[0][0].shape),
+        facts = LearnedExperience(
+            experiences=len(learned.positions),
+            seconds=self._time.seconds(),
+            shown=self._time.shown,
+            n_classes=len(learned.classes),
+            shape=tuple(strategy.experience.dataset[0][0].shape),
             record=record,
         )
-        self.dashboard.learned(facts, method)
-        if method is not None:
-            self._n_of_method = method.experiences
+        self.dashboard.learned(facts, plugins[0].method if plugins else None)
         # What was drawn to be looked at is not the next experience's time.
-        self._started, self._shown = time.perf_counter(), 0
+        self._time.restart()
 
     def before_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Begins to count answers."""
-        self._right, self._tested = {}, time.perf_counter()
-        tested = [e for e in strategy.current_eval_stream if of_test(e)]
-        if tested and not self._training:
-            self._table.names = self._table.names or names_of(tested[0].origin_stream)
+        self._time.pause()
+        self._tested = time.perf_counter()
+        if self._training:
+            return
+        self._accuracies.begin(strategy)
+        tested = self._tests(strategy)
+        if tested and not self._names:
+            self._names = names_of(tested[0].origin_stream)
 
     def after_eval_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Counts a batch on the device."""
-        experience, answers = strategy.experience, strategy.mb_output
-        if self._training or not of_test(experience):
-            return
-        if not isinstance(answers, Tensor) or answers.ndim != 2:
-            return
-        right = (answers.argmax(dim=1) == strategy.mb_y).sum()
-        batch = torch.stack([right, right.new_tensor(len(strategy.mb_y))])
-        position = int(experience.current_experience)
-        self._right[position] = self._right.get(position, 0) + batch
+        if not self._training:
+            self._accuracies.count(strategy)
 
     def after_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Shows the accuracies, if the test stream was evaluated after an experience."""
-        if not self._right or not self._learned:
+        if self._training:
+            self._time.resume()
             return
-        seconds = time.perf_counter() - self._tested
-        counts = torch.stack(list(self._right.values())).double()
-        accuracies = (counts[:, 0] / counts[:, 1]).tolist()
-        self._table.put(len(self._learned), dict(zip(self._right, accuracies, strict=True)))
-        self._right = {}
-        experiences = self._table.experiences
-        columns = self._table.columns(self._learned, self._names)
-        self.dashboard.tested(
-            self._table.matrix(),
-            columns=columns,
-            names=[self._table.names[j] for j in experiences],
-            experiences=experiences,
-            seconds=seconds,
-        )
-        self._look(strategy, [experiences[column] for column in columns])
-        for plugin in find_plugins(strategy)[:1]:
-            self._slept(plugin.record)
+        found = self._accuracies
+        if not found.end():
+            return
+        seconds, columns = time.perf_counter() - self._tested, found.columns()
+        matrix = found.matrix()
+        self.dashboard.tested(matrix, columns=columns, names=self._names, seconds=seconds)
+        plugins = find_plugins(strategy)
+        if plugins:
+            self._look(plugins[0].method, self._tests(strategy))
+            self._slept(plugins[0].record)
+
+    def _tests(self, strategy: Any) -> list[Any]:
+        """The test experiences of an evaluation."""
+        stream = self._accuracies.stream
+        return [e for e in strategy.current_eval_stream if stream_of(e) == stream]
 
     def _slept(self, record: Record) -> None:
         """Shows a sleep, of which some are between experiences."""
-        at = len(self._learned)
+        at = len(self._accuracies.learned.positions)
         if at:
             self.dashboard.slept(record, before=self._sleeps, at=at)
         self._sleeps = record.sleeps
 
-    def _look(self, strategy: Any, learned: list[int]) -> None:
+    def _look(self, method: Method, tests: list[Any]) -> None:
         """Shows what the memory makes of test images of what was learned."""
-        plugins = find_plugins(strategy)
-        if not plugins:
-            return
-        if self._examples is None:
-            stream = [e for e in strategy.current_eval_stream if of_test(e)]
-            self._examples = examples_of(stream, least=self.samples_per_class)
+        there = {int(e.current_experience) for e in tests}
+        # Whoever tests what was learned so far only has more to show each time.
+        if self._examples is None or not there <= self._examples.positions():
+            self._examples = examples_of(tests, least=self.samples_per_class)
         if self._examples is not None:
-            last = len(self._learned) == len(self._names)
-            seen = self._examples.of(learned)
-            self.dashboard.examined(plugins[0].method, seen, at=len(self._learned), last=last)
+            learned = self._accuracies.learned
+            seen = self._examples.of([j for j in self._accuracies.columns() if j is not None])
+            at = len(learned.positions)
+            self.dashboard.examined(method, seen, at=at, last=at >= learned.n_stream)
 
     def close(self) -> None:
         """Ends the run in all places."""
@@ -201,9 +187,3 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_dashboard": None, "_examples": None}
-
-
-def _classes(experience: Any) -> set[tuple[int, int]]:
-    """Task labels and classes of an experience, as far as it tells them."""
-    task = int(getattr(experience, "task_label", 0) or 0)
-    return {(task, int(c)) for c in getattr(experience, "classes_in_this_experience", ())}

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from avalanche_dgm.dashboards import views
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.memories.answers import evaluating
-from avalanche_dgm.methods import Method
 from avalanche_dgm.metrics.frechet import described
 from avalanche_dgm.metrics.reconstruction import ReconstructionError
 from avalanche_dgm.metrics.replayed import ClassCoverage, LabelAgreement
@@ -87,8 +85,8 @@ class StreamReconstruction(_Remembered):
         for task, label in learned.classes:
             mine |= (tasks == task) & (labels == label)
         for plugin in find_plugins(strategy):
-            made = _reconstructed(plugin.method, images[mine], tasks[mine], self.seed)
-            if made is not None and made.shape == images[mine].shape:
+            made = views.reconstructions(plugin.method, images[mine], tasks[mine], seed=self.seed)
+            if made is not None:
                 self._error.to(made.device)
                 self._error.update(images[mine].to(made.device), made)
 
@@ -179,14 +177,6 @@ class ReplayAgreement(_Remembered):
 
     def __str__(self) -> str:
         return "ReplayAgreement"
-
-
-@torch.no_grad()
-def _reconstructed(method: Method, images: Tensor, tasks: Tensor, seed: int) -> Tensor | None:
-    # Aside from the first question on: even to ask where it computes may draw a seed.
-    with method.random.aside(seed), evaluating(method):
-        device = views.device_of(method)
-        return method.reconstruct(images.to(device), tasks.to(device)) if len(images) else None
 
 
 def generator_metrics(

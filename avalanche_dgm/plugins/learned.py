@@ -7,8 +7,6 @@ from typing import Any
 
 from avalanche.benchmarks import OnlineCLExperience
 
-from avalanche_dgm.plugins.experiences import classes_of
-
 #: Task labels and classes of an experience.
 Pairs = frozenset[tuple[int, int]]
 
@@ -22,6 +20,7 @@ class Learned:
     Attributes:
         positions: In the training stream, of those learned, in the order of learning.
         classes: Pairs of task label and class, of those learned.
+        n_stream: Experiences of the training stream.
         learning: Whether one is being learned.
     """
 
@@ -30,7 +29,7 @@ class Learned:
         self.classes: set[tuple[int, int]] = set()
         self.learning = False
         self._pairs: list[Pairs] = []
-        self._n_stream = 0
+        self.n_stream = 0
         self._n_seen = 0
 
     def begin(self, experience: Any) -> None:
@@ -48,7 +47,7 @@ class Learned:
             if not (part.is_last_subexp or self._n_seen >= len(experience.dataset)):
                 return False
         self.learning = False
-        self._n_stream = len(getattr(experience, "origin_stream", None) or [experience])
+        self.n_stream = len(getattr(experience, "origin_stream", None) or [experience])
         self.positions.append(int(experience.current_experience))
         self._pairs.append(pairs_of(experience))
         self.classes |= self._pairs[-1]
@@ -68,7 +67,7 @@ class Learned:
         Args:
             tests: What all experiences of the test stream hold.
         """
-        if len(tests) == self._n_stream:
+        if len(tests) == self.n_stream:
             return list(self.positions)
         return [
             _match(position, mine, tests)
@@ -85,10 +84,11 @@ def _match(position: int, mine: Pairs, tests: Sequence[Pairs]) -> int | None:
 
 
 def pairs_of(experience: Any) -> Pairs:
-    """The task labels of an experience, each with each of its classes."""
+    """The task labels of an experience, each with each of its classes, as far as it has any."""
     # Some benchmarks, such as those with a validation stream, give no task labels at all.
     tasks = [int(task) for task in getattr(experience, "task_labels", (0,))]
-    return frozenset((task, c) for task in tasks for c in classes_of(experience))
+    classes = getattr(experience, "classes_in_this_experience", None) or ()
+    return frozenset((task, int(c)) for task in tasks for c in classes)
 
 
 def stream_of(experience: Any) -> str:

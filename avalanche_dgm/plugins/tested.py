@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,11 +17,6 @@ from avalanche_dgm.plugins.experiences import by_classes, image_of, seeded
 _EXAMPLES = 500
 
 
-def of_test(experience: Any) -> bool:
-    """Whether an experience belongs to a benchmark's test stream."""
-    return str(getattr(getattr(experience, "origin_stream", None), "name", "")).startswith("test")
-
-
 def names_of(stream: Sequence[Any]) -> list[str]:
     """Names experiences by their classes, or by their positions if these do not tell them apart."""
     try:
@@ -30,54 +24,6 @@ def names_of(stream: Sequence[Any]) -> list[str]:
     except (AttributeError, TypeError, ConfigError):
         names = []
     return names if len(set(names)) == len(stream) else [str(i) for i in range(len(stream))]
-
-
-@dataclass
-class TestTable:
-    """Accuracies on the test experiences, as they are measured after each experience.
-
-    Attributes:
-        names: Of all test experiences.
-        rows: For each experience learned so far, accuracies by position in the test stream.
-    """
-
-    __test__ = False  # Nothing for pytest.
-
-    names: list[str] = field(default_factory=list)
-    rows: list[dict[int, float]] = field(default_factory=list)
-
-    def put(self, after: int, accuracies: dict[int, float]) -> None:
-        """Notes what was measured after so many experiences; what is measured again counts."""
-        # Experiences that were learned without a test have a row without numbers.
-        self.rows += [{} for _ in range(after - len(self.rows))]
-        self.rows[after - 1] |= accuracies
-
-    @property
-    def experiences(self) -> list[int]:
-        """Positions of the test experiences that were tested."""
-        return sorted({j for row in self.rows for j in row})
-
-    def matrix(self) -> Tensor:
-        """Float tensor (T, S) of the S experiences that were tested, NaN where one was not."""
-        rows = [[row.get(j, torch.nan) for j in self.experiences] for row in self.rows]
-        return torch.tensor(rows)
-
-    def columns(self, learned: Sequence[int], names: Sequence[str]) -> list[int]:
-        """The column of the matrix of each learned experience.
-
-        Args:
-            learned: Their positions in the training stream.
-            names: Names of all training experiences.
-        """
-        tested, n = self.experiences, len(self.names)
-        columns = []
-        for index in learned:
-            # Streams of different lengths: a task that comes again is tested once.
-            test = index if len(names) == n else min(index, n - 1)
-            if len(names) != n and names[index] in self.names:
-                test = self.names.index(names[index])
-            columns.append(tested.index(test) if test in tested else 0)
-        return columns
 
 
 def examples_of(experiences: Sequence[Any], *, least: int) -> Examples | None:

@@ -9,7 +9,7 @@ import torch
 from recording import Recording
 
 from avalanche_dgm.dashboards import drawing, keys, views
-from avalanche_dgm.dashboards.dashboard import Dashboard, Learned
+from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.methods import Naive, PseudoRehearsal, Record
@@ -60,7 +60,7 @@ def test_experiences_that_come_again():
 
 def test_an_experience_without_a_method():
     board, sink = dashboard()
-    board.learned(Learned(experiences=1, seconds=2.0, shown=100), None)
+    board.learned(LearnedExperience(experiences=1, seconds=2.0, shown=100), None)
     assert [p[3:] for p in sink.shown] == [("time/learn", 2.0), ("time/samples_per_second", 50.0)]
 
 
@@ -68,7 +68,7 @@ def test_phases_and_sleeps():
     board, sink = dashboard()
     phases = {"sleep: tasks 1, 2": 1.0, "sleep: tasks 3": 2.0, "generator (short-term)": 3.0}
     record = Record(sleeps=2, sleep_seconds=3.0, phase_seconds=phases, histogram={1: 4})
-    facts = Learned(experiences=3, seconds=1.0, shown=1, record=record)
+    facts = LearnedExperience(experiences=3, seconds=1.0, shown=1, record=record)
     board.learned(facts, Naive())
     board.slept(record, before=1, at=3)
     assert sink.values("time/phase/sleep") == {3: 3.0}
@@ -114,7 +114,7 @@ def test_looking_changes_no_random_numbers():
     first = torch.rand(3, generator=method.rng)
     state = method.random.get_state()
     assert list(views.samples(method, 5, n_classes=3)) == [(0, 0), (0, 1), (0, 2)]
-    one = views.reconstructions(method, examples())
+    one = views.reconstructions(method, examples().images, examples().tasks)
     assert torch.equal(one, examples().images + 0.5)
     views.embedding(method, examples())
     after = method.random.get_state()
@@ -187,8 +187,10 @@ def test_flat_samples_are_drawn_as_squares():
             replay = super().sample(n)
             return dataclasses.replace(replay, images=replay.images.flatten(1))
 
-    board.learned(Learned(experiences=1, seconds=1, shown=1, shape=(64,)), Flat(seed=0))
+    board.learned(LearnedExperience(experiences=1, seconds=1, shown=1, shape=(64,)), Flat(seed=0))
     assert "samples/grid" in sink.names("image")
     sink.shown.clear()
-    board.learned(Learned(experiences=1, seconds=1, shown=1, shape=(3, 5, 5)), Flat(seed=0))
+    board.learned(
+        LearnedExperience(experiences=1, seconds=1, shown=1, shape=(3, 5, 5)), Flat(seed=0)
+    )
     assert "samples/grid" not in sink.names()

@@ -158,7 +158,6 @@ def test_keys_lie_on_one_axis_each():
 
 
 def test_the_workspace_shows_keys_that_there_are():
-    pytest.importorskip("wandb_workspaces")
     model = build_workspace("memories", entity="us")._to_model().model_dump_json()
     for panels in LAYOUT.values():
         for panel in panels:

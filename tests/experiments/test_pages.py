@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from runs_on_disk import accuracies, all_panels, noise, pixels, result, write
+from scipy import stats
 
 from avalanche_dgm.cli import main
 from avalanche_dgm.dashboards.file_sink import FileSink
@@ -97,7 +98,6 @@ def text(compared, tmp_path_factory):
 
 
 def test_quantiles_are_those_of_the_t_distribution():
-    stats = pytest.importorskip("scipy.stats")
     for freedom in (*range(1, 41), 100, 1000):
         assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=2e-4)
 

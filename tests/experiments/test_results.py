@@ -2,12 +2,14 @@ import json
 import math
 
 import pytest
+import torch
 
 from avalanche_dgm.experiments import ExperimentConfig, RunResult
 from avalanche_dgm.experiments.report import accuracy_csv, summary
 from avalanche_dgm.experiments.results import Step, deviation, mean
 from avalanche_dgm.experiments.storage import json_safe
 from avalanche_dgm.experiments.tables import align, course_table, final_table, task_groups
+from avalanche_dgm.metrics import retention
 
 
 def make(matrix, order=(0, 1, 2), seed=0, method="naive"):
@@ -57,9 +59,6 @@ def test_retention_by_hand():
 
 
 def test_retention_is_that_of_the_metrics():
-    torch = pytest.importorskip("torch")
-    from avalanche_dgm.metrics import retention
-
     for matrix in (MATRIX, MATRIX[:2], [[0.3, 0.1, 0.0], [0.0, 0.0, 0.2], [0.4, 0.9, 0.1]]):
         expected = retention(torch.tensor(matrix))
         result = make(matrix, order=range(len(matrix)))

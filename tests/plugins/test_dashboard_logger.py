@@ -61,6 +61,49 @@ def test_evaluation_in_training_and_of_other_streams_is_left_out(benchmark):
     assert set(sink.values("accuracy/experience_004")) == {2}
 
 
+def test_only_what_was_learned_is_tested(benchmark):
+    sink = Recording()
+    strategy = strategy_with(DashboardLogger([sink]), DGRPlugin(**SMALL, seed=0))
+    for n in (1, 2, 3):
+        strategy.train(benchmark.train_stream[n - 1])
+        strategy.eval(benchmark.test_stream[:n])
+    tables = [panel for panel in sink.shown if panel[3] == "accuracy/table"]
+    assert all(panel[4] == ["after", "0/1", "2/3", "4/5", "6/7", "8/9"] for panel in tables)
+    seen = [[value == value for value in panel[5][0][1:]] for panel in tables]
+    assert seen == [[j < n for j in range(5)] for n in (1, 2, 3)]
+    # A row of pictures for each class learned, also of those that were tested later on.
+    heights = [shape[0] for shape in sink.values("reconstructions/grid").values()]
+    assert heights[0] < heights[1] < heights[2]
+    assert set(sink.values("stream/forgetting")) == {2, 3}
+
+
+def test_what_was_learned_but_not_tested_has_no_accuracy(benchmark):
+    sink = Recording()
+    strategy = strategy_with(DashboardLogger([sink]))
+    strategy.train(benchmark.train_stream[0])
+    strategy.eval(benchmark.test_stream[1:3])
+    assert "stream/average_accuracy" not in sink.names()
+    strategy.train(benchmark.train_stream[1])
+    found = strategy.eval(benchmark.test_stream[1:3])
+    expected = found["Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp001"]
+    assert sink.values("stream/average_accuracy") == {2: pytest.approx(expected)}
+
+
+def test_an_experience_that_comes_again(benchmark):
+    sink = Recording()
+    strategy = strategy_with(DashboardLogger([sink]))
+    for i in (0, 1, 0):
+        strategy.train(benchmark.train_stream[i])
+        found = strategy.eval(benchmark.test_stream)
+    names = [f"Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp{j:03d}" for j in (0, 1)]
+    average = sum(found[name] for name in names) / 2
+    assert sink.values("stream/average_accuracy")[3] == pytest.approx(average)
+    # The same column twice is no diagonal.
+    assert set(sink.values("stream/forgetting")) == {2}
+    tables = [panel for panel in sink.shown if panel[3] == "accuracy/table"]
+    assert [panel[5][0][0] for panel in tables] == ["0/1", "2/3", "0/1"]
+
+
 def test_several_experiences_in_one_call(benchmark):
     sink = Recording()
     strategy = strategy_with(DashboardLogger([sink]), DGRPlugin(**SMALL, seed=0))
@@ -73,15 +116,26 @@ def test_several_experiences_in_one_call(benchmark):
     assert "stream/backward_transfer" not in sink.names()
 
 
-def test_parts_of_an_online_stream_are_one_experience(benchmark):
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_parts_of_an_online_stream_are_one_experience(boundaries, benchmark):
     sink = Recording()
-    plugin = DGRPlugin(**SMALL, seed=0)
-    strategy = strategy_with(DashboardLogger([sink]), plugin)
+    plugins = [DGRPlugin(**SMALL, seed=0)] if boundaries else []
+    strategy = strategy_with(DashboardLogger([sink]), *plugins, epochs=2)
+    n_samples = []
     for experience in benchmark.train_stream[:2]:
-        parts = split_online_stream([experience], experience_size=100, access_task_boundaries=True)
+        parts = split_online_stream(
+            [experience], experience_size=100, access_task_boundaries=boundaries
+        )
         for part in parts:
             strategy.train(part, eval_streams=[])
         strategy.eval(benchmark.test_stream)
+        n_samples.append(len(experience.dataset))
+    # Time and samples of all parts.
+    speeds, seconds = sink.values("time/samples_per_second"), sink.values("time/learn")
+    assert [round(speeds[n] * seconds[n]) for n in (1, 2)] == [2 * n for n in n_samples]
+    if not boundaries:
+        assert "memory/bytes" not in sink.names()
+        return
     assert list(sink.values("memory/bytes")) == [1, 2]
     assert set(sink.values("stream/average_accuracy")) == {1, 2}
 

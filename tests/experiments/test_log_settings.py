@@ -1,0 +1,46 @@
+"""Where runs of the command line log."""
+
+import pytest
+import wandb
+from wandb_reader import isolated, runs
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments import ExperimentConfig
+from avalanche_dgm.experiments.log_settings import LogSettings
+
+CONFIG = ExperimentConfig(method="dgr", stream="sklearn-digits", seed=3)
+
+
+def test_a_run_that_goes_on_is_the_same_in_wandb(tmp_path):
+    settings, ids = LogSettings(("wandb",), "memories"), []
+    with isolated(tmp_path) as environment:
+        environment.setenv("WANDB_MODE", "offline")
+        for at in (1, 2):
+            (sink,) = settings.open(tmp_path / "run", CONFIG)
+            sink.scalars({"memory/bytes": at}, axis="experience", at=at)
+            ids.append(sink.sink.run.id)
+            sink.close()
+        first, second = runs(tmp_path / "run")
+    assert ids[0] == ids[1] == first.id == second.id
+    assert (first.name, first.project) == ("dgr-sklearn-digits-seed3", "memories")
+    assert first.config["method"] == "dgr"
+    assert first.curve("memory/bytes", "experience") == [(1, 1)]
+    assert second.curve("memory/bytes", "experience") == [(2, 2)]
+
+
+def test_without_wandb_the_run_goes_on(tmp_path, monkeypatch):
+    def init(**settings):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with pytest.warns(RuntimeWarning, match="OSError: Network is unreachable.*WANDB_MODE=offline"):
+        sinks = LogSettings(("files", "wandb")).open(tmp_path, CONFIG)
+    assert [type(sink).__name__ for sink in sinks] == ["FileSink"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_places():
+    with pytest.raises(ConfigError, match="paper"):
+        LogSettings(("paper",))
+    with pytest.raises(ConfigError, match="alone"):
+        LogSettings(("none", "files"))
