@@ -180,7 +180,8 @@ class Dashboard:
         tested: list[int] = (~matrix.isnan()).any(dim=0).nonzero().flatten().tolist()
         after = [f"({i})" if j is None else names[j] for i, j in enumerate(columns, start=1)]
         array, shown = matrix[:, tested].numpy(), [names[j] for j in tested]
-        self._image(keys.MATRIX, drawing.heat_map(array, shown, after), at, "accuracy matrix")
+        if tested:
+            self._image(keys.MATRIX, drawing.heat_map(array, shown, after), at, "accuracy matrix")
         # A table has the same columns from the first row on, tested by then or not.
         row: list[Cell] = [after[-1], *(round(value, 6) for value in last)]
         for sink in self.sinks:

@@ -65,7 +65,7 @@ _PAPER_JOINT_EPOCHS = 20
 _DROPOUT = 0.2
 _FAST = {"epochs": 1}
 # Where data lie and what computes them does not change what is computed.
-_PLACE = ("data_root", "download", "device")
+PLACE = ("data_root", "download", "device")
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class ExperimentConfig:
     def _in_result(self) -> dict[str, Any]:
         values = self.to_json()
         trainer = values.pop("trainer")
-        kept = {name: value for name, value in values.items() if name not in _PLACE}
+        kept = {name: value for name, value in values.items() if name not in PLACE}
         return kept | {name: trainer[name] for name in IN_RESULT}
 
 

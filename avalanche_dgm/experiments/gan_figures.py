@@ -69,8 +69,15 @@ def task_axes(axes: Axes, tasks: np.ndarray) -> None:
 
 
 def numbers(rows: Sequence[Row], column: str) -> np.ndarray:
-    """A column of some rows; float array (n,)."""
-    return np.array([float(row[column]) for row in rows])
+    """A column of some rows; float array (n,).
+
+    Raises:
+        DataError: Something in it is no number.
+    """
+    try:
+        return np.array([float(row[column]) for row in rows])
+    except ValueError as error:
+        raise DataError(f"The column {column} of a GeneratorLog's file: {error}.") from error
 
 
 def read_rows(source: Path, columns: Sequence[str]) -> list[Row]:

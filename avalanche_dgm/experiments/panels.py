@@ -70,7 +70,9 @@ class RunPanels:
             return
         n, step = len(result.steps), result.steps[-1]
         learned = [plan.benchmark.train_stream[i] for i in plan.order[:n]]
-        last = learned[-1]
+        # Joint training learns all of them anew, each once.
+        joint = [plan.benchmark.train_stream[i] for i in sorted(set(plan.order[:n]))]
+        shown = joint if plan.method.joint else learned[-1:]
         record = Record(
             replayed=step.replayed,
             histogram=step.histogram,
@@ -82,7 +84,7 @@ class RunPanels:
         facts = LearnedExperience(
             experiences=n,
             seconds=step.seconds,
-            shown=len(last.dataset) * plan.config.epochs,
+            shown=sum(len(e.dataset) for e in shown) * plan.config.epochs,
             n_classes=len({c for e in learned for c in e.classes_in_this_experience}),
             shape=plan.shape,
             record=record,

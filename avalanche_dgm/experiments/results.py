@@ -120,16 +120,16 @@ class RunResult:
     def forgetting(self) -> float:
         """Mean drop from an experience's best accuracy before the last step to its final one.
 
-        Taken over the experiences learned before the last step, as Chaudhry et al. 2018 define it;
-        0 for a stream of one experience.
+        Taken over the experiences learned before the last step, as Chaudhry et al. 2018 define it
+        and `metrics.forgetting` does: the best may come before an experience was learned. 0 for a
+        stream of one experience.
         """
         last = len(self.steps) - 1
         drops = []
         for j in self.seen(last - 1) if last > 0 else []:
             if j == self.steps[last].experience:
                 continue
-            learned = next(i for i, s in enumerate(self.steps) if s.experience == j)
-            values = [self.steps[i].accuracy[j] for i in range(learned, last)]
+            values = [self.steps[i].accuracy[j] for i in range(last)]
             best = max((v for v in values if v is not None), default=None)
             final = self.steps[last].accuracy[j]
             if best is not None and final is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avalanche_dgm.metrics import functional
 
-_SUMMARIES: dict[str, Callable[[Tensor], Tensor]] = {
+_OF_MATRIX: dict[str, Callable[[Tensor], Tensor]] = {
     "average_accuracy": functional.average_accuracy,
     "learning_accuracy": functional.learning_accuracy,
     "average_anytime_accuracy": functional.average_anytime_accuracy,
@@ -18,6 +18,8 @@ _SUMMARIES: dict[str, Callable[[Tensor], Tensor]] = {
     "backward_transfer": functional.backward_transfer,
     "retention": functional.retention,
 }
+#: The names of all summaries.
+SUMMARIES = (*_OF_MATRIX, "forward_transfer")
 
 
 def summaries(
@@ -46,7 +48,7 @@ def summaries(
         ordered = _in_order(matrix, order)
         if isinstance(baseline, Tensor):
             baseline = _in_order(baseline[None], order)[0]
-        found = {name: summary(ordered) for name, summary in _SUMMARIES.items()}
+        found = {name: summary(ordered) for name, summary in _OF_MATRIX.items()}
         found["forward_transfer"] = functional.forward_transfer(ordered, baseline)
     values = {name: float(value) for name, value in found.items()}
     return {name: value for name, value in values.items() if not math.isnan(value)}

@@ -37,14 +37,15 @@ def memory_by_epoch(methods: Mapping[str, Sequence[EpochAccuracy]]) -> Figure:
             `table`, from epoch 0 on.
 
     Raises:
-        ConfigError: There is no method, or one has fewer than two epochs.
+        ConfigError: There is no method, or one has fewer than two epochs or not the one before.
     """
-    short = [name for name, table in methods.items() if len(table) < 2]
+    short = [name for name, table in methods.items() if len(table) < 2 or table[0].epoch != 0]
     if short or not methods:
         raise ConfigError(
             f"There is nothing to draw{' of ' + ', '.join(short) if short else ''}: accuracies"
             " before the new task and after one epoch of it or more are needed. Give the strategy"
-            " an AccuracyByEpoch and eval_every=1, and `train` eval_streams."
+            " an AccuracyByEpoch and eval_every=1, and each call of `train` one experience and"
+            " eval_streams."
         )
     figure = new_figure(9.4, 3.8)
     left, right = figure.subplots(1, 2, sharey=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.pages.aggregate import settings_of, stream_of
 from avalanche_dgm.experiments.pages.loading import Run, find_runs
 from avalanche_dgm.experiments.results import RunResult
 
@@ -24,8 +25,8 @@ def load(*folders: str | Path) -> dict[str, list[RunResult]]:
         The runs of each method by seed; methods in the order in which they were run.
 
     Raises:
-        ConfigError: A folder is not there or holds no run, a run cannot be read, or two runs have
-            the same method and seed.
+        ConfigError: A folder is not there or holds no run, a run cannot be read, two runs have
+            the same method and seed, or runs of one method have different settings.
     """
     if not folders:
         raise ConfigError("No folder was given. Name the folder of a run, or one above it.")
@@ -42,6 +43,18 @@ def load(*folders: str | Path) -> dict[str, list[RunResult]]:
                 f"{other.folder} and {run.folder} are both runs of {run.result.config.method} with"
                 f" seed {run.seed}. Name folders that hold one comparison."
             )
+    for method, seeds in runs.items():
+        first, *others = (seeds[seed] for seed in sorted(seeds))
+        mine = settings_of(first.result.config)
+        for other in others:
+            theirs = settings_of(other.result.config)
+            names = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
+            if names:
+                # Their mean over seeds would be one over settings.
+                raise ConfigError(
+                    f"{first.folder} and {other.folder}, both of {method}, differ in"
+                    f" {', '.join(names)}. Name folders that hold one comparison."
+                )
     return {
         method: [seeds[seed].result for seed in sorted(seeds)] for method, seeds in runs.items()
     }
@@ -84,12 +97,18 @@ def check(runs: Runs, *needed: str) -> RunResult:
                 )
             if _stream(result) != _stream(first):
                 raise ConfigError(
-                    f"{who} learned {result.config.stream} ({len(result.order)} experiences), and"
-                    f" others learned {first.config.stream} ({len(first.order)} experiences), or"
-                    " its experiences in another order. Draw those of one stream."
+                    f"{who} learned {_said(result)}, and others learned {_said(first)}, or its"
+                    " experiences in another order. Draw those of one stream."
                 )
     return first
 
 
 def _stream(result: RunResult) -> tuple[object, ...]:
-    return result.config.stream, tuple(result.tasks), tuple(result.order)
+    # Names of tasks may depend on the seed, where it shuffles classes.
+    return stream_of(result), len(result.tasks), tuple(result.order)
+
+
+def _said(result: RunResult) -> str:
+    options = {k: v for k, v in stream_of(result).items() if k not in ("stream", "experiences")}
+    said = "".join(f", {k} {v}" for k, v in options.items() if v not in ([], None))
+    return f"{result.config.stream} ({len(result.order)} experiences{said})"

@@ -83,8 +83,8 @@ def load_torchvision(
             raw = loader(root=str(folder), download=download, **which)
         except RuntimeError as error:
             raise DataError(
-                f"{name} cannot be read from '{folder}': {error} Put it there in torchvision's"
-                " layout, name another folder, or allow the download with"
+                f"{name} cannot be read from '{folder}': {str(error).rstrip('. ')}. Put it there"
+                " in torchvision's layout, name another folder, or allow the download with"
                 " download=True (--download)."
             ) from error
         labels = raw.labels if name == "SVHN" else raw.targets

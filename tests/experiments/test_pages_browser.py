@@ -140,7 +140,9 @@ def test_a_method_is_switched_off_and_on(browser):
     assert browser.evaluate(shown) == 0
     # Tooltips do not tell of it either.
     point(browser, "#g0-accuracy svg.if-wide .hit")
-    assert "dgdmn" not in browser.evaluate("document.querySelector('.tip').textContent")
+    told = browser.evaluate("document.querySelector('.tip').textContent")
+    assert "naive" in told
+    assert "dgdmn" not in told
     browser.evaluate(f"{button}.click()")
     assert browser.evaluate(shown) == before
 

@@ -62,6 +62,23 @@ def test_same_seed_same_result_other_seed_other_result():
     assert first.matrix != other.matrix
 
 
+@pytest.mark.parametrize("method", ["joint", "dgr"])
+def test_speed_is_of_what_was_learned(method, tmp_path):
+    result = run(config(method), folder=tmp_path)
+    rows = (tmp_path / "panels" / "scalars.csv").read_text().splitlines()
+    values = {key: {} for key in ("time/samples_per_second", "time/learn")}
+    for row in rows[1:]:
+        _, at, key, value = row.split(",")
+        if key in values:
+            values[key][int(at)] = float(value)
+    speeds, seconds = values.values()
+    shown = [round(speeds[n] * seconds[n]) for n in range(1, 6)]
+    each = shown[0]
+    assert each > 0
+    assert len(result.steps) == 5
+    assert shown == ([each * n for n in range(1, 6)] if method == "joint" else [each] * 5)
+
+
 def test_joint_learns_everything():
     result = run(config("joint", epochs=30, lr=3e-3, stream_options={"fraction": 0.3}))
     assert result.average() > 0.8

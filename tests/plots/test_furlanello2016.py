@@ -45,5 +45,8 @@ def test_memory_over_epochs():
 def test_nothing_to_draw():
     with pytest.raises(ConfigError, match="of naive.*eval_every"):
         furlanello2016.memory_by_epoch({"naive": [EpochAccuracy(0, 0.9, 0.1)]})
+    later = [EpochAccuracy(1, 0.4, 0.6), EpochAccuracy(2, 0.5, 1)]
+    with pytest.raises(ConfigError, match="before the new task"):
+        furlanello2016.memory_by_epoch({"naive": later})
     with pytest.raises(ConfigError, match="nothing to draw:"):
         furlanello2016.memory_by_epoch({})

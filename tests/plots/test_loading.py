@@ -9,10 +9,10 @@ from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.storage import write_result
 
 
-def write(folder, method, seed=0, started="", steps=2):
+def write(folder, method, seed=0, started="", steps=2, tasks=("0", "1"), **settings):
     result = RunResult(
-        config=ExperimentConfig(method=method, seed=seed),
-        tasks=["0", "1"],
+        config=ExperimentConfig(method=method, seed=seed, **settings),
+        tasks=list(tasks),
         order=[0, 1],
         steps=[Step(i, [0.5, 0.25 + 0.1 * seed]) for i in range(steps)],
         provenance={"started": started},
@@ -69,3 +69,23 @@ def test_an_unfinished_run_is_read_and_not_drawn(tmp_path):
     runs = plots.load(tmp_path)
     with pytest.raises(ConfigError, match="1 of 2"):
         plots.kamra2017.accuracy_per_task(runs)
+
+
+def test_runs_of_one_method_have_one_setting(tmp_path):
+    write(tmp_path / "a", "dgr", 0, lr=0.1)
+    write(tmp_path / "b", "dgr", 1, lr=0.001)
+    with pytest.raises(ConfigError, match="both of dgr, differ in lr"):
+        plots.load(tmp_path)
+
+
+def test_one_figure_has_one_stream(tmp_path):
+    write(tmp_path / "a", "dgr", stream_options={"n_train": 100})
+    write(tmp_path / "b", "naive")
+    with pytest.raises(ConfigError, match=r"learned sklearn-digits \(2 experiences, n_train 100\)"):
+        plots.kamra2017.average_accuracy(plots.load(tmp_path), reference=None)
+
+
+def test_classes_may_be_shuffled_by_the_seed(tmp_path):
+    for seed, tasks in enumerate((("0", "1"), ("4", "7"))):
+        write(tmp_path / str(seed), "dgr", seed, tasks=tasks)
+    plots.kamra2017.average_accuracy(plots.load(tmp_path), reference=None)

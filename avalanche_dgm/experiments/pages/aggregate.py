@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.config import PLACE, ExperimentConfig
 from avalanche_dgm.experiments.pages.intervals import Estimate, estimate
 from avalanche_dgm.experiments.pages.loading import Run
+from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.trainer import IN_RESULT
 
 # What a group has in common, or what changes no number; the rest tells rows apart.
 _SHARED = ("seed", "stream", "stream_options", "n_experiences", "revisit")
-_PLACE = ("data_root", "download", "device")
 #: Points of a curve, each with an estimate over the seeds that have it.
 Curve = list[tuple[float, Estimate]]
 
@@ -112,10 +112,10 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     """
     streams: dict[str, list[Run]] = {}
     for run in runs:
-        streams.setdefault(json.dumps(_stream(run), sort_keys=True), []).append(run)
+        streams.setdefault(json.dumps(stream_of(run.result), sort_keys=True), []).append(run)
     titles = _distinct(
         [members[0].result.config.stream for members in streams.values()],
-        [_stream(members[0]) for members in streams.values()],
+        [stream_of(members[0].result) for members in streams.values()],
     )
     notes: list[str] = []
     groups = []
@@ -159,8 +159,13 @@ def _rank(run: Run) -> tuple[int, str]:
     return len(run.result.steps), str(run.result.provenance.get("started", ""))
 
 
-def _stream(run: Run) -> dict[str, Any]:
-    result, config = run.result, run.result.config
+def stream_of(result: RunResult) -> dict[str, Any]:
+    """What tells streams apart: the name, its options, and how many experiences it has.
+
+    Args:
+        result: Of a run on it.
+    """
+    config = result.config
     return {
         "stream": config.stream,
         **dict(config.stream_options),
@@ -179,8 +184,11 @@ def settings_of(config: ExperimentConfig) -> dict[str, Any]:
     """
     values = config.to_json()
     options, trainer = values.pop("method_options"), values.pop("trainer")
-    kept = {k: v for k, v in values.items() if k not in (*_SHARED, *_PLACE, "method")}
-    return kept | {name: trainer[name] for name in IN_RESULT} | options
+    kept = {k: v for k, v in values.items() if k not in (*_SHARED, *PLACE, "method")}
+    kept |= {name: trainer[name] for name in IN_RESULT}
+    # A method's own batch size is not that of the classifier.
+    named = {(f"method's {k}" if k in kept else k): v for k, v in options.items()}
+    return kept | {name: value for name, value in named.items() if value is not None}
 
 
 def _distinct(names: Sequence[str], settings: Sequence[dict[str, Any]]) -> list[str]:

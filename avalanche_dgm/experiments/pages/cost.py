@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,23 +15,34 @@ from avalanche_dgm.experiments.pages.loading import Run
 from avalanche_dgm.experiments.pages.markup import tag
 from avalanche_dgm.experiments.pages.memory import of_steps
 from avalanche_dgm.experiments.pages.scalars import experience_chart, recorded_chart
+from avalanche_dgm.metrics.summaries import SUMMARIES
 
 #: Colours of parts that the style sheet has.
 PART_COLOURS = 9
 _REST = "other"
 # What other sections show from the results, or the page does not repeat.
 _SHOWN = (
-    keys.STREAM,
-    "accuracy/",
-    "replay/",
-    "masks/",
-    "memory/",
+    keys.REPLAYED,
+    keys.MEMORY_BYTES,
+    keys.MEMORY_PARAMETERS,
+    keys.MEMORY_STORED,
+    keys.STM_OCCUPANCY,
+    keys.CAPACITY,
     keys.TIME_LEARN,
     keys.TIME_TEST,
-    keys.TIME_PHASE.format(""),
     keys.SLEEP_SECONDS,
     keys.SAMPLES_PER_SECOND,
-    "train/",
+    *(f"{keys.STREAM}{name}" for name in SUMMARIES),
+)
+# The same, of names that depend on the run.
+_SHOWN_KINDS = tuple(
+    re.compile(re.escape(key).replace("FIELD", ".+"))
+    for key in (
+        keys.TIME_PHASE.format("FIELD"),
+        keys.MASK.format(layer="FIELD", part="FIELD"),
+        "accuracy/experience_FIELD",
+        "train/FIELD",
+    )
 )
 # A heading, and what the axis is called.
 _TITLES = {
@@ -52,7 +64,7 @@ def time_section(group: Group) -> Section:
     )
     # Parts repeat their colours where there are very many; a place in the chart tells their names.
     parts = [Part(name, f"p{i % PART_COLOURS}") for i, name in enumerate(names)]
-    parts.append(Part(_REST, "p-rest"))
+    parts = [*(part for part in parts if part.label != _REST), Part(_REST, "p-rest")]
     bars = [Bar(row.label, _phases(row, list(names)), f"r{row.index}") for row in group.rows]
     several = any(len(row.counted) > 1 for row in group.rows)
     boxes = [
@@ -100,7 +112,8 @@ def _phases(row: Row, names: Sequence[str]) -> dict[str, float]:
         values[name] = 0.0 if found is None else found.mean
     whole = row.total(lambda run: run.result.seconds)
     # Phases may overlap; what they leave is not negative.
-    values[_REST] = max(0.0, (0.0 if whole is None else whole.mean) - sum(values.values()))
+    rest = max(0.0, (0.0 if whole is None else whole.mean) - sum(values.values()))
+    values[_REST] = values.get(_REST, 0.0) + rest
     return values
 
 
@@ -135,20 +148,10 @@ def more_section(group: Group) -> Section | None:
         key
         for run in group.runs
         for key in run.recorded.scalars
-        if not key.startswith(_SHOWN) or _is_own(key)
+        if key not in _SHOWN and not any(kind.fullmatch(key) for kind in _SHOWN_KINDS)
     )
     boxes = [recorded_chart(group, key, *_TITLES.get(key, (key, key))) for key in found]
     if not boxes:
         return None
     note = tag("p", "As they were recorded, under their names.", class_="note")
     return Section("more", "More numbers", tag("div", note, cards(*boxes)))
-
-
-def _is_own(key: str) -> bool:
-    """Whether a key is none of the package's, though it begins like one that a section shows."""
-    return key.startswith("memory/") and key not in (
-        keys.MEMORY_BYTES,
-        keys.MEMORY_PARAMETERS,
-        keys.MEMORY_STORED,
-        keys.STM_OCCUPANCY,
-    )

@@ -76,6 +76,10 @@ def short(value: float, step: float) -> str:
         if abs(value) >= factor and step >= factor:
             return f"{value / factor:g}{letter}".replace("-", MINUS)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    if digits > 4 and value:
+        # As many digits as it takes to tell it from its neighbours.
+        significant = max(0, math.floor(math.log10(abs(value)) + 1e-9) + digits)
+        return f"{value:.{significant}e}".replace("-", MINUS)
     if digits > 4:
-        return f"{value:.0e}".replace("-", MINUS)
+        return "0"
     return f"{value:.{digits}f}".replace("-", MINUS)

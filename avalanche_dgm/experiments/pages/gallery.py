@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avalanche_dgm.dashboards import keys
+from avalanche_dgm.experiments.pages import formats
 from avalanche_dgm.experiments.pages.aggregate import Group, Row
 from avalanche_dgm.experiments.pages.images import Album, Frame
 from avalanche_dgm.experiments.pages.layout import Section, card, cards, slider
@@ -15,6 +16,12 @@ from avalanche_dgm.experiments.pages.markup import Markup, tag
 _SMALL = 400
 # As many times as wide as high: a chart, which needs room.
 _BROAD = 1.7
+# What a slider sets, and when a picture was made.
+_WHEN = {
+    keys.EXPERIENCE: ("After experience", "after experience {}"),
+    keys.STEP: ("After updates", "after {} updates"),
+    keys.SLEEP: ("After sleep", "after sleep {}"),
+}
 _TITLES = {
     keys.SAMPLES: (
         "Samples",
@@ -61,7 +68,8 @@ def _panel(group: Group, album: Album, key: str, number: int) -> Markup:
     control = None
     if any(len(mine) > 1 for mine in series):
         last = max(frame.at for frame in frames)
-        control = slider(f"{name}-after", last, "After experience", controls=name)
+        label, _ = _when(frames[0].axis)
+        control = slider(f"{name}-after", last, label, controls=name)
     # Earlier pictures have fewer rows.
     image = max(frames, key=lambda frame: frame.at).image
     broad = image.width > _BROAD * image.height
@@ -83,7 +91,7 @@ def _run(row: Row, run: Run, frames: Sequence[Frame], title: str) -> Markup:
     name = f"{row.label}, seed {run.seed}"
     shown = []
     for i, frame in enumerate(frames):
-        when = f"after experience {frame.at}"
+        when = _when(frame.axis)[1].format(formats.plain(frame.at))
         caption = f"{when}: {frame.caption}" if frame.caption else when
         picture = tag(
             "img",
@@ -104,3 +112,8 @@ def _run(row: Row, run: Run, frames: Sequence[Frame], title: str) -> Markup:
             )
         )
     return card(name, tag("div", shown, class_="frames", tabindex=0), row=row)
+
+
+def _when(axis: str) -> tuple[str, str]:
+    plain = axis.replace("{", "{{").replace("}", "}}")
+    return _WHEN.get(axis, (axis, f"at {plain} {{}}"))

@@ -33,11 +33,13 @@ class Frame:
         at: Where on its axis.
         caption: What it shows, or "".
         image: The picture itself.
+        axis: Name of the axis.
     """
 
     at: int
     caption: str
     image: Encoded
+    axis: str
 
 
 @dataclass
@@ -121,7 +123,8 @@ def _fit(series: Series, budget: int, album: Album, encoder: Encoder) -> dict[st
             if image is None:
                 album.broken += 1
             else:
-                frames.setdefault(key, []).append(Frame(picture.at, picture.caption, image))
+                frame = Frame(picture.at, picture.caption, image, picture.axis)
+                frames.setdefault(key, []).append(frame)
     while _size(frames) > budget:
         _drop(frames)
     return frames

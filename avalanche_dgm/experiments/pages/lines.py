@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from avalanche_dgm.experiments.pages.aggregate import Curve, Row
 from avalanche_dgm.experiments.pages.canvas import NARROW, WIDE, Axis, Plot, drawing, tell
-from avalanche_dgm.experiments.pages.formats import NOTHING, Format
+from avalanche_dgm.experiments.pages.formats import NOTHING, Format, plain
 from avalanche_dgm.experiments.pages.intervals import Estimate
 from avalanche_dgm.experiments.pages.markup import Markup, tag
 
@@ -132,14 +132,18 @@ def _line(line: Line, plot: Plot) -> Markup:
 
 
 def _band(line: Line, plot: Plot) -> Markup | None:
-    if not any(value.half for _, value in line.curve):
+    parts = []
+    # Where one seed is left there is no band: one that narrows would say that it is certain.
+    for known, points in groupby(line.curve, key=lambda point: point[1].half is not None):
+        if known:
+            mine = list(points)
+            above = [(plot.at_x(x), plot.at_y(value.high)) for x, value in mine]
+            below = [(plot.at_x(x), plot.at_y(value.low)) for x, value in reversed(mine)]
+            parts.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in [*above, *below]) + "z")
+    if not parts:
         return None
-    above = [(plot.at_x(x), plot.at_y(value.high)) for x, value in line.curve]
-    below = [(plot.at_x(x), plot.at_y(value.low)) for x, value in reversed(line.curve)]
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in [*above, *below]) + "z"
-    return tag(
-        "path", class_="band", d=path, style=f"color:var(--{line.name})", data_row=line.toggle
-    )
+    path, colour = "".join(parts), f"color:var(--{line.name})"
+    return tag("path", class_="band", d=path, style=colour, data_row=line.toggle)
 
 
 def _columns(lines: Sequence[Line], plot: Plot, text: Format, head: str) -> list[Markup]:
@@ -153,7 +157,7 @@ def _columns(lines: Sequence[Line], plot: Plot, text: Format, head: str) -> list
         if len(here) > len(shown):
             entries.append((f"and {len(here) - len(shown)} more", ""))
         names = [line.name for line, _ in shown]
-        where = head.format(f"{x:g}").replace(" 1 experiences", " 1 experience")
+        where = head.format(plain(x)).replace(" 1 experiences", " 1 experience")
         columns.append(plot.column(x, gap / 2, tell(where, entries), names))
     return columns
 
@@ -205,7 +209,7 @@ def numbers(lines: Sequence[Line], x_label: str, text: Format) -> Markup:
     for x in points:
         cells = [dict(line.curve).get(x) for line in lines]
         written = [tag("td", NOTHING if v is None else amount(v, text)) for v in cells]
-        rows.append(tag("tr", tag("th", f"{x:g}", scope="row"), *written))
+        rows.append(tag("tr", tag("th", plain(x), scope="row"), *written))
     table = tag("table", tag("thead", heading), tag("tbody", *rows))
     return tag(
         "details", tag("summary", "Numbers"), tag("div", table, class_="scroll"), class_="numbers"

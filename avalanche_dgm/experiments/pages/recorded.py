@@ -26,12 +26,14 @@ class Picture:
         at: Where on its axis.
         path: The file.
         caption: What it shows, or "".
+        axis: Name of the axis.
     """
 
     key: str
     at: int
     path: Path
     caption: str = ""
+    axis: str = keys.EXPERIENCE
 
 
 @dataclass
@@ -75,7 +77,7 @@ def read_recorded(folder: Path, learned: int) -> Recorded:
         # A list may come from elsewhere: it names nothing outside the run's folder.
         if path.resolve().is_relative_to(panels.resolve()) and path.is_file():
             at = int(row["at"])
-            pictures[row["key"], at] = Picture(row["key"], at, path, row["caption"])
+            pictures[row["key"], at] = Picture(row["key"], at, path, row["caption"], row["axis"])
     recorded.pictures = list(pictures.values())
     if not any(picture.key == keys.SAMPLES for picture in recorded.pictures):
         recorded.pictures += _samples(folder, learned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.experiments.pages import formats
@@ -101,10 +102,13 @@ def recorded_chart(
     points = sorted({at for r in recorded for at in r.scalars.get(key, {})})
     if only_used and not any(value for r in recorded for value in r.scalars.get(key, {}).values()):
         return None
-    name, head = _LABELS.get(kind, (kind, f"{kind} {{}}"))
-    width = 1 if len(points) <= MOST_POINTS else points[-1] // MOST_POINTS + 1
-    lines = curves(group, lambda run: _binned(run.recorded.scalars.get(key, {}), width))
-    if kind in (keys.EXPERIENCE, keys.SLEEP):
+    escaped = kind.replace("{", "{{").replace("}", "}}")
+    name, head = _LABELS.get(kind, (kind, f"{escaped} {{}}"))
+    counted = kind in (keys.EXPERIENCE, keys.SLEEP)
+    width = _width([] if counted else [sorted(r.scalars.get(key, {})) for r in recorded], points)
+    first = min(1, points[0])
+    lines = curves(group, lambda run: _binned(run.recorded.scalars.get(key, {}), width, first))
+    if counted:
         x = counting_axis(name, max(max(points), group.length if kind == keys.EXPERIENCE else 1))
     else:
         x = axis(name, points, low=min(0, min(points)), high=max(points) or 1)
@@ -112,13 +116,28 @@ def recorded_chart(
     return _boxed(title, lines, x, (label, text), between, note, head=head, group=group)
 
 
-def _binned(values: dict[int, float], width: int) -> list[tuple[float, float | None]]:
+def _width(runs: Sequence[Sequence[int]], points: Sequence[int]) -> int:
+    """How many numbers of an axis make one point; 1 where each is one.
+
+    Args:
+        runs: The points of each run, ascending; none where all runs count alike.
+        points: Those of all.
+    """
+    width = 1
+    if runs and len(points) > max(map(len, runs)):
+        # Seeds have points of their own: a mean of one here and of the other there would zigzag.
+        width = max(b - a for run in runs for a, b in pairwise([0, *run]))
+    return max(width, points[-1] // MOST_POINTS + 1 if len(points) > MOST_POINTS else 1)
+
+
+def _binned(values: dict[int, float], width: int, first: int) -> list[tuple[float, float | None]]:
+    if width == 1:
+        return list(values.items())
     bins: dict[int, list[float]] = {}
     for at in sorted(values):
-        bins.setdefault(at // width, []).append(values[at])
-    if width == 1:
-        return [(at, mine[0]) for at, mine in bins.items()]
-    return [((at + 0.5) * width, sum(mine) / len(mine)) for at, mine in bins.items()]
+        # Epochs end with their last update: what ends an interval belongs to it, from 1 on.
+        bins.setdefault((at - first) // width, []).append(values[at])
+    return [(first + (at + 0.5) * width, sum(mine) / len(mine)) for at, mine in bins.items()]
 
 
 def _boxed(

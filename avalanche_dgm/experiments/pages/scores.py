@@ -71,6 +71,10 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
 def _forward(result: RunResult) -> float | None:
     if len(set(result.order)) < len(result.order):
         # Experiences that came again, or share a test: nothing says what comes next.
@@ -108,7 +112,7 @@ RETENTION = Score(
 FORWARD = Score(
     "forward transfer",
     "Mean accuracy on each experience right before it was learned.",
-    lambda result: _forward(result),
+    _forward,
 )
 LEARNING = Score(
     "learning accuracy",
@@ -118,7 +122,7 @@ LEARNING = Score(
 ANYTIME = Score(
     "anytime accuracy",
     "Mean of the average accuracy after every experience so far.",
-    lambda result: _known(sum(result.averages) / len(result.steps)),
+    lambda result: _known(_mean([a for a in result.averages if math.isfinite(a)])),
 )
 STREAM = Score(
     "accuracy on the whole stream",
