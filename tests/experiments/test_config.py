@@ -25,6 +25,10 @@ def test_defaults_depend_on_stream_method_and_paper():
     heavy = ExperimentConfig.create("altm", "turntable", method_options={"weight": 0.3})
     assert heavy.method_options == {"weight": 0.3}
     assert not ExperimentConfig.create("naive", "turntable").method_options
+    assert ExperimentConfig.create("altm-generated", "turntable").method_options["kl_weight"] < 0.3
+    quick = ExperimentConfig.create("altm-generated", "turntable", fast=True).method_options
+    assert "weight" in quick
+    assert "generator_steps" not in quick
     paper = ExperimentConfig.create("ewc", "permnist", paper=True)
     assert (paper.hidden, paper.optimizer, paper.epochs) == ((48, 48), "rmsprop", 6)
     assert ExperimentConfig.create("joint", "tdigits", paper=True).epochs == 20
