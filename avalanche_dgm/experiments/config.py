@@ -37,7 +37,8 @@ _SOLVER: dict[str, dict[str, Any]] = {
 _MANY_CLASSES = {"tdigits": 40, "split-cifar100": 100, **dict.fromkeys(TURNTABLES, 98)}
 # Answers to blurred images are not those to be held: samples of a turntable have to be sharp.
 _HOLDING: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("altm", "altm-stored"), {}),
+    "altm": {},
+    "altm-stored": {},
     "altm-generated": {"generator_steps": 4000, "kl_weight": 0.1},
 }
 # Defaults of a method's options, by streams that its own do not suit.

@@ -18,6 +18,7 @@ from avalanche_dgm.lightning.callbacks import StreamCallback
 from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.results import StreamResult
+from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import Learned, pairs_of
 from avalanche_dgm.plugins.tested import examples_of, names_of
 
@@ -128,7 +129,7 @@ class DashboardCallback(EpochMeansCallback):
             seconds=result.seconds[-1],
             shown=result.shown[-1],
             n_classes=len({c for e in stream[:n] for c in e.classes_in_this_experience}),
-            shape=tuple(stream[0].dataset[0][0].shape),
+            shape=shape_of(stream[0]),
             record=result.records[-1],
         )
         self.dashboard.learned(facts, module.method)

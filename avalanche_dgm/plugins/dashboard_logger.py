@@ -15,6 +15,7 @@ from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.methods import Method, Record
 from avalanche_dgm.plugins.accuracies import StreamAccuracies
 from avalanche_dgm.plugins.epoch_means import EpochMeans
+from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import stream_of
 from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
@@ -116,7 +117,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             seconds=self._time.seconds(),
             shown=self._time.shown,
             n_classes=len(learned.classes),
-            shape=tuple(strategy.experience.dataset[0][0].shape),
+            shape=shape_of(strategy.experience),
             record=record,
         )
         self.dashboard.learned(facts, plugins[0].method if plugins else None)

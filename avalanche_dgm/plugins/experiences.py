@@ -219,6 +219,19 @@ def image_of(dataset: Any, i: int) -> Tensor:
     return image
 
 
+def shape_of(experience: Any) -> tuple[int, ...] | None:
+    """The shape of an image of an experience, ``None`` if it is no tensor.
+
+    Global generators, which augmentations draw from, stay as they are.
+
+    Args:
+        experience: An Avalanche experience.
+    """
+    with seeded(0):
+        image = experience.dataset.eval()[0][0]
+    return tuple(image.shape) if isinstance(image, Tensor) else None
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seeds the global generators for a while, and puts them back.

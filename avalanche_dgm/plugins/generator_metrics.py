@@ -15,7 +15,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.metrics.frechet import described
 from avalanche_dgm.metrics.reconstruction import ReconstructionError
 from avalanche_dgm.metrics.replayed import ClassCoverage, LabelAgreement
-from avalanche_dgm.plugins.experiences import image_of, seeded
+from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import Learned, stream_of, tests_of
 from avalanche_dgm.plugins.metrics import find_plugins
 
@@ -152,8 +152,7 @@ class ReplayAgreement(_Remembered):
         """Draws samples and reports, if an experience is over and there are samples."""
         if not self._learned.end(strategy.experience):
             return None
-        with seeded(0):
-            shape = image_of(strategy.experience.dataset.eval(), 0).shape
+        shape = shape_of(strategy.experience)
         n = len(self._learned.classes)
         drawn: list[tuple[int, Tensor]] = []
         for plugin in find_plugins(strategy):

@@ -16,6 +16,7 @@ from avalanche_dgm import (
     DGRPlugin,
     maybe_load_checkpoint,
     save_checkpoint,
+    sklearn_digits,
 )
 from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.errors import ConfigError
@@ -138,6 +139,29 @@ def test_parts_of_an_online_stream_are_one_experience(boundaries, benchmark):
         return
     assert list(sink.values("memory/bytes")) == [1, 2]
     assert set(sink.values("stream/average_accuracy")) == {1, 2}
+
+
+class Darker:
+    """Makes images darker at random."""
+
+    def __call__(self, image):
+        return image * torch.rand(())
+
+
+def test_augmentations_go_on_as_without_it():
+    found = []
+    for loggers in ([], [DashboardLogger([Recording()])]):
+        benchmark = sklearn_digits(n_experiences=5, seed=0, fraction=0.3)
+        torch.manual_seed(0)
+        evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=loggers)
+        strategy = naive(mlp(), evaluator=evaluator)
+        for experience in benchmark.train_stream[:2]:
+            group = (Darker(), None)
+            experience._dataset = experience.dataset.replace_current_transform_group(group)
+            strategy.train(experience)
+        found.append([torch.rand(()), weights(strategy.model)])
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
 
 
 def test_a_checkpoint_continues_the_panels(benchmark, tmp_path):
