@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from wandb_reader import isolated
+from wandb_reader import isolated, runs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FOLDER, LIGHTNING = EXAMPLES / "avalanche", EXAMPLES / "lightning"
@@ -39,8 +39,24 @@ METHODS = [
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_example(name, run):
+def test_example(name, run, tmp_path):
     assert 0.0 < final_accuracy(run(name)) <= 1.0
+    if name == "dashboard":
+        assert_dashboard(tmp_path)
+
+
+def assert_dashboard(folder):
+    """A run of W&B that has the panels of all five experiences."""
+    (logged,) = runs(folder)
+    assert [at for at, _ in logged.curve("stream/average_accuracy", "experience")] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
+    assert len(logged.rows("accuracy/matrix")) == len(logged.rows("samples/grid")) == 5
+    assert logged.rows("latents/tsne")
 
 
 def test_paper_figures_example(run, tmp_path):
@@ -59,8 +75,10 @@ def test_checkpoint_example_ends_as_if_it_had_not_stopped(run):
 
 
 @pytest.mark.parametrize("name", [*METHODS, "strategy"])
-def test_lightning_example(name, run):
+def test_lightning_example(name, run, tmp_path):
     assert 0.0 < final_accuracy(run(name, folder=LIGHTNING)) <= 1.0
+    if name == "dashboard":
+        assert_dashboard(tmp_path)
 
 
 def test_lightning_checkpoint_example_ends_as_if_it_had_not_stopped(run):

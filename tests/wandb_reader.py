@@ -33,6 +33,8 @@ def isolated(folder):
         for name in ("DIR", "DATA_DIR", "CACHE_DIR", "CONFIG_DIR", "ARTIFACT_DIR"):
             patch.setenv(f"WANDB_{name}", str(folder))
         patch.setenv("WANDB_SILENT", "true")
+        # Whoever runs the tests may be logged in.
+        patch.setenv("NETRC", str(Path(folder) / "netrc"))
         try:
             yield patch
         finally:

@@ -267,7 +267,7 @@ class _Pictures:
 
     def latents(self, seen: Examples) -> None:
         """Latents of test images in two dimensions."""
-        step = max(1, len(seen.images) // _MOST_POINTS)
+        step = -(-len(seen.images) // _MOST_POINTS)
         some = Examples(
             seen.images[::step], seen.labels[::step], seen.tasks[::step], seen.experiences[::step]
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -44,6 +45,10 @@ class FileSink(Sink):
         self.folder = Path(folder)
         self._before: dict[str, int] | None = None
         self._last: dict[str, int] = {}
+        #: What each file that was written holds.
+        self._columns: dict[str, list[str]] = {}
+        #: Of each axis, what was shown at its last point: file and key.
+        self._here: dict[str, set[tuple[str, str]]] = {}
 
     def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
         """See `Sink.scalars`."""
@@ -76,8 +81,7 @@ class FileSink(Sink):
             (axis, at, *(self._cell(cell, f"{stem}-{i}-{j}.png") for j, cell in enumerate(row)))
             for i, row in enumerate(rows)
         ]
-        name = f"tables/{key.replace('/', '-')}.csv"
-        self._add(name, ("axis", "at", *columns), written, axis, at)
+        self._add(_table_name(key), ("axis", "at", *columns), written, axis, at)
 
     def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
         """Notes where the file is; it is not copied."""
@@ -108,9 +112,26 @@ class FileSink(Sink):
         at: int,
     ) -> None:
         self._rewind(axis, at)
-        path = self.folder / name
+        path, rows = self.folder / name, list(rows)
         new = not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
+        shown = {(name, str(row[2]) if name in LISTS else "") for row in rows}
+        here = self._here.setdefault(axis, set())
+        if not new and shown & here:
+            # What is shown at a point once more takes the place of what was there.
+            header, old = self._read(name)
+            again = {key for _, key in shown & here}
+            kept = [
+                r for r in old if r[:2] != [axis, str(at)] or (again != {""} and r[2] not in again)
+            ]
+            self._replace(name, header, kept)
+        here |= shown
+        if name not in self._columns and not new:
+            self._columns[name] = self._read_header(name)
+        if not new and self._columns[name] != list(columns):
+            # Another run was here: under its names these numbers would be wrong.
+            self._replace(name, columns, [])
+        self._columns[name] = list(columns)
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             if new:
@@ -123,6 +144,8 @@ class FileSink(Sink):
             self._before = self._found()
         # What another process left at this point comes again; what this one did may be completed.
         again = at <= self._before.pop(axis, -1) or at < self._last.get(axis, -1)
+        if again or at != self._last.get(axis):
+            self._here[axis] = set()
         self._last[axis] = at
         if not again:
             return
@@ -152,6 +175,32 @@ class FileSink(Sink):
             header, *rows = list(csv.reader(file)) or [[]]
         return header, [row for row in rows if len(row) == len(header)]
 
+    def _read_header(self, name: str) -> list[str]:
+        with (self.folder / name).open(newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), [])
+
+    def table_rows(self, key: str) -> list[tuple[int, list[Cell]]]:
+        """What a table holds: the point and the cells of each row.
+
+        Args:
+            key: Name of the panel.
+        """
+        _, rows = self._read(_table_name(key))
+        return [(int(row[1]), [self._read_cell(text) for text in row[2:]]) for row in rows]
+
+    def _read_cell(self, text: str) -> Cell:
+        path = self.folder / text
+        if text.startswith("tables/") and text.endswith(".png") and path.is_file():
+            from PIL import Image
+
+            return np.asarray(Image.open(path).convert("RGB"))
+        for kind in (int, float):
+            # A name such as 01 is no number.
+            with contextlib.suppress(ValueError):
+                if repr(kind(text)) == text:
+                    return kind(text)
+        return text
+
     def _replace(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -165,4 +214,8 @@ class FileSink(Sink):
 
     def __getstate__(self) -> dict[str, Any]:
         # Whoever continues looks at the files again: they may go on behind a checkpoint.
-        return {**self.__dict__, "_before": None, "_last": {}}
+        return {**self.__dict__, "_before": None, "_last": {}, "_here": {}, "_columns": {}}
+
+
+def _table_name(key: str) -> str:
+    return f"tables/{key.replace('/', '-')}.csv"

@@ -22,6 +22,7 @@ AXES: dict[str, tuple[str, ...]] = {
         "samples/",
         "reconstructions/",
         "latents/",
+        "checkpoint",
     ),
     SLEEP: ("sleeps/",),
 }
@@ -78,6 +79,9 @@ CHECKPOINT = "checkpoint"
 SLEEP_SECONDS = "sleeps/seconds"
 #: Experiences learned when it was over.
 SLEEP_AFTER = "sleeps/experiences"
+
+#: The tables.
+TABLES = (MATRIX_TABLE, SAMPLES_TABLE)
 
 # While the classifier learns.
 TRAIN_LOSS = "train/loss"

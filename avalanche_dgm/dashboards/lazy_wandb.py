@@ -17,16 +17,17 @@ class LazyWandbRun:
         settings: Keyword arguments of ``wandb.init``. Without an ``id`` it is that of the variable
             ``WANDB_RUN_ID``, or a new one, which is known before the run begins.
         who: Who logs, for the warning that nothing is logged.
+        tables: Rows of tables that the run has already, if it goes on.
 
     Attributes:
         settings: Those of the run.
     """
 
-    def __init__(self, settings: dict[str, Any], who: str) -> None:
+    def __init__(self, settings: dict[str, Any], who: str, *, tables: Tables | None = None) -> None:
         given = settings.get("id") or os.environ.get("WANDB_RUN_ID")
         self.settings = {**settings, "id": given or new_run_id()}
         self._who = who
-        self._tables: Tables = {}
+        self._tables: Tables = {} if tables is None else tables
         self._tried = False
         self._run: Any = None
         self._sink: GuardedWandbSink | None = None

@@ -96,4 +96,5 @@ class TensorBoardSink(Sink):
 
     def __getstate__(self) -> dict[str, Any]:
         # An open file cannot be saved: whoever continues opens the folder again.
-        return {**self.__dict__, "_writer": None}
+        folder = self._folder if self._folder is not None else str(self._writer.log_dir)
+        return {**self.__dict__, "_folder": folder, "_writer": None}

@@ -130,7 +130,8 @@ def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[A
         seed: Of the embedding.
 
     Returns:
-        Float array (n, 2), or ``None`` if the method has no latents.
+        Float array (n, 2), or ``None`` if the method has no latents, or none that differ and are
+        finite.
     """
     if len(examples.images) < 5:
         return None
@@ -142,6 +143,11 @@ def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[A
     from sklearn.manifold import TSNE
 
     values = codes.flatten(1).float().cpu().numpy()
+    if values.shape[1] == 1:
+        values = np.pad(values, ((0, 0), (0, 1)))
+    # Of latents that are all the same scikit-learn's t-SNE ends the process, others it refuses.
+    if not np.isfinite(values).all() or not np.ptp(values, axis=0).any():
+        return None
     perplexity = min(30.0, (len(values) - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
     return np.asarray(tsne.fit_transform(values))

@@ -60,7 +60,10 @@ class LogSettings:
         return sinks
 
     def _wandb(self, folder: Path, config: ExperimentConfig) -> list[Sink]:
+        from avalanche_dgm.dashboards import keys
+        from avalanche_dgm.dashboards.file_sink import FileSink
         from avalanche_dgm.dashboards.lazy_wandb import LazyWandbRun
+        from avalanche_dgm.dashboards.wandb_sink import Tables
 
         note = folder / _WANDB_ID
         known = note.read_text(encoding="utf-8").strip() if note.exists() else ""
@@ -74,7 +77,12 @@ class LogSettings:
             "config": config.to_json(),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        run = LazyWandbRun(settings, "--log wandb")
+        tables: Tables = {}
+        if known and "files" in self.places:
+            # W&B shows a table as it was logged last: with the rows from before the interruption.
+            files = FileSink(folder / FOLDER)
+            tables = {key: list(files.table_rows(key)) for key in keys.TABLES}
+        run = LazyWandbRun(settings, "--log wandb", tables=tables)
         if run.sink is None:
             return []
         note.write_text(f"{run.settings['id']}\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.plan import Plan
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.methods import Method, Record
+from avalanche_dgm.plugins.learned import pairs_of
 from avalanche_dgm.plugins.tested import examples_of
 
 #: Samples of each class in pictures.
@@ -85,7 +86,7 @@ class RunPanels:
             experiences=n,
             seconds=step.seconds,
             shown=sum(len(e.dataset) for e in shown) * plan.config.epochs,
-            n_classes=len({c for e in learned for c in e.classes_in_this_experience}),
+            n_classes=len(set().union(*map(pairs_of, learned))),
             shape=plan.shape,
             record=record,
         )

@@ -128,7 +128,7 @@ class DashboardCallback(EpochMeansCallback):
             experiences=n,
             seconds=result.seconds[-1],
             shown=result.shown[-1],
-            n_classes=len({c for e in stream[:n] for c in e.classes_in_this_experience}),
+            n_classes=len(set().union(*map(pairs_of, stream[:n]))),
             shape=shape_of(stream[0]),
             record=result.records[-1],
         )

@@ -93,7 +93,7 @@ class Learned3(PseudoRehearsal):
         from avalanche_dgm.data import Replay
 
         labels = torch.randint(3, (n,), generator=self.rng)
-        images = labels[:, None, None, None] / 2 + torch.zeros(n, 1, 8, 8)
+        images = labels[:, None, None, None] / 2 + 0.01 * torch.rand(n, 1, 8, 8, generator=self.rng)
         return Replay(images, labels, torch.zeros(n, dtype=torch.int64))
 
     def reconstruct(self, images, tasks):
@@ -131,7 +131,26 @@ def test_looking_changes_no_random_numbers():
 def test_the_same_samples_for_the_same_seed():
     method = Learned3(seed=3)
     one, two = (views.samples(method, 5, n_classes=3) for _ in range(2))
+    assert len(one) == 3
     assert all(torch.equal(one[k], two[k]) for k in one)
+    other = views.samples(method, 5, n_classes=3, seed=99)
+    assert not any(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("case", ["one dimension", "not finite", "all the same"])
+def test_latents_that_have_no_picture(case):
+    class Poor(Learned3):
+        def encode(self, images, tasks):
+            codes = images.flatten(1)
+            if case == "one dimension":
+                return codes[:, :1]
+            return codes * (math.nan if case == "not finite" else 0)
+
+    found = views.embedding(Poor(seed=0), examples())
+    assert (found is not None) == (case == "one dimension")
+    board, sink = dashboard()
+    board.examined(Poor(seed=0), examples(), at=1, last=True)
+    assert ("latents/tsne" in sink.names()) == (case == "one dimension")
 
 
 def test_what_is_made_of_test_images():

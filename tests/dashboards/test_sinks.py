@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import Guarded
 from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 from avalanche_dgm.dashboards.workspace import LAYOUT, build_workspace, outline
+from avalanche_dgm.metrics.summaries import SUMMARIES
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
 
@@ -92,10 +94,13 @@ def test_a_run_that_continues_replaces_what_comes_again(tmp_path, how):
     assert [row["0"] for row in rows(tmp_path / "tables/accuracy-table.csv")] == ["0.5", "0.25"]
 
 
-def test_tensorboard(tmp_path):
+@pytest.mark.parametrize("given", ["a folder", "a writer"])
+def test_tensorboard(given, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
 
-    sink = TensorBoardSink(tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+    sink = TensorBoardSink(tmp_path if given == "a folder" else SummaryWriter(str(tmp_path)))
     show(sink, 1)
     sink = pickle.loads(pickle.dumps(sink))
     show(sink, 2, value=0.25)
@@ -158,6 +163,13 @@ def test_keys_lie_on_one_axis_each():
 
 
 def test_the_workspace_shows_keys_that_there_are():
+    named = {v for k, v in vars(keys).items() if k.isupper() and isinstance(v, str)}
+    named |= {f"{keys.STREAM}{name}" for name in SUMMARIES}
+    shown = {key for panels in LAYOUT.values() for panel in panels for key in panel.keys}
+    patterns = {key for key in shown if "*" in key}
+    assert shown - patterns <= named
+    many = (keys.ACCURACY.format(12), keys.TIME_PHASE.format("sleep"))
+    assert sorted(p for p in patterns for key in many if re.fullmatch(p, key)) == sorted(patterns)
     model = build_workspace("memories", entity="us")._to_model().model_dump_json()
     for panels in LAYOUT.values():
         for panel in panels:
@@ -165,3 +177,31 @@ def test_the_workspace_shows_keys_that_there_are():
             for key in panel.keys:
                 assert key in model
                 assert keys.axis_of(key) == panel.axis
+
+
+def test_files_of_another_run_are_not_mixed(tmp_path):
+    for names in (("0/1", "2/3"), ("4/7", "1/9"), ("a", "b", "c")):
+        sink = FileSink(tmp_path)
+        row = ["x", *range(len(names))]
+        sink.table("accuracy/table", ["after", *names], [row], axis=keys.EXPERIENCE, at=1)
+        lines = (tmp_path / "tables" / "accuracy-table.csv").read_text().splitlines()
+        assert lines == [
+            ",".join(("axis", "at", "after", *names)),
+            ",".join(("experience", "1", *map(str, row))),
+        ]
+
+
+def test_a_point_that_is_shown_again_counts_once(tmp_path):
+    sink = FileSink(tmp_path)
+    for value in (0.25, 0.5):
+        sink.scalars({"stream/a": value}, axis=keys.EXPERIENCE, at=1)
+        sink.image("samples/grid", PICTURE, axis=keys.EXPERIENCE, at=1)
+        sink.table("accuracy/table", ["after", "0"], [["x", value]], axis=keys.EXPERIENCE, at=1)
+    sink.scalars({"stream/b": 1.0}, axis=keys.EXPERIENCE, at=1)
+    files = {name: (tmp_path / name).read_text().splitlines()[1:] for name in NAMES}
+    assert files["scalars.csv"] == ["experience,1,stream/a,0.5", "experience,1,stream/b,1.0"]
+    assert len(files["images.csv"]) == 1
+    assert files["tables/accuracy-table.csv"] == ["experience,1,x,0.5"]
+
+
+NAMES = ("scalars.csv", "images.csv", "tables/accuracy-table.csv")

@@ -1,7 +1,9 @@
 """Where runs of the command line log."""
 
+import numpy as np
 import pytest
 import wandb
+from PIL import Image
 from wandb_reader import isolated, runs
 
 from avalanche_dgm.errors import ConfigError
@@ -26,6 +28,27 @@ def test_a_run_that_goes_on_is_the_same_in_wandb(tmp_path):
     assert first.config["method"] == "dgr"
     assert first.curve("memory/bytes", "experience") == [(1, 1)]
     assert second.curve("memory/bytes", "experience") == [(2, 2)]
+
+
+def test_tables_go_on(tmp_path):
+    picture, settings = np.zeros((4, 4, 3), dtype=np.uint8), LogSettings(("files", "wandb"))
+    with isolated(tmp_path) as environment:
+        environment.setenv("WANDB_MODE", "offline")
+        for points in ((1, 2, 3), (3, 4)):  # What the interruption took away comes again.
+            sinks = settings.open(tmp_path / "run", CONFIG)
+            for at in points:
+                for sink in sinks:
+                    where = {"axis": "experience", "at": at}
+                    sink.table("accuracy/table", ["after", "0"], [[f"0{at}", at / 10]], **where)
+                    cells = [[at, "a", picture + at]]
+                    sink.table("samples/table", ["experience", "class", "x"], cells, **where)
+            for sink in sinks:
+                sink.close()
+        _, second = runs(tmp_path / "run")
+    assert second.table("accuracy/table")[1] == [[f"0{n}", n / 10] for n in (1, 2, 3, 4)]
+    rows = second.table("samples/table")[1]
+    assert [row[:2] for row in rows] == [[n, "a"] for n in (1, 2, 3, 4)]
+    assert [np.asarray(Image.open(row[2])).max() for row in rows] == [1, 2, 3, 4]
 
 
 def test_without_wandb_the_run_goes_on(tmp_path, monkeypatch):

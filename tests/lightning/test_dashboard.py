@@ -57,6 +57,12 @@ def test_places_are_those_of_the_trainers_loggers(benchmark, tmp_path):
     assert "samples/grid" in read.Tags()["images"]
 
 
+def test_latents_come_after_the_last_experience(benchmark):
+    sink = Recording()
+    learn(benchmark, DashboardCallback([sink]), batch_size=16, epochs=1)
+    assert list(sink.values("latents/tsne")) == [5]
+
+
 def test_a_run_that_goes_on_shows_the_rest(benchmark, tmp_path):
     def stop(result):
         if len(result) == 2:

@@ -215,8 +215,20 @@ def test_options():
         DashboardLogger([], samples_per_class=-1)
 
 
-def test_a_logger_can_be_pickled(benchmark):
-    logger = DashboardLogger([FileSink("nowhere")])
-    strategy = strategy_with(DashboardLogger([Recording()]))
+def test_a_used_logger_can_be_pickled(benchmark, tmp_path):
+    logger = DashboardLogger([FileSink(tmp_path / "panels")])
+    strategy = strategy_with(logger, DGRPlugin(**SMALL, seed=0))
     strategy.train(benchmark.train_stream[0])
-    assert pickle.loads(pickle.dumps(logger))._sinks[0].folder.name == "nowhere"
+    strategy.eval(benchmark.test_stream)
+    again = pickle.loads(pickle.dumps(logger))
+    again.dashboard.trained({"train/loss": 0.5}, step=100)
+    assert "step,100,train/loss,0.5" in (tmp_path / "panels" / "scalars.csv").read_text()
+
+
+def test_latents_come_after_the_last_experience(benchmark):
+    sink = Recording()
+    strategy = strategy_with(DashboardLogger([sink]), DGRPlugin(**SMALL, seed=0))
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        strategy.eval(benchmark.test_stream)
+    assert list(sink.values("latents/tsne")) == [5]

@@ -159,7 +159,7 @@ def test_agreement_of_real_samples_is_the_reference_s_accuracy(benchmark, refere
         assert "ReplayLabelAgreement" not in found
     noise = PseudoRehearsalPlugin(seed=0)
     found = run(strategy(noise, generator_metrics(reference=reference)), benchmark, n=1)[-1]
-    assert 0 <= found["ReplayLabelAgreement"] <= 1
+    assert found["ReplayLabelAgreement"] < 0.6
 
 
 @pytest.mark.parametrize("seed", [0, None])

@@ -178,14 +178,15 @@ def test_panels_are_there_too(trained):
     run = trained.run
     assert [at for at, _ in run.curve("stream/average_accuracy", "experience")] == [1, 2]
     assert [sum(h["values"]) > 0 for _, h in run.curve(keys.REPLAY_LABELS, "experience")] == [True]
-    assert Image.open(run.path(run.rows(keys.MATRIX)[-1][keys.MATRIX])).size > (50, 50)
-    assert [at for at, _ in run.curve(keys.TRAIN_LOSS, "step")] == sorted(
-        at for at, _ in run.curve(keys.TRAIN_LOSS, "step")
-    )
+    assert min(Image.open(run.path(run.rows(keys.MATRIX)[-1][keys.MATRIX])).size) > 50
+    points = [at for at, _ in run.curve(keys.TRAIN_LOSS, "step")]
+    assert len(points) >= 2
+    assert points == sorted(set(points))
+    assert points[-1] == trained.strategy.clock.train_iterations
     columns, rows = run.table(keys.SAMPLES_TABLE)
     assert columns[0] == "experience"
     assert [row[0] for row in rows] == [1] * 2 + [2] * 4
-    assert all(Image.open(row[2]).size > (8, 8) for row in rows)
+    assert all(min(Image.open(row[2]).size) > 8 for row in rows)
 
 
 def test_values_of_all_kinds(trained):
@@ -286,7 +287,8 @@ def test_it_goes_on_in_the_same_run(benchmark, tmp_path):
     assert first.axes[name] == second.axes[name] == "step"
 
 
-def test_ids(monkeypatch, tmp_path):
+def test_ids(monkeypatch):
+    monkeypatch.setattr(wandb, "init", lambda **settings: pytest.fail("a run began"))
     assert WandBLogger().init_kwargs["id"] != WandBLogger().init_kwargs["id"]
     monkeypatch.setenv("WANDB_RUN_ID", "fromenv1")
     assert WandBLogger().init_kwargs["id"] == "fromenv1"
@@ -297,7 +299,6 @@ def test_ids(monkeypatch, tmp_path):
     never = WandBLogger(params={"id": "given001", "resume": "never"})
     assert pickle.loads(pickle.dumps(never)).init_kwargs["resume"] == "allow"
     assert never.init_kwargs["resume"] == "never"
-    assert not list(tmp_path.iterdir())
 
 
 def test_runs_beside_each_other(tmp_path):
@@ -458,4 +459,4 @@ def test_nothing_waits(mode, tmp_path):
     else:
         # Without an account, and nobody there to be asked.
         assert re.search("api[_ ]key", done.stderr, re.IGNORECASE)
-        assert not runs(tmp_path)
+        assert not list(tmp_path.rglob("*.wandb"))
