@@ -45,7 +45,7 @@ class FileSink(Sink):
         self.folder = Path(folder)
         self._before: dict[str, int] | None = None
         self._last: dict[str, int] = {}
-        #: What each file that was written holds.
+        #: The columns of each file that was written.
         self._columns: dict[str, list[str]] = {}
         #: Of each axis, what was shown at its last point: file and key.
         self._here: dict[str, set[tuple[str, str]]] = {}
@@ -112,31 +112,25 @@ class FileSink(Sink):
         at: int,
     ) -> None:
         self._rewind(axis, at)
-        path, rows = self.folder / name, list(rows)
-        new = not path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shown = {(name, str(row[2]) if name in LISTS else "") for row in rows}
+        path, columns, rows = self.folder / name, list(columns), list(rows)
+        if self._columns.get(name) != columns or not path.exists():
+            if self._read(name)[0] != columns:
+                # It is new, or of another run, under whose names these numbers would be wrong.
+                self._replace(name, columns, [])
+            self._columns[name] = columns
+        shown = {(name, _key_of(name, row)) for row in rows}
         here = self._here.setdefault(axis, set())
-        if not new and shown & here:
+        if shown & here:
             # What is shown at a point once more takes the place of what was there.
-            header, old = self._read(name)
-            again = {key for _, key in shown & here}
             kept = [
-                r for r in old if r[:2] != [axis, str(at)] or (again != {""} and r[2] not in again)
+                row
+                for row in self._read(name)[1]
+                if row[:2] != [axis, str(at)] or (name, _key_of(name, row)) not in shown
             ]
-            self._replace(name, header, kept)
+            self._replace(name, columns, kept)
         here |= shown
-        if name not in self._columns and not new:
-            self._columns[name] = self._read_header(name)
-        if not new and self._columns[name] != list(columns):
-            # Another run was here: under its names these numbers would be wrong.
-            self._replace(name, columns, [])
-        self._columns[name] = list(columns)
         with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(columns)
-            writer.writerows(rows)
+            csv.writer(file, lineterminator="\n").writerows(rows)
 
     def _rewind(self, axis: str, at: int) -> None:
         """Takes out what was shown of an axis from a point on, if that point comes again."""
@@ -175,11 +169,7 @@ class FileSink(Sink):
             header, *rows = list(csv.reader(file)) or [[]]
         return header, [row for row in rows if len(row) == len(header)]
 
-    def _read_header(self, name: str) -> list[str]:
-        with (self.folder / name).open(newline="", encoding="utf-8") as file:
-            return next(csv.reader(file), [])
-
-    def table_rows(self, key: str) -> list[tuple[int, list[Cell]]]:
+    def table_rows(self, key: str) -> list[tuple[int, Sequence[Cell]]]:
         """What a table holds: the point and the cells of each row.
 
         Args:
@@ -193,7 +183,9 @@ class FileSink(Sink):
         if text.startswith("tables/") and text.endswith(".png") and path.is_file():
             from PIL import Image
 
-            return np.asarray(Image.open(path).convert("RGB"))
+            # One that was cut off is no picture.
+            with contextlib.suppress(OSError):
+                return np.asarray(Image.open(path).convert("RGB"))
         for kind in (int, float):
             # A name such as 01 is no number.
             with contextlib.suppress(ValueError):
@@ -219,3 +211,8 @@ class FileSink(Sink):
 
 def _table_name(key: str) -> str:
     return f"tables/{key.replace('/', '-')}.csv"
+
+
+def _key_of(name: str, row: Sequence[object]) -> str:
+    """What a row of a file belongs to: a table is one panel, lists hold many."""
+    return str(row[2]) if name in LISTS else ""

@@ -76,14 +76,19 @@ class LogSettings:
             "dir": str(folder),
             "config": config.to_json(),
         }
-        folder.mkdir(parents=True, exist_ok=True)
         tables: Tables = {}
         if known and "files" in self.places:
             # W&B shows a table as it was logged last: with the rows from before the interruption.
             files = FileSink(folder / FOLDER)
-            tables = {key: list(files.table_rows(key)) for key in keys.TABLES}
+            tables = {key: files.table_rows(key) for key in keys.TABLES}
         run = LazyWandbRun(settings, "--log wandb", tables=tables)
         if run.sink is None:
             return []
-        note.write_text(f"{run.settings['id']}\n", encoding="utf-8")
+        text = f"{run.settings['id']}\n"
+        run.sink.attempt("its id", lambda: _write(note, text))
         return [run.sink]
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -16,7 +16,7 @@ from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.plan import Plan
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.methods import Method, Record
-from avalanche_dgm.plugins.learned import pairs_of
+from avalanche_dgm.plugins.learned import Learned
 from avalanche_dgm.plugins.tested import examples_of
 
 #: Samples of each class in pictures.
@@ -72,8 +72,8 @@ class RunPanels:
         n, step = len(result.steps), result.steps[-1]
         learned = [plan.benchmark.train_stream[i] for i in plan.order[:n]]
         # Joint training learns all of them anew, each once.
-        joint = [plan.benchmark.train_stream[i] for i in sorted(set(plan.order[:n]))]
-        shown = joint if plan.method.joint else learned[-1:]
+        shown = {plan.order[i] for i in range(0 if plan.method.joint else n - 1, n)}
+        n_shown = sum(len(plan.benchmark.train_stream[i].dataset) for i in shown)
         record = Record(
             replayed=step.replayed,
             histogram=step.histogram,
@@ -85,8 +85,8 @@ class RunPanels:
         facts = LearnedExperience(
             experiences=n,
             seconds=step.seconds,
-            shown=sum(len(e.dataset) for e in shown) * plan.config.epochs,
-            n_classes=len(set().union(*map(pairs_of, learned))),
+            shown=n_shown * plan.config.epochs,
+            n_classes=len(Learned.of(learned).classes),
             shape=plan.shape,
             record=record,
         )

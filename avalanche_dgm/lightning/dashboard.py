@@ -123,29 +123,28 @@ class DashboardCallback(EpochMeansCallback):
         if self.dashboard is None or not isinstance(module, MethodModule):
             return
         stream, n = list(self._benchmark.train_stream), len(result)
+        learned = Learned.of(stream[:n])
         before = result.records[-2].sleeps if n > 1 else 0
         facts = LearnedExperience(
             experiences=n,
             seconds=result.seconds[-1],
             shown=result.shown[-1],
-            n_classes=len(set().union(*map(pairs_of, stream[:n]))),
+            n_classes=len(learned.classes),
             shape=shape_of(stream[0]),
             record=result.records[-1],
         )
         self.dashboard.learned(facts, module.method)
         if self.checkpoints and result.best_checkpoints[-1]:
             self.dashboard.saved(Path(result.best_checkpoints[-1]), at=n)
-        self._tested(module, result, stream)
+        self._tested(module, result, learned, last=n == len(stream))
         self.dashboard.slept(result.records[-1], before=before, at=n)
 
-    def _tested(self, module: MethodModule, result: StreamResult, stream: list[Any]) -> None:
+    def _tested(
+        self, module: MethodModule, result: StreamResult, learned: Learned, *, last: bool
+    ) -> None:
         dashboard, tests = self.dashboard, list(self._benchmark.test_stream)
         if dashboard is None or not tests or result.accuracy.isnan().all():
             return
-        learned, n = Learned(), len(result)
-        for experience in stream[:n]:
-            learned.begin(experience)
-            learned.end(experience)
         whole = getattr(tests[0], "origin_stream", None) or tests
         names = dict(zip((int(e.current_experience) for e in whole), names_of(whole), strict=True))
         positions = [int(test.current_experience) for test in tests]
@@ -161,7 +160,7 @@ class DashboardCallback(EpochMeansCallback):
             self._examples = examples_of(tests, least=self.samples_per_class)
         if self._examples is not None:
             mine = self._examples.of([j for j in seen if j is not None])
-            dashboard.examined(module.method, mine, at=n, last=n == len(stream))
+            dashboard.examined(module.method, mine, at=len(result), last=last)
 
     def __getstate__(self) -> dict[str, Any]:
         # Processes of their own open the places themselves.

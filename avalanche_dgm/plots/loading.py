@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments.pages.aggregate import settings_of, stream_of
+from avalanche_dgm.experiments.pages.aggregate import stream_of
 from avalanche_dgm.experiments.pages.loading import Run, find_runs
 from avalanche_dgm.experiments.results import RunResult
 
@@ -45,15 +45,14 @@ def load(*folders: str | Path) -> dict[str, list[RunResult]]:
             )
     for method, seeds in runs.items():
         first, *others = (seeds[seed] for seed in sorted(seeds))
-        mine = settings_of(first.result.config)
         for other in others:
-            theirs = settings_of(other.result.config)
-            names = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
-            if names:
+            like_it = first.result.config.replace(seed=other.seed)
+            differences = other.result.config.differences(like_it)
+            if differences:
                 # Their mean over seeds would be one over settings.
                 raise ConfigError(
-                    f"{first.folder} and {other.folder}, both of {method}, differ in"
-                    f" {', '.join(names)}. Name folders that hold one comparison."
+                    f"{other.folder} differs from {first.folder}, both of {method}:"
+                    f" {', '.join(differences)}. Name folders that hold one comparison."
                 )
     return {
         method: [seeds[seed].result for seed in sorted(seeds)] for method, seeds in runs.items()

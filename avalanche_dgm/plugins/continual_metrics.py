@@ -12,21 +12,12 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.metrics.summaries import summaries
 from avalanche_dgm.plugins.accuracies import StreamAccuracies
 
-_NAMES = {
-    "average_accuracy": "StreamAverageAccuracy_M",
-    "average_anytime_accuracy": "StreamAverageAnytimeAccuracy_M",
-    "learning_accuracy": "StreamLearningAccuracy_M",
-    "forgetting": "StreamForgetting_M",
-    "backward_transfer": "StreamBackwardTransfer_M",
-    "forward_transfer": "StreamForwardTransfer_M",
-}
-
 
 class ContinualMetrics(PluginMetric[dict[str, float]]):
     """Fills an accuracy matrix and reports summaries of it; see `continual_metrics`.
 
     Args:
-        names: The summaries to report.
+        names: The summaries to report, such as ``average_accuracy``.
         baseline: What forward transfer starts from, ``None`` for what was measured.
         stream: Name of the stream whose evaluations count.
 
@@ -82,13 +73,18 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
         found = self._accuracies
         start = found.baseline() if self.baseline is None else self.baseline
         values = summaries(found.matrix(), found.columns(), baseline=start)
-        self._values = {_NAMES[k]: v for k, v in values.items() if _NAMES.get(k) in self.names}
+        self._values = {_reported(k): v for k, v in values.items() if k in self.names}
         step = strategy.clock.train_iterations
         where = f"eval_phase/{self.stream}_stream"
         return [MetricValue(self, f"{k}/{where}", v, step) for k, v in self._values.items()]
 
     def __str__(self) -> str:
         return "ContinualMetrics"
+
+
+def _reported(name: str) -> str:
+    """``StreamAverageAccuracy_M`` for ``average_accuracy``."""
+    return f"Stream{name.title().replace('_', '')}_M"
 
 
 def continual_metrics(
@@ -153,5 +149,5 @@ def continual_metrics(
         "backward_transfer": backward_transfer,
         "forward_transfer": forward_transfer,
     }
-    names = [_NAMES[name] for name, is_wanted in wanted.items() if is_wanted]
+    names = [name for name, is_wanted in wanted.items() if is_wanted]
     return [ContinualMetrics(names, baseline=baseline, stream=stream)]

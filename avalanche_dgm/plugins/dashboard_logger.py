@@ -16,7 +16,7 @@ from avalanche_dgm.methods import Method, Record
 from avalanche_dgm.plugins.accuracies import StreamAccuracies
 from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.experiences import shape_of
-from avalanche_dgm.plugins.learned import stream_of
+from avalanche_dgm.plugins.learned import tested_of
 from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
 from avalanche_dgm.plugins.tested import examples_of, names_of
@@ -131,9 +131,9 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         if self._training:
             return
         self._accuracies.begin(strategy)
-        tested = self._tests(strategy)
-        if tested and not self._names:
-            self._names = names_of(tested[0].origin_stream)
+        tests = tested_of(strategy, self._accuracies.stream)
+        if tests and not self._names:
+            self._names = names_of(tests[0].origin_stream)
 
     def after_eval_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Counts a batch on the device."""
@@ -153,13 +153,9 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self.dashboard.tested(matrix, columns=columns, names=self._names, seconds=seconds)
         plugins = find_plugins(strategy)
         if plugins:
-            self._look(plugins[0].method, self._tests(strategy))
+            learned = [j for j in columns if j is not None]
+            self._look(plugins[0].method, tested_of(strategy, found.stream), learned)
             self._slept(plugins[0].record)
-
-    def _tests(self, strategy: Any) -> list[Any]:
-        """The test experiences of an evaluation."""
-        stream = self._accuracies.stream
-        return [e for e in strategy.current_eval_stream if stream_of(e) == stream]
 
     def _slept(self, record: Record) -> None:
         """Shows a sleep, of which some are between experiences."""
@@ -168,17 +164,17 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             self.dashboard.slept(record, before=self._sleeps, at=at)
         self._sleeps = record.sleeps
 
-    def _look(self, method: Method, tests: list[Any]) -> None:
+    def _look(self, method: Method, tests: list[Any], learned: list[int]) -> None:
         """Shows what the memory makes of test images of what was learned."""
         there = {int(e.current_experience) for e in tests}
         # Whoever tests what was learned so far only has more to show each time.
         if self._examples is None or not there <= self._examples.positions():
             self._examples = examples_of(tests, least=self.samples_per_class)
         if self._examples is not None:
-            learned = self._accuracies.learned
-            seen = self._examples.of([j for j in self._accuracies.columns() if j is not None])
-            at = len(learned.positions)
-            self.dashboard.examined(method, seen, at=at, last=at >= learned.n_stream)
+            so_far = self._accuracies.learned
+            at = len(so_far.positions)
+            seen, last = self._examples.of(learned), at >= so_far.n_stream
+            self.dashboard.examined(method, seen, at=at, last=last)
 
     def close(self) -> None:
         """Ends the run in all places."""

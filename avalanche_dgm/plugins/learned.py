@@ -32,6 +32,15 @@ class Learned:
         self.n_stream = 0
         self._n_seen = 0
 
+    @classmethod
+    def of(cls, experiences: Sequence[Any]) -> Learned:
+        """What is known once whole experiences were learned, one after the other."""
+        learned = cls()
+        for experience in experiences:
+            learned.begin(experience)
+            learned.end(experience)
+        return learned
+
     def begin(self, experience: Any) -> None:
         """Notes that an experience, or a part of one, is about to be learned."""
         if not isinstance(experience, OnlineCLExperience) or experience.is_first_subexp:
@@ -96,6 +105,16 @@ def stream_of(experience: Any) -> str:
     return str(getattr(getattr(experience, "origin_stream", None), "name", ""))
 
 
+def tested_of(strategy: Any, stream: str) -> list[Any]:
+    """The experiences of a stream that a strategy is evaluated on.
+
+    Args:
+        strategy: The strategy, in an evaluation.
+        stream: The stream's name.
+    """
+    return [e for e in strategy.current_eval_stream if stream_of(e) == stream]
+
+
 def tests_of(strategy: Any, stream: str) -> list[Pairs]:
     """What all experiences of a stream hold that a strategy is evaluated on, if in parts.
 
@@ -106,5 +125,5 @@ def tests_of(strategy: Any, stream: str) -> list[Pairs]:
     Returns:
         One entry for each experience, none if the evaluation is of other streams.
     """
-    mine = [e for e in strategy.current_eval_stream if stream_of(e) == stream]
+    mine = tested_of(strategy, stream)
     return [pairs_of(experience) for experience in mine[0].origin_stream] if mine else []

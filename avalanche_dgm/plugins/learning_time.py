@@ -36,7 +36,7 @@ class LearningTime:
             self.start()
 
     def seconds(self) -> float:
-        """Seconds so far; NaN if it was not started, as where a checkpoint is continued."""
+        """Seconds so far; NaN while it does not run, as where a checkpoint is continued."""
         if self._since is None:
             return math.nan
         return self._spent + time.perf_counter() - self._since
@@ -48,5 +48,7 @@ class LearningTime:
             self.start()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process, or another day, has another clock.
-        return {**LearningTime().__dict__}
+        # Another process, or another day, has another clock; what was spent before counts.
+        running = 0.0 if self._since is None else time.perf_counter() - self._since
+        spent = self._spent + running
+        return {**self.__dict__, "_spent": spent, "_since": None, "_paused": False}

@@ -74,7 +74,7 @@ def test_an_unfinished_run_is_read_and_not_drawn(tmp_path):
 def test_runs_of_one_method_have_one_setting(tmp_path):
     write(tmp_path / "a", "dgr", 0, lr=0.1)
     write(tmp_path / "b", "dgr", 1, lr=0.001)
-    with pytest.raises(ConfigError, match="both of dgr, differ in lr"):
+    with pytest.raises(ConfigError, match=r"both of dgr: lr 0.001 \(was 0.1\)"):
         plots.load(tmp_path)
 
 

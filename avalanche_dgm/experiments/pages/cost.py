@@ -35,15 +35,7 @@ _SHOWN = (
     *(f"{keys.STREAM}{name}" for name in SUMMARIES),
 )
 # The same, of names that depend on the run.
-_SHOWN_KINDS = tuple(
-    re.compile(re.escape(key).replace("FIELD", ".+"))
-    for key in (
-        keys.TIME_PHASE.format("FIELD"),
-        keys.MASK.format(layer="FIELD", part="FIELD"),
-        "accuracy/experience_FIELD",
-        "train/FIELD",
-    )
-)
+_SHOWN_KINDS = re.compile(r"accuracy/experience_\d+|masks/.+/.+|time/phase/.+|train/.+")
 # A heading, and what the axis is called.
 _TITLES = {
     keys.TRAIN_LOSS: ("Training loss", "loss"),
@@ -63,8 +55,9 @@ def time_section(group: Group) -> Section:
         _phase(phase) for run in group.runs for step in run.result.steps for phase in step.phases
     )
     # Parts repeat their colours where there are very many; a place in the chart tells their names.
-    parts = [Part(name, f"p{i % PART_COLOURS}") for i, name in enumerate(names)]
-    parts = [*(part for part in parts if part.label != _REST), Part(_REST, "p-rest")]
+    own = [name for name in names if name != _REST]
+    parts = [Part(name, f"p{i % PART_COLOURS}") for i, name in enumerate(own)]
+    parts.append(Part(_REST, "p-rest"))
     bars = [Bar(row.label, _phases(row, list(names)), f"r{row.index}") for row in group.rows]
     several = any(len(row.counted) > 1 for row in group.rows)
     boxes = [
@@ -148,7 +141,7 @@ def more_section(group: Group) -> Section | None:
         key
         for run in group.runs
         for key in run.recorded.scalars
-        if key not in _SHOWN and not any(kind.fullmatch(key) for kind in _SHOWN_KINDS)
+        if key not in _SHOWN and not _SHOWN_KINDS.fullmatch(key)
     )
     boxes = [recorded_chart(group, key, *_TITLES.get(key, (key, key))) for key in found]
     if not boxes:

@@ -65,6 +65,15 @@ def plain(value: float | None) -> str:
     return f"{value:.4g}".replace("-", MINUS)
 
 
+def literal(text: str) -> str:
+    """A text as a part of a template: braces stay as they are.
+
+    Args:
+        text: The text.
+    """
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 def short(value: float, step: float) -> str:
     """A label of an axis, as short as the distance of the labels allows.
 
@@ -76,10 +85,10 @@ def short(value: float, step: float) -> str:
         if abs(value) >= factor and step >= factor:
             return f"{value / factor:g}{letter}".replace("-", MINUS)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    if digits > 4 and value:
+    if digits > 4:
+        if not value:
+            return "0"
         # As many digits as it takes to tell it from its neighbours.
         significant = max(0, math.floor(math.log10(abs(value)) + 1e-9) + digits)
         return f"{value:.{significant}e}".replace("-", MINUS)
-    if digits > 4:
-        return "0"
     return f"{value:.{digits}f}".replace("-", MINUS)

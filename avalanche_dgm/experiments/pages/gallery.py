@@ -115,5 +115,4 @@ def _run(row: Row, run: Run, frames: Sequence[Frame], title: str) -> Markup:
 
 
 def _when(axis: str) -> tuple[str, str]:
-    plain = axis.replace("{", "{{").replace("}", "}}")
-    return _WHEN.get(axis, (axis, f"at {plain} {{}}"))
+    return _WHEN.get(axis, (axis, f"at {formats.literal(axis)} {{}}"))

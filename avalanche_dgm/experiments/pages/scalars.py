@@ -102,8 +102,7 @@ def recorded_chart(
     points = sorted({at for r in recorded for at in r.scalars.get(key, {})})
     if only_used and not any(value for r in recorded for value in r.scalars.get(key, {}).values()):
         return None
-    escaped = kind.replace("{", "{{").replace("}", "}}")
-    name, head = _LABELS.get(kind, (kind, f"{escaped} {{}}"))
+    name, head = _LABELS.get(kind, (kind, f"{formats.literal(kind)} {{}}"))
     counted = kind in (keys.EXPERIENCE, keys.SLEEP)
     width = _width([] if counted else [sorted(r.scalars.get(key, {})) for r in recorded], points)
     first = min(1, points[0])

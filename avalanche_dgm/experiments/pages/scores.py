@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.experiments.pages import formats
-from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.experiments.results import RunResult, mean
 from avalanche_dgm.metrics import functional
 
 
@@ -71,10 +71,6 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
-
-
 def _forward(result: RunResult) -> float | None:
     if len(set(result.order)) < len(result.order):
         # Experiences that came again, or share a test: nothing says what comes next.
@@ -122,7 +118,7 @@ LEARNING = Score(
 ANYTIME = Score(
     "anytime accuracy",
     "Mean of the average accuracy after every experience so far.",
-    lambda result: _known(_mean([a for a in result.averages if math.isfinite(a)])),
+    lambda result: _known(mean([_known(average) for average in result.averages])),
 )
 STREAM = Score(
     "accuracy on the whole stream",
