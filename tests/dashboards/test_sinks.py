@@ -204,4 +204,19 @@ def test_a_point_that_is_shown_again_counts_once(tmp_path):
     assert files["tables/accuracy-table.csv"] == ["experience,1,x,0.5"]
 
 
+def test_rows_of_a_table_are_read_back(tmp_path):
+    sink = FileSink(tmp_path)
+    cells = ["01", 2, 0.5, "0/1", PICTURE]
+    for at in (1, 2):
+        sink.table("a/b", list("vwxyz"), [cells], axis=keys.EXPERIENCE, at=at)
+    picture = tmp_path / "tables" / "a-b-002-0-4.png"
+    picture.write_bytes(picture.read_bytes()[:40])
+    (first, one), (second, two) = FileSink(tmp_path).table_rows("a/b")
+    assert (first, second) == (1, 2)
+    assert one[:4] == two[:4] == cells[:4]
+    assert np.array_equal(one[4], PICTURE)
+    assert two[4] == "tables/a-b-002-0-4.png", "one that was cut off is no picture"
+    assert sink.table_rows("c") == []
+
+
 NAMES = ("scalars.csv", "images.csv", "tables/accuracy-table.csv")
