@@ -64,7 +64,7 @@ class OptimizerSpec:
             module: What it trains.
             fused: Whether Adam may take its step in one call; not while gradients are scaled.
         """
-        parameters = [p for p in module.parameters() if p.requires_grad]
+        parameters = _trained(module)
         if self.name == "adam":
             # The fused step is one call for all parameters: what a small network's time goes to.
             return torch.optim.Adam(parameters, lr=self.lr, **{"fused": fused, **self.options})
@@ -167,6 +167,14 @@ class Phase:
     data: tuple[Tensor, ...] = ()
     finish: Callable[[], None] = lambda: None
 
+    @property
+    def turns(self) -> list[Turn]:
+        """Its turns, of which a phase with a single loss has one, when it is as it is trained."""
+        if not callable(self.loss):
+            return list(self.loss)
+        loss, trained = self.loss, _trained(self.module)
+        return [Turn("loss", trained, lambda batch, rng, number: loss(batch, rng))]
+
     def players(self) -> Players:
         """What says, for each step, who is trained by which loss."""
         return Players(self)
@@ -180,14 +188,9 @@ class Players:
     """
 
     def __init__(self, phase: Phase) -> None:
-        trained = [p for p in phase.module.parameters() if p.requires_grad]
-        self.turns: list[Turn]
-        if callable(phase.loss):
-            loss = phase.loss
-            self.turns = [Turn("loss", trained, lambda batch, rng, number: loss(batch, rng))]
-        else:
-            self.turns = list(phase.loss)
+        self.turns = phase.turns
         mine = [{id(p) for p in turn.parameters} for turn in self.turns]
+        trained = _trained(phase.module)
         self._others = [[p for p in trained if id(p) not in own] for own in mine]
 
     def at(self, step: int) -> Turn:
@@ -219,6 +222,10 @@ class Players:
         finally:
             for parameter in others:
                 parameter.requires_grad_(True)
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 def epochs_to_steps(epochs: int, n_samples: int, batch_size: int) -> int:

@@ -39,10 +39,11 @@ class Critic(nn.Module):
         """Judges samples (n, *shape) in [-1, 1].
 
         Returns:
-            Scores (n,), without bounds, and logits (n, n_classes).
+            Scores (n,), without bounds, and logits (n, n_classes); float32 in mixed precision, too,
+            because losses are differences of their means.
         """
         features = self.trunk(samples)
-        return self.score_head(features).flatten(), self.class_head(features)
+        return self._score(features), self._classify(features)
 
     @torch.no_grad()
     def take_over(self, other: Critic) -> None:
@@ -58,11 +59,21 @@ class Critic(nn.Module):
 
     def score(self, samples: Tensor) -> Tensor:
         """Scores (n,) alone."""
-        return self.score_head(self.trunk(samples)).flatten()
+        return self._score(self.trunk(samples))
 
     def classify(self, samples: Tensor) -> Tensor:
         """Logits (n, n_classes) alone."""
-        return self.class_head(self.trunk(samples))
+        return self._classify(self.trunk(samples))
+
+    def _score(self, features: Tensor) -> Tensor:
+        return _at_least_single(self.score_head(features).flatten())
+
+    def _classify(self, features: Tensor) -> Tensor:
+        return _at_least_single(self.class_head(features))
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _convolutional(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, int]:

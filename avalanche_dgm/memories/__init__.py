@@ -4,13 +4,16 @@ from avalanche_dgm.memories.budget import Budget, new_fraction, replay_budget
 from avalanche_dgm.memories.dual import DualMemory, ShortTermTaskMemory
 from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
+from avalanche_dgm.memories.moments import ClassMoments
 from avalanche_dgm.memories.settings import DualMemorySettings, MemorySettings
 from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.memories.stored import StoredMemory
+from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.memories.tasks import TaskDictionary
 
 __all__ = [
     "Budget",
+    "ClassMoments",
     "DeepGenerativeMemory",
     "DualMemory",
     "DualMemorySettings",
@@ -18,6 +21,7 @@ __all__ = [
     "MemorySettings",
     "ShortTermTaskMemory",
     "SplitModel",
+    "StoredLatents",
     "StoredMemory",
     "TaskDictionary",
     "new_fraction",

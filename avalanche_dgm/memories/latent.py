@@ -112,6 +112,23 @@ class GenerativeLatents(nn.Module, ABC):
         self.shape = state["shape"]
 
 
+def check_covariance(shape: tuple[int, ...], instead: str) -> None:
+    """Checks that latents of a shape can have a full covariance.
+
+    Args:
+        shape: Of one latent.
+        instead: A setting that does without.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    if prod(shape) > LARGEST_COVARIANCE:
+        raise ConfigError(
+            f"A latent has {prod(shape)} values, too many for a full covariance"
+            f" (at most {LARGEST_COVARIANCE}). Cut behind a later layer, or use {instead}."
+        )
+
+
 class LatentDensity(GenerativeLatents):
     """One full-covariance Gaussian for each class of each experience."""
 
@@ -128,11 +145,7 @@ class LatentDensity(GenerativeLatents):
     def check(self, shape: tuple[int, ...]) -> None:
         """See `GenerativeLatents.check`."""
         super().check(shape)
-        if prod(shape) > LARGEST_COVARIANCE:
-            raise ConfigError(
-                f"A latent has {prod(shape)} values, too many for a density with full covariance"
-                f" (at most {LARGEST_COVARIANCE}). Cut behind a later layer, or use memory='vae'."
-            )
+        check_covariance(shape, "memory='vae'")
 
     def absorb(self, data: ExperienceData, rng: torch.Generator) -> None:
         """See `GenerativeLatents.absorb`."""

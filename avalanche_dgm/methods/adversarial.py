@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.acceleration import accelerate
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase, Turn
@@ -125,7 +126,9 @@ class GANMethod(Method, ABC, Generic[G]):
         with self.random.governing():
             self._begin_training(data.images.device)
         game = self._game(rows, old, old_rows)
-        yield game.phase(samples, rows, self._class_turns(samples, rows, old, old_rows))
+        yield self._ready(
+            game.phase(samples, rows, self._class_turns(samples, rows, old, old_rows))
+        )
         self._after_training()
         if not s.own_share:
             own_rows = own_rows[:0]
@@ -143,12 +146,15 @@ class GANMethod(Method, ABC, Generic[G]):
                 torch.cat([old_rows, own_rows, rows]),
                 torch.cat([generated, real]),
             )
-            yield classification(self.candidate, pool, s, len(old) + len(samples))
+            yield self._ready(classification(self.candidate, pool, s, len(old) + len(samples)))
         elif n_old:
             # Scaled back here, once: a step of the user's classifier only picks some of them.
             made = memory.ready.take(torch.cat([old, own]))
             self._pool = SamplePool(made, torch.cat([old_rows, own_rows]), generated)
             self._new_weight = (1 - s.own_share) * (n_all - n_old) / n_all
+
+    def _ready(self, phase: Phase) -> Phase:
+        return accelerate(phase) if self.settings.accelerate else phase
 
     def _begin_training(self, device: torch.device) -> None:
         """Makes the critic and puts the generator in order; what is replayed is made already."""

@@ -6,7 +6,6 @@ make of a few samples is stored, and replayed to the layers behind them, which g
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,10 +15,15 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.memories.latent import GenerativeLatents, LatentDensity, LatentVAE
+from avalanche_dgm.memories.latent import (
+    GenerativeLatents,
+    LatentDensity,
+    LatentVAE,
+    check_covariance,
+)
 from avalanche_dgm.memories.settings import MemorySettings, make_settings
 from avalanche_dgm.memories.splitting import Front, SplitModel
-from avalanche_dgm.memories.stored import StoredMemory
+from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.methods.base import Method, behind
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -60,8 +64,13 @@ class LatentReplay(Method):
             trained on latents only; else each batch is encoded on the way. ``None`` decides it by
             whether the experience is augmented.
         replay_size: Replayed latents a step; ``None`` for as many as are new.
+        covariance: Whether mean and covariance of each class's latents are kept beside those that
+            are stored, for the noise on them; ``None`` if they are not more numbers than what is
+            stored of a class at first, and a latent has 256 values at most.
         jitter: Noise on each stored latent when it is replayed, as a share of how much its class
-            varies, 0 or more; 0 replays what is stored and nothing else. See `StoredMemory.draw`.
+            varies, from 0 (what is stored and nothing else) to 1; ``None`` for 0.5, or with the
+            classes' covariances for n ** -0.1 with n latents stored of a class in the mean. See
+            `StoredMemory.draw` and `avalanche_dgm.memories.ClassMoments.jitter`.
         seed: See `Method`.
         **hyper: Fields of `MemorySettings`, for ``memory="vae"``; ``likelihood`` is ``"gaussian"``
             and ``kl_weight`` 0.1 by default.
@@ -85,7 +94,8 @@ class LatentReplay(Method):
         freeze_after: int = 1,
         encode_once: bool | None = None,
         replay_size: int | None = None,
-        jitter: float = 0.5,
+        covariance: bool | None = None,
+        jitter: float | None = None,
         seed: int | None = None,
         **hyper: Any,
     ) -> None:
@@ -95,8 +105,6 @@ class LatentReplay(Method):
         _whole("freeze_after", freeze_after, least=0)
         if replay_size is not None:
             _whole("replay_size", replay_size, least=1)
-        if not 0 <= jitter < math.inf:
-            raise ConfigError(f"jitter={jitter} must be 0 or more, and finite.")
         sizes = {
             "share": share,
             "per_class": per_class,
@@ -105,7 +113,8 @@ class LatentReplay(Method):
         }
         given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
         if memory != "stored":
-            _check_generative(memory, [*given, *(["dtype"] if dtype != "float32" else [])])
+            more = {"dtype": dtype != "float32", "covariance": bool(covariance), "jitter": jitter}
+            _check_generative(memory, [*given, *(name for name, said in more.items() if said)])
             if freeze_after > 1:
                 raise ConfigError(
                     f"freeze_after={freeze_after} with memory={memory!r} would forget what comes"
@@ -122,17 +131,18 @@ class LatentReplay(Method):
         self.layer, self.classifier = layer, classifier
         self.schedule, self.freeze_after = schedule, freeze_after
         self.encode_once, self.replay_size = encode_once, replay_size
-        self.stored: StoredMemory | None = None
+        self.stored: StoredLatents | None = None
         self.generated: GenerativeLatents | None = None
         if memory == "stored":
-            self.stored = StoredMemory(dtype=dtype, **(given or DEFAULT_SIZE))
+            size = {"dtype": dtype, **(given or DEFAULT_SIZE)}
+            self.stored = StoredLatents(covariance=covariance, jitter=jitter, **size)
         elif memory == "density":
             self.generated = LatentDensity()
         else:
             self.generated = LatentVAE(make_settings(MemorySettings, {**LATENT_VAE, **hyper}))
         self.split: SplitModel | None
         self.hold("split", None)
-        self.jitter = jitter
+        self.covariance = covariance
         self._front: Front | None = None
         self._shape: tuple[int, ...] | None = None
         self._on_latents = False
@@ -186,8 +196,12 @@ class LatentReplay(Method):
     def _check_cut(self, data: ExperienceData) -> None:
         split = self._cut()
         split.check(data.images, data.tasks)
-        if self.generated is not None and split.latent_shape is not None:
+        if split.latent_shape is None:
+            return
+        if self.generated is not None:
             self.generated.check(split.latent_shape)
+        if self.covariance:
+            check_covariance(split.latent_shape, "covariance=None")
 
     @property
     def _n_known(self) -> int:
@@ -289,6 +303,8 @@ class LatentReplay(Method):
             final = self.frozen or self.experiences + 1 >= self.freeze_after
             encode = split.encode if final else None
             self.stored.add(data.images, data.labels, data.tasks, self.rng, encode=encode)
+            if final and self.stored.wants_moments():
+                self.stored.note(self._latents(data).images, data.labels, data.tasks)
         self._on_latents = False
         super().end(data)
 
@@ -303,7 +319,8 @@ class LatentReplay(Method):
         """
         if self.stored is not None and len(self.stored):
             # Images, which are stored while the compressor learns, are replayed as they are.
-            return self.stored.draw(n, self.rng, jitter=self.jitter if self.frozen else 0.0)
+            draw = self.stored.rehearse if self.frozen else self.stored.draw
+            return draw(n, self.rng)
         if self.generated is not None and len(self.generated):
             return self.generated.draw(n, self.rng)
         raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
@@ -319,7 +336,7 @@ class LatentReplay(Method):
         return len(self.stored) if self.stored is not None else 0
 
     def memory(self) -> list[nn.Module]:
-        """The stored latents, or the generator and its density."""
+        """The stored latents and moments, or the generator and its density."""
         if self.generated is not None:
             return self.generated.parts()
         return [self.stored] if self.stored is not None else []

@@ -89,6 +89,11 @@ BACKENDS = {
         DynamicMemoryModule,
         {**MASKED, "masking": "weights"},
     ),
+    "dynamic-memory-accelerated": (
+        DynamicMemoryPlugin,
+        DynamicMemoryModule,
+        {**MASKED, "classifier": "critic", "accelerate": True},
+    ),
     "mergan": (MeRGANPlugin, MeRGANModule, CONDITIONAL),
     "mergan-alignment": (
         MeRGANPlugin,
@@ -114,6 +119,7 @@ VARIANTS = {
     "latent-late",
     "latent-vae",
     "dynamic-memory-weights",
+    "dynamic-memory-accelerated",
     "mergan-alignment",
     "ewc-generator",
     "gan-replay",

@@ -84,6 +84,7 @@ def test_what_is_left_out_of_a_subclass_is_said_when_it_is_made():
         {"masking": "weights"},
         {"annealing": "steps", "compensation": "hat", "smax": 400.0},
         {"classes_guide": "always", "class_steps": None, "classifier": "critic"},
+        {"accelerate": True},
     ],
 )
 def test_old_images_never_change(options):
@@ -167,9 +168,10 @@ def interrupt(method, data, after):
     raise RuntimeError("there was no such phase")
 
 
+@pytest.mark.parametrize("accelerate", [False, True])
 @pytest.mark.parametrize("phase", [0, 1])
-def test_an_interruption_loses_nothing(kind, phase):
-    method = kind(seed=1, classifier="critic")
+def test_an_interruption_loses_nothing(kind, phase, accelerate):
+    method = kind(seed=1, classifier="critic", accelerate=accelerate)
     learner = driver(method).train(digits(0)).train(digits(1))
     old, test = images_of(method, 0), digits(0, 1)
     answers = learner.predict(test.images)
@@ -369,6 +371,7 @@ def test_images_are_shifted_by_no_more_than_their_share():
         ({"class_steps": -1}, "class_steps"),
         ({"batch_size": 1}, "batch_size"),
         ({"shift": 0.5}, "shift"),
+        ({"accelerate": "yes"}, "accelerate"),
         ({"classifier": "oracle"}, "classifier"),
         ({"replay_size": 0}, "replay_size"),
         ({"kapa": 1}, "kapa"),

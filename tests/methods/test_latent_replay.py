@@ -71,6 +71,36 @@ def test_more_latents_keep_more(naive):
     assert naive[1] < few < many - 0.1
 
 
+def test_covariances_help_where_few_are_stored(naive):
+    """Two of each class, and as many points more on old classes as they are worth."""
+
+    def both(covariance):
+        method = LatentReplay(seed=0, per_class=2, covariance=covariance)
+        _, new, old = after_both(method)
+        return new, old, len(method.stored.moments)
+
+    (new_with, old_with, n_with), (new_without, old_without, n_without) = both(True), both(None)
+    assert (n_with, n_without) == (10, 0)
+    assert min(new_with, new_without) > 0.9
+    assert old_with > old_without + 0.1 > naive[1] + 0.1
+
+
+def test_moments_are_those_of_every_latent():
+    """Not only of the stored ones, in a plain run and where the compressor is frozen late."""
+    for freeze_after in (0, 1, 2):
+        method = LatentReplay(seed=0, per_class=5, covariance=True, freeze_after=freeze_after)
+        driver = driver_of(method, steps=3)
+        for classes in ((0, 1), (2, 3), (4, 5)):
+            driver.train(training(classes, 40))
+        moments = method.stored.moments
+        assert moments.classes[:, 1].tolist() == [0, 1, 2, 3, 4, 5]
+        late = freeze_after == 2
+        assert moments.seen.tolist() == ([5] * 2 if late else [40] * 2) + [40] * 4
+        for label in (2, 3, 4, 5):
+            wanted = encoded(driver, training((label,), 40)).flatten(1).mean(dim=0)
+            torch.testing.assert_close(moments.means[label], wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_images_are_replayed_as_they_are_and_latents_vary():
     """Until the compressor is frozen, what is stored are images."""
     driver = driver_of(LatentReplay(seed=0, per_class=5, freeze_after=2), steps=2)
@@ -342,11 +372,15 @@ def test_a_classifier_that_does_not_fit_its_compressor():
         driver_of(LatentReplay(), net).train(training(FIRST))
 
 
-def test_latents_too_large_for_a_covariance():
+@pytest.mark.parametrize(
+    ("settings", "instead"),
+    [({"memory": "density"}, "memory='vae'"), ({"covariance": True}, "covariance=None")],
+)
+def test_latents_too_large_for_a_covariance(settings, instead):
     net = nn.Sequential(nn.Conv2d(1, 40, 1), nn.Sequential(nn.Flatten(), nn.Linear(2560, 10)))
     before = copy.deepcopy(net.state_dict())
-    with pytest.raises(ConfigError, match="2560 values.*memory='vae'"):
-        driver_of(LatentReplay(memory="density"), net, steps=1).train(training(FIRST))
+    with pytest.raises(ConfigError, match=f"2560 values.*{instead}"):
+        driver_of(LatentReplay(**settings), net, steps=1).train(training(FIRST))
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
@@ -360,7 +394,10 @@ def test_latents_too_large_for_a_covariance():
         ({"freeze_after": True}, "freeze_after=True"),
         ({"replay_size": 0}, "replay_size=0"),
         ({"jitter": -0.1}, "jitter=-0.1"),
-        ({"jitter": float("inf")}, "jitter=inf"),
+        ({"jitter": 1.5}, "jitter=1.5"),
+        ({"covariance": "full"}, "covariance='full'"),
+        ({"memory": "density", "jitter": 0.5}, "jitter is for memory='stored'"),
+        ({"memory": "vae", "covariance": True}, "covariance is for memory='stored'"),
         ({"share": 0.1, "total": 9}, "share and total"),
         ({"memory": "density", "share": 0.1}, "share is for memory='stored'"),
         ({"memory": "vae", "dtype": "uint8"}, "dtype is for memory='stored'"),

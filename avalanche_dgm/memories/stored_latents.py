@@ -1,0 +1,106 @@
+"""Stored latents that are replayed with noise."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.data import Replay
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.memories.moments import ClassMoments
+from avalanche_dgm.memories.stored import Encode, StoredMemory
+
+#: Noise where the classes' moments are not kept.
+JITTER = 0.5
+#: Where they are, the power of the number stored of a class. It is the -1 / (d + 4) of a kernel's
+#: best width in d dimensions, in the six or so in which the latents of a class really vary.
+JITTER_POWER = -0.1
+#: Most values of a latent whose class's covariance is kept unasked: a step unpacks it for each.
+SMALL_LATENT = 256
+
+
+class StoredLatents(StoredMemory):
+    """A few latents of each class, and mean and covariance of all of them.
+
+    A few latents that are replayed a thousand times are learned by heart. With noise of their
+    class's covariance they are not; and the covariance of all latents of a class is known far
+    better than that of the stored ones, for little memory where a latent has few values.
+
+    Args:
+        covariance: Whether mean and covariance of classes are kept; ``None`` if they are not more
+            numbers than what is stored of a class at first, and a latent has 256 values at most.
+        jitter: How much noise, from 0 to 1; ``None`` for what suits what is stored.
+        **size: Arguments of `StoredMemory`.
+
+    Raises:
+        ConfigError: An argument cannot work.
+
+    Attributes:
+        moments: Mean and covariance of classes; empty if they are not kept.
+    """
+
+    def __init__(
+        self, *, covariance: bool | None = None, jitter: float | None = None, **size: Any
+    ) -> None:
+        super().__init__(**size)
+        if covariance not in (None, True, False):
+            raise ConfigError(f"covariance={covariance!r} must be True, False or None.")
+        if jitter is not None and not 0 <= jitter <= 1:
+            raise ConfigError(f"jitter={jitter!r} must be from 0 to 1.")
+        self._covariance, self._jitter = covariance, jitter
+        self.moments = ClassMoments()
+
+    def wants_moments(self) -> bool:
+        """Whether `note` is to be called.
+
+        Decided once, by the first latents; images that are stored before must not be asked about.
+        """
+        if self._covariance is None and self.shape is not None:
+            values, each = prod(self.shape), len(self) / len(self.counts)
+            self._covariance = values <= SMALL_LATENT and (values + 1) / 2 <= each
+        return bool(self._covariance)
+
+    def note(self, latents: Tensor, labels: Tensor, tasks: Tensor) -> None:
+        """Takes the moments of latents, stored or not.
+
+        Args:
+            latents: Float tensor (N, *shape), finite.
+            labels: int64 tensor (N,).
+            tasks: int64 tensor (N,), task labels.
+        """
+        self.moments.add(latents, labels, tasks)
+
+    def convert(self, encode: Encode) -> None:
+        """See `StoredMemory.convert`; of what was shown before, the moments are those of these."""
+        super().convert(encode)
+        if len(self) and self.wants_moments():
+            self.note(*self.data())
+
+    def rehearse(self, n: int, rng: torch.Generator) -> Replay:
+        """Draws latents, balanced over classes, with noise.
+
+        Args:
+            n: How many.
+            rng: Generator on the memory's device.
+
+        Raises:
+            UnknownTaskError: The memory is empty.
+        """
+        if not len(self.moments):
+            return self.draw(n, rng, jitter=JITTER if self._jitter is None else self._jitter)
+        replay = self.draw(n, rng)
+        jitter = self._jitter
+        if jitter is None:
+            jitter = (len(self) / len(self.counts)) ** JITTER_POWER
+        return self.moments.jitter(replay, jitter, rng) if jitter else replay
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Whether moments are kept, for ``state_dict``."""
+        return {"covariance": self._covariance}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `get_extra_state` returned."""
+        self._covariance = state["covariance"]

@@ -1,0 +1,139 @@
+"""What acceleration may change, and what it may not."""
+
+import pytest
+import torch
+from driver import Driver, digits, network
+from torch import nn
+
+from avalanche_dgm.acceleration import accelerate, in_order
+from avalanche_dgm.fitting import OptimizerSpec, Phase, fit
+from avalanche_dgm.generators.critics import build_critic
+from avalanche_dgm.methods import DynamicMemory, MeRGAN
+
+SMALL = {"generator_steps": 8, "width": 8, "critic_width": 8, "latent": 16, "batch_size": 32}
+KINDS = {
+    "dynamic": lambda **h: DynamicMemory(**SMALL, **h),
+    "weights": lambda **h: DynamicMemory(masking="weights", **SMALL, **h),
+    "mergan": lambda **h: MeRGAN(class_inputs=10, **SMALL, **h),
+}
+
+
+def first_phase(method, data):
+    method.attach(network(), task_aware=False)
+    method.begin(data)
+    return next(method.before_learning(data))
+
+
+def step(phase, turn):
+    """The loss of a turn on one batch, and the gradients of what it trains."""
+    batch = tuple(tensor[:32] for tensor in phase.data)
+    phase.module.train()
+    loss = turn.loss(batch, torch.Generator().manual_seed(5), 1)
+    loss.backward()
+    grads = torch.cat([p.grad.flatten() for p in turn.parameters if p.grad is not None])
+    phase.module.zero_grad()
+    return loss.detach(), grads
+
+
+def images_32():
+    """Digits of 32x32 pixels, of two classes."""
+    data = digits(0, 1)
+    large = nn.functional.interpolate(data.images, scale_factor=4)
+    return type(data)(large, data.labels, data.tasks, data.key)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("data", [images_32, lambda: digits(0, 1)], ids=["32x32", "8x8"])
+def test_losses_and_gradients_are_those_of_float32_within_bfloat16(kind, data):
+    """Eight bits of mantissa: a relative error of 1/256 each, some of it averaged out."""
+    plain = first_phase(kind(seed=1), data())
+    quick = first_phase(kind(seed=1, accelerate=True), data())
+    names = [turn.name for turn in plain.turns]
+    assert names == [turn.name for turn in quick.turns] == ["critic", "generator"]
+    for one, other in zip(plain.turns, quick.turns, strict=True):
+        (loss, grads), (close, near) = step(plain, one), step(quick, other)
+        assert near.dtype == close.dtype == torch.float32
+        torch.testing.assert_close(close, loss, rtol=0.02, atol=0.02)
+        assert torch.cosine_similarity(grads, near, dim=0) > 0.99
+        assert not torch.equal(grads, near), "nothing was computed in bfloat16"
+
+
+def test_convolutions_read_bfloat16_with_channels_last():
+    method = DynamicMemory(seed=1, accelerate=True, **SMALL)
+    phase = first_phase(method, images_32())
+    seen = []
+    convolutions = [m for m in method.critic.modules() if isinstance(m, nn.Conv2d)]
+    for layer in convolutions:
+        layer.register_forward_hook(lambda m, x, y: seen.append((m, y)))
+    step(phase, phase.turns[0])
+    assert len(seen) >= 3 * len(convolutions), "real, generated and in between"
+    assert all(y.dtype == torch.bfloat16 for _, y in seen)
+    assert all(y.is_contiguous(memory_format=torch.channels_last) for _, y in seen)
+    assert all(m.weight.dtype == torch.float32 for m, _ in seen)
+
+
+def test_afterwards_everything_is_as_it_is_without():
+    method = DynamicMemory(seed=1, accelerate=True, classifier="critic", **SMALL)
+    driver = Driver(method, network()).train(digits(0, 1)).train(digits(2))
+    for module in (method.generative, method.answerer):
+        for tensor in (*module.parameters(), *module.buffers()):
+            assert tensor.is_contiguous()
+            assert tensor.dtype in (torch.float32, torch.int64, torch.bool, torch.uint8)
+    assert method.sample(6).images.dtype == torch.float32
+    assert driver.predict(digits(0, 1, 2).images).dtype == torch.float32
+
+
+def test_samples_after_a_training_that_was_broken_off():
+    """The weights are still arranged for it; the same noise gives the same bits all the same."""
+    method = DynamicMemory(seed=1, accelerate=True, **SMALL)
+    Driver(method, nn.Sequential(nn.Flatten(1), nn.Linear(1024, 10))).train(images_32())
+
+    def look():
+        state = method.random.get_state()
+        images = method.sample(8).images
+        method.random.set_state(state)
+        return images
+
+    before = look()
+    method.generative.built.to(memory_format=torch.channels_last)
+    assert torch.equal(look(), before)
+    assert all(p.is_contiguous() for p in method.generative.built.parameters())
+
+
+def test_a_phase_with_a_single_loss():
+    """It learns as without, and says when it is over."""
+    data = images_32()
+
+    def learned(quick):
+        torch.manual_seed(0)
+        critic, over = build_critic("dcgan", (1, 32, 32), width=4, n_classes=2), []
+
+        def loss(batch, rng):
+            x, y = batch
+            return nn.functional.cross_entropy(critic.classify(x), y)
+
+        spec = OptimizerSpec("adam", 1e-3)
+        images = 2 * data.images - 1
+        finish = lambda: over.append(1)  # noqa: E731
+        phase = Phase("classes", critic, loss, spec, 30, 32, (images, data.labels), finish)
+        fit(accelerate(phase) if quick else phase, torch.Generator().manual_seed(1))
+        assert over == [1]
+        assert all(p.is_contiguous() for p in critic.parameters())
+        critic.eval()
+        with torch.no_grad():
+            return critic.classify(images).argmax(dim=1)
+
+    answers = [learned(quick) for quick in (False, True)]
+    for found in answers:
+        assert (found == data.labels).float().mean() > 0.95
+
+
+def test_flat_samples_and_what_is_in_order_already():
+    dense = nn.Linear(3, 2)
+    before = dense.weight
+    in_order(dense)
+    assert dense.weight is before
+    phase = Phase("x", dense, lambda b, r: dense(b[0]).sum(), OptimizerSpec(), 1, 4)
+    flat = torch.rand(4, 3)
+    quick = accelerate(Phase(phase.name, dense, phase.loss, phase.optimizer, 1, 4, (flat,)))
+    assert torch.equal(quick.data[0], flat)
