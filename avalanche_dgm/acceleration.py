@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import torch
@@ -21,6 +22,12 @@ def accelerate(phase: Phase) -> Phase:
         phase: A phase of turns. Its module's weights are rearranged now, and put back in order by
             the phase's ``finish``; `in_order` does it where that was never reached.
     """
+    if all(parameter.device.type == "cpu" for parameter in phase.module.parameters()):
+        warnings.warn(
+            "accelerate=True is for GPUs: most CPUs compute bfloat16 many times slower than"
+            " float32. Leave it out here.",
+            stacklevel=2,
+        )
     phase.module.to(memory_format=torch.channels_last)
 
     def finish() -> None:

@@ -128,6 +128,11 @@ def test_a_phase_with_a_single_loss():
         assert (found == data.labels).float().mean() > 0.95
 
 
+def test_on_a_cpu_it_says_that_it_is_slow():
+    with pytest.warns(UserWarning, match="accelerate=True is for GPUs"):
+        first_phase(DynamicMemory(accelerate=True, **SMALL), digits(0))
+
+
 def test_flat_samples_and_what_is_in_order_already():
     dense = nn.Linear(3, 2)
     before = dense.weight
