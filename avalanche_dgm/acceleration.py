@@ -6,7 +6,7 @@ import warnings
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_dgm.fitting import Phase, Turn
 
@@ -15,42 +15,46 @@ def accelerate(phase: Phase) -> Phase:
     """The same phase, computed in mixed precision and with channels last.
 
     Convolutions and matrix products are computed in bfloat16, by ``torch.autocast``: it has the
-    range of float32, so losses need no scaling. Weights, moments and sums stay in float32. Images
-    and weights of convolutions lie in memory as the tensor cores of a GPU read them.
+    range of float32, so losses need no scaling. Weights, moments, images and losses are float32.
 
     Args:
-        phase: A phase of turns. Its module's weights are rearranged now, and put back in order by
-            the phase's ``finish``; `in_order` does it where that was never reached.
+        phase: A phase whose steps take gradients of convolutions. The weights of its module are
+            rearranged in memory now, and put back when it ends, well or not: in which way a
+            convolution is computed, and so the last bits of its outputs, depend on it.
     """
-    if all(parameter.device.type == "cpu" for parameter in phase.module.parameters()):
-        warnings.warn(
-            "accelerate=True is for GPUs: most CPUs compute bfloat16 many times slower than"
-            " float32. Leave it out here.",
-            stacklevel=2,
-        )
-    phase.module.to(memory_format=torch.channels_last)
+    module = phase.module
+    _warn_if_slow({parameter.device for parameter in module.parameters()})
+    module.to(memory_format=torch.channels_last)
 
     def finish() -> None:
-        in_order(phase.module)
+        module.to(memory_format=torch.contiguous_format)
         phase.finish()
+
+    def broken_off() -> None:
+        module.to(memory_format=torch.contiguous_format)
+        phase.broken_off()
 
     return replace(
         phase,
         loss=[_in_bfloat16(turn) for turn in phase.turns],
         data=tuple(_channels_last(tensor) for tensor in phase.data),
         finish=finish,
+        broken_off=broken_off,
     )
 
 
-def in_order(module: nn.Module) -> None:
-    """Puts weights in PyTorch's usual order in memory.
-
-    Which way a convolution is computed, and so the last bits of its outputs, depend on the order.
-
-    Args:
-        module: Its weights keep their values.
-    """
-    module.to(memory_format=torch.contiguous_format)
+def _warn_if_slow(devices: set[torch.device]) -> None:
+    for device in devices:
+        emulated = device.type == "cuda" and not torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+        if device.type == "cpu" or emulated:
+            warnings.warn(
+                "accelerate=True is for GPUs that compute bfloat16, NVIDIA's since Ampere: this"
+                f" device ({device}) may be many times slower with it. Leave it out here.",
+                stacklevel=3,
+            )
+            return
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -156,6 +156,7 @@ class Phase:
         batch_size: Samples of ``data`` a step.
         data: Tensors of equal length, indexed together; empty when ``loss`` draws its own.
         finish: Called once after the last step.
+        broken_off: Called if it ends before, when the module has its weights from before it.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Phase:
     batch_size: int
     data: tuple[Tensor, ...] = ()
     finish: Callable[[], None] = lambda: None
+    broken_off: Callable[[], None] = lambda: None
 
     @property
     def turns(self) -> list[Turn]:
@@ -328,6 +330,7 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
     except BaseException:
         # Also on Ctrl-C: a half-trained generator must not stand in for what it replaces.
         module.load_state_dict(before)
+        phase.broken_off()
         raise
     finally:
         optimizer.zero_grad(set_to_none=True)

@@ -1,11 +1,13 @@
 """What acceleration may change, and what it may not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from driver import Driver, digits, network
 from torch import nn
 
-from avalanche_dgm.acceleration import accelerate, in_order
+from avalanche_dgm.acceleration import accelerate
 from avalanche_dgm.fitting import OptimizerSpec, Phase, fit
 from avalanche_dgm.generators.critics import build_critic
 from avalanche_dgm.methods import DynamicMemory, MeRGAN
@@ -83,21 +85,101 @@ def test_afterwards_everything_is_as_it_is_without():
     assert driver.predict(digits(0, 1, 2).images).dtype == torch.float32
 
 
-def test_samples_after_a_training_that_was_broken_off():
-    """The weights are still arranged for it; the same noise gives the same bits all the same."""
+class BreakError(Exception):
+    """Stands for Ctrl-C."""
+
+
+def test_a_training_that_is_broken_off_leaves_everything_in_order():
+    """The same noise gives the same bits afterwards."""
     method = DynamicMemory(seed=1, accelerate=True, **SMALL)
-    Driver(method, nn.Sequential(nn.Flatten(1), nn.Linear(1024, 10))).train(images_32())
+    learner = nn.Sequential(nn.Flatten(1), nn.Linear(1024, 10))
+    first, second = images_32(), images_32()
+    Driver(method, learner).train(replace(first, labels=first.labels + 2))
 
     def look():
         state = method.random.get_state()
+        method.random.set_state({"seed": 4, "generators": {}})
         images = method.sample(8).images
         method.random.set_state(state)
         return images
 
     before = look()
-    method.generative.built.to(memory_format=torch.channels_last)
+    method.attach(learner, task_aware=False)
+    method.begin(second)
+    phase, steps = next(method.before_learning(second)), []
+    weight = method.generative.built.layer2.weight
+    assert not weight.is_contiguous()
+
+    def stop(number):
+        steps.append(number)
+        if number == 3:
+            raise BreakError
+
+    object.__setattr__(phase.loss[-1], "before_step", stop)
+    with pytest.raises(BreakError):
+        fit(phase, method.rng)
+    assert steps == [0, 1, 2, 3]
+    assert weight.is_contiguous()
     assert torch.equal(look(), before)
-    assert all(p.is_contiguous() for p in method.generative.built.parameters())
+
+
+def test_looking_at_samples_meanwhile_changes_nothing():
+    """Weights and what the optimiser keeps of them stay arranged alike."""
+
+    def trained(look):
+        method = DynamicMemory(seed=1, accelerate=True, **SMALL)
+        learner = nn.Sequential(nn.Flatten(1), nn.Linear(1024, 10))
+        first, second = images_32(), images_32()
+        Driver(method, learner).train(replace(first, labels=first.labels + 2))
+        method.attach(learner, task_aware=False)
+        method.begin(second)
+        phase = next(method.before_learning(second))
+        protect = phase.loss[-1].before_step
+
+        def before_step(number):
+            if look:
+                state = method.random.get_state()
+                method.sample(4)
+                method.random.set_state(state)
+            protect(number)
+
+        object.__setattr__(phase.loss[-1], "before_step", before_step)
+        fit(phase, method.rng)
+        return list(method.generative.built.parameters())
+
+    plain, looked_at = trained(False), trained(True)
+    assert all(torch.equal(a, b) for a, b in zip(plain, looked_at, strict=True))
+
+
+def test_alignment_is_computed_in_float32():
+    """At first old samples hardly differ from what they were."""
+
+    def gradients(quick):
+        method = MeRGAN(
+            replay="alignment", alignment=1.0, seed=1, class_inputs=10, accelerate=quick, **SMALL
+        )
+        Driver(method, nn.Sequential(nn.Flatten(1), nn.Linear(1024, 10))).train(images_32())
+        data = images_32()
+        data = replace(data, labels=data.labels + 2)
+        rows = torch.tensor([2, 3]).repeat(len(data) // 2)
+        method.begin(data)
+        next(method.before_learning(data))
+        generator = method.generative.built
+        game = method._game(rows, *[torch.zeros(0)] * 2)
+        drift = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                noise = torch.randn(parameter.shape, generator=drift)
+                parameter.mul_(1 + 1e-3 * noise)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=quick):
+            loss = game.extra(torch.Generator().manual_seed(5), 0)
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in generator.parameters() if p.grad is not None])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("avalanche_dgm.methods.adversarial.accelerate", lambda phase: phase)
+        one, other = (gradients(quick) for quick in (False, True))
+    assert torch.cosine_similarity(one, other, dim=0) > 0.999
 
 
 def test_a_phase_with_a_single_loss():
@@ -133,12 +215,8 @@ def test_on_a_cpu_it_says_that_it_is_slow():
         first_phase(DynamicMemory(accelerate=True, **SMALL), digits(0))
 
 
-def test_flat_samples_and_what_is_in_order_already():
+def test_flat_samples():
     dense = nn.Linear(3, 2)
-    before = dense.weight
-    in_order(dense)
-    assert dense.weight is before
-    phase = Phase("x", dense, lambda b, r: dense(b[0]).sum(), OptimizerSpec(), 1, 4)
     flat = torch.rand(4, 3)
-    quick = accelerate(Phase(phase.name, dense, phase.loss, phase.optimizer, 1, 4, (flat,)))
-    assert torch.equal(quick.data[0], flat)
+    phase = Phase("x", dense, lambda b, r: dense(b[0]).sum(), OptimizerSpec(), 1, 4, (flat,))
+    assert torch.equal(accelerate(phase).data[0], flat)

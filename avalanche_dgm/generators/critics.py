@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.networks import at_least_single
 
 #: Slope of the leaky rectifiers for negative inputs.
 _LEAK = 0.2
@@ -66,14 +67,10 @@ class Critic(nn.Module):
         return self._classify(self.trunk(samples))
 
     def _score(self, features: Tensor) -> Tensor:
-        return _at_least_single(self.score_head(features).flatten())
+        return at_least_single(self.score_head(features).flatten())
 
     def _classify(self, features: Tensor) -> Tensor:
-        return _at_least_single(self.class_head(features))
-
-
-def _at_least_single(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+        return at_least_single(self.class_head(features))
 
 
 def _convolutional(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, int]:

@@ -18,6 +18,7 @@ from avalanche_dgm.generators.masked_layers import MaskedLayer
 from avalanche_dgm.generators.masked_spec import MaskedSpec
 from avalanche_dgm.generators.masks import COMPENSATIONS, Mask
 from avalanche_dgm.generators.task_norms import TaskNorm, freeze
+from avalanche_dgm.networks import at_least_single
 
 
 class MaskedGenerator(nn.Module, ABC):
@@ -96,7 +97,8 @@ class MaskedGenerator(nn.Module, ABC):
         elif not 0 <= task < self.n_tasks:
             raise UnknownTaskError(f"Task {task} is none of the {self.n_tasks} finished tasks.")
         head = self.heads[self.n_tasks if task is None else task]
-        return torch.tanh(head(self.features(z, task, scale)))
+        # In half precision there is hardly a number between -0.99 and -1, the dark of an image.
+        return torch.tanh(at_least_single(head(self.features(z, task, scale))))
 
     def begin_task(self) -> None:
         """Starts a task: new normalisations and head of the present widths, embeddings of 0.

@@ -120,6 +120,7 @@ class StagedModule(CountingModule):
             seconds = self.run(trainer, stage)
         except BaseException:
             stage.module.load_state_dict(before)
+            stage.phase.broken_off()
             raise
         stage.phase.finish()
         return seconds

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.acceleration import in_order
 from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
@@ -189,8 +188,6 @@ class GANMemory(GrowingBuffers, ABC):
         """Generates any number of samples on the canvas, a chunk at a time."""
         if not len(rows):
             return torch.empty(0, *self.ready.padded, device=self.entries.device)
-        # Not so after an accelerated training that was broken off.
-        in_order(self.built)
         return torch.cat([self.imagine(part, rng) for part in rows.split(CHUNK)])
 
     def replay(self, images: Tensor, rows: Tensor) -> Replay:

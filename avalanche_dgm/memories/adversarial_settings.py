@@ -59,8 +59,8 @@ class GANSettings(Settings):
             old classes, are never exactly where real ones are, and a critic that only saw images
             unshifted is wrong on real ones a pixel off.
         accelerate: Whether critic and generator are trained in mixed precision (bfloat16) and with
-            channels last, which is faster on a GPU with tensor cores. Samples are made in float32
-            all the same.
+            channels last, for GPUs that compute it (NVIDIA's since Ampere). Samples are made in
+            float32 all the same.
     """
 
     architecture: str = "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,12 @@ from torch import Tensor
 from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ShapeError
+from avalanche_dgm.memories.stored import check_finite
+
+#: Count, mean (D,) and covariance (D, D).
+Moments = tuple[int, Tensor, Tensor]
+#: Most numbers that a batch's matrices may have for one batched product.
+_AT_ONCE, _AT_ONCE_ON_A_GPU = 2**19, 2**27
 
 
 class ClassMoments(GrowingBuffers):
@@ -36,6 +43,7 @@ class ClassMoments(GrowingBuffers):
         self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
         self.register_buffer("means", torch.empty(0, 0))
         self.register_buffer("factors", torch.empty(0, 0))
+        self._unpacked: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -45,50 +53,56 @@ class ClassMoments(GrowingBuffers):
         """Takes samples in; those of classes that are known are joined to what is known of them.
 
         Args:
-            samples: Float tensor (N, *shape), finite.
+            samples: Float tensor (N, *shape).
             labels: int64 tensor (N,).
             tasks: int64 tensor (N,), task labels.
 
         Raises:
-            ShapeError: Samples of another size were shown before.
+            ShapeError: Samples of another size were shown before. Nothing was changed, as after the
+                other error.
+            RangeError: A value is NaN or infinite.
         """
         device = self.classes.device
-        flat = samples.flatten(1).to(device)
+        flat = samples.flatten(1)
         d = flat.shape[1]
         if len(self) and self.means.shape[1] != d:
             raise ShapeError(f"Samples of {d} values came, but {self.means.shape[1]} are known.")
-        pairs = torch.stack([tasks, labels], dim=1).to(device)
+        check_finite(flat)
+        groups, member = torch.unique(torch.stack([tasks, labels], 1), dim=0, return_inverse=True)
         known = {tuple(pair): row for row, pair in enumerate(self.classes.tolist())}
-        groups, member = torch.unique(pairs, dim=0, return_inverse=True)
-        made = dict(zip(known, self._rows(), strict=True))
-        for row, pair in enumerate(groups.tolist()):
-            # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
-            mine = flat[member == row].double().cpu()
-            new = (len(mine), mine.mean(dim=0), torch.cov(mine.T, correction=0).reshape(d, d))
-            old = made.get(tuple(pair))
-            made[tuple(pair)] = new if old is None else _joined(old, new)
-        order = sorted(made)
+        rows = {
+            pair: (int(self.seen[row]), self.means[row], self.factors[row])
+            for pair, row in known.items()
+        }
         index = torch.tril_indices(d, d)
-        tiny = 1e-6 * torch.eye(d, dtype=torch.float64)
-        factors = [torch.linalg.cholesky(made[p][2] + tiny)[index[0], index[1]] for p in order]
+        for number, pair in enumerate(map(tuple, groups.tolist())):
+            # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
+            mine = flat[member == number].cpu().double()
+            one = (len(mine), mine.mean(dim=0), torch.cov(mine.T, correction=0).reshape(d, d))
+            if pair in known:
+                one = _joined(self._moments(known[pair]), one)
+            factor = _factor(one[2])[index[0], index[1]]
+            rows[pair] = (one[0], one[1].float().to(device), factor.float().to(device))
+        order = sorted(rows)
         self.classes = torch.tensor(order, dtype=torch.int64, device=device)
-        self.seen = torch.tensor([made[p][0] for p in order], device=device)
-        self.means = torch.stack([made[p][1] for p in order]).float().to(device)
-        self.factors = torch.stack(factors).float().to(device)
+        self.seen = torch.tensor([rows[pair][0] for pair in order], device=device)
+        self.means = torch.stack([rows[pair][1] for pair in order])
+        self.factors = torch.stack([rows[pair][2] for pair in order])
+        self._unpacked = None
 
-    def _rows(self) -> list[tuple[int, Tensor, Tensor]]:
-        """Count, mean (D,) and covariance (D, D) of each class, float64 on the CPU."""
-        factors = self._unpacked().double().cpu()
-        means = self.means.double().cpu()
-        return list(zip(self.seen.tolist(), means, factors @ factors.mT, strict=True))
+    def _moments(self, row: int) -> Moments:
+        """Count, mean (D,) and covariance (D, D) of a class, float64 on the CPU."""
+        factor = self._triangles()[row].cpu().double()
+        return int(self.seen[row]), self.means[row].cpu().double(), factor @ factor.T
 
-    def _unpacked(self) -> Tensor:
+    def _triangles(self) -> Tensor:
         """The Cholesky factors (K, D, D)."""
-        d = self.means.shape[1]
-        rows, columns = torch.tril_indices(d, d, device=self.means.device)
-        factors = self.factors.new_zeros(len(self), d, d)
-        factors[:, rows, columns] = self.factors
-        return factors
+        if self._unpacked is None or self._unpacked.device != self.factors.device:
+            d = self.means.shape[1]
+            rows, columns = torch.tril_indices(d, d, device=self.means.device)
+            self._unpacked = self.factors.new_zeros(len(self), d, d)
+            self._unpacked[:, rows, columns] = self.factors
+        return self._unpacked
 
     @torch.no_grad()
     def jitter(self, replay: Replay, strength: float, rng: torch.Generator) -> Replay:
@@ -99,23 +113,54 @@ class ClassMoments(GrowingBuffers):
         are (the shrunk smoothed bootstrap; Silverman & Young 1987).
 
         Args:
-            replay: Samples of classes that were shown.
+            replay: Samples; those of classes that were never shown are left as they are.
             strength: From 0, the samples as they are, to 1, noise alone.
             rng: Generator on the samples' device.
         """
         flat = replay.images.flatten(1)
         pairs = torch.stack([replay.tasks, replay.labels], dim=1)
-        rows = (pairs[:, None] == self.classes[None]).all(dim=2).int().argmax(dim=1)
+        found = (pairs[:, None] == self.classes[None]).all(dim=2)
+        rows = found.int().argmax(dim=1)
         noise = torch.randn(flat.shape, generator=rng, device=flat.device)
+        noise = self._spread(noise, rows)
         means = self.means[rows]
-        noise = torch.bmm(self._unpacked()[rows], noise[:, :, None]).squeeze(2)
         made = means + math.sqrt(1 - strength**2) * (flat - means) + strength * noise
+        made = torch.where(found.any(dim=1)[:, None], made, flat)
         return Replay(made.view_as(replay.images), replay.labels, replay.tasks)
 
+    def _spread(self, noise: Tensor, rows: Tensor) -> Tensor:
+        """Gives standard normal noise (n, D) the covariances of classes (n,)."""
+        triangles = self._triangles()
+        n, d = noise.shape
+        if n * d * d <= _AT_ONCE or (noise.is_cuda and n * d * d <= _AT_ONCE_ON_A_GPU):
+            return torch.bmm(triangles[rows], noise[:, :, None]).squeeze(2)
+        # Class by class a matrix is read once, not for each sample; but the device is waited for.
+        made = torch.empty_like(noise)
+        for row in torch.unique(rows).tolist():
+            mine = rows == row
+            made[mine] = noise[mine] @ triangles[row].T
+        return made
 
-def _joined(
-    one: tuple[int, Tensor, Tensor], other: tuple[int, Tensor, Tensor]
-) -> tuple[int, Tensor, Tensor]:
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._unpacked = None
+        super()._load_from_state_dict(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_unpacked": None}
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """The lower Cholesky factor; what is singular gets as much as it takes."""
+    eye = torch.eye(len(covariance), dtype=covariance.dtype)
+    size = float(covariance.diagonal().mean())
+    for ridge in (1e-6, 1e-6 + 1e-9 * size, 1e-6 + 1e-6 * size):
+        factor, failed = torch.linalg.cholesky_ex(covariance + ridge * eye)
+        if not failed:
+            return factor
+    return torch.diag((covariance.diagonal() + 1e-6).sqrt())
+
+
+def _joined(one: Moments, other: Moments) -> Moments:
     """Count, mean and covariance of two sets of samples together (Chan et al. 1983)."""
     (n, mean, covariance), (m, mean2, covariance2) = one, other
     both, apart = n + m, mean2 - mean

@@ -217,7 +217,7 @@ class StoredMemory(GrowingBuffers):
             return
         samples, _, tasks = self.data()
         made = encode(samples, tasks).float()
-        _check_finite(made)
+        check_finite(made)
         self.samples = self.samples[:0]
         self._put(self.members[:0].long(), made)
 
@@ -227,7 +227,7 @@ class StoredMemory(GrowingBuffers):
                 f"Samples of shape {tuple(samples.shape[1:])} cannot be stored beside those of"
                 f" shape {self.shape}. One memory holds one shape."
             )
-        _check_finite(samples)
+        check_finite(samples)
 
     def _quotas(
         self, stored: list[int], arriving: list[int], seen: list[int], rng: torch.Generator
@@ -334,7 +334,12 @@ class StoredMemory(GrowingBuffers):
         return self._decode(self.samples), label, task
 
 
-def _check_finite(samples: Tensor) -> None:
+def check_finite(samples: Tensor) -> None:
+    """Checks that samples can be remembered.
+
+    Raises:
+        RangeError: A value is NaN or infinite.
+    """
     if not bool(torch.isfinite(samples).all()):
         raise RangeError(
             "A sample has NaN or infinite values. If it is an image, check the transforms; if it"

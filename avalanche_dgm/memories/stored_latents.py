@@ -30,8 +30,9 @@ class StoredLatents(StoredMemory):
     better than that of the stored ones, for little memory where a latent has few values.
 
     Args:
-        covariance: Whether mean and covariance of classes are kept; ``None`` if they are not more
-            numbers than what is stored of a class at first, and a latent has 256 values at most.
+        covariance: Whether mean and covariance of classes are kept; ``None`` if they take no more
+            bytes than what is stored of a class at first, a latent has 256 values at most, and the
+            memory has no largest size in all (``total``).
         jitter: How much noise, from 0 to 1; ``None`` for what suits what is stored.
         **size: Arguments of `StoredMemory`.
 
@@ -46,10 +47,11 @@ class StoredLatents(StoredMemory):
         self, *, covariance: bool | None = None, jitter: float | None = None, **size: Any
     ) -> None:
         super().__init__(**size)
-        if covariance not in (None, True, False):
+        if covariance is not None and not isinstance(covariance, bool):
             raise ConfigError(f"covariance={covariance!r} must be True, False or None.")
-        if jitter is not None and not 0 <= jitter <= 1:
-            raise ConfigError(f"jitter={jitter!r} must be from 0 to 1.")
+        number = isinstance(jitter, (int, float)) and not isinstance(jitter, bool)
+        if jitter is not None and not (number and 0 <= jitter <= 1):
+            raise ConfigError(f"jitter={jitter!r} must be a number from 0 to 1, or None.")
         self._covariance, self._jitter = covariance, jitter
         self.moments = ClassMoments()
 
@@ -60,7 +62,9 @@ class StoredLatents(StoredMemory):
         """
         if self._covariance is None and self.shape is not None:
             values, each = prod(self.shape), len(self) / len(self.counts)
-            self._covariance = values <= SMALL_LATENT and (values + 1) / 2 <= each
+            # A mean and a triangle, in float32.
+            fits = 4 * (values + 3) / 2 <= each * self.samples.element_size()
+            self._covariance = values <= SMALL_LATENT and fits and self.total is None
         return bool(self._covariance)
 
     def note(self, latents: Tensor, labels: Tensor, tasks: Tensor) -> None:
@@ -74,10 +78,11 @@ class StoredLatents(StoredMemory):
         self.moments.add(latents, labels, tasks)
 
     def convert(self, encode: Encode) -> None:
-        """See `StoredMemory.convert`; of what was shown before, the moments are those of these."""
+        """See `StoredMemory.convert`; moments of what was shown are those of what is left."""
         super().convert(encode)
         if len(self) and self.wants_moments():
             self.note(*self.data())
+            self.moments.seen = self.seen.clone()
 
     def rehearse(self, n: int, rng: torch.Generator) -> Replay:
         """Draws latents, balanced over classes, with noise.

@@ -65,8 +65,8 @@ class LatentReplay(Method):
             whether the experience is augmented.
         replay_size: Replayed latents a step; ``None`` for as many as are new.
         covariance: Whether mean and covariance of each class's latents are kept beside those that
-            are stored, for the noise on them; ``None`` if they are not more numbers than what is
-            stored of a class at first, and a latent has 256 values at most.
+            are stored, for the noise on them; ``None`` if they take no more bytes than what is
+            stored of a class at first, a latent has 256 values at most, and no ``total`` is given.
         jitter: Noise on each stored latent when it is replayed, as a share of how much its class
             varies, from 0 (what is stored and nothing else) to 1; ``None`` for 0.5, or with the
             classes' covariances for n ** -0.1 with n latents stored of a class in the mean. See
@@ -146,6 +146,8 @@ class LatentReplay(Method):
         self._front: Front | None = None
         self._shape: tuple[int, ...] | None = None
         self._on_latents = False
+        #: The experience's latents, from when it is trained on them until it ends.
+        self._encoded: ExperienceData | None = None
         self._new_weight = 1.0
 
     @property
@@ -188,7 +190,7 @@ class LatentReplay(Method):
             self._check_cut(data)
         super().begin(data)
         self._shape = tuple(data.images.shape[1:])
-        self._on_latents = False
+        self._on_latents, self._encoded = False, None
         pairs = torch.stack([data.tasks, data.labels], dim=1)
         new = len(torch.unique(pairs, dim=0))
         self._new_weight = new / (new + self._n_known)
@@ -226,9 +228,13 @@ class LatentReplay(Method):
         if self.encode_once is False or (self.encode_once is None and augmented()):
             return data
         self._on_latents = True
-        return self._latents(data)
+        self._encoded = None
+        self._encoded = self._latents(data)
+        return self._encoded
 
     def _latents(self, data: ExperienceData) -> ExperienceData:
+        if self._encoded is not None:
+            return self._encoded
         latents = self._cut().encode(data.images, data.tasks)
         return ExperienceData(latents, data.labels, data.tasks, data.key, data.name, data.times)
 
@@ -305,7 +311,7 @@ class LatentReplay(Method):
             self.stored.add(data.images, data.labels, data.tasks, self.rng, encode=encode)
             if final and self.stored.wants_moments():
                 self.stored.note(self._latents(data).images, data.labels, data.tasks)
-        self._on_latents = False
+        self._on_latents, self._encoded = False, None
         super().end(data)
 
     def sample(self, n: int) -> Replay:

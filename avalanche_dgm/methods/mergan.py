@@ -69,9 +69,11 @@ class MeRGAN(ConditionalMethod):
 
         def distance(rng: torch.Generator, number: int) -> Tensor:
             noise = torch.randn(len(rows), s.latent, generator=rng, device=rows.device)
-            with torch.no_grad():
-                wanted = previous(memory.told(rows, noise), scale=1.0)
-            difference = memory.make(rows, noise) - wanted
+            # In half precision a small difference would be nothing but its rounding.
+            with torch.autocast(rows.device.type, enabled=False):
+                with torch.no_grad():
+                    wanted = previous(memory.told(rows, noise), scale=1.0)
+                difference = memory.make(rows, noise) - wanted
             # The authors' code: half of the sum over samples and pixels, mean over classes.
             return s.alignment * 0.5 * difference.square().sum() / n_old
 

@@ -1,13 +1,14 @@
 """Moments of classes, and stored latents that are replayed with noise."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
 from avalanche_dgm.data import Replay
-from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.errors import ConfigError, RangeError, ShapeError
 from avalanche_dgm.memories import ClassMoments, StoredLatents
 
 
@@ -91,6 +92,76 @@ def test_a_class_of_one_sample_and_of_equal_ones():
     )
 
 
+def test_other_classes_stay_bit_for_bit():
+    samples, labels, tasks = classes()
+    moments, known = ClassMoments(), tasks == 0
+    moments.add(samples[known], labels[known], tasks[known])
+    before = moments.factors.clone(), moments.means.clone()
+    moments.add(samples[~known], labels[~known], tasks[~known])
+    assert len(moments) == 3
+    assert torch.equal(moments.factors[:2], before[0])
+    assert torch.equal(moments.means[:2], before[1])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e5])
+def test_latents_that_do_not_vary_in_every_direction(scale):
+    """As behind rectifiers; and of any size."""
+    basis = torch.randn(2, 40, generator=rng(2))
+    flat = scale * torch.relu(torch.randn(300, 2, generator=rng(3)) @ basis)
+    none = torch.zeros(300, dtype=torch.int64)
+    moments = ClassMoments()
+    moments.add(flat, none, none)
+    made = moments.jitter(Replay(flat, none, none), 1.0, rng()).images
+    assert bool(torch.isfinite(made).all())
+    assert float(made.var(dim=0).sum()) == pytest.approx(float(flat.var(dim=0).sum()), rel=0.3)
+
+
+def test_what_is_not_finite_changes_nothing():
+    samples, labels, tasks = classes()
+    moments = ClassMoments()
+    moments.add(samples, labels, tasks)
+    before = moments.factors.clone()
+    with pytest.raises(RangeError, match="NaN or infinite"):
+        moments.add(samples / 0, labels, tasks)
+    assert torch.equal(moments.factors, before)
+
+
+def test_a_class_that_was_not_shown_is_left_as_it_is():
+    samples, labels, tasks = classes()
+    moments, known = ClassMoments(), tasks == 0
+    moments.add(samples[known], labels[known], tasks[known])
+    made = moments.jitter(Replay(samples, labels, tasks), 0.7, rng()).images
+    assert torch.equal(made[~known], samples[~known])
+    assert not torch.isclose(made[known], samples[known]).all(dim=1).any()
+
+
+def test_large_matrices_are_read_class_by_class_with_the_same_result(monkeypatch):
+    samples, labels, tasks = classes()
+    moments = ClassMoments()
+    moments.add(samples, labels, tasks)
+    replay = Replay(samples, labels, tasks)
+    at_once = moments.jitter(replay, 0.7, rng()).images
+    monkeypatch.setattr("avalanche_dgm.memories.moments._AT_ONCE", 1)
+    torch.testing.assert_close(moments.jitter(replay, 0.7, rng()).images, at_once)
+
+
+def test_a_copy_has_no_second_copy_of_the_matrices():
+    samples, labels, tasks = classes()
+    moments = ClassMoments()
+    moments.add(samples, labels, tasks)
+    replay = Replay(samples, labels, tasks)
+    wanted = moments.jitter(replay, 0.7, rng()).images
+    loaded = pickle.loads(pickle.dumps(moments))
+    assert loaded._unpacked is None
+    assert torch.equal(loaded.jitter(replay, 0.7, rng()).images, wanted)
+    # Loading other moments forgets those that were unpacked.
+    other = ClassMoments()
+    other.add(2 * samples, labels, tasks)
+    loaded.load_state_dict(other.state_dict())
+    made = loaded.jitter(replay, 0.7, rng()).images
+    assert torch.equal(made, other.jitter(replay, 0.7, rng()).images)
+
+
 def test_samples_of_another_size():
     moments = ClassMoments()
     one = torch.zeros(1, dtype=torch.int64)
@@ -118,22 +189,34 @@ def filled(n, values, **settings):
 @pytest.mark.parametrize(
     ("n", "values", "given", "kept"),
     [
-        (10, 19, None, True),
-        (10, 20, None, False),
-        (10, 20, True, True),
-        (10, 19, False, False),
-        (50, 300, None, False),
-        (50, 300, True, True),
+        # 10 latents of 17 values are 170 numbers; a mean and a triangle are 17 * 20 / 2.
+        (10, 17, {}, True),
+        (10, 18, {}, False),
+        (10, 18, {"covariance": True}, True),
+        (10, 17, {"covariance": False}, False),
+        (20, 17, {"dtype": "float16"}, True),
+        (20, 18, {"dtype": "float16"}, False),
+        (40, 17, {"dtype": "uint8"}, True),
+        (40, 18, {"dtype": "uint8"}, False),
+        (50, 300, {}, False),
+        (50, 300, {"covariance": True}, True),
     ],
 )
-def test_moments_are_kept_where_they_are_not_more_numbers_than_the_latents(n, values, given, kept):
-    memory = filled(n, values, covariance=given)
+def test_moments_are_kept_where_they_take_no_more_than_the_latents(n, values, given, kept):
+    memory = filled(n, values, **given)
     assert memory.wants_moments() is kept
     assert len(memory.moments) == (2 if kept else 0)
     # Later classes do not change it, whatever is stored of them.
     more = latents(200 if not kept else 1, values, 5)
     memory.add(*more, rng(1))
     assert memory.wants_moments() is kept
+
+
+def test_a_memory_of_a_largest_size_keeps_them_only_if_told():
+    for given, kept in ((None, False), (True, True)):
+        memory = StoredLatents(total=100, covariance=given)
+        memory.add(*latents(50, 4, 0, 1), rng())
+        assert memory.wants_moments() is kept
 
 
 def test_bytes_by_hand():
@@ -183,12 +266,23 @@ def test_what_was_images_has_the_moments_of_what_it_becomes():
     assert not len(memory.moments)
     memory.convert(lambda x, tasks: x[:, :3] * 2)
     made, found, _ = memory.data()
-    assert memory.moments.seen.tolist() == [10, 10]
+    # As many as were shown, so that they weigh as much when the classes come back.
+    assert memory.moments.seen.tolist() == [50, 50]
     torch.testing.assert_close(memory.moments.means[0], made[found == 0].mean(dim=0))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"jitter": -0.1}, {"jitter": 1.5}, {"jitter": float("nan")}, {"covariance": "full"}]
+    "wrong",
+    [
+        {"jitter": -0.1},
+        {"jitter": 1.5},
+        {"jitter": float("nan")},
+        {"jitter": "half"},
+        {"jitter": True},
+        {"covariance": "full"},
+        {"covariance": 1},
+    ],
+    ids=str,
 )
 def test_bad_settings(wrong):
     name, value = next(iter(wrong.items()))
