@@ -61,7 +61,7 @@ BACKENDS = {
         {"replay": "stored", "per_class": 8, "consolidation": "distil", "distil_steps": 15},
     ),
     "altm-generated": (ALTMPlugin, ALTMModule, {"replay": "generated", **SMALL}),
-    "latent": (LatentReplayPlugin, LatentReplayModule, {"per_class": 8}),
+    "latent": (LatentReplayPlugin, LatentReplayModule, {"per_class": 8, "covariance": True}),
     "latent-alternating": (
         LatentReplayPlugin,
         LatentReplayModule,
