@@ -118,11 +118,12 @@ class Session:
         else:
             report.write_comparison(self.folder, results)
         parts.append(tables.final_table(results))
+        parts.append("\n".join(["Pictures:", *(f"  {path}" for path in self._pictures())]))
+        parts.append(f"Numbers: CSV and JSON in {self.folder}/")
+        # Last, where they are looked for: what papers have in their tables.
         parts += [new_and_original(row) for row in results.values() if _of_two_halves(row)]
         found = [line for row in results.values() if (line := after_classes(row))]
         parts += ["\n".join(found)] if found else []
-        parts.append("\n".join(["Pictures:", *(f"  {path}" for path in self._pictures())]))
-        parts.append(f"Numbers: CSV and JSON in {self.folder}/")
         return "\n\n".join(parts)
 
     def _pictures(self) -> list[Path]:

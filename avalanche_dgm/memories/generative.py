@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import Replay
-from avalanche_dgm.errors import UnsupportedModelError
+from avalanche_dgm.errors import UnknownTaskError, UnsupportedModelError
 from avalanche_dgm.generators import VAE, ClassDensity, VAESpec, choose_spec
 from avalanche_dgm.generators.spec import check_images
 from avalanche_dgm.losses import soft_targets
@@ -151,7 +151,12 @@ class DeepGenerativeMemory(nn.Module):
         Returns:
             Codes (n, z), images (n, *shape), and the density's entry (n, 3) of each, which is
             ``None`` for samples of the prior.
+
+        Raises:
+            UnknownTaskError: Nothing was learned yet.
         """
+        if self.density is None or not len(self.density):
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         generator, density = self.built()
         if self.settings.sampling == "class":
             codes, entries = density.draw(n, rng)
@@ -170,9 +175,12 @@ class DeepGenerativeMemory(nn.Module):
             n: How many.
             rng: Generator on the memory's device.
             reconstruct: Whether the learner labels the images' reconstructions.
+
+        Raises:
+            UnknownTaskError: Nothing was learned yet.
         """
-        generator, _ = self.built()
         _, images, entries = self.imagine(n, rng)
+        generator, _ = self.built()
         if entries is None:
             tasks = torch.zeros(n, dtype=torch.int64, device=images.device)
         else:

@@ -30,19 +30,22 @@ class _StayInEvaluation:
 
 
 def find_parts(
-    model: nn.Module, layer: str | None, classifier: str | None
+    model: nn.Module, layer: str | int | None, classifier: str | None
 ) -> tuple[str, str | None]:
     """Names of the layer to cut behind, and of the part that answers latents if there is one.
 
     Args:
         model: The model.
-        layer: The layer's name, or ``None`` to choose it.
+        layer: The layer's name, the number of a child of a sequential model, or ``None`` to choose
+            it.
         classifier: The part's name, or ``None`` to choose it if the layer is chosen, too.
 
     Raises:
         ConfigError: There is no such layer, or it cannot be chosen.
     """
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    if isinstance(layer, int):
+        layer = str(layer)
     for name in (layer, classifier):
         if name is not None and name not in names:
             raise ConfigError(_no_such_layer(model, name, names))
@@ -61,7 +64,7 @@ def find_parts(
 
 
 def _no_such_layer(model: nn.Module, name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{type(model).__name__} has no layer {name!r}.{hint} {_listed(names)}"
 

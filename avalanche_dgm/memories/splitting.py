@@ -72,7 +72,7 @@ class SplitModel(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        layer: str | None = None,
+        layer: str | int | None = None,
         *,
         classifier: str | None = None,
         task_aware: bool = False,

@@ -8,7 +8,7 @@ are stored or generated (replay). Afterwards N takes over what H has learned.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
-from avalanche_dgm.memories.answers import ask
+from avalanche_dgm.memories.answers import ask, evaluating
 from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.memories.stored import StoredMemory
@@ -72,6 +72,7 @@ class ALTM(Method):
         consolidation: What N becomes after an experience: ``"replace"``, a copy of H; ``"distil"``,
             a network that learns H's answers for the new classes and keeps N's for the old ones.
         distil_steps: Optimiser steps of ``"distil"``.
+        memory_consolidation: ``consolidation`` of `MemorySettings`, for ``replay="generated"``.
         seed: See `Method`.
         **hyper: Fields of `MemorySettings`, for ``replay="generated"``.
 
@@ -90,6 +91,7 @@ class ALTM(Method):
         per_class: int | None = None,
         consolidation: str = "replace",
         distil_steps: int = 500,
+        memory_consolidation: str | None = None,
         seed: int | None = None,
         **hyper: Any,
     ) -> None:
@@ -110,6 +112,8 @@ class ALTM(Method):
         given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
         if given and replay != "stored":
             raise ConfigError(f"{', '.join(given)} is for replay='stored', which stores samples.")
+        if memory_consolidation is not None:
+            hyper = {**hyper, "consolidation": memory_consolidation}
         if hyper and replay != "generated":
             raise ConfigError(
                 f"{', '.join(sorted(hyper))} is for replay='generated', which has a generator."
@@ -148,9 +152,33 @@ class ALTM(Method):
         return self.store.shape if self.store is not None else None
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the generator's training, if there is one."""
+        """Yields the generator's training, if there is one.
+
+        Raises:
+            ConfigError: The classifier has lost outputs that were learned.
+        """
+        self._check_heads(data)
         if self._change is not None:
             yield self._change.generator_phase(self.rng)
+
+    @torch.no_grad()
+    def _check_heads(self, data: ExperienceData) -> None:
+        if self.stable is None or self.learner is None:
+            return
+        one = data.images[:1]
+        for task in self._old_tasks:
+            label = torch.full_like(data.tasks[:1], task)
+            held, has = (
+                _width(network, one, label, task_aware=self.task_aware)
+                for network in (self.stable.module, self.learner)
+            )
+            if has < held:
+                head = f"The head of task {task}" if self.task_aware else "The classifier"
+                raise ConfigError(
+                    f"{head} has {has} outputs now, and {held} when it was learned. Distillation"
+                    " holds each of them: a head may grow between experiences, not shrink. Give"
+                    " the model at least as many outputs as it had."
+                )
 
     def replay(self, n: int) -> Replay | None:
         """Draws old inputs; their labels are those that they had, or were drawn for."""
@@ -172,14 +200,26 @@ class ALTM(Method):
         """Lambda times the distance on the new inputs, without replay (Eq. 4, naive)."""
         if self.stable is None or self.store is not None or self.source is not None:
             return None
+        return self.weight * self._on_new_inputs(self._ask, images, tasks, logits)
+
+    def _on_new_inputs(
+        self, answer: Callable[[Tensor, Tensor], Tensor], images: Tensor, tasks: Tensor, own: Tensor
+    ) -> Tensor:
+        """The distance on new inputs: of one head, or summed over the heads of old tasks.
+
+        Args:
+            answer: From images and task labels to the logits of a network.
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+            own: Tensor (n, K), its logits for them.
+        """
         if not self.task_aware:
-            return self.weight * self.distance(logits, images, tasks, old_inputs=False)
-        total = torch.zeros((), device=logits.device)
+            return self.distance(own, images, tasks, old_inputs=False)
+        total = torch.zeros((), device=own.device)
         for task in self._old_tasks:
             old = torch.full_like(tasks, task)
-            answers = self._ask(images, old)
-            total = total + self.distance(answers, images, old, old_inputs=False)
-        return self.weight * total
+            total = total + self.distance(answer(images, old), images, old, old_inputs=False)
+        return total
 
     def distance(
         self, logits: Tensor, images: Tensor, tasks: Tensor, *, old_inputs: bool
@@ -242,17 +282,19 @@ class ALTM(Method):
         candidate = self.candidate
         classes = torch.unique(data.labels)
 
+        def answer(images: Tensor, tasks: Tensor) -> Tensor:
+            return ask(candidate, images, tasks, task_aware=self.task_aware)
+
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
             images, tasks = batch
-            logits = ask(candidate, images, tasks, task_aware=self.task_aware)
+            logits = answer(images, tasks)
             with torch.no_grad():
                 wanted = ask(teacher, images, tasks, task_aware=self.task_aware)
             total = (logits - wanted)[:, classes].square().sum(dim=1).mean()
             replay = self.replay(len(images))
             if replay is None:
-                held = self.distance(logits, images, tasks, old_inputs=False)
-                return total + self.weight * held
-            old = ask(candidate, replay.images, replay.tasks, task_aware=self.task_aware)
+                return total + self.weight * self._on_new_inputs(answer, images, tasks, logits)
+            old = answer(replay.images, replay.tasks)
             return total + self.weight * self.replay_loss(old, replay)
 
         spec = OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=10.0)
@@ -326,3 +368,9 @@ class ALTM(Method):
             )
         stable = self.learner if state["stable"] else None
         self.stable = Frozen(stable) if stable is not None else None
+
+
+def _width(network: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) -> int:
+    """How many outputs a network has."""
+    with evaluating(network):
+        return ask(network, images, tasks, task_aware=task_aware).shape[1]

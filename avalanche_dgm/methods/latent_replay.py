@@ -42,8 +42,9 @@ class LatentReplay(Method):
 
     Args:
         layer: Name of the compressor's last layer, as in ``model.named_modules()``; children of an
-            ``nn.Sequential`` are named by their number. ``None`` for a model with the parts
-            ``compressor`` (or ``features``) and ``classifier``, or of two in sequence.
+            ``nn.Sequential`` are named by their number, which may be given as such. ``None`` for a
+            model with the parts ``compressor`` (or ``features``) and ``classifier``, or of two in
+            sequence.
         classifier: Name of the part that maps latents to logits, where there is one. It is found
             out by itself for those models, and nothing is lost without it but some speed.
         share: Share of each experience's samples whose latents are stored, in (0, 1]. If no size is
@@ -82,7 +83,7 @@ class LatentReplay(Method):
     def __init__(
         self,
         *,
-        layer: str | None = None,
+        layer: str | int | None = None,
         classifier: str | None = None,
         share: float | None = None,
         per_class: int | None = None,
@@ -212,10 +213,10 @@ class LatentReplay(Method):
         return len(self.generated) if self.generated is not None else 0
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Freezes the compressor when it is time to."""
+        """Freezes the compressor if it is to be from the start."""
         if self.task_aware:
             self._check_cut(data)
-        if not self.frozen and self.experiences >= self.freeze_after:
+        if not self.frozen and not self.freeze_after:
             self._front = self._cut().freeze()
         yield from ()
 
@@ -299,17 +300,19 @@ class LatentReplay(Method):
             yield from self.generated.learning(latents, self.rng)
 
     def end(self, data: ExperienceData) -> None:
-        """Remembers the experience, by the compressor that is or will be frozen."""
+        """Freezes the compressor when it is time to, and remembers the experience by it."""
         split = self._cut()
+        freezing = not self.frozen and self.experiences + 1 == self.freeze_after
+        if freezing:
+            self._front = split.freeze()
         if self.generated is not None:
             self.generated.absorb(self._latents(data), self.rng)
         elif self.stored is not None:
-            if not self.frozen and self.experiences + 1 == self.freeze_after:
+            if freezing:
                 self.stored.convert(split.encode)
-            final = self.frozen or self.experiences + 1 >= self.freeze_after
-            encode = split.encode if final else None
+            encode = split.encode if self.frozen else None
             self.stored.add(data.images, data.labels, data.tasks, self.rng, encode=encode)
-            if final and self.stored.wants_moments():
+            if self.frozen and self.stored.wants_moments():
                 self.stored.note(self._latents(data).images, data.labels, data.tasks)
         self._on_latents, self._encoded = False, None
         super().end(data)

@@ -112,7 +112,7 @@ class LatentReplayPlugin(MethodPlugin):
     def __init__(
         self,
         *,
-        layer: str | None = None,
+        layer: str | int | None = None,
         compressor: nn.Module | None = None,
         classifier: nn.Module | str | None = None,
         seed: int | None = None,

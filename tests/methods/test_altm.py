@@ -136,6 +136,91 @@ def test_distil_learns_new_answers_and_keeps_old_ones():
     assert not hasattr(driver.method, "candidate")
 
 
+class Growing(MultiHead):
+    """A head for each task once it was asked for, as Avalanche's multi-head classifier has it."""
+
+    def __init__(self):
+        super().__init__(1, 4)
+
+    def grow(self, task):
+        while len(self.heads) <= task:
+            self.heads.append(nn.Linear(32, 4))
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_distil_with_several_heads_keeps_each_without_replay(grows):
+    """The paper's case, three tasks: N learns the new head and holds the old ones."""
+    torch.manual_seed(0)
+    net = Growing() if grows else MultiHead(3, 4)
+    method = ALTM(seed=0, weight=1.0, consolidation="distil", distil_steps=200)
+    driver = Driver(method, net, task_aware=True, steps=60)
+    parts = [((0, 1), 0), ((2, 3), 1), ((0, 3), 2)]
+    for classes, task in parts:
+        if grows:
+            net.grow(task)
+        driver.train(digits(*classes, task=task, per_class=60))
+    stable = method.stable.module
+    for classes, task in parts:
+        test = digits(*classes, task=task, skip=100, per_class=60)
+        with torch.no_grad():
+            answers = stable(test.images, test.tasks).argmax(dim=1)
+        assert (answers == test.labels).float().mean() > 0.9, f"task {task}"
+
+
+def test_distil_holds_old_heads_on_new_inputs():
+    """The term is that of the naive penalty, for the network that learns."""
+    net = MultiHead(2, 4)
+    method = ALTM(seed=0, weight=0.5, consolidation="distil", distil_steps=3)
+    driver = Driver(method, net, task_aware=True, steps=3)
+    driver.train(digits(0, 1, task=0, per_class=20))
+    new = digits(2, 3, task=1, per_class=10)
+    method.attach(net, task_aware=True)
+    method.begin(new)
+    method.candidate = copy.deepcopy(net)
+    with torch.no_grad():
+        method.candidate.heads[0].weight.add_(0.3)
+        method.candidate.heads[1].weight.add_(0.2)
+        old = torch.zeros_like(new.tasks)
+        difference = method.candidate(new.images, old) - method.stable.module(new.images, old)
+        held = difference[:, :2].square().sum(dim=1).mean()
+        learned = method.candidate(new.images, new.tasks) - net(new.images, new.tasks)
+        wanted = learned[:, [2, 3]].square().sum(dim=1).mean() + 0.5 * held
+        phase = method._distillation(new, net)
+        found = phase.loss((new.images, new.tasks), torch.Generator())
+    torch.testing.assert_close(found, wanted)
+    assert held > 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"replay": "stored", "per_class": 5}])
+def test_a_head_that_shrinks_is_refused_before_anything_is_trained(settings):
+    driver = learned(1, steps=5, **settings)
+    driver.learner = network(6)
+    before = copy.deepcopy(driver.learner.state_dict())
+    with pytest.raises(ConfigError, match="The classifier has 6 outputs now, and 10 when"):
+        driver.train(digits(1, 2))
+    assert all(torch.equal(before[k], v) for k, v in driver.learner.state_dict().items())
+    driver.learner = network(12)
+    driver.train(digits(5, 6))
+    assert driver.method.experiences == 2
+
+
+def test_one_of_several_heads_that_shrinks_is_refused():
+    net = MultiHead(2, 4)
+    driver = Driver(ALTM(seed=0), net, task_aware=True, steps=3)
+    driver.train(digits(0, 1, task=0, per_class=20))
+    net.heads = nn.ModuleList(nn.Linear(32, 2) for _ in range(2))
+    with pytest.raises(ConfigError, match="The head of task 0 has 2 outputs now, and 4 when"):
+        driver.train(digits(0, 1, task=1, per_class=20))
+
+
+def test_the_generative_memory_has_its_own_consolidation():
+    method = ALTM(replay="generated", sampling="prior", memory_consolidation="rehearsal")
+    assert method.settings.consolidation == "rehearsal"
+    assert method.consolidation == "replace"
+    with pytest.raises(ConfigError, match="consolidation is for replay='generated'"):
+        ALTM(memory_consolidation="rehearsal")
+
+
 def test_generated_replay_stores_no_image():
     driver = learned(2, replay="generated", hidden=(48,), latent=8, generator_steps=100, steps=20)
     replay = driver.method.sample(50)

@@ -190,8 +190,33 @@ def test_the_compressor_is_frozen_when_it_shall_be(freeze_after):
         driver.train(training(classes, 40))
         same = all(torch.equal(before[k], v) for k, v in compressor.state_dict().items())
         assert same == (i >= freeze_after)
-        assert driver.method.frozen == (i >= freeze_after)
+        assert driver.method.frozen == (i + 1 >= freeze_after)
         assert not any(m.training for m in compressor.modules()) or i < freeze_after
+
+
+@pytest.mark.parametrize("freeze_after", [1, 2])
+def test_the_compressor_is_frozen_as_soon_as_its_latents_are_stored(freeze_after):
+    """Whatever is done with the model before the next experience begins."""
+    driver = driver_of(LatentReplay(seed=0, freeze_after=freeze_after, per_class=5), steps=5)
+    for i in range(freeze_after):
+        driver.train(training((2 * i, 2 * i + 1), 40))
+    net, before = driver.learner, copy.deepcopy(driver.learner[0].state_dict())
+    stored = driver.method.stored.data()[0]
+    net.train()
+    net(3 * training(SECOND).images)
+    assert not any(p.requires_grad for p in net[0].parameters())
+    assert all(torch.equal(before[k], v) for k, v in net[0].state_dict().items())
+    again = encoded(driver, training((0, 1), 40)).flatten(1)
+    apart = (stored.flatten(1)[:10, None] - again[None]).abs().amax(dim=2).min(dim=1).values
+    assert apart.max() < 1e-5
+
+
+def test_the_layer_may_be_a_number():
+    driver = driver_of(LatentReplay(seed=0, layer=0), steps=2)
+    driver.train(training(FIRST, 20))
+    assert driver.method.split.layer == "0"
+    with pytest.raises(ConfigError, match="no layer '7'.*Its layers are: 0, 0.0"):
+        driver_of(LatentReplay(layer=7)).train(training(FIRST, 20))
 
 
 def test_the_classifier_goes_on_learning():
