@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.fitting import fit
 from avalanche_dgm.methods import DynamicMemory
+from avalanche_dgm.methods.dynamic_memory import paper_hyper
 
 BATCH, LATENT, SMAX, SPARSITY, EPOCHS = 64, 128, 1e5, 0.01, 10
 
@@ -162,16 +163,10 @@ def main() -> None:
     n = 1280
 
     def learner(rounds: int) -> DynamicMemory:
-        method = DynamicMemory(
-            classifier="critic",
-            seed=0,
-            critic_width=32,
-            generator_steps=rounds,
-            class_steps=None,
-            closing_epochs=0,
-            own_share=0.0,
-        )
-        return method.to("cpu")
+        hyper = {**paper_hyper("mnist"), "generator_epochs": None, "generator_steps": rounds}
+        if (hyper["batch_size"], hyper["sparsity"], hyper["smax"]) != (BATCH, SPARSITY, SMAX):
+            raise RuntimeError("The plain loop has other settings than the package.")
+        return DynamicMemory(seed=0, **hyper).to("cpu")
 
     ratios = []
     for repeat in range(options.repeats + 1):

@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +158,39 @@ def test_two_devices(tmp_path):
         np.testing.assert_allclose(mine, theirs, atol=0.04)
     other = np.abs(np.array(alone["naive"]["accuracy"]) - alone["dgr"]["accuracy"])
     assert other.max() > 0.1
+
+
+def write_idx(folder: Path, *, n_train: int, n_test: int) -> None:
+    """Random images with every class among them, in the files that torchvision reads."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for name, n in (("train", n_train), ("t10k", n_test)):
+        arrays = {
+            "images-idx3": draw.integers(0, 256, (n, 28, 28)),
+            "labels-idx1": np.arange(n) % 10,
+        }
+        for kind, array in arrays.items():
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            path = folder / f"{name}-{kind}-ubyte"
+            path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist", "kmnist"])
+def test_latent_replay_on_other_sets_ends_with_what_the_paper_tabulates(dataset, tmp_path, capsys):
+    folder = {"fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}[dataset]
+    write_idx(tmp_path / folder / "raw", n_train=300, n_test=100)
+    command = ["run", "--method", "latent-replay", "--stream", "latent-split", "--quiet"]
+    command += ["--dataset", dataset, "--case", "2", "--share", "0.2", "--seed", "0", "--fast"]
+    out = tmp_path / "out"
+    assert main([*command, "--data-root", str(tmp_path), "--out", str(out)]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    found = re.fullmatch(
+        r"latent-replay: accuracy on new classes (.*), on original classes (.*)", last
+    )
+    assert found, last
+    results = json.loads(next(out.rglob("results.json")).read_text())
+    original, new = results["steps"][-1]["accuracy"]
+    assert [f"{new:.4f}", f"{original:.4f}"] == [value[:6] for value in found.groups()]
 
 
 def test_compare_makes_one_table_over_seeds(tmp_path, capsys):

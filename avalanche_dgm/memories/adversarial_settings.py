@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
 from avalanche_dgm.generators.spec import check_range
-from avalanche_dgm.memories.settings import Settings, one_of, positive, whole
+from avalanche_dgm.memories.settings import Settings, one_of, optimizer_of, positive, whole
 
 #: Parts of a task in each of which the masks' scale is constant, where there are no epochs.
 PIECES = 10
@@ -105,6 +105,8 @@ class GANSettings(Settings):
         if not isinstance(self.accelerate, bool):
             raise ConfigError(f"accelerate={self.accelerate!r} must be True or False.")
         check_range(self.value_range)
+        for name in ("gan_optimizer", "closing_optimizer"):
+            object.__setattr__(self, name, optimizer_of(name, getattr(self, name)))
 
     def rounds(self, n_samples: int) -> int:
         """Steps of the generator on an experience of so many samples."""
@@ -152,6 +154,12 @@ class DynamicMemorySettings(GANSettings):
             raise ConfigError(f"smax={self.smax} must be above 1: the scale rises to it.")
         if not self.sparsity >= 0:
             raise ConfigError(f"sparsity={self.sparsity} must be 0 or more.")
+        decay = self.gan_optimizer.options.get("weight_decay", 0)
+        if decay:
+            raise ConfigError(
+                f"gan_optimizer has weight_decay={decay}, which moves weights without a gradient,"
+                " and with them those that are reserved: old samples would change. Leave it out."
+            )
 
     def scale(self, number: int, rounds: int) -> float:
         """The scale s of the masks' sigmoid (Eq. 3).

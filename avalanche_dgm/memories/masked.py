@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import accumulate
 
 import torch
@@ -51,8 +52,19 @@ class DynamicGenerativeMemory(GANMemory):
 
     def close(self) -> None:
         """Binarises the masks, reserves what they use, and grows by as much (Sec. 4.2)."""
-        self.built.end_task()
+        generator = self.built
+        generator.end_task()
         super().close()
+        task = generator.n_tasks - 1
+        parts = [(name, mask.usage(task)) for name, mask in generator.named_masks()]
+        out = [name for name, used in parts if not used["reserved"] + used["reused"]]
+        if out:
+            warnings.warn(
+                f"Nothing of {', '.join(out)} is used by what was learned last: its samples are"
+                " poor or all alike. Set sparsity lower (now"
+                f" {self.settings.sparsity}), or train longer.",
+                stacklevel=2,
+            )
 
     def spans(self) -> list[tuple[int, int]]:
         """For each experience, its first row of ``entries`` and its number of classes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -91,6 +91,11 @@ class MemorySettings(Settings):
         one_of("likelihood", self.likelihood, "auto", "bernoulli", "gaussian")
         positive("temperature", self.temperature)
         positive("kl_weight", self.kl_weight)
+        object.__setattr__(
+            self,
+            "generator_optimizer",
+            optimizer_of("generator_optimizer", self.generator_optimizer),
+        )
         for name in ("generator_steps", "generator_epochs", "batch_size", "latent"):
             whole(name, getattr(self, name), optional=name in ("generator_epochs", "latent"))
         if (self.sampling, self.consolidation) == ("prior", "aligned"):
@@ -160,6 +165,9 @@ class DualMemorySettings(MemorySettings):
         _widths("stm_hidden", self.stm_hidden)
         _widths("stm_learner_hidden", self.stm_learner_hidden)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
+        object.__setattr__(
+            self, "learner_optimizer", optimizer_of("learner_optimizer", self.learner_optimizer)
+        )
 
 
 def make_settings(kind: Callable[..., S], values: dict[str, Any]) -> S:
@@ -212,6 +220,27 @@ def whole(name: str, value: int | None, *, optional: bool = False, least: int = 
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
+
+
+def optimizer_of(name: str, value: Any) -> OptimizerSpec:
+    """Checks how something is trained.
+
+    Args:
+        name: Of the setting.
+        value: An `OptimizerSpec`, or a mapping of its fields, as configuration files have them.
+
+    Raises:
+        ConfigError: It is neither, or a field is unknown or cannot work.
+    """
+    if isinstance(value, OptimizerSpec):
+        return value
+    names = [f.name for f in fields(OptimizerSpec)]
+    if not isinstance(value, Mapping) or not set(value) <= set(names):
+        raise ConfigError(
+            f"{name}={value!r} must be an OptimizerSpec, or a mapping of some of its fields:"
+            f" {', '.join(names)}."
+        )
+    return OptimizerSpec(**value)
 
 
 def positive(name: str, value: float) -> None:

@@ -202,9 +202,13 @@ class GANMethod(Method, ABC, Generic[G]):
         n = critic.class_head.out_features if s.class_steps is None else s.class_steps
         if not n:
             return []
+        first = self._first_class()
+        if first:
+            # Where another classifier answers, the critic has logits of the new classes only.
+            old, old_rows = old[:0], old_rows[:0]
         weights = torch.cat([even_weights(old_rows), even_weights(rows)])
         pool = SamplePool(torch.cat([old, samples]), torch.cat([old_rows, rows]), weights)
-        return [class_turn(critic, pool, first=self._first_class())] * n
+        return [class_turn(critic, pool, first=first)] * n
 
     def _after_training(self) -> None:
         """Called when critic and generator have learned the experience."""

@@ -198,6 +198,12 @@ class GeneratorQuality:
         seed: int = 0,
     ) -> None:
         _check_samples(images, labels)
+        for name, given in (("features", features), ("reference", reference)):
+            if given is not None and not callable(given):
+                raise ConfigError(
+                    f"{name}={given!r} cannot be called. Give a function or module from images"
+                    " (n, *shape) to a tensor (n, F), a network without its last layer for example."
+                )
         if n_per_class < 2:
             raise ConfigError(f"n_per_class={n_per_class} must be at least 2.")
         self.seed = seed

@@ -10,8 +10,8 @@ from driver import MultiHead, digits, network
 from torch import nn
 
 from avalanche_dgm.data import ExperienceData
-from avalanche_dgm.errors import RangeError, ShapeError, UnsupportedModelError
-from avalanche_dgm.fitting import fit
+from avalanche_dgm.errors import RangeError, ShapeError, UnknownTaskError, UnsupportedModelError
+from avalanche_dgm.fitting import OptimizerSpec, fit
 from avalanche_dgm.memories import DeepGenerativeMemory, MemorySettings
 from avalanche_dgm.memories.consolidation import Consolidation
 
@@ -38,6 +38,22 @@ def learn(memory, *incoming, steps=None):
     fit(change.generator_phase(generator, steps=steps), generator)
     change.absorb(generator)
     return memory
+
+
+@pytest.mark.parametrize("sampling", ["class", "prior"])
+@pytest.mark.parametrize("build", [False, True])
+def test_nothing_is_drawn_before_anything_was_learned(sampling, build):
+    memory = memory_of(sampling=sampling, consolidation="rehearsal")
+    if build:
+        memory.build(digits(0).images)
+    for draw in (memory.draw, memory.imagine):
+        with pytest.raises(UnknownTaskError, match="Nothing was learned yet"):
+            draw(3, rng())
+
+
+def test_an_optimiser_may_be_a_mapping():
+    memory = memory_of(generator_optimizer={"lr": 1e-2})
+    assert memory.settings.generator_optimizer == OptimizerSpec(lr=1e-2)
 
 
 @cache

@@ -10,7 +10,7 @@ from torch import nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, LabelError, RangeError, ShapeError, UnknownTaskError
-from avalanche_dgm.fitting import fit
+from avalanche_dgm.fitting import OptimizerSpec, fit
 from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights, noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
@@ -85,6 +85,7 @@ def test_what_is_left_out_of_a_subclass_is_said_when_it_is_made():
         {"annealing": "steps", "compensation": "hat", "smax": 400.0},
         {"classes_guide": "always", "class_steps": None, "classifier": "critic"},
         {"accelerate": True},
+        {"classes_guide": "always", "class_steps": 1},
     ],
 )
 def test_old_images_never_change(options):
@@ -97,6 +98,35 @@ def test_old_images_never_change(options):
             assert torch.equal(images_of(method, label), images)
         seen |= {label: images_of(method, label) for label in classes}
     assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("class_steps", [1, None])
+def test_class_steps_where_another_classifier_answers(kind, class_steps):
+    """The critic's logits are those of the new classes, or of all where it goes on."""
+    method = kind(seed=1, class_steps=class_steps, generator_steps=2)
+    learner = driver(method)
+    for classes in [(0, 3), (1, 2), (4,)]:
+        learner.train(digits(*classes))
+    assert method.generative.learned == 5
+
+
+def test_a_layer_that_nothing_uses_is_said():
+    method = KINDS["dynamic"](seed=1, sparsity=50.0, generator_steps=40)
+    with pytest.warns(UserWarning, match="Nothing of wide, middle, narrow is used.*sparsity lower"):
+        driver(method).train(digits(0))
+
+
+def test_optimisers_may_be_mappings_and_must_not_decay():
+    given = {"lr": 5e-4, "options": {"betas": [0.5, 0.999]}}
+    method = KINDS["dynamic"](seed=1, gan_optimizer=given)
+    assert method.settings.gan_optimizer == OptimizerSpec("adam", **given)
+    driver(method).train(digits(0))
+    with pytest.raises(ConfigError, match="gan_optimizer has weight_decay=0.01"):
+        DynamicMemory(gan_optimizer=OptimizerSpec(options={"weight_decay": 0.01}))
+    MeRGAN(gan_optimizer=OptimizerSpec(options={"weight_decay": 0.01}))
+    for wrong in ({"learning_rate": 1}, "adam", None):
+        with pytest.raises(ConfigError, match="closing_optimizer=.*must be an OptimizerSpec"):
+            DynamicMemory(closing_optimizer=wrong)
 
 
 def test_without_reserving_they_do():
