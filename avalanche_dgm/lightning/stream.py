@@ -89,7 +89,7 @@ def fit_stream(
     result, state = launch(made, _learn, module, source, evaluator, options)
     if state is not None:
         # Processes of their own have learned on copies.
-        adapt(module, source, len(result))
+        adapt(module, source, len(result), test=test)
         module.load_state_dict(state)
     module.eval()
     return result

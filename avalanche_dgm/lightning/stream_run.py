@@ -47,11 +47,22 @@ class Options:
     after_experience: Callable[[StreamResult], None] | None
 
 
-def adapt(module: MethodModule, data: StreamDataModule, n: int) -> None:
-    """Gives a growing model the size that it has after ``n`` experiences."""
+def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) -> None:
+    """Gives a growing model the size that it has after ``n`` experiences and the tests behind each.
+
+    Args:
+        module: Its model is adapted.
+        data: The streams.
+        n: Experiences learned.
+        test: Which test experiences were run after each: ``"all"``, ``"seen"`` or ``"none"``.
+    """
     module.model.train()
-    for i in range(n):
-        avalanche_model_adaptation(module.model, data.benchmark.train_stream[i])
+    tested = {"all": None, "seen": n, "none": 0}[test] if n else 0
+    learned = data.benchmark.train_stream[:n]
+    # New weights are drawn and then loaded: what is drawn later must not depend on that.
+    with torch.random.fork_rng():
+        for experience in (*learned, *data.benchmark.test_stream[:tested]):
+            avalanche_model_adaptation(module.model, experience)
 
 
 class StreamRun:
@@ -142,7 +153,7 @@ class StreamRun:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         module, result = self.module, saved["result"]
-        adapt(module, self.data, len(result))
+        adapt(module, self.data, len(result), test=self.options.test)
         module.load_state_dict(saved["module"])
         module.to(self.device)
         learner = self.method.active

@@ -11,6 +11,7 @@ from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, l
 from avalanche.training.plugins import EvaluationPlugin
 from backends import look, made
 from driver import in_a_process
+from nets import Growing
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
@@ -96,6 +97,30 @@ def equal(one, two):
     for key, value in tensors.items():
         assert torch.equal(value.nan_to_num(), two[0][key].nan_to_num()), key
     assert (metrics, histograms) == two[1:]
+
+
+def test_a_model_that_grows_goes_on(stream, tmp_path):
+    """It has the sizes that tests gave it, those of classes to come among them."""
+
+    def grown(folder=None, callback=None, resume=False):
+        torch.manual_seed(0)
+        module = made("dgr", 1, Growing(), seed=0)
+        result = fit_stream(
+            module,
+            stream,
+            trainer={"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 1},
+            callbacks=[callback] if callback else [],
+            checkpoint_dir=folder,
+            resume=resume,
+            batch_size=16,
+        )
+        return outcome(module, result)
+
+    watch = Dying()
+    expected = grown(callback=watch)
+    moment = 2 * len(watch.stages) // 3
+    assert in_a_process(lambda: grown(tmp_path, Dying(moment))) != 0
+    equal(expected, grown(tmp_path, resume=True))
 
 
 @pytest.mark.parametrize(
