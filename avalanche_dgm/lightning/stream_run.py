@@ -47,7 +47,14 @@ class Options:
     after_experience: Callable[[StreamResult], None] | None
 
 
-def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) -> None:
+def adapt(
+    module: MethodModule,
+    data: StreamDataModule,
+    n: int,
+    *,
+    test: str,
+    trained: Callable[[], None] = lambda: None,
+) -> None:
     """Gives a growing model the size that it has after ``n`` experiences and the tests behind each.
 
     Args:
@@ -55,13 +62,16 @@ def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) ->
         data: The streams.
         n: Experiences learned.
         test: Which test experiences were run after each: ``"all"``, ``"seen"`` or ``"none"``.
+        trained: Called when it has the size with which the last of them was trained.
     """
     module.model.train()
-    tested = {"all": None, "seen": n, "none": 0}[test] if n else 0
-    learned = data.benchmark.train_stream[:n]
-    # New weights are drawn and then loaded: what is drawn later must not depend on that.
-    with torch.random.fork_rng():
-        for experience in (*learned, *data.benchmark.test_stream[:tested]):
+    train_stream, test_stream = data.benchmark.train_stream, data.benchmark.test_stream
+    for i in range(n):
+        avalanche_model_adaptation(module.model, train_stream[i])
+        if i == n - 1:
+            trained()
+        tested = {"all": len(test_stream), "seen": i + 1, "none": 0}[test]
+        for experience in test_stream[:tested]:
             avalanche_model_adaptation(module.model, experience)
 
 
@@ -153,12 +163,19 @@ class StreamRun:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         module, result = self.module, saved["result"]
-        adapt(module, self.data, len(result), test=self.options.test)
-        module.load_state_dict(saved["module"])
+
+        def trained() -> None:
+            # Its moments have the sizes of then; what a test made larger begins without.
+            learner = self.method.active
+            if saved["optimizer"] is not None and learner is not None:
+                module.to(self.device)
+                module.learning_optimizer(learner).load_state_dict(saved["optimizer"])
+
+        # Weights are drawn and then loaded: what is drawn later must not depend on that.
+        with torch.random.fork_rng():
+            adapt(module, self.data, len(result), test=self.options.test, trained=trained)
+            module.load_state_dict(saved["module"])
         module.to(self.device)
-        learner = self.method.active
-        if saved["optimizer"] is not None and learner is not None:
-            module.learning_optimizer(learner).load_state_dict(saved["optimizer"])
         for name, value in saved["matrix"].items():
             setattr(self.matrix, name, value.to(self.device))
         self.result = result

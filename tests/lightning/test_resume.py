@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -99,8 +100,9 @@ def equal(one, two):
     assert (metrics, histograms) == two[1:]
 
 
-def test_a_model_that_grows_goes_on(stream, tmp_path):
-    """It has the sizes that tests gave it, those of classes to come among them."""
+@pytest.mark.parametrize("test", ["all", pytest.param("none", marks=pytest.mark.slow)])
+def test_a_model_that_grows_goes_on(stream, tmp_path, test):
+    """It has the sizes that tests gave it, those of classes to come among them, or training."""
 
     def grown(folder=None, callback=None, resume=False):
         torch.manual_seed(0)
@@ -113,14 +115,19 @@ def test_a_model_that_grows_goes_on(stream, tmp_path):
             checkpoint_dir=folder,
             resume=resume,
             batch_size=16,
+            test=test,
         )
         return outcome(module, result)
 
     watch = Dying()
     expected = grown(callback=watch)
-    moment = 2 * len(watch.stages) // 3
-    assert in_a_process(lambda: grown(tmp_path, Dying(moment))) != 0
-    equal(expected, grown(tmp_path, resume=True))
+    for experience in (2, 3):
+        first = next(
+            i for i, s in enumerate(watch.stages) if s.startswith(f"experience {experience}")
+        )
+        folder = tmp_path / str(experience)
+        assert in_a_process(partial(grown, folder, Dying(first + 8))) != 0
+        equal(expected, grown(folder, resume=True))
 
 
 @pytest.mark.parametrize(
