@@ -21,6 +21,7 @@ LAYERS = {
     "networks": 1,
     "models": 1,
     "fitting": 1,
+    "acceleration": 1,
     "losses": 2,
     "generators": 3,
     "memories": 4,
