@@ -47,14 +47,7 @@ class Options:
     after_experience: Callable[[StreamResult], None] | None
 
 
-def adapt(
-    module: MethodModule,
-    data: StreamDataModule,
-    n: int,
-    *,
-    test: str,
-    trained: Callable[[], None] = lambda: None,
-) -> None:
+def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) -> None:
     """Gives a growing model the size that it has after ``n`` experiences and the tests behind each.
 
     Args:
@@ -62,14 +55,11 @@ def adapt(
         data: The streams.
         n: Experiences learned.
         test: Which test experiences were run after each: ``"all"``, ``"seen"`` or ``"none"``.
-        trained: Called when it has the size with which the last of them was trained.
     """
     module.model.train()
     train_stream, test_stream = data.benchmark.train_stream, data.benchmark.test_stream
     for i in range(n):
         avalanche_model_adaptation(module.model, train_stream[i])
-        if i == n - 1:
-            trained()
         tested = {"all": len(test_stream), "seen": i + 1, "none": 0}[test]
         for experience in test_stream[:tested]:
             avalanche_model_adaptation(module.model, experience)
@@ -151,8 +141,11 @@ class StreamRun:
         return [c for c in made.callbacks if isinstance(c, StreamCallback)]
 
     def _saved(self) -> dict[str, Any]:
-        optimizer = self.module._optimizer
         learner = self.method.active
+        optimizer = self.module._optimizer
+        if optimizer is not None and learner is not None:
+            # Tests may have made the learner larger, and the method may have frozen a part of it.
+            optimizer = self.module.learning_optimizer(learner)
         return {
             "module": self.module.state_dict(),
             # An optimiser whose parameters are gone has nothing to say.
@@ -163,19 +156,14 @@ class StreamRun:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         module, result = self.module, saved["result"]
-
-        def trained() -> None:
-            # Its moments have the sizes of then; what a test made larger begins without.
-            learner = self.method.active
-            if saved["optimizer"] is not None and learner is not None:
-                module.to(self.device)
-                module.learning_optimizer(learner).load_state_dict(saved["optimizer"])
-
         # Weights are drawn and then loaded: what is drawn later must not depend on that.
         with torch.random.fork_rng():
-            adapt(module, self.data, len(result), test=self.options.test, trained=trained)
+            adapt(module, self.data, len(result), test=self.options.test)
             module.load_state_dict(saved["module"])
         module.to(self.device)
+        learner = self.method.active
+        if saved["optimizer"] is not None and learner is not None:
+            module.learning_optimizer(learner).load_state_dict(saved["optimizer"])
         for name, value in saved["matrix"].items():
             setattr(self.matrix, name, value.to(self.device))
         self.result = result
