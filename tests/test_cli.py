@@ -5,13 +5,13 @@ import json
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from idx_files import write_idx
 from PIL import Image
 
 from avalanche_dgm.cli import main
@@ -160,7 +160,7 @@ def test_two_devices(tmp_path):
     assert other.max() > 0.1
 
 
-def write_idx(folder: Path, *, n_train: int, n_test: int) -> None:
+def random_set(folder: Path, *, n_train: int, n_test: int) -> None:
     """Random images with every class among them, in the files that torchvision reads."""
     folder.mkdir(parents=True)
     draw = np.random.default_rng(0)
@@ -170,15 +170,13 @@ def write_idx(folder: Path, *, n_train: int, n_test: int) -> None:
             "labels-idx1": np.arange(n) % 10,
         }
         for kind, array in arrays.items():
-            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-            path = folder / f"{name}-{kind}-ubyte"
-            path.write_bytes(header + array.astype(np.uint8).tobytes())
+            write_idx(folder / f"{name}-{kind}-ubyte", array)
 
 
 @pytest.mark.parametrize("dataset", ["fashion-mnist", "kmnist"])
 def test_latent_replay_on_other_sets_ends_with_what_the_paper_tabulates(dataset, tmp_path, capsys):
     folder = {"fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}[dataset]
-    write_idx(tmp_path / folder / "raw", n_train=300, n_test=100)
+    random_set(tmp_path / folder / "raw", n_train=300, n_test=100)
     command = ["run", "--method", "latent-replay", "--stream", "latent-split", "--quiet"]
     command += ["--dataset", dataset, "--case", "2", "--share", "0.2", "--seed", "0", "--fast"]
     out = tmp_path / "out"

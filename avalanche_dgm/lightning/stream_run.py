@@ -47,6 +47,17 @@ class Options:
     after_experience: Callable[[StreamResult], None] | None
 
 
+def tested_after(i: int, n: int, *, test: str) -> range:
+    """Which of ``n`` test experiences are run after experience ``i``.
+
+    Args:
+        i: The experience learned last, from 0.
+        n: Test experiences.
+        test: ``"all"``, ``"seen"`` (as many as were learned) or ``"none"``.
+    """
+    return range(min({"all": n, "seen": i + 1, "none": 0}[test], n))
+
+
 def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) -> None:
     """Gives a growing model the size that it has after ``n`` experiences and the tests behind each.
 
@@ -54,15 +65,14 @@ def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) ->
         module: Its model is adapted.
         data: The streams.
         n: Experiences learned.
-        test: Which test experiences were run after each: ``"all"``, ``"seen"`` or ``"none"``.
+        test: See `tested_after`.
     """
     module.model.train()
     train_stream, test_stream = data.benchmark.train_stream, data.benchmark.test_stream
     for i in range(n):
         avalanche_model_adaptation(module.model, train_stream[i])
-        tested = {"all": len(test_stream), "seen": i + 1, "none": 0}[test]
-        for experience in test_stream[:tested]:
-            avalanche_model_adaptation(module.model, experience)
+        for j in tested_after(i, len(test_stream), test=test):
+            avalanche_model_adaptation(module.model, test_stream[j])
 
 
 class StreamRun:
@@ -157,7 +167,7 @@ class StreamRun:
     def _restore(self, saved: dict[str, Any]) -> None:
         module, result = self.module, saved["result"]
         # Weights are drawn and then loaded: what is drawn later must not depend on that.
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             adapt(module, self.data, len(result), test=self.options.test)
             module.load_state_dict(saved["module"])
         module.to(self.device)
@@ -251,10 +261,8 @@ class StreamRun:
 
     def _test(self, i: int) -> None:
         self._phases(self.method.before_predicting())
-        tested = range(len(self.benchmark.test_stream))
-        if self.options.test == "seen":
-            tested = range(min(i + 1, len(tested)))
-        if self.options.test == "none" or not tested:
+        tested = tested_after(i, len(self.benchmark.test_stream), test=self.options.test)
+        if not tested:
             return
         test = StreamTest(
             self.trainer, self.data, matrix=self.matrix, row=i, view=self.view, experiences=tested

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
 from avalanche_dgm.generators.spec import check_range
-from avalanche_dgm.memories.settings import Settings, one_of, optimizer_of, positive, whole
+from avalanche_dgm.memories.settings import Settings, one_of, positive, whole
 
 #: Parts of a task in each of which the masks' scale is constant, where there are no epochs.
 PIECES = 10
@@ -105,8 +105,7 @@ class GANSettings(Settings):
         if not isinstance(self.accelerate, bool):
             raise ConfigError(f"accelerate={self.accelerate!r} must be True or False.")
         check_range(self.value_range)
-        for name in ("gan_optimizer", "closing_optimizer"):
-            object.__setattr__(self, name, optimizer_of(name, getattr(self, name)))
+        self._read_optimizers()
 
     def rounds(self, n_samples: int) -> int:
         """Steps of the generator on an experience of so many samples."""

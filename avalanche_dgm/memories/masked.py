@@ -56,8 +56,7 @@ class DynamicGenerativeMemory(GANMemory):
         generator.end_task()
         super().close()
         task = generator.n_tasks - 1
-        parts = [(name, mask.usage(task)) for name, mask in generator.named_masks()]
-        out = [name for name, used in parts if not used["reserved"] + used["reused"]]
+        out = [name for name, mask in generator.named_masks() if not mask.hard(task).any()]
         if out:
             warnings.warn(
                 f"Nothing of {', '.join(out)} is used by what was learned last: its samples are"

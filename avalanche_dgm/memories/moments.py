@@ -70,10 +70,8 @@ class ClassMoments(GrowingBuffers):
         check_finite(flat)
         groups, member = torch.unique(torch.stack([tasks, labels], 1), dim=0, return_inverse=True)
         known = {tuple(pair): row for row, pair in enumerate(self.classes.tolist())}
-        rows = {
-            pair: (int(self.seen[row]), self.means[row], self.factors[row])
-            for pair, row in known.items()
-        }
+        kept = zip(self.seen.tolist(), self.means, self.factors, strict=True)
+        rows = dict(zip(known, kept, strict=True))
         index = torch.tril_indices(d, d)
         for number, pair in enumerate(map(tuple, groups.tolist())):
             # Float64 on the CPU: once a class, and Cholesky is not offered on every device.

@@ -30,6 +30,11 @@ class Settings:
         """Returns plain values, for logs."""
         return asdict(self)
 
+    def _read_optimizers(self) -> None:
+        """Makes an `OptimizerSpec` of every setting that says how something is trained."""
+        for name in (f.name for f in fields(self) if f.name.endswith("_optimizer")):
+            object.__setattr__(self, name, _optimizer_of(name, getattr(self, name)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings(Settings):
@@ -91,11 +96,7 @@ class MemorySettings(Settings):
         one_of("likelihood", self.likelihood, "auto", "bernoulli", "gaussian")
         positive("temperature", self.temperature)
         positive("kl_weight", self.kl_weight)
-        object.__setattr__(
-            self,
-            "generator_optimizer",
-            optimizer_of("generator_optimizer", self.generator_optimizer),
-        )
+        self._read_optimizers()
         for name in ("generator_steps", "generator_epochs", "batch_size", "latent"):
             whole(name, getattr(self, name), optional=name in ("generator_epochs", "latent"))
         if (self.sampling, self.consolidation) == ("prior", "aligned"):
@@ -165,9 +166,6 @@ class DualMemorySettings(MemorySettings):
         _widths("stm_hidden", self.stm_hidden)
         _widths("stm_learner_hidden", self.stm_learner_hidden)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
-        object.__setattr__(
-            self, "learner_optimizer", optimizer_of("learner_optimizer", self.learner_optimizer)
-        )
 
 
 def make_settings(kind: Callable[..., S], values: dict[str, Any]) -> S:
@@ -222,7 +220,7 @@ def whole(name: str, value: int | None, *, optional: bool = False, least: int = 
         raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
 
 
-def optimizer_of(name: str, value: Any) -> OptimizerSpec:
+def _optimizer_of(name: str, value: Any) -> OptimizerSpec:
     """Checks how something is trained.
 
     Args:

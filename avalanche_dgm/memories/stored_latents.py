@@ -18,7 +18,7 @@ JITTER = 0.5
 #: Where they are, the power of the number stored of a class. It is the -1 / (d + 4) of a kernel's
 #: best width (Scott 1992) for d = 6; tried with 63 to 1,575 latents of 36 values.
 JITTER_POWER = -0.1
-#: Most values of a latent whose class's covariance is kept unasked: a step unpacks it for each.
+#: Most values of a latent whose class's covariance is kept unasked: each step reads it.
 SMALL_LATENT = 256
 
 

@@ -146,7 +146,6 @@ class LatentReplay(Method):
         self.covariance = covariance
         self._front: Front | None = None
         self._shape: tuple[int, ...] | None = None
-        self._on_latents = False
         #: The experience's latents, from when it is trained on them until it ends.
         self._encoded: ExperienceData | None = None
         self._new_weight = 1.0
@@ -191,7 +190,7 @@ class LatentReplay(Method):
             self._check_cut(data)
         super().begin(data)
         self._shape = tuple(data.images.shape[1:])
-        self._on_latents, self._encoded = False, None
+        self._encoded = None
         pairs = torch.stack([data.tasks, data.labels], dim=1)
         new = len(torch.unique(pairs, dim=0))
         self._new_weight = new / (new + self._n_known)
@@ -228,8 +227,6 @@ class LatentReplay(Method):
             return data
         if self.encode_once is False or (self.encode_once is None and augmented()):
             return data
-        self._on_latents = True
-        self._encoded = None
         self._encoded = self._latents(data)
         return self._encoded
 
@@ -252,7 +249,7 @@ class LatentReplay(Method):
         if self.split is None or shape != self.split.latent_shape:
             return False
         training = self.learner is not None and self.learner.training
-        return shape != self._shape or (self._on_latents and training)
+        return shape != self._shape or (self._encoded is not None and training)
 
     def to_latents(self, x: Tensor, tasks: Tensor) -> Tensor:
         """What the classifier is trained on: latents, or images as long as the compressor learns.
@@ -314,7 +311,7 @@ class LatentReplay(Method):
             self.stored.add(data.images, data.labels, data.tasks, self.rng, encode=encode)
             if self.frozen and self.stored.wants_moments():
                 self.stored.note(self._latents(data).images, data.labels, data.tasks)
-        self._on_latents, self._encoded = False, None
+        self._encoded = None
         super().end(data)
 
     def sample(self, n: int) -> Replay:

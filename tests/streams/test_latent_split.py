@@ -1,11 +1,11 @@
 """The stream of the latent replay paper: its four cases, its pooled sets and its shares."""
 
-import struct
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from idx_files import write_idx
 from sklearn.datasets import load_digits
 
 from avalanche_dgm.errors import ConfigError, DataError
@@ -69,11 +69,6 @@ def test_options():
     half = latent_split(dataset="sklearn-digits", fraction=0.5)
     for part, all_of_it in zip(half.train_stream, whole.train_stream, strict=True):
         assert len(part.dataset) == pytest.approx(len(all_of_it.dataset) / 2, abs=5)
-
-
-def write_idx(path, array):
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture(params=FOLDERS)

@@ -1,10 +1,9 @@
 """Where data comes from: roots, torchvision's files, pairs of datasets, folders."""
 
-import struct
-
 import numpy as np
 import pytest
 import torch
+from idx_files import write_idx
 from PIL import Image
 from torch.utils.data import TensorDataset
 
@@ -46,12 +45,6 @@ def test_absent_set_says_where_it_was_looked_for(tmp_path):
 def test_unknown_set(tmp_path):
     with pytest.raises(ConfigError, match="'EMNIST' is not known.*CIFAR100.*pair"):
         split("EMNIST", tmp_path)
-
-
-def write_idx(path, array):
-    """The format of MNIST's files: a magic number, the sizes, the bytes."""
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 @pytest.fixture
