@@ -37,6 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "1 %, uint8": {"share": 0.01, "dtype": "uint8"},
     "5 %, uint8": {"share": 0.05, "dtype": "uint8"},
     "1 %, no covariances": {"share": 0.01, "covariance": False},
+    "1 %, hard labels": {"share": 0.01, "labels": "hard"},
+    "5 %, hard labels": {"share": 0.05, "labels": "hard"},
     "density": {"memory": "density"},
 }
 # Test accuracy on new and on original classes of cases 1 to 4 (Saez de Ocariz Borde 2022).
@@ -89,7 +91,8 @@ class Parting:
         *others, last = self.variants
         self.name = next((name for name in others if self._forked()), last)
         chosen = LatentReplay(seed=self.seed, **self.variants[self.name])
-        method.stored, method.generated = chosen.stored, chosen.generated
+        for name in ("stored", "generated", "labels", "_temperature"):
+            setattr(method, name, getattr(chosen, name))
 
     def _forked(self) -> bool:
         child = os.fork()

@@ -70,3 +70,22 @@ def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> i
     with evaluating(learner):
         logits = ask(learner, data.images[:2], data.tasks[:2], task_aware=task_aware)
     return logits.shape[1]
+
+
+def learned_outputs(known: Tensor, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
+    """Which of a classifier's outputs were learned.
+
+    Args:
+        known: int64 tensor (k, 2), rows of task label and class that were learned.
+        tasks: int64 tensor (n,), task labels of what is answered.
+        width: Number of outputs.
+        by_task: Whether a sample has the classes of its own task label only.
+
+    Returns:
+        bool tensor (n, width).
+    """
+    columns = nn.functional.one_hot(known[:, 1], width).float()
+    if not by_task:
+        return (columns.sum(dim=0) > 0).expand(len(tasks), width)
+    mine = (tasks[:, None] == known[None, :, 0]).float()
+    return (mine @ columns) > 0

@@ -15,7 +15,7 @@ from avalanche_dgm.errors import UnknownTaskError, UnsupportedModelError
 from avalanche_dgm.generators import VAE, ClassDensity, VAESpec, choose_spec
 from avalanche_dgm.generators.spec import check_images
 from avalanche_dgm.losses import soft_targets
-from avalanche_dgm.memories.answers import ask, evaluating
+from avalanche_dgm.memories.answers import ask, evaluating, learned_outputs
 from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.memories.tasks import TaskDictionary
@@ -190,19 +190,11 @@ class DeepGenerativeMemory(nn.Module):
             return Replay(images, entries[:, 2], tasks)
         with evaluating(self.learner):
             logits = self.answers(generator.reconstruct(images) if reconstruct else images, tasks)
-        allowed = self._allowed(tasks, logits.shape[1])
+        known = self.built()[1].entries[:, 1:]
+        allowed = learned_outputs(known, tasks, logits.shape[1], by_task=self.task_aware)
         targets = soft_targets(logits, allowed=allowed, temperature=self.settings.temperature)
         labels = targets.argmax(dim=1) if entries is None else entries[:, 2]
         return Replay(images, labels, tasks, targets if soft else None)
-
-    def _allowed(self, tasks: Tensor, width: int) -> Tensor:
-        """Which of the learner's outputs were learned: (width,), or (n, width) by task label."""
-        _, density = self.built()
-        known = nn.functional.one_hot(density.entries[:, 2], width).to(density.means)
-        if not self.task_aware:
-            return known.sum(dim=0) > 0
-        mine = (tasks[:, None] == density.entries[None, :, 1]).to(known)
-        return (mine @ known) > 0
 
     def get_extra_state(self) -> dict[str, Any]:
         """What ``state_dict`` needs to build the generator again."""

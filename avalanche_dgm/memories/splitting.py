@@ -167,6 +167,19 @@ class SplitModel(nn.Module):
         self.latent_shape = tuple(latents.shape[1:])
         self._found = Front(modules, tuple(sorted(made)))
 
+    def like(self, model: nn.Module) -> SplitModel:
+        """The same cut of another model of this architecture, checked if this one is.
+
+        Args:
+            model: A copy of this one's model, or one that has grown.
+        """
+        other = SplitModel(
+            model, self.layer, classifier=self.classifier, task_aware=self.task_aware
+        )
+        other.latent_shape, other._shape = self.latent_shape, self._shape
+        other._way, other._found, other.front = self._way, self._found, self.front
+        return other
+
     def freeze(self, front: Front | None = None) -> Front:
         """Freezes what comes before the cut, for good.
 

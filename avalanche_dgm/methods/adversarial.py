@@ -221,7 +221,12 @@ class GANMethod(Method, ABC, Generic[G]):
         size = self.replay_size
         if size is None:
             size = min(4 * n, round(n * (1 - self._new_weight) / self._new_weight))
-        return self.generative.replay(*pool.draw(max(size, 1), self.rng))
+        return self.recall(max(size, 1))
+
+    def recall(self, n: int) -> Replay | None:
+        """See `Method.recall`; with ``own_share`` above 0 new classes are among them."""
+        pool = self._pool
+        return self.generative.replay(*pool.draw(n, self.rng)) if pool is not None else None
 
     @property
     def new_weight(self) -> float:

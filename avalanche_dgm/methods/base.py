@@ -152,6 +152,19 @@ class Method(nn.Module):
             raise RuntimeError("The method has no learner yet; call attach() first.")
         return ask(self.learner, images, tasks, task_aware=self.task_aware)
 
+    def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
+        """Answers what the learner is trained on by another network like it, in its own mode.
+
+        Args:
+            network: A copy of the learner, or one that has grown.
+            inputs: Float tensor (n, *shape), samples of what `prepare` returned, or replayed ones.
+            tasks: int64 tensor (n,), task labels.
+
+        Returns:
+            Logits (n, K).
+        """
+        return ask(network, inputs, tasks, task_aware=self.task_aware)
+
     def make_room(self, key: str) -> Iterator[Phase]:
         """Yields what has to be trained before a task can begin.
 
@@ -187,6 +200,18 @@ class Method(nn.Module):
             The samples, or ``None`` if there is nothing to replay yet.
         """
         return None
+
+    def recall(self, n: int) -> Replay | None:
+        """Draws old inputs for another method that answers them itself, such as A-LTM.
+
+        Args:
+            n: How many, whatever the size of the method's own replay.
+
+        Returns:
+            Samples, balanced over old classes and without soft labels, or ``None`` if there is
+            nothing to replay yet.
+        """
+        raise NotImplementedError
 
     @property
     def alternates(self) -> bool:

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase
+from avalanche_dgm.losses import soft_targets
+from avalanche_dgm.memories import Frozen
+from avalanche_dgm.memories.answers import learned_outputs
 from avalanche_dgm.memories.latent import (
     GenerativeLatents,
     LatentDensity,
@@ -34,6 +37,7 @@ DEFAULT_SIZE = {"share": 0.05, "least": 10}
 LATENT_VAE = {"likelihood": "gaussian", "kl_weight": 0.1}
 _MEMORIES = ("stored", "density", "vae")
 _SCHEDULES = ("mixed", "alternating")
+_LABELS = ("soft", "hard")
 
 
 @takes_arguments_of(MemorySettings)
@@ -72,6 +76,11 @@ class LatentReplay(Method):
             varies, from 0 (what is stored and nothing else) to 1; ``None`` for 0.5, or with the
             classes' covariances for n ** -0.1 with n latents stored of a class in the mean. See
             `StoredMemory.draw` and `avalanche_dgm.memories.ClassMoments.jitter`.
+        labels: What replayed latents are labelled with: ``"soft"``, the softened answers over the
+            classes known that the classifier gave before the experience; ``"hard"``, their classes
+            (the paper).
+        temperature: Softness of soft labels, above 0. Their loss grows with its square, and so
+            does the weight of old classes.
         seed: See `Method`.
         **hyper: Fields of `MemorySettings`, for ``memory="vae"``; ``likelihood`` is ``"gaussian"``
             and ``kl_weight`` 0.1 by default.
@@ -97,12 +106,17 @@ class LatentReplay(Method):
         replay_size: int | None = None,
         covariance: bool | None = None,
         jitter: float | None = None,
+        labels: str = "soft",
+        temperature: float = 1.0,
         seed: int | None = None,
         **hyper: Any,
     ) -> None:
         super().__init__(seed=seed)
         _one_of("memory", memory, _MEMORIES)
         _one_of("schedule", schedule, _SCHEDULES)
+        _one_of("labels", labels, _LABELS)
+        if not temperature > 0:
+            raise ConfigError(f"temperature={temperature} must be above 0.")
         _whole("freeze_after", freeze_after, least=0)
         if replay_size is not None:
             _whole("replay_size", replay_size, least=1)
@@ -141,8 +155,14 @@ class LatentReplay(Method):
             self.generated = LatentDensity()
         else:
             self.generated = LatentVAE(make_settings(MemorySettings, {**LATENT_VAE, **hyper}))
+        self.labels, self._temperature = labels, temperature
         self.split: SplitModel | None
         self.hold("split", None)
+        #: The classifier as it was before the experience, for soft labels.
+        self._teacher: Frozen[nn.Module] | None
+        self.hold("_teacher", None)
+        #: How other networks than the learner are cut, within an experience.
+        self._cuts: dict[nn.Module, SplitModel] = {}
         self.covariance = covariance
         self._front: Front | None = None
         self._shape: tuple[int, ...] | None = None
@@ -191,6 +211,7 @@ class LatentReplay(Method):
         super().begin(data)
         self._shape = tuple(data.images.shape[1:])
         self._encoded = None
+        self._forget_copies()
         pairs = torch.stack([data.tasks, data.labels], dim=1)
         new = len(torch.unique(pairs, dim=0))
         self._new_weight = new / (new + self._n_known)
@@ -206,10 +227,16 @@ class LatentReplay(Method):
             check_covariance(split.latent_shape, "covariance=None")
 
     @property
-    def _n_known(self) -> int:
+    def _known(self) -> Tensor:
+        """What was learned: int64 rows (k, 2) of task label and class."""
         if self.stored is not None:
-            return len(self.stored.classes)
-        return len(self.generated) if self.generated is not None else 0
+            return self.stored.classes
+        density = self.generated.density if self.generated is not None else None
+        return density.entries[:, 1:] if density is not None else torch.empty(0, 2).long()
+
+    @property
+    def _n_known(self) -> int:
+        return len(self._known)
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Freezes the compressor if it is to be from the start."""
@@ -217,6 +244,8 @@ class LatentReplay(Method):
             self._check_cut(data)
         if not self.frozen and not self.freeze_after:
             self._front = self._cut().freeze()
+        if self.labels == "soft" and self._n_known and self.learner is not None:
+            self.hold("_teacher", Frozen(self.learner))
         yield from ()
 
     def prepare(
@@ -275,7 +304,35 @@ class LatentReplay(Method):
 
     def replay(self, n: int) -> Replay | None:
         """Draws latents; or images, as long as the compressor learns."""
-        return self.sample(self.replay_size or n) if self._n_known else None
+        if not self._n_known:
+            return None
+        replay = self.sample(self.replay_size or n)
+        if self._teacher is None:
+            return replay
+        with torch.no_grad():
+            logits = self.answer(self._teacher.module, replay.images, replay.tasks)
+        allowed = learned_outputs(
+            self._known, replay.tasks, logits.shape[1], by_task=self.task_aware
+        )
+        targets = soft_targets(logits, allowed=allowed, temperature=self.temperature)
+        return Replay(replay.images, replay.labels, replay.tasks, targets)
+
+    def recall(self, n: int) -> Replay | None:
+        """See `Method.recall`: latents; or images, as long as the compressor learns."""
+        return self.sample(n) if self._n_known else None
+
+    def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
+        """See `Method.answer`; of latents, by what the network has behind the cut."""
+        if not self.are_latents(inputs):
+            return super().answer(network, inputs, tasks)
+        if network not in self._cuts:
+            self._cuts[network] = self._cut().like(network)
+        return self._cuts[network].answer(inputs, tasks)
+
+    @property
+    def temperature(self) -> float:
+        """Softness of the soft labels."""
+        return self._temperature
 
     @property
     def alternates(self) -> bool:
@@ -312,7 +369,12 @@ class LatentReplay(Method):
             if self.frozen and self.stored.wants_moments():
                 self.stored.note(self._latents(data).images, data.labels, data.tasks)
         self._encoded = None
+        self._forget_copies()
         super().end(data)
+
+    def _forget_copies(self) -> None:
+        self._cuts = {}
+        self.hold("_teacher", None)
 
     def sample(self, n: int) -> Replay:
         """Draws remembered latents.

@@ -65,6 +65,63 @@ def test_old_classes_stay_known(naive, schedule):
     assert len(driver.method.stored) == 200
 
 
+@pytest.mark.parametrize("freeze_after", [1, 2])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_soft_labels_are_what_the_classifier_answered_before(freeze_after, temperature):
+    """By hand, of latents and of stored images, and whatever is learned meanwhile."""
+    method = LatentReplay(
+        seed=0, per_class=5, freeze_after=freeze_after, labels="soft", temperature=temperature
+    )
+    driver = driver_of(method, steps=10)
+    driver.train(training(FIRST, per_class=30))
+    driver.learner.eval()
+    before = copy.deepcopy(driver.learner)
+    new = training(SECOND, per_class=30)
+    method.attach(driver.learner, task_aware=False)
+    method.begin(new)
+    driver.run(method.before_learning(new))
+    with torch.no_grad():
+        driver.learner[1][1].weight.add_(0.1)
+    replay = method.replay(40)
+    part = before[1] if freeze_after == 1 else before
+    with torch.no_grad():
+        logits = part(replay.images)[:, :5] / temperature
+    expected = torch.cat(
+        [logits.exp() / logits.exp().sum(dim=1, keepdim=True), torch.zeros(40, 5)], 1
+    )
+    torch.testing.assert_close(replay.targets, expected)
+    answers = (
+        driver.learner(replay.images) if freeze_after == 2 else driver.learner[1](replay.images)
+    )
+    logs = (answers / temperature).log_softmax(dim=1)
+    loss = -(expected * logs).sum(dim=1).mean() * temperature**2
+    torch.testing.assert_close(method.replay_loss(answers, replay), loss)
+
+
+def test_hard_labels_are_the_classes():
+    driver = driver_of(LatentReplay(seed=0, labels="hard"), steps=5).train(training(FIRST))
+    driver.method.begin(training(SECOND))
+    driver.run(driver.method.before_learning(training(SECOND)))
+    assert driver.method.replay(10).targets is None
+
+
+def test_soft_labels_by_task():
+    """Of a head for each task: the classes of a latent's own task only."""
+    torch.manual_seed(0)
+    net = Heads(width=10)
+    method = LatentReplay(seed=0, layer="body", per_class=5)
+    driver = Driver(method, net, task_aware=True, steps=5)
+    driver.train(digits(0, 1, per_class=20, task=0)).train(digits(2, 3, per_class=20, task=1))
+    new = digits(4, 5, per_class=20, task=2)
+    method.attach(net, task_aware=True)
+    method.begin(new)
+    driver.run(method.before_learning(new))
+    replay = method.replay(40)
+    allowed = torch.zeros(3, 10)
+    allowed[0, :2] = allowed[1, 2:4] = 1
+    assert ((replay.targets > 0) == (allowed[replay.tasks] > 0)).all()
+
+
 def test_more_latents_keep_more(naive):
     _, _, few = after_both(LatentReplay(seed=0, per_class=1))
     _, _, many = after_both(LatentReplay(seed=0, per_class=50))
@@ -336,11 +393,11 @@ def test_a_repeated_class_is_remembered_from_both_times():
 
 
 class Heads(nn.Module):
-    def __init__(self):
+    def __init__(self, width=2):
         super().__init__()
         self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
         self.middle = nn.Sequential(nn.Linear(64, 64), nn.ReLU())
-        self.heads = nn.ModuleList(nn.Linear(64, 2) for _ in range(3))
+        self.heads = nn.ModuleList(nn.Linear(64, width) for _ in range(3))
 
     def forward(self, images, tasks):
         x = self.middle(self.body(images))
@@ -421,6 +478,8 @@ def test_latents_too_large_for_a_covariance(settings, instead):
         ({"jitter": 1.5}, "jitter=1.5"),
         ({"jitter": "half"}, "jitter='half'"),
         ({"covariance": "full"}, "covariance='full'"),
+        ({"labels": "fuzzy"}, "labels='fuzzy'"),
+        ({"temperature": 0}, "temperature=0"),
         ({"memory": "density", "jitter": 0.5}, "jitter is for memory='stored'"),
         ({"memory": "vae", "covariance": True}, "covariance is for memory='stored'"),
         ({"share": 0.1, "total": 9}, "share and total"),
