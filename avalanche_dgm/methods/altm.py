@@ -2,13 +2,13 @@
 
 A stable network N, frozen, holds what is known. A flexible one H, the user's model, learns the new
 task and is kept near N's answers for the old ones: on the new inputs (naive), or on old inputs that
-are stored or generated (replay). Afterwards N takes over what H has learned.
+are stored or that any memory makes (replay). Afterwards N takes over what H has learned.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,15 +18,13 @@ from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
-from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
-from avalanche_dgm.memories.answers import ask, evaluating
-from avalanche_dgm.memories.consolidation import Consolidation
-from avalanche_dgm.memories.settings import make_settings
-from avalanche_dgm.memories.stored import StoredMemory
+from avalanche_dgm.memories import Frozen, MemorySettings
+from avalanche_dgm.memories.answers import ask, evaluating, learned_outputs
+from avalanche_dgm.methods.altm_sources import REPLAYS, make_source
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.latent_replay import LatentReplay
 from avalanche_dgm.signatures import takes_arguments_of
 
-_REPLAYS = (None, "stored", "generated")
 _CONSOLIDATIONS = ("replace", "distil")
 
 
@@ -47,14 +45,6 @@ class _Known(GrowingBuffers):
     def tasks(self) -> list[int]:
         return torch.unique(self.rows[:, 0]).tolist()
 
-    def mask(self, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
-        """Which outputs were learned: (n, width), by each sample's task label if ``by_task``."""
-        columns = nn.functional.one_hot(self.rows[:, 1], width).float()
-        if not by_task:
-            return (columns.sum(dim=0) > 0).expand(len(tasks), width)
-        mine = (tasks[:, None] == self.rows[None, :, 0]).float()
-        return (mine @ columns) > 0
-
 
 @takes_arguments_of(MemorySettings)
 class ALTM(Method):
@@ -65,7 +55,13 @@ class ALTM(Method):
             Larger values hold the old task and slow the new one.
         replay: Which inputs the distance is measured on: ``None`` (naive), those of the current
             experience; ``"stored"``, samples of old experiences; ``"generated"``, what a deep
-            generative memory makes of them.
+            generative memory makes of them; ``"dynamic-memory"``, ``"mergan"``,
+            ``"ewc-generator"`` or ``"gan-replay"``, what such a generator does; or
+            ``"latent-replay"``: the first layers are frozen after the first experience, and the
+            distance is measured on remembered latents behind them.
+        source: Arguments of the method that is named by ``replay``, such as
+            ``{"generator_epochs": 10}`` of `DynamicMemory` or ``{"layer": "features"}`` of
+            `LatentReplay`; ``None`` for its defaults.
         replay_size: Replayed samples a step; ``None`` for as many as are new.
         share: Share of each experience's samples that is stored, in (0, 1].
         per_class: Samples stored of each class, instead.
@@ -86,6 +82,7 @@ class ALTM(Method):
         *,
         weight: float = 0.1,
         replay: str | None = None,
+        source: Mapping[str, Any] | None = None,
         replay_size: int | None = None,
         share: float | None = None,
         per_class: int | None = None,
@@ -98,8 +95,9 @@ class ALTM(Method):
         super().__init__(seed=seed)
         if not weight > 0:
             raise ConfigError(f"weight={weight} must be above 0; without it nothing is held.")
-        if replay not in _REPLAYS:
-            raise ConfigError(f"replay={replay!r} is not known; use None, 'stored' or 'generated'.")
+        if replay not in REPLAYS:
+            known = ", ".join(map(repr, REPLAYS))
+            raise ConfigError(f"replay={replay!r} is not known; use one of {known}.")
         if consolidation not in _CONSOLIDATIONS:
             raise ConfigError(
                 f"consolidation={consolidation!r} is not known; use 'replace' or 'distil'."
@@ -108,58 +106,73 @@ class ALTM(Method):
             raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
         if distil_steps < 1:
             raise ConfigError(f"distil_steps={distil_steps} must be at least 1.")
-        sizes = {"share": share, "per_class": per_class}
-        given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
-        if given and replay != "stored":
-            raise ConfigError(f"{', '.join(given)} is for replay='stored', which stores samples.")
-        if memory_consolidation is not None:
-            hyper = {**hyper, "consolidation": memory_consolidation}
-        if hyper and replay != "generated":
-            raise ConfigError(
-                f"{', '.join(sorted(hyper))} is for replay='generated', which has a generator."
-            )
         self.weight, self.replay_size = weight, replay_size
         self.consolidation, self.distil_steps = consolidation, distil_steps
-        self.settings = make_settings(MemorySettings, hyper)
         self.known = _Known()
         self.stable: Frozen[nn.Module] | None = None
-        self.store = StoredMemory(**(given or {"share": 0.1})) if replay == "stored" else None
-        self.source = DeepGenerativeMemory(self.settings) if replay == "generated" else None
-        self._change: Consolidation | None = None
+        if memory_consolidation is not None:
+            hyper = {**hyper, "consolidation": memory_consolidation}
+        sizes = {"share": share, "per_class": per_class}
+        self.source = make_source(replay, sizes=sizes, hyper=hyper, arguments=source)
+        if self.source is not None:
+            # One stream of random numbers, saved once with the state and restored with it.
+            self.source.random = self.random
         self._old_tasks: list[int] = []
-        self._previous: Frozen[DeepGenerativeMemory] | None
-        self.hold("_previous", None)
+        #: What the classifier is trained on in the current experience.
+        self._learned_on: ExperienceData | None = None
+
+    @property
+    def latents(self) -> LatentReplay | None:
+        """The source, if it replays latents."""
+        return self.source if isinstance(self.source, LatentReplay) else None
+
+    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
+        """See `Method.attach`."""
+        super().attach(learner, task_aware=task_aware)
+        if self.source is not None:
+            self.source.attach(learner, task_aware=task_aware)
 
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        check_experience(data, shape=self._shape())
-        if self.store is not None:
-            self.store.check(data.labels, data.tasks)
         if self.source is not None:
-            with self.random.governing():
-                self.source.build(data.images)
+            self.source.begin(data)
+        else:
+            check_experience(data)
         super().begin(data)
-        self._old_tasks = self.known.tasks()
-        if self.source is not None:
-            learned = len(self.source.tasks)
-            self.hold("_previous", self.source.snapshot() if learned else None)
-            previous = self._previous.module if self._previous is not None else None
-            self._change = Consolidation(self.source, [data], previous)
-
-    def _shape(self) -> tuple[int, ...] | None:
-        if self.source is not None:
-            return self.source.shape
-        return self.store.shape if self.store is not None else None
+        self._old_tasks, self._learned_on = self.known.tasks(), data
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the generator's training, if there is one.
+        """Yields the training of the source's generator, if there is one.
 
         Raises:
             ConfigError: The classifier has lost outputs that were learned.
         """
         self._check_heads(data)
-        if self._change is not None:
-            yield self._change.generator_phase(self.rng)
+        if self.source is not None:
+            yield from self.source.before_learning(data)
+
+    def prepare(
+        self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
+    ) -> ExperienceData:
+        """See `Method.prepare`: latents, if they are what is replayed."""
+        if self.source is not None:
+            data = self.source.prepare(data, augmented=augmented)
+        self._learned_on = data
+        return data
+
+    def respond(
+        self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
+    ) -> Tensor:
+        """See `Method.respond`."""
+        if self.source is None:
+            return super().respond(images, tasks, width=width, replay=replay)
+        return self.source.respond(images, tasks, width=width, replay=replay)
+
+    def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
+        """See `Method.answer`."""
+        if self.source is None:
+            return super().answer(network, inputs, tasks)
+        return self.source.answer(network, inputs, tasks)
 
     @torch.no_grad()
     def _check_heads(self, data: ExperienceData) -> None:
@@ -182,23 +195,13 @@ class ALTM(Method):
 
     def replay(self, n: int) -> Replay | None:
         """Draws old inputs; their labels are those that they had, or were drawn for."""
-        size = self.replay_size or n
-        if self.stable is None:
+        if self.stable is None or self.source is None:
             return None
-        if self.store is not None:
-            return self.store.draw(size, self.rng)
-        return self._generated(self._previous.module, size) if self._previous is not None else None
-
-    def _generated(self, memory: DeepGenerativeMemory, n: int) -> Replay:
-        _, images, entries = memory.imagine(n, self.rng)
-        if entries is None:
-            nothing = torch.zeros(n, dtype=torch.int64, device=images.device)
-            return Replay(images, nothing, nothing)
-        return Replay(images, entries[:, 2], entries[:, 1])
+        return self.source.recall(self.replay_size or n)
 
     def penalty(self, images: Tensor, tasks: Tensor, logits: Tensor) -> Tensor | None:
         """Lambda times the distance on the new inputs, without replay (Eq. 4, naive)."""
-        if self.stable is None or self.store is not None or self.source is not None:
+        if self.stable is None or self.source is not None:
             return None
         return self.weight * self._on_new_inputs(self._ask, images, tasks, logits)
 
@@ -232,7 +235,7 @@ class ALTM(Method):
 
         Args:
             logits: Tensor (n, K), H's answers.
-            images: Float tensor (n, *shape), what was asked.
+            images: Float tensor (n, *shape), what was asked; latents, if they are replayed.
             tasks: int64 tensor (n,), task labels, which choose the head.
             old_inputs: Whether the inputs are of old tasks.
 
@@ -242,13 +245,13 @@ class ALTM(Method):
         if self.stable is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         with torch.no_grad():
-            wanted = ask(self.stable.module, images, tasks, task_aware=self.task_aware)
+            wanted = self.answer(self.stable.module, images, tasks)
         if old_inputs and not self.task_aware:
             missing = logits.shape[1] - wanted.shape[1]
             lowest = wanted.amin(dim=1, keepdim=True).expand(-1, missing)
             return (logits - torch.cat([wanted, lowest], dim=1)).square().sum(dim=1).mean()
         width = wanted.shape[1]
-        mask = self.known.mask(tasks, width, by_task=self.task_aware)
+        mask = learned_outputs(self.known.rows, tasks, width, by_task=self.task_aware)
         difference = (logits[:, :width] - wanted).masked_fill(~mask, 0.0)
         return difference.square().sum(dim=1).mean()
 
@@ -261,12 +264,14 @@ class ALTM(Method):
         return loss + self.weight * self.replay_loss(logits, replay)
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the consolidation of H into N, if N is to learn it."""
+        """Yields the consolidation of H into N, if N is to learn it, and what the source learns."""
         if self.consolidation == "distil" and self.stable is not None and self.learner is not None:
             self.candidate = self._candidate()
-            yield self._distillation(data, Frozen(self.learner).module)
+            yield self._distillation(self._learned_on or data, Frozen(self.learner).module)
             self.stable = Frozen(self.candidate)
             del self.candidate
+        if self.source is not None:
+            yield from self.source.after_learning(data)
 
     def _candidate(self) -> nn.Module:
         """N with the outputs that H has more: N's weights wherever they fit, H's elsewhere."""
@@ -283,13 +288,13 @@ class ALTM(Method):
         classes = torch.unique(data.labels)
 
         def answer(images: Tensor, tasks: Tensor) -> Tensor:
-            return ask(candidate, images, tasks, task_aware=self.task_aware)
+            return self.answer(candidate, images, tasks)
 
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
             images, tasks = batch
             logits = answer(images, tasks)
             with torch.no_grad():
-                wanted = ask(teacher, images, tasks, task_aware=self.task_aware)
+                wanted = self.answer(teacher, images, tasks)
             total = (logits - wanted)[:, classes].square().sum(dim=1).mean()
             replay = self.replay(len(images))
             if replay is None:
@@ -302,13 +307,11 @@ class ALTM(Method):
         return Phase("consolidation", candidate, loss, spec, self.distil_steps, 128, tensors)
 
     def end(self, data: ExperienceData) -> None:
-        """Makes N ready for the next experience, and stores samples if asked to."""
-        if self._change is not None:
-            self._change.absorb(self.rng)
-        self._change = None
-        self.hold("_previous", None)
-        if self.store is not None:
-            self.store.add(data.images, data.labels, data.tasks, self.rng)
+        """Makes N ready for the next experience; the source remembers this one."""
+        # First: it may freeze the layers that N has in common with H.
+        if self.source is not None:
+            self.source.end(data)
+        self._learned_on = None
         self.known.include(data)
         first = self.stable is None
         if self.learner is not None and (first or self.consolidation == "replace"):
@@ -326,33 +329,30 @@ class ALTM(Method):
         """
         if not self.experiences:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        if self.store is not None:
-            return self.store.draw(n, self.rng)
-        if self.source is not None:
-            return self._generated(self.source, n)
-        raise UnknownTaskError(
-            "Without replay A-LTM keeps a network and no inputs. Use replay='stored' or"
-            " 'generated' for samples to look at."
-        )
+        if self.source is None:
+            raise UnknownTaskError(
+                "Without replay A-LTM keeps a network and no inputs. Use replay='stored' or"
+                " 'generated' for samples to look at."
+            )
+        return self.source.sample(n)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Method.encode`: of the generator, with generated replay."""
-        return self.source.encode(images) if self.source is not None else None
+        """See `Method.encode`: of the source."""
+        return self.source.encode(images, tasks) if self.source is not None else None
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Method.reconstruct`: by the generator, with generated replay."""
-        return self.source.reconstruct(images) if self.source is not None else None
+        """See `Method.reconstruct`: by the source."""
+        return self.source.reconstruct(images, tasks) if self.source is not None else None
 
     def stored_samples(self) -> int:
         """See `Method.stored_samples`."""
-        return len(self.store) if self.store is not None else 0
+        return self.source.stored_samples() if self.source is not None else 0
 
     def memory(self) -> list[nn.Module]:
-        """The stable network, and the store or the generator with its density."""
-        kept: list[nn.Module | None] = [self.stable, self.known, self.store]
-        if self.source is not None:
-            kept += [self.source.generator, self.source.density]
-        return [module for module in kept if module is not None]
+        """The stable network, and what the source remembers."""
+        own: list[nn.Module | None] = [self.stable, self.known]
+        source = self.source.memory() if self.source is not None else []
+        return [module for module in (*own, *source) if module is not None]
 
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from avalanche_dgm.methods import ALTM
-from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.methods import ALTM, LatentReplay
 from avalanche_dgm.plugins.experiences import TaskOracle
+from avalanche_dgm.plugins.latent import LatentPlugin
 from avalanche_dgm.signatures import takes_arguments_of
 
 
 @takes_arguments_of(ALTM)
-class ALTMPlugin(MethodPlugin):
+class ALTMPlugin(LatentPlugin):
     """Active long-term memory (Furlanello et al. 2016) for any strategy, without an argument.
 
     A frozen copy of the model, made after each experience, holds the model near its old answers
     while it learns the next one::
 
         strategy = Naive(model=net, optimizer=optimizer, plugins=[ALTMPlugin()])
+
+    With ``replay="latent-replay"`` ``strategy.model`` is wrapped, see `LatentPlugin`; with any
+    other it stays the object that it was.
 
     Args:
         seed: Seed of what is drawn; ``None`` follows ``torch.manual_seed``.
@@ -40,3 +43,8 @@ class ALTMPlugin(MethodPlugin):
         **hyper: Any,
     ) -> None:
         super().__init__(ALTM(seed=seed, **hyper), oracle=oracle, progress=progress)
+
+    @property
+    def latents(self) -> LatentReplay | None:
+        """What is replayed, if it is latents."""
+        return self.method.latents

@@ -80,8 +80,58 @@ class LatentMultiTaskModel(LatentModel, MultiTaskModule):
         return self.route(x, torch.full((len(x),), task_label, device=x.device))
 
 
+class LatentPlugin(MethodPlugin):
+    """Drives a method that may train the classifier on latents.
+
+    ``strategy.model`` becomes a `LatentModel` around the user's model, which answers images and
+    latents; `finish` puts the user's model back. An experience is encoded once, unless it is
+    augmented or another plugin puts other samples among its own: then batch by batch.
+    """
+
+    @property
+    def latents(self) -> LatentReplay | None:
+        """What cuts the model, or ``None`` if the method is trained on images."""
+        raise NotImplementedError
+
+    def learner_of(self, strategy: Any) -> nn.Module:
+        """The user's model, wrapped or not."""
+        model = strategy.model
+        return model.model if isinstance(model, LatentModel) else model
+
+    def finish(self, strategy: Any) -> nn.Module:
+        """Gives the strategy its own model back, which has learned everything.
+
+        Args:
+            strategy: The strategy that was trained.
+        """
+        strategy.model = self.learner_of(strategy)
+        return strategy.model
+
+    def begin(self, strategy: Any, data: ExperienceData) -> None:
+        """Starts the experience, and wraps the model once if latents will be learned."""
+        super().begin(strategy, data)
+        model, latents = strategy.model, self.latents
+        if latents is None:
+            return
+        if not isinstance(model, LatentModel):
+            kind = LatentMultiTaskModel if isinstance(model, MultiTaskModule) else LatentModel
+            strategy.model = kind(model, latents).to(strategy.device).train(model.training)
+        elif model.method is not latents:
+            raise UnsupportedModelError(
+                "The strategy's model is cut by another LatentReplayPlugin already. Give the"
+                " strategy one of them."
+            )
+
+    def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Encodes the batch unless the experience is encoded, and puts replay behind it."""
+        batch, latents = strategy.mbatch, self.latents
+        if latents is not None:
+            strategy.mbatch = [latents.to_latents(batch[0], batch[-1]), *batch[1:]]
+        super().before_training_iteration(strategy, *args, **kwargs)
+
+
 @takes_arguments_of(LatentReplay)
-class LatentReplayPlugin(MethodPlugin):
+class LatentReplayPlugin(LatentPlugin):
     """Latent replay (Saez de Ocariz Borde 2022) for any model and strategy.
 
     Say where the model is cut: by the name of a layer, or by its two parts. After the first
@@ -90,9 +140,7 @@ class LatentReplayPlugin(MethodPlugin):
 
         strategy = Naive(model=net, optimizer=opt, plugins=[LatentReplayPlugin(layer="features.3")])
 
-    ``strategy.model`` becomes a `LatentModel` around the user's model, which answers images and
-    latents; `finish` puts the user's model back. An experience is encoded once, unless it is
-    augmented or another plugin puts other samples among its own: then batch by batch.
+    ``strategy.model`` is wrapped, see `LatentPlugin`.
 
     Args:
         layer: Name of the last layer before the cut; see `avalanche_dgm.methods.LatentReplay`.
@@ -128,19 +176,10 @@ class LatentReplayPlugin(MethodPlugin):
         self._compressor = compressor
         self._classifier = classifier if isinstance(classifier, nn.Module) else None
 
-    def learner_of(self, strategy: Any) -> nn.Module:
-        """The user's model, wrapped or not."""
-        model = strategy.model
-        return model.model if isinstance(model, LatentModel) else model
-
-    def finish(self, strategy: Any) -> nn.Module:
-        """Gives the strategy its own model back, which has learned everything.
-
-        Args:
-            strategy: The strategy that was trained.
-        """
-        strategy.model = self.learner_of(strategy)
-        return strategy.model
+    @property
+    def latents(self) -> LatentReplay:
+        """The method itself."""
+        return self.method
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """See `MethodPlugin`; finds the parts in the model first."""
@@ -154,25 +193,6 @@ class LatentReplayPlugin(MethodPlugin):
         if self._classifier is not None:
             self.method.classifier = name_of(model, self._classifier, "classifier")
         super().before_train_dataset_adaptation(strategy, *args, **kwargs)
-
-    def begin(self, strategy: Any, data: ExperienceData) -> None:
-        """Starts the experience, and wraps the model once."""
-        super().begin(strategy, data)
-        model = strategy.model
-        if not isinstance(model, LatentModel):
-            kind = LatentMultiTaskModel if isinstance(model, MultiTaskModule) else LatentModel
-            strategy.model = kind(model, self.method).to(strategy.device).train(model.training)
-        elif model.method is not self.method:
-            raise UnsupportedModelError(
-                "The strategy's model is cut by another LatentReplayPlugin already. Give the"
-                " strategy one of them."
-            )
-
-    def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Encodes the batch unless the experience is encoded, and puts replay behind it."""
-        batch = strategy.mbatch
-        strategy.mbatch = [self.method.to_latents(batch[0], batch[-1]), *batch[1:]]
-        super().before_training_iteration(strategy, *args, **kwargs)
 
 
 def name_of(model: nn.Module, part: nn.Module, what: str) -> str:

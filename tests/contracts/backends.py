@@ -61,6 +61,8 @@ BACKENDS = {
         {"replay": "stored", "per_class": 8, "consolidation": "distil", "distil_steps": 15},
     ),
     "altm-generated": (ALTMPlugin, ALTMModule, {"replay": "generated", **SMALL}),
+    "altm-latent": (ALTMPlugin, ALTMModule, {"replay": "latent-replay"}),
+    "altm-dynamic": (ALTMPlugin, ALTMModule, {"replay": "dynamic-memory", "source": MASKED}),
     "latent": (LatentReplayPlugin, LatentReplayModule, {"per_class": 8, "covariance": True}),
     "latent-alternating": (
         LatentReplayPlugin,
@@ -115,6 +117,7 @@ VARIANTS = {
     "dgdmn-oracle",
     "dgdmn-sleep",
     "dgdmn-paper",
+    "altm-dynamic",
     "latent-alternating",
     "latent-late",
     "latent-vae",
@@ -130,9 +133,12 @@ MAIN = [name for name in BACKENDS if name not in VARIANTS]
 def made(name, which, model, **settings):
     """A plugin (0) or a module (1), with a layer to cut behind where it needs to be told."""
     kind, hyper = BACKENDS[name][which], BACKENDS[name][2]
-    if name.startswith("latent") and not hasattr(model, "features"):
-        norm = next(n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm1d))
-        hyper = {**hyper, "layer": norm}
+    if not hasattr(model, "features"):
+        norm = next((n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm1d)), None)
+        if name.startswith("latent"):
+            hyper = {**hyper, "layer": norm}
+        elif name == "altm-latent":
+            hyper = {**hyper, "source": {"layer": norm, "per_class": 8}}
     return kind(*([model] if which else []), **settings, **hyper)
 
 

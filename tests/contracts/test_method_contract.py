@@ -30,6 +30,7 @@ from avalanche_dgm.methods import (
     PseudoRehearsal,
 )
 from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.methods.altm_sources import StoredReplay
 
 TINY = {"hidden": (24,), "latent": 6, "batch_size": 32, "generator_steps": 15}
 DUAL = {**TINY, "learner_steps": 15, "stm_learner_hidden": (16,), "stm_size": 2}
@@ -58,6 +59,14 @@ METHODS = {
     "altm, generated": lambda seed: ALTM(
         seed=seed, replay="generated", consolidation="distil", distil_steps=10, **TINY
     ),
+    "altm, latent replay": lambda seed: ALTM(
+        seed=seed,
+        replay="latent-replay",
+        source={"layer": "2", "per_class": 10},
+        consolidation="distil",
+        distil_steps=10,
+    ),
+    "altm, dynamic memory": lambda seed: ALTM(seed=seed, replay="dynamic-memory", source=MASKED),
     "latent replay": lambda seed: LatentReplay(seed=seed, layer="2", per_class=10),
     "latent replay, alternating": lambda seed: LatentReplay(
         seed=seed, layer="2", total=40, dtype="uint8", schedule="alternating", encode_once=False
@@ -84,6 +93,7 @@ METHODS = {
 VARIANTS = {
     "dgr, rehearsal",
     "dgdmn, rehearsal",
+    "altm, dynamic memory",
     "latent replay, alternating",
     "latent replay, late",
     "latent replay, vae",
@@ -104,6 +114,11 @@ def make(request):
         return Driver(METHODS[request.param](seed), network(), steps=8)
 
     return build
+
+
+def source_of(method, kind):
+    """The method, or what A-LTM replays, if it is of a kind."""
+    return next((m for m in (method, getattr(method, "source", None)) if isinstance(m, kind)), None)
 
 
 def experience(i):
@@ -245,8 +260,7 @@ def test_another_scale_is_refused_by_what_cannot_produce_it(make):
     driver, untouched = trained(make, 1), trained(make, 1)
     data = experience(1)
     loud = ExperienceData(255 * data.images, data.labels, data.tasks, "loud")
-    any_scale = isinstance(driver.method, (PseudoRehearsal, LatentReplay))
-    if any_scale or getattr(driver.method, "store", None):
+    if source_of(driver.method, (PseudoRehearsal, LatentReplay, StoredReplay)):
         driver.train(loud)
         return
     with pytest.raises(RangeError, match="value_range"):
@@ -272,14 +286,15 @@ def test_replay(make):
     repeated = experience(1)
     method.attach(driver.learner, task_aware=False)
     driver.run(method.make_room(repeated.key))
-    if isinstance(method, GANMethod):
+    gan = source_of(method, GANMethod)
+    if gan:
         untouched = copy.deepcopy(driver)
         with pytest.raises(LabelError, match="learned before"):
             method.begin(repeated)
         assert same(driver, untouched), "what makes a class is frozen: it comes once"
         repeated = experience(2)
     method.begin(repeated)
-    if isinstance(method, GANMethod):
+    if gan:
         driver.run(method.before_learning(repeated))
     assert 0 < method.new_weight <= 1
     replays = [method.sample(25), method.replay(25)]
@@ -292,7 +307,7 @@ def test_replay(make):
     for replay in replays:
         n = len(replay)
         assert n >= 25
-        latents = isinstance(method, LatentReplay)
+        latents = source_of(method, LatentReplay)
         assert replay.images.shape == ((n, 32) if latents else (n, 1, 8, 8))
         assert replay.images.dtype == torch.float32
         assert replay.labels.shape == replay.tasks.shape == (n,)
@@ -355,9 +370,10 @@ def stored_tensors(method):
 
 def raw_images_in(method, images):
     forms = [images.flatten(1)]
-    if isinstance(method, GANMethod):
+    gan = source_of(method, GANMethod)
+    if gan:
         # As its networks see them: scaled, and perhaps padded; and scaled back.
-        canvas = method.generative.ready
+        canvas = gan.generative.ready
         placed = canvas.put(images)
         forms += [placed.flatten(1), canvas.take(placed).flatten(1)]
     wanted = {image.numpy().tobytes() for form in forms for image in form}
@@ -379,12 +395,13 @@ def test_an_image_that_is_stored_would_be_found(make):
     method, images = trained(make, 1).method, experience(0).images
     method.kept = images[:3]
     assert raw_images_in(method, images) >= 3
-    if isinstance(method, GANMethod):
+    gan = source_of(method, GANMethod)
+    if gan:
         before = raw_images_in(method, images)
-        canvas = method.generative.ready
+        canvas = gan.generative.ready
         placed = canvas.put(images[:5])
         for stored in (placed, canvas.take(placed)):
-            method._pool = SamplePool(stored, torch.arange(5), torch.ones(5))
+            gan._pool = SamplePool(stored, torch.arange(5), torch.ones(5))
             assert raw_images_in(method, images) == before + 5
 
 
@@ -395,7 +412,7 @@ def test_no_image_is_stored_but_in_the_variant_that_says_so(make, n):
     found = raw_images_in(driver.method, images)
     if isinstance(driver.method, DGDMN) and not driver.method.settings.short_term:
         assert found == 80 * (n % 2)
-    elif getattr(driver.method, "store", None) is not None:
+    elif source_of(driver.method, StoredReplay):
         assert found == 20 * n, "ten of each class"
     elif getattr(driver.method, "freeze_after", 0) > n:
         assert found == 20 * n, "until the compressor is frozen"
@@ -421,7 +438,7 @@ def test_the_user_s_classifier_is_the_very_object(make):
         driver.train(experience(i))
     parameters = {id(p) for p in learner.parameters()}
     assert parameters <= {id(p) for p in driver.method.parameters()}
-    frozen = isinstance(driver.method, LatentReplay)
+    frozen = source_of(driver.method, LatentReplay) is not None
     assert [p.requires_grad for p in learner.parameters()] == [not frozen] * 2 + [True] * 2
 
 

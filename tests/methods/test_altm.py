@@ -215,7 +215,7 @@ def test_one_of_several_heads_that_shrinks_is_refused():
 
 def test_the_generative_memory_has_its_own_consolidation():
     method = ALTM(replay="generated", sampling="prior", memory_consolidation="rehearsal")
-    assert method.settings.consolidation == "rehearsal"
+    assert method.source.settings.consolidation == "rehearsal"
     assert method.consolidation == "replace"
     with pytest.raises(ConfigError, match="consolidation is for replay='generated'"):
         ALTM(memory_consolidation="rehearsal")
@@ -226,7 +226,7 @@ def test_generated_replay_stores_no_image():
     replay = driver.method.sample(50)
     assert set(replay.labels.tolist()) <= set(range(10))
     assert len(set(replay.labels.tolist())) > 5
-    assert not hasattr(driver.method.store, "samples")
+    assert driver.method.stored_samples() == 0
 
 
 def test_what_cannot_work():
