@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData
-from avalanche_dgm.errors import UnsupportedModelError
+from avalanche_dgm.errors import LabelError, UnsupportedModelError
+from avalanche_dgm.models import NO_OUTPUT
 
 
 def ask(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) -> Tensor:
@@ -64,12 +65,32 @@ def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> i
 
     Args:
         learner: The classifier, adapted to the experience.
-        data: The experience; its first samples are shown.
+        data: The experience; a sample of each class is shown.
         task_aware: Whether the classifier takes task labels.
+
+    Raises:
+        LabelError: The head of a task has no output for one of its classes: it answers `NO_OUTPUT`
+            there, and would never learn it.
     """
+    pairs, rows = torch.unique(
+        torch.stack([data.tasks, data.labels], dim=1), dim=0, return_inverse=True
+    )
+    shown = torch.empty(len(pairs), dtype=torch.int64, device=rows.device)
+    shown[rows] = torch.arange(len(rows), device=rows.device)
     with evaluating(learner):
-        logits = ask(learner, data.images[:2], data.tasks[:2], task_aware=task_aware)
-    return logits.shape[1]
+        logits = ask(learner, data.images[shown], data.tasks[shown], task_aware=task_aware)
+    width = logits.shape[1]
+    labels = data.labels[shown]
+    own = logits.gather(1, labels.clamp(max=width - 1)[:, None])[:, 0]
+    missing = ((own <= NO_OUTPUT) & (labels < width)).nonzero().flatten().tolist()
+    if missing:
+        task, label = pairs[missing[0]].tolist()
+        raise LabelError(
+            f"The experience has the label {label} with the task label {task}, and the model has no"
+            f" output for it there: it answers {NO_OUTPUT:g}. Give that head at least"
+            f" {label + 1} outputs, or number the classes of a task from 0."
+        )
+    return width
 
 
 def learned_outputs(known: Tensor, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
