@@ -204,6 +204,7 @@ def _configs(arguments: argparse.Namespace) -> dict[str, list[ExperimentConfig]]
     from avalanche_dgm.experiments.config import ExperimentConfig
 
     options = _options_by_method(arguments)
+    measured = _measured(arguments)
     seeds = at_least_one(arguments.seeds, "seeds")
     configs = {}
     for method in arguments.methods:
@@ -212,6 +213,7 @@ def _configs(arguments: argparse.Namespace) -> dict[str, list[ExperimentConfig]]
             arguments.stream,
             paper=arguments.paper,
             fast=arguments.fast,
+            quality=method in measured,
             seed=arguments.seed,
             n_experiences=arguments.experiences,
             epochs=arguments.epochs,
@@ -265,6 +267,16 @@ def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, obj
         if not any(key in names for names in known.values()):
             raise ConfigError(f"None of {', '.join(arguments.methods)} has an option '{key}'.")
     return {m: {k: v for k, v in options.items() if k in known[m]} for m in known}
+
+
+def _measured(arguments: argparse.Namespace) -> list[str]:
+    """The methods whose generators are measured; of several that have none, one must have one."""
+    from avalanche_dgm.experiments.methods import METHODS
+
+    if not arguments.quality:
+        return []
+    # What a config cannot have is said where it is checked.
+    return [m for m in arguments.methods if METHODS[m].gan] or list(arguments.methods)
 
 
 def _execute(

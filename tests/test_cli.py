@@ -211,6 +211,19 @@ def test_compare_makes_one_table_over_seeds(tmp_path, capsys):
         assert len(np.unique(pixels(tmp_path / "c" / name))) > 20
 
 
+def test_compare_measures_the_generators_that_there_are(tmp_path, capsys):
+    methods = ["naive", "ewc-generator"]
+    compare = ["compare", "--methods", *methods, "--experiences", "2", "--quality"]
+    assert main([*compare, "--out", str(tmp_path), "--name", "c", *TINY]) == 0
+    text = capsys.readouterr().out
+    assert "\newc-generator: generated samples that a classifier of real ones takes" in text
+    assert "naive: generated" not in text
+    saved = [json.loads((tmp_path / "c" / m / "results.json").read_text()) for m in methods]
+    assert [result["config"]["quality"] for result in saved] == [False, True]
+    assert saved[0]["steps"][-1]["generated_accuracy"] is None
+    assert saved[1]["steps"][-1]["generated_accuracy"] >= 0
+
+
 def test_demo_runs_its_three_methods(tmp_path, capsys):
     assert main(["demo", "--fast", "--quiet", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
@@ -304,6 +317,8 @@ def test_version(capsys):
         (["paper", "altm-fig1", "--backend", "lightning"], ["--backend"]),
         (["run", "--stream", "latent-split", "--hidden", "9"], ["--hidden", "latent replay paper"]),
         (["run", "--stream", "turntable", "--hidden", "9", "9"], ["--hidden", "one number"]),
+        (["run", "--method", "dgr", "--quality"], ["--quality", "dgr", "mergan", "gan-replay"]),
+        (["compare", "--methods", "dgr", "naive", "--quality"], ["--quality", "dgr", "mergan"]),
         (["run", "--devices", "2"], ["--devices", "--backend lightning"]),
         (["run", "--backend", "jax"], ["jax", "lightning"]),
         ([*LIGHTNING, "--devices", "many"], ["many", "auto"]),

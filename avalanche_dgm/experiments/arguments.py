@@ -144,6 +144,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     settings.add_argument("--share", type=float, metavar="F", help="of the samples that is stored")
     settings.add_argument("--paper", action="store_true", help="the paper's settings")
     settings.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
+    settings.add_argument(
+        "--quality",
+        action="store_true",
+        help="compare samples of a GAN memory with real ones after each experience",
+    )
     _add_data(parser)
 
 

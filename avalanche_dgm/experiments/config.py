@@ -94,6 +94,7 @@ class ExperimentConfig:
         method_options: Hyper-parameters of the method's plugin.
         paper: Build the plugin with the paper's settings (``Plugin.paper``).
         fast: A run of seconds that shows that everything works, not how well.
+        quality: Compare what the generator makes with real samples after each experience.
         backend: What trains: "avalanche", its own loop, or "lightning", a Trainer.
         trainer: Settings of that Trainer, or a mapping with some of them.
 
@@ -120,6 +121,7 @@ class ExperimentConfig:
     method_options: Mapping[str, Any] = field(default_factory=dict)
     paper: bool = False
     fast: bool = False
+    quality: bool = False
     backend: str = "avalanche"
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
 

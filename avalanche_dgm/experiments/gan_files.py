@@ -2,40 +2,88 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
-from avalanche_dgm.experiments.config import ExperimentConfig
+import torch
+
 from avalanche_dgm.experiments.methods import method_of
+from avalanche_dgm.experiments.plan import Plan
+from avalanche_dgm.metrics import GeneratorLog, GeneratorQuality
+from avalanche_dgm.metrics.generator_quality import memory_of
+from avalanche_dgm.plugins.experiences import load, seeded
+
+MEASURED = ("fid", "generated_accuracy")
+"""What of a generator's quality becomes a part of a run's results: fields of `Step`."""
 
 
-def is_gan(config: ExperimentConfig) -> bool:
-    """Says whether a run's method is a memory that is a generative adversarial network.
+class GeneratorFiles:
+    """Looks at the generator of one run, whatever trains it; see `GeneratorLog` for the files.
 
-    Args:
-        config: The run's settings.
-    """
-    method = method_of(config)
-    if method.plugin is None or not method.ours:
-        return False
-    from avalanche_dgm.plugins.adversarial import GANPlugin
-
-    module, name = method.plugin
-    return issubclass(getattr(importlib.import_module(module), name), GANPlugin)
-
-
-def note(folder: Path | None, config: ExperimentConfig, method: Any, experience: int) -> None:
-    """Writes down what a generator has become after an experience; see `GeneratorLog`.
+    Nothing happens if the run's method has no generator that a critic trained. What is learned is
+    the same with and without it.
 
     Args:
-        folder: The run folder, or ``None`` to do nothing.
-        config: The run's settings; nothing is done if its method is no such memory.
-        method: The method itself, or its plugin or LightningModule.
-        experience: Position of what was learned last, from 0.
+        plan: What is learned, with the settings: ``quality`` says whether samples are measured.
+        folder: The run folder, or ``None`` to write nothing.
     """
-    if folder is None or not is_gan(config):
-        return
-    from avalanche_dgm.metrics import GeneratorLog
 
-    GeneratorLog(folder, method).note(experience)
+    # No dataclass: Lightning looks into those that it hands to other processes.
+    def __init__(self, plan: Plan, folder: Path | None) -> None:
+        self.plan, self.folder = plan, folder
+        measured = plan.config.quality
+        self.active = method_of(plan.config).gan and (folder is not None or measured)
+        # Both are made when the first is asked for: by then a checkpoint was loaded.
+        self._log: GeneratorLog | None = None
+        self._quality: GeneratorQuality | None = None
+
+    def watch(self, method: Any) -> None:
+        """Begins to look at the masks of an experience that has begun, unless it does already.
+
+        Args:
+            method: The method itself, or its plugin or LightningModule.
+        """
+        if self.active and self.folder is not None:
+            log = self._log_of(method, self.folder)
+            if not log.watching:
+                log.watch()
+
+    def note(self, method: Any, experience: int) -> dict[str, float]:
+        """Writes down what the generator has become after an experience.
+
+        Args:
+            method: The method itself, or its plugin or LightningModule.
+            experience: Position of what was learned last, from 0.
+
+        Returns:
+            What was measured of its samples by the names in ``MEASURED``; nothing if the settings
+            do not ask for that.
+        """
+        if not self.active:
+            return {}
+        if self._quality is None and self.plan.config.quality:
+            self._quality = self._compared(memory_of(method).entries.device)
+        if self.folder is not None:
+            log = self._log_of(method, self.folder)
+            log.quality = self._quality
+            found = log.note(experience)
+        else:
+            found = None if self._quality is None else self._quality.measure(method)
+        return {} if found is None else {name: getattr(found, name) for name in MEASURED}
+
+    def _log_of(self, method: Any, folder: Path) -> GeneratorLog:
+        if self._log is None:
+            self._log = GeneratorLog(folder, method)
+        return self._log
+
+    def _compared(self, device: torch.device) -> GeneratorQuality:
+        """Trains the reference on the stream's training images, those to come among them."""
+        # A data loader takes a number of the global generator, even if it does not shuffle.
+        with seeded(0):
+            parts = [
+                load(experience, key=f"#{i}", device=device)
+                for i, experience in enumerate(self.plan.benchmark.train_stream)
+            ]
+        images = torch.cat([part.images for part in parts])
+        labels = torch.cat([part.labels for part in parts])
+        return GeneratorQuality(images, labels, seed=self.plan.config.seed)

@@ -27,6 +27,8 @@ _OTHER_PAPERS = (
     "dynamic-memory-weights",
     *("mergan", "mergan-alignment", "ewc-generator", "gan-replay"),
 )
+#: Option of methods that begin with one of the authors' configurations.
+_CONFIGURATION = "configuration"
 # For runs that only show that everything works.
 _FAST = {"generator_steps": 30, "learner_steps": 30}
 _FAST_PAPER = {"generator_epochs": 1, "learner_epochs": 1}
@@ -56,7 +58,8 @@ class Method:
         generator: Option and value with which it has a generator; ``None`` if it always has.
         paper: How the method is made of another one with the paper's settings.
         fast: Options for runs that only show that everything works.
-        published: The authors' configuration of `DynamicMemoryPlugin.paper` that it begins with.
+        published: The authors' configuration of `DynamicMemoryPlugin.paper` that it begins with,
+            unless the option ``configuration`` names another one.
     """
 
     description: str
@@ -75,14 +78,24 @@ class Method:
         """Whether the plugin is this package's, with a seed and progress bars."""
         return self.plugin is not None and self.plugin[0].startswith("avalanche_dgm")
 
+    @property
+    def gan(self) -> bool:
+        """Whether it remembers by a generator that a critic trained."""
+        if self.plugin is None or not self.ours:
+            return False
+        from avalanche_dgm.plugins.adversarial import GANPlugin
+
+        return issubclass(_load(self.plugin), GANPlugin)
+
     def options(self) -> list[str]:
         """Returns the names of the options that ``method_options`` may hold."""
         if self.plugin is None:
             return []
         hidden = {"progress", "oracle", *self.fixed}
-        return [
+        known = [
             name for name in inspect.signature(_load(self.plugin)).parameters if name not in hidden
         ]
+        return known if self.published is None else [*known, _CONFIGURATION]
 
 
 @dataclass(frozen=True)
@@ -123,9 +136,16 @@ def check_options(config: ExperimentConfig) -> None:
         config: The run's settings.
 
     Raises:
-        ConfigError: The method has no such option, or the network cannot be made as asked for.
+        ConfigError: The method has no such option, or no generator that could be measured, or the
+            network cannot be made as asked for.
     """
     check_network(config)
+    if config.quality and not method_of(config).gan:
+        able = ", ".join(name for name, method in METHODS.items() if method.gan)
+        raise ConfigError(
+            f"--quality measures generators that a critic trained, and {config.method} has none."
+            f" These have one: {able}."
+        )
     if config.paper and config.method in _OTHER_PAPERS:
         raise ConfigError(
             f"--paper has the settings of the DGDMN paper, and {config.method} is not of it. Leave"
@@ -138,6 +158,10 @@ def check_options(config: ExperimentConfig) -> None:
         raise ConfigError(f"The method {config.method} takes no options.")
     for name in config.method_options:
         require_known(f"option of {config.method}", name, known)
+    if _CONFIGURATION in config.method_options:
+        from avalanche_dgm.methods.dynamic_memory import PAPER
+
+        require_known(_CONFIGURATION, str(config.method_options[_CONFIGURATION]), PAPER)
 
 
 def build_strategy(setup: Setup) -> SupervisedTemplate:
@@ -198,7 +222,7 @@ def hyper_of(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
     if method.published is not None:
         from avalanche_dgm.methods.dynamic_memory import paper_hyper
 
-        options = paper_hyper(method.published) | options
+        options = paper_hyper(options.pop(_CONFIGURATION, method.published)) | options
     if not config.paper:
         return options
     from avalanche_dgm.methods.paper_settings import PAPER, dgdmn_hyper
@@ -297,10 +321,10 @@ METHODS: dict[str, Method] = {
         fast=_FAST_GAN,
     ),
     "dynamic-memory-paper": Method(
-        "the same with the settings of the authors' code for MNIST (101 epochs a class)",
+        "the same with the authors' settings (101 epochs a class), --set configuration=...",
         _DYNAMIC,
         fixed=_CRITIC,
-        fast={**_FAST_GAN, "generator_epochs": None},
+        fast={**_FAST_GAN, "generator_epochs": None, "closing_epochs": 0},
         published="mnist",
     ),
     "dynamic-memory-weights": Method(

@@ -17,9 +17,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError
-from avalanche_dgm.experiments import gan_files, storage
+from avalanche_dgm.experiments import storage
 from avalanche_dgm.experiments.building import build_model, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.gan_files import MEASURED, GeneratorFiles
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import METHODS, check_options, hyper_of, method_of
 from avalanche_dgm.experiments.panels import RunPanels
@@ -251,14 +252,17 @@ class _Course:
     ) -> StreamResult:
         from avalanche_dgm.lightning import fit_stream
         from avalanche_dgm.lightning.dashboard import EpochMeansCallback
+        from avalanche_dgm.lightning.generator import GeneratorCallback
 
         config = self.plan.config
+        generator = GeneratorFiles(self.plan, self.folder)
+        looking = [GeneratorCallback(generator.watch, generator.note)] if generator.active else []
         folder = self.folder / "checkpoints" / part if self.folder is not None else None
         return fit_stream(
             module,
             SimpleNamespace(train_stream=list(experiences), test_stream=self.plan.test()),
             trainer=self._arguments(module),
-            callbacks=[EpochMeansCallback(self.panels.trained)],
+            callbacks=[EpochMeansCallback(self.panels.trained), *looking],
             epochs=config.epochs,
             batch_size=config.batch_size,
             eval_batch_size=_EVAL_BATCH,
@@ -311,7 +315,7 @@ class _Report:
         sizes: Images of each test experience.
         folder: Where to write it, or ``None``.
         progress: Whether to say so.
-        module: What learns, to look at its generator if it has one, or ``None``.
+        module: What learns, to show what it remembers, or ``None``.
         panels: Where it is shown, or ``None``.
     """
 
@@ -332,7 +336,6 @@ class _Report:
 
     def __call__(self, outcome: StreamResult) -> None:
         """Writes down what was measured so far."""
-        gan_files.note(self.folder, self.result.config, self.module, len(outcome) - 1)
         _publish(self.result, self.folder, self.progress, self.steps(outcome))
         if self.panels is not None and self.module is not None:
             self.panels.learned(self.result, self.module.method)
@@ -346,12 +349,14 @@ class _Report:
         steps = []
         for i, row in enumerate(outcome.accuracy.tolist()):
             right = sum(value * n for value, n in zip(row, self.sizes, strict=True))
+            measured = outcome.metrics[i]
             step = Step(
                 experience=self.result.order[i],
                 accuracy=[value if value == value else None for value in row],
                 stream_accuracy=right / sum(self.sizes),
                 seconds=outcome.seconds[i],
                 eval_seconds=outcome.test_seconds[i],
+                **{name: measured[name] for name in MEASURED if name in measured},
             )
             add_record(step, outcome.records[i], outcome.memory_bytes[i])
             steps.append(step)

@@ -98,6 +98,29 @@ class MeansLogger(BaseLogger):
         return {**self.__dict__, "_show": None}
 
 
+class BeginningLogger(BaseLogger):
+    """Says when plugins have begun an experience, and nothing was trained yet.
+
+    Args:
+        tell: Called with the strategy.
+    """
+
+    def __init__(self, tell: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._tell: Callable[[Any], None] | None = tell
+
+    def after_train_dataset_adaptation(
+        self, strategy: Any, metric_values: Any, **kwargs: Any
+    ) -> None:
+        """Says so: plugins begin just before."""
+        if self._tell is not None:
+            self._tell(strategy)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A run that continues brings a logger of its own.
+        return {**self.__dict__, "_tell": None}
+
+
 def bar(total: int, name: str) -> tqdm[Any]:
     """Makes a bar on stderr; in a log file, where nobody watches, it is a single finished line.
 

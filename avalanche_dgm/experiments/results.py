@@ -31,6 +31,9 @@ class Step:
         sleeps: Sleeps so far (dual memory only).
         sleep_seconds: Wall time of all sleeps so far, in seconds.
         memory_bytes: Size of what is remembered beside the classifier, in bytes.
+        fid: Frechet distance of generated samples to real ones; ``None`` if it was not measured.
+        generated_accuracy: Share of generated samples (0 to 1) that a classifier of real ones takes
+            for their class; ``None`` if it was not measured.
     """
 
     experience: int
@@ -45,6 +48,8 @@ class Step:
     sleeps: int = 0
     sleep_seconds: float = 0.0
     memory_bytes: int = 0
+    fid: float | None = None
+    generated_accuracy: float | None = None
 
 
 @dataclass
@@ -109,11 +114,23 @@ class RunResult:
         Returns:
             0 to 1, or ``None`` if the stream has not so many experiences of one class each.
         """
+        step = self.step_of_classes(n)
+        return None if step is None else self.average(step)
+
+    def step_of_classes(self, n: int) -> int | None:
+        """Returns the position of the step with which n classes were learned, one at a time.
+
+        Args:
+            n: Number of classes.
+
+        Returns:
+            From 0, or ``None`` if the stream has not so many experiences of one class each.
+        """
         for i in range(len(self.steps)):
             seen = self.seen(i)
             if len(seen) == n:
                 # An experience of few classes is named by them.
-                return self.average(i) if all(self.tasks[j].isdigit() for j in seen) else None
+                return i if all(self.tasks[j].isdigit() for j in seen) else None
         return None
 
     @property

@@ -13,7 +13,7 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import gan_files, storage
+from avalanche_dgm.experiments import storage
 from avalanche_dgm.experiments.building import (
     build_model,
     build_optimizer,
@@ -21,11 +21,12 @@ from avalanche_dgm.experiments.building import (
     seed_everything,
 )
 from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.gan_files import GeneratorFiles
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import METHODS, Setup, build_strategy, check_options
 from avalanche_dgm.experiments.panels import RunPanels
 from avalanche_dgm.experiments.plan import Plan, add_record, say_learned
-from avalanche_dgm.experiments.progress import MeansLogger, ProgressLogger
+from avalanche_dgm.experiments.progress import BeginningLogger, MeansLogger, ProgressLogger
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
@@ -66,7 +67,7 @@ def run(
     device = resolve_device(config.device)
     seed_everything(config.seed)
     benchmark = build_stream(config)
-    experiment = _Experiment(config, benchmark, device, progress)
+    experiment = _Experiment(config, benchmark, device, progress, folder)
     result = experiment.empty_result(str(device), command)
     start = 0
     if resume and folder is not None:
@@ -100,12 +101,18 @@ class _Experiment(Plan):
     """The parts of one run: they outlive the strategy, which may be made anew."""
 
     def __init__(
-        self, config: ExperimentConfig, benchmark: Any, device: torch.device, progress: bool
+        self,
+        config: ExperimentConfig,
+        benchmark: Any,
+        device: torch.device,
+        progress: bool,
+        folder: Path | None,
     ) -> None:
         super().__init__(config, benchmark)
         self.device = device
         self.progress = progress
         self.panels: RunPanels | None = None
+        self.generator = GeneratorFiles(self, folder)
         self.logger = ProgressLogger(
             enabled=progress, n_experiences=len(self.order), label=self.label
         )
@@ -136,8 +143,12 @@ class _Experiment(Plan):
         )
 
     def _loggers(self) -> list[Any]:
-        panels = self.panels
-        return [self.logger] if panels is None else [self.logger, MeansLogger(panels.trained)]
+        loggers: list[Any] = [self.logger]
+        if self.panels is not None:
+            loggers.append(MeansLogger(self.panels.trained))
+        if self.generator.active:
+            loggers.append(BeginningLogger(lambda s: self.generator.watch(replay_plugin(s))))
+        return loggers
 
     def show(self, strategy: Any, result: RunResult) -> None:
         """Shows what was learned and tested last."""
@@ -170,13 +181,14 @@ class _Experiment(Plan):
         plugin = replay_plugin(strategy)
         if plugin is not None:
             add_record(step, plugin.record, plugin.memory_bytes())
+            for name, value in self.generator.note(plugin, position).items():
+                setattr(step, name, value)
         result.steps.append(step)
         return strategy
 
     def save(self, strategy: Any, result: RunResult, folder: Path) -> None:
         """Writes the checkpoint first, then the results that name it, then drops the last one."""
         n = len(result.steps)
-        gan_files.note(folder, self.config, replay_plugin(strategy), n - 1)
         if not self.method.joint and not result.complete:
             path = storage.checkpoint(folder, n)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,10 @@ from avalanche_dgm.experiments.results import RunResult
 RESULTS = "results.json"
 #: What a run leaves beside its results; of a generator as `avalanche_dgm.metrics.GeneratorLog`.
 _PICTURES = ("accuracy.csv", "accuracy.png", "samples.png", "usage.png")
-_GENERATOR = ("usage.csv", "samples.csv", "samples-[0-9][0-9][0-9].png", "sizes.csv")
+_GENERATOR = (
+    *("usage.csv", "masks.csv", "samples.csv", "sizes.csv", "quality.csv"),
+    "samples-[0-9][0-9][0-9].png",
+)
 #: Panels of the run, and the name of its run in W&B.
 _PANELS = (
     "panels/*.csv",

@@ -108,7 +108,8 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     Returns:
         0 or more.
     """
-    metric = FrechetDistance(n_features=real.shape[1])
+    # All that there is was given: of several processes the others may be elsewhere.
+    metric = FrechetDistance(n_features=real.shape[1], sync_on_compute=False)
     # On the CPU: eigenvalues of a few features are faster there, and the same everywhere.
     metric.update(real.cpu(), real=True)
     metric.update(generated.cpu(), real=False)

@@ -17,7 +17,12 @@ from avalanche_dgm.buffers import size_in_bytes
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
-from avalanche_dgm.metrics.generator_quality import GeneratorQuality, fixed_samples, memory_of
+from avalanche_dgm.metrics.generator_quality import (
+    GeneratorQuality,
+    Quality,
+    fixed_samples,
+    memory_of,
+)
 from avalanche_dgm.metrics.mask_trace import MaskTrace
 
 #: What a log leaves in its folder, as patterns.
@@ -112,12 +117,15 @@ class GeneratorLog:
             self._trace.stop()
             self._trace = None
 
-    def note(self, experience: int | None = None) -> None:
+    def note(self, experience: int | None = None) -> Quality | None:
         """Writes down what there is now; it waits for the device.
 
         Args:
             experience: Number of the experience learned last, from 0; ``None`` for as the memory
                 counts.
+
+        Returns:
+            What was measured, ``None`` without ``quality``.
 
         Raises:
             UnknownTaskError: Nothing was learned yet.
@@ -144,8 +152,7 @@ class GeneratorLog:
             seen, self._trace = self._trace.stop(), None
             rows = [(look["name"], *(look[column] for column in _MASKS)) for look in seen]
             self._put("masks.csv", number, ("layer", *_MASKS), rows)
-        if self.quality is not None:
-            self._quality(number, self.quality)
+        return None if self.quality is None else self._quality(number, self.quality)
 
     def _checksums(self, samples: Sequence[Tensor]) -> Iterable[tuple[int, int, str]]:
         for (_, task, label), mine in zip(self.memory.entries.tolist(), samples, strict=False):
@@ -174,12 +181,13 @@ class GeneratorLog:
         row = (memory.learned, size_in_bytes(memory), total, parameters, ratio)
         self._put("sizes.csv", number, columns, [row])
 
-    def _quality(self, number: int, quality: GeneratorQuality) -> None:
+    def _quality(self, number: int, quality: GeneratorQuality) -> Quality:
         found = quality.measure(self.method)
         rows: list[tuple[Any, ...]] = [("all", found.fid, found.generated_accuracy)]
         for label, distance in found.fid_per_class.items():
             rows.append((label, distance, found.accuracy_per_class[label]))
         self._put("quality.csv", number, ("class", "fid", "generated_accuracy"), rows)
+        return found
 
     def _put(
         self, name: str, number: int, columns: Sequence[str], rows: Iterable[Sequence[Any]]

@@ -207,7 +207,11 @@ class GeneratorQuality:
         if n_per_class < 2:
             raise ConfigError(f"n_per_class={n_per_class} must be at least 2.")
         self.seed = seed
-        self._real = {c: images[labels == c][:n_per_class] for c in labels.unique().tolist()}
+        # Copies, which do not keep the other samples in memory.
+        self._real = {
+            c: images[(labels == c).nonzero().flatten()[:n_per_class]]
+            for c in labels.unique().tolist()
+        }
         few = [str(c) for c, samples in self._real.items() if len(samples) < 2]
         if few:
             raise LabelError(

@@ -46,8 +46,10 @@ def load(*folders: str | Path) -> dict[str, list[RunResult]]:
     for method, seeds in runs.items():
         first, *others = (seeds[seed] for seed in sorted(seeds))
         for other in others:
-            like_it = first.result.config.replace(seed=other.seed)
-            differences = other.result.config.differences(like_it)
+            theirs = other.result.config
+            # What is only measured changes nothing.
+            like_it = first.result.config.replace(seed=other.seed, quality=theirs.quality)
+            differences = theirs.differences(like_it)
             if differences:
                 # Their mean over seeds would be one over settings.
                 raise ConfigError(

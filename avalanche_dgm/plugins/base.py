@@ -108,6 +108,10 @@ class MethodPlugin(SupervisedPlugin):
 
     def _run(self, phases: Iterator[Phase]) -> None:
         for phase in phases:
+            if phase.steps < 1:
+                # Nothing is trained, and there is nothing to tell of it.
+                phase.finish()
+                continue
             self.method.note_phase(phase.name, self.run_phase(phase))
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

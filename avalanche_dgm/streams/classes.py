@@ -77,7 +77,7 @@ def digits(root: str | os.PathLike[str] | None = None, **options: Any) -> CLScen
 
 
 def split(
-    data: str | tuple[Any, Any],
+    data: str | Sequence[Any],
     root: str | os.PathLike[str] | None = None,
     *,
     n_experiences: int = 5,
@@ -114,8 +114,13 @@ def split(
     """
     if isinstance(data, str):
         train, test = load_torchvision(data, root, download=download)
-    else:
+    elif isinstance(data, Sequence) and len(data) == 2:
         train, test = load_pair(*data)
+    else:
+        raise ConfigError(
+            f"data is {data!r}; the name of a set, or a pair (training, test) of datasets or of"
+            ' folders is needed, on the command line --stream-set \'data=["TRAIN", "TEST"]\'.'
+        )
     return _class_incremental(
         train,
         test,

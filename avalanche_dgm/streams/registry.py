@@ -44,9 +44,14 @@ class StreamSpec:
     @property
     def options(self) -> tuple[str, ...]:
         """The options that ``make_stream`` takes for this stream."""
-        # `digits` passes everything on to `split`.
-        named = inspect.signature(split if self.builder is digits else self.builder).parameters
-        return tuple(name for name in named if name not in ("data", "root"))
+        if self.builder is digits:
+            # It passes everything on to `split`, but always of the same set.
+            return tuple(name for name in _parameters(split) if name != "data")
+        return _parameters(self.builder)
+
+
+def _parameters(builder: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(builder).parameters if name != "root")
 
 
 def _split(
@@ -151,6 +156,11 @@ def make_stream(
         raise ConfigError(
             f"The stream '{name}' has no option {', '.join(unknown)}. It has"
             f" {', '.join(spec.options)}."
+        )
+    if isinstance(options.get("data"), str):
+        raise ConfigError(
+            f"The stream '{name}' is of {spec.defaults['data']}, and its option data takes a pair"
+            " of folders (training, test) in its place. Other sets have streams of their own."
         )
     arguments = {**spec.defaults, **options}
     if not spec.embedded:

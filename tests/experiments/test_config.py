@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from avalanche_dgm import DynamicMemoryPlugin
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import METHODS, ExperimentConfig
-from avalanche_dgm.experiments.methods import check_options, method_of
+from avalanche_dgm.experiments.methods import check_options, hyper_of, method_of
 
 
 def test_json_and_back():
@@ -88,6 +89,33 @@ def test_options_are_checked_by_name():
         check_options(ExperimentConfig(method="dgr", method_options={"stm_size": 3}))
     with pytest.raises(ConfigError, match="short_term"):
         check_options(ExperimentConfig(method="dgdmn-no-stm", method_options={"short_term": True}))
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-weights", "svhn-weights", "cifar10"])
+def test_the_authors_configurations_by_name(name):
+    given = {"configuration": name, "accelerate": True, "penalty": 2.0}
+    config = ExperimentConfig.create("dynamic-memory-paper", method_options=given, seed=5)
+    check_options(config)
+    assert ExperimentConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    made = DynamicMemoryPlugin(**hyper_of(config, 1000)).method
+    theirs = DynamicMemoryPlugin.paper(name, accelerate=True, penalty=2.0).method
+    assert made.settings == theirs.settings
+    assert made.answers_itself
+    plain = ExperimentConfig.create("dynamic-memory-paper")
+    assert DynamicMemoryPlugin(**hyper_of(plain, 1000)).method.settings == (
+        DynamicMemoryPlugin.paper("mnist").method.settings
+    )
+
+
+def test_configurations_that_are_not_there():
+    for value in ("cifar", ["mnist"], None):
+        options = {"configuration": value}
+        config = ExperimentConfig.create("dynamic-memory-paper", method_options=options)
+        with pytest.raises(ConfigError, match="no configuration.*mnist-weights.*cifar10"):
+            check_options(config)
+    config = ExperimentConfig.create("dynamic-memory", method_options={"configuration": "mnist"})
+    with pytest.raises(ConfigError, match="no option of dynamic-memory 'configuration'"):
+        check_options(config)
 
 
 def test_the_papers_dgr_is_a_memory_without_short_term_part():

@@ -1,16 +1,31 @@
 """What runs of GAN memories leave beside their results, and the accuracies that papers report."""
 
 import csv
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from avalanche_dgm.errors import DataError
-from avalanche_dgm.experiments import METHODS, ExperimentConfig, RunResult, gan_figures, gan_files
+from avalanche_dgm import sklearn_digits
+from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.experiments import (
+    METHODS,
+    ExperimentConfig,
+    RunResult,
+    gan_figures,
+    gan_files,
+    on_trainer,
+    runner,
+    storage,
+)
+from avalanche_dgm.experiments.methods import check_options
 from avalanche_dgm.experiments.results import Step
-from avalanche_dgm.experiments.session import Session, after_classes
+from avalanche_dgm.experiments.session import Session, after_classes, generated
+from avalanche_dgm.metrics.generator_quality import memory_of
 
 TINY = {"n_train_per_class": 8, "fraction": 0.2}
 COMMON = {
@@ -19,27 +34,34 @@ COMMON = {
 }
 
 
+BACKENDS = ("avalanche", "lightning")
+
+
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def session(folder, method, **fields):
+def settings(method, **fields):
     options = {"n_experiences": 2, "stream_options": TINY, "fast": True, "device": "cpu"}
-    config = ExperimentConfig.create(method, "sklearn-digits", **{**options, **fields})
+    return ExperimentConfig.create(method, "sklearn-digits", **{**options, **fields})
+
+
+def session(folder, method, **fields):
+    config = settings(method, **fields)
     run = Session(folder, overwrite=True)
     results = run.run({method: [config]})
     return results[method][0], run.conclude(results)
 
 
-@pytest.mark.parametrize("backend", ["avalanche", "lightning"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_writes_them(backend, tmp_path):
-    for stale in ("samples-007.png", "usage.csv"):
+    for stale in ("samples-007.png", "usage.csv", "masks.csv", "quality.csv"):
         (tmp_path / stale).write_text("of another run")
     (tmp_path / "samples-of-mine.png").write_text("kept")
     result, text = session(tmp_path, "dynamic-memory", backend=backend)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == COMMON | {"usage.csv", "usage.png", "samples-of-mine.png"}
+    assert names == COMMON | {"usage.csv", "usage.png", "masks.csv", "samples-of-mine.png"}
     assert {row["experience"] for row in rows(tmp_path / "usage.csv")} == {"0", "1"}
     sizes = rows(tmp_path / "sizes.csv")
     assert [int(row["memory_bytes"]) for row in sizes] == [s.memory_bytes for s in result.steps]
@@ -49,6 +71,17 @@ def test_a_run_writes_them(backend, tmp_path):
     assert "samples-*.png" in text
     assert "samples-000.png" not in text
     assert "A5" not in text, "five classes an experience"
+    assert "generated samples" not in text, "nobody asked for it"
+    assert [step.generated_accuracy for step in result.steps] == [None, None]
+    # Each step of the generator is looked at, of each experience, and its scale is Eq. 3's.
+    masks, (n_steps, smax) = rows(tmp_path / "masks.csv"), (5, 1e5)
+    for experience in "01":
+        mine = [row for row in masks if row["experience"] == experience]
+        layers = [row["layer"] for row in mine if row["step"] == "0"]
+        assert len(layers) == len(set(layers)) > 1
+        assert [row["step"] for row in mine] == [str(i) for i in range(n_steps) for _ in layers]
+        scales = [float(row["scale"]) for row in mine if row["layer"] == layers[0]]
+        assert scales == pytest.approx([1 / smax + smax * i / n_steps for i in range(n_steps)])
 
 
 def test_other_methods(tmp_path):
@@ -60,9 +93,132 @@ def test_other_methods(tmp_path):
 
 
 def test_which_are_gans():
-    gans = {name for name in METHODS if gan_files.is_gan(ExperimentConfig(method=name))}
+    gans = {name for name, method in METHODS.items() if method.gan}
     assert gans >= {"dynamic-memory", "mergan", "ewc-generator", "gan-replay"}
     assert not gans & {"naive", "dgr", "dgdmn", "ewc", "joint", "altm", "generative-replay"}
+
+
+def numbers(result):
+    return [(step.fid, step.generated_accuracy) for step in result.steps]
+
+
+def measured(folder):
+    found = [row for row in rows(folder / "quality.csv") if row["class"] == "all"]
+    return [(float(row["fid"]), float(row["generated_accuracy"])) for row in found]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_measuring_changes_nothing(backend, tmp_path):
+    made = {}
+    for quality in (False, True):
+        folder = tmp_path / str(quality)
+        torch.manual_seed(3)
+        made[quality], text = session(folder, "mergan", backend=backend, quality=quality)
+        assert ("generated samples that a classifier of real ones" in text) == quality
+    plain, looked = made.values()
+    assert looked.matrix == plain.matrix
+    assert [s.histogram for s in looked.steps] == [s.histogram for s in plain.steps]
+    for label, images in plain.samples.items():
+        np.testing.assert_array_equal(looked.samples[label], images)
+    files = [tmp_path / str(quality) / "samples.csv" for quality in (False, True)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert not (tmp_path / "False" / "quality.csv").exists()
+    found = rows(tmp_path / "True" / "quality.csv")
+    classes = ["all", *"01234", "all", *"0123456789"]
+    assert [row["class"] for row in found] == classes
+    assert measured(tmp_path / "True") == numbers(looked)
+    # Of each class there are as many samples, so that all of them is the mean over classes.
+    accuracies = [float(row["generated_accuracy"]) for row in found]
+    assert accuracies[0] == pytest.approx(np.mean(accuracies[1:6]))
+    assert accuracies[6] == pytest.approx(np.mean(accuracies[7:]))
+    saved = json.loads((tmp_path / "True" / "results.json").read_text())
+    assert [(s["fid"], s["generated_accuracy"]) for s in saved["steps"]] == numbers(looked)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_measured_against_all_training_images(backend, tmp_path, monkeypatch):
+    made = []
+
+    class Measure:
+        def __init__(self, images, labels, *, seed):
+            made.append((images, labels, seed))
+
+        def measure(self, method):
+            learned = memory_of(method).learned
+            return SimpleNamespace(
+                fid=learned / 10,
+                generated_accuracy=learned / 100,
+                fid_per_class={},
+                accuracy_per_class={},
+            )
+
+    monkeypatch.setattr(gan_files, "GeneratorQuality", Measure)
+    run = runner.run if backend == "avalanche" else on_trainer.run
+    config = settings("gan-replay", seed=4, backend=backend, quality=True)
+    # With a folder and without one.
+    results = run(config, folder=tmp_path), run(config)
+    assert [numbers(result) for result in results] == [[(0.5, 0.05), (1.0, 0.1)]] * 2
+    assert len(made) == 2, "one reference a run"
+    stream = sklearn_digits(n_experiences=2, seed=4, **TINY).train_stream
+    expected = torch.stack([image for experience in stream for image, *_ in experience.dataset])
+    for images, labels, seed in made:
+        assert torch.equal(images, expected)
+        assert labels.bincount().tolist() == [8] * 10
+        assert seed == 4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_measured_after_an_interruption(backend, tmp_path, monkeypatch):
+    run = runner.run if backend == "avalanche" else on_trainer.run
+    config = settings("dynamic-memory", backend=backend, quality=True)
+    write = storage.write_result
+
+    def fail(folder, result):
+        if len(result.steps) == 2:
+            raise KeyboardInterrupt  # What was measured of the second is in no results.
+        write(folder, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_result", fail)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, folder=tmp_path / "a")
+    resumed = run(config, folder=tmp_path / "a", resume=True)
+    through = run(config, folder=tmp_path / "b")
+    assert numbers(resumed) == numbers(through) == measured(tmp_path / "b")
+    assert resumed.matrix == through.matrix
+    assert None not in numbers(resumed)[1]
+    for name in ("quality.csv", "masks.csv", "usage.csv", "samples.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert numbers(storage.read_result(tmp_path / "a")) == numbers(through)
+
+
+@pytest.mark.slow
+def test_measured_in_processes_of_their_own(tmp_path):
+    """What the first of them finds comes back to the one that started them."""
+    trainer = {"devices": 2, "accelerator": "cpu", "strategy": "ddp_spawn"}
+    options = {"backend": "lightning", "quality": True, "trainer": trainer}
+    result = on_trainer.run(settings("dynamic-memory", **options), folder=tmp_path)
+    assert numbers(result) == measured(tmp_path)
+    assert len(result.steps) == 2
+    assert numbers(storage.read_result(tmp_path)) == numbers(result)
+    assert {row["experience"] for row in rows(tmp_path / "masks.csv")} == {"0", "1"}
+
+
+@pytest.mark.parametrize("method", ["naive", "dgr", "altm-generated", "joint", "ewc"])
+def test_without_a_gan_there_is_nothing_to_measure(method, tmp_path):
+    with pytest.raises(ConfigError, match=f"--quality.*{method} has none.*mergan, mergan-al"):
+        check_options(settings(method, quality=True))
+
+
+def test_results_from_before_it_could_be_measured():
+    saved = result(3).to_json()
+    del saved["config"]["quality"]
+    for step in saved["steps"]:
+        del step["fid"], step["generated_accuracy"]
+    read = RunResult.from_json(json.loads(json.dumps(saved)))
+    assert numbers(read) == [(None, None)] * 3
+    assert read.config.differences(ExperimentConfig(method="mergan")) == []
+    assert generated([read]) is None
 
 
 def result(n, tasks=None, method="mergan", add=0.0):
@@ -90,6 +246,28 @@ def test_accuracies_after_five_and_ten_classes():
     perfect = result(5, add=1.0 - 0.07)
     assert math.isclose(perfect.after_classes(5), 1.0)
     assert after_classes([perfect]).startswith("mergan: A5 1.000 (")
+
+
+def test_generated_samples_after_five_and_ten_classes():
+    """MeRGAN's measure, in a line of its own and nowhere near A5."""
+
+    def of(n, add=0.0, **more):
+        made = result(n, **more)
+        for i, step in enumerate(made.steps):
+            step.generated_accuracy = (i + 1) / 20 + add
+        return made
+
+    line = generated([of(10), of(10, add=0.02)])
+    assert line == (
+        "mergan: generated samples that a classifier of real ones takes for their class:"
+        " after 5 classes .260 ± .014, after 10 .510 ± .014"
+    )
+    assert generated([of(6)]).endswith("their class: after 5 classes .250")
+    pairs = of(5, tasks=["0/1", "2/3", "4/5", "6/7", "8/9"])
+    assert generated([pairs]).endswith("their class: after the last experience .250")
+    assert generated([of(10, add=0.5)]).endswith("after 5 classes .750, after 10 1.000")
+    assert generated([of(10), result(10)]) is None, "of all seeds or of none"
+    assert generated([result(10)]) is None
 
 
 def test_files_that_are_none_of_a_log(tmp_path):

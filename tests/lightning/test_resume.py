@@ -137,6 +137,8 @@ def test_a_model_that_grows_goes_on(stream, tmp_path, test):
         "dgr",
         pytest.param("dgdmn-no-stm", marks=pytest.mark.slow),
         "altm-stored",
+        pytest.param("altm-latent", marks=pytest.mark.slow),
+        pytest.param("altm-dynamic", marks=pytest.mark.slow),
         pytest.param("latent-alternating", marks=pytest.mark.slow),
         pytest.param("latent-vae", marks=pytest.mark.slow),
         pytest.param("dynamic-memory-critic", marks=pytest.mark.slow),

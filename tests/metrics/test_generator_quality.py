@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+import torchmetrics
 from driver import Driver, digits, network
 from torch import nn
 
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnknownTaskError
 from avalanche_dgm.methods import DGR, DynamicMemory, MeRGAN
-from avalanche_dgm.metrics import GeneratorQuality, train_reference
+from avalanche_dgm.metrics import GeneratorQuality, frechet, train_reference
 from avalanche_dgm.metrics import generator_quality as module
 from avalanche_dgm.metrics.generator_quality import fixed_samples, frechet_distance
 
@@ -79,6 +80,22 @@ def test_one_dimension_by_hand():
     # (m1 - m2)^2 + (s1 - s2)^2 with means 1 and 4, standard deviations sqrt(2) and 2 sqrt(2).
     a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[2.0], [6.0]])
     assert frechet_distance(a, b) == pytest.approx(9 + 2)
+
+
+def test_one_of_several_processes_waits_for_no_other(monkeypatch):
+    def wait(*args, **kwargs):
+        raise AssertionError("the others are elsewhere")
+
+    monkeypatch.setattr(frechet.FrechetDistance, "_sync_dist", wait)
+    monkeypatch.setattr(torchmetrics.metric, "jit_distributed_available", lambda: True)
+    a = torch.tensor([[0.0], [2.0]])
+    assert frechet_distance(a, a + 1) == pytest.approx(1)
+    # And if it did, this test would see it.
+    metric = frechet.FrechetDistance(n_features=1)
+    for real in (True, False):
+        metric.update(a, real=real)
+    with pytest.raises(AssertionError, match="elsewhere"):
+        metric.compute()
 
 
 def test_fewer_samples_than_features():

@@ -165,7 +165,7 @@ def test_registry_names_what_there_is():
         make_stream("sklearn-digits", n_exp=5)
     assert "n_experiences" in STREAMS["digits"].options
     assert "repeat" in STREAMS["permnist"].options
-    assert "data" not in STREAMS["split-svhn"].options
+    assert "data" not in STREAMS["digits"].options
 
 
 def test_empty_task_is_an_error():

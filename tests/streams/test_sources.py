@@ -131,6 +131,10 @@ def test_folders_of_images(tmp_path):
     image, label, _ = benchmark.test_stream[1].dataset[0]
     np.testing.assert_allclose(image.numpy(), pixels.transpose(2, 0, 1) / np.float32(255))
     assert label == 1
+    # By name, with these folders in place of the set.
+    folders = [str(tmp_path / part) for part in ("train", "test")]
+    named = make_stream("split-cifar10", data=folders, n_experiences=2)
+    assert torch.equal(named.test_stream[1].dataset[0][0], image)
     (tmp_path / "test" / "dog").rename(tmp_path / "test" / "horse")
     with pytest.raises(DataError, match="same sub-folders"):
         load_pair(tmp_path / "train", tmp_path / "test")
@@ -150,6 +154,16 @@ def test_broken_pairs_are_named():
         load_pair([(torch.zeros(4), 0)], good)
     with pytest.raises(DataError, match="'class 1' has no images"):
         split((good, [*good, (torch.zeros(1, 4, 4), 1)]), n_experiences=2)
+
+
+def test_what_is_no_pair_is_said():
+    for data in (["a"], 3, ["a", "b", "c"]):
+        with pytest.raises(ConfigError, match="data is .*pair"):
+            make_stream("split-svhn", data=data)
+    with pytest.raises(ConfigError, match="'split-svhn' is of SVHN.*pair of folders"):
+        make_stream("split-svhn", data="MNIST")
+    with pytest.raises(ConfigError, match="'digits' has no option data"):
+        make_stream("digits", data=["a", "b"])
 
 
 def test_kinds_of_images():

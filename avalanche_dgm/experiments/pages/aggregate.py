@@ -14,7 +14,8 @@ from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.trainer import IN_RESULT
 
 # What a group has in common, or what changes no number; the rest tells rows apart.
-_SHARED = ("seed", "stream", "stream_options", "n_experiences", "revisit")
+# What is only measured changes nothing, either.
+_SHARED = ("seed", "stream", "stream_options", "n_experiences", "revisit", "quality")
 #: Points of a curve, each with an estimate over the seeds that have it.
 Curve = list[tuple[float, Estimate]]
 
