@@ -224,6 +224,25 @@ def test_compare_measures_the_generators_that_there_are(tmp_path, capsys):
     assert saved[1]["steps"][-1]["generated_accuracy"] >= 0
 
 
+@pytest.mark.slow
+def test_altm_with_the_images_of_a_gan(tmp_path):
+    arguments = ["run", "--method", "altm", "--experiences", "2", *TINY, "--out", str(tmp_path)]
+    assert main([*arguments, "--set", "replay=dynamic-memory", "--name", "a"]) == 0
+    assert (tmp_path / "a" / "samples.png").exists()
+
+
+@pytest.mark.parametrize("backend", ["avalanche", "lightning"])
+def test_altm_with_the_latents_of_another_method(backend, tmp_path, capsys):
+    arguments = ["run", "--method", "altm", "--backend", backend, "--experiences", "2", *TINY]
+    arguments += ["--set", "replay=latent-replay", "--out", str(tmp_path), "--name", "a"]
+    assert main([*arguments, "--set", 'source={"layer": "nowhere"}']) == 2
+    assert "has no layer 'nowhere'" in capsys.readouterr().err
+    assert main([*arguments, "--set", 'source={"layer": "body.2", "share": 0.5}']) == 0
+    results = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert results["config"]["method_options"]["source"] == {"layer": "body.2", "share": 0.5}
+    assert results["steps"][1]["memory_bytes"] > results["steps"][0]["memory_bytes"] > 0
+
+
 def test_demo_runs_its_three_methods(tmp_path, capsys):
     assert main(["demo", "--fast", "--quiet", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out

@@ -218,6 +218,8 @@ def hyper_of(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
     if config.fast and generates:
         fast, known = (_FAST_PAPER if config.paper else method.fast), method.options()
         options = {name: value for name, value in fast.items() if name in known} | options
+    if config.fast and method.plugin == _ALTM:
+        options = _fast_source(options) | options
     options = {"seed": config.seed} | options
     if method.published is not None:
         from avalanche_dgm.methods.dynamic_memory import paper_hyper
@@ -232,6 +234,17 @@ def hyper_of(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
     if method.plugin == _DUAL:
         return dgdmn_hyper(stream, scale=scale) | options
     return {"memory_size": round(PAPER[stream].rehearsal_size * scale)} | options
+
+
+def _fast_source(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a memory small that A-LTM replays from, unless its arguments are given."""
+    from avalanche_dgm.methods.altm_sources import METHODS as SOURCES
+
+    replay = options.get("replay")
+    if replay not in SOURCES:
+        return {}
+    known = inspect.signature(SOURCES[replay][0]).parameters
+    return {"source": {name: value for name, value in _FAST_GAN.items() if name in known}}
 
 
 def _stock(
@@ -294,7 +307,7 @@ METHODS: dict[str, Method] = {
         generator=("memory", "vae"),
     ),
     "altm": Method(
-        "distillation from a frozen copy of the network; --set replay=stored or generated",
+        "distillation from a frozen copy of the network; --set replay=stored, or a memory",
         _ALTM,
         generator=("replay", "generated"),
     ),

@@ -19,6 +19,7 @@ def soft_targets(logits: Tensor, *, allowed: Tensor, temperature: float) -> Tens
     Returns:
         Tensor (n, K), rows sum to one, zero outside ``allowed``.
     """
+    logits = _at_least_single(logits)
     return torch.softmax((logits / temperature).masked_fill(~allowed, float("-inf")), dim=1)
 
 
@@ -36,5 +37,13 @@ def distillation(logits: Tensor, targets: Tensor, *, temperature: float) -> Tens
     Returns:
         Tensor (n,).
     """
+    logits = _at_least_single(logits)
     log_probabilities = F.log_softmax(logits / temperature, dim=1)[:, : targets.shape[1]]
-    return -(targets * log_probabilities).sum(dim=1) * temperature**2
+    # A class without a target may have no output at all, a logit of minus infinity.
+    parts = (targets * log_probabilities).masked_fill(targets == 0, 0.0)
+    return -parts.sum(dim=1) * temperature**2
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    """Logits in float32 under mixed precision, as PyTorch's own losses take them."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
+from avalanche_dgm.errors import UnsupportedModelError
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -38,3 +40,22 @@ class Frozen(nn.Module, Generic[M]):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the copy."""
         return self.frozen(*args, **kwargs)
+
+
+def frozen_copy(learner: M, need: str) -> Frozen[M]:
+    """A frozen copy of the user's model.
+
+    Args:
+        learner: The model.
+        need: What it is needed for and what to do without it, in sentences.
+
+    Raises:
+        UnsupportedModelError: The model cannot be copied.
+    """
+    try:
+        return Frozen(learner)
+    except Exception as error:
+        # What a copy of a user's model runs into can be anything.
+        raise UnsupportedModelError(
+            f"The model cannot be copied by copy.deepcopy ({error}). {need}"
+        ) from error

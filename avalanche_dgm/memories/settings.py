@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from typing import Any, TypeVar
 
 from avalanche_dgm.errors import ConfigError
@@ -242,7 +243,7 @@ def _optimizer_of(name: str, value: Any) -> OptimizerSpec:
 
 
 def positive(name: str, value: float) -> None:
-    """Checks that a number is above 0.
+    """Checks that a number is above 0 and finite.
 
     Args:
         name: What it is.
@@ -251,8 +252,9 @@ def positive(name: str, value: float) -> None:
     Raises:
         ConfigError: It is not.
     """
-    if not value > 0:
-        raise ConfigError(f"{name}={value} must be above 0.")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and 0 < value < inf):
+        raise ConfigError(f"{name}={value!r} must be a number above 0.")
 
 
 def _widths(name: str, value: Any) -> None:

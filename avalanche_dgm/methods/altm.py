@@ -2,7 +2,7 @@
 
 A stable network N, frozen, holds what is known. A flexible one H, the user's model, learns the new
 task and is kept near N's answers for the old ones: on the new inputs (naive), or on old inputs that
-are stored or that any memory makes (replay). Afterwards N takes over what H has learned.
+are stored or that a memory makes (replay). Afterwards N takes over what H has learned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.memories import Frozen, MemorySettings
-from avalanche_dgm.memories.answers import ask, evaluating, learned_outputs
+from avalanche_dgm.memories.answers import check_heads, head_width, learned_outputs
 from avalanche_dgm.methods.altm_sources import REPLAYS, make_source
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.latent_replay import LatentReplay
@@ -147,7 +147,11 @@ class ALTM(Method):
         Raises:
             ConfigError: The classifier has lost outputs that were learned.
         """
-        self._check_heads(data)
+        if self.stable is not None and self.learner is not None:
+            one, aware = data.images[:1], self.task_aware
+            held = self.stable.module
+            needed = {t: head_width(held, one, t, task_aware=aware) for t in self._old_tasks}
+            check_heads(self.learner, one, needed, task_aware=aware)
         if self.source is not None:
             yield from self.source.before_learning(data)
 
@@ -173,25 +177,6 @@ class ALTM(Method):
         if self.source is None:
             return super().answer(network, inputs, tasks)
         return self.source.answer(network, inputs, tasks)
-
-    @torch.no_grad()
-    def _check_heads(self, data: ExperienceData) -> None:
-        if self.stable is None or self.learner is None:
-            return
-        one = data.images[:1]
-        for task in self._old_tasks:
-            label = torch.full_like(data.tasks[:1], task)
-            held, has = (
-                _width(network, one, label, task_aware=self.task_aware)
-                for network in (self.stable.module, self.learner)
-            )
-            if has < held:
-                head = f"The head of task {task}" if self.task_aware else "The classifier"
-                raise ConfigError(
-                    f"{head} has {has} outputs now, and {held} when it was learned. Distillation"
-                    " holds each of them: a head may grow between experiences, not shrink. Give"
-                    " the model at least as many outputs as it had."
-                )
 
     def replay(self, n: int) -> Replay | None:
         """Draws old inputs; their labels are those that they had, or were drawn for."""
@@ -267,9 +252,11 @@ class ALTM(Method):
         """Yields the consolidation of H into N, if N is to learn it, and what the source learns."""
         if self.consolidation == "distil" and self.stable is not None and self.learner is not None:
             self.candidate = self._candidate()
-            yield self._distillation(self._learned_on or data, Frozen(self.learner).module)
-            self.stable = Frozen(self.candidate)
-            del self.candidate
+            try:
+                yield self._distillation(self._learned_on or data, Frozen(self.learner).module)
+                self.stable = Frozen(self.candidate)
+            finally:
+                del self.candidate
         if self.source is not None:
             yield from self.source.after_learning(data)
 
@@ -308,13 +295,15 @@ class ALTM(Method):
 
     def end(self, data: ExperienceData) -> None:
         """Makes N ready for the next experience; the source remembers this one."""
-        # First: it may freeze the layers that N has in common with H.
+        free = self.latents is not None and not self.latents.frozen
         if self.source is not None:
             self.source.end(data)
         self._learned_on = None
         self.known.include(data)
+        # N must have the layers that were frozen just now: what is remembered was made by them.
+        shared = free and self.latents is not None and self.latents.frozen
         first = self.stable is None
-        if self.learner is not None and (first or self.consolidation == "replace"):
+        if self.learner is not None and (first or shared or self.consolidation == "replace"):
             self.stable = Frozen(self.learner)
         super().end(data)
 
@@ -368,9 +357,3 @@ class ALTM(Method):
             )
         stable = self.learner if state["stable"] else None
         self.stable = Frozen(stable) if stable is not None else None
-
-
-def _width(network: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) -> int:
-    """How many outputs a network has."""
-    with evaluating(network):
-        return ask(network, images, tasks, task_aware=task_aware).shape[1]

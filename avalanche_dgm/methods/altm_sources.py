@@ -1,4 +1,4 @@
-"""Where the old inputs come from on which A-LTM holds its answers: stored, or any memory's.
+"""Where the old inputs come from on which A-LTM holds its answers: stored, or a memory's.
 
 A source is a method whose inputs are replayed and whose labels are not needed: the stable network
 answers instead.

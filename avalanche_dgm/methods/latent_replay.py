@@ -13,31 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
-from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories import Frozen
-from avalanche_dgm.memories.answers import learned_outputs
-from avalanche_dgm.memories.latent import (
-    GenerativeLatents,
-    LatentDensity,
-    LatentVAE,
-    check_covariance,
-)
-from avalanche_dgm.memories.settings import MemorySettings, make_settings
+from avalanche_dgm.memories.answers import check_heads, learned_outputs
+from avalanche_dgm.memories.frozen import frozen_copy
+from avalanche_dgm.memories.latent import LatentVAE, check_covariance
+from avalanche_dgm.memories.settings import MemorySettings, one_of, positive, whole
 from avalanche_dgm.memories.splitting import Front, SplitModel
-from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.methods.base import Method, behind
+from avalanche_dgm.methods.latent_memory import make_latent_memory
 from avalanche_dgm.signatures import takes_arguments_of
 
-#: What is stored of each experience's samples unless a size is given.
-DEFAULT_SIZE = {"share": 0.05, "least": 10}
-#: Settings of ``memory="vae"`` that differ from `MemorySettings`: latents have no bounds, and vary
-#: in more ways than images do.
-LATENT_VAE = {"likelihood": "gaussian", "kl_weight": 0.1}
-_MEMORIES = ("stored", "density", "vae")
-_SCHEDULES = ("mixed", "alternating")
-_LABELS = ("soft", "hard")
+_SOFT = "Soft labels are the answers of a copy of it; labels='hard' does without."
 
 
 @takes_arguments_of(MemorySettings)
@@ -79,8 +68,7 @@ class LatentReplay(Method):
         labels: What replayed latents are labelled with: ``"soft"``, the softened answers over the
             classes known that the classifier gave before the experience; ``"hard"``, their classes
             (the paper).
-        temperature: Softness of soft labels, above 0. Their loss grows with its square, and so
-            does the weight of old classes.
+        temperature: Softness of soft labels, above 0.
         seed: See `Method`.
         **hyper: Fields of `MemorySettings`, for ``memory="vae"``; ``likelihood`` is ``"gaussian"``
             and ``kl_weight`` 0.1 by default.
@@ -112,49 +100,20 @@ class LatentReplay(Method):
         **hyper: Any,
     ) -> None:
         super().__init__(seed=seed)
-        _one_of("memory", memory, _MEMORIES)
-        _one_of("schedule", schedule, _SCHEDULES)
-        _one_of("labels", labels, _LABELS)
-        if not temperature > 0:
-            raise ConfigError(f"temperature={temperature} must be above 0.")
-        _whole("freeze_after", freeze_after, least=0)
-        if replay_size is not None:
-            _whole("replay_size", replay_size, least=1)
-        sizes = {
-            "share": share,
-            "per_class": per_class,
-            "per_experience": per_experience,
-            "total": total,
-        }
-        given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
-        if memory != "stored":
-            more = {"dtype": dtype != "float32", "covariance": bool(covariance), "jitter": jitter}
-            _check_generative(memory, [*given, *(name for name, said in more.items() if said)])
-            if freeze_after > 1:
-                raise ConfigError(
-                    f"freeze_after={freeze_after} with memory={memory!r} would forget what comes"
-                    " before the last of these experiences: latents of a compressor that still"
-                    " learns cannot be remembered. Use memory='stored', which keeps some images"
-                    " until then, or freeze_after=1."
-                )
-        if hyper and memory != "vae":
-            # An unknown name says so first.
-            make_settings(MemorySettings, hyper)
-            raise ConfigError(
-                f"{', '.join(sorted(hyper))} is for memory='vae', which has a generator."
-            )
+        one_of("schedule", schedule, "mixed", "alternating")
+        one_of("labels", labels, "soft", "hard")
+        positive("temperature", temperature)
+        whole("freeze_after", freeze_after, least=0)
+        whole("replay_size", replay_size, optional=True)
+        counts = {"per_class": per_class, "per_experience": per_experience, "total": total}
+        sizes: dict[str, Any] = {"share": share, **counts}
+        given = {name: size for name, size in sizes.items() if size is not None}
         self.layer, self.classifier = layer, classifier
         self.schedule, self.freeze_after = schedule, freeze_after
         self.encode_once, self.replay_size = encode_once, replay_size
-        self.stored: StoredLatents | None = None
-        self.generated: GenerativeLatents | None = None
-        if memory == "stored":
-            size = {"dtype": dtype, **(given or DEFAULT_SIZE)}
-            self.stored = StoredLatents(covariance=covariance, jitter=jitter, **size)
-        elif memory == "density":
-            self.generated = LatentDensity()
-        else:
-            self.generated = LatentVAE(make_settings(MemorySettings, {**LATENT_VAE, **hyper}))
+        self.stored, self.generated = make_latent_memory(
+            memory, given, dtype, covariance, jitter, freeze_after, hyper
+        )
         self.labels, self._temperature = labels, temperature
         self.split: SplitModel | None
         self.hold("split", None)
@@ -239,13 +198,22 @@ class LatentReplay(Method):
         return len(self._known)
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Freezes the compressor if it is to be from the start."""
+        """Freezes the compressor if it is to be from the start; copies who gives soft labels.
+
+        Raises:
+            ConfigError: The classifier has lost outputs that were learned.
+            UnsupportedModelError: It cannot be cut behind the layer, or not be copied.
+        """
         if self.task_aware:
             self._check_cut(data)
+        if self._n_known and self.learner is not None:
+            # In the order of labels, so that a task's last one counts.
+            needed = {task: label + 1 for task, label in sorted(self._known.tolist())}
+            check_heads(self.learner, data.images[:1], needed, task_aware=self.task_aware)
         if not self.frozen and not self.freeze_after:
             self._front = self._cut().freeze()
         if self.labels == "soft" and self._n_known and self.learner is not None:
-            self.hold("_teacher", Frozen(self.learner))
+            self.hold("_teacher", frozen_copy(self.learner, _SOFT))
         yield from ()
 
     def prepare(
@@ -268,8 +236,8 @@ class LatentReplay(Method):
     def are_latents(self, x: Tensor) -> bool:
         """Whether samples are latents, not images.
 
-        Shapes tell, unless they are equal: then it is what is trained on now. A copy from before
-        the compressor was frozen knows latents, too.
+        Shapes tell, unless they are equal: then what is asked in training is, once the compressor
+        is frozen. A copy from before it was frozen knows latents, too.
 
         Args:
             x: Float tensor (n, *shape).
@@ -278,7 +246,7 @@ class LatentReplay(Method):
         if self.split is None or shape != self.split.latent_shape:
             return False
         training = self.learner is not None and self.learner.training
-        return shape != self._shape or (self._encoded is not None and training)
+        return shape != self._shape or (self.frozen and training)
 
     def to_latents(self, x: Tensor, tasks: Tensor) -> Tensor:
         """What the classifier is trained on: latents, or images as long as the compressor learns.
@@ -287,9 +255,12 @@ class LatentReplay(Method):
             x: Float tensor (n, *shape), images or latents.
             tasks: int64 tensor (n,), task labels.
         """
-        if not self.frozen or self.are_latents(x):
+        if not self.frozen:
             return x
-        return self._cut().encode(x, tasks)
+        # Of equal shapes, a batch is latents already if all of the experience is.
+        shapes = self._shape, self._cut().latent_shape
+        done = self._encoded is not None if shapes[0] == shapes[1] else self.are_latents(x)
+        return x if done else self._cut().encode(x, tasks)
 
     def respond(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
@@ -426,18 +397,3 @@ class LatentReplay(Method):
         self._shape = tuple(state["shape"]) if state["shape"] is not None else None
         if self._front is not None and self.split is not None:
             self.split.freeze(self._front)
-
-
-def _check_generative(memory: str, given: list[str]) -> None:
-    if given:
-        raise ConfigError(f"{', '.join(given)} is for memory='stored'; {memory!r} stores nothing.")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
-
-
-def _whole(name: str, value: int, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")

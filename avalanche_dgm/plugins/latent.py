@@ -118,8 +118,8 @@ class LatentPlugin(MethodPlugin):
             strategy.model = kind(model, latents).to(strategy.device).train(model.training)
         elif model.method is not latents:
             raise UnsupportedModelError(
-                "The strategy's model is cut by another LatentReplayPlugin already. Give the"
-                " strategy one of them."
+                "The strategy's model is cut by another plugin already. Give the strategy one that"
+                " replays latents, and a model that is not cut (see the other's finish)."
             )
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -39,7 +39,7 @@ def main(fast: bool) -> float:
 
     metrics = strategy.eval(benchmark.test_stream)
     accuracy = metrics["Top1_Acc_Stream/eval_phase/test_stream/Task000"]
-    print(f"samples stored: {len(plugin.method.store)}")
+    print(f"samples stored: {plugin.method.stored_samples()}")
     print(f"final accuracy: {accuracy:.3f}")
     return accuracy
 

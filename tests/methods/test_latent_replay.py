@@ -105,6 +105,27 @@ def test_hard_labels_are_the_classes():
     assert driver.method.replay(10).targets is None
 
 
+def test_what_cannot_be_copied_is_said_before_training():
+    class Single(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise RuntimeError("one of a kind")
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), Single(32, 10))
+    driver = driver_of(LatentReplay(seed=0, layer="2"), net, steps=5).train(training(FIRST))
+    with pytest.raises(UnsupportedModelError, match="labels='hard'"):
+        driver.train(training(SECOND))
+    hard = driver_of(LatentReplay(seed=0, layer="2", labels="hard"), net, steps=5)
+    hard.train(training(FIRST)).train(training(SECOND))
+
+
+def test_a_head_that_shrinks_is_refused():
+    driver = driver_of(LatentReplay(seed=0, layer="2"), network(), steps=5).train(training(FIRST))
+    driver.learner = network(4)
+    with pytest.raises(ConfigError, match="has 4 outputs now, and needs 5"):
+        driver.train(training((0, 1)))
+
+
 def test_soft_labels_by_task():
     """Of a head for each task: the classes of a latent's own task only."""
     torch.manual_seed(0)

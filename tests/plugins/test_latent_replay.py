@@ -240,19 +240,21 @@ def test_evaluation_in_the_middle_of_training_is_on_images(halves):
     assert accuracies(strategy, halves.test_stream)
 
 
-def test_latents_of_the_images_own_shape(halves):
+@pytest.mark.parametrize("encode_once", [None, False])
+def test_latents_of_the_images_own_shape(halves, encode_once):
     """Nothing but the moment tells them apart."""
     torch.manual_seed(0)
     same = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1), nn.ELU())
     rest = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 10))
     model = nn.Sequential(same, rest)
     spy = Spy(model)
-    plugin = LatentReplayPlugin(seed=0, per_class=20)
+    plugin = LatentReplayPlugin(seed=0, per_class=20, encode_once=encode_once)
     strategy = naive(model, plugin, spy, epochs=12, eval_every=1)
     for experience in halves.train_stream:
         spy.encoded.clear()
         strategy.train(experience, eval_streams=[halves.test_stream[:1]])
-    assert spy.encoded.count(len(halves.train_stream[1].dataset)) == 1
+    once = spy.encoded.count(len(halves.train_stream[1].dataset))
+    assert once == (1 if encode_once is None else 0)
     old, new = accuracies(strategy, halves.test_stream)
     assert min(old, new) > 0.8
     assert accuracies(strategy, halves.test_stream) == [old, new]
@@ -302,7 +304,7 @@ def test_errors_come_before_anything_is_trained(halves):
             strategy.train(halves.train_stream[0])
         assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
         assert strategy.model is model
-    with pytest.raises(UnsupportedModelError, match="another LatentReplayPlugin"):
+    with pytest.raises(UnsupportedModelError, match="cut by another plugin"):
         naive(convolutional(), LatentReplayPlugin(), LatentReplayPlugin()).train(
             halves.train_stream[0]
         )
