@@ -21,7 +21,8 @@ from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.memories.short_term import widen
 from avalanche_dgm.memories.sleep import Sleep
-from avalanche_dgm.methods.base import Method, Record, behind
+from avalanche_dgm.methods.base import Method, behind
+from avalanche_dgm.methods.record import Record
 from avalanche_dgm.signatures import takes_arguments_of
 
 
