@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
+from numbers import Real
 from typing import Any, TypeVar
 
 from avalanche_dgm.errors import ConfigError
@@ -242,7 +243,7 @@ def _optimizer_of(name: str, value: Any) -> OptimizerSpec:
     return OptimizerSpec(**value)
 
 
-def positive(name: str, value: float) -> None:
+def positive(name: str, value: Any) -> None:
     """Checks that a number is above 0 and finite.
 
     Args:
@@ -252,7 +253,7 @@ def positive(name: str, value: float) -> None:
     Raises:
         ConfigError: It is not.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     if not (number and 0 < value < inf):
         raise ConfigError(f"{name}={value!r} must be a number above 0.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from avalanche_dgm.methods import ALTM, LatentReplay
+from avalanche_dgm.methods import ALTM
 from avalanche_dgm.plugins.experiences import TaskOracle
 from avalanche_dgm.plugins.latent import LatentPlugin
 from avalanche_dgm.signatures import takes_arguments_of
@@ -43,8 +43,3 @@ class ALTMPlugin(LatentPlugin):
         **hyper: Any,
     ) -> None:
         super().__init__(ALTM(seed=seed, **hyper), oracle=oracle, progress=progress)
-
-    @property
-    def latents(self) -> LatentReplay | None:
-        """What is replayed, if it is latents."""
-        return self.method.latents

@@ -103,6 +103,18 @@ class MethodPlugin(SupervisedPlugin):
         """The user's model."""
         return strategy.model
 
+    def finish(self, strategy: Any) -> nn.Module:
+        """Gives the strategy the user's model back, if it was wrapped.
+
+        Args:
+            strategy: The strategy that was trained.
+
+        Returns:
+            The user's model, which has learned what the method taught it.
+        """
+        strategy.model = self.learner_of(strategy)
+        return strategy.model
+
     def prepare_model(self, strategy: Any) -> None:
         """Called before the model is adapted to an experience."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 from avalanche_dgm.memories.answers import ask
-from avalanche_dgm.methods import LatentReplay
+from avalanche_dgm.methods import ALTM, LatentReplay
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import TaskOracle
 from avalanche_dgm.signatures import takes_arguments_of
@@ -88,24 +88,17 @@ class LatentPlugin(MethodPlugin):
     augmented or another plugin puts other samples among its own: then batch by batch.
     """
 
+    method: LatentReplay | ALTM
+
     @property
     def latents(self) -> LatentReplay | None:
         """What cuts the model, or ``None`` if the method is trained on images."""
-        raise NotImplementedError
+        return self.method if isinstance(self.method, LatentReplay) else self.method.latents
 
     def learner_of(self, strategy: Any) -> nn.Module:
         """The user's model, wrapped or not."""
         model = strategy.model
         return model.model if isinstance(model, LatentModel) else model
-
-    def finish(self, strategy: Any) -> nn.Module:
-        """Gives the strategy its own model back, which has learned everything.
-
-        Args:
-            strategy: The strategy that was trained.
-        """
-        strategy.model = self.learner_of(strategy)
-        return strategy.model
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
         """Starts the experience, and wraps the model once if latents will be learned."""
@@ -175,11 +168,6 @@ class LatentReplayPlugin(LatentPlugin):
         super().__init__(method, oracle=oracle, progress=progress)
         self._compressor = compressor
         self._classifier = classifier if isinstance(classifier, nn.Module) else None
-
-    @property
-    def latents(self) -> LatentReplay:
-        """The method itself."""
-        return self.method
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """See `MethodPlugin`; finds the parts in the model first."""

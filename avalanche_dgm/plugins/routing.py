@@ -31,18 +31,6 @@ class RoutingPlugin(MethodPlugin):
         model = strategy.model
         return model.ltm if isinstance(model, RoutedModel) else model
 
-    def finish(self, strategy: Any) -> nn.Module:
-        """Gives the strategy its own model back.
-
-        Args:
-            strategy: The strategy that was trained.
-
-        Returns:
-            The user's model.
-        """
-        strategy.model = self.learner_of(strategy)
-        return strategy.model
-
     def _wrapped(self, strategy: Any) -> RoutedModel | None:
         model = strategy.model
         return model if isinstance(model, RoutedModel) and model.method is self.method else None
