@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
 import torch
 
 from avalanche_dgm.errors import CheckpointError
+from avalanche_dgm.files import replacing
 
 T = TypeVar("T")
 FileLike = str | os.PathLike[str] | IO[bytes]
@@ -42,19 +42,8 @@ def save_checkpoint(strategy: Any, fname: FileLike, exclude: Collection[str] | N
     if not isinstance(fname, (str, os.PathLike)):
         _write(strategy, fname, exclude)
         return
-    path = Path(fname)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since only within one file system a file is replaced in one step.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            _write(strategy, file, exclude)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+    with replacing(fname) as file:
+        _write(strategy, file, exclude)
 
 
 def maybe_load_checkpoint(
