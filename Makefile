@@ -1,6 +1,7 @@
 # Everything sets itself up: `make demo` and `make test` work on a fresh machine with Python 3.10 to 3.13.
 #   make demo    see it work: a plain network forgets, DGDMN and DGR remember (no download)
-#   make test    format, lint, types and tests            make slow   the tests that train for long
+#   make test    format, lint, types and tests            make slow   the tests that train for long, and those of
+#                                                                     Lightning under `lightning.pytorch`
 #   make lint    the first three of them                  make docs   HTML pages in docs/_build/html
 #   make format  rewrite files in the project's layout    make clean  remove what was built (not the environment)
 # Another Python: make test PYTHON=python3.12
@@ -24,6 +25,7 @@ test: lint
 
 slow: $(VENV)/.dev-stamp
 	$(PYTEST) -m slow $(ARGS)
+	$(if $(ARGS),,AVALANCHE_DGM_LIGHTNING=lightning $(PYTEST) tests/lightning)
 
 lint: $(VENV)/.dev-stamp
 	$(BIN)/ruff format --check .

@@ -89,6 +89,12 @@ def test_who_imports_the_frameworks(package, allowed):
     assert users <= allowed
 
 
+def test_one_module_imports_lightning():
+    packages = {"pytorch_lightning", "lightning_fabric", "lightning"}
+    users = {p for p in FILES for name in imported(p) if name.split(".")[0] in packages}
+    assert users == {ROOT / "lightning" / "package.py"}
+
+
 def test_the_check_would_find_something():
     users = {layer_of(p) for p in FILES for name in imported(p) if name.startswith("avalanche.")}
     assert "plugins" in users

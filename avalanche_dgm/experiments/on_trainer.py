@@ -158,7 +158,7 @@ def _calm() -> Iterator[None]:
     """Keeps standard output for the results, and leaves out what Lightning says of itself."""
     import avalanche_dgm.lightning  # noqa: F401 - sets the level of its logger
 
-    names = ("pytorch_lightning", "lightning_fabric")
+    names = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
     loggers = [(logger, logger.level) for logger in map(logging.getLogger, names)]
     for logger, _ in loggers:
         logger.setLevel(logging.WARNING)

@@ -1,6 +1,6 @@
 """LightningModules of the methods, and Trainers that learn streams.
 
-The only folder that imports PyTorch Lightning.
+The only folder that imports PyTorch Lightning, by its module `package`.
 """
 
 from avalanche_dgm.lightning.callbacks import StreamCallback

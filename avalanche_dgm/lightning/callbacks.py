@@ -7,17 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
-from pytorch_lightning.loggers import Logger
-
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 
 
-class StreamCallback(Callback):
+class StreamCallback(pl.Callback):
     """A callback that `fit_stream` also tells when the stream begins and an experience is over."""
 
-    def logs_to(self, logger: Logger) -> bool:
+    def logs_to(self, logger: pl.loggers.Logger) -> bool:
         """Whether it logs an experience's accuracies to a logger, which is then not given them.
 
         Args:
@@ -52,7 +49,8 @@ class StreamCallback(Callback):
 def of_one_experience(trainer: pl.Trainer) -> list[Any]:
     """The callbacks whose state belongs to an experience: those that stop early or save."""
     made: Any = trainer
-    return [c for c in made.callbacks if isinstance(c, (EarlyStopping, Checkpoint))]
+    kinds = (pl.callbacks.EarlyStopping, pl.callbacks.Checkpoint)
+    return [c for c in made.callbacks if isinstance(c, kinds)]
 
 
 @contextmanager

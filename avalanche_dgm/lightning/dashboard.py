@@ -6,9 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import Sink
@@ -17,6 +14,7 @@ from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.lightning.callbacks import StreamCallback
 from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import Learned, pairs_of
@@ -96,9 +94,10 @@ class DashboardCallback(EpochMeansCallback):
         self._benchmark: Any = None
         self._examples: Examples | None = None
 
-    def logs_to(self, logger: Logger) -> bool:
+    def logs_to(self, logger: pl.loggers.Logger) -> bool:
         """See `StreamCallback.logs_to`."""
-        return self._sinks is None and isinstance(logger, (WandbLogger, TensorBoardLogger))
+        shown = (pl.loggers.WandbLogger, pl.loggers.TensorBoardLogger)
+        return self._sinks is None and isinstance(logger, shown)
 
     def _trained(self, values: dict[str, float], step: int) -> None:
         if self.dashboard is not None:
@@ -175,12 +174,12 @@ def sinks_of(trainer: pl.Trainer) -> list[Sink]:
     """
     found: list[Sink] = []
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
+        if isinstance(logger, pl.loggers.WandbLogger):
             from avalanche_dgm.dashboards.wandb_sink import WandbSink
 
             found.append(WandbSink(logger.experiment))
-        elif isinstance(logger, TensorBoardLogger):
+        elif isinstance(logger, pl.loggers.TensorBoardLogger):
             found.append(TensorBoardSink(logger.experiment))
-        elif isinstance(logger, CSVLogger):
+        elif isinstance(logger, pl.loggers.CSVLogger):
             found.append(FileSink(Path(logger.log_dir) / "panels"))
     return found

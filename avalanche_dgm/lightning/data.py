@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData, check_experience
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.batches import Batches, ReadBatches, TensorBatches
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.reading import MEMORY_LIMIT, fits_in_memory
 from avalanche_dgm.plugins.experiences import TaskOracle, find_oracle, load

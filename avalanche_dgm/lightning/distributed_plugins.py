@@ -12,7 +12,6 @@ from collections.abc import Collection
 from types import FunctionType
 from typing import Any
 
-import pytorch_lightning as pl
 from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.plugins import (
     AGEMPlugin,
@@ -36,9 +35,9 @@ from avalanche.training.plugins import (
 from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
-from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 from avalanche_dgm.plugins.base import MethodPlugin
 
@@ -132,8 +131,8 @@ def _changes(strategy: Any, name: str) -> bool:
 
 def _check_trainer(trainer: pl.Trainer) -> None:
     way = trainer.strategy
-    plain = isinstance(way, (SingleDeviceStrategy, DDPStrategy))
-    if not plain or isinstance(way, DeepSpeedStrategy):
+    plain = isinstance(way, (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy))
+    if not plain or isinstance(way, pl.strategies.DeepSpeedStrategy):
         raise ConfigError(
             f"The Trainer's {type(way).__name__} splits the model itself among devices, but plugins"
             " need all of it. Use strategy='ddp', or a single device."

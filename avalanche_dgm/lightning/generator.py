@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pytorch_lightning as pl
-
 from avalanche_dgm.lightning.callbacks import StreamCallback
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 
 

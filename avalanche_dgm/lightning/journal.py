@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import dill
-import pytorch_lightning as pl
 import torch
 
 from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.lightning.callbacks import of_one_experience
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.staged import StagedModule
 from avalanche_dgm.lightning.stages import PhaseStage, Stage

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.lightning.batches import Batches, TensorBatches
 from avalanche_dgm.lightning.evaluation import StrategyView
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.stages import Optimization, Schedule, Stage
 from avalanche_dgm.methods import Method

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.lightning.package import check_package, pl
 from avalanche_dgm.lightning.trainers import may_fuse
 
 #: From a module's parameters to their optimiser.
@@ -22,7 +22,16 @@ class CountingModule(pl.LightningModule):
     """Logs means over samples that are exact on several devices, too."""
 
     def setup(self, stage: str) -> None:
-        """Starts counting anew."""
+        """Starts counting anew.
+
+        Args:
+            stage: What the Trainer is about to do.
+
+        Raises:
+            ConfigError: A callback, logger or data module is of Lightning's other package.
+        """
+        trainer: Any = self.trainer
+        check_package(trainer.callbacks, trainer.loggers, getattr(trainer, "datamodule", None))
         self._sums: dict[tuple[str, int], tuple[Tensor, int]] = {}
 
     def on_validation_epoch_end(self) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, RichProgressBar, TQDMProgressBar
-
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.package import pl
 
 
 def describe(trainer: pl.Trainer, fallback: str) -> str:
@@ -19,7 +17,7 @@ def describe(trainer: pl.Trainer, fallback: str) -> str:
     return name if epochs == 1 else f"{name}, epoch {trainer.current_epoch + 1}/{epochs}"
 
 
-class StreamProgressBar(TQDMProgressBar):
+class StreamProgressBar(pl.callbacks.TQDMProgressBar):
     """Lightning's bar, which names the experience and the phase.
 
     Args:
@@ -44,7 +42,7 @@ class StreamProgressBar(TQDMProgressBar):
         self.train_progress_bar.set_description(describe(trainer, f"Epoch {trainer.current_epoch}"))
 
 
-class StreamRichProgressBar(RichProgressBar):
+class StreamRichProgressBar(pl.callbacks.RichProgressBar):
     """The same with rich.
 
     Args:
@@ -68,7 +66,7 @@ class StreamRichProgressBar(RichProgressBar):
         return describe(self.trainer, fallback)
 
 
-def naming(bar: Callback) -> Callback:
+def naming(bar: pl.Callback) -> pl.Callback:
     """Gives one of Lightning's own progress bars the names of what is learned.
 
     Args:
@@ -77,11 +75,11 @@ def naming(bar: Callback) -> Callback:
     Returns:
         A bar with the same settings; the callback itself if it is another one.
     """
-    if type(bar) is TQDMProgressBar:
+    if type(bar) is pl.callbacks.TQDMProgressBar:
         # 1 is Lightning's default, and costs more than a step of a small network.
         rate = 20 if bar.refresh_rate == 1 else bar.refresh_rate
         return StreamProgressBar(rate, bar.process_position, bar._leave)
-    if type(bar) is RichProgressBar:
+    if type(bar) is pl.callbacks.RichProgressBar:
         return StreamRichProgressBar(
             refresh_rate=bar.refresh_rate,
             leave=bar._leave,

@@ -13,12 +13,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import RanksDifferError
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.methods import Method
 from avalanche_dgm.randomness import RandomSource, global_state, seed_globally, set_global_state
 

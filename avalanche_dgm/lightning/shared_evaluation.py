@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from avalanche.evaluation import PluginMetric
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 
 #: Callbacks in the middle of a batch, once there is an answer to it.

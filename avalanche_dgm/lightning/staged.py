@@ -6,12 +6,12 @@ import copy
 import time
 from typing import Any, Protocol
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.plain import CountingModule, with_schedule
 from avalanche_dgm.lightning.ranks import Ranks, share_buffers
 from avalanche_dgm.lightning.stages import PhaseStage, Stage

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.fitting import CHECK_EVERY, Batches, OptimizerSpec, Phase, check_finite
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.methods import Method
 

@@ -9,13 +9,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
-
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.callbacks import fresh_callbacks
 from avalanche_dgm.lightning.distributed_plugins import check_strategy
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import check_identical, share_state
 from avalanche_dgm.lightning.strategy_checkpoints import RunCheckpoint
 from avalanche_dgm.lightning.strategy_session import StrategySession
@@ -29,7 +26,7 @@ def run_on_trainer(
     benchmark: Any,
     *,
     trainer: TrainerLike = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[pl.Callback] = (),
     test_stream: Any = None,
     eval_streams: Sequence[Any] | None = None,
     checkpoint_dir: str | Path | None = None,
@@ -89,7 +86,7 @@ def run_on_trainer(
         test_stream = getattr(benchmark, "test_stream", None)
     saved = RunCheckpoint(checkpoint_dir, n_experiences=len(train), resume=resume)
     job = _Job(strategy, train, test_stream, eval_streams, saved, check_ranks, loader_options)
-    if not isinstance(made.strategy.launcher, _MultiProcessingLauncher):
+    if not isinstance(made.strategy.launcher, pl.strategies.launchers._MultiProcessingLauncher):
         return launch(made, _run, job)
     results, state = launch(made, _run_copy, _for_sending(job, made))
     maybe_load_checkpoint(strategy, BytesIO(state), map_location=made.strategy.root_device)

@@ -6,9 +6,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
 
 _FILE = "strategy.ckpt"

@@ -7,13 +7,13 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, RanksDifferError
 from avalanche_dgm.lightning import trainers
 from avalanche_dgm.lightning.common_numbers import CommonNumbers
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks, share_buffers, share_counts
 from avalanche_dgm.lightning.shared_evaluation import SharedEvaluation
 from avalanche_dgm.plugins.metrics import find_plugins
@@ -259,7 +259,7 @@ class StrategyModule(pl.LightningModule):
             raise RanksDifferError(
                 "The processes read different batches. Build the benchmark, and all that it draws"
                 " at random, from the same seed in every process: call torch.manual_seed and"
-                " numpy.random.seed, or pytorch_lightning.seed_everything, first. check_ranks=False"
+                " numpy.random.seed, or Lightning's seed_everything, first. check_ranks=False"
                 " goes on without this check."
             )
 

@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-import pytorch_lightning as pl
 from avalanche.benchmarks.utils import data_loader
-from pytorch_lightning.strategies import DDPStrategy
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.distributed_plugins import leaves_parameters_out
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.shared_evaluation import SharedEvaluation
 from avalanche_dgm.lightning.staged import run_phase_on
@@ -140,8 +139,9 @@ def _undivided_loaders() -> Any:
 def _unused(trainer: pl.Trainer, strategy: Any) -> Iterator[None]:
     """Lets several devices expect that heads of other tasks get no gradient."""
     way, name = trainer.strategy, "find_unused_parameters"
-    given = isinstance(way, DDPStrategy) and name in way._ddp_kwargs
-    if not isinstance(way, DDPStrategy) or given or not leaves_parameters_out(strategy.model):
+    ddp = pl.strategies.DDPStrategy
+    given = isinstance(way, ddp) and name in way._ddp_kwargs
+    if not isinstance(way, ddp) or given or not leaves_parameters_out(strategy.model):
         yield
         return
     way._ddp_kwargs[name] = True

@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from avalanche.training.plugins import EvaluationPlugin
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stream_run import Options, StreamRun, adapt
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
@@ -26,7 +24,7 @@ def fit_stream(
     *,
     trainer: TrainerLike = None,
     evaluator: EvaluationPlugin | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[pl.Callback] = (),
     epochs: int | None = None,
     test: str = "all",
     checkpoint_dir: str | Path | None = None,
@@ -125,14 +123,13 @@ def _check_trainer(trainer: pl.Trainer, module: MethodModule) -> None:
             " would not fit them. Use '32-true', 'bf16-mixed' or '16-mixed'."
         )
     strategy = trainer.strategy
-    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)) or isinstance(
-        strategy, DeepSpeedStrategy
-    ):
+    whole = (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy)
+    if not isinstance(strategy, whole) or isinstance(strategy, pl.strategies.DeepSpeedStrategy):
         raise ConfigError(
             f"strategy={type(strategy).__name__} divides the model among devices, and a memory is"
             " whole in each of them. Use 'ddp', 'ddp_spawn' or 'auto'."
         )
-    several = isinstance(strategy, DDPStrategy) and module.task_aware
+    several = isinstance(strategy, pl.strategies.DDPStrategy) and module.task_aware
     if several and not getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
         raise ConfigError(
             "The model has a head for each task, and a step leaves the others without a gradient,"

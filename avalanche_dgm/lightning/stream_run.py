@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from avalanche.models.utils import avalanche_model_adaptation
 from avalanche.training.plugins import EvaluationPlugin
@@ -24,6 +23,7 @@ from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.journal import Journal
 from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks, check_identical, share_counts, share_state
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stages import PhaseStage, Stage

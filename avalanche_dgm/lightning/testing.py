@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 from avalanche.models.utils import avalanche_model_adaptation
 
 from avalanche_dgm.lightning.batches import TensorBatches
 from avalanche_dgm.lightning.evaluation import StrategyView
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.metrics import AccuracyMatrix
 from avalanche_dgm.plugins.experiences import classes_of

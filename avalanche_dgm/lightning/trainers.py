@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core import rank_zero
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.package import PACKAGE, VARIABLE, check_package, pl
 from avalanche_dgm.lightning.progress import StreamProgressBar, naming
+
+MisconfigurationException = pl.utilities.exceptions.MisconfigurationException
 
 T = TypeVar("T")
 TrainerLike = pl.Trainer | Mapping[str, Any] | None
@@ -32,7 +32,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
+def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
     """Returns a Trainer that a stream can be learned with.
 
     Args:
@@ -41,22 +41,25 @@ def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[Callback] = ()) ->
 
     Raises:
         ConfigError: The Trainer limits the number of steps, or is not a Trainer; or Lightning
-            cannot make one of the arguments.
+            cannot make one of the arguments; or something is of Lightning's other package.
     """
+    check_package(trainer, callbacks)
     made: Any  # Lightning sets some attributes where type checkers do not see it.
     if trainer is None or isinstance(trainer, Mapping):
+        check_package(*(trainer or {}).values())
         made = _build({**(trainer or {})}, list(callbacks))
     elif isinstance(trainer, pl.Trainer):
         made = trainer
+        check_package(made.callbacks, made.loggers, made.profiler)
         present = {id(c) for c in made.callbacks}
         added = [c for c in callbacks if id(c) not in present]
         everything = [*added, *made.callbacks]
         # As Lightning orders them: what saves sees what the others did.
-        saving = [c for c in everything if isinstance(c, Checkpoint)]
+        saving = [c for c in everything if isinstance(c, pl.callbacks.Checkpoint)]
         made.callbacks = [c for c in everything if c not in saving] + saving
     else:
         raise ConfigError(
-            f"trainer is a {type(trainer).__name__}; a pytorch_lightning.Trainer or a dictionary"
+            f"trainer is a {type(trainer).__name__}; a {pl.__name__}.Trainer or a dictionary"
             " with its arguments is needed."
         )
     if made.max_steps != -1:
@@ -71,16 +74,18 @@ def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[Callback] = ()) ->
     return made
 
 
-def _build(arguments: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
+def _build(arguments: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
     given = arguments.pop("callbacks", None) or []
-    callbacks += [given] if isinstance(given, Callback) else list(given)
+    callbacks += [given] if isinstance(given, pl.Callback) else list(given)
     arguments = {**_DEFAULTS, **arguments}
     if arguments.get("max_epochs") is None:
         arguments["max_epochs"] = 1
     if "enable_checkpointing" not in arguments:
-        arguments["enable_checkpointing"] = any(isinstance(c, Checkpoint) for c in callbacks)
+        arguments["enable_checkpointing"] = any(
+            isinstance(c, pl.callbacks.Checkpoint) for c in callbacks
+        )
     if arguments.get("enable_progress_bar", True) and not any(
-        isinstance(c, ProgressBar) for c in callbacks
+        isinstance(c, pl.callbacks.ProgressBar) for c in callbacks
     ):
         callbacks.append(StreamProgressBar())
     try:
@@ -104,10 +109,11 @@ def launch(trainer: pl.Trainer, function: Callable[..., T], *arguments: Any) -> 
         What it returned in the first process.
     """
     launcher = trainer.strategy.launcher
+    os.environ[VARIABLE] = PACKAGE  # For processes that import in another order.
     try:
         if launcher is None:
             return _in_process(trainer, function, arguments)
-        if isinstance(launcher, _MultiProcessingLauncher):
+        if isinstance(launcher, pl.strategies.launchers._MultiProcessingLauncher):
             # Through a file: the launcher reads what is sent only once the processes have ended,
             # which they do not do before more than a few kilobytes are read.
             with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +209,8 @@ def may_fuse(trainer: pl.Trainer) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Leaves out what is true of every fit of a stream and says nothing."""
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    # Of all Lightning packages in a process the one that was imported last says where it logs.
+    logger: logging.Logger = rank_zero.log
     logger.addFilter(_tells_something)
     try:
         with warnings.catch_warnings():

@@ -9,13 +9,13 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from backends import BACKENDS, made
 from PIL import Image
-from pytorch_lightning.loggers import WandbLogger
 from test_backend_contract import Dropping, adam, stream_of
 from wandb_reader import isolated, runs
 
 from avalanche_dgm import WandBLogger
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.lightning import DashboardCallback, fit_stream
+from avalanche_dgm.lightning.package import pl
 
 #: One on each backend in the quick suite; all of them in the slow one.
 QUICK = {("avalanche", "dgdmn"), ("lightning", "dynamic-memory")}
@@ -61,7 +61,7 @@ def in_avalanche(name, folder):
 
 def on_trainer(name, folder):
     net = Dropping()
-    logger = WandbLogger(project="memories", name=name, save_dir=folder, mode="offline")
+    logger = pl.loggers.WandbLogger(project="memories", name=name, save_dir=folder, mode="offline")
     fit_stream(
         made(name, 1, net, optimizer=adam, seed=0),
         stream_of(),

@@ -7,14 +7,13 @@ import torch
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from recording import Failing, Recording
 from torch import nn
 
 from avalanche_dgm import DashboardLogger, DGRPlugin, sklearn_digits
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import DashboardCallback, DGRModule, fit_stream, run_on_trainer
+from avalanche_dgm.lightning.package import pl
 
 SMALL = {"generator_steps": 10, "hidden": (16, 16), "latent": 4, "seed": 0}
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
@@ -38,7 +37,10 @@ def learn(benchmark, *callbacks, **options):
 
 
 def test_places_are_those_of_the_trainers_loggers(benchmark, tmp_path):
-    loggers = [CSVLogger(tmp_path / "csv"), TensorBoardLogger(tmp_path / "tb")]
+    loggers = [
+        pl.loggers.CSVLogger(tmp_path / "csv"),
+        pl.loggers.TensorBoardLogger(tmp_path / "tb"),
+    ]
     learn(benchmark, DashboardCallback(latents=False), trainer={"logger": loggers})
     (panels,) = (tmp_path / "csv").rglob("panels")
     assert (panels / "images" / "samples-grid-005.png").exists()
@@ -83,7 +85,7 @@ def test_a_run_that_goes_on_shows_the_rest(benchmark, tmp_path):
 def test_checkpoints_are_kept_if_wanted(benchmark, tmp_path):
     for wanted in (False, True):
         sink = Recording()
-        saving = ModelCheckpoint(tmp_path / str(wanted), save_top_k=1)
+        saving = pl.callbacks.ModelCheckpoint(tmp_path / str(wanted), save_top_k=1)
         learn(benchmark, saving, DashboardCallback([sink], latents=False, checkpoints=wanted))
         files = [panel for panel in sink.shown if panel[0] == "file"]
         assert [panel[2] for panel in files] == ([1, 2, 3, 4, 5] if wanted else [])

@@ -4,7 +4,6 @@ import warnings
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from avalanche.benchmarks import benchmark_with_validation_stream
 from avalanche.benchmarks.utils.classification_dataset import (
@@ -19,6 +18,7 @@ from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.lightning import reading
 from avalanche_dgm.lightning.batches import ReadBatches, TensorBatches
 from avalanche_dgm.lightning.data import StreamDataModule
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.randomness import global_state
 

@@ -8,7 +8,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
@@ -28,6 +27,7 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.spec import VAESpec
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.networks import ClassifierModule, VAEModule
+from avalanche_dgm.lightning.package import pl
 
 SMALL = {"hidden": (64, 64), "latent": 8}
 FAST = OptimizerSpec(lr=5e-3)
@@ -429,11 +429,12 @@ class TestWithTheDataModule:
 
 
 SCRIPT = """
-import sys, json, torch, pytorch_lightning as pl
+import sys, json, torch
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.networks import ClassifierModule, VAEModule
+from avalanche_dgm.lightning.package import pl
 torch.set_num_threads(1)
 devices = int(sys.argv[1])
 data = StreamDataModule(

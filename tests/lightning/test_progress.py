@@ -4,13 +4,11 @@ import io
 import re
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, RichProgressBar, TQDMProgressBar
-from pytorch_lightning.callbacks.progress import rich_progress
 from torch.utils.data import DataLoader
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.progress import StreamProgressBar, StreamRichProgressBar, naming
 
 
@@ -69,22 +67,24 @@ class TestTqdm:
         assert "Epoch 0: " in shown(capsys)
 
     def test_nothing_is_shown_if_nothing_shall_be(self, capsys):
-        fit(Named("experience 3"), naming(TQDMProgressBar(refresh_rate=0)))
+        fit(Named("experience 3"), naming(pl.callbacks.TQDMProgressBar(refresh_rate=0)))
         assert "experience 3" not in shown(capsys)
 
 
 class TestNaming:
     @pytest.mark.parametrize(("given", "expected"), [(0, 0), (1, 20), (7, 7), (50, 50)])
     def test_settings_are_kept(self, given, expected):
-        bar = naming(TQDMProgressBar(refresh_rate=given, process_position=1, leave=True))
+        bar = naming(
+            pl.callbacks.TQDMProgressBar(refresh_rate=given, process_position=1, leave=True)
+        )
         assert type(bar) is StreamProgressBar
         assert (bar.refresh_rate, bar.process_position, bar._leave) == (expected, 1, True)
 
     def test_others_are_left_alone(self):
-        class Own(TQDMProgressBar):
+        class Own(pl.callbacks.TQDMProgressBar):
             pass
 
-        for callback in (Own(), StreamProgressBar(), Callback()):
+        for callback in (Own(), StreamProgressBar(), pl.Callback()):
             assert naming(callback) is callback
 
 
@@ -93,7 +93,7 @@ class TestRich:
     def test_names_the_stage(self, epochs):
         screen = io.StringIO()
         bar = naming(
-            RichProgressBar(
+            pl.callbacks.RichProgressBar(
                 refresh_rate=1,
                 console_kwargs={"file": screen, "force_terminal": True, "width": 120},
             )
@@ -107,6 +107,6 @@ class TestRich:
 
 def test_says_how_to_get_rich(monkeypatch):
     """What Lightning looks at where rich is not installed."""
-    monkeypatch.setattr(rich_progress, "_RICH_AVAILABLE", False)
+    monkeypatch.setattr(pl.callbacks.progress.rich_progress, "_RICH_AVAILABLE", False)
     with pytest.raises(ConfigError, match="pip install rich"):
         StreamRichProgressBar()

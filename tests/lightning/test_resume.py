@@ -13,12 +13,12 @@ from avalanche.training.plugins import EvaluationPlugin
 from backends import look, made
 from driver import in_a_process
 from nets import Growing
-from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.lightning import fit_stream
+from avalanche_dgm.lightning.package import pl
 
 N = 4
 
@@ -31,7 +31,7 @@ def stream():
     )
 
 
-class Dying(Callback):
+class Dying(pl.Callback):
     """Kills the process at a batch, counted over everything that is trained or tested."""
 
     def __init__(self, at=None):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import avalanche.evaluation.metrics
 import pytest
-import pytorch_lightning as pl
 import torch
 from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
@@ -21,8 +20,6 @@ from avalanche.evaluation import PluginMetric
 from avalanche.training import plugins as avalanche_plugins
 from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, ReplayPlugin
 from avalanche.training.supervised import ER_ACE, AETraining, Cumulative, JointTraining, Naive
-from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,6 +29,7 @@ import strategy_cases as cases
 import two_processes_strategies as two
 
 from avalanche_dgm.errors import CheckpointError, ConfigError
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.strategies import run_on_trainer
 from avalanche_dgm.plugins.checkpoints import save_checkpoint
 
@@ -324,7 +322,7 @@ def test_sixteen_bits(plugins, benchmark):
 
 
 def test_callbacks_begin_anew_in_each_experience(benchmark):
-    stopping = EarlyStopping("train/loss", patience=1, min_delta=10.0)
+    stopping = pl.callbacks.EarlyStopping("train/loss", patience=1, min_delta=10.0)
     strategy = cases.build(train_epochs=5)
     run(strategy, benchmark, callbacks=[stopping])
     # One epoch sets the mark, the next is no better by 10: two epochs in each experience.
@@ -332,7 +330,7 @@ def test_callbacks_begin_anew_in_each_experience(benchmark):
 
 
 def test_loggers_of_both(benchmark, tmp_path):
-    logger, recording = CSVLogger(tmp_path), cases.Recording()
+    logger, recording = pl.loggers.CSVLogger(tmp_path), cases.Recording()
     trainer = {**QUIET, "logger": logger, "log_every_n_steps": 4}
     results = run(cases.build(loggers=[recording]), benchmark, n=2, trainer=trainer)
     logger.save()

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 from driver import digits, network
-from pytorch_lightning.loggers.logger import Logger
 from torch import nn
 
 from avalanche_dgm.errors import DivergenceError
 from avalanche_dgm.fitting import OptimizerSpec, Phase, Turn, fit
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.staged import run_phase_on
 from avalanche_dgm.lightning.stages import kind_of
 from avalanche_dgm.lightning.trainers import launch, make_trainer
@@ -156,7 +156,7 @@ def test_turns_are_equal_to_the_in_memory_loop():
     assert torch.equal(method.rng.get_state(), other.rng.get_state())
 
 
-class Losses(Logger):
+class Losses(pl.loggers.Logger):
     """What was logged, in order."""
 
     def __init__(self):

@@ -5,15 +5,12 @@ import inspect
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.plugins import EvaluationPlugin
 from backends import BACKENDS, DUAL, SMALL
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers.logger import Logger
 from torch import nn
 
 from avalanche_dgm import sklearn_digits
@@ -27,6 +24,7 @@ from avalanche_dgm.lightning import (
     StreamDataModule,
     fit_stream,
 )
+from avalanche_dgm.lightning.package import pl
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 
@@ -48,7 +46,7 @@ def mlp(hidden=40, seed=0):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
 
 
-class Lines(Logger):
+class Lines(pl.loggers.Logger):
     """Everything that is logged, with its step."""
 
     def __init__(self):
@@ -64,7 +62,7 @@ class Lines(Logger):
         self.lines.append((step, dict(metrics)))
 
 
-class Epochs(Callback):
+class Epochs(pl.Callback):
     def __init__(self):
         self.seen = []
 
@@ -150,7 +148,7 @@ def test_steps_go_on_and_epochs_begin_anew(short):
 
 def test_early_stopping_begins_anew_in_each_experience(short):
     """Its patience would be used up for ever otherwise; phases are none of its business."""
-    stop = EarlyStopping("train/accuracy", mode="max", patience=0, min_delta=2.0)
+    stop = pl.callbacks.EarlyStopping("train/accuracy", mode="max", patience=0, min_delta=2.0)
     epochs = Epochs()
     module = DGRModule(mlp(), seed=0, **SMALL)
     fit_stream(module, short, trainer=QUIET, callbacks=[stop, epochs], epochs=6)
@@ -160,7 +158,7 @@ def test_early_stopping_begins_anew_in_each_experience(short):
 
 
 def test_the_best_checkpoint_of_each_experience(short, tmp_path):
-    save = ModelCheckpoint(tmp_path, monitor="train/loss", filename="{epoch}-{step}")
+    save = pl.callbacks.ModelCheckpoint(tmp_path, monitor="train/loss", filename="{epoch}-{step}")
     module = DGRModule(mlp(), seed=0, **SMALL)
     result = fit_stream(module, short, trainer=QUIET, callbacks=[save], epochs=2)
     assert len(set(result.best_checkpoints)) == 3
@@ -173,7 +171,7 @@ def test_the_best_checkpoint_of_each_experience(short, tmp_path):
 def test_validation_stream(short):
     held_out = SimpleNamespace(**vars(short), valid_stream=short.test_stream[:3])
     logger = Lines()
-    stop = EarlyStopping("val/accuracy", mode="max", patience=50)
+    stop = pl.callbacks.EarlyStopping("val/accuracy", mode="max", patience=50)
     module = DGDMNModule(mlp(), seed=0, **DUAL)
     trainer = {**QUIET, "logger": logger}
     fit_stream(module, held_out, trainer=trainer, callbacks=[stop], epochs=20, batch_size=32)
@@ -262,7 +260,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(short, tmp_path):
         ({"evaluator": accuracy_metrics(stream=True)}, "EvaluationPlugin"),
         ({"trainer": {**QUIET, "max_steps": 10}}, "max_epochs"),
         ({"trainer": {**QUIET, "no_such": 1}}, "no_such"),
-        ({"trainer": 3}, "pytorch_lightning.Trainer"),
+        ({"trainer": 3}, f"{pl.__name__}.Trainer"),
         ({"batch_size": 0}, "batch_size=0"),
     ]
     for options, message in cases:

@@ -22,7 +22,6 @@ from avalanche.evaluation.metrics import (
 )
 from avalanche.logging import TextLogger
 from avalanche.training.plugins import EvaluationPlugin
-from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "contracts"))
@@ -32,6 +31,7 @@ from driver import leave
 
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.lightning import NaiveModule, fit_stream
+from avalanche_dgm.lightning.package import pl
 
 
 def stream(n=3):
@@ -65,7 +65,7 @@ def evaluation(log):
     )
 
 
-class Dying(Callback):
+class Dying(pl.Callback):
     def __init__(self):
         self.count, self.at = 0, int(os.environ.get("KILL_AT", -1))
 

@@ -172,11 +172,10 @@ def test_a_log_without_a_framework(tmp_path):
 
 
 def test_under_a_trainer(benchmark, tmp_path):
-    from pytorch_lightning import Callback
-
     from avalanche_dgm.lightning import DynamicMemoryModule, fit_stream
+    from avalanche_dgm.lightning.package import pl
 
-    class Watch(Callback):
+    class Watch(pl.Callback):
         def on_train_start(self, trainer, module):
             if not log.watching:
                 log.watch()
