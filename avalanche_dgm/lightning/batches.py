@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.plugins.samples import collate_of, columns_of, split_batch
 
 #: A batch: images (n, *shape) float32, labels (n,) int64, task labels (n,) int64.
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -220,14 +221,23 @@ class ReadBatches(Batches):
     processes these are seeded from the seed, the experience, the epoch and the rank.
 
     Args:
-        dataset: Samples (image, class, ..., task label).
+        dataset: Samples (image, class, ...).
         num_workers: Processes that read.
+        task_column: Where a sample has its task label, counted from the end; ``None`` if it has
+            none, and 0 is taken.
         **choices: See `Batches`.
     """
 
-    def __init__(self, dataset: Any, *, num_workers: int = 0, **choices: Any) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        num_workers: int = 0,
+        task_column: int | None = -1,
+        **choices: Any,
+    ) -> None:
         self.dataset = dataset
-        self.num_workers = num_workers
+        self.num_workers, self.task_column = num_workers, task_column
         super().__init__(len(dataset), **choices)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -236,10 +246,10 @@ class ReadBatches(Batches):
             self.dataset,
             batch_sampler=batches,
             num_workers=self.num_workers,
-            collate_fn=getattr(self.dataset, "collate_fn", None),
+            collate_fn=collate_of(self.dataset),
             # Its own, as a DataLoader without one draws from the global generator.
             generator=self._rng(1 + self.ranks.rank),
         )
         for columns in loader:
-            images, labels, tasks = columns[0], columns[1], columns[-1]
+            images, labels, tasks = split_batch(columns_of(columns), self.task_column)
             yield images.float(), labels.to(torch.int64), tasks.to(torch.int64)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,7 +16,17 @@ from avalanche_dgm.lightning.batches import Batches, ReadBatches, TensorBatches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.reading import MEMORY_LIMIT, fits_in_memory
-from avalanche_dgm.plugins.experiences import TaskOracle, find_oracle, load
+from avalanche_dgm.plugins.experiences import (
+    TaskOracle,
+    ends_task,
+    find_oracle,
+    load,
+    starts_task,
+    test_rule,
+    train_rule,
+    whole,
+)
+from avalanche_dgm.plugins.samples import task_column
 
 
 class StreamDataModule(pl.LightningDataModule):
@@ -76,7 +88,7 @@ class StreamDataModule(pl.LightningDataModule):
         for (name, limit), value in zip(least.items(), given, strict=True):
             if not isinstance(value, int) or value < limit:
                 raise ConfigError(f"{name}={value!r} must be a whole number, {limit} or more.")
-        self.benchmark = benchmark
+        self.benchmark = _with_lengths(benchmark)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.in_memory, self.num_workers = in_memory, num_workers
@@ -148,11 +160,14 @@ class StreamDataModule(pl.LightningDataModule):
             "drop_last": self.drop_last,
         }
         if data is not None or self.reads_into_memory(i):
-            data = self.experience_data(i) if data is None else data
+            if data is None:
+                part = self.is_part(i)
+                data = self._load(self._find("train", i), i) if part else self.experience_data(i)
             return TensorBatches(data, tasks=data.tasks, **choices)
-        dataset = self._find("train", i).dataset.train()
-        choices["tasks"] = _task_labels(dataset)
-        return ReadBatches(dataset, num_workers=self.num_workers, **choices)
+        experience = self._find("train", i)
+        dataset, column = experience.dataset.train(), task_column(experience)
+        choices["tasks"] = _task_labels(dataset) if column is not None else None
+        return ReadBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
 
     def test_batches(self, j: int, *, ranks: Ranks | None = None) -> Batches:
         """Batches of a test experience, in its order.
@@ -170,8 +185,9 @@ class StreamDataModule(pl.LightningDataModule):
     def experience_data(self, i: int) -> ExperienceData:
         """All samples of a training experience, without augmentations.
 
-        They are on the Trainer's device, on the CPU if there is no Trainer. The last experience
-        asked for is kept, no other.
+        Of a part of an online stream that knows its task, they are those of the whole task. They
+        are on the Trainer's device, on the CPU if there is no Trainer. The last experience asked
+        for is kept, no other.
 
         Args:
             i: Position in the training stream.
@@ -180,11 +196,38 @@ class StreamDataModule(pl.LightningDataModule):
             ConfigError: The stream is shorter.
             DataError: The samples cannot be learned.
         """
-        place = (i, self._device())
+        place = (self.first_part(i), self._device())
         if self._training is None or self._training[0] != place:
             self._training = None
-            self._training = (place, self._load("train", i))
+            self._training = (place, self._load(whole(self._find("train", i)), i))
         return self._training[1]
+
+    def is_part(self, i: int) -> bool:
+        """Whether a training experience is a part of an online stream that knows its task."""
+        experience = self._find("train", i)
+        return whole(experience) is not experience
+
+    def ends_task(self, i: int) -> bool:
+        """Whether a training experience ends a task; most parts of online streams do not."""
+        parts = [self._find("train", j) for j in range(self.first_part(i), i + 1)]
+        return ends_task(parts[-1], sum(len(part.dataset) for part in parts))
+
+    def first_part(self, i: int) -> int:
+        """Where the task of a training experience starts: elsewhere for parts of online streams."""
+        while not starts_task(self._find("train", i)):
+            i -= 1
+        return i
+
+    def test_task_of(self, experience: Any) -> str:
+        """The name of a test experience's task.
+
+        Args:
+            experience: An Avalanche experience.
+        """
+        return test_rule(self.oracle, self._rule_of(self._find("train", 0)))(experience)
+
+    def _rule_of(self, experience: Any) -> TaskOracle:
+        return train_rule(self.oracle, whole(experience), self.benchmark.train_stream)
 
     def reads_into_memory(self, i: int) -> bool:
         """Whether a training experience is served from tensors; see ``in_memory``."""
@@ -207,24 +250,24 @@ class StreamDataModule(pl.LightningDataModule):
         }
         if self._from_tensors(stream, j):
             return TensorBatches(self._evaluation_data(stream, j), **choices)
-        dataset = self._find(stream, j).dataset.eval()
-        return ReadBatches(dataset, num_workers=self.num_workers, **choices)
+        experience = self._find(stream, j)
+        dataset, column = experience.dataset.eval(), task_column(experience)
+        return ReadBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
 
     def _evaluation_data(self, stream: str, j: int) -> ExperienceData:
         """Test sets are kept, as they are read again after every experience."""
         place = (stream, j, self._device())
         if place not in self._evaluation:
-            data = self._load(stream, j)
+            data = self._load(self._find(stream, j), j)
             kept = sum(d.images.nbytes for d in self._evaluation.values())
             if kept + data.images.nbytes > MEMORY_LIMIT:
                 return data
             self._evaluation[place] = data
         return self._evaluation[place]
 
-    def _load(self, stream: str, i: int) -> ExperienceData:
-        experience = self._find(stream, i)
+    def _load(self, experience: Any, i: int) -> ExperienceData:
         try:
-            key = self.oracle(experience)
+            key = self._rule_of(experience)(experience)
         except AttributeError:
             # No experience of Avalanche's: it does not say what it holds.
             key = f"#{i}"
@@ -256,6 +299,17 @@ class StreamDataModule(pl.LightningDataModule):
 
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+
+def _with_lengths(benchmark: Any) -> Any:
+    """A benchmark whose streams have lengths: some of Avalanche's are mere iterators."""
+    names = ("train_stream", "test_stream", "valid_stream")
+    streams = {name: getattr(benchmark, name, None) for name in names}
+    if all(s is None or isinstance(s, Sequence) for s in streams.values()):
+        return benchmark
+    return SimpleNamespace(
+        **{name: list(stream) for name, stream in streams.items() if stream is not None}
+    )
 
 
 def _task_labels(dataset: Any) -> Tensor | None:

@@ -254,7 +254,8 @@ def kind_of(name: str) -> str:
     Returns:
         Such as ``sleep/learner``.
     """
-    head, _, detail = name.partition(" (")
+    # The last one: names of tasks may have parentheses of their own.
+    head, _, detail = name.rpartition(" (") if name.endswith(")") else (name, "", "")
     first = head.split(":")[0]
     second = detail.rstrip(")").split(",")[0]
     return f"{first}/{second}" if second else first

@@ -15,6 +15,7 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.data import ExperienceData, check_labels
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
 from avalanche_dgm.lightning.callbacks import StreamCallback, fresh_callbacks, set_aside
@@ -31,7 +32,8 @@ from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.memories.answers import width_of
 from avalanche_dgm.metrics import AccuracyMatrix
 from avalanche_dgm.plugins.base import MethodPlugin
-from avalanche_dgm.plugins.experiences import is_augmented
+from avalanche_dgm.plugins.experiences import check_boundaries, is_augmented
+from avalanche_dgm.plugins.samples import described
 
 
 @dataclass  # Not frozen: Lightning refuses to hand such to spawned processes.
@@ -70,9 +72,9 @@ def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) ->
     module.model.train()
     train_stream, test_stream = data.benchmark.train_stream, data.benchmark.test_stream
     for i in range(n):
-        avalanche_model_adaptation(module.model, train_stream[i])
+        avalanche_model_adaptation(module.model, described(train_stream[i]))
         for j in tested_after(i, len(test_stream), test=test):
-            avalanche_model_adaptation(module.model, test_stream[j])
+            avalanche_model_adaptation(module.model, described(test_stream[j]))
 
 
 class StreamRun:
@@ -90,6 +92,13 @@ class StreamRun:
         self.method, self.benchmark = module.method, data.benchmark
         self.device = trainer.strategy.root_device
         self.n = len(self.benchmark.train_stream)
+        for i, experience in enumerate(self.benchmark.train_stream):
+            check_boundaries(experience, data.oracle, self.method)
+            if options.checkpoint_dir is not None and data.is_part(i):
+                raise ConfigError(
+                    "A run over parts of experiences cannot be saved: a task that has begun is not"
+                    " in a checkpoint. Leave checkpoint_dir out, or learn whole experiences."
+                )
         module.trainer = data.trainer = trainer
         self.matrix = AccuracyMatrix(max(self.n, len(self.benchmark.test_stream)))
         self.matrix.to(self.device)
@@ -194,19 +203,23 @@ class StreamRun:
             view.adapted_dataset = experience.dataset.train()
             view.fire("after_train_dataset_adaptation")
         method.attach(module.model, task_aware=module.task_aware)
-        self._phases(method.make_room(data.key))
-        method.begin(data)
-        avalanche_model_adaptation(module.model, experience)
+        starts, ends = self.data.first_part(i) == i, self.data.ends_task(i)
+        if starts:
+            self._phases(method.make_room(data.key))
+            method.begin(data)
+        avalanche_model_adaptation(module.model, described(experience))
         module.to(self.device)
         width = width_of(module.model, data, task_aware=module.task_aware)
         check_labels(data, width)
-        self._phases(method.before_learning(data))
+        if starts:
+            self._phases(method.before_learning(data))
         if view is not None:
             view.fire("before_training_exp")
         with fresh_callbacks(trainer):
             self._learner(data, i, width)
-        self._phases(method.after_learning(data))
-        method.end(data)
+        if ends:
+            self._phases(method.after_learning(data))
+            method.end(data)
         if view is not None:
             view.fire("after_training_exp")
             view.fire("after_training")
@@ -237,7 +250,9 @@ class StreamRun:
         ranks = Ranks.of(self.trainer)
         in_memory = self.data.reads_into_memory(i)
         dataset = self.benchmark.train_stream[i].dataset
-        prepared = self.method.prepare(data, augmented=lambda: is_augmented(dataset))
+        prepared = data
+        if not self.data.is_part(i):
+            prepared = self.method.prepare(data, augmented=lambda: is_augmented(dataset))
         if prepared is not data:
             batches = self.data.train_batches(i, data=prepared)
         else:
@@ -257,7 +272,7 @@ class StreamRun:
             view=self.view,
         )
         self._stage(stage)
-        self._iterations, self._shown = stage.iterations, stage.epoch * len(data)
+        self._iterations, self._shown = stage.iterations, stage.epoch * len(dataset)
 
     def _test(self, i: int) -> None:
         self._phases(self.method.before_predicting())

@@ -12,7 +12,7 @@ from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.metrics import AccuracyMatrix
-from avalanche_dgm.plugins.experiences import classes_of
+from avalanche_dgm.plugins.samples import classes_of, described
 
 if TYPE_CHECKING:
     from avalanche_dgm.lightning.data import StreamDataModule
@@ -46,7 +46,6 @@ class StreamTest:
         self._positions = list(experiences)
         stream = data.benchmark.test_stream
         self._experiences = [stream[j] for j in self._positions]
-        self._oracle = data.oracle
         self._data = data
         self.loaders = [
             batches
@@ -79,9 +78,11 @@ class StreamTest:
             view.adapted_dataset = experience.dataset.eval()
             view.fire("after_eval_dataset_adaptation")
             view.dataloader = self.loaders[index]
-        avalanche_model_adaptation(module.model, experience)
+        avalanche_model_adaptation(module.model, described(experience))
         module.model.to(self._trainer.strategy.root_device)
-        self._key = module.method.test_key(self._oracle(experience), classes_of(experience))
+        self._key = module.method.test_key(
+            self._data.test_task_of(experience), classes_of(experience)
+        )
         if view is not None:
             view.fire("before_eval_exp")
         self._current = index

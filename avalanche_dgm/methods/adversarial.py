@@ -88,6 +88,11 @@ class GANMethod(Method, ABC, Generic[G]):
         self._new_weight = 1.0
 
     @property
+    def needs_tasks(self) -> bool:
+        """See `Method.needs_tasks`: all samples of a class must come in one task."""
+        return True
+
+    @property
     def settings(self) -> GANSettings:
         """The memory's hyper-parameters."""
         return self.generative.settings

@@ -122,6 +122,11 @@ class ALTM(Method):
         self._learned_on: ExperienceData | None = None
 
     @property
+    def needs_tasks(self) -> bool:
+        """See `Method.needs_tasks`."""
+        return self.source is not None and self.source.needs_tasks
+
+    @property
     def latents(self) -> LatentReplay | None:
         """The source, if it replays latents."""
         return self.source if isinstance(self.source, LatentReplay) else None

@@ -46,6 +46,11 @@ class Method(nn.Module):
         self._counts: Tensor | None = None
 
     @property
+    def needs_tasks(self) -> bool:
+        """Whether it must know which task an experience belongs to."""
+        return False
+
+    @property
     def rng(self) -> torch.Generator:
         """The generator of random numbers on the device that the method is on."""
         tensors = chain(self.parameters(), self.buffers())

@@ -53,6 +53,11 @@ class DGDMN(Method):
         self.dual.ltm.attach(learner, task_aware=task_aware)
 
     @property
+    def needs_tasks(self) -> bool:
+        """See `Method.needs_tasks`: each task has a short-term memory of its own."""
+        return True
+
+    @property
     def record(self) -> Record:
         """See `Method.record`."""
         record = super().record

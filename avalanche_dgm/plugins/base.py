@@ -18,13 +18,17 @@ from avalanche_dgm.memories.answers import width_of
 from avalanche_dgm.methods import Method, Record
 from avalanche_dgm.plugins.experiences import (
     TaskOracle,
+    check_boundaries,
     ends_task,
     find_oracle,
     is_augmented,
     load,
     starts_task,
+    test_rule,
+    train_rule,
     whole,
 )
+from avalanche_dgm.plugins.samples import find_tasks, split_batch, task_column
 
 M = TypeVar("M", bound=Method)
 
@@ -80,6 +84,8 @@ class MethodPlugin(SupervisedPlugin):
         self.method = method
         self.progress = progress
         self.oracle = find_oracle(oracle)
+        self._rule: TaskOracle | None = None
+        self._column: int | None = None
         self._data: ExperienceData | None = None
         self._n_seen = 0
         self.width = 0
@@ -128,14 +134,16 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Reads and checks the experience; nothing was trained or changed before."""
+        self._column = task_column(strategy.experience)
         if not starts_task(strategy.experience):
             self._n_seen += len(strategy.experience.dataset)
             return
         self._data, self._n_seen = None, len(strategy.experience.dataset)
         experience = whole(strategy.experience)
+        check_boundaries(experience, self.oracle, self.method)
         data = load(
             experience,
-            key=self.oracle(experience),
+            key=self._task_of(experience),
             device=strategy.device,
             num_workers=kwargs.get("num_workers", 0),
         )
@@ -144,6 +152,18 @@ class MethodPlugin(SupervisedPlugin):
         self.method.attach(learner, task_aware=isinstance(learner, MultiTaskModule))
         self.begin(strategy, data)
         self._data = data
+
+    def _task_of(self, experience: Any) -> str:
+        self._rule = train_rule(self.oracle, experience)
+        return self._rule(experience)
+
+    def test_task_of(self, experience: Any) -> str:
+        """The name of a test experience's task.
+
+        Args:
+            experience: An Avalanche experience.
+        """
+        return test_rule(self.oracle, self._rule)(experience)
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
         """Starts the experience; subclasses may put the model in order as well."""
@@ -190,13 +210,13 @@ class MethodPlugin(SupervisedPlugin):
         self._replay = replay
         if replay is None:
             return
-        batch = strategy.mbatch
-        strategy.mbatch = [
-            torch.cat([batch[0], replay.images.to(batch[0].dtype)]),
-            torch.cat([batch[1], replay.labels]),
-            *batch[2:-1],
-            torch.cat([batch[-1], replay.tasks]),
-        ]
+        batch = list(strategy.mbatch)
+        batch[0] = torch.cat([batch[0], replay.images.to(batch[0].dtype)])
+        batch[1] = torch.cat([batch[1], replay.labels])
+        place = find_tasks(batch, self._column)
+        if place is not None:
+            batch[place] = torch.cat([batch[place], replay.tasks])
+        strategy.mbatch = batch
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Takes the replayed samples and the answers to them off the batch again."""
@@ -205,8 +225,7 @@ class MethodPlugin(SupervisedPlugin):
         n = len(strategy.mbatch[0]) - len(self._replay)
         self._replay_logits = strategy.mb_output[n:]
         strategy.mb_output = strategy.mb_output[:n]
-        batch = strategy.mbatch
-        strategy.mbatch = [batch[0][:n], batch[1][:n], *batch[2:-1], batch[-1][:n]]
+        strategy.mbatch = [column[:n] for column in strategy.mbatch]
         self.method.count(self._replay, self._replay_logits.shape[1])
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -216,7 +235,8 @@ class MethodPlugin(SupervisedPlugin):
                 strategy.loss, strategy.criterion(), self._replay_logits, self._replay
             )
         self._replay = self._replay_logits = None
-        penalty = self.method.penalty(strategy.mb_x, strategy.mb_task_id, strategy.mb_output)
+        images, _, tasks = split_batch(strategy.mbatch, self._column)
+        penalty = self.method.penalty(images, tasks, strategy.mb_output)
         if penalty is not None:
             strategy.loss = strategy.loss + penalty
 

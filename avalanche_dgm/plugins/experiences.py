@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import torch
-from avalanche.benchmarks import OnlineCLExperience
+from avalanche.benchmarks import CLStream, OnlineCLExperience
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
-from avalanche_dgm.randomness import global_state, seed_globally, set_global_state
+from avalanche_dgm.methods import Method
+from avalanche_dgm.plugins.samples import (
+    classes_of,
+    collate_of,
+    columns_of,
+    experiences_of,
+    sample_of,
+    seeded,
+    split_batch,
+    stream_of,
+    task_column,
+    task_labels_of,
+    task_name_of,
+)
 
 #: Samples that are looked at to tell whether reading is random: a transform that acts on one
 #: sample in ten would be missed once in a thousand times.
@@ -22,10 +36,11 @@ _LOOKS = 32
 #: From an experience to the name of its task, equal for repetitions of the same task.
 TaskOracle = Callable[[Any], str]
 
+#: The task of experiences that hide where tasks begin.
+UNDIVIDED = "stream"
 
-def classes_of(experience: Any) -> tuple[int, ...]:
-    """The classes of an experience, in ascending order."""
-    return tuple(sorted(int(c) for c in set(experience.classes_in_this_experience)))
+#: How `automatic` names the tasks of a stream, for as long as the stream lives.
+_RULES: weakref.WeakKeyDictionary[Any, TaskOracle] = weakref.WeakKeyDictionary()
 
 
 def by_experience(experience: Any) -> str:
@@ -39,16 +54,23 @@ def by_classes(experience: Any) -> str:
     Named by its classes, such as ``3``, ``0/1`` or ``10-19``, behind its task label if that is not
     0: ``2:0/1``.
     """
-    if _hides_its_task(experience):
-        raise ConfigError(
-            "The stream is online and hides where its tasks begin, so tasks cannot be told apart."
-            " Split it with access_task_boundaries=True, or pass oracle=<function from an"
-            " experience to a string>."
-        )
-    # Some benchmarks, such as those with a validation stream, give no task labels at all.
-    tasks = sorted({int(t) for t in getattr(experience, "task_labels", (0,))})
+    if hides_task(experience):
+        raise ConfigError(_HIDDEN)
+    tasks = task_labels_of(experience)
     classes = _name_of(classes_of(experience))
-    return f"{'+'.join(map(str, tasks))}:{classes}" if tasks != [0] else classes
+    return f"{'+'.join(map(str, tasks))}:{classes}" if tasks != (0,) else classes
+
+
+def by_task_label(experience: Any) -> str:
+    """Experiences with the same task label are the same task: ``task 2``."""
+    tasks = task_labels_of(experience)
+    return f"task {tasks[0]}" if len(tasks) == 1 else by_classes(experience)
+
+
+def by_name(experience: Any) -> str:
+    """Experiences to whose tasks the stream gives the same name are the same task."""
+    name = task_name_of(experience)
+    return by_classes(experience) if name is None else name
 
 
 def _name_of(classes: tuple[int, ...]) -> str:
@@ -64,19 +86,77 @@ def _name_of(classes: tuple[int, ...]) -> str:
 
 
 def automatic(experience: Any) -> str:
-    """`by_classes`, unless the stream's experiences all look the same (domain-incremental).
+    """Names a task by what tells the tasks of its stream apart; see `rule_of`.
 
-    Such a stream differs in its inputs only, so each of its experiences is a task.
+    Where a stream hides its tasks, all of it is one.
     """
-    stream = getattr(experience, "origin_stream", None)
-    if stream is None or _hides_its_task(experience):
-        return by_classes(experience)
-    try:
-        keys = {by_classes(other) for other in stream}
-    except (TypeError, AttributeError):
+    if hides_task(experience):
+        return UNDIVIDED
+    return rule_of(stream_of(experience))(experience)
+
+
+def rule_of(stream: Any) -> TaskOracle:
+    """Finds out what tells the tasks of a stream apart.
+
+    That is, the first of these that does: the names that the stream gives to its tasks; task
+    labels; classes. Experiences that have classes in common, each with each, differ in their inputs
+    (domain-incremental): each is a task of its own, named by its position.
+
+    Args:
+        stream: A stream, a list of experiences, or ``None`` if there is none.
+
+    Returns:
+        An oracle. It names equally what is equal in training and in a test.
+    """
+    if not isinstance(stream, CLStream):
+        return _rule_of(experiences_of(stream))
+    if stream not in _RULES:
+        _RULES[stream] = _rule_of(experiences_of(stream))
+    return _RULES[stream]
+
+
+def train_rule(oracle: TaskOracle, experience: Any, stream: Any = None) -> TaskOracle:
+    """How the task of a training experience is named.
+
+    Args:
+        oracle: How tasks are told apart.
+        experience: An Avalanche experience.
+        stream: What it is taken from if it does not say so itself.
+    """
+    if oracle is not automatic or hides_task(experience):
+        return oracle
+    own = stream_of(experience)
+    return rule_of(stream if own is None else own)
+
+
+def test_rule(oracle: TaskOracle, trained: TaskOracle | None) -> TaskOracle:
+    """How the tasks of test experiences are named: as those of training.
+
+    Args:
+        oracle: How tasks are told apart.
+        trained: What `train_rule` said of a training experience; ``None`` before there was one.
+    """
+    if trained is None or (oracle is automatic and trained is by_experience):
+        # Positions mean tasks only in a test stream whose tasks are told apart by them as well.
+        return oracle
+    return trained
+
+
+def _rule_of(stream: list[Any] | None) -> TaskOracle:
+    if not stream or any(hides_task(experience) for experience in stream):
         # Streams that are made as they go cannot be looked at ahead.
-        keys = set()
-    return by_experience(experience) if len(keys) == 1 else by_classes(experience)
+        return by_name
+    if all(task_name_of(experience) is not None for experience in stream):
+        return by_name
+    found = [(task_labels_of(e), set(classes_of(e))) for e in stream]
+    tasks = {labels for labels, _ in found}
+    pairs = [(one, other) for one, other in combinations(found, 2) if one[0] == other[0]]
+    if len(tasks) > 1:
+        alike = all(one[1] & other[1] for one, other in pairs)
+        return by_task_label if alike and all(len(labels) == 1 for labels in tasks) else by_classes
+    if len(found) > 1 and all(one[1] & other[1] for one, other in pairs):
+        return by_experience
+    return by_classes
 
 
 ORACLES: dict[str, TaskOracle] = {
@@ -102,13 +182,36 @@ def find_oracle(oracle: str | TaskOracle) -> TaskOracle:
     return ORACLES[oracle]
 
 
-def _hides_its_task(experience: Any) -> bool:
+_HIDDEN = (
+    "The stream is online and hides where its tasks begin, so tasks cannot be told apart."
+    " Split it with access_task_boundaries=True, or pass oracle=<function from an"
+    " experience to a string>."
+)
+
+
+def hides_task(experience: Any) -> bool:
+    """Whether an experience is part of an online stream that hides where its tasks begin."""
     return isinstance(experience, OnlineCLExperience) and not experience.access_task_boundaries
+
+
+def check_boundaries(experience: Any, oracle: TaskOracle, method: Method) -> None:
+    """Checks that tasks can be told apart if a method must tell them apart.
+
+    Args:
+        experience: An Avalanche experience.
+        oracle: How tasks are told apart.
+        method: What learns the experience.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    if oracle is automatic and method.needs_tasks and hides_task(experience):
+        raise ConfigError(f"{type(method).__name__} must know which task it learns. {_HIDDEN}")
 
 
 def starts_task(experience: Any) -> bool:
     """Whether an experience starts a task; parts of online streams mostly do not."""
-    if not isinstance(experience, OnlineCLExperience) or _hides_its_task(experience):
+    if not isinstance(experience, OnlineCLExperience) or hides_task(experience):
         return True
     return bool(experience.is_first_subexp)
 
@@ -120,7 +223,7 @@ def ends_task(experience: Any, n_seen: int) -> bool:
         experience: An Avalanche experience.
         n_seen: Samples of the task in its parts so far, this one among them.
     """
-    if not isinstance(experience, OnlineCLExperience) or _hides_its_task(experience):
+    if not isinstance(experience, OnlineCLExperience) or hides_task(experience):
         return True
     # Avalanche marks no last part when the parts divide the experience without a remainder.
     return bool(experience.is_last_subexp) or n_seen >= len(experience.origin_experience.dataset)
@@ -128,7 +231,7 @@ def ends_task(experience: Any, n_seen: int) -> bool:
 
 def whole(experience: Any) -> Any:
     """The experience that a part of an online stream was cut from, where that may be known."""
-    if isinstance(experience, OnlineCLExperience) and not _hides_its_task(experience):
+    if isinstance(experience, OnlineCLExperience) and not hides_task(experience):
         return experience.origin_experience
     return experience
 
@@ -145,27 +248,21 @@ def load(
         num_workers: Processes that read, as for a DataLoader.
 
     Raises:
-        DataError: Its samples are not images with a class and a task label, or differ in shape.
+        DataError: Its samples are not images with a class, or differ in shape.
     """
     dataset = experience.dataset.eval()
     if len(dataset) == 0:
         raise DataError(f"Experience {key} holds no samples. Remove it from the stream.")
-    loader = DataLoader(dataset, batch_size=512, num_workers=num_workers)
+    collate, column = collate_of(dataset), task_column(experience)
+    loader = DataLoader(dataset, batch_size=512, num_workers=num_workers, collate_fn=collate)
     try:
-        columns = list(zip(*loader, strict=True))
-        images = torch.cat([torch.as_tensor(part) for part in columns[0]]).to(device)
-        labels = torch.cat([torch.as_tensor(part) for part in columns[1]]).to(device)
-        tasks = torch.cat([torch.as_tensor(part) for part in columns[-1]]).to(device)
+        batches = [split_batch(columns_of(batch), column) for batch in loader]
+        images, labels, tasks = (torch.cat(part).to(device) for part in zip(*batches, strict=True))
     except (RuntimeError, TypeError, IndexError) as error:
         raise DataError(
             f"The samples of experience {key} cannot be put into one tensor: {error}. Resize the"
             " images to one shape and convert them to tensors (torchvision.transforms.ToTensor)."
         ) from error
-    if len(columns) < 3:
-        raise DataError(
-            f"The samples of experience {key} have {len(columns)} parts; image, class and task"
-            " label are needed. Build the benchmark from classification datasets."
-        )
     if images.is_floating_point():
         images = images.float()
     return ExperienceData(images, labels, tasks.to(torch.int64), key, key)
@@ -201,7 +298,7 @@ def reads_differ(used: Any, expected: Any) -> bool:
 
 
 def image_of(dataset: Any, i: int) -> Tensor:
-    """Reads the image of a sample.
+    """Reads the image of a sample, as it is in a batch.
 
     Args:
         dataset: Samples (image, ...).
@@ -210,13 +307,7 @@ def image_of(dataset: Any, i: int) -> Tensor:
     Raises:
         DataError: It is no tensor.
     """
-    image = dataset[i][0]
-    if not isinstance(image, Tensor):
-        raise DataError(
-            f"The samples have images of type {type(image).__name__}, not tensors. Convert them"
-            " with a transform (torchvision.transforms.ToTensor)."
-        )
-    return image
+    return sample_of(dataset, i)[0][0]
 
 
 def shape_of(experience: Any) -> tuple[int, ...] | None:
@@ -227,21 +318,8 @@ def shape_of(experience: Any) -> tuple[int, ...] | None:
     Args:
         experience: An Avalanche experience.
     """
-    with seeded(0):
-        image = experience.dataset.eval()[0][0]
-    return tuple(image.shape) if isinstance(image, Tensor) else None
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators for a while, and puts them back.
-
-    Args:
-        seed: The seed inside.
-    """
-    before = global_state()
-    seed_globally(seed)
     try:
-        yield
-    finally:
-        set_global_state(before)
+        with seeded(0):
+            return tuple(image_of(experience.dataset.eval(), 0).shape)
+    except DataError:
+        return None

@@ -18,6 +18,7 @@ from avalanche_dgm.metrics.replayed import ClassCoverage, LabelAgreement
 from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import Learned, stream_of, tests_of
 from avalanche_dgm.plugins.metrics import find_plugins
+from avalanche_dgm.plugins.samples import split_batch, task_column
 
 _ERRORS = {"squared": "StreamReconstructionMSE", "absolute": "StreamReconstructionMAE"}
 
@@ -80,7 +81,7 @@ class StreamReconstruction(_Remembered):
             return
         if int(experience.current_experience) not in self._seen:
             return
-        images, labels, tasks = strategy.mb_x, strategy.mb_y, strategy.mb_task_id
+        images, labels, tasks = split_batch(strategy.mbatch, task_column(experience))
         mine = torch.zeros_like(labels, dtype=torch.bool)
         for task, label in learned.classes:
             mine |= (tasks == task) & (labels == label)

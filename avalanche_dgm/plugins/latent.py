@@ -14,6 +14,7 @@ from avalanche_dgm.memories.answers import ask
 from avalanche_dgm.methods import ALTM, LatentReplay
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import TaskOracle
+from avalanche_dgm.plugins.samples import split_batch
 from avalanche_dgm.signatures import takes_arguments_of
 
 
@@ -119,7 +120,8 @@ class LatentPlugin(MethodPlugin):
         """Encodes the batch unless the experience is encoded, and puts replay behind it."""
         batch, latents = strategy.mbatch, self.latents
         if latents is not None:
-            strategy.mbatch = [latents.to_latents(batch[0], batch[-1]), *batch[1:]]
+            images, _, tasks = split_batch(batch, self._column)
+            strategy.mbatch = [latents.to_latents(images, tasks), *batch[1:]]
         super().before_training_iteration(strategy, *args, **kwargs)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from avalanche.benchmarks import OnlineCLExperience
 
+from avalanche_dgm.plugins import samples
+
 #: Task labels and classes of an experience.
 Pairs = frozenset[tuple[int, int]]
 
@@ -50,13 +52,16 @@ class Learned:
 
     def end(self, experience: Any) -> bool:
         """Notes that it was learned; says whether the experience is over, and not a part only."""
-        if isinstance(experience, OnlineCLExperience):
-            part, experience = experience, experience.origin_experience
+        # Parts that mix experiences are from none of them.
+        origin = getattr(experience, "origin_experience", None)
+        if isinstance(experience, OnlineCLExperience) and origin is not None:
+            part, experience = experience, origin
             # Avalanche marks no last part when the parts divide it without a remainder.
             if not (part.is_last_subexp or self._n_seen >= len(experience.dataset)):
                 return False
         self.learning = False
-        self.n_stream = len(getattr(experience, "origin_stream", None) or [experience])
+        stream = samples.stream_of(experience) or [experience]
+        self.n_stream = len(samples.experiences_of(stream) or ())
         self.positions.append(int(experience.current_experience))
         self._pairs.append(pairs_of(experience))
         self.classes |= self._pairs[-1]
@@ -94,15 +99,13 @@ def _match(position: int, mine: Pairs, tests: Sequence[Pairs]) -> int | None:
 
 def pairs_of(experience: Any) -> Pairs:
     """The task labels of an experience, each with each of its classes, as far as it has any."""
-    # Some benchmarks, such as those with a validation stream, give no task labels at all.
-    tasks = [int(task) for task in getattr(experience, "task_labels", (0,))]
-    classes = getattr(experience, "classes_in_this_experience", None) or ()
-    return frozenset((task, int(c)) for task in tasks for c in classes)
+    tasks, classes = samples.task_labels_of(experience), samples.classes_of(experience)
+    return frozenset((task, label) for task in tasks for label in classes)
 
 
 def stream_of(experience: Any) -> str:
     """The name of the stream that an experience is from, such as ``test``."""
-    return str(getattr(getattr(experience, "origin_stream", None), "name", ""))
+    return str(getattr(samples.stream_of(experience), "name", ""))
 
 
 def tested_of(strategy: Any, stream: str) -> list[Any]:

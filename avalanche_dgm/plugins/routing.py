@@ -10,8 +10,9 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.plugins.base import MethodPlugin
-from avalanche_dgm.plugins.experiences import classes_of, starts_task
+from avalanche_dgm.plugins.experiences import starts_task
 from avalanche_dgm.plugins.routed import RoutedModel, wrap
+from avalanche_dgm.plugins.samples import classes_of
 
 
 class RoutingPlugin(MethodPlugin):
@@ -95,5 +96,5 @@ class RoutingPlugin(MethodPlugin):
         """Asks the oracle, if the method routes by it, which task the test images are from."""
         routed = self._wrapped(strategy)
         if routed is not None:
-            key = self.oracle(strategy.experience)
+            key = self.test_task_of(strategy.experience)
             routed.task_key = self.method.test_key(key, classes_of(strategy.experience))

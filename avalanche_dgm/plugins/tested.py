@@ -11,7 +11,15 @@ from torch import Tensor
 
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError, DataError
-from avalanche_dgm.plugins.experiences import by_classes, image_of, seeded
+from avalanche_dgm.plugins.experiences import by_classes
+from avalanche_dgm.plugins.samples import (
+    classes_of,
+    labels_of,
+    sample_of,
+    seeded,
+    split_batch,
+    task_column,
+)
 
 #: Test images to look at, of all classes together: enough to embed their latents.
 _EXAMPLES = 500
@@ -19,6 +27,7 @@ _EXAMPLES = 500
 
 def names_of(stream: Sequence[Any]) -> list[str]:
     """Names experiences by their classes, or by their positions if these do not tell them apart."""
+    stream = list(stream)
     try:
         names = [by_classes(experience) for experience in stream]
     except (AttributeError, TypeError, ConfigError):
@@ -36,20 +45,21 @@ def examples_of(experiences: Sequence[Any], *, least: int) -> Examples | None:
     Returns:
         The images, or ``None`` if they cannot be put into one tensor.
     """
-    datasets = {int(e.current_experience): e.dataset.eval() for e in experiences}
-    n_classes = sum(len(set(map(int, dataset.targets))) for dataset in datasets.values())
+    n_classes = sum(len(classes_of(experience)) for experience in experiences)
     each = max(least, _EXAMPLES // max(n_classes, 1))
     images: list[Tensor] = []
     facts: list[tuple[int, int, int]] = []
     with seeded(0):
-        for position, dataset in datasets.items():
-            for i in _first_of_each(dataset, each):
+        for experience in experiences:
+            position, column = int(experience.current_experience), task_column(experience)
+            dataset = experience.dataset.eval()
+            for i in _first_of_each(experience.dataset, each):
                 try:
-                    images.append(image_of(dataset, i).float())
+                    image, label, task = split_batch(sample_of(dataset, i), column)
                 except DataError:
                     return None
-                sample = dataset[i]
-                facts.append((int(sample[1]), int(sample[-1]), position))
+                images.append(image[0].float())
+                facts.append((int(label), int(task), position))
     if len({image.shape for image in images}) != 1:
         return None
     labels, tasks, positions = torch.tensor(facts).unbind(dim=1)
@@ -61,7 +71,7 @@ def _first_of_each(dataset: Any, n: int) -> list[int]:
     counts: defaultdict[tuple[int, int], int] = defaultdict(int)
     chosen = []
     tasks = getattr(dataset, "targets_task_labels", [0] * len(dataset))
-    for i, one in enumerate(zip(map(int, dataset.targets), map(int, tasks), strict=True)):
+    for i, one in enumerate(zip(labels_of(dataset), map(int, tasks), strict=True)):
         if counts[one] < n:
             counts[one] += 1
             chosen.append(i)

@@ -159,8 +159,8 @@ def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: i
 
     Returns:
         A benchmark with ``train_stream`` and ``test_stream``. Besides Avalanche's own attributes
-        every experience has ``task_name``, and the benchmark has ``n_classes`` and
-        ``input_shape`` (C, H, W).
+        every experience has ``task_name`` and ``benchmark``, its data set the attribute
+        ``task_names``, and the benchmark has ``n_classes`` and ``input_shape`` (C, H, W).
 
     Raises:
         DataError: A task holds no samples.
@@ -191,6 +191,7 @@ def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: i
             data_attributes=[
                 DataAttribute(dataset.targets, "targets"),
                 TaskLabels(labels),
+                DataAttribute(ConstantSequence(task.name, len(dataset)), "task_names"),
             ],
         )
 
@@ -204,7 +205,7 @@ def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: i
     )
     for stream, tasks in ((benchmark.train_stream, train), (benchmark.test_stream, test)):
         for experience, task in zip(stream, tasks, strict=True):
-            experience.task_name = task.name
+            experience.task_name, experience.benchmark = task.name, benchmark
             # Avalanche's multi-head classifier indexes with them, which a set cannot.
             experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
     benchmark.n_classes = n_classes

@@ -236,6 +236,7 @@ def test_limits_hold_for_what_a_turn_made_of_its_gradients():
         ("generator (short-term)", "generator/short-term"),
         ("sleep: consolidating tasks 3, 4 (generator)", "sleep/generator"),
         ("sleep: consolidating tasks 3, 4 (learner, with replay)", "sleep/learner"),
+        ("sleep: consolidating tasks a (b): c (generator)", "sleep/generator"),
     ],
 )
 def test_kinds_do_not_name_tasks(name, kind):

@@ -1,0 +1,236 @@
+"""What a sample, a batch and an experience hold, whichever of Avalanche's builders made them."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from avalanche_dgm.errors import DataError
+from avalanche_dgm.randomness import global_state, seed_globally, set_global_state
+
+#: Avalanche's name of the attribute of a data set that holds task labels.
+_TASK_LABELS = "targets_task_labels"
+#: The same of the names that the streams of this package give to their tasks.
+TASK_NAMES = "task_names"
+
+#: Labels that had to be read sample by sample, for as long as the data set lives.
+_READ: dict[int, tuple[weakref.ref[Any], list[int]]] = {}
+
+
+def task_column(experience: Any) -> int | None:
+    """Where a sample of an experience has its task label, ``None`` if it has none.
+
+    Further columns, such as positions of samples, are no task labels.
+
+    Args:
+        experience: An Avalanche experience.
+
+    Returns:
+        A position counted from the end, such as -1.
+    """
+    dataset = experience.dataset
+    appended = [
+        name
+        for name, attribute in getattr(dataset, "_data_attributes", {}).items()
+        if attribute.use_in_getitem
+    ]
+    if _TASK_LABELS in appended:
+        return appended.index(_TASK_LABELS) - len(appended)
+    # Avalanche takes the last column of such an experience for its task labels.
+    return -1 if hasattr(experience, "task_labels") else None
+
+
+def find_tasks(batch: Sequence[Tensor], column: int | None) -> int | None:
+    """The position of the task labels in a batch, ``None`` if it has none.
+
+    Args:
+        batch: Images, labels, and further columns.
+        column: What `task_column` says of the experience; a batch may lack other columns.
+    """
+    return None if column is None or len(batch) < 3 else max(len(batch) + column, 2)
+
+
+def split_batch(batch: Sequence[Tensor], column: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns images (n, *shape), labels (n,) and task labels (n,) of a batch.
+
+    Args:
+        batch: Images, labels, and further columns.
+        column: See `task_column`; without task labels all are 0.
+    """
+    images, labels = torch.as_tensor(batch[0]), torch.as_tensor(batch[1])
+    place = find_tasks(batch, column)
+    if place is not None:
+        return images, labels, torch.as_tensor(batch[place])
+    return images, labels, torch.zeros(len(images), dtype=torch.int64, device=labels.device)
+
+
+def collate_of(dataset: Any) -> Callable[[list[Any]], Any]:
+    """What makes a batch of a data set's samples."""
+    return getattr(dataset, "collate_fn", None) or default_collate
+
+
+def sample_of(dataset: Any, i: int) -> Sequence[Tensor]:
+    """A batch of one sample, made as batches of the data set are.
+
+    Args:
+        dataset: An Avalanche data set.
+        i: Position of the sample.
+
+    Raises:
+        DataError: It cannot be made into tensors.
+    """
+    sample = dataset[i]
+    # Collating leaves what it cannot make a tensor of as it is, or refuses it.
+    with suppress(TypeError):
+        batch = columns_of(collate_of(dataset)([sample]))
+        if isinstance(batch[0], Tensor):
+            return batch
+    image = sample[0] if isinstance(sample, Sequence) else sample
+    raise DataError(
+        f"The samples have images of type {type(image).__name__}, not tensors. Convert them with a"
+        " transform (torchvision.transforms.ToTensor), or give the data set a collate_fn."
+    )
+
+
+def columns_of(batch: Any) -> Sequence[Tensor]:
+    """Checks that a batch has images and labels, and returns it.
+
+    Raises:
+        DataError: It has not.
+    """
+    if not isinstance(batch, Sequence) or len(batch) < 2:
+        raise DataError(
+            f"A batch of the data set is a {type(batch).__name__}; a tuple of images, classes and"
+            " perhaps more is needed. Give the data set a collate_fn that makes one."
+        )
+    return batch
+
+
+def labels_of(dataset: Any) -> list[int]:
+    """The class of each sample of a data set.
+
+    Those of ``targets``, or read from the samples, once, where the data set has none.
+
+    Args:
+        dataset: An Avalanche data set.
+    """
+    targets = getattr(dataset, "targets", None)
+    if targets is not None:
+        return [int(label) for label in targets]
+    known = _READ.get(id(dataset))
+    if known is not None and known[0]() is dataset:
+        return known[1]
+    evaluated = dataset.eval()
+    with seeded(0):
+        labels = [int(sample_of(evaluated, i)[1]) for i in range(len(evaluated))]
+    for key in [key for key, (reference, _) in _READ.items() if reference() is None]:
+        del _READ[key]
+    _READ[id(dataset)] = weakref.ref(dataset), labels
+    return labels
+
+
+def classes_of(experience: Any) -> tuple[int, ...]:
+    """The classes of an experience, in ascending order; those of its samples if it names none.
+
+    Args:
+        experience: An Avalanche experience.
+    """
+    classes = getattr(experience, "classes_in_this_experience", None)
+    if classes is None:
+        targets = getattr(experience.dataset, "targets", None)
+        classes = labels_of(experience.dataset) if targets is None else _distinct(targets)
+    return tuple(sorted({int(c) for c in classes}))
+
+
+def task_labels_of(experience: Any) -> tuple[int, ...]:
+    """The task labels of an experience, in ascending order; 0 if it has none.
+
+    Args:
+        experience: An Avalanche experience.
+    """
+    labels = getattr(experience, "task_labels", None)
+    if labels is None and task_column(experience) is not None:
+        labels = _distinct(getattr(experience.dataset, _TASK_LABELS))
+    return tuple(sorted({int(t) for t in labels})) if labels else (0,)
+
+
+def _distinct(values: Any) -> Iterable[Any]:
+    """The distinct values of an attribute of a data set, which Avalanche keeps where it can."""
+    return getattr(values, "uniques", values) if len(values) else ()
+
+
+def task_name_of(experience: Any) -> str | None:
+    """The name that a stream gives to an experience's task, ``None`` without one.
+
+    Parts of experiences have it from the samples that they are made of.
+
+    Args:
+        experience: An Avalanche experience.
+    """
+    own = getattr(experience, "task_name", None)
+    if own is not None:
+        return str(own)
+    names = getattr(experience.dataset, TASK_NAMES, None)
+    return " + ".join(sorted(map(str, _distinct(names)))) if names else None
+
+
+def described(experience: Any) -> Any:
+    """An experience that says which classes and task labels it holds, as growing models ask.
+
+    Args:
+        experience: An Avalanche experience.
+
+    Returns:
+        The experience, or a copy if it does not say so.
+    """
+    facts = {
+        "classes_in_this_experience": classes_of(experience),
+        "task_labels": task_labels_of(experience),
+    }
+    missing = {name: list(v) for name, v in facts.items() if not hasattr(experience, name)}
+    if missing:
+        experience = copy.copy(experience)
+        for name, value in missing.items():
+            setattr(experience, name, value)
+    return experience
+
+
+def stream_of(experience: Any) -> Any:
+    """The stream that an experience is from, ``None`` if it is from none."""
+    # Avalanche asserts that an experience has a stream.
+    with suppress(AttributeError, AssertionError):
+        return experience.origin_stream
+    return None
+
+
+def experiences_of(stream: Any) -> list[Any] | None:
+    """The experiences of a stream, ``None`` if it makes them as it goes.
+
+    Args:
+        stream: A stream, or ``None``.
+    """
+    source = getattr(stream, "exps_iter", stream)
+    finite = isinstance(source, Sized) and isinstance(stream, Iterable)
+    return list(stream) if finite else None
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators for a while, and puts them back.
+
+    Args:
+        seed: The seed inside.
+    """
+    before = global_state()
+    seed_globally(seed)
+    try:
+        yield
+    finally:
+        set_global_state(before)
