@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.fitting import fit
+from avalanche_dgm.memories.answers import check_learner
 from avalanche_dgm.methods import DGDMN
 
 
@@ -107,6 +108,14 @@ class Driver:
         """Learns one experience."""
         method = self.method
         method.attach(self.learner, task_aware=self.task_aware)
+        method.check(data)
+        check_learner(
+            self.learner,
+            data,
+            task_aware=self.task_aware,
+            trained=method.trains_learner,
+            copies=method.copies,
+        )
         self.run(method.make_room(data.key))
         method.begin(data)
         self.run(method.before_learning(data))

@@ -52,7 +52,7 @@ class ClassDensity(GrowingBuffers):
         centred = codes - codes.mean(dim=0)
         covariance = centred.T @ centred / len(codes)
         covariance += torch.diag(log_variance.double().exp().mean(dim=0).cpu())
-        factor = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(self.latent))
+        factor = cholesky_factor(covariance)
         row = torch.tensor([entry], device=self.entries.device)
         keep = (self.entries != row).any(dim=1)
         self.entries = torch.cat([self.entries[keep], row])
@@ -86,3 +86,18 @@ class ClassDensity(GrowingBuffers):
         noise = torch.randn(n, self.latent, 1, generator=rng, device=device)
         codes = self.means[index] + torch.bmm(self.factors[index], noise).squeeze(2)
         return codes, self.entries[index]
+
+
+def cholesky_factor(covariance: Tensor) -> Tensor:
+    """The lower Cholesky factor of a covariance; what is singular gets as much as it takes.
+
+    Args:
+        covariance: Float64 tensor (D, D) on the CPU.
+    """
+    eye = torch.eye(len(covariance), dtype=covariance.dtype)
+    size = float(covariance.diagonal().mean())
+    for ridge in (1e-6, 1e-6 + 1e-9 * size, 1e-6 + 1e-6 * size):
+        factor, failed = torch.linalg.cholesky_ex(covariance + ridge * eye)
+        if not failed:
+            return factor
+    return torch.diag((covariance.diagonal() + 1e-6).sqrt())

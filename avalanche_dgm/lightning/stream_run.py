@@ -32,6 +32,7 @@ from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.memories.answers import width_of
 from avalanche_dgm.metrics import AccuracyMatrix
 from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import check_boundaries, is_augmented
 from avalanche_dgm.plugins.samples import described
 
@@ -205,6 +206,8 @@ class StreamRun:
         method.attach(module.model, task_aware=module.task_aware)
         starts, ends = self.data.first_part(i) == i, self.data.ends_task(i)
         if starts:
+            method.check(data)
+            check_model(method, module.model, data, experience)
             self._phases(method.make_room(data.key))
             method.begin(data)
         avalanche_model_adaptation(module.model, described(experience))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.data import ExperienceData, check_labels
 from avalanche_dgm.errors import ConfigError, LabelError, UnsupportedModelError
+from avalanche_dgm.memories.frozen import copied, without_gradients
 from avalanche_dgm.models import NO_OUTPUT
+from avalanche_dgm.randomness import global_state, set_global_state
 
 #: Samples that a classifier is shown at once where its outputs are looked at.
 _SHOWN = 64
@@ -98,6 +100,68 @@ def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> i
                     f" {label + 1} outputs, or number the classes of a task from 0."
                 )
     return width
+
+
+def check_learner(
+    learner: nn.Module,
+    data: ExperienceData,
+    *,
+    task_aware: bool,
+    trained: bool,
+    copies: str = "",
+    adapt: Callable[[nn.Module], object] | None = None,
+) -> None:
+    """Checks that a classifier can learn an experience; changes neither it nor random numbers.
+
+    Args:
+        learner: The classifier.
+        data: The experience.
+        task_aware: Whether the classifier takes task labels.
+        trained: Whether its parameters shall learn.
+        copies: What copies of it are needed for, in sentences; empty if none are.
+        adapt: Lets a classifier grow with the experience; ``None`` for one that does not.
+
+    Raises:
+        UnsupportedModelError: It has nothing to learn with, does not answer with one tensor of
+            logits, or cannot be copied.
+        LabelError: A label has no output.
+    """
+    before = global_state()
+    try:
+        network = learner
+        lazy = any(isinstance(p, nn.UninitializedParameter) for p in learner.parameters())
+        if copies or adapt is not None or lazy:
+            try:
+                network = copied(learner)
+            except UnsupportedModelError as error:
+                if copies:
+                    raise UnsupportedModelError(f"{error} {copies}") from error
+                # Adapters look at the labels once more, when the model itself has grown.
+                return
+        if adapt is not None:
+            adapt(network)
+        check_labels(data, width_of(network, data, task_aware=task_aware))
+        if trained and not any(p.requires_grad for p in network.parameters()):
+            raise UnsupportedModelError(
+                f"The {type(learner).__name__} has no parameter that requires gradients, so it can"
+                " learn nothing. Set requires_grad of those that shall be trained."
+            )
+        if copies:
+            _check_apart(network, data, task_aware=task_aware)
+    finally:
+        set_global_state(before)
+
+
+def _check_apart(network: nn.Module, data: ExperienceData, *, task_aware: bool) -> None:
+    """Checks that a copy of a classifier answers with its own weights, not the original's."""
+    without_gradients(network)
+    with evaluating(network), torch.enable_grad():
+        logits = ask(network, data.images[:1], data.tasks[:1], task_aware=task_aware)
+    if logits.requires_grad:
+        raise UnsupportedModelError(
+            f"A copy of the {type(network).__name__} answers with the original's weights, through a"
+            " function that holds on to them (a lambda, say). Call them as self.… in a method."
+        )
 
 
 @torch.no_grad()

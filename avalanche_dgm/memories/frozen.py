@@ -1,11 +1,13 @@
-"""A copy that stays as it was."""
+"""Copies of networks, and one that stays as it was."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from avalanche_dgm.errors import UnsupportedModelError
 
@@ -20,12 +22,15 @@ class Frozen(nn.Module, Generic[M]):
 
     Args:
         module: What to copy; the original is left alone.
+
+    Raises:
+        UnsupportedModelError: It cannot be copied.
     """
 
     def __init__(self, module: M) -> None:
         super().__init__()
-        self.frozen: M = copy.deepcopy(module)
-        self.frozen.requires_grad_(False)
+        self.frozen: M = copied(module)
+        without_gradients(self.frozen)
         self.train(False)
 
     @property
@@ -42,20 +47,61 @@ class Frozen(nn.Module, Generic[M]):
         return self.frozen(*args, **kwargs)
 
 
-def frozen_copy(learner: M, need: str) -> Frozen[M]:
-    """A frozen copy of the user's model.
+def copied(module: M) -> M:
+    """A deep copy of a network, with weights of its own.
+
+    Tensors that a forward pass left in an attribute, such as the weights of ``weight_norm`` and
+    ``spectral_norm`` in their hook form, are copied by value: `copy.deepcopy` refuses what is part
+    of a graph.
 
     Args:
-        learner: The model.
-        need: What it is needed for and what to do without it, in sentences.
+        module: The network, which stays as it is.
 
     Raises:
-        UnsupportedModelError: The model cannot be copied.
+        UnsupportedModelError: It holds something that cannot be copied, such as a lock.
     """
     try:
-        return Frozen(learner)
+        # Without gradients, as copies of scripted modules would be part of a graph themselves.
+        with torch.no_grad():
+            memo: dict[int, Any] = {id(t): t.detach().clone() for t in _computed(module)}
+            duplicate = copy.deepcopy(module, memo)
     except Exception as error:
         # What a copy of a user's model runs into can be anything.
         raise UnsupportedModelError(
-            f"The model cannot be copied by copy.deepcopy ({error}). {need}"
+            f"The {type(module).__name__} cannot be copied ({error}). Keep what cannot be copied"
+            " out of its attributes, or give that a __deepcopy__."
         ) from error
+    for mine, original in zip(duplicate.parameters(), module.parameters(), strict=True):
+        if mine.requires_grad != original.requires_grad:
+            mine.requires_grad_(original.requires_grad)
+    return duplicate
+
+
+def without_gradients(module: nn.Module) -> None:
+    """Switches off the gradients of all parameters, also of a scripted module.
+
+    Args:
+        module: The module.
+    """
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def _computed(module: nn.Module) -> Iterator[Tensor]:
+    """The tensors in a network's attributes that are results, not leaves of a graph."""
+    seen: set[int] = set()
+    waiting: list[Any] = [value for part in module.modules() for value in vars(part).values()]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or isinstance(value, (nn.Module, type)):
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if not value.is_leaf:
+                yield value
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            waiting.extend(value)
+        elif not callable(value):
+            waiting.extend(getattr(value, "__dict__", {}).values())

@@ -75,6 +75,32 @@ class DeepGenerativeMemory(nn.Module):
             )
         self.learner, self.task_aware = learner, task_aware
 
+    def check(self, images: Tensor) -> VAESpec:
+        """Checks that images can be learned; changes nothing.
+
+        Args:
+            images: Float tensor (N, *shape).
+
+        Returns:
+            The specification of the generator that is there, or that they would get.
+
+        Raises:
+            ShapeError: The images' shape has changed.
+            RangeError: The generator cannot produce their intensities.
+        """
+        s = self.settings
+        if self.generator is not None:
+            check_images(self.generator.spec, images, given=s.value_range is not None)
+            return self.generator.spec
+        return choose_spec(
+            images,
+            architecture=s.architecture,
+            hidden=s.hidden,
+            latent=s.latent,
+            likelihood=s.likelihood,
+            value_range=s.value_range,
+        )
+
     def build(self, images: Tensor) -> None:
         """Builds the generator for the first images, or checks later ones against it.
 
@@ -85,19 +111,9 @@ class DeepGenerativeMemory(nn.Module):
             ShapeError: The images' shape has changed.
             RangeError: The generator cannot produce their intensities.
         """
-        s = self.settings
-        if self.generator is not None:
-            check_images(self.generator.spec, images, given=s.value_range is not None)
-            return
-        spec = choose_spec(
-            images,
-            architecture=s.architecture,
-            hidden=s.hidden,
-            latent=s.latent,
-            likelihood=s.likelihood,
-            value_range=s.value_range,
-        )
-        self._build(spec, images.device)
+        spec = self.check(images)
+        if self.generator is None:
+            self._build(spec, images.device)
 
     def _build(self, spec: VAESpec, device: torch.device | str) -> None:
         self.generator = VAE(spec).to(device)

@@ -11,6 +11,7 @@ from torch import Tensor
 from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ShapeError
+from avalanche_dgm.generators.density import cholesky_factor
 from avalanche_dgm.memories.stored import check_finite
 
 #: Count, mean (D,) and covariance (D, D).
@@ -79,7 +80,7 @@ class ClassMoments(GrowingBuffers):
             one = (len(mine), mine.mean(dim=0), torch.cov(mine.T, correction=0).reshape(d, d))
             if pair in known:
                 one = _joined(self._moments(known[pair]), one)
-            factor = _factor(one[2])[index[0], index[1]]
+            factor = cholesky_factor(one[2])[index[0], index[1]]
             rows[pair] = (one[0], one[1].float().to(device), factor.float().to(device))
         order = sorted(rows)
         self.classes = torch.tensor(order, dtype=torch.int64, device=device)
@@ -145,17 +146,6 @@ class ClassMoments(GrowingBuffers):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_unpacked": None}
-
-
-def _factor(covariance: Tensor) -> Tensor:
-    """The lower Cholesky factor; what is singular gets as much as it takes."""
-    eye = torch.eye(len(covariance), dtype=covariance.dtype)
-    size = float(covariance.diagonal().mean())
-    for ridge in (1e-6, 1e-6 + 1e-9 * size, 1e-6 + 1e-6 * size):
-        factor, failed = torch.linalg.cholesky_ex(covariance + ridge * eye)
-        if not failed:
-            return factor
-    return torch.diag((covariance.diagonal() + 1e-6).sqrt())
 
 
 def _joined(one: Moments, other: Moments) -> Moments:

@@ -6,7 +6,6 @@ to a classifier: the user's, or the critic itself, with a logit for each class.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, TypeVar
@@ -23,6 +22,7 @@ from avalanche_dgm.generators.critics import Critic, build_critic
 from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 from avalanche_dgm.memories.answers import evaluating
+from avalanche_dgm.memories.frozen import copied
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.games import Game, class_turn, classification
@@ -77,6 +77,7 @@ class GANMethod(Method, ABC, Generic[G]):
         if replay_size is not None and replay_size < 1:
             raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
         self.classifier, self.replay_size = classifier, replay_size
+        self.trains_learner = classifier == "learner"
         self.generative = self.memory_kind(settings)
         #: What the generator learns against; kept between experiences with ``keeps_critic`` only.
         self.critic: Critic | None = None
@@ -107,11 +108,14 @@ class GANMethod(Method, ABC, Generic[G]):
         """See `Method.active`: none by batches, where the critic is the classifier."""
         return None if self.answers_itself else self.learner
 
+    def check(self, data: ExperienceData) -> None:
+        """See `Method.check`."""
+        check_experience(data, shape=self.generative.shape)
+        self.generative.check(data)
+
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         memory = self.generative
-        check_experience(data, shape=memory.shape)
-        memory.check(data)
         super().begin(data)
         self._pool, self._new_weight = None, 1.0
         self.candidate = None
@@ -139,7 +143,7 @@ class GANMethod(Method, ABC, Generic[G]):
             own_rows = own_rows[:0]
         own = memory.generate(own_rows, self.rng)
         if self.answers_itself:
-            self.candidate = copy.deepcopy(self._critic) if self.keeps_critic else self._critic
+            self.candidate = copied(self._critic) if self.keeps_critic else self._critic
         if not self.keeps_critic:
             self.critic = None
         # Each class weighs 1, and the experience's own are partly real and partly generated.

@@ -7,7 +7,6 @@ are stored or that a memory makes (replay). Afterwards N takes over what H has l
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.buffers import GrowingBuffers
-from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.memories import Frozen, MemorySettings
 from avalanche_dgm.memories.answers import check_heads, head_width, learned_outputs
+from avalanche_dgm.memories.frozen import copied
 from avalanche_dgm.methods.altm_sources import REPLAYS, make_source
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.latent_replay import LatentReplay
@@ -76,6 +76,8 @@ class ALTM(Method):
         ConfigError: A hyper-parameter is unknown or cannot work.
         CapacityError: The size of the store cannot hold a sample of each class.
     """
+
+    copies = "A copy is the stable network, which the model is held to."
 
     def __init__(
         self,
@@ -137,13 +139,15 @@ class ALTM(Method):
         if self.source is not None:
             self.source.attach(learner, task_aware=task_aware)
 
+    def check(self, data: ExperienceData) -> None:
+        """See `Method.check`."""
+        (self.source.check if self.source is not None else super().check)(data)
+
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
+        super().begin(data)
         if self.source is not None:
             self.source.begin(data)
-        else:
-            check_experience(data)
-        super().begin(data)
         self._old_tasks, self._learned_on = self.known.tasks(), data
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
@@ -269,7 +273,7 @@ class ALTM(Method):
         """N with the outputs that H has more: N's weights wherever they fit, H's elsewhere."""
         if self.learner is None or self.stable is None:
             raise RuntimeError("There is nothing to consolidate.")
-        candidate = copy.deepcopy(self.learner)
+        candidate = copied(self.learner)
         old, new = self.stable.module.state_dict(), candidate.state_dict()
         fitting = {k: v for k, v in old.items() if k in new and v.shape == new[k].shape}
         candidate.load_state_dict({**new, **fitting})

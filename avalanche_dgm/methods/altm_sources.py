@@ -36,11 +36,10 @@ class StoredReplay(Method):
         super().__init__()
         self.store = StoredMemory(**size)
 
-    def begin(self, data: ExperienceData) -> None:
-        """See `Method.begin`."""
+    def check(self, data: ExperienceData) -> None:
+        """See `Method.check`."""
         check_experience(data, shape=self.store.shape)
         self.store.check(data.labels, data.tasks)
-        super().begin(data)
 
     def recall(self, n: int) -> Replay | None:
         """See `Method.recall`."""

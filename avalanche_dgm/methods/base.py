@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_dgm.buffers import size_in_bytes
-from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import distillation
@@ -23,15 +23,22 @@ from avalanche_dgm.randomness import RandomSource
 class Method(nn.Module):
     """A way to remember, driven through a few verbs.
 
-    An adapter calls, for each experience: `attach`, `begin`, the phases of `before_learning`,
-    then for each batch of the learner's training `replay` and `loss`, at last the phases of
-    `after_learning` and `end`. Phases are run by the adapter, in the order in which they are
-    yielded.
+    An adapter calls, for each experience: `attach`, `check`, `begin`, the phases of
+    `before_learning`, then for each batch of the learner's training `replay` and `loss`, at last
+    the phases of `after_learning` and `end`. Phases are run by the adapter, in the order in which
+    they are yielded.
 
     Args:
         seed: Seed of everything random in the method; ``None`` takes one from PyTorch's global
             generator at the first draw.
+
+    Attributes:
+        copies: What copies of the learner are needed for, as a sentence; empty if none are.
+        trains_learner: Whether the learner's parameters learn.
     """
+
+    copies: str = ""
+    trains_learner: bool = True
 
     def __init__(self, *, seed: int | None = None) -> None:
         super().__init__()
@@ -157,6 +164,17 @@ class Method(nn.Module):
         """
         yield from ()
 
+    def check(self, data: ExperienceData) -> None:
+        """Checks that an experience can be learned; changes nothing.
+
+        Args:
+            data: All of its samples.
+
+        Raises:
+            DataError: They cannot be learned.
+        """
+        check_experience(data)
+
     def begin(self, data: ExperienceData) -> None:
         """Starts an experience: checks its data, takes room for it.
 
@@ -166,6 +184,7 @@ class Method(nn.Module):
         Raises:
             DataError: They cannot be learned; nothing was changed.
         """
+        self.check(data)
         self._counts = None
         self._record.replayed, self._record.histogram = 0, {}
         self._record.phase_seconds = {}

@@ -38,6 +38,8 @@ class DGDMN(Method):
         **hyper: Fields of `DualMemorySettings`.
     """
 
+    copies = "A copy labels what is replayed in sleep."
+
     def __init__(self, *, seed: int | None = None, **hyper: Any) -> None:
         super().__init__(seed=seed)
         self.settings = make_settings(DualMemorySettings, hyper)
@@ -73,12 +75,16 @@ class DGDMN(Method):
         """The short-term learners in use, by slot."""
         return {slot: memory.task_learner for slot, memory in self.dual.slots()}
 
+    def check(self, data: ExperienceData) -> None:
+        """See `Method.check`."""
+        check_experience(data, shape=self.dual.ltm.shape)
+        self.dual.ltm.check(data.images)
+
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        check_experience(data, shape=self.dual.ltm.shape)
+        super().begin(data)
         with self.random.governing():
             self.dual.ltm.build(data.images)
-        super().begin(data)
         self._rest()
         self.dual.discard_unlearned()
         if self.settings.short_term:

@@ -34,6 +34,8 @@ class DGR(Method):
         **hyper: Fields of `MemorySettings`.
     """
 
+    copies = "A copy labels what is replayed."
+
     def __init__(
         self, *, replay_size: int | None = None, seed: int | None = None, **hyper: Any
     ) -> None:
@@ -53,12 +55,16 @@ class DGR(Method):
         super().attach(learner, task_aware=task_aware)
         self.ltm.attach(learner, task_aware=task_aware)
 
+    def check(self, data: ExperienceData) -> None:
+        """See `Method.check`."""
+        check_experience(data, shape=self.ltm.shape)
+        self.ltm.check(data.images)
+
     def begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        check_experience(data, shape=self.ltm.shape)
+        super().begin(data)
         with self.random.governing():
             self.ltm.build(data.images)
-        super().begin(data)
         self.hold("_previous", self.ltm.snapshot() if len(self.ltm.tasks) else None)
         previous = self._previous.module if self._previous is not None else None
         self._change = Consolidation(self.ltm, [data], previous)

@@ -18,15 +18,12 @@ from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories import Frozen
 from avalanche_dgm.memories.answers import check_heads, learned_outputs
-from avalanche_dgm.memories.frozen import frozen_copy
 from avalanche_dgm.memories.latent import LatentVAE, check_covariance
 from avalanche_dgm.memories.settings import MemorySettings, one_of, positive, whole
 from avalanche_dgm.memories.splitting import Front, SplitModel
 from avalanche_dgm.methods.base import Method, behind
 from avalanche_dgm.methods.latent_memory import make_latent_memory
 from avalanche_dgm.signatures import takes_arguments_of
-
-_SOFT = "Soft labels are the answers of a copy of it; labels='hard' does without."
 
 
 @takes_arguments_of(MemorySettings)
@@ -115,6 +112,8 @@ class LatentReplay(Method):
             memory, given, dtype, covariance, jitter, freeze_after, hyper
         )
         self.labels, self._temperature = labels, temperature
+        if labels == "soft":
+            self.copies = "A copy gives the soft labels; labels='hard' does without."
         self.split: SplitModel | None
         self.hold("split", None)
         #: The classifier as it was before the experience, for soft labels.
@@ -154,8 +153,8 @@ class LatentReplay(Method):
             raise RuntimeError("The method has no learner yet; call attach() first.")
         return self.split
 
-    def begin(self, data: ExperienceData) -> None:
-        """See `Method.begin`.
+    def check(self, data: ExperienceData) -> None:
+        """See `Method.check`.
 
         Raises:
             CapacityError: No sample of some class would be stored.
@@ -167,6 +166,9 @@ class LatentReplay(Method):
         if not self.task_aware:
             # A head for a new task may be missing still; all else can be told before anything.
             self._check_cut(data)
+
+    def begin(self, data: ExperienceData) -> None:
+        """See `Method.begin`."""
         super().begin(data)
         self._shape = tuple(data.images.shape[1:])
         self._encoded = None
@@ -213,7 +215,7 @@ class LatentReplay(Method):
         if not self.frozen and not self.freeze_after:
             self._front = self._cut().freeze()
         if self.labels == "soft" and self._n_known and self.learner is not None:
-            self.hold("_teacher", frozen_copy(self.learner, _SOFT))
+            self.hold("_teacher", Frozen(self.learner))
         yield from ()
 
     def prepare(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings, MeRGANSettings
+from avalanche_dgm.memories.frozen import copied
 from avalanche_dgm.methods.conditional import ConditionalMethod
 from avalanche_dgm.methods.games import Game
 from avalanche_dgm.signatures import takes_arguments_of
@@ -43,7 +43,7 @@ class MeRGAN(ConditionalMethod):
         memory, former = self.generative, None
         if memory.learned and self.settings.replay == "alignment":
             # In training mode, as the generator is: both normalise by the batch.
-            former = copy.deepcopy(memory.built).requires_grad_(False).train()
+            former = copied(memory.built).requires_grad_(False).train()
         self.hold("_previous", former)
 
     def end(self, data: ExperienceData) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.methods.base import Method
 
@@ -13,11 +13,6 @@ class Naive(Method):
     Args:
         seed: See `Method`; nothing is drawn.
     """
-
-    def begin(self, data: ExperienceData) -> None:
-        """See `Method.begin`."""
-        check_experience(data)
-        super().begin(data)
 
     def sample(self, n: int) -> Replay:
         """Always fails: nothing is remembered.

@@ -57,6 +57,8 @@ class PseudoRehearsal(Method):
         seed: See `Method`.
     """
 
+    copies = "A copy labels what is replayed."
+
     def __init__(
         self,
         *,
@@ -79,8 +81,8 @@ class PseudoRehearsal(Method):
         self.hold("_previous", None)
         self._random_per_new = 0.0
 
-    def begin(self, data: ExperienceData) -> None:
-        """See `Method.begin`."""
+    def check(self, data: ExperienceData) -> None:
+        """See `Method.check`."""
         check_experience(data, shape=self.box.shape)
         n = len(data)
         if self.memory_size is not None and self.experiences and self.memory_size <= n:
@@ -88,7 +90,11 @@ class PseudoRehearsal(Method):
                 f"memory_size={self.memory_size} is filled by the experience's {n} samples, so"
                 " nothing would be rehearsed. Raise it above the size of an experience."
             )
+
+    def begin(self, data: ExperienceData) -> None:
+        """See `Method.begin`."""
         super().begin(data)
+        n = len(data)
         self._random_per_new = ((self.memory_size or 2 * n) - n) / n
         learner = self.learner if self.experiences else None
         self.hold("_previous", Frozen(learner) if learner is not None else None)

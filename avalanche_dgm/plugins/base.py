@@ -13,9 +13,11 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from avalanche_dgm.data import ExperienceData, Replay, check_labels
+from avalanche_dgm.errors import AvalancheDGMError
 from avalanche_dgm.fitting import Phase, fit
 from avalanche_dgm.memories.answers import width_of
 from avalanche_dgm.methods import Method, Record
+from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import (
     TaskOracle,
     check_boundaries,
@@ -29,6 +31,7 @@ from avalanche_dgm.plugins.experiences import (
     whole,
 )
 from avalanche_dgm.plugins.samples import find_tasks, split_batch, task_column
+from avalanche_dgm.randomness import global_state, set_global_state
 
 M = TypeVar("M", bound=Method)
 
@@ -139,6 +142,15 @@ class MethodPlugin(SupervisedPlugin):
             self._n_seen += len(strategy.experience.dataset)
             return
         self._data, self._n_seen = None, len(strategy.experience.dataset)
+        before = global_state()
+        try:
+            self._data = self._start(strategy, **kwargs)
+        except AvalancheDGMError:
+            # Reading has drawn from the global generators.
+            set_global_state(before)
+            raise
+
+    def _start(self, strategy: Any, **kwargs: Any) -> ExperienceData:
         experience = whole(strategy.experience)
         check_boundaries(experience, self.oracle, self.method)
         data = load(
@@ -150,8 +162,10 @@ class MethodPlugin(SupervisedPlugin):
         self.method.to(strategy.device)
         learner = self.learner_of(strategy)
         self.method.attach(learner, task_aware=isinstance(learner, MultiTaskModule))
+        self.method.check(data)
+        check_model(self.method, learner, data, strategy.experience)
         self.begin(strategy, data)
-        self._data = data
+        return data
 
     def _task_of(self, experience: Any) -> str:
         self._rule = train_rule(self.oracle, experience)

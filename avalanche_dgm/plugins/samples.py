@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from avalanche_dgm.errors import DataError
+from avalanche_dgm.errors import DataError, LabelError
 from avalanche_dgm.randomness import global_state, seed_globally, set_global_state
 
 #: Avalanche's name of the attribute of a data set that holds task labels.
@@ -141,12 +141,21 @@ def classes_of(experience: Any) -> tuple[int, ...]:
 
     Args:
         experience: An Avalanche experience.
+
+    Raises:
+        LabelError: They are no numbers.
     """
     classes = getattr(experience, "classes_in_this_experience", None)
     if classes is None:
         targets = getattr(experience.dataset, "targets", None)
         classes = labels_of(experience.dataset) if targets is None else _distinct(targets)
-    return tuple(sorted({int(c) for c in classes}))
+    try:
+        return tuple(sorted({int(c) for c in classes}))
+    except ValueError as error:
+        raise LabelError(
+            f"The experience has classes that are no whole numbers ({error}). Give each sample an"
+            " int64 class index."
+        ) from error
 
 
 def task_labels_of(experience: Any) -> tuple[int, ...]:
