@@ -46,11 +46,12 @@ class Canvas:
         """Scales and pads.
 
         Args:
-            samples: Float tensor (n, *shape), in the user's units.
+            samples: Float tensor (n, *shape), in the user's units, of any floating-point type.
 
         Returns:
-            Float tensor (n, *padded) in [-1, 1]; the padding has the smallest intensity, -1.
+            float32 tensor (n, *padded) in [-1, 1]; the padding has the smallest intensity, -1.
         """
+        samples = samples.float()
         low, high = self._scale(samples)
         scaled = (2 * (samples - low) / (high - low) - 1).clamp(-1, 1)
         if len(self.shape) == 1 or self.padded == self.shape:

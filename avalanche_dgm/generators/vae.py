@@ -17,7 +17,7 @@ class VAE(nn.Module):
     """Encoder, decoder and the evidence lower bound.
 
     Inside, intensities are scaled from the specification's ``low``..``high`` to [0, 1]; methods
-    take and return the user's range.
+    take and return the user's range. They take any floating-point type and return the network's.
 
     Args:
         spec: Sizes, likelihood and range.
@@ -48,7 +48,7 @@ class VAE(nn.Module):
         self.register_buffer("high", torch.tensor(spec.high).view(ranks), persistent=False)
 
     def _to_unit(self, images: Tensor) -> Tensor:
-        unit = (images - self.low) / (self.high - self.low)
+        unit = (images.to(self.low) - self.low) / (self.high - self.low)
         return unit.clamp(0, 1) if self.spec.likelihood == "bernoulli" else unit
 
     def _nll(self, outputs: Tensor, unit: Tensor) -> Tensor:

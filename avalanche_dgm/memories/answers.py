@@ -23,7 +23,7 @@ def ask(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) 
 
     Args:
         learner: The classifier.
-        images: Float tensor (n, *shape).
+        images: Float tensor (n, *shape), of any floating-point type.
         tasks: int64 tensor (n,), task labels.
         task_aware: Whether the classifier takes them as its second argument.
 
@@ -33,6 +33,7 @@ def ask(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) 
     Raises:
         UnsupportedModelError: It answers with something else.
     """
+    images = in_type_of(learner, images)
     logits = learner(images, tasks) if task_aware else learner(images)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         kind = type(logits).__name__
@@ -42,6 +43,24 @@ def ask(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) 
             " needed. Wrap it in a module whose forward returns that tensor."
         )
     return logits
+
+
+def in_type_of(learner: nn.Module, samples: Tensor) -> Tensor:
+    """Converts samples to the floating-point type of a network's first weights.
+
+    Memories work in float32; networks may be in double or half precision.
+
+    Args:
+        learner: The network.
+        samples: Float tensor (n, *shape).
+    """
+    for parameter in learner.parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            return samples
+        # Scales of normalisations often are of another type than the layers around them.
+        if parameter.is_floating_point() and parameter.ndim > 1:
+            return samples.to(parameter.dtype)
+    return samples
 
 
 @contextmanager

@@ -26,11 +26,11 @@ def choose_memory(
         int64 tensor (n,), positions in ``memories``.
     """
     # Finite, so that a memory that holds nothing still beats nothing at all.
-    worst = torch.finfo(images.dtype).max
+    worst = torch.finfo(torch.float32).max
     scores = []
     for memory in memories:
         if memory.generator is None or memory.density is None or not len(memory.density):
-            scores.append(images.new_full((len(images),), worst))
+            scores.append(torch.full((len(images),), worst, device=images.device))
             continue
         score = memory.generator.negative_elbo(images)
         if by_task:

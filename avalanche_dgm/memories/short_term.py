@@ -54,12 +54,12 @@ class TaskLearner(nn.Module):
         """Returns logits over all classes up to the task's largest.
 
         Args:
-            images: Float tensor (n, *shape), in the user's range.
+            images: Float tensor (n, *shape), in the user's range, of any floating-point type.
 
         Returns:
             Tensor (n, max(classes) + 1); classes of other tasks lie `MARGIN` below the smallest.
         """
-        local = self.network((images - self.centre) / self.scale)
+        local = self.network((images.to(self.centre) - self.centre) / self.scale)
         floor = local.detach().amin(dim=1, keepdim=True) - MARGIN
         wide = floor.expand(-1, max(self.classes) + 1)
         return wide.index_copy(1, self.columns, local.to(wide))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import UnsupportedModelError
-from avalanche_dgm.memories.answers import ask, evaluating
+from avalanche_dgm.memories.answers import ask, evaluating, in_type_of
 from avalanche_dgm.memories.layers import (
     depends_on,
     find_chain,
@@ -85,6 +85,8 @@ class SplitModel(nn.Module):
         self.latent_shape: tuple[int, ...] | None = None
         self._found: Front | None = None
         self._shape: tuple[int, ...] | None = None
+        #: Type of the layer's output.
+        self._dtype: torch.dtype | None = None
         self._way = self._ways()[0]
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
@@ -114,12 +116,14 @@ class SplitModel(nn.Module):
         """Answers latents, in the mode that the model is in.
 
         Args:
-            latents: Float tensor (n, *latent shape).
+            latents: Float tensor (n, *latent shape), of any floating-point type.
             tasks: int64 tensor (n,), task labels; needed if the model is given them.
 
         Returns:
             Logits (n, K).
         """
+        if self._dtype is not None:
+            latents = latents.to(self._dtype)
         if self._way in ("chain", "part"):
             return self._answer(latents, tasks)
         return self._by_task(self._answer, latents, tasks)
@@ -141,6 +145,7 @@ class SplitModel(nn.Module):
         self._shape = tuple(images.shape[1:])
         with torch.no_grad(), evaluating(self.model):
             latents = self._by_task(self._encode, images, tasks)
+            self._dtype = latents.dtype
             expected = self._expected(images, tasks, latents)
             # One task, for models that run once for each of those in a batch.
             one = tasks == tasks[0] if tasks is not None else slice(None)
@@ -177,6 +182,7 @@ class SplitModel(nn.Module):
             model, self.layer, classifier=self.classifier, task_aware=self.task_aware
         )
         other.latent_shape, other._shape = self.latent_shape, self._shape
+        other._dtype = self._dtype
         other._way, other._found, other.front = self._way, self._found, self.front
         return other
 
@@ -224,6 +230,7 @@ class SplitModel(nn.Module):
     def _encode(self, images: Tensor, tasks: Tensor | None) -> Tensor:
         chain = find_chain(self.model, self.layer)
         if chain is not None:
+            images = in_type_of(self.model, images)
             for module in chain[0]:
                 images = module(images)
             return _tensor(images, self.layer)
