@@ -102,7 +102,8 @@ class Batches(ABC):
 
     Attributes:
         epoch: The pass that comes next.
-        start: Its batches that are left out.
+        start: Its first batches that are left out.
+        stop: How many of a pass's batches there are before it ends; ``None`` for all.
 
     Raises:
         DataError: There are no samples.
@@ -134,6 +135,7 @@ class Batches(ABC):
         self.n, self.batch_size, self.shuffle = n, batch_size, shuffle
         self.seed, self.experience = seed, experience
         self.epoch, self.start = epoch, start
+        self.stop: int | None = None
         self.ranks = ranks or Ranks()
         self.drop_last, self.exact = drop_last, exact
         self._tasks = None if tasks is None else tasks.cpu()
@@ -152,10 +154,10 @@ class Batches(ABC):
     @property
     def sizes(self) -> list[int]:
         """Samples of each batch that the next pass yields, over all devices."""
-        return self._sizes[self.start :]
+        return self._sizes[self.start : self.stop]
 
     def __len__(self) -> int:
-        return max(0, len(self._sizes) - self.start)
+        return len(self.sizes)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Batch]:
@@ -188,7 +190,9 @@ class Batches(ABC):
 
     def _parts(self) -> list[Tensor]:
         """The positions that this process reads, for each batch of the next pass."""
-        return [batch[self.ranks.part(len(batch))] for batch in self._order()[self.start :]]
+        return [
+            batch[self.ranks.part(len(batch))] for batch in self._order()[self.start : self.stop]
+        ]
 
 
 class TensorBatches(Batches):
@@ -236,17 +240,17 @@ class ReadBatches(Batches):
         task_column: int | None = -1,
         **choices: Any,
     ) -> None:
-        self.dataset = dataset
+        self._dataset = dataset
         self.num_workers, self.task_column = num_workers, task_column
         super().__init__(len(dataset), **choices)
 
     def __iter__(self) -> Iterator[Batch]:
         batches: Sequence[list[int]] = [part.tolist() for part in self._parts()]
         loader = DataLoader(
-            self.dataset,
+            self._dataset,
             batch_sampler=batches,
             num_workers=self.num_workers,
-            collate_fn=collate_of(self.dataset),
+            collate_fn=collate_of(self._dataset),
             # Its own, as a DataLoader without one draws from the global generator.
             generator=self._rng(1 + self.ranks.rank),
         )

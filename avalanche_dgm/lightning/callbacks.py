@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 
@@ -47,30 +51,64 @@ class StreamCallback(pl.Callback):
 
 
 def of_one_experience(trainer: pl.Trainer) -> list[Any]:
-    """The callbacks whose state belongs to an experience: those that stop early or save."""
+    """The callbacks whose state belongs to an experience: those that stop early or save.
+
+    What saves when a fit fails has no state, and is of all fits.
+    """
     made: Any = trainer
     kinds = (pl.callbacks.EarlyStopping, pl.callbacks.Checkpoint)
-    return [c for c in made.callbacks if isinstance(c, kinds)]
+    always = pl.callbacks.OnExceptionCheckpoint
+    return [c for c in made.callbacks if isinstance(c, kinds) and not isinstance(c, always)]
 
 
-@contextmanager
-def fresh_callbacks(trainer: pl.Trainer) -> Iterator[None]:
-    """Lets callbacks that stop or save begin anew, and leaves them as the experience left them.
+def renew_callbacks(trainer: pl.Trainer) -> None:
+    """Lets callbacks that stop or save begin anew; called before each experience.
 
     Without this an experience would be compared with the best of the one before it.
 
     Args:
         trainer: The Trainer; each of its callbacks stays the object that the user made.
     """
-    callbacks = of_one_experience(trainer)
-    for callback in callbacks:
+    for callback in of_one_experience(trainer):
         pristine = getattr(callback, "_avalanche_dgm_pristine", None)
         if pristine is None:
             kept = {k: v for k, v in vars(callback).items() if k != "_avalanche_dgm_pristine"}
             callback._avalanche_dgm_pristine = copy.deepcopy(kept)
         else:
             vars(callback).update(copy.deepcopy(pristine))
+
+
+@contextmanager
+def books_kept(module: nn.Module, trained: Collection[int]) -> Iterator[None]:
+    """Checks that a fit leaves classes, labels and counts alone that it does not train.
+
+    A callback that averages weights would average these, too, and nothing would show it.
+
+    Args:
+        module: The module that is fitted.
+        trained: Ids of the tensors that are trained.
+
+    Raises:
+        ConfigError: A whole number was changed; it was put back.
+    """
+
+    def books() -> dict[str, Tensor]:
+        found = module.named_buffers()
+        # Stored images may be many, and are of type uint8.
+        return {n: b for n, b in found if b.dtype in (torch.int8, torch.int32, torch.int64)}
+
+    before = {n: b.clone() for n, b in books().items() if id(b) not in trained}
     yield
+    after = books()
+    changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
+    for name in changed:
+        after[name].copy_(before[name])
+    if changed:
+        raise ConfigError(
+            f"A callback of the Trainer has changed {', '.join(changed[:3])}, whole numbers that"
+            " keep the books of what is remembered and were not trained. They were put back."
+            " Leave out callbacks that average or replace all of a module's buffers."
+        )
 
 
 @contextmanager

@@ -153,7 +153,8 @@ class StreamDataModule(pl.LightningDataModule):
         """
         choices: dict[str, Any] = {
             "batch_size": self.batch_size,
-            "shuffle": self.shuffle,
+            # To overfit is to see the same batches in each epoch.
+            "shuffle": self.shuffle and not getattr(self.trainer, "overfit_batches", 0),
             "seed": self.seed,
             "experience": i,
             "ranks": ranks,

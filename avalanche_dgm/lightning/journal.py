@@ -161,6 +161,7 @@ class Journal:
             content = {**self._common(), "module": stage.module.state_dict()}
             if not isinstance(stage, PhaseStage):
                 content["optimizer"] = host.learning_optimizer(stage.module).state_dict()
+                content["stage"] = stage.state()
             self._write(after, content)
 
     def _skip(self, host: MethodModule, stage: Stage, content: Mapping[str, Any]) -> None:
@@ -168,18 +169,27 @@ class Journal:
         if isinstance(stage, PhaseStage):
             stage.phase.finish()
         else:
+            stage.set_state(content["stage"])
             host.learning_optimizer(stage.module).load_state_dict(content["optimizer"])
         self._restore(content)
 
-    def after_batch(self, host: StagedModule) -> None:
-        """Saves the middle of a stage now and then."""
+    def after_batch(self, host: StagedModule, *, at_once: bool) -> None:
+        """Saves the middle of a stage now and then, or at once."""
         self._steps += 1
-        stage, trainer = host.stage, self._trainer
-        due = self.folder is not None and self._steps >= self._next_save
         # After an epoch's last batch there is nothing left of it that could be gone on with.
-        if not due or stage is None or trainer.is_last_batch:
+        if (at_once or self._steps >= self._next_save) and not self._trainer.is_last_batch:
+            self._next_save = self._steps + self._save_every
+            # The batch is counted by the Trainer only after its hooks.
+            self._save(host, uncounted=1)
+
+    def save(self, host: StagedModule) -> None:
+        """Saves the middle of a stage between two epochs, after a fit."""
+        self._save(host, uncounted=0)
+
+    def _save(self, host: StagedModule, *, uncounted: int) -> None:
+        stage, trainer = host.stage, self._trainer
+        if self.folder is None or stage is None:
             return
-        self._next_save = self._steps + self._save_every
         position = (self._experience, self._stage - 1, self._steps)
         schedules = trainer.lr_scheduler_configs
         content = {
@@ -191,8 +201,7 @@ class Journal:
             "schedules": [config.scheduler.state_dict() for config in schedules],
             "precision": trainer.precision_plugin.state_dict(),
         }
-        # The batch is counted by the Trainer only after its hooks.
-        content["counters"]["logged"] += 1
+        content["counters"]["logged"] += uncounted
         self._write(position, content)
         self._moments.append(self._path(position))
         # The last but one stays: another process may not have come as far.

@@ -70,6 +70,10 @@ class LearningStage(Stage):
         criterion: The loss on new samples, from logits and labels.
         trainer: The Trainer that will run it.
         view: What Avalanche's metrics see, or ``None`` without them.
+
+    Attributes:
+        iterations: Batches of new samples that were trained on so far.
+        shown: Samples of these batches, over all devices.
     """
 
     def __init__(
@@ -98,14 +102,10 @@ class LearningStage(Stage):
         self._whole = isinstance(batches, TensorBatches)
         self._correct: Tensor | None = None
         self._seen = 0
+        self.iterations, self.shown = 0, 0
         self._alternates = method.alternates
         self._turns = 2 if self._alternates else 1
-        self._last, self._on_replay = 0, False
-
-    @property
-    def iterations(self) -> int:
-        """Batches of new samples that were trained on so far."""
-        return self.epoch * self._n_batches + self.batch // self._turns
+        self._size, self._last, self._on_replay = 0, 0, False
 
     def loader(self) -> Iterable[Any]:
         """The epoch's batches."""
@@ -150,6 +150,7 @@ class LearningStage(Stage):
         else:
             images, labels, tasks = batch
             n = self.batches.sizes[self.batch // self._turns - self.batches.start]
+        self._size = n
         if view is not None:
             whole = batch if self._whole else [ranks.gather(self._trainer, c, n) for c in batch]
             view.mbatch = list(whole)
@@ -187,7 +188,9 @@ class LearningStage(Stage):
         return new if weight == 1.0 else new * weight
 
     def hook(self, name: str) -> None:
-        """Passes on to Avalanche's metrics."""
+        """Counts; passes on to Avalanche's metrics."""
+        if name == "after_training_iteration" and not self._on_replay:
+            self.iterations, self.shown = self.iterations + 1, self.shown + self._size
         # To Avalanche a step on replay is a part of the iteration before it.
         within = self._on_replay and "epoch" not in name
         if self.view is not None and not within:
@@ -207,11 +210,12 @@ class LearningStage(Stage):
 
     def state(self) -> dict[str, Any]:
         """See `Stage.state`."""
-        more = {"correct": self._correct, "seen": self._seen, "last": self._last}
-        return {**super().state(), **more}
+        counts = {"iterations": self.iterations, "shown": self.shown, "seen": self._seen}
+        return {**super().state(), **counts, "correct": self._correct, "last": self._last}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Stage.set_state`."""
         super().set_state(state)
         self._correct, self._seen = self._placed(state["correct"]), state["seen"]
         self._last = state["last"]
+        self.iterations, self.shown = state["iterations"], state["shown"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ class StreamResult:
         shown: Samples of each experience that the classifier was shown, each pass counted.
         memory_bytes: Bytes of the memory after each, the model not counted.
         best_checkpoints: After each learned experience, the best file of a ``ModelCheckpoint``.
+        stopped: Why the stream was ended before its last experience, such as a limit of time;
+            ``None`` if it was not.
     """
 
     accuracy: Tensor = field(default_factory=lambda: torch.empty(0, 0))
@@ -38,6 +41,7 @@ class StreamResult:
     shown: list[int] = field(default_factory=list)
     memory_bytes: list[int] = field(default_factory=list)
     best_checkpoints: list[str] = field(default_factory=list)
+    stopped: str | None = None
 
     def __len__(self) -> int:
         return len(self.accuracy)
@@ -45,7 +49,7 @@ class StreamResult:
     @property
     def average_accuracy(self) -> float:
         """Mean accuracy, after the last experience, over those learned."""
-        return float(functional.average_accuracy(self.accuracy))
+        return self.continual.get("average_accuracy", math.nan)
 
     @property
     def continual(self) -> dict[str, float]:
@@ -56,6 +60,8 @@ class StreamResult:
         compute is left out.
         """
         matrix = self.accuracy
+        if not matrix.numel():
+            return {}
         values = {
             "average_accuracy": functional.average_accuracy(matrix),
             "average_anytime_accuracy": functional.average_anytime_accuracy(matrix),

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
+from avalanche_dgm.lightning.callbacks import books_kept
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.plain import CountingModule, with_schedule
 from avalanche_dgm.lightning.ranks import Ranks, share_buffers
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
+from avalanche_dgm.lightning.stopping import StreamStopped, check_stop, signalled, stop_reason
 from avalanche_dgm.methods import Method
 from avalanche_dgm.randomness import RandomSource
 
@@ -22,8 +24,16 @@ from avalanche_dgm.randomness import RandomSource
 class Keeper(Protocol):
     """Who is told of each finished batch, to save it now and then."""
 
-    def after_batch(self, host: StagedModule) -> None:
-        """Called after each batch that ended with a step of the optimiser."""
+    def after_batch(self, host: StagedModule, *, at_once: bool) -> None:
+        """Called after each batch that ended with a step of the optimiser.
+
+        Args:
+            host: Trains.
+            at_once: Whether to save now, as the stream ends here.
+        """
+
+    def save(self, host: StagedModule) -> None:
+        """Called when the stream ends between two epochs."""
 
     def restore(self, host: StagedModule) -> None:
         """Called before the first batch."""
@@ -41,6 +51,8 @@ class StagedModule(CountingModule):
         super().__init__()
         self.stage: Stage | None = None
         self.keeper: Keeper | None = None
+        self._ending: str | None = None
+        self._cut = False
 
     def sources(self) -> list[RandomSource]:
         """Random numbers that each process draws for itself while training."""
@@ -66,7 +78,11 @@ class StagedModule(CountingModule):
 
         Returns:
             Seconds that it took.
+
+        Raises:
+            StreamStopped: The stream ends before the stage has.
         """
+        check_stop(trainer)
         started = time.perf_counter()
         ranks = Ranks.of(trainer)
         modes = [(part, part.training) for part in stage.module.modules()]
@@ -80,8 +96,10 @@ class StagedModule(CountingModule):
         self.stage = stage
         stage.module.train()
         try:
-            with ranks.own_randomness(*self.sources()):
-                while stage.epoch < stage.epochs and not (stage.epoch and trainer.should_stop):
+            with ranks.own_randomness(*self.sources()), books_kept(self, trained):
+                while stage.epoch < stage.epochs:
+                    before = stage.epoch, stage.batch
+                    self._ending, self._cut = None, False
                     # What is left of an interrupted epoch is a fit of its own: its length differs.
                     until = stage.epoch + 1 if stage.batch else stage.epochs
                     trainers.fit(
@@ -91,7 +109,10 @@ class StagedModule(CountingModule):
                         epochs=until,
                         first_epoch=stage.epoch,
                         val_loader=stage.val_loader(),
+                        phase=isinstance(stage, PhaseStage),
                     )
+                    if stage.epoch < stage.epochs and self._stops(before):
+                        break
             share_buffers(trainer, stage.module)
         finally:
             stage.close()
@@ -101,6 +122,28 @@ class StagedModule(CountingModule):
                 part.training = mode
             self.stage = None
         return time.perf_counter() - started
+
+    def _stops(self, before: tuple[int, int]) -> bool:
+        """Whether the stage is over though epochs are left.
+
+        Args:
+            before: Its epoch and batch before the fit.
+
+        Raises:
+            StreamStopped: The stream ends here.
+        """
+        stage, trainer = self._running, self.trainer
+        moved = (stage.epoch, stage.batch) != before
+        if moved and stage.epoch and trainer.should_stop and not self._cut:
+            return True
+        reason = self._ending or stop_reason(trainer)
+        if reason is None:
+            if moved:
+                return False
+            reason = f"A callback stopped the Trainer before it had trained {stage.name!r}."
+        if moved and not self._cut and self.keeper is not None:
+            self.keeper.save(self)
+        raise StreamStopped(reason)
 
     def run_phase(self, trainer: pl.Trainer, stage: PhaseStage) -> float:
         """Trains a phase; after an error its module has its weights from before.
@@ -114,6 +157,7 @@ class StagedModule(CountingModule):
 
         Raises:
             DivergenceError: The loss was not finite.
+            StreamStopped: The stream ends before the phase has.
         """
         before = copy.deepcopy(stage.module.state_dict())
         try:
@@ -167,6 +211,16 @@ class StagedModule(CountingModule):
         super().optimizer_step(*args, **kwargs)
         self._running.hook("after_update")
 
+    def _ends(self, *, agree: bool = False) -> bool:
+        """Whether the stream shall end once it can be gone on with later; see `stop_reason`."""
+        trainer: Any = self.trainer
+        if self._ending is None and (trainer.should_stop or signalled() or agree):
+            self._ending = stop_reason(trainer, agree=agree)
+        if self._ending is None and trainer.should_stop and isinstance(self.stage, PhaseStage):
+            # Without all of its steps there is no phase; the classifier's epochs may be fewer.
+            self._ending = f"A callback stopped the Trainer in {self.stage_name!r}."
+        return self._ending is not None and trainer.fit_loop._can_stop_early
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the batch, tells the stage, and lets the keeper save."""
         stage = self._running
@@ -176,18 +230,29 @@ class StagedModule(CountingModule):
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log(stage.loss_name, outputs["loss"], batch_size=1)
         stepped = not trainer.fit_loop._should_accumulate()
+        if self._ends():
+            # Later if gradients are still summed up; and an epoch's last batch ends the epoch.
+            trainer.should_stop = self._cut = stepped and not trainer.is_last_batch
         if self.keeper is not None and stepped:
-            self.keeper.after_batch(self)
+            self.keeper.after_batch(self, at_once=self._cut)
 
     def on_train_epoch_end(self) -> None:
-        """Logs the epoch's means."""
+        """Logs the epoch's means; an epoch that was cut is none to anybody else."""
         stage = self._running
-        stage.hook("after_training_epoch")
+        whole = stage.batch > 0 and not self._cut
+        if whole:
+            stage.hook("after_training_epoch")
         several = self.trainer.world_size > 1
         for name, value in stage.values().items():
             value = value.to(self.trainer.strategy.root_device)
             self.log(name, value, sync_dist=several, batch_size=1, prog_bar=name == "train/loss")
+        if not whole:
+            return
         stage.end_epoch()
+        if self._ends(agree=True):
+            # No further epoch. What sets should_stop from now on has stopped the stage.
+            self.trainer.fit_loop.max_epochs = stage.epoch
+            self.trainer.should_stop = False
 
 
 class PhaseHost(StagedModule):
@@ -219,6 +284,7 @@ def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:
 
     Raises:
         DivergenceError: The loss was not finite; the module has its weights from before the phase.
+        StreamStopped: The stream ends before the phase has.
     """
     if phase.steps < 1:
         phase.finish()

@@ -130,6 +130,10 @@ class PhaseStage(Stage):
     ) -> None:
         super().__init__(name or phase.name, kind=kind_of(phase.name), module=phase.module)
         self.phase, self.method = phase, method
+        #: Batches, as many as there are steps; the Trainer's limits are none of a phase's.
+        self._n_batches = phase.steps * trainer.accumulate_grad_batches
+        if trainer.fast_dev_run:
+            self._n_batches = min(self._n_batches, int(trainer.fast_dev_run))
         self._ranks, self._accumulate = Ranks.of(trainer), trainer.accumulate_grad_batches
         # The batches are everybody's, so their order is not drawn from a process's own numbers.
         order = method.rng
@@ -156,7 +160,7 @@ class PhaseStage(Stage):
 
     def loader(self) -> Iterable[int]:
         """Numbers of the batches; they are drawn where they are used, since the loss draws too."""
-        return range(self.batch, self.phase.steps * self._accumulate)
+        return range(self.batch, self._n_batches)
 
     def loss(self, batch: int) -> Tensor:
         """See `Stage.loss`."""
@@ -220,7 +224,7 @@ class PhaseStage(Stage):
             self._players.before_step(self._step)
         if name != "after_training_iteration":
             return
-        last = self.batch == self.phase.steps * self._accumulate
+        last = self.batch == self._n_batches
         if self._total is not None and (last or self.batch % (CHECK_EVERY * self._accumulate) == 0):
             check_finite(self.phase, self._total, self.batch // self._accumulate)
 

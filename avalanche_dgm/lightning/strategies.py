@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.lightning.callbacks import fresh_callbacks
+from avalanche_dgm.lightning.callbacks import renew_callbacks
 from avalanche_dgm.lightning.distributed_plugins import check_strategy
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import check_identical, share_state
+from avalanche_dgm.lightning.stopping import STOPS, say_stopped
 from avalanche_dgm.lightning.strategy_checkpoints import RunCheckpoint
 from avalanche_dgm.lightning.strategy_session import StrategySession
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
@@ -84,6 +85,11 @@ def run_on_trainer(
     train = _experiences(benchmark)
     if test_stream is None:
         test_stream = getattr(benchmark, "test_stream", None)
+    if made.fast_dev_run:
+        checkpoint_dir = None
+    if made.overfit_batches:
+        # The same batches in each epoch.
+        loader_options = {**loader_options, "shuffle": False}
     saved = RunCheckpoint(checkpoint_dir, n_experiences=len(train), resume=resume)
     job = _Job(strategy, train, test_stream, eval_streams, saved, check_ranks, loader_options)
     if not isinstance(made.strategy.launcher, pl.strategies.launchers._MultiProcessingLauncher):
@@ -147,18 +153,37 @@ def _run(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
         results = []
         sources = [plugin.method.random for plugin in find_plugins(strategy)]
         share_state(trainer, strategy.model, *sources)
+    loggers = strategy.evaluator.loggers
+    if trainer.fast_dev_run:
+        strategy.evaluator.loggers = []
+    try:
+        _learn(trainer, job, results)
+    except STOPS as stop:
+        path, n = job.saved.path, len(job.train)
+        folder = path.parent if path is not None else None
+        say_stopped(trainer, stop, learned=len(results), n=n, folder=folder)
+    finally:
+        if trainer.fast_dev_run:
+            strategy.evaluator.loggers = loggers
+    return results
+
+
+def _learn(trainer: pl.Trainer, job: _Job, results: list[dict[str, Any]]) -> None:
+    strategy = job.strategy
     for number, experience in enumerate(job.train[len(results) :], start=len(results) + 1):
         name = f"experience {number}/{len(job.train)}"
         session = StrategySession(trainer, strategy, name=name, check_ranks=job.check_ranks)
-        with session.open(), fresh_callbacks(trainer):
+        renew_callbacks(trainer)
+        with session.open():
             session.train(experience, job.eval_streams, **job.options)
             if job.check_ranks:
                 # Before a test, for which a Trainer gives all processes the first one's weights.
                 _check(trainer, strategy, when=f"after experience {number}")
-            results.append(session.test(job.test, **job.options))
+            tested = job.test if trainer.limit_test_batches else None
+            metrics = session.test(tested, **job.options)
+        results.append(metrics)
         _log(trainer, results[-1])
         job.saved.save(trainer, strategy, results)
-    return results
 
 
 def _check(trainer: pl.Trainer, strategy: Any, *, when: str) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from avalanche_dgm.errors import ConfigError, RanksDifferError
 from avalanche_dgm.lightning import trainers
 from avalanche_dgm.lightning.common_numbers import CommonNumbers
+from avalanche_dgm.lightning.limits import limited
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks, share_buffers, share_counts
 from avalanche_dgm.lightning.shared_evaluation import SharedEvaluation
+from avalanche_dgm.lightning.stopping import StreamStopped, check_stop, signalled, stop_reason
 from avalanche_dgm.plugins.metrics import find_plugins
 from avalanche_dgm.plugins.routed import RoutedModel
 
@@ -47,6 +49,7 @@ class StrategyModule(pl.LightningModule):
         self._several, self._numbers = ranks.several, CommonNumbers(ranks)
         self._stopped = self._first = False
         self._weight, self._total, self._n = 1.0, torch.zeros(()), 0
+        self._epochs = 0
 
     def fit(self, trainer: pl.Trainer, **options: Any) -> None:
         """Trains the strategy's epochs on its data loader, which has at least one batch.
@@ -54,18 +57,32 @@ class StrategyModule(pl.LightningModule):
         Args:
             trainer: The Trainer, in each of its processes.
             **options: For the hooks of plugins.
+
+        Raises:
+            StreamStopped: The stream ends before the last epoch has, or nothing was trained.
         """
+        check_stop(trainer)
         strategy = self.strategy
         self._register(options)
-        self._first, self._stopped, self._n = True, False, 0
+        self._first, self._stopped, self._n, self._epochs = True, False, 0, 0
         methods = [plugin.method for plugin in find_plugins(strategy)]
         with self._numbers.in_use(*(method.random for method in methods)):
-            loader = range(len(strategy.dataloader))
-            trainers.fit(trainer, self, loader, epochs=strategy.train_epochs)
+            n = limited(len(strategy.dataloader), trainer.limit_train_batches)
+            epochs = 1 if trainer.fast_dev_run else strategy.train_epochs
+            trainers.fit(trainer, self, range(n), epochs=epochs)
+        if self._epochs < epochs and not self._stopped:
+            self._check_end(trainer)
         share_buffers(trainer, strategy.model)
         for method in methods:
             share_counts(trainer, method)
         _move_state(strategy.optimizer, trainer.strategy.root_device)
+
+    def _check_end(self, trainer: pl.Trainer) -> None:
+        reason = stop_reason(trainer)
+        if reason is None and not self._epochs and not self._n:
+            reason = f"A callback stopped the Trainer before it had trained {self.stage_name!r}."
+        if reason is not None:
+            raise StreamStopped(reason)
 
     def test(self, trainer: pl.Trainer, **options: Any) -> None:
         """Evaluates on the strategy's data loader, which has at least one batch.
@@ -76,7 +93,8 @@ class StrategyModule(pl.LightningModule):
         """
         self._register(options)
         with self._numbers.in_use():
-            trainers.test(trainer, self, range(len(self.strategy.dataloader)))
+            n = limited(len(self.strategy.dataloader), trainer.limit_test_batches)
+            trainers.test(trainer, self, range(n))
 
     def _register(self, options: dict[str, Any]) -> None:
         model = self.strategy.model
@@ -175,12 +193,15 @@ class StrategyModule(pl.LightningModule):
             share_buffers(trainer, strategy.model)
         strategy._after_training_iteration(**self._options)
         self.shared.end()
+        if signalled() and not self._several:
+            trainer.should_stop = True
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log("train/loss_step", outputs["loss"], batch_size=1)
 
     def on_train_epoch_end(self) -> None:
         """Ends the epoch."""
         if not self._stopped:
+            self._epochs += self.trainer.is_last_batch
             self._exhaust()
             share_buffers(self.trainer, self.strategy.model)
             self.strategy._after_training_epoch(**self._options)

@@ -14,6 +14,7 @@ from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
+from avalanche_dgm.lightning.stock_callbacks import check_callbacks
 from avalanche_dgm.lightning.stream_run import Options, StreamRun, adapt
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
 
@@ -84,10 +85,14 @@ def fit_stream(
     )
     _check(module, evaluator, options)
     _check_trainer(made, module)
+    if made.fast_dev_run:
+        options.epochs, options.checkpoint_dir = 1, None
+    if not made.limit_test_batches:
+        options.test = "none"
     result, state = launch(made, _learn, module, source, evaluator, options)
     if state is not None:
         # Processes of their own have learned on copies.
-        adapt(module, source, len(result), test=test)
+        adapt(module, source, len(result), test=options.test)
         module.load_state_dict(state)
     module.eval()
     return result
@@ -117,6 +122,8 @@ def _check(module: Any, evaluator: Any, options: Options) -> None:
 
 
 def _check_trainer(trainer: pl.Trainer, module: MethodModule) -> None:
+    own = module.configure_callbacks()
+    check_callbacks(trainer, own if isinstance(own, Sequence) else [own])
     if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
         raise ConfigError(
             f"precision={trainer.precision!r} changes the type of weights, and images and memories"
@@ -148,7 +155,7 @@ def _learn(
     """Runs in each process; returns the weights where the caller has none of them."""
     spawned = trainer.strategy.launcher is None and trainer.world_size > 1
     loggers = evaluator.loggers if evaluator is not None else []
-    if evaluator is not None and trainer.global_rank:
+    if evaluator is not None and (trainer.global_rank or trainer.fast_dev_run):
         evaluator.loggers = []
     try:
         result = StreamRun(trainer, module, data, evaluator, options).run()

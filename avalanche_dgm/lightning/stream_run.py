@@ -18,16 +18,18 @@ from avalanche_dgm.data import ExperienceData, check_labels
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
-from avalanche_dgm.lightning.callbacks import StreamCallback, fresh_callbacks, set_aside
+from avalanche_dgm.lightning.callbacks import StreamCallback, renew_callbacks, set_aside
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.journal import Journal
 from avalanche_dgm.lightning.learning import LearningStage
+from avalanche_dgm.lightning.limits import shortened
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks, check_identical, share_counts, share_state
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
+from avalanche_dgm.lightning.stopping import STOPS, say_stopped
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.memories.answers import width_of
 from avalanche_dgm.metrics import AccuracyMatrix
@@ -135,7 +137,9 @@ class StreamRun:
         self._iterations = self._shown = 0
 
     def run(self) -> StreamResult:
-        """Learns what is left of the stream."""
+        """Learns what is left of the stream; less of it if a limit of time or a signal ends it."""
+        # Before their states are loaded.
+        renew_callbacks(self.trainer)
         saved = self.journal.open(resume=self.options.resume)
         if saved is None:
             self.module.to(self.device)
@@ -145,6 +149,19 @@ class StreamRun:
             self._restore(saved)
         for watcher in self._watchers():
             watcher.on_stream_start(self.trainer, self.module, self.benchmark, self.result)
+        try:
+            self._learn()
+        except STOPS as stop:
+            self.result.stopped = say_stopped(
+                self.trainer,
+                stop,
+                learned=len(self.result),
+                n=self.n,
+                folder=self.options.checkpoint_dir,
+            )
+        return self.result
+
+    def _learn(self) -> None:
         for i in range(len(self.result), self.n):
             self._experience(i)
             # Before it is saved: what is interrupted here comes again as a whole.
@@ -154,7 +171,6 @@ class StreamRun:
             callback = self.options.after_experience
             if callback is not None and self.trainer.is_global_zero:
                 callback(self.result)
-        return self.result
 
     def _watchers(self) -> list[StreamCallback]:
         made: Any = self.trainer
@@ -218,8 +234,8 @@ class StreamRun:
             self._phases(method.before_learning(data))
         if view is not None:
             view.fire("before_training_exp")
-        with fresh_callbacks(trainer):
-            self._learner(data, i, width)
+        renew_callbacks(trainer)
+        self._learner(data, i, width)
         if ends:
             self._phases(method.after_learning(data))
             method.end(data)
@@ -260,6 +276,8 @@ class StreamRun:
             batches = self.data.train_batches(i, data=prepared)
         else:
             batches = self.data.train_batches(i, ranks=None if in_memory else ranks)
+        shortened([batches], self.trainer.limit_train_batches)
+        validation = self.data.val_dataloader() if self.trainer.limit_val_batches else []
         stage = LearningStage(
             f"{self.label}: learning",
             method=self.method,
@@ -267,7 +285,7 @@ class StreamRun:
             optimizer=self.module.learning_optimizer,
             schedule=self.module.learning_schedule,
             batches=batches,
-            validation=self.data.val_dataloader(),
+            validation=shortened(validation, self.trainer.limit_val_batches),
             epochs=self.options.epochs,
             width=width,
             criterion=self.module.criterion,
@@ -275,7 +293,7 @@ class StreamRun:
             view=self.view,
         )
         self._stage(stage)
-        self._iterations, self._shown = stage.iterations, stage.epoch * len(dataset)
+        self._iterations, self._shown = stage.iterations, stage.shown
 
     def _test(self, i: int) -> None:
         self._phases(self.method.before_predicting())

@@ -9,6 +9,7 @@ from avalanche.models.utils import avalanche_model_adaptation
 
 from avalanche_dgm.lightning.batches import TensorBatches
 from avalanche_dgm.lightning.evaluation import StrategyView
+from avalanche_dgm.lightning.limits import shortened
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.metrics import AccuracyMatrix
@@ -47,12 +48,13 @@ class StreamTest:
         stream = data.benchmark.test_stream
         self._experiences = [stream[j] for j in self._positions]
         self._data = data
-        self.loaders = [
+        loaders = [
             batches
             if isinstance(batches, TensorBatches)
             else data.test_batches(j, ranks=self._ranks)
             for j, batches in ((j, data.test_batches(j)) for j in self._positions)
         ]
+        self.loaders = shortened(loaders, trainer.limit_test_batches)
         self._key: str | None = None
         self._current: int | None = None
 

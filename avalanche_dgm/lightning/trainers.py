@@ -15,8 +15,16 @@ import torch
 from lightning_utilities.core import rank_zero
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.limits import check_limits, without_limits
 from avalanche_dgm.lightning.package import PACKAGE, VARIABLE, check_package, pl
 from avalanche_dgm.lightning.progress import StreamProgressBar, naming
+from avalanche_dgm.lightning.stock_callbacks import check_callbacks
+from avalanche_dgm.lightning.stopping import (
+    check_folder,
+    clock_of_one_fit,
+    noting_signals,
+    one_clock,
+)
 
 MisconfigurationException = pl.utilities.exceptions.MisconfigurationException
 
@@ -41,13 +49,15 @@ def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[pl.Callback] = ())
 
     Raises:
         ConfigError: The Trainer limits the number of steps, or is not a Trainer; or Lightning
-            cannot make one of the arguments; or something is of Lightning's other package.
+            cannot make one of the arguments; or something is of Lightning's other package; or a
+            callback is not right in a stream.
     """
     check_package(trainer, callbacks)
     made: Any  # Lightning sets some attributes where type checkers do not see it.
     if trainer is None or isinstance(trainer, Mapping):
         check_package(*(trainer or {}).values())
         made = _build({**(trainer or {})}, list(callbacks))
+        wanted = made.callbacks
     elif isinstance(trainer, pl.Trainer):
         made = trainer
         check_package(made.callbacks, made.loggers, made.profiler)
@@ -56,21 +66,19 @@ def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[pl.Callback] = ())
         everything = [*added, *made.callbacks]
         # As Lightning orders them: what saves sees what the others did.
         saving = [c for c in everything if isinstance(c, pl.callbacks.Checkpoint)]
-        made.callbacks = [c for c in everything if c not in saving] + saving
+        wanted = [c for c in everything if c not in saving] + saving
     else:
         raise ConfigError(
             f"trainer is a {type(trainer).__name__}; a {pl.__name__}.Trainer or a dictionary"
             " with its arguments is needed."
         )
-    if made.max_steps != -1:
-        raise ConfigError(
-            f"The Trainer stops after max_steps={made.max_steps}, but a stream is many fits,"
-            " each of a length of its own. Say max_epochs, the passes over an experience, instead."
-        )
+    check_callbacks(made, wanted)
+    check_limits(made)
+    check_folder(made)
     # Models that grow do so for a test, too; what is made in inference mode cannot be trained.
     for loop in (made.validate_loop, made.test_loop, made.predict_loop):
         loop.inference_mode = False
-    made.callbacks = [naming(callback) for callback in made.callbacks]
+    made.callbacks = [naming(callback) for callback in wanted]
     return made
 
 
@@ -84,9 +92,8 @@ def _build(arguments: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Traine
         arguments["enable_checkpointing"] = any(
             isinstance(c, pl.callbacks.Checkpoint) for c in callbacks
         )
-    if arguments.get("enable_progress_bar", True) and not any(
-        isinstance(c, pl.callbacks.ProgressBar) for c in callbacks
-    ):
+    bar = arguments.get("enable_progress_bar", not arguments.get("barebones"))
+    if bar and not any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks):
         callbacks.append(StreamProgressBar())
     try:
         with _quiet():
@@ -123,7 +130,7 @@ def launch(trainer: pl.Trainer, function: Callable[..., T], *arguments: Any) -> 
         return launcher.launch(_in_process, trainer, function, arguments)
     except SystemExit as end:
         # A Trainer turns Ctrl-C into an exit; whoever called may want to say how to go on.
-        if trainer.interrupted:
+        if trainer.interrupted and not isinstance(end, pl.utilities.exceptions.SIGTERMException):
             raise KeyboardInterrupt from end
         raise
 
@@ -133,7 +140,8 @@ def _in_process(trainer: pl.Trainer, function: Callable[..., T], arguments: tupl
     seed = os.environ.pop("PL_GLOBAL_SEED", None)
     try:
         trainer.strategy.setup_environment()
-        return function(trainer, *arguments)
+        with noting_signals(trainer), one_clock(trainer):
+            return function(trainer, *arguments)
     finally:
         if seed is not None:
             os.environ["PL_GLOBAL_SEED"] = seed
@@ -156,6 +164,7 @@ def fit(
     epochs: int,
     first_epoch: int = 0,
     val_loader: Any = None,
+    phase: bool = False,
 ) -> None:
     """Fits once more: epochs are counted anew, steps go on, and the module stays on its device.
 
@@ -166,16 +175,23 @@ def fit(
         epochs: Number of the epoch that is not begun any more.
         first_epoch: Number of the first epoch.
         val_loader: Batches for validation.
+        phase: Whether it is no training on an experience, and ``min_epochs`` and
+            ``val_check_interval`` do not concern it.
     """
     loop: Any = trainer.fit_loop
-    loop.max_epochs = epochs
+    least, loop.max_epochs = loop.min_epochs, epochs
+    if phase:
+        loop.min_epochs = None
     loop.epoch_progress.reset()
     progress = loop.epoch_progress.current
     progress.ready = progress.started = progress.processed = progress.completed = first_epoch
     loop.epoch_loop.batch_progress.reset()
     trainer.should_stop = False
-    with _quiet():
-        trainer.fit(module, train_dataloaders=loader, val_dataloaders=val_loader)
+    try:
+        with _quiet(), clock_of_one_fit(trainer), without_limits(trainer, loader, phase=phase):
+            trainer.fit(module, train_dataloaders=loader, val_dataloaders=val_loader)
+    finally:
+        loop.min_epochs = least
     module.to(trainer.strategy.root_device)
 
 
@@ -187,7 +203,7 @@ def test(trainer: pl.Trainer, module: pl.LightningModule, loaders: Any) -> None:
         module: What to test.
         loaders: Batches, or a list of such for several test sets.
     """
-    with _quiet():
+    with _quiet(), without_limits(trainer, [], phase=True):
         trainer.test(module, dataloaders=loaders, verbose=False)
     module.to(trainer.strategy.root_device)
 

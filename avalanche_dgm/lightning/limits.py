@@ -1,0 +1,98 @@
+"""A Trainer's limits and debugging flags: they shorten an experience's epochs, never a phase."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.batches import Batches
+from avalanche_dgm.lightning.package import pl
+
+
+def check_limits(trainer: pl.Trainer) -> None:
+    """Refuses what a stream of many fits cannot obey; ``fast_dev_run`` is of the whole stream.
+
+    Args:
+        trainer: The Trainer, before anything is trained.
+
+    Raises:
+        ConfigError: It limits the number of steps, or leaves nothing to train on.
+    """
+    loop: Any = trainer.fit_loop
+    if trainer.fast_dev_run:
+        # Lightning would end all of it with the first step.
+        loop.epoch_loop.max_steps = -1
+        n = int(trainer.fast_dev_run)
+        warnings.warn(
+            f"fast_dev_run: a smoke test of the whole stream, with one epoch and {n}"
+            f" batch{'es' * (n != 1)} of each training, phase and test. What it measures means"
+            " nothing; no logger is written to, and no checkpoint.",
+            UserWarning,
+            stacklevel=4,
+        )
+    if trainer.max_steps != -1:
+        raise ConfigError(
+            f"The Trainer stops after max_steps={trainer.max_steps}, but a stream is many fits,"
+            " each of a length of its own. Say max_epochs, the passes over an experience, instead."
+        )
+    if loop.min_steps:
+        raise ConfigError(
+            f"The Trainer takes at least min_steps={loop.min_steps}, but a stream is many fits."
+            " Say min_epochs, the least passes over an experience, instead."
+        )
+    if trainer.limit_train_batches == 0:
+        raise ConfigError("With limit_train_batches=0 nothing would be learned. Use 1 or more.")
+
+
+def shortened(loaders: Sequence[Batches], limit: int | float) -> list[Batches]:
+    """Ends each pass where a Trainer's limit says, and not before its first batch.
+
+    Args:
+        loaders: Batches.
+        limit: How many, or which share of them; such as the Trainer's ``limit_test_batches``.
+    """
+    for batches in loaders:
+        batches.stop = limited(len(batches), limit)
+    return list(loaders)
+
+
+def limited(n: int, limit: int | float) -> int:
+    """Returns how many of ``n`` batches a Trainer's limit leaves, at least 1.
+
+    Args:
+        n: How many there are, at least 1.
+        limit: How many there may be, or which share of them.
+    """
+    return min(n, limit) if isinstance(limit, int) else max(int(n * limit), 1)
+
+
+@contextmanager
+def without_limits(trainer: pl.Trainer, loader: Any, *, phase: bool) -> Iterator[None]:
+    """Lets a Trainer take a loader as it is: it was `shortened`, or is a phase's.
+
+    Args:
+        trainer: The Trainer.
+        loader: What it trains on.
+        phase: Whether it does not validate.
+    """
+    made: Any = trainer
+    interval = made.val_check_interval
+    if isinstance(interval, int) and made.check_val_every_n_epoch is not None:
+        # An experience may be shorter.
+        interval = min(interval, len(loader))
+    changed = {
+        "limit_train_batches": 1.0,
+        "limit_val_batches": 1.0,
+        "limit_test_batches": 1.0,
+        "overfit_batches": 0.0,
+        "val_check_interval": 1.0 if phase else interval,
+    }
+    before = {name: getattr(made, name) for name in changed}
+    vars(made).update(changed)
+    try:
+        yield
+    finally:
+        vars(made).update(before)

@@ -1,0 +1,217 @@
+"""What ends a stream before its last experience: a limit of time, a signal, a callback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.package import pl
+
+_TRAINING = "train"
+_SIGNALLED = "The process was asked to end by a signal."
+#: Signals that asked the process to end since `noting_signals` began.
+_received: set[int] = set()
+
+
+class StreamStopped(Exception):  # noqa: N818 - nothing is wrong
+    """Ends a stream where it is. Whoever learns the stream says so and returns what was learned."""
+
+
+#: What leaves a stream where it is: also Lightning's own way to end a process.
+STOPS = (StreamStopped, pl.utilities.exceptions.SIGTERMException)
+
+
+def signalled() -> bool:
+    """Whether a signal asked this process to end."""
+    return bool(_received)
+
+
+def check_stop(trainer: pl.Trainer) -> None:
+    """Ends the stream between two fits if it shall end.
+
+    Args:
+        trainer: The Trainer, in each of its processes.
+
+    Raises:
+        StreamStopped: A signal was received, or the limit of a ``Timer`` is over.
+    """
+    reason = stop_reason(trainer, agree=True)
+    if reason is not None:
+        raise StreamStopped(reason)
+
+
+def stop_reason(trainer: pl.Trainer, *, agree: bool = False) -> str | None:
+    """Says why the stream shall end.
+
+    Args:
+        trainer: The Trainer, in each of its processes.
+        agree: Whether all processes ask at this point, so that a signal to one of them counts.
+
+    Returns:
+        The reason, the same in every process; ``None`` if the stream shall go on.
+    """
+    received = signalled()
+    if trainer.world_size > 1:
+        # Within a fit Lightning itself sees to it that all processes end.
+        way = trainer.strategy
+        received = agree and way.reduce_boolean_decision(received, all=False)
+    if received:
+        return _SIGNALLED
+    for timer in _timers(trainer):
+        left = timer.time_remaining()
+        if left is not None and trainer.strategy.broadcast(left <= 0):
+            return f"The time limit of {timer._duration:g} s is over."
+    return None
+
+
+def say_stopped(
+    trainer: pl.Trainer, stop: BaseException, *, learned: int, n: int, folder: Path | None
+) -> str:
+    """Warns that a stream was ended early, and leaves the process if a signal asked for that.
+
+    Args:
+        trainer: The Trainer, in each of its processes.
+        stop: What ended it.
+        learned: Experiences that were learned.
+        n: Length of the stream.
+        folder: Where the run is saved, or ``None``.
+
+    Returns:
+        Why it ended.
+
+    Raises:
+        SIGTERMException: A signal was received.
+    """
+    reason = str(stop) or _SIGNALLED
+    ended = trainer.received_sigterm or signalled()
+    if trainer.is_global_zero:
+        how = (
+            f"The run is saved: the same call with resume=True goes on in {folder}."
+            if folder is not None
+            else "Nothing is saved of the experience after that: with checkpoint_dir and"
+            " resume=True a later call would go on."
+        )
+        warnings.warn(
+            f"{reason} {learned} of {n} experiences were learned. {how}", UserWarning, stacklevel=2
+        )
+        if _received - {signal.SIGTERM} and folder is not None:
+            _requeue()
+    if ended:
+        # The usual exit code of a process that SIGTERM has ended: it is not done.
+        raise pl.utilities.exceptions.SIGTERMException(128 + signal.SIGTERM)
+    return reason
+
+
+def check_folder(trainer: pl.Trainer) -> None:
+    """Refuses a folder from which Lightning would load something into every fit.
+
+    Args:
+        trainer: The Trainer.
+
+    Raises:
+        ConfigError: In a job of SLURM, its ``default_root_dir`` holds what was saved of a fit.
+    """
+    found = trainer._checkpoint_connector._hpc_resume_path
+    if "SLURM_NTASKS" in os.environ and found is not None:
+        raise ConfigError(
+            f"Lightning saved {found} when SLURM was about to end another training, and would load"
+            " it into every fit of the stream. Move it away, or give the Trainer another"
+            " default_root_dir. A stream is saved in checkpoint_dir."
+        )
+
+
+@contextmanager
+def noting_signals(trainer: pl.Trainer) -> Iterator[None]:
+    """Notes signals that ask the process to end, also between two fits.
+
+    These are SIGTERM and, in a job that SLURM shall queue again, the signal for that. Handlers
+    that were there are called, too.
+
+    Args:
+        trainer: The Trainer.
+    """
+    _received.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    environment: Any = getattr(trainer._accelerator_connector, "cluster_environment", None)
+    numbers = [signal.SIGTERM]
+    if getattr(environment, "auto_requeue", False):
+        # Lightning would save one fit, and load that into every fit of the job's next run.
+        numbers.append(environment.requeue_signal or signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def handler(earlier: Any) -> Callable[[int, Any], None]:
+        def note(number: int, frame: Any) -> None:
+            _received.add(number)
+            if callable(earlier):
+                earlier(number, frame)
+
+        return note
+
+    for number, earlier in before.items():
+        signal.signal(number, handler(earlier))
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _requeue() -> None:
+    job = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = f"{job}_{os.environ['SLURM_ARRAY_TASK_ID']}" if job else os.environ["SLURM_JOB_ID"]
+    done = subprocess.run(["scontrol", "requeue", job], check=False)
+    if done.returncode:
+        warnings.warn(f"SLURM did not queue job {job} again.", UserWarning, stacklevel=3)
+
+
+def _timers(trainer: pl.Trainer) -> list[Any]:
+    made: Any = trainer
+    return [callback for callback in made.callbacks if isinstance(callback, pl.callbacks.Timer)]
+
+
+@contextmanager
+def one_clock(trainer: pl.Trainer) -> Iterator[None]:
+    """Lets each ``Timer``, and with it ``max_time``, count from here to the end.
+
+    On its own it begins anew with each fit.
+
+    Args:
+        trainer: The Trainer.
+    """
+    for timer in _timers(trainer):
+        timer._offset, timer._end_time[_TRAINING] = 0, None
+        timer._start_time[_TRAINING] = time.monotonic()
+    try:
+        yield
+    finally:
+        for timer in _timers(trainer):
+            timer._end_time[_TRAINING] = time.monotonic()
+
+
+@contextmanager
+def clock_of_one_fit(trainer: pl.Trainer) -> Iterator[None]:
+    """Gives each ``Timer`` the time before a fit, which it does not count itself.
+
+    Args:
+        trainer: The Trainer.
+    """
+    begun = [(timer, timer.start_time(_TRAINING)) for timer in _timers(trainer)]
+    for timer, _ in begun:
+        timer._offset, timer._start_time[_TRAINING] = timer.time_elapsed(_TRAINING), None
+    try:
+        yield
+    finally:
+        for timer, start in begun:
+            timer._offset, timer._end_time[_TRAINING] = 0, None
+            timer._start_time[_TRAINING] = start
