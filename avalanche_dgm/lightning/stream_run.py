@@ -163,7 +163,12 @@ class StreamRun:
 
     def _learn(self) -> None:
         for i in range(len(self.result), self.n):
-            self._experience(i)
+            try:
+                self._experience(i)
+            except BaseException:
+                # Also on Ctrl-C: what was not learned to its end is not remembered.
+                self.method.undo()
+                raise
             # Before it is saved: what is interrupted here comes again as a whole.
             for watcher in self._watchers():
                 watcher.on_experience_end(self.trainer, self.module, self.result)

@@ -119,12 +119,6 @@ class DualMemory(nn.Module):
             if memory.key == key:
                 del self.stm[slot]
 
-    def discard_unlearned(self) -> None:
-        """Frees short-term memories that an error left before they had learned anything."""
-        for memory in self.sttms():
-            if not len(memory.tasks):
-                self.close(memory.key)
-
     def store(self, data: ExperienceData) -> None:
         """Keeps an experience's real samples until the next sleep."""
         self.stored.append(StoredTask(data))

@@ -113,12 +113,10 @@ class GANMethod(Method, ABC, Generic[G]):
         check_experience(data, shape=self.generative.shape)
         self.generative.check(data)
 
-    def begin(self, data: ExperienceData) -> None:
+    def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         memory = self.generative
-        super().begin(data)
-        self._pool, self._new_weight = None, 1.0
-        self.candidate = None
+        super()._begin(data)
         with self.random.governing():
             memory.build(data.images)
             memory.open(data)

@@ -143,11 +143,11 @@ class ALTM(Method):
         """See `Method.check`."""
         (self.source.check if self.source is not None else super().check)(data)
 
-    def begin(self, data: ExperienceData) -> None:
+    def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        super().begin(data)
+        super()._begin(data)
         if self.source is not None:
-            self.source.begin(data)
+            self.source._begin(data)
         self._old_tasks, self._learned_on = self.known.tasks(), data
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
@@ -265,7 +265,8 @@ class ALTM(Method):
                 yield self._distillation(self._learned_on or data, Frozen(self.learner).module)
                 self.stable = Frozen(self.candidate)
             finally:
-                del self.candidate
+                # After `undo` there is none.
+                self._modules.pop("candidate", None)
         if self.source is not None:
             yield from self.source.after_learning(data)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.buffers import size_in_bytes
+from avalanche_dgm.buffers import GrowingBuffers, size_in_bytes
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import distillation
 from avalanche_dgm.memories.answers import ask
+from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.methods.record import Record
 from avalanche_dgm.randomness import RandomSource
 
@@ -26,7 +28,8 @@ class Method(nn.Module):
     An adapter calls, for each experience: `attach`, `check`, `begin`, the phases of
     `before_learning`, then for each batch of the learner's training `replay` and `loss`, at last
     the phases of `after_learning` and `end`. Phases are run by the adapter, in the order in which
-    they are yielded.
+    they are yielded. An experience that fails or is interrupted before its `end` is put back by
+    `undo`, which the next `begin` calls, too.
 
     Args:
         seed: Seed of everything random in the method; ``None`` takes one from PyTorch's global
@@ -51,6 +54,10 @@ class Method(nn.Module):
         self.task_aware = False
         self._record = Record()
         self._counts: Tensor | None = None
+        #: A copy from before the current experience, and the random state then; see `undo`.
+        self._before: tuple[Method, dict[str, Any]] | None = None
+        #: Set by an adapter while it trains, so that it can tell an interrupted training later.
+        self.in_training = False
 
     @property
     def needs_tasks(self) -> bool:
@@ -184,10 +191,67 @@ class Method(nn.Module):
         Raises:
             DataError: They cannot be learned; nothing was changed.
         """
+        self.undo()
         self.check(data)
+        self._save(self._unchanged(data.key))
+        try:
+            self._begin(data)
+        except BaseException:
+            self.undo()
+            raise
+
+    def _begin(self, data: ExperienceData) -> None:
+        """Starts a checked experience; subclasses extend it."""
         self._counts = None
         self._record.replayed, self._record.histogram = 0, {}
         self._record.phase_seconds = {}
+
+    def _unchanged(self, key: str) -> list[nn.Module]:
+        """Modules that an experience does not change in place: no copy of them is needed.
+
+        Args:
+            key: The experience's task.
+        """
+        return [module for module in self.modules() if isinstance(module, Frozen)]
+
+    def _save(self, unchanged: Iterable[nn.Module]) -> None:
+        """Keeps a copy of what is remembered now, for `undo`, without the learner.
+
+        Args:
+            unchanged: Modules that are shared with the copy.
+        """
+        self._before = None
+        shared: list[Any] = [self.random, self.learner, *unchanged]
+        for module in self.modules():
+            if isinstance(module, GrowingBuffers):
+                # They are replaced as a whole when more is learned.
+                shared += module.buffers(recurse=False)
+        memo = {id(part): part for part in shared if part is not None}
+        self._before = copy.deepcopy(self, memo), self.random.get_state()
+
+    def _keep(self) -> None:
+        """Makes what was learned final: `undo` does not go back behind it."""
+        self._before = None
+
+    def undo(self) -> None:
+        """Puts back what an experience that was begun and not ended has changed.
+
+        The learner keeps what it has learned by batches. Does nothing between experiences.
+        """
+        if self._before is None:
+            return
+        before, random_state = self._before
+        learner, task_aware, in_training = self.learner, self.task_aware, self.in_training
+        self.__dict__.clear()
+        self.__dict__.update(before.__dict__)
+        self.in_training = in_training
+        self.random.set_state(random_state)
+        if learner is not None and learner is not self.learner:
+            self.attach(learner, task_aware=task_aware)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nobody trains a copy."""
+        return {**self.__dict__, "in_training": False}
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields what is trained before the learner."""
@@ -279,6 +343,7 @@ class Method(nn.Module):
     def end(self, data: ExperienceData) -> None:
         """Ends an experience; drops what was needed for it only."""
         self.experiences += 1
+        self._keep()
 
     def before_predicting(self) -> Iterator[Phase]:
         """Yields what is trained before a test between experiences."""

@@ -80,13 +80,12 @@ class DGDMN(Method):
         check_experience(data, shape=self.dual.ltm.shape)
         self.dual.ltm.check(data.images)
 
-    def begin(self, data: ExperienceData) -> None:
+    def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        super().begin(data)
+        super()._begin(data)
         with self.random.governing():
             self.dual.ltm.build(data.images)
         self._rest()
-        self.dual.discard_unlearned()
         if self.settings.short_term:
             self._pool = self.dual.extra_samples(data, self.rng)
             with self.random.governing():
@@ -94,8 +93,15 @@ class DGDMN(Method):
 
     def make_room(self, key: str) -> Iterator[Phase]:
         """Sleeps if there is no room for a task: only after an interrupted sleep."""
+        self.undo()
         if self.dual.full and self.dual.find(key) is None:
             yield from self.sleep()
+
+    def _unchanged(self, key: str) -> list[nn.Module]:
+        """See `Method._unchanged`: the long-term memory learns in sleep only."""
+        others = [memory for memory in self.dual.sttms() if memory.key != key]
+        ltm = [m for m in (self.dual.ltm.generator, self.dual.ltm.density) if m is not None]
+        return [*super()._unchanged(key), *others, *ltm]
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the short-term generator's training."""
@@ -161,17 +167,23 @@ class DGDMN(Method):
         if not self.settings.short_term:
             # Only now: an experience that could not be learned leaves nothing behind.
             self.dual.store(data)
+        # The task is learned, whatever becomes of the sleep.
+        self._keep()
         if self.dual.full:
             yield from self.sleep()
 
     def sleep(self) -> Iterator[Phase]:
-        """Yields the phases of a sleep now, if anything waits for it."""
-        self.dual.discard_unlearned()
+        """Yields the phases of a sleep now, if anything waits for it.
+
+        After an interruption the memories are as before, and the sleep can be repeated.
+        """
         if not self.dual.occupancy:
             return
+        self._save([*self.dual.sttms(), *self.dual.stored])
         sleep = Sleep(self.dual, self.rng, on_replay=self.count)
         yield from sleep.phases()
         sleep.wake()
+        self._keep()
 
     def end(self, data: ExperienceData) -> None:
         """See `Method.end`."""

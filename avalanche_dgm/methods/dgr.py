@@ -60,9 +60,9 @@ class DGR(Method):
         check_experience(data, shape=self.ltm.shape)
         self.ltm.check(data.images)
 
-    def begin(self, data: ExperienceData) -> None:
+    def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        super().begin(data)
+        super()._begin(data)
         with self.random.governing():
             self.ltm.build(data.images)
         self.hold("_previous", self.ltm.snapshot() if len(self.ltm.tasks) else None)

@@ -167,9 +167,9 @@ class LatentReplay(Method):
             # A head for a new task may be missing still; all else can be told before anything.
             self._check_cut(data)
 
-    def begin(self, data: ExperienceData) -> None:
+    def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        super().begin(data)
+        super()._begin(data)
         self._shape = tuple(data.images.shape[1:])
         self._encoded = None
         self._forget_copies()
@@ -330,17 +330,19 @@ class LatentReplay(Method):
         """Freezes the compressor when it is time to, and remembers the experience by it."""
         split = self._cut()
         freezing = not self.frozen and self.experiences + 1 == self.freeze_after
-        if freezing:
-            self._front = split.freeze()
+        frozen = self.frozen or freezing
         if self.generated is not None:
             self.generated.absorb(self._latents(data), self.rng)
         elif self.stored is not None:
             if freezing:
                 self.stored.convert(split.encode)
-            encode = split.encode if self.frozen else None
+            encode = split.encode if frozen else None
             self.stored.add(data.images, data.labels, data.tasks, self.rng, encode=encode)
-            if self.frozen and self.stored.wants_moments():
+            if frozen and self.stored.wants_moments():
                 self.stored.note(self._latents(data).images, data.labels, data.tasks)
+        if freezing:
+            # At last: an error or an interruption before leaves the model as it was.
+            self._front = split.freeze()
         self._encoded = None
         self._forget_copies()
         super().end(data)

@@ -37,9 +37,9 @@ class MeRGAN(ConditionalMethod):
     #: The former generator, where and while it is compared with; held, and no part of the state.
     _previous: MaskedGenerator | None = None
 
-    def begin(self, data: ExperienceData) -> None:
+    def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        super().begin(data)
+        super()._begin(data)
         memory, former = self.generative, None
         if memory.learned and self.settings.replay == "alignment":
             # In training mode, as the generator is: both normalise by the batch.

@@ -91,9 +91,9 @@ class PseudoRehearsal(Method):
                 " nothing would be rehearsed. Raise it above the size of an experience."
             )
 
-    def begin(self, data: ExperienceData) -> None:
+    def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        super().begin(data)
+        super()._begin(data)
         n = len(data)
         self._random_per_new = ((self.memory_size or 2 * n) - n) / n
         learner = self.learner if self.experiences else None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.core import SupervisedPlugin
 from avalanche.models.dynamic_modules import MultiTaskModule
+from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
@@ -128,19 +131,39 @@ class MethodPlugin(SupervisedPlugin):
         """Called before the model is adapted to an experience."""
 
     def _run(self, phases: Iterator[Phase]) -> None:
-        for phase in phases:
-            if phase.steps < 1:
-                # Nothing is trained, and there is nothing to tell of it.
-                phase.finish()
-                continue
-            self.method.note_phase(phase.name, self.run_phase(phase))
+        try:
+            for phase in phases:
+                if phase.steps < 1:
+                    # Nothing is trained, and there is nothing to tell of it.
+                    phase.finish()
+                    continue
+                self.method.note_phase(phase.name, self.run_phase(phase))
+        except BaseException:
+            # Also on Ctrl-C: what was not learned to its end is not remembered.
+            self.method.undo()
+            self._data = None
+            raise
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Notes that the strategy trains: see `undo_interrupted`."""
+        self.method.in_training = True
+
+    def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Notes that it came to its end."""
+        self.method.in_training = False
+
+    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Puts back what an interrupted training has changed of the memory."""
+        if undo_interrupted(self.method):
+            self._data = None
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Reads and checks the experience; nothing was trained or changed before."""
         self._column = task_column(strategy.experience)
-        if not starts_task(strategy.experience):
+        if self._goes_on(strategy):
             self._n_seen += len(strategy.experience.dataset)
             return
+        self.method.undo()
         self._data, self._n_seen = None, len(strategy.experience.dataset)
         before = global_state()
         try:
@@ -186,7 +209,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Checks the adapted model against the data, then trains what comes before it."""
-        if self._data is None or not starts_task(strategy.experience):
+        if self._data is None or self._n_seen > len(strategy.experience.dataset):
             return
         self.width = self.width_of(strategy, self._data)
         check_labels(self._data, self.width)
@@ -277,6 +300,36 @@ class MethodPlugin(SupervisedPlugin):
         self._run(self.method.after_learning(self._data))
         self.method.end(self._data)
         self._data = None
+
+    def _goes_on(self, strategy: Any) -> bool:
+        """Whether the strategy's experience is a further part of the one that is learned."""
+        return self._data is not None and not starts_task(strategy.experience)
+
+
+def undo_interrupted(method: Method) -> bool:
+    """Puts back what an experience has changed whose training was interrupted.
+
+    Avalanche tells nobody of an error or a Ctrl-C, and evaluates within a training, too. So it is
+    interrupted if it has not come to its end, and no call of ``train`` is under way.
+
+    Args:
+        method: The method of a strategy's plugin.
+
+    Returns:
+        Whether it was interrupted.
+    """
+    if not method.in_training:
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is BaseTemplate.train.__code__:
+            plugins = frame.f_locals["self"].plugins
+            if any(getattr(plugin, "method", None) is method for plugin in plugins):
+                return False
+        frame = frame.f_back
+    method.in_training = False
+    method.undo()
+    return True
 
 
 def _average_gradients(optimizer: torch.optim.Optimizer) -> None:

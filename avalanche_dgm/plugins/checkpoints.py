@@ -99,6 +99,11 @@ def maybe_load_checkpoint(
 def _write(strategy: Any, file: IO[bytes], exclude: Collection[str] | None) -> None:
     from avalanche.checkpointing import save_checkpoint as avalanche_save_checkpoint
 
+    from avalanche_dgm.plugins.base import undo_interrupted
+    from avalanche_dgm.plugins.metrics import find_plugins
+
+    for plugin in find_plugins(strategy):
+        undo_interrupted(plugin.method)
     try:
         with _optimiser_modules_by_name():
             avalanche_save_checkpoint(strategy, file, exclude)

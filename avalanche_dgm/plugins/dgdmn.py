@@ -8,6 +8,7 @@ from torch import nn
 
 from avalanche_dgm.methods import DGDMN
 from avalanche_dgm.methods.paper_settings import dgdmn_hyper
+from avalanche_dgm.plugins.base import undo_interrupted
 from avalanche_dgm.plugins.experiences import TaskOracle
 from avalanche_dgm.plugins.routing import RoutingPlugin
 from avalanche_dgm.signatures import takes_arguments_of
@@ -62,6 +63,7 @@ class DGDMNPlugin(RoutingPlugin):
 
     def sleep(self) -> None:
         """Consolidates now, whether the short-term memory is full or not."""
+        undo_interrupted(self.method)
         self._run(self.method.sleep())
 
     def finish(self, strategy: Any) -> nn.Module:

@@ -9,6 +9,7 @@ from avalanche.models.dynamic_modules import MultiTaskModule
 from torch import Tensor, nn
 
 from avalanche_dgm.methods import Method
+from avalanche_dgm.plugins.base import undo_interrupted
 
 
 class RoutedModel(nn.Module):
@@ -57,6 +58,7 @@ class RoutedModel(nn.Module):
         """
         if self.training:
             return self.method.respond(images, tasks, width=self.width)
+        undo_interrupted(self.method)
         return self.method.predict(images, tasks, key=self.task_key)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.plugins.base import MethodPlugin
-from avalanche_dgm.plugins.experiences import starts_task
 from avalanche_dgm.plugins.routed import RoutedModel, wrap
 from avalanche_dgm.plugins.samples import classes_of
 
@@ -66,7 +65,7 @@ class RoutingPlugin(MethodPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """See `MethodPlugin.before_training_exp`; also learns how wide the answers are."""
         routed = self._wrapped(strategy)
-        if routed is not None and self._data is not None and starts_task(strategy.experience):
+        if routed is not None and self._data is not None:
             routed.width = self.width_of(strategy, self._data)
         super().before_training_exp(strategy, *args, **kwargs)
 
@@ -84,6 +83,7 @@ class RoutingPlugin(MethodPlugin):
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Trains what comes before an evaluation between experiences."""
+        super().before_eval(strategy, *args, **kwargs)
         if self._data is not None:
             return
         with torch.enable_grad():

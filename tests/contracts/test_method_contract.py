@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from avalanche_dgm.errors import (
     ShapeError,
     UnknownTaskError,
 )
+from avalanche_dgm.fitting import fit
 from avalanche_dgm.memories.adversarial import SamplePool
 from avalanche_dgm.methods import (
     ALTM,
@@ -461,3 +463,118 @@ def test_unknown_hyper_parameters():
     for kind in (DGR, DGDMN):
         with pytest.raises(ConfigError, match="kapa"):
             kind(kapa=0.1)
+
+
+class Moments:
+    """Lets a driver train, and interrupts it at one of its steps.
+
+    Attributes:
+        names: What each step so far belonged to: a phase's name, or ``learner``.
+    """
+
+    def __init__(self, driver, at=None):
+        self.driver, self.at, self.names = driver, at, []
+        driver.run, driver._step = self.run, self.learn
+
+    def step(self, name):
+        if len(self.names) == self.at:
+            raise KeyboardInterrupt
+        self.names.append(name)
+
+    def run(self, phases):
+        for phase in phases:
+            fit(self.watched(phase), self.driver.method.rng)
+
+    def watched(self, phase):
+        def watch(loss):
+            def watched(*arguments):
+                self.step(phase.name)
+                return loss(*arguments)
+
+            return watched
+
+        if callable(phase.loss):
+            return replace(phase, loss=watch(phase.loss))
+        return replace(phase, loss=[replace(turn, loss=watch(turn.loss)) for turn in phase.loss])
+
+    def learn(self, optimizer, loss):
+        self.step("learner")
+        Driver._step(self.driver, optimizer, loss)
+
+    def train(self, data):
+        try:
+            self.driver.train(data)
+        finally:
+            del self.driver.run, self.driver._step
+
+
+def everything(method):
+    """All that a method remembers, but for the learner, in plain values."""
+    own = {id(t) for t in method.learner.state_dict(keep_vars=True).values()}
+    state = method.state_dict(keep_vars=True)
+    mine = {name: value for name, value in state.items() if id(value) not in own}
+    return {k: v.clone() if isinstance(v, torch.Tensor) else repr(v) for k, v in mine.items()}
+
+
+def equal(one, two):
+    return one.keys() == two.keys() and all(
+        torch.equal(v, two[k]) if isinstance(v, torch.Tensor) else v == two[k]
+        for k, v in one.items()
+    )
+
+
+def moments_of(driver, data):
+    """The first and the middle step of each phase, and of the learner's training."""
+    moments = Moments(copy.deepcopy(driver))
+    moments.train(data)
+    names = moments.names
+    for name in dict.fromkeys(names):
+        first, n = names.index(name), names.count(name)
+        yield from {(first, name), (first + n // 2, name)}
+
+
+def test_an_interrupted_experience_leaves_nothing(make):
+    """Going on with the next one is as if it had not been, wherever it was interrupted."""
+    driver = trained(make, 2)
+    skipped = copy.deepcopy(driver)
+    skipped.train(experience(3))
+    before = everything(driver.method)
+    for at, name in moments_of(driver, experience(2)):
+        broken = copy.deepcopy(driver)
+        moments = Moments(broken, at)
+        with pytest.raises(KeyboardInterrupt):
+            moments.train(experience(2))
+        # As an adapter does before an evaluation; a next experience needs no such call.
+        evaluated = copy.deepcopy(broken)
+        evaluated.method.undo()
+        assert equal(everything(evaluated.method), before), name
+        broken.train(experience(3))
+        if "learner" not in moments.names or isinstance(broken.method, DGDMN):
+            assert same(broken, skipped), name
+        else:
+            # The classifier is the user's, and keeps what it has learned.
+            assert not set(broken.method.sample(60).labels.tolist()) & {4, 5}, name
+
+
+@pytest.mark.parametrize("name", ["dgdmn", "dgdmn without stm"])
+def test_an_interrupted_sleep_loses_nothing(name):
+    torch.manual_seed(0)
+    driver = Driver(METHODS[name](1), network(), steps=8).train(experience(0)).train(experience(1))
+    driver.train(experience(2))
+    moments = [m for m in moments_of(driver, experience(3)) if m[1].startswith("sleep")]
+    assert len(moments) == 4
+    for at, _ in moments:
+        broken = copy.deepcopy(driver)
+        ltm, model = (
+            copy.deepcopy(m.state_dict()) for m in (broken.method.dual.ltm, broken.learner)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            Moments(broken, at).train(experience(3))
+        broken.method.undo()
+        assert broken.method.dual.occupancy == 2, "both tasks wait"
+        found = broken.method.dual.ltm.state_dict(), broken.learner.state_dict()
+        for was, now in zip((ltm, model), found, strict=True):
+            assert all(torch.equal(v, now[k]) for k, v in was.items() if torch.is_tensor(v))
+        broken.run(broken.method.sleep())
+        assert broken.method.dual.occupancy == 0
+        assert set(broken.method.sample(200).labels.tolist()) == set(range(8))
