@@ -297,7 +297,14 @@ class StreamRun:
             trainer=self.trainer,
             view=self.view,
         )
-        self._stage(stage)
+        before = copy.deepcopy(learner.state_dict()) if self.method.experiences else None
+        try:
+            self._stage(stage)
+        except BaseException:
+            # As after a phase: what was not learned to its end costs nothing of what was known.
+            if before is not None:
+                learner.load_state_dict(before)
+            raise
         self._iterations, self._shown = stage.iterations, stage.shown
 
     def _test(self, i: int) -> None:

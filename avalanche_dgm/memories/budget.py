@@ -26,19 +26,26 @@ class Budget:
     fraction: float
 
 
-def new_fraction(*, new: float, old: float, kappa: float) -> float:
+def new_fraction(*, new: float, old: float, kappa: float, tasks: int | None = None) -> float:
     """Share eta of incoming samples: in proportion to the tasks, at least kappa a new task.
 
     Args:
         new: Incoming tasks, repetitions counted; above 0.
         old: Tasks in the dictionary, repetitions counted.
         kappa: Smallest share of one new task, in [0, 1].
+        tasks: Incoming tasks, each counted once; ``None`` if none is repeated.
     """
-    return min(1.0, max(new / (new + old), kappa * new))
+    return min(1.0, max(new / (new + old), kappa * (new if tasks is None else tasks)))
 
 
 def replay_budget(
-    *, new: int, old: int, n_incoming: int, n_max: int | None, kappa: float
+    *,
+    new: int,
+    old: int,
+    n_incoming: int,
+    n_max: int | None,
+    kappa: float,
+    tasks: int | None = None,
 ) -> Budget:
     """Applies the replay rule.
 
@@ -48,6 +55,7 @@ def replay_budget(
         n_incoming: Incoming samples, at least 1.
         n_max: Most samples, generated and incoming together, or ``None`` for no limit.
         kappa: Smallest share of ``n_max`` for each new task, in [0, 1].
+        tasks: Incoming tasks, each counted once; ``None`` if none is repeated.
 
     Returns:
         Whole numbers that add up to at most ``n_max``; nothing is generated when nothing is known.
@@ -55,17 +63,13 @@ def replay_budget(
     Raises:
         CapacityError: ``n_max`` has no room for one sample of each task.
     """
-    check_capacity(n_max=n_max, kappa=kappa, new=new)
-    fraction = new_fraction(new=new, old=old, kappa=kappa) if old else 1.0
+    tasks = new if tasks is None else tasks
+    check_capacity(n_max=n_max, kappa=kappa, new=tasks, old=old)
+    fraction = new_fraction(new=new, old=old, kappa=kappa, tasks=tasks) if old else 1.0
     total = round(n_incoming / fraction)
     if n_max is not None:
-        if n_max < new + (1 if fraction < 1 else 0):
-            raise CapacityError(
-                f"n_max={n_max} cannot hold one sample of each of {new} new tasks beside what was"
-                " learned. Raise n_max."
-            )
         total = min(n_max, total)
-    kept = min(n_incoming, max(round(fraction * total), new))
+    kept = min(n_incoming, max(round(fraction * total), tasks))
     return Budget(kept, max(total - kept, 0), fraction)
 
 
@@ -90,13 +94,14 @@ def split_budget(n: int, sizes: Sequence[int]) -> list[int]:
     return shares
 
 
-def check_capacity(*, n_max: int | None, kappa: float, new: int) -> None:
+def check_capacity(*, n_max: int | None, kappa: float, new: int, old: int = 1) -> None:
     """Checks that what is promised to each new task can be held.
 
     Args:
         n_max: Most samples, or ``None``.
         kappa: Smallest share of ``n_max`` for each new task.
-        new: Tasks that are consolidated at once.
+        new: Tasks that are consolidated at once, each counted once.
+        old: Tasks that are known.
 
     Raises:
         CapacityError: It cannot.
@@ -110,6 +115,11 @@ def check_capacity(*, n_max: int | None, kappa: float, new: int) -> None:
             f"kappa={kappa} promises {kappa * new:.0%} of the memory to {new} tasks that are"
             f" consolidated at once. Lower kappa to at most {1 / new:.3g}, or consolidate fewer"
             " tasks at once (stm_size)."
+        )
+    if n_max is not None and n_max < new + (1 if old and kappa * new < 1 else 0):
+        raise CapacityError(
+            f"n_max={n_max} cannot hold one sample of each of {new} new tasks beside what was"
+            " learned. Raise n_max."
         )
     if n_max is not None and 0 < kappa * n_max < 1:
         raise CapacityError(

@@ -43,11 +43,16 @@ class Consolidation:
         self.memory, self.incoming, self.previous = memory, list(incoming), previous
         self.fraction = self._fraction()
 
+    @property
+    def _tasks(self) -> int:
+        """Incoming tasks; one that was met several times is promised no more than the others."""
+        return len({data.key for data in self.incoming})
+
     def _fraction(self) -> float:
         memory, s = self.memory, self.memory.settings
         if not len(memory.tasks):
             return 1.0
-        kappa = s.kappa * len({data.key for data in self.incoming})
+        kappa = s.kappa * self._tasks
         if s.count == "tasks":
             new, old = sum(data.times for data in self.incoming), memory.tasks.total
         else:
@@ -63,6 +68,7 @@ class Consolidation:
             n_incoming=sum(len(data) for data in self.incoming),
             n_max=self.memory.settings.n_max,
             kappa=self.memory.settings.kappa,
+            tasks=self._tasks,
         )
 
     def generator_phase(

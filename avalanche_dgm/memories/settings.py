@@ -28,6 +28,10 @@ def _adam() -> OptimizerSpec:
 class Settings:
     """Hyper-parameters; an object that exists is valid."""
 
+    def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
+        """Itself: it never changes."""
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, for logs."""
         return asdict(self)

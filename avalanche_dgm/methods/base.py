@@ -242,12 +242,22 @@ class Method(nn.Module):
             return
         before, random_state = self._before
         learner, task_aware, in_training = self.learner, self.task_aware, self.in_training
-        self.__dict__.clear()
-        self.__dict__.update(before.__dict__)
+        self._become(before)
         self.in_training = in_training
         self.random.set_state(random_state)
         if learner is not None and learner is not self.learner:
             self.attach(learner, task_aware=task_aware)
+
+    def _become(self, other: Method) -> None:
+        """Takes over another one's state; methods within it stay the objects that they are."""
+        mine = self._modules
+        self.__dict__.clear()
+        self.__dict__.update(other.__dict__)
+        for name, module in other._modules.items():
+            method = mine.get(name)
+            if isinstance(method, Method) and isinstance(module, Method):
+                method._become(module)
+                self._modules[name] = method
 
     def __getstate__(self) -> dict[str, Any]:
         """Nobody trains a copy."""

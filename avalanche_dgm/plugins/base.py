@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+import warnings
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TypeVar
@@ -93,6 +95,7 @@ class MethodPlugin(SupervisedPlugin):
         self._rule: TaskOracle | None = None
         self._column: int | None = None
         self._data: ExperienceData | None = None
+        self._model_before: tuple[nn.Module, dict[str, Any]] | None = None
         self._n_seen = 0
         self.width = 0
         self._replay: Replay | None = None
@@ -164,6 +167,7 @@ class MethodPlugin(SupervisedPlugin):
             self._n_seen += len(strategy.experience.dataset)
             return
         self.method.undo()
+        self._put_model_back(strategy)
         self._data, self._n_seen = None, len(strategy.experience.dataset)
         before = global_state()
         try:
@@ -214,6 +218,7 @@ class MethodPlugin(SupervisedPlugin):
         self.width = self.width_of(strategy, self._data)
         check_labels(self._data, self.width)
         self._run(self.method.before_learning(self._data))
+        self._keep_model(strategy)
         if not self._trains_on_all_of_it_alone(strategy):
             return
         dataset = strategy.experience.dataset
@@ -299,7 +304,29 @@ class MethodPlugin(SupervisedPlugin):
             return
         self._run(self.method.after_learning(self._data))
         self.method.end(self._data)
-        self._data = None
+        self._data = self._model_before = None
+
+    def _keep_model(self, strategy: Any) -> None:
+        """Copies the model's weights, if it learns by batches and knows something already."""
+        learner = self.learner_of(strategy)
+        if self.method.experiences and self.method.active is learner:
+            self._model_before = learner, copy.deepcopy(learner.state_dict())
+
+    def _put_model_back(self, strategy: Any) -> None:
+        """Undoes what an interrupted training has done to the model.
+
+        Nothing of that experience is remembered, and what it has cost of the older ones would be
+        taught to the model again, by its own answers to what is replayed.
+        """
+        before, self._model_before = self._model_before, None
+        if before is None or before[0] is not self.learner_of(strategy):
+            return
+        before[0].load_state_dict(before[1])
+        warnings.warn(
+            "The training before this one was interrupted. That experience is not remembered, and"
+            " the model goes on with its weights from before it.",
+            stacklevel=2,
+        )
 
     def _goes_on(self, strategy: Any) -> bool:
         """Whether the strategy's experience is a further part of the one that is learned."""

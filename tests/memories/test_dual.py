@@ -141,14 +141,6 @@ def test_labelling_leaves_the_ltm_s_statistics_alone():
     assert net.training
 
 
-def test_failed_experiences_leave_nothing_behind():
-    dual = dual_of()
-    dual.open(digits(0))
-    absorbed(dual.open(digits(1)), digits(1))
-    dual.discard_unlearned()
-    assert [memory.key for memory in dual.sttms()] == ["1"]
-
-
 @pytest.fixture(scope="module")
 def routed():
     """Zero and one in the long-term memory, four and seven in short-term ones."""
@@ -306,3 +298,14 @@ def test_flat_samples():
         driver.train(ExperienceData(images, labels, torch.zeros_like(labels), str(c)))
     assert driver.predict(torch.rand(6, 5)).shape[0] == 6
     assert driver.method.sample(9).images.shape == (9, 5)
+
+
+@pytest.mark.parametrize("short_term", [True, False])
+def test_a_task_met_again_is_promised_no_second_share(short_term):
+    """``kappa`` is for distinct tasks: as much as ``stm_size`` of them were promised has room."""
+    settings = {"kappa": 0.5, "stm_size": 2, "consolidation": "rehearsal", "n_max": 40}
+    driver = driver_of(short_term=short_term, **settings)
+    for task in (0, 0, 1, 2, 2, 2, 3, 4):
+        driver.train(digits(task, per_class=20))
+    assert driver.method.dual.sleeps >= 2
+    assert set(driver.method.dual.ltm.tasks) >= {"0", "1", "2", "3"}

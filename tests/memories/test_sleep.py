@@ -82,6 +82,7 @@ def test_rehearsal_keeps_to_the_budget(n_max, kappa, labels):
         data = digits(c, per_class=51)
         method.begin(data)
         driver.run(method.before_learning(data))
+        method.end(data)
     seen = []
     sleep = sleep_of(method, seen)
     generator, learner = sleep.phases()
