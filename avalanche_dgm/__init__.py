@@ -42,6 +42,8 @@ _WHERE = {
     "retention_metrics": "avalanche_dgm.plugins.retention",
     "save_checkpoint": "avalanche_dgm.plugins.checkpoints",
     "maybe_load_checkpoint": "avalanche_dgm.plugins.checkpoints",
+    "save_memory": "avalanche_dgm.saving",
+    "load_memory": "avalanche_dgm.saving",
     "AlexNetLike": "avalanche_dgm.models",
     "latent_replay_network": "avalanche_dgm.models",
     "digits": "avalanche_dgm.streams",

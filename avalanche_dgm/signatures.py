@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 C = TypeVar("C", bound=type)
 
@@ -29,6 +33,23 @@ class _ClassSignature:
         return self._signature
 
 
+class KeepsArguments:
+    """Knows what each of its instances was made with."""
+
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
+        made = super().__new__(cls)
+        made._given = args, kwargs
+        return made
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of ``__init__``, defaults included."""
+        bound = inspect.signature(type(self)).bind(*self._given[0], **self._given[1])
+        bound.apply_defaults()
+        return bound.arguments
+
+
 def takes_arguments_of(source: Callable[..., Any]) -> Callable[[C], C]:
     """Class decorator: the ``**hyper`` of ``__init__`` takes the keywords of another callable.
 
@@ -47,8 +68,13 @@ def takes_arguments_of(source: Callable[..., Any]) -> Callable[[C], C]:
         named = inspect.signature(init if init is not None else it).parameters.values()
         own = [p for p in named if p.kind is not inspect.Parameter.VAR_KEYWORD]
         names = {p.name for p in own}
+        made = {
+            f.name: {"default": f.default_factory()}
+            for f in (fields(source) if is_dataclass(source) else ())
+            if f.default_factory is not MISSING
+        }
         added = [
-            p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY, **made.get(p.name, {}))
             for p in inspect.signature(source).parameters.values()
             if p.name not in names and p.kind is not inspect.Parameter.VAR_KEYWORD
         ]

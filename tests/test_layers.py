@@ -28,6 +28,7 @@ LAYERS = {
     "memories": 4,
     "methods": 5,
     "streams": 5,
+    "saving": 6,
     "metrics": 6,
     "dashboards": 7,
     "plugins": 8,

@@ -17,8 +17,10 @@ from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.staged import StagedModule
 from avalanche_dgm.lightning.stages import Schedule
 from avalanche_dgm.lightning.testing import StreamTest
+from avalanche_dgm.memories.growing_heads import grow_to
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.randomness import RandomSource
+from avalanche_dgm.saving import plain
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -31,11 +33,15 @@ class MethodModule(StagedModule):
 
     `avalanche_dgm.lightning.fit_stream` trains it; ``trainer.test``, ``trainer.predict`` and
     ``trainer.save_checkpoint`` work as with any module. A subclass names its method in ``kind``.
+    A checkpoint holds the model's weights, not its class, and no code:
+    ``load_from_checkpoint(path, model=...)``. A function that was given as ``optimizer`` or
+    ``criterion`` is not in it and is given again.
 
     Args:
         model: The classifier: images (n, *shape) to logits (n, classes), or images and task labels
             for an Avalanche ``MultiTaskModule``.
-        optimizer: Trains the classifier of the current experience, with a schedule anew for each;
+        optimizer: Trains the classifier of the current experience, with a schedule anew for each
+            (a dictionary is taken for an `OptimizerSpec`'s fields);
             or a function from parameters to an optimiser. It lives as long as the module, as a
             strategy's does.
         criterion: The loss on new samples, from logits (n, classes) and labels (n,) to a scalar.
@@ -52,7 +58,7 @@ class MethodModule(StagedModule):
         self,
         model: nn.Module,
         *,
-        optimizer: OptimizerSpec | MakeOptimizer = ADAM,
+        optimizer: OptimizerSpec | MakeOptimizer | dict[str, Any] = ADAM,
         criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
         **hyper: Any,
     ) -> None:
@@ -61,7 +67,18 @@ class MethodModule(StagedModule):
             raise UnsupportedModelError(
                 f"The model is a {type(model).__name__}, not a torch.nn.Module."
             )
-        self.save_hyperparameters(ignore=["model", "criterion"])
+        if isinstance(optimizer, dict):
+            optimizer = OptimizerSpec(**optimizer)
+        for name, function in (("optimizer", optimizer), ("criterion", criterion)):
+            if not (callable(function) or isinstance(function, OptimizerSpec)):
+                raise ConfigError(
+                    f"{name}={function!r} is no function. Pass one, to load_from_checkpoint, too:"
+                    " a checkpoint holds no code."
+                )
+        usual = criterion is F.cross_entropy or type(criterion) is nn.CrossEntropyLoss
+        self.save_hyperparameters(ignore=["model", *(["criterion"] if usual else [])])
+        # Plain values, which a checkpoint may hold and `load_from_checkpoint` hands in.
+        self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
         self.model, self.criterion, self._make_optimizer = model, criterion, optimizer
         self.method = self.kind(**hyper)
         self.task_aware = isinstance(model, MultiTaskModule)
@@ -70,6 +87,10 @@ class MethodModule(StagedModule):
         self._optimized: dict[str, nn.Parameter] | None = None
         #: What a test measures, while `fit_stream` tests.
         self.stream_test: StreamTest | None = None
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        grow_to(self.model, state_dict, f"{prefix}model.")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def sources(self) -> list[RandomSource]:
         """The method's random numbers."""

@@ -17,6 +17,7 @@ from avalanche_dgm.generators.vae import VAE
 from avalanche_dgm.lightning.plain import NetworkModule, OptimizerMaker, columns_of
 from avalanche_dgm.memories.answers import ask, evaluating
 from avalanche_dgm.randomness import RandomSource
+from avalanche_dgm.saving import plain
 
 
 class VAEModule(NetworkModule):
@@ -185,7 +186,8 @@ class ClassifierModule(NetworkModule):
     Batches are tuples or lists: images, class labels, and task labels last if there are three or
     more. Logs ``loss`` (nats) and ``accuracy`` (0 to 1) under ``train/``, ``val/`` and ``test/``.
     A checkpoint holds the model's weights, not its class:
-    ``ClassifierModule.load_from_checkpoint(path, model=...)``.
+    ``ClassifierModule.load_from_checkpoint(path, model=...)``; nor an optimiser that is a
+    function: pass it again.
 
     Args:
         model: From images (n, *shape) to logits (n, K).
@@ -204,17 +206,15 @@ class ClassifierModule(NetworkModule):
         task_aware: bool = False,
     ) -> None:
         super().__init__()
-        kept: dict[str, Any] = {"task_aware": task_aware}
-        if isinstance(optimizer, OptimizerSpec | dict):
-            plain = optimizer if isinstance(optimizer, dict) else asdict(optimizer)
-            kept["optimizer"] = plain
-            optimizer = OptimizerSpec(**plain)
-        elif not callable(optimizer):
+        if isinstance(optimizer, dict):
+            optimizer = OptimizerSpec(**optimizer)
+        elif not (isinstance(optimizer, OptimizerSpec) or callable(optimizer)):
             raise ConfigError(
-                f"optimizer is a {type(optimizer).__name__}; pass an OptimizerSpec, or a function"
-                " from parameters to an optimiser such as lambda p: torch.optim.SGD(p, lr=0.1)."
+                f"optimizer={optimizer!r}: pass an OptimizerSpec, or a function from parameters to"
+                " an optimiser such as lambda p: torch.optim.SGD(p, lr=0.1); to"
+                " load_from_checkpoint, too, which has no code."
             )
-        self.save_hyperparameters(kept)
+        self.save_hyperparameters({"task_aware": task_aware, "optimizer": plain(optimizer)})
         self.model = model
         self.optimizer = optimizer
         self.task_aware = task_aware

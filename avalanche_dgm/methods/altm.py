@@ -20,6 +20,7 @@ from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.memories import Frozen, MemorySettings
 from avalanche_dgm.memories.answers import check_heads, head_width, learned_outputs
 from avalanche_dgm.memories.frozen import copied
+from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
 from avalanche_dgm.methods.altm_sources import REPLAYS, make_source
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.latent_replay import LatentReplay
@@ -356,6 +357,17 @@ class ALTM(Method):
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
         return {**super().get_extra_state(), "stable": self.stable is not None}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Before the classifier grows: it may have grown since the stable network was made of it.
+        small = self.stable
+        if small is None and self.learner is not None:
+            small = Frozen(self.learner)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.stable is not None and small is not None:
+            grow_to(small.frozen, state_dict, f"{prefix}stable.frozen.")
+            set_counted(small.frozen, counted(self.learner))
+            self.stable = small
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Builds the stable network, as the attached classifier is, before its weights come."""

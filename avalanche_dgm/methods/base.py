@@ -18,11 +18,13 @@ from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import distillation
 from avalanche_dgm.memories.answers import ask
 from avalanche_dgm.memories.frozen import Frozen
+from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
 from avalanche_dgm.methods.record import Record
 from avalanche_dgm.randomness import RandomSource
+from avalanche_dgm.signatures import KeepsArguments
 
 
-class Method(nn.Module):
+class Method(KeepsArguments, nn.Module):
     """A way to remember, driven through a few verbs.
 
     An adapter calls, for each experience: `attach`, `check`, `begin`, the phases of
@@ -232,6 +234,11 @@ class Method(nn.Module):
     def _keep(self) -> None:
         """Makes what was learned final: `undo` does not go back behind it."""
         self._before = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an experience was begun and not ended."""
+        return self._before is not None
 
     def undo(self) -> None:
         """Puts back what an experience that was begun and not ended has changed.
@@ -462,11 +469,11 @@ class Method(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Random numbers and counters, for ``state_dict``."""
-        record = self.record
         return {
             "random": self.random.get_state(),
             "experiences": self.experiences,
-            "sleep_seconds": record.sleep_seconds,
+            "sleep_seconds": self._record.sleep_seconds,
+            "counted": counted(self.learner),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -474,6 +481,13 @@ class Method(nn.Module):
         self.random.set_state(state["random"])
         self.experiences = state["experiences"]
         self._record.sleep_seconds = state["sleep_seconds"]
+        set_counted(self.learner, state.get("counted", {}))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # What is loaded is final, also after an experience that was interrupted.
+        self._keep()
+        grow_to(self.learner, state_dict, f"{prefix}learner.")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def behind(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple[Tensor, Tensor]:

@@ -118,6 +118,14 @@ class MethodPlugin(SupervisedPlugin):
         """The user's model."""
         return strategy.model
 
+    def attach(self, model: nn.Module) -> None:
+        """Tells the method which classifier learns.
+
+        Args:
+            model: The user's model.
+        """
+        self.method.attach(model, task_aware=isinstance(model, MultiTaskModule))
+
     def finish(self, strategy: Any) -> nn.Module:
         """Gives the strategy the user's model back, if it was wrapped.
 
@@ -188,7 +196,7 @@ class MethodPlugin(SupervisedPlugin):
         )
         self.method.to(strategy.device)
         learner = self.learner_of(strategy)
-        self.method.attach(learner, task_aware=isinstance(learner, MultiTaskModule))
+        self.attach(learner)
         self.method.check(data)
         check_model(self.method, learner, data, strategy.experience)
         self.begin(strategy, data)

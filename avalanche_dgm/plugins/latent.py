@@ -171,9 +171,8 @@ class LatentReplayPlugin(LatentPlugin):
         self._compressor = compressor
         self._classifier = classifier if isinstance(classifier, nn.Module) else None
 
-    def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """See `MethodPlugin`; finds the parts in the model first."""
-        model = self.learner_of(strategy)
+    def attach(self, model: nn.Module) -> None:
+        """See `MethodPlugin.attach`; finds the parts in the model first."""
         if not isinstance(model, nn.Module):
             raise UnsupportedModelError(
                 f"The strategy's model is a {type(model).__name__}, not a torch.nn.Module."
@@ -182,7 +181,7 @@ class LatentReplayPlugin(LatentPlugin):
             self.method.layer = name_of(model, self._compressor, "compressor")
         if self._classifier is not None:
             self.method.classifier = name_of(model, self._classifier, "classifier")
-        super().before_train_dataset_adaptation(strategy, *args, **kwargs)
+        super().attach(model)
 
 
 def name_of(model: nn.Module, part: nn.Module, what: str) -> str:

@@ -31,6 +31,14 @@ class RoutingPlugin(MethodPlugin):
         model = strategy.model
         return model.ltm if isinstance(model, RoutedModel) else model
 
+    #: Whether `finish` was called since the last experience.
+    _finished = False
+
+    def finish(self, strategy: Any) -> nn.Module:
+        """See `MethodPlugin.finish`."""
+        self._finished = True
+        return super().finish(strategy)
+
     def _wrapped(self, strategy: Any) -> RoutedModel | None:
         model = strategy.model
         return model if isinstance(model, RoutedModel) and model.method is self.method else None
@@ -58,6 +66,7 @@ class RoutingPlugin(MethodPlugin):
         super().begin(strategy, data)
         if not self.routes:
             return
+        self._finished = False
         routed = self._routed(strategy)
         routed.task_key = None
         routed.collect()
@@ -86,8 +95,13 @@ class RoutingPlugin(MethodPlugin):
         super().before_eval(strategy, *args, **kwargs)
         if self._data is not None:
             return
+        method = self.method
+        if self.routes and strategy.model is method.learner and not self._finished:
+            # What was loaded answers before anything more is learned.
+            method.to(strategy.device)
+            self._routed(strategy)
         with torch.enable_grad():
-            self._run(self.method.before_predicting())
+            self._run(method.before_predicting())
         routed = self._wrapped(strategy)
         if routed is not None:
             routed.collect()

@@ -9,6 +9,7 @@ import torch
 from driver import Driver, digits, network
 from torch import nn
 
+from avalanche_dgm import load_memory, save_memory
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import (
     ConfigError,
@@ -195,6 +196,19 @@ def test_state_dict_into_a_fresh_one_continues_equally(make, n):
         fresh.train(experience(i))
         assert same(driver, fresh)
         assert fresh.method.record.histogram == driver.method.record.histogram
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_file_into_a_fresh_one_continues_equally(make, n, tmp_path):
+    driver = trained(make, n)
+    save_memory(driver.method, tmp_path / "memory")
+    fresh = make(seed=77, torch_seed=7)
+    fresh.learner = network(seed=8)
+    load_memory(fresh.method, tmp_path / "memory", model=fresh.learner)
+    assert same(driver, fresh)
+    driver.train(experience(n))
+    fresh.train(experience(n))
+    assert same(driver, fresh)
 
 
 def test_a_state_of_before_the_first_experience(make):

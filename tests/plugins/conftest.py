@@ -36,10 +36,10 @@ MASKED = {**GAN, "smax": 1e3}
 class CutAnywhere(LatentReplayPlugin):
     """Latent replay that cuts the models below behind their activation."""
 
-    def before_train_dataset_adaptation(self, strategy, *args, **kwargs):
-        layers = self.learner_of(strategy).named_modules()
+    def attach(self, model):
+        layers = model.named_modules()
         self.method.layer = next(name for name, layer in layers if isinstance(layer, nn.ReLU))
-        super().before_train_dataset_adaptation(strategy, *args, **kwargs)
+        super().attach(model)
 
 
 PLUGINS = {

@@ -1,0 +1,351 @@
+"""Files of what a method remembers: weights, settings and random numbers, without any code.
+
+A file has the layout of `safetensors <https://github.com/huggingface/safetensors>`_: the length of
+the header (8 bytes), the header (JSON), then the tensors' bytes. Reading one runs nothing that the
+file names. The header's metadata hold, beside the tensors' places: the version of the layout; the
+method, its settings and the rest of its state (JSON); and a SHA-256 over the whole file, computed
+with zeros in the digest's own place.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm import __version__
+from avalanche_dgm.errors import CheckpointError, ConfigError, UnsupportedModelError
+from avalanche_dgm.files import replacing
+from avalanche_dgm.memories.frozen import copied
+from avalanche_dgm.methods import Method
+
+FileLike = str | os.PathLike[str] | IO[bytes]
+
+#: Version of the layout; a file with a higher one is refused.
+VERSION = 1
+_KIND = "avalanche_dgm memory"
+_NO_DIGEST = "0" * 64
+#: Names of data types in the header, the largest first: so each tensor's place suits its type.
+_DTYPES = {
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+def save_memory(target: Any, file: FileLike) -> None:
+    """Saves what a method remembers, and the weights of the classifier that learned with it.
+
+    To be called between experiences. The optimizer and the strategy are not in the file; for those
+    see `avalanche_dgm.save_checkpoint`. A path is replaced only once the new file is complete.
+
+    Args:
+        target: A plugin, a method, or its LightningModule.
+        file: Path (its folder is made where it is missing) or a file open for writing bytes.
+
+    Raises:
+        CheckpointError: Nothing was learned yet, an experience is under way, or the state holds
+            something else than tensors, numbers, strings, lists and dictionaries.
+        OSError: The file cannot be written.
+    """
+    method = _method_of(target)
+    if method.learner is None:
+        raise CheckpointError("There is nothing to save yet: train on an experience first.")
+    if method.unfinished:
+        raise CheckpointError(
+            "An experience was begun and not ended. Save between experiences; after an interrupted"
+            f" one call {type(method).__name__}.undo() first."
+        )
+    tensors: dict[str, Tensor] = {}
+    memory = {
+        "package": __version__,
+        "method": type(method).__qualname__,
+        "settings": settings_of(method),
+        "task_aware": method.task_aware,
+        "state": {k: _to_json(v, k, tensors) for k, v in method.state_dict().items()},
+    }
+    content = _to_bytes(json.dumps(memory), tensors)
+    if isinstance(file, (str, os.PathLike)):
+        with replacing(file) as opened:
+            opened.write(content)
+    else:
+        file.write(content)
+
+
+def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) -> None:
+    """Loads what `save_memory` saved; nothing in the file is run, so it need not be trusted.
+
+    Afterwards the method samples, answers and goes on learning as the saved one would have::
+
+        plugin = DGRPlugin()
+        load_memory(plugin, "memory.safetensors", model=net)
+        strategy = Naive(model=net, optimizer=SGD(net.parameters(), lr=0.1), plugins=[plugin])
+
+    Args:
+        target: A plugin, a method, or its LightningModule, made with the saved one's settings
+            (the seed may differ: the saved random numbers go on).
+        file: Path or a file open for reading bytes.
+        model: The classifier, of the saved one's architecture; it gets the saved weights. A
+            LightningModule has its own already.
+
+    Raises:
+        CheckpointError: The file is damaged, no memory, or of a newer version, another method,
+            other settings or another network. Target and model are then as they were.
+        ConfigError: ``model`` is missing.
+        FileNotFoundError: There is no such file.
+    """
+    method = _method_of(target)
+    name = f"'{file}'" if isinstance(file, (str, os.PathLike)) else "The file"
+    saved, state = _read(file, name)
+    _check(saved, method, name)
+    learner = _learner_of(target, method, model)
+    # A plugin knows better than its method how a model is attached.
+    owner = method if isinstance(target, nn.Module) else target
+    try:
+        _rehearse(owner, learner, saved["task_aware"], state)
+    except Exception as error:
+        raise CheckpointError(
+            f"{name} does not fit the model, a {type(learner).__name__}: {error} Build the model"
+            " as it was built for the run that was saved."
+        ) from error
+    _fill(owner, learner, saved["task_aware"], state)
+
+
+def _rehearse(owner: Any, learner: nn.Module, task_aware: bool, state: dict[str, Any]) -> None:
+    """Fills copies, so that what goes wrong changes nothing."""
+    try:
+        twin = copied(learner)
+    except UnsupportedModelError:
+        # Of a model that cannot be copied, names and shapes are compared.
+        ours = {k: v for k, v in learner.state_dict().items() if isinstance(v, Tensor)}
+        saved = {k[8:]: v for k, v in state.items() if k.startswith("learner.")}
+        wrong = [k for k, v in saved.items() if isinstance(v, Tensor) and k not in ours]
+        wrong += [k for k, v in ours.items() if getattr(saved.get(k), "shape", None) != v.shape]
+        if wrong:
+            raise CheckpointError(f"{', '.join(wrong)} differ in name or shape.") from None
+        return
+    memo = {id(a): b for a, b in zip(learner.modules(), twin.modules(), strict=True)}
+    _fill(copy.deepcopy(owner, memo), twin, task_aware, state)
+
+
+def _fill(owner: Any, learner: nn.Module, task_aware: bool, state: dict[str, Any]) -> None:
+    if isinstance(owner, Method):
+        owner.attach(learner, task_aware=task_aware)
+    else:
+        owner.attach(learner)
+    _method_of(owner).load_state_dict(state)
+
+
+def _method_of(target: Any) -> Method:
+    method = target if isinstance(target, Method) else getattr(target, "method", None)
+    if not isinstance(method, Method):
+        raise ConfigError(
+            f"A {type(target).__name__} has no memory to save or load. Pass a plugin of this"
+            " package, a method, or its LightningModule."
+        )
+    return method
+
+
+def _learner_of(target: Any, method: Method, model: nn.Module | None) -> nn.Module:
+    own = method.learner
+    if model is None and own is None:
+        raise ConfigError(
+            "The file holds a classifier's weights, too: pass model=, the network that goes on"
+            " learning."
+        )
+    if isinstance(target, nn.Module) and target is not method and model not in (None, own):
+        raise ConfigError(f"The {type(target).__name__} has its model already; leave model= out.")
+    return model if model is not None else own  # type: ignore[return-value]
+
+
+# Settings
+
+
+def settings_of(method: Method) -> dict[str, Any]:
+    """A method's arguments, defaults included, as plain values; all but the seed.
+
+    Args:
+        method: The method.
+    """
+    arguments = {k: plain(v) for k, v in method.arguments().items() if k != "seed"}
+    # As they come back from a file: a tuple is a list.
+    settings: dict[str, Any] = json.loads(json.dumps(arguments))
+    return settings
+
+
+def plain(value: Any) -> Any:
+    """A setting as numbers, strings, lists, tuples and dictionaries.
+
+    Args:
+        value: The setting. Of a function or another object only its kind can be kept: a string
+            such as ``"<function>"``.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [plain(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if hasattr(value, "tolist"):
+        # Numbers and arrays of NumPy's, and tensors.
+        return value.tolist()
+    return f"<{type(value).__qualname__}>"
+
+
+def _check(saved: dict[str, Any], method: Method, name: str) -> None:
+    kind = type(method).__qualname__
+    if saved["method"] != kind:
+        raise CheckpointError(
+            f"{name} holds the memory of {saved['method']}, not of {kind}. Load it into a"
+            f" {saved['method']}."
+        )
+    ours, theirs = settings_of(method), saved["settings"]
+    differ = [k for k in sorted({*ours, *theirs}) if ours.get(k) != theirs.get(k)]
+    if differ:
+        listed = ", ".join(f"{k}={theirs.get(k)!r} (now {ours.get(k)!r})" for k in differ)
+        raise CheckpointError(
+            f"{name} was saved with other settings: {listed}. Make the {kind} with those."
+        )
+
+
+# State as JSON
+
+
+def _to_json(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Plain values for JSON; tensors are put under a name of their own and referred to by it."""
+    if isinstance(value, Tensor):
+        if value.dtype not in _NAMES or value.layout != torch.strided:
+            raise CheckpointError(
+                f"{name} is a tensor of {value.dtype} ({value.layout}), which the file cannot hold."
+                " Use save_checkpoint for this model."
+            )
+        # A classifier is part of a method under several names.
+        same = next((k for k, t in tensors.items() if _is_same(t, value)), name)
+        tensors[same] = value.detach()
+        return {"tensor": same}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        items = [_to_json(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {"dict": {k: _to_json(v, f"{name}.{k}", tensors) for k, v in value.items()}}
+    raise CheckpointError(
+        f"{name} in the state is a {type(value).__name__}; the file can hold tensors, numbers,"
+        " strings, lists and dictionaries with such keys. Use save_checkpoint for this model, or"
+        " give its class a get_extra_state of plain values."
+    )
+
+
+def _from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_from_json(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(_from_json(item, tensors) for item in content)
+    if kind == "dict":
+        return {k: _from_json(v, tensors) for k, v in content.items()}
+    raise ValueError(f"unknown kind of value {kind!r}")
+
+
+def _is_same(one: Tensor, two: Tensor) -> bool:
+    """Whether two tensors are one in memory."""
+    return (
+        one.data_ptr() == two.data_ptr()
+        and (one.dtype, one.device) == (two.dtype, two.device)
+        and (one.shape, one.stride()) == (two.shape, two.stride())
+        and one.numel() > 0
+    )
+
+
+# Bytes
+
+
+def _to_bytes(memory: str, tensors: Mapping[str, Tensor]) -> bytes:
+    order = list(_NAMES)
+    sizes = sorted(tensors, key=lambda name: order.index(tensors[name].dtype))
+    metadata = {"format": "pt", "kind": _KIND, "version": str(VERSION), "sha256": _NO_DIGEST}
+    header: dict[str, Any] = {"__metadata__": {**metadata, "memory": memory}}
+    parts, end = [], 0
+    for name in sizes:
+        value = tensors[name].cpu().contiguous()
+        parts.append(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        start, end = end, end + len(parts[-1])
+        places = {"shape": list(value.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": _NAMES[value.dtype], **places}
+    written = json.dumps(header).encode()
+    written += b" " * (-len(written) % 8)
+    content = struct.pack("<Q", len(written)) + written + b"".join(parts)
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return content.replace(_NO_DIGEST.encode(), digest, 1)
+
+
+def _read(file: FileLike, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header's account of a memory, and its state; all of it was read and is whole."""
+    raw = Path(file).read_bytes() if isinstance(file, (str, os.PathLike)) else file.read()
+    foreign = (
+        f"{name} is no memory, or it is damaged. Load what save_memory wrote. (A file of"
+        " save_checkpoint or of a Trainer is for maybe_load_checkpoint or load_from_checkpoint;"
+        " those can run code that the file names.)"
+    )
+    try:
+        (length,) = struct.unpack_from("<Q", raw)
+        header = json.loads(raw[8 : 8 + length])
+        metadata = header.pop("__metadata__")
+        known = metadata["kind"] == _KIND
+        version, digest = int(metadata["version"]), metadata["sha256"]
+    except Exception as error:
+        raise CheckpointError(foreign) from error
+    if not known:
+        raise CheckpointError(foreign)
+    if version > VERSION:
+        raise CheckpointError(
+            f"{name} has version {version} of the layout; this package ({__version__}) reads up to"
+            f" {VERSION}. Update avalanche_dgm, or save the memory with this version."
+        )
+    damaged = f"{name} is damaged: its contents are not those that were saved. Use another copy."
+    at = raw.find(str(digest).encode(), 8)
+    whole = hashlib.sha256(raw[:at] + _NO_DIGEST.encode() + raw[at + len(_NO_DIGEST) :])
+    if at < 0 or whole.hexdigest() != digest:
+        raise CheckpointError(damaged)
+    try:
+        data = memoryview(raw)[8 + length :]
+        tensors = {k: _tensor(data, **v) for k, v in header.items()}
+        memory = json.loads(metadata["memory"])
+        state = {k: _from_json(v, tensors) for k, v in memory.pop("state").items()}
+        return {k: memory[k] for k in ("method", "settings", "task_aware")}, state
+    except Exception as error:
+        raise CheckpointError(damaged) from error
+
+
+def _tensor(data: memoryview, *, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+    start, end = data_offsets
+    if not math.prod(shape):
+        return torch.empty(shape, dtype=_DTYPES[dtype])
+    flat = torch.frombuffer(bytearray(data[start:end]), dtype=_DTYPES[dtype])
+    return flat.reshape(shape)
