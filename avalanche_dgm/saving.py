@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm import __version__
-from avalanche_dgm.errors import CheckpointError, ConfigError, UnsupportedModelError
+from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.files import replacing
 from avalanche_dgm.memories.frozen import copied
 from avalanche_dgm.methods import Method
@@ -110,6 +110,7 @@ def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) 
         CheckpointError: The file is damaged, no memory, or of a newer version, another method,
             other settings or another network. Target and model are then as they were.
         ConfigError: ``model`` is missing.
+        UnsupportedModelError: The model cannot be copied, which the file is tried on.
         FileNotFoundError: There is no such file.
     """
     method = _method_of(target)
@@ -119,31 +120,17 @@ def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) 
     learner = _learner_of(target, method, model)
     # A plugin knows better than its method how a model is attached.
     owner = method if isinstance(target, nn.Module) else target
+    # Copies first, so that what goes wrong changes nothing.
+    twin = copied(learner)
+    memo = {id(a): b for a, b in zip(learner.modules(), twin.modules(), strict=True)}
     try:
-        _rehearse(owner, learner, saved["task_aware"], state)
+        _fill(copy.deepcopy(owner, memo), twin, saved["task_aware"], state)
     except Exception as error:
         raise CheckpointError(
             f"{name} does not fit the model, a {type(learner).__name__}: {error} Build the model"
             " as it was built for the run that was saved."
         ) from error
     _fill(owner, learner, saved["task_aware"], state)
-
-
-def _rehearse(owner: Any, learner: nn.Module, task_aware: bool, state: dict[str, Any]) -> None:
-    """Fills copies, so that what goes wrong changes nothing."""
-    try:
-        twin = copied(learner)
-    except UnsupportedModelError:
-        # Of a model that cannot be copied, names and shapes are compared.
-        ours = {k: v for k, v in learner.state_dict().items() if isinstance(v, Tensor)}
-        saved = {k[8:]: v for k, v in state.items() if k.startswith("learner.")}
-        wrong = [k for k, v in saved.items() if isinstance(v, Tensor) and k not in ours]
-        wrong += [k for k, v in ours.items() if getattr(saved.get(k), "shape", None) != v.shape]
-        if wrong:
-            raise CheckpointError(f"{', '.join(wrong)} differ in name or shape.") from None
-        return
-    memo = {id(a): b for a, b in zip(learner.modules(), twin.modules(), strict=True)}
-    _fill(copy.deepcopy(owner, memo), twin, task_aware, state)
 
 
 def _fill(owner: Any, learner: nn.Module, task_aware: bool, state: dict[str, Any]) -> None:
@@ -198,6 +185,9 @@ def plain(value: Any) -> Any:
         value: The setting. Of a function or another object only its kind can be kept: a string
             such as ``"<function>"``.
     """
+    if hasattr(value, "tolist"):
+        # Numbers and arrays of NumPy's, and tensors.
+        return value.tolist()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if is_dataclass(value) and not isinstance(value, type):
@@ -207,9 +197,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         items = [plain(item) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
-    if hasattr(value, "tolist"):
-        # Numbers and arrays of NumPy's, and tensors.
-        return value.tolist()
     return f"<{type(value).__qualname__}>"
 
 

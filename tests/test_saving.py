@@ -19,9 +19,9 @@ from driver import Driver, digits, network
 from torch import nn
 
 from avalanche_dgm import load_memory, save_memory
-from avalanche_dgm.errors import CheckpointError, ConfigError
+from avalanche_dgm.errors import CheckpointError, ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.methods import ALTM, DGDMN, DGR, Method, Naive, PseudoRehearsal
+from avalanche_dgm.methods import ALTM, DGR, Method, Naive, PseudoRehearsal
 
 TINY = {"hidden": (24,), "latent": 6, "generator_steps": 4}
 KINDS = {"F32": np.float32, "I64": np.int64, "I32": np.int32, "U8": np.uint8, "BOOL": np.bool_}
@@ -63,10 +63,19 @@ def forged(content, change):
     return raw.replace(b"0" * 64, hashlib.sha256(raw).hexdigest().encode(), 1)
 
 
+def flat(value):
+    """A state's values in order, tensors as bytes."""
+    if isinstance(value, torch.Tensor):
+        return [value.dtype, value.shape, value.numpy().tobytes()]
+    if isinstance(value, dict):
+        return [x for key, v in value.items() for x in (key, *flat(v))]
+    return [x for v in value for x in flat(v)] if isinstance(value, (list, tuple)) else [value]
+
+
 def snapshot(*modules):
     """All that training goes on from: tensors, random numbers, gradients wanted or not."""
-    state = [pickle.dumps([m.state_dict(), m.training]) for m in modules]
-    return state + [[p.requires_grad for p in m.parameters()] for m in modules]
+    wanted = [(m.training, [p.requires_grad for p in m.parameters()]) for m in modules]
+    return [flat(m.state_dict()) for m in modules], wanted
 
 
 def refuses(target, model, content, match):
@@ -128,9 +137,11 @@ def test_what_cannot_be_saved_leaves_the_old_file(file):
         def set_extra_state(self, state):
             pass
 
+    phases = nn.Linear(64, 10)
+    phases.register_buffer("phase", torch.zeros(2, dtype=torch.complex64))
     for layer, match in (
         (Odd(64, 10), r"learner\.1\._extra_state\.when.* is a object"),
-        (nn.Linear(64, 10).to(torch.complex64), "complex64"),
+        (phases, "phase is a tensor of torch.complex64"),
     ):
         method = Naive()
         method.attach(nn.Sequential(nn.Flatten(), layer), task_aware=False)
@@ -214,8 +225,7 @@ def name_a_class(header, memory):
 
 
 def another_shape(header, memory):
-    entry = next(e for n, e in header.items() if n.endswith("density.means"))
-    entry["shape"] = entry["shape"][::-1]
+    header["ltm.generator.encoder.1.0.weight"]["shape"].reverse()
 
 
 @pytest.mark.parametrize(
@@ -271,24 +281,13 @@ def test_a_stable_network_of_another_shape(tmp_path):
     refuses(ALTM(), wide, (tmp_path / "memory").read_bytes(), "does not fit the model")
 
 
-class Single(nn.Linear):
-    """Cannot be copied."""
+def test_a_model_that_cannot_be_copied(file):
+    class Single(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise TypeError("a handle cannot be copied")
 
-    def __deepcopy__(self, memo):
-        raise TypeError("a handle cannot be copied")
-
-
-def test_a_model_that_cannot_be_copied(tmp_path):
-    settings = {**TINY, "learner_steps": 2}
-    driver = trained(DGDMN(seed=0, **settings), nn.Sequential(nn.Flatten(1), Single(64, 10)), 1)
-    save_memory(driver.method, tmp_path / "memory")
-    fresh, model = DGDMN(**settings), nn.Sequential(nn.Flatten(1), Single(64, 10))
-    load_memory(fresh, tmp_path / "memory", model=model)
-    assert torch.equal(model[1].weight, driver.learner[1].weight)
-    assert torch.equal(fresh.sample(5).images, driver.method.sample(5).images)
-    other = nn.Sequential(nn.Flatten(1), Single(64, 9))
-    content = (tmp_path / "memory").read_bytes()
-    refuses(DGDMN(**settings), other, content, r"1\.weight, 1\.bias")
+    with pytest.raises(UnsupportedModelError, match="cannot be copied"):
+        load_memory(DGR(**TINY), file, model=nn.Sequential(nn.Flatten(), Single(64, 10)))
 
 
 def test_targets_and_models_that_are_missing(file):

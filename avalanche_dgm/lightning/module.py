@@ -75,10 +75,11 @@ class MethodModule(StagedModule):
                     f"{name}={function!r} is no function. Pass one, to load_from_checkpoint, too:"
                     " a checkpoint holds no code."
                 )
-        usual = criterion is F.cross_entropy or type(criterion) is nn.CrossEntropyLoss
-        self.save_hyperparameters(ignore=["model", *(["criterion"] if usual else [])])
+        self.save_hyperparameters(ignore=["model", "criterion"])
         # Plain values, which a checkpoint may hold and `load_from_checkpoint` hands in.
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
+        if criterion is not F.cross_entropy and type(criterion) is not nn.CrossEntropyLoss:
+            self.hparams["criterion"] = plain(criterion)
         self.model, self.criterion, self._make_optimizer = model, criterion, optimizer
         self.method = self.kind(**hyper)
         self.task_aware = isinstance(model, MultiTaskModule)

@@ -65,7 +65,8 @@ def run_on_trainer(
             ``strategy.train``. Each process evaluates all of it.
         checkpoint_dir: Where to save everything after each experience; nothing is by default.
         resume: Whether to go on with what is saved there. The result is that of a run that was
-            never interrupted. A checkpoint is a pickle: go on only with files that you trust.
+            never interrupted. A checkpoint is a pickle, which can run code when it is loaded: go
+            on only with files that you trust.
         check_ranks: Whether to check that the processes read the same and remember the same.
         allow: Classes of plugins or strategies of which you know that they are right on several
             devices.

@@ -50,7 +50,8 @@ def fit_stream(
             many as were learned), or ``"none"``.
         checkpoint_dir: Where the run is saved as it goes, in files for `resume`.
         resume: Go on with the run in ``checkpoint_dir``, at any point of it, and end as if it had
-            not been interrupted. If there is none, begin one.
+            not been interrupted. If there is none, begin one. The files are pickles, which can run
+            code when they are loaded: go on only in a folder that you trust.
         save_every: Optimiser steps between two saves within a phase.
         check_ranks: After each experience, check that all processes remember the same.
         after_experience: Called in the first process with the result so far.

@@ -35,6 +35,8 @@ def main(path: Path, stop_after: int | None, fast: bool) -> float:
         evaluator=EvaluationPlugin(accuracy_metrics(stream=True), loggers=[TextLogger(log)]),
     )
 
+    # A checkpoint is a pickle, which can run code when it is loaded: load only files that you
+    # trust. (save_memory and load_memory do without; they keep the plugin and the model's weights.)
     # Without a checkpoint nothing changes and ``done`` is 0. With one, the strategy is what it was:
     # model, optimiser, generators, short-term memories, random numbers.
     strategy, done = maybe_load_checkpoint(strategy, path)

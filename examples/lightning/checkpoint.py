@@ -38,7 +38,8 @@ def main(folder: Path, stop_after: int | None, fast: bool) -> float | None:
             # Written after each experience and phase, and every hundred steps within them.
             checkpoint_dir=folder,
             save_every=100,
-            # Where the folder is empty, the run begins at the beginning.
+            # Where the folder is empty, the run begins at the beginning. The files are pickles,
+            # which can run code when they are loaded: go on only in a folder that you trust.
             resume=True,
             after_experience=report,
         )

@@ -213,7 +213,7 @@ def test_model_checkpoints(stream, tmp_path, options, n):
     assert n is None or len(files) == 2 * n
     assert all(path in map(str, files) for path in result.best_checkpoints if path)
     last = save.last_model_path or save.best_model_path
-    loaded = DGRModule.load_from_checkpoint(last, model=network(), weights_only=False)
+    loaded = DGRModule.load_from_checkpoint(last, model=network())
     if "monitor" not in options or "save_last" in options:
         images = torch.rand(5, 1, 8, 8)
         assert torch.equal(loaded.eval()(images), module.eval()(images))

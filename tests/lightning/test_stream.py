@@ -163,7 +163,7 @@ def test_the_best_checkpoint_of_each_experience(short, tmp_path):
     result = fit_stream(module, short, trainer=QUIET, callbacks=[save], epochs=2)
     assert len(set(result.best_checkpoints)) == 3
     assert {str(path) for path in tmp_path.iterdir()} == set(result.best_checkpoints)
-    loaded = DGRModule.load_from_checkpoint(save.best_model_path, model=mlp(), weights_only=False)
+    loaded = DGRModule.load_from_checkpoint(save.best_model_path, model=mlp())
     images = torch.rand(4, 1, 8, 8)
     assert torch.equal(loaded(images), module(images))
 
@@ -203,9 +203,7 @@ def test_a_trained_module_with_a_plain_trainer(short, tmp_path):
     logits = torch.cat(trainer.predict(module, dataloaders=[data.test_batches(0)]))
     assert torch.equal(logits, module(data.test_batches(0).data.images))
     trainer.save_checkpoint(tmp_path / "module.ckpt")
-    loaded = DGDMNModule.load_from_checkpoint(
-        tmp_path / "module.ckpt", model=mlp(), weights_only=False
-    )
+    loaded = DGDMNModule.load_from_checkpoint(tmp_path / "module.ckpt", model=mlp())
     assert loaded.hparams["generator_steps"] == DUAL["generator_steps"]
     assert torch.equal(loaded(data.test_batches(0).data.images), logits)
     assert torch.equal(loaded.method.sample(6).images, module.method.sample(6).images)
