@@ -91,7 +91,7 @@ def save_memory(target: Any, file: FileLike) -> None:
 
 
 def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) -> None:
-    """Loads what `save_memory` saved; nothing in the file is run, so it need not be trusted.
+    """Loads what `save_memory` saved; nothing in the file is run.
 
     Afterwards the method samples, answers and goes on learning as the saved one would have::
 
@@ -138,7 +138,11 @@ def _fill(owner: Any, learner: nn.Module, task_aware: bool, state: dict[str, Any
         owner.attach(learner, task_aware=task_aware)
     else:
         owner.attach(learner)
-    _method_of(owner).load_state_dict(state)
+    method = _method_of(owner)
+    method.load_state_dict(state)
+    device = next((p.device for p in learner.parameters()), None)
+    if device is not None:
+        method.to(device)
 
 
 def _method_of(target: Any) -> Method:

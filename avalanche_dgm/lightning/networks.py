@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -56,8 +55,8 @@ class VAEModule(NetworkModule):
         self.optimizer = OptimizerSpec(**optimizer) if isinstance(optimizer, dict) else optimizer
         if kl_weight < 0:
             raise ConfigError(f"kl_weight={kl_weight} must be 0 or more.")
-        plain = {"spec": spec.to_dict(), "optimizer": asdict(self.optimizer)}
-        self.save_hyperparameters({**plain, "kl_weight": kl_weight, "seed": seed})
+        kept = {"optimizer": self.optimizer, "kl_weight": kl_weight, "seed": seed}
+        self.save_hyperparameters(plain({"spec": spec.to_dict(), **kept}))
         self.kl_weight = kl_weight
         self.random = RandomSource(seed)
         with self.random.governing():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,7 +73,11 @@ def test_settings_are_plain_values(kind, tmp_path):
     path = saved(module, tmp_path / "module.ckpt")
     torch.load(path, weights_only=True)
     again = kind.load_from_checkpoint(path, model=mlp())
-    assert settings_of(again.method) == settings_of(module.method)
+    settings = settings_of(module.method)
+    assert settings_of(again.method) == settings
+    assert "<" not in json.dumps(settings), "each is a value"
+    names = inspect.signature(kind.kind).parameters
+    assert settings.keys() == names.keys() - {"seed"}, "and none is left out"
     assert again._make_optimizer == SPEC
     assert again.hparams["seed"] == 3
     assert all(
