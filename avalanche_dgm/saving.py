@@ -74,7 +74,7 @@ def save_memory(target: Any, file: FileLike) -> None:
             "An experience was begun and not ended. Save between experiences; after an interrupted"
             f" one call {type(method).__name__}.undo() first."
         )
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[Any, tuple[str, Tensor]] = {}
     memory = {
         "package": __version__,
         "method": type(method).__qualname__,
@@ -82,7 +82,7 @@ def save_memory(target: Any, file: FileLike) -> None:
         "task_aware": method.task_aware,
         "state": {k: _to_json(v, k, tensors) for k, v in method.state_dict().items()},
     }
-    content = _to_bytes(json.dumps(memory), tensors)
+    content = _to_bytes(json.dumps(memory), dict(tensors.values()))
     if isinstance(file, (str, os.PathLike)):
         with replacing(file) as opened:
             opened.write(content)
@@ -128,7 +128,8 @@ def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) 
     except Exception as error:
         raise CheckpointError(
             f"{name} does not fit the model, a {type(learner).__name__}: {error} Build the model"
-            " as it was built for the run that was saved."
+            " as for the run that was saved; one that grows otherwise than Avalanche's classifiers,"
+            " as it had grown (avalanche_model_adaptation)."
         ) from error
     _fill(owner, learner, saved["task_aware"], state)
 
@@ -212,9 +213,10 @@ def _check(saved: dict[str, Any], method: Method, name: str) -> None:
             f" {saved['method']}."
         )
     ours, theirs = settings_of(method), saved["settings"]
-    differ = [k for k in sorted({*ours, *theirs}) if ours.get(k) != theirs.get(k)]
+    # A setting that the file does not know is newer than the file.
+    differ = [k for k in sorted(theirs) if k not in ours or ours[k] != theirs[k]]
     if differ:
-        listed = ", ".join(f"{k}={theirs.get(k)!r} (now {ours.get(k)!r})" for k in differ)
+        listed = ", ".join(f"{k}={theirs[k]!r} (now {ours.get(k)!r})" for k in differ)
         raise CheckpointError(
             f"{name} was saved with other settings: {listed}. Make the {kind} with those."
         )
@@ -223,18 +225,18 @@ def _check(saved: dict[str, Any], method: Method, name: str) -> None:
 # State as JSON
 
 
-def _to_json(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Plain values for JSON; tensors are put under a name of their own and referred to by it."""
+def _to_json(value: Any, name: str, tensors: dict[Any, tuple[str, Tensor]]) -> Any:
+    """Plain values for JSON; tensors are noted, by their place in memory, and named."""
     if isinstance(value, Tensor):
         if value.dtype not in _NAMES or value.layout != torch.strided:
             raise CheckpointError(
                 f"{name} is a tensor of {value.dtype} ({value.layout}), which the file cannot hold."
                 " Use save_checkpoint for this model."
             )
-        # A classifier is part of a method under several names.
-        same = next((k for k, t in tensors.items() if _is_same(t, value)), name)
-        tensors[same] = value.detach()
-        return {"tensor": same}
+        # A classifier is part of a method under several names; its weights are saved once.
+        place = (value.data_ptr(), value.dtype, value.device, value.shape, value.stride())
+        first, _ = tensors.setdefault(place if value.numel() else name, (name, value.detach()))
+        return {"tensor": first}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (tuple, list)):
@@ -264,16 +266,6 @@ def _from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     raise ValueError(f"unknown kind of value {kind!r}")
 
 
-def _is_same(one: Tensor, two: Tensor) -> bool:
-    """Whether two tensors are one in memory."""
-    return (
-        one.data_ptr() == two.data_ptr()
-        and (one.dtype, one.device) == (two.dtype, two.device)
-        and (one.shape, one.stride()) == (two.shape, two.stride())
-        and one.numel() > 0
-    )
-
-
 # Bytes
 
 
@@ -300,9 +292,9 @@ def _read(file: FileLike, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The header's account of a memory, and its state; all of it was read and is whole."""
     raw = Path(file).read_bytes() if isinstance(file, (str, os.PathLike)) else file.read()
     foreign = (
-        f"{name} is no memory, or it is damaged. Load what save_memory wrote. (A file of"
-        " save_checkpoint or of a Trainer is for maybe_load_checkpoint or load_from_checkpoint;"
-        " those can run code that the file names.)"
+        f"{name} is no memory, or it is damaged. Load what save_memory wrote. (A Trainer's file is"
+        " for load_from_checkpoint; one of save_checkpoint for maybe_load_checkpoint, which can run"
+        " code that the file names.)"
     )
     try:
         (length,) = struct.unpack_from("<Q", raw)

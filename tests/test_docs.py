@@ -216,6 +216,13 @@ def test_every_error_is_explained():
     assert [kind.__name__ for kind in ours if f"{kind.__name__}`" not in text] == []
 
 
+@pytest.mark.parametrize("path", [*PAGES, *(ROOT / "examples").rglob("*.py")], ids=name)
+def test_what_loads_a_pickle_says_so(path):
+    text = path.read_text(encoding="utf-8")
+    if re.search(r"maybe_load_checkpoint\(|resume=True", text):
+        assert re.search(r"pickles?\b(?s:.{0,120})trust", text), "which can run code when loaded"
+
+
 def test_deviations_are_numbered_without_a_gap():
     for path in sorted((DOCS / "methods").glob("*.md")):
         text = path.read_text(encoding="utf-8").partition("## Deviations")[2]

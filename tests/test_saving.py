@@ -254,6 +254,13 @@ def test_another_method_or_other_settings(file):
     refuses(used, used.learner, content, "kappa=0.0 ")
 
 
+def test_a_setting_that_is_newer_than_the_file(file):
+    def older(header, memory):
+        del memory["settings"]["count"]
+
+    load_memory(DGR(**TINY), io.BytesIO(forged(file.read_bytes(), older)), model=network())
+
+
 def test_equal_settings_are_equal_however_they_are_written(driver):
     buffer = io.BytesIO()
     save_memory(driver.method, buffer)
