@@ -52,6 +52,11 @@ class VAEModule(NetworkModule):
         super().__init__()
         # Plain values, which a checkpoint may hold and `load_from_checkpoint` hands in.
         spec = VAESpec.from_dict(spec) if isinstance(spec, dict) else spec
+        if not isinstance(spec, VAESpec):
+            raise ConfigError(
+                f"spec={spec!r} is a {type(spec).__name__}; a VAESpec is needed."
+                " VAEModule.for_images(images) makes one that fits the images."
+            )
         self.optimizer = OptimizerSpec(**optimizer) if isinstance(optimizer, dict) else optimizer
         if kl_weight < 0:
             raise ConfigError(f"kl_weight={kl_weight} must be 0 or more.")

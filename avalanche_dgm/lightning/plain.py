@@ -28,10 +28,10 @@ class CountingModule(pl.LightningModule):
             stage: What the Trainer is about to do.
 
         Raises:
-            ConfigError: A callback, logger or data module is of Lightning's other package.
+            ConfigError: A callback or logger is of Lightning's other package.
         """
         trainer: Any = self.trainer
-        check_package(trainer.callbacks, trainer.loggers, getattr(trainer, "datamodule", None))
+        check_package(trainer.callbacks, trainer.loggers)
         self._sums: dict[tuple[str, int], tuple[Tensor, int]] = {}
 
     def on_validation_epoch_end(self) -> None:
