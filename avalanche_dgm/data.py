@@ -75,6 +75,10 @@ class Replay:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, index: slice | Tensor) -> Replay:
+        targets = None if self.targets is None else self.targets[index]
+        return Replay(self.images[index], self.labels[index], self.tasks[index], targets)
+
 
 def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = None) -> None:
     """Checks that an experience can be learned; called before any training starts.

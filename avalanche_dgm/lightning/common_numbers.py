@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.lightning.ranks import Ranks
-from avalanche_dgm.randomness import RandomSource
 
 
 class CommonNumbers:
@@ -31,17 +30,13 @@ class CommonNumbers:
         self._own: _States | None = None
 
     @contextmanager
-    def in_use(self, *sources: RandomSource) -> Iterator[None]:
-        """Makes the common numbers the usual ones, with `own` ones beside them.
-
-        Args:
-            *sources: Sources from which each process draws for itself all the while.
-        """
+    def in_use(self) -> Iterator[None]:
+        """Makes the common numbers the usual ones, with `own` ones beside them."""
         if not self._ranks.several:
             yield
             return
         states = _States()
-        with self._ranks.own_randomness(*sources):
+        with self._ranks.own_randomness():
             states.swap()
             self._own = states
             try:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.data import Replay
 from avalanche_dgm.lightning.batches import Batches, TensorBatches
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.package import pl
@@ -105,7 +106,8 @@ class LearningStage(Stage):
         self.iterations, self.shown = 0, 0
         self._alternates = method.alternates
         self._turns = 2 if self._alternates else 1
-        self._size, self._last, self._on_replay = 0, 0, False
+        self._last, self._on_replay = 0, False
+        self._replayed = 0
 
     def loader(self) -> Iterable[Any]:
         """The epoch's batches."""
@@ -134,13 +136,30 @@ class LearningStage(Stage):
 
     def _replay_loss(self) -> Tensor:
         method = self.method
-        replay = method.replay(self._last)
+        replay = self._replay(self._last)
         if replay is None:
             raise RuntimeError("The method alternates with a replay that it does not have.")
         nothing = replay.images[:0], replay.tasks[:0]
         logits = method.respond(*nothing, width=self.width, replay=replay)
-        method.count(replay, logits.shape[1])
-        return method.replay_loss(logits, replay)
+        self._count(replay, logits.shape[1])
+        return method.replay_loss(logits, replay) * self._ranks.weight(self._replayed)
+
+    def _replay(self, n: int) -> Replay | None:
+        """This process's part of the replay that goes with a batch, which is drawn by all alike.
+
+        Args:
+            n: Size of the batch over all processes.
+        """
+        drawn = self.method.replay(n)
+        if drawn is None:
+            return None
+        self._replayed = len(drawn)
+        return drawn[self._ranks.part(len(drawn))]
+
+    def _count(self, replay: Replay, width: int) -> None:
+        # Too few to share are in every process, and are counted once.
+        once = self._ranks.shares(self._replayed) or self._ranks.rank == 0
+        self.method.count(replay if once else replay[:0], width)
 
     def _new_loss(self, batch: Any) -> Tensor:
         method, view, ranks = self.method, self.view, self._ranks
@@ -150,15 +169,14 @@ class LearningStage(Stage):
         else:
             images, labels, tasks = batch
             n = self.batches.sizes[self.batch // self._turns - self.batches.start]
-        self._size = n
         if view is not None:
             whole = batch if self._whole else [ranks.gather(self._trainer, c, n) for c in batch]
             view.mbatch = list(whole)
             view.fire("before_training_iteration")
             view.loss = torch.zeros(1, device=images.device)
             view.fire("before_forward")
-        self._last = own = len(images)
-        replay = None if self._alternates else method.replay(own)
+        self._last, own = n, len(images)
+        replay = None if self._alternates else self._replay(n)
         logits = method.respond(images, tasks, width=self.width, replay=replay)
         answers = logits[:own]
         if view is not None:
@@ -168,13 +186,18 @@ class LearningStage(Stage):
         loss = torch.zeros(1, device=images.device)
         loss = loss + self._new(answers, labels, weight)
         if replay is not None:
-            method.count(replay, logits.shape[1])
+            self._count(replay, logits.shape[1])
             # Computed anew, as Avalanche's loop does: the gradients are then the same bit by bit.
             new = self._new(answers, labels, weight)
             loss = method.with_replay(loss, new, logits[own:], replay)
+            more = ranks.weight(self._replayed) - 1
+            if more:
+                # The replay's part of the loss is a mean over more or fewer samples than others.
+                nothing = torch.zeros_like(new)
+                loss = loss + more * method.with_replay(nothing, nothing, logits[own:], replay)
         penalty = method.penalty(images, tasks, answers)
         if penalty is not None:
-            loss = loss + penalty
+            loss = loss + (penalty if weight == 1.0 else penalty * weight)
         if view is not None:
             view.loss = self._trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
             view.fire("before_backward")
@@ -190,7 +213,7 @@ class LearningStage(Stage):
     def hook(self, name: str) -> None:
         """Counts; passes on to Avalanche's metrics."""
         if name == "after_training_iteration" and not self._on_replay:
-            self.iterations, self.shown = self.iterations + 1, self.shown + self._size
+            self.iterations, self.shown = self.iterations + 1, self.shown + self._last
         # To Avalanche a step on replay is a part of the iteration before it.
         within = self._on_replay and "epoch" not in name
         if self.view is not None and not within:

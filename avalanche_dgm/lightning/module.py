@@ -19,7 +19,6 @@ from avalanche_dgm.lightning.stages import Schedule
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.memories.growing_heads import grow_to
 from avalanche_dgm.methods import Method, Naive
-from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.saving import plain
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -92,10 +91,6 @@ class MethodModule(StagedModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         grow_to(self.model, state_dict, f"{prefix}model.")
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def sources(self) -> list[RandomSource]:
-        """The method's random numbers."""
-        return [self.method.random]
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
         """Answers as the method does at test time.

@@ -10,9 +10,11 @@ import torch
 from avalanche.evaluation import PluginMetric
 from torch import Tensor
 
+from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.plugins.base import MethodPlugin
 
 #: Callbacks in the middle of a batch, once there is an answer to it.
 _ANSWERED = (
@@ -84,6 +86,18 @@ class SharedEvaluation:
         self._gathered = None
         strategy.mbatch = [entry[self._ranks.part(n)] for entry in whole]
         return self._ranks.weight(n)
+
+    def draw(self, plugin: MethodPlugin[Any], n: int) -> Replay | None:
+        """This process's part of the replay that goes with the batch, which is drawn by all alike.
+
+        Args:
+            plugin: Whose method replays.
+            n: Samples of the batch that this process has.
+        """
+        if self._whole is None:
+            return plugin.method.replay(n)
+        drawn = plugin.method.replay(len(self._whole[0]))
+        return None if drawn is None else drawn[self._ranks.part(len(drawn))]
 
     def end(self) -> None:
         """Forgets the batch."""

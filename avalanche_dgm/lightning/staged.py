@@ -18,7 +18,6 @@ from avalanche_dgm.lightning.ranks import Ranks, share_buffers
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.lightning.stopping import StreamStopped, check_stop, signalled, stop_reason
 from avalanche_dgm.methods import Method
-from avalanche_dgm.randomness import RandomSource
 
 
 class Keeper(Protocol):
@@ -53,10 +52,6 @@ class StagedModule(CountingModule):
         self.keeper: Keeper | None = None
         self._ending: str | None = None
         self._cut = False
-
-    def sources(self) -> list[RandomSource]:
-        """Random numbers that each process draws for itself while training."""
-        return []
 
     @property
     def stage_name(self) -> str:
@@ -96,7 +91,7 @@ class StagedModule(CountingModule):
         self.stage = stage
         stage.module.train()
         try:
-            with ranks.own_randomness(*self.sources()), books_kept(self, trained):
+            with ranks.own_randomness(*stage.sources()), books_kept(self, trained):
                 while stage.epoch < stage.epochs:
                     before = stage.epoch, stage.batch
                     self._ending, self._cut = None, False
@@ -265,10 +260,6 @@ class PhaseHost(StagedModule):
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = method
-
-    def sources(self) -> list[RandomSource]:
-        """The method's numbers."""
-        return [self.method.random]
 
 
 def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:

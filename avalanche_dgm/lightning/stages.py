@@ -15,6 +15,7 @@ from avalanche_dgm.fitting import CHECK_EVERY, Batches, OptimizerSpec, Phase, ch
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.methods import Method
+from avalanche_dgm.randomness import RandomSource
 
 Schedule = torch.optim.lr_scheduler.LRScheduler | None
 Optimization = tuple[torch.optim.Optimizer, Schedule]
@@ -47,6 +48,10 @@ class Stage(ABC):
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
         """The loss of this process's part of a batch."""
+
+    def sources(self) -> list[RandomSource]:
+        """Random numbers that each process draws for itself while it runs."""
+        return []
 
     @abstractmethod
     def optimization(self, *, fused: bool) -> Optimization:
@@ -145,6 +150,10 @@ class PhaseStage(Stage):
         self._players = phase.players()
         self._turns: dict[str, Tensor] = {}
         self._left_out = ExitStack()
+
+    def sources(self) -> list[RandomSource]:
+        """See `Stage.sources`: noise is drawn for a process's part of a batch."""
+        return [self.method.random]
 
     @property
     def _step(self) -> int:

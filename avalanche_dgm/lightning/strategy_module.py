@@ -66,7 +66,7 @@ class StrategyModule(pl.LightningModule):
         self._register(options)
         self._first, self._stopped, self._n, self._epochs = True, False, 0, 0
         methods = [plugin.method for plugin in find_plugins(strategy)]
-        with self._numbers.in_use(*(method.random for method in methods)):
+        with self._numbers.in_use():
             n = limited(len(strategy.dataloader), trainer.limit_train_batches)
             epochs = 1 if trainer.fast_dev_run else strategy.train_epochs
             trainers.fit(trainer, self, range(n), epochs=epochs)

@@ -54,12 +54,13 @@ class StrategySession:
         for plugin in plugins:
             run_phase: Any = partial(_run_phase, trainer, plugin)
             plugin.run_phase = run_phase  # type: ignore[method-assign]
+            plugin.draw = partial(self._shared.draw, plugin)  # type: ignore[method-assign]
         try:
             with self._shared.installed(), _undivided_loaders(), _unused(trainer, strategy):
                 yield
         finally:
             for plugin in plugins:
-                del plugin.run_phase
+                del plugin.run_phase, plugin.draw
             del strategy._train_exp, strategy.eval_epoch
 
     def train(self, experience: Any, streams: Sequence[Any] | None, **options: Any) -> None:

@@ -131,7 +131,7 @@ class DGDMN(Method):
         index = torch.randint(
             len(self._pool), (n,), generator=self.rng, device=self._pool.labels.device
         )
-        return Replay(self._pool.images[index], self._pool.labels[index], self._pool.tasks[index])
+        return self._pool[index]
 
     @property
     def new_weight(self) -> float:

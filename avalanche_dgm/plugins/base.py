@@ -105,6 +105,10 @@ class MethodPlugin(SupervisedPlugin):
         """Trains a phase in memory and returns the seconds it took; others may replace it."""
         return fit(phase, self.method.rng, progress=self.progress)
 
+    def draw(self, n: int) -> Replay | None:
+        """Draws the replay that goes with a batch of ``n`` samples; others may replace it."""
+        return self.method.replay(n)
+
     @property
     def record(self) -> Record:
         """What the method did so far."""
@@ -256,7 +260,7 @@ class MethodPlugin(SupervisedPlugin):
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Puts replayed samples behind the batch, unless replay has steps of its own."""
         alternates = self.method.alternates
-        replay = None if alternates else self.method.replay(len(strategy.mbatch[0]))
+        replay = None if alternates else self.draw(len(strategy.mbatch[0]))
         self._replay = replay
         if replay is None:
             return
@@ -295,7 +299,7 @@ class MethodPlugin(SupervisedPlugin):
         method = self.method
         if not method.alternates:
             return
-        replay = method.replay(len(strategy.mb_x))
+        replay = self.draw(len(strategy.mb_x))
         if replay is None:
             return
         nothing = replay.images[:0], replay.tasks[:0]
@@ -368,7 +372,7 @@ def undo_interrupted(method: Method) -> bool:
 
 
 def _average_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Lets several processes, each with a replay of its own, take the same step."""
+    """Lets several processes, each with its part of the replay, take the same step."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return
     n = distributed.get_world_size()

@@ -14,12 +14,29 @@ QUICK = ["naive", *MAIN]
 EVERY = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(VARIANTS))]
 
 
-def start(folder, devices, strategy, *names, fails=False, **variables):
+#: Where a single process ends as well: no generator is trained, and the network draws nothing.
+EQUAL = [
+    "naive",
+    "altm@plain",
+    "latent@plain",
+    "latent-alternating@plain",
+    "pseudo-rehearsal@plain",
+]
+#: Methods that remember in the steps of a test.
+REMEMBERING = [
+    *("dgr", "dgdmn", "altm-stored", "altm-generated", "latent", "latent-density"),
+    *("mergan", "ewc-generator", "gan-replay"),
+]
+#: These do not, but they must not be worse in two processes.
+OTHERS = ["altm", "pseudo-rehearsal", "dynamic-memory"]
+
+
+def start(folder, devices, strategy, *names, fails=False, timeout=300, **variables):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     environment |= {"OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, str(SCRIPT), str(folder), str(devices), strategy, *names]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
     assert (done.returncode != 0) == fails, done.stderr[-3000:]
     return folder
@@ -28,7 +45,7 @@ def start(folder, devices, strategy, *names, fails=False, **variables):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """Started as Lightning starts processes: the script again."""
-    return start(tmp_path_factory.mktemp("two"), 2, "ddp", *QUICK)
+    return start(tmp_path_factory.mktemp("two"), 2, "ddp", *QUICK, *EQUAL[1:])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +61,7 @@ def folder(request, name):
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    return start(tmp_path_factory.mktemp("one"), 1, "ddp", "naive")
+    return start(tmp_path_factory.mktemp("one"), 1, "ddp", *EQUAL)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -67,10 +84,11 @@ def test_both_report_the_same(folder, name):
     assert len(first["metrics"][-1]) > 20
 
 
-def test_one_process_ends_there_too(one, two):
-    """The same batches, no stochastic layers; the last batches do not divide evenly."""
-    alone = torch.load(one / "naive.result0.pt", weights_only=False)
-    shared = torch.load(two / "naive.result0.pt", weights_only=False)
+@pytest.mark.parametrize("name", EQUAL)
+def test_one_process_ends_there_too(one, two, name):
+    """The same batches and replay, no stochastic layers; the last batches do not divide evenly."""
+    alone = torch.load(one / f"{name}.result0.pt", weights_only=False)
+    shared = torch.load(two / f"{name}.result0.pt", weights_only=False)
     for key, value in alone["model"].items():
         torch.testing.assert_close(shared["model"][key], value, atol=1e-5, rtol=0)
     torch.testing.assert_close(shared["accuracy"], alone["accuracy"])
@@ -135,3 +153,30 @@ def test_one_of_two_is_killed_and_both_go_on(tmp_path, two, moment):
         assert torch.equal(found["model"][key], value)
     assert torch.equal(found["sample"], expected["sample"])
     assert str(found["metrics"]) == str(expected["metrics"])
+
+
+@pytest.fixture(scope="module")
+def accuracies(tmp_path_factory):
+    """Of one and of two processes, by name, on the six classes of three experiences."""
+    found = {}
+    names = [f"{name}@long" for name in ("naive", *REMEMBERING, *OTHERS)]
+    for devices in (1, 2):
+        folder = start(tmp_path_factory.mktemp("long"), devices, "ddp", *names, timeout=1200)
+        for name in names:
+            result = torch.load(folder / f"{name}.result0.pt", weights_only=False)
+            accuracy = float(result["accuracy"][-1, :3].mean())
+            found.setdefault(name.partition("@")[0], []).append(accuracy)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["naive", *REMEMBERING, *OTHERS])
+def test_two_processes_are_as_accurate_as_one(accuracies, name):
+    one, two = accuracies[name]
+    assert two == pytest.approx(one, abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_two_processes_remember_what_a_plain_network_forgets(accuracies, name):
+    assert accuracies[name][1] > 0.5 > 0.36 > accuracies["naive"][1]

@@ -1,7 +1,8 @@
 """Learns short streams with every method, started as one or two processes by the tests.
 
 Usage: two_processes.py OUT DEVICES STRATEGY [NAME ...]. Each process writes what it remembers
-after every experience to OUT/NAME.rank<r>.pt. With KILL_AT, the second process kills itself at that
+after every experience to OUT/NAME.rank<r>.pt. NAME@plain has a network without BatchNorm,
+NAME@long trains for long enough to remember. With KILL_AT, the second process kills itself at that
 batch; with SAVED, the run is saved there, and goes on with what is there.
 """
 
@@ -9,6 +10,8 @@ import os
 import signal
 import sys
 import warnings
+from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,10 +29,10 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "contracts"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from backends import look, made
+from backends import BACKENDS, look, made
 from driver import leave
 
-from avalanche_dgm import sklearn_digits
+from avalanche_dgm import OptimizerSpec, sklearn_digits
 from avalanche_dgm.lightning import NaiveModule, fit_stream
 from avalanche_dgm.lightning.package import pl
 
@@ -48,10 +51,43 @@ def model(norm=False):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 40), middle, nn.ReLU(), nn.Linear(40, 10))
 
 
+def plain(width=40):
+    """A network without stochastic layers, in which latent replay finds where to cut."""
+    torch.manual_seed(int(os.environ.get("LOCAL_RANK", "0")))
+    features = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU())
+    return nn.Sequential(OrderedDict(features=features, classifier=nn.Linear(width, 10)))
+
+
+VAE = {"generator_steps": 200, "hidden": (64, 64), "latent": 8}
+ADAM = OptimizerSpec("adam", 5e-4, "cosine", options={"betas": (0.5, 0.999)})
+GAN = {"generator_steps": 150, "width": 8, "critic_width": 8, "gan_optimizer": ADAM}
+#: Settings with which a method remembers, by what its name begins with.
+LONG = {
+    "dgr": VAE,
+    "dgdmn": {**VAE, "learner_steps": 200},
+    "altm-generated": VAE,
+    "latent-vae": VAE,
+    "dynamic-memory": GAN,
+    "mergan": GAN,
+    "ewc-generator": GAN,
+    "gan-replay": GAN,
+}
+
+
 def make(name):
+    name, _, network = name.partition("@")
+    if name == "naive" and not network:
+        sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+        return NaiveModule(model(), optimizer=sgd)
+    if not network:
+        return made(name, 1, model(norm=True), seed=0)
+    if network == "plain":
+        return made(name, 1, plain(), seed=0)
+    long = next((more for start, more in LONG.items() if name.startswith(start)), {})
     if name == "naive":
-        return NaiveModule(model(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9))
-    return made(name, 1, model(norm=True), seed=0)
+        return NaiveModule(plain(100))
+    kind, hyper = BACKENDS[name][1:]
+    return kind(plain(100), seed=0, **{**hyper, **long})
 
 
 def evaluation(log):
@@ -95,7 +131,11 @@ def main(out, devices, strategy, names):
     real = stream_run.check_identical
     # Before the first fit, as in a script with one: later, loggers can be made on rank 0 only.
     logs = {name: open(f"{out}/{name}.{os.getpid()}.log", "w") for name in names}  # noqa: SIM115
-    evaluators = {name: evaluation(log) for name, log in logs.items() if strategy == "ddp"}
+    evaluators = {
+        name: evaluation(log)
+        for name, log in logs.items()
+        if strategy == "ddp" and not name.endswith("@long")
+    }
     for name in names:
         watch = Watch(f"{out}/{name}")
 
@@ -108,7 +148,7 @@ def main(out, devices, strategy, names):
             "accelerator": "cpu",
             "devices": devices,
             "strategy": strategy if devices > 1 else "auto",
-            "max_epochs": 2,
+            "max_epochs": 8 if name.endswith("@long") else 2,
             "enable_progress_bar": False,
         }
         module = make(name)
