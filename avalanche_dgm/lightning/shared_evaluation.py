@@ -87,7 +87,7 @@ class SharedEvaluation:
         strategy.mbatch = [entry[self._ranks.part(n)] for entry in whole]
         return self._ranks.weight(n)
 
-    def draw(self, plugin: MethodPlugin[Any], n: int) -> Replay | None:
+    def draw(self, plugin: MethodPlugin, n: int) -> Replay | None:
         """This process's part of the replay that goes with the batch, which is drawn by all alike.
 
         Args:

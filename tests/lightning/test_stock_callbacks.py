@@ -5,17 +5,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from avalanche.training.supervised import Naive
 from driver import network
-from pytorch_lightning import callbacks as stock
-from pytorch_lightning.loggers.logger import Logger
 
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import DGRModule, NaiveModule, fit_stream, run_on_trainer
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.stock_callbacks import REFUSED, WORKS
+
+stock = pl.callbacks
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 STEPS, EPOCHS, BATCHES = 6, 2, 4
@@ -37,7 +37,7 @@ def classes_of(module):
     return module.method.ltm.density.entries[:, 2]
 
 
-class Lines(Logger):
+class Lines(pl.loggers.Logger):
     """Everything that is logged."""
 
     name = version = "lines"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from avalanche.training.supervised import Naive
 from driver import in_a_process, network
-from pytorch_lightning.callbacks import Callback, EarlyStopping, Timer
 
 from avalanche_dgm import DGRPlugin, sklearn_digits
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import DGRModule, NaiveModule, fit_stream, run_on_trainer
+from avalanche_dgm.lightning.package import pl
 
 STEPS, EPOCHS, BATCHES = 6, 3, 4
 HYPER = {"generator_steps": STEPS, "hidden": (16,), "latent": 4, "seed": 0}
@@ -26,7 +26,7 @@ def stream():
     return sklearn_digits(n_experiences=2, n_train_per_class=12, seed=0)
 
 
-class At(Callback):
+class At(pl.Callback):
     """Does something at a batch, counted over everything that is trained."""
 
     def __init__(self, batch=None, act=None):
@@ -40,7 +40,7 @@ class At(Callback):
 
 def run_out(trainer):
     """Puts the end of a limit of time into the past."""
-    (timer,) = (c for c in trainer.callbacks if isinstance(c, Timer))
+    (timer,) = (c for c in trainer.callbacks if isinstance(c, pl.callbacks.Timer))
     timer._duration = 0.0
 
 
@@ -101,12 +101,12 @@ MOMENTS = (0, STEPS - 1, STEPS, STEPS + BATCHES - 1, STEPS + EPOCHS * BATCHES - 
 def test_a_limit_of_time_ends_the_stream_and_it_goes_on(stream, whole, tmp_path, moment):
     watch = At(moment, run_out)
     with pytest.warns(UserWarning, match=r"experiences were learned.*resume=True goes on"):
-        _, result = learn(stream, tmp_path, watch, Timer("00:01:00:00"))
+        _, result = learn(stream, tmp_path, watch, pl.callbacks.Timer("00:01:00:00"))
     assert result.stopped == "The time limit of 0 s is over."
     assert len(watch.stages) == moment + 1, "it ends at the next step"
     assert len(result) == (moment + 1) // (STEPS + EPOCHS * BATCHES)
     again = At()
-    module, result = learn(stream, tmp_path, again, Timer("00:01:00:00"), resume=True)
+    module, result = learn(stream, tmp_path, again, pl.callbacks.Timer("00:01:00:00"), resume=True)
     assert len(watch.stages) + len(again.stages) == 2 * (STEPS + EPOCHS * BATCHES)
     assert equal(module.state_dict(), whole[0])
     assert torch.equal(result.accuracy, whole[1].accuracy)
@@ -118,7 +118,7 @@ def test_it_waits_for_a_whole_step(stream, tmp_path):
     expected, _ = learn(stream, accumulate_grad_batches=2)
     watch = At(2 * STEPS, run_out)
     with pytest.warns(UserWarning, match="experiences were learned"):
-        learn(stream, tmp_path, watch, Timer("00:01:00:00"), accumulate_grad_batches=2)
+        learn(stream, tmp_path, watch, pl.callbacks.Timer("00:01:00:00"), accumulate_grad_batches=2)
     assert len(watch.stages) == 2 * STEPS + 2
     module, _ = learn(stream, tmp_path, resume=True, accumulate_grad_batches=2)
     assert equal(module.state_dict(), expected.state_dict())
@@ -140,7 +140,7 @@ def test_max_time_without_a_folder(stream):
 
 def test_a_timer_counts_over_the_stream(stream):
     """Each fit would begin anew, and all but the first would count backwards."""
-    timer, seen = Timer(), []
+    timer, seen = pl.callbacks.Timer(), []
     watch = At()
     watch.on_train_end = lambda *_: seen.append(timer.time_elapsed())
     started = time.monotonic()
@@ -158,7 +158,7 @@ def test_a_strategy_goes_on(stream, tmp_path, moment):
     """Under a Trainer it is saved after each experience."""
     expected = strategy_of()
     results = run_on_trainer(expected, stream, trainer=QUIET)
-    callbacks = [At(moment, run_out), Timer("00:01:00:00")]
+    callbacks = [At(moment, run_out), pl.callbacks.Timer("00:01:00:00")]
     options = {"trainer": QUIET, "checkpoint_dir": tmp_path}
     with pytest.warns(UserWarning, match=f"{moment // 18} of 2 experiences were learned"):
         some = run_on_trainer(strategy_of(), stream, callbacks=callbacks, **options)
@@ -188,7 +188,7 @@ def test_sigterm(stream, whole, tmp_path, moment):
     assert equal(module.state_dict(), whole[0])
 
 
-class InTest(Callback):
+class InTest(pl.Callback):
     def on_test_batch_start(self, trainer, *args):
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -256,13 +256,13 @@ def test_stopping_early_and_the_end_of_the_time_together(stream, tmp_path):
     """At the end of an epoch the first ends the experience, the second the stream."""
 
     def early():
-        return EarlyStopping("train/accuracy", mode="max", patience=0, min_delta=2.0)
+        return pl.callbacks.EarlyStopping("train/accuracy", mode="max", patience=0, min_delta=2.0)
 
     expected, _ = learn(stream, None, early())
     # Patience ends with the second epoch, and the time with its last batch.
     moment = STEPS + 2 * BATCHES - 1
     with pytest.warns(UserWarning, match="1 of 2"):
-        learn(stream, tmp_path, early(), At(moment, run_out), Timer("00:01:00:00"))
+        learn(stream, tmp_path, early(), At(moment, run_out), pl.callbacks.Timer("00:01:00:00"))
     again = At()
     module, _ = learn(stream, tmp_path, early(), again, resume=True)
     assert len(again.stages) == STEPS + 2 * BATCHES
@@ -272,9 +272,9 @@ def test_stopping_early_and_the_end_of_the_time_together(stream, tmp_path):
 def test_min_epochs_come_first(stream):
     watch = At(STEPS, run_out)
     with pytest.warns(UserWarning, match="0 of 2"):
-        learn(stream, None, watch, Timer("00:01:00:00"), min_epochs=2)
+        learn(stream, None, watch, pl.callbacks.Timer("00:01:00:00"), min_epochs=2)
     assert len(watch.stages) == STEPS + 2 * BATCHES
     watch = At(0, run_out)
     with pytest.warns(UserWarning, match="0 of 2"):
-        learn(stream, None, watch, Timer("00:01:00:00"), min_epochs=2)
+        learn(stream, None, watch, pl.callbacks.Timer("00:01:00:00"), min_epochs=2)
     assert len(watch.stages) == 1, "a phase has no epochs to do"

@@ -4,15 +4,12 @@ import warnings
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from driver import network
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
 
 from avalanche_dgm import DGRPlugin, sklearn_digits
 from avalanche_dgm.errors import ConfigError
@@ -24,6 +21,7 @@ from avalanche_dgm.lightning import (
     fit_stream,
     run_on_trainer,
 )
+from avalanche_dgm.lightning.package import pl
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 STEPS, EPOCHS = 6, 2
@@ -36,7 +34,7 @@ def stream():
     return sklearn_digits(n_experiences=2, n_train_per_class=12, seed=0)
 
 
-class Count(Callback):
+class Count(pl.Callback):
     """Batches of each kind, and the samples of the classifier's."""
 
     def __init__(self):
@@ -108,7 +106,7 @@ def test_alternating_replay_counts_batches_of_new_samples(stream):
     assert count.batches["learning"] == EPOCHS * 3 + 2 * EPOCHS * 3
 
 
-class Impatient(Callback):
+class Impatient(pl.Callback):
     """Stops the classifier at its fifth batch."""
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
@@ -124,7 +122,7 @@ def test_counts_of_an_experience_that_stopped_early(stream):
 def test_counts_go_on_after_an_interruption(stream, tmp_path):
     """Also where the classifier's training was over."""
 
-    class Ends(Callback):
+    class Ends(pl.Callback):
         def on_test_start(self, *args):
             raise KeyboardInterrupt
 
@@ -149,7 +147,7 @@ def test_counts_go_on_after_an_interruption(stream, tmp_path):
 def test_fast_dev_run_is_a_smoke_test_of_the_whole_stream(stream, tmp_path, n):
     lines = Lines()
     evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=[lines])
-    save, count = ModelCheckpoint(tmp_path / "best"), Count()
+    save, count = pl.callbacks.ModelCheckpoint(tmp_path / "best"), Count()
     module = DGDMNModule(
         network(), seed=0, generator_steps=9, learner_steps=9, stm_size=1, hidden=(8,), latent=2
     )
@@ -157,7 +155,7 @@ def test_fast_dev_run_is_a_smoke_test_of_the_whole_stream(stream, tmp_path, n):
         result = fit_stream(
             module,
             stream,
-            trainer={**QUIET, "fast_dev_run": n, "logger": CSVLogger(tmp_path / "logs")},
+            trainer={**QUIET, "fast_dev_run": n, "logger": pl.loggers.CSVLogger(tmp_path / "logs")},
             callbacks=[count, save],
             evaluator=evaluator,
             epochs=5,
