@@ -18,13 +18,17 @@ class Canvas:
 
     Attributes:
         shape: Shape of the user's samples, (C, H, W) or (D,).
-        low: Smallest intensity for each channel, in the user's units; one for all of (D,).
+        low: Smallest intensity for each channel, in the user's units; for (D,) one for all, or one
+            for each feature.
         high: Largest intensity for each channel, above ``low``.
+        bounded: Whether nothing lies outside. Otherwise ``low`` and ``high`` are a scale only, and
+            samples on the canvas may leave [-1, 1].
     """
 
     shape: tuple[int, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    bounded: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers and tuples."""
@@ -33,7 +37,9 @@ class Canvas:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Canvas:
         """Builds the canvas that `to_dict` described."""
-        return cls(**{name: tuple(value) for name, value in values.items()})
+        tuples = {name: tuple(values[name]) for name in ("shape", "low", "high")}
+        # Older states have bounds always.
+        return cls(**tuples, bounded=values.get("bounded", True))
 
     @property
     def padded(self) -> tuple[int, ...]:
@@ -49,11 +55,13 @@ class Canvas:
             samples: Float tensor (n, *shape), in the user's units, of any floating-point type.
 
         Returns:
-            float32 tensor (n, *padded) in [-1, 1]; the padding has the smallest intensity, -1.
+            float32 tensor (n, *padded) in [-1, 1] if bounded; the padding is -1.
         """
         samples = samples.float()
         low, high = self._scale(samples)
-        scaled = (2 * (samples - low) / (high - low) - 1).clamp(-1, 1)
+        scaled = 2 * (samples - low) / (high - low) - 1
+        if self.bounded:
+            scaled = scaled.clamp(-1, 1)
         if len(self.shape) == 1 or self.padded == self.shape:
             return scaled
         top, bottom, left, right = self._margins()
@@ -63,7 +71,7 @@ class Canvas:
         """Crops and scales back.
 
         Args:
-            samples: Float tensor (n, *padded) in [-1, 1].
+            samples: Float tensor (n, *padded), in [-1, 1] if bounded.
 
         Returns:
             Float tensor (n, *shape), in the user's units.
@@ -81,7 +89,7 @@ class Canvas:
         return height // 2, height - height // 2, width // 2, width - width // 2
 
     def _scale(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (1, -1, 1, 1) if len(self.shape) == 3 else (1, 1)
+        shape = (1, -1, 1, 1) if len(self.shape) == 3 else (1, -1)
         return samples.new_tensor(self.low).reshape(shape), samples.new_tensor(self.high).reshape(
             shape
         )

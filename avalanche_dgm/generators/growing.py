@@ -80,7 +80,7 @@ class MaskedGenerator(nn.Module, ABC):
                 have hard masks and need none.
 
         Returns:
-            Tensor (n, *shape) in -1..1.
+            Tensor (n, *shape), in -1..1 if the specification says that samples are bounded.
 
         Raises:
             ShapeError: ``z`` has another shape.
@@ -98,7 +98,8 @@ class MaskedGenerator(nn.Module, ABC):
             raise UnknownTaskError(f"Task {task} is none of the {self.n_tasks} finished tasks.")
         head = self.heads[self.n_tasks if task is None else task]
         # In half precision there is hardly a number between -0.99 and -1, the dark of an image.
-        return torch.tanh(at_least_single(head(self.features(z, task, scale))))
+        made = at_least_single(head(self.features(z, task, scale)))
+        return torch.tanh(made) if self.spec.bounded else made
 
     def begin_task(self) -> None:
         """Starts a task: new normalisations and head of the present widths, embeddings of 0.

@@ -21,6 +21,7 @@ class MaskedSpec:
         masking: ``"units"``, ``"weights"`` or ``"none"``; see `MaskOptions`.
         placement: ``"before"`` or ``"after"``.
         protection: ``"fan"`` or ``"ends"``.
+        bounded: Whether samples lie in -1..1, so that the last layer ends in a tanh.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -34,6 +35,7 @@ class MaskedSpec:
     masking: str = "units"
     placement: str = "before"
     protection: str = "fan"
+    bounded: bool = True
 
     def __post_init__(self) -> None:
         if self.architecture not in ("dcgan", "resnet", "dense"):

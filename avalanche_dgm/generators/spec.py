@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 from torch import Tensor
 
-from avalanche_dgm.errors import ConfigError, RangeError, ShapeError
-
-#: Share of the learned range by which later intensities may exceed it; they are clipped.
-RANGE_TOLERANCE = 0.25
+from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.generators.ranges import (
+    check_intensities,
+    check_scale,
+    intensity_range,
+    known_range,
+    standard_range,
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class VAESpec:
         hidden: Widths of the hidden dense layers, or channels of the stride-2 convolutions.
         latent: Number of latent dimensions.
         likelihood: ``"bernoulli"`` or ``"gaussian"``, the distribution of a pixel.
-        low: Smallest intensity for each channel, in the user's units.
+        low: Smallest intensity for each channel, in the user's units. With Gaussian pixels ``low``
+            and ``high`` are a scale and no bounds; flat samples may have one for each feature.
         high: Largest intensity for each channel, above ``low``.
     """
 
@@ -78,8 +83,10 @@ def choose_spec(
 ) -> VAESpec:
     """Fills in what the user left open, from the first experience's images.
 
-    Dense layers and Bernoulli pixels serve flat samples and small grey images; larger or coloured
-    images get convolutions and Gaussian pixels.
+    Dense layers serve flat samples and small grey images, convolutions larger or coloured ones.
+    Bernoulli pixels serve grey images and flat samples that look like pixels of a known range, see
+    `avalanche_dgm.generators.ranges.known_range`; all else is Gaussian. Vectors that are no pixels
+    are standardised: by mean and standard deviation of each feature in the first experience.
 
     Args:
         images: Float tensor (N, C, H, W) or (N, D).
@@ -87,8 +94,8 @@ def choose_spec(
         hidden: Widths or channels, or ``None``.
         latent: Number of latent dimensions, or ``None``.
         likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
-        value_range: Smallest and largest possible intensity; ``None`` takes the smallest and
-            largest of ``images`` for each channel.
+        value_range: Smallest and largest possible intensity; ``None`` finds them out, or does
+            without.
 
     Raises:
         RangeError: Images lie outside ``value_range``.
@@ -97,15 +104,25 @@ def choose_spec(
     small = len(shape) == 1 or (shape[0] < 3 and prod(shape) <= 1024)
     if architecture == "auto":
         architecture = "dense" if small else "conv"
+    pixels = known_range(images) if value_range is None else None
+    standardised = False
     if likelihood == "auto":
-        likelihood = "bernoulli" if len(shape) == 1 or shape[0] < 3 else "gaussian"
+        grey, bounded = len(shape) == 1 or shape[0] < 3, pixels or value_range
+        likelihood = "bernoulli" if grey and bounded else "gaussian"
+        standardised = len(shape) == 1 and not bounded
     if hidden is None:
         hidden = _default_hidden(shape, architecture)
     if latent is None:
         latent = 16 if prod(shape) <= 128 else 32 if small else 64
-    low, high = intensity_range(images, value_range)
+    if standardised:
+        low, high = standard_range(images)
+    elif pixels is not None and likelihood == "bernoulli":
+        low, high = pixels
+    else:
+        low, high = intensity_range(images, value_range)
     spec = VAESpec(shape, architecture, tuple(hidden), latent, likelihood, low, high)
-    check_images(spec, images, given=value_range is not None)
+    if value_range is not None:
+        check_images(spec, images, given=True)
     return spec
 
 
@@ -119,7 +136,7 @@ def check_images(spec: VAESpec, images: Tensor, *, given: bool = False) -> None:
 
     Raises:
         ShapeError: The images have another shape.
-        RangeError: Intensities outside the range, for Bernoulli pixels.
+        RangeError: Intensities outside the range, for Bernoulli pixels; far from it, for Gaussian.
     """
     shape = tuple(images.shape[1:])
     if shape != spec.shape:
@@ -136,63 +153,8 @@ def check_images(spec: VAESpec, images: Tensor, *, given: bool = False) -> None:
             what="a Bernoulli VAE",
             remedy=", or use likelihood='gaussian'",
         )
-
-
-def check_intensities(
-    images: Tensor,
-    low: tuple[float, ...],
-    high: tuple[float, ...],
-    *,
-    given: bool,
-    what: str,
-    remedy: str = "",
-) -> None:
-    """Checks that a generator with bounded intensities can produce such images.
-
-    Args:
-        images: Float tensor (N, C, H, W) or (N, D).
-        low: Smallest intensity for each channel.
-        high: Largest intensity for each channel.
-        given: Whether the user stated the range; then nothing outside it is accepted.
-        what: How messages call the generator.
-        remedy: A further way out, for the message.
-
-    Raises:
-        RangeError: It cannot.
-    """
-    tolerance = 1e-6 if given else RANGE_TOLERANCE
-    smallest, largest = _channel_extremes(images, len(low))
-    for channel, (bottom, top) in enumerate(zip(low, high, strict=True)):
-        slack = tolerance * (top - bottom)
-        if smallest[channel] < bottom - slack or largest[channel] > top + slack:
-            raise RangeError(
-                f"Channel {channel} has intensities from {smallest[channel]:.4g} to"
-                f" {largest[channel]:.4g}, but {what} for {bottom:.4g} to {top:.4g} cannot"
-                " produce them. Scale the images the same way in every experience, or pass their"
-                f" full range as value_range=(low, high){remedy}."
-            )
-
-
-def check_range(value_range: tuple[float, float] | None) -> None:
-    """Checks the range of intensities that a user gave.
-
-    Args:
-        value_range: Smallest and largest possible intensity, or ``None``.
-
-    Raises:
-        ConfigError: It is not two finite numbers, the first below the second.
-    """
-    if value_range is None:
-        return
-    try:
-        low, high = (float(value) for value in value_range)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"value_range={value_range!r} must be two numbers, the smallest and the largest"
-            " possible intensity."
-        ) from error
-    if not (isfinite(low) and isfinite(high) and low < high):
-        raise ConfigError(f"value_range={value_range} needs its first number below its second.")
+    if not given:
+        check_scale(images, spec.low, spec.high)
 
 
 def _default_hidden(shape: tuple[int, ...], architecture: str) -> tuple[int, ...]:
@@ -205,32 +167,3 @@ def _default_hidden(shape: tuple[int, ...], architecture: str) -> tuple[int, ...
     while side > 4 and depth < len(channels):
         side, depth = (side + 1) // 2, depth + 1
     return tuple(channels[: max(depth, 1)])
-
-
-def _channel_extremes(images: Tensor, n_channels: int) -> tuple[list[float], list[float]]:
-    channels = images.transpose(0, 1).flatten(1) if n_channels > 1 else images.reshape(1, -1)
-    return channels.amin(dim=1).tolist(), channels.amax(dim=1).tolist()
-
-
-def intensity_range(
-    images: Tensor, given: tuple[float, float] | None
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The smallest and the largest intensity of each channel.
-
-    Args:
-        images: Float tensor (N, C, H, W), or (N, D), which has one channel.
-        given: What the user says that they are, for all channels, or ``None``.
-
-    Raises:
-        ConfigError: What is given is not a range.
-    """
-    n_channels = int(images.shape[1]) if images.ndim == 4 else 1
-    if given is not None:
-        check_range(given)
-        low, high = float(given[0]), float(given[1])
-        return (low,) * n_channels, (high,) * n_channels
-    smallest, largest = _channel_extremes(images, n_channels)
-    # A channel that is constant so far gets a range of one, so that scaling stays defined.
-    return tuple(smallest), tuple(
-        h if h > lo else lo + 1.0 for lo, h in zip(smallest, largest, strict=True)
-    )

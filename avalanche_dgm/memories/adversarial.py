@@ -13,7 +13,14 @@ from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
 from avalanche_dgm.generators.canvas import Canvas
 from avalanche_dgm.generators.growing import MaskedGenerator
-from avalanche_dgm.generators.spec import check_intensities, intensity_range
+from avalanche_dgm.generators.ranges import (
+    check_intensities,
+    check_scale,
+    check_variety,
+    intensity_range,
+    known_range,
+    standard_range,
+)
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 
 #: Samples that are generated at once.
@@ -98,16 +105,13 @@ class GANMemory(GrowingBuffers, ABC):
                 f"architecture={s.architecture!r} makes {needed}, but the samples are of shape"
                 f" {shape}. Use architecture='auto'."
             )
-        if self.canvas is not None:
-            check_intensities(
-                data.images,
-                self.canvas.low,
-                self.canvas.high,
-                given=s.value_range is not None,
-                what="a generator",
-            )
-        else:
-            self._canvas(data.images)
+        canvas = self.canvas if self.canvas is not None else self._canvas(data.images)
+        if canvas.bounded:
+            given = s.value_range is not None
+            check_intensities(data.images, canvas.low, canvas.high, given=given, what="a generator")
+        if s.value_range is None:
+            check_variety(data.images, first=self.canvas is None)
+            check_scale(data.images, canvas.low, canvas.high)
         known = {(task, label) for _, task, label in self.entries[: self.learned].tolist()}
         groups = torch.unique(torch.stack([data.tasks, data.labels], dim=1), dim=0).tolist()
         again = sorted({label for task, label in groups if (task, label) in known})
@@ -125,11 +129,15 @@ class GANMemory(GrowingBuffers, ABC):
             )
 
     def _canvas(self, images: Tensor) -> Canvas:
-        low, high = intensity_range(images, self.settings.value_range)
-        canvas = Canvas(tuple(int(side) for side in images.shape[1:]), low, high)
-        given = self.settings.value_range is not None
-        check_intensities(images, low, high, given=given, what="a generator")
-        return canvas
+        """The canvas for first samples: with bounds if there are any, see `known_range`."""
+        shape, given = tuple(int(side) for side in images.shape[1:]), self.settings.value_range
+        if given is not None:
+            return Canvas(shape, *intensity_range(images, given))
+        pixels = known_range(images)
+        if pixels is not None:
+            return Canvas(shape, *pixels)
+        scale = standard_range(images) if len(shape) == 1 else intensity_range(images, None)
+        return Canvas(shape, *scale, bounded=False)
 
     def build(self, images: Tensor) -> None:
         """Builds the generator for the first samples; later ones were checked against it.
@@ -181,7 +189,7 @@ class GANMemory(GrowingBuffers, ABC):
             rng: Generator on the memory's device.
 
         Returns:
-            Float tensor (n, *padded) in [-1, 1].
+            Float tensor (n, *padded), in [-1, 1] if the canvas is bounded.
         """
 
     def generate(self, rows: Tensor, rng: torch.Generator) -> Tensor:

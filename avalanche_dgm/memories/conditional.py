@@ -45,6 +45,7 @@ class ConditionalMemory(GANMemory):
             width=s.width,
             latent=s.latent,
             masking="none",
+            bounded=self.ready.bounded,
         )
         self.generator = build_generator(spec)
         self.generator.begin_task()

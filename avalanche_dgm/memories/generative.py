@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import UnknownTaskError, UnsupportedModelError
 from avalanche_dgm.generators import VAE, ClassDensity, VAESpec, choose_spec
+from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.generators.spec import check_images
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories.answers import ask, evaluating, learned_outputs
@@ -75,19 +76,36 @@ class DeepGenerativeMemory(nn.Module):
             )
         self.learner, self.task_aware = learner, task_aware
 
-    def check(self, images: Tensor) -> VAESpec:
+    def check(self, images: Tensor) -> None:
         """Checks that images can be learned; changes nothing.
 
         Args:
             images: Float tensor (N, *shape).
 
-        Returns:
-            The specification of the generator that is there, or that they would get.
+        Raises:
+            ShapeError: The images' shape has changed.
+            RangeError: The generator cannot produce their intensities, or learn them.
+        """
+        if self.settings.value_range is None:
+            check_variety(images, first=self.generator is None)
+        self._spec_for(images)
+
+    def build(self, images: Tensor) -> None:
+        """Builds the generator for the first images, or checks later ones against it.
+
+        Args:
+            images: Float tensor (N, *shape).
 
         Raises:
             ShapeError: The images' shape has changed.
             RangeError: The generator cannot produce their intensities.
         """
+        spec = self._spec_for(images)
+        if self.generator is None:
+            self._build(spec, images.device)
+
+    def _spec_for(self, images: Tensor) -> VAESpec:
+        """The specification of the generator, or of one for first images; checks images."""
         s = self.settings
         if self.generator is not None:
             check_images(self.generator.spec, images, given=s.value_range is not None)
@@ -100,20 +118,6 @@ class DeepGenerativeMemory(nn.Module):
             likelihood=s.likelihood,
             value_range=s.value_range,
         )
-
-    def build(self, images: Tensor) -> None:
-        """Builds the generator for the first images, or checks later ones against it.
-
-        Args:
-            images: Float tensor (N, *shape).
-
-        Raises:
-            ShapeError: The images' shape has changed.
-            RangeError: The generator cannot produce their intensities.
-        """
-        spec = self.check(images)
-        if self.generator is None:
-            self._build(spec, images.device)
 
     def _build(self, spec: VAESpec, device: torch.device | str) -> None:
         self.generator = VAE(spec).to(device)

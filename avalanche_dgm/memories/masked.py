@@ -39,6 +39,7 @@ class DynamicGenerativeMemory(GANMemory):
             masking=s.masking,
             placement=s.placement,
             protection=s.protection,
+            bounded=self.ready.bounded,
         )
         self.generator = build_generator(spec)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.generators.spec import check_range
+from avalanche_dgm.generators.ranges import check_range
 from avalanche_dgm.memories.budget import check_capacity
 
 S = TypeVar("S", bound="Settings")

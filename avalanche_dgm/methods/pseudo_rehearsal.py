@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import CapacityError, ConfigError, UnknownTaskError
+from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.memories import Frozen
 from avalanche_dgm.memories.answers import ask
 from avalanche_dgm.methods.base import Method
@@ -84,6 +85,7 @@ class PseudoRehearsal(Method):
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
         check_experience(data, shape=self.box.shape)
+        check_variety(data.images, first=self.box.shape is None)
         n = len(data)
         if self.memory_size is not None and self.experiences and self.memory_size <= n:
             raise CapacityError(

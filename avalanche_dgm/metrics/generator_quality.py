@@ -14,7 +14,7 @@ from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnknownTas
 from avalanche_dgm.fitting import OptimizerSpec, Phase, epochs_to_steps, fit
 from avalanche_dgm.generators.canvas import Canvas
 from avalanche_dgm.generators.critics import build_critic
-from avalanche_dgm.generators.spec import intensity_range
+from avalanche_dgm.generators.ranges import intensity_range
 from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.metrics.frechet import described, frechet_distance
 from avalanche_dgm.randomness import RandomSource
