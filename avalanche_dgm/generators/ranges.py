@@ -29,6 +29,8 @@ _SHARE_AT_AN_END, _AT_AN_END, _LEVELS = 1e-3, 5, 17
 #: Standard deviation of a feature, as a share of the median one, below which it is a constant that
 #: may vary later.
 _LEAST_DEVIATION = 0.1
+#: Largest range of intensities, and one over the smallest: squares must not overflow.
+_LARGEST = 1e15
 #: Values that are looked at where some will do.
 _LOOKS = 2**16
 
@@ -139,6 +141,12 @@ def check_variety(images: Tensor, *, first: bool) -> None:
             f"All intensities are {float(low[0]):.4g}, so a generator cannot learn their scale."
             " Check the transforms, or begin with an experience that has something in it."
         )
+    size = float((high - low).max())
+    if size > _LARGEST or (first and size < 1 / _LARGEST):
+        raise RangeError(
+            f"Intensities go from {float(low.min()):.4g} to {float(high.max()):.4g}, a scale that"
+            " single precision has not enough room for. Rescale the images."
+        )
     central = _central(rows)
     wild = (central > 0) & (high - low > _WIDEST * central)
     if images.ndim == 2 and bool(wild.any()):
@@ -177,7 +185,8 @@ def check_scale(images: Tensor, low: Bounds, high: Bounds) -> None:
     smallest, largest = rows.amin(dim=1), rows.amax(dim=1)
     away = torch.maximum(bottom - smallest, largest - top) / (top - bottom)
     seen = (largest - smallest) / (top - bottom)
-    if bool((away > _FARTHEST).any()) or bool((seen < 1 / _FARTHEST).all()):
+    vanish = (seen < 1 / _FARTHEST).all() & (seen > 0).any()
+    if bool((away > _FARTHEST).any() | vanish):
         row = int(away.argmax())
         raise RangeError(
             f"Intensities go from {float(smallest[row]):.4g} to {float(largest[row]):.4g}, but the"

@@ -32,8 +32,8 @@ class GANSettings(Settings):
         width: Channels of the generator's last layer; the layers before have 2 and 4 times as many.
         critic_width: Channels of the critic's first layer.
         latent: Noise dimensions.
-        value_range: Smallest and largest possible intensity; ``None`` learns it from the first
-            experience.
+        value_range: Smallest and largest possible intensity; ``None`` finds it out where the first
+            experience's samples look like pixels, and sets no bounds to others.
         generator_steps: Steps of the generator an experience.
         generator_epochs: Passes over the data instead of ``generator_steps``.
         batch_size: Samples a step, in fits of the memory.

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, check_labels
 from avalanche_dgm.errors import ConfigError, LabelError, UnsupportedModelError
-from avalanche_dgm.memories.frozen import copied, without_gradients
+from avalanche_dgm.memories.frozen import copied
+from avalanche_dgm.memories.layers import depends_on
 from avalanche_dgm.models import NO_OUTPUT
 from avalanche_dgm.randomness import global_state, set_global_state
 
@@ -165,21 +166,26 @@ def check_learner(
                 f"The {type(learner).__name__} has no parameter that requires gradients, so it can"
                 " learn nothing. Set requires_grad of those that shall be trained."
             )
-        if copies:
-            _check_apart(network, data, task_aware=task_aware)
+        if copies and not lazy:
+            _check_apart(learner, network, data, task_aware=task_aware)
     finally:
         set_global_state(before)
 
 
-def _check_apart(network: nn.Module, data: ExperienceData, *, task_aware: bool) -> None:
+def _check_apart(
+    learner: nn.Module, duplicate: nn.Module, data: ExperienceData, *, task_aware: bool
+) -> None:
     """Checks that a copy of a classifier answers with its own weights, not the original's."""
-    without_gradients(network)
-    with evaluating(network), torch.enable_grad():
-        logits = ask(network, data.images[:1], data.tasks[:1], task_aware=task_aware)
-    if logits.requires_grad:
+    with evaluating(duplicate):
+        shared = depends_on(
+            learner,
+            lambda: ask(duplicate, data.images[:1], data.tasks[:1], task_aware=task_aware),
+        )
+    if shared:
         raise UnsupportedModelError(
-            f"A copy of the {type(network).__name__} answers with the original's weights, through a"
-            " function that holds on to them (a lambda, say). Call them as self.… in a method."
+            f"A copy of the {type(learner).__name__} answers with the original's"
+            f" {', '.join(sorted(shared))}, through a function that holds on to the model, such as"
+            " a lambda. Make that a method."
         )
 
 

@@ -30,7 +30,9 @@ class Frozen(nn.Module, Generic[M]):
     def __init__(self, module: M) -> None:
         super().__init__()
         self.frozen: M = copied(module)
-        without_gradients(self.frozen)
+        # One by one, as scripted modules have no requires_grad_.
+        for parameter in self.frozen.parameters():
+            parameter.requires_grad_(False)
         self.train(False)
 
     @property
@@ -75,16 +77,6 @@ def copied(module: M) -> M:
         if mine.requires_grad != original.requires_grad:
             mine.requires_grad_(original.requires_grad)
     return duplicate
-
-
-def without_gradients(module: nn.Module) -> None:
-    """Switches off the gradients of all parameters, also of a scripted module.
-
-    Args:
-        module: The module.
-    """
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
 
 
 def _computed(module: nn.Module) -> Iterator[Tensor]:

@@ -51,8 +51,8 @@ class MemorySettings(Settings):
         hidden: Widths of the generator's dense layers, or channels of its convolutions.
         latent: Latent dimensions of the generator.
         likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
-        value_range: Smallest and largest possible intensity; ``None`` learns it from the first
-            experience.
+        value_range: Smallest and largest possible intensity; ``None`` finds it out where the first
+            experience's samples look like pixels, and sets no bounds to others.
         kl_weight: Weight of the divergence from the prior in the generator's training, above 0.
             The bound has 1 (the papers). Less gives sharper images, and costs nothing where codes
             are drawn from a fitted density instead of the prior.
