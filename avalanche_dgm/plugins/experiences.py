@@ -264,7 +264,7 @@ def load(
             " images to one shape and convert them to tensors (torchvision.transforms.ToTensor)."
         ) from error
     if images.is_floating_point():
-        images = images.float()
+        images = images.detach().float()
     return ExperienceData(images, labels, tasks.to(torch.int64), key, key)
 
 
