@@ -342,8 +342,9 @@ def test_vectors_that_lie_further_out_each_time(name):
     replay = strategy.plugins[0].method.sample(600)
     if name == "mergan":
         # So few steps of a GAN make rough samples, but none is held within the first range.
-        last = replay.images[replay.labels >= 4]
-        assert (last.amax(dim=0) > parts[0][0].amax(dim=0)).sum() > 8
+        last, first = replay.images[replay.labels >= 4], parts[0][0]
+        beyond = (last.amax(dim=0) - first.amax(dim=0)) / (first.amax(dim=0) - first.amin(dim=0))
+        assert beyond.max() > 0.5
         assert replay.images.isfinite().all()
         return
     for label, centre in enumerate(centres):
