@@ -118,6 +118,7 @@ def _paper(arguments: argparse.Namespace) -> None:
 def _draw(arguments: argparse.Namespace) -> None:
     """Makes the figure that needs no data, no methods and no Trainer."""
     from avalanche_dgm.experiments import computed
+    from avalanche_dgm.experiments.storage import run_folder
 
     figure = computed.ALTM_FIG1
     plain = vars(build_parser().parse_args(["paper", figure.name]))
@@ -143,7 +144,7 @@ def _draw(arguments: argparse.Namespace) -> None:
         )
     _limit_threads(arguments)
     print(f"{figure.title}.\nIn the paper: {figure.shows}\n", flush=True)
-    folder = arguments.out / (arguments.name or f"paper-{figure.name}")
+    folder = run_folder(arguments.out, arguments.name or f"paper-{figure.name}")
     print(computed.draw(folder, seed=arguments.seed, overwrite=arguments.overwrite))
 
 
@@ -289,6 +290,7 @@ def _execute(
     from avalanche_dgm.experiments.log_settings import LogSettings
     from avalanche_dgm.experiments.provenance import command_line
     from avalanche_dgm.experiments.session import Session, leads
+    from avalanche_dgm.experiments.storage import run_folder
 
     _limit_threads(arguments)
     with warnings.catch_warnings():
@@ -300,7 +302,7 @@ def _execute(
         if intro and arguments.leads:
             print(f"{intro}\n", flush=True)
         session = Session(
-            folder=arguments.out / (arguments.name or name),
+            folder=run_folder(arguments.out, arguments.name or name),
             resume=arguments.resume,
             overwrite=arguments.overwrite,
             progress=not arguments.quiet,

@@ -53,3 +53,7 @@ class RanksDifferError(AvalancheDGMError, RuntimeError):
 
 class CheckpointError(AvalancheDGMError, RuntimeError):
     """A checkpoint is damaged or belongs to something else."""
+
+
+class StorageError(AvalancheDGMError, OSError):
+    """A file cannot be written: the disk is full, or writing is not allowed."""

@@ -1,36 +1,216 @@
-"""Files that are replaced as a whole or not at all."""
+"""Writing files so that an interruption or a full disk leaves whole ones, and locking folders."""
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from avalanche_dgm.errors import ConfigError, StorageError
+
+#: The file in a folder that the process which uses it holds.
+LOCK = ".lock"
+
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Opens a file that takes the place of another one once it is complete and on the disk.
+def replacing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[IO[bytes]]:
+    """Opens a file for writing bytes that replaces ``path`` in one step when it is complete.
 
-    After an error the old file is as it was.
+    Whatever happens before leaves the old file as it was.
 
     Args:
-        path: Where it shall be; its folder is made where it is missing.
+        path: The file to replace; its folder is made.
+        sync: Wait until the bytes are on the disk, so that a power failure leaves a whole file too;
+            of no use for files that can be made again.
 
     Raises:
-        OSError: It cannot be written.
+        StorageError: It cannot be written, for example because the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since only within one file system a file is replaced in one step.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    raw: _Raw | None = None
     try:
-        with open(partial, "wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raw = _Raw(partial, "wb")
+        with io.BufferedWriter(raw) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(raw.fileno())
         os.replace(partial, path)
+    except Exception as error:
+        # Serialisers hide the reason behind errors of their own.
+        reason = raw.failed if raw is not None and raw.failed is not None else error
+        if isinstance(reason, OSError) and not isinstance(reason, StorageError):
+            raise cannot_write(path, reason) from reason
+        raise
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             partial.unlink()
+
+
+def write_text(path: str | os.PathLike[str], text: str, *, sync: bool = True) -> None:
+    """Replaces a file by a text in UTF-8; see `replacing`."""
+    with replacing(path, sync=sync) as file:
+        file.write(text.encode())
+
+
+def append_text(path: str | os.PathLike[str], text: str) -> None:
+    """Adds a text to a file, all of it or nothing.
+
+    Args:
+        path: The file.
+        text: Encoded as UTF-8.
+
+    Raises:
+        StorageError: It cannot be written; the file is as it was.
+    """
+    left = memoryview(text.encode())
+    try:
+        with open(path, "ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise cannot_write(Path(path), error) from error
+
+
+def final_name(path: Path) -> str:
+    """The name of a file, of what a killed process left of one the name it would have got."""
+    return re.sub(r"\.\d+\.partial$", "", path.name)
+
+
+def cannot_write(path: Path, error: OSError) -> StorageError:
+    """The error that says why a path cannot be written.
+
+    Args:
+        path: File or folder.
+        error: What the system said.
+    """
+    reason = error.strerror or str(error)
+    made = StorageError(
+        f"Cannot write {path}: {reason}. What was saved before is as it was. Make room or get"
+        " the right to write there, or choose another folder."
+    )
+    made.errno = error.errno
+    return made
+
+
+@contextmanager
+def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps other processes that lock a folder out of it; ends with the process at the latest.
+
+    Args:
+        folder: The folder; it is made.
+
+    Raises:
+        ConfigError: Another process, or another part of this one, uses the folder.
+        StorageError: The folder cannot be written.
+    """
+    path = Path(folder) / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _held(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        with suppress(
+            OSError
+        ):  # On a full disk nobody learns who holds it; it is held all the same.
+            os.truncate(path, 0)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        # First removed, then released: whoever waits for it sees that this one is gone.
+        with suppress(OSError):
+            path.unlink()
+        os.close(file)
+
+
+def check_unlocked(folder: Path) -> None:
+    """Refuses a folder that another process has locked, and makes nothing there.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ConfigError: It is locked; the message says by whom.
+    """
+    if (folder / LOCK).exists():
+        with lock(folder):
+            pass
+
+
+def _held(path: Path) -> int:
+    """Opens the file of a lock and takes the lock."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            taken = _take(file)
+            there = os.fstat(file)
+            # The holder before may have removed it in between.
+            if taken and path.exists() and os.path.samestat(there, path.stat()):
+                return file
+            holder = "" if taken else os.pread(file, 200, 0).decode(errors="replace").strip()
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+        if not taken:
+            raise ConfigError(
+                f"{path.parent} is in use by another run ({holder or 'its process is not known'})."
+                " Wait until it has ended, or choose another folder."
+            )
+
+
+def _take(file: int) -> bool:
+    """Locks an open file; ``False`` if it is locked already."""
+    if os.name == "nt":
+        import msvcrt
+
+        os.lseek(file, 1 << 30, os.SEEK_SET)  # Beyond the text, which others shall read.
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        finally:
+            os.lseek(file, 0, os.SEEK_SET)
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        warnings.warn(
+            f"The file system cannot lock files ({error.strerror}): do not start two runs in one"
+            " folder.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    return True
+
+
+class _Raw(io.FileIO):
+    """A file that remembers the first error of writing to it."""
+
+    failed: OSError | None = None
+
+    def write(self, data: object, /) -> int:
+        try:
+            return super().write(data)  # type: ignore[arg-type]
+        except OSError as error:
+            self.failed = self.failed or error
+            raise

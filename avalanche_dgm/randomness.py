@@ -23,7 +23,8 @@ class RandomSource:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self._seed = seed
+        #: The seed that was given, ``None`` if one is drawn.
+        self.seed = self._seed = seed
         self._generators: dict[str, torch.Generator] = {}
 
     def on(self, device: torch.device | str) -> torch.Generator:
@@ -133,9 +134,11 @@ class RandomSource:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._generators = {}
         self.set_state(state)
+        self.seed = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RandomSource:
         copy = RandomSource()
+        copy.seed = self.seed
         copy.set_state(self.get_state())
         return copy
 

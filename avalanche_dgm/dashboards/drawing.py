@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avalanche_dgm.dashboards.sinks import Pixels
+from avalanche_dgm.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +37,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, path: str | Path) -> None:
     """Writes a figure as a PNG file; its folder is made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    with replacing(path, sync=False) as file:
+        figure.savefig(file, format="png")
 
 
 def pixels_of(figure: Figure) -> Pixels:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avalanche_dgm import files
+from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.keys import file_name
 from avalanche_dgm.dashboards.sinks import Cell, Pixels, Sink
+from avalanche_dgm.errors import ConfigError
 
 #: The files that list what was shown, and their columns.
 SCALARS = ("axis", "at", "key", "value")
@@ -58,8 +61,8 @@ class FileSink(Sink):
     def image(self, key: str, pixels: Pixels, *, axis: str, at: int, caption: str = "") -> None:
         """See `Sink.image`."""
         name = f"images/{file_name(key, at)}.png"
-        self._png(name, pixels)
         self._add("images.csv", IMAGES, [(axis, at, key, name, caption)], axis, at)
+        self._png(name, pixels)
 
     def histogram(self, key: str, counts: Mapping[int, int], *, axis: str, at: int) -> None:
         """See `Sink.histogram`."""
@@ -77,11 +80,21 @@ class FileSink(Sink):
     ) -> None:
         """See `Sink.table`."""
         stem = f"tables/{file_name(key, at)}"
-        written = [
-            (axis, at, *(self._cell(cell, f"{stem}-{i}-{j}.png") for j, cell in enumerate(row)))
-            for i, row in enumerate(rows)
-        ]
+        pictures: dict[str, Pixels] = {}
+        written: list[list[int | float | str]] = []
+        for i, row in enumerate(rows):
+            cells: list[int | float | str] = [axis, at]
+            for j, cell in enumerate(row):
+                if isinstance(cell, np.ndarray):
+                    name = f"{stem}-{i}-{j}.png"
+                    pictures[name] = cell
+                    cells.append(name)
+                else:
+                    cells.append(cell)
+            written.append(cells)
         self._add(_table_name(key), ("axis", "at", *columns), written, axis, at)
+        for name, pixels in pictures.items():
+            self._png(name, pixels)
 
     def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
         """Notes where the file is; it is not copied."""
@@ -90,18 +103,11 @@ class FileSink(Sink):
     def flush(self) -> None:
         """Nothing is kept back."""
 
-    def _cell(self, cell: Cell, name: str) -> int | float | str:
-        if not isinstance(cell, np.ndarray):
-            return cell
-        self._png(name, cell)
-        return name
-
     def _png(self, name: str, pixels: Pixels) -> None:
         from PIL import Image
 
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path, format="png")
+        with files.replacing(self.folder / name, sync=False) as file:
+            Image.fromarray(pixels).save(file, format="png")
 
     def _add(
         self,
@@ -114,7 +120,10 @@ class FileSink(Sink):
         self._rewind(axis, at)
         path, columns, rows = self.folder / name, list(columns), list(rows)
         if self._columns.get(name) != columns or not path.exists():
-            if self._read(name)[0] != columns:
+            header = self._read(name)[0]
+            if header and header[:2] != columns[:2]:
+                raise ConfigError(f"{path} holds no panels. Choose another folder, or move it.")
+            if header != columns:
                 # It is new, or of another run, under whose names these numbers would be wrong.
                 self._replace(name, columns, [])
             self._columns[name] = columns
@@ -129,8 +138,7 @@ class FileSink(Sink):
             ]
             self._replace(name, columns, kept)
         here |= shown
-        with path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        files.append_text(path, _csv(rows))
 
     def _rewind(self, axis: str, at: int) -> None:
         """Takes out what was shown of an axis from a point on, if that point comes again."""
@@ -153,21 +161,31 @@ class FileSink(Sink):
         """The last point of each axis in files from before."""
         last: dict[str, int] = {}
         for name in self._lists():
-            for row in self._read(name)[1]:
+            header, rows = self._read(name)
+            if header and not (self.folder / name).read_bytes().endswith(b"\n"):
+                # Without the row that was cut off, to which the next one would be joined.
+                self._replace(name, header, rows)
+            for row in rows:
                 last[row[0]] = max(last.get(row[0], -1), int(row[1]))
         return last
 
     def _lists(self) -> list[str]:
         tables = sorted(self.folder.glob("tables/*.csv"))
-        return [*LISTS, *(str(path.relative_to(self.folder)) for path in tables)]
+        names = [*LISTS, *(str(path.relative_to(self.folder)) for path in tables)]
+        # Not what somebody else put beside them.
+        return [name for name in names if self._read(name)[0][:2] == ["axis", "at"]]
 
     def _read(self, name: str) -> tuple[list[str], list[list[str]]]:
         path = self.folder / name
         if not path.exists():
             return [], []
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-        return header, [row for row in rows if len(row) == len(header)]
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+        if rows and not text.endswith("\n"):
+            # A process was killed while it wrote the last one.
+            del rows[-1]
+        return header, [row for row in rows if len(row) == len(header) and row[1].isdecimal()]
 
     def table_rows(self, key: str) -> list[tuple[int, Sequence[Cell]]]:
         """What a table holds: the point and the cells of each row.
@@ -185,7 +203,7 @@ class FileSink(Sink):
 
             # One that was cut off is no picture.
             with contextlib.suppress(OSError):
-                return np.asarray(Image.open(path).convert("RGB"))
+                return np.asarray(Image.open(path, formats=["PNG"]).convert("RGB"))
         for kind in (int, float):
             # A name such as 01 is no number.
             with contextlib.suppress(ValueError):
@@ -194,19 +212,31 @@ class FileSink(Sink):
         return text
 
     def _replace(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([columns, *rows])
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In one step, so that an interruption leaves the old file or the new one.
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(temporary, path)
+        files.write_text(self.folder / name, _csv([columns, *rows]), sync=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # Whoever continues looks at the files again: they may go on behind a checkpoint.
         return {**self.__dict__, "_before": None, "_last": {}, "_here": {}, "_columns": {}}
+
+
+def written(folder: Path) -> list[Path]:
+    """The files that a `FileSink` wrote into a folder: the lists, and what they name.
+
+    Args:
+        folder: The folder.
+    """
+    sink = FileSink(folder)
+    names = {*LISTS, *map(_table_name, keys.TABLES)}
+    for name in sorted(names):
+        for row in sink._read(name)[1]:
+            names |= {cell for cell in row if re.fullmatch(r"(images|tables)/[^/]+\.png", cell)}
+    return [path for name in sorted(names) if (path := folder / name).is_file()]
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _table_name(key: str) -> str:

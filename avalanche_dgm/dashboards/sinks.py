@@ -104,16 +104,20 @@ class Guarded(Sink):
 
     Args:
         sink: The place.
+        needed: Whether a run without what the place holds is not whole: then a file that cannot be
+            written ends it, so that it can be continued when there is room.
     """
 
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
+    def __init__(self, sink: Sink, *, needed: bool = False) -> None:
+        self.sink, self._needed = sink, needed
         self._said: set[str] = set()
 
     def _try(self, what: str, call: Callable[[], None]) -> None:
         try:
             call()
         except Exception as error:
+            if self._needed and isinstance(error, OSError):
+                raise
             if what in self._said:
                 return
             self._said.add(what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,45 +48,47 @@ def draw(folder: Path, *, seed: int = 0, overwrite: bool = False) -> str:
         The text for the terminal: what the figure shows, and where the files are.
 
     Raises:
-        ConfigError: The seed is negative, or the folder holds something else or cannot be written.
+        ConfigError: The seed is negative, or the folder holds something else.
+        StorageError: The folder cannot be written.
     """
     from avalanche_dgm.experiments import deep_linear
 
     if seed < 0:
         raise ConfigError(f"seed is {seed}; a whole number of at least 0 is needed.")
     settings = deep_linear.Settings(seed=seed)
-    if not overwrite:
-        _check_folder(folder, asdict(settings))
+    _check_folder(folder, asdict(settings), overwrite=overwrite)
     result = deep_linear.run(settings)
-    try:
-        csv, numbers, picture = deep_linear.write(folder, result)
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot write to {folder}: {error.strerror}. Choose another --out."
-        ) from error
+    csv, numbers, picture = deep_linear.write(folder, result)
     return (
         f"{deep_linear.summary(result)}\n\nPictures:\n  {picture}\n\n"
         f"Numbers: CSV and JSON in {csv.parent}/ ({csv.name}, {numbers.name})"
     )
 
 
-def _check_folder(folder: Path, settings: dict[str, object]) -> None:
-    """Refuses a folder with anything but this figure of the same settings."""
-    if not folder.is_dir():
+def _check_folder(folder: Path, settings: dict[str, object], *, overwrite: bool) -> None:
+    """Refuses a folder with anything but this figure of the same settings.
+
+    With ``overwrite`` it may be of other settings, and other files may be there.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    saved: dict[str, object] = {}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        saved = dict(json.loads((folder / _FILES[1]).read_text(encoding="utf-8"))["settings"])
+    own = [name for name in names if name in _FILES]
+    if own and not saved:
+        raise ConfigError(
+            f"{folder} holds {', '.join(own)}, but no numbers of this figure: it is not what wrote"
+            " them. Choose another --name, or move them."
+        )
+    if overwrite:
         return
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in _FILES)
+    foreign = [name for name in names if name not in _FILES]
     if foreign:
         raise ConfigError(
             f"{folder} holds {', '.join(foreign[:3])}, which is not of this figure. Choose another"
             " --name, or write beside it with --overwrite."
         )
-    try:
-        saved = json.loads((folder / _FILES[1]).read_text(encoding="utf-8"))["settings"]
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError, TypeError):
-        saved = {}
-    if saved != settings:
+    if saved and saved != settings:
         changes = [
             f"{k} {v} (was {saved.get(k)})" for k, v in settings.items() if saved.get(k) != v
         ]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments.storage import write_text
+from avalanche_dgm.files import write_text
 from avalanche_dgm.models import DeepLinear
 from avalanche_dgm.randomness import RandomSource
 
@@ -242,9 +242,9 @@ def write(folder: Path, result: DeepLinearResult) -> list[Path]:
     from avalanche_dgm.dashboards.drawing import save
     from avalanche_dgm.experiments import deep_linear_figure
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "altm-fig1.csv", curves_csv(result))
+    # First what says whose folder it is.
     write_text(folder / "altm-fig1.json", json.dumps(result.numbers, indent=2) + "\n")
+    write_text(folder / "altm-fig1.csv", curves_csv(result))
     save(deep_linear_figure.draw(result), folder / "altm-fig1.png")
     return [folder / f"altm-fig1.{ending}" for ending in ("csv", "json", "png")]
 

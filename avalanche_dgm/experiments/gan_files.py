@@ -36,6 +36,7 @@ class GeneratorFiles:
         # Both are made when the first is asked for: by then a checkpoint was loaded.
         self._log: GeneratorLog | None = None
         self._quality: GeneratorQuality | None = None
+        self._seen: dict[str, Any] | None = None
 
     def watch(self, method: Any) -> None:
         """Begins to look at the masks of an experience that has begun, unless it does already.
@@ -47,6 +48,21 @@ class GeneratorFiles:
             log = self._log_of(method, self.folder)
             if not log.watching:
                 log.watch()
+                log.set_state(self._seen)
+
+    def state(self) -> dict[str, Any]:
+        """What was seen of the masks in an experience that is not over."""
+        return {"seen": None if self._log is None else self._log.state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on within an experience.
+
+        Args:
+            state: What `state` returned.
+        """
+        self._seen = state["seen"]
+        if self._log is not None:
+            self._log.set_state(self._seen)
 
     def note(self, method: Any, experience: int) -> dict[str, float]:
         """Writes down what the generator has become after an experience.
@@ -61,6 +77,7 @@ class GeneratorFiles:
         """
         if not self.active:
             return {}
+        self._seen = None
         if self._quality is None and self.plan.config.quality:
             self._quality = self._compared(memory_of(method).entries.device)
         if self.folder is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig, require_known
+from avalanche_dgm.files import write_text
 
 if TYPE_CHECKING:
     from avalanche_dgm.dashboards.sinks import Sink
@@ -85,10 +86,5 @@ class LogSettings:
         if run.sink is None:
             return []
         text = f"{run.settings['id']}\n"
-        run.sink.attempt("its id", lambda: _write(note, text))
+        run.sink.attempt("its id", lambda: write_text(note, text))
         return [run.sink]
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

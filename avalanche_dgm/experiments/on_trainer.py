@@ -16,8 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from avalanche_dgm.errors import AvalancheDGMError, ConfigError
-from avalanche_dgm.experiments import storage
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments import places, report, storage
 from avalanche_dgm.experiments.building import build_model, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.gan_files import MEASURED, GeneratorFiles
@@ -57,6 +57,7 @@ def run(
     *,
     folder: Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = False,
     command: str | None = None,
     log: LogSettings | None = None,
@@ -68,8 +69,9 @@ def run(
 
     Args:
         config: What to run.
-        folder: Where to keep checkpoints and the results so far; nothing is written without it.
-        resume: Continue from what ``folder`` holds.
+        folder: Where to keep checkpoints and results; see `runner.run`, also of the next two.
+        resume: Continue what is there.
+        overwrite: Replace it.
         progress: Show progress bars and a line an experience on stderr.
         command: The command line, kept with the results.
         log: Where to show panels, beside ``folder``; ``None`` for files in it.
@@ -78,7 +80,8 @@ def run(
         The measurements and, in the first process, a few generated images of each class.
 
     Raises:
-        ConfigError: The settings cannot be run, or do not match what is to be continued.
+        ConfigError: The settings cannot be run, or not in this folder.
+        StorageError: Something cannot be written; what was saved before can be continued.
         AvalancheDGMError: The data cannot be learned, or a generator diverges.
     """
     check_options(config)
@@ -87,31 +90,29 @@ def run(
     leads, device = trainer.is_global_zero, str(trainer.strategy.root_device)
     seed_everything(config.seed)
     plan = Plan(config, build_stream(config))
-    result = plan.empty_result(device, command)
     processes = trainer.num_devices * trainer.num_nodes
-    result.provenance["training_processes"] = processes
-    saved = storage.read_result(folder) if resume and folder is not None else None
-    if saved is not None:
-        result = saved
-    panels = RunPanels(plan, folder if leads else None, log or LogSettings())
-    course = _Course(plan, result, folder, resume, leads, progress, processes, panels)
-    if folder is not None and leads and saved is None:
-        if not resume:
-            storage.prepare(folder)
-        # So that the folder says whose checkpoints it holds.
-        storage.write_result(folder, result)
-    try:
-        with _calm():
-            course.learn()
-    except AvalancheDGMError:
-        if folder is not None and leads and saved is None and not result.steps:
-            storage.prepare(folder)
-        raise
-    finally:
-        panels.close()
-    if folder is not None and leads:
-        storage.write_result(folder, result)
-        storage.drop_checkpoints(folder, keep=None)
+    kept = places.opened(folder, config, resume=resume, overwrite=overwrite, leads=leads)
+    with kept as (place, saved):
+        result = saved or plan.empty_result(device, command)
+        result.provenance.setdefault("training_processes", processes)
+        panels = RunPanels(plan, place if leads else None, log or LogSettings())
+        course = _Course(plan, result, place, resume, leads, progress, processes, panels)
+        if place is not None and leads and saved is None:
+            places.begin(place, result)
+        learned = saved is not None and saved.complete
+        try:
+            if not learned:
+                with _calm():
+                    course.learn()
+        finally:
+            panels.close()
+        if not result.complete:
+            # A signal ended it, as Ctrl-C does on any backend: it can be continued.
+            raise KeyboardInterrupt
+        if folder is not None and place is not None and leads:
+            if not learned:
+                report.write_run(place, result)
+            places.finish(folder, place, result)
     return result
 
 
@@ -215,7 +216,7 @@ class _Course:
             result, self._sizes(), self.folder, self.progress, module, panels=self.panels
         )
         order = [plan.train(position) for position in range(len(plan.order))]
-        outcome = self._fit(module, order, after_experience=report)
+        outcome = self._fit(module, order, report=report)
         result.steps = report.steps(outcome)
         if plan.method.ours and self.leads:
             result.samples = plan.generate(module.method)
@@ -230,8 +231,9 @@ class _Course:
             (step,) = report.steps(outcome)
             result.steps.append(replace(step, experience=plan.columns[position]))
             if self.leads:
-                _publish(result, self.folder, self.progress, result.steps)
+                # What is interrupted before it is written down is shown again.
                 self.panels.learned(result, None)
+                _publish(result, self.folder, self.progress, result.steps)
 
     def _module(self) -> MethodModule:
         """The classifier with its method."""
@@ -248,15 +250,22 @@ class _Course:
         return made
 
     def _fit(
-        self, module: MethodModule, experiences: Sequence[Any], *, part: str = "", **more: Any
+        self,
+        module: MethodModule,
+        experiences: Sequence[Any],
+        *,
+        part: str = "",
+        report: _Report | None = None,
     ) -> StreamResult:
         from avalanche_dgm.lightning import fit_stream
+        from avalanche_dgm.lightning.callbacks import ReportCallback
         from avalanche_dgm.lightning.dashboard import EpochMeansCallback
         from avalanche_dgm.lightning.generator import GeneratorCallback
 
         config = self.plan.config
         generator = GeneratorFiles(self.plan, self.folder)
-        looking = [GeneratorCallback(generator.watch, generator.note)] if generator.active else []
+        looking: list[Any] = [GeneratorCallback(generator)] if generator.active else []
+        looking += [ReportCallback(report)] if report is not None else []
         folder = self.folder / "checkpoints" / part if self.folder is not None else None
         return fit_stream(
             module,
@@ -270,7 +279,6 @@ class _Course:
             checkpoint_dir=folder,
             resume=self.resume and folder is not None,
             save_every=config.trainer.save_every,
-            **more,
         )
 
     def _arguments(self, module: MethodModule) -> dict[str, Any]:
@@ -336,9 +344,10 @@ class _Report:
 
     def __call__(self, outcome: StreamResult) -> None:
         """Writes down what was measured so far."""
-        _publish(self.result, self.folder, self.progress, self.steps(outcome))
+        self.result.steps = self.steps(outcome)
         if self.panels is not None and self.module is not None:
             self.panels.learned(self.result, self.module.method)
+        _publish(self.result, self.folder, self.progress, self.result.steps)
 
     def steps(self, outcome: StreamResult) -> list[Step]:
         """The measurements after each experience.
@@ -376,8 +385,9 @@ def _publish_shown(
     result: RunResult, folder: Path | None, progress: bool, panels: RunPanels, steps: list[Step]
 ) -> None:
     """The same, and shows it; of strategies that have no method."""
-    _publish(result, folder, progress, steps)
+    result.steps = list(steps)
     panels.learned(result, None)
+    _publish(result, folder, progress, steps)
 
 
 def optimizer_of(config: ExperimentConfig) -> OptimizerSpec:

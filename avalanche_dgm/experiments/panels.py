@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
-from avalanche_dgm.dashboards.sinks import Sink
+from avalanche_dgm.dashboards.file_sink import FileSink
+from avalanche_dgm.dashboards.sinks import Guarded, Sink
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.plan import Plan
@@ -44,7 +45,9 @@ class RunPanels:
         if self._dashboard is None:
             sinks: Sequence[Sink] = []
             if self.folder is not None:
-                sinks = self.settings.open(self.folder, self.plan.config)
+                opened = self.settings.open(self.folder, self.plan.config)
+                # Files are a part of what the run leaves; other places may fail.
+                sinks = [Guarded(s, needed=True) if isinstance(s, FileSink) else s for s in opened]
             self._dashboard = Dashboard(sinks, samples_per_class=_SAMPLES)
         return self._dashboard
 

@@ -200,19 +200,14 @@ class RunResult:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunResult:
-        """Reads what ``to_json`` returned (JSON turns the histogram's labels into strings)."""
-        steps = []
-        for saved in values["steps"]:
-            histogram = {int(label): count for label, count in saved["histogram"].items()}
-            steps.append(Step(**{**saved, "histogram": histogram}))
-        return cls(
-            config=ExperimentConfig.from_json(values["config"]),
-            tasks=list(values["tasks"]),
-            order=list(values["order"]),
-            steps=steps,
-            provenance=dict(values["provenance"]),
-            shape=tuple(values["image_shape"]),
-        )
+        """Reads what ``to_json`` returned (JSON turns the histogram's labels into strings).
+
+        Raises:
+            ConfigError: Something is absent, or is not what a run writes; the message names it.
+        """
+        from avalanche_dgm.experiments.reading import read_run
+
+        return read_run(values)
 
 
 def mean(values: Sequence[float | None]) -> float:

@@ -13,7 +13,7 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import storage
+from avalanche_dgm.experiments import places, report, storage
 from avalanche_dgm.experiments.building import (
     build_model,
     build_optimizer,
@@ -30,6 +30,7 @@ from avalanche_dgm.experiments.progress import BeginningLogger, MeansLogger, Pro
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
+from avalanche_dgm.plugins.fingerprint import mark
 from avalanche_dgm.plugins.metrics import memory_metrics
 
 
@@ -38,6 +39,7 @@ def run(
     *,
     folder: Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = False,
     command: str | None = None,
     log: LogSettings | None = None,
@@ -49,9 +51,11 @@ def run(
 
     Args:
         config: What to run.
-        folder: Where to keep a checkpoint and the results so far after each experience; nothing is
-            written without it.
+        folder: Where to keep a checkpoint and the results so far after each experience, and at the
+            end the files of `report.write_run`; nothing is written without it. A finished run of
+            the same settings stays as it is until the new one is complete.
         resume: Continue from what ``folder`` holds.
+        overwrite: Replace the run that ``folder`` holds.
         progress: Show progress bars and a line an experience on stderr.
         command: The command line, kept with the results.
         log: Where to show panels, beside ``folder``; ``None`` for files in it.
@@ -60,40 +64,46 @@ def run(
         The measurements and a few generated images of each class.
 
     Raises:
-        ConfigError: The settings cannot be run, or do not match what is to be continued.
+        ConfigError: The settings cannot be run, or do not match what is to be continued; or the
+            folder holds something else, or is in use.
+        StorageError: Something cannot be written; what was saved before can be continued.
         AvalancheDGMError: The data cannot be learned, or a generator diverges.
     """
     check_options(config)
     device = resolve_device(config.device)
     seed_everything(config.seed)
     benchmark = build_stream(config)
-    experiment = _Experiment(config, benchmark, device, progress, folder)
-    result = experiment.empty_result(str(device), command)
-    start = 0
-    if resume and folder is not None:
-        saved = storage.read_result(folder)
-        if saved is not None:
-            result = saved
-            start = len(result.steps)
-    elif folder is not None:
-        storage.prepare(folder)
-    experiment.panels = RunPanels(experiment, folder, log or LogSettings())
-    strategy = None if METHODS[config.method].joint else experiment.strategy()
-    if strategy is not None and 0 < start < len(result.order) and folder is not None:
-        experiment.load(strategy, storage.checkpoint(folder, start))
-    try:
-        for position in range(start, len(result.order)):
-            strategy = experiment.learn(strategy, result, position)
-            experiment.show(strategy, result)
-            if folder is not None:
-                experiment.save(strategy, result, folder)
-            if progress:
-                say_learned(result)
-    finally:
-        experiment.logger.close()
-        experiment.panels.close()
-    plugin = replay_plugin(strategy) if start < len(result.order) else None
-    result.samples = experiment.generate(plugin.method) if plugin is not None else {}
+    with places.opened(folder, config, resume=resume, overwrite=overwrite) as (place, saved):
+        experiment = _Experiment(config, benchmark, device, progress, place)
+        result = saved or experiment.empty_result(str(device), command)
+        start = len(result.steps)
+        experiment.panels = RunPanels(experiment, place, log or LogSettings())
+        strategy = None if METHODS[config.method].joint else experiment.strategy()
+        if strategy is not None and place is not None:
+            if 0 < start < len(result.order):
+                experiment.load(strategy, storage.checkpoint(place, start))
+            elif not start:
+                mark(strategy, experiment.learned)
+        if place is not None and saved is None:
+            places.begin(place, result)
+        try:
+            for position in range(start, len(result.order)):
+                strategy = experiment.learn(strategy, result, position)
+                experiment.show(strategy, result)
+                if place is not None and not result.complete:
+                    experiment.save(strategy, result, place)
+                if progress:
+                    say_learned(result)
+        finally:
+            experiment.logger.close()
+            experiment.panels.close()
+        if start < len(result.order):
+            plugin = replay_plugin(strategy)
+            result.samples = experiment.generate(plugin.method) if plugin is not None else {}
+            if place is not None:
+                report.write_run(place, result)
+        if folder is not None and place is not None:
+            places.finish(folder, place, result)
     return result
 
 
@@ -189,12 +199,15 @@ class _Experiment(Plan):
     def save(self, strategy: Any, result: RunResult, folder: Path) -> None:
         """Writes the checkpoint first, then the results that name it, then drops the last one."""
         n = len(result.steps)
-        if not self.method.joint and not result.complete:
-            path = storage.checkpoint(folder, n)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_checkpoint(strategy, path)
+        if not self.method.joint:
+            save_checkpoint(strategy, storage.checkpoint(folder, n))
         storage.write_result(folder, result)
-        storage.drop_checkpoints(folder, keep=None if result.complete else n)
+        storage.drop_checkpoints(folder, result, keep=n)
+
+    @property
+    def learned(self) -> list[Any]:
+        """The experiences that are learned, in their order."""
+        return [self.benchmark.train_stream[i] for i in self.order]
 
     def load(self, strategy: Any, path: Path) -> None:
         if not path.exists():
@@ -202,7 +215,7 @@ class _Experiment(Plan):
                 f"The checkpoint {path} is missing, so this run cannot continue. Start it again"
                 " with --overwrite."
             )
-        maybe_load_checkpoint(strategy, path, map_location=self.device)
+        maybe_load_checkpoint(strategy, path, map_location=self.device, stream=self.learned)
         # The checkpoint brought its own evaluator, logger and settings of progress bars along.
         self.logger.enabled = self.progress
         strategy.evaluator.loggers = self._loggers()

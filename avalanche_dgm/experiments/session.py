@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from avalanche_dgm import files
 from avalanche_dgm.experiments import report, storage, tables
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.log_settings import LogSettings
@@ -51,25 +53,42 @@ class Session:
 
         Raises:
             ConfigError: A config or a folder cannot be used; nothing was run then.
+            StorageError: Something cannot be written; what was saved before can be continued.
         """
-        finished = {}
-        for name, seeds in configs.items():
-            for config in seeds:
-                check_options(config)
-                folder = self.folder_of(configs, name, config)
-                finished[folder] = storage.check_folder(
+        runs = [
+            (name, config, self.folder_of(configs, name, config))
+            for name, seeds in configs.items()
+            for config in seeds
+        ]
+        for _, config, _ in runs:
+            check_options(config)
+        with self._alone([folder for _, _, folder in runs]):
+            finished = {
+                folder: storage.check_folder(
                     folder,
                     config,
                     resume=self.resume,
                     overwrite=self.overwrite,
                     leads=self.leads,
                 )
-        results: dict[str, list[RunResult]] = {name: [] for name in configs}
-        for name, seeds in configs.items():
-            for config in seeds:
-                folder = self.folder_of(configs, name, config)
+                for _, config, folder in runs
+            }
+            results: dict[str, list[RunResult]] = {name: [] for name in configs}
+            for name, config, folder in runs:
                 results[name].append(finished[folder] or self._run_one(config, folder))
         return results
+
+    @contextmanager
+    def _alone(self, folders: Sequence[Path]) -> Iterator[None]:
+        """Refuses folders in use; a folder above several runs is in use until all have ended."""
+        with ExitStack() as stack:
+            if self.leads:
+                if self.folder not in folders:
+                    storage.check_comparison(self.folder, folders)
+                    stack.enter_context(files.lock(self.folder))
+                for folder in folders:
+                    files.check_unlocked(folder)
+            yield
 
     def folder_of(self, configs: Configs, name: str, config: ExperimentConfig) -> Path:
         """Returns a run's folder: the session's own one if there is only this run.
@@ -79,7 +98,7 @@ class Session:
             name: Row of the table.
             config: One of its configs.
         """
-        folder = self.folder / name if len(configs) > 1 else self.folder
+        folder = storage.run_folder(self.folder, name) if len(configs) > 1 else self.folder
         alone = all(len(seeds) == 1 for seeds in configs.values())
         return folder if alone else folder / f"seed{config.seed}"
 
@@ -92,17 +111,15 @@ class Session:
         if self.progress and self.leads:
             what = METHODS[config.method].description
             print(f"{config.method} ({what}), seed {config.seed}", file=sys.stderr)
-        result = run(
+        return run(
             config,
             folder=folder,
             resume=self.resume,
+            overwrite=self.overwrite,
             progress=self.progress,
             command=self.command,
             log=self.log,
         )
-        if self.leads:
-            report.write_run(folder, result)
-        return result
 
     def conclude(self, results: Mapping[str, Sequence[RunResult]]) -> str:
         """Writes the summary of several runs and returns the text for the terminal.

@@ -1,34 +1,65 @@
-"""The run folder: results so far, checkpoints, and what makes writing them safe."""
+"""The run folder: results so far, checkpoints, and what makes writing them safe.
+
+A run removes and replaces only what a run of ours wrote.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from avalanche_dgm.errors import ConfigError
+from avalanche_dgm import files
+from avalanche_dgm.dashboards import file_sink
+from avalanche_dgm.errors import AvalancheDGMError, ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.log_settings import FOLDER as PANELS
+from avalanche_dgm.experiments.methods import METHODS
 from avalanche_dgm.experiments.results import RunResult
 
 RESULTS = "results.json"
-#: What a run leaves beside its results; of a generator as `avalanche_dgm.metrics.GeneratorLog`.
-_PICTURES = ("accuracy.csv", "accuracy.png", "samples.png", "usage.png")
-_GENERATOR = (
-    *("usage.csv", "masks.csv", "samples.csv", "sizes.csv", "quality.csv"),
-    "samples-[0-9][0-9][0-9].png",
+_OF_RUN = ("config", "order", "steps", "provenance")
+#: Where a run is kept that is to replace a finished one.
+NEXT = ".new"
+#: What `report.write_comparison` writes.
+COMPARISON = ("summary.json", "comparison.png", "tasks.png")
+#: Bytes of a `results.json` that is read at most; one of 1000 experiences has about 20 million.
+_MOST_BYTES = 64_000_000
+# Files of every run, of those that generate, and of those with a GAN memory: `GeneratorLog`.
+_WRITTEN = re.compile(
+    r"results\.json|accuracy\.csv|accuracy\.png|wandb-run\.txt"
+    r"|tensorboard/events\.out\.tfevents\..+"
+    r"|checkpoints/(after-\d+\.pt|(\d{3}/)?(\d{4}-\d{3}-\d{9}\.rank\d+\.pt|\.lock)|strategy\.ckpt)"
 )
-#: Panels of the run, and the name of its run in W&B.
-_PANELS = (
-    "panels/*.csv",
-    "panels/images/*.png",
-    "panels/tables/*",
-    "tensorboard/events.*",
-    "wandb-run.txt",
-)
-#: What both backends leave in the folder of checkpoints.
-_CHECKPOINTS = ("after-*.pt", "**/*.rank*.pt", "**/strategy.ckpt", "**/*.partial")
+_SAMPLES = re.compile(r"samples\.png")
+_OF_GAN = re.compile(r"(usage|masks|samples|sizes|quality)\.csv|usage\.png|samples-(\d{3})\.png")
+
+
+def run_folder(out: Path, name: str) -> Path:
+    """Returns the folder of a run, which must be within another one.
+
+    Args:
+        out: The folder of all runs.
+        name: Of the run.
+
+    Raises:
+        ConfigError: The name, or a link, leads out of it.
+    """
+    folder = out / name
+    try:
+        inside = folder.resolve().is_relative_to(out.resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"'{name}' cannot be the name of a folder in {out}: {error}.") from error
+    if not inside or NEXT in folder.parts:
+        raise ConfigError(
+            f"'{name}' leads out of {out}, to {folder.resolve()}, or is a name that runs use"
+            " themselves. Choose a --name without '..', a root or a link, or another --out."
+        )
+    return folder
 
 
 def checkpoint(folder: Path, n_learned: int) -> Path:
@@ -41,27 +72,6 @@ def checkpoint(folder: Path, n_learned: int) -> Path:
     return folder / "checkpoints" / f"after-{n_learned}.pt"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file in one step, so that an interruption leaves the old or the new one.
-
-    Args:
-        path: The file; its folder is made.
-        text: The new content.
-
-    Raises:
-        ConfigError: The folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot write {path}: {error.strerror}. Choose another --out."
-        ) from error
-
-
 def write_result(folder: Path, result: RunResult) -> None:
     """Writes the measurements so far.
 
@@ -69,7 +79,8 @@ def write_result(folder: Path, result: RunResult) -> None:
         folder: The run folder.
         result: The measurements.
     """
-    write_text(folder / RESULTS, json.dumps(json_safe(result.to_json()), indent=2) + "\n")
+    text = json.dumps(json_safe(result.to_json()), indent=2) + "\n"
+    files.write_text(folder / RESULTS, text)
 
 
 def read_result(folder: Path) -> RunResult | None:
@@ -82,55 +93,93 @@ def read_result(folder: Path) -> RunResult | None:
         ConfigError: The file cannot be read as a result.
     """
     path = folder / RESULTS
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        return RunResult.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return RunResult.from_json(_load(path))
+    except (AvalancheDGMError, OSError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path} is not a result of this version ({error}). Remove it, choose another --name,"
-            " or replace it with --overwrite."
+            f"{path} is not a result of this version ({error}). Choose another --name, or remove"
+            " it; --overwrite replaces it if a run wrote it."
         ) from error
 
 
-def drop_checkpoints(folder: Path, keep: int | None) -> None:
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError("it is not a file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes, which is too much")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def written(folder: Path, result: RunResult | None) -> list[Path]:
+    """The files that a run left in its folder.
+
+    Args:
+        folder: The run folder.
+        result: Of the run; ``None`` if that cannot be read.
+    """
+    method = METHODS[result.config.method] if result is not None else None
+    names = [_WRITTEN]
+    names += [_SAMPLES] if method is None or method.ours else []
+    names += [_OF_GAN] if method is None or method.gan else []
+    most = 10**9 if result is None else len(result.order)
+    shown = {p.relative_to(folder).as_posix() for p in file_sink.written(folder / PANELS)}
+    found = []
+    for path, name in _files(folder, "", "checkpoints", PANELS, "tensorboard"):
+        mine = any(known.fullmatch(name) for known in names)
+        numbers = re.findall(r"(?:after|samples)-(\d+)\.", name)
+        if (mine and all(int(n) <= most for n in numbers)) or name in shown:
+            found.append(path)
+    return found
+
+
+def _files(folder: Path, *places: str) -> Iterator[tuple[Path, str]]:
+    """Files in places of a folder, and below all but the first, with their names within it.
+
+    Links are left out, and what is behind them. What a killed process left of a file has its name.
+    """
+    for top in places:
+        for place, folders, names in os.walk(folder / top):
+            if Path(place) != folder and Path(place).is_symlink():
+                break
+            if not top:
+                folders.clear()
+            for path in (Path(place, name) for name in names):
+                if not path.is_symlink():
+                    final = path.with_name(files.final_name(path))
+                    yield path, final.relative_to(folder).as_posix()
+
+
+def remove(folder: Path, paths: Sequence[Path]) -> None:
+    """Removes files, and the folders of a run that are empty then.
+
+    Args:
+        folder: The run folder.
+        paths: Files in it.
+    """
+    for path in paths:
+        path.unlink(missing_ok=True)
+    places = [folder / name for name in ("checkpoints", PANELS, "tensorboard")]
+    below = [p for place in places if not place.is_symlink() for p in place.glob("**/")]
+    # From the innermost; what is not empty stays.
+    for place in sorted([*below, *places], reverse=True):
+        with suppress(OSError):
+            place.rmdir()
+
+
+def drop_checkpoints(folder: Path, result: RunResult, keep: int | None) -> None:
     """Removes the checkpoints of a run, all or all but the one to keep.
 
     Args:
         folder: The run folder.
+        result: Of the run.
         keep: Experiences learned at the checkpoint to keep, or ``None``.
     """
     kept = None if keep is None else checkpoint(folder, keep)
     place = folder / "checkpoints"
-    for pattern in _CHECKPOINTS:
-        for path in list(place.glob(pattern)):
-            if path != kept:
-                path.unlink(missing_ok=True)
-    # From the innermost; what is not empty stays.
-    for path in sorted([place, *place.glob("**/")], reverse=True):
-        with suppress(OSError):
-            path.rmdir()
-
-
-def prepare(folder: Path) -> None:
-    """Makes the folder of a new run and removes what an earlier run left; files of others stay.
-
-    Args:
-        folder: The run folder.
-
-    Raises:
-        ConfigError: It cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot make {folder}: {error.strerror}. Choose another --out."
-        ) from error
-    drop_checkpoints(folder, keep=None)
-    for pattern in (RESULTS, *_PICTURES, *_GENERATOR, *_PANELS):
-        for path in list(folder.glob(pattern)):
-            path.unlink()
+    mine = [path for path in written(folder, result) if path.is_relative_to(place)]
+    remove(folder, [path for path in mine if path != kept])
 
 
 def check_folder(
@@ -144,34 +193,111 @@ def check_folder(
         folder: The run folder.
         config: The settings of the run.
         resume: Whether the user asked to continue.
-        overwrite: Whether the user asked to replace what is there.
+        overwrite: Whether the user asked to replace the run that is there.
         leads: Whether this is the first process.
 
     Returns:
         The complete result of the same settings if that is to be resumed, else ``None``.
 
     Raises:
-        ConfigError: The folder holds another run, or an unfinished one that would be lost.
+        ConfigError: The folder holds what no run wrote, another run, or an unfinished one that
+            would be lost.
     """
-    if overwrite or not (leads or resume):
+    if not leads:
+        saved = read_result(folder) if resume else None
+        return saved if saved is not None and saved.complete and not _has_next(folder) else None
+    _refuse_foreign(folder)
+    if overwrite:
         return None
     saved = read_result(folder)
-    if saved is None or not leads:
-        return saved if saved is not None and saved.complete else None
+    if saved is None:
+        return None
     changes = config.differences(saved.config)
     if changes:
         raise ConfigError(
             f"{folder} holds a run with other settings: {', '.join(changes)}. Choose another"
             " --name, or replace it with --overwrite."
         )
+    begun = read_result(folder / NEXT) if saved.complete else saved
     if resume:
-        return saved if saved.complete else None
-    if not saved.complete:
+        return saved if begun is None else None
+    if begun is not None:
         raise ConfigError(
-            f"{folder} holds an unfinished run ({len(saved.steps)} of {len(saved.order)}"
+            f"{folder} holds an unfinished run ({len(begun.steps)} of {len(begun.order)}"
             " experiences). Continue it with --resume, or replace it with --overwrite."
         )
     return None
+
+
+def _has_next(folder: Path) -> bool:
+    return (folder / NEXT / RESULTS).exists()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuses a folder with something in it, but no run."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
+    names = _entries(folder)
+    if not names:
+        return
+    if _holds(folder / RESULTS, *_OF_RUN):
+        return
+    what = f"a {RESULTS} that no run wrote" if RESULTS in names else f"{few(names)}, and no run"
+    raise ConfigError(
+        f"{folder} holds {what}. Nothing there is touched, also not with --overwrite: choose"
+        " another --name or --out, or empty the folder."
+    )
+
+
+def _holds(path: Path, *keys: str) -> bool:
+    """Whether a file of JSON has what ours of its name have, be it of another version."""
+    try:
+        content = _load(path)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and set(keys) <= content.keys()
+
+
+def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
+    """Decides whether a comparison may use its folder, in which each run has one of its own.
+
+    Args:
+        folder: The folder above the runs' folders.
+        runs: The runs' folders.
+
+    Raises:
+        ConfigError: The folder holds what neither a run nor a comparison wrote.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
+    names = _entries(folder)
+    if _holds(folder / COMPARISON[0], "stream", "methods", "provenance"):
+        return
+    foreign = [name for name in names if name in COMPARISON]
+    if not foreign and any(_holds(place / RESULTS, *_OF_RUN) for place in [folder, *runs]):
+        return
+    if names:
+        raise ConfigError(
+            f"{folder} holds {few(foreign or names)}, which no comparison wrote. Choose another"
+            " --name or --out, or empty the folder."
+        )
+
+
+def _entries(folder: Path) -> list[str]:
+    """What is in a folder, but for what a run leaves that was killed before it wrote anything."""
+    if not folder.is_dir():
+        return []
+    left = {files.LOCK, RESULTS}
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name == RESULTS or files.final_name(path) not in left
+    )
+
+
+def few(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def json_safe(value: Any) -> Any:

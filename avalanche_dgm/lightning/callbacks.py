@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,6 +48,27 @@ class StreamCallback(pl.Callback):
             module: The `MethodModule`.
             result: What was learned so far, this experience included.
         """
+
+
+class ReportCallback(StreamCallback):
+    """Hands on the result after each experience, before that is saved.
+
+    What is interrupted while it reports comes again, and is reported again.
+
+    Args:
+        report: Called in the first process with the result so far.
+    """
+
+    def __init__(self, report: Callable[[StreamResult], None]) -> None:
+        super().__init__()
+        self._report = report
+
+    def on_experience_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
+    ) -> None:
+        """Reports."""
+        if trainer.is_global_zero:
+            self._report(result)
 
 
 def of_one_experience(trainer: pl.Trainer) -> list[Any]:

@@ -8,10 +8,9 @@ costs little and gives the same, and a finished stage's training is replaced by 
 
 from __future__ import annotations
 
-import os
 import re
+import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import dill
 import torch
 
 from avalanche_dgm.errors import CheckpointError, ConfigError
-from avalanche_dgm.lightning.callbacks import of_one_experience
+from avalanche_dgm.files import final_name, replacing
+from avalanche_dgm.lightning.callbacks import StreamCallback, of_one_experience
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
@@ -27,10 +27,13 @@ from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.staged import StagedModule
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.methods import Method
+from avalanche_dgm.plugins.fingerprint import check_same
 from avalanche_dgm.randomness import global_state, set_global_state
 
 #: Experience, stage, and batch of all its epochs: what comes next.
 Position = tuple[int, int, int]
+#: What was compared before there were fingerprints.
+_OLD = {"method", "epochs", "batch_size", "shuffle", "experiences", "processes"}
 _NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.rank(\d+)\.pt")
 
 
@@ -77,8 +80,8 @@ class Journal:
             What `close_experience` saved last, or ``None`` to begin at the beginning.
 
         Raises:
-            ConfigError: The folder holds a run and ``resume`` is off, or it holds another run.
-            CheckpointError: A file is damaged.
+            ConfigError: The folder holds a run and ``resume`` is off.
+            CheckpointError: It holds another run, or a file is damaged.
         """
         if self.folder is None:
             return None
@@ -93,13 +96,16 @@ class Journal:
             )
         self._target = latest
         content = self._read((latest[0], 0, 0))
-        for name, value in self._settings.items():
-            before = content["settings"].get(name)
-            if before != value:
-                raise ConfigError(
-                    f"The run in {self.folder} had {name}={before!r}, now it is {value!r}. Go on"
-                    " with the same settings, or name another folder."
-                )
+        saved = content["settings"]
+        if len(saved) < len(self._settings) and saved.keys() <= _OLD:
+            warnings.warn(
+                f"The run in {self.folder} was saved by an earlier version: whether network,"
+                " hyper-parameters and data are the same is not known.",
+                stacklevel=2,
+            )
+            check_same(saved, {n: self._settings.get(n) for n in saved}, where=str(self.folder))
+        else:
+            check_same(saved, self._settings, where=f"The run in {self.folder}")
         self._restore(content)
         return dict(content["run"])
 
@@ -117,8 +123,9 @@ class Journal:
         self._write(position, {**self._common(), "run": dict(run), "settings": self._settings})
         # Only when all processes have written is the older state of no use to anybody.
         self._trainer.strategy.barrier("experience saved")
-        for path in self.folder.glob(f"*.rank{self._ranks.rank}.pt"):
-            if path != self._path(position):
+        for path in list(self.folder.iterdir()):
+            match = _NAME.fullmatch(final_name(path))
+            if match and int(match[4]) == self._ranks.rank and path != self._path(position):
                 path.unlink(missing_ok=True)
         self._moments = []
 
@@ -225,7 +232,7 @@ class Journal:
 
     def _common(self) -> dict[str, Any]:
         loop: Any = self._trainer.fit_loop.epoch_loop
-        callbacks = {c.state_key: c.state_dict() for c in of_one_experience(self._trainer)}
+        callbacks = {c.state_key: c.state_dict() for c in self._callbacks()}
         return {
             "method": self._method.interim_state(),
             "random": global_state(),
@@ -240,12 +247,18 @@ class Journal:
     def _restore(self, content: Mapping[str, Any]) -> None:
         self._method.set_interim_state(content["method"])
         set_global_state(content["random"])
-        for callback in of_one_experience(self._trainer):
+        for callback in self._callbacks():
             if callback.state_key in content["callbacks"]:
                 callback.load_state_dict(content["callbacks"][callback.state_key])
         if self._view is not None and content["view"] is not None:
             self._view.set_state(dill.loads(content["view"]))
         self._set_counters(content["counters"])
+
+    def _callbacks(self) -> list[Any]:
+        """Those whose state belongs to the run."""
+        made: Any = self._trainer
+        own = [c for c in made.callbacks if isinstance(c, StreamCallback)]
+        return [*of_one_experience(self._trainer), *own]
 
     def _set_counters(self, counters: Mapping[str, int]) -> None:
         loop: Any = self._trainer.fit_loop.epoch_loop
@@ -278,17 +291,8 @@ class Journal:
         return first, second, third
 
     def _write(self, position: Position, content: Mapping[str, Any]) -> None:
-        path = self._path(position)
-        partial = path.with_suffix(".partial")
-        try:
-            with open(partial, "wb") as file:
-                torch.save(dict(content), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            with suppress(FileNotFoundError):
-                partial.unlink()
+        with replacing(self._path(position)) as file:
+            torch.save(dict(content), file)
 
     def _read(self, position: Position) -> dict[str, Any]:
         path = self._path(position)

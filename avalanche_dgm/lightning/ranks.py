@@ -11,13 +11,15 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.errors import RanksDifferError
+from avalanche_dgm.errors import AvalancheDGMError, RanksDifferError
+from avalanche_dgm.files import lock
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.methods import Method
 from avalanche_dgm.randomness import RandomSource, global_state, seed_globally, set_global_state
@@ -153,6 +155,34 @@ def share_counts(trainer: pl.Trainer, method: Method) -> None:
     if trainer.world_size > 1 and counts is not None:
         total = trainer.strategy.reduce(counts, reduce_op="sum")
         method.set_interim_state({**method.interim_state(), "counts": total})
+
+
+@contextmanager
+def locked(trainer: pl.Trainer, folder: Path | None) -> Iterator[None]:
+    """Keeps other runs out of a folder; the first process holds its lock for all.
+
+    Args:
+        trainer: The Trainer, in each of its processes.
+        folder: The folder, or ``None`` for a run that saves nothing.
+
+    Raises:
+        ConfigError: Another run uses the folder; raised in every process.
+        StorageError: The folder cannot be written; as well.
+    """
+    if folder is None:
+        yield
+        return
+    refused: AvalancheDGMError | None = None
+    with ExitStack() as stack:
+        if trainer.is_global_zero:
+            try:
+                stack.enter_context(lock(folder))
+            except AvalancheDGMError as error:
+                refused = error
+        refused = trainer.strategy.broadcast(refused)
+        if refused is not None:
+            raise refused
+        yield
 
 
 def check_identical(trainer: pl.Trainer, module: nn.Module, *, when: str) -> None:

@@ -13,12 +13,12 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.callbacks import renew_callbacks
 from avalanche_dgm.lightning.distributed_plugins import check_strategy
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import check_identical, share_state
+from avalanche_dgm.lightning.ranks import check_identical, locked, share_state
 from avalanche_dgm.lightning.stopping import STOPS, say_stopped
 from avalanche_dgm.lightning.strategy_checkpoints import RunCheckpoint
 from avalanche_dgm.lightning.strategy_session import StrategySession
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
-from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
+from avalanche_dgm.plugins.checkpoints import load_copy, save_checkpoint
 from avalanche_dgm.plugins.metrics import find_plugins
 
 
@@ -96,7 +96,7 @@ def run_on_trainer(
     if not isinstance(made.strategy.launcher, pl.strategies.launchers._MultiProcessingLauncher):
         return launch(made, _run, job)
     results, state = launch(made, _run_copy, _for_sending(job, made))
-    maybe_load_checkpoint(strategy, BytesIO(state), map_location=made.strategy.root_device)
+    load_copy(strategy, BytesIO(state), made.strategy.root_device)
     return results
 
 
@@ -145,11 +145,16 @@ def _run_copy(trainer: pl.Trainer, sent: _Job | bytes) -> tuple[list[dict[str, A
 
 def _run(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
     """Learns the stream, in each process."""
+    with locked(trainer, job.saved.path.parent if job.saved.path is not None else None):
+        return _run_alone(trainer, job)
+
+
+def _run_alone(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
     strategy, way = job.strategy, trainer.strategy
     strategy.device = way.root_device
     # Avalanche's own check would complain of plugins that have been checked already.
     strategy._distributed_check = True
-    results = job.saved.load(trainer, strategy)
+    results = job.saved.load(trainer, strategy, job.train)
     if results is None:
         results = []
         sources = [plugin.method.random for plugin in find_plugins(strategy)]

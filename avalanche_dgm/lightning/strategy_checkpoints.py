@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.files import final_name
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
+from avalanche_dgm.plugins.fingerprint import mark
 
 _FILE = "strategy.ckpt"
 #: Where a strategy carries what belongs to the run while it is saved.
@@ -69,18 +72,22 @@ class RunCheckpoint:
                 del strategy.__dict__[_NOTES]
         trainer.strategy.barrier("strategy saved")
 
-    def load(self, trainer: pl.Trainer, strategy: Any) -> list[dict[str, Any]] | None:
+    def load(
+        self, trainer: pl.Trainer, strategy: Any, stream: Sequence[Any]
+    ) -> list[dict[str, Any]] | None:
         """Brings a strategy to where it was saved, in every process.
 
         Args:
             trainer: The Trainer, in each of its processes.
             strategy: A strategy made as for a first run.
+            stream: The training experiences.
 
         Returns:
             The metrics after each experience so far, or ``None`` if nothing is saved.
 
         Raises:
-            CheckpointError: The file is damaged, or holds a strategy of another class.
+            CheckpointError: The file is damaged, or of a strategy that was made otherwise, or of
+                another stream.
             ConfigError: It is of a run over another stream.
         """
         content: bytes | None = None
@@ -88,12 +95,16 @@ class RunCheckpoint:
             if trainer.is_global_zero and self.path.exists():
                 content = self.path.read_bytes()
                 # What a run leaves that is killed while it saves.
-                for partial in self.path.parent.glob(f"{self.path.name}.*.partial"):
-                    partial.unlink()
+                for path in list(self.path.parent.iterdir()):
+                    if path != self.path and final_name(path) == self.path.name:
+                        path.unlink()
             content = trainer.strategy.broadcast(content)
         if content is None:
+            if self.path is not None:
+                mark(strategy, stream)
             return None
-        maybe_load_checkpoint(strategy, BytesIO(content), map_location=strategy.device)
+        kept = {"map_location": strategy.device, "stream": stream}
+        maybe_load_checkpoint(strategy, BytesIO(content), **kept)
         notes = strategy.__dict__.pop(_NOTES, None)
         if notes is None or notes["experiences"] != self._n:
             raise ConfigError(

@@ -13,6 +13,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.lightning.ranks import locked
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stock_callbacks import check_callbacks
 from avalanche_dgm.lightning.stream_run import Options, StreamRun, adapt
@@ -54,7 +55,8 @@ def fit_stream(
             code when they are loaded: go on only in a folder that you trust.
         save_every: Optimiser steps between two saves within a phase.
         check_ranks: After each experience, check that all processes remember the same.
-        after_experience: Called in the first process with the result so far.
+        after_experience: Called in the first process with the result so far, once that is saved:
+            not again for an experience after which a run is killed. See `StreamCallback`.
         **data: Arguments of `StreamDataModule`, such as ``batch_size`` and ``shuffle``. Batch sizes
             are counted over all devices.
 
@@ -159,7 +161,8 @@ def _learn(
     if evaluator is not None and (trainer.global_rank or trainer.fast_dev_run):
         evaluator.loggers = []
     try:
-        result = StreamRun(trainer, module, data, evaluator, options).run()
+        with locked(trainer, options.checkpoint_dir):
+            result = StreamRun(trainer, module, data, evaluator, options).run()
     finally:
         if evaluator is not None:
             evaluator.loggers = loggers

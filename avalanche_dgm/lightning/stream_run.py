@@ -36,6 +36,7 @@ from avalanche_dgm.metrics import AccuracyMatrix
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import check_boundaries, is_augmented
+from avalanche_dgm.plugins.fingerprint import Fingerprint, of_module
 from avalanche_dgm.plugins.samples import described
 
 
@@ -124,17 +125,28 @@ class StreamRun:
             method=self.method,
             view=self.view,
             save_every=options.save_every,
-            settings={
-                "method": type(module).__name__,
-                "epochs": options.epochs,
-                "batch_size": data.batch_size,
-                "shuffle": data.shuffle,
-                "experiences": self.n,
-                "processes": trainer.world_size,
-            },
+            settings=self._fingerprint() if options.checkpoint_dir is not None else {},
         )
         self.label = ""
         self._iterations = self._shown = 0
+
+    def _fingerprint(self) -> Fingerprint:
+        """What a run that goes on must have in common with the one that was interrupted."""
+        trainer: Any = self.trainer
+        return {
+            "method": type(self.module).__name__,
+            "epochs": self.options.epochs,
+            "batch_size": self.data.batch_size,
+            "shuffle": self.data.shuffle,
+            "experiences": self.n,
+            "processes": trainer.world_size,
+            "tests": self.options.test,
+            "precision": str(trainer.precision),
+            "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "gradient_clip_val": trainer.gradient_clip_val,
+            "limit_train_batches": trainer.limit_train_batches,
+            **of_module(self.module, self.benchmark.train_stream),
+        }
 
     def run(self) -> StreamResult:
         """Learns what is left of the stream; less of it if a limit of time or a signal ends it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avalanche_dgm import files
 from avalanche_dgm.buffers import size_in_bytes
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.memories.adversarial import GANMemory
@@ -111,6 +111,19 @@ class GeneratorLog:
         """Whether masks are looked at."""
         return self._trace is not None
 
+    def state(self) -> dict[str, Any] | None:
+        """What was seen of the masks in this experience, ``None`` if they are not looked at."""
+        return None if self._trace is None else self._trace.state()
+
+    def set_state(self, state: dict[str, Any] | None) -> None:
+        """Goes on within an experience: call it after `watch`.
+
+        Args:
+            state: What `state` returned.
+        """
+        if self._trace is not None and state is not None:
+            self._trace.set_state(state)
+
     def unwatch(self) -> None:
         """Stops looking at the masks, and forgets what was seen."""
         if self._trace is not None:
@@ -169,7 +182,8 @@ class GeneratorLog:
         images = ((images - low) / (high - low)).clamp(0, 1)
         if images.shape[1] != 3:
             images = images[:, :1]
-        save_image(images, path, nrow=self.n_samples, padding=1, pad_value=0.5, format="png")
+        with files.replacing(path, sync=False) as file:
+            save_image(images, file, nrow=self.n_samples, padding=1, pad_value=0.5, format="png")
 
     def _sizes(self, number: int) -> None:
         memory = self.memory
@@ -203,7 +217,4 @@ class GeneratorLog:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([header, *kept, *([number, *row] for row in rows)])
-        # In one step, so that an interruption leaves the old file or the new one.
-        temporary = path.with_name(f".{name}.part")
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(temporary, path)
+        files.write_text(path, text.getvalue(), sync=False)

@@ -55,6 +55,19 @@ class MaskTrace:
             )
         ]
 
+    def state(self) -> dict[str, Any]:
+        """What was seen so far, for `set_state`; waits for the device."""
+        seen = [(step, float(scale), values.cpu()) for step, scale, values in self._seen]
+        return {"step": self._step, "every": self._every, "seen": seen}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was called.
+
+        Args:
+            state: What it returned.
+        """
+        self._step, self._every, self._seen = state["step"], state["every"], list(state["seen"])
+
     @torch.no_grad()
     def _look(
         self, generator: MaskedGenerator, args: Any, kwargs: dict[str, Any], output: Tensor

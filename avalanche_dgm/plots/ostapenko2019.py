@@ -172,7 +172,7 @@ def _file(folder: str | Path, name: str, hint: str = "") -> Path:
 def _picture(path: Path) -> np.ndarray:
     """A picture of a log; uint8 array (H, W, 3)."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise DataError(

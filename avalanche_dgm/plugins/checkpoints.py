@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
@@ -51,6 +51,8 @@ def maybe_load_checkpoint(
     fname: FileLike,
     map_location: MapLocation = None,
     unique_objects: Any = None,
+    *,
+    stream: Iterable[Any] | None = None,
 ) -> tuple[T, int]:
     """Loads a strategy's state where a checkpoint exists; otherwise leaves everything as it is.
 
@@ -63,6 +65,10 @@ def maybe_load_checkpoint(
             strategy.train(experience)
             save_checkpoint(strategy, path)
 
+    A strategy that was made otherwise is refused: its class, arguments, optimiser, plugins and
+    network must be those of the checkpoint. Device, loggers, metrics and ``eval_mb_size`` may
+    differ, and the rest can be changed after loading. A model may grow in training.
+
     A checkpoint is a pickle: loading one runs code that it names. Load only files you trust.
 
     Args:
@@ -72,15 +78,23 @@ def maybe_load_checkpoint(
             ``torch.load``. ``None`` keeps them where they were.
         unique_objects: Objects, usually the benchmark, whose data sets take the place of equal
             ones in the file, where their classes are registered for that with Avalanche.
+        stream: The training experiences, that of ``unique_objects`` by default. Other data than
+            the stream had when it was first given here are refused.
 
     Returns:
         The strategy, and the number of experiences that it has been trained on (0 without a file).
 
     Raises:
-        CheckpointError: The file is damaged, or holds a strategy of another class. The strategy
-            and the random number generators are then as they were.
+        CheckpointError: The file is damaged, or holds a strategy that was made otherwise; the
+            message names what differs. The strategy and the random number generators are then as
+            they were.
     """
+    from avalanche_dgm.plugins.fingerprint import check_strategy, mark
+
+    if stream is None:
+        stream = getattr(unique_objects, "train_stream", None)
     if isinstance(fname, (str, os.PathLike)) and not os.path.exists(fname):
+        mark(strategy, stream)
         return strategy, 0
     from avalanche.training.determinism.rng_manager import RNGManager
 
@@ -88,12 +102,26 @@ def maybe_load_checkpoint(
     try:
         content = _read(fname, map_location, unique_objects)
         _check(content, strategy, fname)
+        check_strategy(
+            content["strategy"], strategy, stream, where=f"The checkpoint {_name(fname)}"
+        )
     except Exception:
         # Reading has the side effect of setting the generators.
         RNGManager.__setstate__(before)
         raise
     strategy.__dict__.update(content["strategy"].__dict__)
     return strategy, int(content["exp_counter"])
+
+
+def load_copy(strategy: Any, file: IO[bytes], map_location: MapLocation) -> None:
+    """Gives a strategy the state of a copy of it that was trained in another process.
+
+    Args:
+        strategy: The strategy.
+        file: What `save_checkpoint` wrote of the copy.
+        map_location: As for `maybe_load_checkpoint`.
+    """
+    strategy.__dict__.update(_read(file, map_location, None)["strategy"].__dict__)
 
 
 def _write(strategy: Any, file: IO[bytes], exclude: Collection[str] | None) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs_on_disk import result as made
+from runs_on_disk import write
 
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.errors import ConfigError, DataError
@@ -56,6 +58,7 @@ def session(folder, method, **fields):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_writes_them(backend, tmp_path):
+    write(tmp_path, made("dynamic-memory", n=8))
     for stale in ("samples-007.png", "usage.csv", "masks.csv", "quality.csv"):
         (tmp_path / stale).write_text("of another run")
     (tmp_path / "samples-of-mine.png").write_text("kept")
@@ -171,12 +174,12 @@ def test_measured_against_all_training_images(backend, tmp_path, monkeypatch):
 def test_measured_after_an_interruption(backend, tmp_path, monkeypatch):
     run = runner.run if backend == "avalanche" else on_trainer.run
     config = settings("dynamic-memory", backend=backend, quality=True)
-    write = storage.write_result
+    real = storage.write_result
 
     def fail(folder, result):
         if len(result.steps) == 2:
             raise KeyboardInterrupt  # What was measured of the second is in no results.
-        write(folder, result)
+        real(folder, result)
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write_result", fail)

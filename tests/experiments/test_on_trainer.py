@@ -119,8 +119,8 @@ def test_all_settings_together(precision):
 def dies_at_batch(monkeypatch, n):
     calls, real = [0], Journal.after_batch
 
-    def after_batch(self, host):
-        real(self, host)
+    def after_batch(self, host, **more):
+        real(self, host, **more)
         calls[0] += 1
         if calls[0] == n:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -155,13 +155,13 @@ def test_killed_within_an_experience(method, batch, tmp_path, monkeypatch):
     trained = []
     with monkeypatch.context() as patch:
         real = Journal.after_batch
-        patch.setattr(Journal, "after_batch", lambda *a: (trained.append(1), real(*a)))
+        patch.setattr(Journal, "after_batch", lambda *a, **k: (trained.append(1), real(*a, **k)))
         resumed = on_trainer.run(settings, folder=tmp_path, resume=True)
     through = on_trainer.run(settings)
     equal(resumed, through)
     whole = []
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "after_batch", lambda *a: whole.append(1))
+        patch.setattr(Journal, "after_batch", lambda *a, **k: whole.append(1))
         on_trainer.run(settings)
     assert 0 <= len(trained) - (len(whole) - batch) <= 1, "nearly nothing is trained twice"
     assert not (tmp_path / "checkpoints").exists()
@@ -198,8 +198,11 @@ def test_overwriting_removes_what_was_there(tmp_path, monkeypatch):
         in_a_process(lambda: on_trainer.run(settings, folder=tmp_path))
     assert list((tmp_path / "checkpoints").iterdir())
     other = settings.replace(seed=1)
-    equal(on_trainer.run(other, folder=tmp_path), on_trainer.run(other))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["panels", "results.json"]
+    with pytest.raises(ConfigError, match=r"other settings: seed 1 \(was 0\)"):
+        on_trainer.run(other, folder=tmp_path)
+    equal(on_trainer.run(other, folder=tmp_path, overwrite=True), on_trainer.run(other))
+    names = ["accuracy.csv", "accuracy.png", "panels", "results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_an_error_before_training_leaves_nothing(tmp_path):

@@ -1,9 +1,15 @@
 """The page of `avalanche-dgm report`: runs that are not all alike."""
 
+import copy
+import json
+import math
 import re
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from runs_on_disk import pixels, result, write
 
 from avalanche_dgm.experiments.pages import formats, write_page
@@ -128,3 +134,96 @@ def test_a_phase_may_be_called_other(tmp_path):
     told = " ".join(re.sub(r"<[^>]+>", " ", chart[:4000]).split())
     assert "other 7.0 s" in told
     assert np.isclose(sum(made.steps[0].phases.values()), 7.0)
+
+
+# Results that are broken.
+
+NUMBERS = [math.nan, -1, 1e300, 10**400, "1", [], {}, True]
+PATHS = [
+    *([key] for key in ("config", "tasks", "order", "steps", "provenance", "image_shape")),
+    *(["config", key] for key in ("method", "stream", "seed", "lr", "hidden", "method_options")),
+    *(["steps", 0, key] for key in ("experience", "accuracy", "seconds", "phases", "histogram")),
+    *(["steps", 1, key] for key in ("memory_bytes", "replayed", "stream_accuracy", "sleeps")),
+    ["steps", 1],
+    ["steps", 1, "accuracy", 0],
+    ["steps", 1, "phases", "generator"],
+    ["order", 0],
+    ["tasks", 0],
+]
+
+
+def broken_texts():
+    """Texts of results.json that no run wrote: each part left out, or of each other kind."""
+    good = result("dgr", n=3).to_json()
+    texts = ["", "{", "[1]", "null", "\x00\xff", "[" * 100_000, json.dumps(good)[:-40]]
+    values = iter(NUMBERS * len(PATHS))
+    for path in PATHS:
+        for change in ("left out", "replaced"):
+            made = copy.deepcopy(good)
+            *above, last = path
+            place = made
+            for key in above:
+                place = place[key]
+            if change == "replaced":
+                value = next(values)
+                place[last] = value if type(value) is not type(place[last]) else None
+            elif isinstance(place, dict):
+                del place[last]
+            else:
+                continue
+            texts.append(json.dumps(made))
+    return texts
+
+
+def test_a_broken_result_costs_its_own_row(tmp_path):
+    texts = broken_texts()
+    assert len(texts) > 50
+    write(tmp_path / "good", result("dgr"))
+    for i, text in enumerate(texts):
+        (tmp_path / f"bad{i:03d}").mkdir()
+        (tmp_path / f"bad{i:03d}" / "results.json").write_bytes(text.encode("latin-1"))
+    (tmp_path / "folder" / "results.json").mkdir(parents=True)
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / "results.json").symlink_to("results.json")
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(100_000_000)
+    (tmp_path / "huge").mkdir()
+    (tmp_path / "huge.json").rename(tmp_path / "huge" / "results.json")
+    text = page_of(tmp_path, tmp_path)
+    notes = re.findall(r"<li>(\S+)/results\.json could not be read: ([^<]+)</li>", text)
+    # Options of a config that are left out have their defaults.
+    told = {Path(folder).name: reason for folder, reason in notes}
+    assert {"folder", "loop", "huge"} <= told.keys()
+    assert all(len(reason) > 10 for reason in told.values())
+    runs, _ = find_runs([tmp_path])
+    shown = {run.folder.name for run in runs}
+    assert shown | told.keys() == {p.name for p in tmp_path.iterdir() if p.is_dir()}
+    assert not shown & told.keys()
+    for name in shown - {"good"}:
+        config = json.loads((tmp_path / name / "results.json").read_text())["config"]
+        assert len(config) < len(result().config.to_json()), f"{name} is broken, and shown"
+    # Those that are named beside a good one cost it nothing either.
+    assert len(find_runs([tmp_path / "good", tmp_path / "bad000"])[0]) == 1
+
+
+def test_only_png_is_opened_whatever_it_is_called(tmp_path):
+    def panels(sink, made):
+        for at in (1, 2, 3, 4):
+            sink.image("samples/grid", pixels(40, 40, at), axis="experience", at=at)
+
+    folder = write(tmp_path / "a", result("dgr"), panels=panels)
+    eps, bomb, cut = (folder / "panels" / f"images/samples-grid-{i:03d}.png" for i in (1, 2, 3))
+    Image.new("RGB", (8, 8)).save(eps, format="EPS")
+    Image.new("1", (20_000, 20_000)).save(bomb)
+    cut.write_bytes(cut.read_bytes()[:-60])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = page_of(folder, tmp_path)
+    assert text.count("<img") == 1
+    assert "3 pictures could not be read." in text
+
+
+def test_halves_of_characters_are_written(tmp_path):
+    made = result("dgr", tasks=["\ud800", "1", "2", "3", "4"])
+    write(tmp_path / "a", made)
+    assert "Accuracy" in page_of(tmp_path, tmp_path)

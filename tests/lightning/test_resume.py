@@ -17,6 +17,7 @@ from torch import nn
 
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.errors import CheckpointError, ConfigError
+from avalanche_dgm.files import lock
 from avalanche_dgm.lightning import fit_stream
 from avalanche_dgm.lightning.package import pl
 
@@ -191,10 +192,23 @@ def test_folders_that_cannot_be_used(stream, tmp_path):
     learn("dgr", stream, tmp_path)
     with pytest.raises(ConfigError, match="resume=True"):
         learn("dgr", stream, tmp_path)
-    with pytest.raises(ConfigError, match="batch_size=16, now it is 32"):
-        learn("dgr", stream, tmp_path, resume=True, batch_size=32)
-    with pytest.raises(ConfigError, match="method='DGRModule'"):
-        learn("dgdmn", stream, tmp_path, resume=True)
+    other = sklearn_digits(n_experiences=5, n_train_per_class=40, seed=1)
+    data = SimpleNamespace(
+        train_stream=list(other.train_stream)[:N], test_stream=stream.test_stream
+    )
+    for name, learned, options, said in (
+        ("dgr", stream, {"batch_size": 32}, "batch_size: 16 in the checkpoint, 32 now"),
+        ("dgr", stream, {"seed": 1}, "seed: 0 in the checkpoint, 1 now"),
+        ("dgdmn", stream, {}, "method: DGRModule in the checkpoint, DGDMNModule now"),
+        ("dgr", data, {}, r"experience 1: 80 samples, data .* in the checkpoint, 80 samples, data"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            learn(name, learned, tmp_path, resume=True, **options)
+    with (
+        lock(tmp_path),
+        pytest.raises(ConfigError, match=rf"in use by another run \(process {os.getpid()} on"),
+    ):
+        learn("dgr", stream, tmp_path, resume=True)
     with pytest.raises(ConfigError, match="checkpoint_dir"):
         learn("dgr", stream, resume=True)
     (file,) = tmp_path.iterdir()

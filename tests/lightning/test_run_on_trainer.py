@@ -439,7 +439,7 @@ def test_folders_of_other_runs(benchmark, tmp_path):
     first = run(cases.build(), benchmark, n=2, checkpoint_dir=tmp_path)
     with pytest.raises(ConfigError, match="earlier run"):
         run(cases.build(), benchmark, n=2, checkpoint_dir=tmp_path)
-    with pytest.raises(ConfigError, match="not of a run over 3 experiences"):
+    with pytest.raises(CheckpointError, match="experiences: 2 in the checkpoint, 3 now"):
         run(cases.build(), benchmark, n=3, checkpoint_dir=tmp_path, resume=True)
     other = cases.build(template=Cumulative)
     with pytest.raises(CheckpointError, match="Cumulative"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +53,12 @@ def encode(path: Path, level: int, *, kind: str | None = None) -> Encoded | None
 
     side, quality = LEVELS[level]
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        # Other formats may start a program, whatever the file is called.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # That it is so large that opening it may be an attack.
+            with Image.open(path, formats=["PNG"]) as opened:
+                image = opened.convert("RGB")
+    except Exception:  # Of a file that is no whole picture, Pillow raises anything.
         return None
     smaller = max(image.size) > side
     if smaller:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avalanche_dgm.errors import AvalancheDGMError, ConfigError
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.pages.recorded import Recorded, read_recorded
 from avalanche_dgm.experiments.results import RunResult
-from avalanche_dgm.experiments.storage import RESULTS, read_result
+from avalanche_dgm.experiments.storage import NEXT, RESULTS, read_result
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,20 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         The runs, each once, and a sentence for each that could not be read.
 
     Raises:
-        ConfigError: A folder is not there, or holds no run that can be read.
+        ConfigError: A folder is not there or holds no run, or none of them can be read.
     """
     runs: dict[Path, Run] = {}
     notes: list[str] = []
     for given in folders:
         before = len(notes)
         found = [run for path in _results(given) if (run := _read(given, path, notes))]
-        if not found:
-            raise ConfigError(_nothing(given, notes[before:]))
+        if not found and len(notes) == before:
+            raise ConfigError(_nothing(given))
         # In the order in which they were run: a comparison's methods as they were named.
         for run in sorted(found, key=lambda run: str(run.result.provenance.get("started", ""))):
             runs.setdefault(run.folder.resolve(), run)
+    if not runs:
+        raise ConfigError(f"No run in {', '.join(map(str, folders))} can be read. {notes[0]}")
     return list(runs.values()), notes
 
 
@@ -68,8 +71,9 @@ def _read(given: Path, path: Path, notes: list[str]) -> Run | None:
     folder = path.parent
     try:
         result = read_result(folder)
-    except (AvalancheDGMError, AttributeError) as error:
-        notes.append(f"{path} could not be read: {' '.join(str(error).split())}")
+    except ConfigError as error:
+        reason = str(error.__cause__ or error)
+        notes.append(f"{path} could not be read: {' '.join(reason.split())[:300]}.")
         return None
     if result is None:
         return None
@@ -84,12 +88,16 @@ def _results(given: Path) -> Iterable[Path]:
             f"There is no folder {given}. Name the folder of a run, or one above it, such as"
             " runs/demo, as `avalanche-dgm run`, `compare` and `demo` write them."
         )
-    return sorted(path for path in given.rglob(RESULTS) if path.is_file())
+    found = []
+    for place, folders, names in os.walk(given):
+        if NEXT in folders:
+            folders.remove(NEXT)
+        # Folders and links of that name too: that they are no result is said.
+        found += [Path(place, name) for name in (*folders, *names) if name == RESULTS]
+    return sorted(found)
 
 
-def _nothing(given: Path, unreadable: Sequence[str]) -> str:
-    if unreadable:
-        return f"No run in {given} can be read. {unreadable[0]}"
+def _nothing(given: Path) -> str:
     return (
         f"{given} holds no run: there is no {RESULTS} in it or below it. Name the folder of a run,"
         " or one above it, as `avalanche-dgm run`, `compare` and `demo` write them."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -21,12 +23,13 @@ from avalanche_dgm.experiments.pages.matrices import matrices_section
 from avalanche_dgm.experiments.pages.memory import masks_section, memory_section, replay_section
 from avalanche_dgm.experiments.pages.overview import result_section, runs_section
 from avalanche_dgm.experiments.provenance import package_version
-from avalanche_dgm.experiments.storage import write_text
+from avalanche_dgm.files import write_text
 
 _NAME = "report.html"
-# Nothing is loaded, even if something in the page asked for it.
+# Nothing is loaded, even if something in the page asked for it, and no script runs but the page's
+# own. A hash cannot allow the style of single elements, their colours.
 _POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{}';"
     " base-uri 'none'; form-action 'none'"
 )
 
@@ -54,13 +57,16 @@ def write_page(folders: Sequence[Path], path: Path, *, title: str | None = None)
         The number of runs.
 
     Raises:
-        ConfigError: A folder holds no run, or the file cannot be written.
+        ConfigError: A folder holds no run.
+        StorageError: The file cannot be written.
     """
     runs, notes = find_runs(folders)
     groups, left_out = group_runs(runs)
     album = embed([run for group in groups for run in group.runs])
     notes += left_out + _about_pictures(album)
-    write_text(path, render(groups, album, notes, title or _title(groups)))
+    page = render(groups, album, notes, title or _title(groups))
+    # Names may hold halves of characters, which no file can.
+    write_text(path, page.encode(errors="replace").decode())
     return len(runs)
 
 
@@ -73,16 +79,18 @@ def render(groups: Sequence[Group], album: Album, notes: Sequence[str], title: s
         notes: What readers have to know.
         title: Its heading.
     """
+    script = _asset("script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY.format(digest)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", title),
         tag("link", rel="icon", href="data:,"),
         tag("style", Markup(_asset("style.css")), Markup(colours.style(groups))),
-        tag("script", Markup(_asset("script.js"))),
+        tag("script", Markup(script)),
     )
     body = tag(
         "body",
