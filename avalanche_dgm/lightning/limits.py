@@ -12,6 +12,12 @@ from avalanche_dgm.lightning.batches import Batches
 from avalanche_dgm.lightning.package import pl
 
 
+def smoke_batches(trainer: pl.Trainer) -> int:
+    """Batches of each training, phase and test if ``fast_dev_run`` asks for so many; else 0."""
+    made: Any = trainer
+    return int(made.fast_dev_run)
+
+
 def check_limits(trainer: pl.Trainer) -> None:
     """Refuses what a stream of many fits cannot obey; ``fast_dev_run`` is of the whole stream.
 
@@ -22,10 +28,10 @@ def check_limits(trainer: pl.Trainer) -> None:
         ConfigError: It limits the number of steps, or leaves nothing to train on.
     """
     loop: Any = trainer.fit_loop
-    if trainer.fast_dev_run:
+    n = smoke_batches(trainer)
+    if n:
         # Lightning would end all of it with the first step.
         loop.epoch_loop.max_steps = -1
-        n = int(trainer.fast_dev_run)
         warnings.warn(
             f"fast_dev_run: a smoke test of the whole stream, with one epoch and {n}"
             f" batch{'es' * (n != 1)} of each training, phase and test. What it measures means"

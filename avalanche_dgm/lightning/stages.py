@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.fitting import CHECK_EVERY, Batches, OptimizerSpec, Phase, check_finite
+from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.methods import Method
@@ -137,8 +138,8 @@ class PhaseStage(Stage):
         self.phase, self.method = phase, method
         #: Batches, as many as there are steps; the Trainer's limits are none of a phase's.
         self._n_batches = phase.steps * trainer.accumulate_grad_batches
-        if trainer.fast_dev_run:
-            self._n_batches = min(self._n_batches, int(trainer.fast_dev_run))
+        if smoke_batches(trainer):
+            self._n_batches = min(self._n_batches, smoke_batches(trainer))
         self._ranks, self._accumulate = Ranks.of(trainer), trainer.accumulate_grad_batches
         # The batches are everybody's, so their order is not drawn from a process's own numbers.
         order = method.rng

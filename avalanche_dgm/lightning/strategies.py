@@ -12,6 +12,7 @@ from typing import Any
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.callbacks import renew_callbacks
 from avalanche_dgm.lightning.distributed_plugins import check_strategy
+from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import check_identical, locked, share_state
 from avalanche_dgm.lightning.stopping import STOPS, say_stopped
@@ -86,9 +87,9 @@ def run_on_trainer(
     train = _experiences(benchmark)
     if test_stream is None:
         test_stream = getattr(benchmark, "test_stream", None)
-    if made.fast_dev_run:
+    if smoke_batches(made):
         checkpoint_dir = None
-    if made.overfit_batches:
+    if getattr(made, "overfit_batches", 0):
         # The same batches in each epoch.
         loader_options = {**loader_options, "shuffle": False}
     saved = RunCheckpoint(checkpoint_dir, n_experiences=len(train), resume=resume)
@@ -160,7 +161,7 @@ def _run_alone(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
         sources = [plugin.method.random for plugin in find_plugins(strategy)]
         share_state(trainer, strategy.model, *sources)
     loggers = strategy.evaluator.loggers
-    if trainer.fast_dev_run:
+    if smoke_batches(trainer):
         strategy.evaluator.loggers = []
     try:
         _learn(trainer, job, results)
@@ -169,7 +170,7 @@ def _run_alone(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
         folder = path.parent if path is not None else None
         say_stopped(trainer, stop, learned=len(results), n=n, folder=folder)
     finally:
-        if trainer.fast_dev_run:
+        if smoke_batches(trainer):
             strategy.evaluator.loggers = loggers
     return results
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from avalanche_dgm.errors import ConfigError, RanksDifferError
 from avalanche_dgm.lightning import trainers
 from avalanche_dgm.lightning.common_numbers import CommonNumbers
-from avalanche_dgm.lightning.limits import limited
+from avalanche_dgm.lightning.limits import limited, smoke_batches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks, share_buffers, share_counts
 from avalanche_dgm.lightning.shared_evaluation import SharedEvaluation
@@ -68,7 +68,7 @@ class StrategyModule(pl.LightningModule):
         methods = [plugin.method for plugin in find_plugins(strategy)]
         with self._numbers.in_use():
             n = limited(len(strategy.dataloader), trainer.limit_train_batches)
-            epochs = 1 if trainer.fast_dev_run else strategy.train_epochs
+            epochs = 1 if smoke_batches(trainer) else strategy.train_epochs
             trainers.fit(trainer, self, range(n), epochs=epochs)
         if self._epochs < epochs and not self._stopped:
             self._check_end(trainer)

@@ -11,6 +11,7 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.data import StreamDataModule
+from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import locked
@@ -88,7 +89,7 @@ def fit_stream(
     )
     _check(module, evaluator, options)
     _check_trainer(made, module)
-    if made.fast_dev_run:
+    if smoke_batches(made):
         options.epochs, options.checkpoint_dir = 1, None
     if not made.limit_test_batches:
         options.test = "none"
@@ -158,7 +159,7 @@ def _learn(
     """Runs in each process; returns the weights where the caller has none of them."""
     spawned = trainer.strategy.launcher is None and trainer.world_size > 1
     loggers = evaluator.loggers if evaluator is not None else []
-    if evaluator is not None and (trainer.global_rank or trainer.fast_dev_run):
+    if evaluator is not None and (trainer.global_rank or smoke_batches(trainer)):
         evaluator.loggers = []
     try:
         with locked(trainer, options.checkpoint_dir):

@@ -180,3 +180,20 @@ def test_two_processes_are_as_accurate_as_one(accuracies, name):
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_two_processes_remember_what_a_plain_network_forgets(accuracies, name):
     assert accuracies[name][1] > 0.5 > 0.36 > accuracies["naive"][1]
+
+
+@pytest.mark.slow
+def test_the_time_of_one_is_that_of_both(tmp_path, two):
+    """They end at the same step, and go on there."""
+    saved = {"SAVED": str(tmp_path / "saved")}
+    start(tmp_path, 2, "ddp", "dgdmn", LATE_AT="45", **saved)
+    for rank in range(2):
+        result = torch.load(tmp_path / f"dgdmn.result{rank}.pt", weights_only=False)
+        assert "time limit" in result["stopped"]
+    start(tmp_path, 2, "ddp", "dgdmn", **saved)
+    found = torch.load(tmp_path / "dgdmn.result1.pt", weights_only=False)
+    expected = torch.load(two / "dgdmn.result1.pt", weights_only=False)
+    assert found["stopped"] is None
+    for key, value in expected["model"].items():
+        assert torch.equal(found["model"][key], value)
+    assert str(found["metrics"]) == str(expected["metrics"])

@@ -3,7 +3,8 @@
 Usage: two_processes.py OUT DEVICES STRATEGY [NAME ...]. Each process writes what it remembers
 after every experience to OUT/NAME.rank<r>.pt. NAME@plain has a network without BatchNorm,
 NAME@long trains for long enough to remember. With KILL_AT, the second process kills itself at that
-batch; with SAVED, the run is saved there, and goes on with what is there.
+batch; with LATE_AT, the time of the first one is over then; with TERM_AT, it gets a SIGTERM; with
+SAVED, the run is saved there, and goes on with what is there.
 """
 
 import os
@@ -102,12 +103,19 @@ def evaluation(log):
 
 
 class Dying(pl.Callback):
-    def __init__(self):
-        self.count, self.at = 0, int(os.environ.get("KILL_AT", -1))
+    def __init__(self, timer):
+        self.count, self.timer = 0, timer
+        self.kill, self.late, self.term = (
+            int(os.environ.get(name, -1)) for name in ("KILL_AT", "LATE_AT", "TERM_AT")
+        )
 
     def on_train_batch_start(self, trainer, *args):
-        if self.count == self.at and trainer.global_rank == 1:
+        if self.count == self.kill and trainer.global_rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.count == self.term and trainer.global_rank == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self.count == self.late and trainer.global_rank == 0:
+            self.timer._duration = 0.0
         self.count += 1
 
 
@@ -155,7 +163,8 @@ def main(out, devices, strategy, names):
         settings = {"trainer": trainer, "evaluator": evaluators.get(name), "batch_size": 34}
         if "SAVED" in os.environ:
             settings |= {"checkpoint_dir": os.environ["SAVED"], "resume": True, "save_every": 3}
-        result = fit_stream(module, stream(), callbacks=[Dying()], **settings)
+        timer = pl.callbacks.Timer({"hours": 1})
+        result = fit_stream(module, stream(), callbacks=[Dying(timer), timer], **settings)
         logs[name].close()
         rank = os.environ.get("LOCAL_RANK", "0")
         state = {
@@ -163,6 +172,7 @@ def main(out, devices, strategy, names):
             "accuracy": result.accuracy,
             "metrics": result.metrics,
             "sample": look(module.method),
+            "stopped": result.stopped,
         }
         torch.save(state, f"{out}/{name}.result{rank}.pt")
 
