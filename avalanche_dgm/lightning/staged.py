@@ -16,7 +16,13 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.plain import CountingModule, with_schedule
 from avalanche_dgm.lightning.ranks import Ranks, share_buffers
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
-from avalanche_dgm.lightning.stopping import StreamStopped, check_stop, signalled, stop_reason
+from avalanche_dgm.lightning.stopping import (
+    StreamStopped,
+    asks_all,
+    check_stop,
+    signalled,
+    stop_reason,
+)
 from avalanche_dgm.methods import Method
 
 
@@ -131,7 +137,7 @@ class StagedModule(CountingModule):
         moved = (stage.epoch, stage.batch) != before
         if moved and stage.epoch and trainer.should_stop and not self._cut:
             return True
-        reason = self._ending or stop_reason(trainer)
+        reason = self._ending or stop_reason(trainer, agree=True)
         if reason is None:
             if moved:
                 return False
@@ -209,7 +215,8 @@ class StagedModule(CountingModule):
     def _ends(self, *, agree: bool = False) -> bool:
         """Whether the stream shall end once it can be gone on with later; see `stop_reason`."""
         trainer: Any = self.trainer
-        if self._ending is None and (trainer.should_stop or signalled() or agree):
+        alone = trainer.world_size == 1
+        if self._ending is None and (trainer.should_stop or agree or (alone and signalled())):
             self._ending = stop_reason(trainer, agree=agree)
         if self._ending is None and trainer.should_stop and isinstance(self.stage, PhaseStage):
             # Without all of its steps there is no phase; the classifier's epochs may be fewer.
@@ -225,7 +232,7 @@ class StagedModule(CountingModule):
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log(stage.loss_name, outputs["loss"], batch_size=1)
         stepped = not trainer.fit_loop._should_accumulate()
-        if self._ends():
+        if self._ends(agree=asks_all(trainer, batch_idx)):
             # Later if gradients are still summed up; and an epoch's last batch ends the epoch.
             trainer.should_stop = self._cut = stepped and not trainer.is_last_batch
         if self.keeper is not None and stepped:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.fitting import CHECK_EVERY
 from avalanche_dgm.lightning.package import pl
 
 _TRAINING = "train"
@@ -33,6 +34,16 @@ STOPS = (StreamStopped, pl.utilities.exceptions.SIGTERMException)
 def signalled() -> bool:
     """Whether a signal asked this process to end."""
     return bool(_received)
+
+
+def asks_all(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether several processes ask each other, after a batch, whether a signal came to one.
+
+    Args:
+        trainer: The Trainer.
+        batch_idx: Number of the batch in its fit.
+    """
+    return trainer.world_size > 1 and batch_idx % CHECK_EVERY == CHECK_EVERY - 1
 
 
 def check_stop(trainer: pl.Trainer) -> None:
@@ -61,9 +72,7 @@ def stop_reason(trainer: pl.Trainer, *, agree: bool = False) -> str | None:
     """
     received = signalled()
     if trainer.world_size > 1:
-        # Within a fit Lightning itself sees to it that all processes end.
-        way = trainer.strategy
-        received = agree and way.reduce_boolean_decision(received, all=False)
+        received = agree and trainer.strategy.reduce_boolean_decision(received, all=False)
     if received:
         return _SIGNALLED
     for timer in _timers(trainer):
@@ -92,7 +101,6 @@ def say_stopped(
         SIGTERMException: A signal was received.
     """
     reason = str(stop) or _SIGNALLED
-    ended = trainer.received_sigterm or signalled()
     if trainer.is_global_zero:
         how = (
             f"The run is saved: the same call with resume=True goes on in {folder}."
@@ -105,7 +113,7 @@ def say_stopped(
         )
         if _received - {signal.SIGTERM} and folder is not None:
             _requeue()
-    if ended:
+    if reason == _SIGNALLED:
         # The usual exit code of a process that SIGTERM has ended: it is not done.
         raise pl.utilities.exceptions.SIGTERMException(128 + signal.SIGTERM)
     return reason
@@ -160,9 +168,14 @@ def noting_signals(trainer: pl.Trainer) -> Iterator[None]:
 
     for number, earlier in before.items():
         signal.signal(number, handler(earlier))
+    connector: Any = trainer._signal_connector
+    if trainer.world_size > 1:
+        # It would talk to the other processes in the middle of whatever they talk about.
+        connector._sigterm_notifier_fn = lambda *_: None
     try:
         yield
     finally:
+        vars(connector).pop("_sigterm_notifier_fn", None)
         for number, earlier in before.items():
             signal.signal(number, earlier)
 

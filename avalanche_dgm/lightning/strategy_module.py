@@ -17,7 +17,13 @@ from avalanche_dgm.lightning.limits import limited, smoke_batches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks, share_buffers, share_counts
 from avalanche_dgm.lightning.shared_evaluation import SharedEvaluation
-from avalanche_dgm.lightning.stopping import StreamStopped, check_stop, signalled, stop_reason
+from avalanche_dgm.lightning.stopping import (
+    StreamStopped,
+    asks_all,
+    check_stop,
+    signalled,
+    stop_reason,
+)
 from avalanche_dgm.plugins.metrics import find_plugins
 from avalanche_dgm.plugins.routed import RoutedModel
 
@@ -78,7 +84,7 @@ class StrategyModule(pl.LightningModule):
         _move_state(strategy.optimizer, trainer.strategy.root_device)
 
     def _check_end(self, trainer: pl.Trainer) -> None:
-        reason = stop_reason(trainer)
+        reason = stop_reason(trainer, agree=True)
         if reason is None and not self._epochs and not self._n:
             reason = f"A callback stopped the Trainer before it had trained {self.stage_name!r}."
         if reason is not None:
@@ -193,8 +199,9 @@ class StrategyModule(pl.LightningModule):
             share_buffers(trainer, strategy.model)
         strategy._after_training_iteration(**self._options)
         self.shared.end()
-        if signalled() and not self._several:
-            trainer.should_stop = True
+        agree = asks_all(trainer, batch_idx)
+        if agree or (signalled() and not self._several):
+            trainer.should_stop |= stop_reason(trainer, agree=agree) is not None
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log("train/loss_step", outputs["loss"], batch_size=1)
 

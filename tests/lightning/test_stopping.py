@@ -101,8 +101,9 @@ MOMENTS = (0, STEPS - 1, STEPS, STEPS + BATCHES - 1, STEPS + EPOCHS * BATCHES - 
 def test_a_limit_of_time_ends_the_stream_and_it_goes_on(stream, whole, tmp_path, moment):
     watch = At(moment, run_out)
     with pytest.warns(UserWarning, match=r"experiences were learned.*resume=True goes on"):
-        _, result = learn(stream, tmp_path, watch, pl.callbacks.Timer("00:01:00:00"))
+        module, result = learn(stream, tmp_path, watch, pl.callbacks.Timer("00:01:00:00"))
     assert result.stopped == "The time limit of 0 s is over."
+    assert module.method.experiences == len(result), "what is broken off is not remembered"
     assert len(watch.stages) == moment + 1, "it ends at the next step"
     assert len(result) == (moment + 1) // (STEPS + EPOCHS * BATCHES)
     again = At()

@@ -126,11 +126,11 @@ def test_counts_go_on_after_an_interruption(stream, tmp_path):
         def on_test_start(self, *args):
             raise KeyboardInterrupt
 
-    def run(*callbacks, resume):
+    def run(*callbacks, resume, **flags):
         return fit_stream(
             DGRModule(network(), **HYPER),
             stream,
-            trainer={**QUIET, "max_epochs": EPOCHS},
+            trainer={**QUIET, "max_epochs": EPOCHS, **flags},
             callbacks=callbacks,
             batch_size=16,
             checkpoint_dir=tmp_path,
@@ -139,6 +139,9 @@ def test_counts_go_on_after_an_interruption(stream, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(Ends(), resume=False)
+    for flag, value in (("limit_train_batches", 3), ("accumulate_grad_batches", 2)):
+        with pytest.raises(ConfigError, match=f"{flag}=1.* now it is {value}"):
+            run(resume=True, **{flag: value})
     result = run(resume=True)
     assert (result.iterations, result.shown) == ([8, 8], [120, 120])
 
