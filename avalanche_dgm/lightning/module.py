@@ -17,7 +17,6 @@ from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.staged import StagedModule
 from avalanche_dgm.lightning.stages import Schedule
 from avalanche_dgm.lightning.testing import StreamTest
-from avalanche_dgm.memories.growing_heads import grow_to
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.saving import plain
 
@@ -89,7 +88,7 @@ class MethodModule(StagedModule):
         self.stream_test: StreamTest | None = None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        grow_to(self.model, state_dict, f"{prefix}model.")
+        self.method.make_fit(state_dict, f"{prefix}method.")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:

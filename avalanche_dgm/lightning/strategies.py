@@ -75,7 +75,7 @@ def run_on_trainer(
 
     Returns:
         The evaluator's last metrics after each experience, the same in every process but for
-        times and the like.
+        times and the like. There are fewer, with a warning, if a limit of time ended the stream.
 
     Raises:
         ConfigError: Strategy, plugins, Trainer or folder do not fit together.

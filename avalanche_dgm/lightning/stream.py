@@ -62,7 +62,9 @@ def fit_stream(
             are counted over all devices.
 
     Returns:
-        Accuracies, Avalanche's metrics, and what the method did.
+        Accuracies, Avalanche's metrics, and what the method did. A limit of time (``max_time``, a
+        ``Timer``) ends the stream early, which is said in ``stopped``; so does a signal, which
+        then ends the process.
 
     Raises:
         ConfigError: Something cannot work; nothing was trained.
@@ -79,7 +81,7 @@ def fit_stream(
             f"{', '.join(sorted(data))} belong to the StreamDataModule; give them to it."
         )
     options = Options(
-        epochs=(made.max_epochs or 1) if epochs is None else epochs,
+        epochs=(made.max_epochs or 0) if epochs is None else epochs,
         test=test,
         checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
         resume=resume,

@@ -359,15 +359,20 @@ class ALTM(Method):
         return {**super().get_extra_state(), "stable": self.stable is not None}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Before the classifier grows: it may have grown since the stable network was made of it.
-        small = self.stable
-        if small is None and self.learner is not None:
-            small = Frozen(self.learner)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if self.stable is not None and small is not None:
-            grow_to(small.frozen, state_dict, f"{prefix}stable.frozen.")
-            set_counted(small.frozen, counted(self.learner))
-            self.stable = small
+        if self.stable is not None:
+            set_counted(self.stable.frozen, counted(self.learner))
+
+    def make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """See `Method.make_fit`."""
+        start = f"{prefix}stable.frozen."
+        held = any(name.startswith(start) for name in state_dict)
+        if self.stable is None and held and self.learner is not None:
+            # Before the classifier grows: it may have grown since its copy was made.
+            self.stable = Frozen(self.learner)
+        super().make_fit(state_dict, prefix)
+        if self.stable is not None:
+            grow_to(self.stable.frozen, state_dict, start)
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Builds the stable network, as the attached classifier is, before its weights come."""
@@ -377,5 +382,7 @@ class ALTM(Method):
                 "The state holds a stable network. Attach the classifier before loading it:"
                 " the stable network has its architecture."
             )
-        stable = self.learner if state["stable"] else None
-        self.stable = Frozen(stable) if stable is not None else None
+        if not state["stable"]:
+            self.stable = None
+        elif self.stable is None and self.learner is not None:
+            self.stable = Frozen(self.learner)

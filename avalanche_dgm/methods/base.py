@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -486,8 +486,17 @@ class Method(KeepsArguments, nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # What is loaded is final, also after an experience that was interrupted.
         self._keep()
-        grow_to(self.learner, state_dict, f"{prefix}learner.")
+        self.make_fit(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """Gives networks that grow the sizes that a state has, before it is loaded.
+
+        Args:
+            state_dict: The state.
+            prefix: What the method's names begin with there.
+        """
+        grow_to(self.learner, state_dict, f"{prefix}learner.")
 
 
 def behind(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple[Tensor, Tensor]:

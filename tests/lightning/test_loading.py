@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from backends import BACKENDS, MAIN, VARIANTS, look, made
-from nets import MultiHead
+from nets import Growing, MultiHead
 from torch import nn
 
 from avalanche_dgm import sklearn_digits
@@ -52,6 +52,8 @@ def learn(module, stream, *callbacks, **changes):
 CASES = [
     *((name, mlp) for name in MAIN),
     *(pytest.param(name, mlp, marks=pytest.mark.slow) for name in sorted(VARIANTS)),
+    *((name, Growing) for name in ("dgr", "dgdmn", "altm-stored", "latent", "pseudo-rehearsal")),
+    *((name, MultiHead) for name in ("dgr", "dgdmn", "altm")),
 ]
 
 
@@ -71,7 +73,7 @@ def test_it_loads_answers_and_goes_on(streams, tmp_path, name, network):
     tasks = torch.arange(12) // 6 if network is MultiHead else torch.zeros(12, dtype=torch.int64)
     torch.manual_seed(9)
     loaded = kind.load_from_checkpoint(
-        tmp_path / "module.ckpt", model=network(), weights_only=False, map_location="cpu"
+        tmp_path / "module.ckpt", model=network(), map_location="cpu"
     )
     equal(module.state_dict(), loaded.state_dict())
     assert torch.equal(loaded.eval()(images, tasks), module.eval()(images, tasks))
@@ -81,9 +83,7 @@ def test_it_loads_answers_and_goes_on(streams, tmp_path, name, network):
     mine, theirs = look(module.method), look(loaded.method)
     assert (mine is None and theirs is None) or torch.equal(mine, theirs)
     if result.best_checkpoints[-1]:
-        early = kind.load_from_checkpoint(
-            result.best_checkpoints[-1], model=network(), weights_only=False
-        )
+        early = kind.load_from_checkpoint(result.best_checkpoints[-1], model=network())
         assert early.eval()(images, tasks).shape[0] == 12
     # An optimizer is no part of a module's weights.
     changes = {"shuffle": False}

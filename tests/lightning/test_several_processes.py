@@ -190,6 +190,7 @@ def test_the_time_of_one_is_that_of_both(tmp_path, two):
     for rank in range(2):
         result = torch.load(tmp_path / f"dgdmn.result{rank}.pt", weights_only=False)
         assert "time limit" in result["stopped"]
+    start(tmp_path, 2, "ddp", "dgdmn", fails=True, TERM_AT="4", **saved)
     start(tmp_path, 2, "ddp", "dgdmn", **saved)
     found = torch.load(tmp_path / "dgdmn.result1.pt", weights_only=False)
     expected = torch.load(two / "dgdmn.result1.pt", weights_only=False)

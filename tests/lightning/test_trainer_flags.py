@@ -280,6 +280,7 @@ def test_flags_that_change_nothing(stream, plain, flags):
         ({"max_steps": 10}, "max_steps=10"),
         ({"min_steps": 10}, "min_steps=10"),
         ({"max_epochs": -1}, "epochs=-1"),
+        ({"max_epochs": 0}, "epochs=0"),
         ({"limit_train_batches": 0}, "limit_train_batches=0"),
     ],
 )
