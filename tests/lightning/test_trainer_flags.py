@@ -12,7 +12,7 @@ from avalanche.training.supervised import Naive
 from driver import network
 
 from avalanche_dgm import DGRPlugin, sklearn_digits
-from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.lightning import (
     DGDMNModule,
     DGRModule,
@@ -140,7 +140,7 @@ def test_counts_go_on_after_an_interruption(stream, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(Ends(), resume=False)
     for flag, value in (("limit_train_batches", 3), ("accumulate_grad_batches", 2)):
-        with pytest.raises(ConfigError, match=f"{flag}=1.* now it is {value}"):
+        with pytest.raises(CheckpointError, match=flag):
             run(resume=True, **{flag: value})
     result = run(resume=True)
     assert (result.iterations, result.shown) == ([8, 8], [120, 120])
