@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.lightning.package import check_package, pl
 
 _EVERY = "sees every fit; `module.stage_name` says which"
 _LEARNING = "watches the classifier's training, each experience for itself"
@@ -87,8 +87,11 @@ def check_callbacks(trainer: pl.Trainer, callbacks: Iterable[Any]) -> None:
         callbacks: Its callbacks.
 
     Raises:
-        ConfigError: One of them is refused, or lacks what it needs.
+        ConfigError: One of them is refused, or lacks what it needs, or is of Lightning's other
+            package.
     """
+    callbacks = list(callbacks)
+    check_package(callbacks)
     for callback in callbacks:
         name = type(callback).__name__
         for refused, reason in REFUSED.items():

@@ -28,7 +28,7 @@ def run_on_trainer(
     benchmark: Any,
     *,
     trainer: TrainerLike = None,
-    callbacks: Sequence[pl.Callback] = (),
+    callbacks: pl.Callback | Sequence[pl.Callback] = (),
     test_stream: Any = None,
     eval_streams: Sequence[Any] | None = None,
     checkpoint_dir: str | Path | None = None,

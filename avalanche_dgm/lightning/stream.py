@@ -27,7 +27,7 @@ def fit_stream(
     *,
     trainer: TrainerLike = None,
     evaluator: EvaluationPlugin | None = None,
-    callbacks: Sequence[pl.Callback] = (),
+    callbacks: pl.Callback | Sequence[pl.Callback] = (),
     epochs: int | None = None,
     test: str = "all",
     checkpoint_dir: str | Path | None = None,

@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,12 +40,14 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
+def make_trainer(
+    trainer: TrainerLike, *, callbacks: pl.Callback | Sequence[pl.Callback] = ()
+) -> pl.Trainer:
     """Returns a Trainer that a stream can be learned with.
 
     Args:
         trainer: A Trainer, or the arguments of one, or ``None`` for the defaults.
-        callbacks: Further callbacks.
+        callbacks: Further callbacks, or a single one.
 
     Raises:
         ConfigError: The Trainer limits the number of steps, or is not a Trainer; or Lightning
@@ -56,13 +58,12 @@ def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[pl.Callback] = ())
     made: Any  # Lightning sets some attributes where type checkers do not see it.
     if trainer is None or isinstance(trainer, Mapping):
         check_package(*(trainer or {}).values())
-        made = _build({**(trainer or {})}, list(callbacks))
+        made = _build({**(trainer or {})}, _listed(callbacks))
         wanted = made.callbacks
     elif isinstance(trainer, pl.Trainer):
         made = trainer
-        check_package(made.callbacks, made.loggers, made.profiler)
         present = {id(c) for c in made.callbacks}
-        added = [c for c in callbacks if id(c) not in present]
+        added = [c for c in _listed(callbacks) if id(c) not in present]
         everything = [*added, *made.callbacks]
         # As Lightning orders them: what saves sees what the others did.
         saving = [c for c in everything if isinstance(c, pl.callbacks.Checkpoint)]
@@ -72,6 +73,7 @@ def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[pl.Callback] = ())
             f"trainer is a {type(trainer).__name__}; a {pl.__name__}.Trainer or a dictionary"
             " with its arguments is needed."
         )
+    check_package(made.loggers, made.profiler)
     check_callbacks(made, wanted)
     check_limits(made)
     check_folder(made)
@@ -82,9 +84,12 @@ def make_trainer(trainer: TrainerLike, *, callbacks: Sequence[pl.Callback] = ())
     return made
 
 
+def _listed(callbacks: pl.Callback | Iterable[pl.Callback]) -> list[pl.Callback]:
+    return [callbacks] if isinstance(callbacks, pl.Callback) else list(callbacks)
+
+
 def _build(arguments: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
-    given = arguments.pop("callbacks", None) or []
-    callbacks += [given] if isinstance(given, pl.Callback) else list(given)
+    callbacks += _listed(arguments.pop("callbacks", None) or [])
     arguments = {**_DEFAULTS, **arguments}
     if arguments.get("max_epochs") is None:
         arguments["max_epochs"] = 1

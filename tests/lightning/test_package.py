@@ -97,6 +97,8 @@ class TestTheOtherPackageIsRefused:
             "Trainer": [{"trainer": other.Trainer(logger=False, **QUIET)}],
             "EarlyStopping": [
                 {"callbacks": [stop]},
+                {"callbacks": stop},
+                {"callbacks": {stop}},
                 {"trainer": {**QUIET, "callbacks": [stop]}},
                 {"trainer": {**QUIET, "callbacks": stop}},
                 {"trainer": pl.Trainer(logger=False, callbacks=[stop], **QUIET)},
