@@ -6,7 +6,7 @@ Help texts and editors show them, and Avalanche's strategies check arguments aga
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,7 +50,9 @@ class KeepsArguments:
         return bound.arguments
 
 
-def takes_arguments_of(source: Callable[..., Any]) -> Callable[[C], C]:
+def takes_arguments_of(
+    source: Callable[..., Any], *, leave_out: Collection[str] = ()
+) -> Callable[[C], C]:
     """Class decorator: the ``**hyper`` of ``__init__`` takes the keywords of another callable.
 
     A class with an ``__init__`` of its own says so there. For one that inherits it, which others
@@ -59,6 +61,7 @@ def takes_arguments_of(source: Callable[..., Any]) -> Callable[[C], C]:
     Args:
         source: A class or function; those of its arguments that the decorated class does not name
             itself are added, keyword-only.
+        leave_out: Names of arguments that the class gives by itself.
     """
 
     def decorate(kind: C) -> C:
@@ -78,9 +81,16 @@ def takes_arguments_of(source: Callable[..., Any]) -> Callable[[C], C]:
             for p in inspect.signature(source).parameters.values()
             if p.name not in names and p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
+        added = [p for p in added if p.name not in leave_out]
         signature = inspect.Signature([*own, *added])
         if init is not None:
             init.__signature__ = signature
+            inner = getattr(init, "__wrapped__", None)
+            if inner is not None:
+                # Avalanche wraps the ``__init__`` of strategies, and looks within it for the names
+                # of arguments that are given by position; others it must not drop.
+                rest = inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)
+                inner.__signature__ = signature.replace(parameters=[*own, *added, rest])
         else:
             it.__signature__ = _ClassSignature(it.__init__, signature)
         return kind

@@ -34,6 +34,7 @@ class DualMemory(nn.Module):
         stm: Short-term memories by slot, ``"0"`` to ``str(stm_size - 1)``.
         stored: Real samples that wait for sleep, in the variant without STM.
         sleeps: Number of consolidations so far.
+        opened: Number of short-term memories so far.
     """
 
     def __init__(self, settings: DualMemorySettings) -> None:
@@ -42,7 +43,7 @@ class DualMemory(nn.Module):
         self.ltm = DeepGenerativeMemory(settings)
         self.stm = nn.ModuleDict()
         self.stored = nn.ModuleList()
-        self.sleeps = 0
+        self.sleeps = self.opened = 0
 
     def slots(self) -> list[tuple[str, ShortTermTaskMemory]]:
         """The slots in use and their short-term memories."""
@@ -109,7 +110,9 @@ class DualMemory(nn.Module):
             short_term_spec(self.settings, generator.spec),
             key=data.key,
             classes=classes,
+            number=self.opened,
         ).to(data.images.device)
+        self.opened += 1
         self.stm[slot] = memory
         return memory
 
@@ -227,13 +230,14 @@ class DualMemory(nn.Module):
         """What ``state_dict`` needs to build the memories again."""
         return {
             "sleeps": self.sleeps,
+            "opened": self.opened,
             "stm": {slot: memory.describe() for slot, memory in self.slots()},
             "stored": [memory.key for memory in self.stored],
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Builds the short-term memories before their weights are loaded."""
-        self.sleeps = state["sleeps"]
+        self.sleeps, self.opened = state["sleeps"], state["opened"]
         device = next((p.device for p in self.parameters()), torch.device("cpu"))
         self.stm = nn.ModuleDict(
             {

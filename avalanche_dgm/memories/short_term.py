@@ -73,13 +73,20 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
         spec: Specification of its generator.
         key: The task.
         classes: The task's classes.
+        number: Short-term memories that there were before.
     """
 
     def __init__(
-        self, settings: DualMemorySettings, spec: VAESpec, *, key: str, classes: tuple[int, ...]
+        self,
+        settings: DualMemorySettings,
+        spec: VAESpec,
+        *,
+        key: str,
+        classes: tuple[int, ...],
+        number: int = 0,
     ) -> None:
         super().__init__(settings)
-        self.key, self.n_seen = key, 0
+        self.key, self.n_seen, self.number = key, 0, number
         self._build(spec, "cpu")
         self.task_learner = TaskLearner(spec, classes=classes, hidden=settings.stm_learner_hidden)
         self.attach(self.task_learner)
@@ -95,6 +102,7 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
         return {
             "key": self.key,
             "n_seen": self.n_seen,
+            "number": self.number,
             "spec": spec.to_dict(),
             "classes": list(self.classes),
         }
@@ -107,7 +115,7 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
         spec = VAESpec.from_dict(description["spec"])
         classes = tuple(description["classes"])
         memory = cls(settings, spec, key=description["key"], classes=classes)
-        memory.n_seen = description["n_seen"]
+        memory.n_seen, memory.number = description["n_seen"], description["number"]
         return memory
 
 

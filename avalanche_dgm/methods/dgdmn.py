@@ -72,8 +72,11 @@ class DGDMN(Method):
         return self._active.task_learner if self._active is not None else None
 
     def learners(self) -> dict[str, nn.Module]:
-        """The short-term learners in use, by slot."""
-        return {slot: memory.task_learner for slot, memory in self.dual.slots()}
+        """The short-term learners in use, under names that no other one ever has.
+
+        What optimisers and plugins keep by the name of a parameter is then of this learner.
+        """
+        return {str(memory.number): memory.task_learner for memory in self.dual.sttms()}
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""

@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from avalanche_dgm.data import ExperienceData, Replay, check_labels
-from avalanche_dgm.errors import AvalancheDGMError
+from avalanche_dgm.errors import AvalancheDGMError, ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import Phase, fit
 from avalanche_dgm.memories.answers import width_of
 from avalanche_dgm.methods import Method, Record
@@ -35,6 +35,7 @@ from avalanche_dgm.plugins.experiences import (
     train_rule,
     whole,
 )
+from avalanche_dgm.plugins.partners import check_partners
 from avalanche_dgm.plugins.samples import find_tasks, split_batch, task_column
 from avalanche_dgm.randomness import global_state, set_global_state
 
@@ -159,9 +160,38 @@ class MethodPlugin(SupervisedPlugin):
             self._data = None
             raise
 
+    @property
+    def partner_kind(self) -> str:
+        """How it works on the strategy: one of `avalanche_dgm.plugins.partners.KINDS`."""
+        return "batch"
+
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Notes that the strategy trains: see `undo_interrupted`."""
+        """Checks what else is in the strategy, and notes that it trains: see `undo_interrupted`."""
+        self._check(strategy)
         self.method.in_training = True
+
+    def _check(self, strategy: Any) -> None:
+        name, learner = type(self).__name__, self.learner_of(strategy)
+        ours = [type(p).__name__ for p in strategy.plugins if isinstance(p, MethodPlugin)]
+        if len(ours) > 1:
+            raise ConfigError(
+                f"The strategy has {' and '.join(ours)} among its plugins. Each replays and weighs"
+                " the loss for itself, so give it one of them, once."
+            )
+        holder = getattr(strategy.model, "method", None)
+        if isinstance(holder, Method) and all(holder is not m for m in self.method.modules()):
+            raise UnsupportedModelError(
+                "The strategy's model is wrapped, as it is routed or cut by another plugin already,"
+                f" a {type(holder).__name__}. Give the strategy the model that the other's"
+                " finish(strategy) returns."
+            )
+        before = self.method.learner
+        if self.method.experiences and before is not None and before is not learner:
+            raise ConfigError(
+                f"This {name} has learned with another model, and labels what it remembers by that"
+                " model's answers. Give the new model a new plugin, or the strategy the old model."
+            )
+        check_partners(strategy, name=name, kind=self.partner_kind, learner=learner)
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Notes that it came to its end."""
@@ -257,7 +287,7 @@ class MethodPlugin(SupervisedPlugin):
         learner = self.learner_of(strategy)
         return width_of(learner, data, task_aware=isinstance(learner, MultiTaskModule))
 
-    def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Puts replayed samples behind the batch, unless replay has steps of its own."""
         alternates = self.method.alternates
         replay = None if alternates else self.draw(len(strategy.mbatch[0]))

@@ -96,6 +96,11 @@ class LatentPlugin(MethodPlugin):
         """What cuts the model, or ``None`` if the method is trained on images."""
         return self.method if isinstance(self.method, LatentReplay) else self.method.latents
 
+    @property
+    def partner_kind(self) -> str:
+        """See `MethodPlugin.partner_kind`."""
+        return "batch" if self.latents is None else "latents"
+
     def learner_of(self, strategy: Any) -> nn.Module:
         """The user's model, wrapped or not."""
         model = strategy.model
@@ -110,19 +115,13 @@ class LatentPlugin(MethodPlugin):
         if not isinstance(model, LatentModel):
             kind = LatentMultiTaskModel if isinstance(model, MultiTaskModule) else LatentModel
             strategy.model = kind(model, latents).to(strategy.device).train(model.training)
-        elif model.method is not latents:
-            raise UnsupportedModelError(
-                "The strategy's model is cut by another plugin already. Give the strategy one that"
-                " replays latents, and a model that is not cut (see the other's finish)."
-            )
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Encodes the batch unless the experience is encoded, and puts replay behind it."""
+        """Encodes the batch, unless the experience is encoded."""
         batch, latents = strategy.mbatch, self.latents
         if latents is not None:
             images, _, tasks = split_batch(batch, self._column)
             strategy.mbatch = [latents.to_latents(images, tasks), *batch[1:]]
-        super().before_training_iteration(strategy, *args, **kwargs)
 
 
 @takes_arguments_of(LatentReplay)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import UnsupportedModelError
@@ -21,10 +22,18 @@ class RoutingPlugin(MethodPlugin):
     learners; `finish` puts the user's model back. See `MethodPlugin` for the arguments.
     """
 
+    #: Parameters that do not learn in this step, with their gradients.
+    _set_aside: Sequence[tuple[nn.Parameter, Tensor | None]] = ()
+
     @property
     def routes(self) -> bool:
         """Whether the strategy's model is wrapped; otherwise it stays the user's."""
         return True
+
+    @property
+    def partner_kind(self) -> str:
+        """See `MethodPlugin.partner_kind`."""
+        return "own" if self.routes else "batch"
 
     def learner_of(self, strategy: Any) -> nn.Module:
         """The user's model, wrapped or not."""
@@ -46,11 +55,6 @@ class RoutingPlugin(MethodPlugin):
     def _routed(self, strategy: Any) -> RoutedModel:
         model = strategy.model
         if isinstance(model, RoutedModel):
-            if model.method is not self.method:
-                raise UnsupportedModelError(
-                    "The strategy's model is routed by another plugin already, a"
-                    f" {type(model.method).__name__}. Give the strategy one of them."
-                )
             return model
         if not isinstance(model, nn.Module):
             raise UnsupportedModelError(
@@ -82,6 +86,24 @@ class RoutingPlugin(MethodPlugin):
         """Trains nothing by batches where nothing learns by them."""
         if self.method.active is None:
             strategy.stop_training()
+
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Trains nothing but the active learner, whatever other plugins have added to the loss."""
+        active = self.method.active
+        if self._wrapped(strategy) is None or active is None:
+            return
+        own = {id(parameter) for parameter in active.parameters()}
+        others = [p for p in strategy.model.parameters() if id(p) not in own]
+        self._set_aside = [(p, p.grad) for p in others if p.grad is not None]
+        for parameter, _ in self._set_aside:
+            parameter.grad = None
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Gives the other gradients back to those who look at them after the step."""
+        super().after_update(strategy, *args, **kwargs)
+        for parameter, gradient in self._set_aside:
+            parameter.grad = gradient
+        self._set_aside = []
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Trains what comes after the model, and frees the learners that are in use no more."""

@@ -13,6 +13,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.optim import Optimizer
 
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.plugins.adversarial import (
     DynamicMemoryPlugin,
     EWCGeneratorPlugin,
@@ -29,6 +30,8 @@ from avalanche_dgm.signatures import takes_arguments_of
 
 class PluginStrategy(SupervisedTemplate):
     """A supervised strategy around one plugin of this package.
+
+    As Avalanche's own do, it takes arguments by position with a warning, in this order.
 
     Args:
         model: The classifier; maps images (n, *shape) to logits (n, classes).
@@ -86,7 +89,7 @@ def _with_plugin(kind: Callable[..., MethodPlugin], arguments: dict[str, Any]) -
 
 
 @takes_arguments_of(DGDMNPlugin)
-@takes_arguments_of(PluginStrategy)
+@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
 class DGDMN(PluginStrategy):
     """Deep generative dual memory.
 
@@ -98,7 +101,7 @@ class DGDMN(PluginStrategy):
 
 
 @takes_arguments_of(DGRPlugin)
-@takes_arguments_of(PluginStrategy)
+@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
 class DGR(PluginStrategy):
     """Deep generative replay.
 
@@ -110,7 +113,7 @@ class DGR(PluginStrategy):
 
 
 @takes_arguments_of(PseudoRehearsalPlugin)
-@takes_arguments_of(PluginStrategy)
+@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
 class PseudoRehearsal(PluginStrategy):
     """Pseudopattern rehearsal.
 
@@ -122,7 +125,7 @@ class PseudoRehearsal(PluginStrategy):
 
 
 @takes_arguments_of(ALTMPlugin)
-@takes_arguments_of(PluginStrategy)
+@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
 class ALTM(PluginStrategy):
     """Active long-term memory.
 
@@ -134,7 +137,7 @@ class ALTM(PluginStrategy):
 
 
 @takes_arguments_of(LatentReplayPlugin)
-@takes_arguments_of(PluginStrategy)
+@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
 class LatentReplay(PluginStrategy):
     """Latent replay.
 
@@ -142,16 +145,18 @@ class LatentReplay(PluginStrategy):
     ``classifier`` the model may be left out: it is one after the other.
     """
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, *, model: nn.Module | None = None, **arguments: Any) -> None:
         parts = {name: arguments.get(name) for name in ("compressor", "classifier")}
         modules = {k: part for k, part in parts.items() if isinstance(part, nn.Module)}
-        if "model" not in arguments and len(modules) == 2:
-            arguments["model"] = nn.Sequential(OrderedDict(modules))
-        super().__init__(**_with_plugin(LatentReplayPlugin, arguments))
+        if model is None and len(modules) == 2:
+            model = nn.Sequential(OrderedDict(modules))
+        if model is None:
+            raise ConfigError("There is no model. Give model, or both compressor and classifier.")
+        super().__init__(model=model, **_with_plugin(LatentReplayPlugin, arguments))
 
 
 @takes_arguments_of(DynamicMemoryPlugin)
-@takes_arguments_of(PluginStrategy)
+@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
 class DynamicMemory(PluginStrategy):
     """Dynamic generative memory.
 
@@ -163,7 +168,7 @@ class DynamicMemory(PluginStrategy):
 
 
 @takes_arguments_of(MeRGANPlugin)
-@takes_arguments_of(PluginStrategy)
+@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
 class MeRGAN(PluginStrategy):
     """Memory replay GANs.
 
@@ -175,7 +180,7 @@ class MeRGAN(PluginStrategy):
 
 
 @takes_arguments_of(EWCGeneratorPlugin)
-@takes_arguments_of(PluginStrategy)
+@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
 class EWCGenerator(PluginStrategy):
     """Elastic weight consolidation on a generator.
 
@@ -187,7 +192,7 @@ class EWCGenerator(PluginStrategy):
 
 
 @takes_arguments_of(GANReplayPlugin)
-@takes_arguments_of(PluginStrategy)
+@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
 class GANReplay(PluginStrategy):
     """Deep generative replay with a GAN.
 

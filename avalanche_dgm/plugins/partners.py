@@ -1,0 +1,153 @@
+"""Which of Avalanche's plugins and strategies work beside ours: one table, checked before training.
+
+The documentation prints it and a test runs it pair by pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from avalanche_dgm.errors import ConfigError
+
+#: How a plugin of ours works on the strategy, and which of them do.
+KINDS = {
+    "batch": "replays into the strategy's batches",
+    "latents": "replays latents",
+    "own": "trains networks of its own",
+}
+
+_NAMES = "it keeps parameters by the names that they had before the model was wrapped"
+_ANOTHER = "it needs the model itself, which is wrapped"
+_NEW = "each task has a new learner, so there is nothing of older tasks to hold in it"
+_EMBEDDINGS = "the model answers with embeddings or prototypes, not with logits to learn from"
+_OWN_LOSS = "its loss is not the criterion alone, so replay cannot be weighed against it"
+_NO_STEP = "its training loop has no step to which replay could be added"
+_ROWS = "it reads the batch or features of it while replayed samples are among them"
+_GENERATES = "it replays generated samples itself"
+_COPIES = "it puts a copy of the model in place of the one that the memory knows"
+_HEAD = "it overwrites what replay teaches the last layer about older classes"
+_FIXED = "it protects the weights of older tasks by a structure of its own"
+
+
+@dataclass(frozen=True)
+class Partner:
+    """One of Avalanche's classes beside our plugins; its subclasses count as it does.
+
+    Attributes:
+        name: The class's name.
+        batch: Why it does not work beside plugins of the kind ``"batch"``, ``None`` if it does.
+        latents: The same for ``"latents"``.
+        own: The same for ``"own"``.
+        setting: An attribute and its value that the instance must have to be meant, or ``None``.
+    """
+
+    name: str
+    batch: str | None = None
+    latents: str | None = None
+    own: str | None = None
+    setting: tuple[str, Any] | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, with the setting."""
+        return self.name if self.setting is None else "{}({}={!r})".format(self.name, *self.setting)
+
+    def is_kind_of(self, thing: Any) -> bool:
+        """Whether a plugin, strategy, model or criterion is meant."""
+        kinds = type(thing).__mro__
+        named = any(
+            k.__name__ == self.name and k.__module__.startswith("avalanche.") for k in kinds
+        )
+        if self.setting is None:
+            return named
+        return named and getattr(thing, self.setting[0], None) == self.setting[1]
+
+
+def _refused(name: str, reason: str) -> Partner:
+    return Partner(name, batch=reason, latents=reason, own=reason)
+
+
+PARTNERS = (
+    Partner("ReplayPlugin"),
+    Partner("LwFPlugin"),
+    Partner("EWCPlugin", setting=("mode", "online"), own=_NEW),
+    Partner("EWCPlugin"),
+    Partner("SynapticIntelligencePlugin"),
+    Partner("LRSchedulerPlugin"),
+    Partner("EarlyStoppingPlugin"),
+    Partner("AGEMPlugin", own=_NEW),
+    Partner("GEMPlugin", own=_NEW),
+    Partner("MASPlugin", own=_NEW),
+    Partner("RWalkPlugin", latents=_NAMES, own=_NEW),
+    Partner("LFLPlugin", latents=_ANOTHER, own=_NEW),
+    Partner("MIRPlugin", latents="it differentiates layers that are frozen", own=_NEW),
+    Partner("RARPlugin", latents=_ANOTHER, own=_NEW),
+    Partner("FromScratchTrainingPlugin", latents=_NAMES, own=_NAMES),
+    Partner("Cumulative"),
+    _refused("FeatureDistillationPlugin", _ROWS),
+    _refused("GSS_greedyPlugin", _ROWS),
+    _refused("GDumbPlugin", _COPIES),
+    _refused("CWRStarPlugin", _HEAD),
+    _refused("BiCPlugin", _OWN_LOSS),
+    _refused("CoPEPlugin", _EMBEDDINGS),
+    _refused("GenerativeReplayPlugin", _GENERATES),
+    _refused("TrainGeneratorAfterExpPlugin", _GENERATES),
+    _refused("PackNetPlugin", _FIXED),
+    _refused("PNN", _FIXED),
+    _refused("PackNetModule", _FIXED),
+    _refused("TrainEvalModel", _EMBEDDINGS),
+    _refused("FeatureExtractorModel", _EMBEDDINGS),
+    _refused("DER", _OWN_LOSS),
+    _refused("ER_ACE", _OWN_LOSS),
+    _refused("ER_AML", _OWN_LOSS),
+    _refused("FeatureReplay", _ROWS),
+    _refused("SCR", _EMBEDDINGS),
+    _refused("ICaRL", _EMBEDDINGS),
+    _refused("AR1", _OWN_LOSS),
+    _refused(
+        "LearningToPrompt", "it gives older classes minus infinity, which replay cannot learn"
+    ),
+    _refused("ExpertGateStrategy", _FIXED),
+    _refused("StreamingLDA", _NO_STEP),
+    _refused("SupervisedMetaLearningTemplate", _NO_STEP),
+    _refused("JointTraining", "it trains on all experiences at once: there is nothing to remember"),
+    _refused("AETraining", "it trains no classifier"),
+    _refused("VAETraining", "it trains no classifier"),
+)
+
+
+def check_partners(strategy: Any, *, name: str, kind: str, learner: Any) -> None:
+    """Checks that everything in a strategy works beside a plugin of ours; changes nothing.
+
+    Args:
+        strategy: The strategy.
+        name: Of our plugin.
+        kind: How it works, one of `KINDS`.
+        learner: The user's model.
+
+    Raises:
+        ConfigError: Something does not.
+    """
+    for thing in (strategy, *strategy.plugins, learner):
+        partner = next((p for p in PARTNERS if p.is_kind_of(thing)), None)
+        reason = getattr(partner, kind) if partner is not None else None
+        if partner is None or reason is None:
+            continue
+        kept = type(thing).__name__
+        kept = partner.title if kept == partner.name else f"{kept} ({partner.title})"
+        raise ConfigError(
+            f"{name} does not work beside {kept}: {reason}. Leave one of them out; the page"
+            " 'Partners' of the documentation lists what works together."
+        )
+
+
+def table() -> str:
+    """The table in Markdown, one row a partner."""
+    lines = ["| Avalanche | " + " | ".join(KINDS) + " | why not |", "|" + "---|" * (len(KINDS) + 2)]
+    for partner in PARTNERS:
+        cells = [getattr(partner, kind) for kind in KINDS]
+        shown = ["right" if cell is None else "refused" for cell in cells]
+        why = "; ".join(dict.fromkeys(cell for cell in cells if cell is not None))
+        lines.append(f"| `{partner.title}` | " + " | ".join(shown) + f" | {why} |")
+    return "\n".join(lines) + "\n"
