@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.supervised import EWC
 from nets import MultiHead
 from torch import nn
 
-from avalanche_dgm import DGDMN, DGR, DGDMNPlugin, DGRPlugin, PseudoRehearsal, sklearn_digits
+from avalanche_dgm import (
+    DGDMN,
+    DGR,
+    DGDMNPlugin,
+    DGRPlugin,
+    LatentReplay,
+    PseudoRehearsal,
+    sklearn_digits,
+)
 from avalanche_dgm.errors import (
     ConfigError,
     DataError,
@@ -192,6 +202,22 @@ def test_ready_strategies(kind, benchmark):
     strategy.train(benchmark.train_stream[0])
     assert strategy.replay_plugin in strategy.plugins
     assert strategy.replay_plugin.method.experiences == 1
+
+
+@pytest.mark.parametrize("kind", [DGR, DGDMN, PseudoRehearsal, LatentReplay])
+def test_ready_strategies_take_arguments_by_position_as_avalanche_s_do(kind):
+    net, criterion = mlp(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    more = {"layer": "2"} if kind is LatentReplay else {}
+    with pytest.warns(UserWarning, match="named"):
+        strategy = kind(net, optimizer, criterion, 7, 3, evaluator=None, seed=1, **more)
+    theirs = EWC(net, optimizer, criterion, 1.0, evaluator=None)
+    for name in ("model", "optimizer", "_criterion"):
+        assert getattr(strategy, name) is getattr(theirs, name)
+    assert (strategy.train_mb_size, strategy.train_epochs) == (7, 3)
+    assert "replay_plugin" not in inspect.signature(kind).parameters
+    with pytest.raises(TypeError, match="kapa"):
+        kind(net, optimizer, kapa=1)
 
 
 def test_oracle_routing_asks_for_the_task(benchmark):
