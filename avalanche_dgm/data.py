@@ -50,6 +50,11 @@ class ExperienceData:
         )
 
     @property
+    def pairs(self) -> Tensor:
+        """Its classes: int64 rows (K, 2) of task label and class."""
+        return torch.unique(torch.stack([self.tasks, self.labels], dim=1), dim=0)
+
+    @property
     def classes(self) -> tuple[int, ...]:
         """The classes present, in ascending order."""
         return tuple(int(c) for c in torch.unique(self.labels).tolist())

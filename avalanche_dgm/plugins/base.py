@@ -41,6 +41,9 @@ from avalanche_dgm.randomness import global_state, set_global_state
 
 M = TypeVar("M", bound=Method)
 
+#: Loaders that read a strategy's data set as it is.
+PLAIN_LOADERS = (TaskBalancedDataLoader, DataLoader)
+
 
 class PreparedBatches:
     """Batches of what a method prepared, in place of a strategy's data loader.
@@ -277,7 +280,7 @@ class MethodPlugin(SupervisedPlugin):
         """Whether the strategy's batches are the experience's samples and no others."""
         # Parts of online streams are not all of it; strategies and plugins may add samples to the
         # data set, or put a data loader of their own in place.
-        plain = type(strategy.dataloader) in (TaskBalancedDataLoader, DataLoader)
+        plain = type(strategy.dataloader) in PLAIN_LOADERS
         part = whole(strategy.experience) is not strategy.experience
         n = len(self._data) if self._data is not None else 0
         return plain and not part and len(strategy.adapted_dataset) == n

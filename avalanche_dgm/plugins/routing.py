@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import UnsupportedModelError
-from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.base import PLAIN_LOADERS, MethodPlugin
 from avalanche_dgm.plugins.routed import RoutedModel, wrap
-from avalanche_dgm.plugins.samples import classes_of
+from avalanche_dgm.plugins.samples import classes_of, split_batch
 
 
 class RoutingPlugin(MethodPlugin):
@@ -22,6 +22,10 @@ class RoutingPlugin(MethodPlugin):
     learners; `finish` puts the user's model back. See `MethodPlugin` for the arguments.
     """
 
+    #: Task labels and classes (K, 2) of the experience, if batches have samples of others.
+    _own: Tensor | None = None
+    #: Whether a batch has none of the experience.
+    _nothing = False
     #: Parameters that do not learn in this step, with their gradients.
     _set_aside: Sequence[tuple[nn.Parameter, Tensor | None]] = ()
 
@@ -84,15 +88,36 @@ class RoutingPlugin(MethodPlugin):
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Trains nothing by batches where nothing learns by them."""
+        super().before_training_epoch(strategy, *args, **kwargs)
         if self.method.active is None:
             strategy.stop_training()
+        # Once all plugins have put their data sets and loaders in place.
+        self._own = None if self._data is None or self._alone(strategy) else self._data.pairs
+
+    def _alone(self, strategy: Any) -> bool:
+        """Whether batches have samples of the experience, or of a part of it, and no others."""
+        part = len(strategy.adapted_dataset) == len(strategy.experience.dataset)
+        return part and type(strategy.dataloader) in PLAIN_LOADERS
+
+    def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Leaves out samples of other tasks: the learner of this one has no outputs for them."""
+        super().before_training_iteration(strategy, *args, **kwargs)
+        self._nothing = False
+        if self._own is None or self._wrapped(strategy) is None:
+            return
+        _, labels, tasks = split_batch(strategy.mbatch, self._column)
+        pairs = torch.stack([tasks, labels], dim=1)
+        mine = (pairs[:, None] == self._own[None]).all(dim=2).any(dim=1)
+        self._nothing = not bool(mine.any())
+        if not self._nothing:
+            strategy.mbatch = [column[mine] for column in strategy.mbatch]
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Trains nothing but the active learner, whatever other plugins have added to the loss."""
         active = self.method.active
         if self._wrapped(strategy) is None or active is None:
             return
-        own = {id(parameter) for parameter in active.parameters()}
+        own = set() if self._nothing else {id(parameter) for parameter in active.parameters()}
         others = [p for p in strategy.model.parameters() if id(p) not in own]
         self._set_aside = [(p, p.grad) for p in others if p.grad is not None]
         for parameter, _ in self._set_aside:

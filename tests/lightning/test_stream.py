@@ -351,3 +351,38 @@ def test_a_metric_that_stops_training_is_heard(short):
     settings = {"trainer": QUIET, "callbacks": [epochs], "batch_size": 10, "epochs": 4}
     fit_stream(module, short, evaluator=evaluator, **settings)
     assert [(epoch, step) for _, epoch, step in epochs.seen] == [(0, 3), (0, 6), (0, 9)]
+
+
+class CtrlC(pl.Callback):
+    """Interrupts the third experience in a stage of some name."""
+
+    def __init__(self, stage):
+        self.stage = stage
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if pl_module.stage_name.startswith("experience 3") and self.stage in pl_module.stage_name:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", [DGRModule, DGDMNModule])
+@pytest.mark.parametrize("stage", ["generator", "learning"])
+def test_an_interrupted_experience_is_as_if_it_had_not_been(short, kind, stage):
+    before = {}
+    small = DUAL if kind is DGDMNModule else SMALL
+    module = kind(mlp(), seed=0, **small)
+
+    def note(result):
+        state = module.state_dict()
+        before.update({k: v.clone() for k, v in state.items() if torch.is_tensor(v)})
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_stream(
+            module,
+            short,
+            trainer={**QUIET, "callbacks": CtrlC(stage)},
+            batch_size=64,
+            after_experience=note,
+        )
+    after = {k: v for k, v in module.state_dict().items() if torch.is_tensor(v)}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())

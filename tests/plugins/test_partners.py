@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from avalanche import training
+from avalanche.core import SupervisedPlugin
 from avalanche.models import BaseModel, SCRModel, TrainEvalModel
 from avalanche.models.ncm_classifier import NCMClassifier
 from avalanche.models.packnet import PackNetModel, PackNetPlugin
@@ -312,6 +313,26 @@ def test_penalties_change_nothing_where_each_task_has_a_learner_of_its_own(tiny,
     found, expected = plugin.method.dual.sttms(), alone.method.dual.sttms()
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(flat(one.task_learner), flat(two.task_learner))
+
+
+class Labels(SupervisedPlugin):
+    """Notes what the model learns from."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def before_backward(self, strategy, **kwargs):
+        self.seen += strategy.mb_y.tolist()
+
+
+@pytest.mark.parametrize("title", ["ReplayPlugin", "Cumulative"])
+def test_a_task_s_own_learner_is_shown_its_own_task_only(tiny, title):
+    """It has no outputs for others, whose samples would push all of its outputs down."""
+    labels = Labels()
+    trained(tiny, title, [DGDMNPlugin(**TINY, learner_steps=2), labels], first=True, n=2)
+    assert set(labels.seen[: len(tiny.train_stream[0].dataset)]) == {0, 1}
+    assert set(labels.seen[len(tiny.train_stream[0].dataset) :]) == {2, 3}
 
 
 def test_the_documentation_prints_the_table():
