@@ -373,6 +373,7 @@ def test_an_interrupted_experience_is_as_if_it_had_not_been(short, kind, stage):
 
     def note(result):
         state = module.state_dict()
+        before.clear()
         before.update({k: v.clone() for k, v in state.items() if torch.is_tensor(v)})
 
     with pytest.raises(KeyboardInterrupt):

@@ -326,13 +326,23 @@ class Labels(SupervisedPlugin):
         self.seen += strategy.mb_y.tolist()
 
 
-@pytest.mark.parametrize("title", ["ReplayPlugin", "Cumulative"])
-def test_a_task_s_own_learner_is_shown_its_own_task_only(tiny, title):
+def test_a_task_s_own_learner_is_shown_its_own_task_only(tiny):
     """It has no outputs for others, whose samples would push all of its outputs down."""
     labels = Labels()
-    trained(tiny, title, [DGDMNPlugin(**TINY, learner_steps=2), labels], first=True, n=2)
+    trained(tiny, "ReplayPlugin", [DGDMNPlugin(**TINY, stm_size=3), labels], first=True, n=2)
     assert set(labels.seen[: len(tiny.train_stream[0].dataset)]) == {0, 1}
     assert set(labels.seen[len(tiny.train_stream[0].dataset) :]) == {2, 3}
+
+
+def test_a_batch_of_other_tasks_is_no_step_of_a_task_s_own_learner(tiny):
+    """Unshuffled, `Cumulative` has whole batches of older tasks before those of the experience."""
+    both = []
+    for title in ("Cumulative", "EWCPlugin"):
+        plugin = DGDMNPlugin(**TINY, stm_size=3)
+        trained(tiny, title, [plugin], first=True, n=2)
+        both.append([flat(memory.task_learner) for memory in plugin.method.dual.sttms()])
+    for one, two in zip(*both, strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_the_documentation_prints_the_table():
