@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from avalanche_dgm.errors import AvalancheDGMError, ConfigError
+from avalanche_dgm.errors import AvalancheDGMError, ConfigError, StorageError
 from avalanche_dgm.experiments.arguments import DEMO, at_least_one, build_parser, read_options
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     except AvalancheDGMError as error:
         where = "" if arguments.leads else " in another process"
-        print(f"avalanche-dgm: error{where}: {' '.join(str(error).split())}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        if isinstance(error, StorageError) and hasattr(arguments, "resume"):
+            text += f" {_how_to_continue(given)}"
+        print(f"avalanche-dgm: error{where}: {text}", file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
         if arguments.leads:

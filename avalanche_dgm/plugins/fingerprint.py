@@ -45,7 +45,19 @@ _NETWORK = "network: "
 _FREE = {
     *("device", "evaluator", "eval_every", "eval_mb_size", "peval_mode", "plugins", "loggers"),
     # Drawn where none is given; that of a method is looked at by itself.
-    *("seed", "verbose", "progress", "num_workers", "model", "module", "optimizer", "last_epoch"),
+    *(
+        "folder",
+        "path",
+        "log_dir",
+        "seed",
+        "verbose",
+        "progress",
+        "num_workers",
+        "model",
+        "module",
+        "optimizer",
+        "last_epoch",
+    ),
 }
 #: Of optimisers: how a step is computed, not what it is.
 _WAYS = {"foreach", "fused", "capturable", "differentiable"}
@@ -193,7 +205,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Number):
         return value.item() if isinstance(value, np.generic) else str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return str(value)
+        value = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     if isinstance(value, (type, torch.dtype)) or inspect.isroutine(value):
         return getattr(value, "__qualname__", str(value))
     if isinstance(value, nn.Module) and next(value.parameters(), None) is None:
@@ -217,9 +229,9 @@ def of_strategy(strategy: Any, *, begun: bool = False) -> Fingerprint:
     criterion = _plain(getattr(strategy, "_criterion", None))
     if criterion is not _UNKNOWN:
         found["criterion"] = criterion
-    optimizer = strategy.optimizer
+    optimizer = getattr(strategy, "optimizer", None)
     found["optimizer"] = type(optimizer).__name__
-    for name, value in optimizer.defaults.items():
+    for name, value in getattr(optimizer, "defaults", {}).items():
         if name not in _WAYS and _plain(value) is not _UNKNOWN:
             found[_NAMES.get(name, f"optimizer's {name}")] = _plain(value)
     kinds: dict[str, int] = {}
@@ -237,6 +249,11 @@ def of_strategy(strategy: Any, *, begun: bool = False) -> Fingerprint:
     return found | of_network(strategy.model)
 
 
+def _trained(strategy: Any) -> bool:
+    clock = getattr(strategy, "clock", None)
+    return getattr(clock, "train_exp_counter", 0) > 0
+
+
 def mark(strategy: Any, stream: Iterable[Any] | None = None) -> None:
     """Notes on a strategy, before it is trained, what a run that goes on must have in common.
 
@@ -244,7 +261,7 @@ def mark(strategy: Any, stream: Iterable[Any] | None = None) -> None:
         strategy: The strategy; nothing happens if it was trained already.
         stream: The training experiences, if they are known.
     """
-    if strategy.clock.train_exp_counter == 0:
+    if not _trained(strategy):
         made = of_strategy(strategy)
         strategy.__dict__[MARK] = made | (of_stream(stream) if stream is not None else {})
 
@@ -265,7 +282,7 @@ def check_strategy(
     """
     begun = saved.__dict__.get(MARK)
     now = strategy.__dict__.get(MARK)
-    if begun is not None and now is None and strategy.clock.train_exp_counter == 0:
+    if begun is not None and now is None and not _trained(strategy):
         now = of_strategy(strategy)
     if begun is None or now is None:
         # Of at least one it is only known what it has become.
