@@ -59,7 +59,8 @@ def _step(values: Any, name: str, n_tasks: int) -> Step:
     unknown = sorted(found.keys() - known)
     if unknown:
         raise ConfigError(f"{name} has '{unknown[0]}', which no step has")
-    _get(found, "experience")
+    for key in known - {"fid", "generated_accuracy"}:  # These two came later.
+        _get(found, key)
     accuracy = _list(_get(found, "accuracy"), f"{name}: accuracy", _optional(_share))
     if len(accuracy) != n_tasks:
         raise ConfigError(f"{name}: {len(accuracy)} accuracies do not fit {n_tasks} tasks")
@@ -87,7 +88,7 @@ def _histogram(value: Any, name: str) -> dict[int, int]:
 
 def _get(values: dict[str, Any], key: str) -> Any:
     if key not in values:
-        raise ConfigError(f"'{key}' is missing")
+        raise ConfigError(f"'{key}' is missing in it")
     return values[key]
 
 
@@ -119,7 +120,7 @@ def _number(value: Any, name: str, most: float) -> float:
 
 
 def _share(value: Any, name: str) -> float:
-    return _number(value, name, 1 + 1e-6)  # Means of floats may be a little above 1.
+    return _number(value, name, 100)  # A page can show more than 1, and nothing absurd.
 
 
 def _amount(value: Any, name: str) -> float:

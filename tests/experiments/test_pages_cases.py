@@ -167,7 +167,7 @@ def broken_texts():
             if change == "replaced":
                 value = next(values)
                 place[last] = value if type(value) is not type(place[last]) else None
-            elif isinstance(place, dict):
+            elif isinstance(place, dict) and "phases" not in above:
                 del place[last]
             else:
                 continue

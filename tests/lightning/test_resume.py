@@ -20,6 +20,7 @@ from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.files import lock
 from avalanche_dgm.lightning import fit_stream
 from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.randomness import RandomSource
 
 N = 4
 
@@ -51,9 +52,9 @@ class Dying(pl.Callback):
         self.batch(pl_module)
 
 
-def learn(name, stream, folder=None, *, callback=None, resume=False, seed=0, **changes):
+def learn(name, stream, folder=None, *, callback=None, resume=False, seed=0, drawn=0, **changes):
     """One run with everything that has a state: momentum, dropout, BatchNorm, metrics."""
-    torch.manual_seed(seed)
+    torch.manual_seed(drawn)
     net = nn.Sequential(
         nn.Flatten(),
         nn.Linear(64, 30),
@@ -63,6 +64,8 @@ def learn(name, stream, folder=None, *, callback=None, resume=False, seed=0, **c
         nn.Linear(30, 10),
     )
     module = made(name, 1, net, seed=seed)
+    if drawn:
+        module.method.random.set_state(RandomSource(drawn).get_state())
     evaluator = EvaluationPlugin(
         accuracy_metrics(epoch_running=True, epoch=True, experience=True, stream=True),
         loss_metrics(minibatch=True, epoch=True),
@@ -162,8 +165,8 @@ def test_killed_at_random_moments(name, stream, tmp_path):
         died = in_a_process(lambda: learn(name, stream, folder, callback=Dying(moment)))  # noqa: B023
         assert died == -signal.SIGKILL
         again = Dying()
-        # Another seed: everything has to come from the folder.
-        found = learn(name, stream, folder, callback=again, resume=True, seed=5)
+        # From other random numbers: everything has to come from the folder.
+        found = learn(name, stream, folder, callback=again, resume=True, drawn=5)
         equal(expected, outcome(*found))
         assert again.count < watch.count - moment + 3 * 9, "little is trained twice"
 

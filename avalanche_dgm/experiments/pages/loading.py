@@ -73,7 +73,8 @@ def _read(given: Path, path: Path, notes: list[str]) -> Run | None:
         result = read_result(folder)
     except ConfigError as error:
         reason = str(error.__cause__ or error)
-        notes.append(f"{path} could not be read: {' '.join(reason.split())[:300]}.")
+        reason = " ".join(reason.split())[:300]
+        notes.append(f"{path} could not be read: it is not a result of this version ({reason}).")
         return None
     if result is None:
         return None
