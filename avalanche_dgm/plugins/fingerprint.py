@@ -44,6 +44,8 @@ _NETWORK = "network: "
 #: Arguments of constructors that may differ, that are described otherwise, or that training counts.
 _FREE = {
     *("device", "evaluator", "eval_every", "eval_mb_size", "peval_mode", "plugins", "loggers"),
+    # Its own arguments are compared; it has no weights before it is trained.
+    "method",
     # Drawn where none is given; that of a method is looked at by itself.
     *(
         "folder",
