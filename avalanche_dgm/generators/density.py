@@ -7,6 +7,9 @@ from torch import Tensor
 
 from avalanche_dgm.buffers import GrowingBuffers
 
+#: Count, mean (D,) and covariance (D, D).
+Moments = tuple[int, Tensor, Tensor]
+
 
 class ClassDensity(GrowingBuffers):
     """One full-covariance Gaussian for each (task, class) that was learned.
@@ -20,11 +23,13 @@ class ClassDensity(GrowingBuffers):
 
     Attributes:
         entries: int64 tensor (K, 3): task index, task label, class.
+        seen: int64 tensor (K,), samples that each was fitted to.
         means: Float tensor (K, z).
         factors: Float tensor (K, z, z), lower Cholesky factors of the covariances.
     """
 
     entries: Tensor
+    seen: Tensor
     means: Tensor
     factors: Tensor
 
@@ -32,6 +37,7 @@ class ClassDensity(GrowingBuffers):
         super().__init__()
         self.latent = latent
         self.register_buffer("entries", torch.empty(0, 3, dtype=torch.int64))
+        self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
         self.register_buffer("means", torch.empty(0, latent))
         self.register_buffer("factors", torch.empty(0, latent, latent))
 
@@ -39,24 +45,42 @@ class ClassDensity(GrowingBuffers):
         return len(self.entries)
 
     @torch.no_grad()
-    def fit(self, entry: tuple[int, int, int], mean: Tensor, log_variance: Tensor) -> None:
+    def fit(
+        self,
+        entry: tuple[int, int, int],
+        mean: Tensor,
+        log_variance: Tensor,
+        *,
+        join: bool = False,
+        count: int | None = None,
+    ) -> None:
         """Learns one class, or learns it anew.
 
         Args:
             entry: Task index, task label, class.
             mean: Posterior means (n, z) of the class's images, n >= 1.
             log_variance: Posterior log-variances (n, z).
+            join: Whether what was learned of the class before counts as well, sample by sample.
+            count: Samples that these stand for; ``None`` for n.
         """
         # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
         codes = mean.double().cpu()
         centred = codes - codes.mean(dim=0)
         covariance = centred.T @ centred / len(codes)
         covariance += torch.diag(log_variance.double().exp().mean(dim=0).cpu())
-        factor = cholesky_factor(covariance)
+        found = (len(codes) if count is None else count, codes.mean(dim=0), covariance)
         row = torch.tensor([entry], device=self.entries.device)
         keep = (self.entries != row).any(dim=1)
+        if join and not bool(keep.all()):
+            mine = int((~keep).nonzero())
+            old = self.factors[mine].double().cpu()
+            known = (int(self.seen[mine]), self.means[mine].double().cpu(), old @ old.T)
+            found = join_moments(known, found)
+        n, centre, covariance = found
+        factor = cholesky_factor(covariance)
         self.entries = torch.cat([self.entries[keep], row])
-        self.means = torch.cat([self.means[keep], codes.mean(dim=0)[None].to(self.means)])
+        self.seen = torch.cat([self.seen[keep], torch.tensor([n], device=row.device)])
+        self.means = torch.cat([self.means[keep], centre[None].to(self.means)])
         self.factors = torch.cat([self.factors[keep], factor[None].to(self.factors)])
 
     def classes(self) -> tuple[int, ...]:
@@ -101,3 +125,15 @@ def cholesky_factor(covariance: Tensor) -> Tensor:
         if not failed:
             return factor
     return torch.diag((covariance.diagonal() + 1e-6).sqrt())
+
+
+def join_moments(one: Moments, other: Moments) -> Moments:
+    """Count, mean and covariance of two sets of samples together (Chan et al. 1983)."""
+    (n, mean, covariance), (m, mean2, covariance2) = one, other
+    both, apart = n + m, mean2 - mean
+    within = (n * covariance + m * covariance2) / both
+    return (
+        both,
+        mean + apart * m / both,
+        within + torch.outer(apart, apart) * n * m / both**2,
+    )

@@ -141,14 +141,17 @@ class Consolidation:
                     REFIT_SAMPLES, old.latent, generator=rng, device=old.means.device
                 )
                 images = old_generator.decode(old.means[row] + noise @ old.factors[row].T)
-                density.fit(_entry(old.entries[row]), *generator.encode(images))
+                entry, n = _entry(old.entries[row]), int(old.seen[row])
+                density.fit(entry, *generator.encode(images), count=n)
         for data in self.incoming:
             index = memory.tasks.index(data.key)
             mean, log_variance = encode(generator, data.images)
             groups = torch.stack([data.tasks, data.labels], dim=1)
             for task, label in torch.unique(groups, dim=0).tolist():
                 mine = (data.tasks == task) & (data.labels == label)
-                density.fit((index, task, label), mean[mine], log_variance[mine])
+                # Replay has kept the codes of what was known of the task.
+                known, entry = self.previous is not None, (index, task, label)
+                density.fit(entry, mean[mine], log_variance[mine], join=known)
             memory.tasks.add(data.key, data.times)
 
 

@@ -11,11 +11,9 @@ from torch import Tensor
 from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ShapeError
-from avalanche_dgm.generators.density import cholesky_factor
+from avalanche_dgm.generators.density import Moments, cholesky_factor, join_moments
 from avalanche_dgm.memories.stored import check_finite
 
-#: Count, mean (D,) and covariance (D, D).
-Moments = tuple[int, Tensor, Tensor]
 #: Most numbers that a batch's matrices may have for one batched product.
 _AT_ONCE, _AT_ONCE_ON_A_GPU = 2**19, 2**27
 
@@ -79,7 +77,7 @@ class ClassMoments(GrowingBuffers):
             mine = flat[member == number].cpu().double()
             one = (len(mine), mine.mean(dim=0), torch.cov(mine.T, correction=0).reshape(d, d))
             if pair in known:
-                one = _joined(self._moments(known[pair]), one)
+                one = join_moments(self._moments(known[pair]), one)
             factor = cholesky_factor(one[2])[index[0], index[1]]
             rows[pair] = (one[0], one[1].float().to(device), factor.float().to(device))
         order = sorted(rows)
@@ -146,15 +144,3 @@ class ClassMoments(GrowingBuffers):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_unpacked": None}
-
-
-def _joined(one: Moments, other: Moments) -> Moments:
-    """Count, mean and covariance of two sets of samples together (Chan et al. 1983)."""
-    (n, mean, covariance), (m, mean2, covariance2) = one, other
-    both, apart = n + m, mean2 - mean
-    within = (n * covariance + m * covariance2) / both
-    return (
-        both,
-        mean + apart * m / both,
-        within + torch.outer(apart, apart) * n * m / both**2,
-    )
