@@ -22,6 +22,8 @@ class ExperienceData:
             equal keys are the same task met twice.
         name: How progress bars and messages call the experience.
         times: How often the task was met; above 1 for what a memory hands on after repetitions.
+        partial: Whether its classes may still be half learned when it ends: it is a part of an
+            online stream that hides its tasks.
     """
 
     images: Tensor
@@ -30,6 +32,7 @@ class ExperienceData:
     key: str
     name: str = ""
     times: int = 1
+    partial: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,6 +50,7 @@ class ExperienceData:
             self.key,
             self.name,
             self.times,
+            self.partial,
         )
 
     @property

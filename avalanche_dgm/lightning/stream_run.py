@@ -320,7 +320,8 @@ class StreamRun:
         self._iterations, self._shown = stage.iterations, stage.shown
 
     def _test(self, i: int) -> None:
-        self._phases(self.method.before_predicting())
+        if self.data.ends_task(i):
+            self._phases(self.method.before_predicting())
         tested = tested_after(i, len(self.benchmark.test_stream), test=self.options.test)
         if not tested:
             return

@@ -185,7 +185,9 @@ class DeepGenerativeMemory(nn.Module):
         return codes, generator.decode(codes), None
 
     @torch.no_grad()
-    def draw(self, n: int, rng: torch.Generator, *, reconstruct: bool = False) -> Replay:
+    def draw(
+        self, n: int, rng: torch.Generator, *, reconstruct: bool = False, hard: bool = False
+    ) -> Replay:
         """Draws labelled images of what the memory knows.
 
         Labels are the classes that the codes were drawn for, or, for codes of the prior, the
@@ -195,6 +197,7 @@ class DeepGenerativeMemory(nn.Module):
             n: How many.
             rng: Generator on the memory's device.
             reconstruct: Whether the learner labels the images' reconstructions.
+            hard: Leave soft labels out, whatever the settings say.
 
         Raises:
             UnknownTaskError: Nothing was learned yet.
@@ -205,7 +208,7 @@ class DeepGenerativeMemory(nn.Module):
             tasks = torch.zeros(n, dtype=torch.int64, device=images.device)
         else:
             tasks = entries[:, 1]
-        soft = self.settings.labels == "soft"
+        soft = self.settings.labels == "soft" and not hard
         if entries is not None and not soft:
             return Replay(images, entries[:, 2], tasks)
         with evaluating(self.learner):

@@ -49,6 +49,7 @@ class DGR(Method):
         self.hold("_previous", None)
         self._change: Consolidation | None = None
         self._new_weight = 1.0
+        self._partial = False
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
@@ -69,6 +70,8 @@ class DGR(Method):
         previous = self._previous.module if self._previous is not None else None
         self._change = Consolidation(self.ltm, [data], previous)
         self._new_weight = self._change.fraction
+        # A learner that is still learning a class is no teacher of it.
+        self._partial = data.partial
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the generator's training: new samples, and what it generated before."""
@@ -80,7 +83,7 @@ class DGR(Method):
         if self._previous is None:
             return None
         size = self.replay_size or max(n, FEWEST_REPLAYED)
-        return self._previous.module.draw(size, self.rng)
+        return self._previous.module.draw(size, self.rng, hard=self._partial)
 
     @property
     def new_weight(self) -> float:

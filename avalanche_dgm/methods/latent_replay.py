@@ -214,7 +214,9 @@ class LatentReplay(Method):
             check_heads(self.learner, data.images[:1], needed, task_aware=self.task_aware)
         if not self.frozen and not self.freeze_after:
             self._front = self._cut().freeze()
-        if self.labels == "soft" and self._n_known and self.learner is not None:
+        # A classifier that is still learning a class is no teacher of it.
+        soft = self.labels == "soft" and not data.partial
+        if soft and self._n_known and self.learner is not None:
             self.hold("_teacher", Frozen(self.learner))
         yield from ()
 

@@ -265,7 +265,8 @@ def load(
         ) from error
     if images.is_floating_point():
         images = images.detach().float()
-    return ExperienceData(images, labels, tasks.to(torch.int64), key, key)
+    tasks, partial = tasks.to(torch.int64), hides_task(experience)
+    return ExperienceData(images, labels, tasks, key, key, partial=partial)
 
 
 def is_augmented(dataset: Any) -> bool:
