@@ -15,7 +15,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, distributed, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from avalanche_dgm.data import ExperienceData, Replay, check_labels
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, UnsupportedModelError
@@ -225,11 +225,14 @@ class MethodPlugin(SupervisedPlugin):
     def _start(self, strategy: Any, **kwargs: Any) -> ExperienceData:
         experience = whole(strategy.experience)
         check_boundaries(experience, self.oracle, self.method)
+        # Without task labels Avalanche trains on batches that ignore a data set's collate_fn.
+        aware = hasattr(strategy.experience, "task_labels")
         data = load(
             experience,
             key=self._task_of(experience),
             device=strategy.device,
             num_workers=kwargs.get("num_workers", 0),
+            collate=None if aware else default_collate,
         )
         self.method.to(strategy.device)
         learner = self.learner_of(strategy)

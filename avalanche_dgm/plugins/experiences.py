@@ -16,6 +16,7 @@ from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.methods import Method
 from avalanche_dgm.plugins.samples import (
+    Collate,
     classes_of,
     collate_of,
     columns_of,
@@ -237,7 +238,12 @@ def whole(experience: Any) -> Any:
 
 
 def load(
-    experience: Any, *, key: str, device: torch.device, num_workers: int = 0
+    experience: Any,
+    *,
+    key: str,
+    device: torch.device,
+    num_workers: int = 0,
+    collate: Collate | None = None,
 ) -> ExperienceData:
     """Reads all samples of an experience, without the augmentations of training.
 
@@ -246,6 +252,7 @@ def load(
         key: Its task, from an oracle.
         device: Where the tensors shall be.
         num_workers: Processes that read, as for a DataLoader.
+        collate: What makes a batch of samples; ``None`` for what the data set says.
 
     Raises:
         DataError: Its samples are not images with a class, or differ in shape.
@@ -253,7 +260,7 @@ def load(
     dataset = experience.dataset.eval()
     if len(dataset) == 0:
         raise DataError(f"Experience {key} holds no samples. Remove it from the stream.")
-    collate, column = collate_of(dataset), task_column(experience)
+    collate, column = collate or collate_of(dataset), task_column(experience)
     loader = DataLoader(dataset, batch_size=512, num_workers=num_workers, collate_fn=collate)
     try:
         batches = [split_batch(columns_of(batch), column) for batch in loader]

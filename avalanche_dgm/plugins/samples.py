@@ -20,6 +20,9 @@ _TASK_LABELS = "targets_task_labels"
 #: The same of the names that the streams of this package give to their tasks.
 TASK_NAMES = "task_names"
 
+#: From samples to a batch.
+Collate = Callable[[list[Any]], Any]
+
 #: Labels that had to be read sample by sample, for as long as the data set lives.
 _READ: dict[int, tuple[weakref.ref[Any], list[int]]] = {}
 
@@ -71,7 +74,7 @@ def split_batch(batch: Sequence[Tensor], column: int | None) -> tuple[Tensor, Te
     return images, labels, torch.zeros(len(images), dtype=torch.int64, device=labels.device)
 
 
-def collate_of(dataset: Any) -> Callable[[list[Any]], Any]:
+def collate_of(dataset: Any) -> Collate:
     """What makes a batch of a data set's samples."""
     return getattr(dataset, "collate_fn", None) or default_collate
 
