@@ -325,8 +325,6 @@ def test_further_columns_and_a_collate_fn(run, name, labelled):
     assert set(replay.labels.tolist()) == {0, 1, 2, 3}
     if name == "dgr":
         assert replay.images.shape[1:] == (1, 8, 16 if collated else 8)
-        # Learned of half the intensities, it produces no others.
-        assert (replay.images.max() <= 0.5) == collated
 
 
 def test_a_part_of_a_run_cannot_be_saved(tmp_path):
