@@ -160,3 +160,19 @@ def check_labels(data: ExperienceData, width: int) -> None:
             f" {width - 1}). Give the model at least {top + 1} outputs, or a classifier that grows"
             " (avalanche.models.IncrementalClassifier)."
         )
+
+
+def behind(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple[Tensor, Tensor]:
+    """Puts replayed samples behind new ones, so that one pass answers both.
+
+    Args:
+        images: Float tensor (n, *shape).
+        tasks: int64 tensor (n,).
+        replay: What was replayed, or ``None``.
+    """
+    if replay is None:
+        return images, tasks
+    if not len(images):
+        return replay.images, replay.tasks
+    images = torch.cat([images, replay.images.to(images.dtype)])
+    return images, torch.cat([tasks, replay.tasks])

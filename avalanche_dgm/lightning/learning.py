@@ -142,7 +142,7 @@ class LearningStage(Stage):
         nothing = replay.images[:0], replay.tasks[:0]
         logits = method.respond(*nothing, width=self.width, replay=replay)
         self._count(replay, logits.shape[1])
-        return method.replay_loss(logits, replay) * self._ranks.weight(self._replayed)
+        return method.replay_loss(logits, replay, n=self._last) * self._ranks.weight(self._replayed)
 
     def _replay(self, n: int) -> Replay | None:
         """This process's part of the replay that goes with a batch, which is drawn by all alike.
@@ -182,22 +182,24 @@ class LearningStage(Stage):
         if view is not None:
             view.mb_output = ranks.gather(self._trainer, answers.detach(), n)
             view.fire("after_forward")
-        weight = ranks.weight(n)
+        weight = ranks.weight(n, sums=method.criterion.scale.sums)
         loss = torch.zeros(1, device=images.device)
         loss = loss + self._new(answers, labels, weight)
         if replay is not None:
             self._count(replay, logits.shape[1])
             # Computed anew, as Avalanche's loop does: the gradients are then the same bit by bit.
             new = self._new(answers, labels, weight)
-            loss = method.with_replay(loss, new, logits[own:], replay)
+            loss = method.with_replay(loss, new, logits[own:], replay, n=n)
             more = ranks.weight(self._replayed) - 1
             if more:
                 # The replay's part of the loss is a mean over more or fewer samples than others.
                 nothing = torch.zeros_like(new)
-                loss = loss + more * method.with_replay(nothing, nothing, logits[own:], replay)
+                old = method.with_replay(nothing, nothing, logits[own:], replay, n=n)
+                loss = loss + more * old
         penalty = method.penalty(images, tasks, answers)
         if penalty is not None:
-            loss = loss + (penalty if weight == 1.0 else penalty * weight)
+            penalty, mine = method.criterion.scaled(penalty, n), ranks.weight(n)
+            loss = loss + (penalty if mine == 1.0 else penalty * mine)
         if view is not None:
             view.loss = self._trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
             view.fire("before_backward")

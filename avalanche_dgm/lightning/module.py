@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from avalanche.models.dynamic_modules import MultiTaskModule
-from avalanche.models.dynamic_optimizers import update_optimizer
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
@@ -18,6 +17,7 @@ from avalanche_dgm.lightning.staged import StagedModule
 from avalanche_dgm.lightning.stages import Schedule
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.methods import Method, Naive
+from avalanche_dgm.plugins.optimizers import check_step, exchange
 from avalanche_dgm.saving import plain
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -83,7 +83,7 @@ class MethodModule(StagedModule):
         self.task_aware = isinstance(model, MultiTaskModule)
         self.method.attach(model, task_aware=self.task_aware)
         self._optimizer: torch.optim.Optimizer | None = None
-        self._optimized: dict[str, nn.Parameter] | None = None
+        self._optimized: dict[str, nn.Parameter] = {}
         #: What a test measures, while `fit_stream` tests.
         self.stream_test: StreamTest | None = None
 
@@ -142,8 +142,9 @@ class MethodModule(StagedModule):
 
     def _note(self, stage: str, logits: Tensor, batch: Any, loader: int = 0) -> None:
         labels = batch[1]
+        loss = self.criterion(logits, labels)
         means = {
-            f"{stage}/loss": self.criterion(logits, labels),
+            f"{stage}/loss": loss / len(labels) if self.method.criterion.scale.sums else loss,
             f"{stage}/accuracy": (logits.argmax(dim=1) == labels).float().mean(),
         }
         self.note(means, len(labels), loader)
@@ -166,29 +167,38 @@ class MethodModule(StagedModule):
             fused: Whether a new one may take its step in one call.
 
         Raises:
-            ConfigError: ``optimizer`` made something else.
+            ConfigError: ``optimizer`` made something else, or one that cannot be used.
         """
-        named = dict(learner.named_parameters())
+        before, now = self._optimized, _trained(learner)
         if self._optimizer is None:
-            make = self._make_optimizer
-            made = (
-                make.build(learner, fused=fused)
-                if isinstance(make, OptimizerSpec)
-                else make([p for p in named.values() if p.requires_grad])
-            )
-            if not isinstance(made, torch.optim.Optimizer):
+            self._optimizer, before = self._new_optimizer(learner, fused=fused), now
+        new, group_of = now.keys() - before.keys(), dict[int, int]()
+        if new:
+            # Where they would be, were the optimiser made now.
+            groups = self._new_optimizer(learner, fused=fused).param_groups
+            if len(groups) != len(self._optimizer.param_groups):
                 raise ConfigError(
-                    f"optimizer returned a {type(made).__name__}; give an OptimizerSpec, or a"
-                    " function from parameters to a torch.optim.Optimizer."
+                    f"optimizer made {len(self._optimizer.param_groups)} groups of parameters"
+                    f" before and makes {len(groups)} now, so that nothing says which one"
+                    f" {min(new)} belongs to. Make as many each time."
                 )
-            self._optimizer = made
-            self._optimized = {n: p for n, p in named.items() if p.requires_grad}
-        else:
-            new = {n: p for n, p in named.items() if p.requires_grad}
-            self._optimized = update_optimizer(
-                self._optimizer, new, self._optimized, remove_params=True
-            )
+            group_of = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+        exchange(self._optimizer, before, now, lambda parameter: group_of.get(id(parameter)))
+        self._optimized = now
         return self._optimizer
+
+    def _new_optimizer(self, learner: nn.Module, *, fused: bool) -> torch.optim.Optimizer:
+        make = self._make_optimizer
+        if isinstance(make, OptimizerSpec):
+            return make.build(learner, fused=fused)
+        made = make([*_trained(learner).values()])
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ConfigError(
+                f"optimizer returned a {type(made).__name__}; give an OptimizerSpec, or a"
+                " function from parameters to a torch.optim.Optimizer."
+            )
+        check_step(made)
+        return made
 
     def learning_schedule(
         self, optimizer: torch.optim.Optimizer, steps: int, turns: int
@@ -204,3 +214,7 @@ class MethodModule(StagedModule):
         if not isinstance(spec, OptimizerSpec):
             return None
         return spec.build_schedule(optimizer, steps, turns=turns)
+
+
+def _trained(learner: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in learner.named_parameters() if p.requires_grad}

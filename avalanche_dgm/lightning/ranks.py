@@ -57,10 +57,17 @@ class Ranks:
             return slice(0, n)
         return slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
 
-    def weight(self, n: int) -> float:
-        """What a mean over this process's part counts, so that the mean over processes is exact."""
+    def weight(self, n: int, *, sums: bool = False) -> float:
+        """What a loss of this process's part counts, so that the mean over processes is exact.
+
+        Args:
+            n: Size of the whole batch.
+            sums: Whether the loss is a sum over samples; otherwise it is their mean.
+        """
+        if not self.shares(n):
+            return 1.0
         part = self.part(n)
-        return 1.0 if not self.shares(n) else (part.stop - part.start) * self.world / n
+        return float(self.world) if sums else (part.stop - part.start) * self.world / n
 
     def gather(self, trainer: pl.Trainer, part: Tensor, n: int) -> Tensor:
         """Joins the parts that the processes have of a batch.

@@ -72,6 +72,11 @@ class StrategyModule(pl.LightningModule):
         self._register(options)
         self._first, self._stopped, self._n, self._epochs = True, False, 0, 0
         methods = [plugin.method for plugin in find_plugins(strategy)]
+        if self._several and any(method.criterion.scale.sums for method in methods):
+            raise ConfigError(
+                "The criterion is a sum over samples. On several devices losses are averaged, so it"
+                " must be their mean."
+            )
         with self._numbers.in_use():
             n = limited(len(strategy.dataloader), trainer.limit_train_batches)
             epochs = 1 if smoke_batches(trainer) else strategy.train_epochs

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from avalanche.models.utils import avalanche_model_adaptation
 from avalanche.training.plugins import EvaluationPlugin
+from torch import nn
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.data import ExperienceData, check_labels
@@ -196,9 +197,10 @@ class StreamRun:
     def _saved(self) -> dict[str, Any]:
         learner = self.method.active
         optimizer = self.module._optimizer
-        if optimizer is not None and learner is not None:
-            # Tests may have made the learner larger, and the method may have frozen a part of it.
-            optimizer = self.module.learning_optimizer(learner)
+        if optimizer is not None:
+            # Tests may have made the learner larger, and the method may have frozen a part of it,
+            # or have none between experiences: then the optimiser holds nothing.
+            self.module.learning_optimizer(learner if learner is not None else nn.Identity())
         return {
             "module": self.module.state_dict(),
             # An optimiser whose parameters are gone has nothing to say.
@@ -247,6 +249,10 @@ class StreamRun:
         module.to(self.device)
         width = width_of(module.model, data, task_aware=module.task_aware)
         check_labels(data, width)
+        method.set_criterion(module.criterion, width=width, classes=data.classes)
+        if method.active is not None:
+            # One that cannot be used is refused before anything is trained.
+            module.learning_optimizer(method.active, fused=trainers.may_fuse(trainer))
         if starts:
             self._phases(method.before_learning(data))
         if view is not None:

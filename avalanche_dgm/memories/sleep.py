@@ -13,7 +13,7 @@ from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.fitting import Phase, epochs_to_steps
-from avalanche_dgm.losses import distillation
+from avalanche_dgm.losses import Criterion, distillation
 from avalanche_dgm.memories.budget import split_budget
 from avalanche_dgm.memories.consolidation import Consolidation, choose
 from avalanche_dgm.memories.dual import DualMemory
@@ -31,6 +31,7 @@ class Sleep:
         dual: The dual memory.
         rng: Generator on its device.
         on_replay: Told what the learner is shown of what was known, and the number of classes.
+        hard_loss: What judges samples with hard labels: a mean over them.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class Sleep:
         rng: torch.Generator,
         *,
         on_replay: Callable[[Replay, int], None],
+        hard_loss: Criterion = F.cross_entropy,
     ) -> None:
         self.dual, self.rng, settings = dual, rng, dual.settings
-        self._on_replay = on_replay
+        self._on_replay, self._hard_loss = on_replay, hard_loss
         self._replays: list[Replay] = []
         self._incoming: list[ExperienceData] = []
         paper = settings.consolidation == "rehearsal"
@@ -112,7 +114,7 @@ class Sleep:
             targets = batch[3] if len(batch) > 3 else None
             if previous is None:
                 logits = self.dual.respond(ltm, images, tasks)
-                return _answer_loss(logits, labels, targets, s.temperature)
+                return self._loss(logits, labels, targets)
             old = previous.draw(s.batch_size, rng, reconstruct=s.reconstruct)
             # One forward pass, so that BatchNorm sees old and new together.
             logits = self.dual.respond(
@@ -120,8 +122,8 @@ class Sleep:
             )
             self._on_replay(old, logits.shape[1])
             new_logits, old_logits = logits.split([len(images), len(old)])
-            new_loss = _answer_loss(new_logits, labels, targets, s.temperature)
-            old_loss = _answer_loss(old_logits, old.labels, old.targets, s.temperature)
+            new_loss = self._loss(new_logits, labels, targets)
+            old_loss = self._loss(old_logits, old.labels, old.targets)
             return fraction * new_loss + (1 - fraction) * old_loss
 
         data: tuple[Tensor, ...] = (everything.images, everything.labels, everything.tasks)
@@ -145,6 +147,11 @@ class Sleep:
             data,
         )
 
+    def _loss(self, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+        if targets is None:
+            return self._hard_loss(logits, labels)
+        return distillation(logits, targets, temperature=self.dual.settings.temperature).mean()
+
     def wake(self) -> None:
         """Frees the short-term memory; the long-term one knows its tasks now."""
         self._change.absorb(self.rng)
@@ -152,14 +159,6 @@ class Sleep:
             self.dual.close(data.key)
         del self.dual.stored[:]
         self.dual.sleeps += 1
-
-
-def _answer_loss(
-    logits: Tensor, labels: Tensor, targets: Tensor | None, temperature: float
-) -> Tensor:
-    if targets is None:
-        return F.cross_entropy(logits, labels)
-    return distillation(logits, targets, temperature=temperature).mean()
 
 
 def _draw(

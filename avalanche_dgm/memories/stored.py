@@ -33,8 +33,9 @@ class StoredMemory(GrowingBuffers):
     task labels cannot come apart from the samples.
 
     Exactly one size is given. With ``share`` and ``per_experience``, what is kept is kept for
-    ever. With ``per_class`` and ``total`` the memory has a largest size, and each class is a
-    uniform choice of all of its samples that were shown, however often it came (a reservoir).
+    ever. With ``per_class`` and ``total``, or a ``share`` that does not grow, the memory has a
+    largest size, and each class is a uniform choice of all of its samples that were shown, however
+    often it came (a reservoir).
 
     Args:
         share: Share of the samples of each `add`, in (0, 1].
@@ -43,6 +44,8 @@ class StoredMemory(GrowingBuffers):
         total: Samples in all. Room for new classes comes from the largest.
         least: With ``share``, samples that are kept of each class at least, or all that it has; 0
             refuses a share that keeps none of some class.
+        grows: With ``share``, whether a class that comes again adds to what is kept of it;
+            otherwise as many are kept as of the `add` that brought most.
         dtype: How the samples are kept: ``"float32"``, ``"float16"``, or ``"uint8"``, which is 256
             steps from the smallest to the largest value of each channel (dimension 1).
 
@@ -75,17 +78,20 @@ class StoredMemory(GrowingBuffers):
         per_experience: int | None = None,
         total: int | None = None,
         least: int = 0,
+        grows: bool = True,
         dtype: str = "float32",
     ) -> None:
         super().__init__()
         check_size(share=share, per_class=per_class, per_experience=per_experience, total=total)
         if least and share is None:
             raise ConfigError("least is for a memory of some share.")
+        if not grows and share is None:
+            raise ConfigError("grows=False is for a memory of some share.")
         if dtype not in DTYPES:
             raise ConfigError(f"dtype={dtype!r} is not known; use one of {', '.join(DTYPES)}.")
         self.share, self.per_class = share, per_class
         self.per_experience, self.total = per_experience, total
-        self.least, self.dtype = least, dtype
+        self.least, self.grows, self.dtype = least, grows, dtype
         whole = torch.int64
         self.register_buffer("samples", torch.empty(0, dtype=DTYPES[dtype]))
         self.register_buffer("members", torch.empty(0, dtype=torch.int32))
@@ -233,19 +239,24 @@ class StoredMemory(GrowingBuffers):
         self, stored: list[int], arriving: list[int], seen: list[int], rng: torch.Generator
     ) -> tuple[list[int], list[int]]:
         """How many stored samples stay and how many arriving ones are taken, for each class."""
+        together = [a + b for a, b in zip(stored, arriving, strict=True)]
         if self.share is not None or self.per_experience is not None:
             size = self.per_experience or round((self.share or 0.0) * sum(arriving))
-            return stored, fill(arriving, max(size, self.least * sum(n > 0 for n in arriving)))
-        together = [a + b for a, b in zip(stored, arriving, strict=True)]
-        if self.per_class is not None:
+            places = fill(arriving, max(size, self.least * sum(n > 0 for n in arriving)))
+            if self.grows:
+                return stored, places
+            room = [max(pair) for pair in zip(stored, places, strict=True)]
+        elif self.per_class is not None:
             room = [min(n, self.per_class) for n in together]
         else:
             room = fill(together, self.total or 0)
         kept, taken = [], []
         for size, old, before, n in zip(room, stored, seen, arriving, strict=True):
-            # Any sample that was ever shown is as likely as any other to be among those kept.
-            order = torch.randperm(before + n, generator=rng, device=rng.device)
-            stays = min(int((order[:size] < before).sum()), old)
+            stays = old
+            if self.grows or (old and n):
+                # Any sample that was ever shown is as likely as any other to be among those kept.
+                order = torch.randperm(before + n, generator=rng, device=rng.device)
+                stays = min(int((order[:size] < before).sum()), old)
             kept.append(max(stays, size - n))
             taken.append(size - kept[-1])
         return kept, taken

@@ -7,7 +7,7 @@ to a classifier: the user's, or the critic itself, with a logit for each class.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase, Turn
 from avalanche_dgm.generators.canvas import Canvas
 from avalanche_dgm.generators.critics import Critic, build_critic
+from avalanche_dgm.losses import Criterion
 from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 from avalanche_dgm.memories.answers import evaluating
@@ -107,6 +108,11 @@ class GANMethod(Method, ABC, Generic[G]):
     def active(self) -> nn.Module | None:
         """See `Method.active`: none by batches, where the critic is the classifier."""
         return None if self.answers_itself else self.learner
+
+    def set_criterion(self, criterion: Criterion, *, width: int, classes: Iterable[int]) -> None:
+        """See `Method.set_criterion`; any is taken where the critic is the classifier."""
+        if not self.answers_itself:
+            super().set_criterion(criterion, width=width, classes=classes)
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""

@@ -52,7 +52,8 @@ class ALTM(Method):
     """Distillation from a frozen stable network.
 
     Args:
-        weight: Factor lambda of the squared distance between H's and N's logits (Eq. 4), above 0.
+        weight: Factor lambda of the squared distance between H's and N's logits (Eq. 4), above 0,
+            beside the mean cross-entropy; another criterion's scale multiplies it.
             Larger values hold the old task and slow the new one.
         replay: Which inputs the distance is measured on: ``None`` (naive), those of the current
             experience; ``"stored"``, samples of old experiences; ``"generated"``, what a deep
@@ -64,7 +65,8 @@ class ALTM(Method):
             ``{"generator_epochs": 10}`` of `DynamicMemory` or ``{"layer": "features"}`` of
             `LatentReplay`; ``None`` for its defaults.
         replay_size: Replayed samples a step; ``None`` for as many as are new.
-        share: Share of each experience's samples that is stored, in (0, 1].
+        share: Share of each experience's samples that is stored, in (0, 1]. If no size is given, it
+            is 0.1, and a class that comes again takes no more room.
         per_class: Samples stored of each class, instead.
         consolidation: What N becomes after an experience: ``"replace"``, a copy of H; ``"distil"``,
             a network that learns H's answers for the new classes and keeps N's for the old ones.
@@ -250,13 +252,16 @@ class ALTM(Method):
         difference = (logits[:, :width] - wanted).masked_fill(~mask, 0.0)
         return difference.square().sum(dim=1).mean()
 
-    def replay_loss(self, logits: Tensor, replay: Replay) -> Tensor:
-        """The distance on replayed inputs."""
-        return self.distance(logits, replay.images, replay.tasks, old_inputs=True)
+    def replay_loss(self, logits: Tensor, replay: Replay, *, n: int = 1) -> Tensor:
+        """The distance on replayed inputs, on the criterion's scale."""
+        distance = self.distance(logits, replay.images, replay.tasks, old_inputs=True)
+        return self.criterion.scaled(distance, n)
 
-    def with_replay(self, loss: Tensor, new: Tensor, logits: Tensor, replay: Replay) -> Tensor:
+    def with_replay(
+        self, loss: Tensor, new: Tensor, logits: Tensor, replay: Replay, *, n: int = 1
+    ) -> Tensor:
         """Adds lambda times the distance on replayed inputs (Eq. 4, replay)."""
-        return loss + self.weight * self.replay_loss(logits, replay)
+        return loss + self.weight * self.replay_loss(logits, replay, n=n)
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the consolidation of H into N, if N is to learn it, and what the source learns."""
@@ -298,7 +303,8 @@ class ALTM(Method):
             if replay is None:
                 return total + self.weight * self._on_new_inputs(answer, images, tasks, logits)
             old = answer(replay.images, replay.tasks)
-            return total + self.weight * self.replay_loss(old, replay)
+            held = self.distance(old, replay.images, replay.tasks, old_inputs=True)
+            return total + self.weight * held
 
         spec = OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=10.0)
         tensors = (data.images, data.tasks)

@@ -144,7 +144,7 @@ def make_source(
     if replay is None:
         return None
     if replay == "stored":
-        return StoredReplay(**(given or {"share": 0.1}))
+        return StoredReplay(**(given or {"share": 0.1, "grows": False}))
     if replay == "generated":
         return GeneratedReplay(**hyper)
     return _method(replay, arguments or {})

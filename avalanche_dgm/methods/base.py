@@ -8,17 +8,17 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_dgm.buffers import GrowingBuffers, size_in_bytes
-from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.data import ExperienceData, Replay, behind, check_experience
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.losses import distillation
+from avalanche_dgm.losses import Criterion, distillation
 from avalanche_dgm.memories.answers import ask
 from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
+from avalanche_dgm.methods.criterion import UserCriterion
 from avalanche_dgm.methods.record import Record
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.signatures import KeepsArguments
@@ -27,11 +27,11 @@ from avalanche_dgm.signatures import KeepsArguments
 class Method(KeepsArguments, nn.Module):
     """A way to remember, driven through a few verbs.
 
-    An adapter calls, for each experience: `attach`, `check`, `begin`, the phases of
-    `before_learning`, then for each batch of the learner's training `replay` and `loss`, at last
-    the phases of `after_learning` and `end`. Phases are run by the adapter, in the order in which
-    they are yielded. An experience that fails or is interrupted before its `end` is put back by
-    `undo`, which the next `begin` calls, too.
+    An adapter calls, for each experience: `attach`, `check`, `begin`, `set_criterion`, the phases
+    of `before_learning`, then for each batch of the learner's training `replay` and `with_replay`,
+    at last the phases of `after_learning` and `end`. Phases are run by the adapter, in the order in
+    which they are yielded. An experience that fails or is interrupted before its `end` is put back
+    by `undo`, which the next `begin` calls, too.
 
     Args:
         seed: Seed of everything random in the method; ``None`` takes one from PyTorch's global
@@ -54,6 +54,7 @@ class Method(KeepsArguments, nn.Module):
         self.experiences = 0
         self.learner: nn.Module | None = None
         self.task_aware = False
+        self.criterion = UserCriterion()
         self._record = Record()
         self._counts: Tensor | None = None
         #: A copy from before the current experience, and the random state then; see `undo`.
@@ -90,6 +91,23 @@ class Method(KeepsArguments, nn.Module):
             task_aware: Whether it takes task labels as its second argument.
         """
         self.learner, self.task_aware = learner, task_aware
+
+    def set_criterion(self, criterion: Criterion, *, width: int, classes: Iterable[int]) -> None:
+        """Tells which loss the classifier is trained by on new samples.
+
+        It also judges replayed samples with hard labels, and gives soft labels and penalties its
+        scale.
+
+        Args:
+            criterion: From logits (n, K) and labels (n,) to a scalar.
+            width: Number of outputs of the user's model.
+            classes: Labels of the experience.
+
+        Raises:
+            ConfigError: Nothing can be weighed against it, see `measure_criterion`.
+        """
+        if self.learner is not None:
+            self.criterion.set(criterion, self.learner, width=width, classes=classes)
 
     @property
     def active(self) -> nn.Module | None:
@@ -306,7 +324,7 @@ class Method(KeepsArguments, nn.Module):
         return False
 
     def penalty(self, images: Tensor, tasks: Tensor, logits: Tensor) -> Tensor | None:
-        """What is added to the loss on new samples, or ``None``.
+        """What is added to the loss on new samples by `UserCriterion.scaled`, or ``None``.
 
         Args:
             images: Float tensor (n, *shape), the new samples.
@@ -323,30 +341,35 @@ class Method(KeepsArguments, nn.Module):
         """Weight of the current experience's loss, in (0, 1]; replay weighs the rest."""
         return 1.0
 
-    def replay_loss(self, logits: Tensor, replay: Replay) -> Tensor:
-        """The mean loss on replayed samples.
+    def replay_loss(self, logits: Tensor, replay: Replay, *, n: int = 1) -> Tensor:
+        """The loss on replayed samples, on the criterion's scale.
 
         Args:
-            logits: Tensor (n, K), the learner's answers to ``replay.images``.
+            logits: Tensor (m, K), the learner's answers to ``replay.images``.
             replay: What was replayed.
+            n: Number of new samples that it is weighed against, for a criterion that sums.
         """
         if replay.targets is None:
-            return F.cross_entropy(logits, replay.labels)
-        return distillation(logits, replay.targets, temperature=self.temperature).mean()
+            return self.criterion.of_replay(logits, replay.labels, n)
+        soft = distillation(logits, replay.targets, temperature=self.temperature).mean()
+        return self.criterion.scaled(soft, n)
 
-    def with_replay(self, loss: Tensor, new: Tensor, logits: Tensor, replay: Replay) -> Tensor:
+    def with_replay(
+        self, loss: Tensor, new: Tensor, logits: Tensor, replay: Replay, *, n: int = 1
+    ) -> Tensor:
         """Weighs a batch's loss against the replay's.
 
         Args:
             loss: What shall be minimised so far: ``new``, and what others added to it.
             new: The batch's own loss, which is a part of ``loss``.
-            logits: Tensor (n, K), the learner's answers to ``replay.images``.
+            logits: Tensor (m, K), the learner's answers to ``replay.images``.
             replay: What was replayed.
+            n: Number of samples that ``new`` is the loss of, for a criterion that sums.
 
         Returns:
             ``loss`` with ``new`` replaced by w ``new`` + (1 - w) ``old``; the rest stays whole.
         """
-        return loss + (1 - self.new_weight) * (self.replay_loss(logits, replay) - new)
+        return loss + (1 - self.new_weight) * (self.replay_loss(logits, replay, n=n) - new)
 
     @property
     def temperature(self) -> float:
@@ -444,8 +467,8 @@ class Method(KeepsArguments, nn.Module):
         self._record.phase_seconds = dict(state["phase_seconds"])
         self._record.sleep_seconds = state["sleep_seconds"]
 
-    def hold(self, name: str, module: nn.Module | None) -> None:
-        """Sets an attribute that is a module but no part of this one's state.
+    def hold(self, name: str, module: Any) -> None:
+        """Sets an attribute that may be a module but is no part of this one's state.
 
         What is needed for the current experience only does not belong into a checkpoint.
 
@@ -497,19 +520,3 @@ class Method(KeepsArguments, nn.Module):
             prefix: What the method's names begin with there.
         """
         grow_to(self.learner, state_dict, f"{prefix}learner.")
-
-
-def behind(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple[Tensor, Tensor]:
-    """Puts replayed samples behind new ones, so that one pass answers both.
-
-    Args:
-        images: Float tensor (n, *shape).
-        tasks: int64 tensor (n,).
-        replay: What was replayed, or ``None``.
-    """
-    if replay is None:
-        return images, tasks
-    if not len(images):
-        return replay.images, replay.tasks
-    images = torch.cat([images, replay.images.to(images.dtype)])
-    return images, torch.cat([tasks, replay.tasks])

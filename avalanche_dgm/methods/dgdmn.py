@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.data import ExperienceData, Replay, behind, check_experience
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.memories import (
@@ -21,7 +21,7 @@ from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.memories.short_term import widen
 from avalanche_dgm.memories.sleep import Sleep
-from avalanche_dgm.methods.base import Method, behind
+from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.record import Record
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -183,7 +183,7 @@ class DGDMN(Method):
         if not self.dual.occupancy:
             return
         self._save([*self.dual.sttms(), *self.dual.stored])
-        sleep = Sleep(self.dual, self.rng, on_replay=self.count)
+        sleep = Sleep(self.dual, self.rng, on_replay=self.count, hard_loss=self.criterion.mean)
         yield from sleep.phases()
         sleep.wake()
         self._keep()

@@ -11,7 +11,7 @@ from avalanche_dgm.memories.settings import MemorySettings, make_settings, one_o
 from avalanche_dgm.memories.stored_latents import StoredLatents
 
 #: What is stored of each experience's samples unless a size is given.
-DEFAULT_SIZE = {"share": 0.05, "least": 10}
+DEFAULT_SIZE = {"share": 0.05, "least": 10, "grows": False}
 #: Settings of ``memory="vae"`` that differ from `MemorySettings`: latents have no bounds, and vary
 #: in more ways than images do.
 LATENT_VAE = {"likelihood": "gaussian", "kl_weight": 0.1}

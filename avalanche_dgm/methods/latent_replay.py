@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.data import ExperienceData, Replay, behind, check_experience
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import soft_targets
@@ -21,7 +21,7 @@ from avalanche_dgm.memories.answers import check_heads, learned_outputs
 from avalanche_dgm.memories.latent import LatentVAE, check_covariance
 from avalanche_dgm.memories.settings import MemorySettings, one_of, positive, whole
 from avalanche_dgm.memories.splitting import Front, SplitModel
-from avalanche_dgm.methods.base import Method, behind
+from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.latent_memory import make_latent_memory
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -38,7 +38,8 @@ class LatentReplay(Method):
         classifier: Name of the part that maps latents to logits, where there is one. It is found
             out by itself for those models, and nothing is lost without it but some speed.
         share: Share of each experience's samples whose latents are stored, in (0, 1]. If no size is
-            given, it is 0.05, and 10 of each class at least.
+            given, it is 0.05, and 10 of each class at least, and a class that comes again takes no
+            more room.
         per_class: Latents stored of each class, instead.
         per_experience: Latents stored of each experience, instead.
         total: Latents stored in all, instead.

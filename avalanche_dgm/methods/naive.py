@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import UnknownTaskError
+from avalanche_dgm.losses import Criterion
 from avalanche_dgm.methods.base import Method
 
 
@@ -13,6 +16,9 @@ class Naive(Method):
     Args:
         seed: See `Method`; nothing is drawn.
     """
+
+    def set_criterion(self, criterion: Criterion, *, width: int, classes: Iterable[int]) -> None:
+        """Takes any criterion: nothing is weighed against it."""
 
     def sample(self, n: int) -> Replay:
         """Always fails: nothing is remembered.

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import torch
 from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
-from avalanche.core import SupervisedPlugin
+from avalanche.core import BasePlugin, SupervisedPlugin
 from avalanche.models.dynamic_modules import MultiTaskModule
+from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, default_collate
@@ -35,6 +36,7 @@ from avalanche_dgm.plugins.experiences import (
     train_rule,
     whole,
 )
+from avalanche_dgm.plugins.optimizers import check_step
 from avalanche_dgm.plugins.partners import check_partners
 from avalanche_dgm.plugins.samples import find_tasks, split_batch, task_column
 from avalanche_dgm.randomness import global_state, set_global_state
@@ -74,6 +76,32 @@ class PreparedBatches:
             yield [data.images[index], data.labels[index], data.tasks[index]]
 
 
+class StrategyCriterion:
+    """A strategy's ``criterion()``, which may be overridden, as a function of logits and labels.
+
+    Args:
+        strategy: The strategy.
+    """
+
+    def __init__(self, strategy: Any) -> None:
+        self._strategy = strategy
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What it says of answers (n, K) to labels (n,); whatever else it reads is missing."""
+        strategy = self._strategy
+        kept = strategy.mbatch, strategy.mb_output
+        strategy.mbatch, strategy.mb_output = [None, labels, None], logits
+        try:
+            return strategy.criterion()
+        finally:
+            strategy.mbatch, strategy.mb_output = kept
+
+    @property
+    def __name__(self) -> str:
+        criterion = self._strategy._criterion
+        return getattr(criterion, "__name__", type(criterion).__name__)
+
+
 class MethodPlugin(SupervisedPlugin):
     """Drives a method from inside any ``SupervisedTemplate``.
 
@@ -102,6 +130,7 @@ class MethodPlugin(SupervisedPlugin):
         self._model_before: tuple[nn.Module, dict[str, Any]] | None = None
         self._n_seen = 0
         self.width = 0
+        self._criterion: StrategyCriterion | None = None
         self._replay: Replay | None = None
         self._replay_logits: Tensor | None = None
 
@@ -143,8 +172,23 @@ class MethodPlugin(SupervisedPlugin):
         Returns:
             The user's model, which has learned what the method taught it.
         """
-        strategy.model = self.learner_of(strategy)
+        self.put_model(strategy, self.learner_of(strategy))
         return strategy.model
+
+    def put_model(self, strategy: Any, model: nn.Module) -> None:
+        """Gives the strategy another model, and Avalanche the names of the same parameters in it.
+
+        Args:
+            strategy: The strategy.
+            model: One that has the strategy's model as a child, or is a child of it.
+        """
+        former, strategy.model = strategy.model, model
+        added, removed = _prefix(model, former), _prefix(former, model)
+        if strategy.optimized_param_id is not None:
+            strategy.optimized_param_id = {
+                added + name.removeprefix(removed): parameter
+                for name, parameter in strategy.optimized_param_id.items()
+            }
 
     def prepare_model(self, strategy: Any) -> None:
         """Called before the model is adapted to an experience."""
@@ -211,6 +255,8 @@ class MethodPlugin(SupervisedPlugin):
         if self._goes_on(strategy):
             self._n_seen += len(strategy.experience.dataset)
             return
+        if type(strategy).optimizer_step is SupervisedTemplate.optimizer_step:
+            check_step(strategy.optimizer)
         self.method.undo()
         self._put_model_back(strategy)
         self._data, self._n_seen = None, len(strategy.experience.dataset)
@@ -265,6 +311,8 @@ class MethodPlugin(SupervisedPlugin):
             return
         self.width = self.width_of(strategy, self._data)
         check_labels(self._data, self.width)
+        if not isinstance(strategy._criterion, BasePlugin):
+            self._set_criterion(strategy)
         self._run(self.method.before_learning(self._data))
         self._keep_model(strategy)
         if not self._trains_on_all_of_it_alone(strategy):
@@ -278,6 +326,23 @@ class MethodPlugin(SupervisedPlugin):
                 shuffle=kwargs.get("shuffle", True),
                 drop_last=kwargs.get("drop_last", False),
             )
+
+    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Looks at a criterion that is a plugin itself only once it knows the experience."""
+        if isinstance(strategy._criterion, BasePlugin):
+            self._set_criterion(strategy)
+
+    def _set_criterion(self, strategy: Any) -> None:
+        if self._data is not None:
+            criterion, classes = StrategyCriterion(strategy), self._data.classes
+            self.method.set_criterion(criterion, width=self.width, classes=classes)
+            self._criterion = criterion
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Gives the method the criterion back, which is pickled with the strategy, not with it."""
+        self.__dict__.update(state)
+        if self._criterion is not None:
+            self.method.criterion.criterion = self._criterion
 
     def _trains_on_all_of_it_alone(self, strategy: Any) -> bool:
         """Whether the strategy's batches are the experience's samples and no others."""
@@ -320,15 +385,16 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Weighs the batch's loss against the replay's; what other plugins added stays whole."""
+        n = len(strategy.mb_y)
         if self._replay is not None and self._replay_logits is not None:
             strategy.loss = self.method.with_replay(
-                strategy.loss, strategy.criterion(), self._replay_logits, self._replay
+                strategy.loss, strategy.criterion(), self._replay_logits, self._replay, n=n
             )
         self._replay = self._replay_logits = None
         images, _, tasks = split_batch(strategy.mbatch, self._column)
         penalty = self.method.penalty(images, tasks, strategy.mb_output)
         if penalty is not None:
-            strategy.loss = strategy.loss + penalty
+            strategy.loss = strategy.loss + self.method.criterion.scaled(penalty, n)
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Takes the replay's own step, if it has one."""
@@ -341,10 +407,16 @@ class MethodPlugin(SupervisedPlugin):
         nothing = replay.images[:0], replay.tasks[:0]
         logits = method.respond(*nothing, width=self.width, replay=replay)
         method.count(replay, logits.shape[1])
+        # By the strategy's own steps, which may scale or clip; its metrics see the batch's loss.
+        loss, strategy.loss = (
+            strategy.loss,
+            method.replay_loss(logits, replay, n=len(strategy.mb_y)),
+        )
         strategy.optimizer.zero_grad()
-        method.replay_loss(logits, replay).backward()
+        strategy.backward()
         _average_gradients(strategy.optimizer)
-        strategy.optimizer.step()
+        strategy.optimizer_step()
+        strategy.loss = loss
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Trains what comes after the model, and ends the experience."""
@@ -405,6 +477,11 @@ def undo_interrupted(method: Method) -> bool:
     method.in_training = False
     method.undo()
     return True
+
+
+def _prefix(parent: nn.Module, child: nn.Module) -> str:
+    """What the names of a module's child begin with in it; nothing if it is no child of it."""
+    return next((f"{name}." for name, part in parent.named_children() if part is child), "")
 
 
 def _average_gradients(optimizer: torch.optim.Optimizer) -> None:

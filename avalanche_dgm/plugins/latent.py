@@ -114,7 +114,8 @@ class LatentPlugin(MethodPlugin):
             return
         if not isinstance(model, LatentModel):
             kind = LatentMultiTaskModel if isinstance(model, MultiTaskModule) else LatentModel
-            strategy.model = kind(model, latents).to(strategy.device).train(model.training)
+            wrapped = kind(model, latents).to(strategy.device).train(model.training)
+            self.put_model(strategy, wrapped)
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Encodes the batch, unless the experience is encoded."""

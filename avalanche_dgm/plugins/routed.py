@@ -45,10 +45,6 @@ class RoutedModel(nn.Module):
         """What answers."""
         return self.__dict__["_method"]
 
-    def collect(self) -> None:
-        """Takes over the method's learners that are in use now."""
-        self.stm = nn.ModuleDict(self.method.learners())
-
     def route(self, images: Tensor, tasks: Tensor) -> Tensor:
         """Returns logits.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.plugins.base import PLAIN_LOADERS, MethodPlugin
+from avalanche_dgm.plugins.optimizers import exchange
 from avalanche_dgm.plugins.routed import RoutedModel, wrap
 from avalanche_dgm.plugins.samples import classes_of, split_batch
 
@@ -47,11 +48,6 @@ class RoutingPlugin(MethodPlugin):
     #: Whether `finish` was called since the last experience.
     _finished = False
 
-    def finish(self, strategy: Any) -> nn.Module:
-        """See `MethodPlugin.finish`."""
-        self._finished = True
-        return super().finish(strategy)
-
     def _wrapped(self, strategy: Any) -> RoutedModel | None:
         model = strategy.model
         return model if isinstance(model, RoutedModel) and model.method is self.method else None
@@ -66,8 +62,31 @@ class RoutingPlugin(MethodPlugin):
             )
         routed = wrap(model, self.method).to(strategy.device)
         routed.train(model.training)
-        strategy.model = routed
+        self.put_model(strategy, routed)
         return routed
+
+    def finish(self, strategy: Any) -> nn.Module:
+        """See `MethodPlugin.finish`; what its optimiser held of the method's learners leaves it."""
+        self._finished = True
+        routed = self._wrapped(strategy)
+        if routed is not None:
+            self._show_learners(strategy, routed, {})
+        return super().finish(strategy)
+
+    def _collect(self, strategy: Any, routed: RoutedModel) -> None:
+        """Shows the method's learners to Avalanche, those that are in use now."""
+        self._show_learners(strategy, routed, self.method.learners())
+
+    def _show_learners(
+        self, strategy: Any, routed: RoutedModel, learners: dict[str, nn.Module]
+    ) -> None:
+        before = dict(routed.stm.named_parameters(prefix="stm"))
+        routed.stm = nn.ModuleDict(learners)
+        exchange(strategy.optimizer, before, dict(routed.stm.named_parameters(prefix="stm")))
+        if strategy.optimized_param_id is not None:
+            # By these names Avalanche would look for what the optimiser holds no more.
+            for name in before:
+                strategy.optimized_param_id.pop(name, None)
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
         """Starts the experience, wraps the model once, and shows its learners to Avalanche."""
@@ -77,7 +96,7 @@ class RoutingPlugin(MethodPlugin):
         self._finished = False
         routed = self._routed(strategy)
         routed.task_key = None
-        routed.collect()
+        self._collect(strategy, routed)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """See `MethodPlugin.before_training_exp`; also learns how wide the answers are."""
@@ -135,7 +154,7 @@ class RoutingPlugin(MethodPlugin):
         super().after_training_exp(strategy, *args, **kwargs)
         routed = self._wrapped(strategy)
         if routed is not None:
-            routed.collect()
+            self._collect(strategy, routed)
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Trains what comes before an evaluation between experiences."""
@@ -151,7 +170,7 @@ class RoutingPlugin(MethodPlugin):
             self._run(method.before_predicting())
         routed = self._wrapped(strategy)
         if routed is not None:
-            routed.collect()
+            self._collect(strategy, routed)
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Asks the oracle, if the method routes by it, which task the test images are from."""

@@ -1,0 +1,148 @@
+"""What must be known of a user's criterion to weigh other losses beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.randomness import global_state, set_global_state
+
+#: From logits (n, K) and labels (n,) to a scalar.
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+#: Most classes that a criterion is asked about at once.
+_MOST_CLASSES = 128
+#: What a criterion must fulfil.
+_NEEDED = (
+    "Replay is weighed against it, so it has to be a function of logits (n, K) and labels (n,)"
+    " alone that returns their mean or their sum over samples"
+)
+
+
+class CriterionScale(NamedTuple):
+    """How a criterion compares with the mean cross-entropy.
+
+    Attributes:
+        factor: Size of its gradient by a sample's logits, with cross-entropy's as the unit, where
+            all classes are rated alike; above 0.
+        sums: Whether it adds up samples; otherwise it averages them.
+        judged: The classes that it has a gradient for, of those it was asked about.
+    """
+
+    factor: float = 1.0
+    sums: bool = False
+    judged: frozenset[int] = frozenset()
+
+
+def measure_criterion(
+    criterion: Criterion, *, width: int, classes: Iterable[int], like: Tensor
+) -> CriterionScale:
+    """Measures a criterion by its gradients. Random number generators stay as they are.
+
+    The factor is exact for multiples of cross-entropy, with class weights, and for log-likelihoods
+    of log-probabilities. Adding what does not depend on the logits changes nothing.
+
+    Args:
+        criterion: From logits (n, K) and labels (n,) to a scalar.
+        width: Number of classes K.
+        classes: Labels that occur, from 0 to K - 1; at least one, the first of them count most.
+        like: Has the type and device of the logits.
+
+    Raises:
+        ConfigError: It is no function of logits and labels alone, neither a mean nor a sum over
+            samples, or does not favour the label's class.
+    """
+    # With a single class there would be nothing to tell apart.
+    width = max(width, 2)
+    labels = torch.tensor([*classes][:_MOST_CLASSES], device=like.device)
+    # Undecided answers: as logits or log-probabilities, else as probabilities.
+    answers = (like.new_full((width,), level) for level in (-math.log(width), 1 / width))
+    before = global_state()
+    try:
+        with torch.enable_grad():
+            try:
+                return _measure(criterion, next(answers), labels)
+            except ConfigError as error:
+                with suppress(ConfigError):
+                    return _measure(criterion, next(answers), labels)
+                raise error
+    finally:
+        set_global_state(before)
+
+
+def _measure(criterion: Criterion, answer: Tensor, labels: Tensor) -> CriterionScale:
+    def gradient(labels: Tensor) -> Tensor:
+        logits = answer.repeat(len(labels), 1).requires_grad_()
+        return _gradient(criterion, logits, labels)
+
+    labels = labels[gradient(labels).abs().sum(dim=1) > 0]
+    if not len(labels):
+        # Nothing can be learned now, as with a single class that all others are masked for.
+        return CriterionScale()
+    once, again = gradient(labels), gradient(labels)
+    if not torch.allclose(once, again, rtol=1e-3, atol=0):
+        raise ConfigError(
+            f"{_name(criterion)} gives another gradient each time for the same answers. {_NEEDED}."
+        )
+    twice = gradient(labels.repeat(2))[: len(labels)]
+    share = float((twice * once).sum() / once.square().sum())
+    sums = abs(share - 1) < 0.01
+    if not sums and abs(share - 0.5) > 0.01:
+        raise ConfigError(
+            f"{_name(criterion)} is neither a mean nor a sum over samples: with each sample twice,"
+            f" a sample's gradient is {share:.3g} times as large, not 0.5 or 1 times. {_NEEDED}."
+        )
+    expected = _cross_entropy_gradient(once, labels)
+    factor = float((once * expected).sum() / expected.square().sum())
+    factor = float(f"{factor * (1 if sums else len(labels)):.4g}")
+    if not factor > 0:
+        raise ConfigError(
+            f"{_name(criterion)} does not get smaller as the label's class is rated higher."
+            f" {_NEEDED}."
+        )
+    return CriterionScale(factor, sums, frozenset(labels.tolist()))
+
+
+def _gradient(criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
+    try:
+        loss = criterion(logits, labels)
+    except Exception as error:
+        # What a user's own function runs into can be anything.
+        raise ConfigError(
+            f"{_name(criterion)} fails for logits of shape {tuple(logits.shape)} and labels of"
+            f" shape {tuple(labels.shape)}: {type(error).__name__}: {error}. {_NEEDED}."
+        ) from error
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise ConfigError(f"{_name(criterion)} returns {found}, not a scalar. {_NEEDED}.")
+    found = None
+    if loss.requires_grad:
+        (found,) = torch.autograd.grad(loss.sum(), logits, allow_unused=True)
+    if found is None:
+        raise ConfigError(f"{_name(criterion)} does not depend on the logits. {_NEEDED}.")
+    if not bool(torch.isfinite(found).all() and torch.isfinite(loss).all()):
+        raise ConfigError(
+            f"{_name(criterion)} is not finite where all {logits.shape[1]} classes are rated"
+            f" alike. {_NEEDED}."
+        )
+    return found.detach()
+
+
+def _cross_entropy_gradient(found: Tensor, labels: Tensor) -> Tensor:
+    """That of the sum, where all classes are rated alike, among those that were compared."""
+    active = found.abs().sum(dim=0) > 0
+    if int(active.sum()) < 2:
+        active = torch.ones_like(active)
+    target = torch.zeros_like(found).scatter_(1, labels[:, None], 1.0)
+    return active / active.sum() - target
+
+
+def _name(criterion: Criterion) -> str:
+    name = getattr(criterion, "__name__", type(criterion).__name__)
+    return f"The criterion {name}"
