@@ -64,7 +64,7 @@ def check_package(*objects: Any) -> None:
             raise ConfigError(
                 f"{type(thing).__name__} is a class of {_MODULES[other]}, but this process uses"
                 f" {_MODULES[used]}, and the two do not work together. Import it from"
-                f" {_MODULES[used]}. Or set the environment variable {VARIABLE}={other} to use"
-                f" {_MODULES[other]}; importing that before avalanche_dgm.lightning has the same"
-                f" effect as long as {_MODULES[used]} is not imported."
+                f" {_MODULES[used]}. Or use {_MODULES[other]}: import it before"
+                f" avalanche_dgm.lightning, or set the environment variable {VARIABLE}={other},"
+                f" which also counts if both are imported."
             )

@@ -170,8 +170,8 @@ def accuracies(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["naive", *REMEMBERING, *OTHERS])
 def test_two_processes_are_as_accurate_as_one(accuracies, name):
-    # Seeds of one process are as far apart where GANs are trained for so few steps.
-    tolerance = 0.15 if name in GANS else 0.1
+    # Seeds of one process are nearly as far apart where GANs are trained for so few steps.
+    tolerance = 0.2 if name in GANS else 0.1
     one, two = accuracies[name]
     assert two == pytest.approx(one, abs=tolerance)
 
