@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from avalanche.evaluation.metrics.forward_transfer import GenericExperienceForwardTransfer
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
@@ -113,6 +114,13 @@ def _check(module: Any, evaluator: Any, options: Options) -> None:
     if evaluator is not None and not isinstance(evaluator, EvaluationPlugin):
         raise ConfigError(
             f"evaluator is a {type(evaluator).__name__}; Avalanche's EvaluationPlugin is needed."
+        )
+    metrics = evaluator.metrics if evaluator is not None else []
+    if any(isinstance(metric, GenericExperienceForwardTransfer) for metric in metrics):
+        raise ConfigError(
+            "Forward transfer compares with the accuracy before the first experience, and"
+            " fit_stream tests after experiences only. Leave forward_transfer_metrics out, or"
+            " train a strategy with eval_every=0 by run_on_trainer."
         )
     if not isinstance(options.epochs, int) or options.epochs < 1:
         raise ConfigError(

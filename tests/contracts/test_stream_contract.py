@@ -20,7 +20,9 @@ from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.benchmarks.utils.data import AvalancheDataset
 from avalanche.benchmarks.utils.data_attribute import TaskLabels
 from avalanche.benchmarks.utils.flat_data import ConstantSequence
+from avalanche.evaluation import metrics
 from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.evaluation.metrics.cumulative_accuracies import CumulativeAccuracyPluginMetric
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from backends import MAIN, made
@@ -28,7 +30,13 @@ from driver import digits
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from avalanche_dgm import DGDMNPlugin, DGRPlugin, LatentReplayPlugin, PseudoRehearsalPlugin
+from avalanche_dgm import (
+    DGDMNPlugin,
+    DGRPlugin,
+    LatentReplayPlugin,
+    PseudoRehearsalPlugin,
+    sklearn_digits,
+)
 from avalanche_dgm.errors import ConfigError, LabelError, UnknownTaskError
 from avalanche_dgm.lightning import DGDMNModule, DGRModule, fit_stream, run_on_trainer
 
@@ -277,8 +285,6 @@ def test_a_test_of_everything_has_the_name_of_no_position():
 
 
 def test_parts_of_experiences_keep_the_names_of_their_tasks():
-    from avalanche_dgm import sklearn_digits
-
     stream = sklearn_digits(n_experiences=2, n_train_per_class=8)
     split = benchmark_with_validation_stream(stream, validation_size=0.5, seed=0)
     names = ["classes 0, 1, 2, 3, 4", "classes 5, 6, 7, 8, 9"]
@@ -333,3 +339,69 @@ def test_a_part_of_a_run_cannot_be_saved(tmp_path):
         fit_stream(module, online(boundaries=True), trainer=QUIET, checkpoint_dir=tmp_path)
     assert module.method.experiences == 0
     assert not list(tmp_path.iterdir())
+
+
+def every_metric():
+    """What Avalanche ships but for forward transfer, which needs a test before all training."""
+    both = {"experience": True, "stream": True}
+    some = {"minibatch": True, "epoch": True, **both}
+    most = {**some, "epoch_running": True}
+    return EvaluationPlugin(
+        metrics.accuracy_metrics(**most, trained_experience=True),
+        metrics.topk_acc_metrics(top_k=2, **most, trained_experience=True),
+        metrics.loss_metrics(**most),
+        metrics.class_accuracy_metrics(**most),
+        metrics.forgetting_metrics(**both),
+        metrics.bwt_metrics(**both),
+        metrics.confusion_matrix_metrics(stream=True),
+        metrics.timing_metrics(**most),
+        metrics.cpu_usage_metrics(**most),
+        metrics.disk_usage_metrics(**some),
+        metrics.MAC_metrics(minibatch=True, epoch=True, experience=True),
+        metrics.labels_repartition_metrics(on_train=True, on_eval=True),
+        metrics.images_samples_metrics(on_train=True, on_eval=True),
+        metrics.amca_metrics(),
+        metrics.mean_scores_metrics(),
+        metrics.accuracy_matrix_metrics(),
+        metrics.WeightCheckpoint(),
+        CumulativeAccuracyPluginMetric(),
+        loggers=[],
+    )
+
+
+@pytest.mark.parametrize("task_labels", [False, True])
+def test_every_metric_of_avalanche_on_a_stream_of_ours(task_labels):
+    stream = sklearn_digits(
+        n_experiences=2, n_train_per_class=6, fraction=0.3, task_labels=task_labels
+    )
+    found = []
+    for run in RUNS:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+        evaluator = every_metric()
+        plugin = PseudoRehearsalPlugin(seed=0)
+        if run == "module":
+            module = made("pseudo-rehearsal", 1, model, seed=0)
+            more = {"epochs": 1, "batch_size": 8, "evaluator": evaluator}
+            result = fit_stream(module, stream, trainer=QUIET, **more).metrics[-1]
+        elif run == "plugin":
+            strategy = naive(model, plugin, evaluator=evaluator)
+            for experience in stream.train_stream:
+                strategy.train(experience, eval_streams=[])
+                result = strategy.eval(stream.test_stream)
+        else:
+            strategy = naive(model, plugin, evaluator=evaluator)
+            result = run_on_trainer(strategy, stream, trainer=QUIET)[-1]
+        found.append(set(result))
+        matrix = result["ConfusionMatrix_Stream/eval_phase/test_stream"]
+        matrix = matrix.best_supported_value(torch.Tensor)
+        assert matrix.sum() == sum(len(e.dataset) for e in stream.test_stream)
+    assert found[0] == found[1] == found[2]
+
+
+def test_forward_transfer_is_refused_where_nothing_is_tested_before():
+    evaluator = EvaluationPlugin(metrics.forward_transfer_metrics(stream=True), loggers=[])
+    module = made("pseudo-rehearsal", 1, network(), seed=0)
+    with pytest.raises(ConfigError, match="Forward transfer"):
+        fit_stream(module, class_incremental(), trainer=QUIET, evaluator=evaluator)
+    assert module.method.experiences == 0

@@ -103,3 +103,20 @@ def test_drawing_has_no_gradient():
     density = ClassDensity(2)
     density.fit((0, 0, 0), torch.randn(5, 2, requires_grad=True), torch.zeros(5, 2))
     assert not density.draw(3, rng())[0].requires_grad
+
+
+def test_a_class_that_comes_in_parts_is_known_as_if_it_came_at_once():
+    """Mean and covariance of all codes, whatever the sizes of the parts."""
+    torch.manual_seed(0)
+    codes, silent = torch.randn(60, 3) @ torch.randn(3, 3) + 5, torch.full((60, 3), -torch.inf)
+    once, parts = ClassDensity(3), ClassDensity(3)
+    once.fit((0, 0, 4), codes, silent)
+    start = 0
+    for size in (7, 1, 40, 12):
+        part = slice(start, start + size)
+        parts.fit((0, 0, 4), codes[part], silent[part], join=True)
+        start += size
+    assert parts.seen.tolist() == once.seen.tolist() == [60]
+    torch.testing.assert_close(parts.means, once.means)
+    square = [d.factors[0] @ d.factors[0].T for d in (parts, once)]
+    torch.testing.assert_close(*square, rtol=1e-4, atol=1e-4)
