@@ -408,10 +408,8 @@ class MethodPlugin(SupervisedPlugin):
         logits = method.respond(*nothing, width=self.width, replay=replay)
         method.count(replay, logits.shape[1])
         # By the strategy's own steps, which may scale or clip; its metrics see the batch's loss.
-        loss, strategy.loss = (
-            strategy.loss,
-            method.replay_loss(logits, replay, n=len(strategy.mb_y)),
-        )
+        own = method.replay_loss(logits, replay, n=len(strategy.mb_y))
+        loss, strategy.loss = strategy.loss, own
         strategy.optimizer.zero_grad()
         strategy.backward()
         _average_gradients(strategy.optimizer)
