@@ -119,9 +119,9 @@ def _gradient(criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
             f" shape {tuple(labels.shape)}: {type(error).__name__}: {error}. {_NEEDED}."
         ) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
-        found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-        raise ConfigError(f"{_name(criterion)} returns {found}, not a scalar. {_NEEDED}.")
-    found = None
+        kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise ConfigError(f"{_name(criterion)} returns {kind}, not a scalar. {_NEEDED}.")
+    found: Tensor | None = None
     if loss.requires_grad:
         (found,) = torch.autograd.grad(loss.sum(), logits, allow_unused=True)
     if found is None:
