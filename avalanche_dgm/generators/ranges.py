@@ -116,7 +116,8 @@ def standard_range(samples: Tensor) -> tuple[Bounds, Bounds]:
     """
     values = samples.double()
     mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0)
-    varying = deviation[deviation > 0]
+    # Of equal numbers the mean, and so the deviation from it, is rounded.
+    varying = deviation[values.amax(dim=0) > values.amin(dim=0)]
     typical = varying.median() if len(varying) else values.std(correction=0)
     if float(typical) == 0:
         typical = torch.ones_like(typical)

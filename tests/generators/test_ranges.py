@@ -89,6 +89,9 @@ def test_vectors_are_standardised_by_feature():
     torch.testing.assert_close(((high - low) / 2)[:3], deviation[:3])
     # What is constant so far has a tenth of the median of the others.
     torch.testing.assert_close((high[3] - low[3]) / 2, 0.1 * deviation[2])
+    # Also where most of them are constant.
+    many = standard_range(torch.cat([vectors[:, :1], torch.full((400, 9), 0.1)], dim=1))
+    assert many[1][5] - many[0][5] == pytest.approx(0.2 * float(deviation[0]), rel=1e-4)
     assert VAESpec.from_dict(spec.to_dict()) == spec
     assert VAE(spec).sample(3, rng()).shape == (3, 4)
 

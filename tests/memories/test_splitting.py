@@ -387,3 +387,11 @@ def test_a_misnamed_classifier_is_not_believed():
     split.check(images())
     model.eval()
     torch.testing.assert_close(split.answer(split.encode(images())), model(images()))
+
+
+def test_a_model_that_has_diverged_is_cut_as_any_other():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    nn.init.constant_(model[1].weight, float("nan"))
+    split = SplitModel(model, "2")
+    split.check(torch.rand(5, 1, 2, 2))
+    assert split.latent_shape == (3,)
