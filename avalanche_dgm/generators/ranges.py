@@ -83,11 +83,15 @@ def known_range(images: Tensor) -> tuple[Bounds, Bounds] | None:
         is_bytes = smallest >= 0 and _LEAST_BYTE <= largest <= 255
     if is_unit:
         return _covering(low, high, 1.0)
-    if is_bytes and bool((images == images.round()).all()):
+    if is_bytes and _are_whole(images):
         return _covering(low, high, 255.0)
     if stop and all(len(row.unique()) >= _LEVELS for row in _some(_channels(images))):
         return low, high
     return None
+
+
+def _are_whole(images: Tensor) -> bool:
+    return bool((images == images.round()).all())
 
 
 def _covering(low: Bounds, high: Bounds, top: float) -> tuple[Bounds, Bounds]:
@@ -148,6 +152,10 @@ def check_variety(images: Tensor, *, first: bool) -> None:
             f"Intensities go from {float(low.min()):.4g} to {float(high.max()):.4g}, a scale that"
             " single precision has not enough room for. Rescale the images."
         )
+    unit, byte = (float(low.min()) >= 0 and float(high.max()) <= top for top in (1, 255))
+    if unit or (byte and _are_whole(images)):
+        # Nothing is far away there: bright pixels of dark images are no outliers.
+        return
     central = _central(rows)
     wild = (central > 0) & (high - low > _WIDEST * central)
     if images.ndim == 2 and bool(wild.any()):

@@ -127,6 +127,12 @@ def test_a_first_experience_without_a_scale_is_refused(images):
         check_variety(images, first=True)
 
 
+def dark():
+    images = torch.rand(60, 1, 8, 8, generator=rng()) * 0.005
+    images[:, :, 7, 7] = 1.0
+    return images
+
+
 @pytest.mark.parametrize(
     "images",
     [
@@ -137,6 +143,10 @@ def test_a_first_experience_without_a_scale_is_refused(images):
         (noise(200, 30) - 1.7).relu(),
         torch.zeros(60, 1, 8, 8).index_fill(2, torch.tensor(3), 1e-3).bernoulli(generator=rng()),
         noise(60, 30).exp(),
+        # A dark, noisy background with a bright corner; probabilities of many classes.
+        dark(),
+        (255 * dark()).round(),
+        torch.softmax(10 * noise(60, 300), dim=1),
     ],
 )
 def test_what_users_bring_is_not_refused(images):
