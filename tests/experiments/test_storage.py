@@ -2,13 +2,19 @@
 
 import json
 import os
+import random
+import signal
+import threading
+import time
 
 import pytest
+from driver import in_a_process
 from runs_on_disk import all_panels, result, write
 
 from avalanche_dgm.cli import main
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig, on_trainer, places, runner, storage
+from avalanche_dgm.experiments.trainer import TrainerSettings
 from avalanche_dgm.files import lock
 
 RUNS = {"avalanche": runner.run, "lightning": on_trainer.run}
@@ -222,3 +228,37 @@ def test_files_are_complete_before_a_run_is(backend, tmp_path, monkeypatch):
     for name in through:
         if name.endswith(".png") or name == "accuracy.csv":
             assert through[name] == killed[name], name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dgr", "dynamic-memory"])
+@pytest.mark.parametrize("backend", RUNS)
+def test_killed_at_any_moment_every_file_is_complete(backend, method, tmp_path):
+    trainer = TrainerSettings(save_every=3) if backend == "lightning" else TrainerSettings()
+    settings = config(method, backend, trainer=trainer)
+
+    def learn(folder, after=None, resume=True):
+        if after is not None:
+            threading.Timer(after, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        RUNS[backend](settings, folder=folder, resume=resume)
+
+    began = time.perf_counter()
+    learn(tmp_path / "through", resume=False)
+    seconds, choose = time.perf_counter() - began, random.Random(method)
+    expected = measured(tmp_path / "through")
+    for i in range(4):
+        folder = tmp_path / str(i)
+        for _ in range(3):
+            moment = choose.uniform(0, seconds)
+            in_a_process(lambda: learn(folder, moment))  # noqa: B023
+        learn(folder)
+        assert measured(folder) == expected
+
+
+def measured(folder):
+    """The files of a run without what is another one each time."""
+    found = contents(folder)
+    del found["results.json"]
+    lines = found["panels/scalars.csv"].splitlines()
+    found["panels/scalars.csv"] = sorted(line for line in lines if b"time/" not in line)
+    return found
