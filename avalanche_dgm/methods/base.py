@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -10,21 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.buffers import GrowingBuffers, size_in_bytes
+from avalanche_dgm.buffers import size_in_bytes
 from avalanche_dgm.data import ExperienceData, Replay, behind, check_experience
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import Criterion, distillation
 from avalanche_dgm.memories.answers import ask
-from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
 from avalanche_dgm.methods.criterion import UserCriterion
 from avalanche_dgm.methods.record import Record
+from avalanche_dgm.methods.undo import Undoable
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.signatures import KeepsArguments
 
 
-class Method(KeepsArguments, nn.Module):
+class Method(KeepsArguments, Undoable):
     """A way to remember, driven through a few verbs.
 
     An adapter calls, for each experience: `attach`, `check`, `begin`, `set_criterion`, the phases
@@ -57,10 +56,6 @@ class Method(KeepsArguments, nn.Module):
         self.criterion = UserCriterion()
         self._record = Record()
         self._counts: Tensor | None = None
-        #: A copy from before the current experience, and the random state then; see `undo`.
-        self._before: tuple[Method, dict[str, Any]] | None = None
-        #: Set by an adapter while it trains, so that it can tell an interrupted training later.
-        self.in_training = False
 
     @property
     def needs_tasks(self) -> bool:
@@ -82,15 +77,6 @@ class Method(KeepsArguments, nn.Module):
             self._record.replayed = sum(counts)
             self._record.histogram = {i: c for i, c in enumerate(counts) if c}
         return self._record
-
-    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
-        """Tells which classifier learns.
-
-        Args:
-            learner: The user's model.
-            task_aware: Whether it takes task labels as its second argument.
-        """
-        self.learner, self.task_aware = learner, task_aware
 
     def set_criterion(self, criterion: Criterion, *, width: int, classes: Iterable[int]) -> None:
         """Tells which loss the classifier is trained by on new samples.
@@ -225,68 +211,6 @@ class Method(KeepsArguments, nn.Module):
         self._counts = None
         self._record.replayed, self._record.histogram = 0, {}
         self._record.phase_seconds = {}
-
-    def _unchanged(self, key: str) -> list[nn.Module]:
-        """Modules that an experience does not change in place: no copy of them is needed.
-
-        Args:
-            key: The experience's task.
-        """
-        return [module for module in self.modules() if isinstance(module, Frozen)]
-
-    def _save(self, unchanged: Iterable[nn.Module]) -> None:
-        """Keeps a copy of what is remembered now, for `undo`, without the learner.
-
-        Args:
-            unchanged: Modules that are shared with the copy.
-        """
-        self._before = None
-        shared: list[Any] = [self.random, self.learner, *unchanged]
-        for module in self.modules():
-            if isinstance(module, GrowingBuffers):
-                # They are replaced as a whole when more is learned.
-                shared += module.buffers(recurse=False)
-        memo = {id(part): part for part in shared if part is not None}
-        self._before = copy.deepcopy(self, memo), self.random.get_state()
-
-    def _keep(self) -> None:
-        """Makes what was learned final: `undo` does not go back behind it."""
-        self._before = None
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether an experience was begun and not ended."""
-        return self._before is not None
-
-    def undo(self) -> None:
-        """Puts back what an experience that was begun and not ended has changed.
-
-        The learner keeps what it has learned by batches. Does nothing between experiences.
-        """
-        if self._before is None:
-            return
-        before, random_state = self._before
-        learner, task_aware, in_training = self.learner, self.task_aware, self.in_training
-        self._become(before)
-        self.in_training = in_training
-        self.random.set_state(random_state)
-        if learner is not None and learner is not self.learner:
-            self.attach(learner, task_aware=task_aware)
-
-    def _become(self, other: Method) -> None:
-        """Takes over another one's state; methods within it stay the objects that they are."""
-        mine = self._modules
-        self.__dict__.clear()
-        self.__dict__.update(other.__dict__)
-        for name, module in other._modules.items():
-            method = mine.get(name)
-            if isinstance(method, Method) and isinstance(module, Method):
-                method._become(module)
-                self._modules[name] = method
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nobody trains a copy."""
-        return {**self.__dict__, "in_training": False}
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields what is trained before the learner."""

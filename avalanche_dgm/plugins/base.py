@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import sys
 import warnings
 from collections.abc import Iterator
-from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.core import BasePlugin, SupervisedPlugin
 from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.templates import SupervisedTemplate
-from avalanche.training.templates.base import BaseTemplate
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from avalanche_dgm.data import ExperienceData, Replay, check_labels
@@ -36,70 +33,19 @@ from avalanche_dgm.plugins.experiences import (
     train_rule,
     whole,
 )
+from avalanche_dgm.plugins.loop import (
+    PreparedBatches,
+    StrategyCriterion,
+    average_gradients,
+    undo_interrupted,
+)
 from avalanche_dgm.plugins.optimizers import check_step
 from avalanche_dgm.plugins.partners import check_partners
 from avalanche_dgm.plugins.samples import find_tasks, split_batch, task_column
 from avalanche_dgm.randomness import global_state, set_global_state
 
-M = TypeVar("M", bound=Method)
-
 #: Loaders that read a strategy's data set as it is.
 PLAIN_LOADERS = (TaskBalancedDataLoader, DataLoader)
-
-
-class PreparedBatches:
-    """Batches of what a method prepared, in place of a strategy's data loader.
-
-    Args:
-        data: What the classifier is trained on.
-        batch_size: Samples a batch.
-        shuffle: Whether each pass has an order of its own, drawn from the global generator. A last
-            batch of a single sample is then left out, as BatchNorm cannot train on it.
-        drop_last: Whether to leave out a last batch that is smaller.
-    """
-
-    def __init__(
-        self, data: ExperienceData, batch_size: int, *, shuffle: bool, drop_last: bool = False
-    ) -> None:
-        self.data, self.batch_size, self.shuffle = data, batch_size, shuffle
-        whole, rest = divmod(len(data), batch_size)
-        too_small = rest < batch_size if drop_last else shuffle and rest == 1 and whole > 0
-        self._n = len(data) - rest if too_small else len(data)
-
-    def __len__(self) -> int:
-        return -(-self._n // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        data = self.data
-        order = torch.randperm(len(data)) if self.shuffle else torch.arange(len(data))
-        for index in order[: self._n].to(data.images.device).split(self.batch_size):
-            yield [data.images[index], data.labels[index], data.tasks[index]]
-
-
-class StrategyCriterion:
-    """A strategy's ``criterion()``, which may be overridden, as a function of logits and labels.
-
-    Args:
-        strategy: The strategy.
-    """
-
-    def __init__(self, strategy: Any) -> None:
-        self._strategy = strategy
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What it says of answers (n, K) to labels (n,); whatever else it reads is missing."""
-        strategy = self._strategy
-        kept = strategy.mbatch, strategy.mb_output
-        strategy.mbatch, strategy.mb_output = [None, labels, None], logits
-        try:
-            return strategy.criterion()
-        finally:
-            strategy.mbatch, strategy.mb_output = kept
-
-    @property
-    def __name__(self) -> str:
-        criterion = self._strategy._criterion
-        return getattr(criterion, "__name__", type(criterion).__name__)
 
 
 class MethodPlugin(SupervisedPlugin):
@@ -412,7 +358,7 @@ class MethodPlugin(SupervisedPlugin):
         loss, strategy.loss = strategy.loss, own
         strategy.optimizer.zero_grad()
         strategy.backward()
-        _average_gradients(strategy.optimizer)
+        average_gradients(strategy.optimizer)
         strategy.optimizer_step()
         strategy.loss = loss
 
@@ -451,44 +397,6 @@ class MethodPlugin(SupervisedPlugin):
         return self._data is not None and not starts_task(strategy.experience)
 
 
-def undo_interrupted(method: Method) -> bool:
-    """Puts back what an experience has changed whose training was interrupted.
-
-    Avalanche tells nobody of an error or a Ctrl-C, and evaluates within a training, too. So it is
-    interrupted if it has not come to its end, and no call of ``train`` is under way.
-
-    Args:
-        method: The method of a strategy's plugin.
-
-    Returns:
-        Whether it was interrupted.
-    """
-    if not method.in_training:
-        return False
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code is BaseTemplate.train.__code__:
-            plugins = frame.f_locals["self"].plugins
-            if any(getattr(plugin, "method", None) is method for plugin in plugins):
-                return False
-        frame = frame.f_back
-    method.in_training = False
-    method.undo()
-    return True
-
-
 def _prefix(parent: nn.Module, child: nn.Module) -> str:
     """What the names of a module's child begin with in it; nothing if it is no child of it."""
     return next((f"{name}." for name, part in parent.named_children() if part is child), "")
-
-
-def _average_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Lets several processes, each with its part of the replay, take the same step."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return
-    n = distributed.get_world_size()
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if n > 1 and parameter.grad is not None:
-                distributed.all_reduce(parameter.grad)
-                parameter.grad /= n

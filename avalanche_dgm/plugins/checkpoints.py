@@ -127,7 +127,7 @@ def load_copy(strategy: Any, file: IO[bytes], map_location: MapLocation) -> None
 def _write(strategy: Any, file: IO[bytes], exclude: Collection[str] | None) -> None:
     from avalanche.checkpointing import save_checkpoint as avalanche_save_checkpoint
 
-    from avalanche_dgm.plugins.base import undo_interrupted
+    from avalanche_dgm.plugins.loop import undo_interrupted
     from avalanche_dgm.plugins.metrics import find_plugins
 
     for plugin in find_plugins(strategy):

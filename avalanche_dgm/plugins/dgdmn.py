@@ -8,8 +8,8 @@ from torch import nn
 
 from avalanche_dgm.methods import DGDMN
 from avalanche_dgm.methods.paper_settings import dgdmn_hyper
-from avalanche_dgm.plugins.base import undo_interrupted
 from avalanche_dgm.plugins.experiences import TaskOracle
+from avalanche_dgm.plugins.loop import undo_interrupted
 from avalanche_dgm.plugins.routing import RoutingPlugin
 from avalanche_dgm.signatures import takes_arguments_of
 

@@ -9,7 +9,7 @@ from avalanche.models.dynamic_modules import MultiTaskModule
 from torch import Tensor, nn
 
 from avalanche_dgm.methods import Method
-from avalanche_dgm.plugins.base import undo_interrupted
+from avalanche_dgm.plugins.loop import undo_interrupted
 
 
 class RoutedModel(nn.Module):

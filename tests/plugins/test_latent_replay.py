@@ -13,8 +13,8 @@ from torch import nn
 
 from avalanche_dgm import LatentReplay, LatentReplayPlugin, latent_split, sklearn_digits
 from avalanche_dgm.errors import CapacityError, ConfigError, UnsupportedModelError
-from avalanche_dgm.plugins.base import PreparedBatches
 from avalanche_dgm.plugins.latent import LatentModel
+from avalanche_dgm.plugins.loop import PreparedBatches
 
 from .conftest import naive
 

@@ -346,12 +346,6 @@ def test_models_that_answer_otherwise_are_refused(benchmark):
             naive(Tuple(), plugin).train(benchmark.train_stream[0])
 
 
-def test_two_dual_memories_are_refused(benchmark):
-    strategy = naive(mlp(), DGDMNPlugin(**DUAL), DGDMNPlugin(**DUAL))
-    with pytest.raises(UnsupportedModelError, match="another"):
-        strategy.train(benchmark.train_stream[0])
-
-
 def test_divergence_keeps_the_last_good_generator(benchmark):
     plugin = DGRPlugin(**{**SMALL, "generator_steps": 60}, likelihood="gaussian")
     net = mlp()

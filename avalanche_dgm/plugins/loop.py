@@ -1,0 +1,108 @@
+"""Parts of a strategy's training loop: its batches, its criterion, its steps, whether it ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from avalanche.training.templates.base import BaseTemplate
+from torch import Tensor, distributed
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.methods import Method
+
+
+class PreparedBatches:
+    """Batches of what a method prepared, in place of a strategy's data loader.
+
+    Args:
+        data: What the classifier is trained on.
+        batch_size: Samples a batch.
+        shuffle: Whether each pass has an order of its own, drawn from the global generator. A last
+            batch of a single sample is then left out, as BatchNorm cannot train on it.
+        drop_last: Whether to leave out a last batch that is smaller.
+    """
+
+    def __init__(
+        self, data: ExperienceData, batch_size: int, *, shuffle: bool, drop_last: bool = False
+    ) -> None:
+        self.data, self.batch_size, self.shuffle = data, batch_size, shuffle
+        whole, rest = divmod(len(data), batch_size)
+        too_small = rest < batch_size if drop_last else shuffle and rest == 1 and whole > 0
+        self._n = len(data) - rest if too_small else len(data)
+
+    def __len__(self) -> int:
+        return -(-self._n // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        data = self.data
+        order = torch.randperm(len(data)) if self.shuffle else torch.arange(len(data))
+        for index in order[: self._n].to(data.images.device).split(self.batch_size):
+            yield [data.images[index], data.labels[index], data.tasks[index]]
+
+
+class StrategyCriterion:
+    """A strategy's ``criterion()``, which may be overridden, as a function of logits and labels.
+
+    Args:
+        strategy: The strategy.
+    """
+
+    def __init__(self, strategy: Any) -> None:
+        self._strategy = strategy
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What it says of answers (n, K) to labels (n,); whatever else it reads is missing."""
+        strategy = self._strategy
+        kept = strategy.mbatch, strategy.mb_output
+        strategy.mbatch, strategy.mb_output = [None, labels, None], logits
+        try:
+            return strategy.criterion()
+        finally:
+            strategy.mbatch, strategy.mb_output = kept
+
+    @property
+    def __name__(self) -> str:
+        criterion = self._strategy._criterion
+        return getattr(criterion, "__name__", type(criterion).__name__)
+
+
+def undo_interrupted(method: Method) -> bool:
+    """Puts back what an experience has changed whose training was interrupted.
+
+    Avalanche tells nobody of an error or a Ctrl-C, and evaluates within a training, too. So it is
+    interrupted if it has not come to its end, and no call of ``train`` is under way.
+
+    Args:
+        method: The method of a strategy's plugin.
+
+    Returns:
+        Whether it was interrupted.
+    """
+    if not method.in_training:
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is BaseTemplate.train.__code__:
+            plugins = frame.f_locals["self"].plugins
+            if any(getattr(plugin, "method", None) is method for plugin in plugins):
+                return False
+        frame = frame.f_back
+    method.in_training = False
+    method.undo()
+    return True
+
+
+def average_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Lets several processes, each with its part of the replay, take the same step."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    n = distributed.get_world_size()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if n > 1 and parameter.grad is not None:
+                distributed.all_reduce(parameter.grad)
+                parameter.grad /= n
