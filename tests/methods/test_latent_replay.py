@@ -112,9 +112,9 @@ def test_what_cannot_be_copied_is_said_before_training():
 
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), Single(32, 10))
-    driver = driver_of(LatentReplay(seed=0, layer="2"), net, steps=5).train(training(FIRST))
+    driver = driver_of(LatentReplay(seed=0, layer="2"), net, steps=5)
     with pytest.raises(UnsupportedModelError, match="labels='hard'"):
-        driver.train(training(SECOND))
+        driver.train(training(FIRST))
     hard = driver_of(LatentReplay(seed=0, layer="2", labels="hard"), net, steps=5)
     hard.train(training(FIRST)).train(training(SECOND))
 
@@ -336,8 +336,9 @@ def test_a_new_experience_is_encoded_once():
     assert len(calls) > 20
     calls.clear()
     driver.train(training(SECOND, 100))
-    # Besides the few images on which the cut is checked: all of them once, and those stored.
-    assert sorted(n for n in calls if n > 4) == [50, 50, 500, 500]
+    # Besides one image of each class on which model and cut are checked: all of them once, and
+    # those stored.
+    assert sorted(n for n in calls if n > len(SECOND)) == [50, 50, 500, 500]
 
 
 def test_encoding_on_the_way_gives_the_same():

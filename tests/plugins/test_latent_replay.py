@@ -304,7 +304,7 @@ def test_errors_come_before_anything_is_trained(halves):
             strategy.train(halves.train_stream[0])
         assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
         assert strategy.model is model
-    with pytest.raises(UnsupportedModelError, match="cut by another plugin"):
+    with pytest.raises(ConfigError, match="among its plugins"):
         naive(convolutional(), LatentReplayPlugin(), LatentReplayPlugin()).train(
             halves.train_stream[0]
         )
