@@ -90,8 +90,10 @@ class Sleep:
     @property
     def name(self) -> str:
         """What progress bars say."""
-        numbers = ", ".join(data.key for data in self._incoming)
-        return f"sleep: consolidating tasks {numbers}"
+        names = [data.key for data in self._incoming]
+        # A name may have commas of its own, such as "classes 0, 1".
+        between = "; " if any("," in name for name in names) else ", "
+        return f"sleep: consolidating tasks {between.join(names)}"
 
     def phases(self) -> Iterator[Phase]:
         """Yields the long-term generator's training, then the long-term learner's."""

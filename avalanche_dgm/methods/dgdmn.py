@@ -159,7 +159,7 @@ class DGDMN(Method):
         if key is not None and self.settings.unknown_task == "error" and not self.dual.knows(key):
             known = [m.key for m in self.dual.sttms()] + list(self.dual.ltm.tasks)
             raise UnknownTaskError(
-                f"Task {key} was never learned; known are: {', '.join(known) or 'none'}. Evaluate"
+                f"Task {key} was never learned; known are: {'; '.join(known) or 'none'}. Evaluate"
                 " learned experiences only, or set unknown_task='ltm'."
             )
         return self.dual.predict(images, tasks, key=key)
