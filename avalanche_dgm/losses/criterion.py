@@ -25,6 +25,10 @@ _NEEDED = (
 )
 
 
+class _UndefinedError(ConfigError):
+    """The criterion says nothing of such answers."""
+
+
 class CriterionScale(NamedTuple):
     """How a criterion compares with the mean cross-entropy.
 
@@ -33,11 +37,13 @@ class CriterionScale(NamedTuple):
             all classes are rated alike; above 0.
         sums: Whether it adds up samples; otherwise it averages them.
         judged: The classes that it has a gradient for, of those it was asked about.
+        takes: ``"logits"``, ``"log-probabilities"`` (as ``NLLLoss`` does) or ``"probabilities"``.
     """
 
     factor: float = 1.0
     sums: bool = False
     judged: frozenset[int] = frozenset()
+    takes: str = "logits"
 
 
 def measure_criterion(
@@ -70,7 +76,9 @@ def measure_criterion(
                 return _measure(criterion, next(answers), labels)
             except ConfigError as error:
                 with suppress(ConfigError):
-                    return _measure(criterion, next(answers), labels)
+                    found = _measure(criterion, next(answers), labels)
+                    undefined = isinstance(error, _UndefinedError)
+                    return found._replace(takes="probabilities") if undefined else found
                 raise error
     finally:
         set_global_state(before)
@@ -106,7 +114,10 @@ def _measure(criterion: Criterion, answer: Tensor, labels: Tensor) -> CriterionS
             f"{_name(criterion)} does not get smaller as the label's class is rated higher."
             f" {_NEEDED}."
         )
-    return CriterionScale(factor, sums, frozenset(labels.tolist()))
+    others = once.scatter(1, labels[:, None], 0.0)
+    # Without the others' share in it, it falls for ever unless somebody else normalises.
+    takes = "logits" if bool(others.any()) else "log-probabilities"
+    return CriterionScale(factor, sums, frozenset(labels.tolist()), takes)
 
 
 def _gradient(criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
@@ -114,7 +125,7 @@ def _gradient(criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
         loss = criterion(logits, labels)
     except Exception as error:
         # What a user's own function runs into can be anything.
-        raise ConfigError(
+        raise _UndefinedError(
             f"{_name(criterion)} fails for logits of shape {tuple(logits.shape)} and labels of"
             f" shape {tuple(labels.shape)}: {type(error).__name__}: {error}. {_NEEDED}."
         ) from error
@@ -127,7 +138,7 @@ def _gradient(criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
     if found is None:
         raise ConfigError(f"{_name(criterion)} does not depend on the logits. {_NEEDED}.")
     if not bool(torch.isfinite(found).all() and torch.isfinite(loss).all()):
-        raise ConfigError(
+        raise _UndefinedError(
             f"{_name(criterion)} is not finite where all {logits.shape[1]} classes are rated"
             f" alike. {_NEEDED}."
         )

@@ -92,8 +92,20 @@ class Method(KeepsArguments, Undoable):
         Raises:
             ConfigError: Nothing can be weighed against it, see `measure_criterion`.
         """
-        if self.learner is not None:
-            self.criterion.set(criterion, self.learner, width=width, classes=classes)
+        if self.learner is None:
+            return
+        self.criterion.set(criterion, self.learner, width=width, classes=classes)
+        if self.soft_labels and self.criterion.scale.takes == "probabilities":
+            raise ConfigError(
+                "The criterion takes probabilities, and soft labels are made of logits or"
+                " log-probabilities. Let the model return one of these (CrossEntropyLoss, or"
+                " LogSoftmax with NLLLoss), or use labels='hard'."
+            )
+
+    @property
+    def soft_labels(self) -> bool:
+        """Whether replayed samples are labelled by the softmax of a former classifier's answers."""
+        return False
 
     @property
     def active(self) -> nn.Module | None:

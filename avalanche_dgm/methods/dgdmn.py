@@ -49,6 +49,11 @@ class DGDMN(Method):
         self._pool: Replay | None = None
         self._warned = False
 
+    @property
+    def soft_labels(self) -> bool:
+        """See `Method.soft_labels`."""
+        return self.settings.labels == "soft"
+
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
         super().attach(learner, task_aware=task_aware)
@@ -144,10 +149,16 @@ class DGDMN(Method):
     def respond(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
-        """See `Method.respond`: the short-term learner's answers."""
+        """See `Method.respond`: the short-term learner's answers, as the criterion takes them."""
         images, tasks = behind(images, tasks, replay)
-        memory = self._active if self._active is not None else self.dual.ltm
-        return widen(self.dual.respond(memory, images, tasks), width)
+        if self._active is None:
+            return widen(self.dual.respond(self.dual.ltm, images, tasks), width)
+        logits = widen(self.dual.respond(self._active, images, tasks), width)
+        takes = self.criterion.scale.takes
+        if takes == "logits":
+            return logits
+        logs = logits.log_softmax(dim=1)
+        return logs if takes == "log-probabilities" else logs.exp()
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
         """Answers with the memory that knows best, see `DualMemory.predict`.

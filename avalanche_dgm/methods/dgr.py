@@ -51,6 +51,11 @@ class DGR(Method):
         self._new_weight = 1.0
         self._partial = False
 
+    @property
+    def soft_labels(self) -> bool:
+        """See `Method.soft_labels`."""
+        return self.settings.labels == "soft"
+
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
         super().attach(learner, task_aware=task_aware)

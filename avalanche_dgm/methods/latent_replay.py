@@ -130,6 +130,11 @@ class LatentReplay(Method):
         self._new_weight = 1.0
 
     @property
+    def soft_labels(self) -> bool:
+        """See `Method.soft_labels`."""
+        return self.labels == "soft"
+
+    @property
     def frozen(self) -> bool:
         """Whether the compressor is."""
         return self._front is not None

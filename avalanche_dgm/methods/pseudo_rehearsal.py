@@ -33,6 +33,11 @@ class _InputBox(GrowingBuffers):
         self.register_buffer("high", torch.tensor(float("-inf")))
         self.register_buffer("tasks", torch.empty(0, dtype=torch.int64))
 
+    @property
+    def soft_labels(self) -> bool:
+        """See `Method.soft_labels`."""
+        return self.labels == "soft"
+
     def include(self, data: ExperienceData) -> None:
         self.to(data.images.device)
         self.shape = tuple(data.images.shape[1:])

@@ -64,6 +64,8 @@ def test_scale(name):
     assert found.factor == pytest.approx(factor, rel=1e-3)
     assert found.sums is sums
     assert found.judged == frozenset(range(K)) - ({3} if name == "ignored" else set())
+    other = {"log-likelihood": "log-probabilities", "probabilities": "probabilities"}
+    assert found.takes == other.get(name, "logits")
 
 
 @pytest.mark.parametrize("classes", [[4], [2, 7], range(K)])
@@ -72,7 +74,7 @@ def test_scale(name):
 def test_it_does_not_depend_on_the_classes_of_an_experience(classes, scale, reduction):
     found = measured(lambda o, t: scale * F.cross_entropy(o, t, reduction=reduction), classes)
     # Exactly: a criterion that is the mean cross-entropy changes nothing, bit by bit.
-    assert found == (scale, reduction == "sum", frozenset(classes))
+    assert found == (scale, reduction == "sum", frozenset(classes), "logits")
 
 
 REFUSED = {
@@ -108,4 +110,4 @@ def test_a_single_class_that_has_no_alternative_says_nothing():
     def masked(logits, labels):
         return F.cross_entropy(logits[:, [4]], torch.zeros_like(labels))
 
-    assert measured(masked, [4]) == (1.0, False, frozenset())
+    assert measured(masked, [4]) == (1.0, False, frozenset(), "logits")
