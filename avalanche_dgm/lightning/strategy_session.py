@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from unittest import mock
 
 from avalanche.benchmarks.utils import data_loader
 
@@ -131,9 +130,15 @@ class _OneProcess:
     is_distributed = False
 
 
-def _undivided_loaders() -> Any:
+@contextmanager
+def _undivided_loaders() -> Iterator[None]:
     """Lets Avalanche's loaders read whole batches in each process; they are divided later."""
-    return mock.patch.object(data_loader, "DistributedHelper", _OneProcess())
+    helper = data_loader.DistributedHelper
+    data_loader.DistributedHelper = _OneProcess()
+    try:
+        yield
+    finally:
+        data_loader.DistributedHelper = helper
 
 
 @contextmanager

@@ -136,9 +136,6 @@ class MethodPlugin(SupervisedPlugin):
                 for name, parameter in strategy.optimized_param_id.items()
             }
 
-    def prepare_model(self, strategy: Any) -> None:
-        """Called before the model is adapted to an experience."""
-
     def _run(self, phases: Iterator[Phase]) -> None:
         try:
             for phase in phases:
