@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from avalanche_dgm.errors import DataError, LabelError, RangeError, ShapeError
+
+MASKED_LOGIT = -1000.0
+"""The logit of a class that a sample's head does not have: no probability, but a finite number."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,25 @@ class Replay:
         targets = None if self.targets is None else self.targets[index]
         return Replay(self.images[index], self.labels[index], self.tasks[index], targets)
 
+    @staticmethod
+    def cat(replays: Sequence[Replay]) -> Replay:
+        """Joins replays; soft labels are padded to the widest, and kept only if all have them.
+
+        Args:
+            replays: One or more.
+        """
+        soft = [r.targets for r in replays if r.targets is not None]
+        targets = None
+        if len(soft) == len(replays):
+            width = max(t.shape[1] for t in soft)
+            targets = torch.cat([F.pad(t, (0, width - t.shape[1])) for t in soft])
+        return Replay(
+            torch.cat([r.images for r in replays]),
+            torch.cat([r.labels for r in replays]),
+            torch.cat([r.tasks for r in replays]),
+            targets,
+        )
+
 
 def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = None) -> None:
     """Checks that an experience can be learned; called before any training starts.
@@ -162,7 +186,7 @@ def check_labels(data: ExperienceData, width: int) -> None:
         )
 
 
-def behind(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple[Tensor, Tensor]:
+def append_replay(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple[Tensor, Tensor]:
     """Puts replayed samples behind new ones, so that one pass answers both.
 
     Args:

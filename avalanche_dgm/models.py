@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.data import MASKED_LOGIT
 from avalanche_dgm.errors import ConfigError, ShapeError
 
 #: Images with sides below this get small kernels and pools.
 _SMALL_SIDE = 20
 _LARGE_SIDE = 64
-
-NO_OUTPUT = -1000.0
-"""The logit of a class that a sample's head does not have: no probability, but a finite number."""
 
 
 class LatentCompressor(nn.Sequential):
@@ -264,7 +262,7 @@ class MultiHead(nn.Module):
 
         Returns:
             Logits (n, K) with the K of the widest head; those that a sample's head does not have
-            are `NO_OUTPUT`. A head that answers no sample gets no gradient.
+            are `MASKED_LOGIT`. A head that answers no sample gets no gradient.
 
         Raises:
             ConfigError: No task is given though there are several heads, or it has none.
@@ -278,7 +276,7 @@ class MultiHead(nn.Module):
         tasks = task_labels.unique().tolist()
         if len(tasks) == 1:
             return self._padded(self._head(tasks[0])(features))
-        logits = features.new_full((len(features), self.width), NO_OUTPUT)
+        logits = features.new_full((len(features), self.width), MASKED_LOGIT)
         for task in tasks:
             rows = (task_labels == task).nonzero().flatten()
             answers = self._padded(self._head(task)(features[rows]))
@@ -294,7 +292,7 @@ class MultiHead(nn.Module):
         return self.heads[str(task)]
 
     def _padded(self, logits: Tensor) -> Tensor:
-        return nn.functional.pad(logits, (0, self.width - logits.shape[1]), value=NO_OUTPUT)
+        return nn.functional.pad(logits, (0, self.width - logits.shape[1]), value=MASKED_LOGIT)
 
 
 class DeepLinear(nn.Module):

@@ -45,7 +45,7 @@ class RandomSource:
         return int(torch.randint(2**62, (), generator=self.on("cpu")).item())
 
     @contextmanager
-    def governing(self) -> Iterator[None]:
+    def seeded_init(self) -> Iterator[None]:
         """Lets this source decide the initial weights of modules that are built on the CPU.
 
         PyTorch initialises from its global generator, which is left as it was. After an error
@@ -64,7 +64,7 @@ class RandomSource:
             torch.default_generator.set_state(kept)
 
     @contextmanager
-    def apart(self, rank: int) -> Iterator[None]:
+    def rank_seeded(self, rank: int) -> Iterator[None]:
         """Lets one of several processes draw numbers of its own for a while.
 
         Processes that share this source's state draw differently inside, and share a state again
@@ -87,7 +87,7 @@ class RandomSource:
         self.set_state(after)
 
     @contextmanager
-    def aside(self, seed: int) -> Iterator[None]:
+    def temporary_seed(self, seed: int) -> Iterator[None]:
         """Draws other numbers for a while, the same ones for the same seed.
 
         Afterwards, also after an error, this source goes on as if nothing had been drawn.

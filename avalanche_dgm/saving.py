@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from avalanche_dgm import __version__
 from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.files import replacing
-from avalanche_dgm.memories.frozen import copied
 from avalanche_dgm.methods import Method
+from avalanche_dgm.modules import copied
 
 FileLike = str | os.PathLike[str] | IO[bytes]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.fitting import fit
-from avalanche_dgm.memories.answers import check_learner
+from avalanche_dgm.memories.classifiers import check_learner
 from avalanche_dgm.methods import DGDMN
 
 

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from avalanche_dgm.data import MASKED_LOGIT
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.models import (
-    NO_OUTPUT,
     AlexNetLike,
     DeepLinear,
     LatentClassifier,
@@ -155,7 +155,7 @@ class TestMultiHead:
         for row, task in enumerate(self.tasks.tolist()):
             head = heads.heads[str(task)]
             torch.testing.assert_close(logits[row, : head.out_features], head(features[row]))
-            assert bool((logits[row, head.out_features :] == NO_OUTPUT).all())
+            assert bool((logits[row, head.out_features :] == MASKED_LOGIT).all())
 
     def test_a_batch_of_one_task_is_as_wide_as_a_mixed_one(self):
         heads, features = MultiHead(6, {0: 2, 1: 5}), torch.rand(3, 6)

@@ -94,7 +94,7 @@ def test_governing_decides_initial_weights_and_restores_the_global_generator():
     def weights(source, outside):
         torch.manual_seed(outside)
         before = torch.get_rng_state()
-        with source.governing():
+        with source.seeded_init():
             layer = nn.Linear(3, 3)
         assert torch.equal(before, torch.get_rng_state())
         return layer.weight
@@ -109,7 +109,7 @@ def test_governing_takes_its_number_back_after_an_error():
     source, other = RandomSource(1), RandomSource(1)
 
     def fail():
-        with source.governing():
+        with source.seeded_init():
             raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avalanche_dgm.errors import UnknownTaskError
-from avalanche_dgm.memories.answers import evaluating
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
 from avalanche_dgm.methods import Method
 from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.metrics.generator_quality import fixed_samples
+from avalanche_dgm.modules import evaluating
 
 #: Task label and class.
 Class = tuple[int, int]
@@ -85,7 +85,7 @@ def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Cl
         for row, (_, task, label) in enumerate(memory.entries[: memory.learned].tolist()):
             found[task, label] = fixed_samples(memory, row, n, seed=seed)
         return dict(sorted(found.items()))
-    with method.random.aside(seed):
+    with method.random.temporary_seed(seed):
         try:
             replay = method.sample(_DRAWN_PER_SHOWN * n * max(n_classes, 1))
         except UnknownTaskError:  # Some keep no samples.
@@ -114,7 +114,7 @@ def reconstructions(
         or there are no images.
     """
     # Aside from the first question on: even to ask where it computes may draw a seed.
-    with method.random.aside(seed), evaluating(method):
+    with method.random.temporary_seed(seed), evaluating(method):
         device = method.rng.device
         made = method.reconstruct(images.to(device), tasks.to(device)) if len(images) else None
     return made if made is None or made.shape == images.shape else None
@@ -135,7 +135,7 @@ def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[A
     """
     if len(examples.images) < 5:
         return None
-    with method.random.aside(seed), evaluating(method):
+    with method.random.temporary_seed(seed), evaluating(method):
         device = method.rng.device
         codes = method.encode(examples.images.to(device), examples.tasks.to(device))
     if codes is None:

@@ -188,7 +188,7 @@ def train(title: str, trained: Sequence[tuple[int, ...]], settings: Settings) ->
     # Items of unit length, so that the learning rate does not depend on their number of features.
     targets = targets / settings.features**0.5
     items = torch.eye(len(targets), dtype=torch.float64)
-    with RandomSource(settings.seed).governing():
+    with RandomSource(settings.seed).seeded_init():
         model = DeepLinear(
             len(items),
             settings.hidden,

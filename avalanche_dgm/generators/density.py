@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from avalanche_dgm.buffers import GrowingBuffers
+from avalanche_dgm.modules import GrowingBuffers
 
 #: Count, mean (D,) and covariance (D, D).
 Moments = tuple[int, Tensor, Tensor]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.modules import GrowingBuffers
 
 #: How the gradient of an embedding can be compensated for the steepness of its sigmoid.
 COMPENSATIONS = ("hat", "authors", "none")

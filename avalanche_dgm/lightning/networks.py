@@ -14,7 +14,8 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.spec import VAESpec, check_images, choose_spec
 from avalanche_dgm.generators.vae import VAE
 from avalanche_dgm.lightning.plain import NetworkModule, OptimizerMaker, columns_of
-from avalanche_dgm.memories.answers import ask, evaluating
+from avalanche_dgm.memories.classifiers import logits_of
+from avalanche_dgm.modules import evaluating
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.saving import plain
 
@@ -64,7 +65,7 @@ class VAEModule(NetworkModule):
         self.save_hyperparameters(plain({"spec": spec.to_dict(), **kept}))
         self.kl_weight = kl_weight
         self.random = RandomSource(seed)
-        with self.random.governing():
+        with self.random.seeded_init():
             self.vae = VAE(spec)
         self._own: AbstractContextManager[None] | None = None
 
@@ -151,7 +152,7 @@ class VAEModule(NetworkModule):
     def on_train_start(self) -> None:
         """On several devices each process draws noise of its own."""
         if self.trainer.world_size > 1:
-            self._own = self.random.apart(self.trainer.global_rank)
+            self._own = self.random.rank_seeded(self.trainer.global_rank)
             self._own.__enter__()
 
     def on_train_end(self) -> None:
@@ -238,7 +239,7 @@ class ClassifierModule(NetworkModule):
         """
         if tasks is None:
             tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        return ask(self.model, images, tasks, task_aware=self.task_aware)
+        return logits_of(self.model, images, tasks, task_aware=self.task_aware)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The mean cross-entropy, nats."""

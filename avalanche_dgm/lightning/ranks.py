@@ -106,7 +106,7 @@ class Ranks:
         after = global_state()
         with ExitStack() as stack:
             for source in sources:
-                stack.enter_context(source.apart(self.rank))
+                stack.enter_context(source.rank_seeded(self.rank))
             seed_globally(seed + self.rank)
             try:
                 yield

@@ -32,7 +32,7 @@ from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.lightning.stopping import STOPS, say_stopped
 from avalanche_dgm.lightning.testing import StreamTest
-from avalanche_dgm.memories.answers import width_of
+from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.metrics import AccuracyMatrix
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.checks import check_model

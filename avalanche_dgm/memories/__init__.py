@@ -2,7 +2,6 @@
 
 from avalanche_dgm.memories.budget import Budget, new_fraction, replay_budget
 from avalanche_dgm.memories.dual import DualMemory, ShortTermTaskMemory
-from avalanche_dgm.memories.frozen import Frozen
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
 from avalanche_dgm.memories.moments import ClassMoments
 from avalanche_dgm.memories.settings import DualMemorySettings, MemorySettings
@@ -10,6 +9,7 @@ from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.memories.tasks import TaskDictionary
+from avalanche_dgm.modules import Frozen
 
 __all__ = [
     "Budget",

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
 from avalanche_dgm.generators.canvas import Canvas
@@ -22,6 +21,7 @@ from avalanche_dgm.generators.ranges import (
     standard_range,
 )
 from avalanche_dgm.memories.adversarial_settings import GANSettings
+from avalanche_dgm.modules import GrowingBuffers
 
 #: Samples that are generated at once.
 CHUNK = 512

@@ -12,7 +12,7 @@ from avalanche_dgm.generators.growing import MaskedSpec
 from avalanche_dgm.generators.masked_networks import build_generator
 from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings
-from avalanche_dgm.memories.answers import evaluating
+from avalanche_dgm.modules import evaluating
 
 
 class ConditionalMemory(GANMemory):

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay
-from avalanche_dgm.memories.answers import evaluating
 from avalanche_dgm.memories.generative import CHUNK, DeepGenerativeMemory
 from avalanche_dgm.memories.routing import choose_memory
 from avalanche_dgm.memories.settings import DualMemorySettings
@@ -21,6 +20,7 @@ from avalanche_dgm.memories.short_term import (
     short_term_spec,
     widen,
 )
+from avalanche_dgm.modules import evaluating
 
 
 class DualMemory(nn.Module):
@@ -149,11 +149,7 @@ class DualMemory(nn.Module):
             parts += self._view_of_ltm(data)
         if not parts:
             return None
-        return Replay(
-            torch.cat([p.images for p in parts]),
-            torch.cat([p.labels for p in parts]),
-            torch.cat([p.tasks for p in parts]),
-        )
+        return Replay.cat(parts)
 
     def _view_of_ltm(self, data: ExperienceData) -> list[Replay]:
         """Reconstructs incoming samples of a known task and labels them, a chunk at a time."""

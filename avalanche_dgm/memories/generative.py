@@ -16,10 +16,10 @@ from avalanche_dgm.generators import VAE, ClassDensity, VAESpec, choose_spec
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.generators.spec import check_images
 from avalanche_dgm.losses import soft_targets
-from avalanche_dgm.memories.answers import ask, evaluating, learned_outputs
-from avalanche_dgm.memories.frozen import Frozen
+from avalanche_dgm.memories.classifiers import learned_outputs, logits_of
 from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.memories.tasks import TaskDictionary
+from avalanche_dgm.modules import Frozen, evaluating
 
 #: Images that pass through the generator at once where no gradient is needed.
 CHUNK = 1024
@@ -158,7 +158,7 @@ class DeepGenerativeMemory(nn.Module):
         """
         if self.learner is None:
             raise RuntimeError("The memory has no learner yet; call attach() first.")
-        return ask(self.learner, images, tasks, task_aware=self.task_aware)
+        return logits_of(self.learner, images, tasks, task_aware=self.task_aware)
 
     @torch.no_grad()
     def imagine(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:

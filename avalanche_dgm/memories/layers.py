@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 
@@ -134,32 +132,3 @@ def run_order(
         )
     before, after = ended[: at[0] + 1], ended[at[0] + 1 :]
     return {n: modules[n] for n in before}, {n: modules[n] for n in after}
-
-
-def depends_on(model: nn.Module, run: Callable[[], Tensor]) -> set[str]:
-    """Names of the parameters that a result depends on, whether they are frozen or not.
-
-    Args:
-        model: Whose parameters.
-        run: Makes the result.
-    """
-    named = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
-    with torch.enable_grad(), _all_with_gradients(list(named.values())):
-        result = run()
-        if not result.requires_grad:
-            return set()
-        gradients = torch.autograd.grad(result.sum(), list(named.values()), allow_unused=True)
-    return {n for n, g in zip(named, gradients, strict=True) if g is not None}
-
-
-@contextmanager
-def _all_with_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Lets all parameters have gradients for a while, those that are frozen, too."""
-    before = [p.requires_grad for p in parameters]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter, had in zip(parameters, before, strict=True):
-            parameter.requires_grad_(had)

@@ -13,7 +13,7 @@ from avalanche_dgm.generators.growing import MaskedSpec
 from avalanche_dgm.generators.masked_networks import build_generator
 from avalanche_dgm.memories.adversarial import GANMemory, noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
-from avalanche_dgm.memories.answers import evaluating
+from avalanche_dgm.modules import evaluating
 
 
 class DynamicGenerativeMemory(GANMemory):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.generators.density import Moments, cholesky_factor, join_moments
 from avalanche_dgm.memories.stored import check_finite
+from avalanche_dgm.modules import GrowingBuffers
 
 #: Most numbers that a batch's matrices may have for one batched product.
 _AT_ONCE, _AT_ONCE_ON_A_GPU = 2**19, 2**27

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from math import inf
-from numbers import Real
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.ranges import check_range
 from avalanche_dgm.memories.budget import check_capacity
+from avalanche_dgm.settings import Settings, one_of, positive, whole, widths
 
 S = TypeVar("S", bound="Settings")
 
@@ -22,24 +20,6 @@ def _one_cycle() -> OptimizerSpec:
 
 def _adam() -> OptimizerSpec:
     return OptimizerSpec("adam", 1e-3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Hyper-parameters; an object that exists is valid."""
-
-    def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
-        """Itself: it never changes."""
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, for logs."""
-        return asdict(self)
-
-    def _read_optimizers(self) -> None:
-        """Makes an `OptimizerSpec` of every setting that says how something is trained."""
-        for name in (f.name for f in fields(self) if f.name.endswith("_optimizer")):
-            object.__setattr__(self, name, _optimizer_of(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +93,7 @@ class MemorySettings(Settings):
             )
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
         whole("n_max", self.n_max, optional=True)
-        _widths("hidden", self.hidden)
+        widths("hidden", self.hidden)
         check_range(self.value_range)
 
 
@@ -169,105 +149,6 @@ class DualMemorySettings(MemorySettings):
             whole(name, getattr(self, name))
         for name in ("learner_epochs", "stm_latent", "stm_generator_steps"):
             whole(name, getattr(self, name), optional=True)
-        _widths("stm_hidden", self.stm_hidden)
-        _widths("stm_learner_hidden", self.stm_learner_hidden)
+        widths("stm_hidden", self.stm_hidden)
+        widths("stm_learner_hidden", self.stm_learner_hidden)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
-
-
-def make_settings(kind: Callable[..., S], values: dict[str, Any]) -> S:
-    """Builds settings from keyword arguments, with an error that lists the names that exist.
-
-    Args:
-        kind: The settings' class.
-        values: Names and values given by the user.
-
-    Raises:
-        ConfigError: A name is unknown or a value cannot work.
-    """
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(
-            f"Unknown hyper-parameter {', '.join(unknown)}. There are: {', '.join(sorted(known))}."
-        )
-    return kind(**values)
-
-
-def one_of(name: str, value: str, *allowed: str) -> None:
-    """Checks a choice.
-
-    Args:
-        name: What is chosen.
-        value: What was chosen.
-        *allowed: What there is.
-
-    Raises:
-        ConfigError: It is none of them.
-    """
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
-
-
-def whole(name: str, value: int | None, *, optional: bool = False, least: int = 1) -> None:
-    """Checks a whole number.
-
-    Args:
-        name: What it counts.
-        value: The number.
-        optional: Whether it may be ``None``.
-        least: The smallest that can work.
-
-    Raises:
-        ConfigError: It is not a whole number, or too small.
-    """
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
-
-
-def _optimizer_of(name: str, value: Any) -> OptimizerSpec:
-    """Checks how something is trained.
-
-    Args:
-        name: Of the setting.
-        value: An `OptimizerSpec`, or a mapping of its fields, as configuration files have them.
-
-    Raises:
-        ConfigError: It is neither, or a field is unknown or cannot work.
-    """
-    if isinstance(value, OptimizerSpec):
-        return value
-    names = [f.name for f in fields(OptimizerSpec)]
-    if not isinstance(value, Mapping) or not set(value) <= set(names):
-        raise ConfigError(
-            f"{name}={value!r} must be an OptimizerSpec, or a mapping of some of its fields:"
-            f" {', '.join(names)}."
-        )
-    return OptimizerSpec(**value)
-
-
-def positive(name: str, value: Any) -> None:
-    """Checks that a number is above 0 and finite.
-
-    Args:
-        name: What it is.
-        value: The number.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and 0 < value < inf):
-        raise ConfigError(f"{name}={value!r} must be a number above 0.")
-
-
-def _widths(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, (tuple, list)) or not value:
-        raise ConfigError(
-            f"{name}={value!r} must be a tuple of one or more layer widths, for example (64, 64)."
-        )
-    for width in value:
-        whole(f"each of {name}", width)

@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.generators import VAESpec
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
 from avalanche_dgm.memories.settings import DualMemorySettings
+from avalanche_dgm.modules import GrowingBuffers
 from avalanche_dgm.networks import build_encoder
 
 #: How far below its smallest logit a task's learner rates the classes of other tasks.
@@ -164,8 +163,3 @@ def widen(logits: Tensor, width: int) -> Tensor:
         return logits
     floor = logits.detach().amin(dim=1, keepdim=True) - MARGIN
     return torch.cat([logits, floor.expand(-1, missing)], dim=1)
-
-
-def widen_targets(targets: Tensor, width: int) -> Tensor:
-    """Pads soft labels (n, J) to (n, width) with zeros."""
-    return F.pad(targets, (0, max(0, width - targets.shape[1])))

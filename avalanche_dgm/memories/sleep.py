@@ -18,7 +18,6 @@ from avalanche_dgm.memories.budget import split_budget
 from avalanche_dgm.memories.consolidation import Consolidation, choose
 from avalanche_dgm.memories.dual import DualMemory
 from avalanche_dgm.memories.generative import CHUNK, DeepGenerativeMemory
-from avalanche_dgm.memories.short_term import widen_targets
 
 #: Fewest samples drawn of a task that few were seen of, where no budget limits them.
 FEWEST_SAMPLES = 2000
@@ -78,7 +77,7 @@ class Sleep:
         for i, n in enumerate(shares):
             kept = choose(len(self._incoming[i]), n, self.rng)
             self._incoming[i] = self._incoming[i].take(kept)
-            self._replays[i] = _take(self._replays[i], kept)
+            self._replays[i] = self._replays[i][kept]
         if self._previous is not None and budget.n_generated:
             self._pool = _draw(
                 self._previous.module,
@@ -107,7 +106,7 @@ class Sleep:
         previous, fraction = self._change.previous, self._change.fraction
         pooled = self._pool is not None
         replays = [*self._replays, self._pool] if self._pool is not None else self._replays
-        everything = _concatenate(replays)
+        everything = Replay.cat(replays)
         if s.consolidation == "rehearsal":
             previous = None
 
@@ -168,28 +167,4 @@ def _draw(
 ) -> Replay:
     """Draws any number of samples, a chunk at a time."""
     parts = torch.arange(n).split(CHUNK)
-    return _concatenate([memory.draw(len(p), rng, reconstruct=reconstruct) for p in parts])
-
-
-def _concatenate(replays: list[Replay]) -> Replay:
-    """Joins replays; soft labels are padded to the widest, and all or none have them."""
-    targets = None
-    soft = [r.targets for r in replays if r.targets is not None]
-    if soft and len(soft) == len(replays):
-        width = max(t.shape[1] for t in soft)
-        targets = torch.cat([widen_targets(t, width) for t in soft])
-    return Replay(
-        torch.cat([r.images for r in replays]),
-        torch.cat([r.labels for r in replays]),
-        torch.cat([r.tasks for r in replays]),
-        targets,
-    )
-
-
-def _take(replay: Replay, index: Tensor) -> Replay:
-    return Replay(
-        replay.images[index],
-        replay.labels[index],
-        replay.tasks[index],
-        replay.targets[index] if replay.targets is not None else None,
-    )
+    return Replay.cat([memory.draw(len(p), rng, reconstruct=reconstruct) for p in parts])

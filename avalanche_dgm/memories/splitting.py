@@ -10,14 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import UnsupportedModelError
-from avalanche_dgm.memories.answers import ask, evaluating, in_type_of
-from avalanche_dgm.memories.layers import (
-    depends_on,
-    find_chain,
-    find_parts,
-    run_order,
-    stay_in_evaluation,
-)
+from avalanche_dgm.memories.classifiers import depends_on, logits_of
+from avalanche_dgm.memories.layers import find_chain, find_parts, run_order, stay_in_evaluation
+from avalanche_dgm.modules import evaluating, in_type_of
 
 #: Images that are encoded at once.
 CHUNK = 1024
@@ -225,7 +220,7 @@ class SplitModel(nn.Module):
     def _ask(self, images: Tensor, tasks: Tensor | None) -> Tensor:
         if tasks is None:
             tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        return ask(self.model, images, tasks, task_aware=self.task_aware)
+        return logits_of(self.model, images, tasks, task_aware=self.task_aware)
 
     def _encode(self, images: Tensor, tasks: Tensor | None) -> Tensor:
         chain = find_chain(self.model, self.layer)

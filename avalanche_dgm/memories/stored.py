@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from avalanche_dgm.buffers import GrowingBuffers, size_in_bytes
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import (
     CapacityError,
@@ -19,6 +18,7 @@ from avalanche_dgm.errors import (
     UnknownTaskError,
 )
 from avalanche_dgm.memories.balance import choose_members, fill, shuffle
+from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
 
 #: From samples (n, *shape) and their task labels (n,) to other samples.
 Encode = Callable[[Tensor, Tensor], Tensor]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.acceleration import accelerate
-from avalanche_dgm.data import ExperienceData, Replay, check_experience
+from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase, Turn
 from avalanche_dgm.generators.canvas import Canvas
@@ -22,12 +22,10 @@ from avalanche_dgm.generators.critics import Critic, build_critic
 from avalanche_dgm.losses import Criterion
 from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights
 from avalanche_dgm.memories.adversarial_settings import GANSettings
-from avalanche_dgm.memories.answers import evaluating
-from avalanche_dgm.memories.frozen import copied
-from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.games import Game, class_turn, classification
-from avalanche_dgm.models import NO_OUTPUT
+from avalanche_dgm.modules import copied, evaluating
+from avalanche_dgm.settings import make_settings
 
 G = TypeVar("G", bound=GANMemory)
 
@@ -123,7 +121,7 @@ class GANMethod(Method, ABC, Generic[G]):
         """See `Method.begin`."""
         memory = self.generative
         super()._begin(data)
-        with self.random.governing():
+        with self.random.seeded_init():
             memory.build(data.images)
             memory.open(data)
 
@@ -136,7 +134,7 @@ class GANMethod(Method, ABC, Generic[G]):
         known = torch.arange(n_all, device=rows.device).repeat_interleave(per_class)
         old_rows, own_rows = known.split([n_old * per_class, (n_all - n_old) * per_class])
         old = memory.generate(old_rows, self.rng)
-        with self.random.governing():
+        with self.random.seeded_init():
             self._begin_training(data.images.device)
         game = self._game(rows, old, old_rows)
         yield self._ready(
@@ -256,18 +254,18 @@ class GANMethod(Method, ABC, Generic[G]):
         entries = memory.entries[: logits.shape[1]]
         if self.task_aware:
             other = tasks[:, None] != entries[None, :, 1]
-            logits = logits.masked_fill(other, NO_OUTPUT)
+            logits = logits.masked_fill(other, MASKED_LOGIT)
         # As wide as the user's classifier, whose labels the answers are compared with.
         with evaluating(self.learner):
             width = self._ask(images[:1], tasks[:1]).shape[1]
-        wide = logits.new_full((len(logits), width), NO_OUTPUT)
+        wide = logits.new_full((len(logits), width), MASKED_LOGIT)
         index = entries[None, :, 2].expand(len(logits), -1)
         return wide.scatter_reduce(1, index, logits, "amax")
 
     def end(self, data: ExperienceData) -> None:
         """Ends the experience: what was learned of it is remembered."""
         # It may grow, and new weights are random.
-        with self.random.governing():
+        with self.random.seeded_init():
             self.generative.close()
         self._pool, self._new_weight = None, 1.0
         if self.candidate is not None:

@@ -13,17 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.memories import Frozen, MemorySettings
-from avalanche_dgm.memories.answers import check_heads, head_width, learned_outputs
-from avalanche_dgm.memories.frozen import copied
+from avalanche_dgm.memories.classifiers import check_heads, head_width, learned_outputs
 from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
 from avalanche_dgm.methods.altm_sources import REPLAYS, make_source
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.latent_replay import LatentReplay
+from avalanche_dgm.modules import GrowingBuffers, copied
 from avalanche_dgm.signatures import takes_arguments_of
 
 _CONSOLIDATIONS = ("replace", "distil")

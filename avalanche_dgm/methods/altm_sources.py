@@ -15,7 +15,6 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.memories import DeepGenerativeMemory, MemorySettings
-from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.dgr import DGR
@@ -23,6 +22,7 @@ from avalanche_dgm.methods.dynamic_memory import DynamicMemory
 from avalanche_dgm.methods.ewc_generator import EWCGenerator
 from avalanche_dgm.methods.latent_replay import LatentReplay
 from avalanche_dgm.methods.mergan import GANReplay, MeRGAN
+from avalanche_dgm.settings import make_settings
 
 
 class StoredReplay(Method):

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.buffers import size_in_bytes
-from avalanche_dgm.data import ExperienceData, Replay, behind, check_experience
+from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_experience
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import Criterion, distillation
-from avalanche_dgm.memories.answers import ask
+from avalanche_dgm.losses.criterion import UserCriterion
+from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
-from avalanche_dgm.methods.criterion import UserCriterion
 from avalanche_dgm.methods.record import Record
 from avalanche_dgm.methods.undo import Undoable
+from avalanche_dgm.modules import size_in_bytes
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.signatures import KeepsArguments
 
@@ -148,7 +148,7 @@ class Method(KeepsArguments, Undoable):
         Returns:
             Logits (n + len(replay), width) or wider.
         """
-        return self._ask(*behind(images, tasks, replay))
+        return self._ask(*append_replay(images, tasks, replay))
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
         """Answers at test time.
@@ -166,7 +166,7 @@ class Method(KeepsArguments, Undoable):
     def _ask(self, images: Tensor, tasks: Tensor) -> Tensor:
         if self.learner is None:
             raise RuntimeError("The method has no learner yet; call attach() first.")
-        return ask(self.learner, images, tasks, task_aware=self.task_aware)
+        return logits_of(self.learner, images, tasks, task_aware=self.task_aware)
 
     def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
         """Answers what the learner is trained on by another network like it, in its own mode.
@@ -179,7 +179,7 @@ class Method(KeepsArguments, Undoable):
         Returns:
             Logits (n, K).
         """
-        return ask(network, inputs, tasks, task_aware=self.task_aware)
+        return logits_of(network, inputs, tasks, task_aware=self.task_aware)
 
     def make_room(self, key: str) -> Iterator[Phase]:
         """Yields what has to be trained before a task can begin.

@@ -9,20 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData, Replay, behind, check_experience
+from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_experience
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.memories import (
-    DualMemory,
-    DualMemorySettings,
-    ShortTermTaskMemory,
-)
+from avalanche_dgm.memories import DualMemory, DualMemorySettings, ShortTermTaskMemory
 from avalanche_dgm.memories.consolidation import Consolidation
-from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.memories.short_term import widen
 from avalanche_dgm.memories.sleep import Sleep
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.record import Record
+from avalanche_dgm.settings import make_settings
 from avalanche_dgm.signatures import takes_arguments_of
 
 
@@ -91,12 +87,12 @@ class DGDMN(Method):
     def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         super()._begin(data)
-        with self.random.governing():
+        with self.random.seeded_init():
             self.dual.ltm.build(data.images)
         self._rest()
         if self.settings.short_term:
             self._pool = self.dual.extra_samples(data, self.rng)
-            with self.random.governing():
+            with self.random.seeded_init():
                 self.hold("_active", self.dual.open(data))
 
     def make_room(self, key: str) -> Iterator[Phase]:
@@ -150,7 +146,7 @@ class DGDMN(Method):
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
         """See `Method.respond`: the short-term learner's answers, as the criterion takes them."""
-        images, tasks = behind(images, tasks, replay)
+        images, tasks = append_replay(images, tasks, replay)
         if self._active is None:
             return widen(self.dual.respond(self.dual.ltm, images, tasks), width)
         logits = widen(self.dual.respond(self._active, images, tasks), width)
@@ -252,11 +248,7 @@ class DGDMN(Method):
         counts = [n * share // total for _, share in members]
         counts[-1] += n - sum(counts)
         drawn = [m.draw(c, self.rng) for (m, _), c in zip(members, counts, strict=True) if c]
-        return Replay(
-            torch.cat([r.images for r in drawn]),
-            torch.cat([r.labels for r in drawn]),
-            torch.cat([r.tasks for r in drawn]),
-        )
+        return Replay.cat(drawn)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
         """See `Method.encode`: means of the long-term generator's posterior."""

@@ -16,8 +16,8 @@ from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
 from avalanche_dgm.memories.consolidation import Consolidation
-from avalanche_dgm.memories.settings import make_settings
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.settings import make_settings
 from avalanche_dgm.signatures import takes_arguments_of
 
 #: Replayed samples a step where the user's batches are smaller: fewer are too noisy.
@@ -69,7 +69,7 @@ class DGR(Method):
     def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         super()._begin(data)
-        with self.random.governing():
+        with self.random.seeded_init():
             self.ltm.build(data.images)
         self.hold("_previous", self.ltm.snapshot() if len(self.ltm.tasks) else None)
         previous = self._previous.module if self._previous is not None else None

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories.adversarial_settings import EWCGeneratorSettings
-from avalanche_dgm.memories.answers import evaluating
 from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.methods.conditional import ConditionalMethod
 from avalanche_dgm.methods.games import Game
+from avalanche_dgm.modules import GrowingBuffers, evaluating
 from avalanche_dgm.signatures import takes_arguments_of
 
 #: Samples whose gradients are held at once: each has as many numbers as the generator.

@@ -7,8 +7,9 @@ from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.memories.latent import GenerativeLatents, LatentDensity, LatentVAE
-from avalanche_dgm.memories.settings import MemorySettings, make_settings, one_of
+from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.memories.stored_latents import StoredLatents
+from avalanche_dgm.settings import make_settings, one_of
 
 #: What is stored of each experience's samples unless a size is given.
 DEFAULT_SIZE = {"share": 0.05, "least": 10, "grows": False}

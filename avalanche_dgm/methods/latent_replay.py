@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData, Replay, behind, check_experience
+from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_experience
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories import Frozen
-from avalanche_dgm.memories.answers import check_heads, learned_outputs
+from avalanche_dgm.memories.classifiers import check_heads, learned_outputs
 from avalanche_dgm.memories.latent import LatentVAE, check_covariance
-from avalanche_dgm.memories.settings import MemorySettings, one_of, positive, whole
+from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.memories.splitting import Front, SplitModel
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.latent_memory import make_latent_memory
+from avalanche_dgm.settings import one_of, positive, whole
 from avalanche_dgm.signatures import takes_arguments_of
 
 
@@ -281,7 +282,7 @@ class LatentReplay(Method):
         if replay is None and not self.are_latents(images):
             return self._ask(images, tasks)
         latents = self.to_latents(images, tasks) if len(images) else images
-        return self._cut().answer(*behind(latents, tasks, replay))
+        return self._cut().answer(*append_replay(latents, tasks, replay))
 
     def replay(self, n: int) -> Replay | None:
         """Draws latents; or images, as long as the compressor learns."""
@@ -330,7 +331,7 @@ class LatentReplay(Method):
         if self.generated is not None:
             latents = self._latents(data)
             if isinstance(self.generated, LatentVAE):
-                with self.random.governing():
+                with self.random.seeded_init():
                     self.generated.build(latents.images)
             yield from self.generated.learning(latents, self.rng)
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings, MeRGANSettings
-from avalanche_dgm.memories.frozen import copied
 from avalanche_dgm.methods.conditional import ConditionalMethod
 from avalanche_dgm.methods.games import Game
+from avalanche_dgm.modules import copied
 from avalanche_dgm.signatures import takes_arguments_of
 
 

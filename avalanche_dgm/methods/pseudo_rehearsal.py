@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.buffers import GrowingBuffers
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import CapacityError, ConfigError, UnknownTaskError
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.memories import Frozen
-from avalanche_dgm.memories.answers import ask
+from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.modules import GrowingBuffers
 
 
 class _InputBox(GrowingBuffers):
@@ -117,7 +117,7 @@ class PseudoRehearsal(Method):
         images = box.low + images * (box.high - box.low)
         which = torch.randint(len(box.tasks), (size,), generator=self.rng, device=box.tasks.device)
         tasks = box.tasks[which]
-        logits = ask(self._previous.module, images, tasks, task_aware=self.task_aware)
+        logits = logits_of(self._previous.module, images, tasks, task_aware=self.task_aware)
         soft = self.labels == "soft"
         targets = torch.softmax(logits / self._temperature, dim=1) if soft else None
         return Replay(images, logits.argmax(dim=1), tasks, targets)

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from avalanche_dgm.buffers import GrowingBuffers
-from avalanche_dgm.memories.frozen import Frozen
+from avalanche_dgm.modules import Frozen, GrowingBuffers
 from avalanche_dgm.randomness import RandomSource
 
 

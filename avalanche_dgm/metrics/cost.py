@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from avalanche_dgm.buffers import size_in_bytes
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.modules import size_in_bytes
 
 #: The phases that a `Cost` has no name for.
 OTHER = "other"

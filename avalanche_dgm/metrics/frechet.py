@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.memories.answers import evaluating
+from avalanche_dgm.modules import evaluating
 
 #: Samples that a network is shown at once.
 CHUNK = 512

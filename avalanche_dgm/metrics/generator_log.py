@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm import files
-from avalanche_dgm.buffers import size_in_bytes
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
@@ -24,6 +23,7 @@ from avalanche_dgm.metrics.generator_quality import (
     memory_of,
 )
 from avalanche_dgm.metrics.mask_trace import MaskTrace
+from avalanche_dgm.modules import size_in_bytes
 
 #: What a log leaves in its folder, as patterns.
 FILES = ("usage.csv", "masks.csv", "samples.csv", "samples-*.png", "sizes.csv", "quality.csv")

@@ -117,7 +117,7 @@ def train_reference(
         raise ConfigError(f"epochs={epochs} must be at least 1.")
     random = RandomSource(seed)
     shape = tuple(int(side) for side in images.shape[1:])
-    with random.governing():
+    with random.seeded_init():
         canvas = Canvas(shape, *intensity_range(images, None))
         reference = Reference(canvas, int(labels.max()) + 1)
     reference.to(images.device)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.memories.answers import evaluating
 from avalanche_dgm.methods import Method
+from avalanche_dgm.modules import evaluating
 
 #: Images shown to a network at once.
 _CHUNK = 512
@@ -72,7 +72,7 @@ def answers(classifier: Any, shown: Examples, *, seed: int = 0) -> Tensor:
     """
     method = getattr(classifier, "method", classifier)
     if isinstance(method, Method):
-        with method.random.aside(seed), evaluating(method):
+        with method.random.temporary_seed(seed), evaluating(method):
             device = method.rng.device
             found = [
                 method.predict(images.to(device), tasks.to(device))

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, default_collate
 from avalanche_dgm.data import ExperienceData, Replay, check_labels
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import Phase, fit
-from avalanche_dgm.memories.answers import width_of
+from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.methods import Method, Record
 from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import (

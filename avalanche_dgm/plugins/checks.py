@@ -12,7 +12,7 @@ from avalanche.models.dynamic_modules import (
 from torch import nn
 
 from avalanche_dgm.data import ExperienceData
-from avalanche_dgm.memories.answers import check_learner
+from avalanche_dgm.memories.classifiers import check_learner
 from avalanche_dgm.methods import Method
 from avalanche_dgm.plugins.samples import described
 

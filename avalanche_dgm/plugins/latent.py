@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
-from avalanche_dgm.memories.answers import ask
+from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.methods import ALTM, LatentReplay
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import TaskOracle
@@ -49,7 +49,7 @@ class LatentModel(nn.Module):
         """
         if self.method.split is not None and self.method.are_latents(x):
             return self.method.split.answer(x, tasks)
-        return ask(self.model, x, tasks, task_aware=isinstance(self.model, MultiTaskModule))
+        return logits_of(self.model, x, tasks, task_aware=isinstance(self.model, MultiTaskModule))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits (n, classes) for images or latents."""

@@ -80,7 +80,7 @@ def test_errors_are_those_of_the_matrices():
     from avalanche_dgm.models import DeepLinear
     from avalanche_dgm.randomness import RandomSource
 
-    with RandomSource(0).governing():
+    with RandomSource(0).seeded_init():
         model = DeepLinear(4, 3, (6, 6), scale=0.5).double()
     w, (u, v) = model.hidden.weight.detach(), [h.weight.detach() for h in model.heads]
     panel = train("", [(B,)], settings)

@@ -6,8 +6,8 @@ from avalanche.models import MultiHeadClassifier, MultiTaskModule
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 
+from avalanche_dgm.data import MASKED_LOGIT
 from avalanche_dgm.experiments.models import MultiTaskAlexNet
-from avalanche_dgm.models import NO_OUTPUT
 from avalanche_dgm.streams import turntable_domains
 
 SMALL = {"channels": (4, 4, 4, 4, 4), "hidden": 8, "dropout": 0.0}
@@ -51,7 +51,7 @@ def test_answers(benchmark):
     images, tasks = torch.rand(3, 1, 8, 8), torch.tensor([2, 1, 0])
     logits = model(images, tasks)
     assert logits.shape == (3, 88)
-    assert (logits == NO_OUTPUT).sum(dim=1).tolist() == [78, 0, 78]
+    assert (logits == MASKED_LOGIT).sum(dim=1).tolist() == [78, 0, 78]
     for row, task in enumerate(tasks.tolist()):
         alone = model.forward_single_task(images, task)
         torch.testing.assert_close(alone[row], logits[row])

@@ -7,9 +7,9 @@ import pickle
 import pytest
 import torch
 
-from avalanche_dgm.buffers import size_in_bytes
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.generators import Mask
+from avalanche_dgm.modules import size_in_bytes
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories import DualMemory, DualMemorySettings
 from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.routing import choose_memory
-from avalanche_dgm.memories.short_term import MARGIN, TaskLearner, widen, widen_targets
+from avalanche_dgm.memories.short_term import MARGIN, TaskLearner, widen
 from avalanche_dgm.methods import DGDMN
 
 TINY = {
@@ -275,7 +275,6 @@ def test_widening():
     logits = torch.tensor([[1.0, -2.0]])
     assert widen(logits, 4).tolist() == [[1.0, -2.0, -2.0 - MARGIN, -2.0 - MARGIN]]
     assert widen(logits, 1) is logits
-    assert widen_targets(torch.tensor([[0.4, 0.6]]), 3).tolist() == [pytest.approx([0.4, 0.6, 0.0])]
 
 
 @pytest.mark.parametrize("reconstruct", [True, False])

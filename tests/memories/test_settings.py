@@ -6,7 +6,7 @@ import pytest
 
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.memories import DualMemorySettings, MemorySettings
-from avalanche_dgm.memories.settings import make_settings
+from avalanche_dgm.settings import make_settings
 
 BAD = [
     ("architecture", "vit"),

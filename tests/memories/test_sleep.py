@@ -4,8 +4,8 @@ import pytest
 import torch
 from driver import Driver, digits, network
 
-from avalanche_dgm.data import ExperienceData
-from avalanche_dgm.memories.sleep import FEWEST_SAMPLES, Sleep, _concatenate
+from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.memories.sleep import FEWEST_SAMPLES, Sleep
 from avalanche_dgm.methods import DGDMN
 
 TINY = {
@@ -226,7 +226,7 @@ def test_joining_replays():
     method = awake(driver_of(stm_size=5), digits(3), digits(7))
     rng = torch.Generator().manual_seed(0)
     soft = [memory.draw(4, rng) for memory in method.dual.sttms()]
-    joined = _concatenate(soft)
+    joined = Replay.cat(soft)
     assert joined.targets.shape == (8, 8)
     assert joined.targets.argmax(1).tolist() == joined.labels.tolist() == [3] * 4 + [7] * 4
 

@@ -4,12 +4,7 @@ import pytest
 import torch
 from driver import Driver, MultiHead, digits, network
 
-from avalanche_dgm.errors import (
-    CapacityError,
-    ConfigError,
-    UnknownTaskError,
-    UnsupportedModelError,
-)
+from avalanche_dgm.errors import CapacityError, ConfigError, UnknownTaskError, UnsupportedModelError
 from avalanche_dgm.methods import DGDMN, DGR, PseudoRehearsal
 from avalanche_dgm.methods.paper_settings import PAPER, dgdmn_hyper, paper_stream
 

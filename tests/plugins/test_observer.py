@@ -22,11 +22,7 @@ from avalanche_dgm import (
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.generators import MaskedSpec, build_generator
 from avalanche_dgm.methods import DynamicMemory as Method
-from avalanche_dgm.metrics import (
-    GeneratorLog,
-    GeneratorQuality,
-    generator_log,
-)
+from avalanche_dgm.metrics import GeneratorLog, GeneratorQuality, generator_log
 from avalanche_dgm.metrics.mask_trace import MaskTrace
 
 from .conftest import GAN, MASKED, mlp, naive, weights

@@ -13,12 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from avalanche_dgm import ALTMPlugin, DGRPlugin, MeRGANPlugin
-from avalanche_dgm.errors import (
-    AvalancheDGMError,
-    LabelError,
-    RangeError,
-    UnsupportedModelError,
-)
+from avalanche_dgm.errors import AvalancheDGMError, LabelError, RangeError, UnsupportedModelError
 from avalanche_dgm.plugins.latent import LatentModel
 from avalanche_dgm.plugins.routed import RoutedModel
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, LabelError
-from avalanche_dgm.memories.answers import check_heads, learned_outputs, width_of
+from avalanche_dgm.memories.classifiers import check_heads, learned_outputs, width_of
 from avalanche_dgm.models import MultiHead
 
 

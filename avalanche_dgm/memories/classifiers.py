@@ -8,18 +8,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData, check_labels
+from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, check_labels
 from avalanche_dgm.errors import ConfigError, LabelError, UnsupportedModelError
-from avalanche_dgm.memories.frozen import copied
-from avalanche_dgm.memories.layers import depends_on
-from avalanche_dgm.models import NO_OUTPUT
+from avalanche_dgm.modules import copied, evaluating, in_type_of
 from avalanche_dgm.randomness import global_state, set_global_state
 
 #: Samples that a classifier is shown at once where its outputs are looked at.
 _SHOWN = 64
 
 
-def ask(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) -> Tensor:
+def logits_of(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) -> Tensor:
     """Returns a classifier's logits.
 
     Args:
@@ -46,44 +44,6 @@ def ask(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) 
     return logits
 
 
-def in_type_of(learner: nn.Module, samples: Tensor) -> Tensor:
-    """Converts samples to the floating-point type of a network's first weights.
-
-    Memories work in float32; networks may be in double or half precision.
-
-    Args:
-        learner: The network.
-        samples: Float tensor (n, *shape).
-    """
-    for parameter in learner.parameters():
-        if isinstance(parameter, nn.UninitializedParameter):
-            return samples
-        # Scales of normalisations often are of another type than the layers around them.
-        if parameter.is_floating_point() and parameter.ndim > 1:
-            return samples.to(parameter.dtype)
-    return samples
-
-
-@contextmanager
-def evaluating(module: nn.Module | None) -> Iterator[None]:
-    """Puts a module into evaluation mode for a while.
-
-    Labelling what is generated must not move a classifier's BatchNorm statistics, nor drop units.
-
-    Args:
-        module: The module, left alone if it is in evaluation mode throughout, or ``None``.
-    """
-    training = [m for m in module.modules() if m.training] if module is not None else []
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        # One by one, so that parts which the user keeps in evaluation mode stay there.
-        for part in training:
-            part.training = True
-
-
 @torch.no_grad()
 def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> int:
     """Number of a classifier's outputs.
@@ -94,8 +54,8 @@ def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> i
         task_aware: Whether the classifier takes task labels.
 
     Raises:
-        LabelError: The head of a task has no output for one of its classes: it answers `NO_OUTPUT`
-            or minus infinity there, and would never learn it.
+        LabelError: The head of a task has no output for one of its classes: it answers
+            `MASKED_LOGIT` or minus infinity there, and would never learn it.
     """
     pairs, rows = torch.unique(
         torch.stack([data.tasks, data.labels], dim=1), dim=0, return_inverse=True
@@ -106,11 +66,11 @@ def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> i
     with evaluating(learner):
         for rows in shown.split(_SHOWN):
             labels, tasks = data.labels[rows], data.tasks[rows]
-            logits = ask(learner, data.images[rows], tasks, task_aware=task_aware)
+            logits = logits_of(learner, data.images[rows], tasks, task_aware=task_aware)
             width = max(width, logits.shape[1])
             own = logits.gather(1, labels.clamp(max=logits.shape[1] - 1)[:, None])[:, 0]
             # Exactly this number: a network may well answer with larger ones.
-            missing = ((own == NO_OUTPUT) | own.isneginf()) & (labels < logits.shape[1])
+            missing = ((own == MASKED_LOGIT) | own.isneginf()) & (labels < logits.shape[1])
             if missing.any():
                 first = int(missing.nonzero()[0])
                 label, task = int(labels[first]), int(tasks[first])
@@ -179,7 +139,7 @@ def _check_apart(
     with evaluating(duplicate):
         shared = depends_on(
             learner,
-            lambda: ask(duplicate, data.images[:1], data.tasks[:1], task_aware=task_aware),
+            lambda: logits_of(duplicate, data.images[:1], data.tasks[:1], task_aware=task_aware),
         )
     if shared:
         raise UnsupportedModelError(
@@ -201,7 +161,7 @@ def head_width(network: nn.Module, image: Tensor, task: int, *, task_aware: bool
     """
     label = torch.full((1,), task, dtype=torch.int64, device=image.device)
     with evaluating(network):
-        return ask(network, image, label, task_aware=task_aware).shape[1]
+        return logits_of(network, image, label, task_aware=task_aware).shape[1]
 
 
 def check_heads(
@@ -245,3 +205,32 @@ def learned_outputs(known: Tensor, tasks: Tensor, width: int, *, by_task: bool) 
         return (columns.sum(dim=0) > 0).expand(len(tasks), width)
     mine = (tasks[:, None] == known[None, :, 0]).float()
     return (mine @ columns) > 0
+
+
+def depends_on(model: nn.Module, run: Callable[[], Tensor]) -> set[str]:
+    """Names of the parameters that a result depends on, whether they are frozen or not.
+
+    Args:
+        model: Whose parameters.
+        run: Makes the result.
+    """
+    named = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
+    with torch.enable_grad(), _all_with_gradients(list(named.values())):
+        result = run()
+        if not result.requires_grad:
+            return set()
+        gradients = torch.autograd.grad(result.sum(), list(named.values()), allow_unused=True)
+    return {n for n, g in zip(named, gradients, strict=True) if g is not None}
+
+
+@contextmanager
+def _all_with_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Lets all parameters have gradients for a while, those that are frozen, too."""
+    before = [p.requires_grad for p in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, had in zip(parameters, before, strict=True):
+            parameter.requires_grad_(had)

@@ -1,9 +1,10 @@
-"""Copies of networks, and one that stays as it was."""
+"""What memories do with networks: growing buffers, frozen copies, modes, data types, chunks."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -12,6 +13,26 @@ from torch import Tensor, nn
 from avalanche_dgm.errors import UnsupportedModelError
 
 M = TypeVar("M", bound=nn.Module)
+
+#: Samples that pass through a network at once where no gradient is needed.
+CHUNK = 1024
+
+
+class GrowingBuffers(nn.Module):
+    """Loads a ``state_dict`` whose buffers have other lengths than its own."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in list(self._buffers.items()):
+            saved = state_dict.get(prefix + name)
+            if buffer is not None and saved is not None and saved.shape != buffer.shape:
+                setattr(self, name, buffer.new_empty(saved.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def size_in_bytes(module: nn.Module) -> int:
+    """Bytes of a module's parameters and buffers, each counted once."""
+    tensors = {id(t): t for t in [*module.parameters(), *module.buffers()]}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
 class Frozen(nn.Module, Generic[M]):
@@ -97,3 +118,52 @@ def _computed(module: nn.Module) -> Iterator[Tensor]:
             waiting.extend(value)
         elif not callable(value):
             waiting.extend(getattr(value, "__dict__", {}).values())
+
+
+@contextmanager
+def evaluating(module: nn.Module | None) -> Iterator[None]:
+    """Puts a module into evaluation mode for a while.
+
+    Labelling what is generated must not move a classifier's BatchNorm statistics, nor drop units.
+
+    Args:
+        module: The module, left alone if it is in evaluation mode throughout, or ``None``.
+    """
+    training = [m for m in module.modules() if m.training] if module is not None else []
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        # One by one, so that parts which the user keeps in evaluation mode stay there.
+        for part in training:
+            part.training = True
+
+
+def in_type_of(learner: nn.Module, samples: Tensor) -> Tensor:
+    """Converts samples to the floating-point type of a network's first weights.
+
+    Memories work in float32; networks may be in double or half precision.
+
+    Args:
+        learner: The network.
+        samples: Float tensor (n, *shape).
+    """
+    for parameter in learner.parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            return samples
+        # Scales of normalisations often are of another type than the layers around them.
+        if parameter.is_floating_point() and parameter.ndim > 1:
+            return samples.to(parameter.dtype)
+    return samples
+
+
+@torch.no_grad()
+def in_chunks(function: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
+    """Maps a function over any number of samples, a chunk at a time, without gradients.
+
+    Args:
+        function: From samples (n, ...) to a tensor (n, ...).
+        samples: Tensor (N, ...); nothing may come of none.
+    """
+    return torch.cat([function(part) for part in samples.split(CHUNK)])

@@ -1,0 +1,150 @@
+"""Losses: pure functions of tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# The evidence lower bound
+
+
+def bernoulli_nll(logits: Tensor, images: Tensor) -> Tensor:
+    """Negative log-likelihood under independent Bernoulli pixels.
+
+    Args:
+        logits: Any shape (n, ...), pre-sigmoid outputs of a decoder.
+        images: Same shape, intensities in [0, 1].
+
+    Returns:
+        Tensor (n,), nats summed over the pixels.
+    """
+    return (
+        F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(1).sum(dim=1)
+    )
+
+
+def gaussian_nll(mean: Tensor, images: Tensor, log_scale: Tensor) -> Tensor:
+    """Negative log-likelihood under Gaussian pixels with one shared standard deviation.
+
+    Args:
+        mean: Any shape (n, ...), outputs of a decoder.
+        images: Same shape, real-valued.
+        log_scale: Scalar, natural logarithm of the standard deviation.
+
+    Returns:
+        Tensor (n,), nats summed over the pixels.
+    """
+    squared = ((mean - images) * torch.exp(-log_scale)).square()
+    return (0.5 * squared + log_scale + 0.5 * math.log(2 * math.pi)).flatten(1).sum(dim=1)
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of a diagonal Gaussian from the standard normal.
+
+    Args:
+        mean: Tensor (n, z).
+        log_variance: Tensor (n, z), natural logarithm of the variances.
+
+    Returns:
+        Tensor (n,), nats (Kingma & Welling 2014, appendix B).
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
+
+
+# Distillation
+
+
+def soft_targets(logits: Tensor, *, allowed: Tensor, temperature: float) -> Tensor:
+    """Turns a teacher's logits into probabilities over the classes that it knows.
+
+    Args:
+        logits: Tensor (n, K).
+        allowed: bool tensor (n, K) or (K,), true where the teacher has learned the class; each row
+            holds at least one.
+        temperature: Above 0; larger is softer.
+
+    Returns:
+        Tensor (n, K), rows sum to one, zero outside ``allowed``.
+    """
+    logits = _at_least_single(logits)
+    return torch.softmax((logits / temperature).masked_fill(~allowed, float("-inf")), dim=1)
+
+
+def distillation(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
+    """Cross-entropy of softened predictions against soft targets, times the squared temperature.
+
+    Targets narrower than the logits (the student has grown) count as zero on the new classes.
+
+    Args:
+        logits: Tensor (n, K), the student's.
+        targets: Tensor (n, J), J <= K, rows sum to one.
+        temperature: Above 0, the one with which the targets were made. The factor of its square
+            keeps the gradient's size independent of it (Hinton et al. 2015, Sec. 2).
+
+    Returns:
+        Tensor (n,).
+    """
+    logits = _at_least_single(logits)
+    log_probabilities = F.log_softmax(logits / temperature, dim=1)[:, : targets.shape[1]]
+    # A class without a target may have no output at all, a logit of minus infinity.
+    parts = (targets * log_probabilities).masked_fill(targets == 0, 0.0)
+    return -parts.sum(dim=1) * temperature**2
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    """Logits in float32 under mixed precision, as PyTorch's own losses take them."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+# Adversarial training
+
+
+def critic_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """What a critic minimises: the negative of the distance that it estimates.
+
+    Args:
+        real: Scores (n,) of real samples.
+        generated: Scores (m,) of generated samples.
+
+    Returns:
+        Scalar.
+    """
+    return generated.mean() - real.mean()
+
+
+def generator_loss(generated: Tensor) -> Tensor:
+    """What a generator minimises.
+
+    Args:
+        generated: Scores (n,) of what it generated.
+
+    Returns:
+        Scalar.
+    """
+    return -generated.mean()
+
+
+def gradient_penalty(
+    score: Callable[[Tensor], Tensor], real: Tensor, generated: Tensor, shares: Tensor
+) -> Tensor:
+    """How far the critic's slope is from 1 between real and generated samples (Eq. 3 there).
+
+    The result has a gradient with respect to the critic, through the gradient that it is made of.
+
+    Args:
+        score: The critic, from samples (n, *shape) to scores (n,).
+        real: Float tensor (n, *shape).
+        generated: Float tensor (n, *shape).
+        shares: Float tensor (n,) in [0, 1], how much of the real sample each mixture has.
+
+    Returns:
+        Scalar: the mean of the squared difference of the Euclidean norm and 1.
+    """
+    shares = shares.reshape(-1, *[1] * (real.ndim - 1))
+    mixed = (shares * real + (1 - shares) * generated).detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(score(mixed).sum(), mixed, create_graph=True)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
