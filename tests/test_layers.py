@@ -19,6 +19,7 @@ LAYERS = {
     "randomness": 1,
     "modules": 1,
     "settings": 2,
+    "classes": 2,
     "data": 1,
     "networks": 1,
     "models": 1,

@@ -1,5 +1,6 @@
 """Networks that can sample what they have learned."""
 
+from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.generators.density import ClassDensity
 from avalanche_dgm.generators.groups import Group, MaskOptions
 from avalanche_dgm.generators.growing import MaskedGenerator
@@ -22,6 +23,7 @@ from avalanche_dgm.generators.task_norms import NormReLU, TaskNorm
 from avalanche_dgm.generators.vae import VAE
 
 __all__ = [
+    "Generator",
     "VAE",
     "ClassDensity",
     "VAESpec",

@@ -1,0 +1,116 @@
+"""Which classes are known: one table for everything that remembers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.modules import GrowingBuffers
+
+
+class ClassTable(GrowingBuffers):
+    """The known classes, in the order in which they came.
+
+    A *class* is one label of one task label: where several tasks use the same labels, each of them
+    has classes of its own. A memory that tells the same class of several groups apart, such as
+    experiences or tasks, names the group as well.
+
+    Attributes:
+        rows: int64 tensor (K, 3): group, task label, label of each class.
+    """
+
+    rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.empty(0, 3, dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def groups(self) -> Tensor:
+        """int64 tensor (K,), the group of each class; 0 where there are none."""
+        return self.rows[:, 0]
+
+    @property
+    def tasks(self) -> Tensor:
+        """int64 tensor (K,), the task label of each class."""
+        return self.rows[:, 1]
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 tensor (K,), the label of each class."""
+        return self.rows[:, 2]
+
+    def add(self, tasks: Tensor, labels: Tensor, *, group: int = 0) -> Tensor:
+        """Takes in the classes of samples, those that are new in ascending order.
+
+        Args:
+            tasks: int64 tensor (N,), task labels.
+            labels: int64 tensor (N,).
+            group: The group that all of them belong to.
+
+        Returns:
+            int64 tensor (N,), each sample's row.
+        """
+        pairs = torch.stack([torch.full_like(tasks, group), tasks, labels], dim=1)
+        distinct = torch.unique(pairs, dim=0)
+        self.rows = self.rows.to(pairs.device)
+        new = (self._find(distinct) < 0).nonzero().flatten()
+        self.rows = torch.cat([self.rows, distinct[new]])
+        return self._find(pairs)
+
+    def find(self, tasks: Tensor, labels: Tensor, *, group: int = 0) -> Tensor:
+        """The row of each sample's class.
+
+        Args:
+            tasks: int64 tensor (N,), task labels.
+            labels: int64 tensor (N,).
+            group: The group that all of them belong to.
+
+        Returns:
+            int64 tensor (N,), -1 where the class is unknown.
+        """
+        return self._find(torch.stack([torch.full_like(tasks, group), tasks, labels], dim=1))
+
+    def _find(self, wanted: Tensor) -> Tensor:
+        if not len(self):
+            return torch.full_like(wanted[:, 0], -1)
+        same = (wanted[:, None] == self.rows[None]).all(dim=2)
+        return torch.where(same.any(dim=1), same.int().argmax(dim=1), -1)
+
+    def balanced(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draws rows, balanced over labels and, within a label, over its task labels and groups.
+
+        Systematic sampling: each row comes up within one of its exact share.
+
+        Args:
+            n: How many.
+            rng: Generator on the table's device.
+
+        Returns:
+            int64 tensor (n,), ascending rows.
+        """
+        same = (self.labels[:, None] == self.labels[None, :]).sum(dim=1)
+        ends = torch.cumsum(1.0 / same.double(), dim=0)
+        start = torch.rand((), generator=rng, device=ends.device, dtype=torch.float64)
+        points = (torch.arange(n, device=ends.device) + start) / n * ends[-1]
+        return torch.searchsorted(ends, points).clamp_(max=len(self) - 1)
+
+    def outputs(self, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
+        """Which of a classifier's outputs were learned.
+
+        Args:
+            tasks: int64 tensor (n,), task labels of what is classified.
+            width: Number of outputs.
+            by_task: Whether a sample has the classes of its own task label only.
+
+        Returns:
+            bool tensor (n, width).
+        """
+        columns = (self.labels[:, None] == torch.arange(width, device=self.rows.device)).float()
+        if not by_task:
+            return (columns.sum(dim=0) > 0).expand(len(tasks), width)
+        mine = (tasks[:, None] == self.tasks[None]).float()
+        return (mine @ columns) > 0
