@@ -118,7 +118,7 @@ class Generator(GrowingBuffers, ABC):
         return None
 
     def reconstruct(self, samples: Tensor) -> Tensor | None:
-        """Samples (n, *shape) as the generator sees them, or ``None`` if it does not reconstruct."""
+        """Samples (n, *shape) as the generator sees them; ``None`` if it does not reconstruct."""
         return None
 
     def snapshot(self) -> Frozen[Generator]:
