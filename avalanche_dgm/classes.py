@@ -43,36 +43,36 @@ class ClassTable(GrowingBuffers):
         """int64 tensor (K,), the label of each class."""
         return self.rows[:, 2]
 
-    def add(self, tasks: Tensor, labels: Tensor, *, group: int = 0) -> Tensor:
+    def add(self, tasks: Tensor, labels: Tensor, *, group: int | Tensor = 0) -> Tensor:
         """Takes in the classes of samples, those that are new in ascending order.
 
         Args:
             tasks: int64 tensor (N,), task labels.
             labels: int64 tensor (N,).
-            group: The group that all of them belong to.
+            group: The group that all of them belong to, or int64 tensor (N,), that of each.
 
         Returns:
             int64 tensor (N,), each sample's row.
         """
-        pairs = torch.stack([torch.full_like(tasks, group), tasks, labels], dim=1)
+        pairs = _triples(tasks, labels, group)
         distinct = torch.unique(pairs, dim=0)
         self.rows = self.rows.to(pairs.device)
         new = (self._find(distinct) < 0).nonzero().flatten()
         self.rows = torch.cat([self.rows, distinct[new]])
         return self._find(pairs)
 
-    def find(self, tasks: Tensor, labels: Tensor, *, group: int = 0) -> Tensor:
+    def find(self, tasks: Tensor, labels: Tensor, *, group: int | Tensor = 0) -> Tensor:
         """The row of each sample's class.
 
         Args:
             tasks: int64 tensor (N,), task labels.
             labels: int64 tensor (N,).
-            group: The group that all of them belong to.
+            group: The group that all of them belong to, or int64 tensor (N,), that of each.
 
         Returns:
             int64 tensor (N,), -1 where the class is unknown.
         """
-        return self._find(torch.stack([torch.full_like(tasks, group), tasks, labels], dim=1))
+        return self._find(_triples(tasks, labels, group))
 
     def _find(self, wanted: Tensor) -> Tensor:
         if not len(self):
@@ -114,3 +114,8 @@ class ClassTable(GrowingBuffers):
             return (columns.sum(dim=0) > 0).expand(len(tasks), width)
         mine = (tasks[:, None] == self.tasks[None]).float()
         return (mine @ columns) > 0
+
+
+def _triples(tasks: Tensor, labels: Tensor, group: int | Tensor) -> Tensor:
+    groups = torch.zeros_like(tasks) + group
+    return torch.stack([groups, tasks, labels], dim=1)

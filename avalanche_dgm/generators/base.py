@@ -29,9 +29,12 @@ class Generator(GrowingBuffers, ABC):
         classes: The classes that it has learned, or learns now; a *row* is a position in it.
         conditional: Whether a class can be asked for. Otherwise a classifier has to label what is
             generated.
+        rehearses: Whether it keeps old classes by learning generated samples of them, together
+            with the new ones. A generator that keeps them by itself says no.
     """
 
     conditional: bool = True
+    rehearses: bool = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,26 +83,61 @@ class Generator(GrowingBuffers, ABC):
         """
 
     def learn(
-        self, data: ExperienceData, rng: torch.Generator, *, previous: Generator | None = None
+        self,
+        data: ExperienceData,
+        rng: torch.Generator,
+        *,
+        groups: Tensor | None = None,
+        previous: Generator | None = None,
+        old: tuple[Tensor, Tensor] | None = None,
+        share: float | None = None,
     ) -> Iterator[Phase]:
         """Yields what is trained to learn an experience and keep what was learned before.
 
         Args:
-            data: The experience, after `check` and `build`.
+            data: The experience, or several joined, after `check` and `build`.
             rng: Generator of random numbers on the samples' device.
+            groups: int64 tensor (N,), the group in ``classes`` of each sample, by which a memory
+                tells apart the same class of several tasks; ``None`` for 0.
             previous: A frozen copy of the generator from before the experience; ``None`` if it has
                 learned nothing yet.
+            old: What ``previous`` has generated to be learned again: samples (M, *shape) and their
+                rows (M,). ``None`` leaves their number to the generator.
+            share: Weight in (0, 1] of the new samples' loss, where it is a sum of a new and an old
+                one; ``None`` for the share of the new classes.
         """
-        rows = self.classes.add(data.tasks, data.labels)
+        rows = self.classes.add(data.tasks, data.labels, group=0 if groups is None else groups)
         samples = data.images
-        if previous is not None and len(previous.classes):
-            # As many of each old class as there are of a new one in the mean.
-            per_class = -(-len(data) // len(data.pairs))
-            old = torch.arange(len(previous.classes), device=rows.device)
-            old = old.repeat_interleave(per_class)
-            samples = torch.cat([samples, in_chunks(lambda r: previous.sample(r, rng), old)])
-            rows = torch.cat([rows, old])
+        if old is None and previous is not None and len(previous.classes):
+            old = self._generate_old(previous, -(-len(data) // len(data.pairs)), rng)
+        if old is not None:
+            samples, rows = torch.cat([samples, old[0]]), torch.cat([rows, old[1]])
         yield from self.fit(samples, rows, rng)
+
+    @staticmethod
+    def _generate_old(
+        previous: Generator, per_class: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """As many of each old class as there are of a new one in the mean."""
+        rows = torch.arange(len(previous.classes), device=previous.classes.rows.device)
+        rows = rows.repeat_interleave(per_class)
+        return in_chunks(lambda r: previous.sample(r, rng), rows), rows
+
+    def end(self, rng: torch.Generator) -> None:
+        """Ends the experience that was learned, once the classifier has learned it, too.
+
+        Args:
+            rng: Generator of random numbers on the generator's device.
+        """
+
+    def adapt_to(self, larger: Generator) -> None:
+        """Takes over what is left open here from a generator that is built for such samples.
+
+        A dual memory calls it on each short-term generator, before `build`.
+
+        Args:
+            larger: The long-term memory's generator, of the same class or another.
+        """
 
     def score(self, samples: Tensor) -> Tensor | None:
         """How badly the generator explains samples.
@@ -120,6 +158,16 @@ class Generator(GrowingBuffers, ABC):
     def reconstruct(self, samples: Tensor) -> Tensor | None:
         """Samples (n, *shape) as the generator sees them; ``None`` if it does not reconstruct."""
         return None
+
+    @property
+    def scores(self) -> bool:
+        """Whether it has a `score`."""
+        return type(self).score is not Generator.score
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it has `reconstruct`."""
+        return type(self).reconstruct is not Generator.reconstruct
 
     def snapshot(self) -> Frozen[Generator]:
         """A frozen copy, to sample from while this one changes."""
