@@ -20,7 +20,7 @@ from avalanche_dgm.plugins.samples import collate_of, columns_of, split_batch
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-def order_of(
+def batch_indices(
     n: int,
     *,
     batch_size: int,
@@ -96,7 +96,7 @@ class Batches(ABC):
         start: Batches of that epoch to leave out, to go on in the middle of it.
         ranks: Yield this process's part of each batch only; ``None`` yields whole batches.
         drop_last: Whether to leave out a last batch that is smaller.
-        tasks: See `order_of`.
+        tasks: See `batch_indices`.
         exact: Whether parts must be disjoint, for evaluation: a last batch too small to share
             joins the one before it.
 
@@ -175,15 +175,15 @@ class Batches(ABC):
         return torch.Generator().manual_seed(int(mixed) % 2**63)
 
     def _order(self) -> list[Tensor]:
-        order = order_of(
+        order = batch_indices(
             self.n,
             batch_size=self.batch_size,
             rng=self._rng() if self.shuffle else None,
             tasks=self._tasks,
             drop_last=self.drop_last,
         )
-        alone = not self.exact or not self.ranks.several or len(order) < 2
-        if not alone and not self.ranks.shares(len(order[-1])):
+        alone = not self.exact or not self.ranks.is_distributed or len(order) < 2
+        if not alone and not self.ranks.can_shard(len(order[-1])):
             last = order.pop()
             order[-1] = torch.cat([order[-1], last])
         return order
@@ -191,7 +191,7 @@ class Batches(ABC):
     def _parts(self) -> list[Tensor]:
         """The positions that this process reads, for each batch of the next pass."""
         return [
-            batch[self.ranks.part(len(batch))] for batch in self._order()[self.start : self.stop]
+            batch[self.ranks.shard(len(batch))] for batch in self._order()[self.start : self.stop]
         ]
 
 
@@ -218,7 +218,7 @@ class TensorBatches(Batches):
             yield images[index], labels[index], tasks[index]
 
 
-class ReadBatches(Batches):
+class LazyBatches(Batches):
     """Batches of an experience that is read as it is needed, with its random augmentations.
 
     Each process reads its part only. Augmentations draw from the global generators; in worker

@@ -71,7 +71,7 @@ class ReportCallback(StreamCallback):
             self._report(result)
 
 
-def of_one_experience(trainer: pl.Trainer) -> list[Any]:
+def experience_callbacks(trainer: pl.Trainer) -> list[Any]:
     """The callbacks whose state belongs to an experience: those that stop early or save.
 
     What saves when a fit fails has no state, and is of all fits.
@@ -82,7 +82,7 @@ def of_one_experience(trainer: pl.Trainer) -> list[Any]:
     return [c for c in made.callbacks if isinstance(c, kinds) and not isinstance(c, always)]
 
 
-def renew_callbacks(trainer: pl.Trainer) -> None:
+def reset_callbacks(trainer: pl.Trainer) -> None:
     """Lets callbacks that stop or save begin anew; called before each experience.
 
     Without this an experience would be compared with the best of the one before it.
@@ -90,7 +90,7 @@ def renew_callbacks(trainer: pl.Trainer) -> None:
     Args:
         trainer: The Trainer; each of its callbacks stays the object that the user made.
     """
-    for callback in of_one_experience(trainer):
+    for callback in experience_callbacks(trainer):
         pristine = getattr(callback, "_avalanche_dgm_pristine", None)
         if pristine is None:
             kept = {k: v for k, v in vars(callback).items() if k != "_avalanche_dgm_pristine"}
@@ -100,7 +100,7 @@ def renew_callbacks(trainer: pl.Trainer) -> None:
 
 
 @contextmanager
-def books_kept(module: nn.Module, trained: Collection[int]) -> Iterator[None]:
+def check_integer_buffers(module: nn.Module, trained: Collection[int]) -> Iterator[None]:
     """Checks that a fit leaves classes, labels and counts alone that it does not train.
 
     A callback that averages weights would average these, too, and nothing would show it.
@@ -133,14 +133,14 @@ def books_kept(module: nn.Module, trained: Collection[int]) -> Iterator[None]:
 
 
 @contextmanager
-def set_aside(trainer: pl.Trainer) -> Iterator[None]:
+def without_experience_callbacks(trainer: pl.Trainer) -> Iterator[None]:
     """Keeps the same callbacks away from a phase, which has none of the values they watch.
 
     Args:
         trainer: The Trainer.
     """
     made: Any = trainer
-    callbacks, away = made.callbacks, of_one_experience(trainer)
+    callbacks, away = made.callbacks, experience_callbacks(trainer)
     made.callbacks = [c for c in callbacks if c not in away]
     try:
         yield

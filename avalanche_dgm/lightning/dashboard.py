@@ -48,7 +48,7 @@ class EpochMeansCallback(StreamCallback):
         device = trainer.strategy.root_device
         reduced = {
             key: trainer.strategy.reduce(value.to(device), reduce_op="mean")
-            for key, value in stage.values().items()
+            for key, value in stage.epoch_means().items()
         }
         if trainer.is_global_zero:
             step = sum(self._result.iterations) + stage.iterations

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData, check_experience
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.lightning.batches import Batches, ReadBatches, TensorBatches
+from avalanche_dgm.lightning.batches import Batches, LazyBatches, TensorBatches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.reading import MEMORY_LIMIT, fits_in_memory
@@ -168,7 +168,7 @@ class StreamDataModule(pl.LightningDataModule):
         experience = self._find("train", i)
         dataset, column = experience.dataset.train(), task_column(experience)
         choices["tasks"] = _task_labels(dataset) if column is not None else None
-        return ReadBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
+        return LazyBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
 
     def test_batches(self, j: int, *, ranks: Ranks | None = None) -> Batches:
         """Batches of a test experience, in its order.
@@ -253,7 +253,7 @@ class StreamDataModule(pl.LightningDataModule):
             return TensorBatches(self._evaluation_data(stream, j), **choices)
         experience = self._find(stream, j)
         dataset, column = experience.dataset.eval(), task_column(experience)
-        return ReadBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
+        return LazyBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
 
     def _evaluation_data(self, stream: str, j: int) -> ExperienceData:
         """Test sets are kept, as they are read again after every experience."""

@@ -43,7 +43,7 @@ from avalanche_dgm.plugins.base import MethodPlugin
 
 #: What they add to the loss is a mean over samples or concerns the weights only, or they work
 #: between the experiences, when all processes share their random numbers.
-RIGHT: tuple[type, ...] = (
+DISTRIBUTED_SAFE: tuple[type, ...] = (
     # It reads its memory in order, so that all processes look at the same samples.
     AGEMPlugin,
     Clock,
@@ -64,7 +64,7 @@ RIGHT: tuple[type, ...] = (
     SynapticIntelligencePlugin,
 )
 #: They run a backward pass of their own before each batch's, and clear the gradients for it.
-CLEARING: tuple[type, ...] = (
+CLEARS_GRADIENTS: tuple[type, ...] = (
     AGEMPlugin,
     GEMPlugin,
     GSS_greedyPlugin,
@@ -83,7 +83,7 @@ _LOOP = (
     "optimizer_step",
 )
 #: What a strategy may change without changing what happens to a part of a batch.
-_HARMLESS = ("train_dataset_adaptation",)
+_ALLOWED_OVERRIDES = ("train_dataset_adaptation",)
 
 
 def check_strategy(strategy: Any, trainer: pl.Trainer, *, allow: Collection[type] = ()) -> None:
@@ -114,7 +114,7 @@ def check_strategy(strategy: Any, trainer: pl.Trainer, *, allow: Collection[type
     plugins = [plugin for plugin in strategy.plugins if not isinstance(plugin, tuple(allow))]
     if trainer.accumulate_grad_batches != 1:
         for plugin in plugins:
-            if isinstance(plugin, CLEARING):
+            if isinstance(plugin, CLEARS_GRADIENTS):
                 raise ConfigError(
                     f"{type(plugin).__name__} clears the gradients in each batch, so that"
                     f" accumulate_grad_batches={trainer.accumulate_grad_batches} would learn from"
@@ -130,12 +130,12 @@ def _changes(strategy: Any, name: str) -> bool:
 
 
 def _check_trainer(trainer: pl.Trainer) -> None:
-    way = trainer.strategy
-    plain = isinstance(way, (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy))
-    if not plain or isinstance(way, pl.strategies.DeepSpeedStrategy):
+    pl_strategy = trainer.strategy
+    plain = isinstance(pl_strategy, (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy))
+    if not plain or isinstance(pl_strategy, pl.strategies.DeepSpeedStrategy):
         raise ConfigError(
-            f"The Trainer's {type(way).__name__} splits the model itself among devices, but plugins"
-            " need all of it. Use strategy='ddp', or a single device."
+            f"The Trainer's {type(pl_strategy).__name__} splits the model itself among"
+            " devices, but plugins need all of it. Use strategy='ddp', or a single device."
         )
     if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
         raise ConfigError(
@@ -147,7 +147,7 @@ def _check_trainer(trainer: pl.Trainer) -> None:
 def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -> None:
     for plugin in plugins:
         name = type(plugin).__name__
-        if not isinstance(plugin, MethodPlugin) and type(plugin) not in RIGHT:
+        if not isinstance(plugin, MethodPlugin) and type(plugin) not in DISTRIBUTED_SAFE:
             raise ConfigError(
                 f"{name} is not known to be right on several devices: each process would show it a"
                 " part of every batch, and what it computes or draws from that can differ between"
@@ -165,7 +165,7 @@ def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -
                 for name, value in vars(kind).items()
                 if isinstance(value, (FunctionType, property))
                 and hasattr(SupervisedTemplate, name)
-                and name not in _HARMLESS
+                and name not in _ALLOWED_OVERRIDES
                 and not name.startswith("__")
             ]
             if changed:
@@ -183,6 +183,6 @@ def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -
         )
 
 
-def leaves_parameters_out(model: Any) -> bool:
+def may_leave_unused(model: Any) -> bool:
     """Whether some of a model's parameters may get no gradient from a batch: one head of many."""
     return any(isinstance(module, MultiTaskModule) for module in model.modules())

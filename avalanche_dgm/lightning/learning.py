@@ -17,7 +17,7 @@ from avalanche_dgm.lightning.stages import Optimization, Schedule, Stage
 from avalanche_dgm.methods import Method
 
 
-class Alternating:
+class AlternatingBatches:
     """Batches, and after each an empty one: the turn of what is replayed.
 
     Args:
@@ -31,7 +31,7 @@ class Alternating:
         self.batches, self._done = batches, done
 
     @property
-    def sampler(self) -> Alternating:
+    def sampler(self) -> AlternatingBatches:
         """Itself: where Lightning looks for ``set_epoch``."""
         return self
 
@@ -93,7 +93,7 @@ class LearningStage(Stage):
         trainer: pl.Trainer,
         view: StrategyView | None,
     ) -> None:
-        super().__init__(name, kind="train", module=learner, epochs=epochs)
+        super().__init__(name, log_prefix="train", module=learner, epochs=epochs)
         self.method, self.batches, self.width = method, batches, width
         self._validation = list(validation)
         self.criterion, self.view = criterion, view
@@ -115,7 +115,7 @@ class LearningStage(Stage):
         self.batches.start, done = divmod(self.batch, self._turns)
         if self.view is not None:
             self.view.dataloader = self.batches
-        return Alternating(self.batches, done) if self._alternates else self.batches
+        return AlternatingBatches(self.batches, done) if self._alternates else self.batches
 
     def val_loader(self) -> Any:
         """The validation stream's experience, if there is one."""
@@ -142,7 +142,9 @@ class LearningStage(Stage):
         nothing = replay.images[:0], replay.tasks[:0]
         logits = method.respond(*nothing, width=self.width, replay=replay)
         self._count(replay, logits.shape[1])
-        return method.replay_loss(logits, replay, n=self._last) * self._ranks.weight(self._replayed)
+        return method.replay_loss(logits, replay, n=self._last) * self._ranks.loss_weight(
+            self._replayed
+        )
 
     def _replay(self, n: int) -> Replay | None:
         """This process's part of the replay that goes with a batch, which is drawn by all alike.
@@ -154,18 +156,18 @@ class LearningStage(Stage):
         if drawn is None:
             return None
         self._replayed = len(drawn)
-        return drawn[self._ranks.part(len(drawn))]
+        return drawn[self._ranks.shard(len(drawn))]
 
     def _count(self, replay: Replay, width: int) -> None:
         # Too few to share are in every process, and are counted once.
-        once = self._ranks.shares(self._replayed) or self._ranks.rank == 0
+        once = self._ranks.can_shard(self._replayed) or self._ranks.rank == 0
         self.method.count(replay if once else replay[:0], width)
 
     def _new_loss(self, batch: Any) -> Tensor:
         method, view, ranks = self.method, self.view, self._ranks
         if self._whole:
             n = len(batch[0])
-            images, labels, tasks = (column[ranks.part(n)] for column in batch)
+            images, labels, tasks = (column[ranks.shard(n)] for column in batch)
         else:
             images, labels, tasks = batch
             n = self.batches.sizes[self.batch // self._turns - self.batches.start]
@@ -182,7 +184,7 @@ class LearningStage(Stage):
         if view is not None:
             view.mb_output = ranks.gather(self._trainer, answers.detach(), n)
             view.fire("after_forward")
-        weight = ranks.weight(n, sums=method.criterion.scale.sums)
+        weight = ranks.loss_weight(n, sums=method.criterion.scale.sums)
         loss = torch.zeros(1, device=images.device)
         loss = loss + self._new(answers, labels, weight)
         if replay is not None:
@@ -190,7 +192,7 @@ class LearningStage(Stage):
             # Computed anew, as Avalanche's loop does: the gradients are then the same bit by bit.
             new = self._new(answers, labels, weight)
             loss = method.with_replay(loss, new, logits[own:], replay, n=n)
-            more = ranks.weight(self._replayed) - 1
+            more = ranks.loss_weight(self._replayed) - 1
             if more:
                 # The replay's part of the loss is a mean over more or fewer samples than others.
                 nothing = torch.zeros_like(new)
@@ -198,7 +200,7 @@ class LearningStage(Stage):
                 loss = loss + more * old
         penalty = method.penalty(images, tasks, answers)
         if penalty is not None:
-            penalty, mine = method.criterion.scaled(penalty, n), ranks.weight(n)
+            penalty, mine = method.criterion.scaled(penalty, n), ranks.loss_weight(n)
             loss = loss + (penalty if mine == 1.0 else penalty * mine)
         if view is not None:
             view.loss = self._trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
@@ -223,10 +225,10 @@ class LearningStage(Stage):
             if self.view.stops:
                 self._trainer.should_stop = True
 
-    def values(self) -> dict[str, Tensor]:
+    def epoch_means(self) -> dict[str, Tensor]:
         """Loss and accuracy on new samples, means over the epoch."""
         correct = self._correct if self._correct is not None else torch.tensor(0)
-        return {**super().values(), "train/accuracy": correct.float() / max(self._seen, 1)}
+        return {**super().epoch_means(), "train/accuracy": correct.float() / max(self._seen, 1)}
 
     def end_epoch(self) -> None:
         """See `Stage.end_epoch`."""

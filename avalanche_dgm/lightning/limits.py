@@ -53,7 +53,7 @@ def check_limits(trainer: pl.Trainer) -> None:
         raise ConfigError("With limit_train_batches=0 nothing would be learned. Use 1 or more.")
 
 
-def shortened(loaders: Sequence[Batches], limit: int | float) -> list[Batches]:
+def apply_limit(loaders: Sequence[Batches], limit: int | float) -> list[Batches]:
     """Ends each pass where a Trainer's limit says, and not before its first batch.
 
     Args:
@@ -61,11 +61,11 @@ def shortened(loaders: Sequence[Batches], limit: int | float) -> list[Batches]:
         limit: How many, or which share of them; such as the Trainer's ``limit_test_batches``.
     """
     for batches in loaders:
-        batches.stop = limited(len(batches), limit)
+        batches.stop = limited_length(len(batches), limit)
     return list(loaders)
 
 
-def limited(n: int, limit: int | float) -> int:
+def limited_length(n: int, limit: int | float) -> int:
     """Returns how many of ``n`` batches a Trainer's limit leaves, at least 1.
 
     Args:
@@ -77,7 +77,7 @@ def limited(n: int, limit: int | float) -> int:
 
 @contextmanager
 def without_limits(trainer: pl.Trainer, loader: Any, *, phase: bool) -> Iterator[None]:
-    """Lets a Trainer take a loader as it is: it was `shortened`, or is a phase's.
+    """Lets a Trainer take a loader as it is: it was `apply_limit`, or is a phase's.
 
     Args:
         trainer: The Trainer.

@@ -13,7 +13,7 @@ from avalanche_dgm.errors import ConfigError, DataError, LabelError
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.spec import VAESpec, check_images, choose_spec
 from avalanche_dgm.generators.vae import VAE
-from avalanche_dgm.lightning.plain import NetworkModule, OptimizerMaker, columns_of
+from avalanche_dgm.lightning.base import NetworkModule, OptimizerMaker, batch_tensors
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import evaluating
 from avalanche_dgm.randomness import RandomSource
@@ -178,7 +178,7 @@ class VAEModule(NetworkModule):
         self.note({f"{stage}/loss": loss}, len(images), loader)
 
     def _images(self, batch: Any) -> Tensor:
-        images = columns_of(batch)[0]
+        images = batch_tensors(batch)[0]
         if not self.checked:
             check_images(self.vae.spec, images)
             self.checked = True
@@ -257,7 +257,7 @@ class ClassifierModule(NetworkModule):
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Logits (n, K)."""
-        images, *rest = columns_of(batch)
+        images, *rest = batch_tensors(batch)
         return self(images, _tasks(rest))
 
     def configure_optimizers(self) -> Any:
@@ -269,7 +269,7 @@ class ClassifierModule(NetworkModule):
         return self.model
 
     def _step(self, stage: str, batch: Any, loader: int = 0) -> Tensor:
-        images, *rest = columns_of(batch)
+        images, *rest = batch_tensors(batch)
         if not rest:
             raise DataError(
                 "The batches hold images only; a classifier needs their classes. Use a loader"

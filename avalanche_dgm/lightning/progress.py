@@ -66,7 +66,7 @@ class StreamRichProgressBar(pl.callbacks.RichProgressBar):
         return describe(self.trainer, fallback)
 
 
-def naming(bar: pl.Callback) -> pl.Callback:
+def with_stage_names(bar: pl.Callback) -> pl.Callback:
     """Gives one of Lightning's own progress bars the names of what is learned.
 
     Args:

@@ -43,30 +43,30 @@ class Ranks:
         return cls(trainer.global_rank, trainer.world_size)
 
     @property
-    def several(self) -> bool:
+    def is_distributed(self) -> bool:
         """Whether there is more than one process."""
         return self.world > 1
 
-    def shares(self, n: int) -> bool:
+    def can_shard(self, n: int) -> bool:
         """Whether a batch of ``n`` is shared; BatchNorm cannot train on a part of one sample."""
         return n >= 2 * self.world
 
-    def part(self, n: int) -> slice:
+    def shard(self, n: int) -> slice:
         """This process's samples of a batch of ``n``; all of them if there are too few to share."""
-        if not self.shares(n):
+        if not self.can_shard(n):
             return slice(0, n)
         return slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
 
-    def weight(self, n: int, *, sums: bool = False) -> float:
+    def loss_weight(self, n: int, *, sums: bool = False) -> float:
         """What a loss of this process's part counts, so that the mean over processes is exact.
 
         Args:
             n: Size of the whole batch.
             sums: Whether the loss is a sum over samples; otherwise it is their mean.
         """
-        if not self.shares(n):
+        if not self.can_shard(n):
             return 1.0
-        part = self.part(n)
+        part = self.shard(n)
         return float(self.world) if sums else (part.stop - part.start) * self.world / n
 
     def gather(self, trainer: pl.Trainer, part: Tensor, n: int) -> Tensor:
@@ -80,17 +80,17 @@ class Ranks:
         Returns:
             Tensor (n, ...), in the batch's order, the same in every process.
         """
-        if not self.several or not self.shares(n):
+        if not self.is_distributed or not self.can_shard(n):
             return part
         largest = -(-n // self.world)
         missing = largest - len(part)
         padding = [0, 0] * (part.ndim - 1) + [0, missing]
         everyone = trainer.strategy.all_gather(F.pad(part.detach(), padding))
-        parts = [Ranks(r, self.world).part(n) for r in range(self.world)]
+        parts = [Ranks(r, self.world).shard(n) for r in range(self.world)]
         return torch.cat([everyone[r, : p.stop - p.start] for r, p in enumerate(parts)])
 
     @contextmanager
-    def own_randomness(self, *sources: RandomSource) -> Iterator[None]:
+    def rank_seeded(self, *sources: RandomSource) -> Iterator[None]:
         """Lets each process draw random numbers of its own; afterwards they share a state again.
 
         A single process goes on with the numbers that it had.
@@ -98,7 +98,7 @@ class Ranks:
         Args:
             *sources: Sources beside the global generators.
         """
-        if not self.several:
+        if not self.is_distributed:
             yield
             return
         before = global_state()
@@ -116,7 +116,7 @@ class Ranks:
             set_global_state(after)
 
 
-def share_buffers(trainer: pl.Trainer, module: nn.Module) -> None:
+def broadcast_buffers(trainer: pl.Trainer, module: nn.Module) -> None:
     """Gives every process the buffers of the first one.
 
     Training moves BatchNorm's statistics by each process's own part of the last batch.
@@ -130,7 +130,7 @@ def share_buffers(trainer: pl.Trainer, module: nn.Module) -> None:
             buffer.copy_(values[name])
 
 
-def share_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSource) -> None:
+def broadcast_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSource) -> None:
     """Gives every process the weights and random numbers of the first one, to begin alike.
 
     Args:
@@ -151,7 +151,7 @@ def share_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSource) 
             value.copy_(first[name])
 
 
-def share_counts(trainer: pl.Trainer, method: Method) -> None:
+def reduce_counts(trainer: pl.Trainer, method: Method) -> None:
     """Adds up what the processes have counted of a method's replay, once an experience.
 
     Args:
@@ -165,7 +165,7 @@ def share_counts(trainer: pl.Trainer, method: Method) -> None:
 
 
 @contextmanager
-def locked(trainer: pl.Trainer, folder: Path | None) -> Iterator[None]:
+def lock_folder(trainer: pl.Trainer, folder: Path | None) -> Iterator[None]:
     """Keeps other runs out of a folder; the first process holds its lock for all.
 
     Args:

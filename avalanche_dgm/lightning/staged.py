@@ -11,14 +11,14 @@ from torch import Tensor
 
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
-from avalanche_dgm.lightning.callbacks import books_kept
+from avalanche_dgm.lightning.base import MeanLoggingModule, with_schedule
+from avalanche_dgm.lightning.callbacks import check_integer_buffers
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.plain import CountingModule, with_schedule
-from avalanche_dgm.lightning.ranks import Ranks, share_buffers
+from avalanche_dgm.lightning.ranks import Ranks, broadcast_buffers
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.lightning.stopping import (
     StreamStopped,
-    asks_all,
+    agrees_on_stop,
     check_stop,
     signalled,
     stop_reason,
@@ -26,36 +26,36 @@ from avalanche_dgm.lightning.stopping import (
 from avalanche_dgm.methods import Method
 
 
-class Keeper(Protocol):
+class BatchEndListener(Protocol):
     """Who is told of each finished batch, to save it now and then."""
 
-    def after_batch(self, host: StagedModule, *, at_once: bool) -> None:
+    def on_batch_end(self, module: StagedModule, *, at_once: bool) -> None:
         """Called after each batch that ended with a step of the optimiser.
 
         Args:
-            host: Trains.
+            module: Trains.
             at_once: Whether to save now, as the stream ends here.
         """
 
-    def save(self, host: StagedModule) -> None:
+    def save(self, module: StagedModule) -> None:
         """Called when the stream ends between two epochs."""
 
-    def restore(self, host: StagedModule) -> None:
+    def restore(self, module: StagedModule) -> None:
         """Called before the first batch."""
 
 
-class StagedModule(CountingModule):
+class StagedModule(MeanLoggingModule):
     """A LightningModule that trains one stage after another, each in a fit of its own.
 
     Attributes:
         stage: What is trained now.
-        keeper: Who saves the state now and then.
+        listener: Who saves the state now and then.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.stage: Stage | None = None
-        self.keeper: Keeper | None = None
+        self.listener: BatchEndListener | None = None
         self._ending: str | None = None
         self._cut = False
 
@@ -97,7 +97,7 @@ class StagedModule(CountingModule):
         self.stage = stage
         stage.module.train()
         try:
-            with ranks.own_randomness(*stage.sources()), books_kept(self, trained):
+            with ranks.rank_seeded(*stage.random_sources()), check_integer_buffers(self, trained):
                 while stage.epoch < stage.epochs:
                     before = stage.epoch, stage.batch
                     self._ending, self._cut = None, False
@@ -114,7 +114,7 @@ class StagedModule(CountingModule):
                     )
                     if stage.epoch < stage.epochs and self._stops(before):
                         break
-            share_buffers(trainer, stage.module)
+            broadcast_buffers(trainer, stage.module)
         finally:
             stage.close()
             for parameter in stage.module.parameters():
@@ -142,8 +142,8 @@ class StagedModule(CountingModule):
             if moved:
                 return False
             reason = f"A callback stopped the Trainer before it had trained {stage.name!r}."
-        if moved and not self._cut and self.keeper is not None:
-            self.keeper.save(self)
+        if moved and not self._cut and self.listener is not None:
+            self.listener.save(self)
         raise StreamStopped(reason)
 
     def run_phase(self, trainer: pl.Trainer, stage: PhaseStage) -> float:
@@ -191,8 +191,8 @@ class StagedModule(CountingModule):
 
     def on_train_start(self) -> None:
         """Goes on in the middle of the stage, if it was interrupted there."""
-        if self.keeper is not None:
-            self.keeper.restore(self)
+        if self.listener is not None:
+            self.listener.restore(self)
 
     def on_train_epoch_start(self) -> None:
         """Tells the stage, unless it continues in the middle of an epoch."""
@@ -224,7 +224,7 @@ class StagedModule(CountingModule):
         return self._ending is not None and trainer.fit_loop._can_stop_early
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the batch, tells the stage, and lets the keeper save."""
+        """Counts the batch, tells the stage, and lets the listener save."""
         stage = self._running
         stage.batch += 1
         stage.hook("after_training_iteration")
@@ -232,11 +232,11 @@ class StagedModule(CountingModule):
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log(stage.loss_name, outputs["loss"], batch_size=1)
         stepped = not trainer.fit_loop._should_accumulate()
-        if self._ends(agree=asks_all(trainer, batch_idx)):
+        if self._ends(agree=agrees_on_stop(trainer, batch_idx)):
             # Later if gradients are still summed up; and an epoch's last batch ends the epoch.
             trainer.should_stop = self._cut = stepped and not trainer.is_last_batch
-        if self.keeper is not None and stepped:
-            self.keeper.after_batch(self, at_once=self._cut)
+        if self.listener is not None and stepped:
+            self.listener.on_batch_end(self, at_once=self._cut)
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's means; an epoch that was cut is none to anybody else."""
@@ -245,7 +245,7 @@ class StagedModule(CountingModule):
         if whole:
             stage.hook("after_training_epoch")
         several = self.trainer.world_size > 1
-        for name, value in stage.values().items():
+        for name, value in stage.epoch_means().items():
             value = value.to(self.trainer.strategy.root_device)
             self.log(name, value, sync_dist=several, batch_size=1, prog_bar=name == "train/loss")
         if not whole:
@@ -257,7 +257,7 @@ class StagedModule(CountingModule):
             self.trainer.should_stop = False
 
 
-class PhaseHost(StagedModule):
+class PhaseModule(StagedModule):
     """A LightningModule for phases of a method that has none of its own.
 
     Args:
@@ -287,6 +287,6 @@ def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:
     if phase.steps < 1:
         phase.finish()
         return 0.0
-    host = PhaseHost(method)
-    host.to(trainer.strategy.root_device)
-    return host.run_phase(trainer, PhaseStage(phase, method, trainer))
+    module = PhaseModule(method)
+    module.to(trainer.strategy.root_device)
+    return module.run_phase(trainer, PhaseStage(phase, method, trainer))

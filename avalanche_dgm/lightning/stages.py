@@ -27,13 +27,13 @@ class Stage(ABC):
 
     Args:
         name: What a progress bar calls it.
-        kind: What its values are logged under.
+        log_prefix: What its values are logged under.
         module: What is trained.
         epochs: Passes over its loader.
     """
 
-    def __init__(self, name: str, *, kind: str, module: nn.Module, epochs: int = 1) -> None:
-        self.name, self.kind, self.module, self.epochs = name, kind, module, epochs
+    def __init__(self, name: str, *, log_prefix: str, module: nn.Module, epochs: int = 1) -> None:
+        self.name, self.log_prefix, self.module, self.epochs = name, log_prefix, module, epochs
         self.epoch, self.batch = 0, 0
         self._total: Tensor | None = None
         self._n = 0
@@ -50,7 +50,7 @@ class Stage(ABC):
     def loss(self, batch: Any) -> Tensor:
         """The loss of this process's part of a batch."""
 
-    def sources(self) -> list[RandomSource]:
+    def random_sources(self) -> list[RandomSource]:
         """Random numbers that each process draws for itself while it runs."""
         return []
 
@@ -85,12 +85,12 @@ class Stage(ABC):
     @property
     def loss_name(self) -> str:
         """What a single step's loss is logged as."""
-        return f"{self.kind}/loss_step"
+        return f"{self.log_prefix}/loss_step"
 
-    def values(self) -> dict[str, Tensor]:
+    def epoch_means(self) -> dict[str, Tensor]:
         """Means over the epoch, for the log."""
         total = self._total if self._total is not None else torch.tensor(math.nan)
-        return {f"{self.kind}/loss": total / max(self._n, 1)}
+        return {f"{self.log_prefix}/loss": total / max(self._n, 1)}
 
     def end_epoch(self) -> None:
         """Starts counting anew."""
@@ -134,7 +134,9 @@ class PhaseStage(Stage):
     def __init__(
         self, phase: Phase, method: Method, trainer: pl.Trainer, *, name: str | None = None
     ) -> None:
-        super().__init__(name or phase.name, kind=kind_of(phase.name), module=phase.module)
+        super().__init__(
+            name or phase.name, log_prefix=log_prefix_of(phase.name), module=phase.module
+        )
         self.phase, self.method = phase, method
         #: Batches, as many as there are steps; the Trainer's limits are none of a phase's.
         self._n_batches = phase.steps * trainer.accumulate_grad_batches
@@ -143,7 +145,7 @@ class PhaseStage(Stage):
         self._ranks, self._accumulate = Ranks.of(trainer), trainer.accumulate_grad_batches
         # The batches are everybody's, so their order is not drawn from a process's own numbers.
         order = method.rng
-        if self._ranks.several:
+        if self._ranks.is_distributed:
             order = torch.Generator(device=order.device).manual_seed(method.random.child_seed())
         self._order = order
         self._batches = Batches(phase.data, batch_size=phase.batch_size, rng=order)
@@ -152,8 +154,8 @@ class PhaseStage(Stage):
         self._turns: dict[str, Tensor] = {}
         self._left_out = ExitStack()
 
-    def sources(self) -> list[RandomSource]:
-        """See `Stage.sources`: noise is drawn for a process's part of a batch."""
+    def random_sources(self) -> list[RandomSource]:
+        """See `Stage.random_sources`: noise is drawn for a process's part of a batch."""
         return [self.method.random]
 
     @property
@@ -166,7 +168,7 @@ class PhaseStage(Stage):
         """See `Stage.loss_name`."""
         # Asked for when the batch is counted already.
         turn = self._players.at((self.batch - 1) // self._accumulate)
-        return f"{self.kind}/{turn.name}_step"
+        return f"{self.log_prefix}/{turn.name}_step"
 
     def loader(self) -> Iterable[int]:
         """Numbers of the batches; they are drawn where they are used, since the loss draws too."""
@@ -178,17 +180,17 @@ class PhaseStage(Stage):
         if number == 0:
             self._whole = next(self._batches)
         mine = self._whole
-        if mine and (self._ranks.several or self._accumulate > 1):
+        if mine and (self._ranks.is_distributed or self._accumulate > 1):
             parts = Ranks(
                 number * self._ranks.world + self._ranks.rank,
                 self._ranks.world * self._accumulate,
             )
-            mine = tuple(tensor[parts.part(len(tensor))] for tensor in mine)
+            mine = tuple(tensor[parts.shard(len(tensor))] for tensor in mine)
         return self._of_turn(batch // self._accumulate, mine)
 
     def _of_turn(self, step: int, batch: tuple[Tensor, ...]) -> Tensor:
         players, rng = self._players, self.method.rng
-        if not self._ranks.several:
+        if not self._ranks.is_distributed:
             self._left_out.enter_context(players.alone(step))
             loss = players.loss(step, batch, rng)
         else:
@@ -199,14 +201,14 @@ class PhaseStage(Stage):
         self._turns[name] = self._turns[name] + seen if name in self._turns else seen
         return loss
 
-    def values(self) -> dict[str, Tensor]:
+    def epoch_means(self) -> dict[str, Tensor]:
         """Means of each turn's loss, for the log."""
         if len(self._players.turns) == 1:
-            return super().values()
+            return super().epoch_means()
         names = [turn.name for turn in self._players.turns]
         rounds = self._n / len(names)
         return {
-            f"{self.kind}/{name}": total / max(rounds * names.count(name), 1)
+            f"{self.log_prefix}/{name}": total / max(rounds * names.count(name), 1)
             for name, total in self._turns.items()
         }
 
@@ -259,7 +261,7 @@ class PhaseStage(Stage):
         self._order.set_state(state["order"])
 
 
-def kind_of(name: str) -> str:
+def log_prefix_of(name: str) -> str:
     """What a phase's values are logged under, the same for every experience.
 
     Args:

@@ -19,7 +19,7 @@ from avalanche_dgm.lightning.package import pl
 
 _TRAINING = "train"
 _SIGNALLED = "The process was asked to end by a signal."
-#: Signals that asked the process to end since `noting_signals` began.
+#: Signals that asked the process to end since `catching_signals` began.
 _received: set[int] = set()
 
 
@@ -36,7 +36,7 @@ def signalled() -> bool:
     return bool(_received)
 
 
-def asks_all(trainer: pl.Trainer, batch_idx: int) -> bool:
+def agrees_on_stop(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether several processes ask each other, after a batch, whether a signal came to one.
 
     Args:
@@ -82,7 +82,7 @@ def stop_reason(trainer: pl.Trainer, *, agree: bool = False) -> str | None:
     return None
 
 
-def say_stopped(
+def report_stop(
     trainer: pl.Trainer, stop: BaseException, *, learned: int, n: int, folder: Path | None
 ) -> str:
     """Warns that a stream was ended early, and leaves the process if a signal asked for that.
@@ -119,7 +119,7 @@ def say_stopped(
     return reason
 
 
-def check_folder(trainer: pl.Trainer) -> None:
+def check_slurm_folder(trainer: pl.Trainer) -> None:
     """Refuses a folder from which Lightning would load something into every fit.
 
     Args:
@@ -138,7 +138,7 @@ def check_folder(trainer: pl.Trainer) -> None:
 
 
 @contextmanager
-def noting_signals(trainer: pl.Trainer) -> Iterator[None]:
+def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
     """Notes signals that ask the process to end, also between two fits.
 
     These are SIGTERM and, in a job that SLURM shall queue again, the signal for that. Handlers
@@ -194,7 +194,7 @@ def _timers(trainer: pl.Trainer) -> list[Any]:
 
 
 @contextmanager
-def one_clock(trainer: pl.Trainer) -> Iterator[None]:
+def stream_timers(trainer: pl.Trainer) -> Iterator[None]:
     """Lets each ``Timer``, and with it ``max_time``, count from here to the end.
 
     On its own it begins anew with each fit.
@@ -213,7 +213,7 @@ def one_clock(trainer: pl.Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def clock_of_one_fit(trainer: pl.Trainer) -> Iterator[None]:
+def fit_timers(trainer: pl.Trainer) -> Iterator[None]:
     """Gives each ``Timer`` the time before a fit, which it does not count itself.
 
     Args:

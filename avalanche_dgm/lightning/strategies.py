@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.lightning.callbacks import renew_callbacks
+from avalanche_dgm.lightning.callbacks import reset_callbacks
 from avalanche_dgm.lightning.distributed_plugins import check_strategy
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import check_identical, locked, share_state
-from avalanche_dgm.lightning.stopping import STOPS, say_stopped
+from avalanche_dgm.lightning.ranks import broadcast_state, check_identical, lock_folder
+from avalanche_dgm.lightning.stopping import STOPS, report_stop
 from avalanche_dgm.lightning.strategy_checkpoints import RunCheckpoint
 from avalanche_dgm.lightning.strategy_session import StrategySession
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
@@ -146,20 +146,20 @@ def _run_copy(trainer: pl.Trainer, sent: _Job | bytes) -> tuple[list[dict[str, A
 
 def _run(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
     """Learns the stream, in each process."""
-    with locked(trainer, job.saved.path.parent if job.saved.path is not None else None):
+    with lock_folder(trainer, job.saved.path.parent if job.saved.path is not None else None):
         return _run_alone(trainer, job)
 
 
 def _run_alone(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
-    strategy, way = job.strategy, trainer.strategy
-    strategy.device = way.root_device
+    strategy, pl_strategy = job.strategy, trainer.strategy
+    strategy.device = pl_strategy.root_device
     # Avalanche's own check would complain of plugins that have been checked already.
     strategy._distributed_check = True
     results = job.saved.load(trainer, strategy, job.train)
     if results is None:
         results = []
         sources = [plugin.method.random for plugin in find_plugins(strategy)]
-        share_state(trainer, strategy.model, *sources)
+        broadcast_state(trainer, strategy.model, *sources)
     loggers = strategy.evaluator.loggers
     if smoke_batches(trainer):
         strategy.evaluator.loggers = []
@@ -168,7 +168,7 @@ def _run_alone(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
     except STOPS as stop:
         path, n = job.saved.path, len(job.train)
         folder = path.parent if path is not None else None
-        say_stopped(trainer, stop, learned=len(results), n=n, folder=folder)
+        report_stop(trainer, stop, learned=len(results), n=n, folder=folder)
     finally:
         if smoke_batches(trainer):
             strategy.evaluator.loggers = loggers
@@ -180,8 +180,8 @@ def _learn(trainer: pl.Trainer, job: _Job, results: list[dict[str, Any]]) -> Non
     for number, experience in enumerate(job.train[len(results) :], start=len(results) + 1):
         name = f"experience {number}/{len(job.train)}"
         session = StrategySession(trainer, strategy, name=name, check_ranks=job.check_ranks)
-        renew_callbacks(trainer)
-        with session.open():
+        reset_callbacks(trainer)
+        with session.installed():
             session.train(experience, job.eval_streams, **job.options)
             if job.check_ranks:
                 # Before a test, for which a Trainer gives all processes the first one's weights.

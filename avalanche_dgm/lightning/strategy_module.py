@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, RanksDifferError
 from avalanche_dgm.lightning import trainers
-from avalanche_dgm.lightning.common_numbers import CommonNumbers
-from avalanche_dgm.lightning.limits import limited, smoke_batches
+from avalanche_dgm.lightning.distributed_evaluation import DistributedEvaluation
+from avalanche_dgm.lightning.limits import limited_length, smoke_batches
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import Ranks, share_buffers, share_counts
-from avalanche_dgm.lightning.shared_evaluation import SharedEvaluation
+from avalanche_dgm.lightning.ranks import Ranks, broadcast_buffers, reduce_counts
+from avalanche_dgm.lightning.shared_rng import SharedRNG
 from avalanche_dgm.lightning.stopping import (
     StreamStopped,
-    asks_all,
+    agrees_on_stop,
     check_stop,
     signalled,
     stop_reason,
@@ -38,21 +38,21 @@ class StrategyModule(pl.LightningModule):
     Args:
         strategy: The strategy; its model is registered anew before each fit, as plugins may
             replace it.
-        shared: What shows its evaluator whole batches.
+        evaluation: Shows its evaluator the full batches.
         ranks: The process among the others.
         check_ranks: Whether to check that all processes read the same batches.
     """
 
     def __init__(
-        self, strategy: Any, shared: SharedEvaluation, ranks: Ranks, *, check_ranks: bool
+        self, strategy: Any, evaluation: DistributedEvaluation, ranks: Ranks, *, check_ranks: bool
     ) -> None:
         super().__init__()
-        self.strategy, self.shared, self.check_ranks = strategy, shared, check_ranks
+        self.strategy, self.evaluation, self.check_ranks = strategy, evaluation, check_ranks
         self.stage_name = ""
         self.model: nn.Module | None = None
         self._options: dict[str, Any] = {}
         self._batches: Iterator[Any] | None = None
-        self._several, self._numbers = ranks.several, CommonNumbers(ranks)
+        self._is_distributed, self._rng = ranks.is_distributed, SharedRNG(ranks)
         self._stopped = self._first = False
         self._weight, self._total, self._n = 1.0, torch.zeros(()), 0
         self._epochs = 0
@@ -72,20 +72,20 @@ class StrategyModule(pl.LightningModule):
         self._register(options)
         self._first, self._stopped, self._n, self._epochs = True, False, 0, 0
         methods = [plugin.method for plugin in find_plugins(strategy)]
-        if self._several and any(method.criterion.scale.sums for method in methods):
+        if self._is_distributed and any(method.criterion.scale.sums for method in methods):
             raise ConfigError(
                 "The criterion is a sum over samples. On several devices losses are averaged, so it"
                 " must be their mean."
             )
-        with self._numbers.in_use():
-            n = limited(len(strategy.dataloader), trainer.limit_train_batches)
+        with self._rng.active():
+            n = limited_length(len(strategy.dataloader), trainer.limit_train_batches)
             epochs = 1 if smoke_batches(trainer) else strategy.train_epochs
             trainers.fit(trainer, self, range(n), epochs=epochs)
         if self._epochs < epochs and not self._stopped:
             self._check_end(trainer)
-        share_buffers(trainer, strategy.model)
+        broadcast_buffers(trainer, strategy.model)
         for method in methods:
-            share_counts(trainer, method)
+            reduce_counts(trainer, method)
         _move_state(strategy.optimizer, trainer.strategy.root_device)
 
     def _check_end(self, trainer: pl.Trainer) -> None:
@@ -103,8 +103,8 @@ class StrategyModule(pl.LightningModule):
             **options: For the hooks of plugins.
         """
         self._register(options)
-        with self._numbers.in_use():
-            n = limited(len(self.strategy.dataloader), trainer.limit_test_batches)
+        with self._rng.active():
+            n = limited_length(len(self.strategy.dataloader), trainer.limit_test_batches)
             trainers.test(trainer, self, range(n))
 
     def _register(self, options: dict[str, Any]) -> None:
@@ -151,8 +151,8 @@ class StrategyModule(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of this process's part of the batch, weighed by its share of the samples."""
         strategy, options = self.strategy, self._options
-        with self._numbers.own():
-            self._take_part()
+        with self._rng.per_rank():
+            self._shard_batch()
             strategy._before_training_iteration(**options)
             if batch_idx % self.trainer.accumulate_grad_batches == 0:
                 strategy.optimizer.zero_grad()
@@ -166,7 +166,7 @@ class StrategyModule(pl.LightningModule):
         self._total = self._total + loss.detach().float()
         self._n += 1
         # Without the multiplication a single process gets the very gradients of Avalanche's loop.
-        return loss * self._weight if self._several else loss
+        return loss * self._weight if self._is_distributed else loss
 
     def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
         """Does nothing: gradients are cleared in the step, where Avalanche clears them."""
@@ -201,11 +201,11 @@ class StrategyModule(pl.LightningModule):
         trainer: Any = self.trainer
         strategy = self.strategy
         if any(getattr(p, "peval_mode", "") == "iteration" for p in strategy.plugins):
-            share_buffers(trainer, strategy.model)
+            broadcast_buffers(trainer, strategy.model)
         strategy._after_training_iteration(**self._options)
-        self.shared.end()
-        agree = asks_all(trainer, batch_idx)
-        if agree or (signalled() and not self._several):
+        self.evaluation.end()
+        agree = agrees_on_stop(trainer, batch_idx)
+        if agree or (signalled() and not self._is_distributed):
             trainer.should_stop |= stop_reason(trainer, agree=agree) is not None
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log("train/loss_step", outputs["loss"], batch_size=1)
@@ -215,11 +215,11 @@ class StrategyModule(pl.LightningModule):
         if not self._stopped:
             self._epochs += self.trainer.is_last_batch
             self._exhaust()
-            share_buffers(self.trainer, self.strategy.model)
+            broadcast_buffers(self.trainer, self.strategy.model)
             self.strategy._after_training_epoch(**self._options)
         # Also where nothing was trained, since callbacks may watch it.
         mean = self._total / self._n if self._n else torch.tensor(math.nan, device=self.device)
-        self.log("train/loss", mean, prog_bar=True, sync_dist=self._several, batch_size=1)
+        self.log("train/loss", mean, prog_bar=True, sync_dist=self._is_distributed, batch_size=1)
 
     # Evaluation
 
@@ -238,15 +238,15 @@ class StrategyModule(pl.LightningModule):
         strategy, options = self.strategy, self._options
         if not self._pull():
             return
-        with self._numbers.own():
-            self._take_part()
+        with self._rng.per_rank():
+            self._shard_batch()
             strategy._before_eval_iteration(**options)
             strategy._before_eval_forward(**options)
             strategy.mb_output = strategy.forward()
             strategy._after_eval_forward(**options)
             strategy.loss = strategy.criterion()
         strategy._after_eval_iteration(**options)
-        self.shared.end()
+        self.evaluation.end()
 
     def on_test_epoch_end(self) -> None:
         """Ends the reading."""
@@ -270,19 +270,21 @@ class StrategyModule(pl.LightningModule):
             next(self._batches, None)
         self._batches = None
 
-    def _take_part(self) -> None:
+    def _shard_batch(self) -> None:
         self.strategy._unpack_minibatch()
-        if not self._several:
+        if not self._is_distributed:
             return
         if self._first and self.strategy.is_training and self.check_ranks:
             self._check_batch(self.strategy.mbatch)
-        self._weight = self.shared.take_part()
+        self._weight = self.evaluation.shard_batch()
 
     # Checks
 
     def _anybody(self, flag: bool) -> bool:
-        way: Any = self.trainer.strategy
-        return way.reduce_boolean_decision(flag, all=False) if self._several else flag
+        pl_strategy: Any = self.trainer.strategy
+        return (
+            pl_strategy.reduce_boolean_decision(flag, all=False) if self._is_distributed else flag
+        )
 
     def _check_batch(self, batch: list[Tensor]) -> None:
         columns = [column.detach().cpu().contiguous().view(torch.uint8) for column in batch]
@@ -300,7 +302,7 @@ class StrategyModule(pl.LightningModule):
         """Checks in the first step that DistributedDataParallel does not wait for a gradient."""
         first, self._first = self._first, False
         options = getattr(self.trainer.strategy, "_ddp_kwargs", {})
-        if not self._several or not first or options.get("find_unused_parameters"):
+        if not self._is_distributed or not first or options.get("find_unused_parameters"):
             return
         left_out = set(self._ddp_params_and_buffers_to_ignore)
         without = [

@@ -10,10 +10,10 @@ from typing import Any
 from avalanche.benchmarks.utils import data_loader
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.lightning.distributed_plugins import leaves_parameters_out
+from avalanche_dgm.lightning.distributed_evaluation import DistributedEvaluation
+from avalanche_dgm.lightning.distributed_plugins import may_leave_unused
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
-from avalanche_dgm.lightning.shared_evaluation import SharedEvaluation
 from avalanche_dgm.lightning.staged import run_phase_on
 from avalanche_dgm.lightning.strategy_module import StrategyModule
 from avalanche_dgm.plugins.metrics import find_plugins
@@ -26,7 +26,7 @@ class StrategySession:
     """Trains and evaluates with the strategy's own ``train`` and ``eval``.
 
     They keep the order of everything around the batches; only ``_train_exp`` and ``eval_epoch``
-    are replaced while the session is `open`. Nothing of it stays with the strategy.
+    are replaced while the session is `installed`. Nothing of it stays with the strategy.
 
     Args:
         trainer: The Trainer, in each of its processes.
@@ -37,15 +37,15 @@ class StrategySession:
 
     def __init__(self, trainer: pl.Trainer, strategy: Any, *, name: str, check_ranks: bool) -> None:
         self._trainer, self._strategy = trainer, strategy
-        self._shared = SharedEvaluation(trainer, strategy)
+        self._evaluation = DistributedEvaluation(trainer, strategy)
         self._module = StrategyModule(
-            strategy, self._shared, Ranks.of(trainer), check_ranks=check_ranks
+            strategy, self._evaluation, Ranks.of(trainer), check_ranks=check_ranks
         )
         self._module.stage_name = name
         self._training = False
 
     @contextmanager
-    def open(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         """Puts the Trainer's loops into the strategy."""
         strategy, trainer = self._strategy, self._trainer
         plugins = find_plugins(strategy)
@@ -53,9 +53,13 @@ class StrategySession:
         for plugin in plugins:
             run_phase: Any = partial(_run_phase, trainer, plugin)
             plugin.run_phase = run_phase  # type: ignore[method-assign]
-            plugin.draw = partial(self._shared.draw, plugin)  # type: ignore[method-assign]
+            plugin.draw = partial(self._evaluation.sample_replay, plugin)  # type: ignore[method-assign]
         try:
-            with self._shared.installed(), _undivided_loaders(), _unused(trainer, strategy):
+            with (
+                self._evaluation.installed(),
+                _full_batch_loaders(),
+                _finding_unused(trainer, strategy),
+            ):
                 yield
         finally:
             for plugin in plugins:
@@ -124,17 +128,17 @@ def _run_phase(trainer: pl.Trainer, plugin: Any, phase: Any) -> float:
     return trainer.strategy.broadcast(seconds)
 
 
-class _OneProcess:
+class _NotDistributed:
     """Stands for Avalanche's DistributedHelper where a loader asks whether to divide its data."""
 
     is_distributed = False
 
 
 @contextmanager
-def _undivided_loaders() -> Iterator[None]:
+def _full_batch_loaders() -> Iterator[None]:
     """Lets Avalanche's loaders read whole batches in each process; they are divided later."""
     helper = data_loader.DistributedHelper
-    data_loader.DistributedHelper = _OneProcess()
+    data_loader.DistributedHelper = _NotDistributed()
     try:
         yield
     finally:
@@ -142,16 +146,16 @@ def _undivided_loaders() -> Iterator[None]:
 
 
 @contextmanager
-def _unused(trainer: pl.Trainer, strategy: Any) -> Iterator[None]:
+def _finding_unused(trainer: pl.Trainer, strategy: Any) -> Iterator[None]:
     """Lets several devices expect that heads of other tasks get no gradient."""
-    way, name = trainer.strategy, "find_unused_parameters"
+    pl_strategy, name = trainer.strategy, "find_unused_parameters"
     ddp = pl.strategies.DDPStrategy
-    given = isinstance(way, ddp) and name in way._ddp_kwargs
-    if not isinstance(way, ddp) or given or not leaves_parameters_out(strategy.model):
+    given = isinstance(pl_strategy, ddp) and name in pl_strategy._ddp_kwargs
+    if not isinstance(pl_strategy, ddp) or given or not may_leave_unused(strategy.model):
         yield
         return
-    way._ddp_kwargs[name] = True
+    pl_strategy._ddp_kwargs[name] = True
     try:
         yield
     finally:
-        del way._ddp_kwargs[name]
+        del pl_strategy._ddp_kwargs[name]

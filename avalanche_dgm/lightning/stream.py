@@ -11,14 +11,14 @@ from avalanche.evaluation.metrics.forward_transfer import GenericExperienceForwa
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.builtin_callbacks import check_callbacks
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import locked
+from avalanche_dgm.lightning.ranks import lock_folder
 from avalanche_dgm.lightning.results import StreamResult
-from avalanche_dgm.lightning.stock_callbacks import check_callbacks
-from avalanche_dgm.lightning.stream_run import Options, StreamRun, adapt
+from avalanche_dgm.lightning.stream_run import StreamOptions, StreamRun, adapt
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
 
 
@@ -81,7 +81,7 @@ def fit_stream(
         raise ConfigError(
             f"{', '.join(sorted(data))} belong to the StreamDataModule; give them to it."
         )
-    options = Options(
+    options = StreamOptions(
         epochs=(made.max_epochs or 0) if epochs is None else epochs,
         test=test,
         checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
@@ -105,7 +105,7 @@ def fit_stream(
     return result
 
 
-def _check(module: Any, evaluator: Any, options: Options) -> None:
+def _check(module: Any, evaluator: Any, options: StreamOptions) -> None:
     if not isinstance(module, MethodModule):
         raise ConfigError(
             f"fit_stream trains the modules of this package, such as DGRModule(model), not a"
@@ -164,7 +164,7 @@ def _learn(
     module: MethodModule,
     data: StreamDataModule,
     evaluator: EvaluationPlugin | None,
-    options: Options,
+    options: StreamOptions,
 ) -> tuple[StreamResult, dict[str, Any] | None]:
     """Runs in each process; returns the weights where the caller has none of them."""
     spawned = trainer.strategy.launcher is None and trainer.world_size > 1
@@ -172,7 +172,7 @@ def _learn(
     if evaluator is not None and (trainer.global_rank or smoke_batches(trainer)):
         evaluator.loggers = []
     try:
-        with locked(trainer, options.checkpoint_dir):
+        with lock_folder(trainer, options.checkpoint_dir):
             result = StreamRun(trainer, module, data, evaluator, options).run()
     finally:
         if evaluator is not None:

@@ -19,18 +19,22 @@ from avalanche_dgm.data import ExperienceData, check_labels
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
-from avalanche_dgm.lightning.callbacks import StreamCallback, renew_callbacks, set_aside
+from avalanche_dgm.lightning.callbacks import (
+    StreamCallback,
+    reset_callbacks,
+    without_experience_callbacks,
+)
+from avalanche_dgm.lightning.checkpointer import StreamCheckpointer
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.evaluation import StrategyView
-from avalanche_dgm.lightning.journal import Journal
 from avalanche_dgm.lightning.learning import LearningStage
-from avalanche_dgm.lightning.limits import shortened
+from avalanche_dgm.lightning.limits import apply_limit
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import Ranks, check_identical, share_counts, share_state
+from avalanche_dgm.lightning.ranks import Ranks, broadcast_state, check_identical, reduce_counts
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
-from avalanche_dgm.lightning.stopping import STOPS, say_stopped
+from avalanche_dgm.lightning.stopping import STOPS, report_stop
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.metrics import AccuracyMatrix
@@ -42,7 +46,7 @@ from avalanche_dgm.plugins.samples import described
 
 
 @dataclass  # Not frozen: Lightning refuses to hand such to spawned processes.
-class Options:
+class StreamOptions:
     """How a stream is learned; see `avalanche_dgm.lightning.fit_stream`."""
 
     epochs: int
@@ -54,7 +58,7 @@ class Options:
     after_experience: Callable[[StreamResult], None] | None
 
 
-def tested_after(i: int, n: int, *, test: str) -> range:
+def tested_experiences(i: int, n: int, *, test: str) -> range:
     """Which of ``n`` test experiences are run after experience ``i``.
 
     Args:
@@ -72,13 +76,13 @@ def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) ->
         module: Its model is adapted.
         data: The streams.
         n: Experiences learned.
-        test: See `tested_after`.
+        test: See `tested_experiences`.
     """
     module.model.train()
     train_stream, test_stream = data.benchmark.train_stream, data.benchmark.test_stream
     for i in range(n):
         avalanche_model_adaptation(module.model, described(train_stream[i]))
-        for j in tested_after(i, len(test_stream), test=test):
+        for j in tested_experiences(i, len(test_stream), test=test):
             avalanche_model_adaptation(module.model, described(test_stream[j]))
 
 
@@ -91,7 +95,7 @@ class StreamRun:
         module: MethodModule,
         data: StreamDataModule,
         evaluator: EvaluationPlugin | None,
-        options: Options,
+        options: StreamOptions,
     ) -> None:
         self.trainer, self.module, self.data, self.options = trainer, module, data, options
         self.method, self.benchmark = module.method, data.benchmark
@@ -120,7 +124,7 @@ class StreamRun:
                 eval_mb_size=data.eval_batch_size,
             )
             self.view.device = self.device
-        self.journal = Journal(
+        self.checkpointer = StreamCheckpointer(
             options.checkpoint_dir,
             trainer=trainer,
             method=self.method,
@@ -152,20 +156,20 @@ class StreamRun:
     def run(self) -> StreamResult:
         """Learns what is left of the stream; less of it if a limit of time or a signal ends it."""
         # Before their states are loaded.
-        renew_callbacks(self.trainer)
-        saved = self.journal.open(resume=self.options.resume)
+        reset_callbacks(self.trainer)
+        saved = self.checkpointer.load(resume=self.options.resume)
         if saved is None:
             self.module.to(self.device)
-            share_state(self.trainer, self.module, self.method.random)
-            self.journal.close_experience(0, self._saved())
+            broadcast_state(self.trainer, self.module, self.method.random)
+            self.checkpointer.save_experience(0, self._saved())
         else:
             self._restore(saved)
-        for watcher in self._watchers():
-            watcher.on_stream_start(self.trainer, self.module, self.benchmark, self.result)
+        for callback in self._stream_callbacks():
+            callback.on_stream_start(self.trainer, self.module, self.benchmark, self.result)
         try:
             self._learn()
         except STOPS as stop:
-            self.result.stopped = say_stopped(
+            self.result.stopped = report_stop(
                 self.trainer,
                 stop,
                 learned=len(self.result),
@@ -183,14 +187,14 @@ class StreamRun:
                 self.method.undo()
                 raise
             # Before it is saved: what is interrupted here comes again as a whole.
-            for watcher in self._watchers():
-                watcher.on_experience_end(self.trainer, self.module, self.result)
-            self.journal.close_experience(i + 1, self._saved())
-            callback = self.options.after_experience
-            if callback is not None and self.trainer.is_global_zero:
-                callback(self.result)
+            for callback in self._stream_callbacks():
+                callback.on_experience_end(self.trainer, self.module, self.result)
+            self.checkpointer.save_experience(i + 1, self._saved())
+            after_experience = self.options.after_experience
+            if after_experience is not None and self.trainer.is_global_zero:
+                after_experience(self.result)
 
-    def _watchers(self) -> list[StreamCallback]:
+    def _stream_callbacks(self) -> list[StreamCallback]:
         made: Any = self.trainer
         return [c for c in made.callbacks if isinstance(c, StreamCallback)]
 
@@ -230,7 +234,7 @@ class StreamRun:
         self.data.set_experience(i)
         data = self.data.experience_data(i)
         self.label = f"experience {i + 1}/{self.n} ({data.name})"
-        self.journal.begin_experience(i)
+        self.checkpointer.begin_experience(i)
         module.model.train()
         if view is not None:
             view.is_training, view.experience, view.stops = True, experience, False
@@ -257,7 +261,7 @@ class StreamRun:
             self._phases(method.before_learning(data))
         if view is not None:
             view.fire("before_training_exp")
-        renew_callbacks(trainer)
+        reset_callbacks(trainer)
         self._learner(data, i, width)
         if ends:
             self._phases(method.after_learning(data))
@@ -277,12 +281,12 @@ class StreamRun:
                 phase.finish()
                 continue
             name = f"{self.label}: {phase.name}"
-            with set_aside(self.trainer):
+            with without_experience_callbacks(self.trainer):
                 stage = PhaseStage(phase, self.method, self.trainer, name=name)
                 self._stage(stage)
 
     def _stage(self, stage: Stage) -> None:
-        self.journal.run(self.module, stage)
+        self.checkpointer.run_stage(self.module, stage)
 
     def _learner(self, data: ExperienceData, i: int, width: int) -> None:
         learner = self.method.active
@@ -299,7 +303,7 @@ class StreamRun:
             batches = self.data.train_batches(i, data=prepared)
         else:
             batches = self.data.train_batches(i, ranks=None if in_memory else ranks)
-        shortened([batches], self.trainer.limit_train_batches)
+        apply_limit([batches], self.trainer.limit_train_batches)
         validation = self.data.val_dataloader() if self.trainer.limit_val_batches else []
         stage = LearningStage(
             f"{self.label}: learning",
@@ -308,7 +312,7 @@ class StreamRun:
             optimizer=self.module.learning_optimizer,
             schedule=self.module.learning_schedule,
             batches=batches,
-            validation=shortened(validation, self.trainer.limit_val_batches),
+            validation=apply_limit(validation, self.trainer.limit_val_batches),
             epochs=self.options.epochs,
             width=width,
             criterion=self.module.criterion,
@@ -328,7 +332,7 @@ class StreamRun:
     def _test(self, i: int) -> None:
         if self.data.ends_task(i):
             self._phases(self.method.before_predicting())
-        tested = tested_after(i, len(self.benchmark.test_stream), test=self.options.test)
+        tested = tested_experiences(i, len(self.benchmark.test_stream), test=self.options.test)
         if not tested:
             return
         test = StreamTest(
@@ -356,7 +360,7 @@ class StreamRun:
             result.accuracy = self.matrix.compute()[: i + 1, :n_test].cpu()
         evaluator = self.view.evaluator if self.view is not None else None
         result.metrics.append(evaluator.get_last_metrics() if evaluator is not None else {})
-        share_counts(trainer, self.method)
+        reduce_counts(trainer, self.method)
         result.records.append(copy.deepcopy(self.method.record))
         result.seconds.append(seconds)
         result.iterations.append(self._iterations)
@@ -371,7 +375,7 @@ class StreamRun:
                 values[keys.ACCURACY.format(j)] = value
         values[keys.EXPERIENCE] = i + 1.0
         for logger in trainer.loggers:
-            if any(watcher.logs_to(logger) for watcher in self._watchers()):
+            if any(callback.logs_to(logger) for callback in self._stream_callbacks()):
                 continue
             logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
             logger.save()

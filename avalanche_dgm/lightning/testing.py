@@ -9,7 +9,7 @@ from avalanche.models.utils import avalanche_model_adaptation
 
 from avalanche_dgm.lightning.batches import TensorBatches
 from avalanche_dgm.lightning.evaluation import StrategyView
-from avalanche_dgm.lightning.limits import shortened
+from avalanche_dgm.lightning.limits import apply_limit
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.metrics import AccuracyMatrix
@@ -54,7 +54,7 @@ class StreamTest:
             else data.test_batches(j, ranks=self._ranks)
             for j, batches in ((j, data.test_batches(j)) for j in self._positions)
         ]
-        self.loaders = shortened(loaders, trainer.limit_test_batches)
+        self.loaders = apply_limit(loaders, trainer.limit_test_batches)
         self._key: str | None = None
         self._current: int | None = None
 
@@ -109,7 +109,7 @@ class StreamTest:
         ranks, view, loader = self._ranks, self._view, self.loaders[index]
         whole = isinstance(loader, TensorBatches)
         n = loader.sizes[batch_idx]
-        images, labels, tasks = (c[ranks.part(n)] if whole else c for c in batch)
+        images, labels, tasks = (c[ranks.shard(n)] if whole else c for c in batch)
         if view is not None:
             everything = batch if whole else [ranks.gather(self._trainer, c, n) for c in batch]
             view.mbatch = list(everything)
@@ -121,6 +121,6 @@ class StreamTest:
             view.fire("after_eval_forward")
             view.loss = module.criterion(view.mb_output, view.mb_y)
             view.fire("after_eval_iteration")
-        if ranks.shares(n) or ranks.rank == 0:
+        if ranks.can_shard(n) or ranks.rank == 0:
             column = self._positions[index]
             self._matrix.update(logits, labels, step=self._row, experience=column)

@@ -15,15 +15,15 @@ import torch
 from lightning_utilities.core import rank_zero
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning.builtin_callbacks import check_callbacks
 from avalanche_dgm.lightning.limits import check_limits, without_limits
 from avalanche_dgm.lightning.package import PACKAGE, VARIABLE, check_package, pl
-from avalanche_dgm.lightning.progress import StreamProgressBar, naming
-from avalanche_dgm.lightning.stock_callbacks import check_callbacks
+from avalanche_dgm.lightning.progress import StreamProgressBar, with_stage_names
 from avalanche_dgm.lightning.stopping import (
-    check_folder,
-    clock_of_one_fit,
-    noting_signals,
-    one_clock,
+    catching_signals,
+    check_slurm_folder,
+    fit_timers,
+    stream_timers,
 )
 
 MisconfigurationException = pl.utilities.exceptions.MisconfigurationException
@@ -76,11 +76,11 @@ def make_trainer(
     check_package(made.loggers, made.profiler)
     check_callbacks(made, wanted)
     check_limits(made)
-    check_folder(made)
+    check_slurm_folder(made)
     # Models that grow do so for a test, too; what is made in inference mode cannot be trained.
     for loop in (made.validate_loop, made.test_loop, made.predict_loop):
         loop.inference_mode = False
-    made.callbacks = [naming(callback) for callback in wanted]
+    made.callbacks = [with_stage_names(callback) for callback in wanted]
     return made
 
 
@@ -145,7 +145,7 @@ def _in_process(trainer: pl.Trainer, function: Callable[..., T], arguments: tupl
     seed = os.environ.pop("PL_GLOBAL_SEED", None)
     try:
         trainer.strategy.setup_environment()
-        with noting_signals(trainer), one_clock(trainer):
+        with catching_signals(trainer), stream_timers(trainer):
             return function(trainer, *arguments)
     finally:
         if seed is not None:
@@ -193,7 +193,7 @@ def fit(
     loop.epoch_loop.batch_progress.reset()
     trainer.should_stop = False
     try:
-        with _quiet(), clock_of_one_fit(trainer), without_limits(trainer, loader, phase=phase):
+        with _quiet(), fit_timers(trainer), without_limits(trainer, loader, phase=phase):
             trainer.fit(module, train_dataloaders=loader, val_dataloaders=val_loader)
     finally:
         loop.min_epochs = least
@@ -232,7 +232,7 @@ def _quiet() -> Iterator[None]:
     """Leaves out what is true of every fit of a stream and says nothing."""
     # Of all Lightning packages in a process the one that was imported last says where it logs.
     logger: logging.Logger = rank_zero.log
-    logger.addFilter(_tells_something)
+    logger.addFilter(_is_informative)
     try:
         with warnings.catch_warnings():
             for message in (
@@ -248,8 +248,8 @@ def _quiet() -> Iterator[None]:
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
-        logger.removeFilter(_tells_something)
+        logger.removeFilter(_is_informative)
 
 
-def _tells_something(record: logging.LogRecord) -> bool:
+def _is_informative(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(("`Trainer.fit` stopped", "LOCAL_RANK:", "💡"))

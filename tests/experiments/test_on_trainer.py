@@ -11,7 +11,7 @@ from driver import in_a_process
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import METHODS, ExperimentConfig, on_trainer, runner, storage
 from avalanche_dgm.experiments.trainer import TrainerSettings
-from avalanche_dgm.lightning.journal import Journal
+from avalanche_dgm.lightning.checkpointer import StreamCheckpointer
 
 TINY = {"n_train_per_class": 8, "fraction": 0.2}
 ABLE = [name for name, method in METHODS.items() if not method.stock]
@@ -117,15 +117,15 @@ def test_all_settings_together(precision):
 
 
 def dies_at_batch(monkeypatch, n):
-    calls, real = [0], Journal.after_batch
+    calls, real = [0], StreamCheckpointer.on_batch_end
 
-    def after_batch(self, host, **more):
+    def on_batch_end(self, host, **more):
         real(self, host, **more)
         calls[0] += 1
         if calls[0] == n:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(Journal, "after_batch", after_batch)
+    monkeypatch.setattr(StreamCheckpointer, "on_batch_end", on_batch_end)
 
 
 def equal(one, two):
@@ -154,14 +154,16 @@ def test_killed_within_an_experience(method, batch, tmp_path, monkeypatch):
         storage.check_folder(tmp_path, settings, resume=False, overwrite=False)
     trained = []
     with monkeypatch.context() as patch:
-        real = Journal.after_batch
-        patch.setattr(Journal, "after_batch", lambda *a, **k: (trained.append(1), real(*a, **k)))
+        real = StreamCheckpointer.on_batch_end
+        patch.setattr(
+            StreamCheckpointer, "on_batch_end", lambda *a, **k: (trained.append(1), real(*a, **k))
+        )
         resumed = on_trainer.run(settings, folder=tmp_path, resume=True)
     through = on_trainer.run(settings)
     equal(resumed, through)
     whole = []
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "after_batch", lambda *a, **k: whole.append(1))
+        patch.setattr(StreamCheckpointer, "on_batch_end", lambda *a, **k: whole.append(1))
         on_trainer.run(settings)
     assert 0 <= len(trained) - (len(whole) - batch) <= 1, "nearly nothing is trained twice"
     assert not (tmp_path / "checkpoints").exists()

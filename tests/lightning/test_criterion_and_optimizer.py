@@ -85,8 +85,8 @@ def test_steps_are_those_of_cross_entropy(two, kind, hyper):
 def test_losses_of_parts_average_to_that_of_the_whole(n, world):
     losses = torch.rand(n, dtype=torch.float64)
     ranks = [Ranks(rank, world) for rank in range(world)]
-    means = [r.weight(n) * losses[r.part(n)].mean() for r in ranks]
-    sums = [r.weight(n, sums=True) * losses[r.part(n)].sum() for r in ranks]
+    means = [r.loss_weight(n) * losses[r.shard(n)].mean() for r in ranks]
+    sums = [r.loss_weight(n, sums=True) * losses[r.shard(n)].sum() for r in ranks]
     torch.testing.assert_close(torch.stack(means).mean(), losses.mean())
     torch.testing.assert_close(torch.stack(sums).mean(), losses.sum())
 

@@ -16,7 +16,7 @@ from avalanche_dgm import sklearn_digits
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.lightning import reading
-from avalanche_dgm.lightning.batches import ReadBatches, TensorBatches
+from avalanche_dgm.lightning.batches import LazyBatches, TensorBatches
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
@@ -203,7 +203,7 @@ class TestRanks:
 
         def loader(ranks):
             if read:
-                return ReadBatches(samples, ranks=ranks, **choices)
+                return LazyBatches(samples, ranks=ranks, **choices)
             return TensorBatches(data, ranks=ranks, **choices)
 
         whole = positions(loader(None))
@@ -265,12 +265,12 @@ class TestAugmentation:
         module = StreamDataModule(changed(transform))
         before = global_state()["torch"]
         assert module.reads_into_memory(0) is in_memory
-        assert isinstance(module.train_batches(0), TensorBatches if in_memory else ReadBatches)
+        assert isinstance(module.train_batches(0), TensorBatches if in_memory else LazyBatches)
         assert torch.equal(before, global_state()["torch"])
 
     def test_test_images_with_random_transforms_are_read_anew(self):
         module = StreamDataModule(changed(None, evaluation=noisy))
-        assert isinstance(module.test_batches(0), ReadBatches)
+        assert isinstance(module.test_batches(0), LazyBatches)
         assert isinstance(StreamDataModule(changed(noisy)).test_batches(0), TensorBatches)
 
     def test_large_experiences_are_read_as_they_are_needed(self, benchmark, monkeypatch):
@@ -300,7 +300,7 @@ class TestAugmentation:
 
         def drawn(**other):
             dataset = stream.train_stream[0].dataset.train()
-            loader = ReadBatches(dataset, batch_size=20, num_workers=1, **other)
+            loader = LazyBatches(dataset, batch_size=20, num_workers=1, **other)
             return torch.cat([images for images, _, _ in loader])
 
         first = drawn()

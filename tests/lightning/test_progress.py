@@ -9,7 +9,11 @@ from torch.utils.data import DataLoader
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.progress import StreamProgressBar, StreamRichProgressBar, naming
+from avalanche_dgm.lightning.progress import (
+    StreamProgressBar,
+    StreamRichProgressBar,
+    with_stage_names,
+)
 
 
 class Named(pl.LightningModule):
@@ -67,14 +71,14 @@ class TestTqdm:
         assert "Epoch 0: " in shown(capsys)
 
     def test_nothing_is_shown_if_nothing_shall_be(self, capsys):
-        fit(Named("experience 3"), naming(pl.callbacks.TQDMProgressBar(refresh_rate=0)))
+        fit(Named("experience 3"), with_stage_names(pl.callbacks.TQDMProgressBar(refresh_rate=0)))
         assert "experience 3" not in shown(capsys)
 
 
 class TestNaming:
     @pytest.mark.parametrize(("given", "expected"), [(0, 0), (1, 20), (7, 7), (50, 50)])
     def test_settings_are_kept(self, given, expected):
-        bar = naming(
+        bar = with_stage_names(
             pl.callbacks.TQDMProgressBar(refresh_rate=given, process_position=1, leave=True)
         )
         assert type(bar) is StreamProgressBar
@@ -85,14 +89,14 @@ class TestNaming:
             pass
 
         for callback in (Own(), StreamProgressBar(), pl.Callback()):
-            assert naming(callback) is callback
+            assert with_stage_names(callback) is callback
 
 
 class TestRich:
     @pytest.mark.parametrize("epochs", [1, 2])
     def test_names_the_stage(self, epochs):
         screen = io.StringIO()
-        bar = naming(
+        bar = with_stage_names(
             pl.callbacks.RichProgressBar(
                 refresh_rate=1,
                 console_kwargs={"file": screen, "force_terminal": True, "width": 120},

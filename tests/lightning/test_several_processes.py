@@ -112,7 +112,7 @@ def test_replay_differs_between_processes(two):
         source = RandomSource(3)
         source.on("cpu")
         torch.manual_seed(5)
-        with Ranks(rank, 2).own_randomness(source):
+        with Ranks(rank, 2).rank_seeded(source):
             drawn.append((torch.rand(4, generator=source.on("cpu")), torch.rand(4)))
             torch.rand(rank)
         after.append((torch.rand(4, generator=source.on("cpu")), torch.rand(4)))

@@ -12,7 +12,7 @@ from avalanche_dgm.errors import DivergenceError
 from avalanche_dgm.fitting import OptimizerSpec, Phase, Turn, fit
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.staged import run_phase_on
-from avalanche_dgm.lightning.stages import kind_of
+from avalanche_dgm.lightning.stages import log_prefix_of
 from avalanche_dgm.lightning.trainers import launch, make_trainer
 from avalanche_dgm.methods import DGR
 
@@ -240,4 +240,4 @@ def test_limits_hold_for_what_a_turn_made_of_its_gradients():
     ],
 )
 def test_kinds_do_not_name_tasks(name, kind):
-    assert kind_of(name) == kind
+    assert log_prefix_of(name) == kind

@@ -18,7 +18,7 @@ from avalanche_dgm.lightning.trainers import may_fuse
 OptimizerMaker = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
 
 
-class CountingModule(pl.LightningModule):
+class MeanLoggingModule(pl.LightningModule):
     """Logs means over samples that are exact on several devices, too."""
 
     def setup(self, stage: str) -> None:
@@ -72,7 +72,7 @@ class CountingModule(pl.LightningModule):
             self.log(label, pair[0] / pair[1], prog_bar=True, add_dataloader_idx=False)
 
 
-class NetworkModule(CountingModule, ABC):
+class NetworkModule(MeanLoggingModule, ABC):
     """A network with one optimiser, whose means over samples are logged.
 
     Attributes:
@@ -140,7 +140,7 @@ def with_schedule(
     return {"optimizer": optimizer, "lr_scheduler": plan}
 
 
-def columns_of(batch: Any) -> list[Tensor]:
+def batch_tensors(batch: Any) -> list[Tensor]:
     """The tensors of a batch, images first.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 from avalanche_dgm.lightning.ranks import Ranks
 
 
-class CommonNumbers:
+class SharedRNG:
     """What is common, and what is each process's own, in the middle of a fit.
 
     Common is what a single process would draw too, such as the order of the samples, so that it
@@ -27,16 +27,16 @@ class CommonNumbers:
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._own: _States | None = None
+        self._own: _RNGStates | None = None
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         """Makes the common numbers the usual ones, with `own` ones beside them."""
-        if not self._ranks.several:
+        if not self._ranks.is_distributed:
             yield
             return
-        states = _States()
-        with self._ranks.own_randomness():
+        states = _RNGStates()
+        with self._ranks.rank_seeded():
             states.swap()
             self._own = states
             try:
@@ -48,7 +48,7 @@ class CommonNumbers:
         states.swap()
 
     @contextmanager
-    def own(self) -> Iterator[None]:
+    def per_rank(self) -> Iterator[None]:
         """Lets each process draw its own numbers."""
         if self._own is None:
             yield
@@ -60,7 +60,7 @@ class CommonNumbers:
             self._own.swap()
 
 
-class _States:
+class _RNGStates:
     """The states of the CPU's global random number generators, at rest while others are in use.
 
     Those of GPUs are left alone: only models draw from them.

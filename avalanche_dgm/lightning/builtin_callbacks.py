@@ -19,7 +19,7 @@ _LEARNING = "watches the classifier's training, each experience for itself"
 _BAR = "names experience and phase"
 
 #: By class: what it does in a stream.
-WORKS = {
+SUPPORTED = {
     "BasePredictionWriter": "writes what `trainer.predict` finds afterwards",
     "Callback": _EVERY,
     "Checkpoint": _LEARNING,
@@ -47,7 +47,7 @@ _FREEZES = (
 )
 
 #: By class: why not, and what to do instead.
-REFUSED = {
+UNSUPPORTED = {
     "BackboneFinetuning": _FREEZES,
     "BaseFinetuning": _FREEZES,
     "BatchSizeFinder": (
@@ -94,7 +94,7 @@ def check_callbacks(trainer: pl.Trainer, callbacks: Iterable[Any]) -> None:
     check_package(callbacks)
     for callback in callbacks:
         name = type(callback).__name__
-        for refused, reason in REFUSED.items():
+        for refused, reason in UNSUPPORTED.items():
             if _is(callback, refused):
                 raise ConfigError(f"The callback {name} is not right in a stream: {reason}.")
         if _is(callback, "DeviceStatsMonitor", "LearningRateMonitor") and not trainer.loggers:

@@ -12,8 +12,8 @@ from driver import network
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import DGRModule, NaiveModule, fit_stream, run_on_trainer
+from avalanche_dgm.lightning.builtin_callbacks import SUPPORTED, UNSUPPORTED
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.stock_callbacks import REFUSED, WORKS
 
 stock = pl.callbacks
 
@@ -67,16 +67,16 @@ def learn(stream, *callbacks, kind=DGRModule, hyper=None, **trainer):
 
 def test_every_callback_of_lightning_has_its_row():
     names = [n for n in stock.__all__ if issubclass(getattr(stock, n), stock.Callback)]
-    assert not WORKS.keys() & REFUSED.keys()
-    assert set(names) <= WORKS.keys() | REFUSED.keys()
+    assert not SUPPORTED.keys() & UNSUPPORTED.keys()
+    assert set(names) <= SUPPORTED.keys() | UNSUPPORTED.keys()
 
 
 def test_the_documentation_has_the_same_rows():
     page = (Path(__file__).parents[2] / "docs" / "lightning.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (works|refused): (.*) \|$", page, flags=re.MULTILINE)
     assert rows == [
-        (name, "works" if name in WORKS else "refused", (WORKS | REFUSED)[name])
-        for name in sorted(WORKS | REFUSED, key=str.lower)
+        (name, "works" if name in SUPPORTED else "refused", (SUPPORTED | UNSUPPORTED)[name])
+        for name in sorted(SUPPORTED | UNSUPPORTED, key=str.lower)
     ]
 
 
@@ -254,7 +254,7 @@ def refused():
         "ThroughputMonitor": lambda: stock.ThroughputMonitor(len),
         "WeightAveraging": lambda: type("Mine", (stock.WeightAveraging,), {})(use_buffers=False),
     }
-    assert build.keys() == REFUSED.keys()
+    assert build.keys() == UNSUPPORTED.keys()
     return build.items()
 
 

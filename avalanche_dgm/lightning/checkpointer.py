@@ -19,7 +19,7 @@ import torch
 
 from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.files import final_name, replacing
-from avalanche_dgm.lightning.callbacks import StreamCallback, of_one_experience
+from avalanche_dgm.lightning.callbacks import StreamCallback, experience_callbacks
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
@@ -37,7 +37,7 @@ _OLD = {"method", "epochs", "batch_size", "shuffle", "experiences", "processes"}
 _NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.rank(\d+)\.pt")
 
 
-class Journal:
+class StreamCheckpointer:
     """Saves and restores one process's share of a run; does nothing without a folder.
 
     Args:
@@ -65,19 +65,19 @@ class Journal:
         self._target: Position = (0, 0, 0)
         self._experience, self._stage, self._steps = 0, 0, 0
         self._next_save = save_every
-        self._moment: dict[str, Any] | None = None
-        self._moments: list[Path] = []
+        self._mid_stage: dict[str, Any] | None = None
+        self._mid_stage_files: list[Path] = []
 
     # The run as a whole
 
-    def open(self, *, resume: bool) -> dict[str, Any] | None:
+    def load(self, *, resume: bool) -> dict[str, Any] | None:
         """Finds where to go on.
 
         Args:
             resume: Whether to; otherwise the folder must not hold a run.
 
         Returns:
-            What `close_experience` saved last, or ``None`` to begin at the beginning.
+            What `save_experience` saved last, or ``None`` to begin at the beginning.
 
         Raises:
             ConfigError: The folder holds a run and ``resume`` is off.
@@ -86,7 +86,7 @@ class Journal:
         if self.folder is None:
             return None
         found = self._positions()
-        latest = self._agree(max(found, default=(-1, 0, 0)))
+        latest = self._common_position(max(found, default=(-1, 0, 0)))
         if latest[0] < 0:
             return None
         if not resume:
@@ -109,12 +109,12 @@ class Journal:
         self._restore(content)
         return dict(content["run"])
 
-    def close_experience(self, done: int, run: Mapping[str, Any]) -> None:
+    def save_experience(self, done: int, run: Mapping[str, Any]) -> None:
         """Saves everything after an experience, or before the first one.
 
         Args:
             done: Experiences learned.
-            run: What `open` shall return.
+            run: What `load` shall return.
         """
         if self.folder is None:
             return
@@ -127,7 +127,7 @@ class Journal:
             match = _NAME.fullmatch(final_name(path))
             if match and int(match[4]) == self._ranks.rank and path != self._path(position):
                 path.unlink(missing_ok=True)
-        self._moments = []
+        self._mid_stage_files = []
 
     # One experience
 
@@ -135,66 +135,66 @@ class Journal:
         """Counts the stages anew."""
         self._experience, self._stage = experience, 0
 
-    def run(self, host: MethodModule, stage: Stage) -> None:
+    def run_stage(self, module: MethodModule, stage: Stage) -> None:
         """Replaces a stage by its outcome if that is known; else trains what is left of it.
 
         Args:
-            host: Runs it.
+            module: Runs it.
             stage: The stage, not begun.
         """
         here = (self._experience, self._stage)
         self._stage += 1
         after = (here[0], here[1] + 1, 0)
         if self.folder is not None and here < self._target[:2]:
-            self._skip(host, stage, self._read(after))
+            self._skip(module, stage, self._read(after))
             return
         self._steps = 0
         if self.folder is not None and here == self._target[:2] and self._target[2]:
-            self._moment = self._read(self._target)
-            self._steps = self._moment["steps"]
-            stage.module.load_state_dict(self._moment["module"])
-            stage.set_state(self._moment["stage"])
-            self._set_counters(self._moment["counters"])
-        host.keeper, self._next_save = self, self._steps + self._save_every
+            self._mid_stage = self._read(self._target)
+            self._steps = self._mid_stage["steps"]
+            stage.module.load_state_dict(self._mid_stage["module"])
+            stage.set_state(self._mid_stage["stage"])
+            self._set_counters(self._mid_stage["counters"])
+        module.listener, self._next_save = self, self._steps + self._save_every
         try:
             if isinstance(stage, PhaseStage):
-                seconds = host.run_phase(self._trainer, stage)
+                seconds = module.run_phase(self._trainer, stage)
                 self._method.note_phase(stage.phase.name, seconds)
             else:
-                host.run(self._trainer, stage)
+                module.run(self._trainer, stage)
         finally:
-            host.keeper, self._moment = None, None
+            module.listener, self._mid_stage = None, None
         if self.folder is not None:
             content = {**self._common(), "module": stage.module.state_dict()}
             if not isinstance(stage, PhaseStage):
-                content["optimizer"] = host.learning_optimizer(stage.module).state_dict()
+                content["optimizer"] = module.learning_optimizer(stage.module).state_dict()
                 content["stage"] = stage.state()
             self._write(after, content)
 
-    def _skip(self, host: MethodModule, stage: Stage, content: Mapping[str, Any]) -> None:
+    def _skip(self, module: MethodModule, stage: Stage, content: Mapping[str, Any]) -> None:
         stage.module.load_state_dict(content["module"])
         if isinstance(stage, PhaseStage):
             stage.phase.finish()
         else:
             stage.set_state(content["stage"])
-            host.learning_optimizer(stage.module).load_state_dict(content["optimizer"])
+            module.learning_optimizer(stage.module).load_state_dict(content["optimizer"])
         self._restore(content)
 
-    def after_batch(self, host: StagedModule, *, at_once: bool) -> None:
+    def on_batch_end(self, module: StagedModule, *, at_once: bool) -> None:
         """Saves the middle of a stage now and then, or at once."""
         self._steps += 1
         # After an epoch's last batch there is nothing left of it that could be gone on with.
         if (at_once or self._steps >= self._next_save) and not self._trainer.is_last_batch:
             self._next_save = self._steps + self._save_every
             # The batch is counted by the Trainer only after its hooks.
-            self._save(host, uncounted=1)
+            self._save(module, uncounted=1)
 
-    def save(self, host: StagedModule) -> None:
+    def save(self, module: StagedModule) -> None:
         """Saves the middle of a stage between two epochs, after a fit."""
-        self._save(host, uncounted=0)
+        self._save(module, uncounted=0)
 
-    def _save(self, host: StagedModule, *, uncounted: int) -> None:
-        stage, trainer = host.stage, self._trainer
+    def _save(self, module: StagedModule, *, uncounted: int) -> None:
+        stage, trainer = module.stage, self._trainer
         if self.folder is None or stage is None:
             return
         position = (self._experience, self._stage - 1, self._steps)
@@ -210,15 +210,15 @@ class Journal:
         }
         content["counters"]["logged"] += uncounted
         self._write(position, content)
-        self._moments.append(self._path(position))
+        self._mid_stage_files.append(self._path(position))
         # The last but one stays: another process may not have come as far.
-        for path in self._moments[:-2]:
+        for path in self._mid_stage_files[:-2]:
             path.unlink(missing_ok=True)
-        del self._moments[:-2]
+        del self._mid_stage_files[:-2]
 
-    def restore(self, host: StagedModule) -> None:
+    def restore(self, module: StagedModule) -> None:
         """Goes on in the middle of a stage, once the Trainer has made everything for it."""
-        content, trainer = self._moment, self._trainer
+        content, trainer = self._mid_stage, self._trainer
         if content is None:
             return
         trainer.optimizers[0].load_state_dict(content["optimizer"])
@@ -226,7 +226,7 @@ class Journal:
             config.scheduler.load_state_dict(state)
         trainer.precision_plugin.load_state_dict(content["precision"])
         self._restore(content)
-        self._moment = None
+        self._mid_stage = None
 
     # What is saved
 
@@ -258,7 +258,7 @@ class Journal:
         """Those whose state belongs to the run."""
         made: Any = self._trainer
         own = [c for c in made.callbacks if isinstance(c, StreamCallback)]
-        return [*of_one_experience(self._trainer), *own]
+        return [*experience_callbacks(self._trainer), *own]
 
     def _set_counters(self, counters: Mapping[str, int]) -> None:
         loop: Any = self._trainer.fit_loop.epoch_loop
@@ -281,9 +281,9 @@ class Journal:
                 found.append((int(match[1]), int(match[2]), int(match[3])))
         return found
 
-    def _agree(self, mine: Position) -> Position:
+    def _common_position(self, mine: Position) -> Position:
         """The furthest point that every process has come to."""
-        if not self._ranks.several:
+        if not self._ranks.is_distributed:
             return mine
         strategy = self._trainer.strategy
         everyone = strategy.all_gather(torch.tensor(mine, device=strategy.root_device))
