@@ -113,6 +113,33 @@ class Replay:
         )
 
 
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step of a classifier, before its loss is complete.
+
+    Attributes:
+        images: Float tensor (n, *shape), this process's new samples.
+        tasks: int64 tensor (n,), their task labels.
+        logits: Tensor (n, K), the classifier's answers to them.
+        new: Their loss, a scalar; ``None`` in a step on replayed samples alone.
+        n: Number of new samples in the step, over all processes.
+        replay: What is replayed beside them, or ``None``.
+        replay_logits: Tensor (m, K), the answers to ``replay.images``.
+        share: What the new samples' loss counts in the mean over processes; 1 for one process.
+        replay_share: What the replayed samples' loss counts in it.
+    """
+
+    images: Tensor
+    tasks: Tensor
+    logits: Tensor
+    new: Tensor | None
+    n: int
+    replay: Replay | None = None
+    replay_logits: Tensor | None = None
+    share: float = 1.0
+    replay_share: float = 1.0
+
+
 def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = None) -> None:
     """Checks that an experience can be learned; called before any training starts.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from numbers import Real
 from typing import Any, TypeVar
@@ -32,15 +32,35 @@ class Settings:
             object.__setattr__(self, name, _optimizer_of(name, getattr(self, name)))
 
 
-def make_settings(kind: Callable[..., S], values: dict[str, Any]) -> S:
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings(Settings):
+    """What every method has.
+
+    Attributes:
+        seed: Seed of everything random in the method, from 0 to 2**63 - 1; ``None`` takes one from
+            PyTorch's global generator at the first draw.
+    """
+
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        whole_number = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if self.seed is not None and not (whole_number and 0 <= self.seed < 2**63):
+            raise ConfigError(
+                f"seed={self.seed!r} must be a whole number from 0 to 2**63 - 1, or None."
+            )
+
+
+def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: Any = None) -> S:
     """Builds settings from keyword arguments, with an error that lists the names that exist.
 
     Args:
         kind: The settings' class.
         values: Names and values given by the user.
+        base: Settings of that class in which the values replace others; ``None`` for the defaults.
 
     Raises:
-        ConfigError: A name is unknown or a value cannot work.
+        ConfigError: A name is unknown, a value cannot work, or ``base`` is of another class.
     """
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
@@ -48,7 +68,12 @@ def make_settings(kind: Callable[..., S], values: dict[str, Any]) -> S:
         raise ConfigError(
             f"Unknown hyper-parameter {', '.join(unknown)}. There are: {', '.join(sorted(known))}."
         )
-    return kind(**values)
+    if base is None:
+        return kind(**values)
+    if type(base) is not kind:
+        name = getattr(kind, "__name__", str(kind))
+        raise ConfigError(f"settings is a {type(base).__name__}; a {name} is needed.")
+    return replace(base, **values)
 
 
 def one_of(name: str, value: str, *allowed: str) -> None:

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.data import ExperienceData, Step
 from avalanche_dgm.fitting import fit
 from avalanche_dgm.memories.classifiers import check_learner
 from avalanche_dgm.methods import DGDMN
+from avalanche_dgm.methods.abilities import LatentInputs, Routing
 
 
 @cache
@@ -88,7 +89,7 @@ class Driver:
     def run(self, phases: Any) -> None:
         for phase in phases:
             seconds = fit(phase, self.method.rng)
-            self.method.note_phase(phase.name, seconds)
+            self.method.stats.add_phase(phase.name, seconds)
             self.phases.append(phase.name)
 
     def predict(self, images: Tensor, tasks: Tensor | None = None, **kwargs: Any) -> Tensor:
@@ -113,10 +114,11 @@ class Driver:
             self.learner,
             data,
             task_aware=self.task_aware,
-            trained=method.trains_learner,
-            copies=method.copies,
+            trained=method.needs.learner,
+            copies=method.needs.copies,
         )
-        self.run(method.make_room(data.key))
+        if isinstance(method, Routing):
+            self.run(method.make_room(data.key))
         method.begin(data)
         self.run(method.before_learning(data))
         self.learner.train()
@@ -132,25 +134,28 @@ class Driver:
         # Of its own, so that the order of batches does not depend on what the method draws.
         order = torch.Generator().manual_seed(self.seed + self.method.experiences)
         method = self.method
-        data = method.prepare(data)
+        latents = isinstance(method, LatentInputs)
+        data = method.prepare(data) if latents else data
+        alternates = latents and method.alternates
         for _ in range(self.steps):
             index = torch.randint(len(data), (self.batch_size,), generator=order)
             batch = data.take(index)
-            replay = None if method.alternates else method.replay(self.batch_size)
-            logits = method.respond(batch.images, batch.tasks, width=self.width, replay=replay)
-            loss = new = F.cross_entropy(logits[: len(batch)], batch.labels)
+            replay = None if alternates else method.replay(self.batch_size)
+            logits = method(batch.images, batch.tasks, width=self.width, replay=replay)
+            answers, rest = logits[: len(batch)], logits[len(batch) :]
+            new = F.cross_entropy(answers, batch.labels)
+            step = Step(batch.images, batch.tasks, answers, new, len(batch), replay, rest)
+            added = method.loss(step)
             if replay is not None:
-                loss = method.with_replay(loss, new, logits[len(batch) :], replay)
-                method.count(replay, logits.shape[1])
-            penalty = method.penalty(batch.images, batch.tasks, logits[: len(batch)])
-            loss = loss if penalty is None else loss + penalty
-            self._step(optimizer, loss)
-            if method.alternates:
+                method.stats.count(replay, logits.shape[1])
+            self._step(optimizer, new if added is None else new + added)
+            if alternates:
                 replay = method.replay(self.batch_size)
                 nothing = batch.images[:0], batch.tasks[:0]
-                logits = method.respond(*nothing, width=self.width, replay=replay)
-                method.count(replay, logits.shape[1])
-                self._step(optimizer, method.replay_loss(logits, replay))
+                logits = method(*nothing, width=self.width, replay=replay)
+                method.stats.count(replay, logits.shape[1])
+                step = Step(*nothing, logits[:0], None, self.batch_size, replay, logits)
+                self._step(optimizer, method.loss(step))
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         optimizer.zero_grad()
@@ -161,6 +166,19 @@ class Driver:
         for data in stream:
             self.train(data)
         return self
+
+
+def added_loss(
+    method: Any, images: Tensor, tasks: Tensor, logits: Tensor, new: Tensor | None = None
+) -> Any:
+    """What a method adds to a step without replay."""
+    return method.loss(Step(images, tasks, logits, new, len(images)))
+
+
+def added_by_replay(method: Any, replay: Any, logits: Tensor, new: Tensor | None = None) -> Any:
+    """What a method adds to a step with replayed samples; their own loss without ``new``."""
+    n, nothing = len(replay), replay.images[:0]
+    return method.loss(Step(nothing, replay.tasks[:0], logits[:0], new, n, replay, logits))
 
 
 def in_a_process(work: Callable[[], Any]) -> int:

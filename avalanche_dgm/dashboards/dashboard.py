@@ -17,8 +17,13 @@ from avalanche_dgm.dashboards import drawing, keys, views
 from avalanche_dgm.dashboards.sinks import Cell, Guarded, Pixels, Sink
 from avalanche_dgm.dashboards.views import Class, Examples
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.methods import Method, Record
-from avalanche_dgm.metrics.cost import family_of, memory_parameters_of
+from avalanche_dgm.methods import Method, MethodStats
+from avalanche_dgm.metrics.cost import (
+    family_of,
+    memory_bytes_of,
+    memory_parameters_of,
+    stored_samples_of,
+)
 from avalanche_dgm.metrics.summaries import summaries
 
 #: Rows of a picture of samples: of more classes the first ones are shown.
@@ -45,7 +50,7 @@ class LearnedExperience:
     shown: int
     n_classes: int = 10
     shape: tuple[int, ...] | None = None
-    record: Record | None = None
+    record: MethodStats | None = None
 
 
 class Dashboard:
@@ -102,7 +107,7 @@ class Dashboard:
         if method is None:
             self._scalars(values, keys.EXPERIENCE, at)
             return
-        record = facts.record if facts.record is not None else method.record
+        record = facts.record if facts.record is not None else method.stats.read()
         values |= _remembered(method, record)
         if record.histogram:
             for sink in self.sinks:
@@ -112,7 +117,7 @@ class Dashboard:
         values |= pictures.masks()
         self._scalars(values, keys.EXPERIENCE, at)
 
-    def slept(self, record: Record, *, before: int, at: int) -> None:
+    def slept(self, record: MethodStats, *, before: int, at: int) -> None:
         """Shows a sleep, if there was one.
 
         Args:
@@ -292,12 +297,12 @@ class _Pictures:
         return values
 
 
-def _remembered(method: Method, record: Record) -> dict[str, float]:
+def _remembered(method: Method, record: MethodStats) -> dict[str, float]:
     """Numbers of the memory, and of what the method did in the experience."""
     values = {
-        keys.MEMORY_BYTES: float(method.memory_bytes()),
+        keys.MEMORY_BYTES: float(memory_bytes_of(method)),
         keys.MEMORY_PARAMETERS: float(memory_parameters_of(method)),
-        keys.MEMORY_STORED: float(method.stored_samples()),
+        keys.MEMORY_STORED: float(stored_samples_of(method)),
         keys.STM_OCCUPANCY: float(record.stm_occupancy),
         keys.REPLAYED: float(record.replayed),
     }

@@ -14,6 +14,7 @@ from torch import Tensor
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
 from avalanche_dgm.methods import Method
+from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.metrics.generator_quality import fixed_samples
 from avalanche_dgm.modules import evaluating
@@ -85,6 +86,8 @@ def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Cl
         for row, (_, task, label) in enumerate(memory.entries[: memory.learned].tolist()):
             found[task, label] = fixed_samples(memory, row, n, seed=seed)
         return dict(sorted(found.items()))
+    if not isinstance(method, Inspectable):
+        return {}
     with method.random.temporary_seed(seed):
         try:
             replay = method.sample(_DRAWN_PER_SHOWN * n * max(n_classes, 1))
@@ -116,7 +119,9 @@ def reconstructions(
     # Aside from the first question on: even to ask where it computes may draw a seed.
     with method.random.temporary_seed(seed), evaluating(method):
         device = method.rng.device
-        made = method.reconstruct(images.to(device), tasks.to(device)) if len(images) else None
+        made = None
+        if isinstance(method, Inspectable) and len(images):
+            made = method.reconstruct(images.to(device), tasks.to(device))
     return made if made is None or made.shape == images.shape else None
 
 
@@ -133,7 +138,7 @@ def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[A
         Float array (n, 2), or ``None`` if the method has no latents, or none that differ and are
         finite.
     """
-    if len(examples.images) < 5:
+    if len(examples.images) < 5 or not isinstance(method, Inspectable):
         return None
     with method.random.temporary_seed(seed), evaluating(method):
         device = method.rng.device

@@ -16,7 +16,7 @@ from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.plan import Plan
 from avalanche_dgm.experiments.results import RunResult
-from avalanche_dgm.methods import Method, Record
+from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.learned import Learned
 from avalanche_dgm.plugins.tested import examples_of
 
@@ -77,7 +77,7 @@ class RunPanels:
         # Joint training learns all of them anew, each once.
         shown = {plan.order[i] for i in range(0 if plan.method.joint else n - 1, n)}
         n_shown = sum(len(plan.benchmark.train_stream[i].dataset) for i in shown)
-        record = Record(
+        record = MethodStats(
             replayed=step.replayed,
             histogram=step.histogram,
             stm_occupancy=step.stm_occupancy,

@@ -17,7 +17,8 @@ from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import METHODS
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import learning_order, task_names, tested_as
-from avalanche_dgm.methods import Method, Record
+from avalanche_dgm.methods import Method, MethodStats
+from avalanche_dgm.methods.abilities import Inspectable
 
 _SAMPLES_A_CLASS = 10
 
@@ -99,6 +100,8 @@ class Plan:
         """
         learned = [self.benchmark.train_stream[i] for i in set(self.order)]
         n_classes = len({c for e in learned for c in e.classes_in_this_experience})
+        if not isinstance(method, Inspectable):
+            return {}
         try:
             replay = method.sample(4 * _SAMPLES_A_CLASS * n_classes)
         except UnknownTaskError:  # Some keep no samples.
@@ -112,7 +115,7 @@ class Plan:
         }
 
 
-def add_record(step: Step, record: Record, memory_bytes: int) -> None:
+def add_record(step: Step, record: MethodStats, memory_bytes: int) -> None:
     """Completes a step by what a method did.
 
     Args:

@@ -190,7 +190,7 @@ class _Experiment(Plan):
         )
         plugin = replay_plugin(strategy)
         if plugin is not None:
-            add_record(step, plugin.record, plugin.memory_bytes())
+            add_record(step, plugin.stats, plugin.memory_bytes())
             for name, value in self.generator.note(plugin, position).items():
                 setattr(step, name, value)
         result.steps.append(step)

@@ -159,7 +159,7 @@ class StreamCheckpointer:
         try:
             if isinstance(stage, PhaseStage):
                 seconds = module.run_phase(self._trainer, stage)
-                self._method.note_phase(stage.phase.name, seconds)
+                self._method.stats.add_phase(stage.phase.name, seconds)
             else:
                 module.run(self._trainer, stage)
         finally:
@@ -234,7 +234,8 @@ class StreamCheckpointer:
         loop: Any = self._trainer.fit_loop.epoch_loop
         callbacks = {c.state_key: c.state_dict() for c in self._callbacks()}
         return {
-            "method": self._method.interim_state(),
+            "numbers": self._method.random.get_state(),
+            "stats": self._method.stats.state(),
             "random": global_state(),
             "callbacks": callbacks,
             "view": dill.dumps(self._view.state()) if self._view is not None else None,
@@ -245,7 +246,9 @@ class StreamCheckpointer:
         }
 
     def _restore(self, content: Mapping[str, Any]) -> None:
-        self._method.set_interim_state(content["method"])
+        method = self._method
+        method.random.set_state(content["numbers"])
+        method.stats.set_state(content["stats"], method.rng.device)
         set_global_state(content["random"])
         for callback in self._callbacks():
             if callback.state_key in content["callbacks"]:

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import Replay
+from avalanche_dgm.data import Replay, Step
 from avalanche_dgm.lightning.batches import Batches, TensorBatches
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.stages import Optimization, Schedule, Stage
 from avalanche_dgm.methods import Method
+from avalanche_dgm.methods.abilities import LatentInputs
 
 
 class AlternatingBatches:
@@ -104,7 +105,7 @@ class LearningStage(Stage):
         self._correct: Tensor | None = None
         self._seen = 0
         self.iterations, self.shown = 0, 0
-        self._alternates = method.alternates
+        self._alternates = isinstance(method, LatentInputs) and method.alternates
         self._turns = 2 if self._alternates else 1
         self._last, self._on_replay = 0, False
         self._replayed = 0
@@ -139,12 +140,23 @@ class LearningStage(Stage):
         replay = self._replay(self._last)
         if replay is None:
             raise RuntimeError("The method alternates with a replay that it does not have.")
-        nothing = replay.images[:0], replay.tasks[:0]
-        logits = method.respond(*nothing, width=self.width, replay=replay)
+        images, tasks = replay.images[:0], replay.tasks[:0]
+        logits = method(images, tasks, width=self.width, replay=replay)
         self._count(replay, logits.shape[1])
-        return method.replay_loss(logits, replay, n=self._last) * self._ranks.loss_weight(
-            self._replayed
+        step = Step(
+            images,
+            tasks,
+            logits[:0],
+            new=None,
+            n=self._last,
+            replay=replay,
+            replay_logits=logits,
+            replay_share=self._ranks.loss_weight(self._replayed),
         )
+        loss = method.loss(step)
+        if loss is None:
+            raise RuntimeError("The method alternates with a replay that it has no loss for.")
+        return loss
 
     def _replay(self, n: int) -> Replay | None:
         """This process's part of the replay that goes with a batch, which is drawn by all alike.
@@ -161,7 +173,7 @@ class LearningStage(Stage):
     def _count(self, replay: Replay, width: int) -> None:
         # Too few to share are in every process, and are counted once.
         once = self._ranks.can_shard(self._replayed) or self._ranks.rank == 0
-        self.method.count(replay if once else replay[:0], width)
+        self.method.stats.count(replay if once else replay[:0], width)
 
     def _new_loss(self, batch: Any) -> Tensor:
         method, view, ranks = self.method, self.view, self._ranks
@@ -179,7 +191,7 @@ class LearningStage(Stage):
             view.fire("before_forward")
         self._last, own = n, len(images)
         replay = None if self._alternates else self._replay(n)
-        logits = method.respond(images, tasks, width=self.width, replay=replay)
+        logits = method(images, tasks, width=self.width, replay=replay)
         answers = logits[:own]
         if view is not None:
             view.mb_output = ranks.gather(self._trainer, answers.detach(), n)
@@ -187,21 +199,26 @@ class LearningStage(Stage):
         weight = ranks.loss_weight(n, sums=method.criterion.scale.sums)
         loss = torch.zeros(1, device=images.device)
         loss = loss + self._new(answers, labels, weight)
+        new = loss
         if replay is not None:
             self._count(replay, logits.shape[1])
             # Computed anew, as Avalanche's loop does: the gradients are then the same bit by bit.
             new = self._new(answers, labels, weight)
-            loss = method.with_replay(loss, new, logits[own:], replay, n=n)
-            more = ranks.loss_weight(self._replayed) - 1
-            if more:
-                # The replay's part of the loss is a mean over more or fewer samples than others.
-                nothing = torch.zeros_like(new)
-                old = method.with_replay(nothing, nothing, logits[own:], replay, n=n)
-                loss = loss + more * old
-        penalty = method.penalty(images, tasks, answers)
-        if penalty is not None:
-            penalty, mine = method.criterion.scaled(penalty, n), ranks.loss_weight(n)
-            loss = loss + (penalty if mine == 1.0 else penalty * mine)
+        added = method.loss(
+            Step(
+                images,
+                tasks,
+                answers,
+                new=new,
+                n=n,
+                replay=replay,
+                replay_logits=None if replay is None else logits[own:],
+                share=ranks.loss_weight(n),
+                replay_share=1.0 if replay is None else ranks.loss_weight(self._replayed),
+            )
+        )
+        if added is not None:
+            loss = loss + added
         if view is not None:
             view.loss = self._trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
             view.fire("before_backward")

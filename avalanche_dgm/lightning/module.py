@@ -88,7 +88,7 @@ class MethodModule(StagedModule):
         self.stream_test: StreamTest | None = None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self.method.make_fit(state_dict, f"{prefix}method.")
+        self.method._make_fit(state_dict, f"{prefix}method.")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
@@ -130,7 +130,7 @@ class MethodModule(StagedModule):
                 "Validation belongs to learning a stream: give fit_stream a benchmark with a"
                 " valid_stream. To test a trained module, call trainer.test(module, loader)."
             )
-        logits = self.method.respond(batch[0], batch[-1], width=learning.width)
+        logits = self.method(batch[0], batch[-1], width=learning.width)
         self._note("val", logits, batch)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -156,12 +156,11 @@ def reduce_counts(trainer: pl.Trainer, method: Method) -> None:
 
     Args:
         trainer: The trainer, after its processes were started.
-        method: The method; its record then tells of all processes.
+        method: The method; its stats then tell of all processes.
     """
-    counts = method.interim_state()["counts"]
+    counts = method.stats.counts
     if trainer.world_size > 1 and counts is not None:
-        total = trainer.strategy.reduce(counts, reduce_op="sum")
-        method.set_interim_state({**method.interim_state(), "counts": total})
+        method.stats.counts = trainer.strategy.reduce(counts.clone(), reduce_op="sum")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_dgm.methods import Record
+from avalanche_dgm.methods import MethodStats
 from avalanche_dgm.metrics import functional
 
 
@@ -34,7 +34,7 @@ class StreamResult:
 
     accuracy: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    records: list[MethodStats] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     test_seconds: list[float] = field(default_factory=list)
     iterations: list[int] = field(default_factory=list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.lightning.stopping import STOPS, report_stop
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.memories.classifiers import width_of
+from avalanche_dgm.methods.abilities import LatentInputs, Routing
 from avalanche_dgm.metrics import AccuracyMatrix
+from avalanche_dgm.metrics.cost import memory_bytes_of
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import check_boundaries, is_augmented
@@ -247,13 +249,14 @@ class StreamRun:
         if starts:
             method.check(data)
             check_model(method, module.model, data, experience)
-            self._phases(method.make_room(data.key))
+            if isinstance(method, Routing):
+                self._phases(method.make_room(data.key))
             method.begin(data)
         avalanche_model_adaptation(module.model, described(experience))
         module.to(self.device)
         width = width_of(module.model, data, task_aware=module.task_aware)
         check_labels(data, width)
-        method.set_criterion(module.criterion, width=width, classes=data.classes)
+        method.criterion.set(module.criterion, module.model, width=width, classes=data.classes)
         if method.active is not None:
             # One that cannot be used is refused before anything is trained.
             module.learning_optimizer(method.active, fused=trainers.may_fuse(trainer))
@@ -297,7 +300,7 @@ class StreamRun:
         in_memory = self.data.reads_into_memory(i)
         dataset = self.benchmark.train_stream[i].dataset
         prepared = data
-        if not self.data.is_part(i):
+        if isinstance(self.method, LatentInputs) and not self.data.is_part(i):
             prepared = self.method.prepare(data, augmented=lambda: is_augmented(dataset))
         if prepared is not data:
             batches = self.data.train_batches(i, data=prepared)
@@ -330,7 +333,7 @@ class StreamRun:
         self._iterations, self._shown = stage.iterations, stage.shown
 
     def _test(self, i: int) -> None:
-        if self.data.ends_task(i):
+        if isinstance(self.method, Routing) and self.data.ends_task(i):
             self._phases(self.method.before_predicting())
         tested = tested_experiences(i, len(self.benchmark.test_stream), test=self.options.test)
         if not tested:
@@ -361,12 +364,12 @@ class StreamRun:
         evaluator = self.view.evaluator if self.view is not None else None
         result.metrics.append(evaluator.get_last_metrics() if evaluator is not None else {})
         reduce_counts(trainer, self.method)
-        result.records.append(copy.deepcopy(self.method.record))
+        result.records.append(copy.deepcopy(replace(self.method.stats.read(), counts=None)))
         result.seconds.append(seconds)
         result.iterations.append(self._iterations)
         result.shown.append(self._shown)
         result.test_seconds.append(test_seconds)
-        result.memory_bytes.append(self.method.memory_bytes())
+        result.memory_bytes.append(memory_bytes_of(self.method))
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         result.best_checkpoints.append(str(best))
         values = {f"{keys.STREAM}{name}": value for name, value in result.continual.items()}

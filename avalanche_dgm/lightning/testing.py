@@ -12,6 +12,7 @@ from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.limits import apply_limit
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.methods.abilities import Routing
 from avalanche_dgm.metrics import AccuracyMatrix
 from avalanche_dgm.plugins.samples import classes_of, described
 
@@ -82,9 +83,10 @@ class StreamTest:
             view.dataloader = self.loaders[index]
         avalanche_model_adaptation(module.model, described(experience))
         module.model.to(self._trainer.strategy.root_device)
-        self._key = module.method.test_key(
-            self._data.test_task_of(experience), classes_of(experience)
-        )
+        method = module.method
+        if isinstance(method, Routing):
+            key = self._data.test_task_of(experience)
+            self._key = method.test_key(key, classes_of(experience))
         if view is not None:
             view.fire("before_eval_exp")
         self._current = index

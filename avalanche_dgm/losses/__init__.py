@@ -1,6 +1,11 @@
 """Loss functions: pure functions of tensors."""
 
-from avalanche_dgm.losses.criterion import Criterion, CriterionScale, measure_criterion
+from avalanche_dgm.losses.criterion import (
+    Criterion,
+    CriterionScale,
+    UserCriterion,
+    measure_criterion,
+)
 from avalanche_dgm.losses.functional import (
     bernoulli_nll,
     critic_loss,
@@ -15,6 +20,7 @@ from avalanche_dgm.losses.functional import (
 __all__ = [
     "Criterion",
     "CriterionScale",
+    "UserCriterion",
     "bernoulli_nll",
     "critic_loss",
     "distillation",

@@ -163,12 +163,17 @@ def _name(criterion: Criterion) -> str:
 class UserCriterion:
     """A criterion of any scale, a mean or a sum over samples; cross-entropy until `set` is called.
 
+    Args:
+        weighed: Whether a method weighs anything against it; otherwise any criterion will do.
+        soft_labels: Whether replayed samples are labelled by the softmax of a classifier's logits.
+
     Attributes:
         criterion: From logits (n, K) and labels (n,) to a scalar.
         scale: How it compares with the mean cross-entropy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, weighed: bool = True, soft_labels: bool = False) -> None:
+        self._weighed, self._soft_labels = weighed, soft_labels
         self.criterion: Criterion = F.cross_entropy
         self.scale = CriterionScale()
         self._judged: frozenset[int] = frozenset()
@@ -196,12 +201,21 @@ class UserCriterion:
             classes: Labels of the experience.
 
         Raises:
-            ConfigError: Nothing can be weighed against it, see `measure_criterion`.
+            ConfigError: Nothing can be weighed against it, see `measure_criterion`; or it takes
+                probabilities, and replayed samples have soft labels.
         """
+        if not self._weighed:
+            return
         known = [c for c in dict.fromkeys([*classes, *sorted(self._judged)]) if c < width]
         own = next((p for p in learner.parameters() if p.is_floating_point()), torch.empty(0))
         like = own.new_empty((), dtype=torch.promote_types(own.dtype, torch.float32))
         scale = measure_criterion(criterion, width=width, classes=known, like=like)
+        if self._soft_labels and scale.takes == "probabilities":
+            raise ConfigError(
+                "The criterion takes probabilities, and soft labels are made of logits or"
+                " log-probabilities. Let the model return one of these (CrossEntropyLoss, or"
+                " LogSoftmax with NLLLoss), or use labels='hard'."
+            )
         self.criterion, self.scale = criterion, scale
         self._ignored = self._judged & {*known} - scale.judged
         self._judged |= scale.judged

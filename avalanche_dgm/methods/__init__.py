@@ -1,7 +1,7 @@
 """One file per paper; a method is a ``torch.nn.Module`` that an adapter drives."""
 
 from avalanche_dgm.methods.altm import ALTM
-from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.dgdmn import DGDMN
 from avalanche_dgm.methods.dgr import DGR
 from avalanche_dgm.methods.dynamic_memory import DynamicMemory
@@ -10,7 +10,7 @@ from avalanche_dgm.methods.latent_replay import LatentReplay
 from avalanche_dgm.methods.mergan import GANReplay, MeRGAN
 from avalanche_dgm.methods.naive import Naive
 from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal
-from avalanche_dgm.methods.record import Record
+from avalanche_dgm.methods.stats import MethodStats
 
 __all__ = [
     "ALTM",
@@ -24,5 +24,6 @@ __all__ = [
     "Method",
     "Naive",
     "PseudoRehearsal",
-    "Record",
+    "MethodStats",
+    "Needs",
 ]

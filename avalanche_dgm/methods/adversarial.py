@@ -6,8 +6,8 @@ to a classifier: the user's, or the critic itself, with a logit for each class.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -19,10 +19,11 @@ from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase, Turn
 from avalanche_dgm.generators.canvas import Canvas
 from avalanche_dgm.generators.critics import Critic, build_critic
-from avalanche_dgm.losses import Criterion
+from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights
 from avalanche_dgm.memories.adversarial_settings import GANSettings
-from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.abilities import Inspectable, ReplaySource, Routing
+from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.games import Game, class_turn, classification
 from avalanche_dgm.modules import copied, evaluating
 from avalanche_dgm.settings import make_settings
@@ -34,7 +35,7 @@ CLASSIFIERS = ("learner", "critic")
 _CRITICS = ("critic", "candidate", "answerer")
 
 
-class GANMethod(Method, ABC, Generic[G]):
+class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
     """A memory of labelled samples beside a classifier.
 
     A subclass names its memory in ``memory_kind`` and the class of its hyper-parameters in
@@ -76,7 +77,10 @@ class GANMethod(Method, ABC, Generic[G]):
         if replay_size is not None and replay_size < 1:
             raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
         self.classifier, self.replay_size = classifier, replay_size
-        self.trains_learner = classifier == "learner"
+        # All samples of a class must come in one task.
+        self.needs = Needs(tasks=True, learner=classifier == "learner")
+        self.criterion = UserCriterion(weighed=classifier == "learner")
+        self.settings = settings
         self.generative = self.memory_kind(settings)
         #: What the generator learns against; kept between experiences with ``keeps_critic`` only.
         self.critic: Critic | None = None
@@ -85,17 +89,11 @@ class GANMethod(Method, ABC, Generic[G]):
         #: The critic that is the classifier.
         self.answerer: Critic | None = None
         self._pool: SamplePool | None = None
-        self._new_weight = 1.0
 
     @property
-    def needs_tasks(self) -> bool:
-        """See `Method.needs_tasks`: all samples of a class must come in one task."""
-        return True
-
-    @property
-    def settings(self) -> GANSettings:
-        """The memory's hyper-parameters."""
-        return self.generative.settings
+    def routes(self) -> bool:
+        """See `Routing.routes`: the critic may be the classifier."""
+        return self.answers_itself
 
     @property
     def answers_itself(self) -> bool:
@@ -106,11 +104,6 @@ class GANMethod(Method, ABC, Generic[G]):
     def active(self) -> nn.Module | None:
         """See `Method.active`: none by batches, where the critic is the classifier."""
         return None if self.answers_itself else self.learner
-
-    def set_criterion(self, criterion: Criterion, *, width: int, classes: Iterable[int]) -> None:
-        """See `Method.set_criterion`; any is taken where the critic is the classifier."""
-        if not self.answers_itself:
-            super().set_criterion(criterion, width=width, classes=classes)
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
@@ -232,17 +225,12 @@ class GANMethod(Method, ABC, Generic[G]):
         size = self.replay_size
         if size is None:
             size = min(4 * n, round(n * (1 - self._new_weight) / self._new_weight))
-        return self.recall(max(size, 1))
+        return self.sample_old(max(size, 1))
 
-    def recall(self, n: int) -> Replay | None:
-        """See `Method.recall`; with ``own_share`` above 0 new classes are among them."""
+    def sample_old(self, n: int) -> Replay | None:
+        """See `ReplaySource.sample_old`; with ``own_share`` above 0 new classes are among them."""
         pool = self._pool
         return self.generative.replay(*pool.draw(n, self.rng)) if pool is not None else None
-
-    @property
-    def new_weight(self) -> float:
-        """The share of the experience's real samples where each class counts the same."""
-        return self._new_weight
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
         """See `Method.predict`: the learner's answers, or the critic's."""
@@ -257,7 +245,7 @@ class GANMethod(Method, ABC, Generic[G]):
             logits = logits.masked_fill(other, MASKED_LOGIT)
         # As wide as the user's classifier, whose labels the answers are compared with.
         with evaluating(self.learner):
-            width = self._ask(images[:1], tasks[:1]).shape[1]
+            width = self._logits(images[:1], tasks[:1]).shape[1]
         wide = logits.new_full((len(logits), width), MASKED_LOGIT)
         index = entries[None, :, 2].expand(len(logits), -1)
         return wide.scatter_reduce(1, index, logits, "amax")

@@ -8,19 +8,26 @@ are stored or that a memory makes (replay). Afterwards N takes over what H has l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.data import ExperienceData, Replay, Step
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.memories import Frozen, MemorySettings
-from avalanche_dgm.memories.classifiers import check_heads, head_width, learned_outputs
+from avalanche_dgm.memories.classifiers import (
+    check_heads,
+    head_width,
+    learned_outputs,
+    logits_of,
+)
 from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
+from avalanche_dgm.methods.abilities import Inspectable, LatentInputs
 from avalanche_dgm.methods.altm_sources import REPLAYS, make_source
-from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.latent_replay import LatentReplay
 from avalanche_dgm.modules import GrowingBuffers, copied
 from avalanche_dgm.signatures import takes_arguments_of
@@ -47,7 +54,7 @@ class _Known(GrowingBuffers):
 
 
 @takes_arguments_of(MemorySettings)
-class ALTM(Method):
+class ALTM(Inspectable, LatentInputs, Method):
     """Distillation from a frozen stable network.
 
     Args:
@@ -79,7 +86,7 @@ class ALTM(Method):
         CapacityError: The size of the store cannot hold a sample of each class.
     """
 
-    copies = "A copy is the stable network, which the model is held to."
+    needs = Needs(copies="A copy is the stable network, which the model is held to.")
 
     def __init__(
         self,
@@ -117,18 +124,19 @@ class ALTM(Method):
         if memory_consolidation is not None:
             hyper = {**hyper, "consolidation": memory_consolidation}
         sizes = {"share": share, "per_class": per_class}
-        self.source = make_source(replay, sizes=sizes, hyper=hyper, arguments=source)
+        self.source: Any = make_source(replay, sizes=sizes, hyper=hyper, arguments=source)
         if self.source is not None:
             # One stream of random numbers, saved once with the state and restored with it.
             self.source.random = self.random
+            self.needs = replace(self.needs, tasks=self.source.needs.tasks)
         self._old_tasks: list[int] = []
         #: What the classifier is trained on in the current experience.
         self._learned_on: ExperienceData | None = None
 
     @property
-    def needs_tasks(self) -> bool:
-        """See `Method.needs_tasks`."""
-        return self.source is not None and self.source.needs_tasks
+    def uses_latents(self) -> bool:
+        """See `LatentInputs.uses_latents`."""
+        return self.latents is not None
 
     @property
     def latents(self) -> LatentReplay | None:
@@ -169,37 +177,42 @@ class ALTM(Method):
     def prepare(
         self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
     ) -> ExperienceData:
-        """See `Method.prepare`: latents, if they are what is replayed."""
-        if self.source is not None:
-            data = self.source.prepare(data, augmented=augmented)
+        """See `LatentInputs.prepare`: latents, if they are what is replayed."""
+        if self.latents is not None:
+            data = self.latents.prepare(data, augmented=augmented)
         self._learned_on = data
         return data
 
-    def respond(
+    def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
+        """See `LatentInputs.encode_batch`."""
+        return self.latents.encode_batch(x, tasks) if self.latents is not None else x
+
+    def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
-        """See `Method.respond`."""
+        """See `Method.forward`."""
         if self.source is None:
-            return super().respond(images, tasks, width=width, replay=replay)
-        return self.source.respond(images, tasks, width=width, replay=replay)
+            return super().forward(images, tasks, width=width, replay=replay)
+        answers: Tensor = self.source(images, tasks, width=width, replay=replay)
+        return answers
 
     def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
-        """See `Method.answer`."""
-        if self.source is None:
-            return super().answer(network, inputs, tasks)
-        return self.source.answer(network, inputs, tasks)
+        """The logits of another network for what the learner is trained on.
+
+        Args:
+            network: A copy of the learner, or one that has grown; in its own mode.
+            inputs: Float tensor (n, *shape), images or latents.
+            tasks: int64 tensor (n,), task labels.
+        """
+        if self.latents is not None:
+            return self.latents.answer(network, inputs, tasks)
+        return logits_of(network, inputs, tasks, task_aware=self.task_aware)
 
     def replay(self, n: int) -> Replay | None:
         """Draws old inputs; their labels are those that they had, or were drawn for."""
         if self.stable is None or self.source is None:
             return None
-        return self.source.recall(self.replay_size or n)
-
-    def penalty(self, images: Tensor, tasks: Tensor, logits: Tensor) -> Tensor | None:
-        """Lambda times the distance on the new inputs, without replay (Eq. 4, naive)."""
-        if self.stable is None or self.source is not None:
-            return None
-        return self.weight * self._on_new_inputs(self._ask, images, tasks, logits)
+        return self.source.sample_old(self.replay_size or n)
 
     def _on_new_inputs(
         self, answer: Callable[[Tensor, Tensor], Tensor], images: Tensor, tasks: Tensor, own: Tensor
@@ -251,16 +264,20 @@ class ALTM(Method):
         difference = (logits[:, :width] - wanted).masked_fill(~mask, 0.0)
         return difference.square().sum(dim=1).mean()
 
-    def replay_loss(self, logits: Tensor, replay: Replay, *, n: int = 1) -> Tensor:
-        """The distance on replayed inputs, on the criterion's scale."""
-        distance = self.distance(logits, replay.images, replay.tasks, old_inputs=True)
-        return self.criterion.scaled(distance, n)
-
-    def with_replay(
-        self, loss: Tensor, new: Tensor, logits: Tensor, replay: Replay, *, n: int = 1
-    ) -> Tensor:
-        """Adds lambda times the distance on replayed inputs (Eq. 4, replay)."""
-        return loss + self.weight * self.replay_loss(logits, replay, n=n)
+    def loss(self, step: Step) -> Tensor | None:
+        """Lambda times the distance on replayed inputs (Eq. 4), or on the new ones without."""
+        if step.replay is not None and step.replay_logits is not None:
+            replay, share = step.replay, step.replay_share
+            distance = self.distance(
+                step.replay_logits, replay.images, replay.tasks, old_inputs=True
+            )
+            loss = self.weight * self.criterion.scaled(distance, step.n)
+        elif self.stable is not None and self.source is None:
+            distance = self._on_new_inputs(self._logits, step.images, step.tasks, step.logits)
+            loss, share = self.criterion.scaled(self.weight * distance, step.n), step.share
+        else:
+            return None
+        return loss if share == 1.0 else loss * share
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the consolidation of H into N, if N is to learn it, and what the source learns."""
@@ -342,15 +359,15 @@ class ALTM(Method):
         return self.source.sample(n)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Method.encode`: of the source."""
+        """See `Inspectable.encode`: of the source."""
         return self.source.encode(images, tasks) if self.source is not None else None
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Method.reconstruct`: by the source."""
+        """See `Inspectable.reconstruct`: by the source."""
         return self.source.reconstruct(images, tasks) if self.source is not None else None
 
     def stored_samples(self) -> int:
-        """See `Method.stored_samples`."""
+        """See `Inspectable.stored_samples`."""
         return self.source.stored_samples() if self.source is not None else 0
 
     def memory(self) -> list[nn.Module]:
@@ -368,14 +385,14 @@ class ALTM(Method):
         if self.stable is not None:
             set_counted(self.stable.frozen, counted(self.learner))
 
-    def make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """See `Method.make_fit`."""
+    def _make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """See `Method._make_fit`."""
         start = f"{prefix}stable.frozen."
         held = any(name.startswith(start) for name in state_dict)
         if self.stable is None and held and self.learner is not None:
             # Before the classifier grows: it may have grown since its copy was made.
             self.stable = Frozen(self.learner)
-        super().make_fit(state_dict, prefix)
+        super()._make_fit(state_dict, prefix)
         if self.stable is not None:
             grow_to(self.stable.frozen, state_dict, start)
 

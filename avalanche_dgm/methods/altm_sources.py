@@ -16,6 +16,7 @@ from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.memories import DeepGenerativeMemory, MemorySettings
 from avalanche_dgm.memories.stored import StoredMemory
+from avalanche_dgm.methods.abilities import Inspectable, ReplaySource
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.dgr import DGR
 from avalanche_dgm.methods.dynamic_memory import DynamicMemory
@@ -25,7 +26,7 @@ from avalanche_dgm.methods.mergan import GANReplay, MeRGAN
 from avalanche_dgm.settings import make_settings
 
 
-class StoredReplay(Method):
+class StoredReplay(Inspectable, ReplaySource, Method):
     """A class-balanced choice of the samples of each experience, as they are.
 
     Args:
@@ -41,8 +42,8 @@ class StoredReplay(Method):
         check_experience(data, shape=self.store.shape)
         self.store.check(data.labels, data.tasks)
 
-    def recall(self, n: int) -> Replay | None:
-        """See `Method.recall`."""
+    def sample_old(self, n: int) -> Replay | None:
+        """See `ReplaySource.sample_old`."""
         return self.store.draw(n, self.rng) if len(self.store) else None
 
     def end(self, data: ExperienceData) -> None:
@@ -51,11 +52,11 @@ class StoredReplay(Method):
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """See `Method.sample`."""
+        """See `Inspectable.sample`."""
         return self.store.draw(n, self.rng)
 
     def stored_samples(self) -> int:
-        """See `Method.stored_samples`."""
+        """See `Inspectable.stored_samples`."""
         return len(self.store)
 
     def memory(self) -> list[nn.Module]:
@@ -63,7 +64,7 @@ class StoredReplay(Method):
         return [self.store]
 
 
-class GeneratedReplay(DGR):
+class GeneratedReplay(ReplaySource, DGR):
     """What a deep generative memory makes of the inputs of old experiences.
 
     It is `DGR` without its learner: nobody has to label what is generated.
@@ -73,12 +74,12 @@ class GeneratedReplay(DGR):
         """See `Method.attach`; the memory itself gets no learner."""
         Method.attach(self, learner, task_aware=task_aware)
 
-    def recall(self, n: int) -> Replay | None:
-        """See `Method.recall`: of the generator as it was before this experience."""
+    def sample_old(self, n: int) -> Replay | None:
+        """See `ReplaySource.sample_old`: of the generator as it was before this experience."""
         return self._imagined(self._previous.module, n) if self._previous is not None else None
 
     def sample(self, n: int) -> Replay:
-        """See `Method.sample`."""
+        """See `Inspectable.sample`."""
         if not len(self.ltm.tasks):
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         return self._imagined(self.ltm, n)

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_experience
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
+from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories import DualMemory, DualMemorySettings, ShortTermTaskMemory
 from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.short_term import widen
 from avalanche_dgm.memories.sleep import Sleep
-from avalanche_dgm.methods.base import Method
-from avalanche_dgm.methods.record import Record
+from avalanche_dgm.methods.abilities import Inspectable, Routing
+from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.settings import make_settings
 from avalanche_dgm.signatures import takes_arguments_of
 
 
 @takes_arguments_of(DualMemorySettings)
-class DGDMN(Method):
+class DGDMN(Inspectable, Routing, Method):
     """Dual memory around any classifier, which becomes the long-term learner.
 
     The learner of the current experience is the short-term memory's: an adapter trains what
@@ -34,21 +35,23 @@ class DGDMN(Method):
         **hyper: Fields of `DualMemorySettings`.
     """
 
-    copies = "A copy labels what is replayed in sleep."
+    #: Each task has a short-term memory of its own.
+    needs = Needs(tasks=True, copies="A copy labels what is replayed in sleep.")
 
     def __init__(self, *, seed: int | None = None, **hyper: Any) -> None:
         super().__init__(seed=seed)
         self.settings = make_settings(DualMemorySettings, hyper)
         self.dual = DualMemory(self.settings)
         self._active: ShortTermTaskMemory | None
-        self.hold("_active", None)
+        self._hold("_active", None)
         self._pool: Replay | None = None
         self._warned = False
+        self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
 
     @property
-    def soft_labels(self) -> bool:
-        """See `Method.soft_labels`."""
-        return self.settings.labels == "soft"
+    def routes(self) -> bool:
+        """See `Routing.routes`."""
+        return True
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
@@ -56,27 +59,12 @@ class DGDMN(Method):
         self.dual.ltm.attach(learner, task_aware=task_aware)
 
     @property
-    def needs_tasks(self) -> bool:
-        """See `Method.needs_tasks`: each task has a short-term memory of its own."""
-        return True
-
-    @property
-    def record(self) -> Record:
-        """See `Method.record`."""
-        record = super().record
-        record.stm_occupancy, record.sleeps = self.dual.occupancy, self.dual.sleeps
-        return record
-
-    @property
     def active(self) -> nn.Module | None:
         """The short-term learner of the current experience, if there is one."""
         return self._active.task_learner if self._active is not None else None
 
-    def learners(self) -> dict[str, nn.Module]:
-        """The short-term learners in use, under names that no other one ever has.
-
-        What optimisers and plugins keep by the name of a parameter is then of this learner.
-        """
+    def networks(self) -> dict[str, nn.Module]:
+        """See `Routing.networks`: the short-term learners in use."""
         return {str(memory.number): memory.task_learner for memory in self.dual.sttms()}
 
     def check(self, data: ExperienceData) -> None:
@@ -92,14 +80,16 @@ class DGDMN(Method):
         self._rest()
         if self.settings.short_term:
             self._pool = self.dual.extra_samples(data, self.rng)
+            # When the task was known, as much is replayed as is new.
+            self._new_weight = 1.0 if self._pool is None else 0.5
             with self.random.seeded_init():
-                self.hold("_active", self.dual.open(data))
+                self._hold("_active", self.dual.open(data))
 
     def make_room(self, key: str) -> Iterator[Phase]:
         """Sleeps if there is no room for a task: only after an interrupted sleep."""
         self.undo()
         if self.dual.full and self.dual.find(key) is None:
-            yield from self.sleep()
+            yield from self.consolidate()
 
     def _unchanged(self, key: str) -> list[nn.Module]:
         """See `Method._unchanged`: the long-term memory learns in sleep only."""
@@ -137,15 +127,10 @@ class DGDMN(Method):
         )
         return self._pool[index]
 
-    @property
-    def new_weight(self) -> float:
-        """A half, when the task was known: as much is replayed as is new."""
-        return 1.0 if self._pool is None else 0.5
-
-    def respond(
+    def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
-        """See `Method.respond`: the short-term learner's answers, as the criterion takes them."""
+        """See `Method.forward`: the short-term learner's answers, as the criterion takes them."""
         images, tasks = append_replay(images, tasks, replay)
         if self._active is None:
             return widen(self.dual.respond(self.dual.ltm, images, tasks), width)
@@ -180,9 +165,9 @@ class DGDMN(Method):
         # The task is learned, whatever becomes of the sleep.
         self._keep()
         if self.dual.full:
-            yield from self.sleep()
+            yield from self.consolidate()
 
-    def sleep(self) -> Iterator[Phase]:
+    def consolidate(self) -> Iterator[Phase]:
         """Yields the phases of a sleep now, if anything waits for it.
 
         After an interruption the memories are as before, and the sleep can be repeated.
@@ -190,25 +175,32 @@ class DGDMN(Method):
         if not self.dual.occupancy:
             return
         self._save([*self.dual.sttms(), *self.dual.stored])
-        sleep = Sleep(self.dual, self.rng, on_replay=self.count, hard_loss=self.criterion.mean)
+        sleep = Sleep(
+            self.dual, self.rng, on_replay=self.stats.count, hard_loss=self.criterion.mean
+        )
         yield from sleep.phases()
         sleep.wake()
+        self._count_tasks()
         self._keep()
 
     def end(self, data: ExperienceData) -> None:
         """See `Method.end`."""
         self._rest()
+        self._count_tasks()
         super().end(data)
+
+    def _count_tasks(self) -> None:
+        self.stats.stm_occupancy, self.stats.sleeps = self.dual.occupancy, self.dual.sleeps
 
     def _rest(self) -> None:
         """No task is learned."""
-        self.hold("_active", None)
-        self._pool = None
+        self._hold("_active", None)
+        self._pool, self._new_weight = None, 1.0
 
     def before_predicting(self) -> Iterator[Phase]:
         """Yields the phases of sleep, with ``routing="sleep"``."""
         if self.settings.routing == "sleep":
-            yield from self.sleep()
+            yield from self.consolidate()
 
     def test_key(self, key: str, classes: Sequence[int]) -> str | None:
         """The oracle's answer, with ``routing="oracle"``, if it is one task that was learned.
@@ -251,15 +243,15 @@ class DGDMN(Method):
         return Replay.cat(drawn)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Method.encode`: means of the long-term generator's posterior."""
+        """See `Inspectable.encode`: means of the long-term generator's posterior."""
         return self.dual.ltm.encode(images)
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Method.reconstruct`: by the memory that explains an image best."""
+        """See `Inspectable.reconstruct`: by the memory that explains an image best."""
         return self.dual.reconstruct(images, tasks)
 
     def stored_samples(self) -> int:
-        """See `Method.stored_samples`: those that wait for sleep where there is no STM."""
+        """See `Inspectable.stored_samples`: those that wait for sleep where there is no STM."""
         waiting: list[Any] = list(self.dual.stored)
         return sum(len(task.images) for task in waiting)
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import Phase
+from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
 from avalanche_dgm.memories.consolidation import Consolidation
-from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.abilities import Inspectable
+from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.settings import make_settings
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -25,7 +27,7 @@ FEWEST_REPLAYED = 128
 
 
 @takes_arguments_of(MemorySettings)
-class DGR(Method):
+class DGR(Inspectable, Method):
     """Generative replay for any classifier that the user trains.
 
     Args:
@@ -34,7 +36,7 @@ class DGR(Method):
         **hyper: Fields of `MemorySettings`.
     """
 
-    copies = "A copy labels what is replayed."
+    needs = Needs(copies="A copy labels what is replayed.")
 
     def __init__(
         self, *, replay_size: int | None = None, seed: int | None = None, **hyper: Any
@@ -46,15 +48,11 @@ class DGR(Method):
         self.replay_size = replay_size
         self.ltm = DeepGenerativeMemory(self.settings)
         self._previous: Frozen[DeepGenerativeMemory] | None
-        self.hold("_previous", None)
+        self._hold("_previous", None)
         self._change: Consolidation | None = None
-        self._new_weight = 1.0
+        self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
+        self._temperature = self.settings.temperature
         self._partial = False
-
-    @property
-    def soft_labels(self) -> bool:
-        """See `Method.soft_labels`."""
-        return self.settings.labels == "soft"
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
@@ -71,7 +69,7 @@ class DGR(Method):
         super()._begin(data)
         with self.random.seeded_init():
             self.ltm.build(data.images)
-        self.hold("_previous", self.ltm.snapshot() if len(self.ltm.tasks) else None)
+        self._hold("_previous", self.ltm.snapshot() if len(self.ltm.tasks) else None)
         previous = self._previous.module if self._previous is not None else None
         self._change = Consolidation(self.ltm, [data], previous)
         self._new_weight = self._change.fraction
@@ -90,22 +88,12 @@ class DGR(Method):
         size = self.replay_size or max(n, FEWEST_REPLAYED)
         return self._previous.module.draw(size, self.rng, hard=self._partial)
 
-    @property
-    def new_weight(self) -> float:
-        """The share eta of the new tasks among all."""
-        return self._new_weight
-
-    @property
-    def temperature(self) -> float:
-        """Softness of the soft labels."""
-        return self.settings.temperature
-
     def end(self, data: ExperienceData) -> None:
         """Notes what was learned; an experience that was interrupted before is not counted."""
         if self._change is not None:
             self._change.absorb(self.rng)
         self._change = None
-        self.hold("_previous", None)
+        self._hold("_previous", None)
         super().end(data)
 
     def sample(self, n: int) -> Replay:
@@ -122,11 +110,11 @@ class DGR(Method):
         return self.ltm.draw(n, self.rng)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Method.encode`: means of the generator's posterior."""
+        """See `Inspectable.encode`: means of the generator's posterior."""
         return self.ltm.encode(images)
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Method.reconstruct`: by the generator."""
+        """See `Inspectable.reconstruct`: by the generator."""
         return self.ltm.reconstruct(images)
 
     def memory(self) -> list[nn.Module]:

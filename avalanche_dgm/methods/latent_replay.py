@@ -15,20 +15,21 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_experience
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.losses import soft_targets
+from avalanche_dgm.losses import UserCriterion, soft_targets
 from avalanche_dgm.memories import Frozen
-from avalanche_dgm.memories.classifiers import check_heads, learned_outputs
+from avalanche_dgm.memories.classifiers import check_heads, learned_outputs, logits_of
 from avalanche_dgm.memories.latent import LatentVAE, check_covariance
 from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.memories.splitting import Front, SplitModel
-from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
+from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.latent_memory import make_latent_memory
 from avalanche_dgm.settings import one_of, positive, whole
 from avalanche_dgm.signatures import takes_arguments_of
 
 
 @takes_arguments_of(MemorySettings)
-class LatentReplay(Method):
+class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     """Replay of latents behind a frozen compressor.
 
     Args:
@@ -115,12 +116,13 @@ class LatentReplay(Method):
         )
         self.labels, self._temperature = labels, temperature
         if labels == "soft":
-            self.copies = "A copy gives the soft labels; labels='hard' does without."
+            self.needs = Needs(copies="A copy gives the soft labels; labels='hard' does without.")
+            self.criterion = UserCriterion(soft_labels=True)
         self.split: SplitModel | None
-        self.hold("split", None)
+        self._hold("split", None)
         #: The classifier as it was before the experience, for soft labels.
         self._teacher: Frozen[nn.Module] | None
-        self.hold("_teacher", None)
+        self._hold("_teacher", None)
         #: How other networks than the learner are cut, within an experience.
         self._cuts: dict[nn.Module, SplitModel] = {}
         self.covariance = covariance
@@ -128,12 +130,11 @@ class LatentReplay(Method):
         self._shape: tuple[int, ...] | None = None
         #: The experience's latents, from when it is trained on them until it ends.
         self._encoded: ExperienceData | None = None
-        self._new_weight = 1.0
 
     @property
-    def soft_labels(self) -> bool:
-        """See `Method.soft_labels`."""
-        return self.labels == "soft"
+    def uses_latents(self) -> bool:
+        """See `LatentInputs.uses_latents`."""
+        return True
 
     @property
     def frozen(self) -> bool:
@@ -150,7 +151,7 @@ class LatentReplay(Method):
             split = SplitModel(
                 learner, self.layer, classifier=self.classifier, task_aware=task_aware
             )
-            self.hold("split", split)
+            self._hold("split", split)
             if self._front is not None:
                 split.freeze(self._front)
         super().attach(learner, task_aware=task_aware)
@@ -224,7 +225,7 @@ class LatentReplay(Method):
         # A classifier that is still learning a class is no teacher of it.
         soft = self.labels == "soft" and not data.partial
         if soft and self._n_known and self.learner is not None:
-            self.hold("_teacher", Frozen(self.learner))
+            self._hold("_teacher", Frozen(self.learner))
         yield from ()
 
     def prepare(
@@ -259,13 +260,8 @@ class LatentReplay(Method):
         training = self.learner is not None and self.learner.training
         return shape != self._shape or (self.frozen and training)
 
-    def to_latents(self, x: Tensor, tasks: Tensor) -> Tensor:
-        """What the classifier is trained on: latents, or images as long as the compressor learns.
-
-        Args:
-            x: Float tensor (n, *shape), images or latents.
-            tasks: int64 tensor (n,), task labels.
-        """
+    def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
+        """See `LatentInputs.encode_batch`."""
         if not self.frozen:
             return x
         # Of equal shapes, a batch is latents already if all of the experience is.
@@ -273,15 +269,15 @@ class LatentReplay(Method):
         done = self._encoded is not None if shapes[0] == shapes[1] else self.are_latents(x)
         return x if done else self._cut().encode(x, tasks)
 
-    def respond(
+    def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
-        """See `Method.respond`; takes images of an experience that is trained on latents, too."""
+        """See `Method.forward`; takes images of an experience that is trained on latents, too."""
         if not self.frozen:
-            return super().respond(images, tasks, width=width, replay=replay)
+            return super().forward(images, tasks, width=width, replay=replay)
         if replay is None and not self.are_latents(images):
-            return self._ask(images, tasks)
-        latents = self.to_latents(images, tasks) if len(images) else images
+            return self._logits(images, tasks)
+        latents = self.encode_batch(images, tasks) if len(images) else images
         return self._cut().answer(*append_replay(latents, tasks, replay))
 
     def replay(self, n: int) -> Replay | None:
@@ -296,35 +292,31 @@ class LatentReplay(Method):
         allowed = learned_outputs(
             self._known, replay.tasks, logits.shape[1], by_task=self.task_aware
         )
-        targets = soft_targets(logits, allowed=allowed, temperature=self.temperature)
+        targets = soft_targets(logits, allowed=allowed, temperature=self._temperature)
         return Replay(replay.images, replay.labels, replay.tasks, targets)
 
-    def recall(self, n: int) -> Replay | None:
-        """See `Method.recall`: latents; or images, as long as the compressor learns."""
+    def sample_old(self, n: int) -> Replay | None:
+        """See `ReplaySource.sample_old`: latents; or images, as long as the compressor learns."""
         return self.sample(n) if self._n_known else None
 
     def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
-        """See `Method.answer`; of latents, by what the network has behind the cut."""
+        """The logits of another network for what the learner is trained on.
+
+        Args:
+            network: A copy of the learner, or one that has grown; in its own mode.
+            inputs: Float tensor (n, *shape), images, or latents for what is behind the cut.
+            tasks: int64 tensor (n,), task labels.
+        """
         if not self.are_latents(inputs):
-            return super().answer(network, inputs, tasks)
+            return logits_of(network, inputs, tasks, task_aware=self.task_aware)
         if network not in self._cuts:
             self._cuts[network] = self._cut().like(network)
         return self._cuts[network].answer(inputs, tasks)
 
     @property
-    def temperature(self) -> float:
-        """Softness of the soft labels."""
-        return self._temperature
-
-    @property
     def alternates(self) -> bool:
-        """See `Method.alternates`."""
+        """See `LatentInputs.alternates`."""
         return self.schedule == "alternating" and self._n_known > 0
-
-    @property
-    def new_weight(self) -> float:
-        """The share of the new classes among all."""
-        return self._new_weight
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the training of the generative memory, if there is one."""
@@ -358,7 +350,7 @@ class LatentReplay(Method):
 
     def _forget_copies(self) -> None:
         self._cuts = {}
-        self.hold("_teacher", None)
+        self._hold("_teacher", None)
 
     def sample(self, n: int) -> Replay:
         """Draws remembered latents.
@@ -378,13 +370,13 @@ class LatentReplay(Method):
         raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Method.encode`: the compressor's, flattened."""
+        """See `Inspectable.encode`: the compressor's, flattened."""
         if self.split is None or not self.experiences:
             return None
         return self.split.encode(images, tasks).flatten(1)
 
     def stored_samples(self) -> int:
-        """See `Method.stored_samples`."""
+        """See `Inspectable.stored_samples`."""
         return len(self.stored) if self.stored is not None else 0
 
     def memory(self) -> list[nn.Module]:

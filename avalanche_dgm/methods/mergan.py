@@ -44,11 +44,11 @@ class MeRGAN(ConditionalMethod):
         if memory.learned and self.settings.replay == "alignment":
             # In training mode, as the generator is: both normalise by the batch.
             former = copied(memory.built).requires_grad_(False).train()
-        self.hold("_previous", former)
+        self._hold("_previous", former)
 
     def end(self, data: ExperienceData) -> None:
         """See `Method.end`."""
-        self.hold("_previous", None)
+        self._hold("_previous", None)
         super().end(data)
 
     def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
-from avalanche_dgm.data import Replay
-from avalanche_dgm.errors import UnknownTaskError
-from avalanche_dgm.losses import Criterion
+from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.settings import MethodSettings
 
 
 class Naive(Method):
     """Trains the user's model on each experience and does nothing against forgetting.
 
     Args:
-        seed: See `Method`; nothing is drawn.
+        settings: See `Method`; nothing is drawn.
+        **changes: See `Method`.
     """
 
-    def set_criterion(self, criterion: Criterion, *, width: int, classes: Iterable[int]) -> None:
-        """Takes any criterion: nothing is weighed against it."""
-
-    def sample(self, n: int) -> Replay:
-        """Always fails: nothing is remembered.
-
-        Raises:
-            UnknownTaskError: In every case.
-        """
-        raise UnknownTaskError("The plain network remembers no samples; use another method.")
+    def __init__(self, settings: MethodSettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
+        self.criterion = UserCriterion(weighed=False)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import CapacityError, ConfigError, UnknownTaskError
 from avalanche_dgm.generators.ranges import check_variety
+from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories import Frozen
 from avalanche_dgm.memories.classifiers import logits_of
-from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.abilities import Inspectable
+from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.modules import GrowingBuffers
 
 
@@ -33,11 +35,6 @@ class _InputBox(GrowingBuffers):
         self.register_buffer("high", torch.tensor(float("-inf")))
         self.register_buffer("tasks", torch.empty(0, dtype=torch.int64))
 
-    @property
-    def soft_labels(self) -> bool:
-        """See `Method.soft_labels`."""
-        return self.labels == "soft"
-
     def include(self, data: ExperienceData) -> None:
         self.to(data.images.device)
         self.shape = tuple(data.images.shape[1:])
@@ -52,7 +49,7 @@ class _InputBox(GrowingBuffers):
         self.shape = state["shape"]
 
 
-class PseudoRehearsal(Method):
+class PseudoRehearsal(Inspectable, Method):
     """Rehearsal of uniformly random inputs.
 
     Args:
@@ -63,7 +60,7 @@ class PseudoRehearsal(Method):
         seed: See `Method`.
     """
 
-    copies = "A copy labels what is replayed."
+    needs = Needs(copies="A copy labels what is replayed.")
 
     def __init__(
         self,
@@ -82,9 +79,10 @@ class PseudoRehearsal(Method):
             raise CapacityError(f"memory_size={memory_size} must be at least 1, or None.")
         self.memory_size, self.labels = memory_size, labels
         self._temperature = temperature
+        self.criterion = UserCriterion(soft_labels=labels == "soft")
         self.box = _InputBox()
         self._previous: Frozen[nn.Module] | None
-        self.hold("_previous", None)
+        self._hold("_previous", None)
         self._random_per_new = 0.0
 
     def check(self, data: ExperienceData) -> None:
@@ -104,7 +102,9 @@ class PseudoRehearsal(Method):
         n = len(data)
         self._random_per_new = ((self.memory_size or 2 * n) - n) / n
         learner = self.learner if self.experiences else None
-        self.hold("_previous", Frozen(learner) if learner is not None else None)
+        self._hold("_previous", Frozen(learner) if learner is not None else None)
+        # The share of new samples.
+        self._new_weight = 1.0 if learner is None else 1.0 / (1.0 + self._random_per_new)
 
     @torch.no_grad()
     def replay(self, n: int) -> Replay | None:
@@ -122,20 +122,10 @@ class PseudoRehearsal(Method):
         targets = torch.softmax(logits / self._temperature, dim=1) if soft else None
         return Replay(images, logits.argmax(dim=1), tasks, targets)
 
-    @property
-    def new_weight(self) -> float:
-        """The share of new samples."""
-        return 1.0 if self._previous is None else 1.0 / (1.0 + self._random_per_new)
-
-    @property
-    def temperature(self) -> float:
-        """Softness of the soft labels."""
-        return self._temperature
-
     def end(self, data: ExperienceData) -> None:
         """See `Method.end`."""
         self.box.include(data)
-        self.hold("_previous", None)
+        self._hold("_previous", None)
         super().end(data)
 
     def sample(self, n: int) -> Replay:
@@ -150,12 +140,12 @@ class PseudoRehearsal(Method):
         if self.box.shape is None or self.learner is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         kept, share = self._previous, self._random_per_new
-        self.hold("_previous", Frozen(self.learner))
+        self._hold("_previous", Frozen(self.learner))
         self._random_per_new = 1.0
         try:
             replay = self.replay(n)
         finally:
-            self.hold("_previous", kept)
+            self._hold("_previous", kept)
             self._random_per_new = share
         if replay is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")

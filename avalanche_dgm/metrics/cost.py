@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.modules import size_in_bytes
 
@@ -104,7 +105,7 @@ class Cost(Metric):
         """Adds an experience.
 
         Args:
-            phase_seconds: Seconds of each phase by name, such as `Record.phase_seconds`.
+            phase_seconds: Seconds of each phase by name, such as `MethodStats.phase_seconds`.
             shown: Samples that the classifier was shown by this process, each pass counted.
             seconds: Seconds in all, from 0 on.
 
@@ -152,7 +153,8 @@ def family_of(phase: str) -> str:
 def memory_bytes_of(method: Any) -> int:
     """Bytes of a memory beside the classifier; see `MemorySize.update`."""
     found = _inner(method)
-    return found.memory_bytes() if isinstance(found, Method) else size_in_bytes(found)
+    parts = found.memory() if isinstance(found, Method) else [found]
+    return sum(size_in_bytes(module) for module in parts)
 
 
 def memory_parameters_of(method: Any) -> int:
@@ -166,7 +168,7 @@ def memory_parameters_of(method: Any) -> int:
 def stored_samples_of(method: Any) -> int:
     """Samples, or latents of samples, that a memory keeps as they are."""
     found = _inner(method)
-    return found.stored_samples() if isinstance(found, Method) else 0
+    return found.stored_samples() if isinstance(found, Inspectable) else 0
 
 
 def _inner(method: Any) -> nn.Module:

@@ -16,6 +16,7 @@ from avalanche_dgm import files
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
+from avalanche_dgm.metrics.cost import memory_bytes_of
 from avalanche_dgm.metrics.generator_quality import (
     GeneratorQuality,
     Quality,
@@ -191,7 +192,7 @@ class GeneratorLog:
         parameters = sum(p.numel() for p in memory.parameters())
         ratio = getattr(generator, "capacity_ratio", 1.0)
         columns = ("classes", "generator_bytes", "memory_bytes", "parameters", "capacity_ratio")
-        total = self.method.memory_bytes()
+        total = memory_bytes_of(self.method)
         row = (memory.learned, size_in_bytes(memory), total, parameters, ratio)
         self._put("sizes.csv", number, columns, [row])
 

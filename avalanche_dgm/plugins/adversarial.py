@@ -52,11 +52,6 @@ class GANPlugin(RoutingPlugin):
         method = self.kind(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
         super().__init__(method, oracle=oracle, progress=progress)
 
-    @property
-    def routes(self) -> bool:
-        """Whether the critic answers in place of the strategy's model."""
-        return self.method.answers_itself
-
 
 @takes_arguments_of(DynamicMemory)
 class DynamicMemoryPlugin(GANPlugin):

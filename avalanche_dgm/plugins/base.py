@@ -15,11 +15,13 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
-from avalanche_dgm.data import ExperienceData, Replay, check_labels
+from avalanche_dgm.data import ExperienceData, Replay, Step, check_labels
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import Phase, fit
 from avalanche_dgm.memories.classifiers import width_of
-from avalanche_dgm.methods import Method, Record
+from avalanche_dgm.methods import Method, MethodStats
+from avalanche_dgm.methods.abilities import LatentInputs
+from avalanche_dgm.metrics.cost import memory_bytes_of
 from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import (
     TaskOracle,
@@ -89,13 +91,13 @@ class MethodPlugin(SupervisedPlugin):
         return self.method.replay(n)
 
     @property
-    def record(self) -> Record:
+    def stats(self) -> MethodStats:
         """What the method did so far."""
-        return self.method.record
+        return self.method.stats.read()
 
     def memory_bytes(self) -> int:
         """Bytes that the memory takes beside the user's model, stored samples included."""
-        return self.method.memory_bytes()
+        return memory_bytes_of(self.method)
 
     def learner_of(self, strategy: Any) -> nn.Module:
         """The user's model."""
@@ -143,7 +145,7 @@ class MethodPlugin(SupervisedPlugin):
                     # Nothing is trained, and there is nothing to tell of it.
                     phase.finish()
                     continue
-                self.method.note_phase(phase.name, self.run_phase(phase))
+                self.method.stats.add_phase(phase.name, self.run_phase(phase))
         except BaseException:
             # Also on Ctrl-C: what was not learned to its end is not remembered.
             self.method.undo()
@@ -245,7 +247,6 @@ class MethodPlugin(SupervisedPlugin):
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
         """Starts the experience; subclasses may put the model in order as well."""
-        self._run(self.method.make_room(data.key))
         self.method.begin(data)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -261,7 +262,9 @@ class MethodPlugin(SupervisedPlugin):
         if not self._trains_on_all_of_it_alone(strategy):
             return
         dataset = strategy.experience.dataset
-        prepared = self.method.prepare(self._data, augmented=lambda: is_augmented(dataset))
+        prepared = self._data
+        if isinstance(self.method, LatentInputs):
+            prepared = self.method.prepare(prepared, augmented=lambda: is_augmented(dataset))
         if prepared is not self._data:
             strategy.dataloader = PreparedBatches(
                 prepared,
@@ -277,9 +280,9 @@ class MethodPlugin(SupervisedPlugin):
 
     def _set_criterion(self, strategy: Any) -> None:
         if self._data is not None:
-            criterion, classes = StrategyCriterion(strategy), self._data.classes
-            self.method.set_criterion(criterion, width=self.width, classes=classes)
-            self._criterion = criterion
+            self._criterion = StrategyCriterion(strategy)
+            learner, classes = self.learner_of(strategy), self._data.classes
+            self.method.criterion.set(self._criterion, learner, width=self.width, classes=classes)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Gives the method the criterion back, which is pickled with the strategy, not with it."""
@@ -303,8 +306,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Puts replayed samples behind the batch, unless replay has steps of its own."""
-        alternates = self.method.alternates
-        replay = None if alternates else self.draw(len(strategy.mbatch[0]))
+        replay = None if self._alternates else self.draw(len(strategy.mbatch[0]))
         self._replay = replay
         if replay is None:
             return
@@ -324,35 +326,47 @@ class MethodPlugin(SupervisedPlugin):
         self._replay_logits = strategy.mb_output[n:]
         strategy.mb_output = strategy.mb_output[:n]
         strategy.mbatch = [column[:n] for column in strategy.mbatch]
-        self.method.count(self._replay, self._replay_logits.shape[1])
+        self.method.stats.count(self._replay, self._replay_logits.shape[1])
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Weighs the batch's loss against the replay's; what other plugins added stays whole."""
-        n = len(strategy.mb_y)
-        if self._replay is not None and self._replay_logits is not None:
-            strategy.loss = self.method.with_replay(
-                strategy.loss, strategy.criterion(), self._replay_logits, self._replay, n=n
-            )
-        self._replay = self._replay_logits = None
         images, _, tasks = split_batch(strategy.mbatch, self._column)
-        penalty = self.method.penalty(images, tasks, strategy.mb_output)
-        if penalty is not None:
-            strategy.loss = strategy.loss + self.method.criterion.scaled(penalty, n)
+        # Without what other plugins have added to it, which is not weighed.
+        new = strategy.loss if self._replay is None else strategy.criterion()
+        added = self.method.loss(
+            Step(
+                images,
+                tasks,
+                strategy.mb_output,
+                new=new,
+                n=len(strategy.mb_y),
+                replay=self._replay,
+                replay_logits=self._replay_logits,
+            )
+        )
+        self._replay = self._replay_logits = None
+        if added is not None:
+            strategy.loss = strategy.loss + added
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Takes the replay's own step, if it has one."""
-        method = self.method
-        if not method.alternates:
-            return
-        replay = self.draw(len(strategy.mb_x))
+        replay = self.draw(len(strategy.mb_x)) if self._alternates else None
         if replay is None:
             return
-        nothing = replay.images[:0], replay.tasks[:0]
-        logits = method.respond(*nothing, width=self.width, replay=replay)
-        method.count(replay, logits.shape[1])
+        images, tasks = replay.images[:0], replay.tasks[:0]
+        logits = self.method(images, tasks, width=self.width, replay=replay)
+        self.method.stats.count(replay, logits.shape[1])
         # By the strategy's own steps, which may scale or clip; its metrics see the batch's loss.
-        own = method.replay_loss(logits, replay, n=len(strategy.mb_y))
-        loss, strategy.loss = strategy.loss, own
+        step = Step(
+            images,
+            tasks,
+            logits[:0],
+            new=None,
+            n=len(strategy.mb_y),
+            replay=replay,
+            replay_logits=logits,
+        )
+        loss, strategy.loss = strategy.loss, self.method.loss(step)
         strategy.optimizer.zero_grad()
         strategy.backward()
         average_gradients(strategy.optimizer)
@@ -366,6 +380,11 @@ class MethodPlugin(SupervisedPlugin):
         self._run(self.method.after_learning(self._data))
         self.method.end(self._data)
         self._data = self._model_before = None
+
+    @property
+    def _alternates(self) -> bool:
+        """Whether replay has steps of its own."""
+        return isinstance(self.method, LatentInputs) and self.method.alternates
 
     def _keep_model(self, strategy: Any) -> None:
         """Copies the model's weights, if it learns by batches and knows something already."""

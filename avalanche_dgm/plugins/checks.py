@@ -35,8 +35,8 @@ def check_model(method: Method, model: nn.Module, data: ExperienceData, experien
         model,
         data,
         task_aware=isinstance(model, MultiTaskModule),
-        trained=method.trains_learner,
-        copies="" if method.experiences else method.copies,
+        trained=method.needs.learner,
+        copies="" if method.experiences else method.needs.copies,
         adapt=(lambda copy: avalanche_model_adaptation(copy, described(experience)))
         if grows
         else None,

@@ -51,7 +51,7 @@ class CostMetric(PluginMetric[dict[str, float]]):
         values: dict[str, float] = {}
         for plugin in find_plugins(strategy):
             # Reading the record waits for the device: what was begun is done when time is taken.
-            for name, seconds in plugin.record.phase_seconds.items():
+            for name, seconds in plugin.stats.phase_seconds.items():
                 key = f"PhaseSeconds/{family_of(name)}"
                 values[key] = values.get(key, 0.0) + seconds
         seconds = self._time.seconds()

@@ -12,7 +12,7 @@ from avalanche.logging import BaseLogger
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.views import Examples
-from avalanche_dgm.methods import Method, Record
+from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.accuracies import StreamAccuracies
 from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.experiences import shape_of
@@ -79,7 +79,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._training = True
         self._time.start()
         for plugin in find_plugins(strategy)[:1]:
-            self._slept(plugin.record)
+            self._slept(plugin.stats)
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Evaluations count from now on."""
@@ -111,7 +111,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             return
         plugins = find_plugins(strategy)
         # Reading the record waits for the device: what was begun is done when time is taken.
-        record = plugins[0].record if plugins else None
+        record = plugins[0].stats if plugins else None
         facts = LearnedExperience(
             experiences=len(learned.positions),
             seconds=self._time.seconds(),
@@ -155,9 +155,9 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         if plugins:
             learned = [j for j in columns if j is not None]
             self._look(plugins[0].method, tested_of(strategy, found.stream), learned)
-            self._slept(plugins[0].record)
+            self._slept(plugins[0].stats)
 
-    def _slept(self, record: Record) -> None:
+    def _slept(self, record: MethodStats) -> None:
         """Shows a sleep, of which some are between experiences."""
         at = len(self._accuracies.learned.positions)
         if at:

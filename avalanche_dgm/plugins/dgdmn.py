@@ -64,7 +64,7 @@ class DGDMNPlugin(RoutingPlugin):
     def sleep(self) -> None:
         """Consolidates now, whether the short-term memory is full or not."""
         undo_interrupted(self.method)
-        self._run(self.method.sleep())
+        self._run(self.method.consolidate())
 
     def finish(self, strategy: Any) -> nn.Module:
         """Consolidates what still waits, and gives the strategy its own model back.

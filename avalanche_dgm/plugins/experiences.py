@@ -206,7 +206,7 @@ def check_boundaries(experience: Any, oracle: TaskOracle, method: Method) -> Non
     Raises:
         ConfigError: They cannot.
     """
-    if oracle is automatic and method.needs_tasks and hides_task(experience):
+    if oracle is automatic and method.needs.tasks and hides_task(experience):
         raise ConfigError(f"{type(method).__name__} must know which task it learns. {_HIDDEN}")
 
 

@@ -113,7 +113,7 @@ class ReplayQuality(_Remembered):
             return None
         counts: dict[int, int] = {}
         for plugin in find_plugins(strategy):
-            for label, count in plugin.record.histogram.items():
+            for label, count in plugin.stats.histogram.items():
                 counts[label] = counts.get(label, 0) + count
         if not any(counts.values()):
             return None

@@ -122,7 +122,7 @@ class LatentPlugin(MethodPlugin):
         batch, latents = strategy.mbatch, self.latents
         if latents is not None:
             images, _, tasks = split_batch(batch, self._column)
-            strategy.mbatch = [latents.to_latents(images, tasks), *batch[1:]]
+            strategy.mbatch = [latents.encode_batch(images, tasks), *batch[1:]]
 
 
 @takes_arguments_of(LatentReplay)

@@ -71,7 +71,7 @@ class ReplayHistogram(PluginMetric[dict[int, int]]):
         """Reads the histogram."""
         self._counts = {}
         for plugin in find_plugins(strategy):
-            for label, count in plugin.record.histogram.items():
+            for label, count in plugin.stats.histogram.items():
                 self._counts[label] = self._counts.get(label, 0) + count
         step = strategy.clock.train_iterations
         return [
@@ -84,19 +84,19 @@ class ReplayHistogram(PluginMetric[dict[int, int]]):
 
 
 def _replayed(plugin: MethodPlugin) -> float:
-    return plugin.record.replayed
+    return plugin.stats.replayed
 
 
 def _occupancy(plugin: MethodPlugin) -> float:
-    return plugin.record.stm_occupancy
+    return plugin.stats.stm_occupancy
 
 
 def _sleeps(plugin: MethodPlugin) -> float:
-    return plugin.record.sleeps
+    return plugin.stats.sleeps
 
 
 def _sleep_seconds(plugin: MethodPlugin) -> float:
-    return plugin.record.sleep_seconds
+    return plugin.stats.sleep_seconds
 
 
 def _bytes(plugin: MethodPlugin) -> float:

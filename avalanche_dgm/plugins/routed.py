@@ -53,7 +53,7 @@ class RoutedModel(nn.Module):
             tasks: int64 tensor (n,), task labels.
         """
         if self.training:
-            return self.method.respond(images, tasks, width=self.width)
+            return self.method(images, tasks, width=self.width)
         undo_interrupted(self.method)
         return self.method.predict(images, tasks, key=self.task_key)
 

@@ -23,6 +23,7 @@ class RoutingPlugin(MethodPlugin):
     learners; `finish` puts the user's model back. See `MethodPlugin` for the arguments.
     """
 
+    method: Any
     #: Task labels and classes (K, 2) of the experience, if batches have samples of others.
     _own: Tensor | None = None
     #: Whether a batch has none of the experience.
@@ -31,14 +32,9 @@ class RoutingPlugin(MethodPlugin):
     _set_aside: Sequence[tuple[nn.Parameter, Tensor | None]] = ()
 
     @property
-    def routes(self) -> bool:
-        """Whether the strategy's model is wrapped; otherwise it stays the user's."""
-        return True
-
-    @property
     def partner_kind(self) -> str:
         """See `MethodPlugin.partner_kind`."""
-        return "own" if self.routes else "batch"
+        return "own" if self.method.routes else "batch"
 
     def learner_of(self, strategy: Any) -> nn.Module:
         """The user's model, wrapped or not."""
@@ -75,7 +71,7 @@ class RoutingPlugin(MethodPlugin):
 
     def _collect(self, strategy: Any, routed: RoutedModel) -> None:
         """Shows the method's learners to Avalanche, those that are in use now."""
-        self._show_learners(strategy, routed, self.method.learners())
+        self._show_learners(strategy, routed, self.method.networks())
 
     def _show_learners(
         self, strategy: Any, routed: RoutedModel, learners: dict[str, nn.Module]
@@ -90,8 +86,9 @@ class RoutingPlugin(MethodPlugin):
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
         """Starts the experience, wraps the model once, and shows its learners to Avalanche."""
+        self._run(self.method.make_room(data.key))
         super().begin(strategy, data)
-        if not self.routes:
+        if not self.method.routes:
             return
         self._finished = False
         routed = self._routed(strategy)
@@ -162,7 +159,7 @@ class RoutingPlugin(MethodPlugin):
         if self._data is not None:
             return
         method = self.method
-        if self.routes and strategy.model is method.learner and not self._finished:
+        if method.routes and strategy.model is method.learner and not self._finished:
             # What was loaded answers before anything more is learned.
             method.to(strategy.device)
             self._routed(strategy)

@@ -132,7 +132,7 @@ def test_both_backends_end_equal(name, net):
     tensors = [key for key in state if torch.is_tensor(state[key])]
     assert all(torch.equal(state[key], second[key]) for key in tensors)
     assert torch.equal(method.rng.get_state(), other.rng.get_state())
-    assert method.record.histogram == other.record.histogram
+    assert method.stats.read().histogram == other.stats.read().histogram
     for mine, theirs in zip(values, others, strict=True):
         assert without_times(mine) == without_times(theirs)
         assert mine

@@ -34,6 +34,7 @@ from avalanche_dgm.methods import (
 )
 from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.methods.altm_sources import StoredReplay
+from avalanche_dgm.metrics.cost import memory_bytes_of
 
 TINY = {"hidden": (24,), "latent": 6, "batch_size": 32, "generator_steps": 15}
 DUAL = {**TINY, "learner_steps": 15, "stm_learner_hidden": (16,), "stm_size": 2}
@@ -189,13 +190,13 @@ def test_state_dict_into_a_fresh_one_continues_equally(make, n):
     fresh.method.attach(fresh.learner, task_aware=False)
     fresh.method.load_state_dict(state)
     assert same(driver, fresh)
-    assert fresh.method.record.sleeps == driver.method.record.sleeps
-    assert fresh.method.memory_bytes() == driver.method.memory_bytes()
+    assert fresh.method.stats.read().sleeps == driver.method.stats.read().sleeps
+    assert memory_bytes_of(fresh.method) == memory_bytes_of(driver.method)
     for i in range(n, 4):
         driver.train(experience(i))
         fresh.train(experience(i))
         assert same(driver, fresh)
-        assert fresh.method.record.histogram == driver.method.record.histogram
+        assert fresh.method.stats.read().histogram == driver.method.stats.read().histogram
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -312,14 +313,14 @@ def test_replay(make):
     method.begin(repeated)
     if gan:
         driver.run(method.before_learning(repeated))
-    assert 0 < method.new_weight <= 1
+    assert 0 < method._new_weight <= 1
     replays = [method.sample(25), method.replay(25)]
     if isinstance(method, DGDMN) and not method.settings.short_term:
         assert replays.pop() is None
     elif isinstance(method, GANMethod) and method.answers_itself:
         assert replays.pop() is None, "nothing learns by batches"
     elif not isinstance(method, ALTM):  # It adds to the new samples' loss.
-        assert method.new_weight < 1
+        assert method._new_weight < 1
     for replay in replays:
         n = len(replay)
         assert n >= 25
@@ -342,7 +343,7 @@ def test_nothing_is_replayed_at_first(make):
     driver.method.attach(driver.learner, task_aware=False)
     driver.method.begin(experience(0))
     assert driver.method.replay(8) is None
-    assert driver.method.new_weight == 1.0
+    assert driver.method._new_weight == 1.0
 
 
 def test_nothing_can_be_sampled_before_anything_is_learned(make):
@@ -438,7 +439,7 @@ def test_no_image_is_stored_but_in_the_variant_that_says_so(make, n):
 
 def test_memory_bytes(make):
     driver = trained(make, 1)
-    first = driver.method.memory_bytes()
+    first = memory_bytes_of(driver.method)
     assert first > 0
     own = sum(p.numel() for p in driver.learner.parameters()) * 4
     whole = sum(t.numel() * t.element_size() for t in set(driver.method.parameters()))
@@ -461,7 +462,7 @@ def test_the_user_s_classifier_is_the_very_object(make):
 def test_counters(make):
     driver = trained(make, 3)
     assert driver.method.experiences == 3
-    record = driver.method.record
+    record = driver.method.stats.read()
     assert record.replayed == sum(record.histogram.values())
     state = driver.method.state_dict()
     assert any(key.endswith("_extra_state") for key in state)
@@ -589,6 +590,6 @@ def test_an_interrupted_sleep_loses_nothing(name):
         found = broken.method.dual.ltm.state_dict(), broken.learner.state_dict()
         for was, now in zip((ltm, model), found, strict=True):
             assert all(torch.equal(v, now[k]) for k, v in was.items() if torch.is_tensor(v))
-        broken.run(broken.method.sleep())
+        broken.run(broken.method.consolidate())
         assert broken.method.dual.occupancy == 0
         assert set(broken.method.sample(200).labels.tolist()) == set(range(8))

@@ -164,7 +164,7 @@ CASES = [
 def test_every_method_learns_every_stream(run, name, kind):
     stream, model = BUILDERS[kind](), network()
     before = [p.clone() for p in model.parameters()]
-    needs = made(name, 0, model).method.needs_tasks
+    needs = made(name, 0, model).method.needs.tasks
     if kind == "hidden-boundaries" and needs:
         with pytest.raises(ConfigError, match="access_task_boundaries"):
             RUNS[run](name, stream, model)
@@ -199,7 +199,7 @@ def test_the_same_data_through_the_old_builders(run, name):
     for stream in (new, old):
         model = network()
         method, accuracies = RUNS[run](name, stream, model)
-        found.append((accuracies, [*model.state_dict().values()], method.record.histogram))
+        found.append((accuracies, [*model.state_dict().values()], method.stats.read().histogram))
     (mine, one, counts), (theirs, two, others) = found
     assert mine == theirs
     assert counts == others

@@ -12,7 +12,7 @@ from avalanche_dgm.dashboards import drawing, keys, views
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.methods import Naive, PseudoRehearsal, Record
+from avalanche_dgm.methods import MethodStats, Naive, PseudoRehearsal
 from avalanche_dgm.metrics import functional
 
 MATRIX = torch.tensor([[0.9, 0.1, math.nan], [0.5, 0.8, 0.2]])
@@ -67,7 +67,7 @@ def test_an_experience_without_a_method():
 def test_phases_and_sleeps():
     board, sink = dashboard()
     phases = {"sleep: tasks 1, 2": 1.0, "sleep: tasks 3": 2.0, "generator (short-term)": 3.0}
-    record = Record(sleeps=2, sleep_seconds=3.0, phase_seconds=phases, histogram={1: 4})
+    record = MethodStats(sleeps=2, sleep_seconds=3.0, phase_seconds=phases, histogram={1: 4})
     facts = LearnedExperience(experiences=3, seconds=1.0, shown=1, record=record)
     board.learned(facts, Naive())
     board.slept(record, before=1, at=3)

@@ -123,9 +123,9 @@ def test_wake_frees_the_short_term_memory():
 
 def test_sleep_without_anything_to_consolidate():
     driver = driver_of()
-    assert list(driver.method.sleep()) == []
+    assert list(driver.method.consolidate()) == []
     driver.train(digits(0)).train(digits(1))
-    assert list(driver.method.sleep()) == []
+    assert list(driver.method.consolidate()) == []
     assert driver.method.dual.sleeps == 1
 
 

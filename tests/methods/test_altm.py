@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from driver import Driver, MultiHead, digits, network
+from driver import Driver, MultiHead, added_by_replay, added_loss, digits, network
 from torch import nn
 
 from avalanche_dgm.errors import CapacityError, ConfigError, UnknownTaskError
@@ -61,8 +61,8 @@ def test_penalty_is_the_squared_distance_over_old_outputs():
     with torch.no_grad():
         wanted = driver.learner(images)  # N is a copy of what H was.
     expected = 0.3 * ((logits - wanted)[:, :5] ** 2).sum(1).mean()
-    torch.testing.assert_close(method.penalty(images, tasks, logits), expected)
-    assert method.penalty(images, tasks, wanted) == 0
+    torch.testing.assert_close(added_loss(method, images, tasks, logits), expected)
+    assert added_loss(method, images, tasks, wanted) == 0
 
 
 def test_penalty_of_several_heads():
@@ -81,14 +81,15 @@ def test_penalty_of_several_heads():
         old = torch.full_like(new.tasks, task)
         difference = (net(new.images, old) - stable(new.images, old))[:, columns]
         total += (difference**2).sum(1).mean()
-    found = driver.method.penalty(new.images, new.tasks, net(new.images, new.tasks))
+    found = added_loss(driver.method, new.images, new.tasks, net(new.images, new.tasks))
     torch.testing.assert_close(found, total)
 
 
 def test_replay_adds_the_distance_on_old_inputs():
     driver = learned(1, replay="stored", per_class=10, weight=2.0)
     driver.method.begin(digits(5, 6))
-    assert driver.method.penalty(digits(5).images, digits(5).tasks, torch.zeros(60, 10)) is None
+    five = digits(5)
+    assert added_loss(driver.method, five.images, five.tasks, torch.zeros(60, 10)) is None
     replay = driver.method.replay(16)
     assert set(replay.labels.tolist()) <= set(range(5))
     logits = network(seed=3)(replay.images)
@@ -96,9 +97,7 @@ def test_replay_adds_the_distance_on_old_inputs():
         wanted = driver.learner(replay.images)
     distance = ((logits - wanted) ** 2).sum(1).mean()  # also what is not learned yet
     new = torch.tensor(0.7)
-    torch.testing.assert_close(
-        driver.method.with_replay(new, new, logits, replay), 0.7 + 2 * distance
-    )
+    torch.testing.assert_close(added_by_replay(driver.method, replay, logits, new), 2 * distance)
 
 
 def test_the_stable_network_is_frozen_for_good():
@@ -108,7 +107,8 @@ def test_the_stable_network_is_frozen_for_good():
     driver.method.train()
     before = copy.deepcopy(driver.method.stable.state_dict())
     images = digits(5, 6).images
-    driver.method.penalty(images, torch.zeros(len(images)).long(), net(images)).backward()
+    tasks = torch.zeros(len(images)).long()
+    added_loss(driver.method, images, tasks, net(images)).backward()
     driver.method.stable.train()
     assert not any(part.training for part in driver.method.stable.modules())
     after = driver.method.stable.state_dict()

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from driver import Driver, MultiHead, digits, network
+from driver import Driver, MultiHead, added_by_replay, added_loss, digits, network
 from torch import nn
 
 from avalanche_dgm.errors import ConfigError, LabelError
@@ -59,10 +59,10 @@ def test_the_distance_is_taken_on_what_the_source_replays(name):
             parameter.add_(0.05)
     behind = 3 if name == "latent-replay" else 0  # The layers after the cut, of four.
     mine, wanted = other[behind:](replay.images), driver.learner[behind:](replay.images)
-    expected = 0.7 + 2.0 * (mine - wanted).square().sum(dim=1).mean()
+    expected = 2.0 * (mine - wanted).square().sum(dim=1).mean()
     loss = torch.tensor(0.7)
-    torch.testing.assert_close(method.with_replay(loss, loss, mine, replay), expected)
-    assert method.penalty(prepared.images, prepared.tasks, mine) is None
+    torch.testing.assert_close(added_by_replay(method, replay, mine, loss), expected)
+    assert added_loss(method, prepared.images, prepared.tasks, mine) is None
 
 
 def test_latents_are_answered_as_the_images_that_they_were_made_of():

@@ -235,7 +235,7 @@ def test_replay_is_balanced(kind):
     method.begin(data)
     for phase in method.before_learning(data):
         fit(phase, method.rng)
-    assert method.new_weight == pytest.approx(0.5 / 4)
+    assert method._new_weight == pytest.approx(0.5 / 4)
     labels = torch.cat([method.replay(16).labels for _ in range(60)])
     counts = torch.bincount(labels, minlength=4).double()
     expected = len(labels) * torch.tensor([1, 1, 1, 0.5], dtype=torch.float64) / 3.5
@@ -272,7 +272,7 @@ def test_without_own_samples_only_old_ones_are_replayed():
     method.begin(digits(2))
     for phase in method.before_learning(digits(2)):
         fit(phase, method.rng)
-    assert method.new_weight == pytest.approx(1 / 3)
+    assert method._new_weight == pytest.approx(1 / 3)
     assert set(method.replay(64).labels.tolist()) == {0, 1}
 
 

@@ -42,15 +42,15 @@ def test_dgr_remembers_and_the_plain_network_does_not(consolidation):
 def test_dgr_replays_from_the_second_experience_on():
     driver = driver_of(DGR, **TINY).train(digits(0))
     method = driver.method
-    assert method.record.replayed == 0
+    assert method.stats.read().replayed == 0
     assert driver.phases == ["generator"]
     driver.train(digits(1))
-    assert method.record.replayed == 20 * 128
-    assert method.record.histogram == {0: 20 * 128}
+    assert method.stats.read().replayed == 20 * 128
+    assert method.stats.read().histogram == {0: 20 * 128}
     driver.train(digits(2))
-    assert method.record.histogram == {0: 20 * 64, 1: 20 * 64}
-    assert list(method.record.phase_seconds) == ["generator"]
-    assert method.record.phase_seconds["generator"] > 0
+    assert method.stats.read().histogram == {0: 20 * 64, 1: 20 * 64}
+    assert list(method.stats.read().phase_seconds) == ["generator"]
+    assert method.stats.read().phase_seconds["generator"] > 0
 
 
 @pytest.mark.parametrize(("size", "n", "expected"), [(None, 16, 128), (None, 300, 300), (7, 16, 7)])
@@ -80,7 +80,7 @@ def test_dgr_weighs_new_against_old():
     weights = []
     for data in [digits(0, 1), digits(2), digits(3)]:
         driver.train(data)
-        weights.append(driver.method.new_weight)
+        weights.append(driver.method._new_weight)
     assert weights == pytest.approx([1, 1 / 3, 1 / 4])
 
 
@@ -111,8 +111,8 @@ def test_dgdmn_sleeps_when_it_is_full():
     occupancy, sleeps = [], []
     for c in range(7):
         driver.train(digits(c))
-        occupancy.append(driver.method.record.stm_occupancy)
-        sleeps.append(driver.method.record.sleeps)
+        occupancy.append(driver.method.stats.read().stm_occupancy)
+        sleeps.append(driver.method.stats.read().sleeps)
     assert occupancy == [1, 2, 0, 1, 2, 0, 1]
     assert sleeps == [0, 0, 1, 1, 1, 2, 2]
     asleep = [name for name in driver.phases if name.startswith("sleep")]
@@ -122,26 +122,26 @@ def test_dgdmn_sleeps_when_it_is_full():
         "sleep: consolidating tasks 3, 4, 5 (generator)",
         "sleep: consolidating tasks 3, 4, 5 (learner, with replay)",
     ]
-    assert driver.method.record.sleep_seconds > 0
+    assert driver.method.stats.read().sleep_seconds > 0
 
 
 def test_dgdmn_counts_what_is_replayed_in_sleep():
     driver = driver_of(DGDMN, stm_size=1, **DUAL).train(digits(0))
-    assert driver.method.record.replayed == 0
+    assert driver.method.stats.read().replayed == 0
     driver.train(digits(1))
-    assert driver.method.record.histogram == {0: 20 * 32}
+    assert driver.method.stats.read().histogram == {0: 20 * 32}
 
 
 def test_dgdmn_replays_a_repeated_task():
     driver = driver_of(DGDMN, stm_size=3, **DUAL).train(digits(0, 1))
-    assert driver.method.record.replayed == 0
+    assert driver.method.stats.read().replayed == 0
     driver.train(digits(0, 1))
-    assert driver.method.record.replayed == 20 * 32
-    assert set(driver.method.record.histogram) == {0, 1}
+    assert driver.method.stats.read().replayed == 20 * 32
+    assert set(driver.method.stats.read().histogram) == {0, 1}
     driver.method.begin(digits(0, 1))
-    assert driver.method.new_weight == 0.5
+    assert driver.method._new_weight == 0.5
     driver.method.begin(digits(2))
-    assert driver.method.new_weight == 1.0
+    assert driver.method._new_weight == 1.0
     assert driver.method.replay(5) is None
 
 
@@ -184,7 +184,7 @@ def test_dgdmn_learns_a_stream_and_tells_its_memories_apart():
     # The user's classifier alone has not met the last task yet.
     alone = (driver.learner(test.images).argmax(1) == test.labels).float().mean()
     assert alone < 0.7
-    driver.run(driver.method.sleep())
+    driver.run(driver.method.consolidate())
     assert (driver.learner(test.images).argmax(1) == test.labels).float().mean() > 0.75
 
 
@@ -227,7 +227,7 @@ def test_rehearsal_fills_the_memory_with_random_inputs(memory_size, n, expected)
     driver.method.begin(digits(1, per_class=60))
     assert len(driver.method.replay(n)) == expected
     share = 60 / (memory_size or 120)
-    assert driver.method.new_weight == pytest.approx(share)
+    assert driver.method._new_weight == pytest.approx(share)
 
 
 def test_rehearsal_without_room():
@@ -279,7 +279,7 @@ def test_paper_settings_run_on_small_data():
     driver = driver_of(DGDMN, **{**hyper, "stm_size": 2})
     for c in range(5):
         driver.train(digits(c))
-    assert driver.method.record.sleeps == 2
+    assert driver.method.stats.read().sleeps == 2
     assert driver.predict(digits(0).images, key="0").shape[0] == 60
 
 

@@ -116,7 +116,7 @@ def test_evaluation_leaves_the_memory_as_it_is(make_plugin, benchmark):
     strategy = naive(mlp(), plugin, eval_every=1)
     for experience in benchmark.train_stream[:2]:
         strategy.train(experience, eval_streams=[benchmark.test_stream[:2]])
-    if plugin.record.stm_occupancy:
+    if plugin.stats.stm_occupancy:
         plugin.sleep()
     before = _state(plugin.method)
     strategy.eval(benchmark.test_stream[:2])
@@ -134,7 +134,7 @@ def test_metrics_report_what_the_memory_did(make_plugin, benchmark):
     strategy = naive(mlp(), plugin, evaluator=evaluator)
     for experience in benchmark.train_stream[:3]:
         result = strategy.train(experience)
-    record = plugin.record
+    record = plugin.stats
     assert result["ReplaySamples"] == record.replayed
     assert result["Sleeps"] == record.sleeps
     assert result["SleepSeconds"] == record.sleep_seconds

@@ -115,7 +115,7 @@ def test_soft_labels_are_not_made_of_probabilities(two, name):
 
 def test_without_its_scale_a_criterion_would_change_the_steps(two, monkeypatch):
     from avalanche_dgm.losses import CriterionScale
-    from avalanche_dgm.methods import criterion as module
+    from avalanche_dgm.losses import criterion as module
 
     plain = weights(trained(two.train_stream, CASES["dgr"](), nn.CrossEntropyLoss()))
     monkeypatch.setattr(module, "measure_criterion", lambda *args, **kw: CriterionScale())
@@ -156,13 +156,13 @@ def test_with_hard_labels_the_criterion_judges_replay(two, name):
     plugin.method.replay = lambda n: draws.append(draw(n)) or draws[-1]
     share = []
     strategy.noted.clear()
-    before = plugin.method.set_criterion
+    before = plugin.method.criterion.set
 
     def after_that(*args, **kwargs):
         before(*args, **kwargs)
         criterion.asked.clear()
 
-    plugin.method.set_criterion = after_that
+    plugin.method.criterion.set = after_that
     plugin.before_backward = _noting(plugin, share)
     strategy.train(two.train_stream[1])
     # Of each step: the batch, the batch again, the replay.
@@ -180,7 +180,7 @@ def _noting(plugin, share):
     original = plugin.before_backward
 
     def before_backward(strategy, *args, **kwargs):
-        share.append(plugin.method.new_weight)
+        share.append(plugin.method._new_weight)
         original(strategy, *args, **kwargs)
 
     return before_backward

@@ -54,7 +54,7 @@ def test_the_critic_answers_and_the_model_learns_nothing(kind, hyper, benchmark)
     assert torch.equal(weights(net), before)
     assert optimised == {id(p) for g in strategy.optimizer.param_groups for p in g["params"]}
     assert not optimised & {id(p) for p in plugin.method.answerer.parameters()}
-    assert plugin.record.replayed == 0
+    assert plugin.stats.replayed == 0
     assert len(strategy.eval(benchmark.test_stream)) > 0
 
     images = images_of(benchmark.test_stream[0])
@@ -106,7 +106,7 @@ def test_a_model_that_learns_is_left_alone(kind, hyper, benchmark):
         strategy.train(experience)
         assert strategy.model is net
     assert not torch.equal(weights(net), before)
-    assert set(plugin.record.histogram) >= {0, 1}
+    assert set(plugin.stats.histogram) >= {0, 1}
     assert plugin.finish(strategy) is net
 
 

@@ -131,7 +131,7 @@ def test_coverage_is_that_of_the_record(benchmark):
     values = run(strategy(plugin, generator_metrics()), benchmark)
     assert not set(REPLAY) & set(values[0]), "there was nothing to replay"
     known = {c for e in benchmark.train_stream[:2] for c in e.classes_in_this_experience}
-    counts = {c: n for c, n in plugin.record.histogram.items() if c in known}
+    counts = {c: n for c, n in plugin.stats.histogram.items() if c in known}
     assert values[2]["ReplayCoverage"] == pytest.approx(len(counts) / len(known))
     shares = torch.tensor([counts.get(c, 0) for c in known]).double()
     entropy = torch.special.entr(shares / shares.sum()).sum() / torch.tensor(len(known)).log()
@@ -231,7 +231,7 @@ def test_times_and_speed(benchmark):
         speed = n / values["LearnSeconds"]
         assert values["SamplesPerSecond"] == pytest.approx(speed)
         phases = {k: v for k, v in values.items() if k.startswith("PhaseSeconds/")}
-        assert phases == {"PhaseSeconds/generator": plugin.record.phase_seconds["generator"]}
+        assert phases == {"PhaseSeconds/generator": plugin.stats.phase_seconds["generator"]}
         assert sum(phases.values()) < values["LearnSeconds"]
     assert metric.result()["SamplesPerSecond"] == values["SamplesPerSecond"]
     again = pickle.loads(pickle.dumps(metric))

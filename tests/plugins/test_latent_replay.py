@@ -116,7 +116,7 @@ def test_an_alternating_step_on_old_latents_follows_each_new_one(halves):
     batches = -(-len(second.dataset) // 64)
     assert len(steps) == 2 * 2 * batches
     assert answered[::2] == answered[1::2]
-    assert plugin.record.replayed == 2 * len(second.dataset)
+    assert plugin.stats.replayed == 2 * len(second.dataset)
 
 
 def test_the_compressor_never_changes_again(halves):
@@ -288,7 +288,7 @@ def test_a_last_batch_of_one_sample_is_left_out_when_shuffling(halves):
     assert plugin.method.experiences == 2
     strategy.train_mb_size = 100
     strategy.train(halves.train_stream[1], drop_last=True)
-    assert plugin.record.replayed == len(data) // 100 * 100
+    assert plugin.stats.replayed == len(data) // 100 * 100
 
 
 def test_errors_come_before_anything_is_trained(halves):

@@ -90,7 +90,7 @@ def test_freed_learners_leave_the_optimiser(ten, form):
         assert strays(strategy) == 0
         trained = {id(p) for g in optimizer.param_groups for p in g["params"]}
         assert trained == {id(p) for p in strategy.model.parameters()}
-        assert plugin.record.stm_occupancy == (i + 1) % 3
+        assert plugin.stats.stm_occupancy == (i + 1) % 3
     plugin.finish(strategy)
     assert strays(strategy) == 0
     assert options(optimizer) == before
@@ -165,7 +165,7 @@ def test_a_step_on_replay_alone_is_the_strategy_s_own(ten):
     strategy = naive(model, plugin, template=Frozen)
     for experience in ten.train_stream[:3]:
         strategy.train(experience)
-    assert plugin.record.replayed
+    assert plugin.stats.replayed
     assert torch.equal(weights(model), before)
 
 
@@ -228,7 +228,7 @@ def test_nothing_grows_once_all_classes_were_met(ten, name, order):
     sizes = []
     for turn in turns:
         strategy.train(ten.train_stream[turn])
-        if plugin.record.stm_occupancy == 0:
+        if plugin.stats.stm_occupancy == 0:
             sizes.append(bytes_of(strategy, plugin))
     grown, settled = sizes[-1], next(size for size in sizes if size[-2:] == sizes[-1][-2:])
     # Counters take a digit or two more in a pickle.

@@ -294,7 +294,7 @@ def test_replay_in_the_batch_leaves_a_partner_s_numbers_alone(tiny, partner, fir
     found, _ = trained(tiny, partner.title, [plugin], first)
     # It reads the data as ours does, which draws from the global generators.
     expected, _ = trained(tiny, partner.title, [MethodPlugin(NoMemory())], first)
-    assert sum(plugin.record.histogram.values()) > 0
+    assert sum(plugin.stats.histogram.values()) > 0
     torch.testing.assert_close(flat(found), flat(expected))
 
 

@@ -104,13 +104,13 @@ def test_the_user_gets_the_same_model_back(benchmark):
     assert isinstance(strategy.model, RoutedModel)
     assert torch.equal(weights(net), before), "the long-term learner learns in sleep only"
     strategy.train(benchmark.train_stream[1])
-    assert plugin.record.sleeps == 1
+    assert plugin.stats.sleeps == 1
     assert not torch.equal(weights(net), before)
     strategy.train(benchmark.train_stream[2])
-    assert plugin.record.stm_occupancy == 1
+    assert plugin.stats.stm_occupancy == 1
     assert plugin.finish(strategy) is net
     assert strategy.model is net
-    assert plugin.record.stm_occupancy == 0
+    assert plugin.stats.stm_occupancy == 0
     strategy.eval(benchmark.test_stream)
 
 
@@ -143,11 +143,11 @@ def test_replay_is_balanced_and_of_learned_classes(benchmark):
     strategy = naive(mlp(), plugin)
     for experience in benchmark.train_stream[:3]:
         strategy.train(experience)
-    histogram = plugin.record.histogram
+    histogram = plugin.stats.histogram
     known = set(range(4))
     assert set(histogram) == known
-    assert max(histogram.values()) - min(histogram.values()) < 0.05 * plugin.record.replayed
-    assert sum(histogram.values()) == plugin.record.replayed
+    assert max(histogram.values()) - min(histogram.values()) < 0.05 * plugin.stats.replayed
+    assert sum(histogram.values()) == plugin.stats.replayed
 
 
 def test_same_experience_twice(make_plugin, benchmark):
@@ -172,7 +172,7 @@ def test_repeated_task_uses_its_own_memory(benchmark):
     strategy.train(benchmark.train_stream[0])
     assert plugin.method.dual.sttms() == [memory]
     assert memory.tasks.total == 2
-    assert plugin.record.replayed > 0, "its own samples help"
+    assert plugin.stats.replayed > 0, "its own samples help"
 
 
 def test_a_list_of_experiences(make_plugin, benchmark):
@@ -250,9 +250,9 @@ def test_sleep_routing_consolidates_before_evaluation(benchmark):
     plugin = DGDMNPlugin(**DUAL, stm_size=4, routing="sleep")
     strategy = naive(mlp(), plugin)
     strategy.train(benchmark.train_stream[0])
-    assert plugin.record.stm_occupancy == 1
+    assert plugin.stats.stm_occupancy == 1
     strategy.eval(benchmark.test_stream[:1])
-    assert (plugin.record.stm_occupancy, plugin.record.sleeps) == (0, 1)
+    assert (plugin.stats.stm_occupancy, plugin.stats.sleeps) == (0, 1)
 
 
 def test_domain_incremental_experiences_are_different_tasks():

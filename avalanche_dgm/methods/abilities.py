@@ -1,0 +1,148 @@
+"""What some methods can do beyond `Method`; adapters and dashboards find it by ``isinstance``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+
+from torch import Tensor, nn
+
+from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.fitting import Phase
+
+
+class Inspectable(ABC):
+    """A method whose memory can be looked at."""
+
+    @abstractmethod
+    def sample(self, n: int) -> Replay:
+        """Generates or draws samples of everything that is remembered.
+
+        Args:
+            n: How many.
+
+        Raises:
+            UnknownTaskError: Nothing was learned yet, or no samples are kept.
+        """
+
+    def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """The memory's latents of images.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+
+        Returns:
+            Float tensor (n, D), or ``None`` if there are none (yet).
+        """
+        return None
+
+    def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
+        """Images as the memory sees them.
+
+        Args:
+            images: Float tensor (n, *shape).
+            tasks: int64 tensor (n,), task labels.
+
+        Returns:
+            Float tensor (n, *shape), or ``None`` if it does not reconstruct (yet).
+        """
+        return None
+
+    def stored_samples(self) -> int:
+        """Samples, or latents of samples, that are kept as they are; 0 if all are generated."""
+        return 0
+
+
+class ReplaySource(ABC):
+    """A method whose old inputs another method can replay, such as A-LTM."""
+
+    @abstractmethod
+    def sample_old(self, n: int) -> Replay | None:
+        """Draws old inputs, balanced over old classes and without soft labels.
+
+        Args:
+            n: How many.
+
+        Returns:
+            Samples, or ``None`` if there is nothing to replay yet.
+        """
+
+
+class Routing(ABC):
+    """A method that may answer with networks of its own in place of the user's model."""
+
+    @property
+    @abstractmethod
+    def routes(self) -> bool:
+        """Whether it does; otherwise the user's model answers."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that the adapter's optimiser may train, each under a name of its own.
+
+        A name is never used for another network, so that what optimisers keep by the names of
+        parameters belongs to this one.
+        """
+        return {}
+
+    def make_room(self, key: str) -> Iterator[Phase]:
+        """Yields what has to be trained before a task can begin.
+
+        Args:
+            key: The task.
+        """
+        yield from ()
+
+    def before_predicting(self) -> Iterator[Phase]:
+        """Yields what is trained before a test between experiences."""
+        yield from ()
+
+    def consolidate(self) -> Iterator[Phase]:
+        """Yields what still has to be trained before the user's model knows everything."""
+        yield from ()
+
+    def test_key(self, key: str, classes: Sequence[int]) -> str | None:
+        """The task that test images are routed by, if an oracle names it.
+
+        Args:
+            key: The name that the oracle gives to the test experience.
+            classes: Its classes.
+
+        Returns:
+            The key for `Method.predict`, or ``None`` to route without it.
+        """
+        return None
+
+
+class LatentInputs(ABC):
+    """A method that may train the classifier on latents in place of images."""
+
+    @property
+    @abstractmethod
+    def uses_latents(self) -> bool:
+        """Whether it does, now or later; otherwise the classifier is trained on images."""
+
+    @property
+    def alternates(self) -> bool:
+        """Whether replay has steps of its own in this experience, each after one on new samples."""
+        return False
+
+    @abstractmethod
+    def prepare(
+        self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
+    ) -> ExperienceData:
+        """What the classifier is trained on: the samples themselves, or their latents.
+
+        Args:
+            data: The experience, after `Method.before_learning`.
+            augmented: Tells whether the samples would otherwise be read with augmentations.
+        """
+
+    @abstractmethod
+    def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
+        """Latents of a batch, or the images as long as the classifier is trained on these.
+
+        Args:
+            x: Float tensor (n, *shape), images or latents.
+            tasks: int64 tensor (n,), task labels.
+        """
