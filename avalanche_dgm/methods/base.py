@@ -66,6 +66,7 @@ class Method(KeepsArguments, nn.Module):
         task_aware: Whether that takes task labels as its second argument.
         criterion: The loss that the classifier is trained by on new samples.
         stats: What it did so far.
+        unfinished: Whether an experience was begun and not ended.
         in_training: Set by an adapter while it trains, so that it can tell an interrupted training.
 
     Raises:
@@ -81,7 +82,7 @@ class Method(KeepsArguments, nn.Module):
         self.random = RandomSource(self.settings.seed)
         self.experiences = 0
         self.learner: nn.Module | None = None
-        self.task_aware = self.in_training = False
+        self.task_aware = self.in_training = self.unfinished = False
         self.criterion = UserCriterion()
         self.stats = MethodStats()
         #: Weight of the new samples' loss, in (0, 1]; that of replayed ones weighs the rest.
@@ -253,11 +254,6 @@ class Method(KeepsArguments, nn.Module):
 
     # Taking an experience back
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether an experience was begun and not ended."""
-        return self._before is not None
-
     def undo(self) -> None:
         """Takes back what an experience that was begun and not ended has changed.
 
@@ -287,7 +283,7 @@ class Method(KeepsArguments, nn.Module):
         Args:
             unchanged: Modules that are shared with the copy.
         """
-        self._before = None
+        self._keep()
         shared: list[Any] = [self.random, self.learner, *unchanged]
         for module in self.modules():
             if isinstance(module, GrowingBuffers):
@@ -295,10 +291,11 @@ class Method(KeepsArguments, nn.Module):
                 shared += module.buffers(recurse=False)
         memo = {id(part): part for part in shared if part is not None}
         self._before = copy.deepcopy(self, memo), self.random.get_state()
+        self.unfinished = True
 
     def _keep(self) -> None:
         """Makes what was learned final: `undo` does not go back behind it."""
-        self._before = None
+        self._before, self.unfinished = None, False
 
     def _become(self, other: Method) -> None:
         """Takes over another one's state; methods within it stay the objects that they are."""
