@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from avalanche_dgm.fitting import Phase, Turn
+from avalanche_dgm.fitting import OptimizationStep, Phase
 
 
 def accelerate(phase: Phase) -> Phase:
@@ -36,7 +36,7 @@ def accelerate(phase: Phase) -> Phase:
 
     return replace(
         phase,
-        loss=[_in_bfloat16(turn) for turn in phase.turns],
+        loss=[_in_bfloat16(step) for step in phase.cycle],
         data=tuple(_channels_last(tensor) for tensor in phase.data),
         finish=finish,
         broken_off=broken_off,
@@ -61,9 +61,9 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
-def _in_bfloat16(turn: Turn) -> Turn:
+def _in_bfloat16(step: OptimizationStep) -> OptimizationStep:
     def loss(batch: tuple[Tensor, ...], rng: torch.Generator, number: int) -> Tensor:
         with torch.autocast(rng.device.type, dtype=torch.bfloat16):
-            return turn.loss(batch, rng, number)
+            return step.loss(batch, rng, number)
 
-    return replace(turn, loss=loss)
+    return replace(step, loss=loss)

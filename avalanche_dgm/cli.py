@@ -258,9 +258,10 @@ def _given(**options: object) -> dict[str, object]:
 
 def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
     """Gives each option to the methods that have it; one method must have all."""
-    from avalanche_dgm.experiments.config import require_known
+    from avalanche_dgm.experiments.config import present_method, require_known
     from avalanche_dgm.experiments.methods import METHODS
 
+    arguments.methods = [present_method(method) for method in arguments.methods]
     for method in arguments.methods:
         require_known("method", method, METHODS)
     options = _given(share=arguments.share) | read_options(arguments.set)

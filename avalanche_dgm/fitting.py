@@ -121,8 +121,8 @@ Loss = Callable[[tuple[Tensor, ...], torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One kind of step in a phase whose players take turns, as a critic and its generator do.
+class OptimizationStep:
+    """One kind of step of a phase in which several alternate, such as a GAN's two.
 
     Attributes:
         name: What its loss is shown under.
@@ -148,11 +148,11 @@ class Phase:
     Attributes:
         name: What a progress bar calls it, for example ``sleep: consolidating tasks 3, 4``.
         module: What is trained.
-        loss: From one batch and a generator of random numbers to a scalar loss; or `Turn` s, which
-            are taken in this order, one a step, round after round. All of them share one optimiser:
-            what a turn does not train has no gradient, and Adam leaves it and its moments alone.
+        loss: From one batch and a generator of random numbers to a scalar loss; or several kinds of
+            `OptimizationStep`, taken in this order, round after round. They share one optimiser:
+            what a step does not train has no gradient, and Adam leaves it and its moments alone.
         optimizer: How it is trained.
-        steps: Number of optimiser steps, those of all turns together.
+        steps: Number of optimiser steps, of all kinds together.
         batch_size: Samples of ``data`` a step.
         data: Tensors of equal length, indexed together; empty when ``loss`` draws its own.
         finish: Called once after the last step.
@@ -161,7 +161,7 @@ class Phase:
 
     name: str
     module: nn.Module
-    loss: Loss | Sequence[Turn]
+    loss: Loss | Sequence[OptimizationStep]
     optimizer: OptimizerSpec
     steps: int
     batch_size: int
@@ -170,52 +170,51 @@ class Phase:
     broken_off: Callable[[], None] = lambda: None
 
     @property
-    def turns(self) -> list[Turn]:
-        """Its turns, of which a phase with a single loss has one, when it is as it is trained."""
+    def cycle(self) -> list[OptimizationStep]:
+        """The steps of one round; a single loss makes a round of one step.
+
+        Of a single loss it trains whatever requires a gradient at the time of the call.
+        """
         if not callable(self.loss):
             return list(self.loss)
         loss, trained = self.loss, _trained(self.module)
-        return [Turn("loss", trained, lambda batch, rng, number: loss(batch, rng))]
-
-    def players(self) -> Players:
-        """What says, for each step, who is trained by which loss."""
-        return Players(self)
+        return [OptimizationStep("loss", trained, lambda batch, rng, number: loss(batch, rng))]
 
 
-class Players:
-    """The turns of a phase, of which one with a single loss has one.
+class StepCycle:
+    """Which loss trains which parameters in each step of a phase.
 
     Args:
-        phase: The phase, when its module is as it will be trained.
+        phase: The phase; its module's ``requires_grad`` are those of the training.
     """
 
     def __init__(self, phase: Phase) -> None:
-        self.turns = phase.turns
-        mine = [{id(p) for p in turn.parameters} for turn in self.turns]
+        self.steps = phase.cycle
+        mine = [{id(p) for p in step.parameters} for step in self.steps]
         trained = _trained(phase.module)
         self._others = [[p for p in trained if id(p) not in own] for own in mine]
 
-    def at(self, step: int) -> Turn:
-        """Whose turn a step is, counted from 0."""
-        return self.turns[step % len(self.turns)]
+    def at(self, step: int) -> OptimizationStep:
+        """The kind of a step, counted from 0."""
+        return self.steps[step % len(self.steps)]
 
     def others(self, step: int) -> list[nn.Parameter]:
-        """What that turn does not train."""
-        return self._others[step % len(self.turns)]
+        """The parameters that a step does not train."""
+        return self._others[step % len(self.steps)]
 
     def loss(self, step: int, batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
         """The loss of a step."""
-        return self.at(step).loss(batch, rng, step // len(self.turns))
+        return self.at(step).loss(batch, rng, step // len(self.steps))
 
     def before_step(self, step: int) -> None:
-        """Takes away the gradients that are not the turn's, and lets it change the rest."""
+        """Drops the gradients of what the step does not train, and lets it change the rest."""
         for parameter in self.others(step):
             parameter.grad = None
-        self.at(step).before_step(step // len(self.turns))
+        self.at(step).before_step(step // len(self.steps))
 
     @contextmanager
     def alone(self, step: int) -> Iterator[None]:
-        """Computes no gradients for what the turn does not train."""
+        """Computes no gradients for what the step does not train."""
         others = self.others(step)
         for parameter in others:
             parameter.requires_grad_(False)
@@ -302,21 +301,21 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
     module.train()
     # NaN spreads through the sum, so one look now and then sees a loss that was lost in between.
     total: Tensor | None = None
-    players, seen = phase.players(), {}
+    cycle, seen = StepCycle(phase), {}
     try:
         with torch.enable_grad(), _bar(phase, progress) as bar:
             batches = Batches(phase.data, batch_size=phase.batch_size, rng=rng)
             for step in range(phase.steps):
-                with players.alone(step):
-                    loss = players.loss(step, next(batches), rng)
+                with cycle.alone(step):
+                    loss = cycle.loss(step, next(batches), rng)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
-                players.before_step(step)
+                cycle.before_step(step)
                 spec.clip(module)
                 optimizer.step()
                 if schedule is not None:
                     schedule.step()
-                seen[players.at(step).name] = loss.detach()
+                seen[cycle.at(step).name] = loss.detach()
                 total = loss.detach() if total is None else total + loss.detach()
                 done = step + 1
                 if done % CHECK_EVERY == 0 or done == phase.steps:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
@@ -16,7 +17,15 @@ S = TypeVar("S", bound="Settings")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Hyper-parameters; an object that exists is valid."""
+    """Hyper-parameters; an object that exists is valid.
+
+    Attributes:
+        deprecated: Former names of settings, each with its present one, for one release.
+        deprecated_values: Former values of settings, by the present name of the setting.
+    """
+
+    deprecated: ClassVar[Mapping[str, str]] = {}
+    deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}
 
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         """Itself: it never changes."""
@@ -51,8 +60,36 @@ class MethodSettings(Settings):
             )
 
 
+def present(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts present names and values in place of deprecated ones, each with a `FutureWarning`.
+
+    Args:
+        kind: The settings' class.
+        values: Names and values given by the user; unknown names stay as they are.
+
+    Raises:
+        ConfigError: A setting is given under its former and its present name.
+    """
+    found: dict[str, Any] = {}
+    for given, value in values.items():
+        name = kind.deprecated.get(given, given)
+        if name != given and name in values:
+            raise ConfigError(f"{given} is the former name of {name}; give {name} alone.")
+        former_values = kind.deprecated_values.get(name, {})
+        # Values of other settings need not be hashable.
+        new = former_values.get(value, value) if isinstance(value, str) else value
+        if name != given or new is not value:
+            warnings.warn(
+                f"{given}={value!r} is deprecated; use {name}={new!r}.", FutureWarning, stacklevel=2
+            )
+        found[name] = new
+    return found
+
+
 def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: Any = None) -> S:
     """Builds settings from keyword arguments, with an error that lists the names that exist.
+
+    Deprecated names and values are taken with a `FutureWarning`.
 
     Args:
         kind: The settings' class.
@@ -62,6 +99,7 @@ def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: An
     Raises:
         ConfigError: A name is unknown, a value cannot work, or ``base`` is of another class.
     """
+    values = present(kind, values)
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:

@@ -1,4 +1,4 @@
-"""What ``accelerate=True`` saves of the time of critic and generator, on the machine at hand.
+"""What ``accelerate=True`` saves of the time of an adversarial training, on the machine at hand.
 
 Both ways train the same networks on the same samples, in turn. Quote the ratio, not the seconds:
 below 1 it pays. The two networks are those for digits and, with ``--architecture resnet``, those

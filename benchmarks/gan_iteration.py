@@ -70,7 +70,7 @@ class PlainGenerator(nn.Module):
             e.grad *= top / (torch.cosh(e.data) + 1)
 
 
-class PlainCritic(nn.Module):
+class PlainDiscriminator(nn.Module):
     """Three convolutions and two heads."""
 
     def __init__(self, n_classes: int, ndf: int = 32) -> None:
@@ -91,16 +91,20 @@ class PlainCritic(nn.Module):
 
 
 def by_hand(
-    generator: PlainGenerator, critic: PlainCritic, images: Tensor, old: Tensor, rounds: int
+    generator: PlainGenerator,
+    discriminator: PlainDiscriminator,
+    images: Tensor,
+    old: Tensor,
+    rounds: int,
 ) -> float:
     """Trains as anybody would write it, and returns the seconds."""
     torch.manual_seed(0)
-    n_old = critic.classes.out_features - 1
+    n_old = discriminator.classes.out_features - 1
     labels = torch.arange(n_old).repeat_interleave(len(old) // max(n_old, 1))
-    for_critic = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.5, 0.999))
+    for_discriminator = torch.optim.Adam(discriminator.parameters(), lr=2e-3, betas=(0.5, 0.999))
     for_generator = torch.optim.Adam(generator.parameters(), lr=2e-3, betas=(0.5, 0.999))
     generator.train()
-    critic.train()
+    discriminator.train()
 
     def noise(n: int) -> Tensor:
         z = torch.randn(n, LATENT)
@@ -117,30 +121,35 @@ def by_hand(
             if n_old:
                 index = torch.randint(len(old), (BATCH - n_new,))
                 x, y = torch.cat([x, old[index]]), torch.cat([y, labels[index]])
-            loss = F.cross_entropy(critic.classes(critic.trunk(x)), y)
-            for_critic.zero_grad()
+            loss = F.cross_entropy(discriminator.classes(discriminator.trunk(x)), y)
+            for_discriminator.zero_grad()
             loss.backward()
-            for_critic.step()
+            for_discriminator.step()
         x = images[torch.randint(len(images), (BATCH,))]
         fake = generator(noise(BATCH), scale).detach()
         share = torch.rand(BATCH, 1, 1, 1)
         mixed = (share * x + (1 - share) * fake).requires_grad_(True)
-        out = critic.real(critic.trunk(mixed))
+        out = discriminator.real(discriminator.trunk(mixed))
         (slope,) = torch.autograd.grad(out.sum(), mixed, create_graph=True)
         penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
-        loss = critic.real(critic.trunk(fake)).mean() - critic.real(critic.trunk(x)).mean()
-        for_critic.zero_grad()
+        loss = (
+            discriminator.real(discriminator.trunk(fake)).mean()
+            - discriminator.real(discriminator.trunk(x)).mean()
+        )
+        for_discriminator.zero_grad()
         (loss + penalty).backward()
-        for_critic.step()
-        for p in critic.parameters():
+        for_discriminator.step()
+        for p in discriminator.parameters():
             p.requires_grad_(False)
         fake = generator(noise(BATCH), scale)
-        loss = -critic.real(critic.trunk(fake)).mean() + SPARSITY * generator.sparsity(scale)
+        loss = -discriminator.real(
+            discriminator.trunk(fake)
+        ).mean() + SPARSITY * generator.sparsity(scale)
         for_generator.zero_grad()
         loss.backward()
         generator.protect(scale)
         for_generator.step()
-        for p in critic.parameters():
+        for p in discriminator.parameters():
             p.requires_grad_(True)
     return time.perf_counter() - started
 
@@ -189,9 +198,9 @@ def main() -> None:
         groups = method.generative.built.groups.values()
         reserved = [g.mask.reserved for g in groups if g.mask is not None]
         plain = PlainGenerator([g.width for g in groups], reserved)
-        images = method.generative.ready.put(data.images)
+        images = method.generative.ready.transform(data.images)
         old = images[:1].expand(n * options.task, -1, -1, -1).contiguous()
-        theirs = by_hand(plain, PlainCritic(options.task + 1), images, old, options.rounds)
+        theirs = by_hand(plain, PlainDiscriminator(options.task + 1), images, old, options.rounds)
         if repeat:  # The first pair warms up.
             ratios.append(ours / theirs)
             print(f"ours {ours:.2f} s, by hand {theirs:.2f} s, ratio {ratios[-1]:.3f}")

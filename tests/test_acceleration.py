@@ -9,10 +9,10 @@ from torch import nn
 
 from avalanche_dgm.acceleration import accelerate
 from avalanche_dgm.fitting import OptimizerSpec, Phase, fit
-from avalanche_dgm.generators.critics import build_critic
+from avalanche_dgm.generators.discriminators import build_discriminator
 from avalanche_dgm.methods import DynamicMemory, MeRGAN
 
-SMALL = {"generator_steps": 8, "width": 8, "critic_width": 8, "latent": 16, "batch_size": 32}
+SMALL = {"generator_steps": 8, "width": 8, "discriminator_width": 8, "latent": 16, "batch_size": 32}
 KINDS = {
     "dynamic": lambda **h: DynamicMemory(**SMALL, **h),
     "weights": lambda **h: DynamicMemory(masking="weights", **SMALL, **h),
@@ -26,13 +26,13 @@ def first_phase(method, data):
     return next(method.before_learning(data))
 
 
-def step(phase, turn):
-    """The loss of a turn on one batch, and the gradients of what it trains."""
+def step(phase, kind):
+    """The loss of a kind on one batch, and the gradients of what it trains."""
     batch = tuple(tensor[:32] for tensor in phase.data)
     phase.module.train()
-    loss = turn.loss(batch, torch.Generator().manual_seed(5), 1)
+    loss = kind.loss(batch, torch.Generator().manual_seed(5), 1)
     loss.backward()
-    grads = torch.cat([p.grad.flatten() for p in turn.parameters if p.grad is not None])
+    grads = torch.cat([p.grad.flatten() for p in kind.parameters if p.grad is not None])
     phase.module.zero_grad()
     return loss.detach(), grads
 
@@ -50,9 +50,9 @@ def test_losses_and_gradients_are_those_of_float32_within_bfloat16(kind, data):
     """Eight bits of mantissa: a relative error of 1/256 each, some of it averaged out."""
     plain = first_phase(kind(seed=1), data())
     quick = first_phase(kind(seed=1, accelerate=True), data())
-    names = [turn.name for turn in plain.turns]
-    assert names == [turn.name for turn in quick.turns] == ["critic", "generator"]
-    for one, other in zip(plain.turns, quick.turns, strict=True):
+    names = [kind.name for kind in plain.cycle]
+    assert names == [kind.name for kind in quick.cycle] == ["discriminator", "generator"]
+    for one, other in zip(plain.cycle, quick.cycle, strict=True):
         (loss, grads), (close, near) = step(plain, one), step(quick, other)
         assert near.dtype == close.dtype == torch.float32
         torch.testing.assert_close(close, loss, rtol=0.02, atol=0.02)
@@ -64,10 +64,10 @@ def test_convolutions_read_bfloat16_with_channels_last():
     method = DynamicMemory(seed=1, accelerate=True, **SMALL)
     phase = first_phase(method, images_32())
     seen = []
-    convolutions = [m for m in method.critic.modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in method.discriminator.modules() if isinstance(m, nn.Conv2d)]
     for layer in convolutions:
         layer.register_forward_hook(lambda m, x, y: seen.append((m, y)))
-    step(phase, phase.turns[0])
+    step(phase, phase.cycle[0])
     assert len(seen) >= 3 * len(convolutions), "real, generated and in between"
     assert all(y.dtype == torch.bfloat16 for _, y in seen)
     assert all(y.is_contiguous(memory_format=torch.channels_last) for _, y in seen)
@@ -75,9 +75,9 @@ def test_convolutions_read_bfloat16_with_channels_last():
 
 
 def test_afterwards_everything_is_as_it_is_without():
-    method = DynamicMemory(seed=1, accelerate=True, classifier="critic", **SMALL)
+    method = DynamicMemory(seed=1, accelerate=True, classifier="discriminator", **SMALL)
     driver = Driver(method, network()).train(digits(0, 1)).train(digits(2))
-    for module in (method.generative, method.answerer):
+    for module in (method.generative, method.deployed):
         for tensor in (*module.parameters(), *module.buffers()):
             assert tensor.is_contiguous()
             assert tensor.dtype in (torch.float32, torch.int64, torch.bool, torch.uint8)
@@ -165,7 +165,7 @@ def test_alignment_is_computed_in_float32():
         method.begin(data)
         next(method.before_learning(data))
         generator = method.generative.built
-        game = method._game(rows, *[torch.zeros(0)] * 2)
+        game = method._trainer(rows, *[torch.zeros(0)] * 2)
         drift = torch.Generator().manual_seed(3)
         with torch.no_grad():
             for parameter in generator.parameters():
@@ -188,22 +188,22 @@ def test_a_phase_with_a_single_loss():
 
     def learned(quick):
         torch.manual_seed(0)
-        critic, over = build_critic("dcgan", (1, 32, 32), width=4, n_classes=2), []
+        discriminator, over = build_discriminator("dcgan", (1, 32, 32), width=4, n_classes=2), []
 
         def loss(batch, rng):
             x, y = batch
-            return nn.functional.cross_entropy(critic.classify(x), y)
+            return nn.functional.cross_entropy(discriminator.classify(x), y)
 
         spec = OptimizerSpec("adam", 1e-3)
         images = 2 * data.images - 1
         finish = lambda: over.append(1)  # noqa: E731
-        phase = Phase("classes", critic, loss, spec, 30, 32, (images, data.labels), finish)
+        phase = Phase("classes", discriminator, loss, spec, 30, 32, (images, data.labels), finish)
         fit(accelerate(phase) if quick else phase, torch.Generator().manual_seed(1))
         assert over == [1]
-        assert all(p.is_contiguous() for p in critic.parameters())
-        critic.eval()
+        assert all(p.is_contiguous() for p in discriminator.parameters())
+        discriminator.eval()
         with torch.no_grad():
-            return critic.classify(images).argmax(dim=1)
+            return discriminator.classify(images).argmax(dim=1)
 
     answers = [learned(quick) for quick in (False, True)]
     for found in answers:

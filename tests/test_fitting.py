@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from avalanche_dgm.errors import ConfigError, DivergenceError
-from avalanche_dgm.fitting import Batches, OptimizerSpec, Phase, Turn, epochs_to_steps, fit
+from avalanche_dgm.fitting import (
+    Batches,
+    OptimizationStep,
+    OptimizerSpec,
+    Phase,
+    epochs_to_steps,
+    fit,
+)
 
 
 def rng(seed=0):
@@ -338,8 +345,12 @@ def turns_of(net, calls, *, fails=None, value=1.0):
 
         return look
 
-    a = Turn("a", list(net.one.parameters()), loss_of("a"), before_step("a", net.one, net.two))
-    b = Turn("b", list(net.two.parameters()), loss_of("b"), before_step("b", net.two, net.one))
+    a = OptimizationStep(
+        "a", list(net.one.parameters()), loss_of("a"), before_step("a", net.one, net.two)
+    )
+    b = OptimizationStep(
+        "b", list(net.two.parameters()), loss_of("b"), before_step("b", net.two, net.one)
+    )
     return [a, a, b]
 
 
@@ -391,7 +402,7 @@ def test_a_turn_may_change_gradients_before_its_step():
     def loss(batch, r, number):
         return net(batch[0]).square().mean()
 
-    turn = Turn("only", list(net.one.parameters()), loss, drop)
+    turn = OptimizationStep("only", list(net.one.parameters()), loss, drop)
     fit(turn_phase(net, [turn], spec=OptimizerSpec("sgd", 0.1)), rng())
     after = net.state_dict()
     assert torch.equal(before["one.weight"][0], after["one.weight"][0])

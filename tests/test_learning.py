@@ -80,7 +80,12 @@ def test_a_plain_network_forgets_single_classes(one_a_time):
 def test_dynamic_memory_remembers(one_a_time):
     """A GAN needs more steps than a test has; these are enough for images of 8x8."""
     slower = OptimizerSpec("adam", 5e-4, "cosine", options={"betas": (0.5, 0.999)})
-    small = {"generator_steps": 400, "width": 12, "critic_width": 12, "gan_optimizer": slower}
+    small = {
+        "generator_steps": 400,
+        "width": 12,
+        "discriminator_width": 12,
+        "gan_optimizer": slower,
+    }
     plugin = DynamicMemoryPlugin(seed=0, **small)
     assert _final_accuracy(one_a_time, [plugin], epochs=10) > 0.75
 

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ BACKENDS = ("avalanche", "lightning")
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda")
+_FORMER_METHODS = {"dynamic-memory-critic": "dynamic-memory-discriminator"}
 
 # SGD as in the A-LTM paper: adaptive optimisers answer a new term of the loss, whose gradient is 0
 # at first, with steps that undo what it is to hold. Small batches are many steps in few minutes.
@@ -181,6 +183,7 @@ class ExperimentConfig:
         from avalanche_dgm.experiments.methods import METHODS
         from avalanche_dgm.streams import STREAMS
 
+        object.__setattr__(self, "method", present_method(self.method))
         require_known("method", self.method, METHODS)
         require_known("stream", self.stream, STREAMS)
         require_known("optimizer", self.optimizer, OPTIMIZERS)
@@ -269,6 +272,18 @@ def paper_stream(stream: str) -> str:
         stream: Name of a stream.
     """
     return stream if stream in _PAPER_STREAMS else "digits"
+
+
+def present_method(name: str) -> str:
+    """A method's name in place of its former one, which is deprecated.
+
+    Args:
+        name: What the user, or a file of an earlier release, calls it.
+    """
+    present = _FORMER_METHODS.get(name, name)
+    if present != name:
+        warnings.warn(f"The method {name} is now called {present}.", FutureWarning, stacklevel=2)
+    return present
 
 
 def require_known(what: str, name: str, known: Collection[str]) -> None:

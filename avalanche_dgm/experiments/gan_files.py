@@ -20,8 +20,8 @@ MEASURED = ("fid", "generated_accuracy")
 class GeneratorFiles:
     """Looks at the generator of one run, whatever trains it; see `GeneratorLog` for the files.
 
-    Nothing happens if the run's method has no generator that a critic trained. What is learned is
-    the same with and without it.
+    Nothing happens if the run's method has no generator that a discriminator trained. What is
+    learned is the same with and without it.
 
     Args:
         plan: What is learned, with the settings: ``quality`` says whether samples are measured.

@@ -23,7 +23,7 @@ _PAPER_IMAGES = {"digits": 60_000, "permnist": 180_000, "tdigits": 240_000}
 # Methods of other papers than the one whose settings `paper` has.
 _OTHER_PAPERS = (
     *("altm", "altm-stored", "altm-generated", "latent-replay"),
-    *("dynamic-memory", "dynamic-memory-critic", "dynamic-memory-paper"),
+    *("dynamic-memory", "dynamic-memory-discriminator", "dynamic-memory-paper"),
     "dynamic-memory-weights",
     *("mergan", "mergan-alignment", "ewc-generator", "gan-replay"),
 )
@@ -35,10 +35,10 @@ _FAST_PAPER = {"generator_epochs": 1, "learner_epochs": 1}
 _FAST_GAN = {
     "generator_steps": 5,
     "width": 4,
-    "critic_width": 4,
+    "discriminator_width": 4,
     "batch_size": 16,
     "replay_per_class": 16,
-    "closing_epochs": 1,
+    "discriminator_finetune_epochs": 1,
     "fisher_samples": 8,
 }
 
@@ -80,7 +80,7 @@ class Method:
 
     @property
     def gan(self) -> bool:
-        """Whether it remembers by a generator that a critic trained."""
+        """Whether it remembers by a generator that a discriminator trained."""
         if self.plugin is None or not self.ours:
             return False
         from avalanche_dgm.plugins.adversarial import GANPlugin
@@ -143,8 +143,8 @@ def check_options(config: ExperimentConfig) -> None:
     if config.quality and not method_of(config).gan:
         able = ", ".join(name for name, method in METHODS.items() if method.gan)
         raise ConfigError(
-            f"--quality measures generators that a critic trained, and {config.method} has none."
-            f" These have one: {able}."
+            f"--quality measures the generators of adversarial networks, and {config.method} has"
+            f" none. These have one: {able}."
         )
     if config.paper and config.method in _OTHER_PAPERS:
         raise ConfigError(
@@ -276,8 +276,9 @@ def _load(place: tuple[str, str]) -> Any:
 _DUAL = ("avalanche_dgm", "DGDMNPlugin")
 _ALTM = ("avalanche_dgm", "ALTMPlugin")
 
-# Those with a critic are compared under one measure: what the critic that they end with answers.
-_CRITIC = {"classifier": "critic"}
+# Those with a discriminator are compared under one measure: what the discriminator that they end
+# with answers.
+_DISCRIMINATOR = {"classifier": "discriminator"}
 _DYNAMIC = ("avalanche_dgm", "DynamicMemoryPlugin")
 _MERGAN = ("avalanche_dgm", "MeRGANPlugin")
 
@@ -327,50 +328,50 @@ METHODS: dict[str, Method] = {
         _DYNAMIC,
         fast=_FAST_GAN,
     ),
-    "dynamic-memory-critic": Method(
-        "the same as in its paper, where the GAN's critic answers",
+    "dynamic-memory-discriminator": Method(
+        "the same as in its paper, where the GAN's discriminator answers",
         _DYNAMIC,
-        fixed=_CRITIC,
+        fixed=_DISCRIMINATOR,
         fast=_FAST_GAN,
     ),
     "dynamic-memory-paper": Method(
         "the same with the authors' settings (101 epochs a class), --set configuration=...",
         _DYNAMIC,
-        fixed=_CRITIC,
-        fast={**_FAST_GAN, "generator_epochs": None, "closing_epochs": 0},
+        fixed=_DISCRIMINATOR,
+        fast={**_FAST_GAN, "generator_epochs": None, "discriminator_finetune_epochs": 0},
         published="mnist",
     ),
     "dynamic-memory-weights": Method(
         "the same with masks over weights in place of units",
         _DYNAMIC,
-        defaults={**_CRITIC, "smax": 1e4, "width": 6, "sparsity": 0.08},
+        defaults={**_DISCRIMINATOR, "smax": 1e4, "width": 6, "sparsity": 0.08},
         fixed={"masking": "weights"},
         fast=_FAST_GAN,
     ),
     "mergan": Method(
         "a conditional GAN that replays its own former samples to itself",
         _MERGAN,
-        defaults=_CRITIC,
+        defaults=_DISCRIMINATOR,
         fixed={"replay": "joint"},
         fast=_FAST_GAN,
     ),
     "mergan-alignment": Method(
         "the same, held to what its former self makes of the same noise",
         _MERGAN,
-        defaults=_CRITIC,
+        defaults=_DISCRIMINATOR,
         fixed={"replay": "alignment"},
         fast=_FAST_GAN,
     ),
     "ewc-generator": Method(
         "a conditional GAN whose generator is held by elastic weight consolidation",
         ("avalanche_dgm", "EWCGeneratorPlugin"),
-        defaults=_CRITIC,
+        defaults=_DISCRIMINATOR,
         fast=_FAST_GAN,
     ),
     "gan-replay": Method(
         "deep generative replay with a conditional GAN, made anew each time",
         ("avalanche_dgm", "GANReplayPlugin"),
-        defaults=_CRITIC,
+        defaults=_DISCRIMINATOR,
         fast=_FAST_GAN,
     ),
     "dgdmn": Method(

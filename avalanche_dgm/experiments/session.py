@@ -172,8 +172,8 @@ def after_classes(row: Sequence[RunResult]) -> str | None:
         row: The results of one method, one a seed.
 
     Returns:
-        A line such as ``mergan: A5 .968  A10 .941 (...)``; ``None`` for methods without a critic,
-        and where classes are not learned one at a time.
+        A line such as ``mergan: A5 .968  A10 .941 (...)``; ``None`` for methods without a
+        discriminator, and where classes are not learned one at a time.
     """
     if not method_of(row[0].config).gan:
         return None

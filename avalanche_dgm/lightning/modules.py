@@ -101,7 +101,7 @@ class LatentReplayModule(MethodModule):
 class DynamicMemoryModule(MethodModule):
     """Dynamic generative memory (Ostapenko et al. 2019).
 
-    With ``classifier="critic"`` the critic answers, and the model learns nothing.
+    With ``classifier="discriminator"`` the discriminator answers, and the model learns nothing.
 
     Args:
         model: See `MethodModule`.
@@ -117,7 +117,7 @@ class DynamicMemoryModule(MethodModule):
 class MeRGANModule(MethodModule):
     """Memory replay GANs (Wu et al. 2018).
 
-    With ``classifier="critic"`` the critic answers, and the model learns nothing.
+    With ``classifier="discriminator"`` the discriminator answers, and the model learns nothing.
 
     Args:
         model: See `MethodModule`.
@@ -133,7 +133,7 @@ class MeRGANModule(MethodModule):
 class EWCGeneratorModule(MethodModule):
     """Elastic weight consolidation on a GAN (Seff et al. 2017).
 
-    With ``classifier="critic"`` the critic answers, and the model learns nothing.
+    With ``classifier="discriminator"`` the discriminator answers, and the model learns nothing.
 
     Args:
         model: See `MethodModule`.
@@ -149,7 +149,7 @@ class EWCGeneratorModule(MethodModule):
 class GANReplayModule(MethodModule):
     """Deep generative replay (Shin et al. 2017) with a GAN.
 
-    With ``classifier="critic"`` the critic answers, and the model learns nothing.
+    With ``classifier="discriminator"`` the discriminator answers, and the model learns nothing.
 
     Args:
         model: See `MethodModule`.

@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.fitting import CHECK_EVERY, Batches, OptimizerSpec, Phase, check_finite
+from avalanche_dgm.fitting import (
+    CHECK_EVERY,
+    Batches,
+    OptimizerSpec,
+    Phase,
+    StepCycle,
+    check_finite,
+)
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
@@ -150,8 +157,8 @@ class PhaseStage(Stage):
         self._order = order
         self._batches = Batches(phase.data, batch_size=phase.batch_size, rng=order)
         self._whole: tuple[Tensor, ...] = ()
-        self._players = phase.players()
-        self._turns: dict[str, Tensor] = {}
+        self._cycle = StepCycle(phase)
+        self._totals: dict[str, Tensor] = {}
         self._left_out = ExitStack()
 
     def random_sources(self) -> list[RandomSource]:
@@ -167,8 +174,8 @@ class PhaseStage(Stage):
     def loss_name(self) -> str:
         """See `Stage.loss_name`."""
         # Asked for when the batch is counted already.
-        turn = self._players.at((self.batch - 1) // self._accumulate)
-        return f"{self.log_prefix}/{turn.name}_step"
+        step = self._cycle.at((self.batch - 1) // self._accumulate)
+        return f"{self.log_prefix}/{step.name}_step"
 
     def loader(self) -> Iterable[int]:
         """Numbers of the batches; they are drawn where they are used, since the loss draws too."""
@@ -186,36 +193,36 @@ class PhaseStage(Stage):
                 self._ranks.world * self._accumulate,
             )
             mine = tuple(tensor[parts.shard(len(tensor))] for tensor in mine)
-        return self._of_turn(batch // self._accumulate, mine)
+        return self._of_step(batch // self._accumulate, mine)
 
-    def _of_turn(self, step: int, batch: tuple[Tensor, ...]) -> Tensor:
-        players, rng = self._players, self.method.rng
+    def _of_step(self, step: int, batch: tuple[Tensor, ...]) -> Tensor:
+        cycle, rng = self._cycle, self.method.rng
         if not self._ranks.is_distributed:
-            self._left_out.enter_context(players.alone(step))
-            loss = players.loss(step, batch, rng)
+            self._left_out.enter_context(cycle.alone(step))
+            loss = cycle.loss(step, batch, rng)
         else:
             # Processes wait for a gradient of each parameter: that of the others is thrown away.
-            loss = players.loss(step, batch, rng)
-            loss = loss + sum(0.0 * p.sum() for p in players.others(step))
-        name, seen = players.at(step).name, loss.detach().float()
-        self._turns[name] = self._turns[name] + seen if name in self._turns else seen
+            loss = cycle.loss(step, batch, rng)
+            loss = loss + sum(0.0 * p.sum() for p in cycle.others(step))
+        name, seen = cycle.at(step).name, loss.detach().float()
+        self._totals[name] = self._totals[name] + seen if name in self._totals else seen
         return loss
 
     def epoch_means(self) -> dict[str, Tensor]:
-        """Means of each turn's loss, for the log."""
-        if len(self._players.turns) == 1:
+        """Means of the loss of each kind of step, for the log."""
+        if len(self._cycle.steps) == 1:
             return super().epoch_means()
-        names = [turn.name for turn in self._players.turns]
+        names = [step.name for step in self._cycle.steps]
         rounds = self._n / len(names)
         return {
             f"{self.log_prefix}/{name}": total / max(rounds * names.count(name), 1)
-            for name, total in self._turns.items()
+            for name, total in self._totals.items()
         }
 
     def end_epoch(self) -> None:
         """See `Stage.end_epoch`."""
         super().end_epoch()
-        self._turns = {}
+        self._totals = {}
 
     def optimization(self, *, fused: bool) -> Optimization:
         """See `Stage.optimization`."""
@@ -228,12 +235,12 @@ class PhaseStage(Stage):
         self.phase.optimizer.clip(self.module)
 
     def hook(self, name: str) -> None:
-        """Ends what was begun for the turn; looks now and then whether the loss is finite."""
+        """Ends what was begun for the step; looks now and then whether the loss is finite."""
         if name == "after_backward":
             self.close()
         if name == "before_update":
             # Before any limit, so that what is limited is what the step takes.
-            self._players.before_step(self._step)
+            self._cycle.before_step(self._step)
         if name != "after_training_iteration":
             return
         last = self.batch == self._n_batches
@@ -248,7 +255,7 @@ class PhaseStage(Stage):
         """See `Stage.state`."""
         return {
             **super().state(),
-            "turns": dict(self._turns),
+            "totals": dict(self._totals),
             "batches": self._batches.state(),
             "order": self._order.get_state(),
         }
@@ -256,7 +263,7 @@ class PhaseStage(Stage):
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Stage.set_state`."""
         super().set_state(state)
-        self._turns = {name: self._on_device(v) for name, v in state["turns"].items()}
+        self._totals = {name: self._on_device(v) for name, v in state["totals"].items()}
         self._batches.set_state(state["batches"])
         self._order.set_state(state["order"])
 

@@ -8,7 +8,7 @@ from avalanche_dgm.losses.criterion import (
 )
 from avalanche_dgm.losses.functional import (
     bernoulli_nll,
-    critic_loss,
+    discriminator_loss,
     distillation,
     gaussian_kl,
     gaussian_nll,
@@ -22,7 +22,7 @@ __all__ = [
     "CriterionScale",
     "UserCriterion",
     "bernoulli_nll",
-    "critic_loss",
+    "discriminator_loss",
     "distillation",
     "gaussian_kl",
     "gaussian_nll",

@@ -103,8 +103,8 @@ def _at_least_single(logits: Tensor) -> Tensor:
 # Adversarial training
 
 
-def critic_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """What a critic minimises: the negative of the distance that it estimates.
+def discriminator_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """What a discriminator minimises: the negative of the distance that it estimates.
 
     Args:
         real: Scores (n,) of real samples.
@@ -131,12 +131,13 @@ def generator_loss(generated: Tensor) -> Tensor:
 def gradient_penalty(
     score: Callable[[Tensor], Tensor], real: Tensor, generated: Tensor, shares: Tensor
 ) -> Tensor:
-    """How far the critic's slope is from 1 between real and generated samples (Eq. 3 there).
+    """How far the discriminator's slope is from 1 between real and generated samples (Eq. 3 there).
 
-    The result has a gradient with respect to the critic, through the gradient that it is made of.
+    The result has a gradient with respect to the discriminator, through the gradient that it is
+    made of.
 
     Args:
-        score: The critic, from samples (n, *shape) to scores (n,).
+        score: The discriminator, from samples (n, *shape) to scores (n,).
         real: Float tensor (n, *shape).
         generated: Float tensor (n, *shape).
         shares: Float tensor (n,) in [0, 1], how much of the real sample each mixture has.

@@ -1,4 +1,4 @@
-"""Remembering labelled samples by a generator that a critic trained."""
+"""Remembering labelled samples by a generator that a discriminator trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
-from avalanche_dgm.generators.canvas import Canvas
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.ranges import (
     check_intensities,
@@ -20,6 +19,7 @@ from avalanche_dgm.generators.ranges import (
     known_range,
     standard_range,
 )
+from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 from avalanche_dgm.modules import GrowingBuffers
 
@@ -38,7 +38,7 @@ class GANMemory(GrowingBuffers, ABC):
         settings: Hyper-parameters.
 
     Attributes:
-        canvas: Scales samples to what the networks work on; ``None`` before the first experience.
+        scaler: Scales samples to what the networks work on; ``None`` before the first experience.
         entries: int64 tensor (K, 3), classes in the order in which they were met.
         learned: How many of them are learned; the rest belongs to the current experience.
         generator: What makes samples; ``None`` before the first experience.
@@ -49,7 +49,7 @@ class GANMemory(GrowingBuffers, ABC):
     def __init__(self, settings: GANSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.canvas: Canvas | None = None
+        self.scaler: Scaler | None = None
         self.generator: MaskedGenerator | None = None
         self.learned = 0
         self.experiences = 0
@@ -58,14 +58,14 @@ class GANMemory(GrowingBuffers, ABC):
     @property
     def shape(self) -> tuple[int, ...] | None:
         """Shape of one sample, or ``None`` before the first experience."""
-        return self.canvas.shape if self.canvas is not None else None
+        return self.scaler.shape if self.scaler is not None else None
 
     @property
-    def ready(self) -> Canvas:
-        """The canvas, once there is one."""
-        if self.canvas is None:
+    def ready(self) -> Scaler:
+        """The scaler, once there is one."""
+        if self.scaler is None:
             raise RuntimeError("The memory has no generator yet; call build() first.")
-        return self.canvas
+        return self.scaler
 
     @property
     def built(self) -> MaskedGenerator:
@@ -105,13 +105,13 @@ class GANMemory(GrowingBuffers, ABC):
                 f"architecture={s.architecture!r} makes {needed}, but the samples are of shape"
                 f" {shape}. Use architecture='auto'."
             )
-        canvas = self.canvas if self.canvas is not None else self._canvas(data.images)
-        if canvas.bounded:
+        scaler = self.scaler if self.scaler is not None else self._scaler(data.images)
+        if scaler.bounded:
             given = s.value_range is not None
-            check_intensities(data.images, canvas.low, canvas.high, given=given, what="a generator")
+            check_intensities(data.images, scaler.low, scaler.high, given=given, what="a generator")
         if s.value_range is None:
-            check_variety(data.images, first=self.canvas is None)
-            check_scale(data.images, canvas.low, canvas.high)
+            check_variety(data.images, first=self.scaler is None)
+            check_scale(data.images, scaler.low, scaler.high)
         known = {(task, label) for _, task, label in self.entries[: self.learned].tolist()}
         groups = torch.unique(torch.stack([data.tasks, data.labels], dim=1), dim=0).tolist()
         again = sorted({label for task, label in groups if (task, label) in known})
@@ -128,16 +128,16 @@ class GANMemory(GrowingBuffers, ABC):
                 f" experience. Set latent to more than {len(groups)}."
             )
 
-    def _canvas(self, images: Tensor) -> Canvas:
-        """The canvas for first samples: with bounds if there are any, see `known_range`."""
+    def _scaler(self, images: Tensor) -> Scaler:
+        """The scaler for first samples: with bounds if there are any, see `known_range`."""
         shape, given = tuple(int(side) for side in images.shape[1:]), self.settings.value_range
         if given is not None:
-            return Canvas(shape, *intensity_range(images, given))
+            return Scaler(shape, *intensity_range(images, given))
         pixels = known_range(images)
         if pixels is not None:
-            return Canvas(shape, *pixels)
+            return Scaler(shape, *pixels)
         scale = standard_range(images) if len(shape) == 1 else intensity_range(images, None)
-        return Canvas(shape, *scale, bounded=False)
+        return Scaler(shape, *scale, bounded=False)
 
     def build(self, images: Tensor) -> None:
         """Builds the generator for the first samples; later ones were checked against it.
@@ -145,18 +145,18 @@ class GANMemory(GrowingBuffers, ABC):
         Args:
             images: Float tensor (N, *shape).
         """
-        if self.canvas is None:
-            canvas = self._canvas(images)
-            self._make(canvas)
+        if self.scaler is None:
+            scaler = self._scaler(images)
+            self._make(scaler)
             self.to(images.device)
 
-    def _make(self, canvas: Canvas) -> None:
-        self.canvas = canvas
-        self._build(canvas.padded)
+    def _make(self, scaler: Scaler) -> None:
+        self.scaler = scaler
+        self._build(scaler.padded)
 
     @abstractmethod
     def _build(self, shape: tuple[int, ...]) -> None:
-        """Builds ``generator`` for samples of a shape on the canvas."""
+        """Builds ``generator`` for samples of a shape on the scaler."""
 
     def open(self, data: ExperienceData) -> None:
         """Takes the classes of an experience in, so that they can be learned.
@@ -181,7 +181,7 @@ class GANMemory(GrowingBuffers, ABC):
 
     @abstractmethod
     def imagine(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Generates samples on the canvas, without gradients.
+        """Generates samples on the scaler, without gradients.
 
         Args:
             rows: int64 tensor (n,), rows of ``entries``, ascending; those of the current experience
@@ -189,11 +189,11 @@ class GANMemory(GrowingBuffers, ABC):
             rng: Generator on the memory's device.
 
         Returns:
-            Float tensor (n, *padded), in [-1, 1] if the canvas is bounded.
+            Float tensor (n, *padded), in [-1, 1] if the scaler is bounded.
         """
 
     def generate(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Generates any number of samples on the canvas, a chunk at a time."""
+        """Generates any number of samples on the scaler, a chunk at a time."""
         if not len(rows):
             return torch.empty(0, *self.ready.padded, device=self.entries.device)
         return torch.cat([self.imagine(part, rng) for part in rows.split(CHUNK)])
@@ -211,7 +211,7 @@ class GANMemory(GrowingBuffers, ABC):
     def get_extra_state(self) -> dict[str, Any]:
         """What ``state_dict`` needs to build the generator again."""
         return {
-            "canvas": self.canvas.to_dict() if self.canvas is not None else None,
+            "scaler": self.scaler.to_dict() if self.scaler is not None else None,
             "learned": self.learned,
             "experiences": self.experiences,
         }
@@ -219,13 +219,13 @@ class GANMemory(GrowingBuffers, ABC):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Builds the generator before its weights are loaded."""
         self.learned, self.experiences = state["learned"], state["experiences"]
-        if state["canvas"] is None:
-            self.canvas = self.generator = None
+        if state["scaler"] is None:
+            self.scaler = self.generator = None
             return
-        canvas = Canvas.from_dict(state["canvas"])
-        if canvas != self.canvas:
+        scaler = Scaler.from_dict(state["scaler"])
+        if scaler != self.scaler:
             device = self.entries.device
-            self._make(canvas)
+            self._make(scaler)
             self.to(device)
 
 
@@ -233,7 +233,7 @@ class SamplePool:
     """Samples that are generated once and drawn from often, some more often than others.
 
     Args:
-        samples: Float tensor (M, ...), on the canvas or in the user's units.
+        samples: Float tensor (M, ...), on the scaler or in the user's units.
         rows: int64 tensor (M,), their rows of a memory's ``entries``.
         weights: Float tensor (M,), how often each is drawn relative to the others.
     """

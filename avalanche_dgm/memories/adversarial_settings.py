@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
@@ -18,89 +20,108 @@ def _adam() -> OptimizerSpec:
     return OptimizerSpec("adam", 2e-3, "cosine", options={"betas": (0.5, 0.999)})
 
 
-def _closing() -> OptimizerSpec:
+def _finetune() -> OptimizerSpec:
     return OptimizerSpec("adam", 1e-3, "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GANSettings(Settings):
-    """Settings of a generator of labelled samples and its critic (AC-GAN, WGAN-GP).
+    """Settings of a generator of labelled samples and its discriminator (AC-GAN, WGAN-GP).
 
     Attributes:
         architecture: ``"auto"``, ``"dcgan"`` (three layers and a head), ``"resnet"`` (three
             residual blocks) or ``"dense"`` (flat samples); ``"auto"`` looks at the samples.
         width: Channels of the generator's last layer; the layers before have 2 and 4 times as many.
-        critic_width: Channels of the critic's first layer.
+        discriminator_width: Channels of the discriminator's first layer.
         latent: Noise dimensions.
         value_range: Smallest and largest possible intensity; ``None`` finds it out where the first
             experience's samples look like pixels, and sets no bounds to others.
         generator_steps: Steps of the generator an experience.
         generator_epochs: Passes over the data instead of ``generator_steps``.
         batch_size: Samples a step, in fits of the memory.
-        gan_optimizer: How generator and critic are trained, both by this one.
-        critic_steps: Steps of the critic before each of the generator.
+        gan_optimizer: How generator and discriminator are trained, both by this one.
+        discriminator_steps: Steps of the discriminator before each of the generator.
         penalty: Weight of the gradient penalty, 0 or more.
-        class_steps: Steps of the critic on classes in each round, real samples of the experience
-            and generated old ones; ``None`` for one a known class (the paper). They serve nothing
-            but the critic's answers where it is the classifier, which `closing_epochs` make better
-            in less time.
-        classes_guide: Whether the generator learns from the critic's answers on classes:
-            ``"auto"`` if the experience has more than one class, ``"always"`` or ``"never"``.
+        class_steps: Steps of the discriminator on classes in each round, real samples of the
+            experience and generated old ones; ``None`` for one a known class (the paper). They
+            serve nothing but the discriminator's answers where it is the classifier, which
+            `discriminator_finetune_epochs` make better in less time.
+        aux_classifier_loss: Whether the generator learns from the discriminator's answers on
+            classes: ``"auto"`` if the experience has more than one class, ``"always"`` or
+            ``"never"``.
         replay_per_class: Samples that are generated of each class, once an experience, to be
             replayed from then on; ``None`` for as many as the experience has of a class.
-        own_share: Share of generated samples among what is shown of the experience's own classes,
-            from 0 to below 1. With real samples alone "real or generated" tells new classes from
-            old ones, and nothing else is learned about them.
-        closing_epochs: Where the critic is the classifier: passes over all classes' samples with
-            which it ends an experience, and at least 60 steps; 0 for none.
-        closing_optimizer: How it is trained then.
+        own_fake_fraction: Share of generated samples among what is shown of the experience's own
+            classes, from 0 to below 1. With real samples alone "real or generated" tells new
+            classes from old ones, and nothing else is learned about them.
+        discriminator_finetune_epochs: Where the discriminator is the classifier: passes over all
+            classes' samples with which it ends an experience, and at least 60 steps; 0 for none.
+        discriminator_finetune_optimizer: How it is trained then.
         shift: How far each image is shifted at random in that training, along both sides, at most,
             as a share of a side; 0 for not at all. A generator's samples, which are all there is of
-            old classes, are never exactly where real ones are, and a critic that only saw images
-            unshifted is wrong on real ones a pixel off.
-        accelerate: Whether critic and generator are trained in mixed precision (bfloat16) and with
-            channels last, for GPUs that compute it (NVIDIA's since Ampere). Samples are made in
-            float32 all the same.
+            old classes, are never exactly where real ones are, and a discriminator that only saw
+            images unshifted is wrong on real ones a pixel off.
+        accelerate: Whether discriminator and generator are trained in mixed precision (bfloat16)
+            and with channels last, for GPUs that compute it (NVIDIA's since Ampere). Samples are
+            made in float32 all the same.
     """
+
+    deprecated: ClassVar[Mapping[str, str]] = {
+        "critic_width": "discriminator_width",
+        "critic_steps": "discriminator_steps",
+        "classes_guide": "aux_classifier_loss",
+        "own_share": "own_fake_fraction",
+        "closing_epochs": "discriminator_finetune_epochs",
+        "closing_optimizer": "discriminator_finetune_optimizer",
+    }
+    deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {
+        "classifier": {"critic": "discriminator"}
+    }
 
     architecture: str = "auto"
     width: int = 20
-    critic_width: int = 16
+    discriminator_width: int = 16
     latent: int = 128
     value_range: tuple[float, float] | None = None
     generator_steps: int = 1000
     generator_epochs: int | None = None
     batch_size: int = 32
     gan_optimizer: OptimizerSpec = field(default_factory=_adam)
-    critic_steps: int = 1
+    discriminator_steps: int = 1
     penalty: float = 1.0
     class_steps: int | None = 0
-    classes_guide: str = "auto"
+    aux_classifier_loss: str = "auto"
     replay_per_class: int | None = None
-    own_share: float = 0.5
-    closing_epochs: int = 2
-    closing_optimizer: OptimizerSpec = field(default_factory=_closing)
+    own_fake_fraction: float = 0.5
+    discriminator_finetune_epochs: int = 2
+    discriminator_finetune_optimizer: OptimizerSpec = field(default_factory=_finetune)
     shift: float = 0.07
     accelerate: bool = False
 
     def __post_init__(self) -> None:
         one_of("architecture", self.architecture, "auto", "dcgan", "resnet", "dense")
-        one_of("classes_guide", self.classes_guide, "auto", "always", "never")
-        for name in ("width", "critic_width", "latent", "generator_steps", "critic_steps"):
+        one_of("aux_classifier_loss", self.aux_classifier_loss, "auto", "always", "never")
+        for name in (
+            "width",
+            "discriminator_width",
+            "latent",
+            "generator_steps",
+            "discriminator_steps",
+        ):
             whole(name, getattr(self, name))
         whole("batch_size", self.batch_size, least=2)
         for name in ("generator_epochs", "replay_per_class"):
             whole(name, getattr(self, name), optional=True)
         whole("class_steps", self.class_steps, optional=True, least=0)
-        whole("closing_epochs", self.closing_epochs, least=0)
+        whole("discriminator_finetune_epochs", self.discriminator_finetune_epochs, least=0)
         if not self.penalty >= 0:
             raise ConfigError(f"penalty={self.penalty} must be 0 or more.")
         if not 0 <= self.shift < 0.5:
             raise ConfigError(f"shift={self.shift} must be from 0 to below 0.5 of a side.")
-        if not 0 <= self.own_share < 1:
+        if not 0 <= self.own_fake_fraction < 1:
             raise ConfigError(
-                f"own_share={self.own_share} must be from 0 to below 1: some real samples of a new"
-                " class are needed to learn it."
+                f"own_fake_fraction={self.own_fake_fraction} must be from 0 to below 1: some real"
+                " samples of a new class are needed to learn it."
             )
         if not isinstance(self.accelerate, bool):
             raise ConfigError(f"accelerate={self.accelerate!r} must be True or False.")
@@ -184,7 +205,7 @@ class ConditionalSettings(GANSettings):
     """
 
     class_inputs: int = 32
-    classes_guide: str = "always"
+    aux_classifier_loss: str = "always"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -67,7 +67,7 @@ class ConditionalMemory(GANMemory):
         return torch.cat([F.one_hot(rows, n).to(noise), noise[:, n:]], dim=1)
 
     def make(self, rows: Tensor, noise: Tensor) -> Tensor:
-        """Generates samples on the canvas.
+        """Generates samples on the scaler.
 
         Args:
             rows: int64 tensor (n,), rows of ``entries``.

@@ -1,7 +1,7 @@
 """What methods have in common that remember by a generative adversarial network.
 
-A critic and a generator learn an experience; samples of old classes are generated once and replayed
-to a classifier: the user's, or the critic itself, with a logit for each class.
+A discriminator and a generator learn an experience; samples of old classes are generated once and
+replayed to a classifier: the user's, or the discriminator itself, with a logit for each class.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch import Tensor, nn
 from avalanche_dgm.acceleration import accelerate
 from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
-from avalanche_dgm.fitting import Phase, Turn
-from avalanche_dgm.generators.canvas import Canvas
-from avalanche_dgm.generators.critics import Critic, build_critic
+from avalanche_dgm.fitting import OptimizationStep, Phase
+from avalanche_dgm.generators.discriminators import Discriminator, build_discriminator
+from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource, Routing
 from avalanche_dgm.methods.base import Method, Needs
-from avalanche_dgm.methods.games import Game, class_turn, classification
+from avalanche_dgm.methods.games import AdversarialTrainer, class_step, classification
 from avalanche_dgm.modules import copied, evaluating
-from avalanche_dgm.settings import make_settings
+from avalanche_dgm.settings import make_settings, present
 
 G = TypeVar("G", bound=GANMemory)
 
-CLASSIFIERS = ("learner", "critic")
+CLASSIFIERS = ("learner", "discriminator")
 
-_CRITICS = ("critic", "candidate", "answerer")
+_DISCRIMINATORS = ("discriminator", "candidate", "deployed")
 
 
 class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
@@ -43,7 +43,8 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
 
     Args:
         classifier: Who answers: ``"learner"``, the user's classifier, to which old samples are
-            replayed; ``"critic"``, the critic's own logits (the paper), and nothing else learns.
+            replayed; ``"discriminator"``, the discriminator's own logits (the paper), and nothing
+            else learns.
         replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
             at most four times as many as are new.
         seed: See `Method`.
@@ -57,8 +58,8 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
     memory_kind: type[G]
     #: The hyper-parameters that it is made of.
     settings_kind: ClassVar[type[GANSettings]]
-    #: Whether the critic of an experience goes on in the next one.
-    keeps_critic: ClassVar[bool] = False
+    #: Whether the discriminator of an experience goes on in the next one.
+    keeps_discriminator: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
         **hyper: Any,
     ) -> None:
         settings = make_settings(self.settings_kind, hyper)
+        classifier = present(self.settings_kind, {"classifier": classifier})["classifier"]
         super().__init__(seed=seed)
         if classifier not in CLASSIFIERS:
             raise ConfigError(
@@ -82,28 +84,29 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
         self.criterion = UserCriterion(weighed=classifier == "learner")
         self.settings = settings
         self.generative = self.memory_kind(settings)
-        #: What the generator learns against; kept between experiences with ``keeps_critic`` only.
-        self.critic: Critic | None = None
-        #: A critic that becomes the classifier when its experience ends.
-        self.candidate: Critic | None = None
-        #: The critic that is the classifier.
-        self.answerer: Critic | None = None
+        #: What the generator learns against; kept between experiences with ``keeps_discriminator``
+        #: only.
+        self.discriminator: Discriminator | None = None
+        #: A discriminator that becomes the classifier when its experience ends.
+        self.candidate: Discriminator | None = None
+        #: The discriminator that is the classifier.
+        self.deployed: Discriminator | None = None
         self._pool: SamplePool | None = None
 
     @property
     def routes(self) -> bool:
-        """See `Routing.routes`: the critic may be the classifier."""
-        return self.answers_itself
+        """See `Routing.routes`: the discriminator may be the classifier."""
+        return self.discriminator_classifies
 
     @property
-    def answers_itself(self) -> bool:
-        """Whether the critic is the classifier."""
-        return self.classifier == "critic"
+    def discriminator_classifies(self) -> bool:
+        """Whether the discriminator is the classifier."""
+        return self.classifier == "discriminator"
 
     @property
     def active(self) -> nn.Module | None:
-        """See `Method.active`: none by batches, where the critic is the classifier."""
-        return None if self.answers_itself else self.learner
+        """See `Method.active`: none by batches, where the discriminator is the classifier."""
+        return None if self.discriminator_classifies else self.learner
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
@@ -119,9 +122,9 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
             memory.open(data)
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the training of critic and generator, and the critic's as the classifier."""
+        """Yields the training of the GAN, and that of the discriminator as the classifier."""
         memory, s = self.generative, self.settings
-        samples, rows = memory.ready.put(data.images), memory.rows_of(data)
+        samples, rows = memory.ready.transform(data.images), memory.rows_of(data)
         n_old, n_all = memory.learned, len(memory.entries)
         per_class = s.replay_per_class or -(-len(data) // (n_all - n_old))
         known = torch.arange(n_all, device=rows.device).repeat_interleave(per_class)
@@ -129,22 +132,26 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
         old = memory.generate(old_rows, self.rng)
         with self.random.seeded_init():
             self._begin_training(data.images.device)
-        game = self._game(rows, old, old_rows)
+        trainer = self._trainer(rows, old, old_rows)
         yield self._ready(
-            game.phase(samples, rows, self._class_turns(samples, rows, old, old_rows))
+            trainer.phase(samples, rows, self._class_steps(samples, rows, old, old_rows))
         )
         self._after_training()
-        if not s.own_share:
+        if not s.own_fake_fraction:
             own_rows = own_rows[:0]
         own = memory.generate(own_rows, self.rng)
-        if self.answers_itself:
-            self.candidate = copied(self._critic) if self.keeps_critic else self._critic
-        if not self.keeps_critic:
-            self.critic = None
+        if self.discriminator_classifies:
+            self.candidate = (
+                copied(self._discriminator) if self.keeps_discriminator else self._discriminator
+            )
+        if not self.keeps_discriminator:
+            self.discriminator = None
         # Each class weighs 1, and the experience's own are partly real and partly generated.
-        generated = torch.cat([even_weights(old_rows), s.own_share * even_weights(own_rows)])
+        generated = torch.cat(
+            [even_weights(old_rows), s.own_fake_fraction * even_weights(own_rows)]
+        )
         if self.candidate is not None:
-            real = (1 - s.own_share) * even_weights(rows)
+            real = (1 - s.own_fake_fraction) * even_weights(rows)
             pool = SamplePool(
                 torch.cat([old, own, samples]),
                 torch.cat([old_rows, own_rows, rows]),
@@ -153,45 +160,49 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
             yield self._ready(classification(self.candidate, pool, s, len(old) + len(samples)))
         elif n_old:
             # Scaled back here, once: a step of the user's classifier only picks some of them.
-            made = memory.ready.take(torch.cat([old, own]))
+            made = memory.ready.inverse_transform(torch.cat([old, own]))
             self._pool = SamplePool(made, torch.cat([old_rows, own_rows]), generated)
-            self._new_weight = (1 - s.own_share) * (n_all - n_old) / n_all
+            self._new_weight = (1 - s.own_fake_fraction) * (n_all - n_old) / n_all
 
     def _ready(self, phase: Phase) -> Phase:
         return accelerate(phase) if self.settings.accelerate else phase
 
     def _begin_training(self, device: torch.device) -> None:
-        """Makes the critic and puts the generator in order; what is replayed is made already."""
-        memory, former = self.generative, self.critic
+        """Makes the discriminator and prepares the generator; replay was generated before."""
+        memory, former = self.generative, self.discriminator
         n_classes = len(memory.entries) - self._first_class()
-        self.critic = self._new_critic(memory.ready, n_classes).to(device)
-        if self.keeps_critic and former is not None:
-            self.critic.take_over(former)
+        self.discriminator = self._new_discriminator(memory.ready, n_classes).to(device)
+        if self.keeps_discriminator and former is not None:
+            self.discriminator.take_over(former)
 
-    def _new_critic(self, canvas: Canvas, n_classes: int) -> Critic:
-        architecture = self.generative.architecture_for(canvas.shape)
-        width = self.settings.critic_width
-        return build_critic(architecture, canvas.padded, width=width, n_classes=n_classes)
+    def _new_discriminator(self, scaler: Scaler, n_classes: int) -> Discriminator:
+        architecture = self.generative.architecture_for(scaler.shape)
+        width = self.settings.discriminator_width
+        return build_discriminator(architecture, scaler.padded, width=width, n_classes=n_classes)
 
     @property
-    def _critic(self) -> Critic:
-        if self.critic is None:
-            raise RuntimeError("There is no critic yet; call before_learning() first.")
-        return self.critic
+    def _discriminator(self) -> Discriminator:
+        if self.discriminator is None:
+            raise RuntimeError("There is no discriminator yet; call before_learning() first.")
+        return self.discriminator
 
     def _first_class(self) -> int:
-        """The row of ``entries`` that is the critic's first logit."""
-        return 0 if self.answers_itself or self.keeps_critic else self.generative.learned
+        """The row of ``entries`` that is the discriminator's first logit."""
+        return (
+            0
+            if self.discriminator_classifies or self.keeps_discriminator
+            else self.generative.learned
+        )
 
-    def _guides(self) -> bool:
-        """Whether the generator learns from the critic's answers on classes."""
-        guide = self.settings.classes_guide
+    def _has_aux_loss(self) -> bool:
+        """Whether the generator learns from the discriminator's answers on classes."""
+        guide = self.settings.aux_classifier_loss
         n_classes = len(self.generative.entries) - self.generative.learned
         return guide == "always" or (guide == "auto" and n_classes > 1)
 
     @abstractmethod
-    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
-        """How critic and generator learn an experience.
+    def _trainer(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> AdversarialTrainer:
+        """How discriminator and generator learn an experience.
 
         Args:
             rows: int64 tensor (N,), the classes of its samples.
@@ -199,23 +210,24 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
             old_rows: int64 tensor (M,), their classes.
         """
 
-    def _class_turns(
+    def _class_steps(
         self, samples: Tensor, rows: Tensor, old: Tensor, old_rows: Tensor
-    ) -> list[Turn]:
-        s, critic = self.settings, self._critic
-        n = critic.class_head.out_features if s.class_steps is None else s.class_steps
+    ) -> list[OptimizationStep]:
+        s, discriminator = self.settings, self._discriminator
+        n = discriminator.class_head.out_features if s.class_steps is None else s.class_steps
         if not n:
             return []
         first = self._first_class()
         if first:
-            # Where another classifier answers, the critic has logits of the new classes only.
+            # Where another classifier answers, the discriminator has logits of the new classes
+            # only.
             old, old_rows = old[:0], old_rows[:0]
         weights = torch.cat([even_weights(old_rows), even_weights(rows)])
         pool = SamplePool(torch.cat([old, samples]), torch.cat([old_rows, rows]), weights)
-        return [class_turn(critic, pool, first=first)] * n
+        return [class_step(discriminator, pool, first=first)] * n
 
     def _after_training(self) -> None:
-        """Called when critic and generator have learned the experience."""
+        """Called when discriminator and generator have learned the experience."""
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`: each old class as often as any other."""
@@ -228,17 +240,17 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
         return self.sample_old(max(size, 1))
 
     def sample_old(self, n: int) -> Replay | None:
-        """See `ReplaySource.sample_old`; with ``own_share`` above 0 new classes are among them."""
+        """See `ReplaySource.sample_old`; new classes are among them, see ``own_fake_fraction``."""
         pool = self._pool
         return self.generative.replay(*pool.draw(n, self.rng)) if pool is not None else None
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
-        """See `Method.predict`: the learner's answers, or the critic's."""
+        """See `Method.predict`: the learner's answers, or the discriminator's."""
         memory = self.generative
-        if self.answerer is None:
+        if self.deployed is None:
             return super().predict(images, tasks, key=key)
-        with evaluating(self.answerer):
-            logits = self.answerer.classify(memory.ready.put(images))
+        with evaluating(self.deployed):
+            logits = self.deployed.classify(memory.ready.transform(images))
         entries = memory.entries[: logits.shape[1]]
         if self.task_aware:
             other = tasks[:, None] != entries[None, :, 1]
@@ -257,7 +269,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
             self.generative.close()
         self._pool, self._new_weight = None, 1.0
         if self.candidate is not None:
-            self.answerer, self.candidate = self.candidate, None
+            self.deployed, self.candidate = self.candidate, None
         super().end(data)
 
     def sample(self, n: int) -> Replay:
@@ -274,7 +286,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         device = memory.entries.device
         rows = torch.arange(n, device=device) * memory.learned // n
-        return memory.replay(memory.ready.take(memory.generate(rows, self.rng)), rows)
+        return memory.replay(memory.ready.inverse_transform(memory.generate(rows, self.rng)), rows)
 
     def sample_class(self, label: int, n: int, *, task: int = 0) -> Tensor:
         """Draws samples of one class.
@@ -299,32 +311,32 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
                 f"Class {label} was not learned; known are: {known or 'none'}. Train on it first."
             )
         rows = torch.full((n,), found[0], device=memory.entries.device)
-        return memory.ready.take(memory.generate(rows, self.rng))
+        return memory.ready.inverse_transform(memory.generate(rows, self.rng))
 
     def memory(self) -> list[nn.Module]:
-        """The generator, the critic if it goes on, and the critic that is the classifier."""
-        kept: list[nn.Module | None] = [self.generative, self.critic, self.answerer]
+        """The generator, and the discriminators that are kept: to train on, and to classify."""
+        kept: list[nn.Module | None] = [self.generative, self.discriminator, self.deployed]
         return [module for module in kept if module is not None]
 
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
-        critics = {name: getattr(self, name) for name in _CRITICS}
+        discriminators = {name: getattr(self, name) for name in _DISCRIMINATORS}
         return {
             **super().get_extra_state(),
-            "critics": {
-                name: critic.class_head.out_features if critic is not None else None
-                for name, critic in critics.items()
+            "discriminators": {
+                name: discriminator.class_head.out_features if discriminator is not None else None
+                for name, discriminator in discriminators.items()
             },
-            "canvas": self.generative.get_extra_state()["canvas"],
+            "scaler": self.generative.get_extra_state()["scaler"],
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Builds the critics before their weights are loaded."""
+        """Builds the discriminators before their weights are loaded."""
         super().set_extra_state(state)
         device = self.rng.device
-        for name, n_classes in state["critics"].items():
-            critic = None
+        for name, n_classes in state["discriminators"].items():
+            discriminator = None
             if n_classes is not None:
-                canvas = Canvas.from_dict(state["canvas"])
-                critic = self._new_critic(canvas, n_classes).to(device)
-            setattr(self, name, critic)
+                scaler = Scaler.from_dict(state["scaler"])
+                discriminator = self._new_discriminator(scaler, n_classes).to(device)
+            setattr(self, name, discriminator)

@@ -93,8 +93,9 @@ class GeneratedReplay(ReplaySource, DGR):
 
 
 #: What is fixed of a source: who answers is A-LTM's network, and no label is needed. A generative
-#: adversarial network's replay also has samples of the new classes otherwise (``own_share``).
-_GAN = {"classifier": "learner", "own_share": 0.0}
+#: adversarial network's replay also has samples of the new classes otherwise
+#: (``own_fake_fraction``).
+_GAN = {"classifier": "learner", "own_fake_fraction": 0.0}
 _LATENT = {"schedule": "mixed", "labels": "hard"}
 #: Sources that are methods with arguments of their own, and what A-LTM says of them.
 METHODS: dict[str, tuple[Callable[..., Method], dict[str, Any]]] = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from avalanche_dgm.memories.adversarial import SamplePool, even_weights
 from avalanche_dgm.memories.conditional import ConditionalMemory
 from avalanche_dgm.methods.adversarial import GANMethod
-from avalanche_dgm.methods.games import Batch, Game, Shown
+from avalanche_dgm.methods.games import AdversarialTrainer, Batch, Shown
 
 Shows = Callable[[Batch, torch.Generator], list[Shown]]
 
@@ -21,7 +21,7 @@ class ConditionalMethod(GANMethod[ConditionalMemory]):
 
     memory_kind = ConditionalMemory
 
-    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+    def _trainer(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> AdversarialTrainer:
         """The experience alone, with nothing against forgetting."""
         memory, s = self.generative, self.settings
 
@@ -30,30 +30,32 @@ class ConditionalMethod(GANMethod[ConditionalMemory]):
             return memory.make(mine, noise)
 
         zero = torch.zeros((), device=rows.device)
-        return Game(
-            critic=self._critic,
+        return AdversarialTrainer(
+            discriminator=self._discriminator,
             generator=memory.built,
             settings=s,
             rounds=s.rounds(len(rows)),
             first=self._first_class(),
-            guided=self._guides(),
+            aux_loss=self._has_aux_loss(),
             make=make,
             shown=lambda batch, rng: [(batch[0], batch[1], 1.0, True)],
             extra=lambda rng, number: zero,
             protect=lambda number: None,
         )
 
-    def _with_old(self, game: Game, old: Tensor, old_rows: Tensor) -> Game:
+    def _with_old(
+        self, trainer: AdversarialTrainer, old: Tensor, old_rows: Tensor
+    ) -> AdversarialTrainer:
         """Adds as many samples of all old classes together, as if they were data."""
         n_old = self.generative.learned
         if not n_old:
-            return game
+            return trainer
         n_new = len(self.generative.entries) - n_old
         pool = SamplePool(old, old_rows, even_weights(old_rows))
 
         def both(batch: Batch, rng: torch.Generator) -> list[Shown]:
             samples, rows = pool.draw(len(batch[0]), rng)
             # Each class weighs the same: a sum over classes, in the authors' code.
-            return [*game.shown(batch, rng), (samples, rows, n_old / n_new, False)]
+            return [*trainer.shown(batch, rng), (samples, rows, n_old / n_new, False)]
 
-        return replace(game, shown=both)
+        return replace(trainer, shown=both)

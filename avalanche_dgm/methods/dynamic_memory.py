@@ -13,17 +13,18 @@ from avalanche_dgm.memories.adversarial import noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
 from avalanche_dgm.methods.adversarial import GANMethod
-from avalanche_dgm.methods.games import Game
+from avalanche_dgm.methods.games import AdversarialTrainer
 from avalanche_dgm.signatures import takes_arguments_of
 
-#: What all of the authors' configurations share: the critic answers, nothing comes after the GAN.
+#: What all of the authors' configurations share: the discriminator answers, nothing comes after the
+#: GAN.
 _AUTHORS: dict[str, Any] = {
-    "classifier": "critic",
+    "classifier": "discriminator",
     "batch_size": 64,
-    "critic_width": 32,
+    "discriminator_width": 32,
     "class_steps": None,
-    "closing_epochs": 0,
-    "own_share": 0.0,
+    "discriminator_finetune_epochs": 0,
+    "own_fake_fraction": 0.0,
     "shift": 0.0,
 }
 
@@ -56,7 +57,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "smax": 1e4,
         "sparsity": 0.001,
         "penalty": 0.6,
-        "classes_guide": "always",
+        "aux_classifier_loss": "always",
     },
 }
 
@@ -90,7 +91,7 @@ class DynamicMemory(GANMethod[DynamicGenerativeMemory]):
     memory_kind = DynamicGenerativeMemory
     settings_kind = DynamicMemorySettings
 
-    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+    def _trainer(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> AdversarialTrainer:
         """The experience alone: what makes old classes is reserved (Sec. 4)."""
         memory, s = self.generative, self.settings
         generator, first = memory.built, memory.learned
@@ -110,13 +111,13 @@ class DynamicMemory(GANMethod[DynamicGenerativeMemory]):
             scale = s.scale(number, rounds)
             generator.protect(scale=scale, smax=s.smax, compensation=s.compensation)
 
-        return Game(
-            critic=self._critic,
+        return AdversarialTrainer(
+            discriminator=self._discriminator,
             generator=generator,
             settings=s,
             rounds=rounds,
             first=self._first_class(),
-            guided=self._guides(),
+            aux_loss=self._has_aux_loss(),
             make=make,
             shown=lambda batch, rng: [(batch[0], batch[1], 1.0, True)],
             extra=sparsity,

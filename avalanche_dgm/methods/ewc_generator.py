@@ -13,7 +13,7 @@ from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories.adversarial_settings import EWCGeneratorSettings
 from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.methods.conditional import ConditionalMethod
-from avalanche_dgm.methods.games import Game
+from avalanche_dgm.methods.games import AdversarialTrainer
 from avalanche_dgm.modules import GrowingBuffers, evaluating
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -55,28 +55,28 @@ class EWCGenerator(ConditionalMethod):
 
     settings: EWCGeneratorSettings
     settings_kind = EWCGeneratorSettings
-    keeps_critic = True
+    keeps_discriminator = True
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.importance = _Importance()
         self._found: Tensor | None = None
 
-    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+    def _trainer(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> AdversarialTrainer:
         """The experience, with half of lambda times the squared way from where it was, weighed."""
-        game, held = super()._game(rows, old, old_rows), self.importance
+        trainer, held = super()._trainer(rows, old, old_rows), self.importance
         if not len(held.fisher):
-            return game
+            return trainer
         parameters = list(self.generative.built.parameters())
 
         def penalty(rng: torch.Generator, number: int) -> Tensor:
             way = torch.cat([p.flatten() for p in parameters]) - held.anchor
             return self.settings.ewc_weight / 2 * (held.fisher * way.square()).sum()
 
-        return replace(game, extra=penalty)
+        return replace(trainer, extra=penalty)
 
     def _after_training(self) -> None:
-        """Estimates the information while the critic still is what the generator learned by."""
+        """Estimates the information by the discriminator that the generator has learned from."""
         self._found = self._fisher()
 
     def _fisher(self) -> Tensor:
@@ -88,7 +88,7 @@ class EWCGenerator(ConditionalMethod):
         Returns:
             Float tensor (P,), in the order of the generator's parameters.
         """
-        memory, critic, s = self.generative, self._critic, self.settings
+        memory, discriminator, s = self.generative, self._discriminator, self.settings
         generator = memory.built
         n_new = len(memory.entries) - memory.learned
         device = memory.entries.device
@@ -100,11 +100,11 @@ class EWCGenerator(ConditionalMethod):
 
         def loss(weights: dict[str, Tensor], one: Tensor) -> Tensor:
             made = functional_call(generator, weights, (one[None],), {"scale": 1.0})
-            return -critic.score(made).sum()
+            return -discriminator.score(made).sum()
 
         total = torch.zeros(sum(p.numel() for p in weights.values()), device=device)
         each = vmap(grad(loss), in_dims=(None, 0))
-        with evaluating(generator), evaluating(critic):
+        with evaluating(generator), evaluating(discriminator):
             for part in inputs.split(_AT_ONCE):
                 gradients = each(weights, part)
                 squares = [gradients[name].square().sum(dim=0).flatten() for name in weights]

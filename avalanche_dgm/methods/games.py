@@ -1,4 +1,4 @@
-"""The training of a critic and a generator, and of a critic as a classifier, as phases."""
+"""Phases that train a generator against a discriminator, and a discriminator as a classifier."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.fitting import Phase, Turn, epochs_to_steps
-from avalanche_dgm.generators.critics import Critic
-from avalanche_dgm.losses import critic_loss, generator_loss, gradient_penalty
+from avalanche_dgm.fitting import OptimizationStep, Phase, epochs_to_steps
+from avalanche_dgm.generators.discriminators import Discriminator
+from avalanche_dgm.losses import discriminator_loss, generator_loss, gradient_penalty
 from avalanche_dgm.memories.adversarial import SamplePool
 from avalanche_dgm.memories.adversarial_settings import GANSettings
 
 Batch = tuple[Tensor, ...]
 
 #: Samples a step in the training of the classifier.
-CLOSING_BATCH = 64
+FINETUNE_BATCH = 64
 #: Its fewest steps, where experiences are small.
-LEAST_CLOSING = 60
+LEAST_FINETUNE_STEPS = 60
 
 #: Real samples, their classes, their weight in the loss, and whether the slope is penalised there.
 Shown = tuple[Tensor, Tensor, float, bool]
 
 
 @dataclass(frozen=True)
-class Game:
-    """A critic and a generator that take turns (AC-GAN; Gulrajani et al. 2017).
+class AdversarialTrainer:
+    """Trains a discriminator and a generator in alternating steps (AC-GAN, WGAN-GP).
 
     Attributes:
-        critic: Tells real from generated samples, and classes.
-        generator: What is trained to deceive it.
+        discriminator: Tells real from generated samples, and classes.
+        generator: What makes the samples.
         settings: Hyper-parameters.
         rounds: Steps of the generator.
-        first: The class that is the critic's first logit.
-        guided: Whether the generator learns from the critic's answers on classes.
+        first: The class that is the discriminator's first logit.
+        aux_loss: Whether the generator learns from the discriminator's answers on classes.
         make: From classes (n,), random numbers and the number of the round to samples (n, *padded)
             with a gradient.
         shown: From a batch and random numbers to what both learn from in this step.
@@ -45,93 +45,102 @@ class Game:
         protect: Changes the generator's gradients before its step; told the number of the round.
     """
 
-    critic: Critic
+    discriminator: Discriminator
     generator: nn.Module
     settings: GANSettings
     rounds: int
     first: int
-    guided: bool
+    aux_loss: bool
     make: Callable[[Tensor, torch.Generator, int], Tensor]
     shown: Callable[[Batch, torch.Generator], Iterable[Shown]]
     extra: Callable[[torch.Generator, int], Tensor]
     protect: Callable[[int], None]
 
-    def phase(self, samples: Tensor, rows: Tensor, class_turns: Iterable[Turn] = ()) -> Phase:
+    def phase(
+        self, samples: Tensor, rows: Tensor, class_steps: Iterable[OptimizationStep] = ()
+    ) -> Phase:
         """The phase in which both are trained.
 
         Args:
             samples: Float tensor (N, *padded), real samples.
             rows: int64 tensor (N,), their classes.
-            class_turns: Further steps in each round, which come first.
+            class_steps: Further steps in each round, which come first.
         """
-        s, critic = self.settings, self.critic
-        judged = [*critic.trunk.parameters(), *critic.score_head.parameters()]
-        judged += critic.class_head.parameters() if self.guided else []
+        s, discriminator = self.settings, self.discriminator
+        discriminates = [*discriminator.trunk.parameters(), *discriminator.score_head.parameters()]
+        discriminates += discriminator.class_head.parameters() if self.aux_loss else []
         made = [p for p in self.generator.parameters() if p.requires_grad]
-        turns = [
-            *class_turns,
-            *[Turn("critic", judged, self.judge)] * s.critic_steps,
-            Turn("generator", made, self.deceive, self.protect),
+        kinds = [
+            *class_steps,
+            *[OptimizationStep("discriminator", discriminates, self._discriminator_loss)]
+            * s.discriminator_steps,
+            OptimizationStep("generator", made, self._generator_loss, self.protect),
         ]
-        players = nn.ModuleDict({"critic": critic, "generator": self.generator})
-        steps = self.rounds * len(turns)
+        both = nn.ModuleDict({"discriminator": discriminator, "generator": self.generator})
+        steps = self.rounds * len(kinds)
         data = (samples, rows)
-        return Phase("generator", players, turns, s.gan_optimizer, steps, s.batch_size, data)
+        return Phase("generator", both, kinds, s.gan_optimizer, steps, s.batch_size, data)
 
-    def judge(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
-        """The critic's loss: real against generated, classes of real samples, and its slope."""
-        critic, penalty = self.critic, self.settings.penalty
+    def _discriminator_loss(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
+        """Wasserstein loss, the auxiliary classifier's on real samples, and gradient penalty."""
+        discriminator, penalty = self.discriminator, self.settings.penalty
         total = torch.zeros((), device=batch[0].device)
         for real, rows, weight, penalised in self.shown(batch, rng):
             with torch.no_grad():
                 generated = self.make(rows, rng, number)
-            if self.guided:
-                scores, logits = critic(real)
+            if self.aux_loss:
+                scores, logits = discriminator(real)
                 loss = F.cross_entropy(logits, rows - self.first)
             else:
-                scores, loss = critic.score(real), torch.zeros_like(total)
-            loss = loss + critic_loss(scores, critic.score(generated))
+                scores, loss = discriminator.score(real), torch.zeros_like(total)
+            loss = loss + discriminator_loss(scores, discriminator.score(generated))
             if penalised and penalty:
                 shares = torch.rand(len(real), generator=rng, device=real.device)
-                loss = loss + penalty * gradient_penalty(critic.score, real, generated, shares)
+                loss = loss + penalty * gradient_penalty(
+                    discriminator.score, real, generated, shares
+                )
             total = total + weight * loss
         return total
 
-    def deceive(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
-        """The generator's loss: the critic's scores, its answers on classes, and what is added."""
+    def _generator_loss(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
+        """Scores of generated samples, the auxiliary classifier's loss, and what is added."""
         total = self.extra(rng, number)
         for _, rows, weight, _ in self.shown(batch, rng):
             generated = self.make(rows, rng, number)
-            if self.guided:
-                scores, logits = self.critic(generated)
+            if self.aux_loss:
+                scores, logits = self.discriminator(generated)
                 loss = generator_loss(scores) + F.cross_entropy(logits, rows - self.first)
             else:
-                loss = generator_loss(self.critic.score(generated))
+                loss = generator_loss(self.discriminator.score(generated))
             total = total + weight * loss
         return total
 
 
-def class_turn(critic: Critic, pool: SamplePool, *, first: int) -> Turn:
-    """A step of the critic on classes (Ostapenko et al., Sec. 4.1).
+def class_step(discriminator: Discriminator, pool: SamplePool, *, first: int) -> OptimizationStep:
+    """A step of the discriminator on classes (Ostapenko et al., Sec. 4.1).
 
     Args:
-        critic: Shares its trunk with its other task.
+        discriminator: Shares its trunk with its other task.
         pool: Real new samples and generated old ones.
-        first: The class that is the critic's first logit.
+        first: The class that is the discriminator's first logit.
     """
 
     def loss(batch: Batch, rng: torch.Generator, number: int) -> Tensor:
         samples, rows = pool.draw(len(batch[0]), rng)
-        return F.cross_entropy(critic.classify(samples), rows - first)
+        return F.cross_entropy(discriminator.classify(samples), rows - first)
 
-    return Turn("classes", [*critic.trunk.parameters(), *critic.class_head.parameters()], loss)
+    return OptimizationStep(
+        "classes", [*discriminator.trunk.parameters(), *discriminator.class_head.parameters()], loss
+    )
 
 
-def classification(critic: Critic, pool: SamplePool, settings: GANSettings, n: int) -> Phase:
-    """The training of a critic as the classifier of all classes.
+def classification(
+    discriminator: Discriminator, pool: SamplePool, settings: GANSettings, n: int
+) -> Phase:
+    """The training of a discriminator as the classifier of all classes.
 
     Args:
-        critic: Has a logit for each class.
+        discriminator: Has a logit for each class.
         pool: Real new samples and generated ones.
         settings: Hyper-parameters.
         n: Samples in a pass.
@@ -141,14 +150,19 @@ def classification(critic: Critic, pool: SamplePool, settings: GANSettings, n: i
         # The batch only says how many: several devices divide them.
         samples, rows = pool.draw(len(batch[0]), rng)
         samples = shifted(samples, settings.shift, rng)
-        return F.cross_entropy(critic.classify(samples), rows)
+        return F.cross_entropy(discriminator.classify(samples), rows)
 
-    steps = epochs_to_steps(settings.closing_epochs, n, CLOSING_BATCH)
-    steps = max(steps, LEAST_CLOSING) if steps else 0
-    # Said to be a turn, since several devices have to know that the score's head has no gradient.
-    turn = Turn("loss", [*critic.trunk.parameters(), *critic.class_head.parameters()], loss)
-    optimizer = settings.closing_optimizer
-    return Phase("classifier", critic, [turn], optimizer, steps, CLOSING_BATCH, (pool.rows,))
+    steps = epochs_to_steps(settings.discriminator_finetune_epochs, n, FINETUNE_BATCH)
+    steps = max(steps, LEAST_FINETUNE_STEPS) if steps else 0
+    # A step of its own kind, since several devices have to know that the score's head has no
+    # gradient.
+    step = OptimizationStep(
+        "loss", [*discriminator.trunk.parameters(), *discriminator.class_head.parameters()], loss
+    )
+    optimizer = settings.discriminator_finetune_optimizer
+    return Phase(
+        "classifier", discriminator, [step], optimizer, steps, FINETUNE_BATCH, (pool.rows,)
+    )
 
 
 def shifted(samples: Tensor, share: float, rng: torch.Generator) -> Tensor:

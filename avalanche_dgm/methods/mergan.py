@@ -12,7 +12,7 @@ from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings, MeRGANSettings
 from avalanche_dgm.methods.conditional import ConditionalMethod
-from avalanche_dgm.methods.games import Game
+from avalanche_dgm.methods.games import AdversarialTrainer
 from avalanche_dgm.modules import copied
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -21,8 +21,8 @@ from avalanche_dgm.signatures import takes_arguments_of
 class MeRGAN(ConditionalMethod):
     """A conditional GAN that replays its own former samples to itself.
 
-    Generator and critic go on from experience to experience. ``replay="joint"`` is joint retraining
-    with replayed samples, ``replay="alignment"`` holds the generator to its former self.
+    Generator and discriminator go on from experience to experience. ``replay="joint"`` is joint
+    retraining with replayed samples, ``replay="alignment"`` holds the generator to its former self.
 
     Args:
         classifier: See `GANMethod`.
@@ -33,7 +33,7 @@ class MeRGAN(ConditionalMethod):
 
     settings: MeRGANSettings
     settings_kind = MeRGANSettings
-    keeps_critic = True
+    keeps_discriminator = True
     #: The former generator, where and while it is compared with; held, and no part of the state.
     _previous: MaskedGenerator | None = None
 
@@ -51,14 +51,14 @@ class MeRGAN(ConditionalMethod):
         self._hold("_previous", None)
         super().end(data)
 
-    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+    def _trainer(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> AdversarialTrainer:
         """The experience, and what the former self makes of old classes."""
-        game = super()._game(rows, old, old_rows)
+        trainer = super()._trainer(rows, old, old_rows)
         if self.settings.replay == "joint":
-            return self._with_old(game, old, old_rows)
+            return self._with_old(trainer, old, old_rows)
         if self._previous is not None:
-            return replace(game, extra=self._distance(self._previous))
-        return game
+            return replace(trainer, extra=self._distance(self._previous))
+        return trainer
 
     def _distance(self, previous: MaskedGenerator) -> Callable[[torch.Generator, int], Tensor]:
         """The squared distance to the former self's samples of old classes (Eq. 6 there)."""
@@ -96,7 +96,7 @@ class GANReplay(ConditionalMethod):
     settings_kind = ConditionalSettings
 
     def _first_class(self) -> int:
-        """The generator learns old classes again, so the critic knows them all."""
+        """The generator learns old classes again, so the discriminator knows them all."""
         return 0
 
     def _begin_training(self, device: torch.device) -> None:
@@ -104,6 +104,6 @@ class GANReplay(ConditionalMethod):
         super()._begin_training(device)
         self.generative.renew()
 
-    def _game(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> Game:
+    def _trainer(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> AdversarialTrainer:
         """The experience, and what the former generator made of old classes."""
-        return self._with_old(super()._game(rows, old, old_rows), old, old_rows)
+        return self._with_old(super()._trainer(rows, old, old_rows), old, old_rows)

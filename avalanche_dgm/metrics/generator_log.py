@@ -65,7 +65,8 @@ class GeneratorLog:
 
     Args:
         folder: Where to write; made if it is not there.
-        method: A method with a generator that a critic trained, or its plugin or LightningModule.
+        method: A method with a generator that a discriminator trained, or its plugin or
+            LightningModule.
         quality: Measures samples, or ``None``.
         n_samples: Samples of each class in a picture, at least 1.
         seed: Of their noise.
@@ -176,10 +177,10 @@ class GeneratorLog:
     def _draw(self, samples: Sequence[Tensor], path: Path) -> None:
         from torchvision.utils import save_image
 
-        canvas = self.memory.ready
+        scaler = self.memory.ready
         images = torch.cat(list(samples)).cpu()
         # On one scale in all files: what an image is, and not what is beside it, sets its grey.
-        low, high = (images.new_tensor(v).view(1, -1, 1, 1) for v in (canvas.low, canvas.high))
+        low, high = (images.new_tensor(v).view(1, -1, 1, 1) for v in (scaler.low, scaler.high))
         images = ((images - low) / (high - low)).clamp(0, 1)
         if images.shape[1] != 3:
             images = images[:, :1]

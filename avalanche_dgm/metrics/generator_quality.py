@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase, epochs_to_steps, fit
-from avalanche_dgm.generators.canvas import Canvas
-from avalanche_dgm.generators.critics import build_critic
+from avalanche_dgm.generators.discriminators import build_discriminator
 from avalanche_dgm.generators.ranges import intensity_range
+from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.metrics.frechet import described, frechet_distance
 from avalanche_dgm.randomness import RandomSource
@@ -39,8 +39,8 @@ def memory_of(method: Any) -> GANMemory:
     memory = getattr(getattr(method, "method", method), "generative", None)
     if not isinstance(memory, GANMemory):
         raise ConfigError(
-            f"A {type(method).__name__} has no generator that a critic trained. What can be looked"
-            " at are DynamicMemory, MeRGAN, EWCGenerator and GANReplay: their methods, plugins and"
+            f"A {type(method).__name__} has no adversarial generator. What can be looked at"
+            " are DynamicMemory, MeRGAN, EWCGenerator and GANReplay: their methods, plugins and"
             " modules."
         )
     return memory
@@ -63,30 +63,30 @@ def fixed_samples(memory: GANMemory, row: int, n: int, *, seed: int = 0) -> Tens
     device = memory.entries.device
     rng = torch.Generator(device=device).manual_seed((seed * 1_000_003 + row) % 2**63)
     rows = torch.full((n,), row, device=device)
-    return memory.ready.take(memory.generate(rows, rng))
+    return memory.ready.inverse_transform(memory.generate(rows, rng))
 
 
 class Reference(nn.Module):
     """A classifier of real samples that shows what it classifies them by; see `train_reference`.
 
     Args:
-        canvas: What scales and pads samples.
+        scaler: What scales and pads samples.
         n_classes: Number of logits.
         width: Width of its network.
     """
 
-    def __init__(self, canvas: Canvas, n_classes: int, *, width: int = 16) -> None:
+    def __init__(self, scaler: Scaler, n_classes: int, *, width: int = 16) -> None:
         super().__init__()
-        self.canvas = canvas
-        architecture = "dense" if len(canvas.shape) == 1 else "dcgan"
-        critic = build_critic(architecture, canvas.padded, width=width)
-        narrow = nn.Linear(critic.class_head.in_features, N_FEATURES)
-        self.trunk = nn.Sequential(critic.trunk, narrow, nn.LeakyReLU(_LEAK))
+        self.scaler = scaler
+        architecture = "dense" if len(scaler.shape) == 1 else "dcgan"
+        discriminator = build_discriminator(architecture, scaler.padded, width=width)
+        narrow = nn.Linear(discriminator.class_head.in_features, N_FEATURES)
+        self.trunk = nn.Sequential(discriminator.trunk, narrow, nn.LeakyReLU(_LEAK))
         self.head = nn.Linear(N_FEATURES, n_classes)
 
     def features(self, images: Tensor) -> Tensor:
         """Features (n, 64) of samples (n, *shape), in the user's units."""
-        return self.trunk(self.canvas.put(images))
+        return self.trunk(self.scaler.transform(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, n_classes) of samples (n, *shape); a column is a label."""
@@ -118,8 +118,8 @@ def train_reference(
     random = RandomSource(seed)
     shape = tuple(int(side) for side in images.shape[1:])
     with random.seeded_init():
-        canvas = Canvas(shape, *intensity_range(images, None))
-        reference = Reference(canvas, int(labels.max()) + 1)
+        scaler = Scaler(shape, *intensity_range(images, None))
+        reference = Reference(scaler, int(labels.max()) + 1)
     reference.to(images.device)
 
     def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
@@ -231,7 +231,7 @@ class GeneratorQuality:
         The method's random numbers, and all others, stay as they are.
 
         Args:
-            method: A method with a generator that a critic trained, or its plugin or module.
+            method: A method with a generator that a discriminator trained, or its plugin or module.
 
         Raises:
             ConfigError: It is another method.

@@ -72,7 +72,7 @@ class MaskTrace:
     def _look(
         self, generator: MaskedGenerator, args: Any, kwargs: dict[str, Any], output: Tensor
     ) -> None:
-        # What is made for the critic, or of a finished task, is no step of the generator.
+        # What is made for the discriminator, or of a finished task, is no step of the generator.
         if kwargs.get("task") is not None or not output.requires_grad:
             return
         step, self._step = self._step, self._step + 1

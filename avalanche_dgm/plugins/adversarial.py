@@ -16,14 +16,15 @@ class GANPlugin(RoutingPlugin):
     """Drives a memory that is a generative adversarial network.
 
     With ``classifier="learner"`` the strategy's model learns, with replay, and stays the user's
-    object. With ``classifier="critic"`` the critic answers in its place: ``strategy.model`` becomes
-    a `RoutedModel`, the strategy's epochs are left out, and the user's model learns nothing; it
-    only says how wide the answers are. `finish` puts it back.
+    object. With ``classifier="discriminator"`` the discriminator answers in its place:
+    ``strategy.model`` becomes a `RoutedModel`, the strategy's epochs are left out, and the user's
+    model learns nothing; it only says how wide the answers are. `finish` puts it back.
 
     A subclass names its method in ``kind``.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself.
+        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
+            itself.
         replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
             at most four times as many as are new.
         seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
@@ -65,8 +66,8 @@ class DynamicMemoryPlugin(GANPlugin):
     Each class may come in one experience only.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself; see
-            `GANPlugin`.
+        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
+            itself; see `GANPlugin`.
         replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
             at most four times as many as are new.
         seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
@@ -108,8 +109,8 @@ class MeRGANPlugin(GANPlugin):
     Each class may come in one experience only.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself; see
-            `GANPlugin`.
+        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
+            itself; see `GANPlugin`.
         replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
             at most four times as many as are new.
         seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
@@ -138,8 +139,8 @@ class EWCGeneratorPlugin(GANPlugin):
     Each class may come in one experience only.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself; see
-            `GANPlugin`.
+        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
+            itself; see `GANPlugin`.
         replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
             at most four times as many as are new.
         seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
@@ -168,8 +169,8 @@ class GANReplayPlugin(GANPlugin):
     Each class may come in one experience only.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"critic"``, the critic itself; see
-            `GANPlugin`.
+        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
+            itself; see `GANPlugin`.
         replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
             at most four times as many as are new.
         seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.

@@ -15,7 +15,7 @@ from torch import nn
 from avalanche_dgm import DynamicMemoryPlugin, memory_metrics, sklearn_digits
 
 # A few steps are not enough, and small networks make no digits.
-FAST = {"generator_steps": 5, "width": 4, "critic_width": 4, "replay_per_class": 20}
+FAST = {"generator_steps": 5, "width": 4, "discriminator_width": 4, "replay_per_class": 20}
 
 
 def main(fast: bool) -> float:
@@ -25,7 +25,8 @@ def main(fast: bool) -> float:
     benchmark = sklearn_digits(n_experiences=5, n_train_per_class=20 if fast else None)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 400), nn.ReLU(), nn.Linear(400, 10))
 
-    # The model learns, with replay. With classifier="critic" the GAN's critic answers in its place.
+    # The model learns, with replay. With classifier="discriminator" the GAN's discriminator answers
+    # in its place.
     plugin = DynamicMemoryPlugin(**FAST) if fast else DynamicMemoryPlugin()
 
     log = open("dynamic_memory.log", "w")  # noqa: SIM115 - stays open as long as the logger

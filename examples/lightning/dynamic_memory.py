@@ -1,4 +1,4 @@
-"""Dynamic generative memory under a Lightning Trainer, with the GAN's critic as the classifier.
+"""Dynamic generative memory under a Lightning Trainer; the GAN's discriminator classifies.
 
 Run it with ``python examples/lightning/dynamic_memory.py``; ``--fast`` only shows that it works.
 """
@@ -12,7 +12,7 @@ from avalanche_dgm import sklearn_digits
 from avalanche_dgm.lightning import DynamicMemoryModule, StreamResult, fit_stream
 
 # A few steps are not enough, and small networks make no digits.
-FAST = {"generator_steps": 5, "width": 4, "critic_width": 4, "replay_per_class": 20}
+FAST = {"generator_steps": 5, "width": 4, "discriminator_width": 4, "replay_per_class": 20}
 
 
 def report(result: StreamResult) -> None:
@@ -28,10 +28,10 @@ def main(fast: bool, devices: str) -> float:
     # Five experiences of two classes each. A class may come in one experience only.
     benchmark = sklearn_digits(n_experiences=5, n_train_per_class=20 if fast else None)
 
-    # As in the paper the critic answers. The model only says how wide the answers are; with
+    # As in the paper the discriminator answers. The model only says how wide the answers are; with
     # classifier="learner" it would learn, with replay.
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    module = DynamicMemoryModule(model, classifier="critic", **(FAST if fast else {}))
+    module = DynamicMemoryModule(model, classifier="discriminator", **(FAST if fast else {}))
 
     result = fit_stream(
         module,

@@ -31,11 +31,11 @@ DUAL = {**SMALL, "learner_steps": 20, "stm_size": 2}
 GAN = {
     "generator_steps": 12,
     "width": 4,
-    "critic_width": 4,
+    "discriminator_width": 4,
     "latent": 16,
     "replay_per_class": 16,
     "batch_size": 16,
-    "closing_epochs": 1,
+    "discriminator_finetune_epochs": 1,
 }
 MASKED = {**GAN, "smax": 1e3}
 CONDITIONAL = {**GAN, "class_inputs": 10}
@@ -81,10 +81,10 @@ BACKENDS = {
     ),
     "latent-vae": (LatentReplayPlugin, LatentReplayModule, {"memory": "vae", **SMALL}),
     "dynamic-memory": (DynamicMemoryPlugin, DynamicMemoryModule, MASKED),
-    "dynamic-memory-critic": (
+    "dynamic-memory-discriminator": (
         DynamicMemoryPlugin,
         DynamicMemoryModule,
-        {**MASKED, "classifier": "critic"},
+        {**MASKED, "classifier": "discriminator"},
     ),
     "dynamic-memory-weights": (
         DynamicMemoryPlugin,
@@ -94,13 +94,13 @@ BACKENDS = {
     "dynamic-memory-accelerated": (
         DynamicMemoryPlugin,
         DynamicMemoryModule,
-        {**MASKED, "classifier": "critic", "accelerate": True},
+        {**MASKED, "classifier": "discriminator", "accelerate": True},
     ),
     "mergan": (MeRGANPlugin, MeRGANModule, CONDITIONAL),
     "mergan-alignment": (
         MeRGANPlugin,
         MeRGANModule,
-        {**CONDITIONAL, "replay": "alignment", "classifier": "critic"},
+        {**CONDITIONAL, "replay": "alignment", "classifier": "discriminator"},
     ),
     "ewc-generator": (
         EWCGeneratorPlugin,

@@ -41,11 +41,11 @@ DUAL = {**TINY, "learner_steps": 15, "stm_learner_hidden": (16,), "stm_size": 2}
 GAN = {
     "generator_steps": 2,
     "width": 4,
-    "critic_width": 4,
+    "discriminator_width": 4,
     "latent": 16,
     "replay_per_class": 8,
     "batch_size": 24,
-    "closing_epochs": 1,
+    "discriminator_finetune_epochs": 1,
 }
 MASKED = {**GAN, "smax": 1e3}
 CONDITIONAL = {**GAN, "class_inputs": 10}
@@ -85,10 +85,10 @@ METHODS = {
     "pseudo-rehearsal": lambda seed: PseudoRehearsal(seed=seed),
     "dynamic memory": lambda seed: DynamicMemory(seed=seed, **MASKED),
     "dynamic memory, weights": lambda seed: DynamicMemory(
-        seed=seed, masking="weights", classifier="critic", **MASKED
+        seed=seed, masking="weights", classifier="discriminator", **MASKED
     ),
     "mergan": lambda seed: MeRGAN(
-        seed=seed, replay="alignment", classifier="critic", **CONDITIONAL
+        seed=seed, replay="alignment", classifier="discriminator", **CONDITIONAL
     ),
     "ewc generator": lambda seed: EWCGenerator(seed=seed, fisher_samples=4, **CONDITIONAL),
     "gan replay": lambda seed: GANReplay(seed=seed, **CONDITIONAL),
@@ -317,7 +317,7 @@ def test_replay(make):
     replays = [method.sample(25), method.replay(25)]
     if isinstance(method, DGDMN) and not method.settings.short_term:
         assert replays.pop() is None
-    elif isinstance(method, GANMethod) and method.answers_itself:
+    elif isinstance(method, GANMethod) and method.discriminator_classifies:
         assert replays.pop() is None, "nothing learns by batches"
     elif not isinstance(method, ALTM):  # It adds to the new samples' loss.
         assert method._new_weight < 1
@@ -390,9 +390,9 @@ def raw_images_in(method, images):
     gan = source_of(method, GANMethod)
     if gan:
         # As its networks see them: scaled, and perhaps padded; and scaled back.
-        canvas = gan.generative.ready
-        placed = canvas.put(images)
-        forms += [placed.flatten(1), canvas.take(placed).flatten(1)]
+        scaler = gan.generative.ready
+        placed = scaler.transform(images)
+        forms += [placed.flatten(1), scaler.inverse_transform(placed).flatten(1)]
     wanted = {image.numpy().tobytes() for form in forms for image in form}
     sizes = {form.shape[1] for form in forms}
     found = 0
@@ -415,9 +415,9 @@ def test_an_image_that_is_stored_would_be_found(make):
     gan = source_of(method, GANMethod)
     if gan:
         before = raw_images_in(method, images)
-        canvas = gan.generative.ready
-        placed = canvas.put(images[:5])
-        for stored in (placed, canvas.take(placed)):
+        scaler = gan.generative.ready
+        placed = scaler.transform(images[:5])
+        for stored in (placed, scaler.inverse_transform(placed)):
             gan._pool = SamplePool(stored, torch.arange(5), torch.ones(5))
             assert raw_images_in(method, images) == before + 5
 
@@ -510,7 +510,7 @@ class Moments:
 
         if callable(phase.loss):
             return replace(phase, loss=watch(phase.loss))
-        return replace(phase, loss=[replace(turn, loss=watch(turn.loss)) for turn in phase.loss])
+        return replace(phase, loss=[replace(step, loss=watch(step.loss)) for step in phase.loss])
 
     def learn(self, optimizer, loss):
         self.step("learner")

@@ -50,11 +50,11 @@ SMALL = {"generator_steps": 8, "hidden": (16, 16), "latent": 4, "seed": 0}
 GAN = {
     "generator_steps": 4,
     "width": 4,
-    "critic_width": 4,
+    "discriminator_width": 4,
     "latent": 16,
     "replay_per_class": 16,
     "batch_size": 16,
-    "closing_epochs": 1,
+    "discriminator_finetune_epochs": 1,
     "smax": 1e3,
     "seed": 0,
 }
@@ -212,7 +212,9 @@ PLUGINS = {
         DGDMNPlugin(**SMALL, learner_steps=8, short_term=False)
     ],
     "dynamic": lambda model, optimizer: [DynamicMemoryPlugin(**GAN)],
-    "dynamic-critic": lambda model, optimizer: [DynamicMemoryPlugin(classifier="critic", **GAN)],
+    "dynamic-discriminator": lambda model, optimizer: [
+        DynamicMemoryPlugin(classifier="discriminator", **GAN)
+    ],
     "latent": lambda model, optimizer: [LatentReplayPlugin(seed=0, layer=first_relu(model))],
     "latent-alternating": lambda model, optimizer: [
         LatentReplayPlugin(

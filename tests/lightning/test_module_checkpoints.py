@@ -39,7 +39,7 @@ KINDS = {
     ALTMModule: {"replay": "dynamic-memory", "source": {"gan_optimizer": SPEC, "smax": 1e3}},
     DGDMNModule: {**DUAL, "learner_optimizer": SPEC, "kappa": np.float64(0.1)},
     DGRModule: {**SMALL, "value_range": (np.float32(0), np.float32(1))},
-    DynamicMemoryModule: {"classifier": "critic", "gan_optimizer": OptimizerSpec(lr=1e-3)},
+    DynamicMemoryModule: {"classifier": "discriminator", "gan_optimizer": OptimizerSpec(lr=1e-3)},
     EWCGeneratorModule: {"ewc_weight": 10.0},
     GANReplayModule: {"replay_size": 7},
     LatentReplayModule: {"layer": 1, "memory": "vae", "hidden": (8,)},

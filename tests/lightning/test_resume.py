@@ -145,7 +145,7 @@ def test_a_model_that_grows_goes_on(stream, tmp_path, test):
         pytest.param("altm-dynamic", marks=pytest.mark.slow),
         pytest.param("latent-alternating", marks=pytest.mark.slow),
         pytest.param("latent-vae", marks=pytest.mark.slow),
-        pytest.param("dynamic-memory-critic", marks=pytest.mark.slow),
+        pytest.param("dynamic-memory-discriminator", marks=pytest.mark.slow),
         "pseudo-rehearsal",
     ],
 )

@@ -108,7 +108,7 @@ def test_weights_and_metrics_are_those_of_avalanche(plugins, shuffle, benchmark)
         *((p, cases.Growing) for p in ("replay", "ewc-online", "lwf", "dgdmn", "mas", "latent")),
         *((p, cases.normed) for p in ("naive", "si", "dgdmn-no-stm", "latent-alternating")),
         *((p, cases.mlp) for p in ("gdumb", "scratch", "cwr", "schedule", "pseudo")),
-        ("dynamic-critic", cases.Growing),
+        ("dynamic-discriminator", cases.Growing),
         ("lfl", cases.simple),
     ],
 )
@@ -503,7 +503,7 @@ MORE_EQUAL = [
 #: They draw random numbers for each part of a batch, so they are equal in all processes only.
 RANDOM = [
     *("naive@dropout", "naive@normed", "dgr", "dgdmn", "dgdmn-no-stm", "halves"),
-    *("latent@normed", "latent-alternating@dropout", "dynamic", "dynamic-critic"),
+    *("latent@normed", "latent-alternating@dropout", "dynamic", "dynamic-discriminator"),
 ]
 
 

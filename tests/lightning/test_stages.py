@@ -9,7 +9,7 @@ from driver import digits, network
 from torch import nn
 
 from avalanche_dgm.errors import DivergenceError
-from avalanche_dgm.fitting import OptimizerSpec, Phase, Turn, fit
+from avalanche_dgm.fitting import OptimizationStep, OptimizerSpec, Phase, fit
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.staged import run_phase_on
 from avalanche_dgm.lightning.stages import log_prefix_of
@@ -128,8 +128,13 @@ def method_and_turns(**changes):
         first.weight.grad *= 2
 
     turns = [
-        *[Turn("critic", list(first.parameters()), loss_of("critic"), double)] * 2,
-        Turn("generator", list(last.parameters()), loss_of("generator")),
+        *[
+            OptimizationStep(
+                "discriminator", list(first.parameters()), loss_of("discriminator"), double
+            )
+        ]
+        * 2,
+        OptimizationStep("generator", list(last.parameters()), loss_of("generator")),
     ]
     spec = OptimizerSpec("adam", 1e-2, clip_norm=0.5, options={"betas": (0.5, 0.999)})
     phase = Phase(
@@ -178,12 +183,14 @@ def test_accumulation_keeps_a_turn_together_and_values_are_logged_by_turn(accumu
     log = Losses()
     on_trainer(method, phase, accumulate_grad_batches=accumulate, logger=log, log_every_n_steps=1)
     losses = [entry for entry in seen if entry[0] != "before the step"]
-    round_of = [name for name in ("critic", "critic", "generator") for _ in range(accumulate)]
+    round_of = [
+        name for name in ("discriminator", "discriminator", "generator") for _ in range(accumulate)
+    ]
     assert [name for name, *_ in losses] == round_of * 4
     assert [number for _, number, *_ in losses] == [n for n in range(4) for _ in round_of]
     assert {size for _, _, size, _ in losses[: 2 * accumulate]} == {16 // accumulate}
     means = dict(log.values)
-    for name in ("critic", "generator"):
+    for name in ("discriminator", "generator"):
         mine = [value for turn, *_, value in losses if turn == name]
         steps = [value for key, value in log.values if key == f"turns/{name}_step"]
         assert len(set(steps)) >= 4
@@ -202,7 +209,7 @@ def test_an_error_in_a_turn_puts_back_what_it_had_stopped():
             raise InterruptedError("on purpose")
         return phase.module(batch[0]).square().mean()
 
-    turns = [Turn("one", list(phase.module[0].parameters()), fail)]
+    turns = [OptimizationStep("one", list(phase.module[0].parameters()), fail)]
     object.__setattr__(phase, "loss", turns)
     with pytest.raises(InterruptedError):
         on_trainer(method, phase)
@@ -221,7 +228,7 @@ def test_limits_hold_for_what_a_turn_made_of_its_gradients():
         for parameter in first.parameters():
             parameter.grad *= 1e6
 
-    turn = Turn("one", list(first.parameters()), phase.loss[0].loss, enlarge)
+    turn = OptimizationStep("one", list(first.parameters()), phase.loss[0].loss, enlarge)
     object.__setattr__(phase, "loss", [turn])
     object.__setattr__(phase, "optimizer", OptimizerSpec("sgd", 1.0))
     on_trainer(method, phase, gradient_clip_val=0.1)

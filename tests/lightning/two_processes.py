@@ -61,7 +61,7 @@ def plain(width=40):
 
 VAE = {"generator_steps": 200, "hidden": (64, 64), "latent": 8}
 ADAM = OptimizerSpec("adam", 5e-4, "cosine", options={"betas": (0.5, 0.999)})
-GAN = {"generator_steps": 150, "width": 8, "critic_width": 8, "gan_optimizer": ADAM}
+GAN = {"generator_steps": 150, "width": 8, "discriminator_width": 8, "gan_optimizer": ADAM}
 #: Settings with which a method remembers, by what its name begins with.
 LONG = {
     "dgr": VAE,

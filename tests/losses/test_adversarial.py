@@ -1,32 +1,32 @@
-"""Losses of a Wasserstein critic and its generator against closed formulas."""
+"""Losses of a Wasserstein discriminator and its generator against closed formulas."""
 
 import pytest
 import torch
 from torch import nn
 
-from avalanche_dgm.losses import critic_loss, generator_loss, gradient_penalty
+from avalanche_dgm.losses import discriminator_loss, generator_loss, gradient_penalty
 
 
 def test_scores():
     real, generated = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([-1.0, 2.0])
-    assert critic_loss(real, generated).item() == pytest.approx(0.5 - 3.0)
+    assert discriminator_loss(real, generated).item() == pytest.approx(0.5 - 3.0)
     assert generator_loss(generated).item() == pytest.approx(-0.5)
 
 
-def test_the_slope_of_a_linear_critic_is_its_weight():
+def test_the_slope_of_a_linear_discriminator_is_its_weight():
     torch.manual_seed(0)
-    critic = nn.Linear(12, 1)
+    discriminator = nn.Linear(12, 1)
     real, generated, shares = torch.randn(5, 3, 2, 2), torch.randn(5, 3, 2, 2), torch.rand(5)
 
     def score(x):
-        return critic(x.flatten(1)).flatten()
+        return discriminator(x.flatten(1)).flatten()
 
     penalty = gradient_penalty(score, real, generated, shares)
-    norm = critic.weight.norm()
+    norm = discriminator.weight.norm()
     torch.testing.assert_close(penalty, (norm - 1) ** 2)
     penalty.backward()
-    wanted = (2 * (norm - 1) / norm * critic.weight).detach()
-    torch.testing.assert_close(critic.weight.grad, wanted)
+    wanted = (2 * (norm - 1) / norm * discriminator.weight).detach()
+    torch.testing.assert_close(discriminator.weight.grad, wanted)
 
 
 def test_the_slope_is_taken_between_the_samples():

@@ -14,7 +14,7 @@ from avalanche_dgm.methods.altm_sources import METHODS
 GAN = {
     "generator_steps": 2,
     "width": 4,
-    "critic_width": 4,
+    "discriminator_width": 4,
     "latent": 16,
     "replay_per_class": 8,
     "batch_size": 24,
@@ -161,7 +161,7 @@ def test_a_generator_that_grows_keeps_old_answers():
             driver.train(digits(*classes, per_class=100))
         return driver.accuracy(digits(*OLD, per_class=60, skip=100))
 
-    source = {"generator_steps": 400, "width": 8, "critic_width": 8}
+    source = {"generator_steps": 400, "width": 8, "discriminator_width": 8}
     held = after(weight=1.0, replay="dynamic-memory", source=source)
     assert after(weight=1e-12) < 0.1
     assert held > 0.5
@@ -186,8 +186,11 @@ def test_what_a_source_refuses():
         ({"replay": "stored", "source": {"per_class": 3}}, "takes its arguments beside it"),
         ({"source": {}}, "replay by one of"),
         ({"replay": "mergan", "source": {"class_input": 3}}, "class_input"),
-        ({"replay": "mergan", "source": {"own_share": 0.5}}, "'own_share' in source"),
-        ({"replay": "dynamic-memory", "source": {"classifier": "critic"}}, "'classifier'"),
+        (
+            {"replay": "mergan", "source": {"own_fake_fraction": 0.5}},
+            "'own_fake_fraction' in source",
+        ),
+        ({"replay": "dynamic-memory", "source": {"classifier": "discriminator"}}, "'classifier'"),
         ({"replay": "latent-replay", "source": {"schedule": "mixed"}}, "'schedule'"),
         ({"replay": "latent-replay", "source": {"seed": 3}}, "'seed'"),
         ({"replay": "latent-replay", "share": 0.5}, "replay='stored'"),

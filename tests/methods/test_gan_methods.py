@@ -21,11 +21,11 @@ from avalanche_dgm.methods.games import shifted
 SMALL = {
     "generator_steps": 6,
     "width": 4,
-    "critic_width": 4,
+    "discriminator_width": 4,
     "latent": 16,
     "batch_size": 16,
     "replay_per_class": 24,
-    "closing_epochs": 1,
+    "discriminator_finetune_epochs": 1,
 }
 CONDITIONAL = {**SMALL, "class_inputs": 10}
 KINDS = {
@@ -69,7 +69,7 @@ def test_sampling_leaves_every_part_in_its_mode(kind):
 def test_what_is_left_out_of_a_subclass_is_said_when_it_is_made():
     with pytest.raises(TypeError, match="abstract.*imagine"):
         GANMemory(DynamicMemorySettings())
-    with pytest.raises(TypeError, match="abstract.*_game"):
+    with pytest.raises(TypeError, match="abstract.*_trainer"):
         GANMethod()
 
 
@@ -83,9 +83,9 @@ def test_what_is_left_out_of_a_subclass_is_said_when_it_is_made():
         {"placement": "after", "protection": "ends"},
         {"masking": "weights"},
         {"annealing": "steps", "compensation": "hat", "smax": 400.0},
-        {"classes_guide": "always", "class_steps": None, "classifier": "critic"},
+        {"aux_classifier_loss": "always", "class_steps": None, "classifier": "discriminator"},
         {"accelerate": True},
-        {"classes_guide": "always", "class_steps": 1},
+        {"aux_classifier_loss": "always", "class_steps": 1},
     ],
 )
 def test_old_images_never_change(options):
@@ -102,7 +102,7 @@ def test_old_images_never_change(options):
 
 @pytest.mark.parametrize("class_steps", [1, None])
 def test_class_steps_where_another_classifier_answers(kind, class_steps):
-    """The critic's logits are those of the new classes, or of all where it goes on."""
+    """The discriminator's logits are those of the new classes, or of all where it goes on."""
     method = kind(seed=1, class_steps=class_steps, generator_steps=2)
     learner = driver(method)
     for classes in [(0, 3), (1, 2), (4,)]:
@@ -125,8 +125,10 @@ def test_optimisers_may_be_mappings_and_must_not_decay():
         DynamicMemory(gan_optimizer=OptimizerSpec(options={"weight_decay": 0.01}))
     MeRGAN(gan_optimizer=OptimizerSpec(options={"weight_decay": 0.01}))
     for wrong in ({"learning_rate": 1}, "adam", None):
-        with pytest.raises(ConfigError, match="closing_optimizer=.*must be an OptimizerSpec"):
-            DynamicMemory(closing_optimizer=wrong)
+        with pytest.raises(
+            ConfigError, match="discriminator_finetune_optimizer=.*must be an OptimizerSpec"
+        ):
+            DynamicMemory(discriminator_finetune_optimizer=wrong)
 
 
 def test_without_reserving_they_do():
@@ -201,7 +203,7 @@ def interrupt(method, data, after):
 @pytest.mark.parametrize("accelerate", [False, True])
 @pytest.mark.parametrize("phase", [0, 1])
 def test_an_interruption_loses_nothing(kind, phase, accelerate):
-    method = kind(seed=1, classifier="critic", accelerate=accelerate)
+    method = kind(seed=1, classifier="discriminator", accelerate=accelerate)
     learner = driver(method).train(digits(0)).train(digits(1))
     old, test = images_of(method, 0), digits(0, 1)
     answers = learner.predict(test.images)
@@ -215,8 +217,8 @@ def test_an_interruption_loses_nothing(kind, phase, accelerate):
     assert method.generative.experiences == 3
 
 
-def test_the_critic_answers_with_every_class(kind):
-    method = kind(seed=3, classifier="critic")
+def test_the_discriminator_answers_with_every_class(kind):
+    method = kind(seed=3, classifier="discriminator")
     learner = driver(method).train(digits(3)).train(digits(0, 7))
     before = copy.deepcopy(learner.learner.state_dict())
     answers = learner.predict(digits(0, 3, 7, 9).images)
@@ -228,7 +230,7 @@ def test_the_critic_answers_with_every_class(kind):
 
 def test_replay_is_balanced(kind):
     """Old classes alike; the experience's own generated samples weigh their share."""
-    method = kind(seed=1, own_share=0.5)
+    method = kind(seed=1, own_fake_fraction=0.5)
     learner = driver(method).train(digits(0, 1, 2))
     method.attach(learner.learner, task_aware=False)
     data = digits(3)
@@ -266,7 +268,7 @@ def test_replay_is_in_the_users_units(kind, side):
 
 
 def test_without_own_samples_only_old_ones_are_replayed():
-    method = KINDS["dynamic"](seed=1, own_share=0.0)
+    method = KINDS["dynamic"](seed=1, own_fake_fraction=0.0)
     learner = driver(method).train(digits(0, 1))
     method.attach(learner.learner, task_aware=False)
     method.begin(digits(2))
@@ -303,7 +305,7 @@ def test_alignment_is_the_authors_sum():
     rows = method.generative.rows_of(data)
     nothing = torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64)
     method._begin_training(torch.device("cpu"))
-    game = method._game(rows, *nothing)
+    game = method._trainer(rows, *nothing)
     untouched = game.extra(torch.Generator().manual_seed(0), 0)
     assert untouched.detach() == 0, "nothing has moved yet"
     with torch.no_grad():
@@ -324,7 +326,7 @@ def test_the_fisher_information_is_the_mean_of_squared_gradients():
     method.begin(data)
     phase = next(method.before_learning(data))
     fit(phase, method.rng)
-    generator, critic = method.generative.built.eval(), method.critic.eval()
+    generator, discriminator = method.generative.built.eval(), method.discriminator.eval()
     state = method.random.get_state()
     found = method._fisher()
     method.random.set_state(state)
@@ -333,7 +335,7 @@ def test_the_fisher_information_is_the_mean_of_squared_gradients():
     total = torch.zeros_like(found)
     for row, z in zip(rows, noise, strict=True):
         generator.zero_grad()
-        (-critic.score(method.generative.make(row[None], z[None])).sum()).backward()
+        (-discriminator.score(method.generative.make(row[None], z[None])).sum()).backward()
         total += torch.cat([p.grad.flatten() for p in generator.parameters()]).square()
     torch.testing.assert_close(found, total / 10 * 2, rtol=1e-3, atol=1e-9)
 
@@ -391,7 +393,7 @@ def test_images_are_shifted_by_no_more_than_their_share():
     ("hyper", "match"),
     [
         ({"width": 0}, "width"),
-        ({"own_share": 1.0}, "own_share"),
+        ({"own_fake_fraction": 1.0}, "own_fake_fraction"),
         ({"penalty": -1.0}, "penalty"),
         ({"smax": 1.0}, "smax"),
         ({"masking": "neurons"}, "masking"),
@@ -459,7 +461,7 @@ def test_flat_samples_are_learned():
 @pytest.mark.parametrize("name", ["mnist", "mnist-weights", "svhn-weights", "cifar10"])
 def test_the_authors_configurations_learn(name):
     """Cut to a few small steps, on images of 8x8."""
-    small = {"generator_epochs": None, "generator_steps": 2, "width": 4, "critic_width": 1}
+    small = {"generator_epochs": None, "generator_steps": 2, "width": 4, "discriminator_width": 1}
     method = DynamicMemory(seed=0, **{**paper_hyper(name), **small, "batch_size": 8})
     learner = driver(method).train(digits(0, per_class=16))
     before = images_of(method, 0)

@@ -17,7 +17,7 @@ from avalanche_dgm.metrics.generator_quality import fixed_samples, frechet_dista
 SMALL = {
     "generator_steps": 4,
     "width": 4,
-    "critic_width": 4,
+    "discriminator_width": 4,
     "latent": 16,
     "batch_size": 16,
     "replay_per_class": 16,

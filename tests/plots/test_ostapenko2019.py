@@ -9,7 +9,7 @@ from avalanche_dgm.methods import DynamicMemory
 from avalanche_dgm.metrics import GeneratorLog
 from avalanche_dgm.plots import ostapenko2019
 
-SMALL = {"generator_steps": 4, "width": 4, "critic_width": 4, "latent": 16, "batch_size": 16}
+SMALL = {"generator_steps": 4, "width": 4, "discriminator_width": 4, "latent": 16, "batch_size": 16}
 
 
 @pytest.fixture(scope="module")

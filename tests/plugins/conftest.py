@@ -23,11 +23,11 @@ DUAL = {**SMALL, "learner_steps": 20}
 GAN = {
     "generator_steps": 4,
     "width": 4,
-    "critic_width": 4,
+    "discriminator_width": 4,
     "latent": 16,
     "replay_per_class": 16,
     "batch_size": 16,
-    "closing_epochs": 1,
+    "discriminator_finetune_epochs": 1,
     "seed": 0,
 }
 MASKED = {**GAN, "smax": 1e3}
@@ -51,8 +51,8 @@ PLUGINS = {
     "dgdmn-sleep": lambda **kw: DGDMNPlugin(**{**DUAL, "seed": 0, "routing": "sleep", **kw}),
     "dgdmn-no-stm": lambda **kw: DGDMNPlugin(**{**DUAL, "seed": 0, "short_term": False, **kw}),
     "dynamic-memory": lambda **kw: DynamicMemoryPlugin(**{**MASKED, **kw}),
-    "dynamic-memory-critic": lambda **kw: DynamicMemoryPlugin(
-        **{**MASKED, "classifier": "critic", **kw}
+    "dynamic-memory-discriminator": lambda **kw: DynamicMemoryPlugin(
+        **{**MASKED, "classifier": "discriminator", **kw}
     ),
     "pseudo-rehearsal": lambda **kw: PseudoRehearsalPlugin(**{"seed": 0, **kw}),
 }

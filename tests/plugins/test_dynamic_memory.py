@@ -32,7 +32,7 @@ PLUGINS = [
     (GANReplayPlugin, CONDITIONAL),
 ]
 EACH = pytest.mark.parametrize(("kind", "hyper"), PLUGINS)
-BOTH = pytest.mark.parametrize("classifier", ["learner", "critic"])
+BOTH = pytest.mark.parametrize("classifier", ["learner", "discriminator"])
 
 
 def images_of(experience):
@@ -41,10 +41,10 @@ def images_of(experience):
 
 
 @EACH
-def test_the_critic_answers_and_the_model_learns_nothing(kind, hyper, benchmark):
+def test_the_discriminator_answers_and_the_model_learns_nothing(kind, hyper, benchmark):
     net = mlp()
     before = weights(net).clone()
-    plugin = kind(**hyper, classifier="critic")
+    plugin = kind(**hyper, classifier="discriminator")
     strategy = naive(net, plugin, epochs=3)
     optimised = {id(p) for group in strategy.optimizer.param_groups for p in group["params"]}
     for experience in benchmark.train_stream[:2]:
@@ -53,7 +53,7 @@ def test_the_critic_answers_and_the_model_learns_nothing(kind, hyper, benchmark)
     assert strategy.model.ltm is net
     assert torch.equal(weights(net), before)
     assert optimised == {id(p) for g in strategy.optimizer.param_groups for p in g["params"]}
-    assert not optimised & {id(p) for p in plugin.method.answerer.parameters()}
+    assert not optimised & {id(p) for p in plugin.method.deployed.parameters()}
     assert plugin.stats.replayed == 0
     assert len(strategy.eval(benchmark.test_stream)) > 0
 
@@ -62,16 +62,18 @@ def test_the_critic_answers_and_the_model_learns_nothing(kind, hyper, benchmark)
     with torch.no_grad():
         answers = strategy.model(images)
         method = plugin.method
-        critic = method.answerer.eval().classify(method.generative.ready.put(images))
+        discriminator = method.deployed.eval().classify(method.generative.ready.transform(images))
     assert answers.shape == (len(images), 10)
     known = method.generative.entries[:, 2]
-    torch.testing.assert_close(answers[:, known], critic)
+    torch.testing.assert_close(answers[:, known], discriminator)
     assert answers.argmax(dim=1).max() < 4, "what was not learned is never the answer"
 
 
 def test_the_answers_are_what_is_evaluated():
     stream = sklearn_digits(n_experiences=5, seed=0, n_train_per_class=60)
-    plugin = DynamicMemoryPlugin(**{**MASKED, "closing_epochs": 15}, classifier="critic")
+    plugin = DynamicMemoryPlugin(
+        **{**MASKED, "discriminator_finetune_epochs": 15}, classifier="discriminator"
+    )
     strategy = naive(mlp(), plugin)
     strategy.train(stream.train_stream[0])
     result = strategy.eval(stream.test_stream[:1])
@@ -85,7 +87,7 @@ def test_the_answers_are_what_is_evaluated():
 
 def test_finish_gives_the_model_back(benchmark):
     net = mlp()
-    plugin = DynamicMemoryPlugin(**MASKED, classifier="critic")
+    plugin = DynamicMemoryPlugin(**MASKED, classifier="discriminator")
     strategy = naive(net, plugin)
     strategy.train(benchmark.train_stream[0])
     assert plugin.finish(strategy) is net
@@ -127,7 +129,7 @@ def test_models_that_grow(net, classifier, benchmark, task_benchmark):
         tasks = torch.full((len(images),), experience.task_labels[0])
         strategy.model.eval()
         answers = plugin.method.predict(images, tasks).argmax(dim=1)
-        if net is MultiHead and classifier == "critic":
+        if net is MultiHead and classifier == "discriminator":
             own = entries[entries[:, 1] == experience.task_labels[0], 2]
             assert set(answers.tolist()) <= set(own.tolist())
 
@@ -209,9 +211,9 @@ def test_a_masked_generator_has_grown_and_a_checkpoint_knows_its_shape(benchmark
 
 
 def test_two_that_answer_in_place_of_one_model_are_refused(benchmark):
-    critic = DynamicMemoryPlugin(**MASKED, classifier="critic")
-    for pair in ([critic], [DGDMNPlugin(generator_steps=5, hidden=(8,), latent=4)]):
-        other = DynamicMemoryPlugin(**MASKED, classifier="critic")
+    discriminator = DynamicMemoryPlugin(**MASKED, classifier="discriminator")
+    for pair in ([discriminator], [DGDMNPlugin(generator_steps=5, hidden=(8,), latent=4)]):
+        other = DynamicMemoryPlugin(**MASKED, classifier="discriminator")
         strategy = naive(mlp(), *pair, other)
         with pytest.raises(ConfigError, match="among its plugins"):
             strategy.train(benchmark.train_stream[0])
@@ -233,7 +235,7 @@ def test_ready_strategies(kind, hyper, benchmark):
         optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
         train_mb_size=64,
         evaluator=None,
-        classifier="critic",
+        classifier="discriminator",
         **hyper,
     )
     strategy.train(benchmark.train_stream[0])

@@ -48,7 +48,7 @@ OURS = {
 }
 MORE = {
     "batch": lambda: ALTMPlugin(seed=0),
-    "own": lambda: DynamicMemoryPlugin(**MASKED, classifier="critic"),
+    "own": lambda: DynamicMemoryPlugin(**MASKED, classifier="discriminator"),
 }
 
 

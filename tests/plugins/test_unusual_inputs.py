@@ -326,7 +326,7 @@ def test_vectors_that_lie_further_out_each_time(name):
     parts = [(centres[y] + torch.randn(len(y), 16, generator=rng), y) for y in classes]
     more = {"generator_steps": 200}
     if name == "mergan":
-        more = {"generator_steps": 40, "width": 20, "critic_width": 20}
+        more = {"generator_steps": 40, "width": 20, "discriminator_width": 20}
     else:
         more |= {"hidden": (64, 64), "latent": 8}
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ SIDE = 8
 
 
 @dataclass(frozen=True)
-class Canvas:
+class Scaler:
     """Samples scaled to [-1, 1], and images padded to sides that are multiples of 8.
 
     Attributes:
@@ -22,7 +22,7 @@ class Canvas:
             for each feature.
         high: Largest intensity for each channel, above ``low``.
         bounded: Whether nothing lies outside. Otherwise ``low`` and ``high`` are a scale only, and
-            samples on the canvas may leave [-1, 1].
+            samples on the scaler may leave [-1, 1].
     """
 
     shape: tuple[int, ...]
@@ -35,20 +35,20 @@ class Canvas:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Canvas:
-        """Builds the canvas that `to_dict` described."""
+    def from_dict(cls, values: dict[str, Any]) -> Scaler:
+        """Builds the scaler that `to_dict` described."""
         tuples = {name: tuple(values[name]) for name in ("shape", "low", "high")}
         # Older states have bounds always.
         return cls(**tuples, bounded=values.get("bounded", True))
 
     @property
     def padded(self) -> tuple[int, ...]:
-        """Shape of a sample on the canvas."""
+        """Shape of a sample on the scaler."""
         if len(self.shape) == 1:
             return self.shape
         return self.shape[0], *(-(-side // SIDE) * SIDE for side in self.shape[1:])
 
-    def put(self, samples: Tensor) -> Tensor:
+    def transform(self, samples: Tensor) -> Tensor:
         """Scales and pads.
 
         Args:
@@ -67,7 +67,7 @@ class Canvas:
         top, bottom, left, right = self._margins()
         return F.pad(scaled, (left, right, top, bottom), value=-1.0)
 
-    def take(self, samples: Tensor) -> Tensor:
+    def inverse_transform(self, samples: Tensor) -> Tensor:
         """Crops and scales back.
 
         Args:

@@ -1,4 +1,4 @@
-"""Networks that judge samples: how real they are, and of which class (AC-GAN)."""
+"""Discriminators: networks that tell real samples from generated ones, and classes (AC-GAN)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAK = 0.2
 BATCH_NORM_SIDE = 32
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """A trunk with two linear heads on it: a score, and a logit for each class.
 
     Args:
@@ -37,7 +37,7 @@ class Critic(nn.Module):
         self.class_head = nn.Linear(n_features, n_classes)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Judges samples (n, *shape) in [-1, 1].
+        """Scores and classifies samples (n, *shape) in [-1, 1].
 
         Returns:
             Scores (n,), without bounds, and logits (n, n_classes); float32 in mixed precision, too,
@@ -47,11 +47,11 @@ class Critic(nn.Module):
         return self._score(features), self._classify(features)
 
     @torch.no_grad()
-    def take_over(self, other: Critic) -> None:
-        """Takes the weights of a critic of the same trunk that knows the first of the classes.
+    def take_over(self, other: Discriminator) -> None:
+        """Copies the weights of a discriminator of the same trunk that knows the first classes.
 
         Args:
-            other: That critic.
+            other: That discriminator.
         """
         mine, theirs = self.state_dict(), other.state_dict()
         for name, value in theirs.items():
@@ -118,15 +118,15 @@ def _residual(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module,
 _TRUNKS = {"dcgan": _convolutional, "resnet": _residual, "dense": _dense}
 
 
-def build_critic(
+def build_discriminator(
     architecture: str,
     shape: tuple[int, ...],
     *,
     width: int = 16,
     n_classes: int = 1,
     norm: str = "auto",
-) -> Critic:
-    """Builds the critic that goes with a generator.
+) -> Discriminator:
+    """Builds the discriminator that goes with a generator.
 
     Args:
         architecture: ``"dcgan"``, ``"resnet"`` or ``"dense"``, as the generator's.
@@ -142,7 +142,7 @@ def build_critic(
 
     Raises:
         ConfigError: The architecture or the norm is unknown, or a number below 1.
-        ShapeError: It cannot judge such samples.
+        ShapeError: It cannot take such samples.
     """
     if architecture not in _TRUNKS:
         raise ConfigError(
@@ -155,8 +155,8 @@ def build_critic(
     images = architecture != "dense"
     if images and (len(shape) != 3 or shape[1] % 8 or shape[2] % 8):
         raise ShapeError(
-            f"A {architecture} critic judges images (channels, height, width) whose sides are"
+            f"A {architecture} discriminator takes images (channels, height, width) whose sides are"
             f" multiples of 8, not samples of shape {shape}."
         )
     trunk, n_features = _TRUNKS[architecture](shape, width, norm)
-    return Critic(trunk, n_features, n_classes)
+    return Discriminator(trunk, n_features, n_classes)

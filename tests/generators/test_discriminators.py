@@ -1,11 +1,11 @@
-"""Critics and the canvas that they see."""
+"""Discriminators and the scaler that they see."""
 
 import pytest
 import torch
 
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.generators.canvas import Canvas
-from avalanche_dgm.generators.critics import build_critic
+from avalanche_dgm.generators.discriminators import build_discriminator
+from avalanche_dgm.generators.scaler import Scaler
 
 
 @pytest.mark.parametrize(
@@ -18,27 +18,27 @@ from avalanche_dgm.generators.critics import build_critic
     ],
 )
 def test_shapes(architecture, shape, width):
-    critic = build_critic(architecture, shape, width=width, n_classes=3)
+    discriminator = build_discriminator(architecture, shape, width=width, n_classes=3)
     samples = torch.rand(5, *shape)
-    scores, logits = critic.eval()(samples)
+    scores, logits = discriminator.eval()(samples)
     assert scores.shape == (5,)
     assert logits.shape == (5, 3)
-    torch.testing.assert_close(critic.score(samples), scores)
-    torch.testing.assert_close(critic.classify(samples), logits)
+    torch.testing.assert_close(discriminator.score(samples), scores)
+    torch.testing.assert_close(discriminator.classify(samples), logits)
 
 
 def test_the_paper_s_size():
     """About 279.7 thousand weights for MNIST."""
-    critic = build_critic("dcgan", (1, 32, 32), width=32, n_classes=10)
+    discriminator = build_discriminator("dcgan", (1, 32, 32), width=32, n_classes=10)
     convolutions = 832 + 51_264 + 204_928
     norms, heads = 2 * (64 + 128), 2049 * 11
-    assert sum(p.numel() for p in critic.parameters()) == convolutions + norms + heads
+    assert sum(p.numel() for p in discriminator.parameters()) == convolutions + norms + heads
 
 
 def test_take_over_keeps_what_is_known():
     torch.manual_seed(0)
-    small = build_critic("dcgan", (1, 16, 16), width=3, n_classes=2).eval()
-    large = build_critic("dcgan", (1, 16, 16), width=3, n_classes=5).eval()
+    small = build_discriminator("dcgan", (1, 16, 16), width=3, n_classes=2).eval()
+    large = build_discriminator("dcgan", (1, 16, 16), width=3, n_classes=5).eval()
     new = large.class_head.weight[2:].clone()
     large.take_over(small)
     samples = torch.rand(4, 1, 16, 16)
@@ -57,14 +57,14 @@ def test_take_over_keeps_what_is_known():
 )
 def test_errors(error, arguments, match):
     with pytest.raises(error, match=match):
-        build_critic(*arguments)
+        build_discriminator(*arguments)
 
 
 def test_numbers_that_cannot_work():
     with pytest.raises(ConfigError, match="width"):
-        build_critic("dense", (3,), width=0)
+        build_discriminator("dense", (3,), width=0)
     with pytest.raises(ConfigError, match="n_classes"):
-        build_critic("dense", (3,), n_classes=0)
+        build_discriminator("dense", (3,), n_classes=0)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 9, 17), (5,)])
@@ -72,20 +72,20 @@ def test_the_canvas_gives_back_what_was_put_on_it(shape):
     torch.manual_seed(0)
     n = shape[0] if len(shape) == 3 else 1
     low, high = tuple(float(i) for i in range(n)), tuple(float(i + 3) for i in range(n))
-    canvas = Canvas(shape, low, high)
+    scaler = Scaler(shape, low, high)
     first = torch.tensor(low).view(-1, *[1] * (len(shape) - 1))
     samples = first + 3 * torch.rand(4, *shape)
-    put = canvas.put(samples)
-    assert put.shape == (4, *canvas.padded)
+    put = scaler.transform(samples)
+    assert put.shape == (4, *scaler.padded)
     assert put.min() >= -1
     assert put.max() <= 1
-    torch.testing.assert_close(canvas.take(put), samples)
-    assert all(side % 8 == 0 for side in canvas.padded[1:])
-    assert Canvas.from_dict(canvas.to_dict()) == canvas
+    torch.testing.assert_close(scaler.inverse_transform(put), samples)
+    assert all(side % 8 == 0 for side in scaler.padded[1:])
+    assert Scaler.from_dict(scaler.to_dict()) == scaler
 
 
 def test_the_padding_is_dark_and_around():
-    canvas = Canvas((1, 28, 28), (0.0,), (1.0,))
-    put = canvas.put(torch.ones(1, 1, 28, 28))
+    scaler = Scaler((1, 28, 28), (0.0,), (1.0,))
+    put = scaler.transform(torch.ones(1, 1, 28, 28))
     assert put[:, :, 2:30, 2:30].eq(1).all()
     assert put.sum() == 28 * 28 - (32 * 32 - 28 * 28)

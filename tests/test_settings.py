@@ -1,0 +1,60 @@
+"""Settings: names and values that are deprecated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+from avalanche_dgm import DynamicMemoryPlugin
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.settings import Settings, make_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Old(Settings):
+    deprecated: ClassVar[Mapping[str, str]] = {"breadth": "width"}
+    deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {"kind": {"wide": "broad"}}
+
+    width: int = 1
+    kind: str = "narrow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Older(Old):
+    more: list[int] | None = None
+
+
+def test_a_former_name_is_taken_with_a_warning():
+    with pytest.warns(FutureWarning, match="breadth=3 is deprecated; use width=3"):
+        assert make_settings(Older, {"breadth": 3, "more": [1]}) == Older(width=3, more=[1])
+
+
+def test_a_former_value_is_taken_with_a_warning():
+    with pytest.warns(FutureWarning, match="use kind='broad'"):
+        assert make_settings(Old, {"kind": "wide"}).kind == "broad"
+
+
+@pytest.mark.filterwarnings("error")
+def test_present_names_and_values_raise_no_warning():
+    assert make_settings(Old, {"width": 2, "kind": "broad"}) == Old(width=2, kind="broad")
+
+
+@pytest.mark.parametrize("given", [{"breadth": 1, "width": 1}, {"width": 1, "breadth": 1}])
+def test_a_setting_is_given_under_one_name(given):
+    with pytest.raises(ConfigError, match="breadth is the former name of width"):
+        make_settings(Old, given)
+
+
+def test_messages_list_present_names_alone():
+    with pytest.raises(ConfigError, match="There are: kind, width"):
+        make_settings(Old, {"wdth": 1})
+
+
+def test_plugins_take_former_names():
+    with pytest.warns(FutureWarning) as seen:
+        plugin = DynamicMemoryPlugin(classifier="critic", critic_width=8, closing_epochs=3)
+    assert len(seen) == 3
+    assert plugin.method.classifier == "discriminator"
+    assert plugin.method.settings.discriminator_width == 8
+    assert plugin.method.settings.discriminator_finetune_epochs == 3
