@@ -55,11 +55,11 @@ class ClassTable(GrowingBuffers):
             int64 tensor (N,), each sample's row.
         """
         pairs = _triples(tasks, labels, group)
-        distinct = torch.unique(pairs, dim=0)
+        distinct, inverse = torch.unique(pairs, dim=0, return_inverse=True)
         self.rows = self.rows.to(pairs.device)
         new = (self._find(distinct) < 0).nonzero().flatten()
         self.rows = torch.cat([self.rows, distinct[new]])
-        return self._find(pairs)
+        return self._find(distinct)[inverse]
 
     def find(self, tasks: Tensor, labels: Tensor, *, group: int | Tensor = 0) -> Tensor:
         """The row of each sample's class.

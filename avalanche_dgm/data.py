@@ -194,6 +194,22 @@ def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = No
         )
 
 
+def check_values(samples: Tensor) -> None:
+    """Checks that samples can be remembered.
+
+    Args:
+        samples: Float tensor (N, *shape).
+
+    Raises:
+        RangeError: A value is NaN or infinite.
+    """
+    if not bool(torch.isfinite(samples).all()):
+        raise RangeError(
+            "A sample has NaN or infinite values. If it is an image, check the transforms; if it"
+            " is a latent, the network that made it has diverged: lower its learning rate."
+        )
+
+
 def check_labels(data: ExperienceData, width: int) -> None:
     """Checks labels against the learner's number of outputs.
 

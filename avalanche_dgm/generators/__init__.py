@@ -1,7 +1,7 @@
 """Networks that can sample what they have learned."""
 
 from avalanche_dgm.generators.base import Generator
-from avalanche_dgm.generators.density import ClassDensity
+from avalanche_dgm.generators.density import ClassDensity, FullDensity
 from avalanche_dgm.generators.groups import Group, MaskOptions
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.masked_layers import (
@@ -26,6 +26,7 @@ __all__ = [
     "Generator",
     "VAE",
     "ClassDensity",
+    "FullDensity",
     "VAESpec",
     "choose_spec",
     "MaskedGenerator",

@@ -1,139 +1,312 @@
-"""Class-conditional density over a generator's latent codes."""
+"""Densities of classes: generators that are fitted in closed form."""
 
 from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from avalanche_dgm.modules import GrowingBuffers
+from avalanche_dgm.data import ExperienceData, Replay, check_values
+from avalanche_dgm.errors import ShapeError
+from avalanche_dgm.fitting import Phase
+from avalanche_dgm.generators.base import Generator
+from avalanche_dgm.generators.gaussian import Moments, Triangles, join_moments
 
-#: Count, mean (D,) and covariance (D, D).
-Moments = tuple[int, Tensor, Tensor]
 
+class ClassDensity(Generator):
+    """One density for each class, over codes, latents or any other vectors.
 
-class ClassDensity(GrowingBuffers):
-    """One full-covariance Gaussian for each (task, class) that was learned.
-
-    Fitted to the aggregate posterior: mean of the encodings, and their covariance plus the mean
-    posterior variance. Codes drawn from it decode to images of a known class, where codes drawn
-    from the prior may fall between classes.
+    Learning a class leaves the others as they are, so nothing is replayed to it. A class that
+    comes again is merged with what is known of it, as if all its samples had come at once.
 
     Args:
-        latent: Number of latent dimensions z.
+        by_experience: Whether the classes of each experience have densities of their own instead,
+            though they were learned before. Their group in ``classes`` is the experience.
 
     Attributes:
-        entries: int64 tensor (K, 3): task index, task label, class.
-        seen: int64 tensor (K,), samples that each was fitted to.
-        means: Float tensor (K, z).
-        factors: Float tensor (K, z, z), lower Cholesky factors of the covariances.
+        shape: Shape of a sample, or ``None`` before the first; D is its number of values.
+        seen: int64 tensor (K,), the samples that each class was fitted to.
+        means: Float tensor (K, D).
     """
 
-    entries: Tensor
+    rehearses = False
     seen: Tensor
     means: Tensor
-    factors: Tensor
 
-    def __init__(self, latent: int) -> None:
+    def __init__(self, *, by_experience: bool = False) -> None:
         super().__init__()
-        self.latent = latent
-        self.register_buffer("entries", torch.empty(0, 3, dtype=torch.int64))
+        self.by_experience = by_experience
+        self.shape: tuple[int, ...] | None = None
         self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
-        self.register_buffer("means", torch.empty(0, latent))
-        self.register_buffer("factors", torch.empty(0, latent, latent))
+        self.register_buffer("means", torch.empty(0, 0))
 
-    def __len__(self) -> int:
-        return len(self.entries)
+    def check(self, data: ExperienceData) -> None:
+        """See `Generator.check`.
+
+        Raises:
+            ShapeError: Samples of another size were learned before.
+            RangeError: A value is NaN or infinite.
+        """
+        self._check(data.images)
+
+    def _check(self, samples: Tensor) -> None:
+        d = samples[:1].numel()
+        if len(self.means) and self.means.shape[1] != d:
+            raise ShapeError(f"Samples of {d} values came, but {self.means.shape[1]} are known.")
+        check_values(samples)
+
+    def add(
+        self,
+        samples: Tensor,
+        tasks: Tensor,
+        labels: Tensor,
+        *,
+        group: int | Tensor = 0,
+        variances: Tensor | None = None,
+        merge: bool = True,
+    ) -> None:
+        """Learns classes, new ones or more of those that are known.
+
+        Args:
+            samples: Float tensor (N, *shape).
+            tasks: int64 tensor (N,), task labels.
+            labels: int64 tensor (N,).
+            group: See `ClassTable.add`.
+            variances: See `update`.
+            merge: See `update`.
+
+        Raises:
+            ShapeError: Samples of another size were learned before. Nothing was changed, as after
+                the other error.
+            RangeError: A value is NaN or infinite.
+        """
+        self._check(samples)
+        rows = self.classes.add(tasks, labels, group=group)
+        self.update(samples, rows, variances=variances, merge=merge)
 
     @torch.no_grad()
-    def fit(
+    def update(
         self,
-        entry: tuple[int, int, int],
-        mean: Tensor,
-        log_variance: Tensor,
+        samples: Tensor,
+        rows: Tensor,
         *,
-        join: bool = False,
+        variances: Tensor | None = None,
+        merge: bool = True,
         count: int | None = None,
     ) -> None:
-        """Learns one class, or learns it anew.
+        """Learns classes by their rows.
 
         Args:
-            entry: Task index, task label, class.
-            mean: Posterior means (n, z) of the class's images, n >= 1.
-            log_variance: Posterior log-variances (n, z).
-            join: Whether what was learned of the class before counts as well, sample by sample.
-            count: Samples that these stand for; ``None`` for n.
+            samples: Float tensor (N, *shape); the means, where each sample is a distribution.
+            rows: int64 tensor (N,), the row in ``classes`` of each.
+            variances: Float tensor like ``samples``, the samples' variances. The density is that
+                of what is drawn from all of them together (the aggregate posterior of codes).
+            merge: Whether what was learned of these classes before counts as well, sample by
+                sample; otherwise it is replaced.
+            count: The number of samples that those of each class stand for; ``None`` for as many
+                as they are.
+
+        Raises:
+            ShapeError: Samples of another size were learned before. Nothing was changed, as after
+                the other error.
+            RangeError: A value is NaN or infinite.
         """
-        # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
-        codes = mean.double().cpu()
-        centred = codes - codes.mean(dim=0)
-        covariance = centred.T @ centred / len(codes)
-        covariance += torch.diag(log_variance.double().exp().mean(dim=0).cpu())
-        found = (len(codes) if count is None else count, codes.mean(dim=0), covariance)
-        row = torch.tensor([entry], device=self.entries.device)
-        keep = (self.entries != row).any(dim=1)
-        if join and not bool(keep.all()):
-            mine = int((~keep).nonzero())
-            old = self.factors[mine].double().cpu()
-            known = (int(self.seen[mine]), self.means[mine].double().cpu(), old @ old.T)
-            found = join_moments(known, found)
-        n, centre, covariance = found
-        factor = cholesky_factor(covariance)
-        self.entries = torch.cat([self.entries[keep], row])
-        self.seen = torch.cat([self.seen[keep], torch.tensor([n], device=row.device)])
-        self.means = torch.cat([self.means[keep], centre[None].to(self.means)])
-        self.factors = torch.cat([self.factors[keep], factor[None].to(self.factors)])
+        self._check(samples)
+        flat = samples.flatten(1)
+        d, device = flat.shape[1], flat.device
+        self.shape = tuple(samples.shape[1:])
+        # New tensors, which are written to; others may hold those from before.
+        more = len(self.classes) - len(self.means)
+        old = self.means.to(device) if len(self.means) else flat.new_empty(0, d).float()
+        self.means = torch.cat([old, torch.zeros(more, d, device=device)])
+        self.seen = torch.cat([self.seen.to(device), self.seen.new_zeros(more).to(device)])
+        self._grow(len(self.classes), d, device)
+        for row in torch.unique(rows).tolist():
+            mine = rows == row
+            # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
+            part = flat[mine].double().cpu()
+            wide = None
+            if variances is not None:
+                wide = variances.flatten(1)[mine].double().mean(dim=0).cpu()
+            before = int(self.seen[row]) if merge else 0
+            n = len(part) if count is None else count
+            mean = self._learn(row, part, wide, n, before)
+            self.means[row] = mean.to(self.means)
+            self.seen[row] = before + n
 
-    def classes(self) -> tuple[int, ...]:
-        """The distinct classes, in ascending order."""
-        return tuple(sorted({int(c) for c in self.entries[:, 2].tolist()}))
+    @abstractmethod
+    def _grow(self, n: int, size: int, device: torch.device) -> None:
+        """Makes room for n classes of vectors of a size."""
 
-    @torch.no_grad()
-    def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws codes, balanced over classes and, within a class, over its tasks.
-
-        Systematic sampling: each entry comes up within one of its exact share.
+    @abstractmethod
+    def _learn(
+        self, row: int, samples: Tensor, variances: Tensor | None, n: int, before: int
+    ) -> Tensor:
+        """Learns one class, all but its mean.
 
         Args:
-            n: How many.
-            rng: Generator on the density's device.
+            row: Its row.
+            samples: Float64 tensor (m, D) on the CPU.
+            variances: Float64 tensor (D,) on the CPU, the samples' mean variances, or ``None``.
+            n: Samples that these stand for.
+            before: Samples seen before that count as well; 0 learns the class anew.
 
         Returns:
-            Codes (n, z), and the entry (n, 3) that each was drawn for.
+            Its mean (D,), float64.
         """
-        device = self.means.device
-        classes = self.entries[:, 2]
-        same = (classes[:, None] == classes[None, :]).sum(dim=1)
-        edges = torch.cumsum(1.0 / same.double(), dim=0)
-        start = torch.rand((), generator=rng, device=device, dtype=torch.float64)
-        points = (torch.arange(n, device=device) + start) / n * edges[-1]
-        index = torch.searchsorted(edges, points).clamp_(max=len(self) - 1)
-        noise = torch.randn(n, self.latent, 1, generator=rng, device=device)
-        codes = self.means[index] + torch.bmm(self.factors[index], noise).squeeze(2)
-        return codes, self.entries[index]
+
+    @abstractmethod
+    def _deviations(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        """Draws deviations (n, D) from the means of classes (n,)."""
+
+    @abstractmethod
+    def _log_density(self, flat: Tensor, row: int) -> Tensor:
+        """The log-density (n,) of samples (n, D) under one class, in nats."""
+
+    def _noise(self, n: int, rng: torch.Generator) -> Tensor:
+        """Standard normal numbers (n, D)."""
+        return torch.randn(n, self.means.shape[1], generator=rng, device=self.means.device)
+
+    def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
+        """See `Generator.fit`: learns these classes anew when it is run; yields nothing."""
+        self.update(samples, rows, merge=False)
+        yield from ()
+
+    def learn(
+        self,
+        data: ExperienceData,
+        rng: torch.Generator,
+        *,
+        groups: Tensor | None = None,
+        previous: Generator | None = None,
+        old: tuple[Tensor, Tensor] | None = None,
+        share: float | None = None,
+    ) -> Iterator[Phase]:
+        """See `Generator.learn`: learns the new samples when it is run; yields nothing."""
+        group: int | Tensor = 0 if groups is None else groups
+        if groups is None and self.by_experience and len(self.classes):
+            group = int(self.classes.groups.max()) + 1
+        self.add(data.images, data.tasks, data.labels, group=group)
+        yield from ()
+
+    @torch.no_grad()
+    def sample(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        """See `Generator.sample`."""
+        samples = self.means[rows] + self._deviations(rows, rng)
+        return samples.view(len(rows), *(self.shape or ()))
+
+    @torch.no_grad()
+    def jitter(self, replay: Replay, strength: float, rng: torch.Generator) -> Replay:
+        """Replaces a part of how samples differ from their class's mean by noise.
+
+        A sample x of a class of mean m and covariance C becomes m + sqrt(1 - strength^2) (x - m) +
+        strength e, where e has the mean 0 and the covariance C. So mean and covariance of a class
+        stay what they are (the shrunk smoothed bootstrap; Silverman & Young 1987).
+
+        Args:
+            replay: Samples; those of classes that were never learned are left as they are.
+            strength: From 0, the samples as they are, to 1, noise alone.
+            rng: Generator on the samples' device.
+        """
+        flat = replay.images.flatten(1)
+        found = self.classes.find(replay.tasks, replay.labels)
+        rows = found.clamp(min=0)
+        means = self.means[rows]
+        noise = self._deviations(rows, rng)
+        made = means + math.sqrt(1 - strength**2) * (flat - means) + strength * noise
+        made = torch.where((found >= 0)[:, None], made, flat)
+        return Replay(made.view_as(replay.images), replay.labels, replay.tasks)
+
+    @torch.no_grad()
+    def log_densities(self, samples: Tensor) -> Tensor:
+        """The log-density of each sample under each class, in nats.
+
+        Args:
+            samples: Float tensor (n, *shape).
+
+        Returns:
+            Float tensor (n, K).
+        """
+        flat = samples.flatten(1).to(self.means)
+        return torch.stack([self._log_density(flat, k) for k in range(len(self.means))], dim=1)
+
+    def score(self, samples: Tensor) -> Tensor | None:
+        """See `Generator.score`; classes count as often as `ClassTable.balanced` draws them."""
+        labels = self.classes.labels
+        same = (labels[:, None] == labels[None, :]).sum(dim=1)
+        shares = 1.0 / (same * len(torch.unique(labels)))
+        return -torch.logsumexp(self.log_densities(samples) + shares.log(), dim=1)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The shape of samples, for ``state_dict``."""
+        return {"shape": self.shape}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `get_extra_state` returned."""
+        self.shape = tuple(state["shape"]) if state["shape"] is not None else None
 
 
-def cholesky_factor(covariance: Tensor) -> Tensor:
-    """The lower Cholesky factor of a covariance; what is singular gets as much as it takes.
+class FullDensity(ClassDensity):
+    """A Gaussian of full covariance for each class.
 
     Args:
-        covariance: Float64 tensor (D, D) on the CPU.
+        **options: See `ClassDensity`.
+
+    Attributes:
+        factors: The Cholesky factors of the covariances.
     """
-    eye = torch.eye(len(covariance), dtype=covariance.dtype)
-    size = float(covariance.diagonal().mean())
-    for ridge in (1e-6, 1e-6 + 1e-9 * size, 1e-6 + 1e-6 * size):
-        factor, failed = torch.linalg.cholesky_ex(covariance + ridge * eye)
-        if not failed:
-            return factor
-    return torch.diag((covariance.diagonal() + 1e-6).sqrt())
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.factors = Triangles()
+
+    def _grow(self, n: int, size: int, device: torch.device) -> None:
+        self.factors.grow(n, size, device)
+
+    def _learn(
+        self, row: int, samples: Tensor, variances: Tensor | None, n: int, before: int
+    ) -> Tensor:
+        found = moments(samples, variances, n)
+        if before:
+            known = before, self.means[row].double().cpu(), self.factors.covariance(row)
+            found = join_moments(known, found)
+        self.factors.put(row, found[2])
+        return found[1]
+
+    def _deviations(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        return self.factors.multiply(self._noise(len(rows), rng), rows)
+
+    def _log_density(self, flat: Tensor, row: int) -> Tensor:
+        return log_normal(flat - self.means[row], self.factors.full()[row])
 
 
-def join_moments(one: Moments, other: Moments) -> Moments:
-    """Count, mean and covariance of two sets of samples together (Chan et al. 1983)."""
-    (n, mean, covariance), (m, mean2, covariance2) = one, other
-    both, apart = n + m, mean2 - mean
-    within = (n * covariance + m * covariance2) / both
-    return (
-        both,
-        mean + apart * m / both,
-        within + torch.outer(apart, apart) * n * m / both**2,
-    )
+def moments(samples: Tensor, variances: Tensor | None, n: int) -> Moments:
+    """Count, mean and covariance of samples that have variances of their own.
+
+    Args:
+        samples: Float64 tensor (m, D).
+        variances: Float64 tensor (D,), their mean, or ``None``.
+        n: The count.
+    """
+    mean = samples.mean(dim=0)
+    centred = samples - mean
+    covariance = centred.T @ centred / len(samples)
+    if variances is not None:
+        covariance += torch.diag(variances)
+    return n, mean, covariance
+
+
+def log_normal(deviations: Tensor, factor: Tensor) -> Tensor:
+    """The log-density (n,) of deviations (n, D) from the mean of a Gaussian, in nats.
+
+    Args:
+        deviations: Float tensor (n, D).
+        factor: Float tensor (D, D), the lower Cholesky factor of its covariance.
+    """
+    white = torch.linalg.solve_triangular(factor, deviations.T, upper=False)
+    constant = factor.diagonal().log().sum() + 0.5 * len(factor) * math.log(2 * math.pi)
+    return -0.5 * white.square().sum(dim=0) - constant

@@ -3,7 +3,6 @@
 from avalanche_dgm.memories.budget import Budget, new_fraction, replay_budget
 from avalanche_dgm.memories.dual import DualMemory, ShortTermTaskMemory
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
-from avalanche_dgm.memories.moments import ClassMoments
 from avalanche_dgm.memories.settings import DualMemorySettings, MemorySettings
 from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.memories.stored import StoredMemory
@@ -13,7 +12,6 @@ from avalanche_dgm.modules import Frozen
 
 __all__ = [
     "Budget",
-    "ClassMoments",
     "DeepGenerativeMemory",
     "DualMemory",
     "DualMemorySettings",

@@ -57,7 +57,7 @@ class Consolidation:
             new, old = sum(data.times for data in self.incoming), memory.tasks.total
         else:
             new = sum(len(data.classes) for data in self.incoming)
-            old = len(memory.built()[1])
+            old = len(memory.built()[1].classes)
         return max(new_fraction(new=new, old=old, kappa=0.0), min(kappa, 1.0))
 
     def budget(self) -> Budget:
@@ -136,22 +136,23 @@ class Consolidation:
         if self.previous is not None and memory.settings.consolidation == "rehearsal":
             # The codes of old classes have moved: fit what the new encoder makes of their images.
             old_generator, old = self.previous.built()
-            for row in range(len(old)):
-                noise = torch.randn(
-                    REFIT_SAMPLES, old.latent, generator=rng, device=old.means.device
-                )
-                images = old_generator.decode(old.means[row] + noise @ old.factors[row].T)
-                entry, n = _entry(old.entries[row]), int(old.seen[row])
-                density.fit(entry, *generator.encode(images), count=n)
+            for row, count in enumerate(old.seen.tolist()):
+                rows = torch.full((REFIT_SAMPLES,), row, device=old.means.device)
+                means, log_variances = generator.encode(old_generator.decode(old.sample(rows, rng)))
+                variances = log_variances.double().exp()
+                density.update(means, rows, variances=variances, merge=False, count=count)
         for data in self.incoming:
             index = memory.tasks.index(data.key)
-            mean, log_variance = encode(generator, data.images)
-            groups = torch.stack([data.tasks, data.labels], dim=1)
-            for task, label in torch.unique(groups, dim=0).tolist():
-                mine = (data.tasks == task) & (data.labels == label)
+            means, log_variances = encode(generator, data.images)
+            density.add(
+                means,
+                data.tasks,
+                data.labels,
+                group=index,
+                variances=log_variances.double().exp(),
                 # Replay has kept the codes of what was known of the task.
-                known, entry = self.previous is not None, (index, task, label)
-                density.fit(entry, mean[mine], log_variance[mine], join=known)
+                merge=self.previous is not None,
+            )
             memory.tasks.add(data.key, data.times)
 
 
@@ -178,8 +179,3 @@ def encode(generator: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
 def choose(n: int, k: int, rng: torch.Generator) -> Tensor:
     """Positions of ``k`` of ``n`` samples, or of all if there are fewer."""
     return torch.randperm(n, generator=rng, device=rng.device)[:k]
-
-
-def _entry(row: Tensor) -> tuple[int, int, int]:
-    task_index, task, label = (int(value) for value in row.tolist())
-    return task_index, task, label

@@ -74,9 +74,9 @@ class DualMemory(nn.Module):
         for data in self.waiting():
             classes |= {*data.classes} if data.key == key else set()
         if key in self.ltm.tasks and self.ltm.density is not None:
-            entries = self.ltm.density.entries
-            mine = entries[:, 0] == self.ltm.tasks.index(key)
-            classes |= {int(c) for c in entries[mine, 2].tolist()}
+            known = self.ltm.density.classes
+            mine = known.groups == self.ltm.tasks.index(key)
+            classes |= {int(c) for c in known.labels[mine].tolist()}
         return classes or None
 
     @property
@@ -154,8 +154,8 @@ class DualMemory(nn.Module):
     def _view_of_ltm(self, data: ExperienceData) -> list[Replay]:
         """Reconstructs incoming samples of a known task and labels them, a chunk at a time."""
         generator, density = self.ltm.built()
-        mine = density.entries[:, 0] == self.ltm.tasks.index(data.key)
-        known = torch.unique(density.entries[mine, 2])
+        mine = density.classes.groups == self.ltm.tasks.index(data.key)
+        known = torch.unique(density.classes.labels[mine])
         # A class that is new to the task could only be mistaken for one that is not.
         index = torch.nonzero(torch.isin(data.labels, known)).flatten()
         views = []

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import UnknownTaskError, UnsupportedModelError
-from avalanche_dgm.generators import VAE, ClassDensity, VAESpec, choose_spec
+from avalanche_dgm.generators import VAE, FullDensity, VAESpec, choose_spec
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.generators.spec import check_images
 from avalanche_dgm.losses import soft_targets
-from avalanche_dgm.memories.classifiers import learned_outputs, logits_of
+from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.memories.tasks import TaskDictionary
 from avalanche_dgm.modules import Frozen, evaluating
@@ -41,7 +41,7 @@ class DeepGenerativeMemory(nn.Module):
     """
 
     generator: VAE | None
-    density: ClassDensity | None
+    density: FullDensity | None
     learner: nn.Module | None
 
     def __init__(self, settings: MemorySettings) -> None:
@@ -121,9 +121,9 @@ class DeepGenerativeMemory(nn.Module):
 
     def _build(self, spec: VAESpec, device: torch.device | str) -> None:
         self.generator = VAE(spec).to(device)
-        self.density = ClassDensity(spec.latent).to(device)
+        self.density = FullDensity().to(device)
 
-    def built(self) -> tuple[VAE, ClassDensity]:
+    def built(self) -> tuple[VAE, FullDensity]:
         """The generator and its density, once there are some."""
         if self.generator is None or self.density is None:
             raise RuntimeError("The memory has no generator yet; call build() first.")
@@ -169,19 +169,20 @@ class DeepGenerativeMemory(nn.Module):
             rng: Generator on the memory's device.
 
         Returns:
-            Codes (n, z), images (n, *shape), and the density's entry (n, 3) of each, which is
-            ``None`` for samples of the prior.
+            Codes (n, z), images (n, *shape), and group, task label and label (n, 3) of each, which
+            is ``None`` for samples of the prior.
 
         Raises:
             UnknownTaskError: Nothing was learned yet.
         """
-        if self.density is None or not len(self.density):
+        if self.density is None or not len(self.density.classes):
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         generator, density = self.built()
         if self.settings.sampling == "class":
-            codes, entries = density.draw(n, rng)
-            return codes, generator.decode(codes), entries
-        codes = torch.randn(n, density.latent, generator=rng, device=density.means.device)
+            rows = density.classes.balanced(n, rng)
+            codes = density.sample(rows, rng)
+            return codes, generator.decode(codes), density.classes.rows[rows]
+        codes = torch.randn(n, generator.spec.latent, generator=rng, device=density.means.device)
         return codes, generator.decode(codes), None
 
     @torch.no_grad()
@@ -213,8 +214,8 @@ class DeepGenerativeMemory(nn.Module):
             return Replay(images, entries[:, 2], tasks)
         with evaluating(self.learner):
             logits = self.answers(generator.reconstruct(images) if reconstruct else images, tasks)
-        known = self.built()[1].entries[:, 1:]
-        allowed = learned_outputs(known, tasks, logits.shape[1], by_task=self.task_aware)
+        known = self.built()[1].classes
+        allowed = known.outputs(tasks, logits.shape[1], by_task=self.task_aware)
         targets = soft_targets(logits, allowed=allowed, temperature=self.settings.temperature)
         labels = targets.argmax(dim=1) if entries is None else entries[:, 2]
         return Replay(images, labels, tasks, targets if soft else None)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators import ClassDensity
+from avalanche_dgm.generators import ClassDensity, FullDensity
 from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
 from avalanche_dgm.memories.settings import MemorySettings
@@ -72,11 +72,11 @@ class GenerativeLatents(nn.Module, ABC):
 
     @abstractmethod
     def _flat(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws latents (n, D), and the density's entry (n, 3) of each."""
+        """Draws latents (n, D), and the group, task label and label (n, 3) of each."""
 
     def __len__(self) -> int:
         """Classes known; one label of two task labels is two classes."""
-        return len(self.density) if self.density is not None else 0
+        return len(self.density.classes) if self.density is not None else 0
 
     @torch.no_grad()
     def draw(self, n: int, rng: torch.Generator) -> Replay:
@@ -134,8 +134,7 @@ class LatentDensity(GenerativeLatents):
 
     def __init__(self) -> None:
         super().__init__()
-        self._density: ClassDensity | None = None
-        self.experiences = 0
+        self._density = FullDensity(by_experience=True)
 
     @property
     def density(self) -> ClassDensity | None:
@@ -150,31 +149,12 @@ class LatentDensity(GenerativeLatents):
     def absorb(self, data: ExperienceData, rng: torch.Generator) -> None:
         """See `GenerativeLatents.absorb`."""
         flat = self._flatten(data)
-        if self._density is None:
-            self._density = ClassDensity(flat.images.shape[1]).to(flat.images.device)
-        groups = torch.stack([flat.tasks, flat.labels], dim=1)
-        for task, label in torch.unique(groups, dim=0).tolist():
-            mine = flat.images[(flat.tasks == task) & (flat.labels == label)]
-            # Latents have no variance of their own, other than an encoder's codes.
-            self._density.fit(
-                (self.experiences, task, label), mine, torch.full_like(mine[:1], -torch.inf)
-            )
-        self.experiences += 1
+        for _ in self._density.learn(flat, rng):
+            pass
 
     def _flat(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        if self._density is None:
-            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        return self._density.draw(n, rng)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """See `GenerativeLatents.get_extra_state`."""
-        return {**super().get_extra_state(), "experiences": self.experiences}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Makes room for the Gaussians before they are loaded."""
-        super().set_extra_state(state)
-        self.experiences = state["experiences"]
-        self._density = ClassDensity(prod(self.shape)) if self.shape is not None else None
+        rows = self._density.classes.balanced(n, rng)
+        return self._density.sample(rows, rng), self._density.classes.rows[rows]
 
 
 class LatentVAE(GenerativeLatents):

@@ -29,12 +29,12 @@ def choose_memory(
     worst = torch.finfo(torch.float32).max
     scores = []
     for memory in memories:
-        if memory.generator is None or memory.density is None or not len(memory.density):
+        if memory.generator is None or memory.density is None or not len(memory.density.classes):
             scores.append(torch.full((len(images),), worst, device=images.device))
             continue
         score = memory.generator.negative_elbo(images)
         if by_task:
-            known = (tasks[:, None] == memory.density.entries[None, :, 1]).any(dim=1)
+            known = (tasks[:, None] == memory.density.classes.tasks[None, :]).any(dim=1)
             score = score.masked_fill(~known, worst)
         scores.append(score)
     # The last candidate is the LTM: it answers where no memory qualifies.

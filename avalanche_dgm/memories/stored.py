@@ -8,12 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from avalanche_dgm.data import Replay
+from avalanche_dgm.data import Replay, check_values
 from avalanche_dgm.errors import (
     CapacityError,
     ConfigError,
     DataError,
-    RangeError,
     ShapeError,
     UnknownTaskError,
 )
@@ -223,7 +222,7 @@ class StoredMemory(GrowingBuffers):
             return
         samples, _, tasks = self.data()
         made = encode(samples, tasks).float()
-        check_finite(made)
+        check_values(made)
         self.samples = self.samples[:0]
         self._put(self.members[:0].long(), made)
 
@@ -233,7 +232,7 @@ class StoredMemory(GrowingBuffers):
                 f"Samples of shape {tuple(samples.shape[1:])} cannot be stored beside those of"
                 f" shape {self.shape}. One memory holds one shape."
             )
-        check_finite(samples)
+        check_values(samples)
 
     def _quotas(
         self, stored: list[int], arriving: list[int], seen: list[int], rng: torch.Generator
@@ -343,19 +342,6 @@ class StoredMemory(GrowingBuffers):
         """
         task, label = self.classes[self.members.long()].unbind(dim=1)
         return self._decode(self.samples), label, task
-
-
-def check_finite(samples: Tensor) -> None:
-    """Checks that samples can be remembered.
-
-    Raises:
-        RangeError: A value is NaN or infinite.
-    """
-    if not bool(torch.isfinite(samples).all()):
-        raise RangeError(
-            "A sample has NaN or infinite values. If it is an image, check the transforms; if it"
-            " is a latent, the network that made it has diverged: lower its learning rate."
-        )
 
 
 def check_size(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.memories.moments import ClassMoments
+from avalanche_dgm.generators import FullDensity
 from avalanche_dgm.memories.stored import Encode, StoredMemory
 
 #: Noise where the classes' moments are not kept.
@@ -53,7 +53,7 @@ class StoredLatents(StoredMemory):
         if jitter is not None and not (number and 0 <= jitter <= 1):
             raise ConfigError(f"jitter={jitter!r} must be a number from 0 to 1, or None.")
         self._covariance, self._jitter = covariance, jitter
-        self.moments = ClassMoments()
+        self.moments = FullDensity()
 
     def wants_moments(self) -> bool:
         """Whether `note` is to be called.
@@ -75,14 +75,16 @@ class StoredLatents(StoredMemory):
             labels: int64 tensor (N,).
             tasks: int64 tensor (N,), task labels.
         """
-        self.moments.add(latents, labels, tasks)
+        self.moments.add(latents, tasks, labels)
 
     def convert(self, encode: Encode) -> None:
         """See `StoredMemory.convert`; moments of what was shown are those of what is left."""
         super().convert(encode)
         if len(self) and self.wants_moments():
             self.note(*self.data())
-            self.moments.seen = self.seen.clone()
+            known = self.moments.classes
+            tasks, labels = self.classes.unbind(dim=1)
+            self.moments.seen = self.seen[known.find(tasks, labels).argsort()]
 
     def rehearse(self, n: int, rng: torch.Generator) -> Replay:
         """Draws latents, balanced over classes, with noise.
@@ -94,7 +96,7 @@ class StoredLatents(StoredMemory):
         Raises:
             UnknownTaskError: The memory is empty.
         """
-        if not len(self.moments):
+        if not len(self.moments.classes):
             return self.draw(n, rng, jitter=JITTER if self._jitter is None else self._jitter)
         replay = self.draw(n, rng)
         jitter = self._jitter

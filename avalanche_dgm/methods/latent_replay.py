@@ -64,7 +64,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         jitter: Noise on each stored latent when it is replayed, as a share of how much its class
             varies, from 0 (what is stored and nothing else) to 1; ``None`` for 0.5, or with the
             classes' covariances for n ** -0.1 with n latents stored of a class in the mean. See
-            `StoredMemory.draw` and `avalanche_dgm.memories.ClassMoments.jitter`.
+            `StoredMemory.draw` and `avalanche_dgm.generators.ClassDensity.jitter`.
         labels: What replayed latents are labelled with: ``"soft"``, the softened answers over the
             classes known that the classifier gave before the experience; ``"hard"``, their classes
             (the paper).
@@ -201,7 +201,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         if self.stored is not None:
             return self.stored.classes
         density = self.generated.density if self.generated is not None else None
-        return density.entries[:, 1:] if density is not None else torch.empty(0, 2).long()
+        return density.classes.rows[:, 1:] if density is not None else torch.empty(0, 2).long()
 
     @property
     def _n_known(self) -> int:

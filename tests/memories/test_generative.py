@@ -195,7 +195,7 @@ def test_dictionary_counts_repetitions():
     assert memory.tasks.total == 3
     assert memory.tasks.count("0") == 2
     assert [memory.tasks.index(k) for k in ("0", "1")] == [0, 1]
-    assert len(memory.density) == 2
+    assert len(memory.density.classes) == 2
 
 
 @pytest.mark.parametrize(
@@ -304,6 +304,11 @@ def test_several_labels_and_task_labels_in_one_task():
         "k",
     )
     memory = learn(memory_of(), data)
-    assert sorted(memory.density.entries.tolist()) == [[0, 0, 0], [0, 0, 1], [0, 1, 1], [0, 1, 2]]
+    assert sorted(memory.density.classes.rows.tolist()) == [
+        [0, 0, 0],
+        [0, 0, 1],
+        [0, 1, 1],
+        [0, 1, 2],
+    ]
     replay = memory.draw(60, rng())
     assert torch.bincount(replay.labels).tolist() == [20, 20, 20]

@@ -156,7 +156,7 @@ def test_covariances_help_where_few_are_stored(naive):
     def both(covariance):
         method = LatentReplay(seed=0, per_class=2, covariance=covariance)
         _, new, old = after_both(method)
-        return new, old, len(method.stored.moments)
+        return new, old, len(method.stored.moments.classes)
 
     (new_with, old_with, n_with), (new_without, old_without, n_without) = both(True), both(None)
     assert (n_with, n_without) == (10, 0)
@@ -172,7 +172,7 @@ def test_moments_are_those_of_every_latent():
         for classes in ((0, 1), (2, 3), (4, 5)):
             driver.train(training(classes, 40))
         moments = method.stored.moments
-        assert moments.classes[:, 1].tolist() == [0, 1, 2, 3, 4, 5]
+        assert moments.classes.labels.tolist() == [0, 1, 2, 3, 4, 5]
         assert moments.seen.tolist() == [40] * 6
         for label in (2, 3, 4, 5):
             wanted = encoded(driver, training((label,), 40)).flatten(1).mean(dim=0)

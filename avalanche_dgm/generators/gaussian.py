@@ -1,0 +1,128 @@
+"""Covariances as Cholesky factors, and moments of samples that come in parts."""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.modules import GrowingBuffers
+
+#: Count, mean (D,) and covariance (D, D), float64 on the CPU.
+Moments = tuple[int, Tensor, Tensor]
+#: Most numbers that the factors of a batch may have to be gathered for one batched product.
+_AT_ONCE, _AT_ONCE_ON_A_GPU = 2**19, 2**27
+
+
+class Triangles(GrowingBuffers):
+    """Lower Cholesky factors of K covariances (D, D), stored without their zeros.
+
+    The full matrices are made when they are first needed; they are no part of the state.
+
+    Attributes:
+        packed: Float tensor (K, D (D + 1) / 2), the rows of each factor's lower triangle.
+    """
+
+    packed: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("packed", torch.empty(0, 0))
+        self._unpacked: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @property
+    def size(self) -> int:
+        """D, values of a vector."""
+        return (isqrt(8 * self.packed.shape[1] + 1) - 1) // 2
+
+    def grow(self, n: int, size: int, device: torch.device) -> None:
+        """Makes room for n factors of a size; the new ones are zero."""
+        new = torch.zeros(n - len(self), size * (size + 1) // 2, device=device)
+        old = self.packed.to(device) if len(self) else new[:0]
+        self.packed = torch.cat([old, new])
+        self._unpacked = None
+
+    def put(self, row: int, covariance: Tensor) -> None:
+        """Stores a covariance, a float64 tensor (D, D) on the CPU."""
+        lower = torch.tril_indices(*covariance.shape)
+        self.packed[row] = cholesky_factor(covariance)[lower[0], lower[1]].to(self.packed)
+        self._unpacked = None
+
+    def covariance(self, row: int) -> Tensor:
+        """A covariance, float64 (D, D) on the CPU."""
+        factor = torch.zeros(self.size, self.size, dtype=torch.float64)
+        lower = torch.tril_indices(*factor.shape)
+        factor[lower[0], lower[1]] = self.packed[row].double().cpu()
+        return factor @ factor.T
+
+    def full(self) -> Tensor:
+        """The factors with their zeros (K, D, D)."""
+        if self._unpacked is None or self._unpacked.device != self.packed.device:
+            lower = torch.tril_indices(self.size, self.size, device=self.packed.device)
+            self._unpacked = self.packed.new_zeros(len(self), self.size, self.size)
+            self._unpacked[:, lower[0], lower[1]] = self.packed
+        return self._unpacked
+
+    def multiply(self, vectors: Tensor, rows: Tensor) -> Tensor:
+        """Multiplies each vector by the factor of its row.
+
+        Args:
+            vectors: Float tensor (n, D).
+            rows: int64 tensor (n,).
+        """
+        factors, (n, d) = self.full(), vectors.shape
+        on_cpu = vectors.device.type == "cpu"
+        at_once = _AT_ONCE if on_cpu else _AT_ONCE_ON_A_GPU
+        if n * d * d <= at_once:
+            return torch.bmm(factors[rows], vectors[:, :, None]).squeeze(2)
+        if not on_cpu and len(self) * d * n <= at_once:
+            # Every factor times every vector: more arithmetic, but the host need not wait to know
+            # which rows there are.
+            products = (factors.reshape(-1, d) @ vectors.T).view(len(self), d, n)
+            return products[rows, :, torch.arange(n, device=rows.device)]
+        # Row by row, a factor is read once and not for each of its vectors.
+        order = torch.argsort(rows, stable=True)
+        counts = torch.bincount(rows, minlength=len(self)).tolist()
+        parts = zip(vectors[order].split(counts), factors, strict=True)
+        made = torch.empty_like(vectors)
+        made[order] = torch.cat([part @ factor.T for part, factor in parts])
+        return made
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._unpacked = None
+        super()._load_from_state_dict(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_unpacked": None}
+
+
+def cholesky_factor(covariance: Tensor) -> Tensor:
+    """The lower Cholesky factor of a covariance, with a ridge as large as a singular one needs.
+
+    Args:
+        covariance: Float64 tensor (D, D) on the CPU.
+    """
+    eye = torch.eye(len(covariance), dtype=covariance.dtype)
+    size = float(covariance.diagonal().mean())
+    for ridge in (1e-6, 1e-6 + 1e-9 * size, 1e-6 + 1e-6 * size):
+        factor, failed = torch.linalg.cholesky_ex(covariance + ridge * eye)
+        if not failed:
+            return factor
+    return torch.diag((covariance.diagonal() + 1e-6).sqrt())
+
+
+def join_moments(one: Moments, other: Moments) -> Moments:
+    """Count, mean and covariance of two sets of samples together (Chan et al. 1983)."""
+    (n, mean, covariance), (m, mean2, covariance2) = one, other
+    both, apart = n + m, mean2 - mean
+    within = (n * covariance + m * covariance2) / both
+    return (
+        both,
+        mean + apart * m / both,
+        within + torch.outer(apart, apart) * n * m / both**2,
+    )
