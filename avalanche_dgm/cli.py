@@ -33,21 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for an error of ours or a wrong argument, 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    arguments = argparse.Namespace(given=given, leads=True)
+    arguments = argparse.Namespace(given=given, is_global_zero=True)
     try:
         build_parser().parse_args(given, namespace=arguments)
         _COMMANDS[arguments.command](arguments)
     except SystemExit as end:  # argparse: --help, --version
         return int(end.code or 0)
     except AvalancheDGMError as error:
-        where = "" if arguments.leads else " in another process"
+        where = "" if arguments.is_global_zero else " in another process"
         text = " ".join(str(error).split())
         if isinstance(error, StorageError) and hasattr(arguments, "resume"):
             text += f" {_how_to_continue(given)}"
         print(f"avalanche-dgm: error{where}: {text}", file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
-        if arguments.leads:
+        if arguments.is_global_zero:
             print(f"\navalanche-dgm: interrupted. {_how_to_continue(given)}", file=sys.stderr)
         return _INTERRUPTED
     return 0
@@ -129,7 +129,7 @@ def _draw(arguments: argparse.Namespace) -> None:
         "log",
         "wandb_project",
         "given",
-        "leads",
+        "is_global_zero",
         "seed",
         "threads",
         "out",
@@ -293,7 +293,7 @@ def _execute(
     """Runs configs and prints the tables."""
     from avalanche_dgm.experiments.log_settings import LogSettings
     from avalanche_dgm.experiments.provenance import command_line
-    from avalanche_dgm.experiments.session import Session, leads
+    from avalanche_dgm.experiments.sweep import Sweep, is_global_zero
     from avalanche_dgm.experiments.storage import run_folder
 
     _limit_threads(arguments)
@@ -302,21 +302,21 @@ def _execute(
         warnings.filterwarnings("ignore", module="qpsolvers")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         log = LogSettings(tuple(arguments.log), arguments.wandb_project)
-        arguments.leads = leads(configs)
-        if intro and arguments.leads:
+        arguments.is_global_zero = is_global_zero(configs)
+        if intro and arguments.is_global_zero:
             print(f"{intro}\n", flush=True)
-        session = Session(
+        sweep = Sweep(
             folder=run_folder(arguments.out, arguments.name or name),
             resume=arguments.resume,
             overwrite=arguments.overwrite,
             progress=not arguments.quiet,
             command=command_line(arguments.given),
             log=log,
-            leads=arguments.leads,
+            is_global_zero=arguments.is_global_zero,
         )
-        results = session.run(configs)
-        if session.leads:
-            print(session.conclude(results))
+        results = sweep.run(configs)
+        if sweep.is_global_zero:
+            print(sweep.summarise(results))
 
 
 def _limit_threads(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from avalanche_dgm.experiments.methods import method_of
-from avalanche_dgm.experiments.plan import Plan
+from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.metrics import GeneratorLog, GeneratorQuality
 from avalanche_dgm.metrics.generator_quality import memory_of
 from avalanche_dgm.plugins.experiences import load, seeded
@@ -17,22 +17,22 @@ MEASURED = ("fid", "generated_accuracy")
 """What of a generator's quality becomes a part of a run's results: fields of `Step`."""
 
 
-class GeneratorFiles:
+class GeneratorRecorder:
     """Looks at the generator of one run, whatever trains it; see `GeneratorLog` for the files.
 
     Nothing happens if the run's method has no generator that a discriminator trained. What is
     learned is the same with and without it.
 
     Args:
-        plan: What is learned, with the settings: ``quality`` says whether samples are measured.
+        spec: What is learned, with the settings: ``quality`` says whether samples are measured.
         folder: The run folder, or ``None`` to write nothing.
     """
 
     # No dataclass: Lightning looks into those that it hands to other processes.
-    def __init__(self, plan: Plan, folder: Path | None) -> None:
-        self.plan, self.folder = plan, folder
-        measured = plan.config.quality
-        self.active = method_of(plan.config).gan and (folder is not None or measured)
+    def __init__(self, spec: RunSpec, folder: Path | None) -> None:
+        self.spec, self.folder = spec, folder
+        measured = spec.config.quality
+        self.active = method_of(spec.config).gan and (folder is not None or measured)
         # Both are made when the first is asked for: by then a checkpoint was loaded.
         self._log: GeneratorLog | None = None
         self._quality: GeneratorQuality | None = None
@@ -78,7 +78,7 @@ class GeneratorFiles:
         if not self.active:
             return {}
         self._seen = None
-        if self._quality is None and self.plan.config.quality:
+        if self._quality is None and self.spec.config.quality:
             self._quality = self._compared(memory_of(method).entries.device)
         if self.folder is not None:
             log = self._log_of(method, self.folder)
@@ -99,8 +99,8 @@ class GeneratorFiles:
         with seeded(0):
             parts = [
                 load(experience, key=f"#{i}", device=device)
-                for i, experience in enumerate(self.plan.benchmark.train_stream)
+                for i, experience in enumerate(self.spec.benchmark.train_stream)
             ]
         images = torch.cat([part.images for part in parts])
         labels = torch.cat([part.labels for part in parts])
-        return GeneratorQuality(images, labels, seed=self.plan.config.seed)
+        return GeneratorQuality(images, labels, seed=self.spec.config.seed)

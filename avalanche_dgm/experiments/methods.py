@@ -99,7 +99,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Setup:
+class StrategyInputs:
     """What a strategy is built from.
 
     Attributes:
@@ -164,24 +164,24 @@ def check_options(config: ExperimentConfig) -> None:
         require_known(_CONFIGURATION, str(config.method_options[_CONFIGURATION]), PAPER)
 
 
-def build_strategy(setup: Setup) -> SupervisedTemplate:
+def build_strategy(inputs: StrategyInputs) -> SupervisedTemplate:
     """Makes the strategy of a method.
 
     Args:
-        setup: Settings, network and data.
+        inputs: Settings, network and data.
 
     Raises:
         ConfigError: An option cannot work, or the method cannot learn such images.
     """
-    config, method = setup.config, method_of(setup.config)
+    config, method = inputs.config, method_of(inputs.config)
     arguments = {
-        "model": setup.model,
-        "optimizer": setup.optimizer,
+        "model": inputs.model,
+        "optimizer": inputs.optimizer,
         "train_mb_size": config.batch_size,
         "train_epochs": config.epochs,
         "eval_mb_size": 512,
-        "device": setup.device,
-        "evaluator": setup.evaluator,
+        "device": inputs.device,
+        "evaluator": inputs.evaluator,
     }
     annealing = []
     if config.schedule == "cosine":
@@ -189,21 +189,21 @@ def build_strategy(setup: Setup) -> SupervisedTemplate:
 
         annealing.append(CosineAnnealingPlugin())
     if method.stock:
-        return _stock(setup.shape, annealing, arguments)
+        return _stock(inputs.shape, annealing, arguments)
     from avalanche.training.supervised import Naive
 
-    return Naive(plugins=[*_plugins(setup, method), *annealing], **arguments)
+    return Naive(plugins=[*_plugins(inputs, method), *annealing], **arguments)
 
 
-def _plugins(setup: Setup, method: Method) -> list[Any]:
+def _plugins(inputs: StrategyInputs, method: Method) -> list[Any]:
     if method.plugin is None:
         return []
     kind = _load(method.plugin)
-    options = hyper_of(setup.config, setup.n_images)
-    return [kind(**({"progress": setup.progress} if method.ours else {}), **options)]
+    options = hyper_parameters(inputs.config, inputs.n_images)
+    return [kind(**({"progress": inputs.progress} if method.ours else {}), **options)]
 
 
-def hyper_of(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
+def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
     """Returns the hyper-parameters of a run's method, for its plugin or its LightningModule.
 
     Args:

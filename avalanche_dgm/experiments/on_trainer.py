@@ -17,14 +17,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import places, report, storage
+from avalanche_dgm.experiments import run_folders, report, storage
 from avalanche_dgm.experiments.building import build_model, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.gan_files import MEASURED, GeneratorFiles
+from avalanche_dgm.experiments.gan_files import MEASURED, GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
-from avalanche_dgm.experiments.methods import METHODS, check_options, hyper_of, method_of
+from avalanche_dgm.experiments.methods import METHODS, check_options, hyper_parameters, method_of
 from avalanche_dgm.experiments.panels import RunPanels
-from avalanche_dgm.experiments.plan import Plan, add_record, say_learned
+from avalanche_dgm.experiments.run_spec import RunSpec, add_record, print_progress
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.fitting import OptimizerSpec
@@ -87,32 +87,32 @@ def run(
     check_options(config)
     _check_method(config)
     trainer = _trainer(config)
-    leads, device = trainer.is_global_zero, str(trainer.strategy.root_device)
+    is_global_zero, device = trainer.is_global_zero, str(trainer.strategy.root_device)
     seed_everything(config.seed)
-    plan = Plan(config, build_stream(config))
+    spec = RunSpec(config, build_stream(config))
     processes = trainer.num_devices * trainer.num_nodes
-    kept = places.opened(folder, config, resume=resume, overwrite=overwrite, leads=leads)
-    with kept as (place, saved):
-        result = saved or plan.empty_result(device, command)
+    kept = run_folders.claim(folder, config, resume=resume, overwrite=overwrite, is_global_zero=is_global_zero)
+    with kept as (target, saved):
+        result = saved or spec.empty_result(device, command)
         result.provenance.setdefault("training_processes", processes)
-        panels = RunPanels(plan, place if leads else None, log or LogSettings())
-        course = _Course(plan, result, place, resume, leads, progress, processes, panels)
-        if place is not None and leads and saved is None:
-            places.begin(place, result)
+        panels = RunPanels(spec, target if is_global_zero else None, log or LogSettings())
+        lightning_run = LightningRun(spec, result, target, resume, is_global_zero, progress, processes, panels)
+        if target is not None and is_global_zero and saved is None:
+            run_folders.begin(target, result)
         learned = saved is not None and saved.complete
         try:
             if not learned:
-                with _calm():
-                    course.learn()
+                with _quiet():
+                    lightning_run.learn()
         finally:
             panels.close()
         if not result.complete:
             # A signal ended it, as Ctrl-C does on any backend: it can be continued.
             raise KeyboardInterrupt
-        if folder is not None and place is not None and leads:
+        if folder is not None and target is not None and is_global_zero:
             if not learned:
-                report.write_run(place, result)
-            places.finish(folder, place, result)
+                report.write_run(target, result)
+            run_folders.finish(folder, target, result)
     return result
 
 
@@ -128,7 +128,7 @@ def _check_method(config: ExperimentConfig) -> None:
 def _trainer(config: ExperimentConfig) -> Any:
     from avalanche_dgm.lightning.trainers import make_trainer
 
-    with _calm():
+    with _quiet():
         return make_trainer(trainer_arguments(config, progress=False))
 
 
@@ -155,7 +155,7 @@ def trainer_arguments(config: ExperimentConfig, *, progress: bool) -> dict[str, 
 
 
 @contextmanager
-def _calm() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keeps standard output for the results, and leaves out what Lightning says of itself."""
     import avalanche_dgm.lightning  # noqa: F401 - sets the level of its logger
 
@@ -176,32 +176,32 @@ def _calm() -> Iterator[None]:
 
 
 @dataclass
-class _Course:
+class LightningRun:
     """One run in one process.
 
     Attributes:
-        plan: What is learned and tested.
+        spec: What is learned and tested.
         result: What was measured; filled as it goes.
         folder: The run folder, or ``None``.
         resume: Whether to go on with what it holds.
-        leads: Whether this is the first process.
+        is_global_zero: Whether this is the first process.
         progress: Whether to show something.
         processes: How many there are.
         panels: Where it is shown.
     """
 
-    plan: Plan
+    spec: RunSpec
     result: RunResult
     folder: Path | None
     resume: bool
-    leads: bool
+    is_global_zero: bool
     progress: bool
     processes: int
     panels: RunPanels
 
     def learn(self) -> None:
         """Learns what is left of the stream."""
-        method = method_of(self.plan.config)
+        method = method_of(self.spec.config)
         if method.joint:
             self._joint()
         elif method.plugin is not None and not method.ours:
@@ -210,27 +210,27 @@ class _Course:
             self._by_module()
 
     def _by_module(self) -> None:
-        plan, result = self.plan, self.result
+        spec, result = self.spec, self.result
         module = self._module()
-        report = _Report(
+        report = StepReporter(
             result, self._sizes(), self.folder, self.progress, module, panels=self.panels
         )
-        order = [plan.train(position) for position in range(len(plan.order))]
+        order = [spec.train_experience(position) for position in range(len(spec.order))]
         outcome = self._fit(module, order, report=report)
         result.steps = report.steps(outcome)
-        if plan.method.ours and self.leads:
-            result.samples = plan.generate(module.method)
+        if spec.method.ours and self.is_global_zero:
+            result.samples = spec.sample_images(module.method)
 
     def _joint(self) -> None:
         """Trains anew after each experience; every training is a stream of one."""
-        plan, result = self.plan, self.result
-        for position in range(len(result.steps), len(plan.order)):
-            seed_everything(plan.config.seed, position + 1)
-            report = _Report(result, self._sizes(), None, False)
-            outcome = self._fit(self._module(), [plan.train(position)], part=f"{position:03d}")
+        spec, result = self.spec, self.result
+        for position in range(len(result.steps), len(spec.order)):
+            seed_everything(spec.config.seed, position + 1)
+            report = StepReporter(result, self._sizes(), None, False)
+            outcome = self._fit(self._module(), [spec.train_experience(position)], part=f"{position:03d}")
             (step,) = report.steps(outcome)
-            result.steps.append(replace(step, experience=plan.columns[position]))
-            if self.leads:
+            result.steps.append(replace(step, experience=spec.columns[position]))
+            if self.is_global_zero:
                 # What is interrupted before it is written down is shown again.
                 self.panels.learned(result, None)
                 _publish(result, self.folder, self.progress, result.steps)
@@ -239,14 +239,14 @@ class _Course:
         """The classifier with its method."""
         import avalanche_dgm.lightning as lightning
 
-        config, plan = self.plan.config, self.plan
-        model = build_model(config, plan.benchmark, plan.shape)
+        config, spec = self.spec.config, self.spec
+        model = build_model(config, spec.benchmark, spec.shape)
         optimizer = optimizer_of(config)
         method = method_of(config)
         if method.plugin is None:
             return lightning.NaiveModule(model, optimizer=optimizer, seed=config.seed)
         kind = getattr(lightning, method.plugin[1].removesuffix("Plugin") + "Module")
-        made: MethodModule = kind(model, optimizer=optimizer, **hyper_of(config, plan.n_images))
+        made: MethodModule = kind(model, optimizer=optimizer, **hyper_parameters(config, spec.n_images))
         return made
 
     def _fit(
@@ -255,21 +255,21 @@ class _Course:
         experiences: Sequence[Any],
         *,
         part: str = "",
-        report: _Report | None = None,
+        report: StepReporter | None = None,
     ) -> StreamResult:
         from avalanche_dgm.lightning import fit_stream
         from avalanche_dgm.lightning.callbacks import ReportCallback
         from avalanche_dgm.lightning.dashboard import EpochMeansCallback
         from avalanche_dgm.lightning.generator import GeneratorCallback
 
-        config = self.plan.config
-        generator = GeneratorFiles(self.plan, self.folder)
+        config = self.spec.config
+        generator = GeneratorRecorder(self.spec, self.folder)
         looking: list[Any] = [GeneratorCallback(generator)] if generator.active else []
         looking += [ReportCallback(report)] if report is not None else []
         folder = self.folder / "checkpoints" / part if self.folder is not None else None
         return fit_stream(
             module,
-            SimpleNamespace(train_stream=list(experiences), test_stream=self.plan.test()),
+            SimpleNamespace(train_stream=list(experiences), test_stream=self.spec.test_experiences()),
             trainer=self._arguments(module),
             callbacks=[EpochMeansCallback(self.panels.trained), *looking],
             epochs=config.epochs,
@@ -282,7 +282,7 @@ class _Course:
         )
 
     def _arguments(self, module: MethodModule) -> dict[str, Any]:
-        arguments = trainer_arguments(self.plan.config, progress=self.progress)
+        arguments = trainer_arguments(self.spec.config, progress=self.progress)
         strategy = arguments["strategy"]
         if module.task_aware and self.processes > 1 and strategy in ("auto", "ddp", "ddp_spawn"):
             # A step uses one head of many; without this the others' gradients are waited for.
@@ -291,21 +291,21 @@ class _Course:
         return arguments
 
     def _sizes(self) -> list[int]:
-        return [len(experience.dataset) for experience in self.plan.test()]
+        return [len(experience.dataset) for experience in self.spec.test_experiences()]
 
     def _by_strategy(self) -> None:
-        from avalanche_dgm.experiments.strategies import StepLogger, strategy_of
+        from avalanche_dgm.experiments.strategies import StepLogger, make_strategy
         from avalanche_dgm.lightning import run_on_trainer
 
-        plan, result = self.plan, self.result
+        spec, result = self.spec, self.result
         report = partial(_publish_shown, result, self.folder, self.progress, self.panels)
-        logger = StepLogger(plan.columns, plan.tested, report) if self.leads else None
-        strategy = strategy_of(plan, logger)
+        logger = StepLogger(spec.columns, spec.tested, report) if self.is_global_zero else None
+        strategy = make_strategy(spec, logger)
         run_on_trainer(
             strategy,
-            [plan.train(position) for position in range(len(plan.order))],
-            test_stream=plan.test(),
-            trainer=trainer_arguments(plan.config, progress=self.progress),
+            [spec.train_experience(position) for position in range(len(spec.order))],
+            test_stream=spec.test_experiences(),
+            trainer=trainer_arguments(spec.config, progress=self.progress),
             checkpoint_dir=self.folder / "checkpoints" if self.folder is not None else None,
             resume=self.resume and self.folder is not None,
             num_workers=0,
@@ -315,7 +315,7 @@ class _Course:
             result.steps = found.steps
 
 
-class _Report:
+class StepReporter:
     """Turns what `fit_stream` measured into steps; called in the first process.
 
     Args:
@@ -376,7 +376,7 @@ def _publish(result: RunResult, folder: Path | None, progress: bool, steps: list
     """Says and writes down what was measured so far; what is complete is written at the end."""
     result.steps = list(steps)
     if progress:
-        say_learned(result)
+        print_progress(result)
     if folder is not None and not result.complete:
         storage.write_result(folder, result)
 

@@ -14,7 +14,7 @@ from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import Guarded, Sink
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.experiments.log_settings import LogSettings
-from avalanche_dgm.experiments.plan import Plan
+from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.learned import Learned
@@ -28,14 +28,14 @@ class RunPanels:
     """Shows a run, whatever trains it.
 
     Args:
-        plan: What is learned and tested.
+        spec: What is learned and tested.
         folder: The run folder, or ``None`` to show nothing.
         settings: Where to show it.
     """
 
     # No dataclass: Lightning looks into those that it hands to other processes.
-    def __init__(self, plan: Plan, folder: Path | None, settings: LogSettings) -> None:
-        self.plan, self.folder, self.settings = plan, folder, settings
+    def __init__(self, spec: RunSpec, folder: Path | None, settings: LogSettings) -> None:
+        self.spec, self.folder, self.settings = spec, folder, settings
         self._dashboard: Dashboard | None = None
         self._examples: Examples | None = None
 
@@ -45,7 +45,7 @@ class RunPanels:
         if self._dashboard is None:
             sinks: Sequence[Sink] = []
             if self.folder is not None:
-                opened = self.settings.open(self.folder, self.plan.config)
+                opened = self.settings.open(self.folder, self.spec.config)
                 # Files are a part of what the run leaves; other places may fail.
                 sinks = [Guarded(s, needed=True) if isinstance(s, FileSink) else s for s in opened]
             self._dashboard = Dashboard(sinks, samples_per_class=_SAMPLES)
@@ -59,7 +59,7 @@ class RunPanels:
             step: Updates of the classifier so far.
         """
         # Joint training begins anew each time, and so would its steps.
-        if not self.plan.method.joint:
+        if not self.spec.method.joint:
             self.dashboard.trained(values, step=step)
 
     def learned(self, result: RunResult, method: Method | None) -> None:
@@ -69,14 +69,14 @@ class RunPanels:
             result: What was measured so far.
             method: What remembers, or ``None``.
         """
-        plan, dashboard = self.plan, self.dashboard
+        spec, dashboard = self.spec, self.dashboard
         if not dashboard.sinks:
             return
         n, step = len(result.steps), result.steps[-1]
-        learned = [plan.benchmark.train_stream[i] for i in plan.order[:n]]
+        learned = [spec.benchmark.train_stream[i] for i in spec.order[:n]]
         # Joint training learns all of them anew, each once.
-        shown = {plan.order[i] for i in range(0 if plan.method.joint else n - 1, n)}
-        n_shown = sum(len(plan.benchmark.train_stream[i].dataset) for i in shown)
+        shown = {spec.order[i] for i in range(0 if spec.method.joint else n - 1, n)}
+        n_shown = sum(len(spec.benchmark.train_stream[i].dataset) for i in shown)
         record = MethodStats(
             replayed=step.replayed,
             histogram=step.histogram,
@@ -88,9 +88,9 @@ class RunPanels:
         facts = LearnedExperience(
             experiences=n,
             seconds=step.seconds,
-            shown=n_shown * plan.config.epochs,
+            shown=n_shown * spec.config.epochs,
             n_classes=len(Learned.of(learned).classes),
-            shape=plan.shape,
+            shape=spec.shape,
             record=record,
         )
         dashboard.learned(facts, method)
@@ -103,9 +103,9 @@ class RunPanels:
         if method is None:
             return
         if self._examples is None:
-            self._examples = examples_of(plan.test(), least=_SAMPLES)
+            self._examples = examples_of(spec.test_experiences(), least=_SAMPLES)
         if self._examples is not None:
-            seen = self._examples.of([plan.tested[column] for column in columns])
+            seen = self._examples.of([spec.tested[column] for column in columns])
             dashboard.examined(method, seen, at=n, last=result.complete)
 
     def close(self) -> None:

@@ -67,7 +67,7 @@ class ProgressLogger(BaseLogger):
         return {**self.__dict__, "_bar": None}
 
 
-class MeansLogger(BaseLogger):
+class EpochMeansLogger(BaseLogger):
     """Hands on the classifier's loss and accuracy after each epoch.
 
     Args:
@@ -98,7 +98,7 @@ class MeansLogger(BaseLogger):
         return {**self.__dict__, "_show": None}
 
 
-class BeginningLogger(BaseLogger):
+class ExperienceStartLogger(BaseLogger):
     """Says when plugins have begun an experience, and nothing was trained yet.
 
     Args:

@@ -205,9 +205,9 @@ class RunResult:
         Raises:
             ConfigError: Something is absent, or is not what a run writes; the message names it.
         """
-        from avalanche_dgm.experiments.reading import read_run
+        from avalanche_dgm.experiments.parsing import parse_result
 
-        return read_run(values)
+        return parse_result(values)
 
 
 def mean(values: Sequence[float | None]) -> float:

@@ -13,7 +13,7 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import places, report, storage
+from avalanche_dgm.experiments import run_folders, report, storage
 from avalanche_dgm.experiments.building import (
     build_model,
     build_optimizer,
@@ -21,12 +21,12 @@ from avalanche_dgm.experiments.building import (
     seed_everything,
 )
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.gan_files import GeneratorFiles
+from avalanche_dgm.experiments.gan_files import GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
-from avalanche_dgm.experiments.methods import METHODS, Setup, build_strategy, check_options
+from avalanche_dgm.experiments.methods import METHODS, StrategyInputs, build_strategy, check_options
 from avalanche_dgm.experiments.panels import RunPanels
-from avalanche_dgm.experiments.plan import Plan, add_record, say_learned
-from avalanche_dgm.experiments.progress import BeginningLogger, MeansLogger, ProgressLogger
+from avalanche_dgm.experiments.run_spec import RunSpec, add_record, print_progress
+from avalanche_dgm.experiments.progress import ExperienceStartLogger, EpochMeansLogger, ProgressLogger
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
@@ -73,41 +73,41 @@ def run(
     device = resolve_device(config.device)
     seed_everything(config.seed)
     benchmark = build_stream(config)
-    with places.opened(folder, config, resume=resume, overwrite=overwrite) as (place, saved):
-        experiment = _Experiment(config, benchmark, device, progress, place)
+    with run_folders.claim(folder, config, resume=resume, overwrite=overwrite) as (target, saved):
+        experiment = AvalancheRun(config, benchmark, device, progress, target)
         result = saved or experiment.empty_result(str(device), command)
         start = len(result.steps)
-        experiment.panels = RunPanels(experiment, place, log or LogSettings())
+        experiment.panels = RunPanels(experiment, target, log or LogSettings())
         strategy = None if METHODS[config.method].joint else experiment.strategy()
-        if strategy is not None and place is not None:
+        if strategy is not None and target is not None:
             if 0 < start < len(result.order):
-                experiment.load(strategy, storage.checkpoint(place, start))
+                experiment.load(strategy, storage.checkpoint(target, start))
             elif not start:
                 mark(strategy, experiment.learned)
-        if place is not None and saved is None:
-            places.begin(place, result)
+        if target is not None and saved is None:
+            run_folders.begin(target, result)
         try:
             for position in range(start, len(result.order)):
                 strategy = experiment.learn(strategy, result, position)
                 experiment.show(strategy, result)
-                if place is not None and not result.complete:
-                    experiment.save(strategy, result, place)
+                if target is not None and not result.complete:
+                    experiment.save(strategy, result, target)
                 if progress:
-                    say_learned(result)
+                    print_progress(result)
         finally:
             experiment.logger.close()
             experiment.panels.close()
         if start < len(result.order):
             plugin = replay_plugin(strategy)
-            result.samples = experiment.generate(plugin.method) if plugin is not None else {}
-            if place is not None:
-                report.write_run(place, result)
-        if folder is not None and place is not None:
-            places.finish(folder, place, result)
+            result.samples = experiment.sample_images(plugin.method) if plugin is not None else {}
+            if target is not None:
+                report.write_run(target, result)
+        if folder is not None and target is not None:
+            run_folders.finish(folder, target, result)
     return result
 
 
-class _Experiment(Plan):
+class AvalancheRun(RunSpec):
     """The parts of one run: they outlive the strategy, which may be made anew."""
 
     def __init__(
@@ -122,7 +122,7 @@ class _Experiment(Plan):
         self.device = device
         self.progress = progress
         self.panels: RunPanels | None = None
-        self.generator = GeneratorFiles(self, folder)
+        self.generator = GeneratorRecorder(self, folder)
         self.logger = ProgressLogger(
             enabled=progress, n_experiences=len(self.order), label=self.label
         )
@@ -140,7 +140,7 @@ class _Experiment(Plan):
             )
         model = build_model(self.config, self.benchmark, self.shape).to(self.device)
         return build_strategy(
-            Setup(
+            StrategyInputs(
                 config=self.config,
                 model=model,
                 optimizer=build_optimizer(self.config, model),
@@ -155,9 +155,9 @@ class _Experiment(Plan):
     def _loggers(self) -> list[Any]:
         loggers: list[Any] = [self.logger]
         if self.panels is not None:
-            loggers.append(MeansLogger(self.panels.trained))
+            loggers.append(EpochMeansLogger(self.panels.trained))
         if self.generator.active:
-            loggers.append(BeginningLogger(lambda s: self.generator.watch(replay_plugin(s))))
+            loggers.append(ExperienceStartLogger(lambda s: self.generator.watch(replay_plugin(s))))
         return loggers
 
     def show(self, strategy: Any, result: RunResult) -> None:
@@ -170,7 +170,7 @@ class _Experiment(Plan):
         """Trains on one experience, evaluates on all of them and appends a step."""
         if self.method.joint:
             strategy = self.strategy()
-        experience = self.train(position)
+        experience = self.train_experience(position)
         self.logger.position = position
         seed_everything(self.config.seed, position + 1)
         start = time.perf_counter()
@@ -179,7 +179,7 @@ class _Experiment(Plan):
         with warnings.catch_warnings():
             # Here tasks are tested before they are learned on purpose.
             warnings.filterwarnings("ignore", message="Test task .* was never learned")
-            metrics = strategy.eval(self.test(), num_workers=0)
+            metrics = strategy.eval(self.test_experiences(), num_workers=0)
         done = time.perf_counter()
         step = Step(
             experience=result.order[position],

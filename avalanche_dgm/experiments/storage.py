@@ -24,7 +24,7 @@ from avalanche_dgm.experiments.results import RunResult
 RESULTS = "results.json"
 _OF_RUN = ("config", "order", "steps", "provenance")
 #: Where a run is kept that is to replace a finished one.
-NEXT = ".new"
+STAGING = ".new"
 #: What `report.write_comparison` writes.
 COMPARISON = ("summary.json", "comparison.png", "tasks.png")
 #: Bytes of a `results.json` that is read at most; one of 1000 experiences has about 20 million.
@@ -54,7 +54,7 @@ def run_folder(out: Path, name: str) -> Path:
         inside = folder.resolve().is_relative_to(out.resolve())
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"'{name}' cannot be the name of a folder in {out}: {error}.") from error
-    if not inside or NEXT in folder.parts:
+    if not inside or STAGING in folder.parts:
         raise ConfigError(
             f"'{name}' leads out of {out}, to {folder.resolve()}, or is a name that runs use"
             " themselves. Choose a --name without '..', a root or a link, or another --out."
@@ -112,7 +112,7 @@ def _load(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def written(folder: Path, result: RunResult | None) -> list[Path]:
+def run_files(folder: Path, result: RunResult | None) -> list[Path]:
     """The files that a run left in its folder.
 
     Args:
@@ -178,12 +178,12 @@ def drop_checkpoints(folder: Path, result: RunResult, keep: int | None) -> None:
     """
     kept = None if keep is None else checkpoint(folder, keep)
     place = folder / "checkpoints"
-    mine = [path for path in written(folder, result) if path.is_relative_to(place)]
+    mine = [path for path in run_files(folder, result) if path.is_relative_to(place)]
     remove(folder, [path for path in mine if path != kept])
 
 
 def check_folder(
-    folder: Path, config: ExperimentConfig, *, resume: bool, overwrite: bool, leads: bool = True
+    folder: Path, config: ExperimentConfig, *, resume: bool, overwrite: bool, is_global_zero: bool = True
 ) -> RunResult | None:
     """Decides, before anything is computed, whether a run may use its folder.
 
@@ -194,7 +194,7 @@ def check_folder(
         config: The settings of the run.
         resume: Whether the user asked to continue.
         overwrite: Whether the user asked to replace the run that is there.
-        leads: Whether this is the first process.
+        is_global_zero: Whether this is the first process.
 
     Returns:
         The complete result of the same settings if that is to be resumed, else ``None``.
@@ -203,9 +203,9 @@ def check_folder(
         ConfigError: The folder holds what no run wrote, another run, or an unfinished one that
             would be lost.
     """
-    if not leads:
+    if not is_global_zero:
         saved = read_result(folder) if resume else None
-        return saved if saved is not None and saved.complete and not _has_next(folder) else None
+        return saved if saved is not None and saved.complete and not _has_staged(folder) else None
     _refuse_foreign(folder)
     if overwrite:
         return None
@@ -218,7 +218,7 @@ def check_folder(
             f"{folder} holds a run with other settings: {', '.join(changes)}. Choose another"
             " --name, or replace it with --overwrite."
         )
-    begun = read_result(folder / NEXT) if saved.complete else saved
+    begun = read_result(folder / STAGING) if saved.complete else saved
     if resume:
         return saved if begun is None else None
     if begun is not None:
@@ -229,8 +229,8 @@ def check_folder(
     return None
 
 
-def _has_next(folder: Path) -> bool:
-    return (folder / NEXT / RESULTS).exists()
+def _has_staged(folder: Path) -> bool:
+    return (folder / STAGING / RESULTS).exists()
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -242,7 +242,7 @@ def _refuse_foreign(folder: Path) -> None:
         return
     if _holds(folder / RESULTS, *_OF_RUN):
         return
-    what = f"a {RESULTS} that no run wrote" if RESULTS in names else f"{few(names)}, and no run"
+    what = f"a {RESULTS} that no run wrote" if RESULTS in names else f"{first_names(names)}, and no run"
     raise ConfigError(
         f"{folder} holds {what}. Nothing there is touched, also not with --overwrite: choose"
         " another --name or --out, or empty the folder."
@@ -278,7 +278,7 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
         return
     if names:
         raise ConfigError(
-            f"{folder} holds {few(foreign or names)}, which no comparison wrote. Choose another"
+            f"{folder} holds {first_names(foreign or names)}, which no comparison wrote. Choose another"
             " --name or --out, or empty the folder."
         )
 
@@ -295,7 +295,7 @@ def _entries(folder: Path) -> list[str]:
     )
 
 
-def few(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 

@@ -13,22 +13,22 @@ from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.experiments.building import build_model, build_optimizer
-from avalanche_dgm.experiments.methods import Setup, build_strategy
-from avalanche_dgm.experiments.plan import Plan
+from avalanche_dgm.experiments.methods import StrategyInputs, build_strategy
+from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.runner import experience_accuracies, stream_accuracy
 
 Report = Callable[[list[Step]], None]
 
 
-def strategy_of(plan: Plan, logger: StepLogger | None) -> Any:
+def make_strategy(spec: RunSpec, logger: StepLogger | None) -> Any:
     """Builds network, optimiser and strategy.
 
     Args:
-        plan: What the run learns.
+        spec: What the run learns.
         logger: What collects its measurements; ``None`` in processes that do not.
     """
-    model = build_model(plan.config, plan.benchmark, plan.shape)
+    model = build_model(spec.config, spec.benchmark, spec.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         evaluator = EvaluationPlugin(
@@ -37,14 +37,14 @@ def strategy_of(plan: Plan, logger: StepLogger | None) -> Any:
             collect_all=False,
         )
     return build_strategy(
-        Setup(
-            config=plan.config,
+        StrategyInputs(
+            config=spec.config,
             model=model,
-            optimizer=build_optimizer(plan.config, model),
+            optimizer=build_optimizer(spec.config, model),
             evaluator=evaluator,
             device=torch.device("cpu"),
-            shape=plan.shape,
-            n_images=plan.n_images,
+            shape=spec.shape,
+            n_images=spec.n_images,
             progress=False,
         )
     )

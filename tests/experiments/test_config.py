@@ -5,7 +5,7 @@ import pytest
 from avalanche_dgm import DynamicMemoryPlugin
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import METHODS, ExperimentConfig
-from avalanche_dgm.experiments.methods import check_options, hyper_of, method_of
+from avalanche_dgm.experiments.methods import check_options, hyper_parameters, method_of
 
 
 def test_json_and_back():
@@ -97,12 +97,12 @@ def test_the_authors_configurations_by_name(name):
     config = ExperimentConfig.create("dynamic-memory-paper", method_options=given, seed=5)
     check_options(config)
     assert ExperimentConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-    made = DynamicMemoryPlugin(**hyper_of(config, 1000)).method
+    made = DynamicMemoryPlugin(**hyper_parameters(config, 1000)).method
     theirs = DynamicMemoryPlugin.paper(name, accelerate=True, penalty=2.0).method
     assert made.settings == theirs.settings
     assert made.discriminator_classifies
     plain = ExperimentConfig.create("dynamic-memory-paper")
-    assert DynamicMemoryPlugin(**hyper_of(plain, 1000)).method.settings == (
+    assert DynamicMemoryPlugin(**hyper_parameters(plain, 1000)).method.settings == (
         DynamicMemoryPlugin.paper("mnist").method.settings
     )
 

@@ -26,7 +26,7 @@ from avalanche_dgm.experiments import (
 )
 from avalanche_dgm.experiments.methods import check_options
 from avalanche_dgm.experiments.results import Step
-from avalanche_dgm.experiments.session import Session, after_classes, generated
+from avalanche_dgm.experiments.sweep import Sweep, after_classes, generated
 from avalanche_dgm.metrics.generator_quality import memory_of
 
 TINY = {"n_train_per_class": 8, "fraction": 0.2}
@@ -51,7 +51,7 @@ def settings(method, **fields):
 
 def session(folder, method, **fields):
     config = settings(method, **fields)
-    run = Session(folder, overwrite=True)
+    run = Sweep(folder, overwrite=True)
     results = run.run({method: [config]})
     return results[method][0], run.conclude(results)
 

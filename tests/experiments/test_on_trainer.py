@@ -216,7 +216,7 @@ def test_an_error_before_training_leaves_nothing(tmp_path):
 
 def test_only_the_first_process_minds_the_folder(tmp_path):
     settings = config("naive")
-    choices = {"overwrite": False, "leads": False}
+    choices = {"overwrite": False, "is_global_zero": False}
     on_trainer.run(settings, folder=tmp_path)
     result = storage.read_result(tmp_path)
     assert storage.check_folder(tmp_path, settings, resume=True, **choices).complete

@@ -99,14 +99,14 @@ def test_multi_head_stream_gets_a_head_for_each_task():
 
 
 def interrupt_after(monkeypatch, n):
-    learn = runner._Experiment.learn
+    learn = runner.AvalancheRun.learn
 
     def learn_or_stop(self, strategy, result, position):
         if position == n:
             raise KeyboardInterrupt
         return learn(self, strategy, result, position)
 
-    monkeypatch.setattr(runner._Experiment, "learn", learn_or_stop)
+    monkeypatch.setattr(runner.AvalancheRun, "learn", learn_or_stop)
 
 
 @pytest.mark.parametrize("method", ["naive", "ewc", "ppr", "dgr", "dgdmn", "replay", "joint"])

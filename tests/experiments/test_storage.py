@@ -13,7 +13,7 @@ from runs_on_disk import all_panels, result, write
 
 from avalanche_dgm.cli import main
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import ExperimentConfig, on_trainer, places, runner, storage
+from avalanche_dgm.experiments import ExperimentConfig, on_trainer, run_folders, runner, storage
 from avalanche_dgm.experiments.trainer import TrainerSettings
 from avalanche_dgm.files import lock
 
@@ -49,14 +49,14 @@ def contents(folder):
 
 def fails_in(monkeypatch, position, error=KeyboardInterrupt):
     """Ends a run of Avalanche's within an experience."""
-    learn = runner._Experiment.learn
+    learn = runner.AvalancheRun.learn
 
     def learn_or_stop(self, strategy, result, at):
         if at == position:
             raise error
         return learn(self, strategy, result, at)
 
-    monkeypatch.setattr(runner._Experiment, "learn", learn_or_stop)
+    monkeypatch.setattr(runner.AvalancheRun, "learn", learn_or_stop)
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"], ["--resume"]])
@@ -136,7 +136,7 @@ def test_links_are_not_followed(tmp_path):
     (folder / "panels").rename(elsewhere)
     (folder / "panels").symlink_to(elsewhere)
     (folder / "accuracy.csv").symlink_to(elsewhere / "scalars.csv")
-    found = storage.written(folder, result("naive"))
+    found = storage.run_files(folder, result("naive"))
     assert [path.name for path in found] == ["results.json"]
 
 
@@ -170,7 +170,7 @@ def test_a_kill_while_runs_are_swapped_is_made_good(moves, tmp_path, monkeypatch
     (old / "tensorboard").mkdir()
     (old / "tensorboard" / "events.out.tfevents.1").write_text("old")
     new = result("naive", n=2, matrix=[[0.5, 0.5], [0.5, 0.5]])
-    place = write(old / storage.NEXT, new, panels=all_panels)
+    place = write(old / storage.STAGING, new, panels=all_panels)
     expected = contents(place)
     left, replace = [moves], os.replace
 
@@ -183,10 +183,10 @@ def test_a_kill_while_runs_are_swapped_is_made_good(moves, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            places.finish(old, place, new)
+            run_folders.finish(old, place, new)
     assert storage.read_result(old).complete
     assert storage.check_folder(old, new.config, resume=True, overwrite=False) is None
-    places.finish(old, place, new)
+    run_folders.finish(old, place, new)
     assert contents(old) == expected
     assert not place.exists()
 

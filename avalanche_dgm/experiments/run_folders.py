@@ -1,4 +1,4 @@
-"""How a run takes a folder, and the place of the finished run that is there.
+"""How a run takes a folder, and the target of the finished run that is there.
 
 A run that is to replace a finished one is written in the folder ``.new`` within it until it is
 complete, unless the user said to overwrite it.
@@ -22,13 +22,13 @@ _SWAP = ".swap"
 
 
 @contextmanager
-def opened(
+def claim(
     folder: Path | None,
     config: ExperimentConfig,
     *,
     resume: bool,
     overwrite: bool,
-    leads: bool = True,
+    is_global_zero: bool = True,
 ) -> Iterator[tuple[Path | None, RunResult | None]]:
     """Keeps a run's folder from other processes, and says where the run is written.
 
@@ -37,7 +37,7 @@ def opened(
         config: The settings of the run.
         resume: Whether to continue.
         overwrite: Whether to replace the run that is there.
-        leads: Whether this is the first process; the others only look.
+        is_global_zero: Whether this is the first process; the others only look.
 
     Yields:
         The folder to write to, which is not the run folder while that holds a finished run, and
@@ -49,9 +49,9 @@ def opened(
     if folder is None:
         yield None, None
         return
-    if not leads:
-        place = _place(folder, overwrite=overwrite)
-        yield place, storage.read_result(place) if resume and not overwrite else None
+    if not is_global_zero:
+        target = _target(folder, overwrite=overwrite)
+        yield target, storage.read_result(target) if resume and not overwrite else None
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,21 +61,21 @@ def opened(
         ) from error
     with files.lock(folder):
         storage.check_folder(folder, config, resume=resume, overwrite=overwrite)
-        place = _place(folder, overwrite=overwrite)
-        saved = storage.read_result(place) if resume and not overwrite else None
+        target = _target(folder, overwrite=overwrite)
+        saved = storage.read_result(target) if resume and not overwrite else None
         try:
-            yield place, saved
+            yield target, saved
         except AvalancheDGMError as error:
-            begun = None if isinstance(error, StorageError) else storage.read_result(place)
+            begun = None if isinstance(error, StorageError) else storage.read_result(target)
             if saved is None and begun is not None and not begun.steps:
                 # Nothing was learned that could be continued.
-                _clear(place, begun)
+                _clear(target, begun)
             raise
 
 
-def _place(folder: Path, *, overwrite: bool) -> Path:
+def _target(folder: Path, *, overwrite: bool) -> Path:
     finished = None if overwrite else storage.read_result(folder)
-    return folder / storage.NEXT if finished is not None and finished.complete else folder
+    return folder / storage.STAGING if finished is not None and finished.complete else folder
 
 
 def begin(folder: Path, result: RunResult) -> None:
@@ -88,73 +88,73 @@ def begin(folder: Path, result: RunResult) -> None:
     Raises:
         ConfigError: A file that no run wrote has a name that this one needs.
     """
-    if folder.name == storage.NEXT:
+    if folder.name == storage.STAGING:
         _clear(folder)
     else:
         try:
             old = storage.read_result(folder)
         except ConfigError:
             old = None
-        mine = storage.written(folder, old) if (folder / storage.RESULTS).exists() else []
+        mine = storage.run_files(folder, old) if (folder / storage.RESULTS).exists() else []
         foreign = sorted(
-            str(p.relative_to(folder)) for p in {*storage.written(folder, result)} - {*mine}
+            str(p.relative_to(folder)) for p in {*storage.run_files(folder, result)} - {*mine}
         )
         if foreign:
             raise ConfigError(
-                f"{folder} holds {storage.few(foreign)}, which the run before did not write and"
+                f"{folder} holds {storage.first_names(foreign)}, which the run before did not write and"
                 " this one would replace. Move it, or choose another --name."
             )
-        _clear(folder / storage.NEXT)
+        _clear(folder / storage.STAGING)
         storage.remove(folder, mine)
     storage.write_result(folder, result)
 
 
 def _clear(folder: Path, result: RunResult | None = None) -> None:
     """Removes a run that was begun; the folder too, if it is one of ours."""
-    storage.remove(folder, storage.written(folder, result))
-    if folder.name == storage.NEXT:
+    storage.remove(folder, storage.run_files(folder, result))
+    if folder.name == storage.STAGING:
         with suppress(OSError):
             folder.rmdir()
 
 
-def finish(folder: Path, place: Path, result: RunResult) -> None:
+def finish(folder: Path, target: Path, result: RunResult) -> None:
     """Drops the checkpoints of a complete run, and lets it replace the finished one before it.
 
     A kill in between leaves one of the two results, and is made good by the next call.
 
     Args:
         folder: The run folder.
-        place: Where the run was written.
+        target: Where the run was written.
         result: The complete result.
 
     Raises:
         ConfigError: A file that no run wrote is in the way; nothing was moved.
     """
-    storage.drop_checkpoints(place, result, keep=None)
-    left = [p for p in storage.written(place, result) if files.final_name(p) != p.name]
-    storage.remove(place, left)
-    if place == folder:
+    storage.drop_checkpoints(target, result, keep=None)
+    left = [p for p in storage.run_files(target, result) if files.final_name(p) != p.name]
+    storage.remove(target, left)
+    if target == folder:
         return
-    swap, last = place / _SWAP, place / storage.RESULTS
-    found = [p for p in place.rglob("*") if p.is_symlink() or p.is_file()]
-    moved = [p.relative_to(place) for p in sorted(found) if p not in (swap, last)]
+    swap, last = target / _SWAP, target / storage.RESULTS
+    found = [p for p in target.rglob("*") if p.is_symlink() or p.is_file()]
+    moved = [p.relative_to(target) for p in sorted(found) if p not in (swap, last)]
     if not swap.exists():
-        old = [p.relative_to(folder) for p in storage.written(folder, storage.read_result(folder))]
+        old = [p.relative_to(folder) for p in storage.run_files(folder, storage.read_result(folder))]
         own = {*old, *(path for path in moved if path.parts[0] == "wandb")}
         foreign = [str(p) for p in moved if os.path.lexists(folder / p) and p not in own]
         if foreign:
             raise ConfigError(
-                f"The run is complete, in {place}, but {folder} holds {storage.few(foreign)},"
+                f"The run is complete, in {target}, but {folder} holds {storage.first_names(foreign)},"
                 " which the run before did not write. Move it, then finish with --resume."
             )
         kept = {*moved, Path(storage.RESULTS)}
         files.write_text(swap, "\n".join(p.as_posix() for p in old if p not in kept))
     gone = swap.read_text(encoding="utf-8").splitlines()
     storage.remove(folder, [folder / name for name in gone])
-    for path in [*moved, last.relative_to(place)]:
+    for path in [*moved, last.relative_to(target)]:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(place / path, folder / path)
+        os.replace(target / path, folder / path)
     swap.unlink()
-    for below in sorted([place, *place.glob("**/")], reverse=True):
+    for below in sorted([target, *target.glob("**/")], reverse=True):
         with suppress(OSError):
             below.rmdir()

@@ -23,7 +23,7 @@ from avalanche_dgm.methods.abilities import Inspectable
 _SAMPLES_A_CLASS = 10
 
 
-class Plan:
+class RunSpec:
     """The course of one run.
 
     Args:
@@ -76,7 +76,7 @@ class Plan:
         """The column of the accuracy matrix that belongs to each experience of the order."""
         return [self.tested.index(self._tested_as[index]) for index in self.order]
 
-    def train(self, position: int) -> Any:
+    def train_experience(self, position: int) -> Any:
         """The experience at a position of the order; for ``joint``, all up to there as one."""
         if not self.method.joint:
             return self.benchmark.train_stream[self.order[position]]
@@ -88,11 +88,11 @@ class Plan:
         experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
         return experience
 
-    def test(self) -> list[Any]:
+    def test_experiences(self) -> list[Any]:
         """The test experiences."""
         return [self.benchmark.test_stream[j] for j in self.tested]
 
-    def generate(self, method: Method) -> dict[int, np.ndarray]:
+    def sample_images(self, method: Method) -> dict[int, np.ndarray]:
         """Draws a few images of each class, (n, C, H, W) arrays, if the method remembers images.
 
         Args:
@@ -132,7 +132,7 @@ def add_record(step: Step, record: MethodStats, memory_bytes: int) -> None:
     step.memory_bytes = int(memory_bytes)
 
 
-def say_learned(result: RunResult) -> None:
+def print_progress(result: RunResult) -> None:
     """Says on standard error what was learned last.
 
     Args:

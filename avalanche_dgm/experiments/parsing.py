@@ -15,7 +15,7 @@ T = TypeVar("T")
 _MOST = 1e18
 
 
-def read_run(values: Any) -> RunResult:
+def parse_result(values: Any) -> RunResult:
     """Reads what `RunResult.to_json` returned.
 
     Args:

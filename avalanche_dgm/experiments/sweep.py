@@ -20,7 +20,7 @@ Configs = Mapping[str, Sequence[ExperimentConfig]]
 
 
 @dataclass(frozen=True)
-class Session:
+class Sweep:
     """How runs are carried out.
 
     Attributes:
@@ -30,8 +30,8 @@ class Session:
         progress: Show progress on stderr.
         command: The command line, kept with the results.
         log: Where to show panels.
-        leads: Whether this is the first of the processes that learn together: the others write
-            and say nothing. See `leads`.
+        is_global_zero: Whether this is the first of the processes that learn together: the others write
+            and say nothing. See `is_global_zero`.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class Session:
     progress: bool = False
     command: str | None = None
     log: LogSettings = field(default_factory=LogSettings)
-    leads: bool = True
+    is_global_zero: bool = True
 
     def run(self, configs: Configs) -> dict[str, list[RunResult]]:
         """Checks everything, then runs what is not finished yet.
@@ -62,14 +62,14 @@ class Session:
         ]
         for _, config, _ in runs:
             check_options(config)
-        with self._alone([folder for _, _, folder in runs]):
+        with self._locked([folder for _, _, folder in runs]):
             finished = {
                 folder: storage.check_folder(
                     folder,
                     config,
                     resume=self.resume,
                     overwrite=self.overwrite,
-                    leads=self.leads,
+                    is_global_zero=self.is_global_zero,
                 )
                 for _, config, folder in runs
             }
@@ -79,10 +79,10 @@ class Session:
         return results
 
     @contextmanager
-    def _alone(self, folders: Sequence[Path]) -> Iterator[None]:
+    def _locked(self, folders: Sequence[Path]) -> Iterator[None]:
         """Refuses folders in use; a folder above several runs is in use until all have ended."""
         with ExitStack() as stack:
-            if self.leads:
+            if self.is_global_zero:
                 if self.folder not in folders:
                     storage.check_comparison(self.folder, folders)
                     stack.enter_context(files.lock(self.folder))
@@ -91,10 +91,10 @@ class Session:
             yield
 
     def folder_of(self, configs: Configs, name: str, config: ExperimentConfig) -> Path:
-        """Returns a run's folder: the session's own one if there is only this run.
+        """Returns a run's folder: the sweep's own one if there is only this run.
 
         Args:
-            configs: All configs of the session.
+            configs: All configs of the sweep.
             name: Row of the table.
             config: One of its configs.
         """
@@ -108,7 +108,7 @@ class Session:
         else:
             from avalanche_dgm.experiments.runner import run
 
-        if self.progress and self.leads:
+        if self.progress and self.is_global_zero:
             what = METHODS[config.method].description
             print(f"{config.method} ({what}), seed {config.seed}", file=sys.stderr)
         return run(
@@ -121,7 +121,7 @@ class Session:
             log=self.log,
         )
 
-    def conclude(self, results: Mapping[str, Sequence[RunResult]]) -> str:
+    def summarise(self, results: Mapping[str, Sequence[RunResult]]) -> str:
         """Writes the summary of several runs and returns the text for the terminal.
 
         Args:
@@ -229,7 +229,7 @@ def _of_two_halves(row: Sequence[RunResult]) -> bool:
     return row[0].config.stream == "latent-split" and row[0].order == [0, 1]
 
 
-def leads(configs: Configs) -> bool:
+def is_global_zero(configs: Configs) -> bool:
     """Says whether this is the first of the processes that will learn together.
 
     Args:
