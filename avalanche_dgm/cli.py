@@ -293,8 +293,8 @@ def _execute(
     """Runs configs and prints the tables."""
     from avalanche_dgm.experiments.log_settings import LogSettings
     from avalanche_dgm.experiments.provenance import command_line
-    from avalanche_dgm.experiments.sweep import Sweep, is_global_zero
     from avalanche_dgm.experiments.storage import run_folder
+    from avalanche_dgm.experiments.sweep import Sweep, is_global_zero
 
     _limit_threads(arguments)
     with warnings.catch_warnings():

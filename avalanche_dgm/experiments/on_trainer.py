@@ -17,15 +17,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import run_folders, report, storage
+from avalanche_dgm.experiments import report, run_folders, storage
 from avalanche_dgm.experiments.building import build_model, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.gan_files import MEASURED, GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import METHODS, check_options, hyper_parameters, method_of
 from avalanche_dgm.experiments.panels import RunPanels
-from avalanche_dgm.experiments.run_spec import RunSpec, add_record, print_progress
 from avalanche_dgm.experiments.results import RunResult, Step
+from avalanche_dgm.experiments.run_spec import RunSpec, add_record, print_progress
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.fitting import OptimizerSpec
 
@@ -91,12 +91,16 @@ def run(
     seed_everything(config.seed)
     spec = RunSpec(config, build_stream(config))
     processes = trainer.num_devices * trainer.num_nodes
-    kept = run_folders.claim(folder, config, resume=resume, overwrite=overwrite, is_global_zero=is_global_zero)
+    kept = run_folders.claim(
+        folder, config, resume=resume, overwrite=overwrite, is_global_zero=is_global_zero
+    )
     with kept as (target, saved):
         result = saved or spec.empty_result(device, command)
         result.provenance.setdefault("training_processes", processes)
         panels = RunPanels(spec, target if is_global_zero else None, log or LogSettings())
-        lightning_run = LightningRun(spec, result, target, resume, is_global_zero, progress, processes, panels)
+        lightning_run = LightningRun(
+            spec, result, target, resume, is_global_zero, progress, processes, panels
+        )
         if target is not None and is_global_zero and saved is None:
             run_folders.begin(target, result)
         learned = saved is not None and saved.complete
@@ -227,7 +231,9 @@ class LightningRun:
         for position in range(len(result.steps), len(spec.order)):
             seed_everything(spec.config.seed, position + 1)
             report = StepReporter(result, self._sizes(), None, False)
-            outcome = self._fit(self._module(), [spec.train_experience(position)], part=f"{position:03d}")
+            outcome = self._fit(
+                self._module(), [spec.train_experience(position)], part=f"{position:03d}"
+            )
             (step,) = report.steps(outcome)
             result.steps.append(replace(step, experience=spec.columns[position]))
             if self.is_global_zero:
@@ -246,7 +252,9 @@ class LightningRun:
         if method.plugin is None:
             return lightning.NaiveModule(model, optimizer=optimizer, seed=config.seed)
         kind = getattr(lightning, method.plugin[1].removesuffix("Plugin") + "Module")
-        made: MethodModule = kind(model, optimizer=optimizer, **hyper_parameters(config, spec.n_images))
+        made: MethodModule = kind(
+            model, optimizer=optimizer, **hyper_parameters(config, spec.n_images)
+        )
         return made
 
     def _fit(
@@ -269,7 +277,9 @@ class LightningRun:
         folder = self.folder / "checkpoints" / part if self.folder is not None else None
         return fit_stream(
             module,
-            SimpleNamespace(train_stream=list(experiences), test_stream=self.spec.test_experiences()),
+            SimpleNamespace(
+                train_stream=list(experiences), test_stream=self.spec.test_experiences()
+            ),
             trainer=self._arguments(module),
             callbacks=[EpochMeansCallback(self.panels.trained), *looking],
             epochs=config.epochs,

@@ -14,8 +14,8 @@ from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import Guarded, Sink
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.experiments.log_settings import LogSettings
-from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.learned import Learned
 from avalanche_dgm.plugins.tested import examples_of

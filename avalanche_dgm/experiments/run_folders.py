@@ -101,8 +101,8 @@ def begin(folder: Path, result: RunResult) -> None:
         )
         if foreign:
             raise ConfigError(
-                f"{folder} holds {storage.first_names(foreign)}, which the run before did not write and"
-                " this one would replace. Move it, or choose another --name."
+                f"{folder} holds {storage.first_names(foreign)}, which the run before did not write"
+                " and this one would replace. Move it, or choose another --name."
             )
         _clear(folder / storage.STAGING)
         storage.remove(folder, mine)
@@ -139,13 +139,16 @@ def finish(folder: Path, target: Path, result: RunResult) -> None:
     found = [p for p in target.rglob("*") if p.is_symlink() or p.is_file()]
     moved = [p.relative_to(target) for p in sorted(found) if p not in (swap, last)]
     if not swap.exists():
-        old = [p.relative_to(folder) for p in storage.run_files(folder, storage.read_result(folder))]
+        old = [
+            p.relative_to(folder) for p in storage.run_files(folder, storage.read_result(folder))
+        ]
         own = {*old, *(path for path in moved if path.parts[0] == "wandb")}
         foreign = [str(p) for p in moved if os.path.lexists(folder / p) and p not in own]
         if foreign:
             raise ConfigError(
-                f"The run is complete, in {target}, but {folder} holds {storage.first_names(foreign)},"
-                " which the run before did not write. Move it, then finish with --resume."
+                f"The run is complete, in {target}, but {folder} holds"
+                f" {storage.first_names(foreign)}, which the run before did not write. Move it,"
+                " then finish with --resume."
             )
         kept = {*moved, Path(storage.RESULTS)}
         files.write_text(swap, "\n".join(p.as_posix() for p in old if p not in kept))

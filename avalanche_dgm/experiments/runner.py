@@ -13,7 +13,7 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import run_folders, report, storage
+from avalanche_dgm.experiments import report, run_folders, storage
 from avalanche_dgm.experiments.building import (
     build_model,
     build_optimizer,
@@ -25,9 +25,13 @@ from avalanche_dgm.experiments.gan_files import GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import METHODS, StrategyInputs, build_strategy, check_options
 from avalanche_dgm.experiments.panels import RunPanels
-from avalanche_dgm.experiments.run_spec import RunSpec, add_record, print_progress
-from avalanche_dgm.experiments.progress import ExperienceStartLogger, EpochMeansLogger, ProgressLogger
+from avalanche_dgm.experiments.progress import (
+    EpochMeansLogger,
+    ExperienceStartLogger,
+    ProgressLogger,
+)
 from avalanche_dgm.experiments.results import RunResult, Step
+from avalanche_dgm.experiments.run_spec import RunSpec, add_record, print_progress
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
 from avalanche_dgm.plugins.fingerprint import mark
@@ -210,6 +214,7 @@ class AvalancheRun(RunSpec):
         return [self.benchmark.train_stream[i] for i in self.order]
 
     def load(self, strategy: Any, path: Path) -> None:
+        """Loads the strategy from a checkpoint."""
         if not path.exists():
             raise ConfigError(
                 f"The checkpoint {path} is missing, so this run cannot continue. Start it again"

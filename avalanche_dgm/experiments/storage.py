@@ -183,7 +183,12 @@ def drop_checkpoints(folder: Path, result: RunResult, keep: int | None) -> None:
 
 
 def check_folder(
-    folder: Path, config: ExperimentConfig, *, resume: bool, overwrite: bool, is_global_zero: bool = True
+    folder: Path,
+    config: ExperimentConfig,
+    *,
+    resume: bool,
+    overwrite: bool,
+    is_global_zero: bool = True,
 ) -> RunResult | None:
     """Decides, before anything is computed, whether a run may use its folder.
 
@@ -242,7 +247,11 @@ def _refuse_foreign(folder: Path) -> None:
         return
     if _holds(folder / RESULTS, *_OF_RUN):
         return
-    what = f"a {RESULTS} that no run wrote" if RESULTS in names else f"{first_names(names)}, and no run"
+    what = (
+        f"a {RESULTS} that no run wrote"
+        if RESULTS in names
+        else f"{first_names(names)}, and no run"
+    )
     raise ConfigError(
         f"{folder} holds {what}. Nothing there is touched, also not with --overwrite: choose"
         " another --name or --out, or empty the folder."
@@ -278,8 +287,8 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
         return
     if names:
         raise ConfigError(
-            f"{folder} holds {first_names(foreign or names)}, which no comparison wrote. Choose another"
-            " --name or --out, or empty the folder."
+            f"{folder} holds {first_names(foreign or names)}, which no comparison wrote. Choose"
+            " another --name or --out, or empty the folder."
         )
 
 

@@ -14,8 +14,8 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.experiments.building import build_model, build_optimizer
 from avalanche_dgm.experiments.methods import StrategyInputs, build_strategy
-from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.experiments.results import Step
+from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.experiments.runner import experience_accuracies, stream_accuracy
 
 Report = Callable[[list[Step]], None]

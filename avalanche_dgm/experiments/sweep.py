@@ -30,8 +30,8 @@ class Sweep:
         progress: Show progress on stderr.
         command: The command line, kept with the results.
         log: Where to show panels.
-        is_global_zero: Whether this is the first of the processes that learn together: the others write
-            and say nothing. See `is_global_zero`.
+        is_global_zero: Whether this is the first process; the others write and print nothing. See
+            `is_global_zero`.
     """
 
     folder: Path

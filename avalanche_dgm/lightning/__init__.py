@@ -1,6 +1,6 @@
-"""LightningModules of the methods, and Trainers that learn streams.
+"""LightningModules of the methods, and training over streams with a Trainer.
 
-The only folder that imports PyTorch Lightning, by its module `package`.
+Only this folder imports PyTorch Lightning, through its module `package`.
 """
 
 from avalanche_dgm.lightning.callbacks import StreamCallback

@@ -1,9 +1,9 @@
-"""What is written down while a stream is learned, so that it goes on where it was killed.
+"""Checkpoints of a stream, from which a run resumes after it was killed at any point.
 
-At the end of each experience everything is saved. Within one, the state at the end of each stage
-is, and from time to time the state in the middle of a stage. To go on, the experience is begun
-again from what was saved before it: a method's own work between two stages is repeated, which
-costs little and gives the same, and a finished stage's training is replaced by its outcome.
+The full state is saved after each experience; within one, after each stage and every
+``save_every`` steps in the middle of a stage. To resume, the experience starts again from its
+beginning: what a method computes between stages is repeated, with the same result at little cost,
+and the training of a finished stage is replaced by its saved outcome.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from avalanche_dgm.methods import Method
 from avalanche_dgm.plugins.fingerprint import check_same
 from avalanche_dgm.randomness import global_state, set_global_state
 
-#: Experience, stage, and batch of all its epochs: what comes next.
+#: Experience, stage and step within the stage, of what comes next.
 Position = tuple[int, int, int]
-#: What was compared before there were fingerprints.
+#: Settings that checkpoints hold from before there were fingerprints.
 _OLD = {"method", "epochs", "batch_size", "shuffle", "experiences", "processes"}
 _NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.rank(\d+)\.pt")
 
 
 class StreamCheckpointer:
-    """Saves and restores one process's share of a run; does nothing without a folder.
+    """Saves and restores one process's state of a run; does nothing without a folder.
 
     Args:
-        folder: Where to write, or ``None``.
+        folder: The checkpoint folder, or ``None``.
         trainer: The Trainer, in each of its processes.
         method: The method that learns.
-        view: What Avalanche's metrics see, if there are any.
+        view: The strategy that Avalanche's metrics see, or ``None`` without metrics.
         save_every: Optimiser steps between two saves in the middle of a stage.
-        settings: What a run that goes on must have in common with the one that was interrupted.
+        settings: Settings that must be equal when a run resumes.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class StreamCheckpointer:
     # The run as a whole
 
     def load(self, *, resume: bool) -> dict[str, Any] | None:
-        """Finds where to go on.
+        """Loads the latest checkpoint.
 
         Args:
-            resume: Whether to; otherwise the folder must not hold a run.
+            resume: Whether to resume; otherwise the folder must not hold a run.
 
         Returns:
-            What `save_experience` saved last, or ``None`` to begin at the beginning.
+            The ``run`` that `save_experience` saved last, or ``None`` to start from the beginning.
 
         Raises:
             ConfigError: The folder holds a run and ``resume`` is off.
@@ -91,7 +91,7 @@ class StreamCheckpointer:
             return None
         if not resume:
             raise ConfigError(
-                f"The folder {self.folder} holds an earlier run. Pass resume=True to go on with it,"
+                f"The folder {self.folder} holds an earlier run. Pass resume=True to continue it,"
                 " or name another folder."
             )
         self._target = latest
@@ -110,18 +110,18 @@ class StreamCheckpointer:
         return dict(content["run"])
 
     def save_experience(self, done: int, run: Mapping[str, Any]) -> None:
-        """Saves everything after an experience, or before the first one.
+        """Saves the full state after an experience, or before the first one.
 
         Args:
-            done: Experiences learned.
-            run: What `load` shall return.
+            done: Number of experiences learned.
+            run: Further state, which `load` returns.
         """
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         position = (done, 0, 0)
         self._write(position, {**self._common(), "run": dict(run), "settings": self._settings})
-        # Only when all processes have written is the older state of no use to anybody.
+        # Older files may go once every process has written.
         self._trainer.strategy.barrier("experience saved")
         for path in list(self.folder.iterdir()):
             match = _NAME.fullmatch(final_name(path))
@@ -132,15 +132,15 @@ class StreamCheckpointer:
     # One experience
 
     def begin_experience(self, experience: int) -> None:
-        """Counts the stages anew."""
+        """Resets the count of stages."""
         self._experience, self._stage = experience, 0
 
     def run_stage(self, module: MethodModule, stage: Stage) -> None:
-        """Replaces a stage by its outcome if that is known; else trains what is left of it.
+        """Trains what is left of a stage; loads its outcome if it had finished.
 
         Args:
-            module: Runs it.
-            stage: The stage, not begun.
+            module: The module that runs it.
+            stage: The stage, not started.
         """
         here = (self._experience, self._stage)
         self._stage += 1
@@ -181,16 +181,16 @@ class StreamCheckpointer:
         self._restore(content)
 
     def on_batch_end(self, module: StagedModule, *, at_once: bool) -> None:
-        """Saves the middle of a stage now and then, or at once."""
+        """Saves a mid-stage checkpoint every ``save_every`` steps, or at once."""
         self._steps += 1
-        # After an epoch's last batch there is nothing left of it that could be gone on with.
+        # After an epoch's last batch there is nothing left of the epoch to resume.
         if (at_once or self._steps >= self._next_save) and not self._trainer.is_last_batch:
             self._next_save = self._steps + self._save_every
-            # The batch is counted by the Trainer only after its hooks.
+            # The Trainer counts the batch only after this hook.
             self._save(module, uncounted=1)
 
     def save(self, module: StagedModule) -> None:
-        """Saves the middle of a stage between two epochs, after a fit."""
+        """Saves a mid-stage checkpoint between two epochs, after a fit."""
         self._save(module, uncounted=0)
 
     def _save(self, module: StagedModule, *, uncounted: int) -> None:
@@ -211,13 +211,13 @@ class StreamCheckpointer:
         content["counters"]["logged"] += uncounted
         self._write(position, content)
         self._mid_stage_files.append(self._path(position))
-        # The last but one stays: another process may not have come as far.
+        # Keeps the last but one: another process may be one save behind.
         for path in self._mid_stage_files[:-2]:
             path.unlink(missing_ok=True)
         del self._mid_stage_files[:-2]
 
     def restore(self, module: StagedModule) -> None:
-        """Goes on in the middle of a stage, once the Trainer has made everything for it."""
+        """Restores a mid-stage checkpoint, once the Trainer has set up its optimiser."""
         content, trainer = self._mid_stage, self._trainer
         if content is None:
             return
@@ -258,7 +258,7 @@ class StreamCheckpointer:
         self._set_counters(content["counters"])
 
     def _callbacks(self) -> list[Any]:
-        """Those whose state belongs to the run."""
+        """The callbacks whose state is saved."""
         made: Any = self._trainer
         own = [c for c in made.callbacks if isinstance(c, StreamCallback)]
         return [*experience_callbacks(self._trainer), *own]
@@ -285,7 +285,7 @@ class StreamCheckpointer:
         return found
 
     def _common_position(self, mine: Position) -> Position:
-        """The furthest point that every process has come to."""
+        """The latest position that every process has reached."""
         if not self._ranks.is_distributed:
             return mine
         strategy = self._trainer.strategy
@@ -300,7 +300,7 @@ class StreamCheckpointer:
     def _read(self, position: Position) -> dict[str, Any]:
         path = self._path(position)
         try:
-            # To the CPU: states of random numbers belong there; the rest is copied where it goes.
+            # Random states stay on the CPU; the rest is copied to the device later.
             content = torch.load(path, map_location="cpu", weights_only=False)
         except Exception as error:
             raise CheckpointError(

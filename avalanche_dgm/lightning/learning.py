@@ -1,4 +1,4 @@
-"""The learner's training on one experience, with a method's replay."""
+"""Training of the classifier on one experience, with a method's replay."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from avalanche_dgm.methods.abilities import LatentInputs
 
 
 class AlternatingBatches:
-    """Batches, and after each an empty one: the turn of what is replayed.
+    """Yields each batch followed by an empty one, which stands for a step on replay alone.
 
     Args:
-        batches: The batches.
-        done: How many of the first pair are through, 0 or 1.
+        batches: The batches of new samples.
+        done: Steps already taken of the first pair, 0 or 1.
     """
 
     batch_sampler = None
@@ -33,11 +33,11 @@ class AlternatingBatches:
 
     @property
     def sampler(self) -> AlternatingBatches:
-        """Itself: where Lightning looks for ``set_epoch``."""
+        """Itself, as Lightning calls ``set_epoch`` on a loader's sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the pass that comes next; another one than before begins with its first batch."""
+        """Sets the epoch; a new one starts at its first batch."""
         if epoch != self.batches.epoch:
             self._done = 0
         self.batches.set_epoch(epoch)
@@ -55,26 +55,25 @@ class AlternatingBatches:
 
 
 class LearningStage(Stage):
-    """The epochs of an experience.
+    """Training of the classifier on one experience, all its epochs.
 
     Args:
-        name: What a progress bar calls it.
-        method: Whose replay goes with each batch.
-        learner: The classifier that is trained, `Method.active`.
-        optimizer: Makes or updates its optimiser; told whether that may be fused.
-        schedule: From that optimiser, its number of steps and how many of them belong to one batch
-            to the schedule of its learning rate, or ``None``.
-        validation: Batches of the validation stream's experience, this process's parts; or none.
-        batches: The experience's batches; whole ones if they are in memory, this process's parts
-            if they are read.
-        epochs: Passes over them.
+        name: Name shown in progress bars.
+        method: The method whose replay is trained with each batch.
+        learner: The classifier to train, `Method.active`.
+        optimizer: Function from the learner and ``fused`` to its optimiser, made or updated.
+        schedule: Function from the optimiser, the number of its steps and of steps per batch to a
+            learning-rate schedule, or to ``None``.
+        validation: Batches of the validation experience, this process's shards; may be empty.
+        batches: The experience's batches: full ones if in memory, this process's shards otherwise.
+        epochs: Passes over the experience.
         width: Number of outputs of the user's model.
         criterion: The loss on new samples, from logits and labels.
         trainer: The Trainer that will run it.
-        view: What Avalanche's metrics see, or ``None`` without them.
+        view: The strategy that Avalanche's metrics see, or ``None`` without metrics.
 
     Attributes:
-        iterations: Batches of new samples that were trained on so far.
+        iterations: Batches of new samples trained on so far.
         shown: Samples of these batches, over all devices.
     """
 
@@ -119,11 +118,11 @@ class LearningStage(Stage):
         return AlternatingBatches(self.batches, done) if self._alternates else self.batches
 
     def val_loader(self) -> Any:
-        """The validation stream's experience, if there is one."""
+        """Batches of the validation experience, or ``None``."""
         return self._validation or None
 
     def optimization(self, *, fused: bool) -> Optimization:
-        """The optimiser that lives as long as the module does, and its schedule of this time."""
+        """The module's optimiser, kept across experiences, and a new schedule."""
         optimizer = self._optimizer(self.module, fused=fused)
         accumulate = self._trainer.accumulate_grad_batches
         steps = self.epochs * -(-self._turns * self._n_batches // accumulate)
@@ -131,7 +130,7 @@ class LearningStage(Stage):
         return optimizer, self._schedule(optimizer, steps, turns)
 
     def loss(self, batch: Any) -> Tensor:
-        """The batch's loss, weighed against the replay's; or the replay's, on its turn."""
+        """The loss of a batch and its replay; for an empty batch, the loss of replay alone."""
         self._on_replay = not len(batch)
         return self._replay_loss() if self._on_replay else self._new_loss(batch)
 
@@ -139,7 +138,7 @@ class LearningStage(Stage):
         method = self.method
         replay = self._replay(self._last)
         if replay is None:
-            raise RuntimeError("The method alternates with a replay that it does not have.")
+            raise RuntimeError("The method alternates with replay, but has none.")
         images, tasks = replay.images[:0], replay.tasks[:0]
         logits = method(images, tasks, width=self.width, replay=replay)
         self._count(replay, logits.shape[1])
@@ -155,11 +154,11 @@ class LearningStage(Stage):
         )
         loss = method.loss(step)
         if loss is None:
-            raise RuntimeError("The method alternates with a replay that it has no loss for.")
+            raise RuntimeError("The method alternates with replay, but has no loss for it.")
         return loss
 
     def _replay(self, n: int) -> Replay | None:
-        """This process's part of the replay that goes with a batch, which is drawn by all alike.
+        """Samples the same replay in every process and returns this process's shard of it.
 
         Args:
             n: Size of the batch over all processes.
@@ -171,7 +170,7 @@ class LearningStage(Stage):
         return drawn[self._ranks.shard(len(drawn))]
 
     def _count(self, replay: Replay, width: int) -> None:
-        # Too few to share are in every process, and are counted once.
+        # Replay too small to shard is the same in every process: rank 0 counts it.
         once = self._ranks.can_shard(self._replayed) or self._ranks.rank == 0
         self.method.stats.count(replay if once else replay[:0], width)
 
@@ -202,7 +201,7 @@ class LearningStage(Stage):
         new = loss
         if replay is not None:
             self._count(replay, logits.shape[1])
-            # Computed anew, as Avalanche's loop does: the gradients are then the same bit by bit.
+            # Computed again, as in Avalanche's loop, so that gradients are equal bit by bit.
             new = self._new(answers, labels, weight)
         added = method.loss(
             Step(
@@ -232,10 +231,10 @@ class LearningStage(Stage):
         return new if weight == 1.0 else new * weight
 
     def hook(self, name: str) -> None:
-        """Counts; passes on to Avalanche's metrics."""
+        """Counts iterations and calls Avalanche's metrics."""
         if name == "after_training_iteration" and not self._on_replay:
             self.iterations, self.shown = self.iterations + 1, self.shown + self._last
-        # To Avalanche a step on replay is a part of the iteration before it.
+        # For Avalanche, a step on replay alone belongs to the iteration before it.
         within = self._on_replay and "epoch" not in name
         if self.view is not None and not within:
             self.view.fire(name)
@@ -243,7 +242,7 @@ class LearningStage(Stage):
                 self._trainer.should_stop = True
 
     def epoch_means(self) -> dict[str, Tensor]:
-        """Loss and accuracy on new samples, means over the epoch."""
+        """Mean loss and accuracy on new samples over the epoch."""
         correct = self._correct if self._correct is not None else torch.tensor(0)
         return {**super().epoch_means(), "train/accuracy": correct.float() / max(self._seen, 1)}
 

@@ -27,21 +27,20 @@ ADAM = OptimizerSpec()
 
 
 class MethodModule(StagedModule):
-    """A classifier that learns a stream and remembers by a method.
+    """A classifier that learns a stream with a continual-learning method.
 
     `avalanche_dgm.lightning.fit_stream` trains it; ``trainer.test``, ``trainer.predict`` and
     ``trainer.save_checkpoint`` work as with any module. A subclass names its method in ``kind``.
-    A checkpoint holds the model's weights, not its class, and no code:
-    ``load_from_checkpoint(path, model=...)``. A function that was given as ``optimizer`` or
-    ``criterion`` is not in it and is given again.
+    A checkpoint holds the model's weights, but no code: load it with
+    ``load_from_checkpoint(path, model=...)``, and pass functions given as ``optimizer`` or
+    ``criterion`` again.
 
     Args:
         model: The classifier: images (n, *shape) to logits (n, classes), or images and task labels
             for an Avalanche ``MultiTaskModule``.
-        optimizer: Trains the classifier of the current experience, with a schedule anew for each
-            (a dictionary is taken for an `OptimizerSpec`'s fields);
-            or a function from parameters to an optimiser. It lives as long as the module, as a
-            strategy's does.
+        optimizer: Optimiser of the classifier, kept across experiences as a strategy's is: an
+            `OptimizerSpec`, whose schedule starts anew in each experience; a dictionary of its
+            fields; or a function from parameters to an optimiser.
         criterion: The loss on new samples, from logits (n, classes) and labels (n,) to a scalar.
         **hyper: Arguments of the method.
 
@@ -84,7 +83,7 @@ class MethodModule(StagedModule):
         self.method.attach(model, task_aware=self.task_aware)
         self._optimizer: torch.optim.Optimizer | None = None
         self._optimized: dict[str, nn.Parameter] = {}
-        #: What a test measures, while `fit_stream` tests.
+        #: The current test over the stream, while `fit_stream` tests.
         self.stream_test: StreamTest | None = None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -92,7 +91,7 @@ class MethodModule(StagedModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
-        """Answers as the method does at test time.
+        """Predicts as the method does at test time.
 
         Args:
             images: Float tensor (n, *shape).
@@ -106,13 +105,13 @@ class MethodModule(StagedModule):
         return self.method.predict(images, tasks)
 
     def setup(self, stage: str) -> None:
-        """Refuses to be fitted by itself.
+        """Refuses ``trainer.fit``, which knows no stream.
 
         Args:
-            stage: What the Trainer is about to do.
+            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
 
         Raises:
-            ConfigError: It fits, but nothing says what is to be learned.
+            ConfigError: The module is fitted without `fit_stream`.
         """
         super().setup(stage)
         if stage == "fit" and self.stage is None:
@@ -123,7 +122,7 @@ class MethodModule(StagedModule):
             )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Loss and accuracy of the classifier that learns, on the validation stream."""
+        """Logs loss and accuracy of the classifier in training, on the validation stream."""
         learning = self.stage
         if not isinstance(learning, LearningStage):
             raise ConfigError(
@@ -134,7 +133,7 @@ class MethodModule(StagedModule):
         self._note("val", logits, batch)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Measures accuracy; in a stream's test, into its matrix."""
+        """Logs loss and accuracy; during `fit_stream`, fills the accuracy matrix."""
         if self.stream_test is not None:
             self.stream_test.step(self, batch, batch_idx, dataloader_idx)
             return
@@ -160,27 +159,27 @@ class MethodModule(StagedModule):
     ) -> torch.optim.Optimizer:
         """The optimiser of the current experience's classifier.
 
-        Parameters that it has not met before begin without momentum; it keeps that of the others.
+        New parameters start without momentum; the others keep theirs.
 
         Args:
             learner: The classifier.
-            fused: Whether a new one may take its step in one call.
+            fused: Whether a new optimiser may be a fused one.
 
         Raises:
-            ConfigError: ``optimizer`` made something else, or one that cannot be used.
+            ConfigError: ``optimizer`` returned no optimiser, or one that cannot be used.
         """
         before, now = self._optimized, _trained(learner)
         if self._optimizer is None:
             self._optimizer, before = self._new_optimizer(learner, fused=fused), now
         new, group_of = now.keys() - before.keys(), dict[int, int]()
         if new:
-            # Where they would be, were the optimiser made now.
+            # New parameters join the group that a new optimiser would put them in.
             groups = self._new_optimizer(learner, fused=fused).param_groups
             if len(groups) != len(self._optimizer.param_groups):
                 raise ConfigError(
                     f"optimizer made {len(self._optimizer.param_groups)} groups of parameters"
-                    f" before and makes {len(groups)} now, so that nothing says which one"
-                    f" {min(new)} belongs to. Make as many each time."
+                    f" before and {len(groups)} now, so the group of {min(new)} is not known."
+                    " Make the same number each time."
                 )
             group_of = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         exchange(self._optimizer, before, now, lambda parameter: group_of.get(id(parameter)))
@@ -203,12 +202,12 @@ class MethodModule(StagedModule):
     def learning_schedule(
         self, optimizer: torch.optim.Optimizer, steps: int, turns: int
     ) -> Schedule:
-        """The schedule of its learning rate in one experience, if there is one.
+        """The classifier's learning-rate schedule in one experience, or ``None``.
 
         Args:
             optimizer: What `learning_optimizer` returned.
-            steps: Its steps in the experience.
-            turns: How many of them belong to one batch.
+            steps: Optimiser steps in the experience.
+            turns: Optimiser steps per batch.
         """
         spec = self._make_optimizer
         if not isinstance(spec, OptimizerSpec):

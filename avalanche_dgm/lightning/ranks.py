@@ -1,8 +1,8 @@
-"""Several processes that learn one stream: who takes which samples, who draws which numbers.
+"""Distributed training on one stream: shards of batches, and random numbers per rank.
 
-Every process reads the same batches and takes its part of each, so that a step sees the same
-samples on any number of devices. Outside of training all processes share the state of every
-random number generator, so that what they decide there is the same; inside, each draws its own.
+Every process reads the same batches and takes its shard of each, so that a step sees the same
+samples on any number of devices. Outside of training all processes have the same random states,
+so that they decide alike; during training each rank draws its own numbers.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from avalanche_dgm.randomness import RandomSource, global_state, seed_globally, 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among those of a trainer.
+    """This process among those of a Trainer.
 
     Attributes:
-        rank: Number of this process, counted from 0 over all nodes.
-        world: Number of processes.
+        rank: Global rank of this process, from 0.
+        world: World size, the number of processes.
     """
 
     rank: int = 0
@@ -39,7 +39,7 @@ class Ranks:
 
     @classmethod
     def of(cls, trainer: pl.Trainer) -> Ranks:
-        """The process that a trainer runs in; call it after the processes were started."""
+        """The rank and world size of a Trainer whose processes have been started."""
         return cls(trainer.global_rank, trainer.world_size)
 
     @property
@@ -48,21 +48,21 @@ class Ranks:
         return self.world > 1
 
     def can_shard(self, n: int) -> bool:
-        """Whether a batch of ``n`` is shared; BatchNorm cannot train on a part of one sample."""
+        """Whether a batch of ``n`` is split: BatchNorm needs two samples in each shard."""
         return n >= 2 * self.world
 
     def shard(self, n: int) -> slice:
-        """This process's samples of a batch of ``n``; all of them if there are too few to share."""
+        """This process's samples of a batch of ``n``: all of them if it is too small to split."""
         if not self.can_shard(n):
             return slice(0, n)
         return slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
 
     def loss_weight(self, n: int, *, sums: bool = False) -> float:
-        """What a loss of this process's part counts, so that the mean over processes is exact.
+        """The factor of this shard's loss that makes the mean over processes exact.
 
         Args:
-            n: Size of the whole batch.
-            sums: Whether the loss is a sum over samples; otherwise it is their mean.
+            n: Size of the full batch.
+            sums: Whether the loss is a sum over samples rather than a mean.
         """
         if not self.can_shard(n):
             return 1.0
@@ -70,15 +70,15 @@ class Ranks:
         return float(self.world) if sums else (part.stop - part.start) * self.world / n
 
     def gather(self, trainer: pl.Trainer, part: Tensor, n: int) -> Tensor:
-        """Joins the parts that the processes have of a batch.
+        """Gathers the shards of a batch.
 
         Args:
-            trainer: The trainer, in the middle of a run.
-            part: This process's part, without gradient.
-            n: Size of the whole batch.
+            trainer: The Trainer, during a run.
+            part: This process's shard.
+            n: Size of the full batch.
 
         Returns:
-            Tensor (n, ...), in the batch's order, the same in every process.
+            Tensor (n, ...) in the batch's order, without gradient, the same in every process.
         """
         if not self.is_distributed or not self.can_shard(n):
             return part
@@ -91,12 +91,12 @@ class Ranks:
 
     @contextmanager
     def rank_seeded(self, *sources: RandomSource) -> Iterator[None]:
-        """Lets each process draw random numbers of its own; afterwards they share a state again.
+        """Seeds the generators by rank; afterwards all processes have the same states again.
 
-        A single process goes on with the numbers that it had.
+        Does nothing in a single process.
 
         Args:
-            *sources: Sources beside the global generators.
+            *sources: Random sources, besides the global generators.
         """
         if not self.is_distributed:
             yield
@@ -117,10 +117,7 @@ class Ranks:
 
 
 def broadcast_buffers(trainer: pl.Trainer, module: nn.Module) -> None:
-    """Gives every process the buffers of the first one.
-
-    Training moves BatchNorm's statistics by each process's own part of the last batch.
-    """
+    """Broadcasts buffers from rank 0: BatchNorm's statistics differ by each process's shard."""
     if trainer.world_size == 1:
         return
     buffers = dict(module.named_buffers())
@@ -131,12 +128,12 @@ def broadcast_buffers(trainer: pl.Trainer, module: nn.Module) -> None:
 
 
 def broadcast_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSource) -> None:
-    """Gives every process the weights and random numbers of the first one, to begin alike.
+    """Broadcasts weights, buffers and random states from rank 0, before training.
 
     Args:
-        trainer: The trainer, after its processes were started.
-        module: The weights and buffers.
-        *sources: Sources of random numbers beside the global generators.
+        trainer: The Trainer, after its processes were started.
+        module: The module with the weights and buffers.
+        *sources: Random sources, besides the global generators.
     """
     if trainer.world_size == 1:
         return
@@ -152,11 +149,11 @@ def broadcast_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSour
 
 
 def reduce_counts(trainer: pl.Trainer, method: Method) -> None:
-    """Adds up what the processes have counted of a method's replay, once an experience.
+    """Sums the counts of a method's replay over processes, once per experience.
 
     Args:
-        trainer: The trainer, after its processes were started.
-        method: The method; its stats then tell of all processes.
+        trainer: The Trainer, after its processes were started.
+        method: The method whose stats are updated.
     """
     counts = method.stats.counts
     if trainer.world_size > 1 and counts is not None:
@@ -165,7 +162,7 @@ def reduce_counts(trainer: pl.Trainer, method: Method) -> None:
 
 @contextmanager
 def lock_folder(trainer: pl.Trainer, folder: Path | None) -> Iterator[None]:
-    """Keeps other runs out of a folder; the first process holds its lock for all.
+    """Locks a folder against other runs; rank 0 holds the lock.
 
     Args:
         trainer: The Trainer, in each of its processes.
@@ -173,7 +170,7 @@ def lock_folder(trainer: pl.Trainer, folder: Path | None) -> Iterator[None]:
 
     Raises:
         ConfigError: Another run uses the folder; raised in every process.
-        StorageError: The folder cannot be written; as well.
+        StorageError: The folder cannot be written; raised in every process.
     """
     if folder is None:
         yield
@@ -192,31 +189,31 @@ def lock_folder(trainer: pl.Trainer, folder: Path | None) -> Iterator[None]:
 
 
 def check_identical(trainer: pl.Trainer, module: nn.Module, *, when: str) -> None:
-    """Checks that every process holds the same, bit for bit.
+    """Checks that a module's state is equal in every process, bit by bit.
 
     Args:
-        trainer: The trainer, after its processes were started.
-        module: What is compared: parameters, buffers and extra state.
-        when: For the message, such as ``after experience 3``.
+        trainer: The Trainer, after its processes were started.
+        module: The module: its parameters, buffers and extra state are compared.
+        when: Words for the message, such as ``after experience 3``.
 
     Raises:
-        RanksDifferError: Something differs; the message names it.
+        RanksDifferError: Some entries differ; the message names them.
     """
     if trainer.world_size == 1:
         return
     mine = dict(_fingerprints(module.state_dict(), ""))
     theirs = trainer.strategy.broadcast(mine)
     differing = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-    # Everybody has to know, or the others would wait for ever.
+    # All processes must raise, or the others would wait forever.
     flag = torch.tensor(float(bool(differing)), device=trainer.strategy.root_device)
     if float(trainer.strategy.reduce(flag, reduce_op="sum")) == 0:
         return
     found = ", ".join(differing[:5]) + (" and more" if len(differing) > 5 else "")
     where = f"Process {trainer.global_rank} differs in {found}." if differing else ""
     raise RanksDifferError(
-        f"The processes do not remember the same {when}. {where} A module that"
-        " draws random numbers or keeps statistics outside of the training steps does that, and so"
-        " do devices of different kinds. check_ranks=False goes on without this check."
+        f"The processes' states differ {when}. {where} Possible causes are a module that draws"
+        " random numbers or updates statistics outside of the training steps, and devices of"
+        " different kinds. check_ranks=False turns this check off."
     )
 
 
@@ -224,7 +221,7 @@ def _fingerprints(value: Any, name: str) -> Iterator[tuple[str, tuple[Any, ...]]
     if isinstance(value, Mapping):
         for key, item in value.items():
             if str(key).endswith("seconds"):
-                continue  # Each process has a clock of its own.
+                continue  # Times differ between processes.
             yield from _fingerprints(item, f"{name}.{key}" if name else str(key))
     elif isinstance(value, Tensor):
         content = value.detach().cpu().contiguous()

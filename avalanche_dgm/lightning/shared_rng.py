@@ -1,4 +1,4 @@
-"""Random numbers that all processes have in common, beside those that each draws for itself."""
+"""Random numbers that are common to all processes, and others that are seeded by rank."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from avalanche_dgm.lightning.ranks import Ranks
 
 
 class SharedRNG:
-    """What is common, and what is each process's own, in the middle of a fit.
+    """The shared and the per-rank random states of a process during a fit.
 
-    Common is what a single process would draw too, such as the order of the samples, so that it
-    is the same on any number of devices. Own is what concerns a process's part of a batch. A
-    single process has one kind of numbers only: nothing changes.
+    Shared numbers are those that a single process would draw, too, such as the order of samples:
+    they are the same on any number of devices. Numbers for a process's shard of a batch are drawn
+    per rank. Does nothing in a single process.
 
     Args:
-        ranks: The process among the others.
+        ranks: The rank of this process.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -31,7 +31,7 @@ class SharedRNG:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Makes the common numbers the usual ones, with `own` ones beside them."""
+        """Draws shared numbers by default; `per_rank` switches to the others."""
         if not self._ranks.is_distributed:
             yield
             return
@@ -44,12 +44,12 @@ class SharedRNG:
             finally:
                 self._own = None
                 states.swap()
-        # The common numbers go on where they are.
+        # Keeps the shared states where they are now.
         states.swap()
 
     @contextmanager
     def per_rank(self) -> Iterator[None]:
-        """Lets each process draw its own numbers."""
+        """Draws numbers that are seeded by rank."""
         if self._own is None:
             yield
             return
@@ -61,23 +61,23 @@ class SharedRNG:
 
 
 class _RNGStates:
-    """The states of the CPU's global random number generators, at rest while others are in use.
+    """Saved states of the CPU's global generators.
 
     Those of GPUs are left alone: only models draw from them.
     """
 
     def __init__(self) -> None:
-        self._resting = self._current()
+        self._saved = self._current()
 
     @staticmethod
     def _current() -> tuple[Any, Any, Tensor]:
         return random.getstate(), np.random.get_state(), torch.get_rng_state()
 
     def swap(self) -> None:
-        """Takes the other states into use."""
+        """Swaps the saved states with the current ones."""
         current = self._current()
-        python, numpy, state = self._resting
+        python, numpy, state = self._saved
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(state)
-        self._resting = current
+        self._saved = current

@@ -1,4 +1,4 @@
-"""A LightningModule that trains stage after stage."""
+"""The LightningModule that trains stages, each in a fit of its own."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from avalanche_dgm.methods import Method
 
 
 class BatchEndListener(Protocol):
-    """Who is told of each finished batch, to save it now and then."""
+    """Listens to finished batches, to save mid-stage checkpoints."""
 
     def on_batch_end(self, module: StagedModule, *, at_once: bool) -> None:
-        """Called after each batch that ended with a step of the optimiser.
+        """Called after each batch that ended with an optimiser step.
 
         Args:
-            module: Trains.
-            at_once: Whether to save now, as the stream ends here.
+            module: The module that trains.
+            at_once: Whether to save now, as the stream stops here.
         """
 
     def save(self, module: StagedModule) -> None:
-        """Called when the stream ends between two epochs."""
+        """Called when the stream stops between two epochs."""
 
     def restore(self, module: StagedModule) -> None:
         """Called before the first batch."""
@@ -48,8 +48,8 @@ class StagedModule(MeanLoggingModule):
     """A LightningModule that trains one stage after another, each in a fit of its own.
 
     Attributes:
-        stage: What is trained now.
-        listener: Who saves the state now and then.
+        stage: The stage that is trained now, or ``None``.
+        listener: Listener to finished batches, or ``None``.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class StagedModule(MeanLoggingModule):
 
     @property
     def stage_name(self) -> str:
-        """What is trained now, for progress bars."""
+        """Name of the current stage, for progress bars."""
         return self.stage.name if self.stage is not None else ""
 
     @property
@@ -71,24 +71,24 @@ class StagedModule(MeanLoggingModule):
         return self.stage
 
     def run(self, trainer: pl.Trainer, stage: Stage) -> float:
-        """Trains a stage from where it is to its end.
+        """Trains a stage from its current position to its end.
 
         Args:
             trainer: The Trainer.
-            stage: What to train.
+            stage: The stage to train.
 
         Returns:
             Seconds that it took.
 
         Raises:
-            StreamStopped: The stream ends before the stage has.
+            StreamStopped: The stream stops before the end of the stage.
         """
         check_stop(trainer)
         started = time.perf_counter()
         ranks = Ranks.of(trainer)
         modes = [(part, part.training) for part in stage.module.modules()]
         trained = {id(t) for t in [*stage.module.parameters(), *stage.module.buffers()]}
-        # Only what is trained is reduced over processes; the rest has no gradients to wait for.
+        # DDP must not wait for gradients of what is not trained.
         everything = [
             *self.named_parameters(remove_duplicate=False),
             *self.named_buffers(remove_duplicate=False),
@@ -101,7 +101,7 @@ class StagedModule(MeanLoggingModule):
                 while stage.epoch < stage.epochs:
                     before = stage.epoch, stage.batch
                     self._ending, self._cut = None, False
-                    # What is left of an interrupted epoch is a fit of its own: its length differs.
+                    # The rest of an interrupted epoch is a fit of its own: its length differs.
                     until = stage.epoch + 1 if stage.batch else stage.epochs
                     trainers.fit(
                         trainer,
@@ -125,13 +125,13 @@ class StagedModule(MeanLoggingModule):
         return time.perf_counter() - started
 
     def _stops(self, before: tuple[int, int]) -> bool:
-        """Whether the stage is over though epochs are left.
+        """Whether the stage ends early, with epochs left.
 
         Args:
-            before: Its epoch and batch before the fit.
+            before: Epoch and batch before the fit.
 
         Raises:
-            StreamStopped: The stream ends here.
+            StreamStopped: The stream stops here.
         """
         stage, trainer = self._running, self.trainer
         moved = (stage.epoch, stage.batch) != before
@@ -147,7 +147,7 @@ class StagedModule(MeanLoggingModule):
         raise StreamStopped(reason)
 
     def run_phase(self, trainer: pl.Trainer, stage: PhaseStage) -> float:
-        """Trains a phase; after an error its module has its weights from before.
+        """Trains a phase; after an error its module has the weights from before the phase.
 
         Args:
             trainer: The Trainer.
@@ -158,7 +158,7 @@ class StagedModule(MeanLoggingModule):
 
         Raises:
             DivergenceError: The loss was not finite.
-            StreamStopped: The stream ends before the phase has.
+            StreamStopped: The stream stops before the end of the phase.
         """
         before = copy.deepcopy(stage.module.state_dict())
         try:
@@ -175,7 +175,7 @@ class StagedModule(MeanLoggingModule):
         return self._running.step(batch)
 
     def configure_optimizers(self) -> Any:
-        """The stage's optimiser, its schedule in steps."""
+        """The stage's optimiser and schedule."""
         fused = trainers.may_fuse(self.trainer)
         return with_schedule(*self._running.optimization(fused=fused))
 
@@ -185,46 +185,46 @@ class StagedModule(MeanLoggingModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """The Trainer's limit first, then the stage's own."""
+        """Clips by the Trainer's settings, then by the stage's."""
         super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         self._running.clip()
 
     def on_train_start(self) -> None:
-        """Goes on in the middle of the stage, if it was interrupted there."""
+        """Resumes in the middle of the stage, if it was interrupted there."""
         if self.listener is not None:
             self.listener.restore(self)
 
     def on_train_epoch_start(self) -> None:
-        """Tells the stage, unless it continues in the middle of an epoch."""
+        """Calls the stage's hook, unless it resumes in the middle of an epoch."""
         if not self._running.batch:
             self._running.hook("before_training_epoch")
 
     def on_after_backward(self) -> None:
-        """Tells the stage."""
+        """Calls the stage's hook."""
         self._running.hook("after_backward")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Tells the stage."""
+        """Calls the stage's hook."""
         self._running.hook("before_update")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Takes the step, and tells the stage when it is taken."""
+        """Takes the step, then calls the stage's hook."""
         super().optimizer_step(*args, **kwargs)
         self._running.hook("after_update")
 
     def _ends(self, *, agree: bool = False) -> bool:
-        """Whether the stream shall end once it can be gone on with later; see `stop_reason`."""
+        """Whether the stream should stop at the next point from which it can resume."""
         trainer: Any = self.trainer
         alone = trainer.world_size == 1
         if self._ending is None and (trainer.should_stop or agree or (alone and signalled())):
             self._ending = stop_reason(trainer, agree=agree)
         if self._ending is None and trainer.should_stop and isinstance(self.stage, PhaseStage):
-            # Without all of its steps there is no phase; the classifier's epochs may be fewer.
+            # A phase needs all of its steps, so stopping it stops the stream.
             self._ending = f"A callback stopped the Trainer in {self.stage_name!r}."
         return self._ending is not None and trainer.fit_loop._can_stop_early
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the batch, tells the stage, and lets the listener save."""
+        """Counts the batch and calls the stage's hook and the listener."""
         stage = self._running
         stage.batch += 1
         stage.hook("after_training_iteration")
@@ -233,13 +233,13 @@ class StagedModule(MeanLoggingModule):
             self.log(stage.loss_name, outputs["loss"], batch_size=1)
         stepped = not trainer.fit_loop._should_accumulate()
         if self._ends(agree=agrees_on_stop(trainer, batch_idx)):
-            # Later if gradients are still summed up; and an epoch's last batch ends the epoch.
+            # Not while gradients accumulate; and an epoch's last batch ends the epoch anyway.
             trainer.should_stop = self._cut = stepped and not trainer.is_last_batch
         if self.listener is not None and stepped:
             self.listener.on_batch_end(self, at_once=self._cut)
 
     def on_train_epoch_end(self) -> None:
-        """Logs the epoch's means; an epoch that was cut is none to anybody else."""
+        """Logs the epoch's means; an epoch that was cut short is not counted."""
         stage = self._running
         whole = stage.batch > 0 and not self._cut
         if whole:
@@ -252,16 +252,16 @@ class StagedModule(MeanLoggingModule):
             return
         stage.end_epoch()
         if self._ends(agree=True):
-            # No further epoch. What sets should_stop from now on has stopped the stage.
+            # No further epoch. If should_stop is set again, a callback has stopped the stage.
             self.trainer.fit_loop.max_epochs = stage.epoch
             self.trainer.should_stop = False
 
 
 class PhaseModule(StagedModule):
-    """A LightningModule for phases of a method that has none of its own.
+    """A LightningModule for the phases of a method in a strategy's plugin.
 
     Args:
-        method: Whose phases are run.
+        method: The method.
     """
 
     def __init__(self, method: Method) -> None:
@@ -274,15 +274,15 @@ def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:
 
     Args:
         trainer: The Trainer, in each of its processes.
-        method: Whose phase it is.
-        phase: What to train.
+        method: The method that the phase belongs to.
+        phase: The phase.
 
     Returns:
         Seconds that it took.
 
     Raises:
         DivergenceError: The loss was not finite; the module has its weights from before the phase.
-        StreamStopped: The stream ends before the phase has.
+        StreamStopped: The stream stops before the end of the phase.
     """
     if phase.steps < 1:
         phase.finish()

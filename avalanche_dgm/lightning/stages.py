@@ -1,4 +1,4 @@
-"""What one fit of a Trainer trains: the learner on an experience, or a phase of a method."""
+"""Stages: what one fit of a Trainer trains, the classifier or a phase of a method."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Optimization = tuple[torch.optim.Optimizer, Schedule]
 
 
 class Stage(ABC):
-    """One thing to train: what `StagedModule` does in a Trainer's hooks.
+    """One training, with its own loss, data and optimiser; `StagedModule` delegates to it.
 
     Args:
-        name: What a progress bar calls it.
-        log_prefix: What its values are logged under.
-        module: What is trained.
+        name: Name shown in progress bars.
+        log_prefix: Prefix of its values in the log.
+        module: The module to train.
         epochs: Passes over its loader.
     """
 
@@ -47,42 +47,42 @@ class Stage(ABC):
 
     @abstractmethod
     def loader(self) -> Iterable[Any]:
-        """What is left of the current epoch's batches, counted from ``batch``."""
+        """The batches left in the current epoch, from ``batch`` on."""
 
     def val_loader(self) -> Any:
-        """Batches that are looked at after each epoch, or ``None``."""
+        """Validation batches, or ``None``."""
         return None
 
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
-        """The loss of this process's part of a batch."""
+        """The loss on this process's shard of a batch."""
 
     def random_sources(self) -> list[RandomSource]:
-        """Random numbers that each process draws for itself while it runs."""
+        """Random sources that are seeded by rank while the stage runs."""
         return []
 
     @abstractmethod
     def optimization(self, *, fused: bool) -> Optimization:
-        """The optimiser, and its schedule over steps if there is one.
+        """The optimiser and its learning-rate schedule over steps, if any.
 
         Args:
-            fused: Whether it may take its step in one call.
+            fused: Whether the optimiser may be a fused one.
         """
 
     def clip(self) -> None:
-        """Limits the gradients, after the Trainer has."""
+        """Clips gradients, after the Trainer's own clipping."""
         return
 
     def hook(self, name: str) -> None:
-        """Called at the points of a training loop that Avalanche's plugins know by name."""
+        """Called at the points of the training loop that have names in Avalanche's plugins."""
         return
 
     def close(self) -> None:
-        """Puts back what was changed for a step, whether it was finished or not."""
+        """Restores what was changed for a step; called also after an error."""
         return
 
     def step(self, batch: Any) -> Tensor:
-        """The loss, counted for the log."""
+        """Returns the loss of a batch and adds it to the epoch's mean."""
         loss = self.loss(batch)
         seen = loss.detach().float()
         self._total = seen if self._total is None else self._total + seen
@@ -91,21 +91,21 @@ class Stage(ABC):
 
     @property
     def loss_name(self) -> str:
-        """What a single step's loss is logged as."""
+        """Name of a single step's loss in the log."""
         return f"{self.log_prefix}/loss_step"
 
     def epoch_means(self) -> dict[str, Tensor]:
-        """Means over the epoch, for the log."""
+        """Means over the epoch, by their names in the log."""
         total = self._total if self._total is not None else torch.tensor(math.nan)
         return {f"{self.log_prefix}/loss": total / max(self._n, 1)}
 
     def end_epoch(self) -> None:
-        """Starts counting anew."""
+        """Resets the means and counts the epoch."""
         self.epoch, self.batch = self.epoch + 1, 0
         self._total, self._n = None, 0
 
     def state(self) -> dict[str, Any]:
-        """Where it is, for `set_state` of an equal one that has just begun."""
+        """Position and means, for `set_state` of an equal stage that has not started."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -114,12 +114,12 @@ class Stage(ABC):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues where `state` was called."""
+        """Restores what `state` returned."""
         self.epoch, self.batch = state["epoch"], state["batch"]
         self._total, self._n = self._placed(state["total"]), state["n"]
 
     def _placed(self, value: Tensor | None) -> Tensor | None:
-        """A saved number, where the trained module is."""
+        """A saved value, on the trained module's device."""
         return self._on_device(value) if value is not None else None
 
     def _on_device(self, value: Tensor) -> Tensor:
@@ -127,15 +127,15 @@ class Stage(ABC):
 
 
 class PhaseStage(Stage):
-    """A phase of a method, with as many optimiser steps and samples a step as it asks for.
+    """A phase of a method, with its own number of optimiser steps and batch size.
 
-    Processes and accumulated batches divide each step's samples among them.
+    The samples of each step are split over processes and accumulated batches.
 
     Args:
         phase: The phase.
-        method: Whose phase it is.
-        trainer: The Trainer that will run it, for its processes and accumulation.
-        name: What a progress bar calls it; the phase's own name by default.
+        method: The method that it belongs to.
+        trainer: The Trainer that will run it.
+        name: Name shown in progress bars; the phase's own name by default.
     """
 
     def __init__(
@@ -145,12 +145,12 @@ class PhaseStage(Stage):
             name or phase.name, log_prefix=log_prefix_of(phase.name), module=phase.module
         )
         self.phase, self.method = phase, method
-        #: Batches, as many as there are steps; the Trainer's limits are none of a phase's.
+        #: The Trainer's limits do not apply to phases.
         self._n_batches = phase.steps * trainer.accumulate_grad_batches
         if smoke_batches(trainer):
             self._n_batches = min(self._n_batches, smoke_batches(trainer))
         self._ranks, self._accumulate = Ranks.of(trainer), trainer.accumulate_grad_batches
-        # The batches are everybody's, so their order is not drawn from a process's own numbers.
+        # The order of batches is common to all processes, so it is not seeded by rank.
         order = method.rng
         if self._ranks.is_distributed:
             order = torch.Generator(device=order.device).manual_seed(method.random.child_seed())
@@ -162,7 +162,7 @@ class PhaseStage(Stage):
         self._left_out = ExitStack()
 
     def random_sources(self) -> list[RandomSource]:
-        """See `Stage.random_sources`: noise is drawn for a process's part of a batch."""
+        """See `Stage.random_sources`: noise is drawn for this process's shard of a batch."""
         return [self.method.random]
 
     @property
@@ -173,12 +173,12 @@ class PhaseStage(Stage):
     @property
     def loss_name(self) -> str:
         """See `Stage.loss_name`."""
-        # Asked for when the batch is counted already.
+        # The batch has been counted already.
         step = self._cycle.at((self.batch - 1) // self._accumulate)
         return f"{self.log_prefix}/{step.name}_step"
 
     def loader(self) -> Iterable[int]:
-        """Numbers of the batches; they are drawn where they are used, since the loss draws too."""
+        """Indices of the batches: each is sampled in `loss`, as the loss draws numbers, too."""
         return range(self.batch, self._n_batches)
 
     def loss(self, batch: int) -> Tensor:
@@ -201,7 +201,7 @@ class PhaseStage(Stage):
             self._left_out.enter_context(cycle.alone(step))
             loss = cycle.loss(step, batch, rng)
         else:
-            # Processes wait for a gradient of each parameter: that of the others is thrown away.
+            # DDP waits for a gradient of each parameter; those of others are discarded.
             loss = cycle.loss(step, batch, rng)
             loss = loss + sum(0.0 * p.sum() for p in cycle.others(step))
         name, seen = cycle.at(step).name, loss.detach().float()
@@ -231,7 +231,7 @@ class PhaseStage(Stage):
         return optimizer, spec.build_schedule(optimizer, self.phase.steps)
 
     def clip(self) -> None:
-        """See `Stage.clip`: as the phase says."""
+        """See `Stage.clip`: by the phase's own limit."""
         self.phase.optimizer.clip(self.module)
 
     def hook(self, name: str) -> None:
@@ -239,7 +239,7 @@ class PhaseStage(Stage):
         if name == "after_backward":
             self.close()
         if name == "before_update":
-            # Before any limit, so that what is limited is what the step takes.
+            # Before clipping, so that the clipped gradients are those of the step.
             self._cycle.before_step(self._step)
         if name != "after_training_iteration":
             return
@@ -269,7 +269,7 @@ class PhaseStage(Stage):
 
 
 def log_prefix_of(name: str) -> str:
-    """What a phase's values are logged under, the same for every experience.
+    """Prefix of a phase's values in the log, the same for every experience.
 
     Args:
         name: Such as ``sleep: consolidating tasks 3, 4 (learner, with replay)``.
@@ -277,7 +277,7 @@ def log_prefix_of(name: str) -> str:
     Returns:
         Such as ``sleep/learner``.
     """
-    # The last one: names of tasks may have parentheses of their own.
+    # The last parenthesis: names of tasks may contain others.
     head, _, detail = name.rpartition(" (") if name.endswith(")") else (name, "", "")
     first = head.split(":")[0]
     second = detail.rstrip(")").split(",")[0]

@@ -1,4 +1,4 @@
-"""Learning a stream with a Trainer: every phase of every experience is a fit."""
+"""Training over a stream with a Trainer: each phase of each experience is a fit."""
 
 from __future__ import annotations
 
@@ -38,40 +38,40 @@ def fit_stream(
     after_experience: Callable[[StreamResult], None] | None = None,
     **data: Any,
 ) -> StreamResult:
-    """Learns a stream, experience by experience, with everything that trains under a Trainer.
+    """Trains a module on a stream, experience by experience, all of it with a Trainer.
 
     Args:
-        module: The classifier and its method; it is trained in place.
+        module: The classifier and its method, trained in place.
         benchmark: An Avalanche benchmark, or a `StreamDataModule`.
         trainer: A Trainer, or the arguments of one: devices, strategy, precision, logger, ...
-        evaluator: Avalanche's metrics and loggers. They see every batch over all devices, in every
-            process; loggers write in the first process only.
-        callbacks: Lightning's callbacks. Those that stop early or save checkpoints watch the
-            learner's training, each experience for itself; the others see phases too.
+        evaluator: Avalanche's metrics and loggers. Metrics see full batches, over all devices;
+            loggers write in the first process only.
+        callbacks: Lightning's callbacks. Those that stop early or save checkpoints see the
+            classifier's training, and are reset for each experience; the others see phases, too.
         epochs: Passes over each experience; the Trainer's ``max_epochs`` by default.
         test: Which test experiences are tested after each learned one: ``"all"``, ``"seen"`` (as
             many as were learned), or ``"none"``.
-        checkpoint_dir: Where the run is saved as it goes, in files for `resume`.
-        resume: Go on with the run in ``checkpoint_dir``, at any point of it, and end as if it had
-            not been interrupted. If there is none, begin one. The files are pickles, which can run
-            code when they are loaded: go on only in a folder that you trust.
+        checkpoint_dir: Folder for checkpoints of the run, for `resume`.
+        resume: Resume the run in ``checkpoint_dir`` from its last checkpoint, with the result of
+            an uninterrupted run; without one, start. Checkpoints are pickles, which can run code
+            when they are loaded: resume only from a folder that you trust.
         save_every: Optimiser steps between two saves within a phase.
-        check_ranks: After each experience, check that all processes remember the same.
-        after_experience: Called in the first process with the result so far, once that is saved:
-            not again for an experience after which a run is killed. See `StreamCallback`.
+        check_ranks: After each experience, check that all processes have the same state.
+        after_experience: Called in the first process with the result so far, once it is saved; not
+            called again when a run resumes after that. See `StreamCallback`.
         **data: Arguments of `StreamDataModule`, such as ``batch_size`` and ``shuffle``. Batch sizes
             are counted over all devices.
 
     Returns:
-        Accuracies, Avalanche's metrics, and what the method did. A limit of time (``max_time``, a
-        ``Timer``) ends the stream early, which is said in ``stopped``; so does a signal, which
-        then ends the process.
+        Accuracies, Avalanche's metrics and the method's statistics. A time limit (``max_time``, a
+        ``Timer``) stops the stream early: see ``stopped``. So does a signal, which then ends the
+        process.
 
     Raises:
         ConfigError: Something cannot work; nothing was trained.
         DataError: An experience cannot be learned; what was learned before is kept.
         DivergenceError: A phase's loss was not finite; its module has its weights from before.
-        RanksDifferError: The processes do not remember the same.
+        RanksDifferError: The processes' states differ.
     """
     made = make_trainer(trainer, callbacks=callbacks)
     source = benchmark
@@ -98,7 +98,7 @@ def fit_stream(
         options.test = "none"
     result, state = launch(made, _learn, module, source, evaluator, options)
     if state is not None:
-        # Processes of their own have learned on copies.
+        # Spawned processes have trained copies.
         adapt(module, source, len(result), test=options.test)
         module.load_state_dict(state)
     module.eval()
@@ -118,9 +118,9 @@ def _check(module: Any, evaluator: Any, options: StreamOptions) -> None:
     metrics = evaluator.metrics if evaluator is not None else []
     if any(isinstance(metric, GenericExperienceForwardTransfer) for metric in metrics):
         raise ConfigError(
-            "Forward transfer compares with the accuracy before the first experience, and"
-            " fit_stream tests after experiences only. Leave forward_transfer_metrics out, or"
-            " train a strategy with eval_every=0 by run_on_trainer."
+            "Forward transfer needs the accuracy before the first experience, and fit_stream tests"
+            " after experiences only. Leave forward_transfer_metrics out, or train a strategy with"
+            " eval_every=0 by run_on_trainer."
         )
     if not isinstance(options.epochs, int) or options.epochs < 1:
         raise ConfigError(
@@ -140,21 +140,21 @@ def _check_trainer(trainer: pl.Trainer, module: MethodModule) -> None:
     check_callbacks(trainer, own if isinstance(own, Sequence) else [own])
     if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
         raise ConfigError(
-            f"precision={trainer.precision!r} changes the type of weights, and images and memories"
-            " would not fit them. Use '32-true', 'bf16-mixed' or '16-mixed'."
+            f"precision={trainer.precision!r} changes the dtype of weights, which images and"
+            " memories would not match. Use '32-true', 'bf16-mixed' or '16-mixed'."
         )
     strategy = trainer.strategy
     whole = (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy)
     if not isinstance(strategy, whole) or isinstance(strategy, pl.strategies.DeepSpeedStrategy):
         raise ConfigError(
-            f"strategy={type(strategy).__name__} divides the model among devices, and a memory is"
-            " whole in each of them. Use 'ddp', 'ddp_spawn' or 'auto'."
+            f"strategy={type(strategy).__name__} splits the model among devices, but each device"
+            " needs the full memory. Use 'ddp', 'ddp_spawn' or 'auto'."
         )
     several = isinstance(strategy, pl.strategies.DDPStrategy) and module.task_aware
     if several and not getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
         raise ConfigError(
-            "The model has a head for each task, and a step leaves the others without a gradient,"
-            " for which several devices wait in vain. Use"
+            "The model has a head for each task, and each step leaves most of them without a"
+            " gradient, for which DDP would wait forever. Use"
             " strategy='ddp_find_unused_parameters_true'."
         )
 
@@ -166,7 +166,7 @@ def _learn(
     evaluator: EvaluationPlugin | None,
     options: StreamOptions,
 ) -> tuple[StreamResult, dict[str, Any] | None]:
-    """Runs in each process; returns the weights where the caller has none of them."""
+    """Runs in each process; also returns the weights if the processes were spawned."""
     spawned = trainer.strategy.launcher is None and trainer.world_size > 1
     loggers = evaluator.loggers if evaluator is not None else []
     if evaluator is not None and (trainer.global_rank or smoke_batches(trainer)):

@@ -1,4 +1,4 @@
-"""One process's run over a stream."""
+"""The run over a stream, in one process of a Trainer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from avalanche_dgm.plugins.samples import described
 
 @dataclass  # Not frozen: Lightning refuses to hand such to spawned processes.
 class StreamOptions:
-    """How a stream is learned; see `avalanche_dgm.lightning.fit_stream`."""
+    """Arguments of `avalanche_dgm.lightning.fit_stream`."""
 
     epochs: int
     test: str
@@ -61,23 +61,23 @@ class StreamOptions:
 
 
 def tested_experiences(i: int, n: int, *, test: str) -> range:
-    """Which of ``n`` test experiences are run after experience ``i``.
+    """Which of ``n`` test experiences are evaluated after experience ``i``.
 
     Args:
         i: The experience learned last, from 0.
-        n: Test experiences.
+        n: Number of test experiences.
         test: ``"all"``, ``"seen"`` (as many as were learned) or ``"none"``.
     """
     return range(min({"all": n, "seen": i + 1, "none": 0}[test], n))
 
 
 def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) -> None:
-    """Gives a growing model the size that it has after ``n`` experiences and the tests behind each.
+    """Grows a dynamic model to its size after ``n`` experiences and their tests.
 
     Args:
-        module: Its model is adapted.
+        module: The module whose model is adapted.
         data: The streams.
-        n: Experiences learned.
+        n: Number of experiences learned.
         test: See `tested_experiences`.
     """
     module.model.train()
@@ -89,7 +89,7 @@ def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) ->
 
 
 class StreamRun:
-    """One process's run over the stream."""
+    """Trains and tests over a stream, in one process; see `avalanche_dgm.lightning.fit_stream`."""
 
     def __init__(
         self,
@@ -107,8 +107,8 @@ class StreamRun:
             check_boundaries(experience, data.oracle, self.method)
             if options.checkpoint_dir is not None and data.is_part(i):
                 raise ConfigError(
-                    "A run over parts of experiences cannot be saved: a task that has begun is not"
-                    " in a checkpoint. Leave checkpoint_dir out, or learn whole experiences."
+                    "A run over parts of experiences cannot be saved: a checkpoint holds no"
+                    " unfinished task. Leave checkpoint_dir out, or learn whole experiences."
                 )
         module.trainer = data.trainer = trainer
         self.matrix = AccuracyMatrix(max(self.n, len(self.benchmark.test_stream)))
@@ -138,7 +138,7 @@ class StreamRun:
         self._iterations = self._shown = 0
 
     def _fingerprint(self) -> Fingerprint:
-        """What a run that goes on must have in common with the one that was interrupted."""
+        """The settings that must be equal when a run resumes."""
         trainer: Any = self.trainer
         return {
             "method": type(self.module).__name__,
@@ -156,8 +156,8 @@ class StreamRun:
         }
 
     def run(self) -> StreamResult:
-        """Learns what is left of the stream; less of it if a limit of time or a signal ends it."""
-        # Before their states are loaded.
+        """Learns the rest of the stream, unless a time limit or a signal ends it early."""
+        # Before the callbacks' states are loaded.
         reset_callbacks(self.trainer)
         saved = self.checkpointer.load(resume=self.options.resume)
         if saved is None:
@@ -185,10 +185,10 @@ class StreamRun:
             try:
                 self._experience(i)
             except BaseException:
-                # Also on Ctrl-C: what was not learned to its end is not remembered.
+                # Also on Ctrl-C: an unfinished experience is undone.
                 self.method.undo()
                 raise
-            # Before it is saved: what is interrupted here comes again as a whole.
+            # Before saving: an interruption here repeats the whole experience.
             for callback in self._stream_callbacks():
                 callback.on_experience_end(self.trainer, self.module, self.result)
             self.checkpointer.save_experience(i + 1, self._saved())
@@ -204,12 +204,12 @@ class StreamRun:
         learner = self.method.active
         optimizer = self.module._optimizer
         if optimizer is not None:
-            # Tests may have made the learner larger, and the method may have frozen a part of it,
-            # or have none between experiences: then the optimiser holds nothing.
+            # A test may have grown the learner, and the method may have frozen parts of it. Some
+            # methods have no learner between experiences: then the optimiser is empty.
             self.module.learning_optimizer(learner if learner is not None else nn.Identity())
         return {
             "module": self.module.state_dict(),
-            # An optimiser whose parameters are gone has nothing to say.
+            # Without a learner there is no state to save.
             "optimizer": optimizer.state_dict() if optimizer and learner is not None else None,
             "matrix": self.matrix.metric_state,
             "result": self.result,
@@ -217,7 +217,7 @@ class StreamRun:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         module, result = self.module, saved["result"]
-        # Weights are drawn and then loaded: what is drawn later must not depend on that.
+        # New weights are drawn before they are loaded: that must not change later draws.
         with torch.random.fork_rng(devices=[]):
             adapt(module, self.data, len(result), test=self.options.test)
             module.load_state_dict(saved["module"])
@@ -258,7 +258,7 @@ class StreamRun:
         check_labels(data, width)
         method.criterion.set(module.criterion, module.model, width=width, classes=data.classes)
         if method.active is not None:
-            # One that cannot be used is refused before anything is trained.
+            # Refuses an unusable optimiser before anything is trained.
             module.learning_optimizer(method.active, fused=trainers.may_fuse(trainer))
         if starts:
             self._phases(method.before_learning(data))
@@ -326,7 +326,7 @@ class StreamRun:
         try:
             self._stage(stage)
         except BaseException:
-            # As after a phase: what was not learned to its end costs nothing of what was known.
+            # As after an interrupted phase, the weights from before come back.
             if before is not None:
                 learner.load_state_dict(before)
             raise
@@ -343,7 +343,7 @@ class StreamRun:
         )
         self.module.stream_test = test
         try:
-            # Here, as a metric may want the model before any batch.
+            # Here, as a metric may use the model before the first batch.
             modes = [(m, m.training) for m in self.module.modules()]
             self.module.eval()
             test.begin(self.module)

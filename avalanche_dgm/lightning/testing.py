@@ -1,4 +1,4 @@
-"""A test over a stream's experiences: the accuracy matrix, and what Avalanche measures."""
+"""A test over a stream's experiences: the accuracy matrix and Avalanche's metrics."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class StreamTest:
-    """Tests a module on experiences of a test stream, each one loader of ``trainer.test``.
+    """Tests a module on test experiences, with one loader of ``trainer.test`` for each.
 
     Args:
         trainer: The Trainer.
         data: The stream's data.
-        matrix: Where correct answers are counted.
-        row: Which row of it: experiences learned before.
-        view: What Avalanche's metrics see, or ``None`` without them.
+        matrix: The accuracy matrix to fill.
+        row: The row of the matrix: the experience learned last.
+        view: The strategy that Avalanche's metrics see, or ``None`` without metrics.
         experiences: Positions in the test stream.
     """
 
@@ -97,13 +97,13 @@ class StreamTest:
         self._current = None
 
     def step(self, module: MethodModule, batch: Any, batch_idx: int, index: int) -> None:
-        """Answers this process's part of a batch, and counts.
+        """Predicts this process's shard of a batch and updates the metrics.
 
         Args:
-            module: What is tested.
+            module: The module under test.
             batch: Images, labels, task labels.
-            batch_idx: Number of the batch.
-            index: Number of the loader.
+            batch_idx: Index of the batch.
+            index: Index of the loader.
         """
         if self._current != index:
             self._leave()

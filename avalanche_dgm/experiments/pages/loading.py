@@ -10,7 +10,7 @@ from pathlib import Path
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.pages.recorded import Recorded, read_recorded
 from avalanche_dgm.experiments.results import RunResult
-from avalanche_dgm.experiments.storage import NEXT, RESULTS, read_result
+from avalanche_dgm.experiments.storage import STAGING, RESULTS, read_result
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def _results(given: Path) -> Iterable[Path]:
         )
     found = []
     for place, folders, names in os.walk(given):
-        if NEXT in folders:
-            folders.remove(NEXT)
+        if STAGING in folders:
+            folders.remove(STAGING)
         # Folders and links of that name too: that they are no result is said.
         found += [Path(place, name) for name in (*folders, *names) if name == RESULTS]
     return sorted(found)
