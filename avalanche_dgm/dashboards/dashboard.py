@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avalanche_dgm.dashboards import drawing, keys, views
-from avalanche_dgm.dashboards.sinks import Cell, Guarded, Pixels, Sink
+from avalanche_dgm.dashboards.sinks import Cell, FailSafeSink, Pixels, Sink
 from avalanche_dgm.dashboards.views import Class, Examples
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.methods import Method, MethodStats
@@ -42,7 +42,7 @@ class LearnedExperience:
         shown: Samples that the classifier was shown of it, those of several passes counted each.
         n_classes: Classes learned so far, about.
         shape: Shape of one sample, to tell samples from latents; ``None`` if it is not known.
-        record: What the method did, or ``None`` for what the method says of itself.
+        stats: What the method did, or ``None`` for what the method says of itself.
     """
 
     experiences: int
@@ -50,14 +50,14 @@ class LearnedExperience:
     shown: int
     n_classes: int = 10
     shape: tuple[int, ...] | None = None
-    record: MethodStats | None = None
+    stats: MethodStats | None = None
 
 
 class Dashboard:
     """Shows a run as panels; see `avalanche_dgm.dashboards.keys` for their names and axes.
 
     Nothing here changes what is learned: it draws from random numbers of its own. A place that
-    fails does not stop the run (`Guarded`).
+    fails does not stop the run (`FailSafeSink`).
 
     Args:
         sinks: Places to show panels.
@@ -80,10 +80,12 @@ class Dashboard:
     ) -> None:
         if samples_per_class < 1:
             raise ConfigError(f"samples_per_class={samples_per_class} must be at least 1.")
-        self.sinks = [sink if isinstance(sink, Guarded) else Guarded(sink) for sink in sinks]
+        self.sinks = [
+            sink if isinstance(sink, FailSafeSink) else FailSafeSink(sink) for sink in sinks
+        ]
         self.samples_per_class, self.latents, self.seed = samples_per_class, latents, seed
 
-    def trained(self, values: Mapping[str, float], *, step: int) -> None:
+    def log_training(self, values: Mapping[str, float], *, step: int) -> None:
         """Shows numbers of the classifier's training.
 
         Args:
@@ -92,44 +94,44 @@ class Dashboard:
         """
         self._scalars(values, keys.STEP, step)
 
-    def learned(self, facts: LearnedExperience, method: Method | None) -> None:
+    def log_experience(self, experience: LearnedExperience, method: Method | None) -> None:
         """Shows what is remembered after an experience, and what it cost; waits for the device.
 
         Args:
-            facts: What was learned.
+            experience: What was learned.
             method: What remembers, or ``None`` for strategies without one.
         """
         if not self.sinks:
             return
-        at, values = facts.experiences, {keys.TIME_LEARN: facts.seconds}
-        if facts.seconds > 0 and facts.shown:
-            values[keys.SAMPLES_PER_SECOND] = facts.shown / facts.seconds
+        at, values = experience.experiences, {keys.TIME_LEARN: experience.seconds}
+        if experience.seconds > 0 and experience.shown:
+            values[keys.SAMPLES_PER_SECOND] = experience.shown / experience.seconds
         if method is None:
             self._scalars(values, keys.EXPERIENCE, at)
             return
-        record = facts.record if facts.record is not None else method.stats.read()
-        values |= _remembered(method, record)
-        if record.histogram:
+        stats = experience.stats if experience.stats is not None else method.stats.read()
+        values |= _memory_values(method, stats)
+        if stats.histogram:
             for sink in self.sinks:
-                sink.histogram(keys.REPLAY_LABELS, record.histogram, axis=keys.EXPERIENCE, at=at)
-        pictures = _Pictures(self, method, at)
-        pictures.samples(facts.n_classes, facts.shape)
+                sink.histogram(keys.REPLAY_LABELS, stats.histogram, axis=keys.EXPERIENCE, at=at)
+        pictures = _ExperienceImages(self, method, at)
+        pictures.samples(experience.n_classes, experience.shape)
         values |= pictures.masks()
         self._scalars(values, keys.EXPERIENCE, at)
 
-    def slept(self, record: MethodStats, *, before: int, at: int) -> None:
+    def log_sleep(self, stats: MethodStats, *, before: int, at: int) -> None:
         """Shows a sleep, if there was one.
 
         Args:
-            record: What the method did.
+            stats: What the method did.
             before: Sleeps that were shown before.
             at: Experiences learned so far.
         """
-        if record.sleeps > before:
-            values = {keys.SLEEP_SECONDS: record.sleep_seconds, keys.SLEEP_AFTER: float(at)}
-            self._scalars(values, keys.SLEEP, record.sleeps)
+        if stats.sleeps > before:
+            values = {keys.SLEEP_SECONDS: stats.sleep_seconds, keys.SLEEP_AFTER: float(at)}
+            self._scalars(values, keys.SLEEP, stats.sleeps)
 
-    def examined(self, method: Method, seen: Examples, *, at: int, last: bool) -> None:
+    def log_examples(self, method: Method, seen: Examples, *, at: int, last: bool) -> None:
         """Shows what a memory makes of test images of what was learned.
 
         Args:
@@ -140,7 +142,7 @@ class Dashboard:
         """
         if not self.sinks or not len(seen.images):
             return
-        pictures = _Pictures(self, method, at)
+        pictures = _ExperienceImages(self, method, at)
         error = pictures.reconstructions(seen)
         if error is not None:
             self._scalars({keys.RECONSTRUCTION_ERROR: error}, keys.EXPERIENCE, at)
@@ -149,7 +151,7 @@ class Dashboard:
         for sink in self.sinks:
             sink.flush()
 
-    def tested(
+    def log_test(
         self,
         matrix: Tensor,
         *,
@@ -193,7 +195,7 @@ class Dashboard:
             sink.table(keys.MATRIX_TABLE, ["after", *names], [row], axis=keys.EXPERIENCE, at=at)
             sink.flush()
 
-    def saved(self, path: Path, *, at: int) -> None:
+    def log_checkpoint(self, path: Path, *, at: int) -> None:
         """Keeps a checkpoint with the run, or notes where it is.
 
         Args:
@@ -219,7 +221,7 @@ class Dashboard:
             sink.image(key, pixels, axis=keys.EXPERIENCE, at=at, caption=caption)
 
 
-class _Pictures:
+class _ExperienceImages:
     """The pictures after one experience."""
 
     def __init__(self, dashboard: Dashboard, method: Method, at: int) -> None:
@@ -297,16 +299,16 @@ class _Pictures:
         return values
 
 
-def _remembered(method: Method, record: MethodStats) -> dict[str, float]:
+def _memory_values(method: Method, stats: MethodStats) -> dict[str, float]:
     """Numbers of the memory, and of what the method did in the experience."""
     values = {
         keys.MEMORY_BYTES: float(memory_bytes_of(method)),
         keys.MEMORY_PARAMETERS: float(memory_parameters_of(method)),
         keys.MEMORY_STORED: float(stored_samples_of(method)),
-        keys.STM_OCCUPANCY: float(record.stm_occupancy),
-        keys.REPLAYED: float(record.replayed),
+        keys.STM_OCCUPANCY: float(stats.stm_occupancy),
+        keys.REPLAYED: float(stats.replayed),
     }
-    for name, seconds in record.phase_seconds.items():
+    for name, seconds in stats.phase_seconds.items():
         # Phases of several tasks, as "sleep: tasks 3, 4", have one name on the dashboard.
         key = keys.TIME_PHASE.format(family_of(name))
         values[key] = values.get(key, 0.0) + seconds

@@ -23,7 +23,7 @@ SCALARS = ("axis", "at", "key", "value")
 HISTOGRAMS = ("axis", "at", "key", "label", "count")
 IMAGES = ("axis", "at", "key", "file", "caption")
 FILES = ("axis", "at", "key", "path")
-LISTS = ("scalars.csv", "histograms.csv", "images.csv", "files.csv")
+INDEX_FILES = ("scalars.csv", "histograms.csv", "images.csv", "files.csv")
 
 
 class FileSink(Sink):
@@ -51,7 +51,7 @@ class FileSink(Sink):
         #: The columns of each file that was written.
         self._columns: dict[str, list[str]] = {}
         #: Of each axis, what was shown at its last point: file and key.
-        self._here: dict[str, set[tuple[str, str]]] = {}
+        self._shown_at_last: dict[str, set[tuple[str, str]]] = {}
 
     def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
         """See `Sink.scalars`."""
@@ -128,7 +128,7 @@ class FileSink(Sink):
                 self._replace(name, columns, [])
             self._columns[name] = columns
         shown = {(name, _key_of(name, row)) for row in rows}
-        here = self._here.setdefault(axis, set())
+        here = self._shown_at_last.setdefault(axis, set())
         if shown & here:
             # What is shown at a point once more takes the place of what was there.
             kept = [
@@ -147,11 +147,11 @@ class FileSink(Sink):
         # What another process left at this point comes again; what this one did may be completed.
         again = at <= self._before.pop(axis, -1) or at < self._last.get(axis, -1)
         if again or at != self._last.get(axis):
-            self._here[axis] = set()
+            self._shown_at_last[axis] = set()
         self._last[axis] = at
         if not again:
             return
-        for name in self._lists():
+        for name in self._index_files():
             header, rows = self._read(name)
             if header:
                 kept = [row for row in rows if row[0] != axis or int(row[1]) < at]
@@ -160,7 +160,7 @@ class FileSink(Sink):
     def _found(self) -> dict[str, int]:
         """The last point of each axis in files from before."""
         last: dict[str, int] = {}
-        for name in self._lists():
+        for name in self._index_files():
             header, rows = self._read(name)
             if header and not (self.folder / name).read_bytes().endswith(b"\n"):
                 # Without the row that was cut off, to which the next one would be joined.
@@ -169,9 +169,9 @@ class FileSink(Sink):
                 last[row[0]] = max(last.get(row[0], -1), int(row[1]))
         return last
 
-    def _lists(self) -> list[str]:
+    def _index_files(self) -> list[str]:
         tables = sorted(self.folder.glob("tables/*.csv"))
-        names = [*LISTS, *(str(path.relative_to(self.folder)) for path in tables)]
+        names = [*INDEX_FILES, *(str(path.relative_to(self.folder)) for path in tables)]
         # Not what somebody else put beside them.
         return [name for name in names if self._read(name)[0][:2] == ["axis", "at"]]
 
@@ -216,17 +216,17 @@ class FileSink(Sink):
 
     def __getstate__(self) -> dict[str, Any]:
         # Whoever continues looks at the files again: they may go on behind a checkpoint.
-        return {**self.__dict__, "_before": None, "_last": {}, "_here": {}, "_columns": {}}
+        return {**self.__dict__, "_before": None, "_last": {}, "_shown_at_last": {}, "_columns": {}}
 
 
-def written(folder: Path) -> list[Path]:
+def panel_files(folder: Path) -> list[Path]:
     """The files that a `FileSink` wrote into a folder: the lists, and what they name.
 
     Args:
         folder: The folder.
     """
     sink = FileSink(folder)
-    names = {*LISTS, *map(_table_name, keys.TABLES)}
+    names = {*INDEX_FILES, *map(_table_name, keys.TABLES)}
     for name in sorted(names):
         for row in sink._read(name)[1]:
             names |= {cell for cell in row if re.fullmatch(r"(images|tables)/[^/]+\.png", cell)}
@@ -245,4 +245,4 @@ def _table_name(key: str) -> str:
 
 def _key_of(name: str, row: Sequence[object]) -> str:
     """What a row of a file belongs to: a table is one panel, lists hold many."""
-    return str(row[2]) if name in LISTS else ""
+    return str(row[2]) if name in INDEX_FILES else ""

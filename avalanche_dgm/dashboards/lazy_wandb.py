@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from avalanche_dgm.dashboards.wandb_runs import is_main_process, new_run_id, open_run
-from avalanche_dgm.dashboards.wandb_sink import GuardedWandbSink, Tables, WandbSink
+from avalanche_dgm.dashboards.wandb_sink import FailSafeWandbSink, Tables, WandbSink
 
 
 class LazyWandbRun:
@@ -30,7 +30,7 @@ class LazyWandbRun:
         self._tables: Tables = {} if tables is None else tables
         self._tried = False
         self._run: Any = None
-        self._sink: GuardedWandbSink | None = None
+        self._sink: FailSafeWandbSink | None = None
 
     @property
     def run(self) -> Any:
@@ -39,7 +39,7 @@ class LazyWandbRun:
         return self._run
 
     @property
-    def sink(self) -> GuardedWandbSink | None:
+    def sink(self) -> FailSafeWandbSink | None:
         """Where to log; ``None`` as `run` is, and after the run is over."""
         self._open()
         return self._sink
@@ -53,7 +53,7 @@ class LazyWandbRun:
             return
         try:
             self._run = open_run(self.settings)
-            self._sink = GuardedWandbSink(WandbSink(self._run, tables=self._tables))
+            self._sink = FailSafeWandbSink(WandbSink(self._run, tables=self._tables))
         except Exception as error:
             self._run = None
             warnings.warn(

@@ -96,7 +96,7 @@ class Sink(ABC):
         self.flush()
 
 
-class Guarded(Sink):
+class FailSafeSink(Sink):
     """Lets training go on where a place to show panels fails: no network, no account, no space.
 
     What fails first of each kind of call is said in one warning; the calls after it are tried
@@ -104,23 +104,23 @@ class Guarded(Sink):
 
     Args:
         sink: The place.
-        needed: Whether a run without what the place holds is not whole: then a file that cannot be
+        required: Whether the run is incomplete without this sink: then a file that cannot be
             written ends it, so that it can be continued when there is room.
     """
 
-    def __init__(self, sink: Sink, *, needed: bool = False) -> None:
-        self.sink, self._needed = sink, needed
-        self._said: set[str] = set()
+    def __init__(self, sink: Sink, *, required: bool = False) -> None:
+        self.sink, self._required = sink, required
+        self._warned: set[str] = set()
 
     def _try(self, what: str, call: Callable[[], None]) -> None:
         try:
             call()
         except Exception as error:
-            if self._needed and isinstance(error, OSError):
+            if self._required and isinstance(error, OSError):
                 raise
-            if what in self._said:
+            if what in self._warned:
                 return
-            self._said.add(what)
+            self._warned.add(what)
             warnings.warn(
                 f"{type(self.sink).__name__} could not log {what}:"
                 f" {type(error).__name__}: {' '.join(str(error).split())[:300]}. Training goes on;"

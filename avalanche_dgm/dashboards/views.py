@@ -41,7 +41,7 @@ class Examples:
     tasks: Tensor
     experiences: Tensor
 
-    def of(self, positions: Sequence[int]) -> Examples:
+    def of_experiences(self, positions: Sequence[int]) -> Examples:
         """Those of some test experiences.
 
         Args:

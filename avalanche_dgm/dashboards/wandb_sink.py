@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from avalanche_dgm.dashboards import keys
-from avalanche_dgm.dashboards.sinks import Cell, Guarded, Pixels, Sink
+from avalanche_dgm.dashboards.sinks import Cell, FailSafeSink, Pixels, Sink
 
 #: The most bins that a histogram of W&B may have.
 _MOST_BINS = 512
@@ -101,7 +101,9 @@ class WandbSink(Sink):
 
         before = [(point, row) for point, row in self.tables.get(key, []) if point < at]
         self.tables[key] = [*before, *((at, row) for row in rows)]
-        shown = [_alike([row[i] for _, row in self.tables[key]]) for i in range(len(columns))]
+        shown = [
+            _uniform_cells([row[i] for _, row in self.tables[key]]) for i in range(len(columns))
+        ]
         data = [list(row) for row in zip(*shown, strict=True)]
         self.log({key: wandb.Table(columns=list(columns), data=data)}, axis=axis, at=at)
 
@@ -126,7 +128,7 @@ class WandbSink(Sink):
         self.run.finish()
 
 
-class GuardedWandbSink(Guarded):
+class FailSafeWandbSink(FailSafeSink):
     """A guarded `WandbSink`, and a guard for what only W&B can show.
 
     Args:
@@ -156,7 +158,7 @@ def _picture(pixels: Pixels, caption: str | None = None) -> Any:
     return wandb.Image(Image.fromarray(np.ascontiguousarray(pixels)), caption=caption or None)
 
 
-def _alike(cells: Sequence[Cell]) -> list[Any]:
+def _uniform_cells(cells: Sequence[Cell]) -> list[Any]:
     """A column of a table, whose cells have to be of one kind for W&B, or ``None``."""
     if any(isinstance(cell, np.ndarray) for cell in cells):
         return [_picture(cell) if isinstance(cell, np.ndarray) else None for cell in cells]

@@ -25,7 +25,7 @@ from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import METHODS, check_options, hyper_parameters, method_of
 from avalanche_dgm.experiments.panels import RunPanels
 from avalanche_dgm.experiments.results import RunResult, Step
-from avalanche_dgm.experiments.run_spec import RunSpec, add_record, print_progress
+from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, print_progress
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.fitting import OptimizerSpec
 
@@ -238,7 +238,7 @@ class LightningRun:
             result.steps.append(replace(step, experience=spec.columns[position]))
             if self.is_global_zero:
                 # What is interrupted before it is written down is shown again.
-                self.panels.learned(result, None)
+                self.panels.log_experience(result, None)
                 _publish(result, self.folder, self.progress, result.steps)
 
     def _module(self) -> MethodModule:
@@ -281,7 +281,7 @@ class LightningRun:
                 train_stream=list(experiences), test_stream=self.spec.test_experiences()
             ),
             trainer=self._arguments(module),
-            callbacks=[EpochMeansCallback(self.panels.trained), *looking],
+            callbacks=[EpochMeansCallback(self.panels.log_training), *looking],
             epochs=config.epochs,
             batch_size=config.batch_size,
             eval_batch_size=_EVAL_BATCH,
@@ -356,7 +356,7 @@ class StepReporter:
         """Writes down what was measured so far."""
         self.result.steps = self.steps(outcome)
         if self.panels is not None and self.module is not None:
-            self.panels.learned(self.result, self.module.method)
+            self.panels.log_experience(self.result, self.module.method)
         _publish(self.result, self.folder, self.progress, self.result.steps)
 
     def steps(self, outcome: StreamResult) -> list[Step]:
@@ -377,7 +377,7 @@ class StepReporter:
                 eval_seconds=outcome.test_seconds[i],
                 **{name: measured[name] for name in MEASURED if name in measured},
             )
-            add_record(step, outcome.records[i], outcome.memory_bytes[i])
+            add_method_stats(step, outcome.records[i], outcome.memory_bytes[i])
             steps.append(step)
         return steps
 
@@ -396,7 +396,7 @@ def _publish_shown(
 ) -> None:
     """The same, and shows it; of strategies that have no method."""
     result.steps = list(steps)
-    panels.learned(result, None)
+    panels.log_experience(result, None)
     _publish(result, folder, progress, steps)
 
 

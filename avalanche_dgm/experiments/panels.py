@@ -11,7 +11,7 @@ import torch
 
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.file_sink import FileSink
-from avalanche_dgm.dashboards.sinks import Guarded, Sink
+from avalanche_dgm.dashboards.sinks import FailSafeSink, Sink
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.results import RunResult
@@ -47,11 +47,13 @@ class RunPanels:
             if self.folder is not None:
                 opened = self.settings.open(self.folder, self.spec.config)
                 # Files are a part of what the run leaves; other places may fail.
-                sinks = [Guarded(s, needed=True) if isinstance(s, FileSink) else s for s in opened]
+                sinks = [
+                    FailSafeSink(s, required=True) if isinstance(s, FileSink) else s for s in opened
+                ]
             self._dashboard = Dashboard(sinks, samples_per_class=_SAMPLES)
         return self._dashboard
 
-    def trained(self, values: dict[str, float], step: int) -> None:
+    def log_training(self, values: dict[str, float], step: int) -> None:
         """Shows an epoch's means.
 
         Args:
@@ -60,9 +62,9 @@ class RunPanels:
         """
         # Joint training begins anew each time, and so would its steps.
         if not self.spec.method.joint:
-            self.dashboard.trained(values, step=step)
+            self.dashboard.log_training(values, step=step)
 
-    def learned(self, result: RunResult, method: Method | None) -> None:
+    def log_experience(self, result: RunResult, method: Method | None) -> None:
         """Shows what was learned and tested last.
 
         Args:
@@ -77,7 +79,7 @@ class RunPanels:
         # Joint training learns all of them anew, each once.
         shown = {spec.order[i] for i in range(0 if spec.method.joint else n - 1, n)}
         n_shown = sum(len(spec.benchmark.train_stream[i].dataset) for i in shown)
-        record = MethodStats(
+        stats = MethodStats(
             replayed=step.replayed,
             histogram=step.histogram,
             stm_occupancy=step.stm_occupancy,
@@ -85,28 +87,28 @@ class RunPanels:
             sleep_seconds=step.sleep_seconds,
             phase_seconds=step.phases,
         )
-        facts = LearnedExperience(
+        experience = LearnedExperience(
             experiences=n,
             seconds=step.seconds,
             shown=n_shown * spec.config.epochs,
             n_classes=len(Learned.of(learned).classes),
             shape=spec.shape,
-            record=record,
+            stats=stats,
         )
-        dashboard.learned(facts, method)
+        dashboard.log_experience(experience, method)
         rows = [[math.nan if v is None else v for v in row] for row in result.matrix]
         columns = [step.experience for step in result.steps]
         seconds = step.eval_seconds
-        dashboard.tested(torch.tensor(rows), columns=columns, names=result.tasks, seconds=seconds)
+        dashboard.log_test(torch.tensor(rows), columns=columns, names=result.tasks, seconds=seconds)
         before = result.steps[-2].sleeps if n > 1 else 0
-        dashboard.slept(record, before=before, at=n)
+        dashboard.log_sleep(stats, before=before, at=n)
         if method is None:
             return
         if self._examples is None:
             self._examples = examples_of(spec.test_experiences(), least=_SAMPLES)
         if self._examples is not None:
-            seen = self._examples.of([spec.tested[column] for column in columns])
-            dashboard.examined(method, seen, at=n, last=result.complete)
+            seen = self._examples.of_experiences([spec.tested[column] for column in columns])
+            dashboard.log_examples(method, seen, at=n, last=result.complete)
 
     def close(self) -> None:
         """Ends it in all places."""

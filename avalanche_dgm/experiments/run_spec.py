@@ -115,20 +115,20 @@ class RunSpec:
         }
 
 
-def add_record(step: Step, record: MethodStats, memory_bytes: int) -> None:
+def add_method_stats(step: Step, stats: MethodStats, memory_bytes: int) -> None:
     """Completes a step by what a method did.
 
     Args:
         step: Measurements of one experience.
-        record: What the method did in it.
+        stats: What the method did in it.
         memory_bytes: Bytes of its memory afterwards.
     """
-    step.phases = {name: float(s) for name, s in record.phase_seconds.items()}
-    step.replayed = int(record.replayed)
-    step.histogram = {int(label): int(count) for label, count in record.histogram.items()}
-    step.stm_occupancy = int(record.stm_occupancy)
-    step.sleeps = int(record.sleeps)
-    step.sleep_seconds = float(record.sleep_seconds)
+    step.phases = {name: float(s) for name, s in stats.phase_seconds.items()}
+    step.replayed = int(stats.replayed)
+    step.histogram = {int(label): int(count) for label, count in stats.histogram.items()}
+    step.stm_occupancy = int(stats.stm_occupancy)
+    step.sleeps = int(stats.sleeps)
+    step.sleep_seconds = float(stats.sleep_seconds)
     step.memory_bytes = int(memory_bytes)
 
 

@@ -31,7 +31,7 @@ from avalanche_dgm.experiments.progress import (
     ProgressLogger,
 )
 from avalanche_dgm.experiments.results import RunResult, Step
-from avalanche_dgm.experiments.run_spec import RunSpec, add_record, print_progress
+from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, print_progress
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
 from avalanche_dgm.plugins.fingerprint import mark
@@ -159,7 +159,7 @@ class AvalancheRun(RunSpec):
     def _loggers(self) -> list[Any]:
         loggers: list[Any] = [self.logger]
         if self.panels is not None:
-            loggers.append(EpochMeansLogger(self.panels.trained))
+            loggers.append(EpochMeansLogger(self.panels.log_training))
         if self.generator.active:
             loggers.append(ExperienceStartLogger(lambda s: self.generator.watch(replay_plugin(s))))
         return loggers
@@ -168,7 +168,7 @@ class AvalancheRun(RunSpec):
         """Shows what was learned and tested last."""
         plugin = replay_plugin(strategy)
         if self.panels is not None:
-            self.panels.learned(result, plugin.method if plugin is not None else None)
+            self.panels.log_experience(result, plugin.method if plugin is not None else None)
 
     def learn(self, strategy: Any, result: RunResult, position: int) -> Any:
         """Trains on one experience, evaluates on all of them and appends a step."""
@@ -194,7 +194,7 @@ class AvalancheRun(RunSpec):
         )
         plugin = replay_plugin(strategy)
         if plugin is not None:
-            add_record(step, plugin.stats, plugin.memory_bytes())
+            add_method_stats(step, plugin.stats, plugin.memory_bytes())
             for name, value in self.generator.note(plugin, position).items():
                 setattr(step, name, value)
         result.steps.append(step)
@@ -230,12 +230,12 @@ class AvalancheRun(RunSpec):
 
 
 def replay_plugin(strategy: Any) -> Any | None:
-    """Returns the plugin that remembers (it keeps a record of its replay), or ``None``.
+    """Returns the plugin of a method (it has statistics of its replay), or ``None``.
 
     Args:
         strategy: An Avalanche strategy.
     """
-    return next((p for p in strategy.plugins if hasattr(p, "record")), None)
+    return next((p for p in strategy.plugins if hasattr(p, "stats")), None)
 
 
 def experience_accuracies(metrics: dict[str, Any], tested: list[int]) -> list[float | None]:

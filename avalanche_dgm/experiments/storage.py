@@ -124,7 +124,7 @@ def run_files(folder: Path, result: RunResult | None) -> list[Path]:
     names += [_SAMPLES] if method is None or method.ours else []
     names += [_OF_GAN] if method is None or method.gan else []
     most = 10**9 if result is None else len(result.order)
-    shown = {p.relative_to(folder).as_posix() for p in file_sink.written(folder / PANELS)}
+    shown = {p.relative_to(folder).as_posix() for p in file_sink.panel_files(folder / PANELS)}
     found = []
     for path, name in _files(folder, "", "checkpoints", PANELS, "tensorboard"):
         mine = any(known.fullmatch(name) for known in names)

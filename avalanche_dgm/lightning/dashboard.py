@@ -101,7 +101,7 @@ class DashboardCallback(EpochMeansCallback):
 
     def _trained(self, values: dict[str, float], step: int) -> None:
         if self.dashboard is not None:
-            self.dashboard.trained(values, step=step)
+            self.dashboard.log_training(values, step=step)
 
     def on_stream_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
@@ -110,7 +110,7 @@ class DashboardCallback(EpochMeansCallback):
         super().on_stream_start(trainer, module, benchmark, result)
         self._benchmark, self._examples = benchmark, None
         if trainer.is_global_zero:
-            sinks = self._sinks if self._sinks is not None else sinks_of(trainer)
+            sinks = self._sinks if self._sinks is not None else logger_sinks(trainer)
             self.dashboard = Dashboard(
                 sinks, samples_per_class=self.samples_per_class, latents=self.latents
             )
@@ -124,19 +124,19 @@ class DashboardCallback(EpochMeansCallback):
         stream, n = list(self._benchmark.train_stream), len(result)
         learned = Learned.of(stream[:n])
         before = result.records[-2].sleeps if n > 1 else 0
-        facts = LearnedExperience(
+        experience = LearnedExperience(
             experiences=n,
             seconds=result.seconds[-1],
             shown=result.shown[-1],
             n_classes=len(learned.classes),
             shape=shape_of(stream[0]),
-            record=result.records[-1],
+            stats=result.records[-1],
         )
-        self.dashboard.learned(facts, module.method)
+        self.dashboard.log_experience(experience, module.method)
         if self.checkpoints and result.best_checkpoints[-1]:
-            self.dashboard.saved(Path(result.best_checkpoints[-1]), at=n)
+            self.dashboard.log_checkpoint(Path(result.best_checkpoints[-1]), at=n)
         self._tested(module, result, learned, last=n == len(stream))
-        self.dashboard.slept(result.records[-1], before=before, at=n)
+        self.dashboard.log_sleep(result.records[-1], before=before, at=n)
 
     def _tested(
         self, module: MethodModule, result: StreamResult, learned: Learned, *, last: bool
@@ -148,7 +148,7 @@ class DashboardCallback(EpochMeansCallback):
         names = dict(zip((int(e.current_experience) for e in whole), names_of(whole), strict=True))
         positions = [int(test.current_experience) for test in tests]
         seen = learned.columns([pairs_of(test) for test in whole])
-        dashboard.tested(
+        dashboard.log_test(
             result.accuracy,
             columns=[positions.index(j) if j in positions else None for j in seen],
             names=[names[j] for j in positions],
@@ -158,15 +158,15 @@ class DashboardCallback(EpochMeansCallback):
         if self._examples is None:
             self._examples = examples_of(tests, least=self.samples_per_class)
         if self._examples is not None:
-            mine = self._examples.of([j for j in seen if j is not None])
-            dashboard.examined(module.method, mine, at=len(result), last=last)
+            mine = self._examples.of_experiences([j for j in seen if j is not None])
+            dashboard.log_examples(module.method, mine, at=len(result), last=last)
 
     def __getstate__(self) -> dict[str, Any]:
         # Processes of their own open the places themselves.
         return {**self.__dict__, "dashboard": None}
 
 
-def sinks_of(trainer: pl.Trainer) -> list[Sink]:
+def logger_sinks(trainer: pl.Trainer) -> list[Sink]:
     """The places that belong to a Trainer's loggers; other loggers than the known have none.
 
     Args:

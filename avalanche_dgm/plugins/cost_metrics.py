@@ -50,7 +50,7 @@ class CostMetric(PluginMetric[dict[str, float]]):
         """Reports the experience, or the part of one in an online stream."""
         values: dict[str, float] = {}
         for plugin in find_plugins(strategy):
-            # Reading the record waits for the device: what was begun is done when time is taken.
+            # Reading the stats waits for the device: what was begun is done when time is taken.
             for name, seconds in plugin.stats.phase_seconds.items():
                 key = f"PhaseSeconds/{family_of(name)}"
                 values[key] = values.get(key, 0.0) + seconds

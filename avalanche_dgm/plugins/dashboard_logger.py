@@ -102,7 +102,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         """Shows the epoch's means; waits for the device."""
         values = self._means.values()
         if values:
-            self.dashboard.trained(values, step=strategy.clock.train_iterations)
+            self.dashboard.log_training(values, step=strategy.clock.train_iterations)
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Shows what is remembered, if an experience is over: of online streams, the last part."""
@@ -110,17 +110,17 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         if not learned.end(strategy.experience):
             return
         plugins = find_plugins(strategy)
-        # Reading the record waits for the device: what was begun is done when time is taken.
-        record = plugins[0].stats if plugins else None
-        facts = LearnedExperience(
+        # Reading the stats waits for the device: what was begun is done when time is taken.
+        stats = plugins[0].stats if plugins else None
+        experience = LearnedExperience(
             experiences=len(learned.positions),
             seconds=self._time.seconds(),
             shown=self._time.shown,
             n_classes=len(learned.classes),
             shape=shape_of(strategy.experience),
-            record=record,
+            stats=stats,
         )
-        self.dashboard.learned(facts, plugins[0].method if plugins else None)
+        self.dashboard.log_experience(experience, plugins[0].method if plugins else None)
         # What was drawn to be looked at is not the next experience's time.
         self._time.restart()
 
@@ -150,19 +150,19 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             return
         seconds, columns = time.perf_counter() - self._tested, found.columns()
         matrix = found.matrix()
-        self.dashboard.tested(matrix, columns=columns, names=self._names, seconds=seconds)
+        self.dashboard.log_test(matrix, columns=columns, names=self._names, seconds=seconds)
         plugins = find_plugins(strategy)
         if plugins:
             learned = [j for j in columns if j is not None]
             self._look(plugins[0].method, tested_of(strategy, found.stream), learned)
             self._slept(plugins[0].stats)
 
-    def _slept(self, record: MethodStats) -> None:
+    def _slept(self, stats: MethodStats) -> None:
         """Shows a sleep, of which some are between experiences."""
         at = len(self._accuracies.learned.positions)
         if at:
-            self.dashboard.slept(record, before=self._sleeps, at=at)
-        self._sleeps = record.sleeps
+            self.dashboard.log_sleep(stats, before=self._sleeps, at=at)
+        self._sleeps = stats.sleeps
 
     def _look(self, method: Method, tests: list[Any], learned: list[int]) -> None:
         """Shows what the memory makes of test images of what was learned."""
@@ -173,8 +173,8 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         if self._examples is not None:
             so_far = self._accuracies.learned
             at = len(so_far.positions)
-            seen, last = self._examples.of(learned), at >= so_far.n_stream
-            self.dashboard.examined(method, seen, at=at, last=last)
+            seen, last = self._examples.of_experiences(learned), at >= so_far.n_stream
+            self.dashboard.log_examples(method, seen, at=at, last=last)
 
     def close(self) -> None:
         """Ends the run in all places."""

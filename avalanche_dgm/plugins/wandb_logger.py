@@ -13,7 +13,7 @@ from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.lazy_wandb import LazyWandbRun
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.wandb_runs import is_main_process
-from avalanche_dgm.dashboards.wandb_sink import GuardedWandbSink
+from avalanche_dgm.dashboards.wandb_sink import FailSafeWandbSink
 from avalanche_dgm.plugins.dashboard_logger import DashboardLogger
 from avalanche_dgm.plugins.wandb_values import best_of, converted, kind_of, weights_artifact
 
@@ -212,7 +212,7 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
 
         sink.attempt(what, log)
 
-    def _log_weights(self, sink: GuardedWandbSink, name: str, value: bytes, at: int) -> None:
+    def _log_weights(self, sink: FailSafeWandbSink, name: str, value: bytes, at: int) -> None:
         artifact, path = weights_artifact(name, value, Path.cwd() / self.path, at)
 
         def refer() -> None:

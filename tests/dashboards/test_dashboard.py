@@ -25,7 +25,7 @@ def dashboard(**options):
 
 def test_a_test():
     board, sink = dashboard()
-    board.tested(MATRIX, columns=[0, 1], names=["a", "b", "c"], seconds=2.0)
+    board.log_test(MATRIX, columns=[0, 1], names=["a", "b", "c"], seconds=2.0)
     assert sink.values("accuracy/experience_001") == {2: pytest.approx(0.8)}
     for name in ("average_accuracy", "forgetting", "backward_transfer", "retention"):
         expected = float(getattr(functional, name)(MATRIX))
@@ -37,7 +37,7 @@ def test_a_test():
 
 def test_columns_come_in_the_order_in_which_they_were_learned():
     board, sink = dashboard()
-    board.tested(MATRIX[:, [2, 0, 1]], columns=[1, 2], experiences=[4, 6, 9])
+    board.log_test(MATRIX[:, [2, 0, 1]], columns=[1, 2], experiences=[4, 6, 9])
     expected = float(functional.forgetting(MATRIX))
     assert sink.values("stream/forgetting") == {2: pytest.approx(expected)}
     assert sink.values("accuracy/experience_009") == {2: pytest.approx(0.8)}
@@ -45,7 +45,7 @@ def test_columns_come_in_the_order_in_which_they_were_learned():
 
 def test_what_was_not_measured_is_left_out():
     board, sink = dashboard()
-    board.tested(MATRIX[:1], columns=[0])
+    board.log_test(MATRIX[:1], columns=[0])
     assert "accuracy/experience_002" not in sink.names()
     assert "stream/forgetting" not in sink.names()
     assert all(math.isfinite(p[4]) for p in sink.shown if p[0] == "scalar")
@@ -53,31 +53,31 @@ def test_what_was_not_measured_is_left_out():
 
 def test_experiences_that_come_again():
     board, sink = dashboard()
-    board.tested(torch.cat([MATRIX, MATRIX[:1]]), columns=[0, 1, 0])
+    board.log_test(torch.cat([MATRIX, MATRIX[:1]]), columns=[0, 1, 0])
     assert sink.values("stream/average_accuracy") == {3: pytest.approx(0.5)}
     assert "stream/backward_transfer" not in sink.names()
 
 
 def test_an_experience_without_a_method():
     board, sink = dashboard()
-    board.learned(LearnedExperience(experiences=1, seconds=2.0, shown=100), None)
+    board.log_experience(LearnedExperience(experiences=1, seconds=2.0, shown=100), None)
     assert [p[3:] for p in sink.shown] == [("time/learn", 2.0), ("time/samples_per_second", 50.0)]
 
 
 def test_phases_and_sleeps():
     board, sink = dashboard()
     phases = {"sleep: tasks 1, 2": 1.0, "sleep: tasks 3": 2.0, "generator (short-term)": 3.0}
-    record = MethodStats(sleeps=2, sleep_seconds=3.0, phase_seconds=phases, histogram={1: 4})
-    facts = LearnedExperience(experiences=3, seconds=1.0, shown=1, record=record)
-    board.learned(facts, Naive())
-    board.slept(record, before=1, at=3)
+    stats = MethodStats(sleeps=2, sleep_seconds=3.0, phase_seconds=phases, histogram={1: 4})
+    experience = LearnedExperience(experiences=3, seconds=1.0, shown=1, stats=stats)
+    board.log_experience(experience, Naive())
+    board.log_sleep(stats, before=1, at=3)
     assert sink.values("time/phase/sleep") == {3: 3.0}
     assert [p[1:] for p in sink.shown if p[1] == keys.SLEEP] == [
         ("sleep", 2, "sleeps/seconds", 3.0),
         ("sleep", 2, "sleeps/experiences", 3.0),
     ]
     assert sink.values("replay/labels") == {3: {1: 4}}
-    board.slept(record, before=2, at=3)
+    board.log_sleep(stats, before=2, at=3)
     assert len([p for p in sink.shown if p[1] == keys.SLEEP]) == 2
 
 
@@ -149,16 +149,16 @@ def test_latents_that_have_no_picture(case):
     found = views.embedding(Poor(seed=0), examples())
     assert (found is not None) == (case == "one dimension")
     board, sink = dashboard()
-    board.examined(Poor(seed=0), examples(), at=1, last=True)
+    board.log_examples(Poor(seed=0), examples(), at=1, last=True)
     assert ("latents/tsne" in sink.names()) == (case == "one dimension")
 
 
 def test_what_is_made_of_test_images():
     board, sink = dashboard(samples_per_class=4)
-    board.examined(Learned3(seed=0), examples(), at=2, last=False)
+    board.log_examples(Learned3(seed=0), examples(), at=2, last=False)
     assert sink.values("reconstructions/error") == {2: pytest.approx(0.25)}
     assert "latents/tsne" not in sink.names()
-    board.examined(Learned3(seed=0), examples(), at=3, last=True)
+    board.log_examples(Learned3(seed=0), examples(), at=3, last=True)
     assert sink.names("image") == {"reconstructions/grid", "latents/tsne"}
     few = Dashboard([sink], latents=False)
     sink.shown.clear()
@@ -167,7 +167,7 @@ def test_what_is_made_of_test_images():
 
 
 def test_examples_of_some_experiences():
-    some = examples().of([2, 0])
+    some = examples().of_experiences([2, 0])
     assert some.classes() == [(0, 0), (0, 2)]
     assert (some.labels[some.rows_of((0, 2))] == 2).all()
     assert len(some.images) == 20
@@ -206,10 +206,12 @@ def test_flat_samples_are_drawn_as_squares():
             replay = super().sample(n)
             return dataclasses.replace(replay, images=replay.images.flatten(1))
 
-    board.learned(LearnedExperience(experiences=1, seconds=1, shown=1, shape=(64,)), Flat(seed=0))
+    board.log_experience(
+        LearnedExperience(experiences=1, seconds=1, shown=1, shape=(64,)), Flat(seed=0)
+    )
     assert "samples/grid" in sink.names("image")
     sink.shown.clear()
-    board.learned(
+    board.log_experience(
         LearnedExperience(experiences=1, seconds=1, shown=1, shape=(3, 5, 5)), Flat(seed=0)
     )
     assert "samples/grid" not in sink.names()

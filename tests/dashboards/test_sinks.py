@@ -12,7 +12,7 @@ from recording import Failing, Recording
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.file_sink import FileSink
-from avalanche_dgm.dashboards.sinks import Guarded
+from avalanche_dgm.dashboards.sinks import FailSafeSink
 from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 from avalanche_dgm.dashboards.workspace import LAYOUT, build_workspace, outline
 from avalanche_dgm.metrics.summaries import SUMMARIES
@@ -119,7 +119,7 @@ def test_tensorboard(given, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_logged_is_said_once_and_training_goes_on():
-    sink = Guarded(Failing())
+    sink = FailSafeSink(Failing())
     with pytest.warns(RuntimeWarning, match="could not log numbers: OSError: No space left"):
         sink.scalars({"a": 1.0}, axis=keys.STEP, at=1)
     with warnings.catch_warnings():
@@ -134,14 +134,14 @@ def test_what_cannot_be_logged_is_said_once_and_training_goes_on():
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    sink = Guarded(FileSink(tmp_path / "file" / "panels"))
+    sink = FailSafeSink(FileSink(tmp_path / "file" / "panels"))
     with pytest.warns(RuntimeWarning, match="FileSink could not log"):
         show(sink, 1)
 
 
 def test_guarded_hands_everything_on():
     inner = Recording()
-    sink = Guarded(inner)
+    sink = FailSafeSink(inner)
     show(sink, 1)
     sink.file("c", "x.pt", axis=keys.EXPERIENCE, at=1)
     sink.flush(), sink.close()

@@ -221,7 +221,7 @@ def test_a_used_logger_can_be_pickled(benchmark, tmp_path):
     strategy.train(benchmark.train_stream[0])
     strategy.eval(benchmark.test_stream)
     again = pickle.loads(pickle.dumps(logger))
-    again.dashboard.trained({"train/loss": 0.5}, step=100)
+    again.dashboard.log_training({"train/loss": 0.5}, step=100)
     assert "step,100,train/loss,0.5" in (tmp_path / "panels" / "scalars.csv").read_text()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.pages.recorded import Recorded, read_recorded
 from avalanche_dgm.experiments.results import RunResult
-from avalanche_dgm.experiments.storage import STAGING, RESULTS, read_result
+from avalanche_dgm.experiments.storage import RESULTS, STAGING, read_result
 
 
 @dataclass(frozen=True)
