@@ -162,7 +162,7 @@ def test_what_is_made_of_test_images():
     assert sink.names("image") == {"reconstructions/grid", "latents/tsne"}
     few = Dashboard([sink], latents=False)
     sink.shown.clear()
-    few.examined(Learned3(seed=0), examples(), at=3, last=True)
+    few.log_examples(Learned3(seed=0), examples(), at=3, last=True)
     assert "latents/tsne" not in sink.names()
 
 
