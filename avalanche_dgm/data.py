@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +17,34 @@ MASKED_LOGIT = -1000.0
 """The logit of a class that a sample's head does not have: no probability, but a finite number."""
 
 
+class Latents(Tensor):
+    """Samples that are latents: what the frozen part of a classifier has made of images.
+
+    Any other tensor of samples is images. What is cut from latents, joined with them, moved or
+    converted stays latents; `plain` is what a network is given. A state holds plain tensors.
+    """
+
+    @staticmethod
+    def of(samples: Tensor) -> Latents:
+        """Marks samples (n, *shape) as latents, in the same memory."""
+        return samples.as_subclass(Latents)
+
+    def plain(self) -> Tensor:
+        """The same values as an ordinary tensor."""
+        return self.as_subclass(Tensor)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Latents:
+        """A copy, which is latents, too."""
+        return Latents.of(copy.deepcopy(self.plain(), memo))
+
+
 @dataclass(frozen=True)
 class ExperienceData:
     """All samples of one experience, in memory.
 
     Attributes:
-        images: Float tensor (N, C, H, W) or (N, D), any finite range of intensities.
+        images: Float tensor (N, C, H, W) or (N, D), any finite range of intensities; `Latents`
+            (N, *latent shape) once they are encoded.
         labels: int64 tensor (N,), class of each image, 0 or more.
         tasks: int64 tensor (N,), task label of each image (0 where the benchmark has none).
         key: The name that the task oracle gives to the experience's task; two experiences with
@@ -75,7 +99,7 @@ class Replay:
 
     Attributes:
         images: Float tensor (n, C, H, W) or (n, D), in the user's units; within the range that was
-            learned for Bernoulli pixels, about so for Gaussian ones.
+            learned for Bernoulli pixels, about so for Gaussian ones. Or `Latents` (n, *shape).
         labels: int64 tensor (n,).
         tasks: int64 tensor (n,), task labels.
         targets: Float tensor (n, K), soft labels that sum to one, or ``None`` for hard labels.

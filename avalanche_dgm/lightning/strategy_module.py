@@ -25,7 +25,7 @@ from avalanche_dgm.lightning.stopping import (
     stop_reason,
 )
 from avalanche_dgm.plugins.metrics import find_plugins
-from avalanche_dgm.plugins.routed import RoutedModel
+from avalanche_dgm.plugins.wrapped import WrappedModel
 
 
 class StrategyModule(pl.LightningModule):
@@ -111,7 +111,7 @@ class StrategyModule(pl.LightningModule):
         model = self.strategy.model
         self._options, self.model = options, model
         self._ddp_params_and_buffers_to_ignore: list[str] = []
-        active = model.method.active if isinstance(model, RoutedModel) else None
+        active = model.method.active if isinstance(model, WrappedModel) else None
         if active is not None:
             # Only the short-term learner is trained; to wait for other gradients is an error.
             trained = {id(parameter) for parameter in active.parameters()}

@@ -117,6 +117,7 @@ class SplitModel(nn.Module):
         Returns:
             Logits (n, K).
         """
+        latents = latents.as_subclass(Tensor)
         if self._dtype is not None:
             latents = latents.to(self._dtype)
         if self._way in ("chain", "part"):

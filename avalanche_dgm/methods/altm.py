@@ -196,6 +196,13 @@ class ALTM(Inspectable, LatentInputs, Method):
         answers: Tensor = self.source(images, tasks, width=width, replay=replay)
         return answers
 
+    def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
+        """See `Method.predict`."""
+        if self.source is None:
+            return super().predict(images, tasks, key=key)
+        answers: Tensor = self.source.predict(images, tasks, key=key)
+        return answers
+
     def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
         """The logits of another network for what the learner is trained on.
 

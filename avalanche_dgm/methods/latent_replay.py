@@ -7,12 +7,13 @@ make of a few samples is stored, and replayed to the layers behind them, which g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_experience
+from avalanche_dgm.data import ExperienceData, Latents, Replay, append_replay, check_experience
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion, soft_targets
@@ -237,48 +238,31 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         if self.encode_once is False or (self.encode_once is None and augmented()):
             return data
         self._encoded = self._latents(data)
-        return self._encoded
+        return replace(self._encoded, images=Latents.of(self._encoded.images))
 
     def _latents(self, data: ExperienceData) -> ExperienceData:
         if self._encoded is not None:
             return self._encoded
-        latents = self._cut().encode(data.images, data.tasks)
-        return ExperienceData(latents, data.labels, data.tasks, data.key, data.name, data.times)
-
-    def are_latents(self, x: Tensor) -> bool:
-        """Whether samples are latents, not images.
-
-        Shapes tell, unless they are equal: then what is asked in training is, once the compressor
-        is frozen. A copy from before it was frozen knows latents, too.
-
-        Args:
-            x: Float tensor (n, *shape).
-        """
-        shape = tuple(x.shape[1:])
-        if self.split is None or shape != self.split.latent_shape:
-            return False
-        training = self.learner is not None and self.learner.training
-        return shape != self._shape or (self.frozen and training)
+        return replace(data, images=self._cut().encode(data.images, data.tasks))
 
     def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
         """See `LatentInputs.encode_batch`."""
-        if not self.frozen:
+        if not self.frozen or isinstance(x, Latents):
             return x
-        # Of equal shapes, a batch is latents already if all of the experience is.
-        shapes = self._shape, self._cut().latent_shape
-        done = self._encoded is not None if shapes[0] == shapes[1] else self.are_latents(x)
-        return x if done else self._cut().encode(x, tasks)
+        return Latents.of(self._cut().encode(x, tasks))
 
     def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
         """See `Method.forward`; takes images of an experience that is trained on latents, too."""
-        if not self.frozen:
-            return super().forward(images, tasks, width=width, replay=replay)
-        if replay is None and not self.are_latents(images):
-            return self._logits(images, tasks)
-        latents = self.encode_batch(images, tasks) if len(images) else images
-        return self._cut().answer(*append_replay(latents, tasks, replay))
+        if replay is not None and isinstance(replay.images, Latents):
+            images = self.encode_batch(images, tasks)
+        return self._logits(*append_replay(images, tasks, replay))
+
+    def _logits(self, images: Tensor, tasks: Tensor) -> Tensor:
+        if isinstance(images, Latents):
+            return self._cut().answer(images, tasks)
+        return super()._logits(images, tasks)
 
     def replay(self, n: int) -> Replay | None:
         """Draws latents; or images, as long as the compressor learns."""
@@ -307,7 +291,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             inputs: Float tensor (n, *shape), images, or latents for what is behind the cut.
             tasks: int64 tensor (n,), task labels.
         """
-        if not self.are_latents(inputs):
+        if not isinstance(inputs, Latents):
             return logits_of(network, inputs, tasks, task_aware=self.task_aware)
         if network not in self._cuts:
             self._cuts[network] = self._cut().like(network)
@@ -363,10 +347,11 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         """
         if self.stored is not None and len(self.stored):
             # Images, which are stored while the compressor learns, are replayed as they are.
-            draw = self.stored.rehearse if self.frozen else self.stored.draw
-            return draw(n, self.rng)
+            if not self.frozen:
+                return self.stored.draw(n, self.rng)
+            return _as_latents(self.stored.rehearse(n, self.rng))
         if self.generated is not None and len(self.generated):
-            return self.generated.draw(n, self.rng)
+            return _as_latents(self.generated.draw(n, self.rng))
         raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
@@ -402,3 +387,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         self._shape = tuple(state["shape"]) if state["shape"] is not None else None
         if self._front is not None and self.split is not None:
             self.split.freeze(self._front)
+
+
+def _as_latents(replay: Replay) -> Replay:
+    return replace(replay, images=Latents.of(replay.images))

@@ -8,16 +8,16 @@ from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
 from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.methods.dynamic_memory import paper_hyper
 from avalanche_dgm.plugins.experiences import TaskOracle
-from avalanche_dgm.plugins.routing import RoutingPlugin
+from avalanche_dgm.plugins.wrapping import WrappingPlugin
 from avalanche_dgm.signatures import takes_arguments_of
 
 
-class GANPlugin(RoutingPlugin):
+class GANPlugin(WrappingPlugin):
     """Drives a memory that is a generative adversarial network.
 
     With ``classifier="learner"`` the strategy's model learns, with replay, and stays the user's
     object. With ``classifier="discriminator"`` the discriminator answers in its place:
-    ``strategy.model`` becomes a `RoutedModel`, the strategy's epochs are left out, and the user's
+    ``strategy.model`` becomes a `WrappedModel`, the strategy's epochs are left out, and the user's
     model learns nothing; it only says how wide the answers are. `finish` puts it back.
 
     A subclass names its method in ``kind``.

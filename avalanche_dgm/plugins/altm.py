@@ -6,12 +6,12 @@ from typing import Any
 
 from avalanche_dgm.methods import ALTM
 from avalanche_dgm.plugins.experiences import TaskOracle
-from avalanche_dgm.plugins.latent import LatentPlugin
+from avalanche_dgm.plugins.wrapping import WrappingPlugin
 from avalanche_dgm.signatures import takes_arguments_of
 
 
 @takes_arguments_of(ALTM)
-class ALTMPlugin(LatentPlugin):
+class ALTMPlugin(WrappingPlugin):
     """Active long-term memory (Furlanello et al. 2016) for any strategy, without an argument.
 
     A frozen copy of the model, made after each experience, holds the model near its old answers
@@ -19,7 +19,7 @@ class ALTMPlugin(LatentPlugin):
 
         strategy = Naive(model=net, optimizer=optimizer, plugins=[ALTMPlugin()])
 
-    With ``replay="latent-replay"`` ``strategy.model`` is wrapped, see `LatentPlugin`; with any
+    With ``replay="latent-replay"`` ``strategy.model`` is wrapped, see `WrappingPlugin`; with any
     other it stays the object that it was.
 
     Args:

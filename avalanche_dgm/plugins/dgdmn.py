@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from avalanche_dgm.methods import DGDMN
 from avalanche_dgm.methods.paper_settings import dgdmn_hyper
 from avalanche_dgm.plugins.experiences import TaskOracle
-from avalanche_dgm.plugins.loop import undo_interrupted
-from avalanche_dgm.plugins.routing import RoutingPlugin
+from avalanche_dgm.plugins.wrapping import WrappingPlugin
 from avalanche_dgm.signatures import takes_arguments_of
 
 
 @takes_arguments_of(DGDMN)
-class DGDMNPlugin(RoutingPlugin):
+class DGDMNPlugin(WrappingPlugin):
     """Deep generative dual memory (Kamra et al. 2017) for any strategy, without an argument.
 
     The strategy's optimiser and epochs train the small short-term learner of each task. The
     user's model is the long-term learner: it is trained in sleep, after every ``stm_size`` tasks,
     on what the memories generate, and stays the object that the user made. ``strategy.model``
-    becomes a `RoutedModel` that holds both; `finish` puts the user's model back::
+    becomes a `WrappedModel` that holds both; `finish` puts the user's model back::
 
         strategy = Naive(model=net, optimizer=optimizer, plugins=[DGDMNPlugin()])
 
@@ -63,17 +60,4 @@ class DGDMNPlugin(RoutingPlugin):
 
     def sleep(self) -> None:
         """Consolidates now, whether the short-term memory is full or not."""
-        undo_interrupted(self.method)
-        self._run(self.method.consolidate())
-
-    def finish(self, strategy: Any) -> nn.Module:
-        """Consolidates what still waits, and gives the strategy its own model back.
-
-        Args:
-            strategy: The strategy that was trained.
-
-        Returns:
-            The user's model, which has learned everything.
-        """
-        self.sleep()
-        return super().finish(strategy)
+        self.consolidate()

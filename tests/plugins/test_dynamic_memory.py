@@ -19,7 +19,7 @@ from avalanche_dgm import (
     sklearn_digits,
 )
 from avalanche_dgm.errors import ConfigError, LabelError
-from avalanche_dgm.plugins.routed import RoutedModel
+from avalanche_dgm.plugins.wrapped import WrappedModel
 
 from .conftest import GAN, MASKED, mlp, naive, weights
 
@@ -49,8 +49,8 @@ def test_the_discriminator_answers_and_the_model_learns_nothing(kind, hyper, ben
     optimised = {id(p) for group in strategy.optimizer.param_groups for p in group["params"]}
     for experience in benchmark.train_stream[:2]:
         strategy.train(experience)
-    assert isinstance(strategy.model, RoutedModel)
-    assert strategy.model.ltm is net
+    assert isinstance(strategy.model, WrappedModel)
+    assert strategy.model.model is net
     assert torch.equal(weights(net), before)
     assert optimised == {id(p) for g in strategy.optimizer.param_groups for p in g["params"]}
     assert not optimised & {id(p) for p in plugin.method.deployed.parameters()}
@@ -95,7 +95,7 @@ def test_finish_gives_the_model_back(benchmark):
     strategy.eval(benchmark.test_stream[:1])
     # And it may go on.
     strategy.train(benchmark.train_stream[1])
-    assert strategy.model.ltm is net
+    assert strategy.model.model is net
 
 
 @EACH
@@ -240,7 +240,7 @@ def test_ready_strategies(kind, hyper, benchmark):
     )
     strategy.train(benchmark.train_stream[0])
     assert strategy.replay_plugin.method.experiences == 1
-    assert isinstance(strategy.model, RoutedModel)
+    assert isinstance(strategy.model, WrappedModel)
 
 
 def test_settings_that_cannot_work():

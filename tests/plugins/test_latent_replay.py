@@ -13,8 +13,8 @@ from torch import nn
 
 from avalanche_dgm import LatentReplay, LatentReplayPlugin, latent_split, sklearn_digits
 from avalanche_dgm.errors import CapacityError, ConfigError, UnsupportedModelError
-from avalanche_dgm.plugins.latent import LatentModel
 from avalanche_dgm.plugins.loop import PreparedBatches
+from avalanche_dgm.plugins.wrapped import WrappedModel
 
 from .conftest import naive
 
@@ -225,7 +225,7 @@ def test_the_user_gets_the_model_back(halves):
     model = convolutional()
     plugin = LatentReplayPlugin(seed=0)
     strategy, *_ = learn(halves, plugin, model=model, epochs=1)
-    assert isinstance(strategy.model, LatentModel)
+    assert isinstance(strategy.model, WrappedModel)
     expected = accuracies(strategy, halves.test_stream)
     assert plugin.finish(strategy) is model
     assert strategy.model is model

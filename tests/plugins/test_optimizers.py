@@ -110,12 +110,12 @@ def test_a_short_term_learner_is_trained_with_the_first_group_s_options(ten):
     before = plugin.before_training_epoch
 
     def noting(strategy, *args, **kwargs):
-        drawn.append(weights(strategy.model.stm))
+        drawn.append(weights(strategy.model.networks))
         before(strategy, *args, **kwargs)
 
     plugin.before_training_epoch = noting
     strategy.train(ten.train_stream[0])
-    assert torch.equal(weights(strategy.model.stm), drawn[0])
+    assert torch.equal(weights(strategy.model.networks), drawn[0])
 
 
 @pytest.mark.parametrize("name", ["latent", "dgdmn"])

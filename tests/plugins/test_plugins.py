@@ -33,7 +33,7 @@ from avalanche_dgm.errors import (
 )
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.methods.adversarial import GANMethod
-from avalanche_dgm.plugins.routed import RoutedModel
+from avalanche_dgm.plugins.wrapped import WrappedModel
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark
 
 from .conftest import DUAL, SMALL, mlp, naive, weights
@@ -101,7 +101,7 @@ def test_the_user_gets_the_same_model_back(benchmark):
     strategy = naive(net, plugin)
     before = weights(net).clone()
     strategy.train(benchmark.train_stream[0])
-    assert isinstance(strategy.model, RoutedModel)
+    assert isinstance(strategy.model, WrappedModel)
     assert torch.equal(weights(net), before), "the long-term learner learns in sleep only"
     strategy.train(benchmark.train_stream[1])
     assert plugin.stats.sleeps == 1

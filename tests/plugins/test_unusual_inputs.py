@@ -14,8 +14,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from avalanche_dgm import ALTMPlugin, DGRPlugin, MeRGANPlugin
 from avalanche_dgm.errors import AvalancheDGMError, LabelError, RangeError, UnsupportedModelError
-from avalanche_dgm.plugins.latent import LatentModel
-from avalanche_dgm.plugins.routed import RoutedModel
+from avalanche_dgm.plugins.wrapped import WrappedModel
 
 from .conftest import GAN, PLUGINS, naive
 
@@ -259,7 +258,7 @@ def everything(strategy, optimizer, plugin, model):
         "buffers": [b.clone() for b in model.buffers()],
         "optimizer": repr(optimizer.state_dict()),
         "random": torch.get_rng_state(),
-        "wrapped": isinstance(strategy.model, (RoutedModel, LatentModel)),
+        "wrapped": isinstance(strategy.model, WrappedModel),
         "method": repr(sorted(state.items(), key=lambda pair: pair[0])),
         "kept": len(list(method.buffers()))
         - len(list(model.buffers())) * (method.learner is model),

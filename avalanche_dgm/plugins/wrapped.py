@@ -1,0 +1,107 @@
+"""The user's model in a module through which a method answers, and which Avalanche can adapt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from avalanche.models.dynamic_modules import MultiTaskModule
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import UnsupportedModelError
+from avalanche_dgm.methods import Method
+from avalanche_dgm.plugins.loop import undo_interrupted
+
+
+class WrappedModel(nn.Module):
+    """Answers as a method does: in training with what learns, at test time with what it knows.
+
+    The user's model stays the object that it was, and model adaptation reaches it as before. The
+    method is not a submodule, so that optimisers and other plugins see networks that learn only.
+
+    Args:
+        model: The user's model.
+        method: What answers.
+
+    Attributes:
+        networks: The method's own networks in use, by `Routing.networks`.
+        width: Number of outputs of the user's model.
+        task_key: The task of the images to come, from an oracle, or ``None``.
+    """
+
+    def __init__(self, model: nn.Module, method: Method) -> None:
+        super().__init__()
+        self._wrap(model, method)
+
+    def _wrap(self, model: nn.Module, method: Method) -> None:
+        self.model = model
+        self.networks = nn.ModuleDict()
+        self.width = 0
+        self.task_key: str | None = None
+        # Past nn.Module's own __setattr__, which would register it.
+        object.__setattr__(self, "_method", method)
+
+    @property
+    def method(self) -> Method:
+        """What answers."""
+        return self.__dict__["_method"]
+
+    def answer(self, x: Tensor, tasks: Tensor) -> Tensor:
+        """Returns logits.
+
+        Args:
+            x: Images (n, *shape), or latents if the method is trained on them.
+            tasks: int64 tensor (n,), task labels.
+        """
+        if self.training:
+            return self.method(x, tasks, width=self.width)
+        undo_interrupted(self.method)
+        return self.method.predict(x, tasks, key=self.task_key)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits (n, classes); see `answer`."""
+        return self.answer(x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+
+
+class WrappedMultiTaskModel(WrappedModel, MultiTaskModule):
+    """The same around a model that is given task labels."""
+
+    def __init__(self, model: nn.Module, method: Method) -> None:
+        MultiTaskModule.__init__(self)
+        self._wrap(model, method)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, task_labels: Tensor | None = None
+    ) -> Tensor | dict[int, Tensor]:
+        """Returns logits, or those of each task that was trained where there are no task labels.
+
+        Args:
+            x: See `answer`.
+            task_labels: int64 tensor (n,).
+        """
+        if task_labels is None:
+            return MultiTaskModule.forward_all_tasks(self, x)
+        return self.answer(x, task_labels)
+
+    def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
+        """Returns logits for samples of one task label."""
+        labels = torch.full((len(x),), task_label, dtype=torch.int64, device=x.device)
+        return self.answer(x, labels)
+
+
+def wrap(model: Any, method: Method) -> WrappedModel:
+    """Wraps a model in the module that fits it.
+
+    Args:
+        model: The user's model.
+        method: What answers.
+
+    Raises:
+        UnsupportedModelError: It is not a ``torch.nn.Module``.
+    """
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(
+            f"The strategy's model is a {type(model).__name__}, not a torch.nn.Module."
+        )
+    kind = WrappedMultiTaskModel if isinstance(model, MultiTaskModule) else WrappedModel
+    return kind(model, method)

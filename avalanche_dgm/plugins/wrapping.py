@@ -1,0 +1,212 @@
+"""The plugin that lets a method answer through the strategy's model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.methods.abilities import LatentInputs, Routing
+from avalanche_dgm.plugins.base import PLAIN_LOADERS, MethodPlugin
+from avalanche_dgm.plugins.loop import undo_interrupted
+from avalanche_dgm.plugins.optimizers import exchange
+from avalanche_dgm.plugins.samples import classes_of, split_batch
+from avalanche_dgm.plugins.wrapped import WrappedModel, wrap
+
+
+class WrappingPlugin(MethodPlugin):
+    """Wraps the strategy's model if the method has networks of its own or is trained on latents.
+
+    ``strategy.model`` then becomes a `WrappedModel` around the user's model, and `finish` puts the
+    user's model back. Otherwise it stays the user's. An experience that is learned by latents is
+    encoded once, unless it is augmented or another plugin puts other samples among its own: then
+    batch by batch. See `MethodPlugin` for the arguments.
+    """
+
+    #: Task labels and classes (K, 2) of the experience, if batches have samples of others.
+    _own: Tensor | None = None
+    #: Whether a batch has none of the experience.
+    _nothing = False
+    #: Parameters that do not learn in this step, with their gradients.
+    _set_aside: Sequence[tuple[nn.Parameter, Tensor | None]] = ()
+    #: Whether `finish` was called since the last experience.
+    _finished = False
+
+    @property
+    def routing(self) -> Routing | None:
+        """The method, if it may answer or learn by networks of its own."""
+        method: Any = self.method
+        return method if isinstance(method, Routing) and method.routes else None
+
+    @property
+    def latents(self) -> LatentInputs | None:
+        """The method, if the classifier is trained on latents."""
+        method: Any = self.method
+        return method if isinstance(method, LatentInputs) and method.uses_latents else None
+
+    @property
+    def wraps(self) -> bool:
+        """Whether the strategy's model is wrapped."""
+        return self.routing is not None or self.latents is not None
+
+    @property
+    def partner_kind(self) -> str:
+        """See `MethodPlugin.partner_kind`."""
+        if self.routing is not None:
+            return "own"
+        return "latents" if self.latents is not None else "batch"
+
+    def learner_of(self, strategy: Any) -> nn.Module:
+        """The user's model, wrapped or not."""
+        model = strategy.model
+        return model.model if isinstance(model, WrappedModel) else model
+
+    def _wrapped(self, strategy: Any) -> WrappedModel | None:
+        model = strategy.model
+        return model if isinstance(model, WrappedModel) and model.method is self.method else None
+
+    def _wrap(self, strategy: Any) -> WrappedModel:
+        model = strategy.model
+        if isinstance(model, WrappedModel):
+            return model
+        wrapped = wrap(model, self.method).to(strategy.device)
+        wrapped.train(model.training)
+        self.put_model(strategy, wrapped)
+        return wrapped
+
+    def consolidate(self) -> None:
+        """Trains what still waits for it, so that the user's model knows everything."""
+        undo_interrupted(self.method)
+        if isinstance(self.method, Routing):
+            self._run(self.method.consolidate())
+
+    def finish(self, strategy: Any) -> nn.Module:
+        """Gives the strategy its own model back, which has learned everything.
+
+        Args:
+            strategy: The strategy that was trained.
+
+        Returns:
+            The user's model. What the optimiser held of the method's networks has left it.
+        """
+        self.consolidate()
+        self._finished = True
+        wrapped = self._wrapped(strategy)
+        if wrapped is not None:
+            self._show(strategy, wrapped, {})
+        return super().finish(strategy)
+
+    def _networks(self) -> dict[str, nn.Module]:
+        return self.routing.networks() if self.routing is not None else {}
+
+    def _show(self, strategy: Any, wrapped: WrappedModel, networks: dict[str, nn.Module]) -> None:
+        """Shows networks of the method's own to Avalanche and its optimiser, and no others."""
+        before = dict(wrapped.networks.named_parameters(prefix="networks"))
+        wrapped.networks = nn.ModuleDict(networks)
+        now = dict(wrapped.networks.named_parameters(prefix="networks"))
+        exchange(strategy.optimizer, before, now)
+        if strategy.optimized_param_id is not None:
+            # By these names Avalanche would look for what the optimiser holds no more.
+            for name in before:
+                strategy.optimized_param_id.pop(name, None)
+
+    def begin(self, strategy: Any, data: ExperienceData) -> None:
+        """Starts the experience, wraps the model once, and shows its networks to Avalanche."""
+        if self.routing is not None:
+            self._run(self.routing.make_room(data.key))
+        super().begin(strategy, data)
+        if not self.wraps:
+            return
+        self._finished = False
+        wrapped = self._wrap(strategy)
+        wrapped.task_key = None
+        self._show(strategy, wrapped, self._networks())
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """See `MethodPlugin.before_training_exp`; also learns how wide the answers are."""
+        wrapped = self._wrapped(strategy)
+        if wrapped is not None and self._data is not None:
+            wrapped.width = self.width_of(strategy, self._data)
+        super().before_training_exp(strategy, *args, **kwargs)
+
+    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Trains nothing by batches where nothing learns by them."""
+        super().before_training_epoch(strategy, *args, **kwargs)
+        if self.method.active is None:
+            strategy.stop_training()
+        # Once all plugins have put their data sets and loaders in place.
+        alone = self.routing is None or self._data is None or self._alone(strategy)
+        self._own = None if alone or self._data is None else self._data.pairs
+
+    def _alone(self, strategy: Any) -> bool:
+        """Whether batches have samples of the experience, or of a part of it, and no others."""
+        part = len(strategy.adapted_dataset) == len(strategy.experience.dataset)
+        return part and type(strategy.dataloader) in PLAIN_LOADERS
+
+    def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Leaves out samples that the method's network has no outputs for; encodes images."""
+        super().before_training_iteration(strategy, *args, **kwargs)
+        self._nothing = False
+        if self._wrapped(strategy) is None:
+            return
+        images, labels, tasks = split_batch(strategy.mbatch, self._column)
+        if self.latents is not None:
+            strategy.mbatch = [self.latents.encode_batch(images, tasks), *strategy.mbatch[1:]]
+        if self._own is None:
+            return
+        pairs = torch.stack([tasks, labels], dim=1)
+        mine = (pairs[:, None] == self._own[None]).all(dim=2).any(dim=1)
+        self._nothing = not bool(mine.any())
+        if not self._nothing:
+            strategy.mbatch = [column[mine] for column in strategy.mbatch]
+
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Trains nothing but the active learner, whatever other plugins have added to the loss."""
+        active = self.method.active
+        if self._wrapped(strategy) is None or active is None:
+            return
+        own = set() if self._nothing else {id(parameter) for parameter in active.parameters()}
+        others = [p for p in strategy.model.parameters() if id(p) not in own]
+        self._set_aside = [(p, p.grad) for p in others if p.grad is not None]
+        for parameter, _ in self._set_aside:
+            parameter.grad = None
+
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Gives the other gradients back to those who look at them after the step."""
+        super().after_update(strategy, *args, **kwargs)
+        for parameter, gradient in self._set_aside:
+            parameter.grad = gradient
+        self._set_aside = []
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Trains what comes after the model, and frees the networks that are in use no more."""
+        super().after_training_exp(strategy, *args, **kwargs)
+        wrapped = self._wrapped(strategy)
+        if wrapped is not None:
+            self._show(strategy, wrapped, self._networks())
+
+    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Trains what comes before an evaluation between experiences."""
+        super().before_eval(strategy, *args, **kwargs)
+        if self._data is not None:
+            return
+        if self.wraps and strategy.model is self.method.learner and not self._finished:
+            # What was loaded answers before anything more is learned.
+            self.method.to(strategy.device)
+            self._wrap(strategy)
+        if self.routing is not None:
+            with torch.enable_grad():
+                self._run(self.routing.before_predicting())
+        wrapped = self._wrapped(strategy)
+        if wrapped is not None:
+            self._show(strategy, wrapped, self._networks())
+
+    def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Asks the oracle, if the method routes by it, which task the test images are from."""
+        wrapped = self._wrapped(strategy)
+        if wrapped is not None and self.routing is not None:
+            key = self.test_task_of(strategy.experience)
+            wrapped.task_key = self.routing.test_key(key, classes_of(strategy.experience))
