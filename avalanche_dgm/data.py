@@ -44,7 +44,7 @@ class ExperienceData:
 
     Attributes:
         images: Float tensor (N, C, H, W) or (N, D), any finite range of intensities; `Latents`
-            (N, *latent shape) once they are encoded.
+            of any shape once they are encoded.
         labels: int64 tensor (N,), class of each image, 0 or more.
         tasks: int64 tensor (N,), task label of each image (0 where the benchmark has none).
         key: The name that the task oracle gives to the experience's task; two experiences with
@@ -99,7 +99,7 @@ class Replay:
 
     Attributes:
         images: Float tensor (n, C, H, W) or (n, D), in the user's units; within the range that was
-            learned for Bernoulli pixels, about so for Gaussian ones. Or `Latents` (n, *shape).
+            learned for Bernoulli pixels, about so for Gaussian ones. Or `Latents` of any shape.
         labels: int64 tensor (n,).
         tasks: int64 tensor (n,), task labels.
         targets: Float tensor (n, K), soft labels that sum to one, or ``None`` for hard labels.

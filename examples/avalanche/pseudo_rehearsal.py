@@ -54,7 +54,7 @@ def main(fast: bool) -> float:
         strategy.train(experience)
         metrics = strategy.eval(benchmark.test_stream[: i + 1])
         accuracy = metrics["Top1_Acc_Stream/eval_phase/test_stream/Task000"]
-        done = f"{plugin.record.replayed} random images"
+        done = f"{plugin.stats.replayed} random images"
         print(f"after {experience.task_name}: {accuracy:.3f} on all classes so far, {done}")
 
     print(f"final accuracy: {accuracy:.3f}")

@@ -279,7 +279,9 @@ def test_what_works_does_so_with_others_of_the_kind(tiny, partner, kind):
 class Weightless(DGR):
     """Replays, and gives what it replays no weight."""
 
-    new_weight = 1.0
+    def _begin(self, data):
+        super()._begin(data)
+        self._new_weight = 1.0
 
 
 @pytest.mark.parametrize(
