@@ -147,3 +147,31 @@ def build_encoder(
     if architecture == "conv":
         return ConvEncoder(shape, hidden, n_outputs)
     return dense_encoder(shape, hidden, n_outputs)
+
+
+def default_architecture(shape: tuple[int, ...]) -> str:
+    """``"dense"`` for flat samples and small grey images, ``"conv"`` for larger or coloured ones.
+
+    Args:
+        shape: Shape of one sample, (C, H, W) or (D,).
+    """
+    small = len(shape) == 1 or (shape[0] < 3 and prod(shape) <= 1024)
+    return "dense" if small else "conv"
+
+
+def default_hidden(shape: tuple[int, ...], architecture: str) -> tuple[int, ...]:
+    """Widths of dense layers, or channels of convolutions, that suit samples of a shape.
+
+    Args:
+        shape: Shape of one sample, (C, H, W) or (D,).
+        architecture: ``"dense"`` or ``"conv"``.
+    """
+    # Flat samples cannot be convolved, whatever was asked for; a check elsewhere says so.
+    if architecture == "dense" or len(shape) != 3:
+        width = min(400, max(128, 4 * prod(shape)))
+        return (width, width)
+    channels = [32, 64, 128, 256]
+    depth, side = 0, min(shape[1:])
+    while side > 4 and depth < len(channels):
+        side, depth = (side + 1) // 2, depth + 1
+    return tuple(channels[: max(depth, 1)])

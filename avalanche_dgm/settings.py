@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from math import inf
+from math import inf, isfinite
 from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
@@ -201,3 +201,25 @@ def widths(name: str, value: Any) -> None:
         )
     for width in value:
         whole(f"each of {name}", width)
+
+
+def check_range(value_range: tuple[float, float] | None) -> None:
+    """Checks the range of intensities that a user gave.
+
+    Args:
+        value_range: Smallest and largest possible intensity, or ``None``.
+
+    Raises:
+        ConfigError: It is not two finite numbers, the first below the second.
+    """
+    if value_range is None:
+        return
+    try:
+        low, high = (float(value) for value in value_range)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"value_range={value_range!r} must be two numbers, the smallest and the largest"
+            " possible intensity."
+        ) from error
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ConfigError(f"value_range={value_range} needs its first number below its second.")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
-
 import torch
 from torch import Tensor
 
-from avalanche_dgm.errors import ConfigError, RangeError
+from avalanche_dgm.errors import RangeError
+from avalanche_dgm.settings import check_range
 
 #: One number for each channel, or for each feature of a flat sample.
 Bounds = tuple[float, ...]
@@ -57,6 +56,42 @@ def intensity_range(
     return tuple(smallest), tuple(
         h if h > lo else lo + constant for lo, h in zip(smallest, largest, strict=True)
     )
+
+
+def choose_scale(
+    images: Tensor,
+    *,
+    likelihood: str = "auto",
+    value_range: tuple[float, float] | None = None,
+) -> tuple[str, Bounds, Bounds]:
+    """The distribution of intensities and their scale, from the first experience's samples.
+
+    Bernoulli pixels serve grey images and flat samples that look like pixels of a known range, see
+    `known_range`; all else is Gaussian. Vectors that are no pixels are standardised: by mean and
+    standard deviation of each feature.
+
+    Args:
+        images: Float tensor (N, C, H, W) or (N, D).
+        likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
+        value_range: Smallest and largest possible intensity; ``None`` finds them out, or does
+            without.
+
+    Returns:
+        ``"bernoulli"`` or ``"gaussian"``, and both ends of the scale for each channel, or for each
+        feature.
+    """
+    flat = images.ndim == 2
+    pixels = known_range(images) if value_range is None else None
+    standardised = False
+    if likelihood == "auto":
+        grey, bounded = flat or images.shape[1] < 3, pixels or value_range
+        likelihood = "bernoulli" if grey and bounded else "gaussian"
+        standardised = flat and not bounded
+    if standardised:
+        return likelihood, *standard_range(images)
+    if pixels is not None and likelihood == "bernoulli":
+        return likelihood, *pixels
+    return likelihood, *intensity_range(images, value_range)
 
 
 def known_range(images: Tensor) -> tuple[Bounds, Bounds] | None:
@@ -249,25 +284,3 @@ def check_intensities(
                 " produce them. Scale the images the same way in every experience, or pass their"
                 f" full range as value_range=(low, high){remedy}."
             )
-
-
-def check_range(value_range: tuple[float, float] | None) -> None:
-    """Checks the range of intensities that a user gave.
-
-    Args:
-        value_range: Smallest and largest possible intensity, or ``None``.
-
-    Raises:
-        ConfigError: It is not two finite numbers, the first below the second.
-    """
-    if value_range is None:
-        return
-    try:
-        low, high = (float(value) for value in value_range)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"value_range={value_range!r} must be two numbers, the smallest and the largest"
-            " possible intensity."
-        ) from error
-    if not (isfinite(low) and isfinite(high) and low < high):
-        raise ConfigError(f"value_range={value_range} needs its first number below its second.")

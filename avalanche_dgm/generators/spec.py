@@ -9,13 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.generators.ranges import (
-    check_intensities,
-    check_scale,
-    intensity_range,
-    known_range,
-    standard_range,
-)
+from avalanche_dgm.generators.ranges import check_intensities, check_scale, choose_scale
+from avalanche_dgm.networks import default_architecture, default_hidden
 
 
 @dataclass(frozen=True)
@@ -83,10 +78,8 @@ def choose_spec(
 ) -> VAESpec:
     """Fills in what the user left open, from the first experience's images.
 
-    Dense layers serve flat samples and small grey images, convolutions larger or coloured ones.
-    Bernoulli pixels serve grey images and flat samples that look like pixels of a known range, see
-    `avalanche_dgm.generators.ranges.known_range`; all else is Gaussian. Vectors that are no pixels
-    are standardised: by mean and standard deviation of each feature in the first experience.
+    See `avalanche_dgm.networks.default_architecture` and
+    `avalanche_dgm.generators.ranges.choose_scale`.
 
     Args:
         images: Float tensor (N, C, H, W) or (N, D).
@@ -101,25 +94,14 @@ def choose_spec(
         RangeError: Images lie outside ``value_range``.
     """
     shape = tuple(int(s) for s in images.shape[1:])
-    small = len(shape) == 1 or (shape[0] < 3 and prod(shape) <= 1024)
     if architecture == "auto":
-        architecture = "dense" if small else "conv"
-    pixels = known_range(images) if value_range is None else None
-    standardised = False
-    if likelihood == "auto":
-        grey, bounded = len(shape) == 1 or shape[0] < 3, pixels or value_range
-        likelihood = "bernoulli" if grey and bounded else "gaussian"
-        standardised = len(shape) == 1 and not bounded
+        architecture = default_architecture(shape)
     if hidden is None:
-        hidden = _default_hidden(shape, architecture)
+        hidden = default_hidden(shape, architecture)
     if latent is None:
-        latent = 16 if prod(shape) <= 128 else 32 if small else 64
-    if standardised:
-        low, high = standard_range(images)
-    elif pixels is not None and likelihood == "bernoulli":
-        low, high = pixels
-    else:
-        low, high = intensity_range(images, value_range)
+        dense = default_architecture(shape) == "dense"
+        latent = 16 if prod(shape) <= 128 else 32 if dense else 64
+    likelihood, low, high = choose_scale(images, likelihood=likelihood, value_range=value_range)
     spec = VAESpec(shape, architecture, tuple(hidden), latent, likelihood, low, high)
     if value_range is not None:
         check_images(spec, images, given=True)
@@ -155,15 +137,3 @@ def check_images(spec: VAESpec, images: Tensor, *, given: bool = False) -> None:
         )
     if not given:
         check_scale(images, spec.low, spec.high)
-
-
-def _default_hidden(shape: tuple[int, ...], architecture: str) -> tuple[int, ...]:
-    # Flat samples cannot be convolved: the specification says so, whatever the widths.
-    if architecture == "dense" or len(shape) != 3:
-        width = min(400, max(128, 4 * prod(shape)))
-        return (width, width)
-    channels = [32, 64, 128, 256]
-    depth, side = 0, min(shape[1:])
-    while side > 4 and depth < len(channels):
-        side, depth = (side + 1) // 2, depth + 1
-    return tuple(channels[: max(depth, 1)])

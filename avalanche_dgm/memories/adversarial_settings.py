@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
-from avalanche_dgm.generators.ranges import check_range
-from avalanche_dgm.settings import Settings, one_of, positive, whole
+from avalanche_dgm.settings import Settings, check_range, one_of, positive, whole
 
 #: Parts of a task in each of which the masks' scale is constant, where there are no epochs.
 PIECES = 10
