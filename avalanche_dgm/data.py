@@ -82,6 +82,24 @@ class ExperienceData:
             self.partial,
         )
 
+    @staticmethod
+    def cat(parts: Sequence[ExperienceData]) -> ExperienceData:
+        """Joins samples; all else is said by the first.
+
+        Args:
+            parts: One or more.
+        """
+        first = parts[0]
+        return ExperienceData(
+            torch.cat([part.images for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.tasks for part in parts]),
+            first.key,
+            first.name,
+            first.times,
+            first.partial,
+        )
+
     @property
     def pairs(self) -> Tensor:
         """Its classes: int64 rows (K, 2) of task label and class."""

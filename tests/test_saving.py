@@ -120,7 +120,9 @@ def test_paths_and_files(driver, tmp_path):
     for source in (path, str(path), io.BytesIO(buffer.getvalue()), open(path, "rb")):  # noqa: SIM115
         fresh = DGR(**TINY)
         load_memory(fresh, source, model=network(seed=3))
-        assert torch.equal(fresh.ltm.density.means, driver.method.ltm.density.means)
+        assert torch.equal(
+            fresh.ltm.generator.density.means, driver.method.ltm.generator.density.means
+        )
     with pytest.raises(FileNotFoundError):
         load_memory(DGR(**TINY), tmp_path / "absent", model=network())
 
@@ -225,7 +227,7 @@ def name_a_class(header, memory):
 
 
 def another_shape(header, memory):
-    header["ltm.generator.encoder.1.0.weight"]["shape"].reverse()
+    header["ltm.generator.network.encoder.1.0.weight"]["shape"].reverse()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Networks that can sample what they have learned."""
 
 from avalanche_dgm.generators.base import Generator
+from avalanche_dgm.generators.default import VAESettings
 from avalanche_dgm.generators.density import ClassDensity, FullDensity
 from avalanche_dgm.generators.groups import Group, MaskOptions
 from avalanche_dgm.generators.growing import MaskedGenerator
@@ -21,10 +22,13 @@ from avalanche_dgm.generators.masks import Mask
 from avalanche_dgm.generators.spec import VAESpec, choose_spec
 from avalanche_dgm.generators.task_norms import NormReLU, TaskNorm
 from avalanche_dgm.generators.vae import VAE
+from avalanche_dgm.generators.vae_generator import VAEGenerator
 
 __all__ = [
     "Generator",
     "VAE",
+    "VAEGenerator",
+    "VAESettings",
     "ClassDensity",
     "FullDensity",
     "VAESpec",

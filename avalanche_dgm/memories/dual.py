@@ -1,26 +1,29 @@
-"""Dual memory: short-term memories of single tasks, one long-term memory, and sleep.
+"""Dual memory: short-term memories of single tasks, one long-term memory, and who answers what.
 
 Kamra et al. 2017, Section 3.2 and Figure 2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay
-from avalanche_dgm.memories.generative import CHUNK, DeepGenerativeMemory
-from avalanche_dgm.memories.routing import choose_memory
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.generators.default import make_generator
+from avalanche_dgm.memories.generative import DeepGenerativeMemory
 from avalanche_dgm.memories.settings import DualMemorySettings
 from avalanche_dgm.memories.short_term import (
     ShortTermTaskMemory,
     StoredTask,
-    short_term_spec,
+    TaskInputs,
+    TaskLearner,
     widen,
 )
-from avalanche_dgm.modules import evaluating
+from avalanche_dgm.modules import CHUNK, copied
 
 
 class DualMemory(nn.Module):
@@ -33,8 +36,12 @@ class DualMemory(nn.Module):
         ltm: The long-term memory; its learner is the user's model.
         stm: Short-term memories by slot, ``"0"`` to ``str(stm_size - 1)``.
         stored: Real samples that wait for sleep, in the variant without STM.
+        routing: The setting, decided.
         sleeps: Number of consolidations so far.
         opened: Number of short-term memories so far.
+
+    Raises:
+        ConfigError: The generator cannot do what the settings ask of it.
     """
 
     def __init__(self, settings: DualMemorySettings) -> None:
@@ -43,7 +50,39 @@ class DualMemory(nn.Module):
         self.ltm = DeepGenerativeMemory(settings)
         self.stm = nn.ModuleDict()
         self.stored = nn.ModuleList()
+        self.routing = self._decide_routing()
         self.sleeps = self.opened = 0
+        self._inputs: TaskInputs | None = None
+        # In a tuple, so that it is no part of this module's state.
+        short_term = make_generator(settings.generator, settings.of_the_short_term_vae())
+        self._template = (short_term,)
+
+    def _decide_routing(self) -> str:
+        generator, s = self.ltm.generator, self.settings
+        kind = type(generator).__name__
+        if s.reconstruct and not generator.reconstructs:
+            raise ConfigError(
+                f"reconstruct=True needs a generator that reconstructs, and {kind} does not. Give"
+                f" {kind} a method reconstruct(), or leave reconstruct out."
+            )
+        if s.routing == "elbo" and not generator.scores:
+            raise ConfigError(
+                f"routing='elbo' needs a generator with a score, and {kind} has none. Give {kind} a"
+                " method score(), or use routing='sleep' or 'oracle'."
+            )
+        if s.routing == "auto":
+            return "elbo" if generator.scores else "sleep"
+        return s.routing
+
+    def build(self, samples: Tensor) -> None:
+        """Builds the long-term generator for the first samples, see `DeepGenerativeMemory.build`.
+
+        Args:
+            samples: Float tensor (N, *shape).
+        """
+        self.ltm.build(samples)
+        if self._inputs is None:
+            self._inputs = TaskInputs.of(samples, self.settings)
 
     def slots(self) -> list[tuple[str, ShortTermTaskMemory]]:
         """The slots in use and their short-term memories."""
@@ -68,16 +107,19 @@ class DualMemory(nn.Module):
 
     def classes_of(self, key: str) -> set[int] | None:
         """The classes learned of a task, in either memory; ``None`` if it was never learned."""
-        memory, classes = self.find(key), set()
+        memory, classes = self.find(key), set(self._in_ltm(key).tolist())
         if memory is not None:
             classes |= {*memory.classes}
         for data in self.waiting():
             classes |= {*data.classes} if data.key == key else set()
-        if key in self.ltm.tasks and self.ltm.density is not None:
-            known = self.ltm.density.classes
-            mine = known.groups == self.ltm.tasks.index(key)
-            classes |= {int(c) for c in known.labels[mine].tolist()}
         return classes or None
+
+    def _in_ltm(self, key: str) -> Tensor:
+        """The classes (k,) that the long-term memory knows of a task, in ascending order."""
+        table, keys = self.ltm.generator.classes, list(self.ltm.tasks)
+        if key not in keys:
+            return table.labels[:0]
+        return torch.unique(table.labels[table.groups == keys.index(key)])
 
     @property
     def occupancy(self) -> int:
@@ -93,7 +135,7 @@ class DualMemory(nn.Module):
         """Finds or takes the short-term memory for an experience's task.
 
         Args:
-            data: The experience; the LTM's generator was built for such images.
+            data: The experience, after `build`.
         """
         memory, classes = self.find(data.key), data.classes
         if memory is not None:
@@ -104,17 +146,22 @@ class DualMemory(nn.Module):
             # What it knew is replayed to the new memory, see `extra_samples`.
             self.close(data.key)
         slot = next(str(i) for i in range(len(self.stm) + 1) if str(i) not in self.stm)
-        generator, _ = self.ltm.built()
-        memory = ShortTermTaskMemory(
-            self.settings,
-            short_term_spec(self.settings, generator.spec),
-            key=data.key,
-            classes=classes,
-            number=self.opened,
-        ).to(data.images.device)
+        memory = self._short_term_memory(data.key, self.opened)
+        memory.generator.adapt_to(self.ltm.generator)
+        memory.build(data.images)
+        memory.take_learner(self._task_learner(classes))
         self.opened += 1
-        self.stm[slot] = memory
+        self.stm[slot] = memory.to(data.images.device)
         return memory
+
+    def _short_term_memory(self, key: str, number: int) -> ShortTermTaskMemory:
+        generator = copied(self._template[0])
+        return ShortTermTaskMemory(self.settings, generator, key=key, number=number)
+
+    def _task_learner(self, classes: tuple[int, ...]) -> TaskLearner:
+        if self._inputs is None:
+            raise RuntimeError("The dual memory has seen no samples yet; call build() first.")
+        return TaskLearner(self._inputs, classes=classes)
 
     def close(self, key: str) -> None:
         """Frees the short-term memory of a task."""
@@ -142,27 +189,23 @@ class DualMemory(nn.Module):
         """
         parts: list[Replay] = []
         memory = self.find(data.key)
-        if memory is not None and memory.tasks.total:
-            n = len(data) * memory.tasks.total
-            parts += [memory.draw(len(c), rng) for c in torch.arange(n).split(CHUNK)]
-        if self.settings.ltm_help and data.key in self.ltm.tasks:
+        if memory is not None and memory.tasks:
+            parts.append(memory.sample(len(data) * memory.tasks.total(), rng))
+        if self.settings.ltm_help:
             parts += self._view_of_ltm(data)
-        if not parts:
-            return None
-        return Replay.cat(parts)
+        return Replay.cat(parts) if parts else None
 
     def _view_of_ltm(self, data: ExperienceData) -> list[Replay]:
         """Reconstructs incoming samples of a known task and labels them, a chunk at a time."""
-        generator, density = self.ltm.built()
-        mine = density.classes.groups == self.ltm.tasks.index(data.key)
-        known = torch.unique(density.classes.labels[mine])
+        known = self._in_ltm(data.key)
         # A class that is new to the task could only be mistaken for one that is not.
         index = torch.nonzero(torch.isin(data.labels, known)).flatten()
         views = []
         for part in (data.take(chunk) for chunk in index.split(CHUNK) if len(chunk)):
-            images = generator.reconstruct(part.images)
-            with evaluating(self.ltm.learner):
-                logits = self.ltm.answers(images, part.tasks)
+            images = self.ltm.reconstruct(part.images)
+            if images is None:
+                return []
+            logits = self.ltm.eval_logits(images, part.tasks)
             # The learner is asked among the task's classes only: the task is known here.
             allowed = torch.zeros_like(logits[0], dtype=torch.bool)
             allowed[known] = True
@@ -170,12 +213,10 @@ class DualMemory(nn.Module):
             views.append(Replay(images, labels, part.tasks))
         return views
 
-    def respond(self, memory: DeepGenerativeMemory, images: Tensor, tasks: Tensor) -> Tensor:
-        """Lets one memory answer, on reconstructions if the settings say so."""
-        if self.settings.reconstruct and memory.generator is not None:
-            with torch.no_grad():
-                images = memory.generator.reconstruct(images)
-        return memory.answers(images, tasks)
+    def logits(self, memory: DeepGenerativeMemory, images: Tensor, tasks: Tensor) -> Tensor:
+        """One memory's answers (n, K), on reconstructions if the settings say so."""
+        view = memory.reconstruct(images) if self.settings.reconstruct else None
+        return memory.logits(images if view is None else view, tasks)
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None) -> Tensor:
         """Answers with the memory that knows best (Sec. 3.2).
@@ -183,8 +224,8 @@ class DualMemory(nn.Module):
         Args:
             images: Float tensor (n, *shape).
             tasks: int64 tensor (n,), task labels.
-            key: The task, from an oracle; ``None`` decides for each image by the evidence lower
-                bound, among the memories that know its task label if the model goes by those.
+            key: The task, from an oracle; ``None`` decides for each image by the generators'
+                scores, among the memories that know its task label if the model goes by those.
 
         Returns:
             Logits (n, K).
@@ -196,7 +237,7 @@ class DualMemory(nn.Module):
             members: list[DeepGenerativeMemory] = [*sttms] if sttms else [self.ltm]
         else:
             members = [*sttms, self.ltm]
-        answers = [self.respond(memory, images, tasks) for memory in members]
+        answers = [self.logits(memory, images, tasks) for memory in members]
         if len(answers) == 1:
             return answers[0]
         width = max(a.shape[1] for a in answers)
@@ -213,9 +254,9 @@ class DualMemory(nn.Module):
             tasks: int64 tensor (n,), task labels.
 
         Returns:
-            Float tensor (n, *shape), ``None`` before anything was learned.
+            Float tensor (n, *shape), ``None`` if there is nothing that reconstructs (yet).
         """
-        members = [m for m in [*self.sttms(), self.ltm] if m.generator is not None]
+        members = [m for m in [*self.sttms(), self.ltm] if m.shape is not None]
         views = [view for m in members if (view := m.reconstruct(images)) is not None]
         if not views:
             return None
@@ -227,22 +268,57 @@ class DualMemory(nn.Module):
         return {
             "sleeps": self.sleeps,
             "opened": self.opened,
+            "inputs": self._inputs.to_dict() if self._inputs is not None else None,
             "stm": {slot: memory.describe() for slot, memory in self.slots()},
             "stored": [memory.key for memory in self.stored],
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Builds the short-term memories before their weights are loaded."""
+        """Makes the short-term memories before their weights are loaded."""
         self.sleeps, self.opened = state["sleeps"], state["opened"]
-        device = next((p.device for p in self.parameters()), torch.device("cpu"))
-        self.stm = nn.ModuleDict(
-            {
-                slot: ShortTermTaskMemory.rebuild(self.settings, description).to(device)
-                for slot, description in state["stm"].items()
-            }
-        )
+        inputs = state["inputs"]
+        self._inputs = TaskInputs.from_dict(inputs) if inputs is not None else None
+        tensors = [*self.parameters(), *self.buffers()]
+        device = tensors[0].device if tensors else torch.device("cpu")
+        self.stm = nn.ModuleDict()
+        for slot, description in state["stm"].items():
+            memory = self._short_term_memory(description["key"], description["number"])
+            memory.n_seen = description["n_seen"]
+            memory.take_learner(self._task_learner(tuple(description["classes"])))
+            self.stm[slot] = memory.to(device)
         empty = torch.empty(0, device=device)
         none = torch.empty(0, dtype=torch.int64, device=device)
         self.stored = nn.ModuleList(
             StoredTask(ExperienceData(empty, none, none, key)) for key in state["stored"]
         )
+
+
+@torch.no_grad()
+def choose_memory(
+    memories: Sequence[DeepGenerativeMemory], images: Tensor, tasks: Tensor, *, by_task: bool
+) -> Tensor:
+    """Chooses a memory for each image by its generator's score, such as the evidence lower bound.
+
+    Args:
+        memories: The candidates; one that has learned nothing is chosen only if no other can be.
+        images: Float tensor (n, *shape).
+        tasks: int64 tensor (n,), task labels.
+        by_task: Whether only memories that learned an image's task label may answer for it.
+
+    Returns:
+        int64 tensor (n,), positions in ``memories``.
+    """
+    # Finite, so that a memory that holds nothing still beats nothing at all.
+    worst = torch.finfo(torch.float32).max
+    scores = []
+    for memory in memories:
+        score = torch.full((len(images),), worst, device=images.device)
+        if memory.tasks:
+            found = memory.score(images)
+            score = torch.zeros_like(score) if found is None else found
+        if memory.tasks and by_task:
+            known = (tasks[:, None] == memory.generator.classes.tasks[None]).any(dim=1)
+            score = score.masked_fill(~known, worst)
+        scores.append(score)
+    # The last candidate is the LTM: it answers where no memory qualifies.
+    return len(memories) - 1 - torch.stack(scores[::-1]).argmin(dim=0)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators import ClassDensity, FullDensity
-from avalanche_dgm.memories.consolidation import Consolidation
+from avalanche_dgm.generators import ClassDensity, FullDensity, Generator
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
 from avalanche_dgm.memories.settings import MemorySettings
 
@@ -36,8 +35,8 @@ class GenerativeLatents(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def density(self) -> ClassDensity | None:
-        """The density over classes, or ``None`` before the first experience."""
+    def density(self) -> Generator | None:
+        """What knows the classes, or ``None`` before the first experience."""
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Checks that latents of a shape can be learned; changes nothing.
@@ -172,12 +171,11 @@ class LatentVAE(GenerativeLatents):
                 " with sampling='class'."
             )
         self.ltm = DeepGenerativeMemory(replace(settings, labels="hard"))
-        self._change: Consolidation | None = None
 
     @property
-    def density(self) -> ClassDensity | None:
-        """The density over codes."""
-        return self.ltm.density
+    def density(self) -> Generator | None:
+        """The generator."""
+        return self.ltm.generator
 
     def build(self, latents: Tensor) -> None:
         """Builds the autoencoder for the first latents (N, *shape); draws its weights."""
@@ -186,20 +184,17 @@ class LatentVAE(GenerativeLatents):
     def learning(self, data: ExperienceData, rng: torch.Generator) -> Iterator[Phase]:
         """See `GenerativeLatents.learning`."""
         flat = self._flatten(data)
-        previous = self.ltm.snapshot().module if len(self.ltm.tasks) else None
-        self._change = Consolidation(self.ltm, [flat], previous)
-        yield self._change.generator_phase(rng, name="latent generator")
+        previous = self.ltm.snapshot().module if self.ltm.tasks else None
+        yield from self.ltm.learn([flat], rng, previous=previous, name="latent generator")
 
     def absorb(self, data: ExperienceData, rng: torch.Generator) -> None:
         """See `GenerativeLatents.absorb`."""
-        if self._change is not None:
-            self._change.absorb(rng)
-        self._change = None
+        self.ltm.end(rng)
 
     def _flat(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        replay = self.ltm.draw(n, rng)
+        replay = self.ltm.sample(n, rng)
         return replay.images, torch.stack([replay.tasks, replay.tasks, replay.labels], dim=1)
 
     def parts(self) -> list[nn.Module]:
         """The autoencoder and its density."""
-        return [m for m in (self.ltm.generator, self.ltm.density) if m is not None]
+        return [self.ltm.generator]

@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.generators.ranges import check_range
+from avalanche_dgm.generators.base import Generator
+from avalanche_dgm.generators.default import VAESettings
 from avalanche_dgm.memories.budget import check_capacity
-from avalanche_dgm.settings import Settings, one_of, positive, whole, widths
-
-S = TypeVar("S", bound="Settings")
-
-
-def _one_cycle() -> OptimizerSpec:
-    return OptimizerSpec("adam", 1e-3, "one-cycle")
-
-
-def _adam() -> OptimizerSpec:
-    return OptimizerSpec("adam", 1e-3)
+from avalanche_dgm.settings import one_of, positive, whole, widths
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemorySettings(Settings):
-    """Settings of one deep generative memory. The defaults are ours, not the paper's.
+class MemorySettings(VAESettings):
+    """Settings of one deep generative memory, and of its generator if that is the autoencoder.
+
+    The defaults are ours, not the paper's.
 
     Attributes:
-        architecture: ``"auto"``, ``"dense"`` or ``"conv"``; ``"auto"`` looks at the images.
-        hidden: Widths of the generator's dense layers, or channels of its convolutions.
-        latent: Latent dimensions of the generator.
-        likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
-        value_range: Smallest and largest possible intensity; ``None`` finds it out where the first
-            experience's samples look like pixels, and sets no bounds to others.
-        kl_weight: Weight of the divergence from the prior in the generator's training, above 0.
-            The bound has 1 (the papers). Less gives sharper images, and costs nothing where codes
-            are drawn from a fitted density instead of the prior.
-        sampling: ``"class"`` draws codes from a Gaussian fitted to each class's posterior,
-            ``"prior"`` from the standard normal (the papers).
-        consolidation: How the generator keeps what it knows. ``"aligned"`` teaches it to decode
-            the codes of old classes to the very images that its predecessor made of them;
-            ``"rehearsal"`` trains it on generated images as if they were data (the papers).
+        generator: What generates: ``"vae"``, the autoencoder that the settings above are of; or a
+            `Generator` that has learned nothing, which is copied.
         labels: ``"soft"`` replays the old learner's softened answers, ``"hard"`` its decisions.
         temperature: Softness of soft labels, above 0.
-        generator_steps: Optimiser steps of the generator an experience.
-        generator_epochs: Passes over the data instead of ``generator_steps``.
-        generator_optimizer: How the generator is trained.
-        batch_size: New samples a step in fits of the memory; as many are replayed.
         kappa: Smallest share of the memory for each new task (Sec. 3.1).
         n_max: Most samples, generated and incoming, that one consolidation holds at once; ``None``
             for no limit. Aligned consolidation holds generated samples for one step only.
@@ -55,46 +32,39 @@ class MemorySettings(Settings):
             its share.
     """
 
-    architecture: str = "auto"
-    hidden: tuple[int, ...] | None = None
-    latent: int | None = None
-    likelihood: str = "auto"
-    value_range: tuple[float, float] | None = None
-    kl_weight: float = 0.3
-    sampling: str = "class"
-    consolidation: str = "aligned"
+    generator: Generator | str = "vae"
     labels: str = "soft"
     temperature: float = 2.0
-    generator_steps: int = 800
-    generator_epochs: int | None = None
-    generator_optimizer: OptimizerSpec = field(default_factory=_one_cycle)
-    batch_size: int = 128
     kappa: float = 0.0
     n_max: int | None = None
     count: str = "classes"
 
     def __post_init__(self) -> None:
-        one_of("sampling", self.sampling, "class", "prior")
-        one_of("consolidation", self.consolidation, "aligned", "rehearsal")
+        super().__post_init__()
         one_of("labels", self.labels, "soft", "hard")
         one_of("count", self.count, "classes", "tasks")
-        one_of("architecture", self.architecture, "auto", "dense", "conv")
-        one_of("likelihood", self.likelihood, "auto", "bernoulli", "gaussian")
         positive("temperature", self.temperature)
-        positive("kl_weight", self.kl_weight)
-        self._read_optimizers()
-        for name in ("generator_steps", "generator_epochs", "batch_size", "latent"):
-            whole(name, getattr(self, name), optional=name in ("generator_epochs", "latent"))
-        if (self.sampling, self.consolidation) == ("prior", "aligned"):
-            raise ConfigError(
-                "sampling='prior' with consolidation='aligned' would tie every code to an old image"
-                " and leave none for new classes. Use consolidation='rehearsal' or"
-                " sampling='class'."
-            )
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
         whole("n_max", self.n_max, optional=True)
-        widths("hidden", self.hidden)
-        check_range(self.value_range)
+        if self.generator != "vae":
+            self._check_foreign(self._vae_settings_given())
+
+    def _vae_settings_given(self) -> list[str]:
+        """Names of the autoencoder's settings that are not the default ones."""
+        ours, default = self.of_the_vae().to_dict(), VAESettings().to_dict()
+        # The learner is trained in batches of this size, too.
+        return [name for name in ours if name != "batch_size" and ours[name] != default[name]]
+
+    def _check_foreign(self, given: Sequence[str]) -> None:
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)} is for generator='vae'. Give settings of another generator to"
+                " that generator, where it is made."
+            )
+
+
+def _adam() -> OptimizerSpec:
+    return OptimizerSpec("adam", 1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +77,16 @@ class DualMemorySettings(MemorySettings):
             learning them in short-term memories (Sec. 5.1).
         routing: Who answers at test time. ``"oracle"`` asks the short-term memory that holds the
             experience's task, else the LTM (the paper; it tells the method which task an image is
-            from). ``"elbo"`` asks, for each image, the memory that explains it best. ``"sleep"``
-            consolidates before every evaluation. ``"auto"`` is ``"elbo"``, and goes by task labels
-            where the model itself is given them.
+            from). ``"elbo"`` asks, for each image, the memory whose generator explains it best.
+            ``"sleep"`` consolidates before every evaluation. ``"auto"`` is ``"elbo"``, and goes by
+            task labels where the model itself is given them; it is ``"sleep"`` with a generator
+            that has no score.
         unknown_task: With an oracle, a task that was never learned goes to the ``"ltm"``, or is an
             ``"error"``.
         reconstruct: Whether learners see images as their generator reconstructs them, in training
             and prediction (the paper). Robust to noise, and a little less accurate.
         ltm_help: Whether the LTM adds its view of a task that it knows to the task's short-term
-            memory.
+            memory, if its generator reconstructs.
         learner_steps: Optimiser steps of the long-term learner in one sleep.
         learner_epochs: Passes over the data instead of ``learner_steps``.
         learner_optimizer: How the long-term learner is trained in sleep.
@@ -152,3 +123,16 @@ class DualMemorySettings(MemorySettings):
         widths("stm_hidden", self.stm_hidden)
         widths("stm_learner_hidden", self.stm_learner_hidden)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
+
+    def _vae_settings_given(self) -> list[str]:
+        own = ("stm_hidden", "stm_latent", "stm_generator_steps")
+        given = [name for name in own if getattr(self, name) is not None]
+        return [*super()._vae_settings_given(), *given]
+
+    def of_the_short_term_vae(self) -> VAESettings:
+        """Settings of a short-term generator; its sizes may be left to the long-term one."""
+        settings = replace(self.of_the_vae(), hidden=self.stm_hidden, latent=self.stm_latent)
+        if self.stm_generator_steps is not None:
+            steps = self.stm_generator_steps
+            return replace(settings, generator_steps=steps, generator_epochs=None)
+        return replace(settings, generator_steps=2 * self.generator_steps)

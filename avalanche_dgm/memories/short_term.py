@@ -1,50 +1,99 @@
-"""What a short-term memory is made of: small memories of one task each."""
+"""What a short-term memory is made of: small memories of one task each.
+
+Kamra et al. 2017, Section 3.2.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay
-from avalanche_dgm.generators import VAESpec
+from avalanche_dgm.generators.base import Generator
+from avalanche_dgm.generators.ranges import Bounds, choose_scale
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
 from avalanche_dgm.memories.settings import DualMemorySettings
 from avalanche_dgm.modules import GrowingBuffers
-from avalanche_dgm.networks import build_encoder
+from avalanche_dgm.networks import build_encoder, default_architecture, default_hidden
 
 #: How far below its smallest logit a task's learner rates the classes of other tasks.
 MARGIN = 10.0
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """What short-term learners have in common: the shape and scale of samples, and their layers.
+
+    Attributes:
+        shape: Shape of one sample, (C, H, W) or (D,).
+        low: One end of the intensities of each channel, or of each feature.
+        high: The other end.
+        architecture: ``"dense"`` or ``"conv"``.
+        hidden: Widths of the dense layers, or channels of the convolutions.
+    """
+
+    shape: tuple[int, ...]
+    low: Bounds
+    high: Bounds
+    architecture: str
+    hidden: tuple[int, ...]
+
+    @classmethod
+    def of(cls, samples: Tensor, settings: DualMemorySettings) -> TaskInputs:
+        """Chooses what the settings leave open, from the first samples (N, *shape)."""
+        s, shape = settings, tuple(samples.shape[1:])
+        architecture = s.architecture
+        if architecture == "auto":
+            architecture = default_architecture(shape)
+        hidden = s.stm_learner_hidden
+        if architecture == "conv":
+            # As wide as a short-term autoencoder.
+            whole = s.hidden or default_hidden(shape, architecture)
+            hidden = s.stm_hidden or tuple(max(16, width // 2) for width in whole)
+        scale = choose_scale(samples, likelihood=s.likelihood, value_range=s.value_range)
+        return cls(shape, *scale[1:], architecture, tuple(hidden))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and tuples."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TaskInputs:
+        """What `to_dict` returned; a file may have made lists of tuples."""
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**plain)
 
 
 class TaskLearner(nn.Module):
     """A small classifier for the classes of one task.
 
     Args:
-        spec: The short-term generator's specification, for the shape and the architecture.
+        inputs: What it is shown, and its layers.
         classes: The task's classes.
-        hidden: Widths of its dense layers.
     """
 
     centre: Tensor
     scale: Tensor
     columns: Tensor
 
-    def __init__(self, spec: VAESpec, *, classes: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    def __init__(self, inputs: TaskInputs, *, classes: tuple[int, ...]) -> None:
         super().__init__()
         self.classes = classes
-        conv = spec.architecture == "conv"
         self.network = build_encoder(
-            spec.shape,
-            architecture=spec.architecture,
-            hidden=spec.hidden if conv else hidden,
+            inputs.shape,
+            architecture=inputs.architecture,
+            hidden=inputs.hidden,
             n_outputs=len(classes),
         )
         # Centred intensities: raw ranges differ from user to user.
-        ranks = (-1, 1, 1) if len(spec.shape) == 3 else (-1,)
-        low, high = torch.tensor(spec.low), torch.tensor(spec.high)
+        ranks = (-1, 1, 1) if len(inputs.shape) == 3 else (-1,)
+        low, high = torch.tensor(inputs.low), torch.tensor(inputs.high)
         self.register_buffer("centre", ((low + high) / 2).view(ranks), persistent=False)
         self.register_buffer("scale", ((high - low) / 2).view(ranks), persistent=False)
         self.register_buffer("columns", torch.tensor(classes), persistent=False)
@@ -69,26 +118,27 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
 
     Args:
         settings: Hyper-parameters of the dual memory.
-        spec: Specification of its generator.
+        generator: Its generator, which has learned nothing.
         key: The task.
-        classes: The task's classes.
         number: Short-term memories that there were before.
+
+    Attributes:
+        task_learner: Its learner, after `take_learner`.
+        n_seen: Samples that were learned.
     """
 
+    task_learner: TaskLearner
+
     def __init__(
-        self,
-        settings: DualMemorySettings,
-        spec: VAESpec,
-        *,
-        key: str,
-        classes: tuple[int, ...],
-        number: int = 0,
+        self, settings: DualMemorySettings, generator: Generator, *, key: str, number: int = 0
     ) -> None:
-        super().__init__(settings)
-        self.key, self.n_seen, self.number = key, 0, number
-        self._build(spec, "cpu")
-        self.task_learner = TaskLearner(spec, classes=classes, hidden=settings.stm_learner_hidden)
-        self.attach(self.task_learner)
+        super().__init__(settings, generator)
+        self.key, self.number, self.n_seen = key, number, 0
+
+    def take_learner(self, learner: TaskLearner) -> None:
+        """Takes the learner for the task's classes."""
+        self.task_learner = learner
+        self.attach(learner)
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -96,32 +146,13 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
         return self.task_learner.classes
 
     def describe(self) -> dict[str, Any]:
-        """What is needed to build the memory again, in plain values."""
-        spec = self.built()[0].spec
+        """What is needed to make the memory again, in plain values."""
         return {
             "key": self.key,
             "n_seen": self.n_seen,
             "number": self.number,
-            "spec": spec.to_dict(),
             "classes": list(self.classes),
         }
-
-    @classmethod
-    def rebuild(
-        cls, settings: DualMemorySettings, description: dict[str, Any]
-    ) -> ShortTermTaskMemory:
-        """Builds the memory that `describe` described, with fresh weights."""
-        spec = VAESpec.from_dict(description["spec"])
-        classes = tuple(description["classes"])
-        memory = cls(settings, spec, key=description["key"], classes=classes)
-        memory.n_seen, memory.number = description["n_seen"], description["number"]
-        return memory
-
-
-def short_term_spec(settings: DualMemorySettings, spec: VAESpec) -> VAESpec:
-    """Sizes of a short-term generator, from the long-term one's."""
-    hidden = settings.stm_hidden or tuple(max(16, width // 2) for width in spec.hidden)
-    return replace(spec, hidden=hidden, latent=settings.stm_latent or spec.latent)
 
 
 class StoredTask(GrowingBuffers):
@@ -141,7 +172,7 @@ class StoredTask(GrowingBuffers):
         for name in ("images", "labels", "tasks"):
             self.register_buffer(name, getattr(data, name).clone())
 
-    def draw(self, n: int, rng: torch.Generator) -> Replay:
+    def sample(self, n: int, rng: torch.Generator) -> Replay:
         """Draws some of the samples, each as likely as any other.
 
         Args:

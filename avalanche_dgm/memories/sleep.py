@@ -15,9 +15,8 @@ from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.losses import Criterion, distillation
 from avalanche_dgm.memories.budget import split_budget
-from avalanche_dgm.memories.consolidation import Consolidation, choose
 from avalanche_dgm.memories.dual import DualMemory
-from avalanche_dgm.memories.generative import CHUNK, DeepGenerativeMemory
+from avalanche_dgm.memories.generative import choose
 
 #: Fewest samples drawn of a task that few were seen of, where no budget limits them.
 FEWEST_SAMPLES = 2000
@@ -45,24 +44,25 @@ class Sleep:
         self._on_replay, self._hard_loss = on_replay, hard_loss
         self._replays: list[Replay] = []
         self._incoming: list[ExperienceData] = []
-        paper = settings.consolidation == "rehearsal"
+        paper = dual.ltm.generator.rehearses
         for memory in dual.sttms():
             n = memory.n_seen if paper else max(memory.n_seen, FEWEST_SAMPLES)
             if settings.n_max is not None:
                 n = min(n, max(1, settings.n_max // dual.occupancy))
-            replay = _draw(memory, n, rng, reconstruct=settings.reconstruct)
-            self._add(replay, memory.key, memory.tasks.total)
+            replay = memory.sample(n, rng, reconstruct=settings.reconstruct)
+            self._add(replay, memory.key, memory.tasks.total())
         for data in dual.waiting():
             if settings.n_max is not None and not paper:
                 share = max(1, settings.n_max // dual.occupancy)
                 data = data.take(choose(len(data), share, rng))
             self._add(Replay(data.images, data.labels, data.tasks), data.key, data.times)
-        self._previous = dual.ltm.snapshot() if len(dual.ltm.tasks) else None
+        self._previous = dual.ltm.snapshot() if dual.ltm.tasks else None
+        #: What was generated of the old tasks, to be learned by generator and learner.
+        self._old: tuple[Tensor, Tensor] | None = None
         self._pool: Replay | None = None
         if paper:
             self._apply_budget()
-        previous = self._previous.module if self._previous is not None else None
-        self._change = Consolidation(dual.ltm, self._incoming, previous)
+        self._fraction = dual.ltm.fraction(self._incoming)
 
     def _add(self, replay: Replay, key: str, times: int) -> None:
         self._replays.append(replay)
@@ -71,20 +71,17 @@ class Sleep:
         )
 
     def _apply_budget(self) -> None:
-        """Subsamples what comes in and draws what was known, by the replay rule."""
-        budget = Consolidation(self.dual.ltm, self._incoming, None).budget()
+        """Subsamples what comes in and generates what was known, by the replay rule."""
+        budget = self.dual.ltm.budget(self._incoming)
         shares = split_budget(budget.n_incoming, [len(data) for data in self._incoming])
         for i, n in enumerate(shares):
             kept = choose(len(self._incoming[i]), n, self.rng)
             self._incoming[i] = self._incoming[i].take(kept)
             self._replays[i] = self._replays[i][kept]
         if self._previous is not None and budget.n_generated:
-            self._pool = _draw(
-                self._previous.module,
-                budget.n_generated,
-                self.rng,
-                reconstruct=self.dual.settings.reconstruct,
-            )
+            previous = self._previous.module
+            self._old = previous.generate(budget.n_generated, self.rng)
+            self._pool = previous.label(*self._old, reconstruct=self.dual.settings.reconstruct)
 
     @property
     def name(self) -> str:
@@ -96,29 +93,33 @@ class Sleep:
 
     def phases(self) -> Iterator[Phase]:
         """Yields the long-term generator's training, then the long-term learner's."""
-        yield self._change.generator_phase(
-            self.rng, name=f"{self.name} (generator)", pool=self._pool
+        previous = self._previous.module if self._previous is not None else None
+        yield from self.dual.ltm.learn(
+            self._incoming,
+            self.rng,
+            previous=previous,
+            old=self._old,
+            name=f"{self.name} (generator)",
         )
         yield self._learner_phase()
 
     def _learner_phase(self) -> Phase:
         s, ltm = self.dual.settings, self.dual.ltm
-        previous, fraction = self._change.previous, self._change.fraction
-        pooled = self._pool is not None
-        replays = [*self._replays, self._pool] if self._pool is not None else self._replays
-        everything = Replay.cat(replays)
-        if s.consolidation == "rehearsal":
-            previous = None
+        fraction = self._fraction
+        everything = Replay.cat([*self._replays, *([self._pool] if self._pool else [])])
+        # What is rehearsed is in the pool; else it is drawn anew for each step.
+        draws = self._previous is not None and not ltm.generator.rehearses
+        previous = self._previous.module if self._previous is not None and draws else None
 
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
             images, labels, tasks = batch[:3]
             targets = batch[3] if len(batch) > 3 else None
             if previous is None:
-                logits = self.dual.respond(ltm, images, tasks)
+                logits = self.dual.logits(ltm, images, tasks)
                 return self._loss(logits, labels, targets)
-            old = previous.draw(s.batch_size, rng, reconstruct=s.reconstruct)
+            old = previous.sample(s.batch_size, rng, reconstruct=s.reconstruct)
             # One forward pass, so that BatchNorm sees old and new together.
-            logits = self.dual.respond(
+            logits = self.dual.logits(
                 ltm, torch.cat([images, old.images]), torch.cat([tasks, old.tasks])
             )
             self._on_replay(old, logits.shape[1])
@@ -137,7 +138,7 @@ class Sleep:
             raise RuntimeError("The long-term memory has no learner; call attach() first.")
         if self._pool is not None:
             self._on_replay(self._pool, int(everything.labels.max()) + 1)
-        kind = "learner, with replay" if pooled or previous is not None else "learner"
+        kind = "learner, with replay" if self._pool is not None or draws else "learner"
         return Phase(
             f"{self.name} ({kind})",
             ltm.learner,
@@ -155,16 +156,8 @@ class Sleep:
 
     def wake(self) -> None:
         """Frees the short-term memory; the long-term one knows its tasks now."""
-        self._change.absorb(self.rng)
+        self.dual.ltm.end(self.rng)
         for data in self._incoming:
             self.dual.close(data.key)
         del self.dual.stored[:]
         self.dual.sleeps += 1
-
-
-def _draw(
-    memory: DeepGenerativeMemory, n: int, rng: torch.Generator, *, reconstruct: bool
-) -> Replay:
-    """Draws any number of samples, a chunk at a time."""
-    parts = torch.arange(n).split(CHUNK)
-    return Replay.cat([memory.draw(len(p), rng, reconstruct=reconstruct) for p in parts])

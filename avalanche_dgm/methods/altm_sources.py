@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
-from avalanche_dgm.errors import ConfigError, UnknownTaskError
-from avalanche_dgm.memories import DeepGenerativeMemory, MemorySettings
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.memories import MemorySettings
 from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource
 from avalanche_dgm.methods.base import Method
@@ -76,20 +75,7 @@ class GeneratedReplay(ReplaySource, DGR):
 
     def sample_old(self, n: int) -> Replay | None:
         """See `ReplaySource.sample_old`: of the generator as it was before this experience."""
-        return self._imagined(self._previous.module, n) if self._previous is not None else None
-
-    def sample(self, n: int) -> Replay:
-        """See `Inspectable.sample`."""
-        if not len(self.ltm.tasks):
-            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        return self._imagined(self.ltm, n)
-
-    def _imagined(self, memory: DeepGenerativeMemory, n: int) -> Replay:
-        _, images, entries = memory.imagine(n, self.rng)
-        if entries is None:
-            nothing = torch.zeros(n, dtype=torch.int64, device=images.device)
-            return Replay(images, nothing, nothing)
-        return Replay(images, entries[:, 2], entries[:, 1])
+        return self._previous.module.sample(n, self.rng) if self._previous is not None else None
 
 
 #: What is fixed of a source: who answers is A-LTM's network, and no label is needed. A generative

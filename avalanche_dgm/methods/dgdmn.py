@@ -14,7 +14,6 @@ from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories import DualMemory, DualMemorySettings, ShortTermTaskMemory
-from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.memories.short_term import widen
 from avalanche_dgm.memories.sleep import Sleep
 from avalanche_dgm.methods.abilities import Inspectable, Routing
@@ -70,13 +69,13 @@ class DGDMN(Inspectable, Routing, Method):
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
         check_experience(data, shape=self.dual.ltm.shape)
-        self.dual.ltm.check(data.images)
+        self.dual.ltm.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         super()._begin(data)
         with self.random.seeded_init():
-            self.dual.ltm.build(data.images)
+            self.dual.build(data.images)
         self._rest()
         if self.settings.short_term:
             self._pool = self.dual.extra_samples(data, self.rng)
@@ -94,7 +93,8 @@ class DGDMN(Inspectable, Routing, Method):
     def _unchanged(self, key: str) -> list[nn.Module]:
         """See `Method._unchanged`: the long-term memory learns in sleep only."""
         others = [memory for memory in self.dual.sttms() if memory.key != key]
-        ltm = [m for m in (self.dual.ltm.generator, self.dual.ltm.density) if m is not None]
+        # Its generator is built in the first experience, which may fail.
+        ltm = [self.dual.ltm.generator] if self.dual.ltm.tasks else []
         return [*super()._unchanged(key), *others, *ltm]
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
@@ -104,18 +104,12 @@ class DGDMN(Inspectable, Routing, Method):
             return
         incoming, pool = [data], self._pool
         if pool is not None:
-            incoming.append(
-                ExperienceData(pool.images, pool.labels, pool.tasks, data.key, data.name)
-            )
-        merged = _merge(incoming)
-        s = self.settings
-        steps = s.stm_generator_steps
-        if steps is None and s.generator_epochs is None:
-            steps = 2 * s.generator_steps
+            known = ExperienceData(pool.images, pool.labels, pool.tasks, data.key, data.name)
+            incoming.append(known)
         # Its own replay is in the pool already, so that nothing is drawn a second time.
-        change = Consolidation(memory, [merged], None)
-        yield change.generator_phase(self.rng, name="generator (short-term)", steps=steps)
-        change.absorb(self.rng)
+        merged, name = ExperienceData.cat(incoming), "generator (short-term)"
+        yield from memory.learn([merged], self.rng, previous=None, name=name)
+        memory.end(self.rng)
         memory.n_seen += len(data)
 
     def replay(self, n: int) -> Replay | None:
@@ -133,8 +127,8 @@ class DGDMN(Inspectable, Routing, Method):
         """See `Method.forward`: the short-term learner's answers, as the criterion takes them."""
         images, tasks = append_replay(images, tasks, replay)
         if self._active is None:
-            return widen(self.dual.respond(self.dual.ltm, images, tasks), width)
-        logits = widen(self.dual.respond(self._active, images, tasks), width)
+            return widen(self.dual.logits(self.dual.ltm, images, tasks), width)
+        logits = widen(self.dual.logits(self._active, images, tasks), width)
         takes = self.criterion.scale.takes
         if takes == "logits":
             return logits
@@ -199,7 +193,7 @@ class DGDMN(Inspectable, Routing, Method):
 
     def before_predicting(self) -> Iterator[Phase]:
         """Yields the phases of sleep, with ``routing="sleep"``."""
-        if self.settings.routing == "sleep":
+        if self.dual.routing == "sleep":
             yield from self.consolidate()
 
     def test_key(self, key: str, classes: Sequence[int]) -> str | None:
@@ -207,7 +201,7 @@ class DGDMN(Inspectable, Routing, Method):
 
         A test set of several tasks at once has no single key: then images are routed one by one.
         """
-        if self.settings.routing != "oracle":
+        if self.dual.routing != "oracle":
             return None
         learned = self.dual.classes_of(key)
         if learned is not None and not set(classes) <= learned:
@@ -230,7 +224,7 @@ class DGDMN(Inspectable, Routing, Method):
         Raises:
             UnknownTaskError: Nothing was learned yet.
         """
-        members: list[tuple[Any, int]] = [(m, 1) for m in self.dual.sttms() if len(m.tasks)]
+        members: list[tuple[Any, int]] = [(m, 1) for m in self.dual.sttms() if m.tasks]
         members += [(task, 1) for task in self.dual.stored]
         if len(self.dual.ltm.tasks):
             members.append((self.dual.ltm, len(self.dual.ltm.tasks)))
@@ -239,7 +233,7 @@ class DGDMN(Inspectable, Routing, Method):
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         counts = [n * share // total for _, share in members]
         counts[-1] += n - sum(counts)
-        drawn = [m.draw(c, self.rng) for (m, _), c in zip(members, counts, strict=True) if c]
+        drawn = [m.sample(c, self.rng) for (m, _), c in zip(members, counts, strict=True) if c]
         return Replay.cat(drawn)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
@@ -256,20 +250,5 @@ class DGDMN(Inspectable, Routing, Method):
         return sum(len(task.images) for task in waiting)
 
     def memory(self) -> list[nn.Module]:
-        """Generators, densities, short-term learners, and stored samples without STM."""
-        ltm = self.dual.ltm
-        own = [m for m in (ltm.generator, ltm.density) if m is not None]
-        return [*own, self.dual.stm, self.dual.stored]
-
-
-def _merge(parts: list[ExperienceData]) -> ExperienceData:
-    """Joins samples of one task."""
-    if len(parts) == 1:
-        return parts[0]
-    return ExperienceData(
-        torch.cat([p.images for p in parts]),
-        torch.cat([p.labels for p in parts]),
-        torch.cat([p.tasks for p in parts]),
-        parts[0].key,
-        parts[0].name,
-    )
+        """Generators, short-term learners, and stored samples without STM."""
+        return [self.dual.ltm.generator, self.dual.stm, self.dual.stored]

@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
-from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
-from avalanche_dgm.memories.consolidation import Consolidation
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.settings import make_settings
@@ -49,7 +48,6 @@ class DGR(Inspectable, Method):
         self.ltm = DeepGenerativeMemory(self.settings)
         self._previous: Frozen[DeepGenerativeMemory] | None
         self._hold("_previous", None)
-        self._change: Consolidation | None = None
         self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
         self._temperature = self.settings.temperature
         self._partial = False
@@ -62,37 +60,33 @@ class DGR(Inspectable, Method):
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
         check_experience(data, shape=self.ltm.shape)
-        self.ltm.check(data.images)
+        self.ltm.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         super()._begin(data)
         with self.random.seeded_init():
             self.ltm.build(data.images)
-        self._hold("_previous", self.ltm.snapshot() if len(self.ltm.tasks) else None)
-        previous = self._previous.module if self._previous is not None else None
-        self._change = Consolidation(self.ltm, [data], previous)
-        self._new_weight = self._change.fraction
+        self._hold("_previous", self.ltm.snapshot() if self.ltm.tasks else None)
+        self._new_weight = self.ltm.fraction([data])
         # A learner that is still learning a class is no teacher of it.
         self._partial = data.partial
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the generator's training: new samples, and what it generated before."""
-        if self._change is not None:
-            yield self._change.generator_phase(self.rng)
+        previous = self._previous.module if self._previous is not None else None
+        yield from self.ltm.learn([data], self.rng, previous=previous)
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`."""
         if self._previous is None:
             return None
         size = self.replay_size or max(n, FEWEST_REPLAYED)
-        return self._previous.module.draw(size, self.rng, hard=self._partial)
+        return self._previous.module.sample(size, self.rng, hard=self._partial)
 
     def end(self, data: ExperienceData) -> None:
-        """Notes what was learned; an experience that was interrupted before is not counted."""
-        if self._change is not None:
-            self._change.absorb(self.rng)
-        self._change = None
+        """Notes what was learned."""
+        self.ltm.end(self.rng)
         self._hold("_previous", None)
         super().end(data)
 
@@ -105,9 +99,7 @@ class DGR(Inspectable, Method):
         Raises:
             UnknownTaskError: Nothing was learned yet.
         """
-        if not len(self.ltm.tasks):
-            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        return self.ltm.draw(n, self.rng)
+        return self.ltm.sample(n, self.rng)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
         """See `Inspectable.encode`: means of the generator's posterior."""
@@ -118,5 +110,5 @@ class DGR(Inspectable, Method):
         return self.ltm.reconstruct(images)
 
     def memory(self) -> list[nn.Module]:
-        """The generator and its density."""
-        return [m for m in (self.ltm.generator, self.ltm.density) if m is not None]
+        """The generator."""
+        return [self.ltm.generator]

@@ -239,8 +239,8 @@ def test_streams_without_boundaries_are_remembered():
     dgr = DGRPlugin(seed=0, generator_steps=40)
     assert accuracy(dgr, stream()) > without + 0.2
     assert len(dgr.method.ltm.tasks) == 1
-    assert len(dgr.method.ltm.density.classes) == 10
-    assert dgr.method.ltm.density.seen.tolist() == [100] * 10
+    assert len(dgr.method.ltm.generator.classes) == 10
+    assert dgr.method.ltm.generator.density.seen.tolist() == [100] * 10
     latent = LatentReplayPlugin(seed=0, layer="2", freeze_after=4)
     assert accuracy(latent, stream()) > without + 0.2
 

@@ -34,7 +34,7 @@ def plain(stream):
 
 def classes_of(module):
     """The classes of what is remembered."""
-    return module.method.ltm.density.classes.labels
+    return module.method.ltm.generator.classes.labels
 
 
 class Lines(pl.loggers.Logger):

@@ -9,9 +9,8 @@ from torch import nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories import DualMemory, DualMemorySettings
-from avalanche_dgm.memories.consolidation import Consolidation
-from avalanche_dgm.memories.routing import choose_memory
-from avalanche_dgm.memories.short_term import MARGIN, TaskLearner, widen
+from avalanche_dgm.memories.dual import choose_memory
+from avalanche_dgm.memories.short_term import MARGIN, TaskInputs, TaskLearner, widen
 from avalanche_dgm.methods import DGDMN
 from avalanche_dgm.metrics.cost import memory_bytes_of
 
@@ -33,13 +32,14 @@ def dual_of(learner=None, *, task_aware=False, **settings):
     torch.manual_seed(0)
     dual = DualMemory(DualMemorySettings(**{**TINY, **settings}))
     dual.ltm.attach(learner or network(), task_aware=task_aware)
-    dual.ltm.build(digits(0).images)
+    dual.build(digits(0).images)
     return dual
 
 
 def absorbed(memory, data):
     """Makes a memory know a task without training anything."""
-    Consolidation(memory, [data], None).absorb(rng())
+    list(memory.learn([data], rng(), previous=None))
+    memory.end(rng())
     memory.n_seen = len(data)
     return memory
 
@@ -76,11 +76,11 @@ def test_slots_open_find_and_close():
 def test_short_term_memories_are_smaller():
     dual = dual_of()
     memory = dual.open(digits(0))
-    assert memory.generator.spec.hidden == (16,)
-    assert memory.generator.spec.latent == 8
+    assert memory.generator.network.spec.hidden == (16,)
+    assert memory.generator.network.spec.latent == 8
     dual = dual_of(stm_hidden=(20, 24), stm_latent=3)
-    assert dual.open(digits(0)).generator.spec.hidden == (20, 24)
-    assert dual.find("0").generator.spec.latent == 3
+    assert dual.open(digits(0)).generator.network.spec.hidden == (20, 24)
+    assert dual.find("0").generator.network.spec.latent == 3
 
 
 def test_a_task_that_grew_begins_again_with_all_its_classes():
@@ -173,7 +173,7 @@ def test_routing_by_elbo_finds_the_memory(routed):
     # Each image is answered by the memory that was chosen for it.
     test = digits(*range(6), per_class=20, skip=120)
     chosen = choose_memory(members, test.images, test.tasks, by_task=False)
-    every = [widen(dual.respond(m, test.images, test.tasks), 10) for m in members]
+    every = [widen(dual.logits(m, test.images, test.tasks), 10) for m in members]
     expected = torch.where((chosen == 0)[:, None], every[0], every[1])
     assert torch.equal(dual.predict(test.images, test.tasks, key=None), expected)
     assert 0 < (chosen == 0).float().mean() < 1
@@ -185,7 +185,7 @@ def test_the_oracle_decides_against_the_elbo(routed):
     wrong = dual.predict(test.images, test.tasks, key="4,5").argmax(1)
     assert set(wrong.tolist()) <= {4, 5}
     right = dual.predict(test.images, test.tasks, key="0,1")
-    assert torch.equal(right, dual.respond(dual.ltm, test.images, test.tasks))
+    assert torch.equal(right, dual.logits(dual.ltm, test.images, test.tasks))
 
 
 def test_routing_goes_by_task_labels_where_the_model_does():
@@ -227,14 +227,14 @@ def test_state_dict_into_a_fresh_dual_memory(n, short_term):
     assert fresh.occupancy == dual.occupancy == n % 3
     assert fresh.full == dual.full
     assert [m.n_seen for m in fresh.sttms()] == [m.n_seen for m in dual.sttms()]
-    assert [m.tasks.total for m in fresh.sttms()] == [m.tasks.total for m in dual.sttms()]
+    assert [m.tasks for m in fresh.sttms()] == [m.tasks for m in dual.sttms()]
     data = digits(*range(10), per_class=5)
     for c in [None, *map(str, range(n))]:
         one = dual.predict(data.images, data.tasks, key=c)
         assert torch.equal(one, fresh.predict(data.images, data.tasks, key=c))
     for a, b in zip([*dual.sttms(), dual.ltm], [*fresh.sttms(), fresh.ltm], strict=True):
         if len(a.tasks):
-            one, two = a.draw(10, rng()), b.draw(10, rng())
+            one, two = a.sample(10, rng()), b.sample(10, rng())
             assert torch.equal(one.images, two.images)
             assert torch.equal(one.labels, two.labels)
     for a, b in zip(dual.waiting(), fresh.waiting(), strict=True):
@@ -259,9 +259,9 @@ def test_without_stm_real_samples_wait_for_sleep():
 
 def test_the_answers_of_a_task_learner():
     torch.manual_seed(0)
-    dual = dual_of()
-    learner = TaskLearner(dual.ltm.generator.spec, classes=(2, 6), hidden=(8,))
     images = digits(2).images
+    inputs = TaskInputs.of(images, DualMemorySettings(stm_learner_hidden=(8,)))
+    learner = TaskLearner(inputs, classes=(2, 6))
     logits = learner(images)
     assert logits.shape == (len(images), 7)
     local = learner.network((images - learner.centre) / learner.scale)
@@ -269,7 +269,7 @@ def test_the_answers_of_a_task_learner():
     others = logits[:, [0, 1, 3, 4, 5]]
     torch.testing.assert_close(others, (local.amin(1, keepdim=True) - MARGIN).expand(-1, 5))
     assert set(logits.argmax(1).tolist()) <= {2, 6}
-    assert learner.centre.item() == pytest.approx(dual.ltm.generator.spec.high[0] / 2)
+    assert learner.centre.item() == pytest.approx(float(images.max()) / 2)
 
 
 def test_widening():
@@ -286,7 +286,7 @@ def test_learners_see_reconstructions_if_asked(reconstruct):
     memory = dual.sttms()[0]
     shown = memory.generator.reconstruct(data.images) if reconstruct else data.images
     expected = memory.task_learner(shown)
-    assert torch.equal(dual.respond(memory, data.images, data.tasks), expected)
+    assert torch.equal(dual.logits(memory, data.images, data.tasks), expected)
 
 
 def test_flat_samples():

@@ -1,6 +1,7 @@
 """One deep generative memory: what it draws, and that it keeps what it knew."""
 
 import copy
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -13,7 +14,6 @@ from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import RangeError, ShapeError, UnknownTaskError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec, fit
 from avalanche_dgm.memories import DeepGenerativeMemory, MemorySettings
-from avalanche_dgm.memories.consolidation import Consolidation
 
 
 def rng(seed=0):
@@ -28,16 +28,21 @@ def memory_of(learner=None, *, task_aware=False, **settings):
     return memory
 
 
-def learn(memory, *incoming, steps=None):
+def learn(memory, *incoming, steps=None, forget=False):
     """Generator and dictionary; the learner is not touched."""
     memory.build(incoming[0].images)
-    snapshot = memory.snapshot() if len(memory.tasks) else None
-    previous = snapshot.module if snapshot is not None else None
+    previous = memory.snapshot().module if memory.tasks and not forget else None
     generator = rng(len(memory.tasks))
-    change = Consolidation(memory, incoming, previous)
-    fit(change.generator_phase(generator, steps=steps), generator)
-    change.absorb(generator)
+    for phase in memory.learn(incoming, generator, previous=previous):
+        fit(phase if steps is None else replace(phase, steps=steps), generator)
+    memory.end(generator)
     return memory
+
+
+def phase_of(memory, *incoming):
+    """The generator's training on what comes next, not begun."""
+    (phase,) = memory.learn(incoming, rng(), previous=memory.snapshot().module)
+    return phase
 
 
 @pytest.mark.parametrize("sampling", ["class", "prior"])
@@ -46,7 +51,7 @@ def test_nothing_is_drawn_before_anything_was_learned(sampling, build):
     memory = memory_of(sampling=sampling, consolidation="rehearsal")
     if build:
         memory.build(digits(0).images)
-    for draw in (memory.draw, memory.imagine):
+    for draw in (memory.sample, memory.generate):
         with pytest.raises(UnknownTaskError, match="Nothing was learned yet"):
             draw(3, rng())
 
@@ -76,7 +81,7 @@ def test_a_draw(labels, sampling):
     memory = learn(
         memory_of(labels=labels, sampling=sampling, consolidation="rehearsal"), digits(3, 7)
     )
-    replay = memory.draw(40, rng())
+    replay = memory.sample(40, rng())
     assert replay.images.shape == (40, 1, 8, 8)
     assert replay.images.min() >= 0
     assert replay.images.max() <= 1
@@ -97,7 +102,7 @@ def test_a_draw(labels, sampling):
 
 def test_soft_targets_are_the_learner_s_softened_answers():
     memory = learn(memory_of(temperature=3.0), digits(0, 1, 2))
-    replay = memory.draw(12, rng())
+    replay = memory.sample(12, rng())
     with torch.no_grad():
         logits = memory.learner(replay.images)[:, :3]
     torch.testing.assert_close(replay.targets[:, :3], torch.softmax(logits / 3.0, dim=1))
@@ -107,11 +112,11 @@ def test_prior_labels_are_the_learner_s_decisions_among_known_classes():
     memory = learn(
         memory_of(sampling="prior", consolidation="rehearsal", labels="hard"), digits(0, 4)
     )
-    replay = memory.draw(50, rng())
+    replay = memory.sample(50, rng())
     with torch.no_grad():
         logits = memory.learner(replay.images)
-        again = memory.draw(50, rng(), reconstruct=True)
-        seen = memory.learner(memory.generator.reconstruct(again.images))
+        again = memory.sample(50, rng(), reconstruct=True)
+        seen = memory.learner(memory.reconstruct(again.images))
     assert torch.equal(replay.labels, 4 * (logits[:, 4] > logits[:, 0]))
     assert torch.equal(again.labels, 4 * (seen[:, 4] > seen[:, 0]))
 
@@ -119,7 +124,7 @@ def test_prior_labels_are_the_learner_s_decisions_among_known_classes():
 @pytest.mark.parametrize("sampling", ["class", "prior"])
 def test_draws_follow_the_generator_of_random_numbers(sampling):
     memory = learn(memory_of(sampling=sampling, consolidation="rehearsal"), digits(0, 1))
-    one, two, other = memory.draw(9, rng(1)), memory.draw(9, rng(1)), memory.draw(9, rng(2))
+    one, two, other = memory.sample(9, rng(1)), memory.sample(9, rng(1)), memory.sample(9, rng(2))
     assert torch.equal(one.images, two.images)
     assert torch.equal(one.targets, two.targets)
     assert not torch.equal(one.images, other.images)
@@ -129,7 +134,7 @@ def test_task_aware_labels_keep_to_the_task():
     memory = memory_of(MultiHead(3, 10), task_aware=True)
     both = [digits(0, 1, key="a", task=0), digits(2, 3, key="b", task=2)]
     learn(memory, *both)
-    replay = memory.draw(40, rng())
+    replay = memory.sample(40, rng())
     assert replay.tasks.unique().tolist() == [0, 2]
     for task, mine in [(0, [0, 1]), (2, [2, 3])]:
         rows = replay.tasks == task
@@ -157,7 +162,7 @@ def test_a_model_that_answers_with_something_else():
 
     memory = learn(memory_of(Pair()), digits(0, 1))
     with pytest.raises(UnsupportedModelError, match="tuple"):
-        memory.draw(3, rng())
+        memory.sample(3, rng())
 
 
 @pytest.mark.parametrize("sampling", ["class", "prior"])
@@ -170,7 +175,7 @@ def test_drawing_leaves_the_learner_alone(sampling):
     net.train()
     net[3].eval()
     before = copy.deepcopy(net.state_dict())
-    one, two = memory.draw(20, rng()), memory.draw(20, rng())
+    one, two = memory.sample(20, rng()), memory.sample(20, rng())
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     assert net.training
     assert net[2].training
@@ -192,10 +197,10 @@ def test_dictionary_counts_repetitions():
     for data in [digits(0), digits(1), digits(0)]:
         learn(memory, data, steps=1)
     assert len(memory.tasks) == 2
-    assert memory.tasks.total == 3
-    assert memory.tasks.count("0") == 2
-    assert [memory.tasks.index(k) for k in ("0", "1")] == [0, 1]
-    assert len(memory.density.classes) == 2
+    assert memory.tasks.total() == 3
+    assert memory.tasks["0"] == 2
+    assert list(memory.tasks) == ["0", "1"]
+    assert len(memory.generator.classes) == 2
 
 
 @pytest.mark.parametrize(
@@ -204,10 +209,10 @@ def test_dictionary_counts_repetitions():
 )
 def test_fraction_of_new_samples(count, kappa, expected):
     memory = memory_of(count=count, kappa=kappa)
-    assert Consolidation(memory, [digits(0)], None).fraction == 1.0
+    assert memory.fraction([digits(0)]) == 1.0
     learn(memory, digits(0, 1), steps=1)
     learn(memory, digits(2), steps=1)
-    assert Consolidation(memory, [digits(5)], None).fraction == pytest.approx(expected)
+    assert memory.fraction([digits(5)]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n_max", [None, 60])
@@ -216,8 +221,7 @@ def test_rehearsal_follows_the_budget(n_max):
     for data in [digits(0), digits(1), digits(2)]:
         learn(memory, data, steps=1)
     data = digits(3, per_class=50)
-    change = Consolidation(memory, [data], memory.snapshot().module)
-    phase, budget = change.generator_phase(rng()), change.budget()
+    phase, budget = phase_of(memory, data), memory.budget([data])
     images = phase.data[0]
     assert len(images) == budget.n_incoming + budget.n_generated == (200 if n_max is None else 60)
     real = {image.numpy().tobytes() for image in data.images}
@@ -228,7 +232,7 @@ def test_rehearsal_follows_the_budget(n_max):
 def test_aligned_phase_sees_new_data_and_draws_old_by_itself():
     memory = learn(memory_of(), digits(0, 1))
     data = digits(2)
-    phase = Consolidation(memory, [data], memory.snapshot().module).generator_phase(rng())
+    phase = phase_of(memory, data)
     assert torch.equal(phase.data[0], data.images)
 
 
@@ -239,21 +243,16 @@ def two_tasks(consolidation, *, forget=False):
         consolidation=consolidation, hidden=(128, 128), generator_steps=250, batch_size=64
     )
     learn(memory, digits(0, 1, per_class=None), steps=500)
-    codes = memory.imagine(200, rng(7))[0]
-    before = memory.generator.decode(codes).detach()
-    data = digits(2, 3, per_class=None)
-    generator = rng(1)
-    previous = None if forget else memory.snapshot().module
-    change = Consolidation(memory, [data], previous)
-    fit(change.generator_phase(generator), generator)
-    change.absorb(generator)
-    after = memory.generator.decode(codes).detach()
+    rows = memory.generator.classes.balanced(200, rng(7))
+    codes, before = memory.generator.codes_and_samples(rows, rng(7))
+    learn(memory, digits(2, 3, per_class=None), forget=forget)
+    after = memory.generator.network.decode(codes).detach()
     return memory, before, after
 
 
 def recognised(memory, *classes):
     """Share of drawn images that a classifier of real digits takes for what they are."""
-    replay = memory.draw(400, rng(3))
+    replay = memory.sample(400, rng(3))
     mine = torch.isin(replay.labels, torch.tensor(classes))
     answers = judge()(replay.images).argmax(1)
     return float((answers == replay.labels)[mine].float().mean())
@@ -285,12 +284,12 @@ def test_state_dict_into_an_empty_memory():
     other = memory_of(network(seed=5))
     other.load_state_dict(memory.state_dict())
     assert list(other.tasks) == list(memory.tasks) == ["0,1", "2"]
-    one, two = memory.draw(20, rng()), other.draw(20, rng())
+    one, two = memory.sample(20, rng()), other.sample(20, rng())
     for name in ("images", "labels", "tasks", "targets"):
         assert torch.equal(getattr(one, name), getattr(two, name))
     # An empty state empties.
     other.load_state_dict(memory_of().state_dict())
-    assert other.generator is None
+    assert other.generator.network is None
     assert other.shape is None
 
 
@@ -304,11 +303,11 @@ def test_several_labels_and_task_labels_in_one_task():
         "k",
     )
     memory = learn(memory_of(), data)
-    assert sorted(memory.density.classes.rows.tolist()) == [
+    assert sorted(memory.generator.classes.rows.tolist()) == [
         [0, 0, 0],
         [0, 0, 1],
         [0, 1, 1],
         [0, 1, 2],
     ]
-    replay = memory.draw(60, rng())
+    replay = memory.sample(60, rng())
     assert torch.bincount(replay.labels).tolist() == [20, 20, 20]

@@ -142,7 +142,7 @@ def test_an_optimiser_that_computes_the_loss_itself_is_refused_by_name(ten):
     strategy = naive(model, plugin, optimizer=torch.optim.LBFGS(model.parameters()))
     with pytest.raises(ConfigError, match="LBFGS needs closure"):
         strategy.train(ten.train_stream[0])
-    assert plugin.method.ltm.generator is None
+    assert plugin.method.ltm.generator.network is None
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     strategy = naive(model, plugin, LRSchedulerPlugin(scheduler), optimizer=optimizer)

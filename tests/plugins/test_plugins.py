@@ -171,7 +171,7 @@ def test_repeated_task_uses_its_own_memory(benchmark):
     memory = plugin.method.dual.sttms()[0]
     strategy.train(benchmark.train_stream[0])
     assert plugin.method.dual.sttms() == [memory]
-    assert memory.tasks.total == 2
+    assert memory.tasks.total() == 2
     assert plugin.stats.replayed > 0, "its own samples help"
 
 
@@ -351,12 +351,12 @@ def test_divergence_keeps_the_last_good_generator(benchmark):
     net = mlp()
     strategy = naive(net, plugin)
     strategy.train(benchmark.train_stream[0])
-    good = copy.deepcopy(plugin.method.ltm.generator.state_dict())
-    settings = plugin.method.ltm.settings
+    good = copy.deepcopy(plugin.method.ltm.generator.network.state_dict())
+    settings = plugin.method.ltm.generator.settings
     object.__setattr__(settings, "generator_optimizer", OptimizerSpec("sgd", 1e12))
     with pytest.raises(DivergenceError, match="learning rate"):
         strategy.train(benchmark.train_stream[1])
-    now = plugin.method.ltm.generator.state_dict()
+    now = plugin.method.ltm.generator.network.state_dict()
     assert all(torch.equal(good[k], now[k]) for k in good)
     object.__setattr__(settings, "generator_optimizer", OptimizerSpec("adam", 1e-3))
     strategy.train(benchmark.train_stream[1])

@@ -352,6 +352,6 @@ def test_a_generator_that_is_given_a_range_keeps_it():
     plugin = DGRPlugin(generator_steps=5, hidden=(16,), latent=4, value_range=(0.0, 1.0))
     strategy = naive(mlp(), plugin)
     strategy.train(stream(parts).train_stream[0])
-    assert plugin.method.ltm.generator.spec.likelihood == "bernoulli"
+    assert plugin.method.ltm.generator.network.spec.likelihood == "bernoulli"
     with pytest.raises(RangeError, match="value_range"):
         strategy.train(stream([(2 * x, y) for x, y in parts[1:]]).train_stream[0])

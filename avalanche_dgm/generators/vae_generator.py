@@ -1,0 +1,251 @@
+"""A variational autoencoder that learns one experience after the other.
+
+Kamra et al. 2017 sample the prior and train on generated images as if they were data (``sampling=
+"prior"``, ``consolidation="rehearsal"``). By default codes are drawn from a density fitted to each
+class, and old codes are held to the images that they had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.fitting import Phase, epochs_to_steps
+from avalanche_dgm.generators.base import Generator
+from avalanche_dgm.generators.default import VAESettings
+from avalanche_dgm.generators.density import FullDensity
+from avalanche_dgm.generators.ranges import check_variety
+from avalanche_dgm.generators.spec import VAESpec, check_images, choose_spec
+from avalanche_dgm.generators.vae import VAE
+from avalanche_dgm.modules import CHUNK
+from avalanche_dgm.settings import make_settings
+
+#: Codes drawn of each old class when its density is fitted anew.
+REFIT_SAMPLES = 512
+
+
+class VAEGenerator(Generator):
+    """An autoencoder, and a density over the codes of each class.
+
+    Args:
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `VAESettings`, instead.
+
+    Attributes:
+        network: The autoencoder, or ``None`` before the first experience.
+        density: A Gaussian over the codes of each class.
+    """
+
+    network: VAE | None
+
+    def __init__(self, settings: VAESettings | None = None, **changes: Any) -> None:
+        super().__init__()
+        if settings is None or changes:
+            base = settings.to_dict() if settings is not None else {}
+            settings = make_settings(VAESettings, {**base, **changes})
+        self.settings = settings
+        self.conditional = settings.sampling == "class"
+        self.rehearses = settings.consolidation == "rehearsal"
+        self.network = None
+        self.density = FullDensity()
+        self.classes = self.density.classes
+        self._spec: VAESpec | None = None
+        #: What `end` fits the densities to.
+        self._learned: tuple[ExperienceData, Tensor, VAEGenerator | None] | None = None
+
+    # Building
+
+    def check(self, data: ExperienceData) -> None:
+        """See `Generator.check`.
+
+        Raises:
+            ShapeError: The images' shape has changed.
+            RangeError: The generator cannot produce their intensities, or learn them.
+        """
+        if self.settings.value_range is None:
+            check_variety(data.images, first=self.network is None)
+        self._spec_for(data.images)
+
+    def build(self, samples: Tensor) -> None:
+        """See `Generator.build`; checks later samples against the first ones.
+
+        Raises:
+            ShapeError: The images' shape has changed.
+            RangeError: The generator cannot produce their intensities.
+        """
+        spec = self._spec_for(samples)
+        if self.network is None:
+            self._build(spec, samples.device)
+
+    def adapt_to(self, larger: Generator) -> None:
+        """Takes over range and likelihood, half the widths and the latent size, unless given."""
+        spec = larger._spec if isinstance(larger, VAEGenerator) else None
+        if spec is not None:
+            hidden = self.settings.hidden or tuple(max(16, width // 2) for width in spec.hidden)
+            self._spec = replace(spec, hidden=hidden, latent=self.settings.latent or spec.latent)
+
+    def _spec_for(self, images: Tensor) -> VAESpec:
+        """The specification of the network, or of one for first images; checks images."""
+        s = self.settings
+        if self._spec is not None:
+            check_images(self._spec, images, given=s.value_range is not None)
+            return self._spec
+        return choose_spec(
+            images,
+            architecture=s.architecture,
+            hidden=s.hidden,
+            latent=s.latent,
+            likelihood=s.likelihood,
+            value_range=s.value_range,
+        )
+
+    def _build(self, spec: VAESpec, device: torch.device | str) -> None:
+        self._spec = spec
+        self.network = VAE(spec)
+        self.to(device)
+
+    def _built(self) -> VAE:
+        if self.network is None:
+            raise RuntimeError("The generator has no network yet; call build() first.")
+        return self.network
+
+    # Learning
+
+    def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
+        """See `Generator.fit`."""
+        yield self._phase(samples, None, 1.0)
+        self._fit_densities(samples, rows, merge=False)
+
+    def learn(
+        self,
+        data: ExperienceData,
+        rng: torch.Generator,
+        *,
+        groups: Tensor | None = None,
+        previous: Generator | None = None,
+        old: tuple[Tensor, Tensor] | None = None,
+        share: float | None = None,
+    ) -> Iterator[Phase]:
+        """See `Generator.learn`; its classes can be asked for after `end`."""
+        before = previous if isinstance(previous, VAEGenerator) and len(previous.classes) else None
+        samples = data.images
+        if self.rehearses:
+            if old is None and before is not None:
+                old = self._generate_old(before, -(-len(data) // len(data.pairs)), rng)
+            if old is not None:
+                samples = torch.cat([samples, old[0]])
+        if share is None and before is not None:
+            share = len(data.pairs) / (len(data.pairs) + len(before.classes))
+        yield self._phase(samples, None if self.rehearses else before, share or 1.0)
+        group = groups if groups is not None else torch.zeros_like(data.labels)
+        self._learned = data, group, before
+
+    def _phase(self, samples: Tensor, previous: VAEGenerator | None, share: float) -> Phase:
+        s, network = self.settings, self._built()
+
+        def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
+            if previous is None:
+                return network.negative_elbo(batch[0], rng, kl_weight=s.kl_weight).mean()
+            rows = previous.classes.balanced(s.batch_size, rng)
+            codes, images = previous.codes_and_samples(rows, rng)
+            # Decoding keeps each old code's image; the bound keeps the encoder able to read it.
+            # Each takes every other sample, so that both see all classes.
+            decoding = network.decoding_loss(codes[::2], images[::2]).mean()
+            together = torch.cat([batch[0], images[1::2]])
+            bounds = network.negative_elbo(together, rng, kl_weight=s.kl_weight)
+            new, bound = bounds.split([len(batch[0]), len(together) - len(batch[0])])
+            return share * new.mean() + (1 - share) * 0.5 * (decoding + bound.mean())
+
+        steps = s.generator_steps
+        if s.generator_epochs is not None:
+            steps = epochs_to_steps(s.generator_epochs, len(samples), s.batch_size)
+        optimizer, size = s.generator_optimizer, s.batch_size
+        return Phase("generator", network, loss, optimizer, steps, size, (samples,))
+
+    @torch.no_grad()
+    def end(self, rng: torch.Generator) -> None:
+        """Fits the densities of the codes."""
+        if self._learned is None:
+            return
+        data, groups, previous = self._learned
+        self._learned = None
+        if previous is not None and self.rehearses:
+            self._refit(previous, rng)
+        rows = self.classes.add(data.tasks, data.labels, group=groups)
+        # Alignment, or the rehearsed samples, have kept the codes of what was known.
+        self._fit_densities(data.images, rows, merge=previous is not None)
+
+    def _refit(self, previous: VAEGenerator, rng: torch.Generator) -> None:
+        """Fits the densities of old classes, whose codes have moved, to their images' new codes."""
+        device = previous.classes.rows.device
+        for row, count in enumerate(previous.density.seen.tolist()):
+            rows = torch.full((REFIT_SAMPLES,), row, device=device)
+            images = previous._built().decode(previous.density.sample(rows, rng))
+            self._fit_densities(images, rows, merge=False, count=count)
+
+    @torch.no_grad()
+    def _fit_densities(
+        self, samples: Tensor, rows: Tensor, *, merge: bool, count: int | None = None
+    ) -> None:
+        """Fits the aggregate posterior of classes: means of codes, and their own variances."""
+        encoded = zip(*map(self._built().encode, samples.split(CHUNK)), strict=True)
+        means, log_variances = map(torch.cat, encoded)
+        variances = log_variances.double().exp()
+        self.density.update(means, rows, variances=variances, merge=merge, count=count)
+
+    # Sampling
+
+    @torch.no_grad()
+    def codes_and_samples(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Generates samples, and says which codes they were decoded from.
+
+        Args:
+            rows: int64 tensor (n,), as in `sample`.
+            rng: Generator of random numbers on the network's device.
+
+        Returns:
+            Codes (n, latent) and samples (n, *shape).
+        """
+        network = self._built()
+        if self.conditional:
+            codes = self.density.sample(rows, rng)
+        else:
+            latent, device = network.spec.latent, network.low.device
+            codes = torch.randn(len(rows), latent, generator=rng, device=device)
+        return codes, network.decode(codes)
+
+    def sample(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        """See `Generator.sample`."""
+        return self.codes_and_samples(rows, rng)[1]
+
+    def score(self, samples: Tensor) -> Tensor:
+        """The negative evidence lower bound at the posterior's mean."""
+        return self._built().negative_elbo(samples)
+
+    def encode(self, samples: Tensor) -> Tensor | None:
+        """Means of the posterior."""
+        return self.network.encode(samples)[0] if self.network is not None else None
+
+    def reconstruct(self, samples: Tensor) -> Tensor | None:
+        """The decoded means of the posterior."""
+        return self.network.reconstruct(samples) if self.network is not None else None
+
+    # State
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What is needed to build the network again."""
+        return {"spec": self._spec.to_dict() if self.network is not None and self._spec else None}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Builds the network before its weights are loaded."""
+        if state["spec"] is None:
+            self.network = self._spec = None
+            return
+        spec = VAESpec.from_dict(state["spec"])
+        if self.network is None or self._spec != spec:
+            self._build(spec, self.classes.rows.device)
