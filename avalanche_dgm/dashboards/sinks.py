@@ -6,9 +6,12 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from avalanche_dgm.deprecated import former_names
 
 #: A picture: uint8 array (H, W, 3).
 Pixels = NDArray[np.uint8]
@@ -164,3 +167,7 @@ class FailSafeSink(Sink):
     def close(self) -> None:
         """See `Sink.close`."""
         self._try("the end of the run", self.sink.close)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__, {"Guarded": "FailSafeSink"})

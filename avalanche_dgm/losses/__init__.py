@@ -1,5 +1,8 @@
 """Loss functions: pure functions of tensors."""
 
+from typing import TYPE_CHECKING
+
+from avalanche_dgm.deprecated import former_names
 from avalanche_dgm.losses.criterion import (
     Criterion,
     CriterionScale,
@@ -31,3 +34,6 @@ __all__ = [
     "measure_criterion",
     "soft_targets",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__, {"critic_loss": "discriminator_loss"})

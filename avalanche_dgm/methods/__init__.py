@@ -1,5 +1,8 @@
 """One file per paper; a method is a ``torch.nn.Module`` that an adapter drives."""
 
+from typing import TYPE_CHECKING
+
+from avalanche_dgm.deprecated import former_names
 from avalanche_dgm.methods.altm import ALTM
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.dgdmn import DGDMN
@@ -27,3 +30,6 @@ __all__ = [
     "MethodStats",
     "Needs",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__, {"Record": "MethodStats"})
