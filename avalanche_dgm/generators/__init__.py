@@ -2,6 +2,12 @@
 
 from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.generators.default import VAESettings
+from avalanche_dgm.generators.densities import (
+    LowRankDensity,
+    MixtureDensity,
+    SharedDensity,
+    make_density,
+)
 from avalanche_dgm.generators.density import ClassDensity, FullDensity
 from avalanche_dgm.generators.groups import Group, MaskOptions
 from avalanche_dgm.generators.growing import MaskedGenerator
@@ -31,6 +37,10 @@ __all__ = [
     "VAESettings",
     "ClassDensity",
     "FullDensity",
+    "SharedDensity",
+    "LowRankDensity",
+    "MixtureDensity",
+    "make_density",
     "VAESpec",
     "choose_spec",
     "MaskedGenerator",

@@ -75,22 +75,27 @@ class Triangles(GrowingBuffers):
             vectors: Float tensor (n, D).
             rows: int64 tensor (n,).
         """
-        factors, (n, d) = self.full(), vectors.shape
-        on_cpu = vectors.device.type == "cpu"
+        (n, d), on_cpu = vectors.shape, vectors.device.type == "cpu"
         at_once = _AT_ONCE if on_cpu else _AT_ONCE_ON_A_GPU
         if n * d * d <= at_once:
-            return torch.bmm(factors[rows], vectors[:, :, None]).squeeze(2)
+            return torch.bmm(self.full()[rows], vectors[:, :, None]).squeeze(2)
         if not on_cpu and len(self) * d * n <= at_once:
-            # Every factor times every vector: more arithmetic, but the host need not wait to know
-            # which rows there are.
-            products = (factors.reshape(-1, d) @ vectors.T).view(len(self), d, n)
-            return products[rows, :, torch.arange(n, device=rows.device)]
-        # Row by row, a factor is read once and not for each of its vectors.
+            return self._multiply_all(vectors, rows)
+        return self._multiply_by_row(vectors, rows)
+
+    def _multiply_all(self, vectors: Tensor, rows: Tensor) -> Tensor:
+        """Every factor times every vector: the host need not wait to know which rows there are."""
+        (n, d), factors = vectors.shape, self.full()
+        products = (factors.reshape(-1, d) @ vectors.T).view(len(factors), d, n)
+        return products[rows, :, torch.arange(n, device=rows.device)]
+
+    def _multiply_by_row(self, vectors: Tensor, rows: Tensor) -> Tensor:
+        """Row by row: a factor is read once, not for each of its vectors."""
         order = torch.argsort(rows, stable=True)
         counts = torch.bincount(rows, minlength=len(self)).tolist()
-        parts = zip(vectors[order].split(counts), factors, strict=True)
+        parts = zip(vectors[order].split(counts), self.full(), strict=True)
         made = torch.empty_like(vectors)
-        made[order] = torch.cat([part @ factor.T for part, factor in parts])
+        made[order] = torch.cat([(factor @ part.T).T for part, factor in parts])
         return made
 
     def _load_from_state_dict(self, *args: Any) -> None:

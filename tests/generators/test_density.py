@@ -259,14 +259,14 @@ def test_a_class_that_was_not_shown_is_left_as_it_is():
     assert not torch.isclose(made[known], samples[known]).all(dim=1).any()
 
 
-def test_large_matrices_are_read_class_by_class_with_the_same_result(monkeypatch):
+@pytest.mark.parametrize("way", ["_multiply_all", "_multiply_by_row"])
+def test_large_factors_are_multiplied_in_other_ways_with_the_same_result(way):
     samples, labels, tasks = classes()
     density = FullDensity()
     density.add(samples, tasks, labels)
-    replay = Replay(samples, labels, tasks)
-    at_once = density.jitter(replay, 0.7, rng()).images
-    monkeypatch.setattr("avalanche_dgm.generators.gaussian._AT_ONCE", 1)
-    torch.testing.assert_close(density.jitter(replay, 0.7, rng()).images, at_once)
+    vectors, rows = torch.randn(50, 3), torch.randint(2, (50,))
+    found = getattr(density.factors, way)(vectors, rows)
+    torch.testing.assert_close(found, density.factors.multiply(vectors, rows))
 
 
 def test_a_copy_has_no_second_copy_of_the_matrices():
