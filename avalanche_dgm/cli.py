@@ -259,7 +259,7 @@ def _given(**options: object) -> dict[str, object]:
 def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
     """Gives each option to the methods that have it; one method must have all."""
     from avalanche_dgm.experiments.config import present_method, require_known
-    from avalanche_dgm.experiments.methods import METHODS
+    from avalanche_dgm.experiments.methods import METHODS, options_of
 
     arguments.methods = [present_method(method) for method in arguments.methods]
     for method in arguments.methods:
@@ -267,7 +267,7 @@ def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, obj
     options = _given(share=arguments.share) | read_options(arguments.set)
     if len(arguments.methods) == 1 or not options:
         return dict.fromkeys(arguments.methods, options)
-    known = {method: METHODS[method].options() for method in arguments.methods}
+    known = {method: options_of(METHODS[method]) for method in arguments.methods}
     for key in options:
         if not any(key in names for names in known.values()):
             raise ConfigError(f"None of {', '.join(arguments.methods)} has an option '{key}'.")
@@ -276,12 +276,12 @@ def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, obj
 
 def _measured(arguments: argparse.Namespace) -> list[str]:
     """The methods whose generators are measured; of several that have none, one must have one."""
-    from avalanche_dgm.experiments.methods import METHODS
+    from avalanche_dgm.experiments.methods import METHODS, has_gan
 
     if not arguments.quality:
         return []
     # What a config cannot have is said where it is checked.
-    return [m for m in arguments.methods if METHODS[m].gan] or list(arguments.methods)
+    return [m for m in arguments.methods if has_gan(METHODS[m])] or list(arguments.methods)
 
 
 def _execute(

@@ -17,7 +17,7 @@ import avalanche_dgm.plots
 from avalanche_dgm.errors import AvalancheDGMError
 from avalanche_dgm.experiments.arguments import build_parser, read_options
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.methods import METHODS, check_options
+from avalanche_dgm.experiments.methods import METHODS, check_options, options_of
 from avalanche_dgm.experiments.paper import ALTM_FIG1, figure
 from avalanche_dgm.streams import STREAMS
 
@@ -162,10 +162,10 @@ def test_commands_can_be_given(path):
         methods = [arguments.method] if arguments.command == "run" else arguments.methods
         given = read_options(arguments.set)
         for method in methods:
-            known = METHODS[method].options()
+            known = options_of(METHODS[method])
             options = {key: value for key, value in given.items() if key in known}
             check_options(ExperimentConfig.create(method, arguments.stream, method_options=options))
-        assert all(any(k in METHODS[m].options() for m in methods) for k in given), words
+        assert all(any(k in options_of(METHODS[m]) for m in methods) for k in given), words
         assert set(read_options(arguments.stream_set)) <= set(STREAMS[arguments.stream].options)
 
 

@@ -47,12 +47,6 @@ _OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("latent-replay", "latent-split"): {"replay_size": 64},
     **{(method, stream): _HELD for method in ("altm", "altm-stored") for stream in TURNTABLES},
     **{("altm-generated", stream): _HELD_ON_SAMPLES for stream in TURNTABLES},
-    # Generators that are told the class need an input for each.
-    **{
-        (method, stream): {"class_inputs": n, "latent": 128 + n}
-        for method in ("mergan", "mergan-alignment", "ewc-generator", "gan-replay")
-        for stream, n in _MANY_CLASSES.items()
-    },
 }
 # Kamra et al. 2017, appendix B: three dense layers, RMSProp, batches of 128, 6 epochs a task.
 _PAPER = {
@@ -166,11 +160,8 @@ class ExperimentConfig:
         if fast:
             settings |= _FAST
         known = {name: value for name, value in given.items() if value is not None}
-        if (method, stream) in _OPTIONS:
-            from avalanche_dgm.experiments.methods import METHODS
-
-            quick = METHODS[method].fast if fast else {}
-            options = {k: v for k, v in _OPTIONS[method, stream].items() if k not in quick}
+        options = _options(method, stream, fast=fast)
+        if options:
             known["method_options"] = options | dict(known.get("method_options", {}))
         return cls(method=method, stream=stream, paper=paper, fast=fast, **(settings | known))
 
@@ -256,6 +247,23 @@ class ExperimentConfig:
         trainer = values.pop("trainer")
         kept = {name: value for name, value in values.items() if name not in PLACE}
         return kept | {name: trainer[name] for name in IN_RESULT}
+
+
+def _options(method: str, stream: str, *, fast: bool) -> dict[str, Any]:
+    """Defaults of a method's options on a stream, where its own do not suit."""
+    from avalanche_dgm.experiments.methods import METHODS, options_of
+    from avalanche_dgm.methods.registry import NamedMethod
+
+    options = dict(_OPTIONS.get((method, stream), {}))
+    found = METHODS.get(method)
+    if not isinstance(found, NamedMethod):
+        return options
+    if stream in _MANY_CLASSES and "class_inputs" in options_of(found):
+        # Generators that are told the class need an input for each.
+        n = _MANY_CLASSES[stream]
+        options |= {"class_inputs": n, "latent": 128 + n}
+    quick = found.fast_settings({**found.defaults, **found.fixed}) if fast else {}
+    return {name: value for name, value in options.items() if name not in quick}
 
 
 def _trainer(values: Mapping[str, Any]) -> TrainerSettings:

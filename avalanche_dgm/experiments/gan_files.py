@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from avalanche_dgm.experiments.methods import method_of
+from avalanche_dgm.experiments.methods import has_gan, method_of
 from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.metrics import GeneratorLog, GeneratorQuality
 from avalanche_dgm.metrics.generator_quality import memory_of
@@ -32,7 +32,7 @@ class GeneratorRecorder:
     def __init__(self, spec: RunSpec, folder: Path | None) -> None:
         self.spec, self.folder = spec, folder
         measured = spec.config.quality
-        self.active = method_of(spec.config).gan and (folder is not None or measured)
+        self.active = has_gan(method_of(spec.config)) and (folder is not None or measured)
         # Both are made when the first is asked for: by then a checkpoint was loaded.
         self._log: GeneratorLog | None = None
         self._quality: GeneratorQuality | None = None

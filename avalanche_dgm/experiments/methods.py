@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig, paper_stream, require_known
 from avalanche_dgm.experiments.networks import check_network
+from avalanche_dgm.methods import registry
+from avalanche_dgm.methods.registry import NamedMethod
 
 if TYPE_CHECKING:
     import torch
@@ -20,82 +22,81 @@ if TYPE_CHECKING:
 
 # Images of the paper's data sets (appendix A); its memories shrink with a part of them.
 _PAPER_IMAGES = {"digits": 60_000, "permnist": 180_000, "tdigits": 240_000}
-# Methods of other papers than the one whose settings `paper` has.
-_OTHER_PAPERS = (
-    *("altm", "altm-stored", "altm-generated", "latent-replay"),
-    *("dynamic-memory", "dynamic-memory-discriminator", "dynamic-memory-paper"),
-    "dynamic-memory-weights",
-    *("mergan", "mergan-alignment", "ewc-generator", "gan-replay"),
-)
 #: Option of methods that begin with one of the authors' configurations.
 _CONFIGURATION = "configuration"
-# For runs that only show that everything works.
-_FAST = {"generator_steps": 30, "learner_steps": 30}
+# For runs with the paper's settings that only show that everything works.
 _FAST_PAPER = {"generator_epochs": 1, "learner_epochs": 1}
-_FAST_GAN = {
-    "generator_steps": 5,
-    "width": 4,
-    "discriminator_width": 4,
-    "batch_size": 16,
-    "replay_per_class": 16,
-    "discriminator_finetune_epochs": 1,
-    "fisher_samples": 8,
-}
 
 
 @dataclass(frozen=True)
-class Method:
-    """A method that can be run by name.
+class Reference:
+    """What methods are compared with: Avalanche's own, or nothing at all.
 
     Attributes:
         description: One line for lists.
-        plugin: Module and class of the plugin that makes the method, or ``None`` for none; its
-            keyword arguments are the method's options.
+        plugin: Name of the class in ``avalanche.training.plugins``, whose keyword arguments are the
+            options; ``None`` for the plain network.
         defaults: Options that differ from the plugin's own defaults.
-        fixed: Options that make the method what it is; they cannot be set.
         stock: Avalanche's own generative replay strategy.
-        joint: Trained anew on all experiences so far, as a reference.
-        generator: Option and value with which it has a generator; ``None`` if it always has.
-        paper: How the method is made of another one with the paper's settings.
-        fast: Options for runs that only show that everything works.
-        published: The authors' configuration of `DynamicMemoryPlugin.paper` that it begins with,
-            unless the option ``configuration`` names another one.
+        joint: Trained anew on all experiences so far.
     """
 
     description: str
-    plugin: tuple[str, str] | None = None
+    plugin: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
     stock: bool = False
     joint: bool = False
-    generator: tuple[str, str] | None = None
-    paper: Method | None = None
-    fast: Mapping[str, Any] = field(default_factory=lambda: _FAST)
-    published: str | None = None
 
-    @property
-    def ours(self) -> bool:
-        """Whether the plugin is this package's, with a seed and progress bars."""
-        return self.plugin is not None and self.plugin[0].startswith("avalanche_dgm")
 
-    @property
-    def gan(self) -> bool:
-        """Whether it remembers by a generator that a discriminator trained."""
-        if self.plugin is None or not self.ours:
-            return False
-        from avalanche_dgm.plugins.adversarial import GANPlugin
+REFERENCES: dict[str, Reference] = {
+    "naive": Reference("plain network, nothing against forgetting"),
+    "dropout": Reference("plain network with dropout"),
+    "ewc": Reference(
+        "elastic weight consolidation (Avalanche's EWCPlugin)",
+        "EWCPlugin",
+        defaults={"ewc_lambda": 100.0},  # Kamra et al. 2017, appendix B
+    ),
+    "generative-replay": Reference(
+        "Avalanche's GenerativeReplay as it comes (28x28 images only)", stock=True
+    ),
+    "replay": Reference("stores real images (Avalanche's ReplayPlugin): reference", "ReplayPlugin"),
+    "joint": Reference("trained anew on all experiences so far: reference", joint=True),
+}
 
-        return issubclass(_load(self.plugin), GANPlugin)
+registry.load_methods()
+#: What can be run by name; a method that is registered later is there, too.
+METHODS: Mapping[str, NamedMethod | Reference] = ChainMap(registry.METHODS, REFERENCES)  # type: ignore[arg-type]
 
-    def options(self) -> list[str]:
-        """Returns the names of the options that ``method_options`` may hold."""
-        if self.plugin is None:
-            return []
-        hidden = {"progress", "oracle", *self.fixed}
-        known = [
-            name for name in inspect.signature(_load(self.plugin)).parameters if name not in hidden
-        ]
-        return known if self.published is None else [*known, _CONFIGURATION]
+
+def is_joint(method: NamedMethod | Reference) -> bool:
+    """Whether it is trained anew on all experiences so far."""
+    return isinstance(method, Reference) and method.joint
+
+
+def is_stock(method: NamedMethod | Reference) -> bool:
+    """Whether it is Avalanche's own generative replay."""
+    return isinstance(method, Reference) and method.stock
+
+
+def has_gan(method: NamedMethod | Reference) -> bool:
+    """Whether it remembers by a generator that a discriminator trained."""
+    from avalanche_dgm.methods.adversarial import GANMethod
+
+    return isinstance(method, NamedMethod) and issubclass(method.kind, GANMethod)
+
+
+def options_of(method: NamedMethod | Reference) -> list[str]:
+    """The names of the options that ``method_options`` may hold.
+
+    Args:
+        method: The method.
+    """
+    if isinstance(method, NamedMethod):
+        known = [n for n in inspect.signature(method.kind).parameters if n not in method.fixed]
+        return [*known, _CONFIGURATION] if method.configurations else known
+    if method.plugin is None:
+        return []
+    return [*inspect.signature(_avalanche(method.plugin)).parameters]
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,12 @@ class StrategyInputs:
     progress: bool
 
 
-def method_of(config: ExperimentConfig) -> Method:
+def method_of(config: ExperimentConfig) -> NamedMethod | Reference:
     """Returns the method that a config names, in the form that its settings ask for."""
     method = METHODS[config.method]
-    return method.paper if config.paper and method.paper is not None else method
+    if config.paper and isinstance(method, NamedMethod) and isinstance(method.paper, str):
+        return METHODS[method.paper]
+    return method
 
 
 def check_options(config: ExperimentConfig) -> None:
@@ -140,28 +143,28 @@ def check_options(config: ExperimentConfig) -> None:
             network cannot be made as asked for.
     """
     check_network(config)
-    if config.quality and not method_of(config).gan:
-        able = ", ".join(name for name, method in METHODS.items() if method.gan)
+    method = method_of(config)
+    if config.quality and not has_gan(method):
+        able = ", ".join(name for name, other in METHODS.items() if has_gan(other))
         raise ConfigError(
             f"--quality measures the generators of adversarial networks, and {config.method} has"
             f" none. These have one: {able}."
         )
-    if config.paper and config.method in _OTHER_PAPERS:
+    if config.paper and isinstance(method, NamedMethod) and method.paper is None:
         raise ConfigError(
             f"--paper has the settings of the DGDMN paper, and {config.method} is not of it. Leave"
             " it out, and set what you want by itself."
         )
     if not config.method_options:
         return
-    known = method_of(config).options()
+    known = options_of(method)
     if not known:
         raise ConfigError(f"The method {config.method} takes no options.")
     for name in config.method_options:
         require_known(f"option of {config.method}", name, known)
-    if _CONFIGURATION in config.method_options:
-        from avalanche_dgm.methods.dynamic_memory import PAPER
-
-        require_known(_CONFIGURATION, str(config.method_options[_CONFIGURATION]), PAPER)
+    if _CONFIGURATION in config.method_options and isinstance(method, NamedMethod):
+        wanted = str(config.method_options[_CONFIGURATION])
+        require_known(_CONFIGURATION, wanted, method.configurations)
 
 
 def build_strategy(inputs: StrategyInputs) -> SupervisedTemplate:
@@ -188,19 +191,18 @@ def build_strategy(inputs: StrategyInputs) -> SupervisedTemplate:
         from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 
         annealing.append(CosineAnnealingPlugin())
-    if method.stock:
+    if is_stock(method):
         return _stock(inputs.shape, annealing, arguments)
     from avalanche.training.supervised import Naive
 
     return Naive(plugins=[*_plugins(inputs, method), *annealing], **arguments)
 
 
-def _plugins(inputs: StrategyInputs, method: Method) -> list[Any]:
-    if method.plugin is None:
-        return []
-    kind = _load(method.plugin)
+def _plugins(inputs: StrategyInputs, method: NamedMethod | Reference) -> list[Any]:
     options = hyper_parameters(inputs.config, inputs.n_images)
-    return [kind(**({"progress": inputs.progress} if method.ours else {}), **options)]
+    if isinstance(method, NamedMethod):
+        return [_plugin_of(method)(progress=inputs.progress, **options)]
+    return [_avalanche(method.plugin)(**options)] if method.plugin is not None else []
 
 
 def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
@@ -211,40 +213,22 @@ def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
         n_images: Training images of the stream; the paper's memories shrink with their number.
     """
     method = method_of(config)
+    if isinstance(method, Reference):
+        return {**method.defaults, **config.method_options}
     options = {**method.defaults, **config.method_options, **method.fixed}
-    if not method.ours:
-        return options
-    generates = method.generator is None or method.generator in options.items()
-    if config.fast and generates:
-        fast, known = (_FAST_PAPER if config.paper else method.fast), method.options()
-        options = {name: value for name, value in fast.items() if name in known} | options
-    if config.fast and method.plugin == _ALTM:
-        options = _fast_source(options) | options
+    if config.fast:
+        known = options_of(method)
+        quick = _FAST_PAPER if config.paper else method.fast_settings(options)
+        options = {name: value for name, value in quick.items() if name in known} | options
     options = {"seed": config.seed} | options
-    if method.published is not None:
-        from avalanche_dgm.methods.dynamic_memory import paper_hyper
-
-        options = paper_hyper(options.pop(_CONFIGURATION, method.published)) | options
-    if not config.paper:
+    if method.configurations:
+        first = next(iter(method.configurations))
+        options = {**method.configurations[options.pop(_CONFIGURATION, first)], **options}
+    if not config.paper or not callable(method.paper):
         return options
-    from avalanche_dgm.methods.paper_settings import PAPER, dgdmn_hyper
-
     stream = paper_stream(config.stream)
     scale = min(1.0, n_images / _PAPER_IMAGES[stream])
-    if method.plugin == _DUAL:
-        return dgdmn_hyper(stream, scale=scale) | options
-    return {"memory_size": round(PAPER[stream].rehearsal_size * scale)} | options
-
-
-def _fast_source(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a memory small that A-LTM replays from, unless its arguments are given."""
-    from avalanche_dgm.methods.altm_sources import METHODS as SOURCES
-
-    replay = options.get("replay")
-    if replay not in SOURCES:
-        return {}
-    known = inspect.signature(SOURCES[replay][0]).parameters
-    return {"source": {name: value for name, value in _FAST_GAN.items() if name in known}}
+    return {**method.paper(stream, scale=scale), **options}
 
 
 def _stock(
@@ -269,127 +253,9 @@ def _stock(
     return strategy
 
 
-def _load(place: tuple[str, str]) -> Any:
-    return getattr(importlib.import_module(place[0]), place[1])
+def _avalanche(name: str) -> Any:
+    return getattr(importlib.import_module("avalanche.training.plugins"), name)
 
 
-_DUAL = ("avalanche_dgm", "DGDMNPlugin")
-_ALTM = ("avalanche_dgm", "ALTMPlugin")
-
-# Those with a discriminator are compared under one measure: what the discriminator that they end
-# with answers.
-_DISCRIMINATOR = {"classifier": "discriminator"}
-_DYNAMIC = ("avalanche_dgm", "DynamicMemoryPlugin")
-_MERGAN = ("avalanche_dgm", "MeRGANPlugin")
-
-_PPR = Method(
-    "random inputs, labelled by the network before each experience",
-    ("avalanche_dgm", "PseudoRehearsalPlugin"),
-)
-
-METHODS: dict[str, Method] = {
-    "naive": Method("plain network, nothing against forgetting"),
-    "dropout": Method("plain network with dropout"),
-    "ewc": Method(
-        "elastic weight consolidation (Avalanche's EWCPlugin)",
-        ("avalanche.training.plugins", "EWCPlugin"),
-        defaults={"ewc_lambda": 100.0},  # Kamra et al. 2017, appendix B
-    ),
-    "ppr": _PPR,
-    "dgr": Method(
-        "deep generative replay: every experience straight into one memory",
-        ("avalanche_dgm", "DGRPlugin"),
-        # Kamra et al. train the learner, too, in the memory and after the generator (Sec. 4.1).
-        paper=Method("", _DUAL, fixed={"short_term": False, "stm_size": 1}),
-    ),
-    "latent-replay": Method(
-        "a frozen compressor, and stored latents of a few samples",
-        ("avalanche_dgm", "LatentReplayPlugin"),
-        generator=("memory", "vae"),
-    ),
-    "altm": Method(
-        "distillation from a frozen copy of the network; --set replay=stored, or a memory",
-        _ALTM,
-        generator=("replay", "generated"),
-    ),
-    "altm-stored": Method(
-        "the same, held on a stored share of the old images",
-        _ALTM,
-        fixed={"replay": "stored"},
-        generator=("replay", "generated"),
-    ),
-    "altm-generated": Method(
-        "the same, held on images that a generator makes",
-        _ALTM,
-        fixed={"replay": "generated"},
-    ),
-    "dynamic-memory": Method(
-        "a GAN that grows and freezes by masks, replayed to the network",
-        _DYNAMIC,
-        fast=_FAST_GAN,
-    ),
-    "dynamic-memory-discriminator": Method(
-        "the same as in its paper, where the GAN's discriminator answers",
-        _DYNAMIC,
-        fixed=_DISCRIMINATOR,
-        fast=_FAST_GAN,
-    ),
-    "dynamic-memory-paper": Method(
-        "the same with the authors' settings (101 epochs a class), --set configuration=...",
-        _DYNAMIC,
-        fixed=_DISCRIMINATOR,
-        fast={**_FAST_GAN, "generator_epochs": None, "discriminator_finetune_epochs": 0},
-        published="mnist",
-    ),
-    "dynamic-memory-weights": Method(
-        "the same with masks over weights in place of units",
-        _DYNAMIC,
-        defaults={**_DISCRIMINATOR, "smax": 1e4, "width": 6, "sparsity": 0.08},
-        fixed={"masking": "weights"},
-        fast=_FAST_GAN,
-    ),
-    "mergan": Method(
-        "a conditional GAN that replays its own former samples to itself",
-        _MERGAN,
-        defaults=_DISCRIMINATOR,
-        fixed={"replay": "joint"},
-        fast=_FAST_GAN,
-    ),
-    "mergan-alignment": Method(
-        "the same, held to what its former self makes of the same noise",
-        _MERGAN,
-        defaults=_DISCRIMINATOR,
-        fixed={"replay": "alignment"},
-        fast=_FAST_GAN,
-    ),
-    "ewc-generator": Method(
-        "a conditional GAN whose generator is held by elastic weight consolidation",
-        ("avalanche_dgm", "EWCGeneratorPlugin"),
-        defaults=_DISCRIMINATOR,
-        fast=_FAST_GAN,
-    ),
-    "gan-replay": Method(
-        "deep generative replay with a conditional GAN, made anew each time",
-        ("avalanche_dgm", "GANReplayPlugin"),
-        defaults=_DISCRIMINATOR,
-        fast=_FAST_GAN,
-    ),
-    "dgdmn": Method(
-        "dual memory: short-term generative memories, sleep, a long-term one",
-        _DUAL,
-    ),
-    "dgdmn-no-stm": Method(
-        "dual memory that keeps the data of n_STM tasks until it sleeps",
-        _DUAL,
-        fixed={"short_term": False},
-    ),
-    "generative-replay": Method(
-        "Avalanche's GenerativeReplay as it comes (28x28 images only)", stock=True
-    ),
-    "replay": Method(
-        "stores real images (Avalanche's ReplayPlugin): reference",
-        ("avalanche.training.plugins", "ReplayPlugin"),
-    ),
-    "joint": Method("trained anew on all experiences so far: reference", joint=True),
-    "pseudo-rehearsal": dataclasses.replace(_PPR, description="the same as ppr"),
-}
+def _plugin_of(method: NamedMethod) -> Any:
+    return getattr(importlib.import_module("avalanche_dgm"), f"{method.kind.__name__}Plugin")

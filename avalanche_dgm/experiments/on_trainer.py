@@ -22,12 +22,21 @@ from avalanche_dgm.experiments.building import build_model, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.gan_files import MEASURED, GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
-from avalanche_dgm.experiments.methods import METHODS, check_options, hyper_parameters, method_of
+from avalanche_dgm.experiments.methods import (
+    METHODS,
+    Reference,
+    check_options,
+    hyper_parameters,
+    is_joint,
+    is_stock,
+    method_of,
+)
 from avalanche_dgm.experiments.panels import RunPanels
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, print_progress
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.methods.registry import NamedMethod
 
 if TYPE_CHECKING:
     from avalanche_dgm.lightning import MethodModule, StreamResult
@@ -121,8 +130,8 @@ def run(
 
 
 def _check_method(config: ExperimentConfig) -> None:
-    if method_of(config).stock:
-        able = ", ".join(name for name, method in METHODS.items() if not method.stock)
+    if is_stock(method_of(config)):
+        able = ", ".join(name for name, method in METHODS.items() if not is_stock(method))
         raise ConfigError(
             f"{config.method} trains its generator in a loop of Avalanche's own, which no Trainer"
             f" reaches. With --backend lightning there are: {able}."
@@ -206,9 +215,9 @@ class LightningRun:
     def learn(self) -> None:
         """Learns what is left of the stream."""
         method = method_of(self.spec.config)
-        if method.joint:
+        if is_joint(method):
             self._joint()
-        elif method.plugin is not None and not method.ours:
+        elif isinstance(method, Reference) and method.plugin is not None:
             self._by_strategy()
         else:
             self._by_module()
@@ -222,7 +231,7 @@ class LightningRun:
         order = [spec.train_experience(position) for position in range(len(spec.order))]
         outcome = self._fit(module, order, report=report)
         result.steps = report.steps(outcome)
-        if spec.method.ours and self.is_global_zero:
+        if isinstance(spec.method, NamedMethod) and self.is_global_zero:
             result.samples = spec.sample_images(module.method)
 
     def _joint(self) -> None:
@@ -249,12 +258,11 @@ class LightningRun:
         model = build_model(config, spec.benchmark, spec.shape)
         optimizer = optimizer_of(config)
         method = method_of(config)
-        if method.plugin is None:
+        if isinstance(method, Reference):
             return lightning.NaiveModule(model, optimizer=optimizer, seed=config.seed)
-        kind = getattr(lightning, method.plugin[1].removesuffix("Plugin") + "Module")
-        made: MethodModule = kind(
-            model, optimizer=optimizer, **hyper_parameters(config, spec.n_images)
-        )
+        kind = getattr(lightning, f"{method.kind.__name__}Module")
+        hyper = hyper_parameters(config, spec.n_images)
+        made: MethodModule = kind(model, optimizer=optimizer, **hyper)
         return made
 
     def _fit(

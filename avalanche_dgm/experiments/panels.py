@@ -14,6 +14,7 @@ from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import FailSafeSink, Sink
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.experiments.log_settings import LogSettings
+from avalanche_dgm.experiments.methods import is_joint
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.methods import Method, MethodStats
@@ -61,7 +62,7 @@ class RunPanels:
             step: Updates of the classifier so far.
         """
         # Joint training begins anew each time, and so would its steps.
-        if not self.spec.method.joint:
+        if not is_joint(self.spec.method):
             self.dashboard.log_training(values, step=step)
 
     def log_experience(self, result: RunResult, method: Method | None) -> None:
@@ -77,7 +78,7 @@ class RunPanels:
         n, step = len(result.steps), result.steps[-1]
         learned = [spec.benchmark.train_stream[i] for i in spec.order[:n]]
         # Joint training learns all of them anew, each once.
-        shown = {spec.order[i] for i in range(0 if spec.method.joint else n - 1, n)}
+        shown = {spec.order[i] for i in range(0 if is_joint(spec.method) else n - 1, n)}
         n_shown = sum(len(spec.benchmark.train_stream[i].dataset) for i in shown)
         stats = MethodStats(
             replayed=step.replayed,

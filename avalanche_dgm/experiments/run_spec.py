@@ -14,7 +14,7 @@ from avalanche.benchmarks.utils import concat_datasets
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.experiments import provenance
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.methods import METHODS
+from avalanche_dgm.experiments.methods import METHODS, is_joint
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import learning_order, task_names, tested_as
 from avalanche_dgm.methods import Method, MethodStats
@@ -78,7 +78,7 @@ class RunSpec:
 
     def train_experience(self, position: int) -> Any:
         """The experience at a position of the order; for ``joint``, all up to there as one."""
-        if not self.method.joint:
+        if not is_joint(self.method):
             return self.benchmark.train_stream[self.order[position]]
         so_far = sorted(set(self.order[: position + 1]))
         datasets = [self.benchmark.train_stream[i].dataset for i in so_far]

@@ -23,7 +23,13 @@ from avalanche_dgm.experiments.building import (
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.gan_files import GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
-from avalanche_dgm.experiments.methods import METHODS, StrategyInputs, build_strategy, check_options
+from avalanche_dgm.experiments.methods import (
+    METHODS,
+    StrategyInputs,
+    build_strategy,
+    check_options,
+    is_joint,
+)
 from avalanche_dgm.experiments.panels import RunPanels
 from avalanche_dgm.experiments.progress import (
     EpochMeansLogger,
@@ -82,7 +88,7 @@ def run(
         result = saved or experiment.empty_result(str(device), command)
         start = len(result.steps)
         experiment.panels = RunPanels(experiment, target, log or LogSettings())
-        strategy = None if METHODS[config.method].joint else experiment.strategy()
+        strategy = None if is_joint(METHODS[config.method]) else experiment.strategy()
         if strategy is not None and target is not None:
             if 0 < start < len(result.order):
                 experiment.load(strategy, storage.checkpoint(target, start))
@@ -172,7 +178,7 @@ class AvalancheRun(RunSpec):
 
     def learn(self, strategy: Any, result: RunResult, position: int) -> Any:
         """Trains on one experience, evaluates on all of them and appends a step."""
-        if self.method.joint:
+        if is_joint(self.method):
             strategy = self.strategy()
         experience = self.train_experience(position)
         self.logger.position = position
@@ -203,7 +209,7 @@ class AvalancheRun(RunSpec):
     def save(self, strategy: Any, result: RunResult, folder: Path) -> None:
         """Writes the checkpoint first, then the results that name it, then drops the last one."""
         n = len(result.steps)
-        if not self.method.joint:
+        if not is_joint(self.method):
             save_checkpoint(strategy, storage.checkpoint(folder, n))
         storage.write_result(folder, result)
         storage.drop_checkpoints(folder, result, keep=n)

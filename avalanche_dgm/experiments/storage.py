@@ -18,7 +18,7 @@ from avalanche_dgm.dashboards import file_sink
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.log_settings import FOLDER as PANELS
-from avalanche_dgm.experiments.methods import METHODS
+from avalanche_dgm.experiments.methods import METHODS, Reference, has_gan
 from avalanche_dgm.experiments.results import RunResult
 
 RESULTS = "results.json"
@@ -119,10 +119,11 @@ def run_files(folder: Path, result: RunResult | None) -> list[Path]:
         folder: The run folder.
         result: Of the run; ``None`` if that cannot be read.
     """
-    method = METHODS[result.config.method] if result is not None else None
+    # One that is not known here may be of any kind.
+    method = METHODS.get(result.config.method) if result is not None else None
     names = [_WRITTEN]
-    names += [_SAMPLES] if method is None or method.ours else []
-    names += [_OF_GAN] if method is None or method.gan else []
+    names += [_SAMPLES] if not isinstance(method, Reference) else []
+    names += [_OF_GAN] if method is None or has_gan(method) else []
     most = 10**9 if result is None else len(result.order)
     shown = {p.relative_to(folder).as_posix() for p in file_sink.panel_files(folder / PANELS)}
     found = []

@@ -13,7 +13,7 @@ from avalanche_dgm import files
 from avalanche_dgm.experiments import report, storage, tables
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.log_settings import LogSettings
-from avalanche_dgm.experiments.methods import METHODS, check_options, method_of
+from avalanche_dgm.experiments.methods import METHODS, check_options, has_gan, method_of
 from avalanche_dgm.experiments.results import RunResult, mean
 
 Configs = Mapping[str, Sequence[ExperimentConfig]]
@@ -172,10 +172,10 @@ def after_classes(row: Sequence[RunResult]) -> str | None:
         row: The results of one method, one a seed.
 
     Returns:
-        A line such as ``mergan: A5 .968  A10 .941 (...)``; ``None`` for methods without a
-        discriminator, and where classes are not learned one at a time.
+        A line such as ``gan-replay: A5 .968  A10 .941 (...)``; ``None`` for methods without
+        a discriminator, and where classes are not learned one at a time.
     """
-    if not method_of(row[0].config).gan:
+    if not has_gan(method_of(row[0].config)):
         return None
     parts = []
     for n in (5, 10):
@@ -189,15 +189,15 @@ def after_classes(row: Sequence[RunResult]) -> str | None:
 
 
 def generated(row: Sequence[RunResult]) -> str | None:
-    """Says how good samples are by MeRGAN's measure, which tables mix up with A5 and A10.
+    """Says how good samples are by a measure that tables mix up with A5 and A10 (Wu et al. 2018).
 
     Args:
         row: The results of one method, one a seed.
 
     Returns:
-        A line such as ``mergan: generated samples that a classifier of real ones takes for their
-        class: after 5 classes .970 ± .004, after 10 .941 ± .010``; where classes are not learned
-        one at a time, of the end alone. ``None`` if it was not measured.
+        A line such as ``gan-replay: generated samples that a classifier of real ones takes for
+        their class: after 5 classes .970 ± .004, after 10 .941 ± .010``; where classes are not
+        learned one at a time, of the end alone. ``None`` if it was not measured.
     """
     parts: list[str] = []
     for n in (5, 10):

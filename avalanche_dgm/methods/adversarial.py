@@ -32,6 +32,16 @@ G = TypeVar("G", bound=GANMemory)
 
 CLASSIFIERS = ("learner", "discriminator")
 
+#: For runs that only show that everything works.
+FAST = {
+    "generator_steps": 5,
+    "width": 4,
+    "discriminator_width": 4,
+    "batch_size": 16,
+    "replay_per_class": 16,
+    "discriminator_finetune_epochs": 1,
+}
+
 _DISCRIMINATORS = ("discriminator", "candidate", "deployed")
 
 

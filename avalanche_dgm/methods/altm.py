@@ -29,6 +29,7 @@ from avalanche_dgm.methods.abilities import Inspectable, LatentInputs
 from avalanche_dgm.methods.altm_sources import REPLAYS, make_source
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.latent_replay import LatentReplay
+from avalanche_dgm.methods.registry import METHODS, register
 from avalanche_dgm.modules import GrowingBuffers, copied
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -53,6 +54,32 @@ class _Known(GrowingBuffers):
         return torch.unique(self.rows[:, 0]).tolist()
 
 
+def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What makes small what is replayed."""
+    replay = settings.get("replay")
+    if replay == "generated":
+        return {"generator_steps": 30}
+    source = METHODS.get(str(replay))
+    fast = source.fast_settings({}) if source is not None else {}
+    return {"source": fast} if fast else {}
+
+
+@register(
+    "altm-generated",
+    "the same, held on images that a generator makes",
+    fixed={"replay": "generated"},
+    fast=_fast,
+)
+@register(
+    "altm-stored",
+    "the same, held on a stored share of the old images",
+    fixed={"replay": "stored"},
+)
+@register(
+    "altm",
+    "distillation from a frozen copy of the network; --set replay=stored, or a memory",
+    fast=_fast,
+)
 @takes_arguments_of(MemorySettings)
 class ALTM(Inspectable, LatentInputs, Method):
     """Distillation from a frozen stable network.

@@ -18,10 +18,34 @@ from avalanche_dgm.memories.short_term import widen
 from avalanche_dgm.memories.sleep import Sleep
 from avalanche_dgm.methods.abilities import Inspectable, Routing
 from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.paper_settings import dgdmn_hyper
+from avalanche_dgm.methods.registry import register
 from avalanche_dgm.settings import make_settings
 from avalanche_dgm.signatures import takes_arguments_of
 
+_FAST = {"generator_steps": 30, "learner_steps": 30}
 
+
+@register(
+    "dgdmn-direct",
+    "dual memory that sleeps after every task: DGR as in the DGDMN paper",
+    fixed={"short_term": False, "stm_size": 1},
+    fast=_FAST,
+    paper=dgdmn_hyper,
+)
+@register(
+    "dgdmn-no-stm",
+    "dual memory that keeps the data of n_STM tasks until it sleeps",
+    fixed={"short_term": False},
+    fast=_FAST,
+    paper=dgdmn_hyper,
+)
+@register(
+    "dgdmn",
+    "dual memory: short-term generative memories, sleep, a long-term one",
+    fast=_FAST,
+    paper=dgdmn_hyper,
+)
 @takes_arguments_of(DualMemorySettings)
 class DGDMN(Inspectable, Routing, Method):
     """Dual memory around any classifier, which becomes the long-term learner.

@@ -18,6 +18,7 @@ from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.registry import register
 from avalanche_dgm.settings import make_settings
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -25,6 +26,13 @@ from avalanche_dgm.signatures import takes_arguments_of
 FEWEST_REPLAYED = 128
 
 
+@register(
+    "dgr",
+    "deep generative replay: every experience straight into one memory",
+    fast={"generator_steps": 30},
+    # Kamra et al. train the learner, too, in the memory and after the generator (Sec. 4.1).
+    paper="dgdmn-direct",
+)
 @takes_arguments_of(MemorySettings)
 class DGR(Inspectable, Method):
     """Generative replay for any classifier that the user trains.

@@ -12,8 +12,9 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.memories.adversarial import noise_with_class
 from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
-from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.methods.adversarial import FAST, GANMethod
 from avalanche_dgm.methods.games import AdversarialTrainer
+from avalanche_dgm.methods.registry import register
 from avalanche_dgm.signatures import takes_arguments_of
 
 #: What all of the authors' configurations share: the discriminator answers, nothing comes after the
@@ -76,6 +77,29 @@ def paper_hyper(name: str) -> dict[str, Any]:
     return dict(PAPER[name])
 
 
+@register(
+    "dynamic-memory-weights",
+    "the same with masks over weights in place of units",
+    defaults={"classifier": "discriminator", "smax": 1e4, "width": 6, "sparsity": 0.08},
+    fixed={"masking": "weights"},
+    fast=FAST,
+)
+@register(
+    "dynamic-memory-paper",
+    "the same with the authors' settings (101 epochs a class), --set configuration=...",
+    fixed={"classifier": "discriminator"},
+    fast={**FAST, "generator_epochs": None, "discriminator_finetune_epochs": 0},
+    configurations=PAPER,
+)
+@register(
+    "dynamic-memory-discriminator",
+    "the same as in its paper, where the GAN's discriminator answers",
+    fixed={"classifier": "discriminator"},
+    fast=FAST,
+)
+@register(
+    "dynamic-memory", "a GAN that grows and freezes by masks, replayed to the network", fast=FAST
+)
 @takes_arguments_of(DynamicMemorySettings)
 class DynamicMemory(GANMethod[DynamicGenerativeMemory]):
     """An AC-GAN that learns masks and grows, and replays old classes to a classifier.

@@ -11,9 +11,10 @@ from torch.func import functional_call, grad, vmap
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories.adversarial_settings import EWCGeneratorSettings
-from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.methods.adversarial import FAST, GANMethod
 from avalanche_dgm.methods.conditional import ConditionalMethod
 from avalanche_dgm.methods.games import AdversarialTrainer
+from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import GrowingBuffers, evaluating
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -38,6 +39,12 @@ class _Importance(GrowingBuffers):
         self.anchor = anchor
 
 
+@register(
+    "ewc-generator",
+    "a conditional GAN whose generator is held by elastic weight consolidation",
+    defaults={"classifier": "discriminator"},
+    fast={**FAST, "fisher_samples": 8},
+)
 @takes_arguments_of(EWCGeneratorSettings)
 @takes_arguments_of(GANMethod)
 class EWCGenerator(ConditionalMethod):

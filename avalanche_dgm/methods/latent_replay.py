@@ -6,7 +6,7 @@ make of a few samples is stored, and replayed to the layers behind them, which g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,10 +25,16 @@ from avalanche_dgm.memories.splitting import Front, SplitModel
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.latent_memory import make_latent_memory
+from avalanche_dgm.methods.registry import register
 from avalanche_dgm.settings import one_of, positive, whole
 from avalanche_dgm.signatures import takes_arguments_of
 
 
+def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"generator_steps": 30} if settings.get("memory") == "vae" else {}
+
+
+@register("latent-replay", "a frozen compressor, and stored latents of a few samples", fast=_fast)
 @takes_arguments_of(MemorySettings)
 class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     """Replay of latents behind a frozen compressor.

@@ -11,12 +11,28 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.memories.adversarial_settings import ConditionalSettings, MeRGANSettings
+from avalanche_dgm.methods.adversarial import FAST
 from avalanche_dgm.methods.conditional import ConditionalMethod
 from avalanche_dgm.methods.games import AdversarialTrainer
+from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import copied
 from avalanche_dgm.signatures import takes_arguments_of
 
 
+@register(
+    "mergan-alignment",
+    "the same, held to what its former self makes of the same noise",
+    defaults={"classifier": "discriminator"},
+    fixed={"replay": "alignment"},
+    fast=FAST,
+)
+@register(
+    "mergan",
+    "a conditional GAN that replays its own former samples to itself",
+    defaults={"classifier": "discriminator"},
+    fixed={"replay": "joint"},
+    fast=FAST,
+)
 @takes_arguments_of(MeRGANSettings)
 class MeRGAN(ConditionalMethod):
     """A conditional GAN that replays its own former samples to itself.
@@ -80,6 +96,12 @@ class MeRGAN(ConditionalMethod):
         return distance
 
 
+@register(
+    "gan-replay",
+    "deep generative replay with a conditional GAN, made anew each time",
+    defaults={"classifier": "discriminator"},
+    fast=FAST,
+)
 @takes_arguments_of(ConditionalSettings)
 class GANReplay(ConditionalMethod):
     """Deep generative replay (Shin et al. 2017) with a GAN: both networks begin anew each time.

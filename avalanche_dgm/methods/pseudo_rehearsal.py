@@ -18,6 +18,8 @@ from avalanche_dgm.memories import Frozen
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.paper_settings import PAPER
+from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import GrowingBuffers
 
 
@@ -49,6 +51,13 @@ class _InputBox(GrowingBuffers):
         self.shape = state["shape"]
 
 
+def _paper(stream: str, *, scale: float) -> dict[str, Any]:
+    """The size of the memory in Kamra et al. 2017."""
+    return {"memory_size": round(PAPER[stream].rehearsal_size * scale)}
+
+
+@register("pseudo-rehearsal", "the same as ppr", paper=_paper)
+@register("ppr", "random inputs, labelled by the network before each experience", paper=_paper)
 class PseudoRehearsal(Inspectable, Method):
     """Rehearsal of uniformly random inputs.
 

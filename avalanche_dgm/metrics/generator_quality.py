@@ -39,9 +39,8 @@ def memory_of(method: Any) -> GANMemory:
     memory = getattr(getattr(method, "method", method), "generative", None)
     if not isinstance(memory, GANMemory):
         raise ConfigError(
-            f"A {type(method).__name__} has no adversarial generator. What can be looked at"
-            " are DynamicMemory, MeRGAN, EWCGenerator and GANReplay: their methods, plugins and"
-            " modules."
+            f"A {type(method).__name__} has no adversarial generator. What can be looked at are the"
+            " methods that have one, such as DynamicMemory, their plugins and modules."
         )
     return memory
 
@@ -161,7 +160,7 @@ class GeneratorQuality:
     distance still defined, but too large: it falls as samples are added. The 64 features of the
     reference ask for some hundred samples a class.
 
-    ``generated_accuracy`` is the measure of MeRGAN (Wu et al. 2018): a classifier that learned
+    ``generated_accuracy`` is the measure of Wu et al. (2018): a classifier that learned
     *real* samples of all classes says how many *generated* ones it takes for what they should be.
     It sees no forgetting in a classifier and no lack of variety in a generator. A5 and A10 of
     dynamic generative memory (Ostapenko et al. 2019) are something else: the accuracy on *real*

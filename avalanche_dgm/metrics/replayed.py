@@ -50,8 +50,8 @@ class _Counting(Metric):
 class LabelAgreement(_Counting):
     """Share of replayed samples whose label a reference classifier agrees with.
 
-    With a classifier that learned real samples of all classes this is the measure of MeRGAN (Wu et
-    al. 2018), ``generated_accuracy`` of `GeneratorQuality`, for what any memory replays. Soft
+    With a classifier that learned real samples of all classes this is the measure of Wu et
+    al. (2018), ``generated_accuracy`` of `GeneratorQuality`, for what any memory replays. Soft
     labels are judged by their largest entry: give ``targets.argmax(dim=1)``.
 
     Counts are kept for each class and added up over processes. Updating never waits for the device.

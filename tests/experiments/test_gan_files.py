@@ -24,7 +24,7 @@ from avalanche_dgm.experiments import (
     runner,
     storage,
 )
-from avalanche_dgm.experiments.methods import check_options
+from avalanche_dgm.experiments.methods import check_options, has_gan
 from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.sweep import Sweep, after_classes, generated
 from avalanche_dgm.metrics.generator_quality import memory_of
@@ -96,7 +96,7 @@ def test_other_methods(tmp_path):
 
 
 def test_which_are_gans():
-    gans = {name for name, method in METHODS.items() if method.gan}
+    gans = {name for name, method in METHODS.items() if has_gan(method)}
     assert gans >= {"dynamic-memory", "mergan", "ewc-generator", "gan-replay"}
     assert not gans & {"naive", "dgr", "dgdmn", "ewc", "joint", "altm", "generative-replay"}
 

@@ -1,0 +1,122 @@
+"""Methods under the names by which the command line and other methods call them.
+
+A method registers itself by one line above its class, in its own file::
+
+    @register("class-means", "replays noise around the mean of each class")
+    class ClassMeans(Method): ...
+
+Installed packages are found by the entry point group ``avalanche_dgm.methods``, whose entries name
+modules; any other module registers its methods when it is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.methods.base import Method
+
+K = TypeVar("K", bound=type[Method])
+
+#: The entry point group of packages that bring methods.
+GROUP = "avalanche_dgm.methods"
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NamedMethod:
+    """A method under one of its names.
+
+    Attributes:
+        name: On the command line.
+        kind: The method's class.
+        description: One line for lists.
+        defaults: Settings that differ from the method's own defaults.
+        fixed: Settings that make the method what its name says; they cannot be changed.
+        fast: Settings for runs that only show that everything works, or a function that makes them
+            from the other settings.
+        configurations: The authors' settings by name. The method begins with the first, or with the
+            one that the option ``configuration`` names.
+        paper: A function from a data set of the DGDMN paper (Kamra et al. 2017), and the ``scale``
+            of it that is used, to the paper's settings; or the name of the method that the paper
+            calls by this name; ``None`` if the paper has no such method.
+    """
+
+    name: str
+    kind: type[Method]
+    description: str
+    defaults: Settings = field(default_factory=dict)
+    fixed: Settings = field(default_factory=dict)
+    fast: Settings | Callable[[Settings], Settings] = field(default_factory=dict)
+    configurations: Mapping[str, Settings] = field(default_factory=dict)
+    paper: Callable[..., Settings] | str | None = None
+
+    def fast_settings(self, given: Settings) -> Settings:
+        """Settings for runs that only show that everything works.
+
+        Args:
+            given: The other settings that differ from the method's own.
+        """
+        return self.fast(given) if callable(self.fast) else self.fast
+
+
+#: Every registered method by its name.
+METHODS: dict[str, NamedMethod] = {}
+
+
+def register(name: str, description: str, **presets: Any) -> Callable[[K], K]:
+    """Class decorator: makes a method known by a name.
+
+    A class may be registered by several names with different settings.
+
+    Args:
+        name: On the command line, such as ``"latent-replay"``.
+        description: One line for lists.
+        **presets: Further fields of `NamedMethod`.
+
+    Raises:
+        ConfigError: Another method has the name.
+    """
+
+    def decorate(kind: K) -> K:
+        known = METHODS.get(name)
+        if known is not None and _place(known.kind) != _place(kind):
+            raise ConfigError(
+                f"The name {name!r} of {_place(kind)} belongs to {_place(known.kind)}. Register it"
+                " by another one."
+            )
+        METHODS[name] = NamedMethod(name, kind, description, **presets)
+        return kind
+
+    return decorate
+
+
+@cache
+def load_methods() -> None:
+    """Registers the methods of this package and those that entry points name.
+
+    Raises:
+        ConfigError: A package's entry point cannot be loaded.
+    """
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    for point in entry_points(group=GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            raise ConfigError(
+                f"The methods of {point.value} cannot be loaded, which the entry point"
+                f" {point.name!r} names: {error}. Repair or uninstall that package."
+            ) from error
+
+
+def _place(kind: type[Method]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
