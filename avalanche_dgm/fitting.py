@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from avalanche_dgm.errors import ConfigError, DivergenceError
+from avalanche_dgm.checks import one_of, positive
+from avalanche_dgm.errors import DivergenceError
 
 #: Steps between two looks at the loss; each look waits for the device.
 CHECK_EVERY = 50
@@ -45,17 +46,11 @@ class OptimizerSpec:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.name not in ("adam", "rmsprop", "sgd"):
-            raise ConfigError(f"Unknown optimiser {self.name!r}; use 'adam', 'rmsprop' or 'sgd'.")
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(
-                f"Unknown schedule {self.schedule!r}; use one of {', '.join(SCHEDULES)}."
-            )
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ConfigError(f"The learning rate {self.lr} must be a number above 0.")
-        for name, limit in (("clip_norm", self.clip_norm), ("clip_value", self.clip_value)):
-            if limit is not None and not limit > 0:
-                raise ConfigError(f"{name}={limit} must be above 0, or None.")
+        one_of("optimizer", self.name, "adam", "rmsprop", "sgd")
+        one_of("schedule", self.schedule, *SCHEDULES)
+        positive("lr", self.lr)
+        positive("clip_norm", self.clip_norm, optional=True)
+        positive("clip_value", self.clip_value, optional=True)
 
     def build(self, module: nn.Module, *, fused: bool = True) -> torch.optim.Optimizer:
         """Makes the optimiser for a module's trainable parameters.
@@ -67,7 +62,9 @@ class OptimizerSpec:
         parameters = _trained(module)
         if self.name == "adam":
             # The fused step is one call for all parameters: what a small network's time goes to.
-            return torch.optim.Adam(parameters, lr=self.lr, **{"fused": fused, **self.options})
+            return torch.optim.Adam(
+                parameters, lr=self.lr, **{"fused": fused or None, **self.options}
+            )
         if self.name == "rmsprop":
             return torch.optim.RMSprop(parameters, lr=self.lr, **self.options)
         return torch.optim.SGD(parameters, lr=self.lr, **self.options)

@@ -159,11 +159,12 @@ def in_type_of(learner: nn.Module, samples: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def in_chunks(function: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
+def in_chunks(function: Callable[..., Tensor], *samples: Tensor) -> Tensor:
     """Maps a function over any number of samples, a chunk at a time, without gradients.
 
     Args:
-        function: From samples (n, ...) to a tensor (n, ...).
-        samples: Tensor (N, ...); nothing may come of none.
+        function: From tensors (n, ...) to one (n, ...).
+        *samples: Tensors (N, ...), an argument each; nothing may come of none.
     """
-    return torch.cat([function(part) for part in samples.split(CHUNK)])
+    parts = zip(*(tensor.split(CHUNK) for tensor in samples), strict=True)
+    return torch.cat([function(*part) for part in parts])

@@ -1,16 +1,26 @@
-"""Hyper-parameters: frozen dataclasses, and the checks of their values."""
+"""Hyper-parameters: frozen dataclasses."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from math import inf, isfinite
-from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
+from avalanche_dgm.checks import check_range, one_of, positive, whole, widths
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
+
+__all__ = [
+    "MethodSettings",
+    "Settings",
+    "check_range",
+    "make_settings",
+    "one_of",
+    "positive",
+    "whole",
+    "widths",
+]
 
 S = TypeVar("S", bound="Settings")
 
@@ -114,39 +124,6 @@ def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: An
     return replace(base, **values)
 
 
-def one_of(name: str, value: str, *allowed: str) -> None:
-    """Checks a choice.
-
-    Args:
-        name: What is chosen.
-        value: What was chosen.
-        *allowed: What there is.
-
-    Raises:
-        ConfigError: It is none of them.
-    """
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
-
-
-def whole(name: str, value: int | None, *, optional: bool = False, least: int = 1) -> None:
-    """Checks a whole number.
-
-    Args:
-        name: What it counts.
-        value: The number.
-        optional: Whether it may be ``None``.
-        least: The smallest that can work.
-
-    Raises:
-        ConfigError: It is not a whole number, or too small.
-    """
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name}={value!r} must be a whole number of at least {least}.")
-
-
 def _optimizer_of(name: str, value: Any) -> OptimizerSpec:
     """Checks how something is trained.
 
@@ -166,60 +143,3 @@ def _optimizer_of(name: str, value: Any) -> OptimizerSpec:
             f" {', '.join(names)}."
         )
     return OptimizerSpec(**value)
-
-
-def positive(name: str, value: Any) -> None:
-    """Checks that a number is above 0 and finite.
-
-    Args:
-        name: What it is.
-        value: The number.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and 0 < value < inf):
-        raise ConfigError(f"{name}={value!r} must be a number above 0.")
-
-
-def widths(name: str, value: Any) -> None:
-    """Checks widths of layers.
-
-    Args:
-        name: What has these widths.
-        value: A tuple or list of one or more whole numbers of at least 1, or ``None``.
-
-    Raises:
-        ConfigError: It is something else.
-    """
-    if value is None:
-        return
-    if not isinstance(value, (tuple, list)) or not value:
-        raise ConfigError(
-            f"{name}={value!r} must be a tuple of one or more layer widths, for example (64, 64)."
-        )
-    for width in value:
-        whole(f"each of {name}", width)
-
-
-def check_range(value_range: tuple[float, float] | None) -> None:
-    """Checks the range of intensities that a user gave.
-
-    Args:
-        value_range: Smallest and largest possible intensity, or ``None``.
-
-    Raises:
-        ConfigError: It is not two finite numbers, the first below the second.
-    """
-    if value_range is None:
-        return
-    try:
-        low, high = (float(value) for value in value_range)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"value_range={value_range!r} must be two numbers, the smallest and the largest"
-            " possible intensity."
-        ) from error
-    if not (isfinite(low) and isfinite(high) and low < high):
-        raise ConfigError(f"value_range={value_range} needs its first number below its second.")

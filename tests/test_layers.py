@@ -15,6 +15,7 @@ ROOT = Path(avalanche_dgm.__file__).parent
 LAYERS = {
     "errors": 0,
     "deprecated": 0,
+    "checks": 1,
     "files": 1,
     "signatures": 1,
     "randomness": 1,

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.dashboards import drawing, keys, views
 from avalanche_dgm.dashboards.sinks import Cell, FailSafeSink, Pixels, Sink
 from avalanche_dgm.dashboards.views import Class, Examples
-from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.metrics.cost import (
     family_of,
@@ -78,8 +78,7 @@ class Dashboard:
         latents: bool = True,
         seed: int = 0,
     ) -> None:
-        if samples_per_class < 1:
-            raise ConfigError(f"samples_per_class={samples_per_class} must be at least 1.")
+        whole("samples_per_class", samples_per_class)
         self.sinks = [
             sink if isinstance(sink, FailSafeSink) else FailSafeSink(sink) for sink in sinks
         ]

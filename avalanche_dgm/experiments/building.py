@@ -14,6 +14,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.models import MLP, MultiHeadMLP, MultiTaskAlexNet
 from avalanche_dgm.experiments.networks import ALEXNET, LATENT, network_of_config
+from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.models import AlexNetLike, latent_replay_network
 
 # From this side on the turntable's network has the channels of the paper's.
@@ -85,18 +86,14 @@ def heads_of(experiences: Iterable[Any]) -> dict[int, int]:
     return heads
 
 
-def build_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Makes the classifier's optimiser.
+def optimizer_of(config: ExperimentConfig) -> OptimizerSpec:
+    """How the classifier is trained.
 
     Args:
-        config: Its name and learning rate.
-        model: The classifier.
+        config: The optimiser's name, its learning rate and schedule.
     """
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(model.parameters(), lr=config.lr, alpha=0.9, eps=1e-8)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=config.lr)
-    return torch.optim.Adam(model.parameters(), lr=config.lr)
+    options = {"alpha": 0.9, "eps": 1e-8} if config.optimizer == "rmsprop" else {}
+    return OptimizerSpec(config.optimizer, config.lr, config.schedule, options=options)
 
 
 def resolve_device(name: str) -> torch.device:

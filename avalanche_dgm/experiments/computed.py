@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError
 
 # What `deep_linear.write` leaves; the JSON file says of which settings.
@@ -53,8 +54,7 @@ def draw(folder: Path, *, seed: int = 0, overwrite: bool = False) -> str:
     """
     from avalanche_dgm.experiments import deep_linear
 
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}; a whole number of at least 0 is needed.")
+    whole("seed", seed, least=0)
     settings = deep_linear.Settings(seed=seed)
     _check_folder(folder, asdict(settings), overwrite=overwrite)
     result = deep_linear.run(settings)

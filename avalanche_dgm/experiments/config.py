@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from avalanche_dgm.checks import positive, whole
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.networks import TURNTABLES, network_of, shape_of
 from avalanche_dgm.experiments.trainer import IN_RESULT, TrainerSettings
@@ -183,17 +184,15 @@ class ExperimentConfig:
         require_known("backend", self.backend, BACKENDS)
         if self.backend == "avalanche" and self.trainer != TrainerSettings():
             raise ConfigError("Settings of a Trainer need backend='lightning'.")
-        _whole("seed", self.seed, 0)
-        _whole("epochs", self.epochs, 1)
-        _whole("batch_size", self.batch_size, 1)
+        whole("seed", self.seed, least=0)
+        whole("epochs", self.epochs)
+        whole("batch_size", self.batch_size)
         for units in self.hidden:
-            _whole("hidden", units, 1)
+            whole("each of hidden", units)
         for experience in self.revisit:
-            _whole("revisit", experience, 0)
-        if self.n_experiences is not None:
-            _whole("n_experiences", self.n_experiences, 1)
-        if not (_is_number(self.lr) and self.lr > 0):
-            raise ConfigError(f"lr is {self.lr!r}; a learning rate above 0 is needed.")
+            whole("each of revisit", experience, least=0)
+        whole("n_experiences", self.n_experiences, optional=True)
+        positive("lr", self.lr)
         if not (_is_number(self.dropout) and 0 <= self.dropout < 1):
             raise ConfigError(f"dropout is {self.dropout!r}; it must be from 0 to below 1.")
 
@@ -316,8 +315,3 @@ def require_known(what: str, name: str, known: Collection[str]) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} is {value!r}; a whole number of at least {least} is needed.")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.files import write_text
+from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.models import DeepLinear
 from avalanche_dgm.randomness import RandomSource
 
@@ -195,7 +196,7 @@ def train(title: str, trained: Sequence[tuple[int, ...]], settings: Settings) ->
             (settings.features, settings.features),
             scale=settings.scale,
         ).double()
-    optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr)
+    optimizer = OptimizerSpec("sgd", settings.lr).build(model)
     whole = targets.square().sum()
     errors = torch.empty(len(trained) + 1, 2, dtype=torch.float64)
     for epoch, tasks in enumerate([*trained, ()]):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import report, run_folders, storage
-from avalanche_dgm.experiments.building import build_model, seed_everything
+from avalanche_dgm.experiments.building import build_model, optimizer_of, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.gan_files import MEASURED, GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
@@ -35,7 +35,6 @@ from avalanche_dgm.experiments.panels import RunPanels
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, print_progress
 from avalanche_dgm.experiments.streams import build_stream
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.methods.registry import NamedMethod
 
 if TYPE_CHECKING:
@@ -406,13 +405,3 @@ def _publish_shown(
     result.steps = list(steps)
     panels.log_experience(result, None)
     _publish(result, folder, progress, steps)
-
-
-def optimizer_of(config: ExperimentConfig) -> OptimizerSpec:
-    """The classifier's optimiser, the same as `building.build_optimizer` makes.
-
-    Args:
-        config: Its name, learning rate and schedule.
-    """
-    options = {"alpha": 0.9, "eps": 1e-8} if config.optimizer == "rmsprop" else {}
-    return OptimizerSpec(config.optimizer, config.lr, config.schedule, options=options)

@@ -16,7 +16,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import report, run_folders, storage
 from avalanche_dgm.experiments.building import (
     build_model,
-    build_optimizer,
+    optimizer_of,
     resolve_device,
     seed_everything,
 )
@@ -153,7 +153,7 @@ class AvalancheRun(RunSpec):
             StrategyInputs(
                 config=self.config,
                 model=model,
-                optimizer=build_optimizer(self.config, model),
+                optimizer=optimizer_of(self.config).build(model, fused=False),
                 evaluator=evaluator,
                 device=self.device,
                 shape=self.shape,

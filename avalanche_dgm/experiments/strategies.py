@@ -12,7 +12,7 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_dgm.experiments.building import build_model, build_optimizer
+from avalanche_dgm.experiments.building import build_model, optimizer_of
 from avalanche_dgm.experiments.methods import StrategyInputs, build_strategy
 from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.run_spec import RunSpec
@@ -40,7 +40,7 @@ def make_strategy(spec: RunSpec, logger: StepLogger | None) -> Any:
         StrategyInputs(
             config=spec.config,
             model=model,
-            optimizer=build_optimizer(spec.config, model),
+            optimizer=optimizer_of(spec.config).build(model, fused=False),
             evaluator=evaluator,
             device=torch.device("cpu"),
             shape=spec.shape,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
+from avalanche_dgm.checks import positive, whole
 from avalanche_dgm.errors import ConfigError
 
 #: What changes the numbers that are learned; the rest says where and how often.
@@ -44,9 +43,9 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         if self.devices != "auto":
-            _whole("devices", self.devices, " or auto")
+            whole("devices", self.devices, otherwise=", or auto")
         for name in ("num_nodes", "accumulate", "save_every"):
-            _whole(name, getattr(self, name))
+            whole(name, getattr(self, name))
         if not (self.strategy == "auto" or str(self.strategy).startswith("ddp")):
             raise ConfigError(
                 f"strategy is {self.strategy!r}. Memories need whole networks on every device: use"
@@ -57,14 +56,4 @@ class TrainerSettings:
                 f"precision is {self.precision!r}. Use one of {', '.join(PRECISIONS)}: memories"
                 " keep weights of 32 bits."
             )
-        clip = self.clip
-        number = isinstance(clip, (int, float)) and not isinstance(clip, bool)
-        if clip is not None and not (number and math.isfinite(clip) and clip > 0):
-            raise ConfigError(f"clip is {clip!r}; a largest norm above 0 is needed.")
-
-
-def _whole(name: str, value: Any, otherwise: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(
-            f"{name} is {value!r}; a whole number of at least 1{otherwise} is needed."
-        )
+        positive("clip", self.clip, optional=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from avalanche_dgm.classes import ClassTable
-from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.data import ExperienceData, check_experience
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.modules import Frozen, GrowingBuffers, in_chunks
 
@@ -17,9 +18,10 @@ from avalanche_dgm.modules import Frozen, GrowingBuffers, in_chunks
 class Generator(GrowingBuffers, ABC):
     """A model that learns labelled samples, one experience after the other, and generates them.
 
-    A subclass writes `fit` and `sample`, and `build` if its networks depend on the samples' shape.
-    All that it has learned is in its ``state_dict``; what must exist before a state can be loaded
-    is described by ``get_extra_state`` and built by ``set_extra_state``.
+    A subclass writes `fit` and `sample`, and `make_networks` if it has networks that depend on the
+    samples' shape. All that it has learned is in its parameters, its buffers and its submodules.
+    A buffer of its own may change its shape, and is replaced rather than written into: an
+    experience that is undone puts the tensor from before it back.
 
     By default it keeps old classes by generative replay (Shin et al. 2017): `learn` fits new
     samples together with those that its former self generates. A generator with another way of
@@ -27,6 +29,7 @@ class Generator(GrowingBuffers, ABC):
 
     Attributes:
         classes: The classes that it has learned, or learns now; a *row* is a position in it.
+        shape: Shape of one sample, or ``None`` before the first.
         conditional: Whether a class can be asked for. Otherwise a classifier has to label what is
             generated.
         rehearses: Whether it keeps old classes by learning generated samples of them, together
@@ -39,6 +42,7 @@ class Generator(GrowingBuffers, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.classes = ClassTable()
+        self.shape: tuple[int, ...] | None = None
 
     def check(self, data: ExperienceData) -> None:
         """Checks that an experience can be learned; changes nothing.
@@ -49,19 +53,32 @@ class Generator(GrowingBuffers, ABC):
         Raises:
             DataError: It cannot be learned.
         """
+        check_experience(data, shape=self.shape)
 
     def build(self, samples: Tensor) -> None:
-        """Makes the networks for the first samples; called again for later ones, does nothing.
-
-        Initial weights come from PyTorch's global generator, which the caller has seeded.
+        """Makes the networks for the first samples; does nothing for later ones.
 
         Args:
             samples: Float tensor (N, *shape).
         """
+        if self.shape is None:
+            self._make(tuple(samples.shape[1:]), samples.device)
+
+    def make_networks(self, shape: tuple[int, ...]) -> None:
+        """Makes the networks, as attributes; called before the first samples are learned.
+
+        Also called before a ``state_dict`` is loaded. Initial weights come from PyTorch's global
+        generator, which is seeded.
+
+        Args:
+            shape: Shape of one sample.
+        """
 
     @abstractmethod
-    def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
-        """Yields what is trained to generate samples like these, and no others.
+    def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterable[Phase]:
+        """Returns what is trained, one after the other, to generate samples like these only.
+
+        What needs no training by steps is computed here, and the result is empty.
 
         Args:
             samples: Float tensor (N, *shape), in the user's units.
@@ -168,6 +185,21 @@ class Generator(GrowingBuffers, ABC):
     def reconstructs(self) -> bool:
         """Whether it has `reconstruct`."""
         return type(self).reconstruct is not Generator.reconstruct
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What ``state_dict`` needs to build the networks again."""
+        return {"shape": self.shape}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Builds the networks before their weights are loaded."""
+        if state["shape"] is not None and tuple(state["shape"]) != self.shape:
+            with torch.random.fork_rng(devices=[]):
+                self._make(tuple(state["shape"]), self.classes.rows.device)
+
+    def _make(self, shape: tuple[int, ...], device: torch.device) -> None:
+        self.make_networks(shape)
+        self.shape = shape
+        self.to(device)
 
     def snapshot(self) -> Frozen[Generator]:
         """A frozen copy, to sample from while this one changes."""

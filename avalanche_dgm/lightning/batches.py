@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.lightning.ranks import Ranks
@@ -130,8 +131,7 @@ class Batches(ABC):
     ) -> None:
         if n == 0:
             raise DataError(f"Experience {experience} holds no samples. Remove it from the stream.")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size} must be a whole number above 0.")
+        whole("batch_size", batch_size)
         self.n, self.batch_size, self.shuffle = n, batch_size, shuffle
         self.seed, self.experience = seed, experience
         self.epoch, self.start = epoch, start

@@ -1,8 +1,8 @@
-"""Lightning's own callbacks: which of them work with a stream of many fits.
+"""Which of Lightning's own callbacks a stream of many fits can have.
 
-A callback that is written for a single fit may silently go wrong in many. So each callback of
-``pl.callbacks`` is in one of two tables, and the unsupported ones are refused by name. Names that
-the installed version lacks are ignored.
+A callback that is written for one fit may be wrong in many, with nothing to show for it. So each of
+``pl.callbacks`` is in one of the two tables here, and the refused ones are refused by name. Names
+that the installed version does not have are no matter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EVERY = "sees every fit; `module.stage_name` says which"
 _LEARNING = "watches the classifier's training, each experience for itself"
 _BAR = "names experience and phase"
 
-#: What each supported callback does in a stream.
+#: By class: what it does in a stream.
 SUPPORTED = {
     "BasePredictionWriter": "writes what `trainer.predict` finds afterwards",
     "Callback": _EVERY,
@@ -46,7 +46,7 @@ _FREEZES = (
     " requires_grad on the model's parameters before the stream"
 )
 
-#: Why each unsupported callback is refused, and what to do instead.
+#: By class: why not, and what to do instead.
 UNSUPPORTED = {
     "BackboneFinetuning": _FREEZES,
     "BaseFinetuning": _FREEZES,
@@ -80,15 +80,15 @@ UNSUPPORTED = {
 
 
 def check_callbacks(trainer: pl.Trainer, callbacks: Iterable[Any]) -> None:
-    """Refuses unsupported callbacks and their subclasses.
+    """Refuses callbacks that would be wrong in a stream, and their subclasses.
 
     Args:
         trainer: The Trainer.
         callbacks: Its callbacks.
 
     Raises:
-        ConfigError: A callback is unsupported, lacks a logger or a package, or is of Lightning's
-            other package.
+        ConfigError: One of them is refused, or lacks what it needs, or is of Lightning's other
+            package.
     """
     callbacks = list(callbacks)
     check_package(callbacks)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avalanche_dgm import checks
 from avalanche_dgm.data import ExperienceData, check_experience
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.batches import Batches, LazyBatches, TensorBatches
@@ -83,11 +84,10 @@ class StreamDataModule(pl.LightningDataModule):
                     " benchmark, such as sklearn_digits(), or an object with a train_stream and a"
                     " test_stream."
                 )
-        least = {"batch_size": 1, "eval_batch_size": 1, "seed": 0, "num_workers": 0}
-        given = (batch_size, eval_batch_size, seed, num_workers)
-        for (name, limit), value in zip(least.items(), given, strict=True):
-            if not isinstance(value, int) or value < limit:
-                raise ConfigError(f"{name}={value!r} must be a whole number, {limit} or more.")
+        checks.whole("batch_size", batch_size)
+        checks.whole("eval_batch_size", eval_batch_size)
+        checks.whole("seed", seed, least=0)
+        checks.whole("num_workers", num_workers, least=0)
         self.benchmark = _with_lengths(benchmark)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last

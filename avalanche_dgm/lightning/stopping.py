@@ -1,4 +1,4 @@
-"""Stopping a stream early: by a time limit, a signal or a callback."""
+"""What ends a stream before its last experience: a limit of time, a signal, a callback."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _received: set[int] = set()
 
 
 class StreamStopped(Exception):  # noqa: N818 - nothing is wrong
-    """Stops a stream; `fit_stream` and `run_on_trainer` catch it and return what was learned."""
+    """Ends a stream where it is. Whoever learns the stream says so and returns what was learned."""
 
 
-#: Exceptions that stop a stream; Lightning raises its own on SIGTERM.
+#: What leaves a stream where it is: also Lightning's own way to end a process.
 STOPS = (StreamStopped, pl.utilities.exceptions.SIGTERMException)
 
 
@@ -37,23 +37,23 @@ def signalled() -> bool:
 
 
 def agrees_on_stop(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether processes exchange, after this batch, if one of them received a signal.
+    """Whether several processes ask each other, after a batch, whether a signal came to one.
 
     Args:
         trainer: The Trainer.
-        batch_idx: Index of the batch in its fit.
+        batch_idx: Number of the batch in its fit.
     """
     return trainer.world_size > 1 and batch_idx % CHECK_EVERY == CHECK_EVERY - 1
 
 
 def check_stop(trainer: pl.Trainer) -> None:
-    """Stops the stream between two fits, if there is a reason.
+    """Ends the stream between two fits if it shall end.
 
     Args:
         trainer: The Trainer, in each of its processes.
 
     Raises:
-        StreamStopped: A signal was received, or the time of a ``Timer`` is over.
+        StreamStopped: A signal was received, or the limit of a ``Timer`` is over.
     """
     reason = stop_reason(trainer, agree=True)
     if reason is not None:
@@ -61,14 +61,14 @@ def check_stop(trainer: pl.Trainer) -> None:
 
 
 def stop_reason(trainer: pl.Trainer, *, agree: bool = False) -> str | None:
-    """Returns why the stream should stop.
+    """Says why the stream shall end.
 
     Args:
         trainer: The Trainer, in each of its processes.
-        agree: Whether all processes call this now, so that a signal to one of them counts.
+        agree: Whether all processes ask at this point, so that a signal to one of them counts.
 
     Returns:
-        The reason, the same in every process; ``None`` to continue.
+        The reason, the same in every process; ``None`` if the stream shall go on.
     """
     received = signalled()
     if trainer.world_size > 1:
@@ -85,17 +85,17 @@ def stop_reason(trainer: pl.Trainer, *, agree: bool = False) -> str | None:
 def report_stop(
     trainer: pl.Trainer, stop: BaseException, *, learned: int, n: int, folder: Path | None
 ) -> str:
-    """Warns that a stream was stopped early, and ends the process after a signal.
+    """Warns that a stream was ended early, and leaves the process if a signal asked for that.
 
     Args:
         trainer: The Trainer, in each of its processes.
-        stop: The exception that stopped it.
-        learned: Number of experiences learned.
+        stop: What ended it.
+        learned: Experiences that were learned.
         n: Length of the stream.
-        folder: Folder of the run's checkpoints, or ``None``.
+        folder: Where the run is saved, or ``None``.
 
     Returns:
-        Why it stopped.
+        Why it ended.
 
     Raises:
         SIGTERMException: A signal was received.
@@ -114,19 +114,19 @@ def report_stop(
         if _received - {signal.SIGTERM} and folder is not None:
             _requeue()
     if reason == _SIGNALLED:
-        # The usual exit code after SIGTERM.
+        # The usual exit code of a process that SIGTERM has ended: it is not done.
         raise pl.utilities.exceptions.SIGTERMException(128 + signal.SIGTERM)
     return reason
 
 
 def check_slurm_folder(trainer: pl.Trainer) -> None:
-    """Refuses a folder with a checkpoint that Lightning would load into every fit under SLURM.
+    """Refuses a folder from which Lightning would load something into every fit.
 
     Args:
         trainer: The Trainer.
 
     Raises:
-        ConfigError: Its ``default_root_dir`` holds such a checkpoint, in a job of SLURM.
+        ConfigError: In a job of SLURM, its ``default_root_dir`` holds what was saved of a fit.
     """
     found = trainer._checkpoint_connector._hpc_resume_path
     if "SLURM_NTASKS" in os.environ and found is not None:
@@ -139,10 +139,10 @@ def check_slurm_folder(trainer: pl.Trainer) -> None:
 
 @contextmanager
 def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
-    """Records signals that ask the process to end, also between two fits.
+    """Notes signals that ask the process to end, also between two fits.
 
-    These are SIGTERM and SLURM's requeue signal. Handlers that were installed before are called,
-    too.
+    These are SIGTERM and, in a job that SLURM shall queue again, the signal for that. Handlers
+    that were there are called, too.
 
     Args:
         trainer: The Trainer.
@@ -154,7 +154,7 @@ def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
     environment: Any = getattr(trainer._accelerator_connector, "cluster_environment", None)
     numbers = [signal.SIGTERM]
     if getattr(environment, "auto_requeue", False):
-        # Lightning would save a single fit, and load it into every fit of the requeued job.
+        # Lightning would save one fit, and load that into every fit of the job's next run.
         numbers.append(environment.requeue_signal or signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
 
@@ -170,7 +170,7 @@ def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
         signal.signal(number, handler(earlier))
     connector: Any = trainer._signal_connector
     if trainer.world_size > 1:
-        # Its collective call could come in the middle of another one.
+        # It would talk to the other processes in the middle of whatever they talk about.
         connector._sigterm_notifier_fn = lambda *_: None
     try:
         yield
@@ -195,9 +195,9 @@ def _timers(trainer: pl.Trainer) -> list[Any]:
 
 @contextmanager
 def stream_timers(trainer: pl.Trainer) -> Iterator[None]:
-    """Lets each ``Timer``, and with it ``max_time``, count over the whole stream.
+    """Lets each ``Timer``, and with it ``max_time``, count from here to the end.
 
-    A ``Timer`` alone starts again with each fit.
+    On its own it begins anew with each fit.
 
     Args:
         trainer: The Trainer.
@@ -214,7 +214,7 @@ def stream_timers(trainer: pl.Trainer) -> Iterator[None]:
 
 @contextmanager
 def fit_timers(trainer: pl.Trainer) -> Iterator[None]:
-    """Gives each ``Timer`` the time elapsed before a fit, which it does not count itself.
+    """Gives each ``Timer`` the time before a fit, which it does not count itself.
 
     Args:
         trainer: The Trainer.

@@ -37,48 +37,50 @@ def run_on_trainer(
     allow: Collection[type] = (),
     **loader_options: Any,
 ) -> list[dict[str, Any]]:
-    """Trains a strategy on a stream with a Trainer, and evaluates it after each experience.
+    """Trains a strategy on a stream under a Trainer, and evaluates it after each experience.
 
     It does what ``strategy.train(experience)`` and ``strategy.eval(benchmark.test_stream)`` do in
-    a loop, with the same hooks in the same order, but the batches run in the Trainer's loops, with
-    its devices, precision, accumulation, clipping, callbacks and loggers. With one process and 32
-    bits, weights and metrics equal those of Avalanche's loop bit by bit. On several devices, batch
-    sizes still count all samples of a step, and metrics are computed over all of them::
+    a loop, with the same hooks in the same order; the batches of training and of the evaluation
+    between experiences run in loops of the Trainer, so that its devices, precision, accumulation,
+    clipping, callbacks and loggers are used. With one process of 32 bits the weights and
+    metrics are those of Avalanche's loop, bit by bit. With several, batch sizes still count all
+    samples of a step, and metrics are computed over all of them::
 
         strategy = EWC(model=net, optimizer=optimizer, criterion=loss, ewc_lambda=1.0)
         results = run_on_trainer(strategy, benchmark, trainer=dict(devices=4, strategy="ddp"))
 
-    The strategy's ``train_epochs`` count, not the Trainer's ``max_epochs``. On several devices,
-    criteria must be means over samples, and plugins must be known to work there. Afterwards the
-    strategy can be used as after Avalanche's loop, on the Trainer's device.
+    The Trainer's ``max_epochs`` is not used: the strategy knows its ``train_epochs``. Where several
+    processes are started, criteria must be means over samples, and plugins must be known to be
+    right there. Afterwards the strategy can be used as after Avalanche's loop, on the Trainer's
+    device.
 
     Args:
         strategy: A ``SupervisedTemplate`` with Avalanche's usual loop over epochs and batches.
         benchmark: A benchmark, or experiences to train on.
         trainer: A Trainer, or the arguments of one.
-        callbacks: Further callbacks; those that stop early or save are reset for each experience.
-            They can monitor ``train/loss``.
-        test_stream: The stream to evaluate on after each experience; the benchmark's by default,
-            none for a list of experiences.
+        callbacks: Further callbacks; those that stop early or save begin anew in each experience.
+            ``train/loss`` can be watched.
+        test_stream: What is evaluated after each experience; the benchmark's by default, and
+            nothing for mere experiences.
         eval_streams: Evaluated in training if the strategy has ``eval_every``; see
             ``strategy.train``. Each process evaluates all of it.
-        checkpoint_dir: Folder for a checkpoint after each experience; none is saved by default.
-        resume: Whether to resume from that checkpoint, with the result of an uninterrupted run. A
-            checkpoint is a pickle, which can run code when it is loaded: resume only from files
-            that you trust.
-        check_ranks: Whether to check that all processes read the same batches and have the same
-            state.
-        allow: Classes of plugins or strategies that you know to work on several devices.
+        checkpoint_dir: Where to save everything after each experience; nothing is by default.
+        resume: Whether to go on with what is saved there. The result is that of a run that was
+            never interrupted. A checkpoint is a pickle, which can run code when it is loaded: go
+            on only with files that you trust.
+        check_ranks: Whether to check that the processes read the same and remember the same.
+        allow: Classes of plugins or strategies of which you know that they are right on several
+            devices.
         **loader_options: For ``strategy.train``: ``shuffle``, ``num_workers``, ``drop_last``...
 
     Returns:
-        The evaluator's last metrics after each experience, the same in every process except for
-        times. If a time limit stopped the stream early there are fewer, with a warning.
+        The evaluator's last metrics after each experience, the same in every process but for
+        times and the like. There are fewer, with a warning, if a limit of time ended the stream.
 
     Raises:
         ConfigError: Strategy, plugins, Trainer or folder do not fit together.
-        CheckpointError: A checkpoint cannot be read or written.
-        RanksDifferError: The processes' batches or states differ.
+        CheckpointError: What is saved cannot be read, or something cannot be saved.
+        RanksDifferError: The processes read or remember different things.
     """
     made = make_trainer(trainer, callbacks=callbacks)
     check_strategy(strategy, made, allow=allow)
@@ -101,7 +103,7 @@ def run_on_trainer(
 
 @dataclass
 class _Job:
-    """The arguments of `run_on_trainer`, for every process."""
+    """What every process is told to do; see `run_on_trainer`."""
 
     strategy: Any
     train: list[Any]
@@ -151,7 +153,7 @@ def _run(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
 def _run_alone(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
     strategy, pl_strategy = job.strategy, trainer.strategy
     strategy.device = pl_strategy.root_device
-    # Avalanche's own check would warn of plugins that `check_strategy` has accepted.
+    # Avalanche's own check would complain of plugins that have been checked already.
     strategy._distributed_check = True
     results = job.saved.load(trainer, strategy, job.train)
     if results is None:
@@ -182,7 +184,7 @@ def _learn(trainer: pl.Trainer, job: _Job, results: list[dict[str, Any]]) -> Non
         with session.installed():
             session.train(experience, job.eval_streams, **job.options)
             if job.check_ranks:
-                # Before the test, as a Trainer broadcasts the weights of rank 0 for it.
+                # Before a test, for which a Trainer gives all processes the first one's weights.
                 _check(trainer, strategy, when=f"after experience {number}")
             tested = job.test if trainer.limit_test_batches else None
             metrics = session.test(tested, **job.options)
@@ -198,7 +200,7 @@ def _check(trainer: pl.Trainer, strategy: Any, *, when: str) -> None:
 
 
 def _log(trainer: pl.Trainer, metrics: dict[str, Any]) -> None:
-    """Logs the metrics that are numbers to the Trainer's loggers."""
+    """Passes the numbers among the metrics on to the Trainer's loggers."""
     numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
     for logger in trainer.loggers:
         logger.log_metrics(numbers, step=trainer.global_step)

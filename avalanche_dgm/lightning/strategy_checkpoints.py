@@ -1,4 +1,4 @@
-"""Checkpoints of `run_on_trainer`, one after each experience."""
+"""What is saved after each experience of a strategy's run under a Trainer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkp
 from avalanche_dgm.plugins.fingerprint import mark
 
 _FILE = "strategy.ckpt"
-#: Attribute of the strategy that holds the run's state while it is saved.
+#: Where a strategy carries what belongs to the run while it is saved.
 _NOTES = "_notes_of_run_on_trainer"
 
 
 class RunCheckpoint:
-    """A file with the strategy, its plugins, random states, results and step counters.
+    """One file: the strategy with all its parts, random numbers, results and counted steps.
 
-    It is replaced atomically after each experience, so a killed run leaves a complete file.
+    It is replaced in one step after each experience, so that whatever moment a run is killed at
+    leaves a whole one.
 
     Args:
-        folder: Its folder, or ``None`` to save nothing.
+        folder: Where it is, or ``None`` to save nothing.
         n_experiences: Length of the stream.
-        resume: Whether to resume from the file.
+        resume: Whether to go on with what is there.
 
     Raises:
         ConfigError: The folder holds a run and ``resume`` is off, or there is no folder to resume.
@@ -44,7 +45,7 @@ class RunCheckpoint:
             )
 
     def save(self, trainer: pl.Trainer, strategy: Any, results: list[dict[str, Any]]) -> None:
-        """Saves in the first process, while the others wait.
+        """Saves; in the first process, as all are alike, while the others wait.
 
         Args:
             trainer: The Trainer, in each of its processes.
@@ -52,7 +53,7 @@ class RunCheckpoint:
             results: Its metrics after each experience so far.
 
         Raises:
-            CheckpointError: A part of the strategy cannot be pickled.
+            CheckpointError: Something that the strategy holds cannot be pickled.
         """
         if self.path is None:
             return
@@ -74,7 +75,7 @@ class RunCheckpoint:
     def load(
         self, trainer: pl.Trainer, strategy: Any, stream: Sequence[Any]
     ) -> list[dict[str, Any]] | None:
-        """Restores a strategy in every process.
+        """Brings a strategy to where it was saved, in every process.
 
         Args:
             trainer: The Trainer, in each of its processes.
@@ -85,14 +86,15 @@ class RunCheckpoint:
             The metrics after each experience so far, or ``None`` if nothing is saved.
 
         Raises:
-            CheckpointError: The file is damaged, or of another strategy or stream.
-            ConfigError: The saved run's stream has another length.
+            CheckpointError: The file is damaged, or of a strategy that was made otherwise, or of
+                another stream.
+            ConfigError: It is of a run over another stream.
         """
         content: bytes | None = None
         if self.path is not None:
             if trainer.is_global_zero and self.path.exists():
                 content = self.path.read_bytes()
-                # Removes what a run left that was killed while it saved.
+                # What a run leaves that is killed while it saves.
                 for path in list(self.path.parent.iterdir()):
                     if path != self.path and final_name(path) == self.path.name:
                         path.unlink()

@@ -29,14 +29,14 @@ from avalanche_dgm.plugins.wrapped import WrappedModel
 
 
 class StrategyModule(pl.LightningModule):
-    """Runs ``SGDUpdate.training_epoch`` and ``eval_epoch`` in a Trainer's hooks.
+    """Does in a Trainer's hooks what ``SGDUpdate.training_epoch`` and ``eval_epoch`` do.
 
-    Batches come from the strategy's own data loader, at the point where Avalanche takes them: the
-    Trainer's loader only counts. The order of hooks is Avalanche's, and so is the order of random
-    numbers in a single process.
+    The batches come from the strategy's own data loader and are pulled where Avalanche pulls
+    them: the Trainer only counts. The order of all hooks, and with one process that of all random
+    numbers, is Avalanche's.
 
     Args:
-        strategy: The strategy; its model is registered again before each fit, as plugins may
+        strategy: The strategy; its model is registered anew before each fit, as plugins may
             replace it.
         evaluation: Shows its evaluator the full batches.
         ranks: The process among the others.
@@ -65,7 +65,7 @@ class StrategyModule(pl.LightningModule):
             **options: For the hooks of plugins.
 
         Raises:
-            StreamStopped: The stream stops before the last epoch ends, or nothing was trained.
+            StreamStopped: The stream ends before the last epoch has, or nothing was trained.
         """
         check_stop(trainer)
         strategy = self.strategy
@@ -113,7 +113,7 @@ class StrategyModule(pl.LightningModule):
         self._ddp_params_and_buffers_to_ignore: list[str] = []
         active = model.method.active if isinstance(model, WrappedModel) else None
         if active is not None:
-            # Only the short-term learner is trained: DDP must not wait for other gradients.
+            # Only the short-term learner is trained; to wait for other gradients is an error.
             trained = {id(parameter) for parameter in active.parameters()}
             self._ddp_params_and_buffers_to_ignore = [
                 name
@@ -141,7 +141,7 @@ class StrategyModule(pl.LightningModule):
         self._batches = iter(strategy.dataloader)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        """Takes the next batch; ends the epoch if there is none or a plugin stopped training."""
+        """Pulls the next batch; without one, or after a plugin's stop, the epoch is over."""
         strategy = self.strategy
         if not self._pull() or strategy._stop_training:
             self._batches = None
@@ -149,7 +149,7 @@ class StrategyModule(pl.LightningModule):
         return None
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss on this process's shard of the batch, weighted by its number of samples."""
+        """The loss of this process's part of the batch, weighed by its share of the samples."""
         strategy, options = self.strategy, self._options
         with self._rng.per_rank():
             self._shard_batch()
@@ -165,11 +165,11 @@ class StrategyModule(pl.LightningModule):
         loss = strategy.loss.sum()
         self._total = self._total + loss.detach().float()
         self._n += 1
-        # Unweighted in a single process, so that gradients equal those of Avalanche's loop.
+        # Without the multiplication a single process gets the very gradients of Avalanche's loop.
         return loss * self._weight if self._is_distributed else loss
 
     def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
-        """Does nothing: `training_step` clears gradients, where Avalanche clears them."""
+        """Does nothing: gradients are cleared in the step, where Avalanche clears them."""
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Runs the backward pass as the strategy would."""
@@ -186,13 +186,13 @@ class StrategyModule(pl.LightningModule):
             self.strategy._after_backward(**self._options)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Calls the plugins; in mixed precision, gradients are unscaled only here."""
+        """Tells the plugins; gradients that were scaled for 16 bits are true again only here."""
         if self._scaled:
             self.strategy._after_backward(**self._options)
         self.strategy._before_update(**self._options)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Takes the step, then calls the plugins."""
+        """Takes the step, then tells the plugins."""
         super().optimizer_step(*args, **kwargs)
         self.strategy._after_update(**self._options)
 
@@ -217,7 +217,7 @@ class StrategyModule(pl.LightningModule):
             self._exhaust()
             broadcast_buffers(self.trainer, self.strategy.model)
             self.strategy._after_training_epoch(**self._options)
-        # Also if nothing was trained, as callbacks may monitor it.
+        # Also where nothing was trained, since callbacks may watch it.
         mean = self._total / self._n if self._n else torch.tensor(math.nan, device=self.device)
         self.log("train/loss", mean, prog_bar=True, sync_dist=self._is_distributed, batch_size=1)
 
@@ -230,11 +230,11 @@ class StrategyModule(pl.LightningModule):
         """Does nothing: Avalanche sets the modes of the model's parts."""
 
     def on_test_epoch_start(self) -> None:
-        """Starts the strategy's data loader."""
+        """Begins to read."""
         self._batches = iter(self.strategy.dataloader)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Evaluates this process's shard of a batch."""
+        """Evaluates this process's part of a batch."""
         strategy, options = self.strategy, self._options
         if not self._pull():
             return
@@ -249,7 +249,7 @@ class StrategyModule(pl.LightningModule):
         self.evaluation.end()
 
     def on_test_epoch_end(self) -> None:
-        """Exhausts the strategy's data loader."""
+        """Ends the reading."""
         self._exhaust()
 
     # Batches
@@ -265,7 +265,7 @@ class StrategyModule(pl.LightningModule):
         return True
 
     def _exhaust(self) -> None:
-        """Exhausts the loader as a ``for`` loop does: loaders may draw numbers at their end."""
+        """Asks once more, as a ``for`` loop does at its end: loaders may draw random numbers."""
         if self._batches is not None:
             next(self._batches, None)
         self._batches = None
@@ -299,7 +299,7 @@ class StrategyModule(pl.LightningModule):
             )
 
     def _check_gradients(self) -> None:
-        """Checks in the first step that every parameter that DDP waits for has a gradient."""
+        """Checks in the first step that DistributedDataParallel does not wait for a gradient."""
         first, self._first = self._first, False
         options = getattr(self.trainer.strategy, "_ddp_kwargs", {})
         if not self._is_distributed or not first or options.get("find_unused_parameters"):
@@ -312,17 +312,17 @@ class StrategyModule(pl.LightningModule):
         ]
         if self._anybody(bool(without)):
             raise ConfigError(
-                "The loss does not depend on all trainable parameters"
-                f" ({', '.join(without[:3])}{', ...' if len(without) > 3 else ''}), and DDP waits"
-                " for their gradients. Use strategy='ddp_find_unused_parameters_true', or set"
-                " requires_grad=False on what is not trained."
+                "The loss does not depend on all parameters that could be trained"
+                f" ({', '.join(without[:3])}{', ...' if len(without) > 3 else ''}), for which"
+                " several devices wait in vain. Use strategy='ddp_find_unused_parameters_true', or"
+                " set requires_grad=False on what is not trained."
             )
 
 
 def _move_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Moves an optimiser's state to the parameters' device; a Trainer leaves it on the CPU."""
+    """Puts an optimiser's state where its parameters are; a Trainer leaves it on the CPU."""
     for state in optimizer.state.values():
         for key, value in state.items():
-            # The optimiser chooses the device of its step counts.
+            # Counts of steps stay where the optimiser wants them.
             if key != "step" and isinstance(value, Tensor):
                 state[key] = value.to(device)

@@ -1,4 +1,4 @@
-"""A strategy whose loops over batches are temporarily replaced by a Trainer's."""
+"""A strategy whose loops over batches are a Trainer's for a while."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from avalanche_dgm.lightning.staged import run_phase_on
 from avalanche_dgm.lightning.strategy_module import StrategyModule
 from avalanche_dgm.plugins.metrics import find_plugins
 
-#: Loader options of training that are used in tests, too: they do not change what is read.
+#: The options of loaders that concern how, not what is read: those of training hold for tests.
 _READING = ("num_workers", "pin_memory", "persistent_workers", "ffcv_args")
 
 
 class StrategySession:
     """Trains and evaluates with the strategy's own ``train`` and ``eval``.
 
-    Only ``_train_exp`` and ``eval_epoch`` are replaced while the session is `installed`; the
-    strategy is restored afterwards.
+    They keep the order of everything around the batches; only ``_train_exp`` and ``eval_epoch``
+    are replaced while the session is `installed`. Nothing of it stays with the strategy.
 
     Args:
         trainer: The Trainer, in each of its processes.
         strategy: The strategy.
-        name: Name shown in progress bars.
+        name: What progress bars call the training.
         check_ranks: Whether to check that all processes read the same batches.
     """
 
@@ -46,7 +46,7 @@ class StrategySession:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Replaces the strategy's loops by the Trainer's."""
+        """Puts the Trainer's loops into the strategy."""
         strategy, trainer = self._strategy, self._trainer
         plugins = find_plugins(strategy)
         strategy._train_exp, strategy.eval_epoch = self._train_exp, self._eval_epoch
@@ -105,7 +105,7 @@ class StrategySession:
     def _eval_epoch(self, **options: Any) -> None:
         strategy = self._strategy
         if self._training or _length(strategy.dataloader) == 0:
-            # A Trainer cannot nest loops: every process evaluates the full stream.
+            # A Trainer has no loop within another; here every process evaluates all of it.
             with self._trainer.precision_plugin.val_step_context():
                 type(strategy).eval_epoch(strategy, **options)
         else:
@@ -124,19 +124,19 @@ def _length(loader: Any) -> int:
 
 def _run_phase(trainer: pl.Trainer, plugin: Any, phase: Any) -> float:
     seconds = run_phase_on(trainer, plugin.method, phase)
-    # The method stores the time, and its state must be equal in all processes.
+    # The time is remembered with the method, which shall be the same everywhere.
     return trainer.strategy.broadcast(seconds)
 
 
 class _NotDistributed:
-    """Replaces Avalanche's DistributedHelper, so that loaders do not split their data."""
+    """Stands for Avalanche's DistributedHelper where a loader asks whether to divide its data."""
 
     is_distributed = False
 
 
 @contextmanager
 def _full_batch_loaders() -> Iterator[None]:
-    """Lets Avalanche's loaders read full batches in each process; they are sharded later."""
+    """Lets Avalanche's loaders read whole batches in each process; they are divided later."""
     helper = data_loader.DistributedHelper
     data_loader.DistributedHelper = _NotDistributed()
     try:
@@ -147,7 +147,7 @@ def _full_batch_loaders() -> Iterator[None]:
 
 @contextmanager
 def _finding_unused(trainer: pl.Trainer, strategy: Any) -> Iterator[None]:
-    """Sets DDP's ``find_unused_parameters`` for models with heads of several tasks."""
+    """Lets several devices expect that heads of other tasks get no gradient."""
     pl_strategy, name = trainer.strategy, "find_unused_parameters"
     ddp = pl.strategies.DDPStrategy
     given = isinstance(pl_strategy, ddp) and name in pl_strategy._ddp_kwargs

@@ -10,6 +10,7 @@ import torch
 from avalanche.evaluation.metrics.forward_transfer import GenericExperienceForwardTransfer
 from avalanche.training.plugins import EvaluationPlugin
 
+from avalanche_dgm.checks import one_of, whole
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.builtin_callbacks import check_callbacks
 from avalanche_dgm.lightning.data import StreamDataModule
@@ -122,15 +123,9 @@ def _check(module: Any, evaluator: Any, options: StreamOptions) -> None:
             " after experiences only. Leave forward_transfer_metrics out, or train a strategy with"
             " eval_every=0 by run_on_trainer."
         )
-    if not isinstance(options.epochs, int) or options.epochs < 1:
-        raise ConfigError(
-            f"epochs={options.epochs!r} must be a whole number above 0; without it the Trainer's"
-            " max_epochs counts."
-        )
-    if options.test not in ("all", "seen", "none"):
-        raise ConfigError(f"test={options.test!r} is not known; use one of all, seen, none.")
-    if options.save_every < 1:
-        raise ConfigError(f"save_every={options.save_every} must be at least 1 step.")
+    whole("epochs", options.epochs, otherwise="; without it the Trainer's max_epochs counts")
+    one_of("test", options.test, "all", "seen", "none")
+    whole("save_every", options.save_every)
     if options.resume and options.checkpoint_dir is None:
         raise ConfigError("resume=True needs checkpoint_dir, the folder of the interrupted run.")
 

@@ -1,4 +1,4 @@
-"""One Trainer for a whole stream: launched once, fitted many times."""
+"""One Trainer for a whole stream: started once, fitted many times."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MisconfigurationException = pl.utilities.exceptions.MisconfigurationException
 T = TypeVar("T")
 TrainerLike = pl.Trainer | Mapping[str, Any] | None
 
-#: Defaults of a Trainer: quiet, as it fits many times.
+#: What a Trainer is made with unless the user says otherwise: quiet, as it fits again and again.
 _DEFAULTS: dict[str, Any] = {
     "max_epochs": 1,
     "logger": False,
@@ -43,15 +43,16 @@ _DEFAULTS: dict[str, Any] = {
 def make_trainer(
     trainer: TrainerLike, *, callbacks: pl.Callback | Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
-    """Returns a Trainer for a stream.
+    """Returns a Trainer that a stream can be learned with.
 
     Args:
         trainer: A Trainer, or the arguments of one, or ``None`` for the defaults.
         callbacks: Further callbacks, or a single one.
 
     Raises:
-        ConfigError: The Trainer limits the number of steps, or is not a Trainer; its arguments are
-            invalid; an object is of Lightning's other package; or a callback is not supported.
+        ConfigError: The Trainer limits the number of steps, or is not a Trainer; or Lightning
+            cannot make one of the arguments; or something is of Lightning's other package; or a
+            callback is not right in a stream.
     """
     check_package(trainer, callbacks)
     made: Any  # Lightning sets some attributes where type checkers do not see it.
@@ -64,7 +65,7 @@ def make_trainer(
         present = {id(c) for c in made.callbacks}
         added = [c for c in _listed(callbacks) if id(c) not in present]
         everything = [*added, *made.callbacks]
-        # In Lightning's order: checkpoint callbacks come last.
+        # As Lightning orders them: what saves sees what the others did.
         saving = [c for c in everything if isinstance(c, pl.callbacks.Checkpoint)]
         wanted = [c for c in everything if c not in saving] + saving
     else:
@@ -76,7 +77,7 @@ def make_trainer(
     check_callbacks(made, wanted)
     check_limits(made)
     check_slurm_folder(made)
-    # Models may grow in a test, and parameters made in inference mode cannot be trained.
+    # Models that grow do so for a test, too; what is made in inference mode cannot be trained.
     for loop in (made.validate_loop, made.test_loop, made.predict_loop):
         loop.inference_mode = False
     made.callbacks = [with_stage_names(callback) for callback in wanted]
@@ -103,7 +104,7 @@ def _build(arguments: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Traine
         with _quiet():
             return pl.Trainer(callbacks=callbacks, **arguments)
     except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
-        # Not possible on this machine or with this version of Lightning.
+        # What the machine or this version of Lightning cannot do.
         raise ConfigError(f"The Trainer cannot be made: {str(error).rstrip('.')}.") from error
 
 
@@ -140,7 +141,7 @@ def launch(trainer: pl.Trainer, function: Callable[..., T], *arguments: Any) -> 
 
 
 def _in_process(trainer: pl.Trainer, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-    # Otherwise each fit on several devices would reset the seed of seed_everything.
+    # With several processes each fit would begin with the random numbers of seed_everything again.
     seed = os.environ.pop("PL_GLOBAL_SEED", None)
     try:
         trainer.strategy.setup_environment()
@@ -170,17 +171,17 @@ def fit(
     val_loader: Any = None,
     phase: bool = False,
 ) -> None:
-    """Fits again: epochs are reset, the global step is not, and the module stays on its device.
+    """Fits once more: epochs are counted anew, steps go on, and the module stays on its device.
 
     Args:
         trainer: A Trainer, fitted before or not.
-        module: The module to fit.
+        module: What to fit.
         loader: Batches, any iterable with a length.
-        epochs: The epoch to stop before, as in ``max_epochs``.
-        first_epoch: Index of the first epoch.
+        epochs: Number of the epoch that is not begun any more.
+        first_epoch: Number of the first epoch.
         val_loader: Batches for validation.
-        phase: Whether to ignore ``min_epochs`` and ``val_check_interval``, which concern training
-            on an experience only.
+        phase: Whether it is no training on an experience, and ``min_epochs`` and
+            ``val_check_interval`` do not concern it.
     """
     loop: Any = trainer.fit_loop
     least, loop.max_epochs = loop.min_epochs, epochs
@@ -204,8 +205,8 @@ def test(trainer: pl.Trainer, module: pl.LightningModule, loaders: Any) -> None:
 
     Args:
         trainer: A Trainer.
-        module: The module to test.
-        loaders: A loader, or a list of them.
+        module: What to test.
+        loaders: Batches, or a list of such for several test sets.
     """
     with _quiet(), without_limits(trainer, [], phase=True):
         trainer.test(module, dataloaders=loaders, verbose=False)
@@ -213,10 +214,10 @@ def test(trainer: pl.Trainer, module: pl.LightningModule, loaders: Any) -> None:
 
 
 def may_fuse(trainer: pl.Trainer) -> bool:
-    """Whether an optimiser may be fused.
+    """Whether an optimiser may take its step in one call.
 
-    A fused optimiser unscales gradients in its step, which is too late to clip them; Lightning
-    also refuses to clip with a fused optimiser in bfloat16.
+    A fused one undoes the scaling of gradients itself, which is too late to limit them; Lightning
+    also refuses to limit those of bfloat16, which are not scaled.
 
     Args:
         trainer: The Trainer.
@@ -228,8 +229,8 @@ def may_fuse(trainer: pl.Trainer) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences messages that every fit of a stream would repeat."""
-    # The Lightning package that was imported last sets this logger.
+    """Leaves out what is true of every fit of a stream and says nothing."""
+    # Of all Lightning packages in a process the one that was imported last says where it logs.
     logger: logging.Logger = rank_zero.log
     logger.addFilter(_is_informative)
     try:

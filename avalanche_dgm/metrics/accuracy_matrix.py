@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.metrics import functional
 
@@ -36,11 +37,9 @@ class AccuracyMatrix(Metric):
 
     def __init__(self, n_experiences: int, *, n_test: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        whole("n_experiences", n_experiences)
+        whole("n_test", n_test, optional=True)
         shape = (n_experiences, n_experiences if n_test is None else n_test)
-        if not all(isinstance(n, int) and n > 0 for n in shape):
-            raise ConfigError(
-                f"n_experiences={n_experiences} and n_test={n_test} must be whole numbers above 0."
-            )
         self.add_state("correct", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, ShapeError
 
 #: Rows of a matrix of distances that are computed at once.
@@ -48,8 +49,8 @@ class DensityCoverage(Metric):
 
     def __init__(self, n_features: int, *, k: int = 5, limit: int = 10_000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if n_features < 1 or k < 1:
-            raise ConfigError(f"n_features={n_features} and k={k} must be at least 1.")
+        whole("n_features", n_features)
+        whole("k", k)
         if limit <= k:
             raise ConfigError(
                 f"limit={limit} must be above k={k}: a sample is no neighbour of its own."

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.modules import evaluating
+from avalanche_dgm.modules import evaluating, in_chunks
 
 #: Samples that a network is shown at once.
-CHUNK = 512
 
 
 class _Given(nn.Module):
@@ -132,7 +131,7 @@ def described(network: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
     """
     owner = getattr(network, "__self__", network)
     with evaluating(owner if isinstance(owner, nn.Module) else None):
-        said = torch.cat([network(part) for part in samples.split(CHUNK)])
+        said = in_chunks(network, samples)
     if said.ndim != 2 or len(said) != len(samples):
         raise ShapeError(
             f"Features and logits must be (n, K), but those of {len(samples)} samples are of shape"

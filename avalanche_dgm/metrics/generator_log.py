@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm import files
-from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.checks import whole
+from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
 from avalanche_dgm.metrics.cost import memory_bytes_of
@@ -84,8 +85,7 @@ class GeneratorLog:
         n_samples: int = 10,
         seed: int = 0,
     ) -> None:
-        if n_samples < 1:
-            raise ConfigError(f"n_samples={n_samples} must be at least 1.")
+        whole("n_samples", n_samples)
         memory_of(method)
         self.folder = Path(folder)
         self.method = getattr(method, "method", method)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase, epochs_to_steps, fit
 from avalanche_dgm.generators.discriminators import build_discriminator
@@ -112,8 +113,7 @@ def train_reference(
         ShapeError: The samples are neither images nor flat, or not as many as labels.
     """
     _check_samples(images, labels)
-    if epochs < 1:
-        raise ConfigError(f"epochs={epochs} must be at least 1.")
+    whole("epochs", epochs)
     random = RandomSource(seed)
     shape = tuple(int(side) for side in images.shape[1:])
     with random.seeded_init():
@@ -203,8 +203,7 @@ class GeneratorQuality:
                     f"{name}={given!r} cannot be called. Give a function or module from images"
                     " (n, *shape) to a tensor (n, F), a network without its last layer for example."
                 )
-        if n_per_class < 2:
-            raise ConfigError(f"n_per_class={n_per_class} must be at least 2.")
+        whole("n_per_class", n_per_class, least=2)
         self.seed = seed
         # Copies, which do not keep the other samples in memory.
         self._real = {

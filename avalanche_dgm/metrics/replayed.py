@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from avalanche_dgm.checks import one_of, whole
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
 
 
@@ -23,8 +24,7 @@ class _Counting(Metric):
 
     def __init__(self, n_classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(n_classes, int) or n_classes < 1:
-            raise ConfigError(f"n_classes={n_classes!r} must be a whole number above 0.")
+        whole("n_classes", n_classes)
         self.n_classes = n_classes
         self.add_state("total", self._zeros(), dist_reduce_fx="sum")
 
@@ -70,8 +70,7 @@ class LabelAgreement(_Counting):
 
     def __init__(self, n_classes: int, *, average: str = "micro", **kwargs: Any) -> None:
         super().__init__(n_classes, **kwargs)
-        if average not in ("micro", "macro", "none"):
-            raise ConfigError(f"average={average!r} is not known; use micro, macro or none.")
+        one_of("average", average, "micro", "macro", "none")
         self.average = average
         self.add_state("agreed", self._zeros(), dist_reduce_fx="sum")
 

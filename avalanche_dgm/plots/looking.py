@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.methods import Method
-from avalanche_dgm.modules import evaluating
+from avalanche_dgm.modules import evaluating, in_chunks
 
 #: Images shown to a network at once.
-_CHUNK = 512
 
 
 def method_of(memory: Any) -> Method:
@@ -74,21 +73,20 @@ def answers(classifier: Any, shown: Examples, *, seed: int = 0) -> Tensor:
     if isinstance(method, Method):
         with method.random.temporary_seed(seed), evaluating(method):
             device = method.rng.device
-            found = [
-                method.predict(images.to(device), tasks.to(device))
-                for images, tasks in zip(
-                    shown.images.split(_CHUNK), shown.tasks.split(_CHUNK), strict=True
-                )
-            ]
+            answers = in_chunks(
+                lambda images, tasks: method.predict(images.to(device), tasks.to(device)),
+                shown.images,
+                shown.tasks,
+            )
     elif callable(classifier):
         network = classifier if isinstance(classifier, nn.Module) else None
         weight = next(network.parameters(), None) if network is not None else None
         device = shown.images.device if weight is None else weight.device
         with evaluating(network):
-            found = [classifier(images.to(device)) for images in shown.images.split(_CHUNK)]
+            answers = in_chunks(lambda images: classifier(images.to(device)), shown.images)
     else:
         raise ConfigError(
             f"A {type(classifier).__name__} does not answer. Give a plugin of this package, its"
             " method or module, or a function from images (n, *shape) to logits (n, K)."
         )
-    return torch.cat(found).argmax(dim=1).to(shown.images.device)
+    return answers.argmax(dim=1).to(shown.images.device)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.dashboards import views
 from avalanche_dgm.dashboards.drawing import draw_points, new_figure, plain_axes
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
@@ -145,8 +146,7 @@ def samples(memories: Mapping[str, Any], *, n: int = 10, seed: int = 0) -> Figur
         ConfigError: There is no memory, one generates no images (yet), or ``n`` is below 1.
     """
     _check_some(memories)
-    if n < 1:
-        raise ConfigError(f"n is {n}; at least 1 sample of each class is needed.")
+    whole("n", n)
     found = {name: _drawn(name, memory, n, seed) for name, memory in memories.items()}
     figure, places = _panels(memories, 0.4 * n + 0.9, 0.4 * max(map(len, found.values())) + 0.6)
     for axes, (name, rows) in zip(places, found.items(), strict=True):

@@ -10,8 +10,8 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult, MetricValue
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.dashboards import views
-from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.metrics.frechet import described
 from avalanche_dgm.metrics.reconstruction import ReconstructionError
 from avalanche_dgm.metrics.replayed import ClassCoverage, LabelAgreement
@@ -145,8 +145,7 @@ class ReplayAgreement(_Remembered):
         self, reference: Callable[[Tensor], Tensor], *, per_class: int = 50, seed: int = 0
     ) -> None:
         super().__init__()
-        if per_class < 1:
-            raise ConfigError(f"per_class={per_class} must be at least 1.")
+        whole("per_class", per_class)
         self.reference, self.per_class, self.seed = reference, per_class, seed
 
     def after_training_exp(self, strategy: Any) -> MetricResult:

@@ -8,6 +8,7 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from torch import distributed
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.metrics.generator_log import GeneratorLog
@@ -48,8 +49,7 @@ class GeneratorObserver(SupervisedPlugin):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if n_samples < 1:
-            raise ConfigError(f"n_samples={n_samples} must be at least 1.")
+        whole("n_samples", n_samples)
         self.folder = Path(folder)
         self.quality, self.n_samples, self.seed = quality, n_samples, seed
         self.log = self._log(watched) if watched is not None else None

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avalanche_dgm.checks import one_of
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.streams.ilab import load_ilab
 from avalanche_dgm.streams.rendering import N_VIEWPOINTS, Views, render
@@ -69,8 +70,7 @@ def turntable(
         ConfigError: An option is out of range.
         DataError: ``ilab_root`` holds no such photographs.
     """
-    if order not in ORDERS:
-        raise ConfigError(f"order is '{order}'; it must be one of {', '.join(ORDERS)}.")
+    one_of("order", order, *ORDERS)
     parts = _views(n_train, n_test, size, channels, fraction, seed, ilab_root)
     shift = 0 if task_labels else _n_categories(parts)
 

@@ -82,7 +82,7 @@ def test_phases_and_sleeps():
 
 
 def test_options():
-    with pytest.raises(ConfigError, match="samples_per_class=0 must be at least 1"):
+    with pytest.raises(ConfigError, match="samples_per_class=0 must be a whole number"):
         Dashboard([], samples_per_class=0)
 
 

@@ -190,7 +190,7 @@ class TestTurntable:
         assert [len(e.dataset) for e in benchmark.test_stream] == [2 * 88] * 2
 
     def test_wrong_options_are_named(self, tmp_path):
-        with pytest.raises(ConfigError, match="order is 'both'"):
+        with pytest.raises(ConfigError, match="order='both' is not known; use one of"):
             turntable(order="both")
         with pytest.raises(ConfigError, match="fraction is 2"):
             turntable(fraction=2)
