@@ -1,4 +1,4 @@
-"""What the LightningModules share: exact means for the log; and an optimiser for one network."""
+"""Base classes of the LightningModules: exact means in logs, and training of one network."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning.package import check_package, pl
 from avalanche_dgm.lightning.trainers import may_fuse
 
-#: From a module's parameters to their optimiser.
+#: A function from parameters to their optimiser.
 OptimizerMaker = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
 
 
 class MeanLoggingModule(pl.LightningModule):
-    """Logs means over samples that are exact on several devices, too."""
+    """Logs means over samples, exact also on several devices."""
 
     def setup(self, stage: str) -> None:
-        """Starts counting anew.
+        """Resets the means.
 
         Args:
-            stage: What the Trainer is about to do.
+            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
 
         Raises:
             ConfigError: A callback or logger is of Lightning's other package.
@@ -43,25 +43,24 @@ class MeanLoggingModule(pl.LightningModule):
         self.log_means("test")
 
     def note(self, means: dict[str, Tensor], n: int, loader: int = 0) -> None:
-        """Counts a batch's means, without waiting for the device.
+        """Adds a batch's means, without waiting for the device.
 
         Args:
-            means: Scalars by the names to log them under.
+            means: Scalars by their names in the log.
             n: Samples that each is a mean of.
-            loader: Number of the loader.
+            loader: Index of the loader.
         """
         for name, mean in means.items():
             total, seen = self._sums.get((name, loader), (torch.zeros_like(mean), 0))
             self._sums[name, loader] = (total + mean.detach() * n, seen + n)
 
     def log_means(self, stage: str) -> None:
-        """Logs what `note` counted, and forgets it.
+        """Logs the means of `note` and resets them.
 
         Args:
-            stage: What the names begin with.
+            stage: First part of the names, such as ``val``.
         """
-        # Lightning's own means over processes round the number of samples to a whole number for
-        # each process, so they are exact only for an even one.
+        # Lightning's means over processes are exact only if all have the same number of samples.
         mine = [key for key in self._sums if key[0].startswith(f"{stage}/")]
         several = len({loader for _, loader in mine}) > 1
         for name, loader in mine:
@@ -76,14 +75,14 @@ class NetworkModule(MeanLoggingModule, ABC):
     """A network with one optimiser, whose means over samples are logged.
 
     Attributes:
-        optimizer: How it is trained, or a function from its parameters to an optimiser.
+        optimizer: Specification of the optimiser, or a function from parameters to one.
     """
 
     optimizer: OptimizerSpec | OptimizerMaker
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """What is trained."""
+        """The network to train."""
 
     def configure_gradient_clipping(
         self,
@@ -91,16 +90,16 @@ class NetworkModule(MeanLoggingModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """The Trainer's limit first, then the specification's own."""
+        """Clips by the Trainer's settings, then by the specification's."""
         super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         if isinstance(self.optimizer, OptimizerSpec):
             self.optimizer.clip(self.network())
 
     def optimization(self) -> Any:
-        """The optimiser, and a specification's schedule over all steps of the fit.
+        """The optimiser and its schedule over all steps of the fit.
 
         Raises:
-            ConfigError: There is nothing to train, or no number of steps for a schedule.
+            ConfigError: The network has no parameters, or a schedule has no number of steps.
         """
         network, spec = self.network(), self.optimizer
         if not any(p.requires_grad for p in network.parameters()):
@@ -121,7 +120,7 @@ class NetworkModule(MeanLoggingModule, ABC):
         return with_schedule(optimizer, schedule)
 
     def setup(self, stage: str) -> None:
-        """Starts counting anew."""
+        """Resets the means and checks."""
         super().setup(stage)
         self.checked = False
 
@@ -133,7 +132,7 @@ class NetworkModule(MeanLoggingModule, ABC):
 def with_schedule(
     optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler | None
 ) -> Any:
-    """What ``configure_optimizers`` returns: an optimiser, and its schedule in steps if any."""
+    """The value of ``configure_optimizers`` for an optimiser and its schedule, if any."""
     if schedule is None:
         return optimizer
     plan = {"scheduler": schedule, "interval": "step"}

@@ -29,19 +29,19 @@ def batch_indices(
     tasks: Tensor | None = None,
     drop_last: bool = False,
 ) -> list[Tensor]:
-    """Divides samples into the batches of one pass.
+    """Splits sample indices into the batches of one epoch.
 
     Args:
         n: Number of samples.
-        batch_size: Samples a batch; the last one may be smaller.
-        rng: Shuffles; ``None`` keeps the samples' order. When shuffling, a last batch of a single
-            sample is left out, as BatchNorm cannot train on it.
-        tasks: int64 tensor (n,): every batch has the same share of each task label, and samples
-            of rarer ones come again, as in Avalanche's training; ``None`` does not look at them.
-        drop_last: Whether to leave out a last batch that is smaller.
+        batch_size: Samples per batch; the last one may be smaller.
+        rng: Generator for shuffling; ``None`` keeps the samples' order. When shuffling, a last
+            batch of one sample is dropped, as BatchNorm cannot train on it.
+        tasks: int64 tensor (n,) of task labels, to balance each batch over them as Avalanche does,
+            repeating samples of rarer ones; ``None`` does not balance.
+        drop_last: Whether to drop a last batch that is smaller.
 
     Returns:
-        The positions of each batch's samples, int64 tensors.
+        int64 tensors of indices, one for each batch.
     """
     groups = [] if tasks is None else [(tasks == t).nonzero().flatten() for t in tasks.unique()]
     if len(groups) > 1:
@@ -82,36 +82,36 @@ def _balanced(
 
 
 class Batches(ABC):
-    """One experience, pass after pass; what both kinds of loader share.
+    """Base of the loaders of one experience, which iterate over it once per epoch.
 
-    It is no ``DataLoader``, so Lightning leaves its order alone. Lightning tells it the epoch;
-    whoever iterates over it by hand calls `set_epoch`.
+    They are no ``DataLoader``, so that Lightning does not change their order. Lightning calls
+    `set_epoch`; call it yourself when iterating by hand.
 
     Args:
         n: Number of samples.
         batch_size: Samples a batch, over all devices.
-        shuffle: Whether each epoch has an order of its own.
-        seed: Governs the order, together with ``experience`` and the epoch and nothing else.
-        experience: Number of the experience.
-        epoch: The first pass's number.
-        start: Batches of that epoch to leave out, to go on in the middle of it.
-        ranks: Yield this process's part of each batch only; ``None`` yields whole batches.
-        drop_last: Whether to leave out a last batch that is smaller.
+        shuffle: Whether to shuffle in each epoch.
+        seed: Seed of the order, which depends on it, ``experience`` and the epoch only.
+        experience: Index of the experience.
+        epoch: The first epoch.
+        start: First batch of that epoch, to resume in the middle of it.
+        ranks: Yield this process's shard of each batch; ``None`` yields full batches.
+        drop_last: Whether to drop a last batch that is smaller.
         tasks: See `batch_indices`.
-        exact: Whether parts must be disjoint, for evaluation: a last batch too small to share
-            joins the one before it.
+        exact: Whether shards must be disjoint, for evaluation: a last batch too small to split
+            is joined to the one before it.
 
     Attributes:
-        epoch: The pass that comes next.
-        start: Its first batches that are left out.
-        stop: How many of a pass's batches there are before it ends; ``None`` for all.
+        epoch: The next epoch.
+        start: Its first batch.
+        stop: Number of batches after which an epoch ends; ``None`` for all.
 
     Raises:
         DataError: There are no samples.
-        ConfigError: There is not one batch.
+        ConfigError: There are no batches.
     """
 
-    #: With `sampler`, where Lightning looks for ``set_epoch``.
+    #: Lightning looks for ``set_epoch`` here and in `sampler`.
     batch_sampler = None
 
     def __init__(
@@ -148,12 +148,12 @@ class Batches(ABC):
 
     @property
     def sampler(self) -> Batches:
-        """Itself: where Lightning looks for ``set_epoch``."""
+        """Itself, as Lightning calls ``set_epoch`` on a loader's sampler."""
         return self
 
     @property
     def sizes(self) -> list[int]:
-        """Samples of each batch that the next pass yields, over all devices."""
+        """Sizes of the batches of the next epoch, over all devices."""
         return self._sizes[self.start : self.stop]
 
     def __len__(self) -> int:
@@ -161,15 +161,15 @@ class Batches(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches of a pass from `start` on; the next pass is the same again."""
+        """Yields the batches of an epoch from `start` on, the same each time."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the pass that comes next; another one than before begins with its first batch."""
+        """Sets the epoch; a new one starts at its first batch."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
     def _rng(self, *more: int) -> torch.Generator:
-        """A generator of this epoch's own, whatever was drawn elsewhere."""
+        """A generator seeded by seed, experience and epoch."""
         entropy = (self.seed, self.experience, self.epoch, *more)
         mixed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(mixed) % 2**63)
@@ -189,14 +189,14 @@ class Batches(ABC):
         return order
 
     def _parts(self) -> list[Tensor]:
-        """The positions that this process reads, for each batch of the next pass."""
+        """The indices that this process reads, for each batch of the next epoch."""
         return [
             batch[self.ranks.shard(len(batch))] for batch in self._order()[self.start : self.stop]
         ]
 
 
 class TensorBatches(Batches):
-    """Batches of an experience in memory: one index call each, on the device that holds it.
+    """Batches of an experience in memory, each made by one indexing on its device.
 
     Args:
         data: The experience.
@@ -212,23 +212,23 @@ class TensorBatches(Batches):
         parts = self._parts()
         if not parts:
             return
-        # One copy to the device for all of the pass.
+        # One copy to the device per epoch.
         everything = torch.cat(parts).to(images.device)
         for index in everything.split([len(part) for part in parts]):
             yield images[index], labels[index], tasks[index]
 
 
 class LazyBatches(Batches):
-    """Batches of an experience that is read as it is needed, with its random augmentations.
+    """Batches of an experience that is read from its dataset, with random augmentations.
 
-    Each process reads its part only. Augmentations draw from the global generators; in worker
-    processes these are seeded from the seed, the experience, the epoch and the rank.
+    Each process reads its shard only. Augmentations draw from the global generators; those of
+    worker processes are seeded by seed, experience, epoch and rank.
 
     Args:
         dataset: Samples (image, class, ...).
-        num_workers: Processes that read.
-        task_column: Where a sample has its task label, counted from the end; ``None`` if it has
-            none, and 0 is taken.
+        num_workers: Worker processes of the ``DataLoader``.
+        task_column: Index of the task label in a sample, such as -1; ``None`` if there is none:
+            then it is 0.
         **choices: See `Batches`.
     """
 
@@ -251,7 +251,7 @@ class LazyBatches(Batches):
             batch_sampler=batches,
             num_workers=self.num_workers,
             collate_fn=collate_of(self._dataset),
-            # Its own, as a DataLoader without one draws from the global generator.
+            # A DataLoader without a generator draws from the global one.
             generator=self._rng(1 + self.ranks.rank),
         )
         for columns in loader:

@@ -1,4 +1,4 @@
-"""Callbacks of a stream, and what becomes of Lightning's own in one."""
+"""Callbacks of a stream, and the handling of Lightning's own callbacks in one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from avalanche_dgm.lightning.results import StreamResult
 
 
 class StreamCallback(pl.Callback):
-    """A callback that `fit_stream` also tells when the stream begins and an experience is over."""
+    """A callback with two more hooks: at the start of a stream and the end of an experience."""
 
     def logs_to(self, logger: pl.loggers.Logger) -> bool:
-        """Whether it logs an experience's accuracies to a logger, which is then not given them.
+        """Whether it logs accuracies to a logger itself, so that `fit_stream` does not.
 
         Args:
             logger: One of the Trainer's.
@@ -29,31 +29,31 @@ class StreamCallback(pl.Callback):
     def on_stream_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
     ) -> None:
-        """Called in every process before the first experience, also of what goes on.
+        """Called in every process before the first experience, also when a run resumes.
 
         Args:
             trainer: The Trainer.
             module: The `MethodModule`.
-            benchmark: What is learned: ``train_stream`` and ``test_stream``.
-            result: What was learned before; it is the same object all the while.
+            benchmark: The benchmark: ``train_stream`` and ``test_stream``.
+            result: The result so far; the same object during the whole stream.
         """
 
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
     ) -> None:
-        """Called in every process when an experience was learned and tested.
+        """Called in every process after an experience was learned and tested.
 
         Args:
             trainer: The Trainer.
             module: The `MethodModule`.
-            result: What was learned so far, this experience included.
+            result: The result so far, including this experience.
         """
 
 
 class ReportCallback(StreamCallback):
-    """Hands on the result after each experience, before that is saved.
+    """Reports the result after each experience, before it is saved.
 
-    What is interrupted while it reports comes again, and is reported again.
+    An experience that is interrupted during the report is learned and reported again.
 
     Args:
         report: Called in the first process with the result so far.
@@ -72,9 +72,9 @@ class ReportCallback(StreamCallback):
 
 
 def experience_callbacks(trainer: pl.Trainer) -> list[Any]:
-    """The callbacks whose state belongs to an experience: those that stop early or save.
+    """The callbacks that are reset for each experience: those that stop early or save.
 
-    What saves when a fit fails has no state, and is of all fits.
+    ``OnExceptionCheckpoint`` has no state and is left alone.
     """
     made: Any = trainer
     kinds = (pl.callbacks.EarlyStopping, pl.callbacks.Checkpoint)
@@ -83,12 +83,12 @@ def experience_callbacks(trainer: pl.Trainer) -> list[Any]:
 
 
 def reset_callbacks(trainer: pl.Trainer) -> None:
-    """Lets callbacks that stop or save begin anew; called before each experience.
+    """Resets callbacks that stop early or save, in place; called before each experience.
 
-    Without this an experience would be compared with the best of the one before it.
+    Otherwise an experience would be compared with the best value of the one before it.
 
     Args:
-        trainer: The Trainer; each of its callbacks stays the object that the user made.
+        trainer: The Trainer.
     """
     for callback in experience_callbacks(trainer):
         pristine = getattr(callback, "_avalanche_dgm_pristine", None)
@@ -101,40 +101,40 @@ def reset_callbacks(trainer: pl.Trainer) -> None:
 
 @contextmanager
 def check_integer_buffers(module: nn.Module, trained: Collection[int]) -> Iterator[None]:
-    """Checks that a fit leaves classes, labels and counts alone that it does not train.
+    """Checks that a fit does not change integer buffers, such as classes, labels and counts.
 
-    A callback that averages weights would average these, too, and nothing would show it.
+    A callback that averages weights would silently average these, too.
 
     Args:
         module: The module that is fitted.
         trained: Ids of the tensors that are trained.
 
     Raises:
-        ConfigError: A whole number was changed; it was put back.
+        ConfigError: An integer buffer was changed; it was restored.
     """
 
-    def books() -> dict[str, Tensor]:
+    def integers() -> dict[str, Tensor]:
         found = module.named_buffers()
-        # Stored images may be many, and are of type uint8.
+        # Not uint8: these are stored images, and large.
         return {n: b for n, b in found if b.dtype in (torch.int8, torch.int32, torch.int64)}
 
-    before = {n: b.clone() for n, b in books().items() if id(b) not in trained}
+    before = {n: b.clone() for n, b in integers().items() if id(b) not in trained}
     yield
-    after = books()
+    after = integers()
     changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
     for name in changed:
         after[name].copy_(before[name])
     if changed:
         raise ConfigError(
-            f"A callback of the Trainer has changed {', '.join(changed[:3])}, whole numbers that"
-            " keep the books of what is remembered and were not trained. They were put back."
-            " Leave out callbacks that average or replace all of a module's buffers."
+            f"A callback of the Trainer has changed {', '.join(changed[:3])}, integer buffers that"
+            " are not trained. They were restored. Leave out callbacks that average or replace all"
+            " of a module's buffers."
         )
 
 
 @contextmanager
 def without_experience_callbacks(trainer: pl.Trainer) -> Iterator[None]:
-    """Keeps the same callbacks away from a phase, which has none of the values they watch.
+    """Removes callbacks that stop early or save during a phase, which logs no value they monitor.
 
     Args:
         trainer: The Trainer.

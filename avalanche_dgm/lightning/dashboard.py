@@ -1,4 +1,4 @@
-"""The panels of a run under a Trainer."""
+"""Dashboards of runs with a Trainer."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from avalanche_dgm.plugins.tested import examples_of, names_of
 
 
 class EpochMeansCallback(StreamCallback):
-    """Hands on the classifier's loss and accuracy after each epoch, means over all processes.
+    """Reports the classifier's mean loss and accuracy after each epoch, over all processes.
 
     Args:
-        show: Called in the first process with the numbers by key, and the classifier's updates so
-            far.
+        show: Called in the first process with the values by key and the classifier's optimiser
+            steps so far.
     """
 
     def __init__(self, show: Callable[[dict[str, float], int], None]) -> None:
@@ -37,11 +37,11 @@ class EpochMeansCallback(StreamCallback):
     def on_stream_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
     ) -> None:
-        """Remembers where the updates of earlier experiences are counted."""
+        """Keeps the result, which has the steps of earlier experiences."""
         self._result = result
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the means of an epoch of the classifier; phases have none."""
+        """Reports an epoch of the classifier; phases are ignored."""
         stage = pl_module.stage if isinstance(pl_module, MethodModule) else None
         if not isinstance(stage, LearningStage):
             return
@@ -56,21 +56,21 @@ class EpochMeansCallback(StreamCallback):
 
 
 class DashboardCallback(EpochMeansCallback):
-    """Shows what is remembered, in the Trainer's loggers or elsewhere.
+    """Logs a dashboard of the method's memory to the Trainer's loggers or elsewhere.
 
-    The panels have the names that `avalanche_dgm.DashboardLogger` gives them, so that runs of both
-    backends lie on one dashboard. The first process shows them; what is learned is the same::
+    Panels have the same names as those of `avalanche_dgm.DashboardLogger`, so that runs of both
+    backends share a dashboard. Only the first process logs; training is not changed::
 
         fit_stream(module, benchmark, callbacks=[DashboardCallback()],
                    trainer=dict(logger=WandbLogger(project="memories")))
 
     Args:
-        sinks: Places to show panels; ``None`` for those of the Trainer's loggers: of W&B, of
-            TensorBoard, and of CSV files (in the folder ``panels`` beside them).
-        samples_per_class: Samples of each class in pictures.
-        latents: Whether to embed the latents of test images after the last experience.
-        checkpoints: Whether to keep the best file of a ``ModelCheckpoint`` after each experience
-            with the run: in W&B as an artifact.
+        sinks: Where to log panels; ``None`` for the Trainer's loggers for W&B, TensorBoard and CSV
+            (in a folder ``panels`` beside the CSV files).
+        samples_per_class: Samples of each class in images.
+        latents: Whether to plot an embedding of test latents after the last experience.
+        checkpoints: Whether to log the best checkpoint of a ``ModelCheckpoint`` after each
+            experience: in W&B as an artifact.
 
     Raises:
         ConfigError: ``samples_per_class`` is below 1.
@@ -85,7 +85,7 @@ class DashboardCallback(EpochMeansCallback):
         checkpoints: bool = False,
     ) -> None:
         super().__init__(self._trained)
-        # So that what cannot work is said here; places are opened when the stream begins.
+        # Checks the arguments now; the sinks are opened when the stream starts.
         Dashboard([], samples_per_class=samples_per_class)
         self._sinks = sinks
         self.samples_per_class, self.latents = samples_per_class, latents
@@ -106,7 +106,7 @@ class DashboardCallback(EpochMeansCallback):
     def on_stream_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
     ) -> None:
-        """Opens the places to show panels, in the first process."""
+        """Opens the sinks, in the first process."""
         super().on_stream_start(trainer, module, benchmark, result)
         self._benchmark, self._examples = benchmark, None
         if trainer.is_global_zero:
@@ -118,7 +118,7 @@ class DashboardCallback(EpochMeansCallback):
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
     ) -> None:
-        """Shows what is remembered, and the accuracies."""
+        """Logs the panels of an experience."""
         if self.dashboard is None or not isinstance(module, MethodModule):
             return
         stream, n = list(self._benchmark.train_stream), len(result)
@@ -162,12 +162,12 @@ class DashboardCallback(EpochMeansCallback):
             dashboard.log_examples(module.method, mine, at=len(result), last=last)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Processes of their own open the places themselves.
+        # Spawned processes open the sinks themselves.
         return {**self.__dict__, "dashboard": None}
 
 
 def logger_sinks(trainer: pl.Trainer) -> list[Sink]:
-    """The places that belong to a Trainer's loggers; other loggers than the known have none.
+    """The sinks of a Trainer's loggers for W&B, TensorBoard and CSV files.
 
     Args:
         trainer: The Trainer, in its first process.

@@ -37,27 +37,27 @@ class StreamDataModule(pl.LightningDataModule):
     ``trainer.test`` tests on every experience of the test stream. Batches are tuples of images
     (n, *shape) float32, labels (n,) int64 and task labels (n,) int64.
 
-    On several devices each process gets its part of every batch, and all parts together are the
-    batch that one process would get. No sampler is added by Lightning. A Trainer weighs all parts
-    alike: steps equal those of one process exactly if the devices divide the batches evenly.
+    On several devices each process gets a shard of every batch, and all shards together are the
+    batch of a single process. Lightning adds no sampler. A Trainer weights all shards equally, so
+    steps equal those of a single process exactly if the batches split evenly.
 
     Args:
         benchmark: An Avalanche benchmark, or any object with a ``train_stream`` and a
             ``test_stream`` of its experiences; a ``valid_stream`` is used if there is one.
         batch_size: Samples a training batch, over all devices.
         eval_batch_size: Samples a batch otherwise, over all devices.
-        shuffle: Whether each training epoch has an order of its own. Without, batches are those of
+        shuffle: Whether to shuffle in each training epoch. Otherwise batches are those of
             Avalanche's loader with ``shuffle=False``.
-        seed: Governs the order, 0 or more; the global generators are not used for it.
-        in_memory: Whether experiences are read once into tensors, with the transforms of
-            evaluation. ``None``: if the transforms of training are the same and not random, and
-            the tensors take at most 4 GiB. Otherwise images are read as they are needed.
-        num_workers: Processes that read, as for a ``DataLoader``.
-        drop_last: Whether training leaves out a last batch that is smaller.
-        oracle: How tasks are told apart; see `avalanche_dgm.plugins.experiences`.
+        seed: Seed of the order, 0 or more; the global generators are not used for it.
+        in_memory: Whether to read each experience once into tensors, with the evaluation
+            transforms. ``None`` does so if the training transforms are the same and not random,
+            and the tensors take at most 4 GiB. Otherwise images are read for each batch.
+        num_workers: Worker processes, as in a ``DataLoader``.
+        drop_last: Whether to drop a last training batch that is smaller.
+        oracle: How tasks are identified; see `avalanche_dgm.plugins.experiences`.
 
     Attributes:
-        experience: Number of the experience that is trained on.
+        experience: Index of the experience to train on.
 
     Raises:
         ConfigError: The benchmark has no streams, or an argument is out of range.
@@ -104,7 +104,7 @@ class StreamDataModule(pl.LightningDataModule):
         return len(self.benchmark.train_stream)
 
     def set_experience(self, i: int) -> None:
-        """Chooses what the next fit trains on.
+        """Sets the experience of the next fit.
 
         Args:
             i: Position in the training stream, from 0.
@@ -116,14 +116,14 @@ class StreamDataModule(pl.LightningDataModule):
         self.experience = i
 
     def train_dataloader(self) -> Batches:
-        """This process's part of the chosen experience's batches."""
+        """This process's shards of the current experience's batches."""
         return self.train_batches(self.experience, ranks=self._ranks())
 
     def val_dataloader(self) -> list[Batches]:
         """The same of the validation stream's experience, if there is one."""
         stream = getattr(self.benchmark, "valid_stream", None)
         if stream is None or self.experience >= len(stream):
-            # No validation is what was asked for; Lightning would wonder about it in each fit.
+            # There is no validation stream; Lightning would warn in each fit.
             warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
             return []
         return [self._evaluated("valid", self.experience, self._ranks())]
@@ -145,15 +145,15 @@ class StreamDataModule(pl.LightningDataModule):
         Args:
             i: Position in the training stream.
             ranks: Yield this process's part of each batch; ``None`` yields whole batches.
-            data: What stands for the experience's samples, in memory.
+            data: Data in memory to use in place of the experience's samples.
 
         Raises:
-            ConfigError: The stream is shorter, or there is not one batch.
+            ConfigError: The stream is shorter, or there are no batches.
             DataError: The experience cannot be learned.
         """
         choices: dict[str, Any] = {
             "batch_size": self.batch_size,
-            # To overfit is to see the same batches in each epoch.
+            # Overfitting needs the same batches in each epoch.
             "shuffle": self.shuffle and not getattr(self.trainer, "overfit_batches", 0),
             "seed": self.seed,
             "experience": i,
@@ -186,9 +186,9 @@ class StreamDataModule(pl.LightningDataModule):
     def experience_data(self, i: int) -> ExperienceData:
         """All samples of a training experience, without augmentations.
 
-        Of a part of an online stream that knows its task, they are those of the whole task. They
-        are on the Trainer's device, on the CPU if there is no Trainer. The last experience asked
-        for is kept, no other.
+        For a part of a task in an online stream, these are the samples of the whole task. They are
+        on the Trainer's device, or on the CPU without a Trainer. Only the last experience asked
+        for is cached.
 
         Args:
             i: Position in the training stream.
@@ -204,7 +204,7 @@ class StreamDataModule(pl.LightningDataModule):
         return self._training[1]
 
     def is_part(self, i: int) -> bool:
-        """Whether a training experience is a part of an online stream that knows its task."""
+        """Whether a training experience is a part of a task in an online stream."""
         experience = self._find("train", i)
         return whole(experience) is not experience
 
@@ -214,7 +214,7 @@ class StreamDataModule(pl.LightningDataModule):
         return ends_task(parts[-1], sum(len(part.dataset) for part in parts))
 
     def first_part(self, i: int) -> int:
-        """Where the task of a training experience starts: elsewhere for parts of online streams."""
+        """The experience in which the task of a training experience starts."""
         while not starts_task(self._find("train", i)):
             i -= 1
         return i
@@ -239,7 +239,7 @@ class StreamDataModule(pl.LightningDataModule):
         return {"experience": self.experience}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the experience that a checkpoint was written in."""
+        """Restores what `state_dict` returned."""
         self.set_experience(state_dict["experience"])
 
     def _evaluated(self, stream: str, j: int, ranks: Ranks | None) -> Batches:
@@ -270,9 +270,9 @@ class StreamDataModule(pl.LightningDataModule):
         try:
             key = self._rule_of(experience)(experience)
         except AttributeError:
-            # No experience of Avalanche's: it does not say what it holds.
+            # Not an Avalanche experience: it has no classes or task labels.
             key = f"#{i}"
-        # A DataLoader draws from the global generator, but what was kept is not read again.
+        # A DataLoader draws from the global generator, but cached data are not read again.
         with torch.random.fork_rng(devices=[]):
             data = load(experience, key=key, device=self._device(), num_workers=self.num_workers)
         check_experience(data)
@@ -303,7 +303,7 @@ class StreamDataModule(pl.LightningDataModule):
 
 
 def _with_lengths(benchmark: Any) -> Any:
-    """A benchmark whose streams have lengths: some of Avalanche's are mere iterators."""
+    """A benchmark whose streams have lengths: some of Avalanche's are iterators."""
     names = ("train_stream", "test_stream", "valid_stream")
     streams = {name: getattr(benchmark, name, None) for name in names}
     if all(s is None or isinstance(s, Sequence) for s in streams.values()):

@@ -1,9 +1,8 @@
-"""Which strategies a Trainer can run, and which plugins on several devices.
+"""Which strategies run with a Trainer, and which plugins on several devices.
 
-On several devices each process sees a part of every batch. A plugin that computes something from
-the batch in memory, other than a mean over its samples, or that draws samples of its own in the
-middle of a step, then remembers something else in each process, and nothing says so. Hence a
-plugin runs there only if it is known to be right.
+On several devices each process sees a shard of every batch. If a plugin computes anything but a
+mean over the batch, or draws samples in the middle of a step, its state silently differs between
+processes. Hence only plugins that are known to be safe run there.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 from avalanche_dgm.plugins.base import MethodPlugin
 
-#: What they add to the loss is a mean over samples or concerns the weights only, or they work
-#: between the experiences, when all processes share their random numbers.
+#: They add means over samples or penalties on weights to the loss, or work between experiences,
+#: when all processes have the same random states.
 DISTRIBUTED_SAFE: tuple[type, ...] = (
-    # It reads its memory in order, so that all processes look at the same samples.
+    # It reads its memory in order, so that all processes use the same samples.
     AGEMPlugin,
     Clock,
     CosineAnnealingPlugin,
@@ -63,7 +62,7 @@ DISTRIBUTED_SAFE: tuple[type, ...] = (
     ReplayPlugin,
     SynapticIntelligencePlugin,
 )
-#: They run a backward pass of their own before each batch's, and clear the gradients for it.
+#: They run a backward pass before that of each batch, and clear the gradients for it.
 CLEARS_GRADIENTS: tuple[type, ...] = (
     AGEMPlugin,
     GEMPlugin,
@@ -71,7 +70,7 @@ CLEARS_GRADIENTS: tuple[type, ...] = (
     RARPlugin,
     RWalkPlugin,
 )
-#: The steps of Avalanche's loop that a Trainer takes over.
+#: The methods of Avalanche's loop that a Trainer replaces.
 _LOOP = (
     "train",
     "eval",
@@ -82,7 +81,7 @@ _LOOP = (
     "backward",
     "optimizer_step",
 )
-#: What a strategy may change without changing what happens to a part of a batch.
+#: Methods that a strategy may override on several devices.
 _ALLOWED_OVERRIDES = ("train_dataset_adaptation",)
 
 
@@ -92,10 +91,10 @@ def check_strategy(strategy: Any, trainer: pl.Trainer, *, allow: Collection[type
     Args:
         strategy: An Avalanche strategy.
         trainer: The Trainer, before its processes are started.
-        allow: Classes of plugins or strategies that the user knows to be right on several devices.
+        allow: Classes of plugins or strategies that the user knows to work on several devices.
 
     Raises:
-        ConfigError: It cannot; the message names what is in the way.
+        ConfigError: It cannot; the message says why.
     """
     if not isinstance(strategy, SupervisedTemplate):
         raise ConfigError(
@@ -184,5 +183,5 @@ def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -
 
 
 def may_leave_unused(model: Any) -> bool:
-    """Whether some of a model's parameters may get no gradient from a batch: one head of many."""
+    """Whether some of a model's parameters may get no gradient from a batch, as with many heads."""
     return any(isinstance(module, MultiTaskModule) for module in model.modules())

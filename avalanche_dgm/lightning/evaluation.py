@@ -1,4 +1,4 @@
-"""Avalanche's evaluation inside a Trainer: its metrics and loggers see a strategy's run."""
+"""Avalanche's metrics and loggers in a run with a Trainer."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 
 
 class StrategyView:
-    """What metrics and loggers may ask a strategy for, of a run that has none.
+    """A stand-in for a strategy, with the attributes that metrics and loggers read.
 
     Args:
         evaluator: Avalanche's evaluation plugin.
         model: The user's model.
-        plugins: Further plugins that metrics look for; they are not called.
+        plugins: Further plugins that metrics look up; they are not called.
         criterion: The loss, from logits and labels.
         train_epochs: Passes over an experience.
         train_mb_size: Samples a step.
         eval_mb_size: Samples a batch of a test.
 
     Attributes:
-        experience: The experience that is learned or tested.
+        experience: The current experience of training or testing.
         mbatch: The current batch over all devices: images, labels, task labels.
-        mb_output: The answers to it.
+        mb_output: Its outputs.
         loss: Its loss.
-        dataloader: The batches of the current pass.
+        dataloader: The batches of the current epoch.
         adapted_dataset: The experience's samples.
-        is_training: Whether it is learned.
-        current_eval_stream: The experiences that are tested.
+        is_training: Whether it is training.
+        current_eval_stream: The experiences under test.
         clock: Avalanche's counters.
     """
 
@@ -65,7 +65,7 @@ class StrategyView:
 
     @property
     def is_eval(self) -> bool:
-        """Whether it is tested."""
+        """Whether it is testing."""
         return not self.is_training
 
     @property
@@ -88,13 +88,13 @@ class StrategyView:
         self.stops = True
 
     def fire(self, hook: str) -> None:
-        """Tells metrics and loggers that a point of the loop is reached.
+        """Calls a hook of the metrics and loggers.
 
         Args:
-            hook: Avalanche's name of it, such as ``after_training_iteration``.
+            hook: Its name in Avalanche, such as ``after_training_iteration``.
         """
         getattr(self.evaluator, hook)(self)
-        # The clock comes last, as in a strategy: metrics see the count from before.
+        # The clock comes last, as in a strategy: metrics see the count before the step.
         if hasattr(self.clock, hook):
             getattr(self.clock, hook)(self)
 
@@ -109,7 +109,7 @@ class StrategyView:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues where `state` was called."""
+        """Restores what `state` returned."""
         evaluator = self.evaluator
         evaluator.metrics = state["metrics"]
         evaluator.last_metric_results = state["last"]

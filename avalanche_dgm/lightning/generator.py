@@ -1,4 +1,4 @@
-"""Looking at what a generator becomes under a Trainer."""
+"""Monitoring of a generator during training with a Trainer."""
 
 from __future__ import annotations
 
@@ -11,33 +11,28 @@ from avalanche_dgm.lightning.results import StreamResult
 
 
 class GeneratorMonitor(Protocol):
-    """What looks at a generator."""
+    """A monitor of a generator, such as the one that writes its logs."""
 
     def watch(self, method: Any) -> None:
-        """Something is about to be trained."""
+        """Called before each training of the module or a part of it."""
 
     def note(self, method: Any, experience: int) -> Mapping[str, float]:
-        """An experience is over."""
+        """Called after an experience; returns metrics by name."""
 
     def state(self) -> dict[str, Any]:
-        """What was seen of an experience that is not over."""
+        """State within an unfinished experience, for checkpoints."""
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on within an experience."""
+        """Restores what `state` returned."""
 
 
 class GeneratorCallback(StreamCallback):
-    """Says, in the first process, when something is trained and when an experience is over.
-
-    What is interrupted while it looks at an experience comes again, and is looked at again. What it
-    finds is kept with the run and is there when that goes on.
+    """Calls a monitor in the first process, and saves its state with the run.
 
     Args:
-        monitor: Looks at it. ``watch`` is called with the module before each training of it or of a
-            part; ``note`` with the module and the position of the experience learned last, from 0,
-            and the numbers that it returns become a part of the result's ``metrics``. What
-            ``state`` returns of an experience that is not over is saved with the run, and handed to
-            ``set_state`` when that goes on.
+        monitor: The monitor. ``watch`` gets the module; ``note`` gets the module and the position
+            of the experience learned last, from 0, and the values that it returns are added to the
+            result's ``metrics``.
     """
 
     def __init__(self, monitor: GeneratorMonitor) -> None:
@@ -45,21 +40,21 @@ class GeneratorCallback(StreamCallback):
         self._monitor = monitor
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen of an experience that is not over."""
+        """The monitor's state."""
         return self._monitor.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on within an experience."""
+        """Restores the monitor's state."""
         self._monitor.set_state(state_dict)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Says that something is about to be trained."""
+        """Calls the monitor before a training."""
         if trainer.is_global_zero:
             self._monitor.watch(pl_module)
 
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
     ) -> None:
-        """Says that an experience was learned and tested."""
+        """Calls the monitor after an experience."""
         if trainer.is_global_zero:
             result.metrics[-1].update(self._monitor.note(module, len(result) - 1))

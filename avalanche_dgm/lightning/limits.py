@@ -1,4 +1,4 @@
-"""A Trainer's limits and debugging flags: they shorten an experience's epochs, never a phase."""
+"""A Trainer's limits and debugging flags, which apply to training on experiences, not to phases."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from avalanche_dgm.lightning.package import pl
 
 
 def smoke_batches(trainer: pl.Trainer) -> int:
-    """Batches of each training, phase and test if ``fast_dev_run`` asks for so many; else 0."""
+    """The number of batches that ``fast_dev_run`` asks for, or 0."""
     made: Any = trainer
     return int(made.fast_dev_run)
 
 
 def check_limits(trainer: pl.Trainer) -> None:
-    """Refuses what a stream of many fits cannot obey; ``fast_dev_run`` is of the whole stream.
+    """Refuses limits that do not work in a stream; lets ``fast_dev_run`` cover the whole stream.
 
     Args:
         trainer: The Trainer, before anything is trained.
@@ -30,7 +30,7 @@ def check_limits(trainer: pl.Trainer) -> None:
     loop: Any = trainer.fit_loop
     n = smoke_batches(trainer)
     if n:
-        # Lightning would end all of it with the first step.
+        # Lightning would stop the stream after its first step.
         loop.epoch_loop.max_steps = -1
         warnings.warn(
             f"fast_dev_run: a smoke test of the whole stream, with one epoch and {n}"
@@ -41,24 +41,24 @@ def check_limits(trainer: pl.Trainer) -> None:
         )
     if trainer.max_steps != -1:
         raise ConfigError(
-            f"The Trainer stops after max_steps={trainer.max_steps}, but a stream is many fits,"
-            " each of a length of its own. Say max_epochs, the passes over an experience, instead."
+            f"The Trainer stops after max_steps={trainer.max_steps}, but a stream is many fits"
+            " of different lengths. Set max_epochs, the passes over an experience, instead."
         )
     if loop.min_steps:
         raise ConfigError(
             f"The Trainer takes at least min_steps={loop.min_steps}, but a stream is many fits."
-            " Say min_epochs, the least passes over an experience, instead."
+            " Set min_epochs, the least passes over an experience, instead."
         )
     if trainer.limit_train_batches == 0:
         raise ConfigError("With limit_train_batches=0 nothing would be learned. Use 1 or more.")
 
 
 def apply_limit(loaders: Sequence[Batches], limit: int | float) -> list[Batches]:
-    """Ends each pass where a Trainer's limit says, and not before its first batch.
+    """Shortens loaders to a Trainer's limit, at least to one batch.
 
     Args:
-        loaders: Batches.
-        limit: How many, or which share of them; such as the Trainer's ``limit_test_batches``.
+        loaders: The loaders, changed in place.
+        limit: Number or fraction of batches, such as the Trainer's ``limit_test_batches``.
     """
     for batches in loaders:
         batches.stop = limited_length(len(batches), limit)
@@ -69,25 +69,25 @@ def limited_length(n: int, limit: int | float) -> int:
     """Returns how many of ``n`` batches a Trainer's limit leaves, at least 1.
 
     Args:
-        n: How many there are, at least 1.
-        limit: How many there may be, or which share of them.
+        n: Number of batches, at least 1.
+        limit: Number or fraction of batches.
     """
     return min(n, limit) if isinstance(limit, int) else max(int(n * limit), 1)
 
 
 @contextmanager
 def without_limits(trainer: pl.Trainer, loader: Any, *, phase: bool) -> Iterator[None]:
-    """Lets a Trainer take a loader as it is: it was `apply_limit`, or is a phase's.
+    """Turns a Trainer's limits off: `apply_limit` has shortened the loader, or it is a phase's.
 
     Args:
         trainer: The Trainer.
-        loader: What it trains on.
-        phase: Whether it does not validate.
+        loader: The training loader.
+        phase: Whether to ignore ``val_check_interval``.
     """
     made: Any = trainer
     interval = made.val_check_interval
     if isinstance(interval, int) and made.check_val_every_n_epoch is not None:
-        # An experience may be shorter.
+        # The experience may be shorter than the interval.
         interval = min(interval, len(loader))
     changed = {
         "limit_train_batches": 1.0,

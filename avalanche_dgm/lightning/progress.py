@@ -1,4 +1,4 @@
-"""Progress bars that say what is being learned."""
+"""Progress bars that name the experience and the phase."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from avalanche_dgm.lightning.package import pl
 
 
 def describe(trainer: pl.Trainer, fallback: str) -> str:
-    """What is trained now: the module's ``stage_name``, with the epoch if there are several."""
+    """The module's ``stage_name``, with the epoch if there are several."""
     name = getattr(trainer.lightning_module, "stage_name", "")
     if not name:
         return fallback
@@ -21,8 +21,8 @@ class StreamProgressBar(pl.callbacks.TQDMProgressBar):
     """Lightning's bar, which names the experience and the phase.
 
     Args:
-        refresh_rate: Steps between two looks at the screen; 0 shows nothing.
-        leave: Whether finished bars stay.
+        refresh_rate: Steps between two updates; 0 shows nothing.
+        leave: Whether to keep finished bars.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class StreamProgressBar(pl.callbacks.TQDMProgressBar):
         super().__init__(refresh_rate, process_position, leave)
 
     def init_test_tqdm(self) -> Any:
-        """The bar of a test, which comes after every experience and leaves no line behind."""
+        """The bar of a test; it is removed after each, unless ``leave``."""
         bar = super().init_test_tqdm()
         bar.leave = self._leave
         return bar
@@ -43,7 +43,7 @@ class StreamProgressBar(pl.callbacks.TQDMProgressBar):
 
 
 class StreamRichProgressBar(pl.callbacks.RichProgressBar):
-    """The same with rich.
+    """Lightning's bar for the package rich, which names the experience and the phase.
 
     Args:
         **choices: Arguments of Lightning's ``RichProgressBar``.
@@ -67,16 +67,16 @@ class StreamRichProgressBar(pl.callbacks.RichProgressBar):
 
 
 def with_stage_names(bar: pl.Callback) -> pl.Callback:
-    """Gives one of Lightning's own progress bars the names of what is learned.
+    """Replaces Lightning's own progress bars by those of this module.
 
     Args:
         bar: Any callback.
 
     Returns:
-        A bar with the same settings; the callback itself if it is another one.
+        A bar with the same settings; other callbacks unchanged.
     """
     if type(bar) is pl.callbacks.TQDMProgressBar:
-        # 1 is Lightning's default, and costs more than a step of a small network.
+        # Lightning's default of 1 costs more than a step of a small network.
         rate = 20 if bar.refresh_rate == 1 else bar.refresh_rate
         return StreamProgressBar(rate, bar.process_position, bar._leave)
     if type(bar) is pl.callbacks.RichProgressBar:

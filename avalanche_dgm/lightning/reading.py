@@ -1,4 +1,4 @@
-"""Whether an experience may be read once into memory, or must be read anew for every batch."""
+"""Whether an experience can be read once into memory, or must be read for every batch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import torch
 from avalanche_dgm.plugins.experiences import image_of, reads_differ
 from avalanche_dgm.randomness import global_state, set_global_state
 
-#: Bytes: larger experiences are read as they are needed, and this much of test sets is kept.
+#: Largest size in bytes of an experience in memory, and of all cached test sets together.
 MEMORY_LIMIT = 4 * 2**30
 
 
 def fits_in_memory(dataset: Any, *, training: bool) -> bool:
-    """Whether a data set may be read once into tensors and served from them ever after.
+    """Whether a dataset can be read once into tensors.
 
-    Reads some samples, with global generators seeded for it and put back, so that all processes
-    answer the same.
+    Reads some samples under a fixed seed, restored afterwards, so that all processes agree.
 
     Args:
-        dataset: An Avalanche data set.
-        training: Whether it is trained on; then its transforms of training must be those of
+        dataset: An Avalanche dataset.
+        training: Whether it is for training; then its training transforms must equal those of
             evaluation.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What learning a stream has shown."""
+"""The result of training over a stream."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ class StreamResult:
     Attributes:
         accuracy: Float tensor (n_learned, n_test): accuracy (0 to 1) on each test experience after
             each learned one, NaN where it was not tested.
-        metrics: After each learned experience, the last values of Avalanche's metrics by name.
-        records: After each learned experience, what the method did in it.
-        seconds: Seconds that learning each experience took, without the test.
-        test_seconds: Seconds of the test after each.
+        metrics: Last values of Avalanche's metrics, by name, after each experience.
+        records: The method's statistics after each experience.
+        seconds: Seconds of training on each experience, without the test.
+        test_seconds: Seconds of the test after each experience.
         iterations: Batches of new samples that the classifier was trained on in each experience.
-        shown: Samples of each experience that the classifier was shown, each pass counted.
-        memory_bytes: Bytes of the memory after each, the model not counted.
-        best_checkpoints: After each learned experience, the best file of a ``ModelCheckpoint``.
-        stopped: Why the stream was ended before its last experience, such as a limit of time;
-            ``None`` if it was not.
+        shown: Samples that the classifier was trained on in each experience, over all epochs.
+        memory_bytes: Bytes of the method's memory after each experience, without the model.
+        best_checkpoints: Best file of a ``ModelCheckpoint`` after each experience.
+        stopped: Why the stream was stopped early, such as a time limit; ``None`` if it was not.
     """
 
     accuracy: Tensor = field(default_factory=lambda: torch.empty(0, 0))
@@ -53,11 +52,10 @@ class StreamResult:
 
     @property
     def continual(self) -> dict[str, float]:
-        """The summaries of the accuracy matrix, by their names in `avalanche_dgm.metrics`.
+        """Continual-learning metrics, by their names in `avalanche_dgm.metrics`.
 
         Average, average anytime and learning accuracy, forgetting, backward transfer, retention,
-        and forward transfer without a baseline. What the length of the stream does not allow to
-        compute is left out.
+        and forward transfer without a baseline. Those that need a longer stream are left out.
         """
         matrix = self.accuracy
         if not matrix.numel():
