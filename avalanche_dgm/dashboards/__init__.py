@@ -1,5 +1,5 @@
-"""What a run looks like, and the places that show it: W&B, TensorBoard, files, a page.
+"""Dashboards of runs, logged to W&B, TensorBoard or files.
 
-Neither Avalanche nor Lightning is needed here; see `avalanche_dgm.DashboardLogger`,
-`avalanche_dgm.WandBLogger` and `avalanche_dgm.lightning.DashboardCallback` for these.
+Neither Avalanche nor Lightning is needed here; `avalanche_dgm.DashboardLogger`,
+`avalanche_dgm.WandBLogger` and `avalanche_dgm.lightning.DashboardCallback` connect to them.
 """

@@ -1,4 +1,4 @@
-"""From what happens in a run to panels."""
+"""The dashboard: logs the events of a run as panels."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from avalanche_dgm.metrics.cost import (
 )
 from avalanche_dgm.metrics.summaries import summaries
 
-#: Rows of a picture of samples: of more classes the first ones are shown.
+#: Most rows of an image of samples; of more classes the first ones are shown.
 _MOST_ROWS = 40
-#: Test images whose latents are embedded.
+#: Most test images whose latents are embedded.
 _MOST_POINTS = 500
 
 
@@ -37,12 +37,12 @@ class LearnedExperience:
     """An experience that was learned.
 
     Attributes:
-        experiences: Experiences learned so far, this one among them.
-        seconds: Seconds that learning it took, NaN if that is not known.
-        shown: Samples that the classifier was shown of it, those of several passes counted each.
-        n_classes: Classes learned so far, about.
-        shape: Shape of one sample, to tell samples from latents; ``None`` if it is not known.
-        stats: What the method did, or ``None`` for what the method says of itself.
+        experiences: Number of experiences learned so far, including this one.
+        seconds: Seconds of training on it, NaN if not known.
+        shown: Samples that the classifier was trained on in it, over all epochs.
+        n_classes: Approximate number of classes learned so far.
+        shape: Shape of one sample, to tell samples from latents; ``None`` if not known.
+        stats: The method's statistics; ``None`` reads them from the method.
     """
 
     experiences: int
@@ -54,17 +54,17 @@ class LearnedExperience:
 
 
 class Dashboard:
-    """Shows a run as panels; see `avalanche_dgm.dashboards.keys` for their names and axes.
+    """Logs a run as panels; see `avalanche_dgm.dashboards.keys` for their names and axes.
 
-    Nothing here changes what is learned: it draws from random numbers of its own. A place that
-    fails does not stop the run (`FailSafeSink`).
+    Training is not changed: samples are drawn from separate random numbers. A sink that fails does
+    not stop the run (`FailSafeSink`).
 
     Args:
-        sinks: Places to show panels.
-        samples_per_class: Samples of each class in pictures, at least 1.
-        latents: Whether to embed the latents of test images after the last experience; the
-            embedding takes a few seconds.
-        seed: Of what is drawn to be looked at.
+        sinks: Where to log panels.
+        samples_per_class: Samples of each class in images, at least 1.
+        latents: Whether to plot an embedding of test latents after the last experience, which
+            takes a few seconds.
+        seed: Seed of the samples in images.
 
     Raises:
         ConfigError: ``samples_per_class`` is below 1.
@@ -85,20 +85,20 @@ class Dashboard:
         self.samples_per_class, self.latents, self.seed = samples_per_class, latents, seed
 
     def log_training(self, values: Mapping[str, float], *, step: int) -> None:
-        """Shows numbers of the classifier's training.
+        """Logs scalars of the classifier's training.
 
         Args:
-            values: By key, such as ``train/loss``.
-            step: Updates of the classifier so far.
+            values: Scalars by key, such as ``train/loss``.
+            step: Optimiser steps of the classifier so far.
         """
         self._scalars(values, keys.STEP, step)
 
     def log_experience(self, experience: LearnedExperience, method: Method | None) -> None:
-        """Shows what is remembered after an experience, and what it cost; waits for the device.
+        """Logs the method's memory after an experience, and its cost; waits for the device.
 
         Args:
-            experience: What was learned.
-            method: What remembers, or ``None`` for strategies without one.
+            experience: The experience.
+            method: The method, or ``None`` for strategies without one.
         """
         if not self.sinks:
             return
@@ -119,11 +119,11 @@ class Dashboard:
         self._scalars(values, keys.EXPERIENCE, at)
 
     def log_sleep(self, stats: MethodStats, *, before: int, at: int) -> None:
-        """Shows a sleep, if there was one.
+        """Logs a sleep, if there was one.
 
         Args:
-            stats: What the method did.
-            before: Sleeps that were shown before.
+            stats: The method's statistics.
+            before: Number of sleeps logged before.
             at: Experiences learned so far.
         """
         if stats.sleeps > before:
@@ -131,13 +131,13 @@ class Dashboard:
             self._scalars(values, keys.SLEEP, stats.sleeps)
 
     def log_examples(self, method: Method, seen: Examples, *, at: int, last: bool) -> None:
-        """Shows what a memory makes of test images of what was learned.
+        """Logs reconstructions and latents of test images.
 
         Args:
-            method: What remembers.
-            seen: The images.
+            method: The method.
+            seen: Test images of the experiences learned so far.
             at: Experiences learned so far.
-            last: Whether these are all of the stream: then latents are embedded, if wanted.
+            last: Whether the stream is complete: then latents are embedded, if asked for.
         """
         if not self.sinks or not len(seen.images):
             return
@@ -159,17 +159,17 @@ class Dashboard:
         experiences: Sequence[int] | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Shows the accuracies after an experience.
+        """Logs the accuracies after an experience.
 
         Args:
             matrix: Float tensor (T, S): accuracies, 0 to 1, on each of S test experiences after
-                each of the T experiences learned so far; NaN where nothing was measured. The
-                picture leaves out columns without any measurement.
-            columns: The column of each of the T experiences, ``None`` for one without a test of
-                its own.
-            names: Of the test experiences.
+                each of the T experiences learned so far; NaN where not tested. The image leaves
+                out columns that are all NaN.
+            columns: The column of each of the T experiences; ``None`` for one without a test
+                experience.
+            names: Names of the test experiences.
             experiences: Their positions in the test stream, if the columns are not all of it.
-            seconds: Seconds that the last test took.
+            seconds: Seconds of the last test.
         """
         if not self.sinks:
             return
@@ -188,14 +188,14 @@ class Dashboard:
         array, shown = matrix[:, tested].numpy(), [names[j] for j in tested]
         if tested:
             self._image(keys.MATRIX, drawing.heat_map(array, shown, after), at, "accuracy matrix")
-        # A table has the same columns from the first row on, tested by then or not.
+        # A table has the same columns in all rows, also for untested experiences.
         row: list[Cell] = [after[-1], *(round(value, 6) for value in last)]
         for sink in self.sinks:
             sink.table(keys.MATRIX_TABLE, ["after", *names], [row], axis=keys.EXPERIENCE, at=at)
             sink.flush()
 
     def log_checkpoint(self, path: Path, *, at: int) -> None:
-        """Keeps a checkpoint with the run, or notes where it is.
+        """Logs a checkpoint file, or its path.
 
         Args:
             path: The file.
@@ -205,7 +205,7 @@ class Dashboard:
             sink.file(keys.CHECKPOINT, path, axis=keys.EXPERIENCE, at=at)
 
     def close(self) -> None:
-        """Ends the run in all places."""
+        """Closes all sinks."""
         for sink in self.sinks:
             sink.close()
 
@@ -221,25 +221,25 @@ class Dashboard:
 
 
 class _ExperienceImages:
-    """The pictures after one experience."""
+    """The images after one experience."""
 
     def __init__(self, dashboard: Dashboard, method: Method, at: int) -> None:
         self.dashboard, self.method, self.at = dashboard, method, at
         self.n, self.seed = dashboard.samples_per_class, dashboard.seed
 
     def samples(self, n_classes: int, shape: tuple[int, ...] | None) -> None:
-        """Samples of every class, as one picture and as rows of a table."""
+        """Samples of every class, as an image and as rows of a table."""
         rows: dict[Class, NDArray[Any]] = {}
         found = views.samples(self.method, self.n, n_classes=n_classes, seed=self.seed)
         for one, images in list(found.items())[:_MOST_ROWS]:
-            # Latents may have three dimensions, too, and cannot be looked at.
+            # Latents may have three dimensions, too, but are no images.
             is_image = shape is None or images.shape[1:].numel() == math.prod(shape)
             row = _drawable(images) if is_image else None
             if row is not None:
                 rows[one] = row
         if not rows:
             return
-        # On one scale, so that what is faint in one class is seen to be so.
+        # All classes on the same intensity scale.
         low = min(float(row.min()) for row in rows.values())
         high = max(float(row.max()) for row in rows.values())
         picture = drawing.grid(list(rows.values()), low=low, high=high)
@@ -254,7 +254,7 @@ class _ExperienceImages:
             sink.table(keys.SAMPLES_TABLE, columns, table, axis=keys.EXPERIENCE, at=self.at)
 
     def reconstructions(self, seen: Examples) -> float | None:
-        """Test images beside what the generator makes of them; the mean squared difference."""
+        """Test images beside their reconstructions; returns the mean squared error."""
         made = views.reconstructions(self.method, seen.images, seen.tasks, seed=self.seed)
         if made is None:
             return None
@@ -272,7 +272,7 @@ class _ExperienceImages:
         return error
 
     def latents(self, seen: Examples) -> None:
-        """Latents of test images in two dimensions."""
+        """A 2-D embedding of test latents."""
         step = -(-len(seen.images) // _MOST_POINTS)
         some = Examples(
             seen.images[::step], seen.labels[::step], seen.tasks[::step], seen.experiences[::step]
@@ -284,7 +284,7 @@ class _ExperienceImages:
             self.dashboard._image(keys.LATENTS, picture, self.at, caption)
 
     def masks(self) -> dict[str, float]:
-        """Use of masks, as a picture and as the numbers of the last experience."""
+        """Use of masks, as an image; returns the scalars of the last experience."""
         shares = views.mask_shares(self.method)
         if not shares:
             return {}
@@ -299,7 +299,7 @@ class _ExperienceImages:
 
 
 def _memory_values(method: Method, stats: MethodStats) -> dict[str, float]:
-    """Numbers of the memory, and of what the method did in the experience."""
+    """Scalars of the memory, and of the method's statistics in the experience."""
     values = {
         keys.MEMORY_BYTES: float(memory_bytes_of(method)),
         keys.MEMORY_PARAMETERS: float(memory_parameters_of(method)),
@@ -308,14 +308,14 @@ def _memory_values(method: Method, stats: MethodStats) -> dict[str, float]:
         keys.REPLAYED: float(stats.replayed),
     }
     for name, seconds in stats.phase_seconds.items():
-        # Phases of several tasks, as "sleep: tasks 3, 4", have one name on the dashboard.
+        # Phases of different tasks, such as "sleep: tasks 3, 4", share a key.
         key = keys.TIME_PHASE.format(family_of(name))
         values[key] = values.get(key, 0.0) + seconds
     return values
 
 
 def _drawable(images: Tensor) -> NDArray[Any] | None:
-    """Images (n, C, H, W) as an array; flat samples of a square number of entries as squares."""
+    """Images (n, C, H, W) as an array; flat samples are made square, if possible."""
     if images.ndim == 2:
         side = math.isqrt(images.shape[1])
         if side * side != images.shape[1] or side < 4:

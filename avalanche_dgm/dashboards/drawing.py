@@ -1,4 +1,4 @@
-"""Pictures as pixels, drawn on Matplotlib's Agg canvas without its global state."""
+"""Images of panels, drawn without Matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours: distinguishable with every common colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")
 _DPI = 120
-#: Longest side of a sample in a picture; smaller ones are enlarged by whole factors to about it.
+#: Approximate longest side of a sample in an image; smaller ones are enlarged by whole factors.
 _SIDE = 32
 _GAP = 2
 _GREY = 128
@@ -49,7 +49,7 @@ def pixels_of(figure: Figure) -> Pixels:
 
 
 def plain_axes(axes: Axes) -> None:
-    """Leaves the frame out where no numbers are, and draws a light grid."""
+    """Removes the top and right spines, and draws a light grid."""
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -59,12 +59,12 @@ def plain_axes(axes: Axes) -> None:
 def grid(
     rows: Sequence[NDArray[Any]], *, low: float | None = None, high: float | None = None
 ) -> Pixels:
-    """Puts samples side by side, a row for each array.
+    """Makes a grid of samples, a row for each array.
 
     Args:
         rows: Arrays (n, C, H, W), n may differ; with C 1 or 3, others show their first channel.
-        low: Intensity that is black; ``None`` for the smallest there is.
-        high: Intensity that is white; ``None`` for the largest there is.
+        low: Intensity of black; ``None`` for the minimum.
+        high: Intensity of white; ``None`` for the maximum.
 
     Returns:
         uint8 array (h, w, 3), samples enlarged to about 32 pixels if they are smaller.
@@ -91,12 +91,12 @@ def grid(
 def heat_map(matrix: NDArray[Any], names: Sequence[str], after: Sequence[str]) -> Pixels:
     """Draws an accuracy matrix: a row after each experience learned, a column for each test.
 
-    Drawn without Matplotlib's figures, which take a hundred times as long.
+    Drawn with PIL, as Matplotlib's figures take a hundred times as long.
 
     Args:
-        matrix: Float array (T, S), from 0 to 1; NaN where nothing was measured.
-        names: The S test experiences.
-        after: The T experiences learned.
+        matrix: Float array (T, S), from 0 to 1; NaN where not tested.
+        names: Names of the S test experiences.
+        after: Names of the T experiences learned.
 
     Returns:
         uint8 array (H, W, 3).
@@ -108,7 +108,7 @@ def heat_map(matrix: NDArray[Any], names: Sequence[str], after: Sequence[str]) -
     cell = 34 if max(steps, tests) <= 24 else max(6, 800 // max(steps, tests))
     font: Any = ImageFont.load_default()
     left = 70 + max(int(font.getlength(name)) for name in after)
-    # Long names stand above their columns upright.
+    # Long names are rotated.
     widest = max(int(font.getlength(name)) for name in names)
     upright = widest > cell - 4
     top = 24 + (widest if upright else 14)
@@ -148,7 +148,7 @@ def scatter(points: NDArray[Any], labels: NDArray[Any], *, title: str = "") -> P
     Args:
         points: Float array (n, 2).
         labels: int array (n,).
-        title: Put above.
+        title: Title of the axes.
     """
     figure = new_figure(5.2, 4.4)
     axes = figure.add_subplot()
@@ -158,10 +158,10 @@ def scatter(points: NDArray[Any], labels: NDArray[Any], *, title: str = "") -> P
 
 
 def draw_points(axes: Axes, points: NDArray[Any], labels: NDArray[Any]) -> None:
-    """Draws points in two dimensions, a colour for each label, which stands in their midst.
+    """Draws points in two dimensions, a colour for each label, named at the points' median.
 
     Args:
-        axes: Where to.
+        axes: The axes to draw on.
         points: Float array (n, 2).
         labels: int array (n,).
     """
@@ -184,7 +184,7 @@ def usage_bars(shares: Mapping[str, Sequence[Mapping[str, float]]]) -> Pixels:
     """Draws which share of each mask every experience reserved, reused and left free.
 
     Args:
-        shares: For each layer, an entry for each experience: shares by name of the part.
+        shares: For each layer, a mapping from part to share for each experience.
     """
     figure = new_figure(2.6 * len(shares) + 1.6, 3.0)
     panels = figure.subplots(1, len(shares), squeeze=False)[0]

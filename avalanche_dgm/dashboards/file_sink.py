@@ -18,7 +18,7 @@ from avalanche_dgm.dashboards.keys import file_name
 from avalanche_dgm.dashboards.sinks import Cell, Pixels, Sink
 from avalanche_dgm.errors import ConfigError
 
-#: The files that list what was shown, and their columns.
+#: Columns of the index files.
 SCALARS = ("axis", "at", "key", "value")
 HISTOGRAMS = ("axis", "at", "key", "label", "count")
 IMAGES = ("axis", "at", "key", "file", "caption")
@@ -30,18 +30,17 @@ class FileSink(Sink):
     """Writes panels into a folder, from which `avalanche-dgm report` makes a page.
 
     ``scalars.csv``, ``histograms.csv``, ``images.csv``
-        A row for each number, label and picture, in the order in which they were shown.
+        A row for each scalar, label and image, in the order in which they were logged.
     ``images/KEY-NNN.png``
-        The pictures.
+        The images.
     ``tables/KEY.csv``
-        The rows of each table behind their axis and point; a cell that is a picture is the name of
-        its file.
+        The rows of each table after their axis and point; an image is given by its file name.
 
-    A run that goes on after an interruption shows points again: rows of an axis from the first
-    such point on are taken out when it comes again, in all files.
+    A run that resumes logs some points again: when a point comes again, all rows of its axis from
+    this point on are removed from all files.
 
     Args:
-        folder: Where to write; made when something is shown.
+        folder: Where to write; made when the first panel is logged.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -50,7 +49,7 @@ class FileSink(Sink):
         self._last: dict[str, int] = {}
         #: The columns of each file that was written.
         self._columns: dict[str, list[str]] = {}
-        #: Of each axis, what was shown at its last point: file and key.
+        #: File and key of the panels at the last point of each axis.
         self._shown_at_last: dict[str, set[tuple[str, str]]] = {}
 
     def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
@@ -97,11 +96,11 @@ class FileSink(Sink):
             self._png(name, pixels)
 
     def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
-        """Notes where the file is; it is not copied."""
+        """Writes the file's path; the file is not copied."""
         self._add("files.csv", FILES, [(axis, at, key, str(path))], axis, at)
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Does nothing: everything is written at once."""
 
     def _png(self, name: str, pixels: Pixels) -> None:
         from PIL import Image
@@ -124,13 +123,13 @@ class FileSink(Sink):
             if header and header[:2] != columns[:2]:
                 raise ConfigError(f"{path} holds no panels. Choose another folder, or move it.")
             if header != columns:
-                # It is new, or of another run, under whose names these numbers would be wrong.
+                # A new file, or one of another run with other columns.
                 self._replace(name, columns, [])
             self._columns[name] = columns
         shown = {(name, _key_of(name, row)) for row in rows}
         here = self._shown_at_last.setdefault(axis, set())
         if shown & here:
-            # What is shown at a point once more takes the place of what was there.
+            # A panel that is logged again at the same point replaces the former one.
             kept = [
                 row
                 for row in self._read(name)[1]
@@ -141,10 +140,10 @@ class FileSink(Sink):
         files.append_text(path, _csv(rows))
 
     def _rewind(self, axis: str, at: int) -> None:
-        """Takes out what was shown of an axis from a point on, if that point comes again."""
+        """Removes the rows of an axis from a point on, if that point comes again."""
         if self._before is None:
             self._before = self._found()
-        # What another process left at this point comes again; what this one did may be completed.
+        # This process may add to its last point; rows of earlier processes are replaced.
         again = at <= self._before.pop(axis, -1) or at < self._last.get(axis, -1)
         if again or at != self._last.get(axis):
             self._shown_at_last[axis] = set()
@@ -158,12 +157,12 @@ class FileSink(Sink):
                 self._replace(name, header, kept)
 
     def _found(self) -> dict[str, int]:
-        """The last point of each axis in files from before."""
+        """The last point of each axis in existing files."""
         last: dict[str, int] = {}
         for name in self._index_files():
             header, rows = self._read(name)
             if header and not (self.folder / name).read_bytes().endswith(b"\n"):
-                # Without the row that was cut off, to which the next one would be joined.
+                # Removes an incomplete last row, to which the next one would be joined.
                 self._replace(name, header, rows)
             for row in rows:
                 last[row[0]] = max(last.get(row[0], -1), int(row[1]))
@@ -172,7 +171,7 @@ class FileSink(Sink):
     def _index_files(self) -> list[str]:
         tables = sorted(self.folder.glob("tables/*.csv"))
         names = [*INDEX_FILES, *(str(path.relative_to(self.folder)) for path in tables)]
-        # Not what somebody else put beside them.
+        # Ignores other files in the folder.
         return [name for name in names if self._read(name)[0][:2] == ["axis", "at"]]
 
     def _read(self, name: str) -> tuple[list[str], list[list[str]]]:
@@ -183,12 +182,12 @@ class FileSink(Sink):
             text = file.read()
         header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
         if rows and not text.endswith("\n"):
-            # A process was killed while it wrote the last one.
+            # The last row is incomplete: a process was killed while it wrote it.
             del rows[-1]
         return header, [row for row in rows if len(row) == len(header) and row[1].isdecimal()]
 
     def table_rows(self, key: str) -> list[tuple[int, Sequence[Cell]]]:
-        """What a table holds: the point and the cells of each row.
+        """Reads a table: the point and the cells of each row.
 
         Args:
             key: Name of the panel.
@@ -201,7 +200,7 @@ class FileSink(Sink):
         if text.startswith("tables/") and text.endswith(".png") and path.is_file():
             from PIL import Image
 
-            # One that was cut off is no picture.
+            # An incomplete file is no image.
             with contextlib.suppress(OSError):
                 return np.asarray(Image.open(path, formats=["PNG"]).convert("RGB"))
         for kind in (int, float):
@@ -215,12 +214,12 @@ class FileSink(Sink):
         files.write_text(self.folder / name, _csv([columns, *rows]), sync=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever continues looks at the files again: they may go on behind a checkpoint.
+        # Read again after unpickling: the files may be ahead of a checkpoint.
         return {**self.__dict__, "_before": None, "_last": {}, "_shown_at_last": {}, "_columns": {}}
 
 
 def panel_files(folder: Path) -> list[Path]:
-    """The files that a `FileSink` wrote into a folder: the lists, and what they name.
+    """The files that a `FileSink` wrote into a folder: index files, and the images they name.
 
     Args:
         folder: The folder.
@@ -244,5 +243,5 @@ def _table_name(key: str) -> str:
 
 
 def _key_of(name: str, row: Sequence[object]) -> str:
-    """What a row of a file belongs to: a table is one panel, lists hold many."""
+    """The panel that a row belongs to: index files hold many, a table file is a single one."""
     return str(row[2]) if name in INDEX_FILES else ""

@@ -1,4 +1,4 @@
-"""A run of Weights & Biases that begins when something is logged."""
+"""A run of Weights & Biases that starts when something is logged."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from avalanche_dgm.dashboards.wandb_sink import FailSafeWandbSink, Tables, Wandb
 
 
 class LazyWandbRun:
-    """A run of the first of several processes, which goes on where it was pickled.
+    """A W&B run in the main process, which can be pickled and then resumes.
 
     Args:
-        settings: Keyword arguments of ``wandb.init``. Without an ``id`` it is that of the variable
-            ``WANDB_RUN_ID``, or a new one, which is known before the run begins.
-        who: Who logs, for the warning that nothing is logged.
-        tables: Rows of tables that the run has already, if it goes on.
+        settings: Keyword arguments of ``wandb.init``. Without an ``id``, that of the variable
+            ``WANDB_RUN_ID`` or a new one is used, which is known before the run starts.
+        who: Name of the logger, for a warning if the run cannot start.
+        tables: Rows of tables that a resumed run has logged already.
 
     Attributes:
-        settings: Those of the run.
+        settings: The run's settings.
     """
 
     def __init__(self, settings: dict[str, Any], who: str, *, tables: Tables | None = None) -> None:
@@ -34,18 +34,18 @@ class LazyWandbRun:
 
     @property
     def run(self) -> Any:
-        """The run; ``None`` in other processes than the first, and if it could not begin."""
+        """The run; ``None`` in other processes, and if it could not start."""
         self._open()
         return self._run
 
     @property
     def sink(self) -> FailSafeWandbSink | None:
-        """Where to log; ``None`` as `run` is, and after the run is over."""
+        """The run's sink; ``None`` if there is no run, and after it is finished."""
         self._open()
         return self._sink
 
     def _open(self) -> None:
-        """Begins the run, or goes on in it, if that was not tried yet."""
+        """Starts or resumes the run, if that was not tried yet."""
         if self._tried:
             return
         self._tried = True
@@ -65,18 +65,18 @@ class LazyWandbRun:
                 stacklevel=5,
             )
             return
-        # A sweep, or a run that was joined, has its own; a run that is none has one of no use.
+        # A sweep, or a run that was joined, has another id; a disabled run has none of use.
         if not getattr(self._run, "disabled", False):
             self.settings["id"] = self._run.id
 
     def finish(self) -> None:
-        """Finishes the run, if it began; waits until everything was sent."""
+        """Finishes the run, if it started; waits until everything is uploaded."""
         sink, self._sink, self._tried = self._sink, None, True
         if sink is not None:
             sink.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever continues goes on in this run, where it exists, and may not insist on a new one.
+        # After unpickling the run is resumed, if it exists.
         resume = self.settings.get("resume")
         resume = resume if resume in {"must", "auto"} else "allow"
         settings = {**self.settings, "resume": resume}

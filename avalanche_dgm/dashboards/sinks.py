@@ -1,4 +1,4 @@
-"""Where panels are shown."""
+"""Sinks: where panels are logged."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from numpy.typing import NDArray
 
 from avalanche_dgm.deprecated import former_names
 
-#: A picture: uint8 array (H, W, 3).
+#: An image: uint8 array (H, W, 3).
 Pixels = NDArray[np.uint8]
-#: What may stand in a table.
+#: A table's cell.
 Cell = int | float | str | Pixels
 
 
 class Sink(ABC):
-    """A place to show panels; see `avalanche_dgm.dashboards.keys` for their names.
+    """A backend that panels are logged to; see `avalanche_dgm.dashboards.keys` for their names.
 
-    Every call says the axis and the point on it. Points of an axis never go back, except after an
-    interruption, when the points from there on come again: the later ones count.
+    Every call names an axis and a point on it. Points of an axis increase, except when a run
+    resumes: then points are logged again and replace the former ones.
     """
 
     @abstractmethod
     def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
-        """Shows numbers.
+        """Logs scalars.
 
         Args:
-            values: By key; NaN is left out by the caller.
+            values: Scalars by key, without NaN.
             axis: Name of the axis.
             at: Point on it, from 0.
         """
 
     @abstractmethod
     def image(self, key: str, pixels: Pixels, *, axis: str, at: int, caption: str = "") -> None:
-        """Shows a picture.
+        """Logs an image.
 
         Args:
             key: Name of the panel.
             pixels: uint8 array (H, W, 3).
             axis: Name of the axis.
             at: Point on it, from 0.
-            caption: What it shows.
+            caption: Caption of the image.
         """
 
     @abstractmethod
     def histogram(self, key: str, counts: Mapping[int, int], *, axis: str, at: int) -> None:
-        """Shows how often each label came.
+        """Logs a histogram of labels.
 
         Args:
             key: Name of the panel.
-            counts: By label; empty if there were none.
+            counts: Counts by label; may be empty.
             axis: Name of the axis.
             at: Point on it, from 0.
         """
@@ -69,22 +69,22 @@ class Sink(ABC):
         axis: str,
         at: int,
     ) -> None:
-        """Adds rows to a table: each key has one, which all points make together.
+        """Adds rows to a table, which is a single one for each key, over all points.
 
         Args:
             key: Name of the panel.
-            columns: Their names, always the same ones for a key.
-            rows: Those of this point, as many cells each.
+            columns: Names of the columns, always the same for a key.
+            rows: The rows of this point.
             axis: Name of the axis.
             at: Point on it, from 0.
         """
 
     @abstractmethod
     def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
-        """Keeps a file, such as a checkpoint, with the run, or says where it is.
+        """Logs a file, such as a checkpoint, or its path.
 
         Args:
-            key: Name of what it is.
+            key: Name of the panel.
             path: The file.
             axis: Name of the axis.
             at: Point on it, from 0.
@@ -92,23 +92,23 @@ class Sink(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Makes sure that what was shown so far can be seen."""
+        """Writes everything that was logged so far."""
 
     def close(self) -> None:
-        """Ends; nothing is shown after it."""
+        """Closes the sink; nothing is logged after it."""
         self.flush()
 
 
 class FailSafeSink(Sink):
-    """Lets training go on where a place to show panels fails: no network, no account, no space.
+    """Turns errors of a sink into warnings, so that training goes on: no network, no space.
 
-    What fails first of each kind of call is said in one warning; the calls after it are tried
-    again, silently, since a full disk may have room later.
+    The first error of each kind of call is a warning; later calls are tried again, silently, as a
+    full disk may have room later.
 
     Args:
-        sink: The place.
-        required: Whether the run is incomplete without this sink: then a file that cannot be
-            written ends it, so that it can be continued when there is room.
+        sink: The sink.
+        required: Whether the run is incomplete without this sink: then an ``OSError`` is raised,
+            so that the run can resume when there is room.
     """
 
     def __init__(self, sink: Sink, *, required: bool = False) -> None:

@@ -14,12 +14,11 @@ from avalanche_dgm.dashboards.sinks import Cell, Pixels, Sink
 class TensorBoardSink(Sink):
     """Writes panels with PyTorch's ``SummaryWriter``.
 
-    The point of the axis is the step; an axis other than ``step`` is told by the key, whose
-    beginnings belong to one axis each. Tables with pictures are left out: each of their pictures
-    is a part of a panel of its own.
+    The point of the axis is TensorBoard's step; the prefix of a key tells its axis. Tables with
+    images are left out, as their images are in other panels, too.
 
     Args:
-        target: A folder, or a ``torch.utils.tensorboard.SummaryWriter`` that is there already.
+        target: A folder, or a ``torch.utils.tensorboard.SummaryWriter``.
     """
 
     def __init__(self, target: str | Path | Any) -> None:
@@ -28,7 +27,7 @@ class TensorBoardSink(Sink):
 
     @property
     def writer(self) -> Any:
-        """The ``SummaryWriter``; opened when something is shown."""
+        """The ``SummaryWriter``; opened when something is logged."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -79,7 +78,7 @@ class TensorBoardSink(Sink):
         self.writer.add_text(key, "\n".join(lines), at)
 
     def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
-        """See `Sink.file`: where it lies."""
+        """See `Sink.file`: logs its path."""
         self.writer.add_text(key, str(path), at)
 
     def flush(self) -> None:
@@ -88,13 +87,13 @@ class TensorBoardSink(Sink):
             self._writer.flush()
 
     def close(self) -> None:
-        """See `Sink.close`; a writer that was handed over stays open."""
+        """See `Sink.close`; a writer given by the user stays open."""
         self.flush()
         if self._folder is not None and self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # An open file cannot be saved: whoever continues opens the folder again.
+        # An open file cannot be pickled: the folder is opened again.
         folder = self._folder if self._folder is not None else str(self._writer.log_dir)
         return {**self.__dict__, "_folder": folder, "_writer": None}

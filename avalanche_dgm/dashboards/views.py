@@ -1,4 +1,4 @@
-"""What there is to see of a method. Looking changes nothing: what is learned stays the same."""
+"""Samples, reconstructions and latents of a method, for images; training is not changed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from avalanche_dgm.modules import evaluating
 
 #: Task label and class.
 Class = tuple[int, int]
-#: Samples asked for, for each that is shown of a class: what a memory draws comes in any order.
+#: Samples drawn for each one that is shown, as a memory draws classes at random.
 _DRAWN_PER_SHOWN = 4
 
 
 @dataclass
 class Examples:
-    """Test images to look at, a few of each class.
+    """A few test images of each class, for images of a dashboard.
 
     Attributes:
         images: Float tensor (n, *shape).
@@ -42,10 +42,10 @@ class Examples:
     experiences: Tensor
 
     def of_experiences(self, positions: Sequence[int]) -> Examples:
-        """Those of some test experiences.
+        """The images of some test experiences.
 
         Args:
-            positions: Where these are in the test stream.
+            positions: Positions of these in the test stream.
         """
         wanted = torch.tensor(sorted(set(positions)), device=self.experiences.device)
         mine = torch.isin(self.experiences, wanted)
@@ -54,7 +54,7 @@ class Examples:
         )
 
     def positions(self) -> set[int]:
-        """The test experiences that they are of."""
+        """Positions of the test experiences that the images come from."""
         return set(self.experiences.tolist())
 
     def classes(self) -> list[Class]:
@@ -62,23 +62,23 @@ class Examples:
         return sorted(set(zip(self.tasks.tolist(), self.labels.tolist(), strict=True)))
 
     def rows_of(self, one: Class) -> Tensor:
-        """Positions of a class's images."""
+        """Indices of a class's images."""
         return ((self.tasks == one[0]) & (self.labels == one[1])).nonzero().flatten()
 
 
 @torch.no_grad()
 def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Class, Tensor]:
-    """Samples of what a method remembers.
+    """Samples from a method's memory, by class.
 
     Args:
-        method: What remembers.
-        n: Samples of each class, at most.
-        n_classes: Classes that it has learned, about.
-        seed: The same one, the same samples of the same memory.
+        method: The method.
+        n: Most samples of each class.
+        n_classes: Approximate number of classes that it has learned.
+        seed: Seed of the samples.
 
     Returns:
-        For each class that came (fewer than there are, if some are hardly remembered), a float
-        tensor (k, *shape), k <= n; empty if the method generates no samples.
+        A float tensor (k, *shape), k <= n, for each class that was sampled; empty if the method
+        generates no samples.
     """
     found: dict[Class, Tensor] = {}
     if isinstance(method, GANMethod):
@@ -104,17 +104,17 @@ def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Cl
 def reconstructions(
     method: Method, images: Tensor, tasks: Tensor, *, seed: int = 0
 ) -> Tensor | None:
-    """What a method's generator makes of images.
+    """Reconstructions of images by a method's generator.
 
     Args:
-        method: What reconstructs.
+        method: The method.
         images: Float tensor (n, *shape).
         tasks: int64 tensor (n,), task labels.
-        seed: Of what it draws, if it does.
+        seed: Seed of random reconstructions.
 
     Returns:
-        Float tensor (n, *shape), where the method computes; ``None`` if it does not reconstruct,
-        or there are no images.
+        Float tensor (n, *shape) on the method's device; ``None`` if the method does not
+        reconstruct, or there are no images.
     """
     # Aside from the first question on: even to ask where it computes may draw a seed.
     with method.random.temporary_seed(seed), evaluating(method):
@@ -130,13 +130,13 @@ def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[A
     """Latents of images in two dimensions, by t-SNE (Kamra et al. 2017, Fig. 10).
 
     Args:
-        method: Whose latents.
+        method: The method.
         examples: The images, at least 5.
-        seed: Of the embedding.
+        seed: Seed of the embedding.
 
     Returns:
-        Float array (n, 2), or ``None`` if the method has no latents, or none that differ and are
-        finite.
+        Float array (n, 2), or ``None`` if the method has no latents, or they are not finite or all
+        equal.
     """
     if len(examples.images) < 5 or not isinstance(method, Inspectable):
         return None
@@ -150,7 +150,7 @@ def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[A
     values = codes.flatten(1).float().cpu().numpy()
     if values.shape[1] == 1:
         values = np.pad(values, ((0, 0), (0, 1)))
-    # Of latents that are all the same scikit-learn's t-SNE ends the process, others it refuses.
+    # scikit-learn's t-SNE crashes on equal latents, and refuses those that are not finite.
     if not np.isfinite(values).all() or not np.ptp(values, axis=0).any():
         return None
     perplexity = min(30.0, (len(values) - 1) / 3)
@@ -162,7 +162,7 @@ def mask_shares(method: Method) -> dict[str, list[dict[str, float]]]:
     """Use of each mask of a dynamic memory by every experience.
 
     Args:
-        method: The method; of others nothing is said.
+        method: The method; the result is empty for methods without masks.
 
     Returns:
         By layer, for each experience the shares of the mask's entries that it was the first to use

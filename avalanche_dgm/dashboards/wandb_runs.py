@@ -1,4 +1,4 @@
-"""Beginning, sharing and continuing runs of Weights & Biases."""
+"""Starting, joining and resuming runs of Weights & Biases."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import string
 import weakref
 from typing import Any
 
-#: Where launchers of several processes say which one this is, the most telling one first.
+#: Variables in which launchers give the rank, in order of preference.
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
-#: Runs of this process that were begun here, by id.
+#: Runs that this module started in this process, by id.
 _begun: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one of several that logs, or the only one."""
+    """Whether this process logs: it has rank 0, or is the only one."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
@@ -27,16 +27,16 @@ def is_main_process() -> bool:
 
 
 def new_run_id() -> str:
-    """A name for a run that no other one has: eight letters and digits, as W&B's own."""
-    # The global random numbers, which training draws from, stay as they are.
+    """A unique run id of eight letters and digits, as W&B's own."""
+    # Does not draw from the global generators, which training uses.
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 
 def open_run(settings: dict[str, Any]) -> Any:
-    """Begins a run, continues it, or joins one that goes on already.
+    """Starts or resumes a run, or joins the active one.
 
-    A run that the caller's program began itself is joined, as ``wandb.init`` does. One that was
-    begun here goes on beside the new one, unless it has the same id: then it is the same run.
+    A run that the user's program started is joined, as ``wandb.init`` does. A run that was started
+    here stays open beside the new one, unless it has the same id: then it is returned.
 
     Args:
         settings: Keyword arguments of ``wandb.init``, with an ``id``.
@@ -63,5 +63,5 @@ def open_run(settings: dict[str, Any]) -> Any:
 
 
 def _is_over(run: Any) -> bool:
-    # W&B does not tell in public whether a run was finished.
+    # W&B has no public attribute for this.
     return bool(getattr(run, "_is_finished", False))

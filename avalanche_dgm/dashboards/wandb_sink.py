@@ -15,35 +15,35 @@ from avalanche_dgm.dashboards.sinks import Cell, FailSafeSink, Pixels, Sink
 #: The most bins that a histogram of W&B may have.
 _MOST_BINS = 512
 
-#: The rows of tables: by key, each behind its point.
+#: The rows of tables by key, each with its point.
 Tables = dict[str, list[tuple[int, Sequence[Cell]]]]
 
 
 class WandbSink(Sink):
     """Logs panels to a run, each over its own axis.
 
-    W&B counts steps of its own, and drops what is logged to an earlier one: the point of an axis is
-    a number logged beside the values, and `define_metric` says which axis a key lies on. What is
-    logged again after an interruption cannot replace what the run has already; it stands beside it.
+    W&B drops values that are logged to an earlier step of its own. So the point of an axis is
+    logged as a number beside the values, and ``define_metric`` sets the axis of each key. Points
+    that a resumed run logs again are added to those that the run has; W&B cannot replace them.
 
     Args:
-        run: A run that ``wandb.init`` began.
-        tables: Rows of tables that an interrupted run had logged: what `tables` was then.
+        run: A run of ``wandb.init``.
+        tables: Rows of tables that an interrupted run had logged, its `tables`.
     """
 
     def __init__(self, run: Any, *, tables: Tables | None = None) -> None:
         self.run = run
-        #: A table is logged as a whole each time, since a run shows only what it was given last.
+        #: A table is logged with all its rows each time, as W&B shows the last one only.
         self.tables: Tables = {} if tables is None else tables
         self._defined: set[str] = set()
         for axis in keys.AXES:
             run.define_metric(axis)
 
     def log(self, values: Mapping[str, Any], *, axis: str, at: int) -> None:
-        """Logs what ``run.log`` takes: a row of the run's history.
+        """Logs a row of the run's history.
 
         Args:
-            values: By key; any key, also others than those of `avalanche_dgm.dashboards.keys`.
+            values: Values that ``run.log`` takes, by any key.
             axis: Name of the axis.
             at: Point on it, from 0.
         """
@@ -52,15 +52,15 @@ class WandbSink(Sink):
         self.run.log({**values, axis: at})
 
     def _define(self, key: str, axis: str) -> None:
-        """Says which axis a key lies on.
+        """Sets the axis of a key.
 
-        Each key by itself: of several patterns that fit W&B takes any, and a Trainer's logger has
-        one for all keys.
+        Each key is defined by itself: if several patterns match, W&B takes any of them, and a
+        Trainer's logger has one that matches all keys.
         """
         if key in self._defined:
             return
         self._defined.add(key)
-        # The key of a metric may end with a star, but hold none elsewhere.
+        # A metric's key may have a star at its end only.
         if "*" not in key:
             self.run.define_metric(key, step_metric=axis)
 
@@ -73,7 +73,7 @@ class WandbSink(Sink):
         self.log({key: _picture(pixels, caption)}, axis=axis, at=at)
 
     def histogram(self, key: str, counts: Mapping[int, int], *, axis: str, at: int) -> None:
-        """See `Sink.histogram`: a bin for each label, or for a few of them if they are many."""
+        """See `Sink.histogram`: a bin for each label, or for several if there are many."""
         import wandb
 
         if not counts:
@@ -108,10 +108,10 @@ class WandbSink(Sink):
         self.log({key: wandb.Table(columns=list(columns), data=data)}, axis=axis, at=at)
 
     def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
-        """See `Sink.file`: a version of an artifact, which also has the point for its name."""
+        """See `Sink.file`: a version of an artifact, with the point as an alias."""
         import wandb
 
-        # Artifacts belong to a project: those of other runs have other names.
+        # Artifacts belong to a project, so their names hold the run's id.
         name = re.sub(r"[^\w.-]", "-", f"{key}-{self.run.id}")
         artifact = wandb.Artifact(name, type="checkpoint", metadata={axis: at})
         if path.is_dir():
@@ -121,18 +121,18 @@ class WandbSink(Sink):
         self.run.log_artifact(artifact, aliases=["latest", f"{axis}-{at:03d}"])
 
     def flush(self) -> None:
-        """Does nothing: W&B sends what it was given by itself."""
+        """Does nothing: W&B uploads by itself."""
 
     def close(self) -> None:
-        """See `Sink.close`; waits until everything was sent."""
+        """See `Sink.close`; waits until everything is uploaded."""
         self.run.finish()
 
 
 class FailSafeWandbSink(FailSafeSink):
-    """A guarded `WandbSink`, and a guard for what only W&B can show.
+    """A fail-safe `WandbSink`, also for calls that only W&B has.
 
     Args:
-        sink: The place.
+        sink: The sink.
     """
 
     sink: WandbSink
@@ -141,11 +141,11 @@ class FailSafeWandbSink(FailSafeSink):
         super().__init__(sink)
 
     def attempt(self, what: str, call: Callable[[], None]) -> None:
-        """Lets training go on where a call fails; the first failure is said in a warning.
+        """Runs a call; its first error is a warning.
 
         Args:
-            what: What could not be logged then, for the message.
-            call: Logs it.
+            what: Name of what is logged, for the warning.
+            call: The call.
         """
         self._try(what, call)
 
@@ -154,12 +154,12 @@ def _picture(pixels: Pixels, caption: str | None = None) -> Any:
     import wandb
     from PIL import Image
 
-    # Of an array W&B would guess the range.
+    # For an array W&B would guess the range.
     return wandb.Image(Image.fromarray(np.ascontiguousarray(pixels)), caption=caption or None)
 
 
 def _uniform_cells(cells: Sequence[Cell]) -> list[Any]:
-    """A column of a table, whose cells have to be of one kind for W&B, or ``None``."""
+    """A table's column with cells of one type, or ``None``, as W&B needs."""
     if any(isinstance(cell, np.ndarray) for cell in cells):
         return [_picture(cell) if isinstance(cell, np.ndarray) else None for cell in cells]
     if any(isinstance(cell, str) and cell for cell in cells):

@@ -1,4 +1,4 @@
-"""A workspace of Weights & Biases that lays the panels of this package out."""
+"""A workspace of Weights & Biases with the panels of this package."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Panel:
     """One panel.
 
     Attributes:
-        title: Above it.
-        kind: ``"lines"``, numbers over an axis; ``"media"``, pictures that one can scroll through;
-            ``"table"``, the last state of a table.
-        keys: What it shows; with ``"lines"`` one that is no key is a regular expression.
-        title_y: What the numbers are, with their unit.
+        title: Title.
+        kind: ``"lines"`` for scalars over an axis, ``"media"`` for images, ``"table"`` for the
+            last state of a table.
+        keys: Keys of its values; for ``"lines"`` a key with ``*`` is a regular expression.
+        title_y: Label of the y axis, with the unit.
     """
 
     title: str
@@ -78,12 +78,12 @@ LAYOUT: dict[str, tuple[Panel, ...]] = {
 
 
 def build_workspace(project: str, *, entity: str, name: str = "Memories") -> Any:
-    """Makes a workspace; its ``save()`` puts it into the project.
+    """Makes a workspace; its ``save()`` uploads it to the project.
 
     Args:
         project: W&B's project.
         entity: The user or team that it belongs to.
-        name: Of the view.
+        name: Name of the view.
 
     Returns:
         A ``wandb_workspaces.workspaces.Workspace``.
@@ -123,15 +123,15 @@ def build_workspace(project: str, *, entity: str, name: str = "Memories") -> Any
 
 
 def save_workspace(project: str, *, entity: str, name: str = "Memories") -> str:
-    """Puts the workspace into a project.
+    """Uploads the workspace to a project.
 
     Args:
         project: W&B's project.
         entity: The user or team that it belongs to.
-        name: Of the view.
+        name: Name of the view.
 
     Returns:
-        Its address.
+        Its URL.
 
     Raises:
         ConfigError: The package ``wandb-workspaces`` is not installed.
@@ -150,7 +150,7 @@ def save_workspace(project: str, *, entity: str, name: str = "Memories") -> str:
 
 
 def outline() -> str:
-    """The layout as text: its sections, and what each panel shows over which axis."""
+    """The layout as text: sections, panels, keys and axes."""
     lines = []
     for title, panels in LAYOUT.items():
         lines.append(title)
