@@ -74,23 +74,25 @@ def replay_budget(
 
 
 def split_budget(n: int, sizes: Sequence[int]) -> list[int]:
-    """Divides the incoming samples that are kept among tasks, as evenly as their sizes allow.
+    """Divides places among tasks or classes, as evenly as their sizes allow (water-filling).
 
-    Each new task has the same right to the memory (``kappa`` is promised to each), so a large
-    task gives way to a small one.
+    Each has the same right to the memory (Kamra et al. promise ``kappa`` to each new task), so a
+    large one gives way to a small one.
 
     Args:
-        n: Samples to keep, at most the sum of ``sizes``.
-        sizes: Samples that came in of each task.
+        n: Places.
+        sizes: Samples of each task or class.
 
     Returns:
-        One number for each task, none above its size; they add up to ``n``.
+        Places of each, none above its size; they add up to ``n``, or to all samples if these are
+        fewer.
     """
     shares = [0] * len(sizes)
     # Smallest first: what a small task leaves is divided among the larger ones.
     order = sorted(range(len(sizes)), key=lambda i: sizes[i])
     for position, i in enumerate(order):
-        shares[i] = min(sizes[i], (n - sum(shares)) // (len(sizes) - position))
+        shares[i] = min(sizes[i], n // (len(sizes) - position))
+        n -= shares[i]
     return shares
 
 

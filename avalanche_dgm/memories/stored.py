@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import Replay, check_values
 from avalanche_dgm.errors import (
     CapacityError,
@@ -16,20 +18,20 @@ from avalanche_dgm.errors import (
     ShapeError,
     UnknownTaskError,
 )
-from avalanche_dgm.memories.balance import choose_members, fill, shuffle
+from avalanche_dgm.memories.budget import split_budget
+from avalanche_dgm.memories.compact import CompactSamples
 from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
+from avalanche_dgm.settings import whole
 
 #: From samples (n, *shape) and their task labels (n,) to other samples.
 Encode = Callable[[Tensor, Tensor], Tensor]
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 
 
 class StoredMemory(GrowingBuffers):
     """A random, class-balanced choice of the samples that it was shown.
 
-    A *class* is one label of one task label: where several tasks use the same labels, each of them
-    has its own. Every sample is kept together with the number of its class, so that labels and
-    task labels cannot come apart from the samples.
+    A *class* is one label of one task label, as in `ClassTable`. Every sample is kept together with
+    its class, so that labels and task labels cannot come apart from the samples.
 
     Exactly one size is given. With ``share`` and ``per_experience``, what is kept is kept for
     ever. With ``per_class`` and ``total``, or a ``share`` that does not grow, the memory has a
@@ -45,29 +47,22 @@ class StoredMemory(GrowingBuffers):
             refuses a share that keeps none of some class.
         grows: With ``share``, whether a class that comes again adds to what is kept of it;
             otherwise as many are kept as of the `add` that brought most.
-        dtype: How the samples are kept: ``"float32"``, ``"float16"``, or ``"uint8"``, which is 256
-            steps from the smallest to the largest value of each channel (dimension 1).
+        dtype: How the samples are kept, see `CompactSamples`.
 
     Raises:
         ConfigError: Not one size, or one that cannot work, or an unknown ``dtype``.
 
     Attributes:
-        samples: Tensor (N, *shape) of the stored type.
+        samples: The N samples, those of a class one after the other.
         members: int32 tensor (N,), each sample's row in ``classes``, ascending.
-        classes: int64 tensor (K, 2): task label, label.
+        classes: The K classes.
         counts: int64 tensor (K,), samples stored of each class.
         seen: int64 tensor (K,), samples shown of each class.
-        zero: Float tensor (1, C, 1, ...), each channel's smallest value; empty but for uint8.
-        scale: Float tensor like ``zero``, the size of a step.
     """
 
-    samples: Tensor
     members: Tensor
-    classes: Tensor
     counts: Tensor
     seen: Tensor
-    zero: Tensor
-    scale: Tensor
 
     def __init__(
         self,
@@ -81,24 +76,18 @@ class StoredMemory(GrowingBuffers):
         dtype: str = "float32",
     ) -> None:
         super().__init__()
-        check_size(share=share, per_class=per_class, per_experience=per_experience, total=total)
+        _check_size(share=share, per_class=per_class, per_experience=per_experience, total=total)
         if least and share is None:
             raise ConfigError("least is for a memory of some share.")
         if not grows and share is None:
             raise ConfigError("grows=False is for a memory of some share.")
-        if dtype not in DTYPES:
-            raise ConfigError(f"dtype={dtype!r} is not known; use one of {', '.join(DTYPES)}.")
         self.share, self.per_class = share, per_class
         self.per_experience, self.total = per_experience, total
-        self.least, self.grows, self.dtype = least, grows, dtype
-        whole = torch.int64
-        self.register_buffer("samples", torch.empty(0, dtype=DTYPES[dtype]))
+        self.least, self.grows = least, grows
+        self.samples, self.classes = CompactSamples(dtype), ClassTable()
         self.register_buffer("members", torch.empty(0, dtype=torch.int32))
-        self.register_buffer("classes", torch.empty(0, 2, dtype=whole))
-        self.register_buffer("counts", torch.empty(0, dtype=whole))
-        self.register_buffer("seen", torch.empty(0, dtype=whole))
-        self.register_buffer("zero", torch.empty(0))
-        self.register_buffer("scale", torch.empty(0))
+        self.register_buffer("counts", torch.empty(0, dtype=torch.int64))
+        self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -106,7 +95,7 @@ class StoredMemory(GrowingBuffers):
     @property
     def shape(self) -> tuple[int, ...] | None:
         """Shape of one sample, or ``None`` while the memory is empty."""
-        return tuple(self.samples.shape[1:]) if len(self) else None
+        return self.samples.shape
 
     @property
     def bytes(self) -> int:
@@ -128,8 +117,8 @@ class StoredMemory(GrowingBuffers):
                 f"{len(labels)} labels and {len(tasks)} task ids cannot be stored; each sample"
                 " needs one of each, and there must be samples."
             )
-        pairs = torch.stack([tasks, labels], dim=1).to(self.classes)
-        n, k = len(labels), len(torch.unique(pairs, dim=0))
+        classes, rows = self._classes_with(labels, tasks)
+        n, k = len(labels), len(torch.unique(rows))
         advice = ", or use per_class, which stores every class"
         if self.share is not None and not self.least and round(self.share * n) < k:
             raise CapacityError(
@@ -142,13 +131,17 @@ class StoredMemory(GrowingBuffers):
                 f"per_experience={self.per_experience} is less than the experience's {k} classes,"
                 f" so no sample of some class would be stored. Raise it to {k} or more{advice}."
             )
-        if self.total is not None:
-            every = len(torch.unique(torch.cat([self.classes, pairs]), dim=0))
-            if self.total < every:
-                raise CapacityError(
-                    f"total={self.total} is less than the {every} classes up to now, so no sample"
-                    f" of some class would be stored. Raise it to {every} or more{advice}."
-                )
+        if self.total is not None and self.total < len(classes):
+            raise CapacityError(
+                f"total={self.total} is less than the {len(classes)} classes up to now, so no"
+                f" sample of some class would be stored. Raise it to {len(classes)} or"
+                f" more{advice}."
+            )
+
+    def _classes_with(self, labels: Tensor, tasks: Tensor) -> tuple[ClassTable, Tensor]:
+        """The classes once these samples are added, and each sample's row (N,)."""
+        classes = copy.deepcopy(self.classes)
+        return classes, classes.add(tasks.to(classes.rows), labels.to(classes.rows))
 
     @torch.no_grad()
     def add(
@@ -182,34 +175,25 @@ class StoredMemory(GrowingBuffers):
             raise DataError(f"{len(samples)} samples came with {len(labels)} labels.")
         if encode is None:
             self._check_samples(samples)
-        device = self.classes.device
-        samples, labels, tasks = samples.to(device), labels.to(device), tasks.to(device)
-        pairs = torch.stack([tasks, labels], dim=1)
-        k = len(self.classes)
-        classes, rows = torch.unique(torch.cat([self.classes, pairs]), dim=0, return_inverse=True)
-        stored, arriving = rows[:k][self.members.long()], rows[k:]
-        seen = torch.zeros(len(classes), dtype=torch.int64, device=device)
-        seen[rows[:k]] = self.seen
-        kept, taken = self._quotas(
-            torch.bincount(stored, minlength=len(classes)).tolist(),
-            torch.bincount(arriving, minlength=len(classes)).tolist(),
-            seen.tolist(),
-            rng,
-        )
-        old = choose_members(stored, kept, rng)
-        new = choose_members(arriving, taken, rng)
-        kept_new = samples[new]
+        classes, arriving = self._classes_with(labels, tasks)
+        device, stored = arriving.device, self.members.long()
+        arrived = torch.bincount(arriving, minlength=len(classes))
+        missing = self.seen.new_zeros(len(classes) - len(self.seen))
+        counts, seen = torch.cat([self.counts, missing]), torch.cat([self.seen, missing])
+        kept, taken = self._quotas(counts.tolist(), arrived.tolist(), seen.tolist(), rng)
+        old = _choose(stored, kept, rng)
+        new = _choose(arriving, taken, rng)
+        samples = samples[new.to(samples.device)].to(device)
         if encode is not None:
-            kept_new = encode(kept_new, tasks[new])
-            self._check_samples(kept_new)
-        self._put(old, kept_new.float())
-        # By class, so that those of one lie together: see `_random_pairs`.
+            samples = encode(samples, tasks.to(device)[new])
+            self._check_samples(samples)
+        self.samples.replace(old, samples.float())
         members = torch.cat([stored[old], arriving[new]])
         order = torch.argsort(members, stable=True)
-        self.samples, self.members = self.samples[order], members[order].to(torch.int32)
-        self.classes = classes
-        self.counts = torch.bincount(self.members.long(), minlength=len(classes))
-        self.seen = seen + torch.bincount(arriving, minlength=len(classes))
+        self.samples.arrange(order)
+        self.members, self.classes = members[order].to(torch.int32), classes
+        self.counts = torch.bincount(members, minlength=len(classes))
+        self.seen = seen + arrived
 
     @torch.no_grad()
     def convert(self, encode: Encode) -> None:
@@ -223,8 +207,8 @@ class StoredMemory(GrowingBuffers):
         samples, _, tasks = self.data()
         made = encode(samples, tasks).float()
         check_values(made)
-        self.samples = self.samples[:0]
-        self._put(self.members[:0].long(), made)
+        self.samples.clear()
+        self.samples.replace(self.members[:0].long(), made)
 
     def _check_samples(self, samples: Tensor) -> None:
         if self.shape is not None and tuple(samples.shape[1:]) != self.shape:
@@ -241,14 +225,15 @@ class StoredMemory(GrowingBuffers):
         together = [a + b for a, b in zip(stored, arriving, strict=True)]
         if self.share is not None or self.per_experience is not None:
             size = self.per_experience or round((self.share or 0.0) * sum(arriving))
-            places = fill(arriving, max(size, self.least * sum(n > 0 for n in arriving)))
+            least = self.least * sum(n > 0 for n in arriving)
+            places = split_budget(max(size, least), arriving)
             if self.grows:
                 return stored, places
             room = [max(pair) for pair in zip(stored, places, strict=True)]
         elif self.per_class is not None:
             room = [min(n, self.per_class) for n in together]
         else:
-            room = fill(together, self.total or 0)
+            room = split_budget(self.total or 0, together)
         kept, taken = [], []
         for size, old, before, n in zip(room, stored, seen, arriving, strict=True):
             stays = old
@@ -259,40 +244,6 @@ class StoredMemory(GrowingBuffers):
             kept.append(max(stays, size - n))
             taken.append(size - kept[-1])
         return kept, taken
-
-    def _put(self, old: Tensor, new: Tensor) -> None:
-        """Stores some of the samples again, and new ones (n, *shape) behind them."""
-        if self.dtype == "uint8":
-            self._put_steps(old, new)
-            return
-        kind = DTYPES[self.dtype]
-        largest = torch.finfo(kind).max
-        kept = self.samples[old] if len(self) else new[:0].to(kind)
-        self.samples = torch.cat([kept, new.clamp(-largest, largest).to(kind)])
-
-    def _put_steps(self, old: Tensor, new: Tensor) -> None:
-        others = [d for d in range(new.ndim) if d != 1]
-        low, high = new.amin(others, keepdim=True), new.amax(others, keepdim=True)
-        if len(self):
-            ends = self.zero, self.zero + 255 * self.scale
-            if bool(((low >= ends[0]) & (high <= ends[1])).all()):
-                self.samples = torch.cat([self.samples[old], self._encode(new)])
-                return
-            low, high = torch.minimum(low, ends[0]), torch.maximum(high, ends[1])
-            new = torch.cat([self._decode(self.samples[old]), new])
-        self.zero = low
-        # A channel that is constant needs no steps.
-        self.scale = torch.where(high > low, (high - low) / 255, torch.ones_like(low))
-        self.samples = self._encode(new)
-
-    def _encode(self, samples: Tensor) -> Tensor:
-        steps = torch.round((samples - self.zero) / self.scale)
-        return steps.clamp(0, 255).to(torch.uint8)
-
-    def _decode(self, stored: Tensor) -> Tensor:
-        if self.dtype == "uint8":
-            return stored.float() * self.scale + self.zero
-        return stored.float()
 
     @torch.no_grad()
     def draw(self, n: int, rng: torch.Generator, *, jitter: float = 0.0) -> Replay:
@@ -313,25 +264,23 @@ class StoredMemory(GrowingBuffers):
         """
         if not len(self):
             raise UnknownTaskError("Nothing is stored yet: train on an experience first.")
-        order, rank = shuffle(self.members, self.counts, rng)
+        order, rank = _shuffle(self.members, self.counts, rng)
         # The first of every class in random order, then the second of every class, and so on.
         turn = torch.rand(len(self.counts), generator=rng, device=rng.device, dtype=torch.float64)
         order = order[torch.argsort(rank + turn[self.members[order].long()])]
         index = order.repeat(-(-n // len(order)))[:n]
-        members = self.members[index].long()
-        samples = self._decode(self.samples[index])
+        rows = self.members[index].long()
+        samples = self.samples.read(index)
         if jitter:
-            pairs = self._random_pairs(members, rng)
-            one, other = (self._decode(self.samples[i]) for i in pairs)
+            one, other = (self.samples.read(i) for i in self._random_pairs(rows, rng))
             samples += jitter / math.sqrt(2) * (one - other)
-        task, label = self.classes[members].unbind(dim=1)
-        return Replay(samples, label, task)
+        return Replay(samples, self.classes.labels[rows], self.classes.tasks[rows])
 
-    def _random_pairs(self, members: Tensor, rng: torch.Generator) -> Tensor:
+    def _random_pairs(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """Draws two stored samples of each of the classes (n,), with replacement: (2, n)."""
         starts = torch.cumsum(self.counts, dim=0) - self.counts
-        shares = torch.rand(2, len(members), generator=rng, device=rng.device, dtype=torch.float64)
-        return starts[members] + (shares * self.counts[members]).long()
+        shares = torch.rand(2, len(rows), generator=rng, device=rng.device, dtype=torch.float64)
+        return starts[rows] + (shares * self.counts[rows]).long()
 
     @torch.no_grad()
     def data(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -340,11 +289,44 @@ class StoredMemory(GrowingBuffers):
         Returns:
             Samples, float32 (N, *shape); labels and task labels, int64 (N,).
         """
-        task, label = self.classes[self.members.long()].unbind(dim=1)
-        return self._decode(self.samples), label, task
+        rows = self.members.long()
+        samples = self.samples.read(torch.arange(len(self), device=rows.device))
+        return samples, self.classes.labels[rows], self.classes.tasks[rows]
 
 
-def check_size(
+def _shuffle(members: Tensor, counts: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Orders samples by class, and randomly within each.
+
+    Args:
+        members: Tensor (N,), each sample's class.
+        counts: int64 tensor (K,), samples of each class.
+        rng: Generator on their device.
+
+    Returns:
+        Positions (N,), and how many of its class come before each (N,).
+    """
+    noise = torch.rand(len(members), generator=rng, device=members.device, dtype=torch.float64)
+    order = torch.argsort(members + noise)
+    starts = torch.cumsum(counts, dim=0) - counts
+    rank = torch.arange(len(members), device=members.device) - starts[members[order].long()]
+    return order, rank
+
+
+def _choose(members: Tensor, quotas: list[int], rng: torch.Generator) -> Tensor:
+    """Positions of a random choice of samples, so many of each class.
+
+    Args:
+        members: int64 tensor (N,), each sample's class.
+        quotas: How many of each class are wanted.
+        rng: Generator on the samples' device.
+    """
+    counts = torch.bincount(members, minlength=len(quotas))
+    order, rank = _shuffle(members, counts, rng)
+    limits = torch.tensor(quotas, device=members.device)
+    return order[rank < limits[members[order]]]
+
+
+def _check_size(
     *,
     share: float | None,
     per_class: int | None,
@@ -367,6 +349,4 @@ def check_size(
     if share is not None and not (number and 0 < share <= 1):
         raise ConfigError(f"share={share!r} must be above 0 and at most 1.")
     for name, count in counts.items():
-        whole = isinstance(count, int) and not isinstance(count, bool)
-        if count is not None and not (whole and count >= 1):
-            raise ConfigError(f"{name}={count!r} must be a whole number of at least 1.")
+        whole(name, count, optional=True)

@@ -63,7 +63,7 @@ class StoredLatents(StoredMemory):
         if self._covariance is None and self.shape is not None:
             values, each = prod(self.shape), len(self) / len(self.counts)
             # A mean and a triangle, in float32.
-            fits = 4 * (values + 3) / 2 <= each * self.samples.element_size()
+            fits = 4 * (values + 3) / 2 <= each * self.samples.values.element_size()
             self._covariance = values <= SMALL_LATENT and fits and self.total is None
         return bool(self._covariance)
 
@@ -82,9 +82,9 @@ class StoredLatents(StoredMemory):
         super().convert(encode)
         if len(self) and self.wants_moments():
             self.note(*self.data())
+            # They stand for all that was shown.
             known = self.moments.classes
-            tasks, labels = self.classes.unbind(dim=1)
-            self.moments.seen = self.seen[known.find(tasks, labels).argsort()]
+            self.moments.seen = self.seen[self.classes.find(known.tasks, known.labels)]
 
     def rehearse(self, n: int, rng: torch.Generator) -> Replay:
         """Draws latents, balanced over classes, with noise.

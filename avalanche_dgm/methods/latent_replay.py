@@ -206,7 +206,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     def _known(self) -> Tensor:
         """What was learned: int64 rows (k, 2) of task label and class."""
         if self.stored is not None:
-            return self.stored.classes
+            return self.stored.classes.rows[:, 1:]
         density = self.generated.density if self.generated is not None else None
         return density.classes.rows[:, 1:] if density is not None else torch.empty(0, 2).long()
 

@@ -1,5 +1,6 @@
 """The replay rule (Kamra et al. 2017, Sec. 3.1) against a second, brute-force implementation."""
 
+import itertools
 import random
 from fractions import Fraction
 from itertools import pairwise
@@ -148,6 +149,15 @@ def test_split_adds_up_and_favours_no_task():
         # A task that gave something up has no less than any other, but for rounding.
         for share, size in zip(shares, sizes, strict=True):
             assert share == size or share >= max(shares) - 1
+
+
+def test_split_is_the_fairest_of_all_divisions():
+    """By trying them all: the one that leaves the smallest most, then the second smallest, ..."""
+    for sizes in itertools.product(range(4), repeat=3):
+        for n in range(sum(sizes) + 3):
+            ways = itertools.product(*(range(size + 1) for size in sizes))
+            filled = [way for way in ways if sum(way) == min(n, sum(sizes))]
+            assert sorted(split_budget(n, sizes)) == max(map(sorted, filled))
 
 
 def test_split_of_everything_is_everything():

@@ -188,15 +188,15 @@ def test_smaller_types_take_less(dtype, factor):
     one, two = StoredMemory(share=1.0), StoredMemory(share=1.0, dtype=dtype)
     for memory in (one, two):
         memory.add(samples, labels, torch.zeros_like(labels), rng())
-    assert two.samples.numel() == samples.numel()
+    assert two.samples.values.numel() == samples.numel()
     assert one.bytes - two.bytes == pytest.approx(samples.numel() * (4 - 4 / factor), abs=2 * 4 * 4)
 
 
 def test_bytes_by_hand():
     memory = StoredMemory(per_class=4, dtype="uint8")
     memory.add(torch.rand(30, 2, 3, 3), torch.arange(30) % 3, torch.zeros(30).long(), rng())
-    # 12 samples of 18 bytes and a 4-byte class; 3 classes of two numbers and two counters; scales.
-    assert memory.bytes == 12 * (18 + 4) + 3 * (16 + 16) + 2 * 2 * 4
+    # 12 samples of 18 bytes and a 4-byte class; 3 classes of three numbers and two counters; scales.
+    assert memory.bytes == 12 * (18 + 4) + 3 * (24 + 16) + 2 * 2 * 4
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 5), (3,), (3, 4)])
