@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.memories.masked import DynamicGenerativeMemory
 from avalanche_dgm.methods import Method
@@ -93,10 +94,10 @@ def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Cl
             replay = method.sample(_DRAWN_PER_SHOWN * n * max(n_classes, 1))
         except UnknownTaskError:  # Some keep no samples.
             return {}
-    pairs = torch.stack([replay.tasks, replay.labels], dim=1)
-    for task, label in torch.unique(pairs, dim=0).tolist():
-        mine = (replay.tasks == task) & (replay.labels == label)
-        found[task, label] = replay.images[mine][:n]
+    classes = ClassTable()
+    rows = classes.add(replay.tasks, replay.labels)
+    for row, (_, task, label) in enumerate(classes.rows.tolist()):
+        found[task, label] = replay.images[rows == row][:n]
     return dict(sorted(found.items()))
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, check_labels
 from avalanche_dgm.errors import ConfigError, LabelError, UnsupportedModelError
 from avalanche_dgm.modules import copied, evaluating, in_type_of
@@ -57,10 +58,9 @@ def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> i
         LabelError: The head of a task has no output for one of its classes: it answers
             `MASKED_LOGIT` or minus infinity there, and would never learn it.
     """
-    pairs, rows = torch.unique(
-        torch.stack([data.tasks, data.labels], dim=1), dim=0, return_inverse=True
-    )
-    shown = torch.empty(len(pairs), dtype=torch.int64, device=rows.device)
+    classes = ClassTable()
+    rows = classes.add(data.tasks, data.labels)
+    shown = torch.empty(len(classes), dtype=torch.int64, device=rows.device)
     shown[rows] = torch.arange(len(rows), device=rows.device)
     width = 0
     with evaluating(learner):

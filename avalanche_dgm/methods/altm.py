@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, Replay, Step
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
@@ -21,7 +22,6 @@ from avalanche_dgm.memories import Frozen, MemorySettings
 from avalanche_dgm.memories.classifiers import (
     check_heads,
     head_width,
-    learned_outputs,
     logits_of,
 )
 from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
@@ -30,28 +30,10 @@ from avalanche_dgm.methods.altm_sources import REPLAYS, make_source
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.latent_replay import LatentReplay
 from avalanche_dgm.methods.registry import METHODS, register
-from avalanche_dgm.modules import GrowingBuffers, copied
+from avalanche_dgm.modules import copied
 from avalanche_dgm.signatures import takes_arguments_of
 
 _CONSOLIDATIONS = ("replace", "distil")
-
-
-class _Known(GrowingBuffers):
-    """Which outputs the stable network has learned: rows of task label and class."""
-
-    rows: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("rows", torch.empty(0, 2, dtype=torch.int64))
-
-    def include(self, data: ExperienceData) -> None:
-        self.to(data.labels.device)
-        more = torch.stack([data.tasks, data.labels], dim=1)
-        self.rows = torch.unique(torch.cat([self.rows, more]), dim=0)
-
-    def tasks(self) -> list[int]:
-        return torch.unique(self.rows[:, 0]).tolist()
 
 
 def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -146,7 +128,7 @@ class ALTM(Inspectable, LatentInputs, Method):
             raise ConfigError(f"distil_steps={distil_steps} must be at least 1.")
         self.weight, self.replay_size = weight, replay_size
         self.consolidation, self.distil_steps = consolidation, distil_steps
-        self.known = _Known()
+        self.known = ClassTable()
         self.stable: Frozen[nn.Module] | None = None
         if memory_consolidation is not None:
             hyper = {**hyper, "consolidation": memory_consolidation}
@@ -185,7 +167,7 @@ class ALTM(Inspectable, LatentInputs, Method):
         super()._begin(data)
         if self.source is not None:
             self.source._begin(data)
-        self._old_tasks, self._learned_on = self.known.tasks(), data
+        self._old_tasks, self._learned_on = torch.unique(self.known.tasks).tolist(), data
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the training of the source's generator, if there is one.
@@ -294,7 +276,7 @@ class ALTM(Inspectable, LatentInputs, Method):
             lowest = wanted.amin(dim=1, keepdim=True).expand(-1, missing)
             return (logits - torch.cat([wanted, lowest], dim=1)).square().sum(dim=1).mean()
         width = wanted.shape[1]
-        mask = learned_outputs(self.known.rows, tasks, width, by_task=self.task_aware)
+        mask = self.known.outputs(tasks, width, by_task=self.task_aware)
         difference = (logits[:, :width] - wanted).masked_fill(~mask, 0.0)
         return difference.square().sum(dim=1).mean()
 
@@ -366,7 +348,7 @@ class ALTM(Inspectable, LatentInputs, Method):
         if self.source is not None:
             self.source.end(data)
         self._learned_on = None
-        self.known.include(data)
+        self.known.add(data.tasks, data.labels)
         # N must have the layers that were frozen just now: what is remembered was made by them.
         shared = free and self.latents is not None and self.latents.frozen
         first = self.stable is None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.methods.abilities import LatentInputs, Routing
 from avalanche_dgm.plugins.base import PLAIN_LOADERS, MethodPlugin
@@ -27,7 +28,7 @@ class WrappingPlugin(MethodPlugin):
     """
 
     #: Task labels and classes (K, 2) of the experience, if batches have samples of others.
-    _own: Tensor | None = None
+    _own: ClassTable | None = None
     #: Whether a batch has none of the experience.
     _nothing = False
     #: Parameters that do not learn in this step, with their gradients.
@@ -139,7 +140,10 @@ class WrappingPlugin(MethodPlugin):
             strategy.stop_training()
         # Once all plugins have put their data sets and loaders in place.
         alone = self.routing is None or self._data is None or self._alone(strategy)
-        self._own = None if alone or self._data is None else self._data.pairs
+        self._own = None
+        if not alone and self._data is not None:
+            self._own = ClassTable()
+            self._own.add(self._data.tasks, self._data.labels)
 
     def _alone(self, strategy: Any) -> bool:
         """Whether batches have samples of the experience, or of a part of it, and no others."""
@@ -157,8 +161,7 @@ class WrappingPlugin(MethodPlugin):
             strategy.mbatch = [self.latents.encode_batch(images, tasks), *strategy.mbatch[1:]]
         if self._own is None:
             return
-        pairs = torch.stack([tasks, labels], dim=1)
-        mine = (pairs[:, None] == self._own[None]).all(dim=2).any(dim=1)
+        mine = self._own.find(tasks, labels) >= 0
         self._nothing = not bool(mine.any())
         if not self._nothing:
             strategy.mbatch = [column[mine] for column in strategy.mbatch]

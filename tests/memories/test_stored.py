@@ -195,7 +195,7 @@ def test_smaller_types_take_less(dtype, factor):
 def test_bytes_by_hand():
     memory = StoredMemory(per_class=4, dtype="uint8")
     memory.add(torch.rand(30, 2, 3, 3), torch.arange(30) % 3, torch.zeros(30).long(), rng())
-    # 12 samples of 18 bytes and a 4-byte class; 3 classes of three numbers and two counters; scales.
+    # 12 samples of 18 bytes and a 4-byte row; 3 classes of three numbers, two counters; scales.
     assert memory.bytes == 12 * (18 + 4) + 3 * (24 + 16) + 2 * 2 * 4
 
 
