@@ -19,9 +19,9 @@ from avalanche_dgm.dashboards.sinks import Cell, FailSafeSink, Pixels, Sink
 from avalanche_dgm.dashboards.views import Class, Examples
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.metrics.cost import (
-    family_of,
     memory_bytes_of,
     memory_parameters_of,
+    phase_kind,
     stored_samples_of,
 )
 from avalanche_dgm.metrics.summaries import summaries
@@ -309,7 +309,7 @@ def _memory_values(method: Method, stats: MethodStats) -> dict[str, float]:
     }
     for name, seconds in stats.phase_seconds.items():
         # Phases of different tasks, such as "sleep: tasks 3, 4", share a key.
-        key = keys.TIME_PHASE.format(family_of(name))
+        key = keys.TIME_PHASE.format(phase_kind(name))
         values[key] = values.get(key, 0.0) + seconds
     return values
 

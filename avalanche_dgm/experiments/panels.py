@@ -19,7 +19,7 @@ from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.learned import Learned
-from avalanche_dgm.plugins.tested import examples_of
+from avalanche_dgm.plugins.tested import read_examples
 
 #: Samples of each class in pictures.
 _SAMPLES = 8
@@ -106,7 +106,7 @@ class RunPanels:
         if method is None:
             return
         if self._examples is None:
-            self._examples = examples_of(spec.test_experiences(), least=_SAMPLES)
+            self._examples = read_examples(spec.test_experiences(), least=_SAMPLES)
         if self._examples is not None:
             seen = self._examples.of_experiences([spec.tested[column] for column in columns])
             dashboard.log_examples(method, seen, at=n, last=result.complete)

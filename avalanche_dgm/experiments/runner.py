@@ -40,7 +40,7 @@ from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, print_progress
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
-from avalanche_dgm.plugins.fingerprint import mark
+from avalanche_dgm.plugins.fingerprint import store_fingerprint
 from avalanche_dgm.plugins.metrics import memory_metrics
 
 
@@ -93,7 +93,7 @@ def run(
             if 0 < start < len(result.order):
                 experiment.load(strategy, storage.checkpoint(target, start))
             elif not start:
-                mark(strategy, experiment.learned)
+                store_fingerprint(strategy, experiment.learned)
         if target is not None and saved is None:
             run_folders.begin(target, result)
         try:

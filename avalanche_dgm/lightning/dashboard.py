@@ -18,7 +18,7 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import Learned, pairs_of
-from avalanche_dgm.plugins.tested import examples_of, names_of
+from avalanche_dgm.plugins.tested import names_of, read_examples
 
 
 class EpochMeansCallback(StreamCallback):
@@ -156,7 +156,7 @@ class DashboardCallback(EpochMeansCallback):
             seconds=result.test_seconds[-1],
         )
         if self._examples is None:
-            self._examples = examples_of(tests, least=self.samples_per_class)
+            self._examples = read_examples(tests, least=self.samples_per_class)
         if self._examples is not None:
             mine = self._examples.of_experiences([j for j in seen if j is not None])
             dashboard.log_examples(module.method, mine, at=len(result), last=last)

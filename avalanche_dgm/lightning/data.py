@@ -21,11 +21,11 @@ from avalanche_dgm.plugins.experiences import (
     TaskOracle,
     ends_task,
     find_oracle,
+    full_experience,
     load,
     starts_task,
     test_rule,
     train_rule,
-    whole,
 )
 from avalanche_dgm.plugins.samples import task_column
 
@@ -200,13 +200,13 @@ class StreamDataModule(pl.LightningDataModule):
         place = (self.first_part(i), self._device())
         if self._training is None or self._training[0] != place:
             self._training = None
-            self._training = (place, self._load(whole(self._find("train", i)), i))
+            self._training = (place, self._load(full_experience(self._find("train", i)), i))
         return self._training[1]
 
     def is_part(self, i: int) -> bool:
         """Whether a training experience is a part of a task in an online stream."""
         experience = self._find("train", i)
-        return whole(experience) is not experience
+        return full_experience(experience) is not experience
 
     def ends_task(self, i: int) -> bool:
         """Whether a training experience ends a task; most parts of online streams do not."""
@@ -228,7 +228,7 @@ class StreamDataModule(pl.LightningDataModule):
         return test_rule(self.oracle, self._rule_of(self._find("train", 0)))(experience)
 
     def _rule_of(self, experience: Any) -> TaskOracle:
-        return train_rule(self.oracle, whole(experience), self.benchmark.train_stream)
+        return train_rule(self.oracle, full_experience(experience), self.benchmark.train_stream)
 
     def reads_into_memory(self, i: int) -> bool:
         """Whether a training experience is served from tensors; see ``in_memory``."""

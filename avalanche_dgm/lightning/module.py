@@ -17,7 +17,7 @@ from avalanche_dgm.lightning.staged import StagedModule
 from avalanche_dgm.lightning.stages import Schedule
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.methods import Method, Naive
-from avalanche_dgm.plugins.optimizers import check_step, exchange
+from avalanche_dgm.plugins.optimizers import check_step, replace_parameters
 from avalanche_dgm.saving import plain
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -182,7 +182,9 @@ class MethodModule(StagedModule):
                     " Make the same number each time."
                 )
             group_of = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
-        exchange(self._optimizer, before, now, lambda parameter: group_of.get(id(parameter)))
+        replace_parameters(
+            self._optimizer, before, now, lambda parameter: group_of.get(id(parameter))
+        )
         self._optimized = now
         return self._optimizer
 

@@ -11,7 +11,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.files import final_name
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
-from avalanche_dgm.plugins.fingerprint import mark
+from avalanche_dgm.plugins.fingerprint import store_fingerprint
 
 _FILE = "strategy.ckpt"
 #: Where a strategy carries what belongs to the run while it is saved.
@@ -101,7 +101,7 @@ class RunCheckpoint:
             content = trainer.strategy.broadcast(content)
         if content is None:
             if self.path is not None:
-                mark(strategy, stream)
+                store_fingerprint(strategy, stream)
             return None
         kept = {"map_location": strategy.device, "stream": stream}
         maybe_load_checkpoint(strategy, BytesIO(content), **kept)

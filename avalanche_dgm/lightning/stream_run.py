@@ -44,7 +44,7 @@ from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import check_boundaries, is_augmented
 from avalanche_dgm.plugins.fingerprint import Fingerprint, of_module
-from avalanche_dgm.plugins.samples import described
+from avalanche_dgm.plugins.samples import with_class_labels
 
 
 @dataclass  # Not frozen: Lightning refuses to hand such to spawned processes.
@@ -83,9 +83,9 @@ def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) ->
     module.model.train()
     train_stream, test_stream = data.benchmark.train_stream, data.benchmark.test_stream
     for i in range(n):
-        avalanche_model_adaptation(module.model, described(train_stream[i]))
+        avalanche_model_adaptation(module.model, with_class_labels(train_stream[i]))
         for j in tested_experiences(i, len(test_stream), test=test):
-            avalanche_model_adaptation(module.model, described(test_stream[j]))
+            avalanche_model_adaptation(module.model, with_class_labels(test_stream[j]))
 
 
 class StreamRun:
@@ -252,7 +252,7 @@ class StreamRun:
             if isinstance(method, Routing):
                 self._phases(method.make_room(data.key))
             method.begin(data)
-        avalanche_model_adaptation(module.model, described(experience))
+        avalanche_model_adaptation(module.model, with_class_labels(experience))
         module.to(self.device)
         width = width_of(module.model, data, task_aware=module.task_aware)
         check_labels(data, width)

@@ -14,7 +14,7 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.methods.abilities import Routing
 from avalanche_dgm.metrics import AccuracyMatrix
-from avalanche_dgm.plugins.samples import classes_of, described
+from avalanche_dgm.plugins.samples import classes_of, with_class_labels
 
 if TYPE_CHECKING:
     from avalanche_dgm.lightning.data import StreamDataModule
@@ -81,7 +81,7 @@ class StreamTest:
             view.adapted_dataset = experience.dataset.eval()
             view.fire("after_eval_dataset_adaptation")
             view.dataloader = self.loaders[index]
-        avalanche_model_adaptation(module.model, described(experience))
+        avalanche_model_adaptation(module.model, with_class_labels(experience))
         module.model.to(self._trainer.strategy.root_device)
         method = module.method
         if isinstance(method, Routing):

@@ -119,8 +119,8 @@ class Cost(Metric):
             )
         spent = dict.fromkeys(self.phases, 0.0)
         for name, value in phase_seconds.items():
-            family = family_of(name)
-            spent[family if family in spent else OTHER] += value
+            kind = phase_kind(name)
+            spent[kind if kind in spent else OTHER] += value
         self.phase_seconds += self.phase_seconds.new_tensor(list(spent.values()))
         self.seconds += seconds
         self.shown += shown
@@ -141,7 +141,7 @@ class Cost(Metric):
         return {name: value.float() for name, value in values.items()}
 
 
-def family_of(phase: str) -> str:
+def phase_kind(phase: str) -> str:
     """What phases of a kind have in common: ``sleep`` of ``sleep: tasks 3, 4``.
 
     Args:

@@ -80,7 +80,11 @@ class FrechetDistance(FrechetInceptionDistance):
         Raises:
             ShapeError: Their features are not (n, n_features).
         """
-        found = samples.flatten(1) if self.features is None else described(self.features, samples)
+        found = (
+            samples.flatten(1)
+            if self.features is None
+            else extract_features(self.features, samples)
+        )
         if found.shape != (len(samples), self.n_features):
             raise ShapeError(
                 f"Samples of shape {tuple(samples.shape)} have features of shape"
@@ -116,7 +120,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
 
 
 @torch.no_grad()
-def described(network: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
+def extract_features(network: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
     """What a network says of samples, a chunk at a time and in evaluation mode.
 
     Args:

@@ -17,7 +17,7 @@ from avalanche_dgm.generators.discriminators import build_discriminator
 from avalanche_dgm.generators.ranges import intensity_range
 from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.memories.adversarial import GANMemory
-from avalanche_dgm.metrics.frechet import described, frechet_distance
+from avalanche_dgm.metrics.frechet import extract_features, frechet_distance
 from avalanche_dgm.randomness import RandomSource
 
 #: Features of a reference: few, so that a few hundred samples say how they vary together.
@@ -252,8 +252,8 @@ class GeneratorQuality:
         found, right = {}, {}
         for label, mine in rows.items():
             samples = self._generate(memory, mine, len(self._real[label]))
-            found[label] = described(self._describe, samples)
-            answers = described(self.reference, samples).argmax(dim=1)
+            found[label] = extract_features(self._describe, samples)
+            answers = extract_features(self.reference, samples).argmax(dim=1)
             right[label] = (answers == label).double()
         real = {label: self._real_features(label) for label in rows}
         return Quality(
@@ -281,7 +281,7 @@ class GeneratorQuality:
 
     def _real_features(self, label: int) -> Tensor:
         if label not in self._known:
-            self._known[label] = described(self._describe, self._real[label])
+            self._known[label] = extract_features(self._describe, self._real[label])
         return self._known[label]
 
 

@@ -28,12 +28,12 @@ from avalanche_dgm.plugins.experiences import (
     check_boundaries,
     ends_task,
     find_oracle,
+    full_experience,
     is_augmented,
     load,
     starts_task,
     test_rule,
     train_rule,
-    whole,
 )
 from avalanche_dgm.plugins.loop import (
     PreparedBatches,
@@ -214,7 +214,7 @@ class MethodPlugin(SupervisedPlugin):
             raise
 
     def _start(self, strategy: Any, **kwargs: Any) -> ExperienceData:
-        experience = whole(strategy.experience)
+        experience = full_experience(strategy.experience)
         check_boundaries(experience, self.oracle, self.method)
         # Without task labels Avalanche trains on batches that ignore a data set's collate_fn.
         aware = hasattr(strategy.experience, "task_labels")
@@ -295,7 +295,7 @@ class MethodPlugin(SupervisedPlugin):
         # Parts of online streams are not all of it; strategies and plugins may add samples to the
         # data set, or put a data loader of their own in place.
         plain = type(strategy.dataloader) in PLAIN_LOADERS
-        part = whole(strategy.experience) is not strategy.experience
+        part = full_experience(strategy.experience) is not strategy.experience
         n = len(self._data) if self._data is not None else 0
         return plain and not part and len(strategy.adapted_dataset) == n
 

@@ -89,12 +89,12 @@ def maybe_load_checkpoint(
             message names what differs. The strategy and the random number generators are then as
             they were.
     """
-    from avalanche_dgm.plugins.fingerprint import check_strategy, mark
+    from avalanche_dgm.plugins.fingerprint import check_strategy, store_fingerprint
 
     if stream is None:
         stream = getattr(unique_objects, "train_stream", None)
     if isinstance(fname, (str, os.PathLike)) and not os.path.exists(fname):
-        mark(strategy, stream)
+        store_fingerprint(strategy, stream)
         return strategy, 0
     from avalanche.training.determinism.rng_manager import RNGManager
 

@@ -14,7 +14,7 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories.classifiers import check_learner
 from avalanche_dgm.methods import Method
-from avalanche_dgm.plugins.samples import described
+from avalanche_dgm.plugins.samples import with_class_labels
 
 
 def check_model(method: Method, model: nn.Module, data: ExperienceData, experience: Any) -> None:
@@ -37,7 +37,7 @@ def check_model(method: Method, model: nn.Module, data: ExperienceData, experien
         task_aware=isinstance(model, MultiTaskModule),
         trained=method.needs.learner,
         copies="" if method.experiences else method.needs.copies,
-        adapt=(lambda copy: avalanche_model_adaptation(copy, described(experience)))
+        adapt=(lambda copy: avalanche_model_adaptation(copy, with_class_labels(experience)))
         if grows
         else None,
     )

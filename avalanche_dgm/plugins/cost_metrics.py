@@ -8,7 +8,7 @@ from typing import Any
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult, MetricValue
 
-from avalanche_dgm.metrics.cost import family_of
+from avalanche_dgm.metrics.cost import phase_kind
 from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
 
@@ -52,7 +52,7 @@ class CostMetric(PluginMetric[dict[str, float]]):
         for plugin in find_plugins(strategy):
             # Reading the stats waits for the device: what was begun is done when time is taken.
             for name, seconds in plugin.stats.phase_seconds.items():
-                key = f"PhaseSeconds/{family_of(name)}"
+                key = f"PhaseSeconds/{phase_kind(name)}"
                 values[key] = values.get(key, 0.0) + seconds
         seconds = self._time.seconds()
         if not math.isnan(seconds):

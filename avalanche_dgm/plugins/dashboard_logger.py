@@ -19,7 +19,7 @@ from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import tested_of
 from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
-from avalanche_dgm.plugins.tested import examples_of, names_of
+from avalanche_dgm.plugins.tested import names_of, read_examples
 
 
 class DashboardLogger(BaseLogger, SupervisedPlugin):
@@ -169,7 +169,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         there = {int(e.current_experience) for e in tests}
         # Whoever tests what was learned so far only has more to show each time.
         if self._examples is None or not there <= self._examples.positions():
-            self._examples = examples_of(tests, least=self.samples_per_class)
+            self._examples = read_examples(tests, least=self.samples_per_class)
         if self._examples is not None:
             so_far = self._accuracies.learned
             at = len(so_far.positions)

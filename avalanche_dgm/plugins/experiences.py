@@ -32,13 +32,13 @@ from avalanche_dgm.plugins.samples import (
 
 #: Samples that are looked at to tell whether reading is random: a transform that acts on one
 #: sample in ten would be missed once in a thousand times.
-_LOOKS = 32
+_N_COMPARED = 32
 
 #: From an experience to the name of its task, equal for repetitions of the same task.
 TaskOracle = Callable[[Any], str]
 
 #: The task of experiences that hide where tasks begin.
-UNDIVIDED = "stream"
+SINGLE_TASK = "stream"
 
 #: How `automatic` names the tasks of a stream, for as long as the stream lives.
 _RULES: weakref.WeakKeyDictionary[Any, TaskOracle] = weakref.WeakKeyDictionary()
@@ -92,7 +92,7 @@ def automatic(experience: Any) -> str:
     Where a stream hides its tasks, all of it is one.
     """
     if hides_task(experience):
-        return UNDIVIDED
+        return SINGLE_TASK
     return rule_of(stream_of(experience))(experience)
 
 
@@ -230,7 +230,7 @@ def ends_task(experience: Any, n_seen: int) -> bool:
     return bool(experience.is_last_subexp) or n_seen >= len(experience.origin_experience.dataset)
 
 
-def whole(experience: Any) -> Any:
+def full_experience(experience: Any) -> Any:
     """The experience that a part of an online stream was cut from, where that may be known."""
     if isinstance(experience, OnlineCLExperience) and not hides_task(experience):
         return experience.origin_experience
@@ -295,7 +295,7 @@ def reads_differ(used: Any, expected: Any) -> bool:
         used: An Avalanche data set.
         expected: The same or another view of it; the same one tells whether its reading is random.
     """
-    looks = range(0, len(used), max(1, len(used) // _LOOKS))
+    looks = range(0, len(used), max(1, len(used) // _N_COMPARED))
     with seeded(0):
         for _ in range(2):
             for i in looks:

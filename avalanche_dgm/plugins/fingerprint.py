@@ -38,11 +38,11 @@ from avalanche_dgm.plugins.samples import (
 Fingerprint = dict[str, Any]
 
 #: Where a strategy carries its fingerprint of before it was trained, also into checkpoints.
-MARK = "_fingerprint"
+FINGERPRINT = "_fingerprint"
 _STREAM = "experience"
 _NETWORK = "network: "
 #: Arguments of constructors that may differ, that are described otherwise, or that training counts.
-_FREE = {
+_IGNORED = {
     *("device", "evaluator", "eval_every", "eval_mb_size", "peval_mode", "plugins", "loggers"),
     # Its own arguments are compared; it has no weights before it is trained.
     "method",
@@ -62,7 +62,7 @@ _FREE = {
     ),
 }
 #: Of optimisers: how a step is computed, not what it is.
-_WAYS = {"foreach", "fused", "capturable", "differentiable"}
+_IMPLEMENTATION = {"foreach", "fused", "capturable", "differentiable"}
 _NAMES = {"lr": "learning rate"}
 
 
@@ -169,7 +169,7 @@ def of_arguments(owner: Any, prefix: str = "", *, depth: int = 0) -> Fingerprint
     kept = getattr(owner, "__dict__", {})
     for name in _arguments(type(owner)):
         value = _plain(kept.get(name, _UNKNOWN))
-        if name not in _FREE and value is not _UNKNOWN:
+        if name not in _IGNORED and value is not _UNKNOWN:
             found[prefix + _NAMES.get(name, name)] = value
     for name, part in chain(kept.items(), kept.get("_modules", {}).items()) if depth else ():
         if _is_part(part):
@@ -234,7 +234,7 @@ def of_strategy(strategy: Any, *, begun: bool = False) -> Fingerprint:
     optimizer = getattr(strategy, "optimizer", None)
     found["optimizer"] = type(optimizer).__name__
     for name, value in getattr(optimizer, "defaults", {}).items():
-        if name not in _WAYS and _plain(value) is not _UNKNOWN:
+        if name not in _IMPLEMENTATION and _plain(value) is not _UNKNOWN:
             found[_NAMES.get(name, f"optimizer's {name}")] = _plain(value)
     kinds: dict[str, int] = {}
     for plugin in strategy.plugins:
@@ -256,7 +256,7 @@ def _trained(strategy: Any) -> bool:
     return getattr(clock, "train_exp_counter", 0) > 0
 
 
-def mark(strategy: Any, stream: Iterable[Any] | None = None) -> None:
+def store_fingerprint(strategy: Any, stream: Iterable[Any] | None = None) -> None:
     """Notes on a strategy, before it is trained, what a run that goes on must have in common.
 
     Args:
@@ -265,7 +265,7 @@ def mark(strategy: Any, stream: Iterable[Any] | None = None) -> None:
     """
     if not _trained(strategy):
         made = of_strategy(strategy)
-        strategy.__dict__[MARK] = made | (of_stream(stream) if stream is not None else {})
+        strategy.__dict__[FINGERPRINT] = made | (of_stream(stream) if stream is not None else {})
 
 
 def check_strategy(
@@ -282,8 +282,8 @@ def check_strategy(
     Raises:
         CheckpointError: They differ.
     """
-    begun = saved.__dict__.get(MARK)
-    now = strategy.__dict__.get(MARK)
+    begun = saved.__dict__.get(FINGERPRINT)
+    now = strategy.__dict__.get(FINGERPRINT)
     if begun is not None and now is None and not _trained(strategy):
         now = of_strategy(strategy)
     if begun is None or now is None:

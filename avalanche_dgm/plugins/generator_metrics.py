@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.checks import whole
 from avalanche_dgm.dashboards import views
-from avalanche_dgm.metrics.frechet import described
+from avalanche_dgm.metrics.frechet import extract_features
 from avalanche_dgm.metrics.reconstruction import ReconstructionError
 from avalanche_dgm.metrics.replayed import ClassCoverage, LabelAgreement
 from avalanche_dgm.plugins.experiences import shape_of
@@ -164,7 +164,7 @@ class ReplayAgreement(_Remembered):
         # Labels that a network gave to noise may be of any class.
         agreement = LabelAgreement(max(label for label, _ in drawn) + 1)
         for label, samples in drawn:
-            answers = described(self.reference, samples.to(self._device(samples)))
+            answers = extract_features(self.reference, samples.to(self._device(samples)))
             labels = torch.full((len(samples),), label, device=answers.device)
             agreement.to(answers.device).update(answers, labels)
         return self._report(strategy, {"ReplayLabelAgreement": float(agreement.compute())})

@@ -14,7 +14,7 @@ from avalanche_dgm.errors import ConfigError
 Named = Mapping[str, nn.Parameter]
 
 
-def exchange(
+def replace_parameters(
     optimizer: Any,
     before: Named,
     now: Named,

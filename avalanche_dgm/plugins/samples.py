@@ -193,7 +193,7 @@ def task_name_of(experience: Any) -> str | None:
     return " + ".join(sorted(map(str, _distinct(names)))) if names else None
 
 
-def described(experience: Any) -> Any:
+def with_class_labels(experience: Any) -> Any:
     """An experience that says which classes and task labels it holds, as growing models ask.
 
     Args:

@@ -35,7 +35,7 @@ def names_of(stream: Sequence[Any]) -> list[str]:
     return names if len(set(names)) == len(stream) else [str(i) for i in range(len(stream))]
 
 
-def examples_of(experiences: Sequence[Any], *, least: int) -> Examples | None:
+def read_examples(experiences: Sequence[Any], *, least: int) -> Examples | None:
     """Reads a few images of each class, the same ones each time.
 
     Args:

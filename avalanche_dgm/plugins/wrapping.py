@@ -13,7 +13,7 @@ from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.methods.abilities import LatentInputs, Routing
 from avalanche_dgm.plugins.base import PLAIN_LOADERS, MethodPlugin
 from avalanche_dgm.plugins.loop import undo_interrupted
-from avalanche_dgm.plugins.optimizers import exchange
+from avalanche_dgm.plugins.optimizers import replace_parameters
 from avalanche_dgm.plugins.samples import classes_of, split_batch
 from avalanche_dgm.plugins.wrapped import WrappedModel, wrap
 
@@ -108,7 +108,7 @@ class WrappingPlugin(MethodPlugin):
         before = dict(wrapped.networks.named_parameters(prefix="networks"))
         wrapped.networks = nn.ModuleDict(networks)
         now = dict(wrapped.networks.named_parameters(prefix="networks"))
-        exchange(strategy.optimizer, before, now)
+        replace_parameters(strategy.optimizer, before, now)
         if strategy.optimized_param_id is not None:
             # By these names Avalanche would look for what the optimiser holds no more.
             for name in before:

@@ -17,7 +17,7 @@ from avalanche_dgm import (
     sklearn_digits,
 )
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.plugins.optimizers import exchange
+from avalanche_dgm.plugins.optimizers import replace_parameters
 
 from .conftest import PLUGINS, mlp, naive, weights
 
@@ -178,7 +178,7 @@ def test_exchange():
     left = nn.Parameter(torch.zeros(1))
     before = {"a": a, "b": b, "c": c, "left": left}
     now = {"left": left, "new": d, "a": a, "b": e}
-    exchange(optimizer, before, now, lambda parameter: 1)
+    replace_parameters(optimizer, before, now, lambda parameter: 1)
     assert [[id(p) for p in g["params"]] for g in optimizer.param_groups] == [
         [id(a)],
         [id(d), id(e)],
