@@ -18,9 +18,9 @@ def accelerate(phase: Phase) -> Phase:
     range of float32, so losses need no scaling. Weights, moments, images and losses are float32.
 
     Args:
-        phase: A phase whose steps take gradients of convolutions. The weights of its module are
-            rearranged in memory now, and put back when it ends, well or not: in which way a
-            convolution is computed, and so the last bits of its outputs, depend on it.
+        phase: A phase with convolutions. The memory format of its module is changed now and
+            restored when the phase ends, also after an error, as the last bits of a convolution's
+            outputs depend on it.
     """
     module = phase.module
     _warn_if_slow({parameter.device for parameter in module.parameters()})

@@ -87,16 +87,16 @@ def append_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def final_name(path: Path) -> str:
-    """The name of a file, of what a killed process left of one the name it would have got."""
+    """The name of a file; for a partial file of a killed process, its final name."""
     return re.sub(r"\.\d+\.partial$", "", path.name)
 
 
 def cannot_write(path: Path, error: OSError) -> StorageError:
-    """The error that says why a path cannot be written.
+    """The error for a path that cannot be written.
 
     Args:
         path: File or folder.
-        error: What the system said.
+        error: The system's error.
     """
     reason = error.strerror or str(error)
     made = StorageError(
@@ -109,10 +109,10 @@ def cannot_write(path: Path, error: OSError) -> StorageError:
 
 @contextmanager
 def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keeps other processes that lock a folder out of it; ends with the process at the latest.
+    """Locks a folder against other processes; the lock ends with the process.
 
     Args:
-        folder: The folder; it is made.
+        folder: The folder; it is made if missing.
 
     Raises:
         ConfigError: Another process, or another part of this one, uses the folder.
@@ -125,21 +125,19 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
-        with suppress(
-            OSError
-        ):  # On a full disk nobody learns who holds it; it is held all the same.
+        with suppress(OSError):  # On a full disk the lock is held, but does not name its process.
             os.truncate(path, 0)
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        # First removed, then released: whoever waits for it sees that this one is gone.
+        # Removed before it is released, so that waiting processes make a new file.
         with suppress(OSError):
             path.unlink()
         os.close(file)
 
 
 def check_unlocked(folder: Path) -> None:
-    """Refuses a folder that another process has locked, and makes nothing there.
+    """Refuses a folder that another process has locked; writes nothing.
 
     Args:
         folder: The folder.
@@ -179,7 +177,7 @@ def _take(file: int) -> bool:
     if os.name == "nt":
         import msvcrt
 
-        os.lseek(file, 1 << 30, os.SEEK_SET)  # Beyond the text, which others shall read.
+        os.lseek(file, 1 << 30, os.SEEK_SET)  # Beyond the text, which others read.
         try:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         except OSError:

@@ -15,8 +15,8 @@ from torch import Tensor
 class RandomSource:
     """A reproducible stream of random numbers, one ``torch.Generator`` a device.
 
-    The seed is fixed when the first number is drawn: either the one given, or one taken from
-    PyTorch's global generator, so that ``torch.manual_seed`` governs everything by default.
+    The seed is fixed at the first draw: either the one given, or one drawn from PyTorch's global
+    generator, so that ``torch.manual_seed`` seeds everything by default.
 
     Args:
         seed: A whole number from 0 to 2**63 - 1, or ``None`` to take one from the global generator.
@@ -41,15 +41,15 @@ class RandomSource:
         return self._generators[key]
 
     def child_seed(self) -> int:
-        """Draws a seed for another source, so that one seed governs a whole method."""
+        """Draws a seed for another source, so that one seed is enough for a method."""
         return int(torch.randint(2**62, (), generator=self.on("cpu")).item())
 
     @contextmanager
     def seeded_init(self) -> Iterator[None]:
-        """Lets this source decide the initial weights of modules that are built on the CPU.
+        """Seeds the initial weights of modules that are built inside, on the CPU.
 
-        PyTorch initialises from its global generator, which is left as it was. After an error
-        this source is as it was, too.
+        PyTorch initialises weights from its global generator, which is restored afterwards. After
+        an error this source is restored, too.
         """
         before = self.get_state()
         seed = self.child_seed()
@@ -65,13 +65,13 @@ class RandomSource:
 
     @contextmanager
     def rank_seeded(self, rank: int) -> Iterator[None]:
-        """Lets one of several processes draw numbers of its own for a while.
+        """Draws different numbers in each process.
 
-        Processes that share this source's state draw differently inside, and share a state again
-        afterwards, whatever each of them drew. After an error this source is as it was.
+        Processes with equal states draw differently inside and have equal states again afterwards,
+        however many numbers each of them drew. After an error this source is restored.
 
         Args:
-            rank: Number of the process.
+            rank: Rank of the process.
         """
         before = self.get_state()
         seed = self.child_seed()
@@ -88,12 +88,10 @@ class RandomSource:
 
     @contextmanager
     def temporary_seed(self, seed: int) -> Iterator[None]:
-        """Draws other numbers for a while, the same ones for the same seed.
-
-        Afterwards, also after an error, this source goes on as if nothing had been drawn.
+        """Draws from another seed; afterwards, also after an error, this source is restored.
 
         Args:
-            seed: Of the numbers inside.
+            seed: The seed inside.
         """
         before = self.get_state()
         self._seed = seed
@@ -112,13 +110,13 @@ class RandomSource:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues where ``get_state`` was called; devices that are absent here are skipped.
+        """Restores what ``get_state`` returned; absent devices are skipped.
 
         Args:
             state: What ``get_state`` returned.
         """
         self._seed = state["seed"]
-        # In place: whoever was handed a generator goes on with it.
+        # In place, as others may hold these generators.
         for key in [k for k in self._generators if k not in state["generators"]]:
             del self._generators[key]
         for key, value in state["generators"].items():
@@ -158,7 +156,7 @@ def global_state() -> dict[str, Any]:
 
 
 def set_global_state(state: dict[str, Any]) -> None:
-    """Continues where `global_state` was called; GPUs that are absent here are skipped."""
+    """Restores what `global_state` returned; absent GPUs are skipped."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])

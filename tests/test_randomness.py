@@ -90,7 +90,7 @@ def test_child_seeds_differ_and_repeat():
     assert children == [again.child_seed() for _ in range(20)]
 
 
-def test_governing_decides_initial_weights_and_restores_the_global_generator():
+def test_seeded_init_decides_initial_weights_and_restores_the_global_generator():
     def weights(source, outside):
         torch.manual_seed(outside)
         before = torch.get_rng_state()
@@ -105,7 +105,7 @@ def test_governing_decides_initial_weights_and_restores_the_global_generator():
     assert not torch.equal(weights(source, 0), weights(source, 0))
 
 
-def test_governing_takes_its_number_back_after_an_error():
+def test_seeded_init_restores_the_source_after_an_error():
     source, other = RandomSource(1), RandomSource(1)
 
     def fail():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.plots.looking import answers, examples
+from avalanche_dgm.plots.predictions import answers, examples
 
 DEVIATIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Standard deviations of the noise, for intensities in [0, 1]; the paper gives none in its text."""

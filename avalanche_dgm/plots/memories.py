@@ -16,7 +16,7 @@ from avalanche_dgm.dashboards.drawing import draw_points, new_figure, plain_axes
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
 from avalanche_dgm.experiments import figures
 from avalanche_dgm.plots.corruption import Robustness, add_noise, occlude
-from avalanche_dgm.plots.looking import examples, method_of
+from avalanche_dgm.plots.predictions import examples, method_of
 
 #: Of t-SNE: fewer have no neighbours to speak of.
 _LEAST_POINTS = 5

@@ -1,9 +1,8 @@
-"""Checkpoints of whole strategies: Avalanche's pair of functions, working with current PyTorch.
+"""Checkpoints of strategies: Avalanche's two functions, working with current PyTorch.
 
-``avalanche.checkpointing`` pickles a strategy with dill. That fails for every strategy since
-``torch.optim`` deletes its submodule attributes: dill looks a class up by walking attributes, does
-not find ``torch.optim.sgd.SGD``, takes it for a class to be pickled by value, and stumbles over
-what the class's module holds. Here the attributes are given back while a checkpoint is written.
+``avalanche.checkpointing`` pickles a strategy with dill, which fails since ``torch.optim`` deletes
+its submodule attributes: dill does not find ``torch.optim.sgd.SGD`` by its name and tries to pickle
+the class by value. Here these attributes are restored while a checkpoint is written.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def save_checkpoint(strategy: Any, fname: FileLike, exclude: Collection[str] | N
         exclude: Names of attributes of the strategy to leave out.
 
     Raises:
-        CheckpointError: Something that the strategy holds cannot be pickled.
+        CheckpointError: A part of the strategy cannot be pickled.
         OSError: The file cannot be written.
     """
     if not isinstance(fname, (str, os.PathLike)):
@@ -65,29 +64,27 @@ def maybe_load_checkpoint(
             strategy.train(experience)
             save_checkpoint(strategy, path)
 
-    A strategy that was made otherwise is refused: its class, arguments, optimiser, plugins and
-    network must be those of the checkpoint. Device, loggers, metrics and ``eval_mb_size`` may
-    differ, and the rest can be changed after loading. A model may grow in training.
+    The strategy's class, arguments, optimiser, plugins and network must be those of the checkpoint.
+    Device, loggers, metrics and ``eval_mb_size`` may differ, and the rest can be changed after
+    loading. A model may have grown in training.
 
     A checkpoint is a pickle: loading one runs code that it names. Load only files you trust.
 
     Args:
         strategy: A strategy of the class that was saved, made as for a first run.
         fname: Path or a file open for reading bytes.
-        map_location: Where tensors and devices are moved to, usually the device in use; as for
-            ``torch.load``. ``None`` keeps them where they were.
-        unique_objects: Objects, usually the benchmark, whose data sets take the place of equal
-            ones in the file, where their classes are registered for that with Avalanche.
-        stream: The training experiences, that of ``unique_objects`` by default. Other data than
-            the stream had when it was first given here are refused.
+        map_location: Device to load to, as in ``torch.load``. ``None`` keeps the saved devices.
+        unique_objects: Objects, usually the benchmark, whose datasets replace equal ones in the
+            file, if their classes are registered for that with Avalanche.
+        stream: The training experiences, by default those of ``unique_objects``; their data must
+            be those of the interrupted run.
 
     Returns:
         The strategy, and the number of experiences that it has been trained on (0 without a file).
 
     Raises:
-        CheckpointError: The file is damaged, or holds a strategy that was made otherwise; the
-            message names what differs. The strategy and the random number generators are then as
-            they were.
+        CheckpointError: The file is damaged, or holds another strategy; the message names the
+            differences. The strategy and the random states are then unchanged.
     """
     from avalanche_dgm.plugins.fingerprint import check_strategy, store_fingerprint
 
@@ -106,7 +103,7 @@ def maybe_load_checkpoint(
             content["strategy"], strategy, stream, where=f"The checkpoint {_name(fname)}"
         )
     except Exception:
-        # Reading has the side effect of setting the generators.
+        # Reading has set the generators.
         RNGManager.__setstate__(before)
         raise
     strategy.__dict__.update(content["strategy"].__dict__)
@@ -186,7 +183,7 @@ def _name(fname: FileLike) -> str:
 
 @contextmanager
 def _optimiser_modules_by_name() -> Iterator[None]:
-    """Makes every loaded ``torch.optim.<name>`` an attribute of ``torch.optim`` for a while."""
+    """Makes every loaded ``torch.optim.<name>`` an attribute of ``torch.optim`` temporarily."""
     prefix = "torch.optim."
     given: list[str] = []
     for full_name, module in list(sys.modules.items()):
@@ -206,8 +203,7 @@ def _silent_device_mapping() -> Iterator[None]:
     """Keeps Avalanche from printing a line for every device object that it loads."""
     from avalanche.checkpointing import checkpoint_internals
 
-    # A module's own global comes before the builtin; redirecting stdout instead would be caught
-    # by loggers, which take hold of it while they are loaded.
+    # A global of the module shadows the builtin. Loggers would keep a redirected stdout.
     checkpoint_internals.print = lambda *_, **__: None
     try:
         yield
@@ -216,7 +212,7 @@ def _silent_device_mapping() -> Iterator[None]:
 
 
 def _device_maps(map_location: MapLocation) -> tuple[Any, Any]:
-    """Returns what ``torch.load`` takes for tensors and what Avalanche takes for devices."""
+    """The device maps for tensors in ``torch.load`` and for devices in Avalanche."""
     if isinstance(map_location, (str, torch.device)):
         target = str(torch.device(map_location))
         names = ["cuda", *(f"cuda:{index}" for index in range(100))]
@@ -228,7 +224,7 @@ def _device_maps(map_location: MapLocation) -> tuple[Any, Any]:
 
 
 class _CalledMap:
-    """Answers like a dict of device names by asking a ``map_location`` function."""
+    """A ``map_location`` function as a mapping of device names."""
 
     def __init__(self, function: Callable[[Any, str], Any]) -> None:
         self._function = function

@@ -30,30 +30,30 @@ from avalanche_dgm.plugins.samples import (
     task_name_of,
 )
 
-#: Samples that are looked at to tell whether reading is random: a transform that acts on one
-#: sample in ten would be missed once in a thousand times.
+#: Samples compared to find out whether reading is random. A transform that acts on one sample in
+#: ten is missed once in a thousand times.
 _N_COMPARED = 32
 
-#: From an experience to the name of its task, equal for repetitions of the same task.
+#: A function from an experience to the name of its task, equal for repetitions of a task.
 TaskOracle = Callable[[Any], str]
 
-#: The task of experiences that hide where tasks begin.
+#: Name of the single task of a stream that hides its task boundaries.
 SINGLE_TASK = "stream"
 
-#: How `automatic` names the tasks of a stream, for as long as the stream lives.
+#: The oracle that `automatic` has found for each stream.
 _RULES: weakref.WeakKeyDictionary[Any, TaskOracle] = weakref.WeakKeyDictionary()
 
 
 def by_experience(experience: Any) -> str:
-    """Each experience is a task of its own, named by its position in the stream: ``#3``."""
+    """Each experience is a task, named by its position in the stream: ``#3``."""
     return f"#{experience.current_experience}"
 
 
 def by_classes(experience: Any) -> str:
     """Experiences with the same task labels and classes are the same task.
 
-    Named by its classes, such as ``3``, ``0/1`` or ``10-19``, behind its task label if that is not
-    0: ``2:0/1``.
+    The name lists the classes, such as ``3``, ``0/1`` or ``10-19``, after the task label if that
+    is not 0: ``2:0/1``.
     """
     if hides_task(experience):
         raise ConfigError(_HIDDEN)
@@ -69,13 +69,13 @@ def by_task_label(experience: Any) -> str:
 
 
 def by_name(experience: Any) -> str:
-    """Experiences to whose tasks the stream gives the same name are the same task."""
+    """Experiences with the same task name, given by the stream, are the same task."""
     name = task_name_of(experience)
     return by_classes(experience) if name is None else name
 
 
 def _name_of(classes: tuple[int, ...]) -> str:
-    """Writes classes shortly, runs of three or more as a range."""
+    """Formats classes, three or more consecutive ones as a range."""
     runs: list[list[int]] = []
     for c in classes:
         if runs and c == runs[-1][-1] + 1:
@@ -87,9 +87,9 @@ def _name_of(classes: tuple[int, ...]) -> str:
 
 
 def automatic(experience: Any) -> str:
-    """Names a task by what tells the tasks of its stream apart; see `rule_of`.
+    """Names a task by the oracle that suits its stream; see `rule_of`.
 
-    Where a stream hides its tasks, all of it is one.
+    A stream that hides its task boundaries is a single task.
     """
     if hides_task(experience):
         return SINGLE_TASK
@@ -97,17 +97,17 @@ def automatic(experience: Any) -> str:
 
 
 def rule_of(stream: Any) -> TaskOracle:
-    """Finds out what tells the tasks of a stream apart.
+    """Chooses the oracle of a stream.
 
-    That is, the first of these that does: the names that the stream gives to its tasks; task
-    labels; classes. Experiences that have classes in common, each with each, differ in their inputs
-    (domain-incremental): each is a task of its own, named by its position.
+    Tasks are identified by the first of these that distinguishes them: task names given by the
+    stream, task labels, classes. If all experiences share classes (domain-incremental learning),
+    each is a task, named by its position.
 
     Args:
         stream: A stream, a list of experiences, or ``None`` if there is none.
 
     Returns:
-        An oracle. It names equally what is equal in training and in a test.
+        An oracle, which gives a task the same name in training and in tests.
     """
     if not isinstance(stream, CLStream):
         return _rule_of(experiences_of(stream))
@@ -117,12 +117,12 @@ def rule_of(stream: Any) -> TaskOracle:
 
 
 def train_rule(oracle: TaskOracle, experience: Any, stream: Any = None) -> TaskOracle:
-    """How the task of a training experience is named.
+    """The oracle of a training experience.
 
     Args:
-        oracle: How tasks are told apart.
+        oracle: The oracle given by the user.
         experience: An Avalanche experience.
-        stream: What it is taken from if it does not say so itself.
+        stream: Its stream, if it has no ``origin_stream``.
     """
     if oracle is not automatic or hides_task(experience):
         return oracle
@@ -131,21 +131,21 @@ def train_rule(oracle: TaskOracle, experience: Any, stream: Any = None) -> TaskO
 
 
 def test_rule(oracle: TaskOracle, trained: TaskOracle | None) -> TaskOracle:
-    """How the tasks of test experiences are named: as those of training.
+    """The oracle of test experiences, which is that of training.
 
     Args:
-        oracle: How tasks are told apart.
-        trained: What `train_rule` said of a training experience; ``None`` before there was one.
+        oracle: The oracle given by the user.
+        trained: What `train_rule` returned for a training experience; ``None`` before the first.
     """
     if trained is None or (oracle is automatic and trained is by_experience):
-        # Positions mean tasks only in a test stream whose tasks are told apart by them as well.
+        # Positions name tasks only if those of the test stream are named by positions, too.
         return oracle
     return trained
 
 
 def _rule_of(stream: list[Any] | None) -> TaskOracle:
     if not stream or any(hides_task(experience) for experience in stream):
-        # Streams that are made as they go cannot be looked at ahead.
+        # The experiences of lazy streams are not known ahead.
         return by_name
     if all(task_name_of(experience) is not None for experience in stream):
         return by_name
@@ -184,34 +184,34 @@ def find_oracle(oracle: str | TaskOracle) -> TaskOracle:
 
 
 _HIDDEN = (
-    "The stream is online and hides where its tasks begin, so tasks cannot be told apart."
+    "The stream is online and hides its task boundaries, so tasks cannot be identified."
     " Split it with access_task_boundaries=True, or pass oracle=<function from an"
     " experience to a string>."
 )
 
 
 def hides_task(experience: Any) -> bool:
-    """Whether an experience is part of an online stream that hides where its tasks begin."""
+    """Whether an experience is part of an online stream without task boundaries."""
     return isinstance(experience, OnlineCLExperience) and not experience.access_task_boundaries
 
 
 def check_boundaries(experience: Any, oracle: TaskOracle, method: Method) -> None:
-    """Checks that tasks can be told apart if a method must tell them apart.
+    """Checks that a method that needs tasks can identify them.
 
     Args:
         experience: An Avalanche experience.
-        oracle: How tasks are told apart.
-        method: What learns the experience.
+        oracle: The oracle given by the user.
+        method: The method.
 
     Raises:
-        ConfigError: They cannot.
+        ConfigError: Tasks cannot be identified.
     """
     if oracle is automatic and method.needs.tasks and hides_task(experience):
         raise ConfigError(f"{type(method).__name__} must know which task it learns. {_HIDDEN}")
 
 
 def starts_task(experience: Any) -> bool:
-    """Whether an experience starts a task; parts of online streams mostly do not."""
+    """Whether an experience starts a task; most parts of online streams do not."""
     if not isinstance(experience, OnlineCLExperience) or hides_task(experience):
         return True
     return bool(experience.is_first_subexp)
@@ -222,7 +222,7 @@ def ends_task(experience: Any, n_seen: int) -> bool:
 
     Args:
         experience: An Avalanche experience.
-        n_seen: Samples of the task in its parts so far, this one among them.
+        n_seen: Samples of the task in its parts so far, including this one.
     """
     if not isinstance(experience, OnlineCLExperience) or hides_task(experience):
         return True
@@ -231,7 +231,7 @@ def ends_task(experience: Any, n_seen: int) -> bool:
 
 
 def full_experience(experience: Any) -> Any:
-    """The experience that a part of an online stream was cut from, where that may be known."""
+    """The experience that a part of an online stream belongs to, unless boundaries are hidden."""
     if isinstance(experience, OnlineCLExperience) and not hides_task(experience):
         return experience.origin_experience
     return experience
@@ -245,14 +245,14 @@ def load(
     num_workers: int = 0,
     collate: Collate | None = None,
 ) -> ExperienceData:
-    """Reads all samples of an experience, without the augmentations of training.
+    """Reads all samples of an experience, without training augmentations.
 
     Args:
         experience: An Avalanche experience.
-        key: Its task, from an oracle.
-        device: Where the tensors shall be.
-        num_workers: Processes that read, as for a DataLoader.
-        collate: What makes a batch of samples; ``None`` for what the data set says.
+        key: Its task's name, from an oracle.
+        device: Device of the tensors.
+        num_workers: Worker processes, as in a ``DataLoader``.
+        collate: Collate function; ``None`` for the dataset's own.
 
     Raises:
         DataError: Its samples are not images with a class, or differ in shape.
@@ -277,23 +277,22 @@ def load(
 
 
 def is_augmented(dataset: Any) -> bool:
-    """Whether training samples are read otherwise than for evaluation, or otherwise each time.
+    """Whether training samples differ from those of evaluation, or are random.
 
-    Reads some samples, with global generators seeded for it and put back, so that all processes
-    answer the same.
+    Reads some samples under a fixed seed, restored afterwards, so that all processes agree.
 
     Args:
-        dataset: An Avalanche data set.
+        dataset: An Avalanche dataset.
     """
     return reads_differ(dataset.train(), dataset.eval())
 
 
 def reads_differ(used: Any, expected: Any) -> bool:
-    """Whether two views of a data set give other images; see `is_augmented`.
+    """Whether two views of a dataset return different images; see `is_augmented`.
 
     Args:
-        used: An Avalanche data set.
-        expected: The same or another view of it; the same one tells whether its reading is random.
+        used: An Avalanche dataset.
+        expected: Another view of it, or the same one, to find out whether reading is random.
     """
     looks = range(0, len(used), max(1, len(used) // _N_COMPARED))
     with seeded(0):
@@ -306,22 +305,22 @@ def reads_differ(used: Any, expected: Any) -> bool:
 
 
 def image_of(dataset: Any, i: int) -> Tensor:
-    """Reads the image of a sample, as it is in a batch.
+    """Reads the image of a sample, collated as in a batch.
 
     Args:
         dataset: Samples (image, ...).
         i: Position of the sample.
 
     Raises:
-        DataError: It is no tensor.
+        DataError: The image is no tensor.
     """
     return sample_of(dataset, i)[0][0]
 
 
 def shape_of(experience: Any) -> tuple[int, ...] | None:
-    """The shape of an image of an experience, ``None`` if it is no tensor.
+    """The shape of an experience's images, ``None`` if they are no tensors.
 
-    Global generators, which augmentations draw from, stay as they are.
+    The global generators are restored.
 
     Args:
         experience: An Avalanche experience.

@@ -1,8 +1,8 @@
-"""What a run that is continued must have in common with the one that was interrupted.
+"""Fingerprints of runs: what must be equal when an interrupted run resumes.
 
-Compared are classes, hyper-parameters, the network's parameters, the optimiser, and the stream: its
-classes, task labels, numbers of samples and a checksum of a few of them. Devices, loggers, metrics,
-progress bars and the workers of data loaders may differ, and so may what training itself changes.
+They hold class names, hyper-parameters, the network's parameters, the optimiser and the stream: its
+classes, task labels, numbers of samples and a checksum of some of them. Devices, loggers, metrics,
+progress bars and worker processes may differ, and so may what training changes.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from avalanche_dgm.plugins.samples import (
     task_labels_of,
 )
 
-#: By name, as it is said to users.
+#: Values by name, as shown in error messages.
 Fingerprint = dict[str, Any]
 
-#: Where a strategy carries its fingerprint of before it was trained, also into checkpoints.
+#: Attribute of a strategy that holds its fingerprint from before training.
 FINGERPRINT = "_fingerprint"
 _STREAM = "experience"
 _NETWORK = "network: "
-#: Arguments of constructors that may differ, that are described otherwise, or that training counts.
+#: Constructor arguments that may differ, that are compared elsewhere, or that training changes.
 _IGNORED = {
     *("device", "evaluator", "eval_every", "eval_mb_size", "peval_mode", "plugins", "loggers"),
-    # Its own arguments are compared; it has no weights before it is trained.
+    # The method's own arguments are compared; it has no weights before training.
     "method",
-    # Drawn where none is given; that of a method is looked at by itself.
+    # Seeds may be drawn; a method's is compared elsewhere.
     *(
         "folder",
         "path",
@@ -61,18 +61,18 @@ _IGNORED = {
         "last_epoch",
     ),
 }
-#: Of optimisers: how a step is computed, not what it is.
+#: Options of optimisers that do not change the result of a step.
 _IMPLEMENTATION = {"foreach", "fused", "capturable", "differentiable"}
 _NAMES = {"lr": "learning rate"}
 
 
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
-    """Refuses to continue a run with something else.
+    """Checks that two fingerprints are equal.
 
     Args:
-        saved: The fingerprint of the run that was interrupted.
-        now: The fingerprint of the one that shall continue it.
-        where: What holds the former, such as "the checkpoint x.pt".
+        saved: The fingerprint of the interrupted run.
+        now: The fingerprint of the run that resumes it.
+        where: Name of the interrupted run, such as "The checkpoint x.pt", for the message.
 
     Raises:
         CheckpointError: They differ; the message names every difference.
@@ -108,10 +108,10 @@ def _tensor(value: Tensor) -> str:
 
 
 def of_stream(stream: Iterable[Any]) -> Fingerprint:
-    """What is learned, experience by experience.
+    """The samples, classes and task labels of each experience.
 
     Args:
-        stream: The training experiences. One that makes them as it goes is not looked at.
+        stream: The training experiences; empty for a lazy stream.
     """
     experiences = experiences_of(stream)
     if experiences is None:
@@ -137,33 +137,33 @@ def _experience(experience: Any) -> str:
 
 
 def _checksum(dataset: Any) -> str:
-    """A number that tells data apart: of three samples, as a test would read them."""
+    """A checksum of three samples, read as in evaluation."""
     n = len(dataset)
     dataset = dataset.eval() if hasattr(dataset, "eval") else dataset
     values = []
     for i in sorted({0, n // 2, n - 1}) if n else []:
         looks = []
         for _ in range(2):
-            # Reading may be random: from the same numbers it is the same, or else it is left out.
+            # Reading may be random; samples that differ under the same seed are left out.
             with seeded(0):
                 try:
                     looks.append(sample_of(dataset, i)[0].detach().cpu().double().flatten())
                 except AvalancheDGMError:
                     return "not known"
         if torch.equal(looks[0], looks[1]):
-            # What depends on the order of the values too, and little on how they were rounded.
+            # Depends on the order of the values, and little on rounding.
             weights = torch.arange(1, len(looks[0]) + 1, dtype=torch.float64).cos()
             values.append(float(looks[0] @ weights))
     return " ".join(f"{value:.4g}" for value in values) or "not known"
 
 
 def of_arguments(owner: Any, prefix: str = "", *, depth: int = 0) -> Fingerprint:
-    """The arguments that an object was made with, as far as it keeps them under their names.
+    """The constructor arguments of an object that it keeps as attributes of the same names.
 
     Args:
         owner: The object.
-        prefix: Put before their names.
-        depth: Down to which level of the objects that it holds theirs are added.
+        prefix: Prefix of their names.
+        depth: Levels of nested objects to include.
     """
     found: Fingerprint = {}
     kept = getattr(owner, "__dict__", {})
@@ -189,10 +189,10 @@ def _arguments(kind: type) -> set[str]:
 
 
 def _is_part(value: Any) -> bool:
-    """Whether an object's arguments belong to those of what holds it."""
+    """Whether an attribute's own arguments are compared, too."""
     root = type(value).__module__.partition(".")[0]
     library = root in ("builtins", "torch", "numpy", "collections", "functools", "weakref", "types")
-    # What has a length holds samples, and those are looked at elsewhere.
+    # Objects with a length hold samples, which are compared elsewhere.
     ours = not isinstance(value, (BaseLogger, EvaluationPlugin, Sized, Number, type))
     return ours and not library and not hasattr(value, "train_mb_size")
 
@@ -201,7 +201,7 @@ _UNKNOWN = object()
 
 
 def _plain(value: Any) -> Any:
-    """A value that can be compared and said; `_UNKNOWN` of other objects."""
+    """A value that can be compared and printed; `_UNKNOWN` for other objects."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Number):
@@ -221,11 +221,11 @@ def _plain(value: Any) -> Any:
 
 
 def of_strategy(strategy: Any, *, begun: bool = False) -> Fingerprint:
-    """What a strategy was made with.
+    """The fingerprint of a strategy.
 
     Args:
         strategy: An Avalanche strategy.
-        begun: Whether it may be trained already: then less is known for sure.
+        begun: Whether it may have been trained: then only what training does not change counts.
     """
     found = of_arguments(strategy)
     criterion = _plain(getattr(strategy, "_criterion", None))
@@ -257,11 +257,11 @@ def _trained(strategy: Any) -> bool:
 
 
 def store_fingerprint(strategy: Any, stream: Iterable[Any] | None = None) -> None:
-    """Notes on a strategy, before it is trained, what a run that goes on must have in common.
+    """Stores the fingerprint of a strategy on it, before training.
 
     Args:
-        strategy: The strategy; nothing happens if it was trained already.
-        stream: The training experiences, if they are known.
+        strategy: The strategy; does nothing if it was trained already.
+        stream: The training experiences, if known.
     """
     if not _trained(strategy):
         made = of_strategy(strategy)
@@ -271,13 +271,13 @@ def store_fingerprint(strategy: Any, stream: Iterable[Any] | None = None) -> Non
 def check_strategy(
     saved: Any, strategy: Any, stream: Iterable[Any] | None = None, *, where: str
 ) -> None:
-    """Refuses to load a strategy into one that was made otherwise.
+    """Checks that a loaded strategy was made as the one that it is loaded into.
 
     Args:
-        saved: The strategy that was loaded from a checkpoint.
-        strategy: The one that shall continue, not trained yet.
-        stream: Its training experiences, if they are known.
-        where: What holds the former.
+        saved: The strategy loaded from a checkpoint.
+        strategy: The strategy that resumes, not trained yet.
+        stream: Its training experiences, if known.
+        where: Name of the checkpoint, for the message.
 
     Raises:
         CheckpointError: They differ.
@@ -287,7 +287,7 @@ def check_strategy(
     if begun is not None and now is None and not _trained(strategy):
         now = of_strategy(strategy)
     if begun is None or now is None:
-        # Of at least one it is only known what it has become.
+        # At least one of them was trained before a fingerprint was stored.
         begun, now = of_strategy(saved, begun=True), of_strategy(strategy, begun=True)
         wrapped = type(saved.model) is not type(strategy.model)
         _allow_growth(begun, now, strategy.model, wrapped=wrapped)
@@ -301,7 +301,7 @@ def check_strategy(
 
 
 def _allow_growth(saved: Fingerprint, now: Fingerprint, model: nn.Module, *, wrapped: bool) -> None:
-    """Takes what may have grown in training, or got other names, out of the comparison."""
+    """Removes parameters that may have grown or been renamed in training."""
     if wrapped:
         growing: tuple[str, ...] = (_NETWORK,)
     else:
@@ -316,7 +316,7 @@ def _allow_growth(saved: Fingerprint, now: Fingerprint, model: nn.Module, *, wra
 
 
 def of_module(module: Any, stream: Iterable[Any]) -> Fingerprint:
-    """What a `MethodModule` was made with, and what it is to learn.
+    """The fingerprint of a `MethodModule` and its stream.
 
     Args:
         module: The module, not trained yet.

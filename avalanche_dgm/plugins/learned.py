@@ -1,4 +1,4 @@
-"""What a strategy has learned so far, as a metric sees it."""
+"""Experiences and classes learned so far, for metrics."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from avalanche.benchmarks import OnlineCLExperience
 
 from avalanche_dgm.plugins import samples
 
-#: Task labels and classes of an experience.
+#: Pairs of task label and class of an experience.
 Pairs = frozenset[tuple[int, int]]
 
 
 class Learned:
     """Experiences and classes learned so far; call `begin` and `end` around each of them.
 
-    Parts of an online stream make one experience, also where a strategy may not know it: metrics
-    may. While an experience is learned evaluations are periodic ones, of an unfinished state.
+    Parts of an online stream count as one experience, even if task boundaries are hidden from the
+    strategy. An evaluation during an experience is a periodic one.
 
     Attributes:
-        positions: In the training stream, of those learned, in the order of learning.
-        classes: Pairs of task label and class, of those learned.
-        n_stream: Experiences of the training stream.
-        learning: Whether one is being learned.
+        positions: Positions of learned experiences in the training stream, in order of learning.
+        classes: Pairs of task label and class learned so far.
+        n_stream: Length of the training stream.
+        learning: Whether an experience is being learned.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Learned:
 
     @classmethod
     def of(cls, experiences: Sequence[Any]) -> Learned:
-        """What is known once whole experiences were learned, one after the other."""
+        """The state after some experiences were learned in order."""
         learned = cls()
         for experience in experiences:
             learned.begin(experience)
@@ -44,15 +44,15 @@ class Learned:
         return learned
 
     def begin(self, experience: Any) -> None:
-        """Notes that an experience, or a part of one, is about to be learned."""
+        """Called before an experience, or a part of one, is learned."""
         if not isinstance(experience, OnlineCLExperience) or experience.is_first_subexp:
             self._n_seen = 0
         self._n_seen += len(experience.dataset)
         self.learning = True
 
     def end(self, experience: Any) -> bool:
-        """Notes that it was learned; says whether the experience is over, and not a part only."""
-        # Parts that mix experiences are from none of them.
+        """Called after it was learned; returns whether the whole experience was."""
+        # Parts that mix experiences have no origin.
         origin = getattr(experience, "origin_experience", None)
         if isinstance(experience, OnlineCLExperience) and origin is not None:
             part, experience = experience, origin
@@ -74,12 +74,12 @@ class Learned:
     def columns(self, tests: Sequence[Pairs]) -> list[int | None]:
         """The test experience of each learned experience, in the order of learning.
 
-        Of streams of one length it is that at the same position, otherwise that of the same task
-        labels and classes or, if there is none, of these and more; ``None`` if there are several
-        or none.
+        If the streams have equal lengths, it is the one at the same position. Otherwise it is the
+        only one with the same pairs of task label and class or, if there is none, with all of
+        these and more; ``None`` if it is not unique.
 
         Args:
-            tests: What all experiences of the test stream hold.
+            tests: Pairs of task label and class of all test experiences.
         """
         if len(tests) == self.n_stream:
             return list(self.positions)
@@ -98,13 +98,13 @@ def _match(position: int, mine: Pairs, tests: Sequence[Pairs]) -> int | None:
 
 
 def pairs_of(experience: Any) -> Pairs:
-    """The task labels of an experience, each with each of its classes, as far as it has any."""
+    """All pairs of a task label and a class of an experience."""
     tasks, classes = samples.task_labels_of(experience), samples.classes_of(experience)
     return frozenset((task, label) for task in tasks for label in classes)
 
 
 def stream_of(experience: Any) -> str:
-    """The name of the stream that an experience is from, such as ``test``."""
+    """The name of an experience's stream, such as ``test``."""
     return str(getattr(samples.stream_of(experience), "name", ""))
 
 
@@ -119,14 +119,14 @@ def tested_of(strategy: Any, stream: str) -> list[Any]:
 
 
 def tests_of(strategy: Any, stream: str) -> list[Pairs]:
-    """What all experiences of a stream hold that a strategy is evaluated on, if in parts.
+    """Task labels and classes of all experiences of a stream that is evaluated, also in part.
 
     Args:
         strategy: The strategy, in an evaluation.
         stream: The stream's name.
 
     Returns:
-        One entry for each experience, none if the evaluation is of other streams.
+        One entry for each experience; empty if the evaluation is of other streams.
     """
     mine = tested_of(strategy, stream)
     return [pairs_of(experience) for experience in mine[0].origin_stream] if mine else []

@@ -1,4 +1,4 @@
-"""Parts of a strategy's training loop: its batches, its criterion, its steps, whether it ended."""
+"""Helpers of a strategy's training loop: batches, criterion, steps, interruptions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from avalanche_dgm.methods import Method
 
 
 class PreparedBatches:
-    """Batches of what a method prepared, in place of a strategy's data loader.
+    """Batches of data prepared by a method, in place of a strategy's data loader.
 
     Args:
-        data: What the classifier is trained on.
-        batch_size: Samples a batch.
-        shuffle: Whether each pass has an order of its own, drawn from the global generator. A last
-            batch of a single sample is then left out, as BatchNorm cannot train on it.
-        drop_last: Whether to leave out a last batch that is smaller.
+        data: The training data of the classifier.
+        batch_size: Samples per batch.
+        shuffle: Whether to shuffle in each epoch, with the global generator. A last batch of one
+            sample is then dropped, as BatchNorm cannot train on it.
+        drop_last: Whether to drop a last batch that is smaller.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StrategyCriterion:
         self._strategy = strategy
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What it says of answers (n, K) to labels (n,); whatever else it reads is missing."""
+        """The loss of logits (n, K) for labels (n,); other attributes of the batch are missing."""
         strategy = self._strategy
         kept = strategy.mbatch, strategy.mb_output
         strategy.mbatch, strategy.mb_output = [None, labels, None], logits
@@ -71,16 +71,16 @@ class StrategyCriterion:
 
 
 def undo_interrupted(method: Method) -> bool:
-    """Puts back what an experience has changed whose training was interrupted.
+    """Undoes an experience whose training was interrupted.
 
-    Avalanche tells nobody of an error or a Ctrl-C, and evaluates within a training, too. So it is
-    interrupted if it has not come to its end, and no call of ``train`` is under way.
+    Avalanche has no hook for an error or Ctrl-C, and it evaluates during training, too. So an
+    experience counts as interrupted if it has not ended and no call of ``train`` is running.
 
     Args:
         method: The method of a strategy's plugin.
 
     Returns:
-        Whether it was interrupted.
+        Whether the experience was interrupted.
     """
     if not method.in_training:
         return False
@@ -97,7 +97,7 @@ def undo_interrupted(method: Method) -> bool:
 
 
 def average_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Lets several processes, each with its part of the replay, take the same step."""
+    """Averages gradients over processes, which have trained on different shards of the replay."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return
     n = distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""The user's optimiser, whose parameters change with the networks while all else stays."""
+"""Changes to the user's optimiser when networks grow or are replaced."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def replace_parameters(
     now: Named,
     group_of: Callable[[nn.Parameter], int | None] = lambda parameter: 0,
 ) -> None:
-    """Gives an optimiser the parameters that a network has now.
+    """Replaces the parameters of an optimiser by those that a network has now.
 
-    What is new under a known name takes the former one's place in its group. What is gone leaves
-    with its state. What the user left out stays out, and so does what was never in ``before``.
-    Groups keep their options, and list their parameters in the order of ``now``.
+    A new parameter with a known name joins the group of the former one. Removed parameters lose
+    their state. Parameters that the user left out, or that were never in ``before``, stay out.
+    Groups keep their options; their parameters are in the order of ``now``.
 
     Args:
         optimizer: A ``torch.optim.Optimizer``, or one that wraps another as an attribute.
-        before: The network's parameters when this was called last.
-        now: Its parameters.
-        group_of: The number of the group of a parameter with a new name, or ``None`` to leave it
+        before: The network's parameters at the last call.
+        now: Its present parameters.
+        group_of: The index of the group of a parameter with a new name, or ``None`` to leave it
             out.
     """
     groups = [list(group["params"]) for group in optimizer.param_groups]
@@ -45,7 +45,7 @@ def replace_parameters(
     order = {id(p): i for i, p in enumerate(now.values())}
     for one in _with_inner(optimizer):
         for group, parameters in zip(one.param_groups, groups, strict=False):
-            # In place, as wrappers share the lists of what they wrap.
+            # In place, as wrappers share these lists with the optimiser that they wrap.
             kept = [p for p in parameters if id(p) not in gone]
             group["params"][:] = sorted(kept, key=lambda p: order.get(id(p), -1))
         for parameter in [p for p in one.state if id(p) in gone]:
@@ -60,12 +60,12 @@ def _with_inner(optimizer: Any) -> Iterator[Any]:
 
 
 def check_step(optimizer: Any) -> None:
-    """Checks that an optimiser takes a step from gradients alone.
+    """Checks that an optimiser steps from gradients alone.
 
     Raises:
-        ConfigError: It has to be given a function that computes the loss anew, as LBFGS.
+        ConfigError: It needs a closure that computes the loss again, as LBFGS does.
     """
-    # Of the class: schedulers put a function of their own in the place of the method.
+    # The method of the class, as schedulers replace that of the instance.
     own = list(inspect.signature(type(optimizer).step).parameters.values())[1:]
     needed = [
         parameter.name

@@ -1,6 +1,6 @@
-"""Which of Avalanche's plugins and strategies work beside ours: one table, checked before training.
+"""A table of Avalanche's plugins and strategies that work beside ours, checked before training.
 
-The documentation prints it and a test runs it pair by pair.
+The documentation prints it, and a test runs each pair.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 
-#: How a plugin of ours works on the strategy, and which of them do.
+#: Kinds of our plugins, by how they change the strategy's training.
 KINDS = {
     "batch": "replays into the strategy's batches",
     "latents": "replays latents",
@@ -32,14 +32,15 @@ _FIXED = "it protects the weights of older tasks by a structure of its own"
 
 @dataclass(frozen=True)
 class Partner:
-    """One of Avalanche's classes beside our plugins; its subclasses count as it does.
+    """An Avalanche class, with its subclasses, and whether it works beside our plugins.
 
     Attributes:
         name: The class's name.
         batch: Why it does not work beside plugins of the kind ``"batch"``, ``None`` if it does.
         latents: The same for ``"latents"``.
         own: The same for ``"own"``.
-        setting: An attribute and its value that the instance must have to be meant, or ``None``.
+        setting: Name and value of an attribute that restricts this row to some instances, or
+            ``None``.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Partner:
         return self.name if self.setting is None else "{}({}={!r})".format(self.name, *self.setting)
 
     def is_kind_of(self, thing: Any) -> bool:
-        """Whether a plugin, strategy, model or criterion is meant."""
+        """Whether this row is about a given plugin, strategy or model."""
         kinds = type(thing).__mro__
         named = any(
             k.__name__ == self.name and k.__module__.startswith("avalanche.") for k in kinds
@@ -118,16 +119,16 @@ PARTNERS = (
 
 
 def check_partners(strategy: Any, *, name: str, kind: str, learner: Any) -> None:
-    """Checks that everything in a strategy works beside a plugin of ours; changes nothing.
+    """Checks that a strategy, its plugins and its model work beside one of our plugins.
 
     Args:
         strategy: The strategy.
-        name: Of our plugin.
-        kind: How it works, one of `KINDS`.
+        name: Name of our plugin.
+        kind: Its kind, one of `KINDS`.
         learner: The user's model.
 
     Raises:
-        ConfigError: Something does not.
+        ConfigError: One of them does not work beside it.
     """
     for thing in (strategy, *strategy.plugins, learner):
         partner = next((p for p in PARTNERS if p.is_kind_of(thing)), None)

@@ -1,4 +1,4 @@
-"""Which part of an old accuracy is left, as Avalanche metrics."""
+"""Retention, the ratio of final to initial accuracy, as Avalanche metrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _Key = tuple[str, int]
 
 
 class ExperienceRetention(PluginMetric[dict[int, float]]):
-    """Accuracy on an experience now by that right after it was learned, one value each.
+    """Accuracy on an experience now divided by that right after it was learned.
 
-    Reported for the learned experiences but the newest, as `avalanche_dgm.metrics.retention`
-    defines it: those that were not tested when they were the newest, or of which nothing was known
-    then, have none. One that is learned again counts from then on.
+    Reported for all learned experiences but the last, as `avalanche_dgm.metrics.retention` defines
+    it. Experiences that were not tested right after learning, or had accuracy 0 then, have none.
+    An experience that is learned again is measured from then on.
     """
 
     def __init__(self) -> None:
@@ -29,28 +29,28 @@ class ExperienceRetention(PluginMetric[dict[int, float]]):
         self._accuracy = Accuracy()
 
     def result(self, **kwargs: Any) -> dict[int, float]:
-        """What is left of each experience, by the last evaluation: from 0 on, 1 if all is."""
+        """The retention of each experience in the last evaluation, 0 or more."""
         return dict(self._left)
 
     def reset(self, **kwargs: Any) -> None:
-        """Forgets everything, also what was known right after learning."""
+        """Resets the metric, with the accuracies right after learning."""
         self._learned, self._left, self._newest = {}, {}, None
         self._accuracy.reset()
 
     def before_training_exp(self, strategy: Any) -> None:
-        """Takes note of what is learned."""
+        """Records the experience that is learned."""
         self._newest = int(strategy.experience.current_experience)
 
     def before_eval(self, strategy: Any) -> None:
-        """Begins an evaluation."""
+        """Resets the values of the last evaluation."""
         self._left = {}
 
     def before_eval_exp(self, strategy: Any) -> None:
-        """Begins to count."""
+        """Resets the accuracy."""
         self._accuracy.reset()
 
     def after_eval_iteration(self, strategy: Any) -> None:
-        """Counts a batch."""
+        """Adds a batch."""
         self._accuracy.update(strategy.mb_output, strategy.mb_y)
 
     def after_eval_exp(self, strategy: Any) -> MetricResult:
@@ -93,15 +93,15 @@ class StreamRetention(ExperienceRetention):
 def retention_metrics(
     *, experience: bool = True, stream: bool = True
 ) -> list[PluginMetric[dict[int, float]]]:
-    """Returns metrics of how much of old accuracies is left, for an ``EvaluationPlugin``.
+    """Returns metrics of retention for an ``EvaluationPlugin``.
 
-    Named like Avalanche's metrics of forgetting, such as
+    Their names are like those of Avalanche's forgetting metrics, such as
     ``ExperienceRetention/eval_phase/test_stream/Task000/Exp000`` and
-    ``StreamRetention/eval_phase/test_stream``. Evaluate after each experience: the accuracy right
-    after learning is the one measured then.
+    ``StreamRetention/eval_phase/test_stream``. Evaluate after each experience, to measure the
+    accuracy right after learning.
 
     Args:
-        experience: Report each learned experience but the newest.
+        experience: Report each learned experience but the last.
         stream: Report their mean.
     """
     found: list[PluginMetric[dict[int, float]]] = []

@@ -1,4 +1,4 @@
-"""What a sample, a batch and an experience hold, whichever of Avalanche's builders made them."""
+"""Reading of samples, batches and experiences of all of Avalanche's benchmark builders."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from torch.utils.data import default_collate
 from avalanche_dgm.errors import DataError, LabelError
 from avalanche_dgm.randomness import global_state, seed_globally, set_global_state
 
-#: Avalanche's name of the attribute of a data set that holds task labels.
+#: Name of a dataset's attribute for task labels in Avalanche.
 _TASK_LABELS = "targets_task_labels"
-#: The same of the names that the streams of this package give to their tasks.
+#: Name of a dataset's attribute for task names in the streams of this package.
 TASK_NAMES = "task_names"
 
-#: From samples to a batch.
+#: A function from samples to a batch.
 Collate = Callable[[list[Any]], Any]
 
-#: Labels that had to be read sample by sample, for as long as the data set lives.
+#: Cache of labels that had to be read sample by sample.
 _READ: dict[int, tuple[weakref.ref[Any], list[int]]] = {}
 
 
 def task_column(experience: Any) -> int | None:
-    """Where a sample of an experience has its task label, ``None`` if it has none.
+    """The index of the task label in an experience's samples, ``None`` if there is none.
 
-    Further columns, such as positions of samples, are no task labels.
+    Further columns, such as sample indices, are no task labels.
 
     Args:
         experience: An Avalanche experience.
 
     Returns:
-        A position counted from the end, such as -1.
+        An index from the end, such as -1.
     """
     dataset = experience.dataset
     appended = [
@@ -51,11 +51,11 @@ def task_column(experience: Any) -> int | None:
 
 
 def find_tasks(batch: Sequence[Tensor], column: int | None) -> int | None:
-    """The position of the task labels in a batch, ``None`` if it has none.
+    """The index of the task labels in a batch, ``None`` if there are none.
 
     Args:
         batch: Images, labels, and further columns.
-        column: What `task_column` says of the experience; a batch may lack other columns.
+        column: What `task_column` returned; a batch may lack other columns.
     """
     return None if column is None or len(batch) < 3 else max(len(batch) + column, 2)
 
@@ -75,22 +75,22 @@ def split_batch(batch: Sequence[Tensor], column: int | None) -> tuple[Tensor, Te
 
 
 def collate_of(dataset: Any) -> Collate:
-    """What makes a batch of a data set's samples."""
+    """The collate function of a dataset."""
     return getattr(dataset, "collate_fn", None) or default_collate
 
 
 def sample_of(dataset: Any, i: int) -> Sequence[Tensor]:
-    """A batch of one sample, made as batches of the data set are.
+    """A batch of one sample, collated as the dataset's batches are.
 
     Args:
-        dataset: An Avalanche data set.
-        i: Position of the sample.
+        dataset: An Avalanche dataset.
+        i: Index of the sample.
 
     Raises:
-        DataError: It cannot be made into tensors.
+        DataError: The sample cannot be converted to tensors.
     """
     sample = dataset[i]
-    # Collating leaves what it cannot make a tensor of as it is, or refuses it.
+    # A collate function may raise, or return what it cannot convert unchanged.
     with suppress(TypeError):
         batch = columns_of(collate_of(dataset)([sample]))
         if isinstance(batch[0], Tensor):
@@ -103,10 +103,10 @@ def sample_of(dataset: Any, i: int) -> Sequence[Tensor]:
 
 
 def columns_of(batch: Any) -> Sequence[Tensor]:
-    """Checks that a batch has images and labels, and returns it.
+    """Returns a batch, checked to have images and labels.
 
     Raises:
-        DataError: It has not.
+        DataError: It has no images or labels.
     """
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise DataError(
@@ -117,12 +117,10 @@ def columns_of(batch: Any) -> Sequence[Tensor]:
 
 
 def labels_of(dataset: Any) -> list[int]:
-    """The class of each sample of a data set.
-
-    Those of ``targets``, or read from the samples, once, where the data set has none.
+    """The class of each sample of a dataset, from ``targets`` or else read from the samples.
 
     Args:
-        dataset: An Avalanche data set.
+        dataset: An Avalanche dataset.
     """
     targets = getattr(dataset, "targets", None)
     if targets is not None:
@@ -140,13 +138,13 @@ def labels_of(dataset: Any) -> list[int]:
 
 
 def classes_of(experience: Any) -> tuple[int, ...]:
-    """The classes of an experience, in ascending order; those of its samples if it names none.
+    """The classes of an experience or else of its samples, in ascending order.
 
     Args:
         experience: An Avalanche experience.
 
     Raises:
-        LabelError: They are no numbers.
+        LabelError: The classes are no numbers.
     """
     classes = getattr(experience, "classes_in_this_experience", None)
     if classes is None:
@@ -174,14 +172,14 @@ def task_labels_of(experience: Any) -> tuple[int, ...]:
 
 
 def _distinct(values: Any) -> Iterable[Any]:
-    """The distinct values of an attribute of a data set, which Avalanche keeps where it can."""
+    """The distinct values of a dataset's attribute, which Avalanche may have stored."""
     return getattr(values, "uniques", values) if len(values) else ()
 
 
 def task_name_of(experience: Any) -> str | None:
-    """The name that a stream gives to an experience's task, ``None`` without one.
+    """The name of an experience's task, ``None`` if the stream has no task names.
 
-    Parts of experiences have it from the samples that they are made of.
+    For parts of experiences it is read from their samples.
 
     Args:
         experience: An Avalanche experience.
@@ -194,13 +192,13 @@ def task_name_of(experience: Any) -> str | None:
 
 
 def with_class_labels(experience: Any) -> Any:
-    """An experience that says which classes and task labels it holds, as growing models ask.
+    """An experience with lists of its classes and task labels, which growing models read.
 
     Args:
         experience: An Avalanche experience.
 
     Returns:
-        The experience, or a copy if it does not say so.
+        The experience; a copy if it had no such lists.
     """
     facts = {
         "classes_in_this_experience": classes_of(experience),
@@ -215,7 +213,7 @@ def with_class_labels(experience: Any) -> Any:
 
 
 def stream_of(experience: Any) -> Any:
-    """The stream that an experience is from, ``None`` if it is from none."""
+    """The stream of an experience, or ``None``."""
     # Avalanche asserts that an experience has a stream.
     with suppress(AttributeError, AssertionError):
         return experience.origin_stream
@@ -223,7 +221,7 @@ def stream_of(experience: Any) -> Any:
 
 
 def experiences_of(stream: Any) -> list[Any] | None:
-    """The experiences of a stream, ``None`` if it makes them as it goes.
+    """The experiences of a stream, ``None`` if it is lazy.
 
     Args:
         stream: A stream, or ``None``.
@@ -235,10 +233,10 @@ def experiences_of(stream: Any) -> list[Any] | None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators for a while, and puts them back.
+    """Seeds the global generators, and restores them afterwards.
 
     Args:
-        seed: The seed inside.
+        seed: The seed.
     """
     before = global_state()
     seed_globally(seed)

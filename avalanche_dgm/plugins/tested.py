@@ -1,4 +1,4 @@
-"""What a logger sees of the test stream that a strategy is evaluated on."""
+"""Names and example images of a test stream, for loggers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from avalanche_dgm.plugins.samples import (
     task_column,
 )
 
-#: Test images to look at, of all classes together: enough to embed their latents.
+#: Number of test images over all classes: enough to embed their latents.
 _EXAMPLES = 500
 
 
 def names_of(stream: Sequence[Any]) -> list[str]:
-    """Names experiences by their classes, or by their positions if these do not tell them apart."""
+    """Names experiences by their classes, or by their positions if these are not unique."""
     stream = list(stream)
     try:
         names = [by_classes(experience) for experience in stream]
@@ -40,10 +40,10 @@ def read_examples(experiences: Sequence[Any], *, least: int) -> Examples | None:
 
     Args:
         experiences: Test experiences.
-        least: Images of each class, if there are so many.
+        least: Smallest number of images of each class, if available.
 
     Returns:
-        The images, or ``None`` if they cannot be put into one tensor.
+        The images, or ``None`` if they have different shapes or are no tensors.
     """
     n_classes = sum(len(classes_of(experience)) for experience in experiences)
     each = max(least, _EXAMPLES // max(n_classes, 1))

@@ -214,7 +214,7 @@ def test_robustness_of_nothing():
     images, labels = torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
     with pytest.raises(ConfigError, match="no classifier"):
         kamra2017.robustness({}, images, labels)
-    with pytest.raises(ConfigError, match="A str does not answer"):
+    with pytest.raises(ConfigError, match="A str does not classify"):
         kamra2017.robustness({"a": "net"}, images, labels)
     with pytest.raises(ShapeError, match="at least one"):
         kamra2017.robustness({"a": bright}, images, labels[:1])
@@ -295,7 +295,7 @@ def test_latents_of_nothing(memory, shown):
         kamra2017.latents({"a": Naive()}, images, labels)
     with pytest.raises(ConfigError, match="no memory"):
         kamra2017.latents({}, images, labels)
-    with pytest.raises(ConfigError, match="A Linear remembers nothing"):
+    with pytest.raises(ConfigError, match="A Linear has no method"):
         kamra2017.latents({"a": torch.nn.Linear(2, 2)}, images, labels)
 
 

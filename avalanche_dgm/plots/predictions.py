@@ -1,4 +1,4 @@
-"""Asks a method, or the plugin or module around it, for what the figures show."""
+"""Predictions and example images of a method, its plugin or its module, for the figures."""
 
 from __future__ import annotations
 
@@ -12,29 +12,27 @@ from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.methods import Method
 from avalanche_dgm.modules import evaluating, in_chunks
 
-#: Images shown to a network at once.
-
 
 def method_of(memory: Any) -> Method:
     """The method in a plugin or a LightningModule, or the method itself.
 
     Args:
-        memory: What remembers.
+        memory: A plugin, LightningModule or method.
 
     Raises:
-        ConfigError: There is none in it.
+        ConfigError: It has no method.
     """
     method = getattr(memory, "method", memory)
     if not isinstance(method, Method):
         raise ConfigError(
-            f"A {type(memory).__name__} remembers nothing. Give a plugin of this package, its"
-            " method, or its LightningModule."
+            f"A {type(memory).__name__} has no method. Give a plugin of this package, its method,"
+            " or its LightningModule."
         )
     return method
 
 
 def examples(images: Tensor, labels: Tensor, tasks: Tensor | None) -> Examples:
-    """Images to look at, checked.
+    """Example images, with their shapes checked.
 
     Args:
         images: Float tensor (n, *shape), n at least 1.
@@ -55,19 +53,19 @@ def examples(images: Tensor, labels: Tensor, tasks: Tensor | None) -> Examples:
 
 @torch.no_grad()
 def answers(classifier: Any, shown: Examples, *, seed: int = 0) -> Tensor:
-    """What a classifier takes images for.
+    """The predicted labels of images.
 
     Args:
-        classifier: A plugin, a method or a LightningModule, which is asked without an oracle; or a
+        classifier: A plugin, a method or a LightningModule, which predicts without an oracle; or a
             function from images (n, *shape) to logits (n, K), such as a network.
         shown: The images.
-        seed: Of what the method draws, if it does; its random numbers stay as they are.
+        seed: Seed of random predictions; the method's random source is restored.
 
     Returns:
         int64 tensor (n,), labels, on the device of the images.
 
     Raises:
-        ConfigError: It is none of these.
+        ConfigError: The classifier is none of these.
     """
     method = getattr(classifier, "method", classifier)
     if isinstance(method, Method):
@@ -86,7 +84,7 @@ def answers(classifier: Any, shown: Examples, *, seed: int = 0) -> Tensor:
             answers = in_chunks(lambda images: classifier(images.to(device)), shown.images)
     else:
         raise ConfigError(
-            f"A {type(classifier).__name__} does not answer. Give a plugin of this package, its"
+            f"A {type(classifier).__name__} does not classify. Give a plugin of this package, its"
             " method or module, or a function from images (n, *shape) to logits (n, K)."
         )
     return answers.argmax(dim=1).to(shown.images.device)
