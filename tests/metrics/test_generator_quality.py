@@ -230,7 +230,7 @@ def test_what_cannot_be_measured(real, reference):
     with pytest.raises(ConfigError, match="Give features"):
         GeneratorQuality(images, labels, reference=network())
     quality = GeneratorQuality(images, labels, reference=reference, n_per_class=20)
-    with pytest.raises(ConfigError, match="DGR has no generator"):
+    with pytest.raises(ConfigError, match="DGR has no adversarial generator"):
         quality.measure(DGR())
     with pytest.raises(UnknownTaskError, match="Nothing was learned"):
         quality.measure(DynamicMemory())
