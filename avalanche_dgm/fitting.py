@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from avalanche_dgm.checks import one_of, positive
-from avalanche_dgm.errors import DivergenceError
+from avalanche_dgm.errors import ConfigError, DivergenceError
 
 #: Steps between two looks at the loss; each look waits for the device.
 CHECK_EVERY = 50
@@ -51,6 +51,27 @@ class OptimizerSpec:
         positive("lr", self.lr)
         positive("clip_norm", self.clip_norm, optional=True)
         positive("clip_value", self.clip_value, optional=True)
+
+    @classmethod
+    def read(cls, name: str, value: Any) -> OptimizerSpec:
+        """Takes a specification, or a mapping of its fields as configuration files have them.
+
+        Args:
+            name: Of the setting, for messages.
+            value: The specification or the mapping.
+
+        Raises:
+            ConfigError: It is neither, or a field is unknown or cannot work.
+        """
+        if isinstance(value, OptimizerSpec):
+            return value
+        names = [f.name for f in fields(cls)]
+        if not isinstance(value, Mapping) or not set(value) <= set(names):
+            raise ConfigError(
+                f"{name}={value!r} must be an OptimizerSpec, or a mapping of some of its fields:"
+                f" {', '.join(names)}."
+            )
+        return cls(**value)
 
     def build(self, module: nn.Module, *, fused: bool = True) -> torch.optim.Optimizer:
         """Makes the optimiser for a module's trainable parameters.

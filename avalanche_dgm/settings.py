@@ -48,7 +48,7 @@ class Settings:
     def _read_optimizers(self) -> None:
         """Makes an `OptimizerSpec` of every setting that says how something is trained."""
         for name in (f.name for f in fields(self) if f.name.endswith("_optimizer")):
-            object.__setattr__(self, name, _optimizer_of(name, getattr(self, name)))
+            object.__setattr__(self, name, OptimizerSpec.read(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,24 +122,3 @@ def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: An
         name = getattr(kind, "__name__", str(kind))
         raise ConfigError(f"settings is a {type(base).__name__}; a {name} is needed.")
     return replace(base, **values)
-
-
-def _optimizer_of(name: str, value: Any) -> OptimizerSpec:
-    """Checks how something is trained.
-
-    Args:
-        name: Of the setting.
-        value: An `OptimizerSpec`, or a mapping of its fields, as configuration files have them.
-
-    Raises:
-        ConfigError: It is neither, or a field is unknown or cannot work.
-    """
-    if isinstance(value, OptimizerSpec):
-        return value
-    names = [f.name for f in fields(OptimizerSpec)]
-    if not isinstance(value, Mapping) or not set(value) <= set(names):
-        raise ConfigError(
-            f"{name}={value!r} must be an OptimizerSpec, or a mapping of some of its fields:"
-            f" {', '.join(names)}."
-        )
-    return OptimizerSpec(**value)

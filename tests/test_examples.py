@@ -11,6 +11,7 @@ from wandb_reader import isolated, runs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FOLDER, LIGHTNING = EXAMPLES / "avalanche", EXAMPLES / "lightning"
+GENERATORS = EXAMPLES / "generators"
 
 
 @pytest.fixture
@@ -18,8 +19,9 @@ def run(tmp_path, monkeypatch, capsys):
     """Runs an example as a script, but in this process: importing Avalanche takes seconds."""
     monkeypatch.chdir(tmp_path)
 
-    def run_example(name, *arguments, folder=FOLDER):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--fast", *arguments])
+    def run_example(name, *arguments, folder=FOLDER, fast=True):
+        fast = ["--fast"] if fast else []
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *fast, *arguments])
         runpy.run_path(str(folder / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out
 
@@ -96,6 +98,23 @@ def test_vae_example(run):
     assert 0 < float(loss) < 40, "an untrained one is above 44"
 
 
+OWN = ["gaussian_mixture", "normalizing_flow", "diffusion"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_generator_example(name, run):
+    assert 0.0 < final_accuracy(run(name, folder=GENERATORS)) <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN)
+def test_generator_example_remembers(name, run):
+    text = run(name, folder=GENERATORS, fast=False)
+    (forgetting,) = re.findall(r"without a memory: ([0-9.]+)", text)
+    assert float(forgetting) < 0.25
+    assert final_accuracy(text) > 0.8
+
+
 def test_an_example_as_users_start_it(tmp_path):
     script = [sys.executable, str(FOLDER / "pseudo_rehearsal.py"), "--fast"]
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -104,10 +123,13 @@ def test_an_example_as_users_start_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "own"),
-    [(FOLDER, {"paper_figures"}), (LIGHTNING, {"strategy", "vae"})],
-    ids=["avalanche", "lightning"],
+    ("folder", "tested"),
+    [
+        (FOLDER, {*METHODS, "checkpoint", "paper_figures"}),
+        (LIGHTNING, {*METHODS, "checkpoint", "strategy", "vae"}),
+        (GENERATORS, {*OWN}),
+    ],
+    ids=["avalanche", "lightning", "generators"],
 )
-def test_no_example_is_forgotten(folder, own):
-    tested = {*METHODS, "checkpoint"} | own
+def test_no_example_is_forgotten(folder, tested):
     assert {path.stem for path in folder.glob("*.py")} == tested

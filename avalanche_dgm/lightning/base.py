@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from avalanche_dgm.lightning.package import check_package, pl
 from avalanche_dgm.lightning.trainers import may_fuse
 
 #: A function from parameters to their optimiser.
-OptimizerMaker = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class MeanLoggingModule(pl.LightningModule):

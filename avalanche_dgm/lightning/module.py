@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.lightning.base import OptimizerMaker
 from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.staged import StagedModule
 from avalanche_dgm.lightning.stages import Schedule
@@ -19,8 +20,6 @@ from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.plugins.optimizers import check_step, replace_parameters
 from avalanche_dgm.saving import plain
-
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 #: What trains a classifier unless told otherwise: Adam with a learning rate of 0.001.
 ADAM = OptimizerSpec()
@@ -55,7 +54,7 @@ class MethodModule(StagedModule):
         self,
         model: nn.Module,
         *,
-        optimizer: OptimizerSpec | MakeOptimizer | dict[str, Any] = ADAM,
+        optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = ADAM,
         criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
         **hyper: Any,
     ) -> None:
@@ -65,7 +64,7 @@ class MethodModule(StagedModule):
                 f"The model is a {type(model).__name__}, not a torch.nn.Module."
             )
         if isinstance(optimizer, dict):
-            optimizer = OptimizerSpec(**optimizer)
+            optimizer = OptimizerSpec.read("optimizer", optimizer)
         for name, function in (("optimizer", optimizer), ("criterion", criterion)):
             if not (callable(function) or isinstance(function, OptimizerSpec)):
                 raise ConfigError(

@@ -58,7 +58,7 @@ class VAEModule(NetworkModule):
                 f"spec={spec!r} is a {type(spec).__name__}; a VAESpec is needed."
                 " VAEModule.for_images(images) makes one that fits the images."
             )
-        self.optimizer = OptimizerSpec(**optimizer) if isinstance(optimizer, dict) else optimizer
+        self.optimizer = OptimizerSpec.read("optimizer", optimizer)
         if kl_weight < 0:
             raise ConfigError(f"kl_weight={kl_weight} must be 0 or more.")
         kept = {"optimizer": self.optimizer, "kl_weight": kl_weight, "seed": seed}
@@ -212,7 +212,7 @@ class ClassifierModule(NetworkModule):
     ) -> None:
         super().__init__()
         if isinstance(optimizer, dict):
-            optimizer = OptimizerSpec(**optimizer)
+            optimizer = OptimizerSpec.read("optimizer", optimizer)
         elif not (isinstance(optimizer, OptimizerSpec) or callable(optimizer)):
             raise ConfigError(
                 f"optimizer={optimizer!r}: pass an OptimizerSpec, or a function from parameters to"

@@ -293,9 +293,8 @@ class DeepGenerativeMemory(nn.Module):
             samples: Float tensor (n, *shape).
             tasks: int64 tensor (n,), task labels.
         """
-        chunks = zip(samples.split(CHUNK), tasks.split(CHUNK), strict=True)
         with evaluating(self.learner):
-            return torch.cat([self.logits(part, its) for part, its in chunks])
+            return in_chunks(self.logits, samples, tasks)
 
     @torch.no_grad()
     def score(self, samples: Tensor) -> Tensor | None:

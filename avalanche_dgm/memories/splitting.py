@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.memories.classifiers import depends_on, logits_of
 from avalanche_dgm.memories.layers import find_chain, find_parts, run_order, stay_in_evaluation
-from avalanche_dgm.modules import evaluating, in_type_of
+from avalanche_dgm.modules import evaluating, in_chunks, in_type_of
 
-#: Images that are encoded at once.
-CHUNK = 1024
 #: Images on which a cut is checked.
 _CHECKED = 4
 
@@ -100,12 +98,10 @@ class SplitModel(nn.Module):
             The layer's output (n, *latent shape).
         """
         with evaluating(self.model):
-            parts = []
-            for start in range(0, max(len(images), 1), CHUNK):
-                stop = start + CHUNK
-                some = tasks[start:stop] if tasks is not None else None
-                parts.append(self._by_task(self._encode, images[start:stop], some))
-        return torch.cat(parts)
+            return in_chunks(
+                lambda images, tasks=None: self._by_task(self._encode, images, tasks),
+                *([images] if tasks is None else [images, tasks]),
+            )
 
     def answer(self, latents: Tensor, tasks: Tensor | None = None) -> Tensor:
         """Answers latents, in the mode that the model is in.

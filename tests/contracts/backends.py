@@ -1,5 +1,6 @@
 """Every method with its plugin, its LightningModule and small settings: a new one joins here."""
 
+from outside import Flow
 from torch import nn
 
 from avalanche_dgm import (
@@ -45,6 +46,11 @@ PAPER = {"consolidation": "rehearsal", "sampling": "prior", "labels": "hard"}
 BACKENDS = {
     "dgr": (DGRPlugin, DGRModule, SMALL),
     "dgr-paper": (DGRPlugin, DGRModule, {**SMALL, **PAPER}),
+    "own-flow": (
+        DGRPlugin,
+        DGRModule,
+        {"generator": Flow(layers=2, hidden=16, steps=15)},
+    ),
     "dgdmn": (DGDMNPlugin, DGDMNModule, DUAL),
     "dgdmn-oracle": (DGDMNPlugin, DGDMNModule, {**DUAL, "routing": "oracle"}),
     "dgdmn-sleep": (DGDMNPlugin, DGDMNModule, {**DUAL, "routing": "sleep"}),
@@ -114,6 +120,7 @@ BACKENDS = {
 #: Settings of methods that are tested above; left to the slow suite where each test takes seconds.
 VARIANTS = {
     "dgr-paper",
+    "own-flow",
     "dgdmn-oracle",
     "dgdmn-sleep",
     "dgdmn-paper",

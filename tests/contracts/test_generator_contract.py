@@ -1,32 +1,16 @@
 """What every generator promises to what uses it: one set of tests over all of them."""
 
 import copy
-import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
 from driver import digits
+from outside import Diffusion, Flow, Mixtures
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import DataError, ShapeError
 from avalanche_dgm.fitting import fit
 from avalanche_dgm.randomness import RandomSource
-
-EXAMPLES = Path(__file__).parents[2] / "examples" / "generators"
-
-
-def of_example(file, name):
-    """A class of a file in examples/generators, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"example_{file}", EXAMPLES / f"{file}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)
-
-
-Mixtures = of_example("gaussian_mixture", "Mixtures")
-Flow = of_example("normalizing_flow", "Flow")
-Diffusion = of_example("diffusion", "Diffusion")
 
 #: Generators with settings that learn two digits in a second or two: a new one joins here.
 GENERATORS = {
