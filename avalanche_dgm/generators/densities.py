@@ -73,6 +73,7 @@ class LowRankDensity(ClassDensity):
         ConfigError: The rank cannot work.
     """
 
+    dense = False
     factors: Tensor
     scales: Tensor
 
@@ -193,6 +194,13 @@ class MixtureDensity(ClassDensity):
         chosen = (points >= ends / ends[:, -1:]).sum(dim=1)
         noise = self.factors.multiply(self._noise(len(rows), rng), rows)
         return self.offsets[rows, chosen] + noise
+
+    def _around(self, flat: Tensor, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        centres = self.means[rows, None] + self.offsets[rows]
+        distances = (flat[:, None] - centres).square().sum(dim=2)
+        nearest = distances.masked_fill(self.shares[rows] == 0, math.inf).argmin(dim=1)
+        noise = self.factors.multiply(self._noise(len(rows), rng), rows)
+        return centres[torch.arange(len(rows), device=rows.device), nearest], noise
 
     def _log_density(self, flat: Tensor, row: int) -> Tensor:
         factor, apart = self.factors.full()[row], flat - self.means[row]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,12 +28,14 @@ class ClassDensity(Generator):
             though they were learned before. Their group in ``classes`` is the experience.
 
     Attributes:
+        dense: Whether a matrix of as many rows and columns as a sample has values is kept.
         shape: Shape of a sample, or ``None`` before the first; D is its number of values.
         seen: int64 tensor (K,), the samples that each class was fitted to.
         means: Float tensor (K, D).
     """
 
     rehearses = False
+    dense: ClassVar[bool] = True
     seen: Tensor
     means: Tensor
 
@@ -163,6 +165,10 @@ class ClassDensity(Generator):
     def _deviations(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """Draws deviations (n, D) from the means of classes (n,)."""
 
+    def _around(self, flat: Tensor, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The mean that each sample (n, D) lies around, and a deviation from it that is drawn."""
+        return self.means[rows], self._deviations(rows, rng)
+
     @abstractmethod
     def _log_density(self, flat: Tensor, row: int) -> Tensor:
         """The log-density (n,) of samples (n, D) under one class, in nats."""
@@ -205,7 +211,8 @@ class ClassDensity(Generator):
 
         A sample x of a class of mean m and covariance C becomes m + sqrt(1 - strength^2) (x - m) +
         strength e, where e has the mean 0 and the covariance C. So mean and covariance of a class
-        stay what they are (the shrunk smoothed bootstrap; Silverman & Young 1987).
+        stay what they are (the shrunk smoothed bootstrap; Silverman & Young 1987). In a mixture,
+        m and C are those of the component whose mean is nearest.
 
         Args:
             replay: Samples; those of classes that were never learned are left as they are.
@@ -215,8 +222,7 @@ class ClassDensity(Generator):
         flat = replay.images.flatten(1)
         found = self.classes.find(replay.tasks, replay.labels)
         rows = found.clamp(min=0)
-        means = self.means[rows]
-        noise = self._deviations(rows, rng)
+        means, noise = self._around(flat, rows, rng)
         made = means + math.sqrt(1 - strength**2) * (flat - means) + strength * noise
         made = torch.where((found >= 0)[:, None], made, flat)
         return Replay(made.view_as(replay.images), replay.labels, replay.tasks)

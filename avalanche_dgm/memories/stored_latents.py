@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.generators import FullDensity
+from avalanche_dgm.generators import ClassDensity, FullDensity, make_density
 from avalanche_dgm.memories.stored import Encode, StoredMemory
 
 #: Noise where the classes' moments are not kept.
@@ -30,9 +30,10 @@ class StoredLatents(StoredMemory):
     better than that of the stored ones, for little memory where a latent has few values.
 
     Args:
-        covariance: Whether mean and covariance of classes are kept; ``None`` if they take no more
-            bytes than what is stored of a class at first, a latent has 256 values at most, and the
-            memory has no largest size in all (``total``).
+        covariance: Whether mean and covariance of classes are kept, or which covariance:
+            ``"full"``, ``"shared"``, ``"low-rank"`` or ``"mixture"``, see `make_density`. ``None``
+            for full ones if they take no more bytes than what is stored of a class at first, a
+            latent has 256 values at most, and the memory has no largest size in all (``total``).
         jitter: How much noise, from 0 to 1; ``None`` for what suits what is stored.
         **size: Arguments of `StoredMemory`.
 
@@ -43,17 +44,23 @@ class StoredLatents(StoredMemory):
         moments: Mean and covariance of classes; empty if they are not kept.
     """
 
+    moments: ClassDensity
+
     def __init__(
-        self, *, covariance: bool | None = None, jitter: float | None = None, **size: Any
+        self, *, covariance: bool | str | None = None, jitter: float | None = None, **size: Any
     ) -> None:
         super().__init__(**size)
-        if covariance is not None and not isinstance(covariance, bool):
-            raise ConfigError(f"covariance={covariance!r} must be True, False or None.")
+        if isinstance(covariance, str):
+            self.moments = make_density(covariance)
+        elif covariance is None or isinstance(covariance, bool):
+            self.moments = FullDensity()
+        else:
+            raise ConfigError(f"covariance={covariance!r} must be a name, True, False or None.")
         number = isinstance(jitter, (int, float)) and not isinstance(jitter, bool)
         if jitter is not None and not (number and 0 <= jitter <= 1):
             raise ConfigError(f"jitter={jitter!r} must be a number from 0 to 1, or None.")
-        self._covariance, self._jitter = covariance, jitter
-        self.moments = FullDensity()
+        self._covariance = None if covariance is None else bool(covariance)
+        self._jitter = jitter
 
     def wants_moments(self) -> bool:
         """Whether `note` is to be called.
