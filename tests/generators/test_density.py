@@ -68,27 +68,6 @@ def four_entries():
     return density
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 12, 100, 1001])
-@pytest.mark.parametrize("seed", range(5))
-def test_draws_are_balanced(n, seed):
-    """By class, and within a class by task: each entry within one of its exact share."""
-    _, entries = draw(four_entries(), n, rng(seed))
-    shares = {(0, 0, 1): n / 3, (0, 0, 2): n / 6, (1, 0, 2): n / 6, (2, 1, 5): n / 3}
-    counts = dict.fromkeys(shares, 0)
-    for row in entries.tolist():
-        counts[tuple(row)] += 1
-    assert sum(counts.values()) == n
-    for entry, share in shares.items():
-        assert abs(counts[entry] - share) < 1 + 1e-9
-
-
-def test_small_draws_reach_every_class_over_time():
-    density, generator = four_entries(), rng()
-    drawn = torch.cat([draw(density, 1, generator)[1][:, 2] for _ in range(600)])
-    shares = torch.bincount(drawn, minlength=6)[[1, 2, 5]] / 600
-    assert (shares - 1 / 3).abs().max() < 0.07
-
-
 def test_fitting_again_replaces():
     density = four_entries()
     learn(density, (0, 0, 2), torch.full((10, 2), 50.0), merge=False)
