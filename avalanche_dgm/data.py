@@ -285,3 +285,45 @@ def append_replay(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple
         return replay.images, replay.tasks
     images = torch.cat([images, replay.images.to(images.dtype)])
     return images, torch.cat([tasks, replay.tasks])
+
+
+class SamplePool:
+    """Samples that are generated once and drawn from often, some more often than others.
+
+    Args:
+        samples: Float tensor (M, ...).
+        rows: int64 tensor (M,), the class of each.
+        weights: Float tensor (M,), how often each is drawn relative to the others.
+    """
+
+    def __init__(self, samples: Tensor, rows: Tensor, weights: Tensor) -> None:
+        self.samples, self.rows = samples, rows
+        self._ends = torch.cumsum(weights.double(), dim=0)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws with replacement.
+
+        Args:
+            n: How many.
+            rng: Generator on the samples' device.
+
+        Returns:
+            Samples (n, ...) and rows (n,).
+        """
+        device = self.rows.device
+        places = torch.rand(n, generator=rng, device=device, dtype=torch.float64) * self._ends[-1]
+        index = torch.searchsorted(self._ends, places, right=True).clamp(max=len(self) - 1)
+        return self.samples[index], self.rows[index]
+
+
+def even_weights(rows: Tensor) -> Tensor:
+    """Weights (M,) that give each class the same share: 1 in all.
+
+    Args:
+        rows: int64 tensor (M,), the class of each sample.
+    """
+    counts = torch.bincount(rows)
+    return 1.0 / counts[rows].double()

@@ -52,16 +52,12 @@ class RandomSource:
         an error this source is restored, too.
         """
         before = self.get_state()
-        seed = self.child_seed()
-        kept = torch.default_generator.get_state()
         try:
-            torch.default_generator.manual_seed(seed)
-            yield
+            with seeded_init(self.on("cpu")):
+                yield
         except BaseException:
             self.set_state(before)
             raise
-        finally:
-            torch.default_generator.set_state(kept)
 
     @contextmanager
     def rank_seeded(self, rank: int) -> Iterator[None]:
@@ -139,6 +135,24 @@ class RandomSource:
         copy.seed = self.seed
         copy.set_state(self.get_state())
         return copy
+
+
+@contextmanager
+def seeded_init(rng: torch.Generator) -> Iterator[None]:
+    """Lets a generator of random numbers decide the initial weights of modules built on the CPU.
+
+    PyTorch initialises from its global generator, which is left as it was.
+
+    Args:
+        rng: A seed is drawn from it; on a GPU that waits for the device.
+    """
+    seed = int(torch.randint(2**62, (), generator=rng, device=rng.device).item())
+    kept = torch.default_generator.get_state()
+    try:
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        torch.default_generator.set_state(kept)
 
 
 def _as_byte_tensor(value: Tensor) -> Tensor:

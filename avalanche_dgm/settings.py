@@ -37,6 +37,9 @@ class Settings:
     deprecated: ClassVar[Mapping[str, str]] = {}
     deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}
 
+    def __post_init__(self) -> None:
+        """Checks the values; subclasses extend it."""
+
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         """Itself: it never changes."""
         return self
@@ -63,6 +66,7 @@ class MethodSettings(Settings):
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole_number = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if self.seed is not None and not (whole_number and 0 <= self.seed < 2**63):
             raise ConfigError(
@@ -81,18 +85,26 @@ def present(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A setting is given under its former and its present name.
     """
     found: dict[str, Any] = {}
+    names, former = (_collected(kind, each) for each in ("deprecated", "deprecated_values"))
     for given, value in values.items():
-        name = kind.deprecated.get(given, given)
+        name = names.get(given, given)
         if name != given and name in values:
             raise ConfigError(f"{given} is the former name of {name}; give {name} alone.")
-        former_values = kind.deprecated_values.get(name, {})
         # Values of other settings need not be hashable.
-        new = former_values.get(value, value) if isinstance(value, str) else value
+        new = former.get(name, {}).get(value, value) if isinstance(value, str) else value
         if name != given or new is not value:
             warnings.warn(
                 f"{given}={value!r} is deprecated; use {name}={new!r}.", FutureWarning, stacklevel=2
             )
         found[name] = new
+    return found
+
+
+def _collected(kind: type, attribute: str) -> dict[str, Any]:
+    """The entries of a mapping that a class and its bases have."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        found |= vars(base).get(attribute, {})
     return found
 
 

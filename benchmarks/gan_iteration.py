@@ -184,7 +184,7 @@ def main() -> None:
         for label in range(options.task):
             data = experience(label, n)
             method.begin(data)
-            generator = method.generative.built
+            generator = method.generator.network
             with torch.no_grad():  # About half of the units, as a trained task takes.
                 for mask in generator.masks.values():
                     mask.embedding.copy_(torch.rand_like(mask.embedding) - 0.5)
@@ -195,10 +195,10 @@ def main() -> None:
         started = time.perf_counter()
         fit(phase, method.rng)
         ours = time.perf_counter() - started
-        groups = method.generative.built.groups.values()
+        groups = method.generator.network.groups.values()
         reserved = [g.mask.reserved for g in groups if g.mask is not None]
         plain = PlainGenerator([g.width for g in groups], reserved)
-        images = method.generative.ready.transform(data.images)
+        images = method.generator.scaler.transform(data.images)
         old = images[:1].expand(n * options.task, -1, -1, -1).contiguous()
         theirs = by_hand(plain, PlainDiscriminator(options.task + 1), images, old, options.rounds)
         if repeat:  # The first pair warms up.

@@ -64,7 +64,7 @@ def test_convolutions_read_bfloat16_with_channels_last():
     method = DynamicMemory(seed=1, accelerate=True, **SMALL)
     phase = first_phase(method, images_32())
     seen = []
-    convolutions = [m for m in method.discriminator.modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in method.generator.discriminator.modules() if isinstance(m, nn.Conv2d)]
     for layer in convolutions:
         layer.register_forward_hook(lambda m, x, y: seen.append((m, y)))
     step(phase, phase.cycle[0])
@@ -77,7 +77,7 @@ def test_convolutions_read_bfloat16_with_channels_last():
 def test_afterwards_everything_is_as_it_is_without():
     method = DynamicMemory(seed=1, accelerate=True, classifier="discriminator", **SMALL)
     driver = Driver(method, network()).train(digits(0, 1)).train(digits(2))
-    for module in (method.generative, method.deployed):
+    for module in (method.generator, method.deployed):
         for tensor in (*module.parameters(), *module.buffers()):
             assert tensor.is_contiguous()
             assert tensor.dtype in (torch.float32, torch.int64, torch.bool, torch.uint8)
@@ -107,7 +107,7 @@ def test_a_training_that_is_broken_off_leaves_everything_in_order():
     method.attach(learner, task_aware=False)
     method.begin(second)
     phase, steps = next(method.before_learning(second)), []
-    weight = method.generative.built.layer2.weight
+    weight = method.generator.network.layer2.weight
     assert not weight.is_contiguous()
 
     def stop(number):
@@ -145,7 +145,7 @@ def test_looking_at_samples_meanwhile_changes_nothing():
 
         object.__setattr__(phase.loss[-1], "before_step", before_step)
         fit(phase, method.rng)
-        return list(method.generative.built.parameters())
+        return list(method.generator.network.parameters())
 
     plain, looked_at = trained(False), trained(True)
     assert all(torch.equal(a, b) for a, b in zip(plain, looked_at, strict=True))
@@ -161,23 +161,21 @@ def test_alignment_is_computed_in_float32():
         Driver(method, nn.Sequential(nn.Flatten(1), nn.Linear(1024, 10))).train(images_32())
         data = images_32()
         data = replace(data, labels=data.labels + 2)
-        rows = torch.tensor([2, 3]).repeat(len(data) // 2)
         method.begin(data)
         next(method.before_learning(data))
-        generator = method.generative.built
-        game = method._trainer(rows, *[torch.zeros(0)] * 2)
+        generator = method.generator.network
         drift = torch.Generator().manual_seed(3)
         with torch.no_grad():
             for parameter in generator.parameters():
                 noise = torch.randn(parameter.shape, generator=drift)
                 parameter.mul_(1 + 1e-3 * noise)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=quick):
-            loss = game.extra(torch.Generator().manual_seed(5), 0)
+            loss = method.generator._extra_loss(torch.Generator().manual_seed(5), 0)
         loss.backward()
         return torch.cat([p.grad.flatten() for p in generator.parameters() if p.grad is not None])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("avalanche_dgm.methods.adversarial.accelerate", lambda phase: phase)
+        patch.setattr("avalanche_dgm.generators.gan.accelerate", lambda phase: phase)
         one, other = (gradients(quick) for quick in (False, True))
     assert torch.cosine_similarity(one, other, dim=0) > 0.999
 

@@ -55,6 +55,6 @@ def test_plugins_take_former_names():
     with pytest.warns(FutureWarning) as seen:
         plugin = DynamicMemoryPlugin(classifier="critic", critic_width=8, closing_epochs=3)
     assert len(seen) == 3
-    assert plugin.method.classifier == "discriminator"
+    assert plugin.method.settings.classifier == "discriminator"
     assert plugin.method.settings.discriminator_width == 8
     assert plugin.method.settings.discriminator_finetune_epochs == 3

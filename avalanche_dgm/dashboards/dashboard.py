@@ -291,7 +291,7 @@ class _ExperienceImages:
         caption = "use of each layer's mask, by experience"
         self.dashboard._image(keys.MASKS, drawing.usage_bars(shares), self.at, caption)
         memory: Any = self.method
-        values = {keys.CAPACITY: float(memory.generative.built.capacity_ratio)}
+        values = {keys.CAPACITY: float(memory.generator.network.capacity_ratio)}
         for layer, entries in shares.items():
             for part, share in entries[-1].items():
                 values[keys.MASK.format(layer=layer, part=part)] = share

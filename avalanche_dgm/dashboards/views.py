@@ -13,7 +13,7 @@ from torch import Tensor
 
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.errors import UnknownTaskError
-from avalanche_dgm.memories.masked import DynamicGenerativeMemory
+from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.methods import Method
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.adversarial import GANMethod
@@ -83,8 +83,8 @@ def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Cl
     """
     found: dict[Class, Tensor] = {}
     if isinstance(method, GANMethod):
-        memory = method.generative
-        for row, (_, task, label) in enumerate(memory.entries[: memory.learned].tolist()):
+        memory = method.generator
+        for row, (_, task, label) in enumerate(memory.classes.rows[: memory.learned].tolist()):
             found[task, label] = fixed_samples(memory, row, n, seed=seed)
         return dict(sorted(found.items()))
     if not isinstance(method, Inspectable):
@@ -170,11 +170,11 @@ def mask_shares(method: Method) -> dict[str, list[dict[str, float]]]:
         (``reserved``), shares with earlier ones (``reused``), that only earlier ones use
         (``held``), and that no one uses (``free``).
     """
-    memory = getattr(method, "generative", None)
-    if not isinstance(memory, DynamicGenerativeMemory) or memory.generator is None:
+    memory = getattr(method, "generator", None)
+    if not isinstance(memory, MaskedGAN) or memory.shape is None:
         return {}
     found: dict[str, list[dict[str, float]]] = {}
-    for use in memory.generator.usage():
+    for use in memory.network.usage():
         width = max(use["width"], 1)
         shares = {part: use[part] / width for part in ("reserved", "reused", "free")}
         shares["held"] = 1.0 - sum(shares.values())

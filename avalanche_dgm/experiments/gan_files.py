@@ -79,7 +79,7 @@ class GeneratorRecorder:
             return {}
         self._seen = None
         if self._quality is None and self.spec.config.quality:
-            self._quality = self._compared(memory_of(method).entries.device)
+            self._quality = self._compared(memory_of(method).classes.rows.device)
         if self.folder is not None:
             log = self._log_of(method, self.folder)
             log.quality = self._quality

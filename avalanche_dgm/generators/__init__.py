@@ -9,24 +9,25 @@ from avalanche_dgm.generators.densities import (
     make_density,
 )
 from avalanche_dgm.generators.density import ClassDensity, FullDensity
-from avalanche_dgm.generators.groups import Group, MaskOptions
-from avalanche_dgm.generators.growing import MaskedGenerator
+from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
 from avalanche_dgm.generators.masked_layers import (
+    Group,
     MaskedConv2d,
     MaskedConvTranspose2d,
     MaskedLinear,
-    MaskedResidualBlock,
+    MaskOptions,
+    NormReLU,
+    TaskNorm,
 )
 from avalanche_dgm.generators.masked_networks import (
     MaskedDCGAN,
     MaskedMLP,
+    MaskedResidualBlock,
     MaskedResNet,
     build_generator,
 )
-from avalanche_dgm.generators.masked_spec import MaskedSpec
 from avalanche_dgm.generators.masks import Mask
 from avalanche_dgm.generators.spec import VAESpec, choose_spec
-from avalanche_dgm.generators.task_norms import NormReLU, TaskNorm
 from avalanche_dgm.generators.vae import VAE
 from avalanche_dgm.generators.vae_generator import VAEGenerator
 

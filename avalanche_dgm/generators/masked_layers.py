@@ -3,16 +3,84 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from math import prod, sqrt
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.generators.groups import Group, MaskOptions, Scale
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators.masks import GrowingTensors, Mask
-from avalanche_dgm.generators.task_norms import NormReLU
+
+#: Steepness of a soft mask, where one is needed.
+Scale = float | Tensor | None
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """What is masked, where, and what is kept for earlier tasks.
+
+    With unit masks ``placement="before"``, an unused unit still emits the constant
+    ``ReLU(shift)`` of its normalisation. ``protection="ends"`` lets the weights from such units
+    into reserved ones change, so together the two let the images of earlier tasks drift. This is
+    what the authors' code does; the other combinations keep every earlier image as it was.
+
+    Attributes:
+        masking: ``"units"``, one entry per output channel; ``"weights"``, one per weight; or
+            ``"none"``: the same network without masks, for comparisons. The other options are about
+            units.
+        placement: ``"before"`` the normalisation (``y = m * (W x)``, Eq. 2), or ``"after"`` the
+            activation.
+        protection: Which weights earlier tasks keep: ``"fan"``, all that lead into a reserved
+            unit (Eq. 4), or ``"ends"``, those between two reserved units (Serrà et al. 2018,
+            Eq. 2). Weights from the noise are kept by their output alone.
+
+    Raises:
+        ConfigError: Another value.
+    """
+
+    masking: str = "units"
+    placement: str = "before"
+    protection: str = "fan"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("masking", ("units", "weights", "none")),
+            ("placement", ("before", "after")),
+            ("protection", ("fan", "ends")),
+        ):
+            if getattr(self, name) not in allowed:
+                choice = ", ".join(map(repr, allowed))
+                raise ConfigError(f"Unknown {name} {getattr(self, name)!r}; use one of {choice}.")
+
+
+@dataclass(eq=False)
+class Group:
+    """Channels that grow together, because layers write to and read from the same ones.
+
+    Attributes:
+        name: Unique within a generator.
+        width: Present number of channels.
+        mask: Their mask (width,), or ``None`` where weights are masked. A group is no module, so
+            the generator has to register it.
+        initial: Number of channels at the start.
+    """
+
+    name: str
+    width: int
+    mask: Mask | None = None
+    initial: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.initial = self.width
+
+    def apply(self, x: Tensor, task: int | None, scale: Scale) -> Tensor:
+        """Multiplies (n, width, ...) by the mask of the channels, if there is one."""
+        if self.mask is None:
+            return x
+        return x * self.mask.values(task, scale).view(-1, *(1,) * (x.ndim - 2))
 
 
 class MaskedLayer(GrowingTensors, ABC):
@@ -169,32 +237,118 @@ class MaskedConvTranspose2d(MaskedLayer):
         return F.conv_transpose2d(x, weight, stride=self.stride, padding=self.padding)
 
 
-class MaskedResidualBlock(nn.Module):
-    """Upsampling residual block (Gulrajani et al. 2017, App. F) on a stream of channels.
-
-    Args:
-        stream: The channels that the block reads and adds to.
-        inner: The channels between its two convolutions.
-        options: What is masked.
-    """
-
-    def __init__(self, stream: Group, inner: Group, *, options: MaskOptions) -> None:
-        super().__init__()
-        self.norm1 = NormReLU(stream, options=options)
-        self.conv1 = MaskedConv2d(stream, inner, options=options)
-        self.norm2 = NormReLU(inner, options=options)
-        self.conv2 = MaskedConv2d(inner, stream, options=options)
-
-    def forward(self, x: Tensor, *, task: int | None = None, scale: Scale = None) -> Tensor:
-        """Maps (n, stream, H, W) to (n, stream, 2H, 2W)."""
-        y = F.interpolate(self.norm1(x, task=task, scale=scale), scale_factor=2)
-        y = self.norm2(self.conv1(y, task=task, scale=scale), task=task, scale=scale)
-        return self.conv2(y, task=task, scale=scale) + F.interpolate(x, scale_factor=2)
-
-
 def _initial(shape: tuple[int, ...], *, normal: bool) -> Tensor:
     # Drawn on the CPU, so that the same seed gives the same weights on every device.
     weight = torch.empty(shape)
     if normal:
         return nn.init.normal_(weight, 0.0, 0.02)
     return nn.init.xavier_uniform_(weight, gain=sqrt(2))
+
+
+# Normalisation apart for each task
+
+
+class _Norm(nn.Module):
+    """Scale, shift and statistics of one task."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+
+class TaskNorm(nn.Module):
+    """Batch normalisation with scale, shift and statistics of its own for each task.
+
+    Finished tasks use their running statistics, whatever mode the module is in.
+
+    Args:
+        group: The channels that are normalised.
+    """
+
+    _anchor: Tensor
+
+    def __init__(self, group: Group) -> None:
+        super().__init__()
+        self.group = group
+        self.norms = nn.ModuleList()
+        self.learning = False
+        # Where to build the next one: there may be no other tensor yet.
+        self.register_buffer("_anchor", torch.zeros(0), persistent=False)
+
+    def begin(self) -> None:
+        """Adds a fresh normalisation of the present width, for a task to learn."""
+        self.norms.append(_Norm(self.group.width).to(self._anchor))
+        self.learning = True
+
+    def end(self) -> None:
+        """Freezes the learning task's normalisation."""
+        freeze(self.norms[-1])
+        self.learning = False
+
+    def drop(self) -> None:
+        """Throws the learning task's normalisation away."""
+        self.norms = nn.ModuleList(self.norms[:-1])
+        self.learning = False
+
+    def forward(self, x: Tensor, *, task: int | None = None) -> Tensor:
+        """Normalises (n, width) or (n, width, H, W).
+
+        In train mode the learning task uses the batch's statistics, unless there is but one value
+        per channel.
+
+        Args:
+            x: Tensor of the width that the task had.
+            task: A finished task, or ``None`` for the learning one.
+        """
+        norm = cast(_Norm, self.norms[-1 if task is None else task])
+        training = task is None and self.training and x.numel() > x.shape[1]
+        return F.batch_norm(x, norm.mean, norm.variance, norm.weight, norm.bias, training=training)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The width of each task, so that they can be built again."""
+        return {"widths": [norm.mean.numel() for norm in self._norms()], "learning": self.learning}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Builds the normalisations before their weights are loaded."""
+        norms = self._norms()[: len(state["widths"])]
+        for task, width in enumerate(state["widths"]):
+            if task == len(norms):
+                norms.append(_Norm(width).to(self._anchor))
+            elif norms[task].mean.numel() != width:
+                norms[task] = _Norm(width).to(self._anchor)
+        self.norms, self.learning = nn.ModuleList(norms), state["learning"]
+        for task, norm in enumerate(norms):
+            norm.requires_grad_(self.learning and task == len(norms) - 1)
+
+    def _norms(self) -> list[_Norm]:
+        return [cast(_Norm, norm) for norm in self.norms]
+
+
+class NormReLU(TaskNorm):
+    """`TaskNorm` and ReLU, and the units' mask if it comes after the activation.
+
+    Args:
+        group: The channels.
+        options: What is masked, and where.
+    """
+
+    def __init__(self, group: Group, *, options: MaskOptions) -> None:
+        super().__init__(group)
+        self.options = options
+
+    def forward(self, x: Tensor, *, task: int | None = None, scale: Scale = None) -> Tensor:
+        """Returns the activations, of the shape of ``x``."""
+        y = F.relu(super().forward(x, task=task))
+        return self.group.apply(y, task, scale) if self.options.placement == "after" else y
+
+
+def freeze(module: nn.Module) -> None:
+    """Ends the learning of a module's parameters."""
+    module.requires_grad_(False)
+    module.zero_grad(set_to_none=True)

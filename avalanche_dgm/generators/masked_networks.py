@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.generators.groups import Scale
-from avalanche_dgm.generators.growing import MaskedGenerator
+from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
 from avalanche_dgm.generators.masked_layers import (
+    Group,
+    MaskedConv2d,
     MaskedConvTranspose2d,
     MaskedLinear,
-    MaskedResidualBlock,
+    MaskOptions,
+    NormReLU,
+    Scale,
 )
-from avalanche_dgm.generators.masked_spec import MaskedSpec
-from avalanche_dgm.generators.task_norms import NormReLU
 
 
 class MaskedDCGAN(MaskedGenerator):
@@ -56,6 +58,29 @@ class MaskedDCGAN(MaskedGenerator):
     def head(self, widths: dict[str, int]) -> nn.Module:
         """Returns the transposed convolution to the image."""
         return nn.ConvTranspose2d(widths["narrow"], self.spec.shape[0], 4, 2, 1, bias=False)
+
+
+class MaskedResidualBlock(nn.Module):
+    """Upsampling residual block (Gulrajani et al. 2017, App. F) on a stream of channels.
+
+    Args:
+        stream: The channels that the block reads and adds to.
+        inner: The channels between its two convolutions.
+        options: What is masked.
+    """
+
+    def __init__(self, stream: Group, inner: Group, *, options: MaskOptions) -> None:
+        super().__init__()
+        self.norm1 = NormReLU(stream, options=options)
+        self.conv1 = MaskedConv2d(stream, inner, options=options)
+        self.norm2 = NormReLU(inner, options=options)
+        self.conv2 = MaskedConv2d(inner, stream, options=options)
+
+    def forward(self, x: Tensor, *, task: int | None = None, scale: Scale = None) -> Tensor:
+        """Maps (n, stream, H, W) to (n, stream, 2H, 2W)."""
+        y = F.interpolate(self.norm1(x, task=task, scale=scale), scale_factor=2)
+        y = self.norm2(self.conv1(y, task=task, scale=scale), task=task, scale=scale)
+        return self.conv2(y, task=task, scale=scale) + F.interpolate(x, scale_factor=2)
 
 
 class MaskedResNet(MaskedGenerator):

@@ -107,7 +107,7 @@ class DynamicMemoryModule(MethodModule):
         model: See `MethodModule`.
         **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
             ``replay_size``, ``seed``, and any field of
-            `avalanche_dgm.memories.adversarial_settings.DynamicMemorySettings`.
+            `avalanche_dgm.methods.dynamic_memory.DynamicMemorySettings`.
     """
 
     kind = DynamicMemory
@@ -123,7 +123,7 @@ class MeRGANModule(MethodModule):
         model: See `MethodModule`.
         **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
             ``replay_size``, ``seed``, and any field of
-            `avalanche_dgm.memories.adversarial_settings.MeRGANSettings`.
+            `avalanche_dgm.methods.mergan.MeRGANSettings`.
     """
 
     kind = MeRGAN
@@ -139,7 +139,7 @@ class EWCGeneratorModule(MethodModule):
         model: See `MethodModule`.
         **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
             ``replay_size``, ``seed``, and any field of
-            `avalanche_dgm.memories.adversarial_settings.EWCGeneratorSettings`.
+            `avalanche_dgm.methods.ewc_generator.EWCGeneratorSettings`.
     """
 
     kind = EWCGenerator
@@ -155,7 +155,7 @@ class GANReplayModule(MethodModule):
         model: See `MethodModule`.
         **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
             ``replay_size``, ``seed``, and any field of
-            `avalanche_dgm.memories.adversarial_settings.ConditionalSettings`.
+            `avalanche_dgm.methods.mergan.GANReplaySettings`.
     """
 
     kind = GANReplay

@@ -1,36 +1,44 @@
-"""What methods have in common that remember by a generative adversarial network.
+"""What methods share that remember by a generative adversarial network.
 
-A discriminator and a generator learn an experience; samples of old classes are generated once and
-replayed to a classifier: the user's, or the discriminator itself, with a logit for each class.
+The generator learns an experience against its discriminator. Samples of old classes are generated
+once and replayed to a classifier: the user's, or the discriminator, which has a logit a class.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.acceleration import accelerate
-from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, Replay, check_experience
+from avalanche_dgm.data import (
+    MASKED_LOGIT,
+    ExperienceData,
+    Replay,
+    SamplePool,
+    even_weights,
+)
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
-from avalanche_dgm.fitting import OptimizationStep, Phase
-from avalanche_dgm.generators.discriminators import Discriminator, build_discriminator
-from avalanche_dgm.generators.scaler import Scaler
+from avalanche_dgm.fitting import OptimizationStep, OptimizerSpec, Phase, epochs_to_steps
 from avalanche_dgm.losses import UserCriterion
-from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights
-from avalanche_dgm.memories.adversarial_settings import GANSettings
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource, Routing
 from avalanche_dgm.methods.base import Method, Needs
-from avalanche_dgm.methods.games import AdversarialTrainer, class_step, classification
 from avalanche_dgm.modules import copied, evaluating
-from avalanche_dgm.settings import make_settings, present
+from avalanche_dgm.settings import MethodSettings, one_of, whole
 
-G = TypeVar("G", bound=GANMemory)
+if TYPE_CHECKING:
+    from avalanche_dgm.generators.discriminators import Discriminator
+    from avalanche_dgm.generators.gan import GAN
 
-CLASSIFIERS = ("learner", "discriminator")
+#: Samples a step in the finetuning of the discriminator as the classifier.
+FINETUNE_BATCH = 64
+#: Its fewest steps, where experiences are small.
+LEAST_FINETUNE_STEPS = 60
+
 
 #: For runs that only show that everything works.
 FAST = {
@@ -42,248 +50,221 @@ FAST = {
     "discriminator_finetune_epochs": 1,
 }
 
-_DISCRIMINATORS = ("discriminator", "candidate", "deployed")
+
+def _finetune() -> OptimizerSpec:
+    return OptimizerSpec("adam", 1e-3, "cosine")
 
 
-class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
-    """A memory of labelled samples beside a classifier.
+@dataclass(frozen=True, kw_only=True)
+class GANMethodSettings(MethodSettings):
+    """Settings of a classifier beside a generative adversarial network.
 
-    A subclass names its memory in ``memory_kind`` and the class of its hyper-parameters in
-    ``settings_kind``, and says by `takes_arguments_of` that it takes them.
-
-    Args:
+    Attributes:
         classifier: Who answers: ``"learner"``, the user's classifier, to which old samples are
             replayed; ``"discriminator"``, the discriminator's own logits (the paper), and nothing
             else learns.
         replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
             at most four times as many as are new.
-        seed: See `Method`.
-        **hyper: Fields of ``settings_kind``.
-
-    Raises:
-        ConfigError: A hyper-parameter is unknown or cannot work.
+        own_fake_fraction: Share of generated samples among what is shown of the experience's own
+            classes, from 0 to below 1. With real samples alone "real or generated" tells new
+            classes from old ones, and nothing else is learned about them.
+        discriminator_finetune_epochs: Where the discriminator is the classifier: passes over all
+            classes' samples with which it ends an experience, and at least 60 steps; 0 for none.
+        discriminator_finetune_optimizer: How it is trained then.
+        shift: How far each image is shifted at random in that training, along both sides, at most,
+            as a share of a side; 0 for not at all. A generator's samples, which are all there is of
+            old classes, are never exactly where real ones are, and a discriminator that only saw
+            images unshifted is wrong on real ones a pixel off.
     """
 
-    #: What remembers.
-    memory_kind: type[G]
-    #: The hyper-parameters that it is made of.
-    settings_kind: ClassVar[type[GANSettings]]
-    #: Whether the discriminator of an experience goes on in the next one.
-    keeps_discriminator: ClassVar[bool] = False
+    deprecated: ClassVar[Mapping[str, str]] = {
+        "own_share": "own_fake_fraction",
+        "closing_epochs": "discriminator_finetune_epochs",
+        "closing_optimizer": "discriminator_finetune_optimizer",
+    }
+    deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {
+        "classifier": {"critic": "discriminator"}
+    }
 
-    def __init__(
-        self,
-        *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
-        **hyper: Any,
-    ) -> None:
-        settings = make_settings(self.settings_kind, hyper)
-        classifier = present(self.settings_kind, {"classifier": classifier})["classifier"]
-        super().__init__(seed=seed)
-        if classifier not in CLASSIFIERS:
+    classifier: Literal["learner", "discriminator"] = "learner"
+    replay_size: int | None = None
+    own_fake_fraction: float = 0.5
+    discriminator_finetune_epochs: int = 2
+    discriminator_finetune_optimizer: OptimizerSpec = field(default_factory=_finetune)
+    shift: float = 0.07
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("classifier", self.classifier, "learner", "discriminator")
+        whole("replay_size", self.replay_size, optional=True)
+        whole("discriminator_finetune_epochs", self.discriminator_finetune_epochs, least=0)
+        if not 0 <= self.shift < 0.5:
+            raise ConfigError(f"shift={self.shift} must be from 0 to below 0.5 of a side.")
+        if not 0 <= self.own_fake_fraction < 1:
             raise ConfigError(
-                f"classifier={classifier!r} is not known; use one of {', '.join(CLASSIFIERS)}."
+                f"own_fake_fraction={self.own_fake_fraction} must be from 0 to below 1: some real"
+                " samples of a new class are needed to learn it."
             )
-        if replay_size is not None and replay_size < 1:
-            raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
-        self.classifier, self.replay_size = classifier, replay_size
-        # All samples of a class must come in one task.
-        self.needs = Needs(tasks=True, learner=classifier == "learner")
-        self.criterion = UserCriterion(weighed=classifier == "learner")
-        self.settings = settings
-        self.generative = self.memory_kind(settings)
-        #: What the generator learns against; kept between experiences with ``keeps_discriminator``
-        #: only.
-        self.discriminator: Discriminator | None = None
-        #: A discriminator that becomes the classifier when its experience ends.
+        self._read_optimizers()
+
+
+class GANMethod(Inspectable, ReplaySource, Routing, Method):
+    """A generative adversarial network beside a classifier.
+
+    A subclass makes its generator, and names the class of its settings, which are those of the
+    generator as well.
+
+    Attributes:
+        generator: What remembers.
+        candidate: A discriminator that becomes the classifier when its experience ends.
+        deployed: The discriminator that is the classifier.
+    """
+
+    settings_type: ClassVar[type[GANMethodSettings]] = GANMethodSettings
+
+    def __init__(self, settings: GANMethodSettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
+        self.needs = Needs(tasks=self.needs.tasks, learner=not self.routes)
+        self.criterion = UserCriterion(weighed=not self.routes)
+        self.generator = self._make_generator()
         self.candidate: Discriminator | None = None
-        #: The discriminator that is the classifier.
         self.deployed: Discriminator | None = None
         self._pool: SamplePool | None = None
 
-    @property
-    def routes(self) -> bool:
-        """See `Routing.routes`: the discriminator may be the classifier."""
-        return self.discriminator_classifies
+    @abstractmethod
+    def _make_generator(self) -> GAN:
+        """Returns the generator, which has learned nothing."""
 
     @property
-    def discriminator_classifies(self) -> bool:
-        """Whether the discriminator is the classifier."""
-        return self.classifier == "discriminator"
+    def routes(self) -> bool:
+        """See `Routing.routes`: whether the discriminator is the classifier."""
+        return bool(self.settings.classifier == "discriminator")
 
     @property
     def active(self) -> nn.Module | None:
         """See `Method.active`: none by batches, where the discriminator is the classifier."""
-        return None if self.discriminator_classifies else self.learner
+        return None if self.routes else self.learner
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
-        check_experience(data, shape=self.generative.shape)
-        self.generative.check(data)
+        self.generator.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
-        memory = self.generative
         super()._begin(data)
         with self.random.seeded_init():
-            memory.build(data.images)
-            memory.open(data)
+            self.generator.build(data.images)
+            self.generator.open(data)
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the training of the GAN, and that of the discriminator as the classifier."""
-        memory, s = self.generative, self.settings
-        samples, rows = memory.ready.transform(data.images), memory.rows_of(data)
-        n_old, n_all = memory.learned, len(memory.entries)
-        per_class = s.replay_per_class or -(-len(data) // (n_all - n_old))
-        known = torch.arange(n_all, device=rows.device).repeat_interleave(per_class)
-        old_rows, own_rows = known.split([n_old * per_class, (n_all - n_old) * per_class])
-        old = memory.generate(old_rows, self.rng)
-        with self.random.seeded_init():
-            self._begin_training(data.images.device)
-        trainer = self._trainer(rows, old, old_rows)
-        yield self._ready(
-            trainer.phase(samples, rows, self._class_steps(samples, rows, old, old_rows))
-        )
-        self._after_training()
-        if not s.own_fake_fraction:
-            own_rows = own_rows[:0]
-        own = memory.generate(own_rows, self.rng)
-        if self.discriminator_classifies:
-            self.candidate = (
-                copied(self._discriminator) if self.keeps_discriminator else self._discriminator
-            )
-        if not self.keeps_discriminator:
-            self.discriminator = None
-        # Each class weighs 1, and the experience's own are partly real and partly generated.
+        gan, s = self.generator, self.settings
+        yield from gan.learn(data, self.rng)
+        if gan.old is None:
+            raise RuntimeError("The generator has generated no old samples.")
+        (old, old_rows), fakes = gan.old, s.own_fake_fraction
+        per_class = s.replay_per_class or -(-len(data) // len(gan.opened))
+        own_rows = gan.opened.repeat_interleave(per_class if fakes else 0)
+        own = gan.generate(own_rows, self.rng)
+        # A class weighs 1: generated samples stand for an old one, real ones and the generator's
+        # present ones for a new one, and one that comes back is half old and half new.
+        real = gan.real_shares()
         generated = torch.cat(
-            [even_weights(old_rows), s.own_fake_fraction * even_weights(own_rows)]
+            [
+                even_weights(old_rows) * (1 - real[old_rows]),
+                fakes * even_weights(own_rows) * real[own_rows],
+            ]
         )
-        if self.candidate is not None:
-            real = (1 - s.own_fake_fraction) * even_weights(rows)
+        if self.routes:
+            self.candidate = gan.discriminator
+            if gan.keeps_discriminator and self.candidate is not None:
+                self.candidate = copied(self.candidate)
+            samples, rows = gan.scaler.transform(data.images), gan.rows_of(data)
             pool = SamplePool(
                 torch.cat([old, own, samples]),
                 torch.cat([old_rows, own_rows, rows]),
-                torch.cat([generated, real]),
+                torch.cat([generated, (1 - fakes) * even_weights(rows) * real[rows]]),
             )
-            yield self._ready(classification(self.candidate, pool, s, len(old) + len(samples)))
-        elif n_old:
+            yield gan.accelerated(self._finetuning(pool, len(old) + len(samples)))
+        elif gan.learned:
             # Scaled back here, once: a step of the user's classifier only picks some of them.
-            made = memory.ready.inverse_transform(torch.cat([old, own]))
+            made = gan.scaler.inverse_transform(torch.cat([old, own]))
             self._pool = SamplePool(made, torch.cat([old_rows, own_rows]), generated)
-            self._new_weight = (1 - s.own_fake_fraction) * (n_all - n_old) / n_all
+            self._new_weight = (1 - fakes) * float(real.sum()) / len(real)
 
-    def _ready(self, phase: Phase) -> Phase:
-        return accelerate(phase) if self.settings.accelerate else phase
-
-    def _begin_training(self, device: torch.device) -> None:
-        """Makes the discriminator and prepares the generator; replay was generated before."""
-        memory, former = self.generative, self.discriminator
-        n_classes = len(memory.entries) - self._first_class()
-        self.discriminator = self._new_discriminator(memory.ready, n_classes).to(device)
-        if self.keeps_discriminator and former is not None:
-            self.discriminator.take_over(former)
-
-    def _new_discriminator(self, scaler: Scaler, n_classes: int) -> Discriminator:
-        architecture = self.generative.architecture_for(scaler.shape)
-        width = self.settings.discriminator_width
-        return build_discriminator(architecture, scaler.padded, width=width, n_classes=n_classes)
-
-    @property
-    def _discriminator(self) -> Discriminator:
-        if self.discriminator is None:
-            raise RuntimeError("There is no discriminator yet; call before_learning() first.")
-        return self.discriminator
-
-    def _first_class(self) -> int:
-        """The row of ``entries`` that is the discriminator's first logit."""
-        return (
-            0
-            if self.discriminator_classifies or self.keeps_discriminator
-            else self.generative.learned
-        )
-
-    def _has_aux_loss(self) -> bool:
-        """Whether the generator learns from the discriminator's answers on classes."""
-        guide = self.settings.aux_classifier_loss
-        n_classes = len(self.generative.entries) - self.generative.learned
-        return guide == "always" or (guide == "auto" and n_classes > 1)
-
-    @abstractmethod
-    def _trainer(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> AdversarialTrainer:
-        """How discriminator and generator learn an experience.
+    def _finetuning(self, pool: SamplePool, n: int) -> Phase:
+        """The training of the candidate as the classifier of all classes.
 
         Args:
-            rows: int64 tensor (N,), the classes of its samples.
-            old: Float tensor (M, *padded), generated samples of old classes.
-            old_rows: int64 tensor (M,), their classes.
+            pool: Real new samples and generated ones, scaled.
+            n: Samples in a pass.
         """
+        candidate, s = self.candidate, self.settings
+        if candidate is None:
+            raise RuntimeError("There is no discriminator to train as the classifier.")
 
-    def _class_steps(
-        self, samples: Tensor, rows: Tensor, old: Tensor, old_rows: Tensor
-    ) -> list[OptimizationStep]:
-        s, discriminator = self.settings, self._discriminator
-        n = discriminator.class_head.out_features if s.class_steps is None else s.class_steps
-        if not n:
-            return []
-        first = self._first_class()
-        if first:
-            # Where another classifier answers, the discriminator has logits of the new classes
-            # only.
-            old, old_rows = old[:0], old_rows[:0]
-        weights = torch.cat([even_weights(old_rows), even_weights(rows)])
-        pool = SamplePool(torch.cat([old, samples]), torch.cat([old_rows, rows]), weights)
-        return [class_step(discriminator, pool, first=first)] * n
+        def loss(batch: tuple[Tensor, ...], rng: torch.Generator, number: int) -> Tensor:
+            # The batch only says how many: several devices divide them.
+            samples, rows = pool.sample(len(batch[0]), rng)
+            samples = shifted(samples, s.shift, rng)
+            return F.cross_entropy(candidate.classify(samples), rows)
 
-    def _after_training(self) -> None:
-        """Called when discriminator and generator have learned the experience."""
+        steps = epochs_to_steps(s.discriminator_finetune_epochs, n, FINETUNE_BATCH)
+        steps = max(steps, LEAST_FINETUNE_STEPS) if steps else 0
+        # Several devices have to know that the score's head has no gradient.
+        trained = [*candidate.trunk.parameters(), *candidate.class_head.parameters()]
+        step, optimizer = (
+            OptimizationStep("loss", trained, loss),
+            s.discriminator_finetune_optimizer,
+        )
+        return Phase(
+            "classifier", candidate, [step], optimizer, steps, FINETUNE_BATCH, (pool.rows,)
+        )
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`: each old class as often as any other."""
-        pool = self._pool
-        if pool is None:
+        if self._pool is None:
             return None
-        size = self.replay_size
+        size = self.settings.replay_size
         if size is None:
             size = min(4 * n, round(n * (1 - self._new_weight) / self._new_weight))
         return self.sample_old(max(size, 1))
 
     def sample_old(self, n: int) -> Replay | None:
         """See `ReplaySource.sample_old`; new classes are among them, see ``own_fake_fraction``."""
-        pool = self._pool
-        return self.generative.replay(*pool.draw(n, self.rng)) if pool is not None else None
+        return self._labelled(*self._pool.sample(n, self.rng)) if self._pool is not None else None
+
+    def _labelled(self, images: Tensor, rows: Tensor) -> Replay:
+        classes = self.generator.classes
+        return Replay(images, classes.labels[rows], classes.tasks[rows])
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
-        """See `Method.predict`: the learner's answers, or the discriminator's."""
-        memory = self.generative
+        """See `Method.predict`: the learner's logits, or the discriminator's."""
         if self.deployed is None:
             return super().predict(images, tasks, key=key)
         with evaluating(self.deployed):
-            logits = self.deployed.classify(memory.ready.transform(images))
-        entries = memory.entries[: logits.shape[1]]
+            logits = self.deployed.classify(self.generator.scaler.transform(images))
+        classes = self.generator.classes.rows[: logits.shape[1]]
         if self.task_aware:
-            other = tasks[:, None] != entries[None, :, 1]
+            other = tasks[:, None] != classes[None, :, 1]
             logits = logits.masked_fill(other, MASKED_LOGIT)
         # As wide as the user's classifier, whose labels the answers are compared with.
         with evaluating(self.learner):
             width = self._logits(images[:1], tasks[:1]).shape[1]
         wide = logits.new_full((len(logits), width), MASKED_LOGIT)
-        index = entries[None, :, 2].expand(len(logits), -1)
+        index = classes[None, :, 2].expand(len(logits), -1)
         return wide.scatter_reduce(1, index, logits, "amax")
 
     def end(self, data: ExperienceData) -> None:
         """Ends the experience: what was learned of it is remembered."""
-        # It may grow, and new weights are random.
-        with self.random.seeded_init():
-            self.generative.close()
+        self.generator.end(self.rng)
         self._pool, self._new_weight = None, 1.0
         if self.candidate is not None:
             self.deployed, self.candidate = self.candidate, None
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """Draws labelled samples of everything learned, as many of each class.
+        """Generates samples of everything learned, as many of each class.
 
         Args:
             n: How many.
@@ -291,15 +272,14 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
         Raises:
             UnknownTaskError: Nothing was learned yet.
         """
-        memory = self.generative
-        if not memory.learned:
+        gan = self.generator
+        if not gan.learned:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        device = memory.entries.device
-        rows = torch.arange(n, device=device) * memory.learned // n
-        return memory.replay(memory.ready.inverse_transform(memory.generate(rows, self.rng)), rows)
+        rows = torch.arange(n, device=gan.classes.rows.device) * gan.learned // n
+        return self._labelled(gan.sample(rows, self.rng), rows)
 
     def sample_class(self, label: int, n: int, *, task: int = 0) -> Tensor:
-        """Draws samples of one class.
+        """Generates samples of one class.
 
         Args:
             label: The class.
@@ -312,41 +292,64 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method, Generic[G]):
         Raises:
             UnknownTaskError: It was not learned.
         """
-        memory = self.generative
-        entries = memory.entries[: memory.learned].tolist()
-        found = [row for row, (_, t, c) in enumerate(entries) if (t, c) == (task, label)]
+        gan = self.generator
+        classes = gan.classes.rows[: gan.learned].tolist()
+        found = [row for row, (_, t, c) in enumerate(classes) if (t, c) == (task, label)]
         if not found:
-            known = ", ".join(str(c) for _, t, c in entries if t == task)
+            known = ", ".join(str(c) for _, t, c in classes if t == task)
             raise UnknownTaskError(
                 f"Class {label} was not learned; known are: {known or 'none'}. Train on it first."
             )
-        rows = torch.full((n,), found[0], device=memory.entries.device)
-        return memory.ready.inverse_transform(memory.generate(rows, self.rng))
+        return gan.sample(torch.full((n,), found[0], device=gan.classes.rows.device), self.rng)
 
     def memory(self) -> list[nn.Module]:
-        """The generator, and the discriminators that are kept: to train on, and to classify."""
-        kept: list[nn.Module | None] = [self.generative, self.discriminator, self.deployed]
-        return [module for module in kept if module is not None]
+        """The generator, and the discriminator that is the classifier."""
+        return [self.generator, *([self.deployed] if self.deployed is not None else [])]
 
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
-        discriminators = {name: getattr(self, name) for name in _DISCRIMINATORS}
+        kept = {"candidate": self.candidate, "deployed": self.deployed}
         return {
             **super().get_extra_state(),
             "discriminators": {
-                name: discriminator.class_head.out_features if discriminator is not None else None
-                for name, discriminator in discriminators.items()
+                name: kept.class_head.out_features
+                for name, kept in kept.items()
+                if kept is not None
             },
-            "scaler": self.generative.get_extra_state()["scaler"],
+            "generator": self.generator.get_extra_state(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Builds the discriminators before their weights are loaded."""
         super().set_extra_state(state)
         device = self.rng.device
-        for name, n_classes in state["discriminators"].items():
-            discriminator = None
-            if n_classes is not None:
-                scaler = Scaler.from_dict(state["scaler"])
-                discriminator = self._new_discriminator(scaler, n_classes).to(device)
-            setattr(self, name, discriminator)
+        self.generator.set_extra_state(state["generator"])
+        for name in ("candidate", "deployed"):
+            n_classes = state["discriminators"].get(name)
+            made = self.generator.new_discriminator(n_classes) if n_classes else None
+            setattr(self, name, made.to(device) if made is not None else None)
+
+
+def shifted(samples: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Shifts each image at random; what comes in from outside is dark.
+
+    Args:
+        samples: Float tensor (n, C, H, W) in [-1, 1], or (n, D), which is left alone.
+        share: The farthest, as a share of each side.
+        rng: Generator on the samples' device.
+    """
+    if samples.ndim != 4 or not share:
+        return samples
+    n, _, height, width = samples.shape
+    far = [round(share * height), round(share * width)]
+    padded = F.pad(samples, (far[1], far[1], far[0], far[0]), value=-1.0)
+    device = samples.device
+    places = [
+        torch.randint(0, 2 * most + 1, (n, 1), generator=rng, device=device)
+        + torch.arange(side, device=device)
+        for most, side in zip(far, (height, width), strict=True)
+    ]
+    each = torch.arange(n, device=device)[:, None, None]
+    # Indexed dimensions come first, hence channels last.
+    picked = padded.permute(0, 2, 3, 1)[each, places[0][:, :, None], places[1][:, None, :]]
+    return picked.permute(0, 3, 1, 2).contiguous()

@@ -1,21 +1,36 @@
-"""Dynamic generative memory (Ostapenko et al. 2019, "Learning to remember", Section 4)."""
+"""Dynamic generative memory (Ostapenko et al. 2019, "Learning to remember").
+
+| paper | code |
+|---|---|
+| generator with a mask, norms and a head for each task (Sec. 3) | `MaskedGenerator`, `MaskedGAN` |
+| mask of a layer, Eq. 2; steepness of its sigmoid, Eq. 3 | `Mask.soft`, `MaskedGANSettings.scale` |
+| stopped gradients of what is reserved, Eq. 4 | `MaskedLayer.protect` |
+| cumulative mask, Eq. 5 | `Mask.commit` |
+| sparsity of the masks, Eq. 6 | `MaskedGenerator.sparsity` |
+| growth by what a task has reserved (Sec. 4.2) | `MaskedGenerator.end_task` |
+| adversarial losses, auxiliary classifier | `GAN.discriminator_loss`, `GAN.generator_loss` |
+| discriminator that classifies (Sec. 4.1) | ``classifier="discriminator"``, ``class_steps`` |
+| replay of old classes | `GANMethod.before_learning` |
+
+The networks are in `avalanche_dgm.generators.masked_gan`; this file has settings and the authors'
+configurations.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.memories.adversarial import noise_with_class
-from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
-from avalanche_dgm.memories.masked import DynamicGenerativeMemory
-from avalanche_dgm.methods.adversarial import FAST, GANMethod
-from avalanche_dgm.methods.games import AdversarialTrainer
+from avalanche_dgm.generators.gan_settings import MaskedGANSettings, make_gan
+from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
+from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.signatures import takes_arguments_of
+
+if TYPE_CHECKING:
+    from avalanche_dgm.generators.gan import GAN
 
 #: What all of the authors' configurations share: the discriminator answers, nothing comes after the
 #: GAN.
@@ -77,6 +92,11 @@ def paper_hyper(name: str) -> dict[str, Any]:
     return dict(PAPER[name])
 
 
+@dataclass(frozen=True, kw_only=True)
+class DynamicMemorySettings(GANMethodSettings, MaskedGANSettings):
+    """Settings of dynamic generative memory (Ostapenko et al. 2019)."""
+
+
 @register(
     "dynamic-memory-weights",
     "the same with masks over weights in place of units",
@@ -101,49 +121,17 @@ def paper_hyper(name: str) -> dict[str, Any]:
     "dynamic-memory", "a GAN that grows and freezes by masks, replayed to the network", fast=FAST
 )
 @takes_arguments_of(DynamicMemorySettings)
-class DynamicMemory(GANMethod[DynamicGenerativeMemory]):
+class DynamicMemory(GANMethod):
     """An AC-GAN that learns masks and grows, and replays old classes to a classifier.
 
     Args:
-        classifier: See `GANMethod`.
-        replay_size: See `GANMethod`.
-        seed: See `Method`.
-        **hyper: Fields of `DynamicMemorySettings`.
+        settings: See `Method`.
+        **changes: Fields of `DynamicMemorySettings`.
     """
 
-    settings: DynamicMemorySettings
-    memory_kind = DynamicGenerativeMemory
-    settings_kind = DynamicMemorySettings
+    settings_type: ClassVar[type[DynamicMemorySettings]] = DynamicMemorySettings
+    # All samples of a class must come in one task.
+    needs = Needs(tasks=True)
 
-    def _trainer(self, rows: Tensor, old: Tensor, old_rows: Tensor) -> AdversarialTrainer:
-        """The experience alone: what makes old classes is reserved (Sec. 4)."""
-        memory, s = self.generative, self.settings
-        generator, first = memory.built, memory.learned
-        rounds, n_classes = s.rounds(len(rows)), len(memory.entries) - first
-        weight = s.sparsity * generator.capacity_ratio
-
-        def make(mine: Tensor, rng: torch.Generator, number: int) -> Tensor:
-            noise = noise_with_class(mine - first, n_classes, s.latent, rng)
-            return generator(noise, scale=s.scale(number, rounds))
-
-        def sparsity(rng: torch.Generator, number: int) -> Tensor:
-            """How much of what is free is taken (Eq. 6), weighed by how much there is."""
-            return weight * generator.sparsity(s.scale(number, rounds))
-
-        def protect(number: int) -> None:
-            """Stops the gradients of what is reserved (Eq. 4)."""
-            scale = s.scale(number, rounds)
-            generator.protect(scale=scale, smax=s.smax, compensation=s.compensation)
-
-        return AdversarialTrainer(
-            discriminator=self._discriminator,
-            generator=generator,
-            settings=s,
-            rounds=rounds,
-            first=self._first_class(),
-            aux_loss=self._has_aux_loss(),
-            make=make,
-            shown=lambda batch, rng: [(batch[0], batch[1], 1.0, True)],
-            extra=sparsity,
-            protect=protect,
-        )
+    def _make_generator(self) -> GAN:
+        return make_gan("masked", self.settings, all_classes=self.routes)

@@ -15,8 +15,8 @@ from torch import Tensor
 from avalanche_dgm import files
 from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import UnknownTaskError
-from avalanche_dgm.memories.adversarial import GANMemory
-from avalanche_dgm.memories.masked import DynamicGenerativeMemory
+from avalanche_dgm.generators.gan import GAN
+from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.metrics.cost import memory_bytes_of
 from avalanche_dgm.metrics.generator_quality import (
     GeneratorQuality,
@@ -93,7 +93,7 @@ class GeneratorLog:
         self._trace: MaskTrace | None = None
 
     @property
-    def memory(self) -> GANMemory:
+    def memory(self) -> GAN:
         """The method's memory."""
         return memory_of(self.method)
 
@@ -105,8 +105,8 @@ class GeneratorLog:
         """
         self.unwatch()
         memory = self.memory
-        if isinstance(memory, DynamicGenerativeMemory) and memory.generator is not None:
-            self._trace = MaskTrace(memory.generator)
+        if isinstance(memory, MaskedGAN) and memory.shape is not None:
+            self._trace = MaskTrace(memory.network)
 
     @property
     def watching(self) -> bool:
@@ -155,12 +155,12 @@ class GeneratorLog:
             for row in range(memory.learned)
         ]
         self._put("samples.csv", number, ("task", "class", "sha256"), self._checksums(samples))
-        if len(memory.ready.shape) == 3:
+        if len(memory.scaler.shape) == 3:
             self._draw(samples, self.folder / f"samples-{number:03d}.png")
         self._sizes(number)
-        if isinstance(memory, DynamicGenerativeMemory):
-            last = memory.built.n_tasks - 1
-            used = [(name, mask.usage(last)) for name, mask in memory.built.named_masks()]
+        if isinstance(memory, MaskedGAN):
+            last = memory.network.n_tasks - 1
+            used = [(name, mask.usage(last)) for name, mask in memory.network.named_masks()]
             rows = [(name, *(use[column] for column in _USAGE)) for name, use in used]
             self._put("usage.csv", number, ("layer", *_USAGE), rows)
         if self._trace is not None:
@@ -170,14 +170,14 @@ class GeneratorLog:
         return None if self.quality is None else self._quality(number, self.quality)
 
     def _checksums(self, samples: Sequence[Tensor]) -> Iterable[tuple[int, int, str]]:
-        for (_, task, label), mine in zip(self.memory.entries.tolist(), samples, strict=False):
+        for (_, task, label), mine in zip(self.memory.classes.rows.tolist(), samples, strict=False):
             content = mine.cpu().contiguous().numpy().tobytes()
             yield task, label, hashlib.sha256(content).hexdigest()
 
     def _draw(self, samples: Sequence[Tensor], path: Path) -> None:
         from torchvision.utils import save_image
 
-        scaler = self.memory.ready
+        scaler = self.memory.scaler
         images = torch.cat(list(samples)).cpu()
         # On one scale in all files: what an image is, and not what is beside it, sets its grey.
         low, high = (images.new_tensor(v).view(1, -1, 1, 1) for v in (scaler.low, scaler.high))
@@ -189,12 +189,12 @@ class GeneratorLog:
 
     def _sizes(self, number: int) -> None:
         memory = self.memory
-        generator = getattr(memory, "generator", None)
-        parameters = sum(p.numel() for p in memory.parameters())
-        ratio = getattr(generator, "capacity_ratio", 1.0)
+        parameters = sum(p.numel() for p in memory.network.parameters())
+        ratio = memory.network.capacity_ratio
+        generator_bytes = size_in_bytes(memory.network) + size_in_bytes(memory.classes)
         columns = ("classes", "generator_bytes", "memory_bytes", "parameters", "capacity_ratio")
         total = memory_bytes_of(self.method)
-        row = (memory.learned, size_in_bytes(memory), total, parameters, ratio)
+        row = (memory.learned, generator_bytes, total, parameters, ratio)
         self._put("sizes.csv", number, columns, [row])
 
     def _quality(self, number: int, quality: GeneratorQuality) -> Quality:

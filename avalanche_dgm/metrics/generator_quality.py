@@ -14,9 +14,9 @@ from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase, epochs_to_steps, fit
 from avalanche_dgm.generators.discriminators import build_discriminator
+from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.ranges import intensity_range
 from avalanche_dgm.generators.scaler import Scaler
-from avalanche_dgm.memories.adversarial import GANMemory
 from avalanche_dgm.metrics.frechet import extract_features, frechet_distance
 from avalanche_dgm.randomness import RandomSource
 
@@ -28,7 +28,7 @@ _LEAST_STEPS = 150
 _LEAK = 0.2
 
 
-def memory_of(method: Any) -> GANMemory:
+def memory_of(method: Any) -> GAN:
     """The memory of a method that remembers by a generative adversarial network.
 
     Args:
@@ -37,8 +37,8 @@ def memory_of(method: Any) -> GANMemory:
     Raises:
         ConfigError: It is no such method.
     """
-    memory = getattr(getattr(method, "method", method), "generative", None)
-    if not isinstance(memory, GANMemory):
+    memory = getattr(getattr(method, "method", method), "generator", None)
+    if not isinstance(memory, GAN):
         raise ConfigError(
             f"A {type(method).__name__} has no adversarial generator. What can be looked at are the"
             " methods that have one, such as DynamicMemory, their plugins and modules."
@@ -46,24 +46,24 @@ def memory_of(method: Any) -> GANMemory:
     return memory
 
 
-def fixed_samples(memory: GANMemory, row: int, n: int, *, seed: int = 0) -> Tensor:
+def fixed_samples(memory: GAN, row: int, n: int, *, seed: int = 0) -> Tensor:
     """Generates samples of one class, of the same noise whenever it is asked.
 
     The noise is no part of the memory's random numbers, which stay as they are.
 
     Args:
         memory: What generates.
-        row: The class's row of ``memory.entries``.
+        row: The class's row of ``memory.classes.rows``.
         n: How many.
         seed: Another one, other samples.
 
     Returns:
         Float tensor (n, *shape), in the user's units.
     """
-    device = memory.entries.device
+    device = memory.classes.rows.device
     rng = torch.Generator(device=device).manual_seed((seed * 1_000_003 + row) % 2**63)
     rows = torch.full((n,), row, device=device)
-    return memory.ready.inverse_transform(memory.generate(rows, rng))
+    return memory.sample(rows, rng)
 
 
 class Reference(nn.Module):
@@ -241,7 +241,7 @@ class GeneratorQuality:
         if not memory.learned:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         rows: dict[int, list[int]] = {}
-        for row, label in enumerate(memory.entries[: memory.learned, 2].tolist()):
+        for row, label in enumerate(memory.classes.rows[: memory.learned, 2].tolist()):
             rows.setdefault(label, []).append(row)
         unknown = sorted(set(rows) - set(self._real))
         if unknown:
@@ -263,7 +263,7 @@ class GeneratorQuality:
             accuracy_per_class={c: float(right[c].mean()) for c in rows},
         )
 
-    def _generate(self, memory: GANMemory, rows: list[int], n: int) -> Tensor:
+    def _generate(self, memory: GAN, rows: list[int], n: int) -> Tensor:
         """Samples (n, *shape) of a class, as many of each task that has it."""
         counts = [n // len(rows) + (i < n % len(rows)) for i in range(len(rows))]
         parts = [

@@ -23,11 +23,6 @@ class GANPlugin(WrappingPlugin):
     A subclass names its method in ``kind``.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
-            itself.
-        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
-            at most four times as many as are new.
-        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
         oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
             model, neither in training nor at test time.
         progress: Whether to show progress bars.
@@ -37,21 +32,17 @@ class GANPlugin(WrappingPlugin):
         ConfigError: A hyper-parameter is unknown or cannot work.
     """
 
-    method: GANMethod[Any]
-    kind: ClassVar[type[GANMethod[Any]]]
+    method: GANMethod
+    kind: ClassVar[type[GANMethod]]
 
     def __init__(
         self,
         *,
-        classifier: str = "learner",
-        replay_size: int | None = None,
-        seed: int | None = None,
         oracle: str | TaskOracle = "auto",
         progress: bool = False,
         **hyper: Any,
     ) -> None:
-        method = self.kind(classifier=classifier, replay_size=replay_size, seed=seed, **hyper)
-        super().__init__(method, oracle=oracle, progress=progress)
+        super().__init__(self.kind(**hyper), oracle=oracle, progress=progress)
 
 
 @takes_arguments_of(DynamicMemory)
@@ -66,15 +57,10 @@ class DynamicMemoryPlugin(GANPlugin):
     Each class may come in one experience only.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
-            itself; see `GANPlugin`.
-        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
-            at most four times as many as are new.
-        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
         oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
             model, neither in training nor at test time.
         progress: Whether to show progress bars.
-        **hyper: Any field of `avalanche_dgm.memories.adversarial_settings.DynamicMemorySettings`.
+        **hyper: Any field of `avalanche_dgm.methods.dynamic_memory.DynamicMemorySettings`.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
@@ -109,15 +95,10 @@ class MeRGANPlugin(GANPlugin):
     Each class may come in one experience only.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
-            itself; see `GANPlugin`.
-        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
-            at most four times as many as are new.
-        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
         oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
             model, neither in training nor at test time.
         progress: Whether to show progress bars.
-        **hyper: Any field of `avalanche_dgm.memories.adversarial_settings.MeRGANSettings`.
+        **hyper: Any field of `avalanche_dgm.methods.mergan.MeRGANSettings`.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
@@ -139,15 +120,10 @@ class EWCGeneratorPlugin(GANPlugin):
     Each class may come in one experience only.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
-            itself; see `GANPlugin`.
-        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
-            at most four times as many as are new.
-        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
         oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
             model, neither in training nor at test time.
         progress: Whether to show progress bars.
-        **hyper: Any field of `avalanche_dgm.memories.adversarial_settings.EWCGeneratorSettings`.
+        **hyper: Any field of `avalanche_dgm.methods.ewc_generator.EWCGeneratorSettings`.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
@@ -169,15 +145,10 @@ class GANReplayPlugin(GANPlugin):
     Each class may come in one experience only.
 
     Args:
-        classifier: ``"learner"``, the strategy's model, or ``"discriminator"``, the discriminator
-            itself; see `GANPlugin`.
-        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
-            at most four times as many as are new.
-        seed: Seed of the memory; ``None`` follows ``torch.manual_seed``.
         oracle: How tasks are told apart in training; see `MethodPlugin`. Nothing is told to the
             model, neither in training nor at test time.
         progress: Whether to show progress bars.
-        **hyper: Any field of `avalanche_dgm.memories.adversarial_settings.ConditionalSettings`.
+        **hyper: Any field of `avalanche_dgm.methods.mergan.GANReplaySettings`.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.

@@ -94,7 +94,7 @@ class GeneratorObserver(SupervisedPlugin):
             log.note()
 
 
-def _only_method(strategy: Any) -> GANMethod[Any]:
+def _only_method(strategy: Any) -> GANMethod:
     methods = [plugin.method for plugin in find_plugins(strategy)]
     found = [method for method in methods if isinstance(method, GANMethod)]
     if len(found) != 1:

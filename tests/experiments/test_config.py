@@ -100,7 +100,7 @@ def test_the_authors_configurations_by_name(name):
     made = DynamicMemoryPlugin(**hyper_parameters(config, 1000)).method
     theirs = DynamicMemoryPlugin.paper(name, accelerate=True, penalty=2.0).method
     assert made.settings == theirs.settings
-    assert made.discriminator_classifies
+    assert made.routes
     plain = ExperimentConfig.create("dynamic-memory-paper")
     assert DynamicMemoryPlugin(**hyper_parameters(plain, 1000)).method.settings == (
         DynamicMemoryPlugin.paper("mnist").method.settings

@@ -8,15 +8,14 @@ import torch
 from driver import Driver, digits, network
 from torch import nn
 
-from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.data import ExperienceData, SamplePool, even_weights
 from avalanche_dgm.errors import ConfigError, LabelError, RangeError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, fit
-from avalanche_dgm.memories.adversarial import GANMemory, SamplePool, even_weights, noise_with_class
-from avalanche_dgm.memories.adversarial_settings import DynamicMemorySettings
+from avalanche_dgm.generators.gan import GAN
+from avalanche_dgm.generators.masked_gan import noise_with_class
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
-from avalanche_dgm.methods.adversarial import GANMethod
-from avalanche_dgm.methods.dynamic_memory import paper_hyper
-from avalanche_dgm.methods.games import shifted
+from avalanche_dgm.methods.adversarial import GANMethod, shifted
+from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings, paper_hyper
 
 SMALL = {
     "generator_steps": 6,
@@ -57,7 +56,7 @@ def images_of(method, label, n=7, seed=4):
 def test_sampling_leaves_every_part_in_its_mode(kind):
     method = kind(seed=1)
     driver(method).train(digits(0))
-    generator = method.generative.built
+    generator = method.generator.network
     part = [*generator.children()][-1]
     generator.train()
     part.eval()
@@ -67,9 +66,9 @@ def test_sampling_leaves_every_part_in_its_mode(kind):
 
 
 def test_what_is_left_out_of_a_subclass_is_said_when_it_is_made():
-    with pytest.raises(TypeError, match="abstract.*imagine"):
-        GANMemory(DynamicMemorySettings())
-    with pytest.raises(TypeError, match="abstract.*_trainer"):
+    with pytest.raises(TypeError, match="abstract.*_build"):
+        GAN(DynamicMemorySettings())
+    with pytest.raises(TypeError, match="abstract.*_make_generator"):
         GANMethod()
 
 
@@ -107,7 +106,7 @@ def test_class_steps_where_another_classifier_answers(kind, class_steps):
     learner = driver(method)
     for classes in [(0, 3), (1, 2), (4,)]:
         learner.train(digits(*classes))
-    assert method.generative.learned == 5
+    assert method.generator.learned == 5
 
 
 def test_a_layer_that_nothing_uses_is_said():
@@ -145,12 +144,12 @@ def test_free_units_are_the_same_for_every_task():
     learner, widths = driver(method), []
     for label in range(4):
         learner.train(digits(label))
-        generator = method.generative.built
+        generator = method.generator.network
         groups = generator.groups.values()
         assert [int((~g.mask.reserved).sum()) for g in groups] == [16, 8, 4]
         widths.append([g.width for g in groups])
     assert widths[0] != widths[-1], "it grew"
-    assert method.generative.built.capacity_ratio == sum(widths[-1]) / 28
+    assert method.generator.network.capacity_ratio == sum(widths[-1]) / 28
 
 
 def test_the_scale_of_equation_3():
@@ -163,15 +162,74 @@ def test_the_scale_of_equation_3():
     assert [steps.scale(i, 3) for i in range(3)] == pytest.approx([low, (low + high) / 2, high])
 
 
-def test_a_class_that_comes_back_is_refused(kind):
-    method = kind(seed=1)
+def test_a_class_that_comes_back_is_refused():
+    method = KINDS["dynamic"](seed=1)
     learner = driver(method).train(digits(0, 1))
     before = images_of(method, 1)
-    with pytest.raises(LabelError, match="brings back the classes 1, which"):
+    with pytest.raises(LabelError, match="brings back the classes 1, which.*frozen"):
         learner.train(digits(1, 2))
     assert torch.equal(images_of(method, 1), before)
     learner.train(digits(2))
-    assert method.generative.learned == 3
+    assert method.generator.learned == 3
+
+
+RETURNING = {name: kind for name, kind in KINDS.items() if name != "dynamic"}
+
+
+@pytest.mark.parametrize("classifier", ["learner", "discriminator"])
+@pytest.mark.parametrize("kind", RETURNING.values(), ids=RETURNING)
+def test_a_class_that_comes_back_is_learned_again(kind, classifier):
+    """It stays one class; real and generated samples weigh half of it each."""
+    method = kind(seed=1, classifier=classifier, own_fake_fraction=0.5)
+    learner = driver(method).train(digits(0, 1)).train(digits(2))
+    method.attach(learner.learner, task_aware=False)
+    data = digits(1, 3, skip=60)
+    method.begin(data)
+    for phase in method.before_learning(data):
+        fit(phase, method.rng)
+    gan = method.generator
+    assert gan.classes.labels.tolist() == [0, 1, 2, 3]
+    assert gan.real_shares().tolist() == [0, 0.5, 0, 1]
+    if classifier == "learner":
+        assert method._new_weight == pytest.approx(0.5 * 1.5 / 4)
+        labels = torch.cat([method.replay(16).labels for _ in range(60)])
+        # Of 1: half from before, and half of the other half made now.
+        expected = len(labels) * torch.tensor([1, 0.75, 1, 0.5], dtype=torch.float64) / 3.25
+        counts = torch.bincount(labels, minlength=4).double()
+        assert ((counts - expected).abs() < 5 * expected.sqrt()).all()
+    method.end(data)
+    assert gan.learned == 4
+    assert sorted(set(method.sample(40).labels.tolist())) == [0, 1, 2, 3]
+    learner.train(digits(0, 1, 2, 3))
+    assert gan.classes.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_joint_replay_weighs_each_class_alike():
+    method = KINDS["mergan"](seed=1)
+    learner = driver(method).train(digits(0, 1)).train(digits(2))
+    data = digits(1, 3, skip=60)
+    method.attach(learner.learner, task_aware=False)
+    method.begin(data)
+    next(method.before_learning(data))
+    weights, batch = torch.zeros(4), (torch.zeros(200, 1, 8, 8), torch.zeros(200).long())
+    for _ in range(100):
+        for shown in method.generator.keep.shown(batch, method.rng):
+            weights += shown.weight * torch.bincount(shown.rows, minlength=4) / 200 / 100
+    # The sum over the classes of the experience is 1, as it is without old ones.
+    torch.testing.assert_close(weights, torch.full((4,), 0.5), atol=0.02, rtol=0)
+
+
+def test_alignment_lets_a_class_that_comes_back_go():
+    method = KINDS["alignment"](seed=1)
+    learner = driver(method).train(digits(0, 1)).train(digits(2))
+    method.attach(learner.learner, task_aware=False)
+    for classes, held in [((1, 3), [0, 2]), ((0, 1, 2), [])]:
+        data = digits(*classes)
+        method.begin(data)
+        next(method.before_learning(data))
+        former = method.generator.keep._former
+        assert (former[1].tolist() if former else []) == held
+        method.undo()
 
 
 class BreakError(Exception):
@@ -213,8 +271,8 @@ def test_an_interruption_loses_nothing(kind, phase, accelerate):
     if isinstance(method, DynamicMemory):
         assert torch.equal(images_of(method, 0), old)
     learner.train(digits(2))
-    assert method.generative.learned == 3
-    assert method.generative.experiences == 3
+    assert method.generator.learned == 3
+    assert method.generator.experiences == 3
 
 
 def test_the_discriminator_answers_with_every_class(kind):
@@ -285,13 +343,13 @@ def test_mergan_goes_on_and_gan_replay_begins_anew():
     for kind, goes_on in ((KINDS["mergan"], True), (KINDS["gan replay"], False)):
         method = kind(seed=1)
         learner = driver(method).train(digits(0))
-        before = copy.deepcopy(method.generative.built.state_dict())
+        before = copy.deepcopy(method.generator.network.state_dict())
         data = digits(1)
         method.attach(learner.learner, task_aware=False)
         method.begin(data)
         phases = method.before_learning(data)
         next(phases)
-        after = method.generative.built.state_dict()
+        after = method.generator.network.state_dict()
         equal = [torch.equal(v, after[k]) for k, v in before.items() if "layer" in k]
         assert all(equal) if goes_on else not any(equal)
 
@@ -302,20 +360,18 @@ def test_alignment_is_the_authors_sum():
     driver(method).train(digits(0)).train(digits(1)).train(digits(2))
     data = digits(3)
     method.begin(data)
-    rows = method.generative.rows_of(data)
-    nothing = torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64)
-    method._begin_training(torch.device("cpu"))
-    game = method._trainer(rows, *nothing)
-    untouched = game.extra(torch.Generator().manual_seed(0), 0)
+    next(method.before_learning(data))
+    gan = method.generator
+    untouched = gan.keep.loss(gan, torch.Generator().manual_seed(0))
     assert untouched.detach() == 0, "nothing has moved yet"
     with torch.no_grad():
-        for p in method.generative.built.parameters():
+        for p in method.generator.network.parameters():
             p.add_(0.1)
-    found = game.extra(torch.Generator().manual_seed(0), 0)
+    found = gan.keep.loss(gan, torch.Generator().manual_seed(0))
     old = torch.arange(3).repeat_interleave(16 // 3)
     noise = torch.randn(len(old), 16, generator=torch.Generator().manual_seed(0))
-    now = method.generative.make(old, noise)
-    then = method._previous(method.generative.told(old, noise), scale=1.0)
+    now, former = gan.decode(old, noise), gan.keep._former[0]
+    then = former(gan.condition(old, noise), scale=1.0)
     total = sum(((a - b) ** 2).sum() for a, b in zip(now, then, strict=True))
     torch.testing.assert_close(found, 0.01 * 0.5 * total / 3)
 
@@ -326,16 +382,19 @@ def test_the_fisher_information_is_the_mean_of_squared_gradients():
     method.begin(data)
     phase = next(method.before_learning(data))
     fit(phase, method.rng)
-    generator, discriminator = method.generative.built.eval(), method.discriminator.eval()
+    generator, discriminator = (
+        method.generator.network.eval(),
+        method.generator.discriminator.eval(),
+    )
     state = method.random.get_state()
-    found = method._fisher()
+    found = method.generator.keep.information(method.generator, method.rng)
     method.random.set_state(state)
     rows = torch.arange(2).repeat_interleave(5)
     noise = torch.randn(10, 16, generator=method.rng)
     total = torch.zeros_like(found)
     for row, z in zip(rows, noise, strict=True):
         generator.zero_grad()
-        (-discriminator.score(method.generative.make(row[None], z[None])).sum()).backward()
+        (-discriminator.score(method.generator.decode(row[None], z[None])).sum()).backward()
         total += torch.cat([p.grad.flatten() for p in generator.parameters()]).square()
     torch.testing.assert_close(found, total / 10 * 2, rtol=1e-3, atol=1e-9)
 
@@ -344,10 +403,10 @@ def test_ewc_holds_the_generator():
     def way(weight):
         method = KINDS["ewc"](seed=1, ewc_weight=weight)
         learner = driver(method).train(digits(0))
-        held = method.importance.anchor.clone()
-        fisher = method.importance.fisher
+        held = method.generator.keep.anchor.clone()
+        fisher = method.generator.keep.fisher
         learner.train(digits(1))
-        return float((fisher * (method.importance.anchor - held).square()).sum())
+        return float((fisher * (method.generator.keep.anchor - held).square()).sum())
 
     assert way(1e13) < 0.1 * way(1e-6)
 
@@ -360,7 +419,7 @@ def test_a_pool_is_drawn_from_by_weight():
     weights = even_weights(rows)
     torch.testing.assert_close(torch.bincount(rows, weights), torch.ones(3, dtype=torch.float64))
     pool = SamplePool(torch.arange(60.0)[:, None], rows, weights)
-    samples, drawn = pool.draw(6000, torch.Generator().manual_seed(0))
+    samples, drawn = pool.sample(6000, torch.Generator().manual_seed(0))
     assert torch.equal(rows[samples.flatten().long()], drawn)
     assert ((torch.bincount(drawn) - 2000).abs() < 200).all()
     assert len(samples.unique()) == 60
@@ -476,7 +535,7 @@ def test_what_the_authors_published():
     assert hyper["gan_optimizer"].lr == 2e-3
     assert hyper["gan_optimizer"].options == {"betas": (0.5, 0.999)}
     assert (hyper["smax"], hyper["sparsity"]) == (1e5, 0.01)
-    generator = DynamicMemory(**hyper).generative
+    generator = DynamicMemory(**hyper).generator
     generator.build(torch.rand(2, 1, 32, 32))
     generator.open(digits(0))
     # 228,160 weights, 280 of the norms and 140 embeddings (a task).

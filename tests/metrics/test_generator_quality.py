@@ -49,7 +49,7 @@ class Pretending:
         self.asked = []
 
         def given(memory, row, n, *, seed=0):
-            label = int(memory.entries[row, 2])
+            label = int(memory.classes.rows[row, 2])
             self.asked.append((label, n))
             return samples[label][:n]
 
@@ -190,7 +190,7 @@ def test_measuring_changes_nothing(kind, real, reference):
 
 
 def test_noise_is_fixed_for_a_class(monkeypatch):
-    memory = learned((0, 1)).generative
+    memory = learned((0, 1)).generator
 
     def noise(rows, rng):
         return torch.rand(len(rows), 1, 8, 8, generator=rng)

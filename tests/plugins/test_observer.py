@@ -44,7 +44,7 @@ def test_dynamic_memory(first, benchmark, tmp_path):
     strategy = naive(mlp(), *both)
     for experience in benchmark.train_stream[:3]:
         strategy.train(experience)
-    generator = plugin.method.generative.built
+    generator = plugin.method.generator.network
 
     usage = rows(tmp_path / "usage.csv")
     expected = [
@@ -105,7 +105,7 @@ def test_nothing_else_changes(benchmark, tmp_path):
         plugin = DynamicMemoryPlugin(**MASKED)
         strategy = naive(net, plugin, *more)
         strategy.train(benchmark.train_stream[:2])
-        return weights(net), weights(plugin.method.generative)
+        return weights(net), weights(plugin.method.generator)
 
     data = digits(*range(4))
     quality = GeneratorQuality(data.images, data.labels)

@@ -1,15 +1,24 @@
-"""Hyper-parameters of memories that are generative adversarial networks: checked, never changed."""
+"""Hyper-parameters of generative adversarial networks."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
-from avalanche_dgm.settings import Settings, check_range, one_of, positive, whole
+from avalanche_dgm.settings import Settings, check_range, one_of, whole
 
+if TYPE_CHECKING:
+    from avalanche_dgm.generators.gan import GAN
+
+#: Generators with such settings by name, and where they are; none is imported before it is used.
+_GANS = {
+    "masked": ("avalanche_dgm.generators.masked_gan", "MaskedGAN"),
+    "conditional": ("avalanche_dgm.generators.conditional_gan", "ConditionalGAN"),
+}
 #: Parts of a task in each of which the masks' scale is constant, where there are no epochs.
 PIECES = 10
 
@@ -17,10 +26,6 @@ PIECES = 10
 def _adam() -> OptimizerSpec:
     # What a constant rate ends with depends on the last steps: a falling one makes better samples.
     return OptimizerSpec("adam", 2e-3, "cosine", options={"betas": (0.5, 0.999)})
-
-
-def _finetune() -> OptimizerSpec:
-    return OptimizerSpec("adam", 1e-3, "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +55,6 @@ class GANSettings(Settings):
             ``"never"``.
         replay_per_class: Samples that are generated of each class, once an experience, to be
             replayed from then on; ``None`` for as many as the experience has of a class.
-        own_fake_fraction: Share of generated samples among what is shown of the experience's own
-            classes, from 0 to below 1. With real samples alone "real or generated" tells new
-            classes from old ones, and nothing else is learned about them.
-        discriminator_finetune_epochs: Where the discriminator is the classifier: passes over all
-            classes' samples with which it ends an experience, and at least 60 steps; 0 for none.
-        discriminator_finetune_optimizer: How it is trained then.
-        shift: How far each image is shifted at random in that training, along both sides, at most,
-            as a share of a side; 0 for not at all. A generator's samples, which are all there is of
-            old classes, are never exactly where real ones are, and a discriminator that only saw
-            images unshifted is wrong on real ones a pixel off.
         accelerate: Whether discriminator and generator are trained in mixed precision (bfloat16)
             and with channels last, for GPUs that compute it (NVIDIA's since Ampere). Samples are
             made in float32 all the same.
@@ -69,12 +64,6 @@ class GANSettings(Settings):
         "critic_width": "discriminator_width",
         "critic_steps": "discriminator_steps",
         "classes_guide": "aux_classifier_loss",
-        "own_share": "own_fake_fraction",
-        "closing_epochs": "discriminator_finetune_epochs",
-        "closing_optimizer": "discriminator_finetune_optimizer",
-    }
-    deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {
-        "classifier": {"critic": "discriminator"}
     }
 
     architecture: str = "auto"
@@ -91,13 +80,10 @@ class GANSettings(Settings):
     class_steps: int | None = 0
     aux_classifier_loss: str = "auto"
     replay_per_class: int | None = None
-    own_fake_fraction: float = 0.5
-    discriminator_finetune_epochs: int = 2
-    discriminator_finetune_optimizer: OptimizerSpec = field(default_factory=_finetune)
-    shift: float = 0.07
     accelerate: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("architecture", self.architecture, "auto", "dcgan", "resnet", "dense")
         one_of("aux_classifier_loss", self.aux_classifier_loss, "auto", "always", "never")
         for name in (
@@ -112,20 +98,18 @@ class GANSettings(Settings):
         for name in ("generator_epochs", "replay_per_class"):
             whole(name, getattr(self, name), optional=True)
         whole("class_steps", self.class_steps, optional=True, least=0)
-        whole("discriminator_finetune_epochs", self.discriminator_finetune_epochs, least=0)
         if not self.penalty >= 0:
             raise ConfigError(f"penalty={self.penalty} must be 0 or more.")
-        if not 0 <= self.shift < 0.5:
-            raise ConfigError(f"shift={self.shift} must be from 0 to below 0.5 of a side.")
-        if not 0 <= self.own_fake_fraction < 1:
-            raise ConfigError(
-                f"own_fake_fraction={self.own_fake_fraction} must be from 0 to below 1: some real"
-                " samples of a new class are needed to learn it."
-            )
         if not isinstance(self.accelerate, bool):
             raise ConfigError(f"accelerate={self.accelerate!r} must be True or False.")
         check_range(self.value_range)
         self._read_optimizers()
+
+    def architecture_for(self, shape: tuple[int, ...]) -> str:
+        """The networks' architecture for samples of a shape."""
+        if self.architecture != "auto":
+            return self.architecture
+        return "dense" if len(shape) == 1 else "dcgan"
 
     def rounds(self, n_samples: int) -> int:
         """Steps of the generator on an experience of so many samples."""
@@ -135,8 +119,8 @@ class GANSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicMemorySettings(GANSettings):
-    """Settings of dynamic generative memory (Ostapenko et al. 2019).
+class MaskedGANSettings(GANSettings):
+    """Settings of a generator that learns masks and grows (Ostapenko et al. 2019).
 
     Attributes:
         masking: What a mask covers: ``"units"`` (the paper) or ``"weights"`` (the authors' later
@@ -196,7 +180,7 @@ class DynamicMemorySettings(GANSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionalSettings(GANSettings):
+class ConditionalGANSettings(GANSettings):
     """Settings of a generator that learns all classes with the same weights.
 
     Attributes:
@@ -216,39 +200,14 @@ class ConditionalSettings(GANSettings):
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeRGANSettings(ConditionalSettings):
-    """Settings of memory replay GANs (Wu et al. 2018).
+def make_gan(name: str, settings: GANSettings, **options: Any) -> GAN:
+    """Makes a generative adversarial network.
 
-    Attributes:
-        replay: How the generator keeps old classes: ``"joint"`` trains it on what its former self
-            generates of them as if it were data; ``"alignment"`` holds its samples of old classes
-            to what its former self makes of the same noise; ``"none"`` forgets.
-        alignment: Weight of the squared distance, summed over a batch and its pixels, above 0.
+    Args:
+        name: ``"masked"`` or ``"conditional"``.
+        settings: Its hyper-parameters.
+        **options: Further arguments of its class.
     """
-
-    replay: str = "joint"
-    alignment: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("replay", self.replay, "joint", "alignment", "none")
-        positive("alignment", self.alignment)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EWCGeneratorSettings(ConditionalSettings):
-    """Settings of elastic weight consolidation on a generator (Seff et al. 2017).
-
-    Attributes:
-        ewc_weight: Factor lambda of the penalty, above 0.
-        fisher_samples: Samples of each new class that the Fisher information is estimated from.
-    """
-
-    ewc_weight: float = 1e3
-    fisher_samples: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("ewc_weight", self.ewc_weight)
-        whole("fisher_samples", self.fisher_samples)
+    module, kind = _GANS[name]
+    made: GAN = getattr(importlib.import_module(module), kind)(settings, **options)
+    return made
