@@ -195,7 +195,7 @@ def test_noise_is_fixed_for_a_class(monkeypatch):
     def noise(rows, rng):
         return torch.rand(len(rows), 1, 8, 8, generator=rng)
 
-    monkeypatch.setattr(memory, "imagine", noise)
+    monkeypatch.setattr(memory, "_generate", noise)
     once = fixed_samples(memory, 0, 5)
     assert torch.equal(once, fixed_samples(memory, 0, 5))
     assert not torch.equal(once, fixed_samples(memory, 0, 5, seed=1))
