@@ -157,7 +157,7 @@ class Generator(GrowingBuffers, ABC):
         """
 
     def score(self, samples: Tensor) -> Tensor | None:
-        """How badly the generator explains samples.
+        """How badly the generator explains samples, without gradients.
 
         Args:
             samples: Float tensor (n, *shape).

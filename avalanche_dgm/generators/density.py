@@ -58,7 +58,10 @@ class ClassDensity(Generator):
     def _check(self, samples: Tensor) -> None:
         d = samples[:1].numel()
         if len(self.means) and self.means.shape[1] != d:
-            raise ShapeError(f"Samples of {d} values came, but {self.means.shape[1]} are known.")
+            raise ShapeError(
+                f"Samples of {d} values came, but {self.means.shape[1]} are known. Resize them, or"
+                " use a new density."
+            )
         check_values(samples)
 
     def add(

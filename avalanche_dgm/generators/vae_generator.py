@@ -105,7 +105,7 @@ class VAEGenerator(Generator):
         )
 
     def _build(self, spec: VAESpec, device: torch.device | str) -> None:
-        self._spec = spec
+        self._spec, self.shape = spec, spec.shape
         self.network = VAE(spec)
         self.to(device)
 
@@ -223,6 +223,7 @@ class VAEGenerator(Generator):
         """See `Generator.sample`."""
         return self.codes_and_samples(rows, rng)[1]
 
+    @torch.no_grad()
     def score(self, samples: Tensor) -> Tensor:
         """The negative evidence lower bound at the posterior's mean."""
         return self._built().negative_elbo(samples)
@@ -244,8 +245,9 @@ class VAEGenerator(Generator):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Builds the network before its weights are loaded."""
         if state["spec"] is None:
-            self.network = self._spec = None
+            self.network = self._spec = self.shape = None
             return
         spec = VAESpec.from_dict(state["spec"])
         if self.network is None or self._spec != spec:
-            self._build(spec, self.classes.rows.device)
+            with torch.random.fork_rng(devices=[]):
+                self._build(spec, self.classes.rows.device)
