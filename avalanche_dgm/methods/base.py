@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -91,6 +91,12 @@ class Method(KeepsArguments, nn.Module):
         self._temperature = 1.0
         #: The copy for `undo`, and the state of the random numbers then.
         self._before: tuple[Method, dict[str, Any]] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """All hyper-parameters, by name."""
+        if self.settings_type is MethodSettings:
+            return super().arguments()
+        return {f.name: getattr(self.settings, f.name) for f in fields(self.settings)}
 
     @property
     def rng(self) -> torch.Generator:

@@ -1,10 +1,29 @@
-"""Deep generative dual memory network (Kamra et al. 2017, Section 3)."""
+"""Deep generative dual memory network (Kamra et al. 2017, Section 3).
+
+==========================================  =======================================================
+paper (Kamra et al. 2017)                   code
+==========================================  =======================================================
+deep generative memory, Sec. 3.1, Fig. 1    `DeepGenerativeMemory`: generator, learner, dictionary
+eta, the share of new samples, and N_max    `new_fraction`, `replay_budget`
+learning with replay, Sec. 3.1              `DeepGenerativeMemory.learn`, `sample`
+reconstruction before learning and          `DualMemory.logits`, ``reconstruct=True``
+predicting
+LTM, STM, STTM, Sec. 3.2, Fig. 2            `DualMemory`, `ShortTermTaskMemory`
+a task comes in, Sec. 3.2                   `DGDMN.begin`, `DualMemory.open`, `extra_samples`
+STTM learns its task                        `DGDMN.before_learning`, then the user's optimiser
+sleep: STTMs teach the LTM, Sec. 3.2        `DGDMN.after_learning`, `Sleep`
+prediction, with a task oracle              `DGDMN.predict`, `DGDMN.test_key`
+variant without STM, Sec. 5.1               ``short_term=False``, `StoredTask`
+DGR, Sec. 4.1                               ``short_term=False, stm_size=1``
+==========================================  =======================================================
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +32,27 @@ from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_expe
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion
-from avalanche_dgm.memories import DualMemory, DualMemorySettings, ShortTermTaskMemory
-from avalanche_dgm.memories.short_term import widen
+from avalanche_dgm.memories.dual import DualMemory
+from avalanche_dgm.memories.settings import DualMemorySettings
+from avalanche_dgm.memories.short_term import ShortTermTaskMemory, widen
 from avalanche_dgm.memories.sleep import Sleep
 from avalanche_dgm.methods.abilities import Inspectable, Routing
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.paper_settings import dgdmn_hyper
 from avalanche_dgm.methods.registry import register
-from avalanche_dgm.settings import make_settings
+from avalanche_dgm.settings import MethodSettings
 from avalanche_dgm.signatures import takes_arguments_of
 
 _FAST = {"generator_steps": 30, "learner_steps": 30}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DGDMNSettings(MethodSettings, DualMemorySettings):
+    """Settings of the dual memory network."""
+
+    def __post_init__(self) -> None:
+        MethodSettings.__post_init__(self)
+        DualMemorySettings.__post_init__(self)
 
 
 @register(
@@ -46,24 +75,28 @@ _FAST = {"generator_steps": 30, "learner_steps": 30}
     fast=_FAST,
     paper=dgdmn_hyper,
 )
-@takes_arguments_of(DualMemorySettings)
+@takes_arguments_of(DGDMNSettings)
 class DGDMN(Inspectable, Routing, Method):
     """Dual memory around any classifier, which becomes the long-term learner.
 
     The learner of the current experience is the short-term memory's: an adapter trains what
-    `respond` answers with. The user's classifier learns in sleep.
+    `forward` answers with. The user's classifier learns in sleep.
 
     Args:
-        seed: See `Method`.
-        **hyper: Fields of `DualMemorySettings`.
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `DGDMNSettings` that shall differ.
+
+    Attributes:
+        dual: Both memories.
     """
+
+    settings_type: ClassVar[type[MethodSettings]] = DGDMNSettings
 
     #: Each task has a short-term memory of its own.
     needs = Needs(tasks=True, copies="A copy labels what is replayed in sleep.")
 
-    def __init__(self, *, seed: int | None = None, **hyper: Any) -> None:
-        super().__init__(seed=seed)
-        self.settings = make_settings(DualMemorySettings, hyper)
+    def __init__(self, settings: DGDMNSettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
         self.dual = DualMemory(self.settings)
         self._active: ShortTermTaskMemory | None
         self._hold("_active", None)

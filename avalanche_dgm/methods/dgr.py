@@ -2,28 +2,58 @@
 
 A generator remembers the inputs of all old tasks, the learner's former self their labels. While
 the learner trains on new samples, it is shown generated old ones.
+
+=====================================  ======================================================
+paper (Shin et al. 2017)               code
+=====================================  ======================================================
+scholar: generator and solver          ``ltm``, a `DeepGenerativeMemory`; the user's model
+previous scholar                       a frozen copy of the memory, taken when a task begins
+generator learns new and replayed      `DGR.before_learning`, `DeepGenerativeMemory.learn`
+replay: generated inputs, answers of   `DGR.replay`, `DeepGenerativeMemory.sample`
+the previous solver
+loss r L(new) + (1 - r) L(replay)      `Method.loss`
+r, the new task's importance           `DeepGenerativeMemory.fraction` (Kamra et al., Sec. 3.1)
+=====================================  ======================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
-from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion
-from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
+from avalanche_dgm.memories.generative import DeepGenerativeMemory
+from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
-from avalanche_dgm.settings import make_settings
+from avalanche_dgm.modules import Frozen
+from avalanche_dgm.settings import MethodSettings, whole
 from avalanche_dgm.signatures import takes_arguments_of
 
 #: Replayed samples a step where the user's batches are smaller: fewer are too noisy.
 FEWEST_REPLAYED = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class DGRSettings(MethodSettings, MemorySettings):
+    """Settings of deep generative replay, and of its memory.
+
+    Attributes:
+        replay_size: Replayed samples a step; ``None`` for as many as are new, and at least 128.
+    """
+
+    replay_size: int | None = None
+
+    def __post_init__(self) -> None:
+        MethodSettings.__post_init__(self)
+        MemorySettings.__post_init__(self)
+        whole("replay_size", self.replay_size, optional=True)
 
 
 @register(
@@ -33,26 +63,23 @@ FEWEST_REPLAYED = 128
     # Kamra et al. train the learner, too, in the memory and after the generator (Sec. 4.1).
     paper="dgdmn-direct",
 )
-@takes_arguments_of(MemorySettings)
+@takes_arguments_of(DGRSettings)
 class DGR(Inspectable, Method):
     """Generative replay for any classifier that the user trains.
 
     Args:
-        replay_size: Replayed samples a step; ``None`` for as many as are new, and at least 128.
-        seed: See `Method`.
-        **hyper: Fields of `MemorySettings`.
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `DGRSettings` that shall differ.
+
+    Attributes:
+        ltm: The memory of all that was learned.
     """
 
+    settings_type: ClassVar[type[MethodSettings]] = DGRSettings
     needs = Needs(copies="A copy labels what is replayed.")
 
-    def __init__(
-        self, *, replay_size: int | None = None, seed: int | None = None, **hyper: Any
-    ) -> None:
-        super().__init__(seed=seed)
-        if replay_size is not None and replay_size < 1:
-            raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
-        self.settings = make_settings(MemorySettings, hyper)
-        self.replay_size = replay_size
+    def __init__(self, settings: DGRSettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
         self.ltm = DeepGenerativeMemory(self.settings)
         self._previous: Frozen[DeepGenerativeMemory] | None
         self._hold("_previous", None)
@@ -89,7 +116,7 @@ class DGR(Inspectable, Method):
         """See `Method.replay`."""
         if self._previous is None:
             return None
-        size = self.replay_size or max(n, FEWEST_REPLAYED)
+        size = self.settings.replay_size or max(n, FEWEST_REPLAYED)
         return self._previous.module.sample(size, self.rng, hard=self._partial)
 
     def end(self, data: ExperienceData) -> None:

@@ -1,26 +1,37 @@
 """Pseudopattern rehearsal (Robins 1995, 2004; Kamra et al. 2017, Section 4.1 and appendix B).
 
 Random inputs, labelled by the learner's former self, stand for the old tasks.
+
+==========================================  =======================================================
+paper (Kamra et al. 2017)                   code
+==========================================  =======================================================
+pseudopatterns: random inputs and the       `PseudoRehearsal.replay`
+network's outputs for them, Sec. 4.1
+memory of a fixed size, filled up with      ``memory_size``
+pseudopatterns, appendix B.4
+==========================================  =======================================================
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
-from avalanche_dgm.errors import CapacityError, ConfigError, UnknownTaskError
+from avalanche_dgm.errors import CapacityError, UnknownTaskError
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.losses import UserCriterion
-from avalanche_dgm.memories import Frozen
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.paper_settings import PAPER
 from avalanche_dgm.methods.registry import register
-from avalanche_dgm.modules import GrowingBuffers
+from avalanche_dgm.modules import Frozen, GrowingBuffers, evaluating
+from avalanche_dgm.settings import MethodSettings, one_of, positive, whole
+from avalanche_dgm.signatures import takes_arguments_of
 
 
 class _InputBox(GrowingBuffers):
@@ -51,6 +62,28 @@ class _InputBox(GrowingBuffers):
         self.shape = state["shape"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PseudoRehearsalSettings(MethodSettings):
+    """Settings of pseudopattern rehearsal.
+
+    Attributes:
+        memory_size: Samples in memory, new and random together; the random ones fill what the
+            experience leaves (appendix B.4). ``None`` for as many random ones as new.
+        labels: ``"hard"`` (the paper) or ``"soft"``.
+        temperature: Softness of soft labels, above 0.
+    """
+
+    memory_size: int | None = None
+    labels: Literal["hard", "soft"] = "hard"
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("labels", self.labels, "hard", "soft")
+        positive("temperature", self.temperature)
+        whole("memory_size", self.memory_size, optional=True)
+
+
 def _paper(stream: str, *, scale: float) -> dict[str, Any]:
     """The size of the memory in Kamra et al. 2017."""
     return {"memory_size": round(PAPER[stream].rehearsal_size * scale)}
@@ -58,37 +91,22 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 
 @register("pseudo-rehearsal", "the same as ppr", paper=_paper)
 @register("ppr", "random inputs, labelled by the network before each experience", paper=_paper)
+@takes_arguments_of(PseudoRehearsalSettings)
 class PseudoRehearsal(Inspectable, Method):
     """Rehearsal of uniformly random inputs.
 
     Args:
-        memory_size: Samples in memory, new and random together; the random ones fill what the
-            experience leaves (appendix B.4). ``None`` for as many random ones as new.
-        labels: ``"hard"`` (the paper) or ``"soft"``.
-        temperature: Softness of soft labels, above 0.
-        seed: See `Method`.
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `PseudoRehearsalSettings` that shall differ.
     """
 
+    settings_type: ClassVar[type[MethodSettings]] = PseudoRehearsalSettings
     needs = Needs(copies="A copy labels what is replayed.")
 
-    def __init__(
-        self,
-        *,
-        memory_size: int | None = None,
-        labels: str = "hard",
-        temperature: float = 2.0,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(seed=seed)
-        if labels not in ("hard", "soft"):
-            raise ConfigError(f"labels={labels!r} is not known; use one of hard, soft.")
-        if not temperature > 0:
-            raise ConfigError(f"temperature={temperature} must be above 0.")
-        if memory_size is not None and memory_size < 1:
-            raise CapacityError(f"memory_size={memory_size} must be at least 1, or None.")
-        self.memory_size, self.labels = memory_size, labels
-        self._temperature = temperature
-        self.criterion = UserCriterion(soft_labels=labels == "soft")
+    def __init__(self, settings: PseudoRehearsalSettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
+        self._temperature = self.settings.temperature
+        self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
         self.box = _InputBox()
         self._previous: Frozen[nn.Module] | None
         self._hold("_previous", None)
@@ -98,10 +116,10 @@ class PseudoRehearsal(Inspectable, Method):
         """See `Method.check`."""
         check_experience(data, shape=self.box.shape)
         check_variety(data.images, first=self.box.shape is None)
-        n = len(data)
-        if self.memory_size is not None and self.experiences and self.memory_size <= n:
+        n, size = len(data), self.settings.memory_size
+        if size is not None and self.experiences and size <= n:
             raise CapacityError(
-                f"memory_size={self.memory_size} is filled by the experience's {n} samples, so"
+                f"memory_size={size} is filled by the experience's {n} samples, so"
                 " nothing would be rehearsed. Raise it above the size of an experience."
             )
 
@@ -109,7 +127,7 @@ class PseudoRehearsal(Inspectable, Method):
         """See `Method.begin`."""
         super()._begin(data)
         n = len(data)
-        self._random_per_new = ((self.memory_size or 2 * n) - n) / n
+        self._random_per_new = ((self.settings.memory_size or 2 * n) - n) / n
         learner = self.learner if self.experiences else None
         self._hold("_previous", Frozen(learner) if learner is not None else None)
         # The share of new samples.
@@ -120,14 +138,17 @@ class PseudoRehearsal(Inspectable, Method):
         """Draws random inputs, uniform over the range of intensities seen so far."""
         if self._previous is None:
             return None
-        size = max(1, round(n * self._random_per_new))
+        return self._random(max(1, round(n * self._random_per_new)), self._previous.module)
+
+    def _random(self, n: int, labeller: nn.Module) -> Replay:
+        """Random inputs with a network's answers to them."""
         box = self.box
-        images = torch.rand(size, *(box.shape or ()), generator=self.rng, device=box.low.device)
+        images = torch.rand(n, *(box.shape or ()), generator=self.rng, device=box.low.device)
         images = box.low + images * (box.high - box.low)
-        which = torch.randint(len(box.tasks), (size,), generator=self.rng, device=box.tasks.device)
+        which = torch.randint(len(box.tasks), (n,), generator=self.rng, device=box.tasks.device)
         tasks = box.tasks[which]
-        logits = logits_of(self._previous.module, images, tasks, task_aware=self.task_aware)
-        soft = self.labels == "soft"
+        logits = logits_of(labeller, images, tasks, task_aware=self.task_aware)
+        soft = self.settings.labels == "soft"
         targets = torch.softmax(logits / self._temperature, dim=1) if soft else None
         return Replay(images, logits.argmax(dim=1), tasks, targets)
 
@@ -137,6 +158,7 @@ class PseudoRehearsal(Inspectable, Method):
         self._hold("_previous", None)
         super().end(data)
 
+    @torch.no_grad()
     def sample(self, n: int) -> Replay:
         """Draws random inputs with the labels that the learner gives them now.
 
@@ -148,17 +170,8 @@ class PseudoRehearsal(Inspectable, Method):
         """
         if self.box.shape is None or self.learner is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        kept, share = self._previous, self._random_per_new
-        self._hold("_previous", Frozen(self.learner))
-        self._random_per_new = 1.0
-        try:
-            replay = self.replay(n)
-        finally:
-            self._hold("_previous", kept)
-            self._random_per_new = share
-        if replay is None:
-            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        return replay
+        with evaluating(self.learner):
+            return self._random(n, self.learner)
 
     def memory(self) -> list[nn.Module]:
         """The range of the inputs: nothing else is stored."""
