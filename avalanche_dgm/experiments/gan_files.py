@@ -28,7 +28,7 @@ class GeneratorRecorder:
         folder: The run folder, or ``None`` to write nothing.
     """
 
-    # No dataclass: Lightning looks into those that it hands to other processes.
+    # Not a dataclass: Lightning would copy its fields to spawned processes.
     def __init__(self, spec: RunSpec, folder: Path | None) -> None:
         self.spec, self.folder = spec, folder
         measured = spec.config.quality
@@ -55,7 +55,7 @@ class GeneratorRecorder:
         return {"seen": None if self._log is None else self._log.state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on within an experience.
+        """Restores the state within an experience.
 
         Args:
             state: What `state` returned.

@@ -1,6 +1,6 @@
-"""Runs one experiment under a Lightning Trainer, with the same results as `runner.run` gives.
+"""Runs one experiment with a Lightning Trainer, with the same results as `runner.run`.
 
-Lightning is imported when a run asks for it, by way of `avalanche_dgm.lightning` only.
+Lightning is imported only when such a run starts, through `avalanche_dgm.lightning`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _EVAL_BATCH = 512
 
 
 def check(config: ExperimentConfig) -> bool:
-    """Checks, before data are loaded, that a Trainer can do what a config asks for.
+    """Checks, before data are loaded, that a Trainer can run a config.
 
     Args:
         config: The run's settings.
 
     Returns:
-        Whether this process is the first of those that will learn: the one that reports.
+        Whether this process has global rank 0, so that it reports.
 
     Raises:
         ConfigError: The method does not run on this backend, or no such Trainer can be made here.
@@ -70,19 +70,19 @@ def run(
     command: str | None = None,
     log: LogSettings | None = None,
 ) -> RunResult:
-    """Runs one experiment to its end; to be called in each process of a Trainer's.
+    """Runs one experiment; called in each process of the Trainer.
 
-    A run that was interrupted goes on in the middle of an experience, and ends as an uninterrupted
-    one does.
+    An interrupted run resumes in the middle of an experience, with the result of an uninterrupted
+    one.
 
     Args:
-        config: What to run.
-        folder: Where to keep checkpoints and results; see `runner.run`, also of the next two.
-        resume: Continue what is there.
-        overwrite: Replace it.
-        progress: Show progress bars and a line an experience on stderr.
-        command: The command line, kept with the results.
-        log: Where to show panels, beside ``folder``; ``None`` for files in it.
+        config: The run's settings.
+        folder: Folder for checkpoints and results; see `runner.run`.
+        resume: Resume the run in ``folder``.
+        overwrite: Replace the run in ``folder``.
+        progress: Show progress bars, and a line for each experience on stderr.
+        command: The command line, saved with the results.
+        log: Where to log panels; ``None`` for files in ``folder``.
 
     Returns:
         The measurements and, in the first process, a few generated images of each class.
@@ -119,7 +119,7 @@ def run(
         finally:
             panels.close()
         if not result.complete:
-            # A signal ended it, as Ctrl-C does on any backend: it can be continued.
+            # A signal stopped it, as Ctrl-C does: it can be resumed.
             raise KeyboardInterrupt
         if folder is not None and target is not None and is_global_zero:
             if not learned:
@@ -132,8 +132,8 @@ def _check_method(config: ExperimentConfig) -> None:
     if is_stock(method_of(config)):
         able = ", ".join(name for name, method in METHODS.items() if not is_stock(method))
         raise ConfigError(
-            f"{config.method} trains its generator in a loop of Avalanche's own, which no Trainer"
-            f" reaches. With --backend lightning there are: {able}."
+            f"{config.method} trains its generator in a loop of Avalanche's, which a Trainer cannot"
+            f" run. With --backend lightning there are: {able}."
         )
 
 
@@ -160,7 +160,7 @@ def trainer_arguments(config: ExperimentConfig, *, progress: bool) -> dict[str, 
         "precision": settings.precision,
         "accumulate_grad_batches": settings.accumulate,
         "gradient_clip_val": settings.clip,
-        # In a log file, where nobody watches, a line an experience is enough.
+        # Not in a log file: there, a line for each experience is enough.
         "enable_progress_bar": progress and sys.stderr.isatty(),
         "max_epochs": config.epochs,
     }
@@ -168,7 +168,7 @@ def trainer_arguments(config: ExperimentConfig, *, progress: bool) -> dict[str, 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps standard output for the results, and leaves out what Lightning says of itself."""
+    """Keeps standard output for the results, and silences Lightning's messages."""
     import avalanche_dgm.lightning  # noqa: F401 - sets the level of its logger
 
     names = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
@@ -177,7 +177,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            # Here tasks are tested before they are learned on purpose.
+            # Tasks are tested before they are learned on purpose.
             warnings.filterwarnings("ignore", message="Test task .* was never learned")
             # Lightning's use of PyTorch.
             warnings.filterwarnings("ignore", message=".*all_gather is deprecated")
@@ -189,17 +189,17 @@ def _quiet() -> Iterator[None]:
 
 @dataclass
 class LightningRun:
-    """One run in one process.
+    """A run with a Trainer, in one of its processes.
 
     Attributes:
-        spec: What is learned and tested.
-        result: What was measured; filled as it goes.
+        spec: The run's experiences.
+        result: The result, filled during the run.
         folder: The run folder, or ``None``.
-        resume: Whether to go on with what it holds.
+        resume: Whether to resume the run in it.
         is_global_zero: Whether this is the first process.
-        progress: Whether to show something.
-        processes: How many there are.
-        panels: Where it is shown.
+        progress: Whether to show progress.
+        processes: Number of processes.
+        panels: The dashboard.
     """
 
     spec: RunSpec
@@ -212,7 +212,7 @@ class LightningRun:
     panels: RunPanels
 
     def learn(self) -> None:
-        """Learns what is left of the stream."""
+        """Learns the rest of the stream."""
         method = method_of(self.spec.config)
         if is_joint(method):
             self._joint()
@@ -234,7 +234,7 @@ class LightningRun:
             result.samples = spec.sample_images(module.method)
 
     def _joint(self) -> None:
-        """Trains anew after each experience; every training is a stream of one."""
+        """Trains a new model for each experience, on a stream of length one."""
         spec, result = self.spec, self.result
         for position in range(len(result.steps), len(spec.order)):
             seed_everything(spec.config.seed, position + 1)
@@ -245,7 +245,7 @@ class LightningRun:
             (step,) = report.steps(outcome)
             result.steps.append(replace(step, experience=spec.columns[position]))
             if self.is_global_zero:
-                # What is interrupted before it is written down is shown again.
+                # Before the result is written: after an interruption it is logged again.
                 self.panels.log_experience(result, None)
                 _publish(result, self.folder, self.progress, result.steps)
 
@@ -302,7 +302,7 @@ class LightningRun:
         arguments = trainer_arguments(self.spec.config, progress=self.progress)
         strategy = arguments["strategy"]
         if module.task_aware and self.processes > 1 and strategy in ("auto", "ddp", "ddp_spawn"):
-            # A step uses one head of many; without this the others' gradients are waited for.
+            # Each step uses one of many heads, and DDP would wait for the others' gradients.
             base = "ddp" if strategy == "auto" else strategy
             arguments["strategy"] = f"{base}_find_unused_parameters_true"
         return arguments
@@ -327,24 +327,24 @@ class LightningRun:
             resume=self.resume and self.folder is not None,
             num_workers=0,
         )
-        # Those of a checkpoint, or of another process, take the place of what was made here.
+        # The logger may come from a checkpoint or another process.
         for found in strategy.evaluator.loggers:
             result.steps = found.steps
 
 
 class StepReporter:
-    """Turns what `fit_stream` measured into steps; called in the first process.
+    """Converts the results of `fit_stream` to steps; called in the first process.
 
     Args:
-        result: The run, in that process.
-        sizes: Images of each test experience.
-        folder: Where to write it, or ``None``.
-        progress: Whether to say so.
-        module: What learns, to show what it remembers, or ``None``.
-        panels: Where it is shown, or ``None``.
+        result: The run's result.
+        sizes: Number of images of each test experience.
+        folder: The run folder, or ``None``.
+        progress: Whether to print each step.
+        module: The module, for panels of its memory, or ``None``.
+        panels: The dashboard, or ``None``.
     """
 
-    # No dataclass: Lightning looks into those that it hands to other processes.
+    # Not a dataclass: Lightning would copy its fields to spawned processes.
     def __init__(
         self,
         result: RunResult,
@@ -360,7 +360,7 @@ class StepReporter:
         self.module, self.panels = module, panels
 
     def __call__(self, outcome: StreamResult) -> None:
-        """Writes down what was measured so far."""
+        """Logs and writes the result so far."""
         self.result.steps = self.steps(outcome)
         if self.panels is not None and self.module is not None:
             self.panels.log_experience(self.result, self.module.method)
@@ -370,7 +370,7 @@ class StepReporter:
         """The measurements after each experience.
 
         Args:
-            outcome: The stream, as far as it was learned.
+            outcome: The result of `fit_stream` so far.
         """
         steps = []
         for i, row in enumerate(outcome.accuracy.tolist()):
@@ -390,7 +390,7 @@ class StepReporter:
 
 
 def _publish(result: RunResult, folder: Path | None, progress: bool, steps: list[Step]) -> None:
-    """Says and writes down what was measured so far; what is complete is written at the end."""
+    """Prints the last step and writes the result, unless the run is complete."""
     result.steps = list(steps)
     if progress:
         print_progress(result)
@@ -401,7 +401,7 @@ def _publish(result: RunResult, folder: Path | None, progress: bool, steps: list
 def _publish_shown(
     result: RunResult, folder: Path | None, progress: bool, panels: RunPanels, steps: list[Step]
 ) -> None:
-    """The same, and shows it; of strategies that have no method."""
+    """The same, and logs the panels of a strategy without a method."""
     result.steps = list(steps)
     panels.log_experience(result, None)
     _publish(result, folder, progress, steps)

@@ -1,4 +1,4 @@
-"""The panels of a run of the command line: in its folder, and where else they are wanted."""
+"""The dashboard of a run of the command line."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _SAMPLES = 8
 
 
 class RunPanels:
-    """Shows a run, whatever trains it.
+    """Logs a run of either backend to a dashboard.
 
     Args:
-        spec: What is learned and tested.
-        folder: The run folder, or ``None`` to show nothing.
-        settings: Where to show it.
+        spec: The run's experiences.
+        folder: The run folder, or ``None`` to log nothing.
+        settings: Where to log panels.
     """
 
-    # No dataclass: Lightning looks into those that it hands to other processes.
+    # Not a dataclass: Lightning would copy its fields to spawned processes.
     def __init__(self, spec: RunSpec, folder: Path | None, settings: LogSettings) -> None:
         self.spec, self.folder, self.settings = spec, folder, settings
         self._dashboard: Dashboard | None = None
@@ -42,12 +42,12 @@ class RunPanels:
 
     @property
     def dashboard(self) -> Dashboard:
-        """Where it is shown; opened when something is."""
+        """The dashboard; opened when something is logged."""
         if self._dashboard is None:
             sinks: Sequence[Sink] = []
             if self.folder is not None:
                 opened = self.settings.open(self.folder, self.spec.config)
-                # Files are a part of what the run leaves; other places may fail.
+                # The files belong to the run; other sinks may fail.
                 sinks = [
                     FailSafeSink(s, required=True) if isinstance(s, FileSink) else s for s in opened
                 ]
@@ -55,29 +55,29 @@ class RunPanels:
         return self._dashboard
 
     def log_training(self, values: dict[str, float], step: int) -> None:
-        """Shows an epoch's means.
+        """Logs an epoch's means.
 
         Args:
-            values: By key.
-            step: Updates of the classifier so far.
+            values: Scalars by key.
+            step: Optimiser steps of the classifier so far.
         """
-        # Joint training begins anew each time, and so would its steps.
+        # Joint training starts again in each experience, and so would its steps.
         if not is_joint(self.spec.method):
             self.dashboard.log_training(values, step=step)
 
     def log_experience(self, result: RunResult, method: Method | None) -> None:
-        """Shows what was learned and tested last.
+        """Logs the last step.
 
         Args:
-            result: What was measured so far.
-            method: What remembers, or ``None``.
+            result: The result so far.
+            method: The method, or ``None``.
         """
         spec, dashboard = self.spec, self.dashboard
         if not dashboard.sinks:
             return
         n, step = len(result.steps), result.steps[-1]
         learned = [spec.benchmark.train_stream[i] for i in spec.order[:n]]
-        # Joint training learns all of them anew, each once.
+        # Joint training trains on all of them again.
         shown = {spec.order[i] for i in range(0 if is_joint(spec.method) else n - 1, n)}
         n_shown = sum(len(spec.benchmark.train_stream[i].dataset) for i in shown)
         stats = MethodStats(
@@ -112,11 +112,11 @@ class RunPanels:
             dashboard.log_examples(method, seen, at=n, last=result.complete)
 
     def close(self) -> None:
-        """Ends it in all places."""
+        """Closes the dashboard."""
         if self._dashboard is not None:
             self._dashboard.close()
             self._dashboard = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Processes of their own open the places themselves.
+        # Spawned processes open the sinks themselves.
         return {**self.__dict__, "_dashboard": None}

@@ -1,4 +1,4 @@
-"""Reads a run's result back from JSON, and says what in it no run would have written."""
+"""Parsing of a run's result from JSON, with errors for values that no run writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.results import RunResult, Step
 
 T = TypeVar("T")
-#: Seconds and bytes beyond this are no measurement.
+#: Largest number of seconds or bytes that is accepted.
 _MOST = 1e18
 
 

@@ -68,10 +68,10 @@ class ProgressLogger(BaseLogger):
 
 
 class EpochMeansLogger(BaseLogger):
-    """Hands on the classifier's loss and accuracy after each epoch.
+    """Reports the classifier's mean loss and accuracy after each epoch.
 
     Args:
-        show: Called with the numbers by key, and the classifier's updates so far.
+        show: Called with the values by key and the classifier's optimiser steps so far.
     """
 
     def __init__(self, show: Callable[[dict[str, float], int], None]) -> None:
@@ -80,7 +80,7 @@ class EpochMeansLogger(BaseLogger):
         self._means = EpochMeans()
 
     def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Begins to sum."""
+        """Resets the means."""
         self._means.start()
 
     def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -88,7 +88,7 @@ class EpochMeansLogger(BaseLogger):
         self._means.add(strategy)
 
     def after_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Hands on the means; waits for the device."""
+        """Reports the means; waits for the device."""
         values = self._means.values()
         if values and self._show is not None:
             self._show(values, strategy.clock.train_iterations)
@@ -99,7 +99,7 @@ class EpochMeansLogger(BaseLogger):
 
 
 class ExperienceStartLogger(BaseLogger):
-    """Says when plugins have begun an experience, and nothing was trained yet.
+    """Calls a function when plugins have started an experience, before any training.
 
     Args:
         tell: Called with the strategy.
@@ -112,7 +112,7 @@ class ExperienceStartLogger(BaseLogger):
     def after_train_dataset_adaptation(
         self, strategy: Any, metric_values: Any, **kwargs: Any
     ) -> None:
-        """Says so: plugins begin just before."""
+        """Calls the function: plugins have started just before."""
         if self._tell is not None:
             self._tell(strategy)
 

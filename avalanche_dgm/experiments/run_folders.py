@@ -1,7 +1,7 @@
-"""How a run takes a folder, and the target of the finished run that is there.
+"""Claiming a run's folder, and replacing the finished run in it.
 
-A run that is to replace a finished one is written in the folder ``.new`` within it until it is
-complete, unless the user said to overwrite it.
+A run that replaces a finished one is written to the subfolder ``.new`` until it is complete, unless
+the user asked to overwrite.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from avalanche_dgm.experiments import storage
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.results import RunResult
 
-#: In ``.new``: which files of the earlier run have no successor, once they are about to go.
+#: File in ``.new`` that lists the files of the earlier run to remove.
 _SWAP = ".swap"
 
 
@@ -30,18 +30,18 @@ def claim(
     overwrite: bool,
     is_global_zero: bool = True,
 ) -> Iterator[tuple[Path | None, RunResult | None]]:
-    """Keeps a run's folder from other processes, and says where the run is written.
+    """Locks a run's folder, and chooses the folder to write to.
 
     Args:
-        folder: The run folder, or ``None`` for a run that leaves nothing.
+        folder: The run folder, or ``None`` for a run that writes nothing.
         config: The settings of the run.
-        resume: Whether to continue.
-        overwrite: Whether to replace the run that is there.
-        is_global_zero: Whether this is the first process; the others only look.
+        resume: Whether to resume.
+        overwrite: Whether to replace an existing run.
+        is_global_zero: Whether this is the first process; the others do not lock.
 
     Yields:
-        The folder to write to, which is not the run folder while that holds a finished run, and
-        the result so far of what is to be continued, or ``None``.
+        The folder to write to, which is a subfolder while the run folder holds a finished run; and
+        the result so far of the run to resume, or ``None``.
 
     Raises:
         ConfigError: See `storage.check_folder`; or another process uses the folder.
@@ -68,7 +68,7 @@ def claim(
         except AvalancheDGMError as error:
             begun = None if isinstance(error, StorageError) else storage.read_result(target)
             if saved is None and begun is not None and not begun.steps:
-                # Nothing was learned that could be continued.
+                # There is nothing to resume.
                 _clear(target, begun)
             raise
 
@@ -79,11 +79,11 @@ def _target(folder: Path, *, overwrite: bool) -> Path:
 
 
 def begin(folder: Path, result: RunResult) -> None:
-    """Removes the run that is replaced, and says whose folder it is from now on.
+    """Removes the former run and writes the empty result of the new one.
 
     Args:
-        folder: Where the run is written.
-        result: Of the run, of which nothing is learned yet.
+        folder: The folder to write to.
+        result: The new run's result, without steps.
 
     Raises:
         ConfigError: A file that no run wrote has a name that this one needs.
@@ -110,7 +110,7 @@ def begin(folder: Path, result: RunResult) -> None:
 
 
 def _clear(folder: Path, result: RunResult | None = None) -> None:
-    """Removes a run that was begun; the folder too, if it is one of ours."""
+    """Removes an unfinished run, and its subfolder."""
     storage.remove(folder, storage.run_files(folder, result))
     if folder.name == storage.STAGING:
         with suppress(OSError):
@@ -118,13 +118,14 @@ def _clear(folder: Path, result: RunResult | None = None) -> None:
 
 
 def finish(folder: Path, target: Path, result: RunResult) -> None:
-    """Drops the checkpoints of a complete run, and lets it replace the finished one before it.
+    """Removes the checkpoints of a complete run, and replaces the finished run before it.
 
-    A kill in between leaves one of the two results, and is made good by the next call.
+    If the process is killed in between, one of the two results is left, and the next call
+    completes the replacement.
 
     Args:
         folder: The run folder.
-        target: Where the run was written.
+        target: The folder that the run was written to.
         result: The complete result.
 
     Raises:

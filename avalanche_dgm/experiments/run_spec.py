@@ -1,4 +1,4 @@
-"""What a run learns, in which order, and what it is tested on, whatever trains it."""
+"""The specification of a run: training order and test experiences, for both backends."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _SAMPLES_A_CLASS = 10
 
 
 class RunSpec:
-    """The course of one run.
+    """The experiences of a run, to train and to test on.
 
     Args:
         config: The run's settings.
         benchmark: Its stream.
 
     Attributes:
-        method: What the config's method is.
+        method: The config's method.
         shape: Shape of one image, (channels, height, width).
-        order: Training experiences in the order in which they are learned.
-        tested: Test experiences, each once.
-        label: Names the run.
+        order: Indices of the training experiences, in order of learning.
+        tested: Indices of the test experiences, each once.
+        label: Name of the run.
 
     Raises:
-        ConfigError: The stream has not so many experiences.
+        ConfigError: The stream has fewer experiences.
     """
 
     def __init__(self, config: ExperimentConfig, benchmark: Any) -> None:
@@ -47,7 +47,7 @@ class RunSpec:
         self.shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
         self.order = learning_order(config, benchmark)
         self._tested_as = tested_as(benchmark)
-        # The test experiences of what is learned: all, unless only a part of the stream is.
+        # Only the test experiences of what is learned.
         self.tested = sorted({self._tested_as[i] for i in self.order})
         self.label = f"{config.method}, seed {config.seed}"
 
@@ -57,11 +57,11 @@ class RunSpec:
         return sum(len(e.dataset) for e in self.benchmark.train_stream)
 
     def empty_result(self, device: str, command: str | None) -> RunResult:
-        """The result before anything is learned.
+        """The result without steps.
 
         Args:
-            device: Name of the device that computes.
-            command: The command line, kept with the results.
+            device: Name of the device.
+            command: The command line, saved with the results.
         """
         return RunResult(
             config=self.config,
@@ -77,13 +77,13 @@ class RunSpec:
         return [self.tested.index(self._tested_as[index]) for index in self.order]
 
     def train_experience(self, position: int) -> Any:
-        """The experience at a position of the order; for ``joint``, all up to there as one."""
+        """The experience at a position of the order; for ``joint``, all up to it joined in one."""
         if not is_joint(self.method):
             return self.benchmark.train_stream[self.order[position]]
         so_far = sorted(set(self.order[: position + 1]))
         datasets = [self.benchmark.train_stream[i].dataset for i in so_far]
         joined = benchmark_from_datasets(train=[concat_datasets(datasets)])
-        # Models with several heads adapt to what these say of an experience.
+        # Models with several heads adapt to these attributes.
         experience = with_task_labels(with_classes_timeline(joined)).train_stream[0]
         experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
         return experience
@@ -93,10 +93,10 @@ class RunSpec:
         return [self.benchmark.test_stream[j] for j in self.tested]
 
     def sample_images(self, method: Method) -> dict[int, np.ndarray]:
-        """Draws a few images of each class, (n, C, H, W) arrays, if the method remembers images.
+        """Samples a few images of each class, (n, C, H, W) arrays; empty if there are none.
 
         Args:
-            method: What remembers them.
+            method: The method.
         """
         learned = [self.benchmark.train_stream[i] for i in set(self.order)]
         n_classes = len({c for e in learned for c in e.classes_in_this_experience})
@@ -107,7 +107,7 @@ class RunSpec:
         except UnknownTaskError:  # Some keep no samples.
             return {}
         if replay.images[0].numel() != math.prod(self.shape):
-            return {}  # Latents cannot be looked at.
+            return {}  # These are latents.
         images = replay.images.detach().cpu().numpy().reshape(-1, *self.shape)
         labels = replay.labels.cpu().numpy()
         return {
@@ -116,12 +116,12 @@ class RunSpec:
 
 
 def add_method_stats(step: Step, stats: MethodStats, memory_bytes: int) -> None:
-    """Completes a step by what a method did.
+    """Adds a method's statistics to a step.
 
     Args:
         step: Measurements of one experience.
-        stats: What the method did in it.
-        memory_bytes: Bytes of its memory afterwards.
+        stats: The method's statistics in it.
+        memory_bytes: Bytes of the method's memory afterwards.
     """
     step.phases = {name: float(s) for name, s in stats.phase_seconds.items()}
     step.replayed = int(stats.replayed)
@@ -133,10 +133,10 @@ def add_method_stats(step: Step, stats: MethodStats, memory_bytes: int) -> None:
 
 
 def print_progress(result: RunResult) -> None:
-    """Says on standard error what was learned last.
+    """Prints the last step on standard error.
 
     Args:
-        result: What was measured so far.
+        result: The result so far.
     """
     n, step, config = len(result.steps), result.steps[-1], result.config
     print(

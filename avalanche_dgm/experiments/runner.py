@@ -1,4 +1,4 @@
-"""Runs one experiment: trains over the stream, evaluates after each experience, can continue."""
+"""Runs one experiment with Avalanche: trains over the stream and tests after each experience."""
 
 from __future__ import annotations
 
@@ -54,29 +54,29 @@ def run(
     command: str | None = None,
     log: LogSettings | None = None,
 ) -> RunResult:
-    """Runs one experiment to its end.
+    """Runs one experiment.
 
-    Every experience starts from random numbers that depend on the seed and its position only, so a
-    run that was interrupted and continued ends as an uninterrupted one does.
+    The random seed of each experience depends on the run's seed and its position only, so a run
+    that resumes has the result of an uninterrupted one.
 
     Args:
-        config: What to run.
-        folder: Where to keep a checkpoint and the results so far after each experience, and at the
-            end the files of `report.write_run`; nothing is written without it. A finished run of
-            the same settings stays as it is until the new one is complete.
-        resume: Continue from what ``folder`` holds.
-        overwrite: Replace the run that ``folder`` holds.
-        progress: Show progress bars and a line an experience on stderr.
-        command: The command line, kept with the results.
-        log: Where to show panels, beside ``folder``; ``None`` for files in it.
+        config: The run's settings.
+        folder: Folder for a checkpoint and the results after each experience, and for the files of
+            `report.write_run` at the end; nothing is written without it. A finished run of the
+            same settings is kept until the new one is complete.
+        resume: Resume the run in ``folder``.
+        overwrite: Replace the run in ``folder``.
+        progress: Show progress bars, and a line for each experience on stderr.
+        command: The command line, saved with the results.
+        log: Where to log panels; ``None`` for files in ``folder``.
 
     Returns:
         The measurements and a few generated images of each class.
 
     Raises:
-        ConfigError: The settings cannot be run, or do not match what is to be continued; or the
+        ConfigError: The settings are invalid, or differ from those of the run to resume; or the
             folder holds something else, or is in use.
-        StorageError: Something cannot be written; what was saved before can be continued.
+        StorageError: A file cannot be written; the run can be resumed.
         AvalancheDGMError: The data cannot be learned, or a generator diverges.
     """
     check_options(config)
@@ -118,7 +118,7 @@ def run(
 
 
 class AvalancheRun(RunSpec):
-    """The parts of one run: they outlive the strategy, which may be made anew."""
+    """A run with an Avalanche strategy; joint training makes a new one for each experience."""
 
     def __init__(
         self,
@@ -171,13 +171,13 @@ class AvalancheRun(RunSpec):
         return loggers
 
     def show(self, strategy: Any, result: RunResult) -> None:
-        """Shows what was learned and tested last."""
+        """Logs the panels of the last step."""
         plugin = replay_plugin(strategy)
         if self.panels is not None:
             self.panels.log_experience(result, plugin.method if plugin is not None else None)
 
     def learn(self, strategy: Any, result: RunResult, position: int) -> Any:
-        """Trains on one experience, evaluates on all of them and appends a step."""
+        """Trains on one experience, tests on all of them and appends a step."""
         if is_joint(self.method):
             strategy = self.strategy()
         experience = self.train_experience(position)
@@ -187,7 +187,7 @@ class AvalancheRun(RunSpec):
         strategy.train(experience, eval_streams=[], num_workers=0)
         trained = time.perf_counter()
         with warnings.catch_warnings():
-            # Here tasks are tested before they are learned on purpose.
+            # Tasks are tested before they are learned on purpose.
             warnings.filterwarnings("ignore", message="Test task .* was never learned")
             metrics = strategy.eval(self.test_experiences(), num_workers=0)
         done = time.perf_counter()
@@ -207,7 +207,7 @@ class AvalancheRun(RunSpec):
         return strategy
 
     def save(self, strategy: Any, result: RunResult, folder: Path) -> None:
-        """Writes the checkpoint first, then the results that name it, then drops the last one."""
+        """Writes the checkpoint, then the results that name it, then removes the former one."""
         n = len(result.steps)
         if not is_joint(self.method):
             save_checkpoint(strategy, storage.checkpoint(folder, n))
@@ -216,7 +216,7 @@ class AvalancheRun(RunSpec):
 
     @property
     def learned(self) -> list[Any]:
-        """The experiences that are learned, in their order."""
+        """The training experiences, in order of learning."""
         return [self.benchmark.train_stream[i] for i in self.order]
 
     def load(self, strategy: Any, path: Path) -> None:
@@ -227,7 +227,7 @@ class AvalancheRun(RunSpec):
                 " with --overwrite."
             )
         maybe_load_checkpoint(strategy, path, map_location=self.device, stream=self.learned)
-        # The checkpoint brought its own evaluator, logger and settings of progress bars along.
+        # The checkpoint has replaced evaluator, loggers and progress bars.
         self.logger.enabled = self.progress
         strategy.evaluator.loggers = self._loggers()
         for plugin in strategy.plugins:

@@ -1,6 +1,6 @@
-"""The run folder: results so far, checkpoints, and what makes writing them safe.
+"""The run folder: results, checkpoints, and safe writing of both.
 
-A run removes and replaces only what a run of ours wrote.
+A run removes and replaces only files that a run of this package wrote.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from avalanche_dgm.experiments.results import RunResult
 
 RESULTS = "results.json"
 _OF_RUN = ("config", "order", "steps", "provenance")
-#: Where a run is kept that is to replace a finished one.
+#: Subfolder of a run that will replace a finished one.
 STAGING = ".new"
 #: What `report.write_comparison` writes.
 COMPARISON = ("summary.json", "comparison.png", "tasks.png")
@@ -63,7 +63,7 @@ def run_folder(out: Path, name: str) -> Path:
 
 
 def checkpoint(folder: Path, n_learned: int) -> Path:
-    """Returns where the checkpoint after a number of learned experiences lies.
+    """Returns the path of the checkpoint after a number of experiences.
 
     Args:
         folder: The run folder.
@@ -191,9 +191,9 @@ def check_folder(
     overwrite: bool,
     is_global_zero: bool = True,
 ) -> RunResult | None:
-    """Decides, before anything is computed, whether a run may use its folder.
+    """Checks, before anything is computed, that a run may use its folder.
 
-    Only the first of several processes does: the others may find it begun already.
+    Only the first process does: for others the run may have started already.
 
     Args:
         folder: The run folder.
@@ -206,8 +206,8 @@ def check_folder(
         The complete result of the same settings if that is to be resumed, else ``None``.
 
     Raises:
-        ConfigError: The folder holds what no run wrote, another run, or an unfinished one that
-            would be lost.
+        ConfigError: The folder holds other files, another run, or an unfinished run that would be
+            lost.
     """
     if not is_global_zero:
         saved = read_result(folder) if resume else None
@@ -240,7 +240,7 @@ def _has_staged(folder: Path) -> bool:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuses a folder with something in it, but no run."""
+    """Refuses a folder that holds files but no run."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
     names = _entries(folder)
@@ -260,7 +260,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _holds(path: Path, *keys: str) -> bool:
-    """Whether a file of JSON has what ours of its name have, be it of another version."""
+    """Whether a JSON file has the keys of a file of this package, of any version."""
     try:
         content = _load(path)
     except (OSError, ValueError, RecursionError):
@@ -269,7 +269,7 @@ def _holds(path: Path, *keys: str) -> bool:
 
 
 def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
-    """Decides whether a comparison may use its folder, in which each run has one of its own.
+    """Checks that a comparison may use its folder, in which each run has a subfolder.
 
     Args:
         folder: The folder above the runs' folders.
@@ -294,7 +294,7 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
 
 
 def _entries(folder: Path) -> list[str]:
-    """What is in a folder, but for what a run leaves that was killed before it wrote anything."""
+    """The entries of a folder, without those of a run that was killed before it wrote a result."""
     if not folder.is_dir():
         return []
     left = {files.LOCK, RESULTS}

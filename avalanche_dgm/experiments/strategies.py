@@ -1,4 +1,4 @@
-"""Methods made of Avalanche's own plugins, for a run under a Trainer."""
+"""Strategies with Avalanche's own plugins, for a run with a Trainer."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def make_strategy(spec: RunSpec, logger: StepLogger | None) -> Any:
 
 
 class StepLogger(BaseLogger):
-    """Makes a step of a run's result of each experience that a strategy learns.
+    """Adds a step to the result after each experience of a strategy.
 
-    It travels with the strategy, into checkpoints and to other processes and back.
+    It is pickled with the strategy, into checkpoints and to other processes.
 
     Args:
         columns: The result's column of each experience that is learned.
@@ -61,8 +61,7 @@ class StepLogger(BaseLogger):
         report: Called with all steps so far after each experience.
     """
 
-    #: Who is told in this process. A logger from a checkpoint must not speak to whom it spoke when
-    #: it was saved.
+    #: The report function of this process, as that of a logger from a checkpoint is outdated.
     _report: ClassVar[Report | None] = None
 
     def __init__(self, columns: list[int], tested: list[int], report: Report) -> None:
@@ -75,7 +74,7 @@ class StepLogger(BaseLogger):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        # The first one in a new process was sent there; those of checkpoints come later.
+        # In a spawned process, the first logger was sent there; others come from checkpoints.
         if StepLogger._report is None:
             StepLogger._report = self._mine
 

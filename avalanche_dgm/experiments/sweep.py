@@ -1,4 +1,4 @@
-"""Runs several configs one after the other, each in its folder, and reports on all of them."""
+"""A sweep: several configs, run one after the other in a folder each, and reported together."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Configs = Mapping[str, Sequence[ExperimentConfig]]
 
 @dataclass(frozen=True)
 class Sweep:
-    """How runs are carried out.
+    """Runs several configs.
 
     Attributes:
-        folder: Where everything goes.
-        resume: Continue unfinished runs and keep finished ones.
+        folder: The sweep's folder.
+        resume: Resume unfinished runs and keep finished ones.
         overwrite: Replace what the folder holds.
         progress: Show progress on stderr.
-        command: The command line, kept with the results.
-        log: Where to show panels.
+        command: The command line, saved with the results.
+        log: Where to log panels.
         is_global_zero: Whether this is the first process; the others write and print nothing. See
             `is_global_zero`.
     """
@@ -43,7 +43,7 @@ class Sweep:
     is_global_zero: bool = True
 
     def run(self, configs: Configs) -> dict[str, list[RunResult]]:
-        """Checks everything, then runs what is not finished yet.
+        """Checks all configs and folders, then runs those that are not finished.
 
         Args:
             configs: The configs of each row of the table, one a seed.
@@ -53,7 +53,7 @@ class Sweep:
 
         Raises:
             ConfigError: A config or a folder cannot be used; nothing was run then.
-            StorageError: Something cannot be written; what was saved before can be continued.
+            StorageError: A file cannot be written; the run can be resumed.
         """
         runs = [
             (name, config, self.folder_of(configs, name, config))
@@ -80,7 +80,7 @@ class Sweep:
 
     @contextmanager
     def _locked(self, folders: Sequence[Path]) -> Iterator[None]:
-        """Refuses folders in use; a folder above several runs is in use until all have ended."""
+        """Refuses folders in use, and locks the sweep's folder if each run has one of its own."""
         with ExitStack() as stack:
             if self.is_global_zero:
                 if self.folder not in folders:
@@ -138,7 +138,7 @@ class Sweep:
         parts.append(tables.final_table(results))
         parts.append("\n".join(["Pictures:", *(f"  {path}" for path in self._pictures())]))
         parts.append(f"Numbers: CSV and JSON in {self.folder}/")
-        # Last, where they are looked for: what papers have in their tables.
+        # Last, as in the tables of papers.
         parts += [new_and_original(row) for row in results.values() if _of_two_halves(row)]
         rows = results.values()
         found = [line for row in rows for line in (after_classes(row), generated(row)) if line]
@@ -154,7 +154,7 @@ class Sweep:
 
 
 def new_and_original(row: Sequence[RunResult]) -> str:
-    """Says what is known of the second experience and of the first, after the second.
+    """Formats the accuracies on the second and the first experience, after the second.
 
     Args:
         row: The results of one method over two experiences, one a seed.
@@ -230,10 +230,10 @@ def _of_two_halves(row: Sequence[RunResult]) -> bool:
 
 
 def is_global_zero(configs: Configs) -> bool:
-    """Says whether this is the first of the processes that will learn together.
+    """Whether this is the first of the processes that will run the configs.
 
     Args:
-        configs: What they will learn.
+        configs: The configs.
 
     Raises:
         ConfigError: A config cannot be run on its backend.
@@ -248,7 +248,7 @@ def is_global_zero(configs: Configs) -> bool:
 
 
 def headline(row: Sequence[RunResult]) -> str:
-    """Says what the tables below it show.
+    """The heading of the tables.
 
     Args:
         row: The results of one method, one a seed.
