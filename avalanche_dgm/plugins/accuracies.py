@@ -11,7 +11,7 @@ from avalanche_dgm.plugins.learned import Learned, Pairs, stream_of, tests_of
 
 
 class StreamAccuracies:
-    """Counts the right answers of evaluations, for an accuracy matrix.
+    """Counts correct predictions in evaluations, for an accuracy matrix.
 
     Evaluations while an experience is learned do not count, nor those of other streams. One that is
     repeated replaces what was measured, and one of a part of the stream what was measured of it.
@@ -36,12 +36,12 @@ class StreamAccuracies:
         self._right: dict[int, Tensor] = {}
 
     def begin(self, strategy: Any) -> None:
-        """Begins an evaluation."""
+        """Starts an evaluation."""
         self._right = {}
         self.tests = self.tests or tests_of(strategy, self.stream)
 
     def count(self, strategy: Any) -> None:
-        """Counts a batch, on the device."""
+        """Adds a batch, on the device."""
         experience, answers = strategy.experience, strategy.mb_output
         if self.learned.learning or stream_of(experience) != self.stream:
             return
@@ -53,7 +53,7 @@ class StreamAccuracies:
         self._right[position] = self._right.get(position, 0) + batch
 
     def end(self) -> bool:
-        """Notes what was counted; waits for the device. Says whether a row was filled."""
+        """Fills a row; waits for the device. Returns whether a row was filled."""
         if not self._right:
             return False
         counts = torch.stack(list(self._right.values())).double()
@@ -64,7 +64,7 @@ class StreamAccuracies:
         if not after:
             self.untrained |= measured
             return False
-        # Experiences that were learned without a test have a row without numbers.
+        # Experiences that were learned without a test have a row of NaN.
         self.rows += [{} for _ in range(after - len(self.rows))]
         self.rows[-1] |= measured
         return True

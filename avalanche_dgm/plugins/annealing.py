@@ -26,7 +26,7 @@ class CosineAnnealingPlugin(SupervisedPlugin):
         self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """Begins with the experience's first epoch, when its batches are known."""
+        """Starts the schedule in the first epoch, when the number of batches is known."""
         if strategy.clock.train_exp_epochs > 0:
             return
         # What is left of an experience that was interrupted.
@@ -40,7 +40,7 @@ class CosineAnnealingPlugin(SupervisedPlugin):
             self._schedule.step()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Gives the optimiser its learning rates back."""
+        """Restores the optimiser's learning rates."""
         self._end(strategy)
 
     def _end(self, strategy: Any) -> None:

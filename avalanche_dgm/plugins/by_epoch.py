@@ -1,4 +1,4 @@
-"""Writes down old and new accuracies over the epochs of an experience, as an Avalanche plugin."""
+"""An Avalanche plugin that records old and new accuracies over the epochs of an experience."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AccuracyByEpoch(SupervisedPlugin):
         self._accuracy = Accuracy()
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Begins a table: what was measured since the last one is what was known before."""
+        """Starts a table with the accuracies measured since the last one."""
         self._learned.append(int(strategy.experience.current_experience))
         self._rows.append({0: self._before} if self._before else {})
         self._before, self._epoch = {}, 0
@@ -56,15 +56,15 @@ class AccuracyByEpoch(SupervisedPlugin):
         self._epoch = None
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Begins to count."""
+        """Resets the counts."""
         self._accuracy.reset()
 
     def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Counts a batch."""
+        """Adds a batch."""
         self._accuracy.update(strategy.mb_output, strategy.mb_y)
 
     def after_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Notes an experience."""
+        """Adds an experience."""
         if stream_of(strategy.experience) != "test":
             return
         row = self._before
@@ -79,7 +79,7 @@ class AccuracyByEpoch(SupervisedPlugin):
         old: Collection[int] | None = None,
         new: Collection[int] | None = None,
     ) -> list[EpochAccuracy]:
-        """What was known after each epoch of a training experience.
+        """The accuracies after each epoch of a training experience.
 
         Args:
             training: Which one, in the order in which they were learned; the last one by default.

@@ -1,4 +1,4 @@
-"""What is checked of a model before an experience is learned."""
+"""Checks of a model before an experience is learned."""
 
 from __future__ import annotations
 

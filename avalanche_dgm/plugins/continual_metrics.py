@@ -1,4 +1,4 @@
-"""Summaries of the accuracy matrix, as Avalanche metrics."""
+"""Continual-learning metrics of the accuracy matrix, for Avalanche."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from avalanche_dgm.plugins.accuracies import StreamAccuracies
 
 
 class ContinualMetrics(PluginMetric[dict[str, float]]):
-    """Fills an accuracy matrix and reports summaries of it; see `continual_metrics`.
+    """Fills an accuracy matrix and reports metrics of it; see `continual_metrics`.
 
     Args:
-        names: The summaries to report, such as ``average_accuracy``.
-        baseline: What forward transfer starts from, ``None`` for what was measured.
+        names: The metrics to report, such as ``average_accuracy``.
+        baseline: Baseline of forward transfer, ``None`` for the accuracies before training.
         stream: Name of the stream whose evaluations count.
 
     Raises:
@@ -33,12 +33,12 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
         self.reset()
 
     def reset(self, **kwargs: Any) -> None:
-        """Forgets all that was measured and learned."""
+        """Resets the matrix and the experiences learned."""
         self._accuracies = StreamAccuracies(self.stream)
         self._values: dict[str, float] = {}
 
     def result(self, **kwargs: Any) -> dict[str, float]:
-        """The summaries reported last, by name."""
+        """The last values, by name."""
         return dict(self._values)
 
     def matrix(self) -> Tensor:
@@ -51,23 +51,23 @@ class ContinualMetrics(PluginMetric[dict[str, float]]):
         return self._accuracies.matrix()
 
     def before_training_exp(self, strategy: Any) -> None:
-        """Evaluations are periodic ones from now on, and do not count."""
+        """From now on, evaluations are periodic ones and are ignored."""
         self._accuracies.learned.begin(strategy.experience)
 
     def after_training_exp(self, strategy: Any) -> None:
-        """Evaluations count again, in a row of their own."""
+        """The next evaluation fills a new row."""
         self._accuracies.learned.end(strategy.experience)
 
     def before_eval(self, strategy: Any) -> None:
-        """Begins to count."""
+        """Resets the counts."""
         self._accuracies.begin(strategy)
 
     def after_eval_iteration(self, strategy: Any) -> None:
-        """Counts a batch on the device."""
+        """Adds a batch, on the device."""
         self._accuracies.count(strategy)
 
     def after_eval(self, strategy: Any) -> MetricResult:
-        """Puts what was counted into the matrix, and reports; waits for the device."""
+        """Fills a row of the matrix and reports; waits for the device."""
         if not self._accuracies.end():
             return None
         found = self._accuracies
@@ -98,7 +98,7 @@ def continual_metrics(
     baseline: float | None = 0.0,
     stream: str = "test",
 ) -> list[PluginMetric[dict[str, float]]]:
-    """Returns a metric of the summaries of the accuracy matrix, for an ``EvaluationPlugin``.
+    """Returns continual-learning metrics for an ``EvaluationPlugin``.
 
     They are those of `avalanche_dgm.metrics`, reported after each evaluation of the test stream:
     ``StreamAverageAccuracy_M/eval_phase/test_stream`` and in the same way

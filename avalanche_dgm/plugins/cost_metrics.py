@@ -1,4 +1,4 @@
-"""How long learning takes, as Avalanche metrics."""
+"""Metrics of training time for Avalanche."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ class CostMetric(PluginMetric[dict[str, float]]):
         self._time = LearningTime()
 
     def result(self, **kwargs: Any) -> dict[str, float]:
-        """The values reported last, by name."""
+        """The last values, by name."""
         return dict(self._values)
 
     def reset(self, **kwargs: Any) -> None:
-        """Forgets them."""
+        """Resets the metric."""
         self._values = {}
 
     def before_training(self, strategy: Any) -> None:
-        """Starts the watch."""
+        """Starts the clock."""
         self._time.restart()
         self._time.start()
 
     def before_eval(self, strategy: Any) -> None:
-        """Stops the watch: an evaluation in the midst of training is no learning."""
+        """Pauses the clock: an evaluation during training does not count."""
         self._time.pause()
 
     def after_eval(self, strategy: Any) -> None:
-        """Goes on."""
+        """Resumes the clock."""
         self._time.resume()
 
     def after_training_iteration(self, strategy: Any) -> None:
-        """Counts the samples of a batch, replayed ones not among them."""
+        """Counts the samples of a batch, without replayed ones."""
         self._time.shown += len(strategy.mb_y)
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
         """Reports the experience, or the part of one in an online stream."""
         values: dict[str, float] = {}
         for plugin in find_plugins(strategy):
-            # Reading the stats waits for the device: what was begun is done when time is taken.
+            # Reading the stats waits for the device, so that all work is timed.
             for name, seconds in plugin.stats.phase_seconds.items():
                 key = f"PhaseSeconds/{phase_kind(name)}"
                 values[key] = values.get(key, 0.0) + seconds
@@ -69,7 +69,7 @@ class CostMetric(PluginMetric[dict[str, float]]):
 
 
 def cost_metrics() -> list[PluginMetric[dict[str, float]]]:
-    """Returns a metric of the time that learning takes, for an ``EvaluationPlugin``.
+    """Returns a metric of training time for an ``EvaluationPlugin``.
 
     Reported after each training experience, or part of one in an online stream:
 

@@ -110,7 +110,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         if not learned.end(strategy.experience):
             return
         plugins = find_plugins(strategy)
-        # Reading the stats waits for the device: what was begun is done when time is taken.
+        # Reading the stats waits for the device, so that all work is timed.
         stats = plugins[0].stats if plugins else None
         experience = LearnedExperience(
             experiences=len(learned.positions),
@@ -136,7 +136,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             self._names = names_of(tests[0].origin_stream)
 
     def after_eval_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Counts a batch on the device."""
+        """Adds a batch, on the device."""
         if not self._training:
             self._accuracies.count(strategy)
 

@@ -1,4 +1,4 @@
-"""How good what a memory generates is, as Avalanche metrics."""
+"""Metrics of generated and replayed samples for Avalanche."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from avalanche_dgm.plugins.samples import split_batch, task_column
 _ERRORS = {"squared": "StreamReconstructionMSE", "absolute": "StreamReconstructionMAE"}
 
 
-class _Remembered(PluginMetric[dict[str, float]]):
-    """Values by name, beside what was learned so far."""
+class _GeneratorMetric(PluginMetric[dict[str, float]]):
+    """Base of metrics with several values, which tracks the experiences learned."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reset()
 
     def reset(self, **kwargs: Any) -> None:
-        """Forgets the values, and what was learned."""
+        """Resets the metric and the experiences learned."""
         self._learned = Learned()
         self._values: dict[str, float] = {}
 
     def result(self, **kwargs: Any) -> dict[str, float]:
-        """The values reported last, by name."""
+        """The last values, by name."""
         return dict(self._values)
 
     def before_training_exp(self, strategy: Any) -> MetricResult:
-        """Takes note of what is learned."""
+        """Records the experience that is learned."""
         self._learned.begin(strategy.experience)
         return None
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Takes note of what was learned."""
+        """Records the experience that was learned."""
         self._learned.end(strategy.experience)
         return None
 
@@ -55,12 +55,12 @@ class _Remembered(PluginMetric[dict[str, float]]):
         return [MetricValue(self, name + where, value, step) for name, value in values.items()]
 
 
-class StreamReconstruction(_Remembered):
+class StreamReconstruction(_GeneratorMetric):
     """Error of the memory's reconstructions of test images of learned classes.
 
     Args:
         stream: Name of the stream whose evaluations count.
-        seed: Of what a method draws to reconstruct.
+        seed: Seed of random reconstructions.
     """
 
     def __init__(self, *, stream: str = "test", seed: int = 0) -> None:
@@ -70,7 +70,7 @@ class StreamReconstruction(_Remembered):
         self._seen: set[int | None] = set()
 
     def before_eval(self, strategy: Any) -> None:
-        """Begins to add up."""
+        """Resets the sums."""
         self._error.reset()
         self._seen = set(self._learned.columns(tests_of(strategy, self.stream)))
 
@@ -103,7 +103,7 @@ class StreamReconstruction(_Remembered):
         return "StreamReconstruction"
 
 
-class ReplayQuality(_Remembered):
+class ReplayQuality(_GeneratorMetric):
     """Which of the classes learned before an experience were replayed in it, and how evenly."""
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
@@ -129,13 +129,13 @@ class ReplayQuality(_Remembered):
         return "ReplayQuality"
 
 
-class ReplayAgreement(_Remembered):
-    """Share of what a memory draws whose labels a reference classifier agrees with.
+class ReplayAgreement(_GeneratorMetric):
+    """Share of a memory's samples whose labels a reference classifier agrees with.
 
     Args:
         reference: From samples (n, *shape) to logits (n, K), a column a label.
-        per_class: Samples of each class, at most.
-        seed: Of the samples.
+        per_class: Most samples of each class.
+        seed: Seed of the samples.
 
     Raises:
         ConfigError: ``per_class`` is below 1.
@@ -149,7 +149,7 @@ class ReplayAgreement(_Remembered):
         self.reference, self.per_class, self.seed = reference, per_class, seed
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Draws samples and reports, if an experience is over and there are samples."""
+        """Samples and reports after an experience, if the memory has samples."""
         if not self._learned.end(strategy.experience):
             return None
         shape = shape_of(strategy.experience)
@@ -157,11 +157,11 @@ class ReplayAgreement(_Remembered):
         drawn: list[tuple[int, Tensor]] = []
         for plugin in find_plugins(strategy):
             found = views.samples(plugin.method, self.per_class, n_classes=n, seed=self.seed)
-            # What stores latents has no samples that a classifier of images could judge.
+            # Latents cannot be given to a classifier of images.
             drawn += [(c, x) for (_, c), x in found.items() if x.shape[1:] == shape]
         if not drawn:
             return None
-        # Labels that a network gave to noise may be of any class.
+        # A network may label noise as any class.
         agreement = LabelAgreement(max(label for label, _ in drawn) + 1)
         for label, samples in drawn:
             answers = extract_features(self.reference, samples.to(self._device(samples)))
@@ -187,7 +187,7 @@ def generator_metrics(
     stream: str = "test",
     seed: int = 0,
 ) -> list[PluginMetric[dict[str, float]]]:
-    """Returns metrics of what a memory generates and replays, for an ``EvaluationPlugin``.
+    """Returns metrics of generated and replayed samples for an ``EvaluationPlugin``.
 
     - ``StreamReconstructionMSE/eval_phase/test_stream`` and ``StreamReconstructionMAE/...``, after
       an evaluation: error of the memory's reconstructions of the test images that belong to
@@ -210,7 +210,7 @@ def generator_metrics(
             report no agreement. It becomes a part of the strategy's checkpoints.
         per_class: Samples of each class that it judges, at most.
         stream: Name of the stream whose evaluations count.
-        seed: Of what is drawn.
+        seed: Seed of the samples.
 
     Raises:
         ConfigError: ``per_class`` is below 1.

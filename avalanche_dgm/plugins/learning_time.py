@@ -1,4 +1,4 @@
-"""How long a strategy learns."""
+"""Training time of a strategy."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class LearningTime:
-    """Adds up the seconds of learning, without those of evaluations in its midst.
+    """Measures the seconds of training, without evaluations during training.
 
     Attributes:
-        shown: Samples that the classifier was shown meanwhile; whoever counts them adds them here.
+        shown: Samples that the classifier was trained on meanwhile, added by the caller.
     """
 
     def __init__(self) -> None:
@@ -21,34 +21,34 @@ class LearningTime:
         self._paused = False
 
     def start(self) -> None:
-        """Goes on from what was spent before."""
+        """Starts the clock, from the seconds measured before."""
         self._since, self._paused = time.perf_counter(), False
 
     def pause(self) -> None:
-        """Stops where learning is interrupted, by an evaluation."""
+        """Pauses the clock during an evaluation."""
         if self._since is not None:
             self._spent += time.perf_counter() - self._since
             self._since, self._paused = None, True
 
     def resume(self) -> None:
-        """Goes on after `pause`; does nothing without one."""
+        """Resumes the clock after `pause`; does nothing without one."""
         if self._paused:
             self.start()
 
     def seconds(self) -> float:
-        """Seconds so far; NaN while it does not run, as where a checkpoint is continued."""
+        """Seconds so far; NaN if the clock was not started, as after loading a checkpoint."""
         if self._since is None:
             return math.nan
         return self._spent + time.perf_counter() - self._since
 
     def restart(self) -> None:
-        """Begins anew, for the next experience."""
+        """Resets the clock for the next experience."""
         self.shown, self._spent = 0, 0.0
         if self._since is not None:
             self.start()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process, or another day, has another clock; what was spent before counts.
+        # Another process has another clock; the seconds so far are kept.
         running = 0.0 if self._since is None else time.perf_counter() - self._since
         spent = self._spent + running
         return {**self.__dict__, "_spent": spent, "_since": None, "_paused": False}

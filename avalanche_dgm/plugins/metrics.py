@@ -1,4 +1,4 @@
-"""What a memory does and costs, as Avalanche metrics."""
+"""Metrics of a method's memory and replay for Avalanche."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avalanche_dgm.plugins.base import MethodPlugin
 
 
 def find_plugins(strategy: Any) -> list[MethodPlugin]:
-    """The plugins of this package that a strategy has."""
+    """The plugins of this package in a strategy."""
     return [plugin for plugin in strategy.plugins if isinstance(plugin, MethodPlugin)]
 
 
@@ -24,7 +24,7 @@ class MemoryMetric(PluginMetric[float]):
 
     Args:
         name: The metric's name in logs.
-        read: From a plugin to the number.
+        read: Function from a plugin to the value.
     """
 
     def __init__(self, name: str, read: Callable[[MethodPlugin], float]) -> None:
@@ -32,11 +32,11 @@ class MemoryMetric(PluginMetric[float]):
         self._name, self._read, self._value = name, read, 0.0
 
     def result(self, **kwargs: Any) -> float:
-        """The last number reported."""
+        """The last value."""
         return self._value
 
     def reset(self, **kwargs: Any) -> None:
-        """Forgets it."""
+        """Resets the metric."""
         self._value = 0.0
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
@@ -64,7 +64,7 @@ class ReplayHistogram(PluginMetric[dict[int, int]]):
         return dict(self._counts)
 
     def reset(self, **kwargs: Any) -> None:
-        """Forgets it."""
+        """Resets the metric."""
         self._counts = {}
 
     def after_training_exp(self, strategy: Any) -> MetricResult:

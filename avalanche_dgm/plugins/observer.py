@@ -1,4 +1,4 @@
-"""Writes down what a generator becomes, as an Avalanche plugin."""
+"""An Avalanche plugin that logs a generator to files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GeneratorObserver(SupervisedPlugin):
         quality: Measures samples after each experience, or ``None``. Its images become a part of
             checkpoints of the strategy.
         n_samples: Samples of each class in a picture.
-        seed: Of their noise.
+        seed: Seed of their noise.
 
     Raises:
         ConfigError: What is watched is no such memory, or ``n_samples`` is below 1.
@@ -61,7 +61,7 @@ class GeneratorObserver(SupervisedPlugin):
         )
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Notes what ended after this plugin had its turn."""
+        """Logs an experience that ended after this plugin's last hook."""
         if self.log is None:
             self.log = self._log(_only_method(strategy))
         if self._noted is None:
@@ -69,16 +69,16 @@ class GeneratorObserver(SupervisedPlugin):
         self._note()
 
     def after_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Begins to look at the masks: whoever comes first, the experience has begun by now."""
+        """Starts to watch the masks: by now the method's plugin has started the experience."""
         if self.log is not None and starts_task(strategy.experience):
             self.log.watch()
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Notes the experience."""
+        """Logs the experience."""
         self._note()
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Notes it if the memory's plugin comes after this one."""
+        """Logs it if the method's plugin comes after this one."""
         self._note()
 
     def _note(self) -> None:
@@ -87,7 +87,7 @@ class GeneratorObserver(SupervisedPlugin):
             return
         self._noted = log.memory.experiences
         several = distributed.is_available() and distributed.is_initialized()
-        # All processes remember the same.
+        # All processes have the same state.
         if several and distributed.get_rank():
             log.unwatch()
         else:

@@ -64,7 +64,7 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
             to go on in a run (also ``WANDB_RUN_ID`` and ``WANDB_RESUME``), ``settings``, ``tags``.
         mode: ``"online"``, ``"offline"`` or ``"disabled"``; ``None`` for ``WANDB_MODE``.
         panels: Whether to log this package's panels; without them only Avalanche's metrics.
-        samples_per_class: Samples of each class in pictures.
+        samples_per_class: Samples of each class in images.
         latents: Whether to embed the latents of test images after the last experience.
 
     Raises:
@@ -116,7 +116,7 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
 
     @property
     def run(self) -> Any:
-        """The run; ``None`` in other processes than the first, and if it could not begin."""
+        """The run; ``None`` in other processes, and if it could not start."""
         return self._lazy.run
 
     @property
@@ -172,12 +172,12 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
         return self.panels and is_main_process()
 
     def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Counts a batch, if there are panels to show it."""
+        """Adds a batch, if there are panels."""
         if self._watches:
             super().after_training_iteration(strategy, metric_values, **kwargs)
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Shows what is remembered, and counts the experience as Avalanche's logger does."""
+        """Logs the method's panels, and counts the experience as Avalanche's logger does."""
         if self._watches:
             super().after_training_exp(strategy, metric_values, **kwargs)
         at = strategy.clock.train_iterations
@@ -185,17 +185,17 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
         self.exp_count += 1
 
     def before_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Begins to count answers, if there are panels to show them."""
+        """Resets the accuracies, if there are panels."""
         if self._watches:
             super().before_eval(strategy, metric_values, **kwargs)
 
     def after_eval_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Counts a batch, if there are panels to show it."""
+        """Adds a batch, if there are panels."""
         if self._watches:
             super().after_eval_iteration(strategy, metric_values, **kwargs)
 
     def close(self) -> None:
-        """Finishes the run; waits until everything was sent."""
+        """Finishes the run; waits until everything is uploaded."""
         super().close()
         self._lazy.finish()
 

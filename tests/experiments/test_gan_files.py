@@ -49,11 +49,11 @@ def settings(method, **fields):
     return ExperimentConfig.create(method, "sklearn-digits", **{**options, **fields})
 
 
-def session(folder, method, **fields):
+def sweep(folder, method, **fields):
     config = settings(method, **fields)
     run = Sweep(folder, overwrite=True)
     results = run.run({method: [config]})
-    return results[method][0], run.conclude(results)
+    return results[method][0], run.summarise(results)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -62,7 +62,7 @@ def test_a_run_writes_them(backend, tmp_path):
     for stale in ("samples-007.png", "usage.csv", "masks.csv", "quality.csv"):
         (tmp_path / stale).write_text("of another run")
     (tmp_path / "samples-of-mine.png").write_text("kept")
-    result, text = session(tmp_path, "dynamic-memory", backend=backend)
+    result, text = sweep(tmp_path, "dynamic-memory", backend=backend)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == COMMON | {"usage.csv", "usage.png", "masks.csv", "samples-of-mine.png"}
     assert {row["experience"] for row in rows(tmp_path / "usage.csv")} == {"0", "1"}
@@ -88,9 +88,9 @@ def test_a_run_writes_them(backend, tmp_path):
 
 
 def test_other_methods(tmp_path):
-    session(tmp_path / "mergan", "mergan")
+    sweep(tmp_path / "mergan", "mergan")
     assert {path.name for path in (tmp_path / "mergan").iterdir()} == COMMON
-    session(tmp_path / "dgr", "dgr")
+    sweep(tmp_path / "dgr", "dgr")
     names = {path.name for path in (tmp_path / "dgr").iterdir()}
     assert names == {"results.json", "accuracy.csv", "accuracy.png", "samples.png", "panels"}
 
@@ -116,7 +116,7 @@ def test_measuring_changes_nothing(backend, tmp_path):
     for quality in (False, True):
         folder = tmp_path / str(quality)
         torch.manual_seed(3)
-        made[quality], text = session(folder, "mergan", backend=backend, quality=quality)
+        made[quality], text = sweep(folder, "mergan", backend=backend, quality=quality)
         assert ("generated samples that a classifier of real ones" in text) == quality
     plain, looked = made.values()
     assert looked.matrix == plain.matrix
