@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
@@ -46,14 +47,14 @@ class VAESettings(Settings):
         batch_size: New samples a step in fits of the memory; as many are replayed.
     """
 
-    architecture: str = "auto"
+    architecture: Literal["auto", "dense", "conv"] = "auto"
     hidden: tuple[int, ...] | None = None
     latent: int | None = None
-    likelihood: str = "auto"
+    likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto"
     value_range: tuple[float, float] | None = None
     kl_weight: float = 0.3
-    sampling: str = "class"
-    consolidation: str = "aligned"
+    sampling: Literal["class", "prior"] = "class"
+    consolidation: Literal["aligned", "rehearsal"] = "aligned"
     generator_steps: int = 800
     generator_epochs: int | None = None
     generator_optimizer: OptimizerSpec = field(default_factory=_one_cycle)

@@ -36,7 +36,6 @@ class DeepGenerativeMemory(nn.Module):
         generator: What generates inputs; its networks are built for the first samples.
         learner: The classifier that labels what is generated, or ``None`` until `attach`.
         tasks: How often each task was met, by its key, in the order in which they came.
-        shape: Shape of one sample, or ``None`` before the first experience.
     """
 
     learner: nn.Module | None
@@ -46,11 +45,15 @@ class DeepGenerativeMemory(nn.Module):
         self.settings = settings
         self.generator = generator or make_generator(settings.generator, settings)
         self.tasks: Counter[str] = Counter()
-        self.shape: tuple[int, ...] | None = None
         self.task_aware = False
         self.learner = None
         #: What is learned now, noted in the dictionary by `end`.
         self._incoming: list[tuple[str, int]] = []
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample, or ``None`` before the first experience."""
+        return self.generator.shape
 
     def attach(self, learner: nn.Module, *, task_aware: bool = False) -> None:
         """Makes a classifier the memory's learner.
@@ -92,8 +95,6 @@ class DeepGenerativeMemory(nn.Module):
             DataError: The generator cannot make such samples.
         """
         self.generator.build(samples)
-        self.generator.to(samples.device)
-        self.shape = tuple(samples.shape[1:])
 
     # Learning
 
@@ -328,12 +329,11 @@ class DeepGenerativeMemory(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The dictionary of tasks, for ``state_dict``."""
-        return {"tasks": dict(self.tasks), "shape": self.shape}
+        return {"tasks": dict(self.tasks)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes over what `get_extra_state` returned."""
-        self.tasks, shape = Counter(state["tasks"]), state["shape"]
-        self.shape = tuple(shape) if shape is not None else None
+        self.tasks = Counter(state["tasks"])
 
 
 def choose(n: int, k: int, rng: torch.Generator) -> Tensor:

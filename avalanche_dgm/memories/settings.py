@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
@@ -33,11 +34,11 @@ class MemorySettings(VAESettings):
     """
 
     generator: Generator | str = "vae"
-    labels: str = "soft"
+    labels: Literal["soft", "hard"] = "soft"
     temperature: float = 2.0
     kappa: float = 0.0
     n_max: int | None = None
-    count: str = "classes"
+    count: Literal["classes", "tasks"] = "classes"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,8 +101,8 @@ class DualMemorySettings(MemorySettings):
     kappa: float = 0.05
     stm_size: int = 2
     short_term: bool = True
-    routing: str = "auto"
-    unknown_task: str = "ltm"
+    routing: Literal["auto", "oracle", "elbo", "sleep"] = "auto"
+    unknown_task: Literal["ltm", "error"] = "ltm"
     reconstruct: bool = False
     ltm_help: bool = True
     learner_steps: int = 800

@@ -45,7 +45,7 @@ class TaskInputs:
     def of(cls, samples: Tensor, settings: DualMemorySettings) -> TaskInputs:
         """Chooses what the settings leave open, from the first samples (N, *shape)."""
         s, shape = settings, tuple(samples.shape[1:])
-        architecture = s.architecture
+        architecture: str = s.architecture
         if architecture == "auto":
             architecture = default_architecture(shape)
         hidden = s.stm_learner_hidden

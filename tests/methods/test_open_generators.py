@@ -104,9 +104,10 @@ class Trained(Generator):
         return (made + 0.1 * torch.randn(made.shape, generator=rng)).view(-1, 1, 8, 8)
 
     def get_extra_state(self):
-        return {"n": len(self.classes)}
+        return {**super().get_extra_state(), "n": len(self.classes)}
 
     def set_extra_state(self, state):
+        super().set_extra_state(state)
         self.table = nn.Embedding(state["n"], 64) if state["n"] else None
 
 
