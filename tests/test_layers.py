@@ -14,6 +14,7 @@ ROOT = Path(avalanche_dgm.__file__).parent
 #: The layers from below; those with the same number may import each other.
 LAYERS = {
     "errors": 0,
+    "stubs": 0,
     "deprecated": 0,
     "checks": 1,
     "files": 1,

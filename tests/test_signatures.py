@@ -1,94 +1,148 @@
-"""Signatures of what takes hyper-parameters: everything is named, and nothing else is touched."""
+"""The classes that are made of a method: their names, arguments, documentation and copies."""
 
+import copy
 import inspect
+import pickle
 import pydoc
-from dataclasses import fields
 
+import dill
 import pytest
+import torch
+from avalanche.training.plugins import EvaluationPlugin
 from driver import network
 
-from avalanche_dgm import DynamicMemoryPlugin, EWCGeneratorPlugin, GANReplayPlugin, MeRGANPlugin
-from avalanche_dgm.lightning import (
-    DynamicMemoryModule,
-    EWCGeneratorModule,
-    GANReplayModule,
-    MeRGANModule,
-)
-from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
-from avalanche_dgm.signatures import takes_arguments_of
+import avalanche_dgm
+import avalanche_dgm.lightning
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning import MethodModule, module_of
+from avalanche_dgm.methods import DGDMN, DGR, Naive
+from avalanche_dgm.methods.adapters import parameters_of
+from avalanche_dgm.methods.registry import kinds
+from avalanche_dgm.plugins import plugin_of, strategy_of
+from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.strategies import PluginStrategy
 
-OF_METHODS = ["classifier", "replay_size", "seed"]
-KINDS = [
-    (DynamicMemory, DynamicMemoryPlugin, DynamicMemoryModule),
-    (MeRGAN, MeRGANPlugin, MeRGANModule),
-    (EWCGenerator, EWCGeneratorPlugin, EWCGeneratorModule),
-    (GANReplay, GANReplayPlugin, GANReplayModule),
+KINDS = pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
+OF_STRATEGIES = [
+    name for name in inspect.signature(PluginStrategy).parameters if name != "replay_plugin"
 ]
 
 
-@pytest.mark.parametrize(("method", "plugin", "module"), KINDS)
-def test_every_hyper_parameter_is_named(method, plugin, module):
-    settings = [field.name for field in fields(method.settings_kind)]
-    named = {
-        method: [*OF_METHODS, *settings],
-        plugin: [*OF_METHODS, "oracle", "progress", *settings],
-        module: ["model", "optimizer", "criterion", *OF_METHODS, *settings],
+@KINDS
+def test_every_argument_is_named_and_explained(kind):
+    hyper = [parameter.name for parameter in parameters_of(kind)]
+    assert hyper[0] == "settings"
+    assert "seed" in hyper
+    plugin = [*hyper, "oracle", "progress"]
+    expected = {
+        plugin_of(kind): plugin,
+        strategy_of(kind): [*OF_STRATEGIES, *plugin],
+        module_of(kind): ["model", "optimizer", "criterion", *hyper],
     }
-    for kind, expected in named.items():
-        assert [*inspect.signature(kind).parameters] == expected
+    for made, names in expected.items():
+        assert [*inspect.signature(made).parameters] == names
         # Pydoc sets letters in bold by printing them twice.
-        header, _ = pydoc.plain(pydoc.render_doc(kind)).split(kind.__doc__.splitlines()[0])
-        assert all(f"{name}: " in header for name in expected)
+        text = pydoc.plain(pydoc.render_doc(made))
+        assert all(f"{name}: " in text for name in names)
+        assert inspect.getdoc(kind).splitlines()[0] in text
 
 
-@pytest.mark.parametrize(("method", "plugin", "module"), KINDS)
-def test_those_who_share_an_init_do_not_share_its_signature(method, plugin, module):
-    assert [*inspect.signature(method.__mro__[1]).parameters] == [*OF_METHODS, "hyper"]
-    assert "hyper" in inspect.signature(plugin.__mro__[1]).parameters
-    assert "hyper" in inspect.signature(module.__mro__[1]).parameters
+@KINDS
+def test_one_class_of_each_kind_under_its_name(kind):
+    name = kind.__name__
+    for make, suffix, package in (
+        (plugin_of, "Plugin", avalanche_dgm),
+        (strategy_of, "Strategy", avalanche_dgm),
+        (module_of, "Module", avalanche_dgm.lightning),
+    ):
+        made = make(kind)
+        assert made is make(kind)
+        assert made.__name__ == name + suffix
+        assert getattr(package, made.__name__) is made
+        assert made.__name__ in package.__all__
 
 
-def make():
-    class Base:
-        def __init__(self, *, first: int = 1, **hyper: int) -> None:
-            self.values = {"first": first, **hyper}
+def test_names_that_are_kept():
+    from avalanche_dgm.plugins.adversarial import DynamicMemoryPlugin
+    from avalanche_dgm.plugins.dgdmn import DGDMNPlugin
+    from avalanche_dgm.plugins.latent import LatentReplayPlugin
 
-        def __call__(self, x: int) -> int:
-            return x
-
-    def source(second: int = 2, third: int = 3) -> None:
-        pass
-
-    @takes_arguments_of(source)
-    class Kind(Base):
-        pass
-
-    return Base, Kind
+    for made in (DGDMNPlugin, DynamicMemoryPlugin, LatentReplayPlugin):
+        assert getattr(avalanche_dgm, made.__name__) is made
+    with pytest.warns(FutureWarning, match=r"avalanche_dgm\.DGDMN is deprecated.*DGDMNStrategy"):
+        assert avalanche_dgm.DGDMN is avalanche_dgm.DGDMNStrategy
+    assert "DGDMN" not in avalanche_dgm.__all__
 
 
-def test_a_class_that_inherits_its_init():
-    base, kind = make()
-    assert [*inspect.signature(kind).parameters] == ["first", "second", "third"]
-    assert [*inspect.signature(base).parameters] == ["first", "hyper"]
-    assert kind(third=4).values == {"first": 1, "third": 4}
+def test_names_that_are_not_there():
+    for package, name in (
+        (avalanche_dgm, "NothingPlugin"),
+        (avalanche_dgm.plugins.made, "NothingPlugin"),
+        (avalanche_dgm.plugins.strategies, "NothingStrategy"),
+        (avalanche_dgm.lightning, "NothingModule"),
+    ):
+        with pytest.raises(AttributeError, match=name):
+            getattr(package, name)
 
 
-def test_subclasses_that_say_what_they_take():
-    _, kind = make()
-
-    class Same(kind):
-        pass
-
-    class Other(kind):
-        def __init__(self, size: int) -> None:
-            super().__init__(second=size)
-
-    assert inspect.signature(Same) == inspect.signature(kind)
-    assert [*inspect.signature(Other).parameters] == ["size"]
-
-
-def test_an_object_is_called_with_something_else():
-    _, kind = make()
-    assert [*inspect.signature(kind()).parameters] == ["x"]
-    forward = inspect.signature(DynamicMemoryModule(network()).forward).parameters
+def test_a_method_s_own_calls_are_not_those_of_its_class():
+    forward = inspect.signature(module_of(DGR)(network()).forward).parameters
     assert [*forward] == ["images", "tasks"]
+    assert "hyper" in inspect.signature(MethodModule).parameters
+    assert [*inspect.signature(MethodPlugin).parameters] == ["method", "oracle", "progress"]
+
+
+def test_unknown_arguments():
+    with pytest.raises(ConfigError, match="stm_sizee"):
+        plugin_of(DGDMN)(stm_sizee=3)
+    with pytest.raises(ConfigError, match="stm_sizee"):
+        module_of(DGDMN)(network(), stm_sizee=3)
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match="stm_sizee"):
+        strategy_of(DGDMN)(model=net, optimizer=optimizer, stm_sizee=3)
+    made = strategy_of(DGDMN)(model=net, optimizer=optimizer, stm_size=3, train_epochs=2)
+    assert made.replay_plugin.method.settings.stm_size == 3
+    assert made.train_epochs == 2
+
+
+class Mine(plugin_of(DGR)):
+    pass
+
+
+COPIES = {
+    "pickle": lambda thing: pickle.loads(pickle.dumps(thing)),
+    "dill": lambda thing: dill.loads(dill.dumps(thing)),
+    "copy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
+def test_copies_are_of_the_same_class(duplicate):
+    plugin = plugin_of(DGR)(replay_size=7, progress=True)
+    again = duplicate(plugin)
+    assert type(again) is type(plugin)
+    assert again.progress
+    assert again.method.settings.replay_size == 7
+    assert duplicate(plugin_of(DGR)) is plugin_of(DGR)
+    module = duplicate(module_of(Naive)(network(), seed=3))
+    assert type(module) is module_of(Naive)
+    assert module.hparams["seed"] == 3
+
+
+def test_a_strategy_s_checkpoint(tmp_path):
+    def made():
+        net = network()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        evaluator = EvaluationPlugin(loggers=[])
+        return strategy_of(DGR)(model=net, optimizer=optimizer, evaluator=evaluator)
+
+    avalanche_dgm.save_checkpoint(made(), tmp_path / "strategy.pt")
+    loaded, _ = avalanche_dgm.maybe_load_checkpoint(made(), tmp_path / "strategy.pt")
+    assert type(loaded) is strategy_of(DGR)
+
+
+def test_subclasses_are_what_they_are():
+    made = pickle.loads(pickle.dumps(Mine(replay_size=7)))
+    assert type(made) is Mine
+    assert inspect.signature(Mine) == inspect.signature(plugin_of(DGR))

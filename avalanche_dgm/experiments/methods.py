@@ -201,7 +201,10 @@ def build_strategy(inputs: StrategyInputs) -> SupervisedTemplate:
 def _plugins(inputs: StrategyInputs, method: NamedMethod | Reference) -> list[Any]:
     options = hyper_parameters(inputs.config, inputs.n_images)
     if isinstance(method, NamedMethod):
-        return [_plugin_of(method)(progress=inputs.progress, **options)]
+        from avalanche_dgm.plugins import plugin_of
+
+        made: Any = plugin_of(method.kind)
+        return [made(progress=inputs.progress, **options)]
     return [_avalanche(method.plugin)(**options)] if method.plugin is not None else []
 
 
@@ -255,7 +258,3 @@ def _stock(
 
 def _avalanche(name: str) -> Any:
     return getattr(importlib.import_module("avalanche.training.plugins"), name)
-
-
-def _plugin_of(method: NamedMethod) -> Any:
-    return getattr(importlib.import_module("avalanche_dgm"), f"{method.kind.__name__}Plugin")

@@ -259,7 +259,7 @@ class LightningRun:
         method = method_of(config)
         if isinstance(method, Reference):
             return lightning.NaiveModule(model, optimizer=optimizer, seed=config.seed)
-        kind = getattr(lightning, f"{method.kind.__name__}Module")
+        kind: Any = lightning.module_of(method.kind)
         hyper = hyper_parameters(config, spec.n_images)
         made: MethodModule = kind(model, optimizer=optimizer, **hyper)
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.plugins.optimizers import check_step, replace_parameters
 from avalanche_dgm.saving import plain
+from avalanche_dgm.settings import MethodSettings
 
 #: What trains a classifier unless told otherwise: Adam with a learning rate of 0.001.
 ADAM = OptimizerSpec()
@@ -41,7 +43,8 @@ class MethodModule(StagedModule):
             `OptimizerSpec`, whose schedule starts anew in each experience; a dictionary of its
             fields; or a function from parameters to an optimiser.
         criterion: The loss on new samples, from logits (n, classes) and labels (n,) to a scalar.
-        **hyper: Arguments of the method.
+        settings: All hyper-parameters of the method; those that are given by name replace theirs.
+        **hyper: Hyper-parameters of the method.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
@@ -56,9 +59,12 @@ class MethodModule(StagedModule):
         *,
         optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = ADAM,
         criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        settings: MethodSettings | None = None,
         **hyper: Any,
     ) -> None:
         super().__init__()
+        if settings is not None:
+            hyper = {**{f.name: getattr(settings, f.name) for f in fields(settings)}, **hyper}
         if not isinstance(model, nn.Module):
             raise UnsupportedModelError(
                 f"The model is a {type(model).__name__}, not a torch.nn.Module."
@@ -71,7 +77,7 @@ class MethodModule(StagedModule):
                     f"{name}={function!r} is no function. Pass one, to load_from_checkpoint, too:"
                     " a checkpoint holds no code."
                 )
-        self.save_hyperparameters(ignore=["model", "criterion"])
+        self.save_hyperparameters(ignore=["model", "criterion", "settings"])
         # Plain values, which a checkpoint may hold and `load_from_checkpoint` hands in.
         self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
         if criterion is not F.cross_entropy and type(criterion) is not nn.CrossEntropyLoss:

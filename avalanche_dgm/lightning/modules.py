@@ -1,161 +1,50 @@
-"""One LightningModule for each method."""
+"""The LightningModule of each method, made when it is asked for."""
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
+from torch import nn
+
 from avalanche_dgm.lightning.module import MethodModule
-from avalanche_dgm.methods import (
-    ALTM,
-    DGDMN,
-    DGR,
-    DynamicMemory,
-    EWCGenerator,
-    GANReplay,
-    LatentReplay,
-    MeRGAN,
-    Naive,
-    PseudoRehearsal,
-)
-from avalanche_dgm.signatures import takes_arguments_of
+from avalanche_dgm.methods import Method, Naive
+from avalanche_dgm.methods.adapters import entries, make_adapter, once, parameters_of
+from avalanche_dgm.methods.registry import find_kind
 
 
-@takes_arguments_of(DGDMN)
-class DGDMNModule(MethodModule):
-    """Deep generative dual memory (Kamra et al. 2017).
-
-    The optimiser trains the small short-term learner of each task; the model is the long-term
-    learner and is trained in sleep.
+@once
+def module_of(kind: type[Method]) -> type[MethodModule]:
+    """The LightningModule of a method.
 
     Args:
-        model: See `MethodModule`.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``seed``, and any field of
-            `avalanche_dgm.memories.DualMemorySettings`.
+        kind: The method.
+
+    Returns:
+        A class that takes a classifier, the method's hyper-parameters by name, or all of them as
+        ``settings``, and ``optimizer`` and ``criterion``; see `MethodModule`.
     """
 
-    kind = DGDMN
+    def init(self: Any, model: nn.Module, **arguments: Any) -> None:
+        MethodModule.__init__(self, model, **arguments)
+
+    own = inspect.signature(MethodModule, eval_str=True).parameters
+    documented = inspect.getdoc(MethodModule)
+    return make_adapter(
+        f"{kind.__name__}Module",
+        MethodModule,
+        kind,
+        init=init,
+        parameters=[own["model"], own["optimizer"], own["criterion"], *parameters_of(kind)],
+        arguments=entries(documented, "Args"),
+        maker=module_of,
+        members={"kind": kind},
+    )
 
 
-@takes_arguments_of(DGR)
-class DGRModule(MethodModule):
-    """Deep generative replay (Shin et al. 2017).
-
-    Args:
-        model: See `MethodModule`.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``replay_size``, ``seed``, and
-            any field of `avalanche_dgm.memories.MemorySettings`.
-    """
-
-    kind = DGR
-
-
-@takes_arguments_of(PseudoRehearsal)
-class PseudoRehearsalModule(MethodModule):
-    """Pseudopattern rehearsal (Robins 1995), a baseline.
-
-    Args:
-        model: See `MethodModule`.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, and the arguments of
-            `avalanche_dgm.methods.PseudoRehearsal`.
-    """
-
-    kind = PseudoRehearsal
-
-
-class NaiveModule(MethodModule):
-    """The plain network, which forgets: what the methods are compared with.
-
-    Args:
-        model: See `MethodModule`.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, and ``seed``.
-    """
-
-    kind = Naive
-
-
-@takes_arguments_of(ALTM)
-class ALTMModule(MethodModule):
-    """Active long-term memory: distillation from a frozen stable network (Furlanello et al. 2016).
-
-    Args:
-        model: See `MethodModule`.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, and the arguments of
-            `avalanche_dgm.methods.ALTM`.
-    """
-
-    kind = ALTM
-
-
-@takes_arguments_of(LatentReplay)
-class LatentReplayModule(MethodModule):
-    """Replay of latents behind a frozen compressor (Saez de Ocariz Borde 2022).
-
-    Args:
-        model: See `MethodModule`; or ``torch.nn.Sequential(compressor, classifier)``.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, and the arguments of
-            `avalanche_dgm.methods.LatentReplay`.
-    """
-
-    kind = LatentReplay
-
-
-@takes_arguments_of(DynamicMemory)
-class DynamicMemoryModule(MethodModule):
-    """Dynamic generative memory (Ostapenko et al. 2019).
-
-    With ``classifier="discriminator"`` the discriminator answers, and the model learns nothing.
-
-    Args:
-        model: See `MethodModule`.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
-            ``replay_size``, ``seed``, and any field of
-            `avalanche_dgm.methods.dynamic_memory.DynamicMemorySettings`.
-    """
-
-    kind = DynamicMemory
-
-
-@takes_arguments_of(MeRGAN)
-class MeRGANModule(MethodModule):
-    """Memory replay GANs (Wu et al. 2018).
-
-    With ``classifier="discriminator"`` the discriminator answers, and the model learns nothing.
-
-    Args:
-        model: See `MethodModule`.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
-            ``replay_size``, ``seed``, and any field of
-            `avalanche_dgm.methods.mergan.MeRGANSettings`.
-    """
-
-    kind = MeRGAN
-
-
-@takes_arguments_of(EWCGenerator)
-class EWCGeneratorModule(MethodModule):
-    """Elastic weight consolidation on a GAN (Seff et al. 2017).
-
-    With ``classifier="discriminator"`` the discriminator answers, and the model learns nothing.
-
-    Args:
-        model: See `MethodModule`.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
-            ``replay_size``, ``seed``, and any field of
-            `avalanche_dgm.methods.ewc_generator.EWCGeneratorSettings`.
-    """
-
-    kind = EWCGenerator
-
-
-@takes_arguments_of(GANReplay)
-class GANReplayModule(MethodModule):
-    """Deep generative replay (Shin et al. 2017) with a GAN.
-
-    With ``classifier="discriminator"`` the discriminator answers, and the model learns nothing.
-
-    Args:
-        model: See `MethodModule`.
-        **hyper: ``optimizer`` and ``criterion`` of `MethodModule`, ``classifier``,
-            ``replay_size``, ``seed``, and any field of
-            `avalanche_dgm.methods.mergan.GANReplaySettings`.
-    """
-
-    kind = GANReplay
+def __getattr__(name: str) -> Any:
+    plain = name.removesuffix("Module")
+    kind = Naive if plain == "Naive" else find_kind(plain)
+    if kind is None or plain == name:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return module_of(kind)

@@ -104,6 +104,18 @@ class DGDMN(Inspectable, Routing, Method):
         self._warned = False
         self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
 
+    @classmethod
+    def paper(cls, stream: str, *, scale: float = 1.0) -> dict[str, Any]:
+        """The paper's hyper-parameters (appendix B); see `avalanche_dgm.methods.paper_settings`.
+
+        DGR as in the paper is these with ``short_term=False, stm_size=1``.
+
+        Args:
+            stream: ``"digits"``, ``"permnist"`` or ``"tdigits"``.
+            scale: Share of the data set that is used; the memory shrinks with it.
+        """
+        return dgdmn_hyper(stream, scale=scale)
+
     @property
     def routes(self) -> bool:
         """See `Routing.routes`."""

@@ -135,3 +135,15 @@ class DynamicMemory(GANMethod):
 
     def _make_generator(self) -> GAN:
         return make_gan("masked", self.settings, all_classes=self.routes)
+
+    @classmethod
+    def paper(cls, data: str = "mnist") -> dict[str, Any]:
+        """The hyper-parameters in the authors' code.
+
+        Args:
+            data: ``"mnist"``, ``"mnist-weights"``, ``"svhn-weights"`` or ``"cifar10"``.
+
+        Raises:
+            ConfigError: There is no such configuration.
+        """
+        return paper_hyper(data)

@@ -6,6 +6,7 @@ make of a few samples is stored, and replayed to the layers behind them, which g
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Latents, Replay, append_replay, check_experience
-from avalanche_dgm.errors import UnknownTaskError
+from avalanche_dgm.errors import ConfigError, UnknownTaskError, UnsupportedModelError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion, soft_targets
 from avalanche_dgm.memories import Frozen
@@ -44,8 +45,9 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             ``nn.Sequential`` are named by their number, which may be given as such. ``None`` for a
             model with the parts ``compressor`` (or ``features``) and ``classifier``, or of two in
             sequence.
-        classifier: Name of the part that maps latents to logits, where there is one. It is found
-            out by itself for those models, and nothing is lost without it but some speed.
+        compressor: The compressor itself, a part of the model, instead of ``layer``.
+        classifier: The part that maps latents to logits, or its name, where there is one. It is
+            found out by itself for those models, and nothing is lost without it but some speed.
         share: Share of each experience's samples whose latents are stored, in (0, 1]. If no size is
             given, it is 0.05, and 10 of each class at least, and a class that comes again takes no
             more room.
@@ -88,7 +90,8 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         self,
         *,
         layer: str | int | None = None,
-        classifier: str | None = None,
+        compressor: nn.Module | None = None,
+        classifier: nn.Module | str | None = None,
         share: float | None = None,
         per_class: int | None = None,
         per_experience: int | None = None,
@@ -115,7 +118,17 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         counts = {"per_class": per_class, "per_experience": per_experience, "total": total}
         sizes: dict[str, Any] = {"share": share, **counts}
         given = {name: size for name, size in sizes.items() if size is not None}
-        self.layer, self.classifier = layer, classifier
+        if layer is not None and compressor is not None:
+            raise ConfigError("Give layer or compressor, not both: each says where the cut is.")
+        self.layer = layer
+        self.classifier = classifier if isinstance(classifier, str) else None
+        #: Parts of the model that it names when it is attached.
+        self._parts: dict[str, nn.Module]
+        parts = {"layer": compressor, "classifier": classifier}
+        self._hold("_parts", {k: v for k, v in parts.items() if isinstance(v, nn.Module)})
+        for name in ("compressor", "classifier"):
+            if isinstance(self._given[1].get(name), nn.Module):
+                del self._given[1][name]
         self.schedule, self.freeze_after = schedule, freeze_after
         self.encode_once, self.replay_size = encode_once, replay_size
         self.stored, self.generated = make_latent_memory(
@@ -138,6 +151,29 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         #: The experience's latents, from when it is trained on them until it ends.
         self._encoded: ExperienceData | None = None
 
+    @classmethod
+    def model_of(
+        cls,
+        *,
+        compressor: nn.Module | None = None,
+        classifier: nn.Module | str | None = None,
+        **others: Any,
+    ) -> nn.Module:
+        """The model that the hyper-parameters name the parts of: one after the other.
+
+        Args:
+            compressor: See `LatentReplay`.
+            classifier: See `LatentReplay`.
+            **others: What else there is.
+
+        Raises:
+            ConfigError: A part is missing.
+        """
+        if compressor is None or not isinstance(classifier, nn.Module):
+            raise ConfigError("There is no model. Give model, or both compressor and classifier.")
+        parts = {"compressor": compressor, "classifier": classifier}
+        return nn.Sequential(OrderedDict(parts))
+
     @property
     def uses_latents(self) -> bool:
         """See `LatentInputs.uses_latents`."""
@@ -152,8 +188,16 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         """See `Method.attach`.
 
         Raises:
-            ConfigError: The learner has no layer of that name.
+            ConfigError: The learner has no layer of that name, or no such part.
+            UnsupportedModelError: The learner is not a ``torch.nn.Module``.
         """
+        if not isinstance(learner, nn.Module):
+            raise UnsupportedModelError(
+                f"The model is a {type(learner).__name__}, not a torch.nn.Module."
+            )
+        for what, part in self._parts.items():
+            setattr(self, what, _name_of(learner, part, what))
+        self._hold("_parts", {})
         if self.split is None or self.split.model is not learner:
             split = SplitModel(
                 learner, self.layer, classifier=self.classifier, task_aware=task_aware
@@ -397,3 +441,15 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
 
 def _as_latents(replay: Replay) -> Replay:
     return replace(replay, images=Latents.of(replay.images))
+
+
+def _name_of(model: nn.Module, part: nn.Module, what: str) -> str:
+    """The name that a model has for one of its parts, the very object."""
+    for name, module in model.named_modules():
+        if module is part and name:
+            return name
+    said = "compressor" if what == "layer" else what
+    raise ConfigError(
+        f"The {said} is no part of the model. Build the model of the very same objects, for"
+        " example model=torch.nn.Sequential(compressor, classifier)."
+    )

@@ -118,5 +118,21 @@ def load_methods() -> None:
             ) from error
 
 
+def kinds() -> list[type[Method]]:
+    """The classes of all registered methods, each once, in the order of their names."""
+    load_methods()
+    found = {named.kind for named in METHODS.values()}
+    return sorted(found, key=lambda kind: (kind.__name__.lower(), kind.__module__))
+
+
+def find_kind(name: str) -> type[Method] | None:
+    """The registered method whose class has a name, if there is one.
+
+    Args:
+        name: Such as ``"LatentReplay"``.
+    """
+    return next((kind for kind in kinds() if kind.__name__ == name), None)
+
+
 def _place(kind: type[Method]) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"

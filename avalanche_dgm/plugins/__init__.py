@@ -2,3 +2,8 @@
 
 The only folder that imports Avalanche's strategy code.
 """
+
+from avalanche_dgm.plugins.made import plugin_of
+from avalanche_dgm.plugins.strategies import strategy_of
+
+__all__ = ["plugin_of", "strategy_of"]

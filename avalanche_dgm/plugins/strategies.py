@@ -1,9 +1,8 @@
-"""Ready strategies: `Naive` with one of the plugins inside."""
+"""The ready strategy of each method: a naive one with the method's plugin inside."""
 
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,19 +12,11 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.optim import Optimizer
 
-from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.plugins.adversarial import (
-    DynamicMemoryPlugin,
-    EWCGeneratorPlugin,
-    GANReplayPlugin,
-    MeRGANPlugin,
-)
-from avalanche_dgm.plugins.altm import ALTMPlugin
+from avalanche_dgm.methods import Method
+from avalanche_dgm.methods.adapters import entries, make_adapter, once
+from avalanche_dgm.methods.registry import find_kind
 from avalanche_dgm.plugins.base import MethodPlugin
-from avalanche_dgm.plugins.dgdmn import DGDMNPlugin
-from avalanche_dgm.plugins.latent import LatentReplayPlugin
-from avalanche_dgm.plugins.replay import DGRPlugin, PseudoRehearsalPlugin
-from avalanche_dgm.signatures import takes_arguments_of
+from avalanche_dgm.plugins.made import ARGUMENTS, plugin_of
 
 
 class PluginStrategy(SupervisedTemplate):
@@ -45,7 +36,7 @@ class PluginStrategy(SupervisedTemplate):
         evaluator: Avalanche's ``EvaluationPlugin``, or a function that makes one.
         eval_every: See Avalanche's ``SupervisedTemplate``.
         peval_mode: See Avalanche's ``SupervisedTemplate``.
-        replay_plugin: What remembers; the strategies below make their own.
+        replay_plugin: What remembers; the strategies of methods make their own.
     """
 
     def __init__(
@@ -80,124 +71,49 @@ class PluginStrategy(SupervisedTemplate):
         )
 
 
-def _with_plugin(kind: Callable[..., MethodPlugin], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Splits arguments into the strategy's and the plugin's, and makes the plugin of its own."""
-    own = inspect.signature(PluginStrategy.__init__).parameters
-    hyper = {name: value for name, value in arguments.items() if name not in own}
-    rest = {name: value for name, value in arguments.items() if name in own}
-    return {"replay_plugin": kind(**hyper), **rest}
+@once
+def strategy_of(kind: type[Method]) -> type[PluginStrategy]:
+    """The ready Avalanche strategy of a method: a naive one with its plugin inside.
 
+    Args:
+        kind: The method.
 
-@takes_arguments_of(DGDMNPlugin)
-@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
-class DGDMN(PluginStrategy):
-    """Deep generative dual memory.
-
-    Takes the arguments of `PluginStrategy` and of `DGDMNPlugin`.
+    Returns:
+        A class that takes the arguments of `PluginStrategy` and those of the method's plugin. A
+        method with a ``model_of`` makes the model of its hyper-parameters where none is given.
     """
+    own = [
+        parameter
+        for parameter in inspect.signature(PluginStrategy, eval_str=True).parameters.values()
+        if parameter.name != "replay_plugin"
+    ]
+    names = [parameter.name for parameter in own]
+    model_of: Callable[..., nn.Module | None] | None = getattr(kind, "model_of", None)
+    if model_of is not None:
+        own = [p.replace(default=None) if p.name == "model" else p for p in own]
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**_with_plugin(DGDMNPlugin, arguments))
+    def init(self: Any, **arguments: Any) -> None:
+        hyper = {name: value for name, value in arguments.items() if name not in names}
+        given = {name: value for name, value in arguments.items() if name in names}
+        if model_of is not None and given.get("model") is None:
+            given["model"] = model_of(**hyper)
+        PluginStrategy.__init__(self, replay_plugin=plugin_of(kind)(**hyper), **given)
 
-
-@takes_arguments_of(DGRPlugin)
-@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
-class DGR(PluginStrategy):
-    """Deep generative replay.
-
-    Takes the arguments of `PluginStrategy` and of `DGRPlugin`.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**_with_plugin(DGRPlugin, arguments))
-
-
-@takes_arguments_of(PseudoRehearsalPlugin)
-@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
-class PseudoRehearsal(PluginStrategy):
-    """Pseudopattern rehearsal.
-
-    Takes the arguments of `PluginStrategy` and of `PseudoRehearsalPlugin`.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**_with_plugin(PseudoRehearsalPlugin, arguments))
-
-
-@takes_arguments_of(ALTMPlugin)
-@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
-class ALTM(PluginStrategy):
-    """Active long-term memory.
-
-    Takes the arguments of `PluginStrategy` and of `ALTMPlugin`.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**_with_plugin(ALTMPlugin, arguments))
+    more = inspect.signature(plugin_of(kind)).parameters.values()
+    documented = inspect.getdoc(PluginStrategy) or ""
+    return make_adapter(
+        f"{kind.__name__}Strategy",
+        PluginStrategy,
+        kind,
+        init=init,
+        parameters=[*own, *more],
+        arguments={**entries(documented, "Args"), **ARGUMENTS},
+        maker=strategy_of,
+    )
 
 
-@takes_arguments_of(LatentReplayPlugin)
-@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
-class LatentReplay(PluginStrategy):
-    """Latent replay.
-
-    Takes the arguments of `PluginStrategy` and of `LatentReplayPlugin`. With ``compressor`` and
-    ``classifier`` the model may be left out: it is one after the other.
-    """
-
-    def __init__(self, *, model: nn.Module | None = None, **arguments: Any) -> None:
-        parts = {name: arguments.get(name) for name in ("compressor", "classifier")}
-        modules = {k: part for k, part in parts.items() if isinstance(part, nn.Module)}
-        if model is None and len(modules) == 2:
-            model = nn.Sequential(OrderedDict(modules))
-        if model is None:
-            raise ConfigError("There is no model. Give model, or both compressor and classifier.")
-        super().__init__(model=model, **_with_plugin(LatentReplayPlugin, arguments))
-
-
-@takes_arguments_of(DynamicMemoryPlugin)
-@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
-class DynamicMemory(PluginStrategy):
-    """Dynamic generative memory.
-
-    Takes the arguments of `PluginStrategy` and of `DynamicMemoryPlugin`.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**_with_plugin(DynamicMemoryPlugin, arguments))
-
-
-@takes_arguments_of(MeRGANPlugin)
-@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
-class MeRGAN(PluginStrategy):
-    """Memory replay GANs.
-
-    Takes the arguments of `PluginStrategy` and of `MeRGANPlugin`.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**_with_plugin(MeRGANPlugin, arguments))
-
-
-@takes_arguments_of(EWCGeneratorPlugin)
-@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
-class EWCGenerator(PluginStrategy):
-    """Elastic weight consolidation on a generator.
-
-    Takes the arguments of `PluginStrategy` and of `EWCGeneratorPlugin`.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**_with_plugin(EWCGeneratorPlugin, arguments))
-
-
-@takes_arguments_of(GANReplayPlugin)
-@takes_arguments_of(PluginStrategy, leave_out=("replay_plugin",))
-class GANReplay(PluginStrategy):
-    """Deep generative replay with a GAN.
-
-    Takes the arguments of `PluginStrategy` and of `GANReplayPlugin`.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**_with_plugin(GANReplayPlugin, arguments))
+def __getattr__(name: str) -> Any:
+    kind = find_kind(name.removesuffix("Strategy"))
+    if kind is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return strategy_of(kind)

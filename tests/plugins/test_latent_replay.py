@@ -11,7 +11,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
 from torch import nn
 
-from avalanche_dgm import LatentReplay, LatentReplayPlugin, latent_split, sklearn_digits
+from avalanche_dgm import LatentReplayPlugin, LatentReplayStrategy, latent_split, sklearn_digits
 from avalanche_dgm.errors import CapacityError, ConfigError, UnsupportedModelError
 from avalanche_dgm.plugins.loop import PreparedBatches
 from avalanche_dgm.plugins.wrapped import WrappedModel
@@ -196,7 +196,7 @@ def test_the_parts_may_be_given_as_objects(halves):
     assert plugin.method.layer == "1.0"
     assert given[1:] == named[1:]
     stranger = LatentReplayPlugin(compressor=nn.Flatten())
-    with pytest.raises(ConfigError, match="compressor is no part of the strategy's model"):
+    with pytest.raises(ConfigError, match="compressor is no part of the model"):
         naive(convolutional(), stranger).train(halves.train_stream[0])
     with pytest.raises(ConfigError, match="layer or compressor, not both"):
         LatentReplayPlugin(layer="0", compressor=compressor)
@@ -205,7 +205,7 @@ def test_the_parts_may_be_given_as_objects(halves):
 def test_the_ready_strategy_makes_the_model_of_its_parts(halves):
     compressor, classifier = parts()
     optimizer = torch.optim.SGD([*compressor.parameters(), *classifier.parameters()], lr=0.05)
-    strategy = LatentReplay(
+    strategy = LatentReplayStrategy(
         compressor=compressor,
         classifier=classifier,
         optimizer=optimizer,

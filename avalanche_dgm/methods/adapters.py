@@ -1,0 +1,159 @@
+"""Classes that are made of a method: its plugin, its ready strategy, its LightningModule."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from functools import wraps
+from textwrap import dedent, indent
+from typing import Any, TypeVar, get_type_hints
+
+from avalanche_dgm.methods.base import Method
+from avalanche_dgm.settings import Settings
+
+T = TypeVar("T")
+
+_NO_DEFAULT = inspect.Parameter.empty
+_SELF = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+_SETTINGS = "All hyper-parameters; those that are given by name replace theirs."
+
+
+def parameters_of(kind: type[Method]) -> list[inspect.Parameter]:
+    """What a method takes: ``settings``, and each hyper-parameter by name.
+
+    Args:
+        kind: The method.
+    """
+    annotation = kind.settings_type | None
+    whole = inspect.Parameter("settings", _KEYWORD, default=None, annotation=annotation)
+    return [whole, *_hyper_parameters(kind)]
+
+
+def _hyper_parameters(kind: type[Method]) -> list[inspect.Parameter]:
+    named = inspect.signature(kind).parameters
+    if "settings" not in named:
+        # Its arguments are named by its own ``__init__``.
+        return [p for p in named.values() if p.kind is _KEYWORD]
+    hints = get_type_hints(kind.settings_type)
+    found = []
+    for f in fields(kind.settings_type):
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        default = _NO_DEFAULT if default is MISSING else default
+        found.append(inspect.Parameter(f.name, _KEYWORD, default=default, annotation=hints[f.name]))
+    return found
+
+
+def describe_settings(kind: type[Settings]) -> dict[str, str]:
+    """What the docstrings of a settings' class, and of those it inherits from, say of each field.
+
+    Args:
+        kind: The class.
+    """
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        for title in ("Args", "Attributes"):
+            found |= entries(inspect.getdoc(owner) if "__doc__" in vars(owner) else "", title)
+    return {f.name: found[f.name] for f in fields(kind) if f.name in found}
+
+
+def make_adapter(
+    name: str,
+    base: type[T],
+    kind: type[Method],
+    *,
+    init: Callable[..., None],
+    parameters: Sequence[inspect.Parameter],
+    arguments: Mapping[str, str],
+    maker: Callable[[type[Method]], type[T]],
+    members: Mapping[str, Any] | None = None,
+) -> type[T]:
+    """Makes a class around a method.
+
+    Its signature names every argument, and its docstring explains them. Its instances are pickled
+    by the method's class, which is imported when they are loaded.
+
+    Args:
+        name: Of the class.
+        base: What it inherits from.
+        kind: The method.
+        init: Its ``__init__``, called with what the class is called with.
+        parameters: What that takes.
+        arguments: What the docstring says of those that are no hyper-parameters.
+        maker: Returns the class made here, given the method again.
+        members: Further members.
+    """
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        init(self, *args, **kwargs)
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807
+        reduced = base.__reduce_ex__(self, protocol)
+        return reduced if type(self) is not made else (_restored, (maker, kind), *reduced[2:])
+
+    # A framework that looks for names in it must not drop those that it does not find.
+    rest = inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)
+    signature = inspect.Signature([_SELF, *parameters])
+    __init__.__signature__ = inspect.Signature([_SELF, *parameters, rest])  # type: ignore[attr-defined]
+    described = {**describe_settings(kind.settings_type), **entries(inspect.getdoc(kind), "Args")}
+    described["settings"] = _SETTINGS
+    namespace = {
+        "__init__": __init__,
+        "__reduce_ex__": __reduce_ex__,
+        "__module__": maker.__module__,
+        "__doc__": _docstring(kind, {**described, **arguments}, [p.name for p in parameters]),
+        **(members or {}),
+    }
+    made: Any = type(base)(name, (base,), namespace)  # type: ignore[misc]
+    # The base may have put a function of its own around it.
+    made.__init__.__signature__ = signature
+    adapter: type[T] = made
+    return adapter
+
+
+def once(make: Callable[[type[Method]], type[T]]) -> Callable[[type[Method]], type[T]]:
+    """Decorator of a function that makes a class: of each method it makes one.
+
+    Args:
+        make: The function.
+    """
+    made: dict[type[Method], type[T]] = {}
+
+    @wraps(make)
+    def made_once(kind: type[Method]) -> type[T]:
+        if kind not in made:
+            made[kind] = make(kind)
+        return made[kind]
+
+    return made_once
+
+
+def _restored(maker: Callable[[type[Method]], type[T]], kind: type[Method]) -> T:
+    made = maker(kind)
+    return made.__new__(made)
+
+
+def entries(doc: str | None, title: str) -> dict[str, str]:
+    """The entries of a section of a Google docstring, by name.
+
+    Args:
+        doc: The docstring, without indentation.
+        title: Of the section, such as ``"Args"``.
+    """
+    section = re.search(rf"^{title}:\n((?:(?: +.*)?\n?)*)", doc or "", re.MULTILINE)
+    text = dedent(section.group(1)) if section else ""
+    entries = re.findall(r"^(\w+): (.*\n?(?:(?: +.*)?\n)*(?: +.*)?)", f"{text}\n", re.MULTILINE)
+    return {name: inspect.cleandoc(said).strip() for name, said in entries}
+
+
+def _docstring(kind: type[Method], said: Mapping[str, str], names: Sequence[str]) -> str:
+    about = re.split(
+        r"^(?:Args|Attributes|Raises):", inspect.getdoc(kind) or "", maxsplit=1, flags=re.M
+    )
+    listed = [f"{name}: {indent(said[name], '    ').strip()}" for name in names if name in said]
+    text = f"{about[0].strip()}\n\nArgs:\n{indent(chr(10).join(listed), '    ')}"
+    return f"{text}\n\nRaises:\n    ConfigError: A hyper-parameter is unknown or cannot work.\n"

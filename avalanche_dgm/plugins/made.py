@@ -1,0 +1,73 @@
+"""The Avalanche plugin of each method, made when it is asked for."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from avalanche_dgm.methods import Method
+from avalanche_dgm.methods.abilities import LatentInputs, Routing
+from avalanche_dgm.methods.adapters import make_adapter, once, parameters_of
+from avalanche_dgm.methods.registry import find_kind
+from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.wrapping import WrappingPlugin
+
+#: What docstrings say of the arguments that every plugin has.
+ARGUMENTS = {
+    "oracle": "How tasks are told apart; see `MethodPlugin`.",
+    "progress": "Whether to show progress bars for what the method trains on the side.",
+}
+
+
+@once
+def plugin_of(kind: type[Method]) -> type[MethodPlugin]:
+    """The Avalanche plugin of a method.
+
+    Args:
+        kind: The method.
+
+    Returns:
+        A class that takes the method's hyper-parameters by name, or all of them as ``settings``,
+        beside ``oracle`` and ``progress``; see `MethodPlugin`.
+    """
+    base = WrappingPlugin if issubclass(kind, (Routing, LatentInputs)) else MethodPlugin
+
+    def init(self: Any, *, oracle: Any = "auto", progress: bool = False, **hyper: Any) -> None:
+        base.__init__(self, kind(**hyper), oracle=oracle, progress=progress)
+
+    own = inspect.signature(base, eval_str=True).parameters
+    parameters = [*parameters_of(kind), own["oracle"], own["progress"]]
+    members: dict[str, Any] = {"kind": kind}
+    if hasattr(kind, "paper"):
+        members["paper"] = classmethod(_paper)
+    return make_adapter(
+        f"{kind.__name__}Plugin",
+        base,
+        kind,
+        init=init,
+        parameters=parameters,
+        arguments=ARGUMENTS,
+        maker=plugin_of,
+        members=members,
+    )
+
+
+def _paper(cls: Any, *which: Any, **arguments: Any) -> MethodPlugin:
+    """Makes the plugin with the settings of the method's paper.
+
+    Args:
+        cls: The plugin's class.
+        *which: Arguments of the method's own ``paper``, as are those that it names.
+        **arguments: Arguments of the plugin that shall differ.
+    """
+    named = inspect.signature(cls.kind.paper).parameters
+    own = {name: arguments.pop(name) for name in [*arguments] if name in named}
+    made: MethodPlugin = cls(**{**cls.kind.paper(*which, **own), **arguments})
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    kind = find_kind(name.removesuffix("Plugin")) if name.endswith("Plugin") else None
+    if kind is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return plugin_of(kind)
