@@ -193,8 +193,13 @@ class Generator(GrowingBuffers, ABC):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Builds the networks before their weights are loaded."""
         if state["shape"] is not None and tuple(state["shape"]) != self.shape:
-            with torch.random.fork_rng(devices=[]):
-                self._make(tuple(state["shape"]), self.classes.rows.device)
+            self._make(tuple(state["shape"]), self.classes.rows.device)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        # The initial weights of networks that are built for a state are not drawn from the
+        # caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            super()._load_from_state_dict(*args)
 
     def _make(self, shape: tuple[int, ...], device: torch.device) -> None:
         self.make_networks(shape)

@@ -249,5 +249,4 @@ class VAEGenerator(Generator):
             return
         spec = VAESpec.from_dict(state["spec"])
         if self.network is None or self._spec != spec:
-            with torch.random.fork_rng(devices=[]):
-                self._build(spec, self.classes.rows.device)
+            self._build(spec, self.classes.rows.device)
