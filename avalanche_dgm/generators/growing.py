@@ -330,7 +330,8 @@ class MaskedGenerator(nn.Module, ABC):
         for name, group in self.groups.items():
             group.width = state["present"][name]
         seen = [*self.widths, self._widths()] if self.learning else self.widths
-        heads = [self._new_head(widths) for widths in seen]
+        with torch.random.fork_rng(devices=[]):  # Weights that are replaced at once.
+            heads = [self._new_head(widths) for widths in seen]
         for task, head in enumerate(heads):
             if task < len(self.heads) and _shapes(self.heads[task]) == _shapes(head):
                 heads[task] = self.heads[task]
