@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import os
 import sys
 import warnings
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.Namespace(given=given, is_global_zero=True)
     try:
         build_parser().parse_args(given, namespace=arguments)
+        for module in getattr(arguments, "plugin", ()):
+            _load_plugin(module)
         _COMMANDS[arguments.command](arguments)
     except SystemExit as end:  # argparse: --help, --version
         return int(end.code or 0)
@@ -51,6 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"\navalanche-dgm: interrupted. {_how_to_continue(given)}", file=sys.stderr)
         return _INTERRUPTED
     return 0
+
+
+def _load_plugin(name: str) -> None:
+    """Imports a module that registers methods, from the working folder or installed."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"--plugin {name}: it cannot be imported: {error}.") from error
 
 
 def _run(arguments: argparse.Namespace) -> None:

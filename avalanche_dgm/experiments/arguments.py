@@ -104,11 +104,23 @@ def build_parser() -> argparse.ArgumentParser:
     report.set_defaults(command="report")
 
     listing = commands.add_parser("list", help="list methods, streams and figures of the papers")
+    _add_plugin(listing)
     listing.set_defaults(command="list")
     return parser
 
 
+def _add_plugin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module, here or installed, that registers methods; may be repeated",
+    )
+
+
 def _add_settings(parser: argparse.ArgumentParser) -> None:
+    _add_plugin(parser)
     settings = parser.add_argument_group("settings (defaults depend on the stream)")
     settings.add_argument("--stream", default="sklearn-digits", help="default: %(default)s")
     settings.add_argument("--experiences", type=int, metavar="N", help="length of the stream")

@@ -13,6 +13,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig, paper_stream, require_known
 from avalanche_dgm.experiments.networks import check_network
 from avalanche_dgm.methods import registry
+from avalanche_dgm.methods.adapters import parameters_of
 from avalanche_dgm.methods.registry import NamedMethod
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def options_of(method: NamedMethod | Reference) -> list[str]:
         method: The method.
     """
     if isinstance(method, NamedMethod):
-        known = [n for n in inspect.signature(method.kind).parameters if n not in method.fixed]
+        hidden = {"settings", *method.fixed}
+        known = [p.name for p in parameters_of(method.kind) if p.name not in hidden]
         return [*known, _CONFIGURATION] if method.configurations else known
     if method.plugin is None:
         return []

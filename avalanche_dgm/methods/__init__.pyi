@@ -52,47 +52,47 @@ class ALTMArguments(TypedDict, total=False):
     distil_steps: int
     memory_consolidation: str | None
     seed: int | None
-    architecture: str
+    architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None
     latent: int | None
-    likelihood: str
+    likelihood: Literal["auto", "bernoulli", "gaussian"]
     value_range: tuple[float, float] | None
     kl_weight: float
-    sampling: str
+    sampling: Literal["class", "prior"]
     generator_steps: int
     generator_epochs: int | None
     generator_optimizer: OptimizerSpec
     batch_size: int
     generator: Generator | str
-    labels: str
+    labels: Literal["soft", "hard"]
     temperature: float
     kappa: float
     n_max: int | None
-    count: str
+    count: Literal["classes", "tasks"]
 
 class DGDMNArguments(TypedDict, total=False):
-    architecture: str
+    architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None
     latent: int | None
-    likelihood: str
+    likelihood: Literal["auto", "bernoulli", "gaussian"]
     value_range: tuple[float, float] | None
     kl_weight: float
-    sampling: str
-    consolidation: str
+    sampling: Literal["class", "prior"]
+    consolidation: Literal["aligned", "rehearsal"]
     generator_steps: int
     generator_epochs: int | None
     generator_optimizer: OptimizerSpec
     batch_size: int
     generator: Generator | str
-    labels: str
+    labels: Literal["soft", "hard"]
     temperature: float
     kappa: float
     n_max: int | None
-    count: str
+    count: Literal["classes", "tasks"]
     stm_size: int
     short_term: bool
-    routing: str
-    unknown_task: str
+    routing: Literal["auto", "oracle", "elbo", "sleep"]
+    unknown_task: Literal["ltm", "error"]
     reconstruct: bool
     ltm_help: bool
     learner_steps: int
@@ -105,24 +105,24 @@ class DGDMNArguments(TypedDict, total=False):
     seed: int | None
 
 class DGRArguments(TypedDict, total=False):
-    architecture: str
+    architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None
     latent: int | None
-    likelihood: str
+    likelihood: Literal["auto", "bernoulli", "gaussian"]
     value_range: tuple[float, float] | None
     kl_weight: float
-    sampling: str
-    consolidation: str
+    sampling: Literal["class", "prior"]
+    consolidation: Literal["aligned", "rehearsal"]
     generator_steps: int
     generator_epochs: int | None
     generator_optimizer: OptimizerSpec
     batch_size: int
     generator: Generator | str
-    labels: str
+    labels: Literal["soft", "hard"]
     temperature: float
     kappa: float
     n_max: int | None
-    count: str
+    count: Literal["classes", "tasks"]
     seed: int | None
     replay_size: int | None
 
@@ -228,14 +228,14 @@ class LatentReplayArguments(TypedDict, total=False):
     labels: str
     temperature: float
     seed: int | None
-    architecture: str
+    architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None
     latent: int | None
-    likelihood: str
+    likelihood: Literal["auto", "bernoulli", "gaussian"]
     value_range: tuple[float, float] | None
     kl_weight: float
-    sampling: str
-    consolidation: str
+    sampling: Literal["class", "prior"]
+    consolidation: Literal["aligned", "rehearsal"]
     generator_steps: int
     generator_epochs: int | None
     generator_optimizer: OptimizerSpec
@@ -243,7 +243,7 @@ class LatentReplayArguments(TypedDict, total=False):
     generator: Generator | str
     kappa: float
     n_max: int | None
-    count: str
+    count: Literal["classes", "tasks"]
 
 class MeRGANArguments(TypedDict, total=False):
     architecture: str

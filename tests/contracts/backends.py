@@ -1,6 +1,7 @@
 """Every method with its plugin, its LightningModule and small settings: a new one joins here."""
 
 from outside import Flow
+from own_method import ClassMeans
 from torch import nn
 
 from avalanche_dgm import (
@@ -25,7 +26,9 @@ from avalanche_dgm.lightning import (
     LatentReplayModule,
     MeRGANModule,
     PseudoRehearsalModule,
+    module_of,
 )
+from avalanche_dgm.plugins import plugin_of
 
 SMALL = {"generator_steps": 20, "hidden": (32, 32), "latent": 4}
 DUAL = {**SMALL, "learner_steps": 20, "stm_size": 2}
@@ -115,6 +118,7 @@ BACKENDS = {
     ),
     "gan-replay": (GANReplayPlugin, GANReplayModule, CONDITIONAL),
     "pseudo-rehearsal": (PseudoRehearsalPlugin, PseudoRehearsalModule, {}),
+    "class-means": (plugin_of(ClassMeans), module_of(ClassMeans), {"noise": 0.2}),
 }
 
 #: Settings of methods that are tested above; left to the slow suite where each test takes seconds.
