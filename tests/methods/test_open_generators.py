@@ -14,6 +14,7 @@ from avalanche_dgm import DGDMNPlugin, DGRPlugin, load_memory, save_memory, skle
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.generators import Generator
+from avalanche_dgm.generators.conditional_gan import ConditionalGAN, ConditionalGANSettings
 from avalanche_dgm.methods import DGDMN, DGR
 
 
@@ -241,6 +242,19 @@ def test_as_a_plugin(kind, settings):
     results = strategy.eval(list(benchmark.test_stream)[:3])
     found = [value for name, value in results.items() if name.startswith("Top1_Acc_Stream")]
     assert found[0] > 0.7
+
+
+@pytest.mark.parametrize(("kind", "settings"), [(DGR, {}), (DGDMN, {"learner_steps": 10})])
+def test_the_package_s_gan_is_a_generator_like_any_other(kind, settings):
+    """Also in a state and in what is drawn from it, with networks that are built late."""
+    small = {"generator_steps": 12, "width": 4, "discriminator_width": 4, "class_inputs": 10}
+    gan = ConditionalGAN(ConditionalGANSettings(**small, latent=16, batch_size=16))
+    driver = driver_of(kind, steps=5, generator=gan, **settings).train_all(STREAM)
+    assert driver.method.sample(60).labels.unique().tolist() == [0, 1, 2, 3, 4, 5]
+    fresh = driver_of(kind, generator=gan, **settings).method
+    fresh.attach(network(seed=5), task_aware=False)
+    fresh.load_state_dict(driver.method.state_dict())
+    assert torch.equal(driver.method.sample(12).images, fresh.sample(12).images)
 
 
 def test_multi_head_models():
