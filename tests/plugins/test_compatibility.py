@@ -117,7 +117,7 @@ def test_evaluation_leaves_the_memory_as_it_is(make_plugin, benchmark):
     for experience in benchmark.train_stream[:2]:
         strategy.train(experience, eval_streams=[benchmark.test_stream[:2]])
     if plugin.stats.stm_occupancy:
-        plugin.sleep()
+        plugin.consolidate()
     before = _state(plugin.method)
     strategy.eval(benchmark.test_stream[:2])
     assert torch.equal(before, _state(plugin.method))

@@ -99,7 +99,7 @@ def test_dual_memory_answers_without_what_was_interrupted(benchmark):
         strategy.model.eval()
         assert torch.equal(strategy.model(images), before)
     interrupted(strategy, benchmark.train_stream[3])
-    plugin.sleep()
+    plugin.consolidate()
     assert len(plugin.method.dual.ltm.tasks) == 3
 
 
