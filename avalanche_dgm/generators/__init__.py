@@ -1,6 +1,13 @@
 """Networks that can sample what they have learned."""
 
 from avalanche_dgm.generators.base import Generator
+from avalanche_dgm.generators.conditional_gan import (
+    EWC,
+    Alignment,
+    ConditionalGAN,
+    JointReplay,
+    KeepOld,
+)
 from avalanche_dgm.generators.default import VAESettings
 from avalanche_dgm.generators.densities import (
     LowRankDensity,
@@ -9,7 +16,9 @@ from avalanche_dgm.generators.densities import (
     make_density,
 )
 from avalanche_dgm.generators.density import ClassDensity, FullDensity
+from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
+from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.generators.masked_layers import (
     Group,
     MaskedConv2d,
@@ -32,6 +41,13 @@ from avalanche_dgm.generators.vae import VAE
 from avalanche_dgm.generators.vae_generator import VAEGenerator
 
 __all__ = [
+    "GAN",
+    "ConditionalGAN",
+    "MaskedGAN",
+    "JointReplay",
+    "KeepOld",
+    "Alignment",
+    "EWC",
     "Generator",
     "VAE",
     "VAEGenerator",

@@ -6,6 +6,8 @@ al. 2017), or nothing.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -221,13 +223,14 @@ class ConditionalGAN(GAN):
     Classes may come back.
 
     Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
+        settings: See `GAN`.
         keep: How old classes are kept; ``None`` for not at all.
         begins_anew: Whether both networks are new in each experience (deep generative replay, Shin
             et al. 2017), or go on.
+        **changes: Fields of `ConditionalGANSettings`.
     """
 
-    settings: ConditionalGANSettings
+    settings_type: ClassVar[type[ConditionalGANSettings]] = ConditionalGANSettings
 
     def __init__(
         self,
@@ -235,8 +238,9 @@ class ConditionalGAN(GAN):
         *,
         keep: KeepOld | None = None,
         begins_anew: bool = False,
+        **changes: Any,
     ) -> None:
-        super().__init__(settings or ConditionalGANSettings(), all_classes=True)
+        super().__init__(settings, all_classes=True, **changes)
         self.keep = keep if keep is not None else KeepOld()
         self.keeps_discriminator = not begins_anew
 
@@ -247,9 +251,8 @@ class ConditionalGAN(GAN):
             ConfigError: There is no room among the inputs that say the class.
         """
         super().check(data)
-        tasks, labels = data.pairs.unbind(dim=1)
-        rows = self.classes.find(tasks, labels)
-        needed = self.learned + int(((rows < 0) | (rows >= self.learned)).sum())
+        known = {(task, label) for _, task, label in self.classes.rows[: self.learned].tolist()}
+        needed = self.learned + len({tuple(pair) for pair in data.pairs.tolist()} - known)
         if needed > self.settings.class_inputs:
             raise ConfigError(
                 f"The generator is told a class by {self.settings.class_inputs} inputs, and there"

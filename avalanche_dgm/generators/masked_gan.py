@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from itertools import accumulate
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +32,12 @@ class MaskedGAN(GAN):
     The group of a class is the number of its experience.
 
     Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
+        settings: See `GAN`.
         all_classes: See `GAN`.
+        **changes: Fields of `MaskedGANSettings`.
     """
 
-    settings: MaskedGANSettings
-
-    def __init__(
-        self, settings: MaskedGANSettings | None = None, *, all_classes: bool = False
-    ) -> None:
-        super().__init__(settings or MaskedGANSettings(), all_classes=all_classes)
+    settings_type: ClassVar[type[MaskedGANSettings]] = MaskedGANSettings
 
     def check(self, data: ExperienceData) -> None:
         """See `GAN.check`.
@@ -81,13 +78,10 @@ class MaskedGAN(GAN):
         )
         return build_generator(spec)
 
-    def _group(self) -> int:
-        return self.experiences
-
-    def open(self, data: ExperienceData) -> None:
+    def open(self, data: ExperienceData, *, groups: Tensor | None = None) -> None:
         """See `GAN.open`; the network gets norms and a head for the experience."""
         self.network.drop_task()
-        super().open(data)
+        super().open(data, groups=torch.full_like(data.tasks, self.experiences))
         self.network.begin_task()
         self.network.to(data.images.device)
 

@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import Generator
+from avalanche_dgm.generators.conditional_gan import KeepOld
 from avalanche_dgm.methods.altm import ALTM as ALTM
 from avalanche_dgm.methods.dgdmn import DGDMN as DGDMN
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
@@ -269,7 +270,7 @@ class MeRGANArguments(TypedDict, total=False):
     discriminator_finetune_epochs: int
     discriminator_finetune_optimizer: OptimizerSpec
     shift: float
-    replay: Literal["joint", "alignment", "none"]
+    replay: Literal["joint", "alignment", "none"] | KeepOld
     alignment: float
 
 class PseudoRehearsalArguments(TypedDict, total=False):

@@ -179,7 +179,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method):
             self.candidate = gan.discriminator
             if gan.keeps_discriminator and self.candidate is not None:
                 self.candidate = copied(self.candidate)
-            samples, rows = gan.scaler.transform(data.images), gan.rows_of(data)
+            samples, rows = gan.scaler.transform(data.images), gan.opened_rows
             pool = SamplePool(
                 torch.cat([old, own, samples]),
                 torch.cat([old_rows, own_rows, rows]),

@@ -18,6 +18,7 @@ from avalanche_dgm.generators.conditional_gan import Alignment, ConditionalGAN, 
 from avalanche_dgm.generators.gan_settings import ConditionalGANSettings
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.registry import register
+from avalanche_dgm.modules import copied
 from avalanche_dgm.settings import one_of, positive
 from avalanche_dgm.signatures import takes_arguments_of
 
@@ -34,16 +35,19 @@ class MeRGANSettings(GANMethodSettings, ConditionalGANSettings):
     Attributes:
         replay: How the generator keeps old classes: ``"joint"`` trains it on what its former self
             generates of them as if it were data; ``"alignment"`` holds its samples of old classes
-            to what its former self makes of the same noise; ``"none"`` forgets.
-        alignment: Weight of the squared distance, summed over a batch and its pixels, above 0.
+            to what its former self makes of the same noise; ``"none"`` forgets. Or an object that
+            says how, such as `Alignment` with a weight, which is copied.
+        alignment: With ``"alignment"``, weight of the squared distance, summed over a batch and
+            its pixels, above 0.
     """
 
-    replay: Literal["joint", "alignment", "none"] = "joint"
+    replay: Literal["joint", "alignment", "none"] | KeepOld = "joint"
     alignment: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("replay", self.replay, "joint", "alignment", "none")
+        if not isinstance(self.replay, KeepOld):
+            one_of("replay", self.replay, "joint", "alignment", "none")
         positive("alignment", self.alignment)
 
 
@@ -77,6 +81,8 @@ class MeRGAN(GANMethod):
 
     def _make_generator(self) -> ConditionalGAN:
         s = self.settings
+        if isinstance(s.replay, KeepOld):
+            return ConditionalGAN(s, keep=copied(s.replay))
         keep: dict[str, KeepOld] = {"joint": JointReplay(), "alignment": Alignment(s.alignment)}
         return ConditionalGAN(s, keep=keep.get(s.replay))
 

@@ -11,6 +11,7 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData, SamplePool, even_weights
 from avalanche_dgm.errors import ConfigError, LabelError, RangeError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, fit
+from avalanche_dgm.generators.conditional_gan import Alignment, JointReplay
 from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.masked_gan import noise_with_class
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
@@ -397,6 +398,18 @@ def test_the_fisher_information_is_the_mean_of_squared_gradients():
         (-discriminator.score(method.generator.decode(row[None], z[None])).sum()).backward()
         total += torch.cat([p.grad.flatten() for p in generator.parameters()]).square()
     torch.testing.assert_close(found, total / 10 * 2, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "keep"),
+    [("joint", {}, JointReplay()), ("alignment", {"alignment": 0.01}, Alignment(0.01))],
+)
+def test_an_object_says_how_old_classes_are_kept(name, more, keep):
+    methods = [MeRGAN(seed=1, **CONDITIONAL, replay=name, **more) for name in (name, keep)]
+    for method in methods:
+        driver(method).train(digits(0)).train(digits(1))
+    one, other = (images_of(method, 0) for method in methods)
+    assert torch.equal(one, other)
 
 
 def test_ewc_holds_the_generator():

@@ -233,7 +233,7 @@ def test_looks_get_rarer(tmp_path):
 
 
 def test_what_it_cannot_watch(benchmark, tmp_path):
-    with pytest.raises(ConfigError, match="DGRPlugin has no generator"):
+    with pytest.raises(ConfigError, match="DGRPlugin has no adversarial generator"):
         GeneratorObserver(tmp_path, watched=DGRPlugin())
     with pytest.raises(ConfigError, match="n_samples"):
         GeneratorObserver(tmp_path, n_samples=0)
