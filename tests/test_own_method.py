@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jsonargparse
 import pytest
 from own_method import ClassMeans
 
@@ -15,6 +14,12 @@ SMALL = [
     *("--stream", "sklearn-digits", "--experiences", "2", "--fast", "--quiet"),
     *("--stream-set", "n_train_per_class=8", "--set", "noise=0.3"),
 ]
+
+
+def test_the_page_has_this_method():
+    here = Path(__file__).parent
+    page = (here.parent / "docs" / "write_your_own.md").read_text()
+    assert f"```python\n{(here / 'own_method.py').read_text()}```" in page
 
 
 def test_its_classes():
@@ -47,6 +52,7 @@ def test_a_module_that_is_not_there(capsys):
 @pytest.mark.parametrize(("kind", "name"), [(DGDMNModule, "stm_size"), (ClassMeans, "noise")])
 def test_command_lines_show_every_argument(kind, name):
     kind = kind if kind is DGDMNModule else module_of(kind)
+    jsonargparse = pytest.importorskip("jsonargparse")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "model")
     assert f"--model.{name}" in parser.format_help()
@@ -58,6 +64,7 @@ def test_command_lines_show_every_argument(kind, name):
 def test_command_lines_read_settings(name):
     from avalanche_dgm.methods import DGDMN
 
+    jsonargparse = pytest.importorskip("jsonargparse")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--memory", type=DGDMN.settings_type, default=DGDMN.settings_type())
     assert f"--memory.{name}" in parser.format_help()
