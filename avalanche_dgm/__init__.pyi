@@ -55,6 +55,7 @@ from avalanche_dgm.methods import (
     PseudoRehearsalArguments,
 )
 from avalanche_dgm.methods.altm import ALTM as _ALTM
+from avalanche_dgm.methods.altm import ALTMSettings as ALTMSettings
 from avalanche_dgm.methods.dgdmn import DGDMN as _DGDMN
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
 from avalanche_dgm.methods.dgr import DGR as _DGR
@@ -64,6 +65,7 @@ from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings as Dynami
 from avalanche_dgm.methods.ewc_generator import EWCGenerator as _EWCGenerator
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings as EWCGeneratorSettings
 from avalanche_dgm.methods.latent_replay import LatentReplay as _LatentReplay
+from avalanche_dgm.methods.latent_replay import LatentReplaySettings as LatentReplaySettings
 from avalanche_dgm.methods.mergan import GANReplay as _GANReplay
 from avalanche_dgm.methods.mergan import GANReplaySettings as GANReplaySettings
 from avalanche_dgm.methods.mergan import MeRGAN as _MeRGAN
@@ -76,14 +78,13 @@ from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import TaskOracle
 from avalanche_dgm.plugins.strategies import PluginStrategy
 from avalanche_dgm.plugins.wrapping import WrappingPlugin
-from avalanche_dgm.settings import MethodSettings
 
 class ALTMPlugin(WrappingPlugin):
     method: _ALTM
     def __init__(
         self,
         *,
-        settings: MethodSettings | None = None,
+        settings: ALTMSettings | None = None,
         oracle: str | TaskOracle = "auto",
         progress: bool = False,
         **hyper: Unpack[ALTMArguments],
@@ -104,7 +105,7 @@ class ALTMStrategy(PluginStrategy):
         evaluator: Any = ...,
         eval_every: int = -1,
         peval_mode: str = "epoch",
-        settings: MethodSettings | None = None,
+        settings: ALTMSettings | None = None,
         oracle: str | TaskOracle = "auto",
         progress: bool = False,
         **hyper: Unpack[ALTMArguments],
@@ -297,7 +298,7 @@ class LatentReplayPlugin(WrappingPlugin):
     def __init__(
         self,
         *,
-        settings: MethodSettings | None = None,
+        settings: LatentReplaySettings | None = None,
         oracle: str | TaskOracle = "auto",
         progress: bool = False,
         **hyper: Unpack[LatentReplayArguments],
@@ -318,7 +319,7 @@ class LatentReplayStrategy(PluginStrategy):
         evaluator: Any = ...,
         eval_every: int = -1,
         peval_mode: str = "epoch",
-        settings: MethodSettings | None = None,
+        settings: LatentReplaySettings | None = None,
         oracle: str | TaskOracle = "auto",
         progress: bool = False,
         **hyper: Unpack[LatentReplayArguments],

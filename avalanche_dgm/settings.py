@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 from avalanche_dgm.checks import check_range, one_of, positive, whole, widths
@@ -43,6 +43,31 @@ class Settings:
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         """Itself: it never changes."""
         return self
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """The names of the settings."""
+        return {f.name for f in fields(cls)}
+
+    def given(self) -> list[str]:
+        """Names of the settings that are not at their defaults."""
+        changed = []
+        for f in fields(self):
+            default = f.default if f.default_factory is MISSING else f.default_factory()
+            value = getattr(self, f.name)
+            if value is not default and value != default:
+                changed.append(f.name)
+        return changed
+
+    def part(self, kind: type[S], **changes: Any) -> S:
+        """Those of these settings that another class has.
+
+        Args:
+            kind: The class, such as a base class of this one.
+            **changes: Settings that shall differ.
+        """
+        mine = {name: getattr(self, name) for name in kind.names() & self.names()}
+        return kind(**{**mine, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, for logs."""

@@ -100,6 +100,8 @@ def spelled(annotation: Any) -> str:
         return f"[{', '.join(map(spelled, annotation))}]"
     if origin is not None:
         return f"{origin.__name__}[{', '.join(map(spelled, inner))}]"
+    if annotation.__module__.startswith("torch.nn."):
+        return f"nn.{annotation.__name__}"
     return str(annotation.__name__)
 
 

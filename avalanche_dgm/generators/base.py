@@ -177,6 +177,11 @@ class Generator(GrowingBuffers, ABC):
         return None
 
     @property
+    def builds(self) -> bool:
+        """Whether it has networks to `build`, whose initial weights are random."""
+        return type(self).build is not Generator.build
+
+    @property
     def scores(self) -> bool:
         """Whether it has a `score`."""
         return type(self).score is not Generator.score

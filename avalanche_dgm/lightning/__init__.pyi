@@ -39,15 +39,14 @@ from avalanche_dgm.methods import (
     MeRGANArguments,
     PseudoRehearsalArguments,
 )
-from avalanche_dgm.methods.altm import ALTM
+from avalanche_dgm.methods.altm import ALTM, ALTMSettings
 from avalanche_dgm.methods.dgdmn import DGDMN, DGDMNSettings
 from avalanche_dgm.methods.dgr import DGR, DGRSettings
 from avalanche_dgm.methods.dynamic_memory import DynamicMemory, DynamicMemorySettings
 from avalanche_dgm.methods.ewc_generator import EWCGenerator, EWCGeneratorSettings
-from avalanche_dgm.methods.latent_replay import LatentReplay
+from avalanche_dgm.methods.latent_replay import LatentReplay, LatentReplaySettings
 from avalanche_dgm.methods.mergan import GANReplay, GANReplaySettings, MeRGAN, MeRGANSettings
 from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal, PseudoRehearsalSettings
-from avalanche_dgm.settings import MethodSettings
 
 class ALTMModule(MethodModule):
     method: ALTM
@@ -57,7 +56,7 @@ class ALTMModule(MethodModule):
         *,
         optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = ...,
         criterion: Callable[[Tensor, Tensor], Tensor] = ...,
-        settings: MethodSettings | None = None,
+        settings: ALTMSettings | None = None,
         **hyper: Unpack[ALTMArguments],
     ) -> None: ...
 
@@ -129,7 +128,7 @@ class LatentReplayModule(MethodModule):
         *,
         optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = ...,
         criterion: Callable[[Tensor, Tensor], Tensor] = ...,
-        settings: MethodSettings | None = None,
+        settings: LatentReplaySettings | None = None,
         **hyper: Unpack[LatentReplayArguments],
     ) -> None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -73,13 +74,54 @@ def _listed(names: list[str]) -> str:
     return f"Its layers are: {', '.join(names)}."
 
 
-def stay_in_evaluation(module: nn.Module) -> None:
-    """Puts a module into evaluation mode for good: its ``train()`` no longer changes anything."""
-    module.training = False
-    module.__dict__["train"] = _StayInEvaluation(module)
+def name_of(model: nn.Module, part: nn.Module, what: str) -> str:
+    """The name that a model has for one of its parts.
+
+    Args:
+        model: The model.
+        part: The very module.
+        what: How messages call it.
+
+    Raises:
+        ConfigError: It is no part of the model.
+    """
+    for name, module in model.named_modules():
+        if module is part and name:
+            return name
+    raise ConfigError(
+        f"The {what} is no part of the model. Build the model of the very same objects, for"
+        " example model=torch.nn.Sequential(compressor, classifier)."
+    )
 
 
-def find_chain(model: nn.Module, layer: str) -> tuple[list[nn.Module], list[nn.Module]] | None:
+@dataclass(frozen=True)
+class FrozenPrefix:
+    """What runs up to and including a layer, by the names that the model has for it.
+
+    Attributes:
+        modules: Modules that run before the cut only.
+        parameters: Parameters that the latents depend on.
+    """
+
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+    def freeze(self, model: nn.Module) -> None:
+        """Freezes it in a model for good.
+
+        Its parameters need no gradients, and ``train()`` leaves its modules in evaluation mode, so
+        that BatchNorm statistics stay as they are.
+        """
+        modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+        for name in modules.keys() & set(self.modules):
+            modules[name].training = False
+            modules[name].__dict__["train"] = _StayInEvaluation(modules[name])
+        for name in parameters.keys() & set(self.parameters):
+            parameters[name].requires_grad_(False)
+            parameters[name].grad = None
+
+
+def sequential_path(model: nn.Module, layer: str) -> tuple[list[nn.Module], list[nn.Module]] | None:
     """The modules up to and including a layer, and those behind it, if they run in sequence."""
     front: list[nn.Module] = []
     rest: list[nn.Module] = []

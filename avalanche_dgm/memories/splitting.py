@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,24 +10,16 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.memories.classifiers import depends_on, logits_of
-from avalanche_dgm.memories.layers import find_chain, find_parts, run_order, stay_in_evaluation
+from avalanche_dgm.memories.layers import (
+    FrozenPrefix,
+    find_parts,
+    run_order,
+    sequential_path,
+)
 from avalanche_dgm.modules import evaluating, in_chunks, in_type_of
 
 #: Images on which a cut is checked.
 _CHECKED = 4
-
-
-@dataclass(frozen=True)
-class Front:
-    """What runs up to and including the layer, by the names that the model has for it.
-
-    Attributes:
-        modules: Modules that run before the cut only.
-        parameters: Parameters that the latents depend on.
-    """
-
-    modules: tuple[str, ...]
-    parameters: tuple[str, ...]
 
 
 class _Reached(Exception):  # noqa: N818
@@ -58,7 +49,6 @@ class SplitModel(nn.Module):
         ConfigError: There is no such layer, or it must be named.
 
     Attributes:
-        front: What was frozen, or ``None``.
         latent_shape: Shape of one latent, or ``None`` before `check`.
     """
 
@@ -74,9 +64,8 @@ class SplitModel(nn.Module):
         self.model = model
         self.layer, self.classifier = find_parts(model, layer, classifier)
         self.task_aware = task_aware
-        self.front: Front | None = None
         self.latent_shape: tuple[int, ...] | None = None
-        self._found: Front | None = None
+        self._prefix: FrozenPrefix | None = None
         self._shape: tuple[int, ...] | None = None
         #: Type of the layer's output.
         self._dtype: torch.dtype | None = None
@@ -84,7 +73,7 @@ class SplitModel(nn.Module):
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
         """The whole model's logits (n, K) for images (n, *shape)."""
-        return self._ask(images, tasks)
+        return self._ask(images, self._tasks(images, tasks))
 
     @torch.no_grad()
     def encode(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
@@ -97,11 +86,9 @@ class SplitModel(nn.Module):
         Returns:
             The layer's output (n, *latent shape).
         """
+        tasks = self._tasks(images, tasks)
         with evaluating(self.model):
-            return in_chunks(
-                lambda images, tasks=None: self._by_task(self._encode, images, tasks),
-                *([images] if tasks is None else [images, tasks]),
-            )
+            return in_chunks(lambda x, t: self._by_task(self._encode, x, t), images, tasks)
 
     def answer(self, latents: Tensor, tasks: Tensor | None = None) -> Tensor:
         """Answers latents, in the mode that the model is in.
@@ -113,19 +100,28 @@ class SplitModel(nn.Module):
         Returns:
             Logits (n, K).
         """
-        latents = latents.as_subclass(Tensor)
+        latents, tasks = latents.as_subclass(Tensor), self._tasks(latents, tasks)
         if self._dtype is not None:
             latents = latents.to(self._dtype)
-        if self._way in ("chain", "part"):
+        if self._way in ("sequential", "part"):
             return self._answer(latents, tasks)
         return self._by_task(self._answer, latents, tasks)
 
-    def check(self, images: Tensor, tasks: Tensor | None = None) -> None:
+    @staticmethod
+    def _tasks(samples: Tensor, tasks: Tensor | None) -> Tensor:
+        if tasks is None:
+            return torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
+        return tasks
+
+    def check(self, images: Tensor, tasks: Tensor | None = None) -> tuple[int, ...]:
         """Finds a way to answer latents as the model answers images; changes nothing in the model.
 
         Args:
             images: Float tensor (n, *shape); the first few are shown.
             tasks: int64 tensor (n,), task labels; needed if the model is given them.
+
+        Returns:
+            The shape of one latent.
 
         Raises:
             UnsupportedModelError: There is none: values bypass the layer, it runs more than once,
@@ -133,16 +129,18 @@ class SplitModel(nn.Module):
         """
         # Two at least: whether one blank image will do shows only where there are more latents.
         several = torch.arange(_CHECKED, device=images.device) % len(images)
-        images, tasks = images[several], tasks[several] if tasks is not None else None
+        tasks = self._tasks(images, tasks)[several]
+        images = images[several]
         self._shape = tuple(images.shape[1:])
         with torch.no_grad(), evaluating(self.model):
             latents = self._by_task(self._encode, images, tasks)
             self._dtype = latents.dtype
             expected = self._expected(images, tasks, latents)
             # One task, for models that run once for each of those in a batch.
-            one = tasks == tasks[0] if tasks is not None else slice(None)
-            some = tasks[one] if tasks is not None else None
-            before, after = run_order(self.model, self.layer, lambda: self._ask(images[one], some))
+            one = tasks == tasks[0]
+            before, after = run_order(
+                self.model, self.layer, lambda: self._ask(images[one], tasks[one])
+            )
             self._way = self._way_that_works(latents, tasks, expected)
         with evaluating(self.model):
             made = depends_on(self.model, lambda: self._by_task(self._encode, images, tasks))
@@ -161,8 +159,9 @@ class SplitModel(nn.Module):
                 " layer before the last ones."
             )
         modules = tuple(name for name in before if name not in after)
+        self._prefix = FrozenPrefix(modules, tuple(sorted(made)))
         self.latent_shape = tuple(latents.shape[1:])
-        self._found = Front(modules, tuple(sorted(made)))
+        return self.latent_shape
 
     def like(self, model: nn.Module) -> SplitModel:
         """The same cut of another model of this architecture, checked if this one is.
@@ -173,57 +172,42 @@ class SplitModel(nn.Module):
         other = SplitModel(
             model, self.layer, classifier=self.classifier, task_aware=self.task_aware
         )
-        other.latent_shape, other._shape = self.latent_shape, self._shape
-        other._dtype = self._dtype
-        other._way, other._found, other.front = self._way, self._found, self.front
+        for name in ("latent_shape", "_shape", "_dtype", "_way", "_prefix"):
+            setattr(other, name, getattr(self, name))
         return other
 
-    def freeze(self, front: Front | None = None) -> Front:
+    def freeze(self, prefix: FrozenPrefix | None = None) -> FrozenPrefix:
         """Freezes what comes before the cut, for good.
 
-        Its parameters need no gradients and ``train()`` leaves its modules in evaluation mode, so
-        that BatchNorm statistics stay as they are.
-
         Args:
-            front: What to freeze, as an earlier call returned it; ``None`` finds it out, after
+            prefix: What to freeze, as an earlier call returned it; ``None`` finds it out, after
                 `check`.
 
         Returns:
             What was frozen.
         """
-        front = front if front is not None else self._found
-        if front is None:
+        prefix = prefix if prefix is not None else self._prefix
+        if prefix is None:
             raise RuntimeError("The cut was not checked yet; call check() first.")
-        modules = dict(self.model.named_modules())
-        parameters = dict(self.model.named_parameters())
-        for name in front.modules:
-            if name in modules:
-                stay_in_evaluation(modules[name])
-        for name in front.parameters:
-            if name in parameters:
-                parameters[name].requires_grad_(False)
-                parameters[name].grad = None
-        self.front = front
-        return front
+        prefix.freeze(self.model)
+        return prefix
 
     # How the two halves run
 
     def _ways(self) -> list[str]:
-        if find_chain(self.model, self.layer) is not None:
-            return ["chain"]
+        if sequential_path(self.model, self.layer) is not None:
+            return ["sequential"]
         # One blank image, or as many as latents for models that note the size of their input.
         return [*(["part"] if self.classifier else []), "blank", "blanks"]
 
-    def _ask(self, images: Tensor, tasks: Tensor | None) -> Tensor:
-        if tasks is None:
-            tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    def _ask(self, images: Tensor, tasks: Tensor) -> Tensor:
         return logits_of(self.model, images, tasks, task_aware=self.task_aware)
 
-    def _encode(self, images: Tensor, tasks: Tensor | None) -> Tensor:
-        chain = find_chain(self.model, self.layer)
-        if chain is not None:
+    def _encode(self, images: Tensor, tasks: Tensor) -> Tensor:
+        path = sequential_path(self.model, self.layer)
+        if path is not None:
             images = in_type_of(self.model, images)
-            for module in chain[0]:
+            for module in path[0]:
                 images = module(images)
             return _tensor(images, self.layer)
 
@@ -241,10 +225,10 @@ class SplitModel(nn.Module):
             f"The layer {self.layer!r} does not run when the model answers. Name one that does."
         )
 
-    def _answer(self, latents: Tensor, tasks: Tensor | None) -> Tensor:
-        chain = find_chain(self.model, self.layer)
-        if chain is not None:
-            for module in chain[1]:
+    def _answer(self, latents: Tensor, tasks: Tensor) -> Tensor:
+        path = sequential_path(self.model, self.layer)
+        if path is not None:
+            for module in path[1]:
                 latents = module(latents)
             return latents
         if self._way == "part" and self.classifier:
@@ -264,11 +248,9 @@ class SplitModel(nn.Module):
         finally:
             handle.remove()
 
-    def _by_task(
-        self, run: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, tasks: Tensor | None
-    ) -> Tensor:
+    def _by_task(self, run: Callable[[Tensor, Tensor], Tensor], x: Tensor, tasks: Tensor) -> Tensor:
         """Runs one task after the other where a model might divide its input by task itself."""
-        if not self.task_aware or tasks is None:
+        if not self.task_aware:
             return run(x, tasks)
         groups = [(tasks == t).nonzero().flatten() for t in tasks.unique()]
         if len(groups) < 2:
@@ -281,7 +263,7 @@ class SplitModel(nn.Module):
 
     # What `check` looks at
 
-    def _expected(self, images: Tensor, tasks: Tensor | None, latents: Tensor) -> Tensor:
+    def _expected(self, images: Tensor, tasks: Tensor, latents: Tensor) -> Tensor:
         try:
             return self._ask(images, tasks)
         except UnsupportedModelError:
@@ -293,7 +275,7 @@ class SplitModel(nn.Module):
                 " What comes behind the layer must take latents of that shape."
             ) from error
 
-    def _way_that_works(self, latents: Tensor, tasks: Tensor | None, expected: Tensor) -> str:
+    def _way_that_works(self, latents: Tensor, tasks: Tensor, expected: Tensor) -> str:
         problem: Exception | None = None
         for way in self._ways():
             self._way = way

@@ -23,7 +23,11 @@ from typing_extensions import TypedDict
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.generators.conditional_gan import KeepOld
+from avalanche_dgm.memories.stored import StoredMemory
+from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.methods.altm import ALTM as ALTM
+from avalanche_dgm.methods.altm import ALTMSettings as ALTMSettings
+from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.dgdmn import DGDMN as DGDMN
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
 from avalanche_dgm.methods.dgr import DGR as DGR
@@ -33,6 +37,7 @@ from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings as Dynami
 from avalanche_dgm.methods.ewc_generator import EWCGenerator as EWCGenerator
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings as EWCGeneratorSettings
 from avalanche_dgm.methods.latent_replay import LatentReplay as LatentReplay
+from avalanche_dgm.methods.latent_replay import LatentReplaySettings as LatentReplaySettings
 from avalanche_dgm.methods.mergan import GANReplay as GANReplay
 from avalanche_dgm.methods.mergan import GANReplaySettings as GANReplaySettings
 from avalanche_dgm.methods.mergan import MeRGAN as MeRGAN
@@ -43,16 +48,6 @@ from avalanche_dgm.methods.pseudo_rehearsal import (
 )
 
 class ALTMArguments(TypedDict, total=False):
-    weight: float
-    replay: str | None
-    source: Mapping[str, Any] | None
-    replay_size: int | None
-    share: float | None
-    per_class: int | None
-    consolidation: str
-    distil_steps: int
-    memory_consolidation: str | None
-    seed: int | None
     architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None
     latent: int | None
@@ -60,6 +55,7 @@ class ALTMArguments(TypedDict, total=False):
     value_range: tuple[float, float] | None
     kl_weight: float
     sampling: Literal["class", "prior"]
+    consolidation: Literal["replace", "distil"]
     generator_steps: int
     generator_epochs: int | None
     generator_optimizer: OptimizerSpec
@@ -70,6 +66,15 @@ class ALTMArguments(TypedDict, total=False):
     kappa: float
     n_max: int | None
     count: Literal["classes", "tasks"]
+    seed: int | None
+    weight: float
+    replay: Method | Generator | StoredMemory | str | None
+    source: Mapping[str, Any] | None
+    replay_size: int | None
+    share: float | None
+    per_class: int | None
+    distil_steps: int
+    memory_consolidation: str | None
 
 class DGDMNArguments(TypedDict, total=False):
     architecture: Literal["auto", "dense", "conv"]
@@ -211,24 +216,6 @@ class GANReplayArguments(TypedDict, total=False):
     shift: float
 
 class LatentReplayArguments(TypedDict, total=False):
-    layer: str | int | None
-    compressor: nn.Module | None
-    classifier: nn.Module | str | None
-    share: float | None
-    per_class: int | None
-    per_experience: int | None
-    total: int | None
-    dtype: str
-    memory: str
-    schedule: str
-    freeze_after: int
-    encode_once: bool | None
-    replay_size: int | None
-    covariance: bool | None
-    jitter: float | None
-    labels: str
-    temperature: float
-    seed: int | None
     architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None
     latent: int | None
@@ -242,9 +229,27 @@ class LatentReplayArguments(TypedDict, total=False):
     generator_optimizer: OptimizerSpec
     batch_size: int
     generator: Generator | str
+    labels: Literal["soft", "hard"]
+    temperature: float
     kappa: float
     n_max: int | None
     count: Literal["classes", "tasks"]
+    seed: int | None
+    layer: str | int | nn.Module | None
+    compressor: str | nn.Module | None
+    classifier: str | nn.Module | None
+    memory: StoredLatents | Generator | Literal["stored", "density", "vae"]
+    share: float | None
+    per_class: int | None
+    per_experience: int | None
+    total: int | None
+    dtype: Literal["float32", "float16", "uint8"]
+    covariance: bool | str | None
+    jitter: float | None
+    schedule: Literal["mixed", "alternating"]
+    freeze_after: int
+    encode_once: bool | None
+    replay_size: int | None
 
 class MeRGANArguments(TypedDict, total=False):
     architecture: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -55,7 +56,13 @@ class Inspectable(ABC):
 
 
 class ReplaySource(ABC):
-    """A method whose old inputs another method can replay, such as A-LTM."""
+    """A method whose old inputs another method can replay, such as A-LTM.
+
+    Attributes:
+        source_settings: Settings that it must have then: nobody asks for its labels.
+    """
+
+    source_settings: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
     def sample_old(self, n: int) -> Replay | None:
@@ -121,6 +128,21 @@ class LatentInputs(ABC):
     @abstractmethod
     def uses_latents(self) -> bool:
         """Whether it does, now or later; otherwise the classifier is trained on images."""
+
+    @property
+    @abstractmethod
+    def frozen(self) -> bool:
+        """Whether the layers that make latents are frozen already."""
+
+    @abstractmethod
+    def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
+        """The logits of another network for what the classifier is trained on.
+
+        Args:
+            network: A copy of the classifier, or one that has grown; in its own mode.
+            inputs: Float tensor (n, *shape), images, or `Latents` for what is behind the cut.
+            tasks: int64 tensor (n,), task labels.
+        """
 
     @property
     def alternates(self) -> bool:

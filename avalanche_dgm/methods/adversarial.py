@@ -121,6 +121,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method):
     """
 
     settings_type: ClassVar[type[GANMethodSettings]] = GANMethodSettings
+    source_settings: ClassVar = {"classifier": "learner", "own_fake_fraction": 0.0}
 
     def __init__(self, settings: GANMethodSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)

@@ -3,13 +3,24 @@
 A stable network N, frozen, holds what is known. A flexible one H, the user's model, learns the new
 task and is kept near N's answers for the old ones: on the new inputs (naive), or on old inputs that
 are stored or that a memory makes (replay). Afterwards N takes over what H has learned.
+
+======================================  =======================================================
+paper                                   code
+======================================  =======================================================
+N, stable, learning rate 0              `ALTM.stable`, a `Frozen` copy of the user's model
+H, flexible, with a new head            the user's model
+L = L_new + lambda ||H(x) - N(x)||^2    `ALTM.loss`, `ALTM.distance`, ``weight`` (Eq. 4)
+naive: x are the new inputs             ``replay=None``
+replay: x are old inputs                ``replay=`` a store, a generator or a method that has them
+consolidation of H into N               ``consolidation``; `ALTM.after_learning`, `ALTM.end`
+======================================  =======================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,22 +29,107 @@ from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, Replay, Step
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
-from avalanche_dgm.memories import Frozen, MemorySettings
-from avalanche_dgm.memories.classifiers import (
-    check_heads,
-    head_width,
-    logits_of,
-)
+from avalanche_dgm.generators import Generator
+from avalanche_dgm.memories.classifiers import check_heads, head_width, logits_of
 from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
+from avalanche_dgm.memories.settings import MemorySettings
+from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs
-from avalanche_dgm.methods.altm_sources import REPLAYS, make_source
+from avalanche_dgm.methods.altm_sources import make_source
 from avalanche_dgm.methods.base import Method, Needs
-from avalanche_dgm.methods.latent_replay import LatentReplay
 from avalanche_dgm.methods.registry import METHODS, register
-from avalanche_dgm.modules import copied
+from avalanche_dgm.modules import Frozen, copied
+from avalanche_dgm.settings import MethodSettings, one_of, positive, whole
 from avalanche_dgm.signatures import takes_arguments_of
 
-_CONSOLIDATIONS = ("replace", "distil")
+
+@dataclass(frozen=True, kw_only=True)
+class ALTMSettings(MethodSettings, MemorySettings):
+    """Settings of A-LTM.
+
+    Those of the base class are for ``replay="generated"``, all but ``consolidation``.
+
+    Attributes:
+        weight: Factor lambda of the squared distance between H's and N's logits (Eq. 4), above 0,
+            beside the mean cross-entropy; another criterion's scale multiplies it.
+            Larger values hold the old task and slow the new one.
+        replay: Which inputs the distance is measured on: ``None`` (naive), those of the current
+            experience; or old ones. These come from a `StoredMemory`, a `Generator` or a method
+            that is a `ReplaySource`, which have learned nothing and are copied; or from one of
+            these by name: ``"stored"``; ``"generated"``, an autoencoder; or the name of a
+            registered method, such as ``"dynamic-memory"``. With ``"latent-replay"`` the first
+            layers are frozen after the first experience, and the distance is measured on
+            remembered latents behind them.
+        source: Settings of the method that is named by ``replay``, such as
+            ``{"generator_epochs": 10}`` of `DynamicMemory` or ``{"layer": "features"}`` of
+            `LatentReplay`; ``None`` for its defaults.
+        replay_size: Replayed samples a step; ``None`` for as many as are new.
+        share: With ``replay="stored"``, the share of each experience's samples that is stored, in
+            (0, 1]. If no size is given, it is 0.1, and a class that comes again takes no more room.
+        per_class: Samples stored of each class, instead.
+        consolidation: What N becomes after an experience: ``"replace"``, a copy of H; ``"distil"``,
+            a network that learns H's answers for the new classes and keeps N's for the old ones.
+        distil_steps: Optimiser steps of ``"distil"``.
+        memory_consolidation: ``consolidation`` of `MemorySettings`.
+    """
+
+    weight: float = 0.1
+    replay: Method | Generator | StoredMemory | str | None = None
+    source: Mapping[str, Any] | None = None
+    replay_size: int | None = None
+    share: float | None = None
+    per_class: int | None = None
+    consolidation: Literal["replace", "distil"] = "replace"  # type: ignore[assignment]
+    distil_steps: int = 500
+    memory_consolidation: str | None = None
+
+    def __post_init__(self) -> None:
+        # Not of the base class as a whole, whose consolidation is another one.
+        self.part(MethodSettings)
+        self._memory_settings()
+        positive("weight", self.weight)
+        whole("replay_size", self.replay_size, optional=True)
+        whole("distil_steps", self.distil_steps)
+        one_of("consolidation", self.consolidation, "replace", "distil")
+        self._read_optimizers()
+        own = set(self.given())
+        for name, settings in {
+            "stored": {"share", "per_class"},
+            "generated": MemorySettings.names() - {"consolidation"} | {"memory_consolidation"},
+        }.items():
+            given = ", ".join(sorted(own & settings))
+            if given and self.replay != name:
+                raise ConfigError(
+                    f"{given} is for replay={name!r}. Settings of a source that is an object are"
+                    " given where it is made."
+                )
+        if self.source is not None and self.replay in (None, "stored", "generated"):
+            raise ConfigError(
+                f"source={dict(self.source)!r} is for replay by a method that is named. Other"
+                " replay takes its settings beside it."
+            )
+        self.make_source()
+
+    def _memory_settings(self) -> MemorySettings:
+        consolidation = self.memory_consolidation or MemorySettings.consolidation
+        return self.part(MemorySettings, consolidation=consolidation)
+
+    def make_source(self) -> Method | None:
+        """Makes the method whose old inputs are replayed.
+
+        Raises:
+            ConfigError: There is no such method, or it cannot work.
+        """
+        if self.replay == "stored":
+            if self.share is None and self.per_class is None:
+                return make_source(StoredMemory(share=0.1, grows=False))
+            return make_source(StoredMemory(share=self.share, per_class=self.per_class))
+        if self.replay != "generated":
+            return make_source(self.replay, self.source)
+        memory = self._memory_settings()
+        # Its samples need no labels.
+        given = set(memory.given()) - {"labels", "temperature"}
+        return make_source("dgr", {name: getattr(memory, name) for name in given})
 
 
 def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -62,78 +158,33 @@ def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     "distillation from a frozen copy of the network; --set replay=stored, or a memory",
     fast=_fast,
 )
-@takes_arguments_of(MemorySettings)
+@takes_arguments_of(ALTMSettings)
 class ALTM(Inspectable, LatentInputs, Method):
     """Distillation from a frozen stable network.
 
     Args:
-        weight: Factor lambda of the squared distance between H's and N's logits (Eq. 4), above 0,
-            beside the mean cross-entropy; another criterion's scale multiplies it.
-            Larger values hold the old task and slow the new one.
-        replay: Which inputs the distance is measured on: ``None`` (naive), those of the current
-            experience; ``"stored"``, samples of old experiences; ``"generated"``, what a deep
-            generative memory makes of them; ``"dynamic-memory"``, ``"mergan"``,
-            ``"ewc-generator"`` or ``"gan-replay"``, what such a generator does; or
-            ``"latent-replay"``: the first layers are frozen after the first experience, and the
-            distance is measured on remembered latents behind them.
-        source: Arguments of the method that is named by ``replay``, such as
-            ``{"generator_epochs": 10}`` of `DynamicMemory` or ``{"layer": "features"}`` of
-            `LatentReplay`; ``None`` for its defaults.
-        replay_size: Replayed samples a step; ``None`` for as many as are new.
-        share: Share of each experience's samples that is stored, in (0, 1]. If no size is given, it
-            is 0.1, and a class that comes again takes no more room.
-        per_class: Samples stored of each class, instead.
-        consolidation: What N becomes after an experience: ``"replace"``, a copy of H; ``"distil"``,
-            a network that learns H's answers for the new classes and keeps N's for the old ones.
-        distil_steps: Optimiser steps of ``"distil"``.
-        memory_consolidation: ``consolidation`` of `MemorySettings`, for ``replay="generated"``.
-        seed: See `Method`.
-        **hyper: Fields of `MemorySettings`, for ``replay="generated"``.
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `ALTMSettings` that shall differ.
+
+    Attributes:
+        stable: The stable network N, or ``None`` before the first experience.
+        known: The classes that N has learned.
+        source: The method whose old inputs are replayed, or ``None``.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
-        CapacityError: The size of the store cannot hold a sample of each class.
     """
 
+    settings_type: ClassVar = ALTMSettings
     needs = Needs(copies="A copy is the stable network, which the model is held to.")
 
-    def __init__(
-        self,
-        *,
-        weight: float = 0.1,
-        replay: str | None = None,
-        source: Mapping[str, Any] | None = None,
-        replay_size: int | None = None,
-        share: float | None = None,
-        per_class: int | None = None,
-        consolidation: str = "replace",
-        distil_steps: int = 500,
-        memory_consolidation: str | None = None,
-        seed: int | None = None,
-        **hyper: Any,
-    ) -> None:
-        super().__init__(seed=seed)
-        if not weight > 0:
-            raise ConfigError(f"weight={weight} must be above 0; without it nothing is held.")
-        if replay not in REPLAYS:
-            known = ", ".join(map(repr, REPLAYS))
-            raise ConfigError(f"replay={replay!r} is not known; use one of {known}.")
-        if consolidation not in _CONSOLIDATIONS:
-            raise ConfigError(
-                f"consolidation={consolidation!r} is not known; use 'replace' or 'distil'."
-            )
-        if replay_size is not None and replay_size < 1:
-            raise ConfigError(f"replay_size={replay_size} must be at least 1, or None.")
-        if distil_steps < 1:
-            raise ConfigError(f"distil_steps={distil_steps} must be at least 1.")
-        self.weight, self.replay_size = weight, replay_size
-        self.consolidation, self.distil_steps = consolidation, distil_steps
+    def __init__(self, settings: ALTMSettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
+        s: ALTMSettings = self.settings
+        self.weight = s.weight
         self.known = ClassTable()
         self.stable: Frozen[nn.Module] | None = None
-        if memory_consolidation is not None:
-            hyper = {**hyper, "consolidation": memory_consolidation}
-        sizes = {"share": share, "per_class": per_class}
-        self.source: Any = make_source(replay, sizes=sizes, hyper=hyper, arguments=source)
+        self.source: Any = s.make_source()
         if self.source is not None:
             # One stream of random numbers, saved once with the state and restored with it.
             self.source.random = self.random
@@ -148,9 +199,15 @@ class ALTM(Inspectable, LatentInputs, Method):
         return self.latents is not None
 
     @property
-    def latents(self) -> LatentReplay | None:
+    def frozen(self) -> bool:
+        """See `LatentInputs.frozen`."""
+        return self.latents is not None and self.latents.frozen
+
+    @property
+    def latents(self) -> LatentInputs | None:
         """The source, if it replays latents."""
-        return self.source if isinstance(self.source, LatentReplay) else None
+        source = self.source
+        return source if isinstance(source, LatentInputs) and source.uses_latents else None
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
@@ -167,7 +224,8 @@ class ALTM(Inspectable, LatentInputs, Method):
         super()._begin(data)
         if self.source is not None:
             self.source._begin(data)
-        self._old_tasks, self._learned_on = torch.unique(self.known.tasks).tolist(), data
+        self._old_tasks = torch.unique(self.known.tasks).tolist()
+        self._learned_on = data
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the training of the source's generator, if there is one.
@@ -200,17 +258,17 @@ class ALTM(Inspectable, LatentInputs, Method):
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
         """See `Method.forward`."""
-        if self.source is None:
+        if self.latents is None:
             return super().forward(images, tasks, width=width, replay=replay)
-        answers: Tensor = self.source(images, tasks, width=width, replay=replay)
-        return answers
+        logits: Tensor = self.source(images, tasks, width=width, replay=replay)
+        return logits
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
         """See `Method.predict`."""
-        if self.source is None:
+        if self.latents is None:
             return super().predict(images, tasks, key=key)
-        answers: Tensor = self.source.predict(images, tasks, key=key)
-        return answers
+        logits: Tensor = self.source.predict(images, tasks, key=key)
+        return logits
 
     def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
         """The logits of another network for what the learner is trained on.
@@ -228,7 +286,7 @@ class ALTM(Inspectable, LatentInputs, Method):
         """Draws old inputs; their labels are those that they had, or were drawn for."""
         if self.stable is None or self.source is None:
             return None
-        return self.source.sample_old(self.replay_size or n)
+        return self.source.sample_old(self.settings.replay_size or n)
 
     def _on_new_inputs(
         self, answer: Callable[[Tensor, Tensor], Tensor], images: Tensor, tasks: Tensor, own: Tensor
@@ -297,7 +355,11 @@ class ALTM(Inspectable, LatentInputs, Method):
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the consolidation of H into N, if N is to learn it, and what the source learns."""
-        if self.consolidation == "distil" and self.stable is not None and self.learner is not None:
+        if (
+            self.settings.consolidation == "distil"
+            and self.stable is not None
+            and self.learner is not None
+        ):
             self.candidate = self._candidate()
             try:
                 yield self._distillation(self._learned_on or data, Frozen(self.learner).module)
@@ -340,19 +402,21 @@ class ALTM(Inspectable, LatentInputs, Method):
 
         spec = OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=10.0)
         tensors = (data.images, data.tasks)
-        return Phase("consolidation", candidate, loss, spec, self.distil_steps, 128, tensors)
+        return Phase(
+            "consolidation", candidate, loss, spec, self.settings.distil_steps, 128, tensors
+        )
 
     def end(self, data: ExperienceData) -> None:
         """Makes N ready for the next experience; the source remembers this one."""
-        free = self.latents is not None and not self.latents.frozen
+        frozen = self.frozen
         if self.source is not None:
             self.source.end(data)
         self._learned_on = None
         self.known.add(data.tasks, data.labels)
         # N must have the layers that were frozen just now: what is remembered was made by them.
-        shared = free and self.latents is not None and self.latents.frozen
-        first = self.stable is None
-        if self.learner is not None and (first or shared or self.consolidation == "replace"):
+        shared = self.frozen and not frozen
+        replaced = self.stable is None or self.settings.consolidation == "replace"
+        if self.learner is not None and (replaced or shared):
             self.stable = Frozen(self.learner)
         super().end(data)
 
@@ -367,7 +431,7 @@ class ALTM(Inspectable, LatentInputs, Method):
         """
         if not self.experiences:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        if self.source is None:
+        if not isinstance(self.source, Inspectable):
             raise UnknownTaskError(
                 "Without replay A-LTM keeps a network and no inputs. Use replay='stored' or"
                 " 'generated' for samples to look at."
@@ -376,15 +440,17 @@ class ALTM(Inspectable, LatentInputs, Method):
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
         """See `Inspectable.encode`: of the source."""
-        return self.source.encode(images, tasks) if self.source is not None else None
+        source = self.source
+        return source.encode(images, tasks) if isinstance(source, Inspectable) else None
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
         """See `Inspectable.reconstruct`: by the source."""
-        return self.source.reconstruct(images, tasks) if self.source is not None else None
+        source = self.source
+        return source.reconstruct(images, tasks) if isinstance(source, Inspectable) else None
 
     def stored_samples(self) -> int:
         """See `Inspectable.stored_samples`."""
-        return self.source.stored_samples() if self.source is not None else 0
+        return self.source.stored_samples() if isinstance(self.source, Inspectable) else 0
 
     def memory(self) -> list[nn.Module]:
         """The stable network, and what the source remembers."""

@@ -1,4 +1,4 @@
-"""Where the old inputs come from on which A-LTM holds its answers: stored, or a memory's.
+"""Where the old inputs come from on which A-LTM holds its answers.
 
 A source is a method whose inputs are replayed and whose labels are not needed: the stable network
 answers instead.
@@ -6,35 +6,34 @@ answers instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.memories import MemorySettings
+from avalanche_dgm.generators import Generator
 from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource
 from avalanche_dgm.methods.base import Method
-from avalanche_dgm.methods.dgr import DGR
-from avalanche_dgm.methods.dynamic_memory import DynamicMemory
-from avalanche_dgm.methods.ewc_generator import EWCGenerator
-from avalanche_dgm.methods.latent_replay import LatentReplay
-from avalanche_dgm.methods.mergan import GANReplay, MeRGAN
-from avalanche_dgm.settings import make_settings
+from avalanche_dgm.methods.registry import METHODS, load_methods
+from avalanche_dgm.modules import copied
+
+#: Settings that are A-LTM's own to say.
+_OURS = ("replay_size", "seed", "temperature")
 
 
 class StoredReplay(Inspectable, ReplaySource, Method):
     """A class-balanced choice of the samples of each experience, as they are.
 
     Args:
-        **size: Arguments of `StoredMemory`.
+        store: Where they are kept; it is empty.
     """
 
-    def __init__(self, **size: Any) -> None:
+    def __init__(self, store: StoredMemory) -> None:
         super().__init__()
-        self.store = StoredMemory(**size)
+        self.store = store
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
@@ -63,87 +62,59 @@ class StoredReplay(Inspectable, ReplaySource, Method):
         return [self.store]
 
 
-class GeneratedReplay(ReplaySource, DGR):
-    """What a deep generative memory makes of the inputs of old experiences.
-
-    It is `DGR` without its learner: nobody has to label what is generated.
-    """
-
-    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
-        """See `Method.attach`; the memory itself gets no learner."""
-        Method.attach(self, learner, task_aware=task_aware)
-
-    def sample_old(self, n: int) -> Replay | None:
-        """See `ReplaySource.sample_old`: of the generator as it was before this experience."""
-        return self._previous.module.sample(n, self.rng) if self._previous is not None else None
-
-
-#: What is fixed of a source: who answers is A-LTM's network, and no label is needed. A generative
-#: adversarial network's replay also has samples of the new classes otherwise
-#: (``own_fake_fraction``).
-_GAN = {"classifier": "learner", "own_fake_fraction": 0.0}
-_LATENT = {"schedule": "mixed", "labels": "hard"}
-#: Sources that are methods with arguments of their own, and what A-LTM says of them.
-METHODS: dict[str, tuple[Callable[..., Method], dict[str, Any]]] = {
-    "latent-replay": (LatentReplay, _LATENT),
-    "dynamic-memory": (DynamicMemory, _GAN),
-    "mergan": (MeRGAN, _GAN),
-    "ewc-generator": (EWCGenerator, _GAN),
-    "gan-replay": (GANReplay, _GAN),
-}
-#: What is A-LTM's own.
-_OURS = ("replay_size", "seed", "temperature")
-#: Values of A-LTM's ``replay``.
-REPLAYS = (None, "stored", "generated", *METHODS)
-
-
-def make_source(
-    replay: str | None,
-    *,
-    sizes: Mapping[str, Any],
-    hyper: Mapping[str, Any],
-    arguments: Mapping[str, Any] | None,
-) -> Method | None:
-    """Makes what is replayed.
+def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Method | None:
+    """Makes the method whose old inputs A-LTM replays.
 
     Args:
-        replay: One of `REPLAYS`.
-        sizes: How much is stored, with ``"stored"``: arguments of `StoredMemory`, or ``None``.
-        hyper: Fields of `MemorySettings`, with ``"generated"``.
-        arguments: Those of the method that ``replay`` names, or ``None``.
+        replay: A `StoredMemory`, a `Generator`, a method that is a `ReplaySource`, the name of a
+            registered one, or ``None`` for no replay. An object has learned nothing, and stays as
+            it is.
+        settings: Those of the method that is named.
 
     Raises:
-        ConfigError: An argument is unknown, cannot work, or is for another kind of replay.
+        ConfigError: It is nothing of these, or has learned something already.
     """
-    given = {name: size for name, size in sizes.items() if size is not None}
-    if given and replay != "stored":
-        raise ConfigError(f"{', '.join(given)} is for replay='stored', which stores samples.")
-    if hyper and replay != "generated":
-        # An unknown name says so first.
-        make_settings(MemorySettings, dict(hyper))
-        raise ConfigError(
-            f"{', '.join(sorted(hyper))} is for replay='generated', which has such a generator."
-        )
-    if arguments is not None and replay not in METHODS:
-        raise ConfigError(
-            f"source={dict(arguments)!r} is for replay by one of {', '.join(METHODS)}. Other"
-            " replay takes its arguments beside it."
-        )
     if replay is None:
         return None
-    if replay == "stored":
-        return StoredReplay(**(given or {"share": 0.1, "grows": False}))
-    if replay == "generated":
-        return GeneratedReplay(**hyper)
-    return _method(replay, arguments or {})
+    if isinstance(replay, str):
+        return _named(replay, settings or {})
+    if settings is not None:
+        raise ConfigError(
+            f"source={dict(settings)!r} is for replay by a method that is named. Give settings of"
+            f" this {type(replay).__name__} where it is made."
+        )
+    if isinstance(replay, StoredMemory) and not len(replay):
+        return StoredReplay(copied(replay))
+    if isinstance(replay, Generator):
+        return _named("dgr", {"generator": replay})
+    if isinstance(replay, Method) and isinstance(replay, ReplaySource) and not replay.experiences:
+        # Made anew, as the settings may name parts of a model, which must not be copied.
+        kind: Any = type(replay)
+        made: Method = kind(replay.settings, **kind.source_settings)
+        return made
+    raise ConfigError(
+        f"replay={replay!r} cannot be replayed. Give a StoredMemory, a Generator, or a method that"
+        f" is a ReplaySource, none of which has learned anything; or one of {_known()}."
+    )
 
 
-def _method(name: str, arguments: Mapping[str, Any]) -> Method:
-    kind, fixed = METHODS[name]
-    foreign = sorted(set(arguments) & {*fixed, *_OURS})
+def _named(name: str, settings: Mapping[str, Any]) -> Method:
+    load_methods()
+    named = METHODS.get(name)
+    if named is None or not issubclass(named.kind, ReplaySource):
+        raise ConfigError(f"replay={name!r} is not known; use one of {_known()}.")
+    kind: Any = named.kind
+    foreign = sorted(set(settings) & {*kind.source_settings, *_OURS})
     if foreign:
         raise ConfigError(
             f"{foreign[0]!r} in source is not for replay={name!r} to say: the stable network"
             " answers what is replayed, and replay_size and seed are A-LTM's. Leave it out."
         )
-    return kind(**arguments, **fixed)
+    made: Method = kind(**{**named.fixed, **settings, **kind.source_settings})
+    return made
+
+
+def _known() -> str:
+    load_methods()
+    names = [name for name, method in METHODS.items() if issubclass(method.kind, ReplaySource)]
+    return ", ".join(["None", *map(repr, ["stored", "generated", *sorted(names)])])

@@ -29,7 +29,7 @@ from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
 from avalanche_dgm.memories.settings import MemorySettings
-from avalanche_dgm.methods.abilities import Inspectable
+from avalanche_dgm.methods.abilities import Inspectable, ReplaySource
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen
@@ -64,7 +64,7 @@ class DGRSettings(MethodSettings, MemorySettings):
     paper="dgdmn-direct",
 )
 @takes_arguments_of(DGRSettings)
-class DGR(Inspectable, Method):
+class DGR(Inspectable, ReplaySource, Method):
     """Generative replay for any classifier that the user trains.
 
     Args:
@@ -77,6 +77,7 @@ class DGR(Inspectable, Method):
 
     settings_type: ClassVar[type[MethodSettings]] = DGRSettings
     needs = Needs(copies="A copy labels what is replayed.")
+    source_settings: ClassVar = {"labels": "hard"}
 
     def __init__(self, settings: DGRSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)
@@ -90,7 +91,9 @@ class DGR(Inspectable, Method):
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
         super().attach(learner, task_aware=task_aware)
-        self.ltm.attach(learner, task_aware=task_aware)
+        if self.settings.labels == "soft" or not self.ltm.generator.conditional:
+            # Otherwise nobody has to label what is generated.
+            self.ltm.attach(learner, task_aware=task_aware)
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
@@ -118,6 +121,12 @@ class DGR(Inspectable, Method):
             return None
         size = self.settings.replay_size or max(n, FEWEST_REPLAYED)
         return self._previous.module.sample(size, self.rng, hard=self._partial)
+
+    def sample_old(self, n: int) -> Replay | None:
+        """See `ReplaySource.sample_old`: of the generator as it was before this experience."""
+        if self._previous is None:
+            return None
+        return self._previous.module.sample(n, self.rng, hard=True)
 
     def end(self, data: ExperienceData) -> None:
         """Notes what was learned."""

@@ -2,62 +2,94 @@
 
 The first layers of a classifier, the compressor, are frozen after the first experience. What they
 make of a few samples is stored, and replayed to the layers behind them, which go on learning.
+
+=====================================  =====================================================
+paper                                  code
+=====================================  =====================================================
+compressor and classifier              `SplitModel`: the layers up to ``layer``, the others
+both train together on experience 1    ``freeze_after=1``: `LatentReplay.end` freezes
+a small share is encoded and stored    `LatentReplay.end`, `StoredLatents.add`
+new batches go through the compressor  `LatentReplay.prepare`, once for all epochs
+a step on latents after each new one   ``schedule="alternating"``: `LatentReplay.alternates`
+latents as they are, with classes      ``jitter=0``, ``labels="hard"``: `LatentReplay.replay`
+(beyond it) generated latents          ``memory=`` a generator: `LatentReplay.after_learning`
+=====================================  =====================================================
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, Latents, Replay, append_replay, check_experience
-from avalanche_dgm.errors import ConfigError, UnknownTaskError, UnsupportedModelError
+from avalanche_dgm.errors import ConfigError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import Phase
+from avalanche_dgm.generators import FullDensity, Generator
 from avalanche_dgm.losses import UserCriterion, soft_targets
-from avalanche_dgm.memories import Frozen
-from avalanche_dgm.memories.classifiers import check_heads, learned_outputs, logits_of
-from avalanche_dgm.memories.latent import LatentVAE, check_covariance
+from avalanche_dgm.memories.classifiers import check_heads, logits_of
+from avalanche_dgm.memories.generative import DeepGenerativeMemory
+from avalanche_dgm.memories.layers import FrozenPrefix, name_of
 from avalanche_dgm.memories.settings import MemorySettings
-from avalanche_dgm.memories.splitting import Front, SplitModel
+from avalanche_dgm.memories.splitting import SplitModel
+from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
 from avalanche_dgm.methods.base import Method, Needs
-from avalanche_dgm.methods.latent_memory import make_latent_memory
 from avalanche_dgm.methods.registry import register
-from avalanche_dgm.settings import one_of, positive, whole
+from avalanche_dgm.modules import Frozen, copied
+from avalanche_dgm.settings import MethodSettings, one_of, whole
 from avalanche_dgm.signatures import takes_arguments_of
 
+#: What is stored of each experience's samples unless a size is given.
+DEFAULT_SIZE: Mapping[str, Any] = {"share": 0.05, "least": 10, "grows": False}
+#: Most values of a latent that full covariances are fitted to: 16 MiB a class.
+LARGEST_COVARIANCE = 2048
+#: Settings of `StoredLatents`.
+_STORED = ("share", "per_class", "per_experience", "total", "dtype", "covariance", "jitter")
 
-def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"generator_steps": 30} if settings.get("memory") == "vae" else {}
 
+@dataclass(frozen=True, kw_only=True)
+class LatentReplaySettings(MethodSettings, MemorySettings):
+    """Settings of latent replay.
 
-@register("latent-replay", "a frozen compressor, and stored latents of a few samples", fast=_fast)
-@takes_arguments_of(MemorySettings)
-class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
-    """Replay of latents behind a frozen compressor.
+    Those of the base class are for ``memory="vae"``, the autoencoder over latents.
 
-    Args:
-        layer: Name of the compressor's last layer, as in ``model.named_modules()``; children of an
-            ``nn.Sequential`` are named by their number, which may be given as such. ``None`` for a
-            model with the parts ``compressor`` (or ``features``) and ``classifier``, or of two in
-            sequence.
-        compressor: The compressor itself, a part of the model, instead of ``layer``.
-        classifier: The part that maps latents to logits, or its name, where there is one. It is
-            found out by itself for those models, and nothing is lost without it but some speed.
-        share: Share of each experience's samples whose latents are stored, in (0, 1]. If no size is
-            given, it is 0.05, and 10 of each class at least, and a class that comes again takes no
-            more room.
+    Attributes:
+        layer: Name of the compressor's last layer, as in ``model.named_modules()``, or the very
+            module. Children of an ``nn.Sequential`` are named by their number, which may be given
+            as such. ``None`` for a model with the parts ``compressor`` (or ``features``) and
+            ``classifier``, or of two in sequence.
+        compressor: The same.
+        classifier: Name of the part that maps latents to logits, or the very module, where there
+            is one. It is found out by itself for those models, and nothing is lost without it but
+            some speed.
+        memory: What remembers latents: ``"stored"``, some of them as they are; ``"density"``, a
+            Gaussian for each class; ``"vae"``, an autoencoder over latents; or a `StoredLatents` or
+            a `Generator` of vectors that has learned nothing, which is copied. A generator is given
+            latents as vectors.
+        share: With ``memory="stored"``, the share of each experience's samples whose latents are
+            stored, in (0, 1]. If no size is given, it is 0.05, and 10 of each class at least, and a
+            class that comes again takes no more room.
         per_class: Latents stored of each class, instead.
         per_experience: Latents stored of each experience, instead.
         total: Latents stored in all, instead.
         dtype: How they are stored: ``"float32"``, ``"float16"`` or ``"uint8"``, see
             `avalanche_dgm.memories.StoredMemory`.
-        memory: ``"stored"``; or one that stores nothing and generates latents: ``"density"``, a
-            Gaussian for each class, or ``"vae"``, a deep generative memory over latents.
+        covariance: Whether mean and covariance of each class's latents are kept beside those that
+            are stored, for the noise on them, or which covariance; see `StoredLatents`. ``None``
+            for full ones if they take no more bytes than what is stored of a class at first, a
+            latent has 256 values at most, and no ``total`` is given.
+        jitter: Noise on each stored latent when it is replayed, as a share of how much its class
+            varies, from 0 (what is stored and nothing else) to 1; ``None`` for 0.5, or with the
+            classes' covariances for n ** -0.1 with n latents stored of a class in the mean. See
+            `StoredMemory.draw` and `avalanche_dgm.generators.ClassDensity.jitter`.
         schedule: ``"mixed"`` has new and old latents in each step; ``"alternating"`` a step on old
             ones after each on new ones (the paper).
         freeze_after: Experiences before the compressor is frozen; 0 freezes it from the start, for
@@ -67,87 +99,147 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             trained on latents only; else each batch is encoded on the way. ``None`` decides it by
             whether the experience is augmented.
         replay_size: Replayed latents a step; ``None`` for as many as are new.
-        covariance: Whether mean and covariance of each class's latents are kept beside those that
-            are stored, for the noise on them; ``None`` if they take no more bytes than what is
-            stored of a class at first, a latent has 256 values at most, and no ``total`` is given.
-        jitter: Noise on each stored latent when it is replayed, as a share of how much its class
-            varies, from 0 (what is stored and nothing else) to 1; ``None`` for 0.5, or with the
-            classes' covariances for n ** -0.1 with n latents stored of a class in the mean. See
-            `StoredMemory.draw` and `avalanche_dgm.generators.ClassDensity.jitter`.
         labels: What replayed latents are labelled with: ``"soft"``, the softened answers over the
             classes known that the classifier gave before the experience; ``"hard"``, their classes
             (the paper).
         temperature: Softness of soft labels, above 0.
-        seed: See `Method`.
-        **hyper: Fields of `MemorySettings`, for ``memory="vae"``; ``likelihood`` is ``"gaussian"``
-            and ``kl_weight`` 0.1 by default.
+    """
+
+    layer: str | int | nn.Module | None = None
+    compressor: str | nn.Module | None = None
+    classifier: str | nn.Module | None = None
+    memory: StoredLatents | Generator | Literal["stored", "density", "vae"] = "stored"
+    share: float | None = None
+    per_class: int | None = None
+    per_experience: int | None = None
+    total: int | None = None
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+    covariance: bool | str | None = None
+    jitter: float | None = None
+    schedule: Literal["mixed", "alternating"] = "mixed"
+    freeze_after: int = 1
+    encode_once: bool | None = None
+    replay_size: int | None = None
+    labels: Literal["soft", "hard"] = "soft"
+    temperature: float = 1.0
+    # Latents have no bounds, and vary in more ways than images do.
+    likelihood: Literal["auto", "bernoulli", "gaussian"] = "gaussian"
+    kl_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.generator != "vae":
+            raise ConfigError("Give a generator of latents as memory=, not as generator=.")
+        super().__post_init__()
+        one_of("schedule", self.schedule, "mixed", "alternating")
+        whole("freeze_after", self.freeze_after, least=0)
+        whole("replay_size", self.replay_size, optional=True)
+        if self.layer is not None and self.compressor is not None:
+            raise ConfigError("Give layer or compressor, not both: each says where the cut is.")
+        self._check_owners()
+        self.make_memory()
+
+    def _check_owners(self) -> None:
+        """Checks that settings of one memory are not given beside another one."""
+        owners = {"stored": _STORED, "vae": MemorySettings.names() - {"labels", "temperature"}}
+        for owner, names in owners.items():
+            given = sorted(set(self.given()) & set(names))
+            if given and self.memory != owner:
+                raise ConfigError(
+                    f"{', '.join(given)} is for memory={owner!r}. Settings of a memory that is an"
+                    " object are given where it is made."
+                )
+
+    def make_memory(self) -> StoredLatents | DeepGenerativeMemory:
+        """Makes what remembers latents.
+
+        Raises:
+            ConfigError: There is no such memory, or it cannot work.
+        """
+        memory: Any = self.memory
+        if isinstance(memory, str):
+            one_of("memory", memory, "stored", "density", "vae")
+        elif not isinstance(memory, (StoredLatents, Generator)):
+            raise ConfigError(
+                f"memory={memory!r} remembers no latents. Give a StoredLatents or a Generator, or"
+                " one of stored, density, vae."
+            )
+        if isinstance(memory, StoredLatents):
+            if len(memory):
+                raise ConfigError("The memory holds latents already. Give one that is empty.")
+            return copied(memory)
+        if memory == "stored":
+            named = {name: getattr(self, name) for name in _STORED}
+            sizes = ("share", "per_class", "per_experience", "total")
+            default = {} if any(named[name] is not None for name in sizes) else DEFAULT_SIZE
+            return StoredLatents(**{**named, **default})
+        if self.freeze_after > 1:
+            raise ConfigError(
+                f"freeze_after={self.freeze_after} with a memory that generates latents would"
+                " forget what comes before the last of these experiences: latents of a compressor"
+                " that still learns cannot be remembered. Use memory='stored', which keeps some"
+                " images until then, or freeze_after=1."
+            )
+        if memory == "vae":
+            made = DeepGenerativeMemory(self.part(MemorySettings, labels="hard"))
+        else:
+            generator = FullDensity(by_experience=True) if memory == "density" else memory
+            made = DeepGenerativeMemory(MemorySettings(generator=generator, labels="hard"))
+        if not made.generator.conditional:
+            raise ConfigError(
+                "The generator samples no given class, which leaves latents without labels. Latents"
+                " are generated with sampling='class', or by a generator that samples classes."
+            )
+        return made
+
+
+def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"generator_steps": 30} if settings.get("memory") == "vae" else {}
+
+
+@register("latent-replay", "a frozen compressor, and stored latents of a few samples", fast=_fast)
+@takes_arguments_of(LatentReplaySettings)
+class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
+    """Replay of latents behind a frozen compressor.
+
+    Args:
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `LatentReplaySettings` that shall differ.
+
+    Attributes:
+        split: The classifier, cut in two, after `attach`.
+        latent_memory: What remembers.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
     """
 
-    def __init__(
-        self,
-        *,
-        layer: str | int | None = None,
-        compressor: nn.Module | None = None,
-        classifier: nn.Module | str | None = None,
-        share: float | None = None,
-        per_class: int | None = None,
-        per_experience: int | None = None,
-        total: int | None = None,
-        dtype: str = "float32",
-        memory: str = "stored",
-        schedule: str = "mixed",
-        freeze_after: int = 1,
-        encode_once: bool | None = None,
-        replay_size: int | None = None,
-        covariance: bool | None = None,
-        jitter: float | None = None,
-        labels: str = "soft",
-        temperature: float = 1.0,
-        seed: int | None = None,
-        **hyper: Any,
-    ) -> None:
-        super().__init__(seed=seed)
-        one_of("schedule", schedule, "mixed", "alternating")
-        one_of("labels", labels, "soft", "hard")
-        positive("temperature", temperature)
-        whole("freeze_after", freeze_after, least=0)
-        whole("replay_size", replay_size, optional=True)
-        counts = {"per_class": per_class, "per_experience": per_experience, "total": total}
-        sizes: dict[str, Any] = {"share": share, **counts}
-        given = {name: size for name, size in sizes.items() if size is not None}
-        if layer is not None and compressor is not None:
-            raise ConfigError("Give layer or compressor, not both: each says where the cut is.")
-        self.layer = layer
-        self.classifier = classifier if isinstance(classifier, str) else None
-        #: Parts of the model that it names when it is attached.
-        self._parts: dict[str, nn.Module]
-        parts = {"layer": compressor, "classifier": classifier}
-        self._hold("_parts", {k: v for k, v in parts.items() if isinstance(v, nn.Module)})
-        for name in ("compressor", "classifier"):
-            if isinstance(self._given[1].get(name), nn.Module):
-                del self._given[1][name]
-        self.schedule, self.freeze_after = schedule, freeze_after
-        self.encode_once, self.replay_size = encode_once, replay_size
-        self.stored, self.generated = make_latent_memory(
-            memory, given, dtype, covariance, jitter, freeze_after, hyper
-        )
-        self.labels, self._temperature = labels, temperature
-        if labels == "soft":
+    settings_type: ClassVar = LatentReplaySettings
+    source_settings: ClassVar = {"schedule": "mixed", "labels": "hard"}
+    split: SplitModel | None
+    #: The classifier as it was before the experience, for soft labels.
+    _teacher: Frozen[nn.Module] | None
+
+    def __init__(self, settings: LatentReplaySettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
+        s: LatentReplaySettings = self.settings
+        self.latent_memory = s.make_memory()
+        self._temperature = s.temperature
+        if s.labels == "soft":
             self.needs = Needs(copies="A copy gives the soft labels; labels='hard' does without.")
             self.criterion = UserCriterion(soft_labels=True)
-        self.split: SplitModel | None
         self._hold("split", None)
-        #: The classifier as it was before the experience, for soft labels.
-        self._teacher: Frozen[nn.Module] | None
         self._hold("_teacher", None)
+        #: Where the cut is: names of layers once there is a learner, or its very modules.
+        self._places: dict[str, Any] = {
+            "layer": s.layer,
+            "compressor": s.compressor,
+            "classifier": s.classifier,
+        }
         #: How other networks than the learner are cut, within an experience.
         self._cuts: dict[nn.Module, SplitModel] = {}
-        self.covariance = covariance
-        self._front: Front | None = None
+        self._prefix: FrozenPrefix | None = None
         self._shape: tuple[int, ...] | None = None
+        self._latent_shape: tuple[int, ...] | None = None
         #: The experience's latents, from when it is trained on them until it ends.
         self._encoded: ExperienceData | None = None
 
@@ -155,24 +247,34 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     def model_of(
         cls,
         *,
-        compressor: nn.Module | None = None,
+        compressor: nn.Module | str | None = None,
         classifier: nn.Module | str | None = None,
         **others: Any,
     ) -> nn.Module:
         """The model that the hyper-parameters name the parts of: one after the other.
 
         Args:
-            compressor: See `LatentReplay`.
-            classifier: See `LatentReplay`.
+            compressor: See `LatentReplaySettings`.
+            classifier: See `LatentReplaySettings`.
             **others: What else there is.
 
         Raises:
             ConfigError: A part is missing.
         """
-        if compressor is None or not isinstance(classifier, nn.Module):
+        if not (isinstance(compressor, nn.Module) and isinstance(classifier, nn.Module)):
             raise ConfigError("There is no model. Give model, or both compressor and classifier.")
         parts = {"compressor": compressor, "classifier": classifier}
         return nn.Sequential(OrderedDict(parts))
+
+    @property
+    def stored(self) -> StoredLatents | None:
+        """The memory, if it stores latents."""
+        return self.latent_memory if isinstance(self.latent_memory, StoredLatents) else None
+
+    @property
+    def generated(self) -> DeepGenerativeMemory | None:
+        """The memory, if it generates latents."""
+        return self.latent_memory if isinstance(self.latent_memory, DeepGenerativeMemory) else None
 
     @property
     def uses_latents(self) -> bool:
@@ -182,29 +284,26 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     @property
     def frozen(self) -> bool:
         """Whether the compressor is."""
-        return self._front is not None
+        return self._prefix is not None
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`.
 
         Raises:
-            ConfigError: The learner has no layer of that name, or no such part.
-            UnsupportedModelError: The learner is not a ``torch.nn.Module``.
+            ConfigError: The learner has no such layer.
         """
-        if not isinstance(learner, nn.Module):
-            raise UnsupportedModelError(
-                f"The model is a {type(learner).__name__}, not a torch.nn.Module."
-            )
-        for what, part in self._parts.items():
-            setattr(self, what, _name_of(learner, part, what))
-        self._hold("_parts", {})
         if self.split is None or self.split.model is not learner:
+            for what, place in self._places.items():
+                if isinstance(place, nn.Module):
+                    # By names, which copies of the learner have, too.
+                    self._places[what] = name_of(learner, place, what)
+            layer = self._places["layer"] or self._places["compressor"]
             split = SplitModel(
-                learner, self.layer, classifier=self.classifier, task_aware=task_aware
+                learner, layer, classifier=self._places["classifier"], task_aware=task_aware
             )
             self._hold("split", split)
-            if self._front is not None:
-                split.freeze(self._front)
+            if self._prefix is not None:
+                split.freeze(self._prefix)
         super().attach(learner, task_aware=task_aware)
 
     def _cut(self) -> SplitModel:
@@ -238,21 +337,28 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
 
     def _check_cut(self, data: ExperienceData) -> None:
         split = self._cut()
-        split.check(data.images, data.tasks)
-        if split.latent_shape is None:
-            return
+        shape = split.check(data.images, data.tasks)
+        if self._latent_shape is not None and self.frozen and shape != self._latent_shape:
+            raise ShapeError(
+                f"Latents of shape {shape} came, but {self._latent_shape} were learned."
+            )
+        density: nn.Module | None = None
         if self.generated is not None:
-            self.generated.check(split.latent_shape)
-        if self.covariance:
-            check_covariance(split.latent_shape, "covariance=None")
+            density = self.generated.generator
+        elif self.stored is not None and self.settings.covariance:
+            density = self.stored.moments
+        if isinstance(density, FullDensity) and prod(shape) > LARGEST_COVARIANCE:
+            instead = "covariance=None" if self.generated is None else "memory='vae'"
+            raise ConfigError(
+                f"A latent has {prod(shape)} values, too many for a full covariance (at most"
+                f" {LARGEST_COVARIANCE}). Cut behind a later layer, or use {instead}."
+            )
 
     @property
-    def _known(self) -> Tensor:
-        """What was learned: int64 rows (k, 2) of task label and class."""
-        if self.stored is not None:
-            return self.stored.classes.rows[:, 1:]
-        density = self.generated.density if self.generated is not None else None
-        return density.classes.rows[:, 1:] if density is not None else torch.empty(0, 2).long()
+    def _known(self) -> ClassTable:
+        """The classes that were learned."""
+        memory = self.latent_memory
+        return memory.classes if isinstance(memory, StoredLatents) else memory.generator.classes
 
     @property
     def _n_known(self) -> int:
@@ -269,12 +375,12 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             self._check_cut(data)
         if self._n_known and self.learner is not None:
             # In the order of labels, so that a task's last one counts.
-            needed = {task: label + 1 for task, label in sorted(self._known.tolist())}
+            needed = {task: label + 1 for _, task, label in sorted(self._known.rows.tolist())}
             check_heads(self.learner, data.images[:1], needed, task_aware=self.task_aware)
-        if not self.frozen and not self.freeze_after:
-            self._front = self._cut().freeze()
+        if not self.frozen and not self.settings.freeze_after:
+            self._prefix = self._cut().freeze()
         # A classifier that is still learning a class is no teacher of it.
-        soft = self.labels == "soft" and not data.partial
+        soft = self.settings.labels == "soft" and not data.partial
         if soft and self._n_known and self.learner is not None:
             self._hold("_teacher", Frozen(self.learner))
         yield from ()
@@ -285,7 +391,8 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         """The experience's latents, once the compressor is frozen."""
         if not self.frozen:
             return data
-        if self.encode_once is False or (self.encode_once is None and augmented()):
+        once = self.settings.encode_once
+        if once is False or (once is None and augmented()):
             return data
         self._encoded = self._latents(data)
         return replace(self._encoded, images=Latents.of(self._encoded.images))
@@ -318,14 +425,12 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         """Draws latents; or images, as long as the compressor learns."""
         if not self._n_known:
             return None
-        replay = self.sample(self.replay_size or n)
+        replay = self.sample(self.settings.replay_size or n)
         if self._teacher is None:
             return replay
         with torch.no_grad():
             logits = self.answer(self._teacher.module, replay.images, replay.tasks)
-        allowed = learned_outputs(
-            self._known, replay.tasks, logits.shape[1], by_task=self.task_aware
-        )
+        allowed = self._known.outputs(replay.tasks, logits.shape[1], by_task=self.task_aware)
         targets = soft_targets(logits, allowed=allowed, temperature=self._temperature)
         return Replay(replay.images, replay.labels, replay.tasks, targets)
 
@@ -350,24 +455,28 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     @property
     def alternates(self) -> bool:
         """See `LatentInputs.alternates`."""
-        return self.schedule == "alternating" and self._n_known > 0
+        return self.settings.schedule == "alternating" and self._n_known > 0
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the training of the generative memory, if there is one."""
-        if self.generated is not None:
-            latents = self._latents(data)
-            if isinstance(self.generated, LatentVAE):
-                with self.random.seeded_init():
-                    self.generated.build(latents.images)
-            yield from self.generated.learning(latents, self.rng)
+        memory = self.generated
+        if memory is None:
+            return
+        latents = self._latents(data)
+        self._latent_shape = tuple(latents.images.shape[1:])
+        vectors = replace(latents, images=latents.images.flatten(1).float())
+        with self.random.seeded_init() if memory.generator.builds else nullcontext():
+            memory.build(vectors.images)
+        previous = memory.snapshot().module if memory.tasks else None
+        yield from memory.learn([vectors], self.rng, previous=previous, name="latent generator")
 
     def end(self, data: ExperienceData) -> None:
         """Freezes the compressor when it is time to, and remembers the experience by it."""
         split = self._cut()
-        freezing = not self.frozen and self.experiences + 1 == self.freeze_after
+        freezing = not self.frozen and self.experiences + 1 == self.settings.freeze_after
         frozen = self.frozen or freezing
         if self.generated is not None:
-            self.generated.absorb(self._latents(data), self.rng)
+            self.generated.end(self.rng)
         elif self.stored is not None:
             if freezing:
                 self.stored.convert(split.encode)
@@ -377,7 +486,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
                 self.stored.note(self._latents(data).images, data.labels, data.tasks)
         if freezing:
             # At last: an error or an interruption before leaves the model as it was.
-            self._front = split.freeze()
+            self._prefix = split.freeze()
         self._encoded = None
         self._forget_copies()
         super().end(data)
@@ -395,14 +504,17 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         Raises:
             UnknownTaskError: Nothing was learned yet.
         """
-        if self.stored is not None and len(self.stored):
+        if self.generated is not None:
+            replay = self.generated.sample(n, self.rng)
+            latents = replay.images.view(n, *(self._latent_shape or ()))
+            return replace(replay, images=Latents.of(latents))
+        if self.stored is None or not len(self.stored):
+            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+        if not self.frozen:
             # Images, which are stored while the compressor learns, are replayed as they are.
-            if not self.frozen:
-                return self.stored.draw(n, self.rng)
-            return _as_latents(self.stored.rehearse(n, self.rng))
-        if self.generated is not None and len(self.generated):
-            return _as_latents(self.generated.draw(n, self.rng))
-        raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
+            return self.stored.draw(n, self.rng)
+        replay = self.stored.rehearse(n, self.rng)
+        return replace(replay, images=Latents.of(replay.images))
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
         """See `Inspectable.encode`: the compressor's, flattened."""
@@ -415,41 +527,26 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         return len(self.stored) if self.stored is not None else 0
 
     def memory(self) -> list[nn.Module]:
-        """The stored latents and moments, or the generator and its density."""
+        """The stored latents and moments, or the generator."""
         if self.generated is not None:
-            return self.generated.parts()
+            return [self.generated.generator]
         return [self.stored] if self.stored is not None else []
 
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
-        front = self._front
+        prefix = self._prefix
         return {
             **super().get_extra_state(),
-            "front": [list(front.modules), list(front.parameters)] if front else None,
-            "shape": self._shape,
+            "prefix": [list(prefix.modules), list(prefix.parameters)] if prefix else None,
+            "shapes": [self._shape, self._latent_shape],
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Freezes what was frozen, in the learner that is attached now or will be."""
         super().set_extra_state(state)
-        names = state["front"]
-        self._front = Front(tuple(names[0]), tuple(names[1])) if names else None
-        self._shape = tuple(state["shape"]) if state["shape"] is not None else None
-        if self._front is not None and self.split is not None:
-            self.split.freeze(self._front)
-
-
-def _as_latents(replay: Replay) -> Replay:
-    return replace(replay, images=Latents.of(replay.images))
-
-
-def _name_of(model: nn.Module, part: nn.Module, what: str) -> str:
-    """The name that a model has for one of its parts, the very object."""
-    for name, module in model.named_modules():
-        if module is part and name:
-            return name
-    said = "compressor" if what == "layer" else what
-    raise ConfigError(
-        f"The {said} is no part of the model. Build the model of the very same objects, for"
-        " example model=torch.nn.Sequential(compressor, classifier)."
-    )
+        names = state["prefix"]
+        self._prefix = FrozenPrefix(tuple(names[0]), tuple(names[1])) if names else None
+        shapes = (tuple(shape) if shape is not None else None for shape in state["shapes"])
+        self._shape, self._latent_shape = shapes
+        if self._prefix is not None and self.split is not None:
+            self.split.freeze(self._prefix)

@@ -108,7 +108,14 @@ class MethodPlugin(SupervisedPlugin):
 
         Args:
             model: The user's model.
+
+        Raises:
+            UnsupportedModelError: It is not a ``torch.nn.Module``.
         """
+        if not isinstance(model, nn.Module):
+            raise UnsupportedModelError(
+                f"The strategy's model is a {type(model).__name__}, not a torch.nn.Module."
+            )
         self.method.attach(model, task_aware=isinstance(model, MultiTaskModule))
 
     def finish(self, strategy: Any) -> nn.Module:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from avalanche.models.dynamic_modules import MultiTaskModule
 from torch import Tensor, nn
 
-from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.methods import Method
 from avalanche_dgm.plugins.loop import undo_interrupted
 
@@ -89,19 +86,12 @@ class WrappedMultiTaskModel(WrappedModel, MultiTaskModule):
         return self.answer(x, labels)
 
 
-def wrap(model: Any, method: Method) -> WrappedModel:
+def wrap(model: nn.Module, method: Method) -> WrappedModel:
     """Wraps a model in the module that fits it.
 
     Args:
         model: The user's model.
         method: What answers.
-
-    Raises:
-        UnsupportedModelError: It is not a ``torch.nn.Module``.
     """
-    if not isinstance(model, nn.Module):
-        raise UnsupportedModelError(
-            f"The strategy's model is a {type(model).__name__}, not a torch.nn.Module."
-        )
     kind = WrappedMultiTaskModel if isinstance(model, MultiTaskModule) else WrappedModel
     return kind(model, method)

@@ -216,7 +216,7 @@ def test_one_of_several_heads_that_shrinks_is_refused():
 def test_the_generative_memory_has_its_own_consolidation():
     method = ALTM(replay="generated", sampling="prior", memory_consolidation="rehearsal")
     assert method.source.settings.consolidation == "rehearsal"
-    assert method.consolidation == "replace"
+    assert method.settings.consolidation == "replace"
     with pytest.raises(ConfigError, match="consolidation is for replay='generated'"):
         ALTM(memory_consolidation="rehearsal")
 

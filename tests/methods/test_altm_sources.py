@@ -8,8 +8,11 @@ from driver import Driver, MultiHead, added_by_replay, added_loss, digits, netwo
 from torch import nn
 
 from avalanche_dgm.errors import ConfigError, LabelError
-from avalanche_dgm.methods import ALTM
-from avalanche_dgm.methods.altm_sources import METHODS
+from avalanche_dgm.generators import FullDensity
+from avalanche_dgm.memories import StoredMemory
+from avalanche_dgm.methods import ALTM, LatentReplay, MeRGAN, Naive
+from avalanche_dgm.methods.abilities import ReplaySource
+from avalanche_dgm.methods.registry import METHODS, load_methods
 
 GAN = {
     "generator_steps": 2,
@@ -20,6 +23,7 @@ GAN = {
     "batch_size": 24,
 }
 ARGUMENTS = {
+    "dgr": {"generator_steps": 5, "hidden": (8,), "latent": 4},
     "latent-replay": {"layer": "2", "per_class": 10},
     "dynamic-memory": {**GAN, "smax": 1e3},
     "mergan": {**GAN, "class_inputs": 10},
@@ -36,7 +40,9 @@ def driver_of(name, *, net=None, steps=5, **settings):
 
 
 def test_every_method_is_tried():
-    assert set(ARGUMENTS) == set(METHODS)
+    load_methods()
+    sources = {m.kind for m in METHODS.values() if issubclass(m.kind, ReplaySource)}
+    assert {METHODS[name].kind for name in ARGUMENTS} == sources
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -183,8 +189,8 @@ def test_one_stream_of_random_numbers():
 def test_what_a_source_refuses():
     for settings, message in (
         ({"replay": "latent"}, "latent-replay"),
-        ({"replay": "stored", "source": {"per_class": 3}}, "takes its arguments beside it"),
-        ({"source": {}}, "replay by one of"),
+        ({"replay": "stored", "source": {"per_class": 3}}, "takes its settings beside it"),
+        ({"source": {}}, "replay by a method that is named"),
         ({"replay": "mergan", "source": {"class_input": 3}}, "class_input"),
         (
             {"replay": "mergan", "source": {"own_fake_fraction": 0.5}},
@@ -251,3 +257,49 @@ def test_a_distillation_that_breaks_off_leaves_nothing():
     assert any(key.startswith("candidate.") for key in driver.method.state_dict())
     phases.close()
     assert not any(key.startswith("candidate.") for key in driver.method.state_dict())
+
+
+@pytest.mark.parametrize(
+    "replay",
+    [
+        StoredMemory(per_class=10),
+        FullDensity(),
+        LatentReplay(layer="2", per_class=10),
+        LatentReplay(layer="2", memory=FullDensity()),
+        MeRGAN(**GAN, class_inputs=10),
+    ],
+    ids=lambda replay: type(replay).__name__,
+)
+def test_any_source_of_old_inputs(replay):
+    """Given as an object that stays as it is; of A-LTM's own settings for labels."""
+    torch.manual_seed(0)
+    driver = Driver(ALTM(seed=0, replay=replay), network(), steps=5)
+    driver.train(digits(0, 1, 2, per_class=20)).train(digits(3, 4, per_class=20))
+    assert set(driver.method.sample(30).labels.tolist()) == {0, 1, 2, 3, 4}
+    source = driver.method.source
+    assert source is not replay
+    for name, value in type(source).source_settings.items():
+        assert getattr(source.settings, name, getattr(source, name, value)) == value
+    with pytest.raises(ConfigError, match="learned"):
+        ALTM(replay=source)
+
+
+def test_an_object_is_the_same_as_its_name():
+    ends = []
+    for settings in (
+        {"replay": LatentReplay(layer="2", per_class=10)},
+        {"replay": "latent-replay", "source": {"layer": "2", "per_class": 10}},
+    ):
+        torch.manual_seed(0)
+        driver = Driver(ALTM(seed=0, **settings), network(), steps=5)
+        driver.train(digits(0, 1, 2, per_class=20)).train(digits(3, 4, per_class=20))
+        ends.append(driver.learner.state_dict())
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+def test_what_cannot_be_replayed():
+    for replay in (Naive(), nn.Flatten(), 3):
+        with pytest.raises(ConfigError, match="cannot be replayed"):
+            ALTM(replay=replay)
+    with pytest.raises(ConfigError, match="where it is made"):
+        ALTM(replay=FullDensity(), source={"rank": 3})

@@ -7,9 +7,13 @@ import torch
 from driver import Driver, added_by_replay, digits, network
 from torch import nn
 
-from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.data import ExperienceData, Latents, Replay
 from avalanche_dgm.errors import CapacityError, ConfigError, UnsupportedModelError
+from avalanche_dgm.generators import FullDensity, LowRankDensity
+from avalanche_dgm.generators.vae_generator import VAEGenerator
+from avalanche_dgm.memories import StoredLatents
 from avalanche_dgm.methods import LatentReplay, Naive
+from avalanche_dgm.methods.latent_replay import LatentReplaySettings
 from avalanche_dgm.metrics.cost import memory_bytes_of
 
 SMALL = {"hidden": (128,), "latent": 16, "generator_steps": 400}
@@ -500,7 +504,7 @@ def test_latents_too_large_for_a_covariance(settings, instead):
         ({"jitter": -0.1}, "jitter=-0.1"),
         ({"jitter": 1.5}, "jitter=1.5"),
         ({"jitter": "half"}, "jitter='half'"),
-        ({"covariance": "full"}, "covariance='full'"),
+        ({"covariance": 3}, "covariance=3"),
         ({"labels": "fuzzy"}, "labels='fuzzy'"),
         ({"temperature": 0}, "temperature=0"),
         ({"memory": "density", "jitter": 0.5}, "jitter is for memory='stored'"),
@@ -519,3 +523,107 @@ def test_latents_too_large_for_a_covariance(settings, instead):
 def test_bad_settings(wrong, message):
     with pytest.raises(ConfigError, match=message):
         LatentReplay(**wrong)
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        StoredLatents(per_class=20, jitter=0),
+        FullDensity(by_experience=True),
+        LowRankDensity(rank=8),
+        VAEGenerator(likelihood="gaussian", kl_weight=0.1, **SMALL),
+    ],
+    ids=lambda memory: type(memory).__name__,
+)
+def test_any_memory_of_latents(naive, memory):
+    """Given as an object, of which a copy learns."""
+    driver, new, old = after_both(LatentReplay(seed=0, memory=memory))
+    assert new > 0.93
+    assert old > 0.83
+    method = driver.method
+    assert isinstance(method.stored or method.generated.generator, type(memory))
+    assert not len(memory.classes)
+    replay = method.sample(20)
+    assert type(replay.images) is Latents
+    assert replay.images.shape == (20, 8, 4, 4)
+    # What is saved is plain, for loading with weights_only.
+    state = {k: v for k, v in method.state_dict().items() if torch.is_tensor(v)}
+    assert not any(isinstance(value, Latents) for value in state.values())
+
+
+def test_a_memory_by_name_is_the_object():
+    """The same numbers."""
+    named = after_both(LatentReplay(seed=0, memory="density"))
+    given = after_both(LatentReplay(seed=0, memory=FullDensity(by_experience=True)))
+    assert named[1:] == given[1:]
+
+
+def test_the_very_layers_may_be_given():
+    ends = []
+    for place in ("layer", "compressor"):
+        net = convolutional()
+        method = LatentReplay(seed=0, classifier=net[1], **{place: net[0]})
+        driver = driver_of(method, net, steps=3).train(training(FIRST, 20))
+        assert (method.split.layer, method.split.classifier) == ("0", "1")
+        # A copy finds them in its own network.
+        other = copy.deepcopy(driver)
+        assert other.method.split.model is other.learner
+        other.train(training(SECOND, 20))
+        ends.append(other.learner.state_dict())
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+    with pytest.raises(ConfigError, match="compressor is no part of the model"):
+        driver_of(LatentReplay(compressor=nn.Flatten())).train(training(FIRST, 20))
+    with pytest.raises(ConfigError, match="layer or compressor, not both"):
+        LatentReplay(layer="0", compressor=nn.Flatten())
+
+
+def test_settings_are_an_object():
+    settings = LatentReplaySettings(per_class=3, labels="hard")
+    assert (
+        len(
+            driver_of(LatentReplay(settings, seed=1), steps=2).train(training((0, 1))).method.stored
+        )
+        == 6
+    )
+    memory, tasks = StoredLatents(per_class=1), torch.zeros(2, dtype=torch.int64)
+    memory.add(torch.rand(2, 3), torch.tensor([0, 1]), tasks, torch.Generator())
+    with pytest.raises(ConfigError, match="holds latents already"):
+        LatentReplaySettings(memory=memory)
+    with pytest.raises(ConfigError, match="memory=.*remembers no latents"):
+        LatentReplaySettings(memory=nn.Flatten())
+    with pytest.raises(ConfigError, match="as memory="):
+        LatentReplaySettings(generator=FullDensity())
+    with pytest.raises(ConfigError, match="kl_weight is for memory='vae'"):
+        LatentReplaySettings(memory=FullDensity(), kl_weight=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_networks_of_another_type(dtype):
+    """Latents are stored in float32 or bytes, whatever the network works in."""
+    net = convolutional().to(dtype)
+    method = LatentReplay(seed=0, per_class=5, dtype="uint8")
+    driver = driver_of(method, net, steps=3)
+    driver.train(training((0, 1), 20)).train(training((2, 3), 20))
+    data = training((0, 2), 5)
+    latents = method.encode_batch(data.images, data.tasks)
+    assert (type(latents), latents.dtype) == (Latents, dtype)
+    assert method.predict(latents, data.tasks).shape == (10, 10)
+    assert driver.learner(data.images.to(dtype)).dtype == dtype
+
+
+def test_images_of_the_latents_shape_are_told_apart():
+    """By their type alone, in whichever mode the network is."""
+    torch.manual_seed(0)
+    same = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1), nn.ELU())
+    net = nn.Sequential(same, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    driver = driver_of(LatentReplay(seed=0, per_class=5), net, steps=3)
+    driver.train(training((0, 1), 20))
+    method, data = driver.method, training((2, 3), 5)
+    latents = method.encode_batch(data.images, data.tasks)
+    assert latents.shape == data.images.shape
+    for mode in (True, False):
+        net.train(mode)
+        images = method(data.images, data.tasks, width=10)
+        torch.testing.assert_close(method(latents, data.tasks, width=10), images)
+        torch.testing.assert_close(images, net[1](same(data.images)))
+    assert method.encode_batch(latents, data.tasks) is latents

@@ -38,7 +38,9 @@ class CutAnywhere(LatentReplayPlugin):
 
     def attach(self, model):
         layers = model.named_modules()
-        self.method.layer = next(name for name, layer in layers if isinstance(layer, nn.ReLU))
+        self.method._places["layer"] = next(
+            name for name, layer in layers if isinstance(layer, nn.ReLU)
+        )
         super().attach(model)
 
 

@@ -193,7 +193,7 @@ def test_the_parts_may_be_given_as_objects(halves):
     model = nn.Sequential(nn.Identity(), nn.Sequential(compressor, classifier))
     plugin = LatentReplayPlugin(seed=0, compressor=compressor, classifier=classifier)
     given = learn(halves, plugin, model=model, epochs=1)
-    assert plugin.method.layer == "1.0"
+    assert plugin.method.split.layer == "1.0"
     assert given[1:] == named[1:]
     stranger = LatentReplayPlugin(compressor=nn.Flatten())
     with pytest.raises(ConfigError, match="compressor is no part of the model"):
