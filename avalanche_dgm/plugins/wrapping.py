@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,6 +84,11 @@ class WrappingPlugin(MethodPlugin):
         undo_interrupted(self.method)
         if isinstance(self.method, Routing):
             self._run(self.method.consolidate())
+
+    def sleep(self) -> None:
+        """The former name of `consolidate`."""
+        warnings.warn("sleep() is deprecated; use consolidate().", FutureWarning, stacklevel=2)
+        self.consolidate()
 
     def finish(self, strategy: Any) -> nn.Module:
         """Gives the strategy its own model back, which has learned everything.
