@@ -22,15 +22,12 @@ class SharedDensity(ClassDensity):
 
     The model of linear discriminant analysis; a class adds no more than its mean to what is kept.
 
-    Args:
-        **options: See `ClassDensity`.
-
     Attributes:
         factor: The Cholesky factor of the covariance.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self) -> None:
+        super().__init__()
         self.factor = Triangles()
 
     def _grow(self, n: int, size: int, device: torch.device) -> None:
@@ -63,7 +60,6 @@ class LowRankDensity(ClassDensity):
 
     Args:
         rank: Columns of the factor.
-        **options: See `ClassDensity`.
 
     Attributes:
         factors: Float tensor (K, D, rank), the factors F.
@@ -77,8 +73,8 @@ class LowRankDensity(ClassDensity):
     factors: Tensor
     scales: Tensor
 
-    def __init__(self, *, rank: int = 16, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, rank: int = 16) -> None:
+        super().__init__()
         whole("rank", rank)
         self.rank = rank
         self.register_buffer("factors", torch.empty(0, 0, rank))
@@ -136,7 +132,6 @@ class MixtureDensity(ClassDensity):
 
     Args:
         components: Gaussians of a class, at most.
-        **options: See `ClassDensity`.
 
     Attributes:
         factors: The Cholesky factors of the covariances within the components.
@@ -151,8 +146,8 @@ class MixtureDensity(ClassDensity):
     shares: Tensor
     offsets: Tensor
 
-    def __init__(self, *, components: int = 3, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, components: int = 3) -> None:
+        super().__init__()
         whole("components", components)
         self.components = components
         self.factors = Triangles()

@@ -21,11 +21,8 @@ class ClassDensity(Generator):
     """One density for each class, over codes, latents or any other vectors.
 
     Learning a class leaves the others as they are, so nothing is replayed to it. A class that
-    comes again is merged with what is known of it, as if all its samples had come at once.
-
-    Args:
-        by_experience: Whether the classes of each experience have densities of their own instead,
-            though they were learned before. Their group in ``classes`` is the experience.
+    comes again is merged with what is known of it, as if all its samples had come at once; the
+    same class of another group (see `learn`) has a density of its own.
 
     Attributes:
         dense: Whether a matrix of as many rows and columns as a sample has values is kept.
@@ -39,9 +36,8 @@ class ClassDensity(Generator):
     seen: Tensor
     means: Tensor
 
-    def __init__(self, *, by_experience: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.by_experience = by_experience
         self.shape: tuple[int, ...] | None = None
         self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
         self.register_buffer("means", torch.empty(0, 0))
@@ -196,9 +192,7 @@ class ClassDensity(Generator):
         share: float | None = None,
     ) -> Iterator[Phase]:
         """See `Generator.learn`: learns the new samples when it is run; yields nothing."""
-        group: int | Tensor = 0 if groups is None else groups
-        if groups is None and self.by_experience and len(self.classes):
-            group = int(self.classes.groups.max()) + 1
+        group = 0 if groups is None else groups
         self.add(data.images, data.tasks, data.labels, group=group)
         yield from ()
 
@@ -262,15 +256,12 @@ class ClassDensity(Generator):
 class FullDensity(ClassDensity):
     """A Gaussian of full covariance for each class.
 
-    Args:
-        **options: See `ClassDensity`.
-
     Attributes:
         factors: The Cholesky factors of the covariances.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self) -> None:
+        super().__init__()
         self.factors = Triangles()
 
     def _grow(self, n: int, size: int, device: torch.device) -> None:

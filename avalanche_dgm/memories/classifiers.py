@@ -188,25 +188,6 @@ def check_heads(
             )
 
 
-def learned_outputs(known: Tensor, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
-    """Which of a classifier's outputs were learned.
-
-    Args:
-        known: int64 tensor (k, 2), rows of task label and class that were learned.
-        tasks: int64 tensor (n,), task labels of what is answered.
-        width: Number of outputs.
-        by_task: Whether a sample has the classes of its own task label only.
-
-    Returns:
-        bool tensor (n, width).
-    """
-    columns = (known[:, 1, None] == torch.arange(width, device=known.device)).float()
-    if not by_task:
-        return (columns.sum(dim=0) > 0).expand(len(tasks), width)
-    mine = (tasks[:, None] == known[None, :, 0]).float()
-    return (mine @ columns) > 0
-
-
 def depends_on(model: nn.Module, run: Callable[[], Tensor]) -> set[str]:
     """Names of the parameters that a result depends on, whether they are frozen or not.
 

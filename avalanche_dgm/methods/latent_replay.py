@@ -32,7 +32,7 @@ from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, Latents, Replay, append_replay, check_experience
 from avalanche_dgm.errors import ConfigError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators import FullDensity, Generator
+from avalanche_dgm.generators import ClassDensity, Generator, make_density
 from avalanche_dgm.losses import UserCriterion, soft_targets
 from avalanche_dgm.memories.classifiers import check_heads, logits_of
 from avalanche_dgm.memories.generative import DeepGenerativeMemory
@@ -49,7 +49,7 @@ from avalanche_dgm.signatures import takes_arguments_of
 
 #: What is stored of each experience's samples unless a size is given.
 DEFAULT_SIZE: Mapping[str, Any] = {"share": 0.05, "least": 10, "grows": False}
-#: Most values of a latent that full covariances are fitted to: 16 MiB a class.
+#: Most values of a latent of which a matrix of covariances is kept: 8 MiB a class.
 LARGEST_COVARIANCE = 2048
 #: Settings of `StoredLatents`.
 _STORED = ("share", "per_class", "per_experience", "total", "dtype", "covariance", "jitter")
@@ -85,7 +85,9 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
         covariance: Whether mean and covariance of each class's latents are kept beside those that
             are stored, for the noise on them, or which covariance; see `StoredLatents`. ``None``
             for full ones if they take no more bytes than what is stored of a class at first, a
-            latent has 256 values at most, and no ``total`` is given.
+            latent has 256 values at most, and no ``total`` is given. With ``memory="density"``,
+            the covariance of each class's density: ``"full"`` (the default), ``"shared"``,
+            ``"low-rank"`` or ``"mixture"``, see `make_density`.
         jitter: Noise on each stored latent when it is replayed, as a share of how much its class
             varies, from 0 (what is stored and nothing else) to 1; ``None`` for 0.5, or with the
             classes' covariances for n ** -0.1 with n latents stored of a class in the mean. See
@@ -114,7 +116,7 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
     per_experience: int | None = None
     total: int | None = None
     dtype: Literal["float32", "float16", "uint8"] = "float32"
-    covariance: bool | str | None = None
+    covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None = None
     jitter: float | None = None
     schedule: Literal["mixed", "alternating"] = "mixed"
     freeze_after: int = 1
@@ -140,7 +142,8 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
 
     def _check_owners(self) -> None:
         """Checks that settings of one memory are not given beside another one."""
-        owners = {"stored": _STORED, "vae": MemorySettings.names() - {"labels", "temperature"}}
+        stored = set(_STORED) - ({"covariance"} if self.memory == "density" else set())
+        owners = {"stored": stored, "vae": MemorySettings.names() - {"labels", "temperature"}}
         for owner, names in owners.items():
             given = sorted(set(self.given()) & set(names))
             if given and self.memory != owner:
@@ -182,7 +185,7 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
         if memory == "vae":
             made = DeepGenerativeMemory(self.part(MemorySettings, labels="hard"))
         else:
-            generator = FullDensity(by_experience=True) if memory == "density" else memory
+            generator = self._make_density() if memory == "density" else memory
             made = DeepGenerativeMemory(MemorySettings(generator=generator, labels="hard"))
         if not made.generator.conditional:
             raise ConfigError(
@@ -190,6 +193,11 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
                 " are generated with sampling='class', or by a generator that samples classes."
             )
         return made
+
+    def _make_density(self) -> ClassDensity:
+        if self.covariance is False:
+            raise ConfigError("covariance=False is for memory='stored': a density has covariances.")
+        return make_density(self.covariance if isinstance(self.covariance, str) else "full")
 
 
 def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,8 +339,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         self._shape = tuple(data.images.shape[1:])
         self._encoded = None
         self._forget_copies()
-        pairs = torch.stack([data.tasks, data.labels], dim=1)
-        new = len(torch.unique(pairs, dim=0))
+        new = len(data.pairs)
         self._new_weight = new / (new + self._n_known)
 
     def _check_cut(self, data: ExperienceData) -> None:
@@ -347,11 +354,12 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             density = self.generated.generator
         elif self.stored is not None and self.settings.covariance:
             density = self.stored.moments
-        if isinstance(density, FullDensity) and prod(shape) > LARGEST_COVARIANCE:
-            instead = "covariance=None" if self.generated is None else "memory='vae'"
+        dense = isinstance(density, ClassDensity) and density.dense
+        if dense and prod(shape) > LARGEST_COVARIANCE:
             raise ConfigError(
-                f"A latent has {prod(shape)} values, too many for a full covariance (at most"
-                f" {LARGEST_COVARIANCE}). Cut behind a later layer, or use {instead}."
+                f"A latent has {prod(shape)} values, too many for a matrix of their covariances (at"
+                f" most {LARGEST_COVARIANCE}). Cut behind a later layer, or use"
+                " covariance='low-rank'."
             )
 
     @property

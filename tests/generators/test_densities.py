@@ -100,10 +100,11 @@ def test_other_classes_stay_and_are_not_replayed(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_experience_may_have_densities_of_its_own(kind):
-    low, high = experience(labels=(4,)), experience(labels=(4,))
-    high = ExperienceData(high.images + 1000, high.labels, high.tasks, "0")
-    density = learned(kind, low, high, by_experience=True)
+def test_a_class_of_several_groups_has_a_density_in_each(kind):
+    low, density = experience(labels=(4,)), make_density(kind)
+    for group, shift in enumerate((0, 1000)):
+        data = ExperienceData(low.images + shift, low.labels, low.tasks, "0")
+        list(density.learn(data, rng(), groups=torch.full_like(low.labels, group)))
     assert density.classes.rows.tolist() == [[0, 0, 4], [1, 0, 4]]
     samples = density.sample(density.classes.balanced(100, rng()), rng())
     assert int((samples.mean(dim=1) > 500).sum()) == 50

@@ -7,7 +7,7 @@ from torch import nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, LabelError
-from avalanche_dgm.memories.classifiers import check_heads, learned_outputs, width_of
+from avalanche_dgm.memories.classifiers import check_heads, width_of
 from avalanche_dgm.models import MultiHead
 
 
@@ -81,23 +81,3 @@ def test_heads_that_shrink():
     check_heads(Heads(), image, {0: 5, 1: 5}, task_aware=True)
     with pytest.raises(ConfigError, match="The head of task 1 has 5 outputs now, and needs 6"):
         check_heads(Heads(), image, {0: 2, 1: 6}, task_aware=True)
-
-
-def test_known_classes_beyond_what_is_answered():
-    """A batch of narrow heads only."""
-    known = torch.tensor([[0, 1], [1, 5]])
-    found = learned_outputs(known, torch.tensor([0, 0]), 2, by_task=True)
-    assert found.tolist() == [[False, True]] * 2
-
-
-def test_learned_outputs():
-    known = torch.tensor([[0, 1], [0, 2], [1, 0]])
-    tasks = torch.tensor([0, 1, 0])
-    by_task = learned_outputs(known, tasks, 4, by_task=True)
-    assert by_task.tolist() == [
-        [False, True, True, False],
-        [True, False, False, False],
-        [False, True, True, False],
-    ]
-    together = learned_outputs(known, tasks, 4, by_task=False)
-    assert together.tolist() == [[True, True, True, False]] * 3

@@ -201,10 +201,17 @@ def test_images_are_replayed_as_they_are_and_latents_vary():
     assert len(drawn & stored) < 20 < len(drawn)
 
 
-@pytest.mark.parametrize("memory", ["density", "vae"])
+@pytest.mark.parametrize(
+    "memory",
+    [
+        {"memory": "vae", **SMALL},
+        {"memory": "density"},
+        *({"memory": "density", "covariance": c} for c in ("shared", "low-rank", "mixture")),
+    ],
+    ids=str,
+)
 def test_a_generative_memory_keeps_them_with_nothing_stored(naive, memory):
-    hyper = SMALL if memory == "vae" else {}
-    driver, new, old = after_both(LatentReplay(seed=0, memory=memory, **hyper))
+    driver, new, old = after_both(LatentReplay(seed=0, **memory))
     assert new > 0.93
     assert old > 0.83
     assert driver.method.stored is None
@@ -480,16 +487,26 @@ def test_a_classifier_that_does_not_fit_its_compressor():
         driver_of(LatentReplay(), net).train(training(FIRST))
 
 
-@pytest.mark.parametrize(
-    ("settings", "instead"),
-    [({"memory": "density"}, "memory='vae'"), ({"covariance": True}, "covariance=None")],
-)
-def test_latents_too_large_for_a_covariance(settings, instead):
-    net = nn.Sequential(nn.Conv2d(1, 40, 1), nn.Sequential(nn.Flatten(), nn.Linear(2560, 10)))
+def large():
+    return nn.Sequential(nn.Conv2d(1, 40, 1), nn.Sequential(nn.Flatten(), nn.Linear(2560, 10)))
+
+
+@pytest.mark.parametrize("memory", [{"memory": "density"}, {"per_class": 2}], ids=str)
+@pytest.mark.parametrize("covariance", [True, "shared", "mixture"])
+def test_latents_too_large_for_a_covariance(memory, covariance):
+    net = large()
     before = copy.deepcopy(net.state_dict())
-    with pytest.raises(ConfigError, match=f"2560 values.*{instead}"):
-        driver_of(LatentReplay(**settings), net, steps=1).train(training(FIRST))
+    method = LatentReplay(covariance=covariance, **memory)
+    with pytest.raises(ConfigError, match="2560 values.*covariance='low-rank'"):
+        driver_of(method, net, steps=1).train(training(FIRST))
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("memory", [{"memory": "density"}, {"per_class": 2}], ids=str)
+def test_large_latents_with_a_covariance_of_low_rank(memory):
+    driver = driver_of(LatentReplay(covariance="low-rank", **memory), large(), steps=1)
+    driver.train(training(FIRST, per_class=5))
+    assert driver.method.sample(8).images.shape == (8, 40, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -505,10 +522,13 @@ def test_latents_too_large_for_a_covariance(settings, instead):
         ({"jitter": 1.5}, "jitter=1.5"),
         ({"jitter": "half"}, "jitter='half'"),
         ({"covariance": 3}, "covariance=3"),
+        ({"covariance": "diagonal"}, "covariance='diagonal'"),
         ({"labels": "fuzzy"}, "labels='fuzzy'"),
         ({"temperature": 0}, "temperature=0"),
         ({"memory": "density", "jitter": 0.5}, "jitter is for memory='stored'"),
         ({"memory": "vae", "covariance": True}, "covariance is for memory='stored'"),
+        ({"memory": "density", "covariance": False}, "covariance=False is for memory='stored'"),
+        ({"memory": "density", "covariance": "diagonal"}, "covariance='diagonal' is not known"),
         ({"share": 0.1, "total": 9}, "share and total"),
         ({"memory": "density", "share": 0.1}, "share is for memory='stored'"),
         ({"memory": "vae", "dtype": "uint8"}, "dtype is for memory='stored'"),
@@ -529,7 +549,7 @@ def test_bad_settings(wrong, message):
     "memory",
     [
         StoredLatents(per_class=20, jitter=0),
-        FullDensity(by_experience=True),
+        FullDensity(),
         LowRankDensity(rank=8),
         VAEGenerator(likelihood="gaussian", kl_weight=0.1, **SMALL),
     ],
@@ -554,7 +574,7 @@ def test_any_memory_of_latents(naive, memory):
 def test_a_memory_by_name_is_the_object():
     """The same numbers."""
     named = after_both(LatentReplay(seed=0, memory="density"))
-    given = after_both(LatentReplay(seed=0, memory=FullDensity(by_experience=True)))
+    given = after_both(LatentReplay(seed=0, memory=FullDensity()))
     assert named[1:] == given[1:]
 
 
