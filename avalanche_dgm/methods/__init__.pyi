@@ -244,7 +244,7 @@ class LatentReplayArguments(TypedDict, total=False):
     per_experience: int | None
     total: int | None
     dtype: Literal["float32", "float16", "uint8"]
-    covariance: bool | str | None
+    covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None
     jitter: float | None
     schedule: Literal["mixed", "alternating"]
     freeze_after: int
