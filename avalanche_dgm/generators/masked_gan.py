@@ -56,7 +56,7 @@ class MaskedGAN(GAN):
                 f" {', '.join(map(str, again))}, which were learned before. Dynamic generative"
                 " memory learns a class once: what makes its samples is frozen when its experience"
                 " ends. Use a stream in which each class comes in one experience, or a method that"
-                " takes classes back, such as MeRGAN or DGDMN."
+                " takes classes back, such as DGDMN."
             )
         if len(groups) >= self.settings.latent:
             raise ConfigError(

@@ -30,8 +30,14 @@ from avalanche_dgm.data import ExperienceData, Replay, Step
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.generators import Generator
-from avalanche_dgm.memories.classifiers import check_heads, head_width, logits_of
-from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
+from avalanche_dgm.memories.classifiers import (
+    check_heads,
+    counted,
+    grow_to,
+    head_width,
+    logits_of,
+    set_counted,
+)
 from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs

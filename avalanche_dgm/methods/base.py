@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, Step, append_replay, check_experience
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion, distillation
-from avalanche_dgm.memories.classifiers import logits_of
-from avalanche_dgm.memories.growing_heads import counted, grow_to, set_counted
+from avalanche_dgm.memories.classifiers import counted, grow_to, logits_of, set_counted
 from avalanche_dgm.methods.stats import MethodStats
 from avalanche_dgm.modules import Frozen, GrowingBuffers
 from avalanche_dgm.randomness import RandomSource
