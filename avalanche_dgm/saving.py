@@ -16,7 +16,6 @@ import math
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,37 +171,19 @@ def _learner_of(target: Any, method: Method, model: nn.Module | None) -> nn.Modu
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """A method's arguments, defaults included, as plain values; all but the seed.
+    """A method's settings, defaults included, as plain values; all but seeds.
 
     Args:
         method: The method.
     """
-    arguments = {k: plain(v) for k, v in method.arguments().items() if k != "seed"}
-    # As they come back from a file: a tuple is a list.
-    settings: dict[str, Any] = json.loads(json.dumps(arguments))
+    settings: dict[str, Any] = _without_seeds(method.settings.to_dict())
     return settings
 
 
-def plain(value: Any) -> Any:
-    """A setting as numbers, strings, lists, tuples and dictionaries.
-
-    Args:
-        value: The setting. Of a function or another object only its kind can be kept: a string
-            such as ``"<function>"``.
-    """
-    if hasattr(value, "tolist"):
-        # Numbers and arrays of NumPy's, and tensors.
-        return value.tolist()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        items = [plain(item) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    return f"<{type(value).__qualname__}>"
+def _without_seeds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_seeds(v) for k, v in value.items() if k != "seed"}
+    return value
 
 
 def _check(saved: dict[str, Any], method: Method, name: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import Any, ClassVar, TypeVar
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from avalanche_dgm.checks import check_range, one_of, positive, whole, widths
 from avalanche_dgm.errors import ConfigError
@@ -17,6 +18,7 @@ __all__ = [
     "check_range",
     "make_settings",
     "one_of",
+    "plain",
     "positive",
     "whole",
     "widths",
@@ -70,8 +72,23 @@ class Settings:
         return kind(**{**mine, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, for logs."""
-        return asdict(self)
+        """All settings by name, each as a value that JSON has; see `plain`."""
+        return {name: plain(getattr(self, name)) for name in (f.name for f in fields(self))}
+
+    @classmethod
+    def parameters(cls) -> list[inspect.Parameter]:
+        """What a function takes that makes such settings: ``settings``, and each one by name."""
+        hints = get_type_hints(cls)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        found = [inspect.Parameter("settings", keyword, default=None, annotation=cls | None)]
+        for f in fields(cls):
+            default = f.default if f.default_factory is MISSING else f.default_factory()
+            if default is MISSING:
+                default = inspect.Parameter.empty
+            found.append(
+                inspect.Parameter(f.name, keyword, default=default, annotation=hints[f.name])
+            )
+        return found
 
     def _read_optimizers(self) -> None:
         """Makes an `OptimizerSpec` of every setting that says how something is trained."""
@@ -97,6 +114,31 @@ class MethodSettings(Settings):
             raise ConfigError(
                 f"seed={self.seed!r} must be a whole number from 0 to 2**63 - 1, or None."
             )
+
+
+def plain(value: Any) -> Any:
+    """A setting as numbers, strings, lists and dictionaries; nothing is copied.
+
+    Args:
+        value: The setting. Of an object that has settings these are kept under the name of its
+            class, of any other only that name: a string such as ``"<function>"``.
+    """
+    if hasattr(value, "tolist"):
+        # Numbers and arrays of NumPy's, and tensors.
+        return value.tolist()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Settings):
+        return value.to_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    name = type(value).__qualname__
+    settings = getattr(value, "settings", None)
+    return {name: settings.to_dict()} if isinstance(settings, Settings) else f"<{name}>"
 
 
 def present(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:

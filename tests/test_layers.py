@@ -18,7 +18,6 @@ LAYERS = {
     "deprecated": 0,
     "checks": 1,
     "files": 1,
-    "signatures": 1,
     "randomness": 1,
     "modules": 1,
     "settings": 2,

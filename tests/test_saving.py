@@ -11,6 +11,8 @@ import os
 import pickle
 import re
 import struct
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,10 @@ from torch import nn
 from avalanche_dgm import load_memory, save_memory
 from avalanche_dgm.errors import CheckpointError, ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.generators.default import VAESettings
+from avalanche_dgm.generators.vae_generator import VAEGenerator
 from avalanche_dgm.methods import ALTM, DGR, Method, Naive, PseudoRehearsal
+from avalanche_dgm.settings import MethodSettings
 
 TINY = {"hidden": (24,), "latent": 6, "generator_steps": 4}
 KINDS = {"F32": np.float32, "I64": np.int64, "I32": np.int32, "U8": np.uint8, "BOOL": np.bool_}
@@ -266,12 +271,10 @@ def test_a_setting_that_is_newer_than_the_file(file):
 def test_equal_settings_are_equal_however_they_are_written(driver):
     buffer = io.BytesIO()
     save_memory(driver.method, buffer)
-    numpy = {"hidden": [np.int64(24)], "latent": 6, "generator_steps": 4, "kl_weight": 0.3}
+    numpy = {"hidden": [24], "latent": 6, "generator_steps": 4, "kl_weight": np.float64(0.3)}
     for hyper in (numpy, {**TINY, "generator_optimizer": OptimizerSpec("adam", 1e-3, "one-cycle")}):
         buffer.seek(0)
-        method = DGR(seed=9, **TINY)
-        method._given = ((), {"seed": 9, **hyper})
-        load_memory(method, buffer, model=network())
+        load_memory(DGR(seed=9, **hyper), buffer, model=network())
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -340,20 +343,27 @@ def test_values_come_back_as_what_they_were(tmp_path):
 
 
 def test_a_method_of_the_user_s(tmp_path):
-    class Mine(Method):
-        def __init__(self, size, *, function=len, **more):
-            super().__init__()
-            self.size = size
+    @dataclass(frozen=True, kw_only=True)
+    class MySettings(MethodSettings):
+        size: int = 3
+        function: Any = len
+        generator: Any = None
+        more: Any = None
 
-    method, model = Mine(3, function=max, other=torch.ones(2)), network()
+    class Mine(Method):
+        settings_type = MySettings
+
+    objects = {"generator": VAEGenerator(latent=2), "more": {"other": torch.ones(2)}}
+    method, model = Mine(function=max, **objects), network()
     method.attach(model, task_aware=False)
     save_memory(method, tmp_path / "memory")
     settings = json.loads(parts((tmp_path / "memory").read_bytes())[0]["__metadata__"]["memory"])
     assert settings["settings"] == {
         "size": 3,
         "function": "<builtin_function_or_method>",
+        "generator": {"VAEGenerator": VAESettings(latent=2).to_dict()},
         "more": {"other": [1.0, 1.0]},
     }
     load_memory(copy.deepcopy(method), tmp_path / "memory", model=model)
     with pytest.raises(CheckpointError, match="size=3"):
-        load_memory(Mine(4), tmp_path / "memory", model=model)
+        load_memory(Mine(size=4, function=max, **objects), tmp_path / "memory", model=model)

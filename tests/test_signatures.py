@@ -16,7 +16,6 @@ import avalanche_dgm.lightning
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import MethodModule, module_of
 from avalanche_dgm.methods import DGDMN, DGR, Naive
-from avalanche_dgm.methods.adapters import parameters_of
 from avalanche_dgm.methods.registry import kinds
 from avalanche_dgm.plugins import plugin_of, strategy_of
 from avalanche_dgm.plugins.base import MethodPlugin
@@ -30,7 +29,7 @@ OF_STRATEGIES = [
 
 @KINDS
 def test_every_argument_is_named_and_explained(kind):
-    hyper = [parameter.name for parameter in parameters_of(kind)]
+    hyper = [parameter.name for parameter in kind.settings_type.parameters()]
     assert hyper[0] == "settings"
     assert "seed" in hyper
     plugin = [*hyper, "oracle", "progress"]

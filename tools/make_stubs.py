@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import avalanche_dgm
-from avalanche_dgm.methods.adapters import parameters_of
-from avalanche_dgm.methods.registry import kinds
+from avalanche_dgm.methods import registry
+from avalanche_dgm.methods.base import Method
 from avalanche_dgm.settings import MethodSettings
 
 ROOT = Path(avalanche_dgm.__file__).parent
@@ -126,6 +126,11 @@ def imports(annotations: Iterable[str]) -> set[str]:
     return lines
 
 
+def kinds() -> list[type[Method]]:
+    """The package's own methods."""
+    return [kind for kind in registry.kinds() if kind.__module__.startswith("avalanche_dgm.")]
+
+
 def settings_name(kind: type) -> str:
     """The name of the class of a method's settings."""
     return str(kind.settings_type.__name__)  # type: ignore[attr-defined]
@@ -146,7 +151,7 @@ def of_methods() -> tuple[set[str], str]:
         lines.add(f"from {kind.__module__} import {name} as {name}")
         if kind.settings_type is not MethodSettings:
             lines.add(settings_imports(kind, public=True))
-        arguments = {p.name: spelled(p.annotation) for p in parameters_of(kind)[1:]}
+        arguments = {p.name: spelled(p.annotation) for p in kind.settings_type.parameters()[1:]}
         lines |= imports(arguments.values())
         fields = "".join(f"    {key}: {text}\n" for key, text in arguments.items())
         body += f"\nclass {name}Arguments(TypedDict, total=False):\n{fields}"

@@ -13,7 +13,6 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig, paper_stream, require_known
 from avalanche_dgm.experiments.networks import check_network
 from avalanche_dgm.methods import registry
-from avalanche_dgm.methods.adapters import parameters_of
 from avalanche_dgm.methods.registry import NamedMethod
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def options_of(method: NamedMethod | Reference) -> list[str]:
     """
     if isinstance(method, NamedMethod):
         hidden = {"settings", *method.fixed}
-        known = [p.name for p in parameters_of(method.kind) if p.name not in hidden]
+        known = [p.name for p in method.kind.settings_type.parameters() if p.name not in hidden]
         return [*known, _CONFIGURATION] if method.configurations else known
     if method.plugin is None:
         return []

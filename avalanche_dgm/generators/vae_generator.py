@@ -45,10 +45,7 @@ class VAEGenerator(Generator):
 
     def __init__(self, settings: VAESettings | None = None, **changes: Any) -> None:
         super().__init__()
-        if settings is None or changes:
-            base = settings.to_dict() if settings is not None else {}
-            settings = make_settings(VAESettings, {**base, **changes})
-        self.settings = settings
+        self.settings = settings = make_settings(VAESettings, changes, base=settings)
         self.conditional = settings.sampling == "class"
         self.rehearses = settings.consolidation == "rehearsal"
         self.network = None

@@ -20,8 +20,7 @@ from avalanche_dgm.lightning.stages import Schedule
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.plugins.optimizers import check_step, replace_parameters
-from avalanche_dgm.saving import plain
-from avalanche_dgm.settings import MethodSettings
+from avalanche_dgm.settings import MethodSettings, plain
 
 #: What trains a classifier unless told otherwise: Adam with a learning rate of 0.001.
 ADAM = OptimizerSpec()

@@ -9,7 +9,7 @@ from torch import nn
 
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.methods import Method, Naive
-from avalanche_dgm.methods.adapters import entries, make_adapter, once, parameters_of
+from avalanche_dgm.methods.adapters import entries, make_adapter, once
 from avalanche_dgm.methods.registry import find_kind
 
 
@@ -28,14 +28,15 @@ def module_of(kind: type[Method]) -> type[MethodModule]:
     def init(self: Any, model: nn.Module, **arguments: Any) -> None:
         MethodModule.__init__(self, model, **arguments)
 
-    own = inspect.signature(MethodModule, eval_str=True).parameters
+    named = inspect.signature(MethodModule, eval_str=True).parameters
+    own = [named[name] for name in ("model", "optimizer", "criterion")]
     documented = inspect.getdoc(MethodModule)
     return make_adapter(
         f"{kind.__name__}Module",
         MethodModule,
         kind,
         init=init,
-        parameters=[own["model"], own["optimizer"], own["criterion"], *parameters_of(kind)],
+        parameters=[*own, *kind.settings_type.parameters()],
         arguments=entries(documented, "Args"),
         maker=module_of,
         members={"kind": kind},

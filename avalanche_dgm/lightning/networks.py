@@ -17,7 +17,7 @@ from avalanche_dgm.lightning.base import NetworkModule, OptimizerMaker, batch_te
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import evaluating
 from avalanche_dgm.randomness import RandomSource
-from avalanche_dgm.saving import plain
+from avalanche_dgm.settings import plain
 
 
 class VAEModule(NetworkModule):

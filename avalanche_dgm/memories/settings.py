@@ -52,9 +52,8 @@ class MemorySettings(VAESettings):
 
     def _vae_settings_given(self) -> list[str]:
         """Names of the autoencoder's settings that are not the default ones."""
-        ours, default = self.of_the_vae().to_dict(), VAESettings().to_dict()
         # The learner is trained in batches of this size, too.
-        return [name for name in ours if name != "batch_size" and ours[name] != default[name]]
+        return [name for name in self.of_the_vae().given() if name != "batch_size"]
 
     def _check_foreign(self, given: Sequence[str]) -> None:
         if given:

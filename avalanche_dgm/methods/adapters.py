@@ -5,47 +5,18 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from functools import wraps
 from textwrap import dedent, indent
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.settings import Settings
 
 T = TypeVar("T")
 
-_NO_DEFAULT = inspect.Parameter.empty
 _SELF = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_KEYWORD = inspect.Parameter.KEYWORD_ONLY
-
-
 _SETTINGS = "All hyper-parameters; those that are given by name replace theirs."
-
-
-def parameters_of(kind: type[Method]) -> list[inspect.Parameter]:
-    """What a method takes: ``settings``, and each hyper-parameter by name.
-
-    Args:
-        kind: The method.
-    """
-    annotation = kind.settings_type | None
-    whole = inspect.Parameter("settings", _KEYWORD, default=None, annotation=annotation)
-    return [whole, *_hyper_parameters(kind)]
-
-
-def _hyper_parameters(kind: type[Method]) -> list[inspect.Parameter]:
-    named = inspect.signature(kind).parameters
-    if "settings" not in named:
-        # Its arguments are named by its own ``__init__``.
-        return [p for p in named.values() if p.kind is _KEYWORD]
-    hints = get_type_hints(kind.settings_type)
-    found = []
-    for f in fields(kind.settings_type):
-        default = f.default_factory() if f.default_factory is not MISSING else f.default
-        default = _NO_DEFAULT if default is MISSING else default
-        found.append(inspect.Parameter(f.name, _KEYWORD, default=default, annotation=hints[f.name]))
-    return found
 
 
 def describe_settings(kind: type[Settings]) -> dict[str, str]:

@@ -46,7 +46,6 @@ from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import METHODS, register
 from avalanche_dgm.modules import Frozen, copied
 from avalanche_dgm.settings import MethodSettings, one_of, positive, whole
-from avalanche_dgm.signatures import takes_arguments_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +163,6 @@ def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     "distillation from a frozen copy of the network; --set replay=stored, or a memory",
     fast=_fast,
 )
-@takes_arguments_of(ALTMSettings)
 class ALTM(Inspectable, LatentInputs, Method):
     """Distillation from a frozen stable network.
 

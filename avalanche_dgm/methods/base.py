@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -19,7 +19,6 @@ from avalanche_dgm.methods.stats import MethodStats
 from avalanche_dgm.modules import Frozen, GrowingBuffers
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.settings import MethodSettings, make_settings
-from avalanche_dgm.signatures import KeepsArguments
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Needs:
     learner: bool = True
 
 
-class Method(KeepsArguments, nn.Module):
+class Method(nn.Module):
     """A way to remember, driven through a few verbs.
 
     An adapter calls, for each experience: `attach`, `check`, `begin`, ``criterion.set``, the phases
@@ -90,12 +89,6 @@ class Method(KeepsArguments, nn.Module):
         self._temperature = 1.0
         #: The copy for `undo`, and the state of the random numbers then.
         self._before: tuple[Method, dict[str, Any]] | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        """All hyper-parameters, by name."""
-        if self.settings_type is MethodSettings:
-            return super().arguments()
-        return {f.name: getattr(self.settings, f.name) for f in fields(self.settings)}
 
     @property
     def rng(self) -> torch.Generator:

@@ -41,7 +41,6 @@ from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.paper_settings import dgdmn_hyper
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.settings import MethodSettings
-from avalanche_dgm.signatures import takes_arguments_of
 
 _FAST = {"generator_steps": 30, "learner_steps": 30}
 
@@ -75,7 +74,6 @@ class DGDMNSettings(MethodSettings, DualMemorySettings):
     fast=_FAST,
     paper=dgdmn_hyper,
 )
-@takes_arguments_of(DGDMNSettings)
 class DGDMN(Inspectable, Routing, Method):
     """Dual memory around any classifier, which becomes the long-term learner.
 

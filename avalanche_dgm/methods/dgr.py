@@ -34,7 +34,6 @@ from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen
 from avalanche_dgm.settings import MethodSettings, whole
-from avalanche_dgm.signatures import takes_arguments_of
 
 #: Replayed samples a step where the user's batches are smaller: fewer are too noisy.
 FEWEST_REPLAYED = 128
@@ -63,7 +62,6 @@ class DGRSettings(MethodSettings, MemorySettings):
     # Kamra et al. train the learner, too, in the memory and after the generator (Sec. 4.1).
     paper="dgdmn-direct",
 )
-@takes_arguments_of(DGRSettings)
 class DGR(Inspectable, ReplaySource, Method):
     """Generative replay for any classifier that the user trains.
 

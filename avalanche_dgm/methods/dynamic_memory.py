@@ -27,7 +27,6 @@ from avalanche_dgm.generators.gan_settings import MaskedGANSettings, make_gan
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.registry import register
-from avalanche_dgm.signatures import takes_arguments_of
 
 if TYPE_CHECKING:
     from avalanche_dgm.generators.gan import GAN
@@ -120,7 +119,6 @@ class DynamicMemorySettings(GANMethodSettings, MaskedGANSettings):
 @register(
     "dynamic-memory", "a GAN that grows and freezes by masks, replayed to the network", fast=FAST
 )
-@takes_arguments_of(DynamicMemorySettings)
 class DynamicMemory(GANMethod):
     """An AC-GAN that learns masks and grows, and replays old classes to a classifier.
 

@@ -17,7 +17,6 @@ from avalanche_dgm.generators.gan_settings import ConditionalGANSettings
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.settings import positive, whole
-from avalanche_dgm.signatures import takes_arguments_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,6 @@ class EWCGeneratorSettings(GANMethodSettings, ConditionalGANSettings):
     defaults={"classifier": "discriminator"},
     fast={**FAST, "fisher_samples": 8},
 )
-@takes_arguments_of(EWCGeneratorSettings)
 class EWCGenerator(GANMethod):
     """A conditional GAN whose generator is held where old classes need it to be.
 

@@ -45,7 +45,6 @@ from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen, copied
 from avalanche_dgm.settings import MethodSettings, one_of, whole
-from avalanche_dgm.signatures import takes_arguments_of
 
 #: What is stored of each experience's samples unless a size is given.
 DEFAULT_SIZE: Mapping[str, Any] = {"share": 0.05, "least": 10, "grows": False}
@@ -205,7 +204,6 @@ def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @register("latent-replay", "a frozen compressor, and stored latents of a few samples", fast=_fast)
-@takes_arguments_of(LatentReplaySettings)
 class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     """Replay of latents behind a frozen compressor.
 

@@ -20,7 +20,6 @@ from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import copied
 from avalanche_dgm.settings import one_of, positive
-from avalanche_dgm.signatures import takes_arguments_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,6 @@ class MeRGANSettings(GANMethodSettings, ConditionalGANSettings):
     fixed={"replay": "joint"},
     fast=FAST,
 )
-@takes_arguments_of(MeRGANSettings)
 class MeRGAN(GANMethod):
     """A conditional GAN that replays its own former samples to itself.
 
@@ -93,7 +91,6 @@ class MeRGAN(GANMethod):
     defaults={"classifier": "discriminator"},
     fast=FAST,
 )
-@takes_arguments_of(GANReplaySettings)
 class GANReplay(GANMethod):
     """Deep generative replay (Shin et al. 2017) with a GAN: both networks begin anew each time.
 

@@ -31,7 +31,6 @@ from avalanche_dgm.methods.paper_settings import PAPER
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen, GrowingBuffers, evaluating
 from avalanche_dgm.settings import MethodSettings, one_of, positive, whole
-from avalanche_dgm.signatures import takes_arguments_of
 
 
 class _InputBox(GrowingBuffers):
@@ -91,7 +90,6 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 
 @register("pseudo-rehearsal", "the same as ppr", paper=_paper)
 @register("ppr", "random inputs, labelled by the network before each experience", paper=_paper)
-@takes_arguments_of(PseudoRehearsalSettings)
 class PseudoRehearsal(Inspectable, Method):
     """Rehearsal of uniformly random inputs.
 

@@ -12,6 +12,7 @@ modules; any other module registers its methods when it is imported.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -93,9 +94,21 @@ def register(name: str, description: str, **presets: Any) -> Callable[[K], K]:
                 " by another one."
             )
         METHODS[name] = NamedMethod(name, kind, description, **presets)
+        kind.__signature__ = _Signature()  # type: ignore[attr-defined]
         return kind
 
     return decorate
+
+
+class _Signature:
+    """What calling a method's class takes, with every hyper-parameter; its instances take other."""
+
+    def __get__(self, instance: Method | None, owner: type[Method]) -> inspect.Signature:
+        if instance is not None or "settings" not in inspect.signature(owner.__init__).parameters:
+            raise AttributeError("__signature__")
+        settings, *others = owner.settings_type.parameters()
+        first = settings.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return inspect.Signature([first, *others])
 
 
 @cache

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import AvalancheDGMError, CheckpointError
 from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.methods import Method
 from avalanche_dgm.plugins.samples import (
     classes_of,
     experiences_of,
@@ -33,6 +34,8 @@ from avalanche_dgm.plugins.samples import (
     seeded,
     task_labels_of,
 )
+from avalanche_dgm.saving import settings_of
+from avalanche_dgm.settings import Settings
 
 #: Values by name, as shown in error messages.
 Fingerprint = dict[str, Any]
@@ -44,7 +47,7 @@ _NETWORK = "network: "
 #: Constructor arguments that may differ, that are compared elsewhere, or that training changes.
 _IGNORED = {
     *("device", "evaluator", "eval_every", "eval_mb_size", "peval_mode", "plugins", "loggers"),
-    # The method's own arguments are compared; it has no weights before training.
+    # The method's settings are compared; it has no weights before training.
     "method",
     # Seeds may be drawn; a method's is compared elsewhere.
     *(
@@ -160,6 +163,8 @@ def _checksum(dataset: Any) -> str:
 def of_arguments(owner: Any, prefix: str = "", *, depth: int = 0) -> Fingerprint:
     """The constructor arguments of an object that it keeps as attributes of the same names.
 
+    Of a method these are its settings, which its parts share.
+
     Args:
         owner: The object.
         prefix: Prefix of their names.
@@ -167,13 +172,18 @@ def of_arguments(owner: Any, prefix: str = "", *, depth: int = 0) -> Fingerprint
     """
     found: Fingerprint = {}
     kept = getattr(owner, "__dict__", {})
-    for name in _arguments(type(owner)):
-        value = _plain(kept.get(name, _UNKNOWN))
+    method = kept.get("method", owner)
+    settings = method.settings.names() if isinstance(method, Method) else set()
+    for name in _arguments(type(owner)) - settings:
+        value = kept.get(name, _UNKNOWN)
+        value = _UNKNOWN if isinstance(value, Settings) else _plain(value)
         if name not in _IGNORED and value is not _UNKNOWN:
             found[prefix + _NAMES.get(name, name)] = value
     for name, part in chain(kept.items(), kept.get("_modules", {}).items()) if depth else ():
         if _is_part(part):
             found |= of_arguments(part, f"{prefix}{name.strip('_')}.", depth=depth - 1)
+    if isinstance(owner, Method):
+        found |= {f"{prefix}{name}": value for name, value in settings_of(owner).items()}
     return found
 
 

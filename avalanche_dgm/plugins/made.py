@@ -7,7 +7,7 @@ from typing import Any
 
 from avalanche_dgm.methods import Method
 from avalanche_dgm.methods.abilities import LatentInputs, Routing
-from avalanche_dgm.methods.adapters import make_adapter, once, parameters_of
+from avalanche_dgm.methods.adapters import make_adapter, once
 from avalanche_dgm.methods.registry import find_kind
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.wrapping import WrappingPlugin
@@ -36,7 +36,7 @@ def plugin_of(kind: type[Method]) -> type[MethodPlugin]:
         base.__init__(self, kind(**hyper), oracle=oracle, progress=progress)
 
     own = inspect.signature(base, eval_str=True).parameters
-    parameters = [*parameters_of(kind), own["oracle"], own["progress"]]
+    parameters = [*kind.settings_type.parameters(), own["oracle"], own["progress"]]
     members: dict[str, Any] = {"kind": kind}
     if hasattr(kind, "paper"):
         members["paper"] = classmethod(_paper)

@@ -1,6 +1,7 @@
 """Each hyper-parameter that cannot work is refused, with its name, before anything is trained."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -88,8 +89,9 @@ def test_settings_do_not_change():
 
 def test_to_dict_is_plain():
     values = DualMemorySettings(hidden=(8, 8)).to_dict()
-    assert values["hidden"] == (8, 8)
+    assert values["hidden"] == [8, 8]
     assert values["generator_optimizer"]["name"] == "adam"
+    assert json.loads(json.dumps(values)) == values
     assert make_settings(DualMemorySettings, {"kappa": values["kappa"]}) == DualMemorySettings()
 
 
