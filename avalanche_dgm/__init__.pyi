@@ -43,6 +43,9 @@ from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import Unpack
 
+from avalanche_dgm.methods import ALTM as _ALTM
+from avalanche_dgm.methods import DGDMN as _DGDMN
+from avalanche_dgm.methods import DGR as _DGR
 from avalanche_dgm.methods import (
     ALTMArguments,
     DGDMNArguments,
@@ -54,23 +57,20 @@ from avalanche_dgm.methods import (
     MeRGANArguments,
     PseudoRehearsalArguments,
 )
-from avalanche_dgm.methods.altm import ALTM as _ALTM
+from avalanche_dgm.methods import DynamicMemory as _DynamicMemory
+from avalanche_dgm.methods import EWCGenerator as _EWCGenerator
+from avalanche_dgm.methods import GANReplay as _GANReplay
+from avalanche_dgm.methods import LatentReplay as _LatentReplay
+from avalanche_dgm.methods import MeRGAN as _MeRGAN
+from avalanche_dgm.methods import PseudoRehearsal as _PseudoRehearsal
 from avalanche_dgm.methods.altm import ALTMSettings as ALTMSettings
-from avalanche_dgm.methods.dgdmn import DGDMN as _DGDMN
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
-from avalanche_dgm.methods.dgr import DGR as _DGR
 from avalanche_dgm.methods.dgr import DGRSettings as DGRSettings
-from avalanche_dgm.methods.dynamic_memory import DynamicMemory as _DynamicMemory
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings as DynamicMemorySettings
-from avalanche_dgm.methods.ewc_generator import EWCGenerator as _EWCGenerator
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings as EWCGeneratorSettings
-from avalanche_dgm.methods.latent_replay import LatentReplay as _LatentReplay
 from avalanche_dgm.methods.latent_replay import LatentReplaySettings as LatentReplaySettings
-from avalanche_dgm.methods.mergan import GANReplay as _GANReplay
 from avalanche_dgm.methods.mergan import GANReplaySettings as GANReplaySettings
-from avalanche_dgm.methods.mergan import MeRGAN as _MeRGAN
 from avalanche_dgm.methods.mergan import MeRGANSettings as MeRGANSettings
-from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal as _PseudoRehearsal
 from avalanche_dgm.methods.pseudo_rehearsal import (
     PseudoRehearsalSettings as PseudoRehearsalSettings,
 )

@@ -136,7 +136,7 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    name = type(value).__qualname__
+    name = type(value).__name__
     settings = getattr(value, "settings", None)
     return {name: settings.to_dict()} if isinstance(settings, Settings) else f"<{name}>"
 

@@ -26,7 +26,10 @@ def attach_stub(
             ``__getattr__`` makes them; others are for type checkers only.
     """
     text = Path(str(sys.modules[package].__file__)).with_name("__init__.pyi").read_text("utf-8")
-    where = {n: module for module, n in re.findall(r"^from (\S+) import (\w+) as \2$", text, re.M)}
+    imported = re.findall(r"^from (\S+) import (?:\(\s*)?(\w+) as (_?)\2\b", text, re.M)
+    # A class may be declared anew for type checkers, with all of its arguments.
+    anew = re.findall(r"^class (\w+)\(_\1\):", text, re.M)
+    where = {n: module for module, n, private in imported if not private or n in anew}
     for ending, module in (made or {}).items():
         where |= dict.fromkeys(re.findall(rf"^class (\w+{ending})\b", text, re.M), module)
     names = sorted(where)

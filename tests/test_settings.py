@@ -1,5 +1,6 @@
 """Settings: names and values that are deprecated."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ import pytest
 
 from avalanche_dgm import DynamicMemoryPlugin
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.settings import Settings, make_settings
 
 
@@ -58,3 +60,22 @@ def test_plugins_take_former_names():
     assert plugin.method.settings.classifier == "discriminator"
     assert plugin.method.settings.discriminator_width == 8
     assert plugin.method.settings.discriminator_finetune_epochs == 3
+
+
+def test_plain_values_are_written_without_copies():
+    class Handle:
+        def __deepcopy__(self, memo):
+            raise TypeError("a handle cannot be copied")
+
+    class Wheel(Handle):
+        settings = Old(width=2)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Holding(Settings):
+        parts: Any = None
+        optimizer: OptimizerSpec = OptimizerSpec("sgd", 0.1)  # noqa: RUF009
+
+    written = Holding(parts=(Handle(), Wheel(), {1: 0.5})).to_dict()
+    assert written["parts"] == ["<Handle>", {"Wheel": {"width": 2, "kind": "narrow"}}, {"1": 0.5}]
+    assert written["optimizer"]["lr"] == 0.1
+    assert json.loads(json.dumps(written)) == written

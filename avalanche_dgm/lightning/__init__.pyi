@@ -29,24 +29,33 @@ from typing_extensions import Unpack
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning.base import OptimizerMaker
 from avalanche_dgm.methods import (
+    ALTM,
+    DGDMN,
+    DGR,
     ALTMArguments,
     DGDMNArguments,
     DGRArguments,
+    DynamicMemory,
     DynamicMemoryArguments,
+    EWCGenerator,
     EWCGeneratorArguments,
+    GANReplay,
     GANReplayArguments,
+    LatentReplay,
     LatentReplayArguments,
+    MeRGAN,
     MeRGANArguments,
+    PseudoRehearsal,
     PseudoRehearsalArguments,
 )
-from avalanche_dgm.methods.altm import ALTM, ALTMSettings
-from avalanche_dgm.methods.dgdmn import DGDMN, DGDMNSettings
-from avalanche_dgm.methods.dgr import DGR, DGRSettings
-from avalanche_dgm.methods.dynamic_memory import DynamicMemory, DynamicMemorySettings
-from avalanche_dgm.methods.ewc_generator import EWCGenerator, EWCGeneratorSettings
-from avalanche_dgm.methods.latent_replay import LatentReplay, LatentReplaySettings
-from avalanche_dgm.methods.mergan import GANReplay, GANReplaySettings, MeRGAN, MeRGANSettings
-from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal, PseudoRehearsalSettings
+from avalanche_dgm.methods.altm import ALTMSettings
+from avalanche_dgm.methods.dgdmn import DGDMNSettings
+from avalanche_dgm.methods.dgr import DGRSettings
+from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings
+from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings
+from avalanche_dgm.methods.latent_replay import LatentReplaySettings
+from avalanche_dgm.methods.mergan import GANReplaySettings, MeRGANSettings
+from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsalSettings
 
 class ALTMModule(MethodModule):
     method: ALTM

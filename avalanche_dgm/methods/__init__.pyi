@@ -18,31 +18,30 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import nn
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, Unpack
 
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.generators.conditional_gan import KeepOld
 from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.memories.stored_latents import StoredLatents
-from avalanche_dgm.methods.altm import ALTM as ALTM
+from avalanche_dgm.methods.altm import ALTM as _ALTM
 from avalanche_dgm.methods.altm import ALTMSettings as ALTMSettings
-from avalanche_dgm.methods.base import Method
-from avalanche_dgm.methods.dgdmn import DGDMN as DGDMN
+from avalanche_dgm.methods.dgdmn import DGDMN as _DGDMN
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
-from avalanche_dgm.methods.dgr import DGR as DGR
+from avalanche_dgm.methods.dgr import DGR as _DGR
 from avalanche_dgm.methods.dgr import DGRSettings as DGRSettings
-from avalanche_dgm.methods.dynamic_memory import DynamicMemory as DynamicMemory
+from avalanche_dgm.methods.dynamic_memory import DynamicMemory as _DynamicMemory
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings as DynamicMemorySettings
-from avalanche_dgm.methods.ewc_generator import EWCGenerator as EWCGenerator
+from avalanche_dgm.methods.ewc_generator import EWCGenerator as _EWCGenerator
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings as EWCGeneratorSettings
-from avalanche_dgm.methods.latent_replay import LatentReplay as LatentReplay
+from avalanche_dgm.methods.latent_replay import LatentReplay as _LatentReplay
 from avalanche_dgm.methods.latent_replay import LatentReplaySettings as LatentReplaySettings
-from avalanche_dgm.methods.mergan import GANReplay as GANReplay
+from avalanche_dgm.methods.mergan import GANReplay as _GANReplay
 from avalanche_dgm.methods.mergan import GANReplaySettings as GANReplaySettings
-from avalanche_dgm.methods.mergan import MeRGAN as MeRGAN
+from avalanche_dgm.methods.mergan import MeRGAN as _MeRGAN
 from avalanche_dgm.methods.mergan import MeRGANSettings as MeRGANSettings
-from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal as PseudoRehearsal
+from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal as _PseudoRehearsal
 from avalanche_dgm.methods.pseudo_rehearsal import (
     PseudoRehearsalSettings as PseudoRehearsalSettings,
 )
@@ -75,6 +74,13 @@ class ALTMArguments(TypedDict, total=False):
     per_class: int | None
     distil_steps: int
     memory_consolidation: str | None
+
+class ALTM(_ALTM):
+    def __init__(
+        self,
+        settings: ALTMSettings | None = None,
+        **changes: Unpack[ALTMArguments],
+    ) -> None: ...
 
 class DGDMNArguments(TypedDict, total=False):
     architecture: Literal["auto", "dense", "conv"]
@@ -110,6 +116,13 @@ class DGDMNArguments(TypedDict, total=False):
     stm_generator_steps: int | None
     seed: int | None
 
+class DGDMN(_DGDMN):
+    def __init__(
+        self,
+        settings: DGDMNSettings | None = None,
+        **changes: Unpack[DGDMNArguments],
+    ) -> None: ...
+
 class DGRArguments(TypedDict, total=False):
     architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None
@@ -131,6 +144,13 @@ class DGRArguments(TypedDict, total=False):
     count: Literal["classes", "tasks"]
     seed: int | None
     replay_size: int | None
+
+class DGR(_DGR):
+    def __init__(
+        self,
+        settings: DGRSettings | None = None,
+        **changes: Unpack[DGRArguments],
+    ) -> None: ...
 
 class DynamicMemoryArguments(TypedDict, total=False):
     architecture: str
@@ -163,6 +183,13 @@ class DynamicMemoryArguments(TypedDict, total=False):
     discriminator_finetune_optimizer: OptimizerSpec
     shift: float
 
+class DynamicMemory(_DynamicMemory):
+    def __init__(
+        self,
+        settings: DynamicMemorySettings | None = None,
+        **changes: Unpack[DynamicMemoryArguments],
+    ) -> None: ...
+
 class EWCGeneratorArguments(TypedDict, total=False):
     architecture: str
     width: int
@@ -190,6 +217,13 @@ class EWCGeneratorArguments(TypedDict, total=False):
     ewc_weight: float
     fisher_samples: int
 
+class EWCGenerator(_EWCGenerator):
+    def __init__(
+        self,
+        settings: EWCGeneratorSettings | None = None,
+        **changes: Unpack[EWCGeneratorArguments],
+    ) -> None: ...
+
 class GANReplayArguments(TypedDict, total=False):
     architecture: str
     width: int
@@ -214,6 +248,13 @@ class GANReplayArguments(TypedDict, total=False):
     discriminator_finetune_epochs: int
     discriminator_finetune_optimizer: OptimizerSpec
     shift: float
+
+class GANReplay(_GANReplay):
+    def __init__(
+        self,
+        settings: GANReplaySettings | None = None,
+        **changes: Unpack[GANReplayArguments],
+    ) -> None: ...
 
 class LatentReplayArguments(TypedDict, total=False):
     architecture: Literal["auto", "dense", "conv"]
@@ -251,6 +292,13 @@ class LatentReplayArguments(TypedDict, total=False):
     encode_once: bool | None
     replay_size: int | None
 
+class LatentReplay(_LatentReplay):
+    def __init__(
+        self,
+        settings: LatentReplaySettings | None = None,
+        **changes: Unpack[LatentReplayArguments],
+    ) -> None: ...
+
 class MeRGANArguments(TypedDict, total=False):
     architecture: str
     width: int
@@ -278,8 +326,22 @@ class MeRGANArguments(TypedDict, total=False):
     replay: Literal["joint", "alignment", "none"] | KeepOld
     alignment: float
 
+class MeRGAN(_MeRGAN):
+    def __init__(
+        self,
+        settings: MeRGANSettings | None = None,
+        **changes: Unpack[MeRGANArguments],
+    ) -> None: ...
+
 class PseudoRehearsalArguments(TypedDict, total=False):
     seed: int | None
     memory_size: int | None
     labels: Literal["hard", "soft"]
     temperature: float
+
+class PseudoRehearsal(_PseudoRehearsal):
+    def __init__(
+        self,
+        settings: PseudoRehearsalSettings | None = None,
+        **changes: Unpack[PseudoRehearsalArguments],
+    ) -> None: ...

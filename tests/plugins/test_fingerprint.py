@@ -13,6 +13,7 @@ from torch import nn
 
 from avalanche_dgm import DGRPlugin, maybe_load_checkpoint, save_checkpoint, sklearn_digits
 from avalanche_dgm.errors import CheckpointError
+from avalanche_dgm.generators.vae_generator import VAEGenerator
 from avalanche_dgm.plugins import fingerprint
 
 TINY = {"generator_steps": 2}
@@ -71,6 +72,16 @@ CHANGES = {
         {"kind": EWC, "ewc_lambda": 1.0},
         {"kind": EWC, "ewc_lambda": 2.0},
         "ewc_lambda: 1.0 in the checkpoint, 2.0 now",
+    ),
+    "method's setting": (
+        {"plugins": lambda: [DGRPlugin(hidden=(8, 4), **TINY)]},
+        {"plugins": lambda: [DGRPlugin(hidden=[8, 5], **TINY)]},
+        r"method.hidden: \[8, 4\] in the checkpoint, \[8, 5\] now\. ",
+    ),
+    "generator's setting": (
+        {"plugins": lambda: [DGRPlugin(generator=VAEGenerator(latent=2, **TINY))]},
+        {"plugins": lambda: [DGRPlugin(generator=VAEGenerator(latent=3, **TINY))]},
+        "method.generator: .*'latent': 2.* in the checkpoint, .*'latent': 3.* now",
     ),
     "method's seed": (
         {"plugins": lambda: [DGRPlugin(seed=1, **TINY)]},

@@ -8,7 +8,9 @@ from avalanche_dgm import DGDMNPlugn  # error
 from avalanche_dgm.lightning import DGDMNModule
 from avalanche_dgm.lightning import DGDMNModul  # error
 
+from avalanche_dgm.methods import DGDMN, DGR, DGDMNSettings
 from avalanche_dgm.methods import DGRR  # error
+from avalanche_dgm.methods import DGRSetings  # error
 
 net = nn.Linear(2, 2)
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -20,3 +22,7 @@ DGRStrategy(model=net, optimizer=optimizer, train_epoch=3)  # error
 DGDMNModule(net, stm_sizee=3)  # error
 DGDMNModule(net, stm_size="3")  # error
 MeRGANPlugin(classifier="critics")  # error
+DGR(replay_sise=3)  # error
+DGR(replay_size="3")  # error
+DGR(DGDMNSettings(stm_size=3))  # error
+DGDMN(routing="oracles")  # error
