@@ -9,8 +9,11 @@ class Recording(Sink):
     """Keeps what it is shown, in order."""
 
     def __init__(self):
-        self.shown = []
+        self.shown, self.config = [], {}
         self.closed = self.flushed = 0
+
+    def settings(self, values):
+        self.config |= values
 
     def scalars(self, values, *, axis, at):
         for key, value in values.items():
@@ -59,4 +62,4 @@ class Failing(Recording):
     def _fail(self, *args, **kwargs):
         raise OSError("No space left on device")
 
-    scalars = image = histogram = table = file = flush = close = _fail
+    settings = scalars = image = histogram = table = file = flush = close = _fail

@@ -83,6 +83,20 @@ class Dashboard:
             sink if isinstance(sink, FailSafeSink) else FailSafeSink(sink) for sink in sinks
         ]
         self.samples_per_class, self.latents, self.seed = samples_per_class, latents, seed
+        #: The settings that were logged.
+        self._settings: dict[str, Any] = {}
+
+    def log_settings(self, method: Method) -> None:
+        """Logs a method's settings, once.
+
+        Args:
+            method: The method.
+        """
+        values = keys.settings_of(method)
+        if values != self._settings:
+            for sink in self.sinks:
+                sink.settings(values)
+        self._settings = values
 
     def log_training(self, values: Mapping[str, float], *, step: int) -> None:
         """Logs scalars of the classifier's training.

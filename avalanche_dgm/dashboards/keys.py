@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from avalanche_dgm.methods import Method
+
 #: Optimiser steps of the classifier so far.
 STEP = "step"
 #: Experiences learned so far: 1 after the first.
 EXPERIENCE = "experience"
 #: Sleeps so far: 1 after the first.
 SLEEP = "sleep"
+#: The start of the run: the point 0 alone.
+START = "start"
 
 #: The axes, and the prefixes of the keys on each. Other keys are on ``step``.
 AXES: dict[str, tuple[str, ...]] = {
+    START: ("method/",),
     STEP: ("train/",),
     EXPERIENCE: (
         "stream/",
@@ -26,6 +34,12 @@ AXES: dict[str, tuple[str, ...]] = {
     ),
     SLEEP: ("sleeps/",),
 }
+
+# At the start.
+#: A setting of the method, in the run's config.
+SETTING = "method/{}"
+#: Table of them, where a run has no config: ``setting``, ``value``.
+SETTINGS = "method/settings"
 
 # Scalars after a test, with the names of `avalanche_dgm.metrics`: stream/average_accuracy,
 # stream/forgetting, stream/backward_transfer and so on.
@@ -81,7 +95,7 @@ SLEEP_SECONDS = "sleeps/seconds"
 SLEEP_AFTER = "sleeps/experiences"
 
 #: The tables.
-TABLES = (MATRIX_TABLE, SAMPLES_TABLE)
+TABLES = (SETTINGS, MATRIX_TABLE, SAMPLES_TABLE)
 
 # While the classifier learns.
 TRAIN_LOSS = "train/loss"
@@ -98,6 +112,22 @@ def axis_of(key: str) -> str:
         if key.startswith(beginnings):
             return axis
     return STEP
+
+
+def settings_of(method: Method) -> dict[str, Any]:
+    """A method's settings, defaults included, by the names that loggers give them.
+
+    Args:
+        method: The method.
+
+    Returns:
+        Values that JSON has, such as ``method/stm_size``, and the method's name as
+        ``method/class``.
+    """
+    settings = {SETTING.format("class"): type(method).__name__}
+    return settings | {
+        SETTING.format(name): value for name, value in method.settings.to_dict().items()
+    }
 
 
 def file_name(key: str, at: int) -> str:

@@ -6,11 +6,12 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avalanche_dgm.dashboards import keys
 from avalanche_dgm.deprecated import former_names
 
 #: An image: uint8 array (H, W, 3).
@@ -25,6 +26,18 @@ class Sink(ABC):
     Every call names an axis and a point on it. Points of an axis increase, except when a run
     resumes: then points are logged again and replace the former ones.
     """
+
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Logs the settings of the run's method: as a table, unless there is a better place.
+
+        Args:
+            values: Values that JSON has, by names such as ``method/stm_size``.
+        """
+        rows: list[list[Cell]] = [
+            [name, value if isinstance(value, (int, float, str)) else str(value)]
+            for name, value in values.items()
+        ]
+        self.table(keys.SETTINGS, ("setting", "value"), rows, axis=keys.START, at=0)
 
     @abstractmethod
     def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
@@ -131,6 +144,10 @@ class FailSafeSink(Sink):
                 RuntimeWarning,
                 stacklevel=3,
             )
+
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """See `Sink.settings`."""
+        self._try("settings", lambda: self.sink.settings(values))
 
     def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
         """See `Sink.scalars`."""

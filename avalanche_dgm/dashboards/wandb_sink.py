@@ -64,6 +64,10 @@ class WandbSink(Sink):
         if "*" not in key:
             self.run.define_metric(key, step_metric=axis)
 
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Adds the settings to the run's config."""
+        self.run.config.update(dict(values), allow_val_change=True)
+
     def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
         """See `Sink.scalars`."""
         self.log(values, axis=axis, at=at)

@@ -224,13 +224,16 @@ class LightningRun:
     def _by_module(self) -> None:
         spec, result = self.spec, self.result
         module = self._module()
+        is_named = isinstance(spec.method, NamedMethod)
+        if is_named:
+            result.method_settings = module.method.settings.to_dict()
         report = StepReporter(
             result, self._sizes(), self.folder, self.progress, module, panels=self.panels
         )
         order = [spec.train_experience(position) for position in range(len(spec.order))]
         outcome = self._fit(module, order, report=report)
         result.steps = report.steps(outcome)
-        if isinstance(spec.method, NamedMethod) and self.is_global_zero:
+        if is_named and self.is_global_zero:
             result.samples = spec.sample_images(module.method)
 
     def _joint(self) -> None:

@@ -66,7 +66,7 @@ class RunPanels:
             self.dashboard.log_training(values, step=step)
 
     def log_experience(self, result: RunResult, method: Method | None) -> None:
-        """Logs the last step.
+        """Logs the last step, and the method's settings with the first one.
 
         Args:
             result: The result so far.
@@ -96,6 +96,8 @@ class RunPanels:
             shape=spec.shape,
             stats=stats,
         )
+        if result.method_settings and method is not None:
+            dashboard.log_settings(method)
         dashboard.log_experience(experience, method)
         rows = [[math.nan if v is None else v for v in row] for row in result.matrix]
         columns = [step.experience for step in result.steps]

@@ -50,6 +50,8 @@ def parse_result(values: Any) -> RunResult:
         steps=steps,
         provenance=provenance,
         shape=tuple(_list(_get(found, "image_shape"), "image_shape", _count)),
+        # These came later.
+        method_settings=_object(found.get("method_settings", {}), "method_settings"),
     )
 
 

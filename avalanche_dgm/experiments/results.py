@@ -64,6 +64,8 @@ class RunResult:
         provenance: Versions, platform and command line.
         samples: Generated images by class, (n, C, H, W) arrays, or empty; not saved in JSON.
         shape: Shape of one image, (channels, height, width).
+        method_settings: All settings of the method, defaults included, as values that JSON has;
+            empty for a method that is not of this package.
     """
 
     config: ExperimentConfig
@@ -73,6 +75,7 @@ class RunResult:
     provenance: dict[str, Any] = field(default_factory=dict)
     samples: Mapping[int, Any] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -183,6 +186,7 @@ class RunResult:
         return {
             "complete": self.complete,
             "config": self.config.to_json(),
+            "method_settings": dict(self.method_settings),
             "seed": self.config.seed,
             "tasks": self.tasks,
             "order": self.order,

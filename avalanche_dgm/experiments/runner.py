@@ -94,6 +94,8 @@ def run(
                 experiment.load(strategy, storage.checkpoint(target, start))
             elif not start:
                 store_fingerprint(strategy, experiment.learned)
+        if strategy is not None and (plugin := replay_plugin(strategy)) is not None:
+            result.method_settings = plugin.method.settings.to_dict()
         if target is not None and saved is None:
             run_folders.begin(target, result)
         try:

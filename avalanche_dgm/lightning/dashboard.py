@@ -106,7 +106,7 @@ class DashboardCallback(EpochMeansCallback):
     def on_stream_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
     ) -> None:
-        """Opens the sinks, in the first process."""
+        """Opens the sinks and logs the method's settings, in the first process."""
         super().on_stream_start(trainer, module, benchmark, result)
         self._benchmark, self._examples = benchmark, None
         if trainer.is_global_zero:
@@ -114,6 +114,8 @@ class DashboardCallback(EpochMeansCallback):
             self.dashboard = Dashboard(
                 sinks, samples_per_class=self.samples_per_class, latents=self.latents
             )
+            if isinstance(module, MethodModule):
+                self.dashboard.log_settings(module.method)
 
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from avalanche.models.dynamic_modules import MultiTaskModule
 from torch import Tensor, nn
 
+from avalanche_dgm.dashboards.keys import settings_of
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning.base import OptimizerMaker
@@ -89,6 +91,13 @@ class MethodModule(StagedModule):
         self._optimized: dict[str, nn.Parameter] = {}
         #: The current test over the stream, while `fit_stream` tests.
         self.stream_test: StreamTest | None = None
+
+    @property
+    def hparams_initial(self) -> Any:
+        """What a Trainer's loggers are given: `hparams`, and all settings of the method."""
+        initial = copy.copy(self.hparams)
+        initial.update(settings_of(self.method))
+        return initial
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self.method._make_fit(state_dict, f"{prefix}method.")

@@ -75,10 +75,13 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         return self._dashboard
 
     def before_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Begins to measure the time."""
+        """Logs the method's settings, and begins to measure the time."""
         self._training = True
+        plugins = find_plugins(strategy)[:1]
+        for plugin in plugins:
+            self.dashboard.log_settings(plugin.method)
         self._time.start()
-        for plugin in find_plugins(strategy)[:1]:
+        for plugin in plugins:
             self._slept(plugin.stats)
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:

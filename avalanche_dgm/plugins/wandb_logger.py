@@ -39,7 +39,8 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
     Every metric that is given to the evaluation plugin is logged under Avalanche's name, over the
     axis ``step``: numbers, tensors (as histograms), images, figures and W&B's own charts; others
     are left out. For the panels, over ``experience`` and ``sleep`` as well, see
-    `avalanche_dgm.dashboards.keys`.
+    `avalanche_dgm.dashboards.keys`. With them the run's config has the method's settings, such as
+    ``method/stm_size``.
 
     The run begins with what is first logged, or when `run` or `wandb` is asked for. Only the first
     of several processes has one. A logger in a checkpoint of the strategy goes on in the same run;

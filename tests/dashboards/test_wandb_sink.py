@@ -31,6 +31,7 @@ def logged(tmp_path_factory):
     with isolated(folder):
         run = wandb.init(project="panels", mode="offline", dir=folder, id="panels01")
         sink = WandbSink(run)
+        sink.settings({"method/stm_size": 3, "method/hidden": [8, 8]})
         for step in range(3):
             sink.scalars({"train/loss": 1 / (step + 1)}, axis=keys.STEP, at=step)
             sink.scalars({"Loss_MB/train_phase": step}, axis=keys.STEP, at=step)
@@ -74,13 +75,20 @@ def test_numbers_lie_on_their_axes(logged):
     assert run.curve("stream/forgetting", "experience") == [(1, 0.5), (2, 1)]
     assert run.curve("masks/features.0/free", "experience") == [(1, 0.25), (2, 0.25)]
     assert run.curve(keys.SLEEP_SECONDS, "sleep") == [(1, 4)]
-    for axis in keys.AXES:
+    # Of the start there are settings alone, which W&B has a config for.
+    for axis in keys.AXES.keys() - {keys.START}:
         points = [row[axis] for row in run.rows(axis)]
         assert points
         assert points == sorted(points)
     # None is on two axes.
     assert all(sum(axis in row for axis in keys.AXES) == 1 for row in run.history)
     assert run.summary["stream/forgetting"] == 1
+
+
+def test_settings_are_in_the_config(logged):
+    assert logged[0].config["method/stm_size"] == 3
+    assert logged[0].config["method/hidden"] == [8, 8]
+    assert not logged[0].rows(keys.SETTINGS)
 
 
 def test_every_axis_is_said_once(logged):

@@ -38,6 +38,8 @@ def test_every_method_reports_what_it_reports_on_avalanche(method):
     assert ours.complete
     assert np.array(ours.matrix, dtype=float).shape == (5, 5)
     assert (ours.tasks, ours.order, ours.shape) == (theirs.tasks, theirs.order, theirs.shape)
+    assert ours.method_settings == theirs.method_settings
+    assert bool(ours.method_settings) == (not isinstance(METHODS[method], Reference))
     images = not isinstance(METHODS[method], Reference) and method not in ("latent-replay", "altm")
     assert bool(ours.samples) == bool(theirs.samples) == images
     for mine, other in zip(ours.steps, theirs.steps, strict=True):

@@ -128,6 +128,16 @@ def test_resumed_run_equals_an_uninterrupted_one(method, tmp_path, monkeypatch):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_the_methods_settings_are_in_the_result(tmp_path):
+    settings = config("dgdmn", method_options={"stm_size": 2}, seed=4)
+    run(settings, folder=tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text())["method_settings"]
+    # Given, of a fast run, and by default.
+    assert (written["stm_size"], written["generator_steps"]) == (2, 30)
+    assert (written["seed"], written["routing"], written["kappa"]) == (4, "auto", 0.05)
+    assert storage.read_result(tmp_path).method_settings == written
+
+
 def test_interruption_while_writing_leaves_the_last_state(tmp_path, monkeypatch):
     settings = config("naive")
     write = storage.write_result

@@ -1,5 +1,6 @@
 """The logger that shows panels, in Avalanche."""
 
+import csv
 import pickle
 import warnings
 
@@ -9,6 +10,7 @@ from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 from recording import Failing, Recording
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from avalanche_dgm import (
     DashboardLogger,
@@ -19,6 +21,7 @@ from avalanche_dgm import (
     sklearn_digits,
 )
 from avalanche_dgm.dashboards.file_sink import FileSink
+from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 from avalanche_dgm.errors import ConfigError
 
 from .conftest import DUAL, SMALL, mlp, naive, weights
@@ -223,6 +226,26 @@ def test_a_used_logger_can_be_pickled(benchmark, tmp_path):
     again = pickle.loads(pickle.dumps(logger))
     again.dashboard.log_training({"train/loss": 0.5}, step=100)
     assert "step,100,train/loss,0.5" in (tmp_path / "panels" / "scalars.csv").read_text()
+
+
+def test_settings_are_logged_once_at_the_start(benchmark, tmp_path):
+    folder = tmp_path / "tensorboard"
+    logger = DashboardLogger([FileSink(tmp_path / "panels"), TensorBoardSink(folder)])
+    strategy = strategy_with(logger, DGDMNPlugin(**DUAL, stm_size=2, seed=3))
+    strategy.train(benchmark.train_stream[0])
+    strategy.train(benchmark.train_stream[1])
+    logger.close()
+    with (tmp_path / "panels" / "tables" / "method-settings.csv").open() as file:
+        rows = {row["setting"]: row["value"] for row in csv.DictReader(file)}
+    assert rows["method/class"] == "DGDMN"
+    assert rows["method/stm_size"] == "2"
+    assert rows["method/seed"] == "3"
+    assert rows["method/routing"] == "auto"
+    read = EventAccumulator(str(folder))
+    read.Reload()
+    (written,) = read.Tensors("method/settings/text_summary")
+    lines = written.tensor_proto.string_val[0].decode().splitlines()
+    assert lines[2:] == [f"| {name} | {value} |" for name, value in rows.items()]
 
 
 def test_latents_come_after_the_last_experience(benchmark):

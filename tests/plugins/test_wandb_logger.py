@@ -153,6 +153,10 @@ def test_settings_reach_the_run(trained):
     run = trained.run
     assert (run.project, run.name) == ("project of tests", "a run")
     assert run.config["epochs"] == 1
+    # Also those that were not given.
+    assert run.config["method/class"] == "DGR"
+    assert run.config["method/generator_steps"] == SMALL["generator_steps"]
+    assert run.config["method/kappa"] == 0.0
     assert run.id == trained.logger.init_kwargs["id"]
 
 
