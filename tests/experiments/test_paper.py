@@ -57,4 +57,4 @@ def test_memory_shrinks_with_the_images(monkeypatch):
             run(config)
     assert seen["dgr"].settings.n_max == pytest.approx(1437, abs=5)
     assert seen["dgr"].settings.stm_size == 1
-    assert seen["ppr"].memory_size == pytest.approx(1437 * 0.3, abs=5)
+    assert seen["ppr"].settings.memory_size == pytest.approx(1437 * 0.3, abs=5)
