@@ -28,6 +28,7 @@ from avalanche_dgm.lightning import (
     PseudoRehearsalModule,
     module_of,
 )
+from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.plugins import plugin_of
 
 SMALL = {"generator_steps": 20, "hidden": (32, 32), "latent": 4}
@@ -155,6 +156,8 @@ def made(name, which, model, **settings):
 
 def look(method):
     """What a method remembers, where it remembers samples."""
+    if not isinstance(method, Inspectable):
+        return None
     try:
         return method.sample(12).images
     except UnknownTaskError:
