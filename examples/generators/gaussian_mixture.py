@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from avalanche_dgm import DGDMNPlugin, DGRPlugin, sklearn_digits
+from avalanche_dgm import ALTMPlugin, DGDMNPlugin, DGRPlugin, LatentReplayPlugin, sklearn_digits
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import DataError
 from avalanche_dgm.generators import Generator
@@ -114,6 +114,10 @@ def main(fast: bool) -> float:
     print(f"without a memory: {train(None, fast=fast):.3f}")
     dual = train(DGDMNPlugin(generator=Mixtures()), fast=fast)
     print(f"dual memory, one generator each: {dual:.3f}")
+    altm = train(ALTMPlugin(replay=Mixtures()), fast=fast)
+    print(f"A-LTM, answers held on its samples: {altm:.3f}")
+    latent = train(LatentReplayPlugin(layer=2, memory=Mixtures()), fast=fast)
+    print(f"latent replay, of hidden units: {latent:.3f}")
     accuracy = train(DGRPlugin(generator=Mixtures()), fast=fast)
     print(f"final accuracy: {accuracy:.3f}")
     return accuracy

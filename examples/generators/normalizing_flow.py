@@ -14,7 +14,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from torch import Tensor, nn
 
-from avalanche_dgm import DGRPlugin, OptimizerSpec, sklearn_digits
+from avalanche_dgm import ALTMPlugin, DGRPlugin, OptimizerSpec, sklearn_digits
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators import Generator
 
@@ -155,6 +155,8 @@ def train(plugin: Any, *, fast: bool) -> float:
 def main(fast: bool) -> float:
     print(f"without a memory: {train(None, fast=fast):.3f}")
     generator = Flow(steps=20) if fast else Flow()
+    altm = train(ALTMPlugin(replay=generator), fast=fast)
+    print(f"A-LTM, answers held on its samples: {altm:.3f}")
     accuracy = train(DGRPlugin(generator=generator), fast=fast)
     print(f"final accuracy: {accuracy:.3f}")
     return accuracy
