@@ -94,6 +94,8 @@ class TensorBoardSink(Sink):
             self._writer = None
 
     def __getstate__(self) -> dict[str, Any]:
+        # What was logged so far must come before what the copy logs.
+        self.flush()
         # An open file cannot be pickled: the folder is opened again.
         folder = self._folder if self._folder is not None else str(self._writer.log_dir)
         return {**self.__dict__, "_folder": folder, "_writer": None}
