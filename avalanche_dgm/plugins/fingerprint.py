@@ -333,15 +333,16 @@ def of_module(module: Any, stream: Iterable[Any]) -> Fingerprint:
         stream: The training experiences.
     """
     found: Fingerprint = {}
+    # The stream has a batch size, too, which the memory's must not hide.
+    settings = module.method.settings.names()
     for name, value in module.hparams.items():
         if name != "optimizer":
-            found[name] = _plain(value)
+            found[f"method.{name}" if name in settings else name] = _plain(value)
     spec = module._make_optimizer
     if isinstance(spec, OptimizerSpec):
         for name, value in dataclasses.asdict(spec).items():
             found[_NAMES.get(name, f"optimizer's {name}")] = _plain(value)
     found["criterion"] = _plain(module.criterion)
     found = {name: value for name, value in found.items() if value is not _UNKNOWN}
-    return (
-        found | of_arguments(module.method, depth=3) | of_network(module.model) | of_stream(stream)
-    )
+    method = of_arguments(module.method, "method.", depth=3)
+    return found | method | of_network(module.model) | of_stream(stream)

@@ -624,7 +624,7 @@ def test_errors_in_two_processes(ranks):
         assert "(spare.weight, spare.bias)" in rank["unused"]["error"]
         assert rank["unused"]["untouched"]
         assert "read different batches" in rank["different data"]["error"]
-        assert "do not remember the same after experience 1" in rank["noise"]["error"]
+        assert "states differ after experience 1" in rank["noise"]["error"]
         assert not rank["noise, unchecked"]["error"]
 
 
