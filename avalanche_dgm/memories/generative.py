@@ -159,14 +159,12 @@ class DeepGenerativeMemory(nn.Module):
         groups = torch.cat([torch.full_like(d.tasks, keys.index(d.key)) for d in incoming])
         data, n_max = ExperienceData.cat(incoming), self.settings.n_max
         kept = None
-        if old is not None:
-            pass
-        elif previous is not None and self.generator.rehearses:
+        if old is None and previous is not None and self.generator.rehearses:
             budget = self.budget(incoming)
             kept = choose(len(data), budget.n_incoming, rng)
             if budget.n_generated:
                 old = previous.generate(budget.n_generated, rng)
-        elif n_max is not None:
+        elif old is None and n_max is not None:
             # Nothing generated is kept beyond a step, so only what comes in is limited.
             kept = choose(len(data), n_max, rng)
         if kept is not None:
