@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from avalanche_dgm.checks import one_of, positive
 from avalanche_dgm.errors import ConfigError, DivergenceError
+from avalanche_dgm.settings import one_of, positive
 
 #: Steps between two looks at the loss; each look waits for the device.
 CHECK_EVERY = 50

@@ -1,28 +1,18 @@
-"""Hyper-parameters: frozen dataclasses."""
+"""Hyper-parameters: frozen dataclasses, and checks of what any argument may be."""
 
 from __future__ import annotations
 
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from math import inf, isfinite
+from numbers import Real
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from avalanche_dgm.checks import check_range, one_of, positive, whole, widths
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec
-
-__all__ = [
-    "MethodSettings",
-    "Settings",
-    "check_range",
-    "make_settings",
-    "one_of",
-    "plain",
-    "positive",
-    "whole",
-    "widths",
-]
 
 S = TypeVar("S", bound="Settings")
 
@@ -30,6 +20,11 @@ S = TypeVar("S", bound="Settings")
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Hyper-parameters; an object that exists is valid.
+
+    What a field's annotation says is checked: a ``Literal``, whole numbers (of at least 1, or of
+    the field's metadata ``least``), widths of layers, a range of intensities. A mapping becomes an
+    `avalanche_dgm.fitting.OptimizerSpec` where one is expected. A subclass checks what else must
+    hold in ``__post_init__``, after that of the base class.
 
     Attributes:
         deprecated: Former names of settings, each with its present one, for one release.
@@ -40,7 +35,10 @@ class Settings:
     deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}
 
     def __post_init__(self) -> None:
-        """Checks the values; subclasses extend it."""
+        hints = _hints(type(self))
+        for f in fields(self):
+            value = _checked(f.name, getattr(self, f.name), hints[f.name], **f.metadata)
+            object.__setattr__(self, f.name, value)
 
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         """Itself: it never changes."""
@@ -78,7 +76,7 @@ class Settings:
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:
         """What a function takes that makes such settings: ``settings``, and each one by name."""
-        hints = get_type_hints(cls)
+        hints = _hints(cls)
         keyword = inspect.Parameter.KEYWORD_ONLY
         found = [inspect.Parameter("settings", keyword, default=None, annotation=cls | None)]
         for f in fields(cls):
@@ -90,11 +88,6 @@ class Settings:
             )
         return found
 
-    def _read_optimizers(self) -> None:
-        """Makes an `OptimizerSpec` of every setting that says how something is trained."""
-        for name in (f.name for f in fields(self) if f.name.endswith("_optimizer")):
-            object.__setattr__(self, name, OptimizerSpec.read(name, getattr(self, name)))
-
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings(Settings):
@@ -105,15 +98,38 @@ class MethodSettings(Settings):
             PyTorch's global generator at the first draw.
     """
 
-    seed: int | None = None
+    seed: int | None = field(default=None, metadata={"least": 0})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole_number = isinstance(self.seed, int) and not isinstance(self.seed, bool)
-        if self.seed is not None and not (whole_number and 0 <= self.seed < 2**63):
-            raise ConfigError(
-                f"seed={self.seed!r} must be a whole number from 0 to 2**63 - 1, or None."
-            )
+        if self.seed is not None and self.seed >= 2**63:
+            raise ConfigError(f"seed={self.seed} must be at most 2**63 - 1.")
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _checked(name: str, value: Any, hint: Any, *, least: int = 1) -> Any:
+    """A setting's value, if its annotation allows it."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if value is None and NoneType in kinds:
+        return None
+    kind, *others = (kind for kind in kinds if kind is not NoneType)
+    if others:
+        return value
+    if get_origin(kind) is Literal:
+        one_of(name, value, *get_args(kind))
+    elif kind is int:
+        whole(name, value, least=least, optional=NoneType in kinds)
+    elif kind == tuple[int, ...]:
+        _check_widths(name, value)
+    elif kind == tuple[float, float]:
+        check_range(value)
+    elif hasattr(kind, "read"):
+        return kind.read(name, value)
+    return value
 
 
 def plain(value: Any) -> Any:
@@ -201,3 +217,93 @@ def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: An
         name = getattr(kind, "__name__", str(kind))
         raise ConfigError(f"settings is a {type(base).__name__}; a {name} is needed.")
     return replace(base, **values)
+
+
+# Checks
+
+
+def one_of(name: str, value: str, *allowed: str) -> None:
+    """Checks a choice.
+
+    Args:
+        name: What is chosen.
+        value: What was chosen.
+        *allowed: What there is.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
+
+
+def whole(
+    name: str, value: Any, *, least: int = 1, optional: bool = False, otherwise: str = ""
+) -> None:
+    """Checks a whole number.
+
+    Args:
+        name: What it counts.
+        value: The number.
+        least: The smallest that can work.
+        optional: Whether it may be ``None``.
+        otherwise: What else is allowed, for the message.
+
+    Raises:
+        ConfigError: It is not a whole number, or too small.
+    """
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        otherwise = otherwise or (", or None" if optional else "")
+        raise ConfigError(
+            f"{name}={value!r} must be a whole number of at least {least}{otherwise}."
+        )
+
+
+def positive(name: str, value: Any, *, optional: bool = False) -> None:
+    """Checks that a number is above 0 and finite.
+
+    Args:
+        name: What it is.
+        value: The number.
+        optional: Whether it may be ``None``.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if value is None and optional:
+        return
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and 0 < value < inf):
+        otherwise = ", or None" if optional else ""
+        raise ConfigError(f"{name}={value!r} must be a number above 0{otherwise}.")
+
+
+def _check_widths(name: str, value: Any) -> None:
+    if not isinstance(value, (tuple, list)) or not value:
+        raise ConfigError(
+            f"{name}={value!r} must be a tuple of one or more layer widths, for example (64, 64)."
+        )
+    for width in value:
+        whole(f"each of {name}", width)
+
+
+def check_range(value_range: tuple[float, float]) -> None:
+    """Checks the range of intensities that a user gave.
+
+    Args:
+        value_range: Smallest and largest possible intensity.
+
+    Raises:
+        ConfigError: It is not two finite numbers, the first below the second.
+    """
+    try:
+        low, high = (float(value) for value in value_range)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"value_range={value_range!r} must be two numbers, the smallest and the largest"
+            " possible intensity."
+        ) from error
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ConfigError(f"value_range={value_range} needs its first number below its second.")

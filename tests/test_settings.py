@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -79,3 +79,42 @@ def test_plain_values_are_written_without_copies():
     assert written["parts"] == ["<Handle>", {"Wheel": {"width": 2, "kind": "narrow"}}, {"1": 0.5}]
     assert written["optimizer"]["lr"] == 0.1
     assert json.loads(json.dumps(written)) == written
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotated(Settings):
+    kind: Literal["a", "b"] = "a"
+    either: Literal["a"] | list[int] = "a"
+    steps: int = 3
+    epochs: int | None = field(default=None, metadata={"least": 0})
+    layers: tuple[int, ...] = (4,)
+    bounds: tuple[float, float] | None = None
+    sgd_optimizer: OptimizerSpec | None = None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kind", "c"),
+        ("kind", None),
+        ("steps", 0),
+        ("steps", None),
+        ("steps", 1.0),
+        ("epochs", -1),
+        ("layers", None),
+        ("layers", (4, 0)),
+        ("bounds", (1.0, 0.0)),
+        ("sgd_optimizer", "sgd"),
+        ("sgd_optimizer", {"rate": 1}),
+    ],
+)
+def test_what_an_annotation_says_is_checked(name, value):
+    with pytest.raises(ConfigError, match=name):
+        Annotated(**{name: value})
+
+
+def test_what_an_annotation_allows_is_taken():
+    given = {"either": [1], "epochs": 0, "bounds": (0, 1), "sgd_optimizer": {"name": "sgd"}}
+    settings = Annotated(**given)
+    assert settings.sgd_optimizer == OptimizerSpec("sgd")
+    assert (settings.either, settings.epochs, settings.bounds) == ([1], 0, (0, 1))

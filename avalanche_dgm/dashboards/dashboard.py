@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avalanche_dgm.checks import whole
 from avalanche_dgm.dashboards import drawing, keys, views
 from avalanche_dgm.dashboards.sinks import Cell, FailSafeSink, Pixels, Sink
 from avalanche_dgm.dashboards.views import Class, Examples
@@ -25,6 +24,7 @@ from avalanche_dgm.metrics.cost import (
     stored_samples_of,
 )
 from avalanche_dgm.metrics.summaries import summaries
+from avalanche_dgm.settings import whole
 
 #: Most rows of an image of samples; of more classes the first ones are shown.
 _MOST_ROWS = 40

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.settings import whole
 
 # What `deep_linear.write` leaves; the JSON file says of which settings.
 _FILES = ("altm-fig1.csv", "altm-fig1.json", "altm-fig1.png")

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from avalanche_dgm.checks import positive, whole
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.networks import TURNTABLES, network_of, shape_of
 from avalanche_dgm.experiments.trainer import IN_RESULT, TrainerSettings
+from avalanche_dgm.settings import positive, whole
 
 BACKENDS = ("avalanche", "lightning")
 OPTIMIZERS = ("adam", "rmsprop", "sgd")

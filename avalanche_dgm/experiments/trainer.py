@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from avalanche_dgm.checks import positive, whole
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.settings import positive, whole
 
 #: What changes the numbers that are learned; the rest says where and how often.
 IN_RESULT = ("precision", "accumulate", "clip")

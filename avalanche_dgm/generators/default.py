@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.modules import copied
-from avalanche_dgm.settings import Settings, check_range, one_of, positive, whole, widths
+from avalanche_dgm.settings import Settings, one_of, positive
 
 #: Generators that have a name, and where they are; none is imported before it is used.
 GENERATORS = {"vae": ("avalanche_dgm.generators.vae_generator", "VAEGenerator")}
@@ -61,26 +61,14 @@ class VAESettings(Settings):
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        one_of("sampling", self.sampling, "class", "prior")
-        one_of("consolidation", self.consolidation, "aligned", "rehearsal")
-        one_of("architecture", self.architecture, "auto", "dense", "conv")
-        one_of("likelihood", self.likelihood, "auto", "bernoulli", "gaussian")
+        super().__post_init__()
         positive("kl_weight", self.kl_weight)
-        self._read_optimizers()
-        for name in ("generator_steps", "generator_epochs", "batch_size", "latent"):
-            whole(name, getattr(self, name), optional=name in ("generator_epochs", "latent"))
         if (self.sampling, self.consolidation) == ("prior", "aligned"):
             raise ConfigError(
                 "sampling='prior' with consolidation='aligned' would tie every code to an old image"
                 " and leave none for new classes. Use consolidation='rehearsal' or"
                 " sampling='class'."
             )
-        widths("hidden", self.hidden)
-        check_range(self.value_range)
-
-    def of_the_vae(self) -> VAESettings:
-        """These settings alone, without those that a subclass adds."""
-        return VAESettings(**{f.name: getattr(self, f.name) for f in fields(VAESettings)})
 
 
 def make_generator(generator: Generator | str, settings: VAESettings) -> Generator:
@@ -96,7 +84,7 @@ def make_generator(generator: Generator | str, settings: VAESettings) -> Generat
     if isinstance(generator, str):
         one_of("generator", generator, *GENERATORS)
         module, name = GENERATORS[generator]
-        made: Generator = getattr(importlib.import_module(module), name)(settings.of_the_vae())
+        made: Generator = getattr(importlib.import_module(module), name)(settings.part(VAESettings))
         return made
     if not isinstance(generator, Generator):
         raise ConfigError(

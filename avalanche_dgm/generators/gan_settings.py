@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
-from avalanche_dgm.settings import Settings, check_range, one_of, whole
+from avalanche_dgm.settings import Settings
 
 if TYPE_CHECKING:
     from avalanche_dgm.generators.gan import GAN
@@ -66,44 +66,28 @@ class GANSettings(Settings):
         "classes_guide": "aux_classifier_loss",
     }
 
-    architecture: str = "auto"
+    architecture: Literal["auto", "dcgan", "resnet", "dense"] = "auto"
     width: int = 20
     discriminator_width: int = 16
     latent: int = 128
     value_range: tuple[float, float] | None = None
     generator_steps: int = 1000
     generator_epochs: int | None = None
-    batch_size: int = 32
+    batch_size: int = field(default=32, metadata={"least": 2})
     gan_optimizer: OptimizerSpec = field(default_factory=_adam)
     discriminator_steps: int = 1
     penalty: float = 1.0
-    class_steps: int | None = 0
-    aux_classifier_loss: str = "auto"
+    class_steps: int | None = field(default=0, metadata={"least": 0})
+    aux_classifier_loss: Literal["auto", "always", "never"] = "auto"
     replay_per_class: int | None = None
     accelerate: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("architecture", self.architecture, "auto", "dcgan", "resnet", "dense")
-        one_of("aux_classifier_loss", self.aux_classifier_loss, "auto", "always", "never")
-        for name in (
-            "width",
-            "discriminator_width",
-            "latent",
-            "generator_steps",
-            "discriminator_steps",
-        ):
-            whole(name, getattr(self, name))
-        whole("batch_size", self.batch_size, least=2)
-        for name in ("generator_epochs", "replay_per_class"):
-            whole(name, getattr(self, name), optional=True)
-        whole("class_steps", self.class_steps, optional=True, least=0)
         if not self.penalty >= 0:
             raise ConfigError(f"penalty={self.penalty} must be 0 or more.")
         if not isinstance(self.accelerate, bool):
             raise ConfigError(f"accelerate={self.accelerate!r} must be True or False.")
-        check_range(self.value_range)
-        self._read_optimizers()
 
     def architecture_for(self, shape: tuple[int, ...]) -> str:
         """The networks' architecture for samples of a shape."""
@@ -138,21 +122,16 @@ class MaskedGANSettings(GANSettings):
         sparsity: Weight lambda_RU of the share of free units that a task takes (Eq. 6), 0 or more.
     """
 
-    masking: str = "units"
-    placement: str = "before"
-    protection: str = "fan"
+    masking: Literal["units", "weights"] = "units"
+    placement: Literal["before", "after"] = "before"
+    protection: Literal["fan", "ends"] = "fan"
     smax: float = 1e5
-    annealing: str = "epochs"
-    compensation: str = "authors"
+    annealing: Literal["epochs", "steps"] = "epochs"
+    compensation: Literal["authors", "hat", "none"] = "authors"
     sparsity: float = 0.002
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("masking", self.masking, "units", "weights")
-        one_of("placement", self.placement, "before", "after")
-        one_of("protection", self.protection, "fan", "ends")
-        one_of("annealing", self.annealing, "epochs", "steps")
-        one_of("compensation", self.compensation, "authors", "hat", "none")
         if not self.smax > 1:
             raise ConfigError(f"smax={self.smax} must be above 1: the scale rises to it.")
         if not self.sparsity >= 0:
@@ -188,11 +167,10 @@ class ConditionalGANSettings(GANSettings):
     """
 
     class_inputs: int = 32
-    aux_classifier_loss: str = "always"
+    aux_classifier_loss: Literal["auto", "always", "never"] = "always"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("class_inputs", self.class_inputs)
         if self.class_inputs >= self.latent:
             raise ConfigError(
                 f"class_inputs={self.class_inputs} of latent={self.latent} inputs leave none for"

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from avalanche_dgm.checks import whole
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.plugins.samples import collate_of, columns_of, split_batch
+from avalanche_dgm.settings import whole
 
 #: A batch: images (n, *shape) float32, labels (n,) int64, task labels (n,) int64.
 Batch = tuple[Tensor, Tensor, Tensor]

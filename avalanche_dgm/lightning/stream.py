@@ -10,7 +10,6 @@ import torch
 from avalanche.evaluation.metrics.forward_transfer import GenericExperienceForwardTransfer
 from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_dgm.checks import one_of, whole
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.builtin_callbacks import check_callbacks
 from avalanche_dgm.lightning.data import StreamDataModule
@@ -21,6 +20,7 @@ from avalanche_dgm.lightning.ranks import lock_folder
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stream_run import StreamOptions, StreamRun, adapt
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
+from avalanche_dgm.settings import one_of, whole
 
 
 def fit_stream(

@@ -11,7 +11,7 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.generators.default import VAESettings
 from avalanche_dgm.memories.budget import check_capacity
-from avalanche_dgm.settings import one_of, positive, whole, widths
+from avalanche_dgm.settings import positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +42,15 @@ class MemorySettings(VAESettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("labels", self.labels, "soft", "hard")
-        one_of("count", self.count, "classes", "tasks")
         positive("temperature", self.temperature)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
-        whole("n_max", self.n_max, optional=True)
         if self.generator != "vae":
             self._check_foreign(self._vae_settings_given())
 
     def _vae_settings_given(self) -> list[str]:
         """Names of the autoencoder's settings that are not the default ones."""
         # The learner is trained in batches of this size, too.
-        return [name for name in self.of_the_vae().given() if name != "batch_size"]
+        return [name for name in self.part(VAESettings).given() if name != "batch_size"]
 
     def _check_foreign(self, given: Sequence[str]) -> None:
         if given:
@@ -114,14 +111,6 @@ class DualMemorySettings(MemorySettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("routing", self.routing, "auto", "oracle", "elbo", "sleep")
-        one_of("unknown_task", self.unknown_task, "ltm", "error")
-        for name in ("stm_size", "learner_steps"):
-            whole(name, getattr(self, name))
-        for name in ("learner_epochs", "stm_latent", "stm_generator_steps"):
-            whole(name, getattr(self, name), optional=True)
-        widths("stm_hidden", self.stm_hidden)
-        widths("stm_learner_hidden", self.stm_learner_hidden)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
 
     def _vae_settings_given(self) -> list[str]:
@@ -131,7 +120,7 @@ class DualMemorySettings(MemorySettings):
 
     def of_the_short_term_vae(self) -> VAESettings:
         """Settings of a short-term generator; its sizes may be left to the long-term one."""
-        settings = replace(self.of_the_vae(), hidden=self.stm_hidden, latent=self.stm_latent)
+        settings = self.part(VAESettings, hidden=self.stm_hidden, latent=self.stm_latent)
         if self.stm_generator_steps is not None:
             steps = self.stm_generator_steps
             return replace(settings, generator_steps=steps, generator_epochs=None)

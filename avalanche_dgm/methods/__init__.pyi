@@ -153,7 +153,7 @@ class DGR(_DGR):
     ) -> None: ...
 
 class DynamicMemoryArguments(TypedDict, total=False):
-    architecture: str
+    architecture: Literal["auto", "dcgan", "resnet", "dense"]
     width: int
     discriminator_width: int
     latent: int
@@ -165,15 +165,15 @@ class DynamicMemoryArguments(TypedDict, total=False):
     discriminator_steps: int
     penalty: float
     class_steps: int | None
-    aux_classifier_loss: str
+    aux_classifier_loss: Literal["auto", "always", "never"]
     replay_per_class: int | None
     accelerate: bool
-    masking: str
-    placement: str
-    protection: str
+    masking: Literal["units", "weights"]
+    placement: Literal["before", "after"]
+    protection: Literal["fan", "ends"]
     smax: float
-    annealing: str
-    compensation: str
+    annealing: Literal["epochs", "steps"]
+    compensation: Literal["authors", "hat", "none"]
     sparsity: float
     seed: int | None
     classifier: Literal["learner", "discriminator"]
@@ -191,7 +191,7 @@ class DynamicMemory(_DynamicMemory):
     ) -> None: ...
 
 class EWCGeneratorArguments(TypedDict, total=False):
-    architecture: str
+    architecture: Literal["auto", "dcgan", "resnet", "dense"]
     width: int
     discriminator_width: int
     latent: int
@@ -203,7 +203,7 @@ class EWCGeneratorArguments(TypedDict, total=False):
     discriminator_steps: int
     penalty: float
     class_steps: int | None
-    aux_classifier_loss: str
+    aux_classifier_loss: Literal["auto", "always", "never"]
     replay_per_class: int | None
     accelerate: bool
     class_inputs: int
@@ -225,7 +225,7 @@ class EWCGenerator(_EWCGenerator):
     ) -> None: ...
 
 class GANReplayArguments(TypedDict, total=False):
-    architecture: str
+    architecture: Literal["auto", "dcgan", "resnet", "dense"]
     width: int
     discriminator_width: int
     latent: int
@@ -237,7 +237,7 @@ class GANReplayArguments(TypedDict, total=False):
     discriminator_steps: int
     penalty: float
     class_steps: int | None
-    aux_classifier_loss: str
+    aux_classifier_loss: Literal["auto", "always", "never"]
     replay_per_class: int | None
     accelerate: bool
     class_inputs: int
@@ -300,7 +300,7 @@ class LatentReplay(_LatentReplay):
     ) -> None: ...
 
 class MeRGANArguments(TypedDict, total=False):
-    architecture: str
+    architecture: Literal["auto", "dcgan", "resnet", "dense"]
     width: int
     discriminator_width: int
     latent: int
@@ -312,7 +312,7 @@ class MeRGANArguments(TypedDict, total=False):
     discriminator_steps: int
     penalty: float
     class_steps: int | None
-    aux_classifier_loss: str
+    aux_classifier_loss: Literal["auto", "always", "never"]
     replay_per_class: int | None
     accelerate: bool
     class_inputs: int

@@ -28,7 +28,7 @@ from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource, Routing
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.modules import copied, evaluating
-from avalanche_dgm.settings import MethodSettings, one_of, whole
+from avalanche_dgm.settings import MethodSettings
 
 if TYPE_CHECKING:
     from avalanche_dgm.generators.discriminators import Discriminator
@@ -89,15 +89,12 @@ class GANMethodSettings(MethodSettings):
     classifier: Literal["learner", "discriminator"] = "learner"
     replay_size: int | None = None
     own_fake_fraction: float = 0.5
-    discriminator_finetune_epochs: int = 2
+    discriminator_finetune_epochs: int = field(default=2, metadata={"least": 0})
     discriminator_finetune_optimizer: OptimizerSpec = field(default_factory=_finetune)
     shift: float = 0.07
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("classifier", self.classifier, "learner", "discriminator")
-        whole("replay_size", self.replay_size, optional=True)
-        whole("discriminator_finetune_epochs", self.discriminator_finetune_epochs, least=0)
         if not 0 <= self.shift < 0.5:
             raise ConfigError(f"shift={self.shift} must be from 0 to below 0.5 of a side.")
         if not 0 <= self.own_fake_fraction < 1:
@@ -105,7 +102,6 @@ class GANMethodSettings(MethodSettings):
                 f"own_fake_fraction={self.own_fake_fraction} must be from 0 to below 1: some real"
                 " samples of a new class are needed to learn it."
             )
-        self._read_optimizers()
 
 
 class GANMethod(Inspectable, ReplaySource, Routing, Method):

@@ -45,7 +45,7 @@ from avalanche_dgm.methods.altm_sources import make_source
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import METHODS, register
 from avalanche_dgm.modules import Frozen, copied
-from avalanche_dgm.settings import MethodSettings, one_of, positive, whole
+from avalanche_dgm.settings import MethodSettings, Settings, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +89,11 @@ class ALTMSettings(MethodSettings, MemorySettings):
     memory_consolidation: str | None = None
 
     def __post_init__(self) -> None:
-        # Not of the base class as a whole, whose consolidation is another one.
+        # Not as the base class does: its consolidation is another one.
+        Settings.__post_init__(self)
         self.part(MethodSettings)
         self._memory_settings()
         positive("weight", self.weight)
-        whole("replay_size", self.replay_size, optional=True)
-        whole("distil_steps", self.distil_steps)
-        one_of("consolidation", self.consolidation, "replace", "distil")
-        self._read_optimizers()
         own = set(self.given())
         for name, settings in {
             "stored": {"share", "per_class"},

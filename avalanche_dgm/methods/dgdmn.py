@@ -49,10 +49,6 @@ _FAST = {"generator_steps": 30, "learner_steps": 30}
 class DGDMNSettings(MethodSettings, DualMemorySettings):
     """Settings of the dual memory network."""
 
-    def __post_init__(self) -> None:
-        MethodSettings.__post_init__(self)
-        DualMemorySettings.__post_init__(self)
-
 
 @register(
     "dgdmn-direct",

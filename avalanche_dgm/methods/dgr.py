@@ -33,7 +33,7 @@ from avalanche_dgm.methods.abilities import Inspectable, ReplaySource
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen
-from avalanche_dgm.settings import MethodSettings, whole
+from avalanche_dgm.settings import MethodSettings
 
 #: Replayed samples a step where the user's batches are smaller: fewer are too noisy.
 FEWEST_REPLAYED = 128
@@ -48,11 +48,6 @@ class DGRSettings(MethodSettings, MemorySettings):
     """
 
     replay_size: int | None = None
-
-    def __post_init__(self) -> None:
-        MethodSettings.__post_init__(self)
-        MemorySettings.__post_init__(self)
-        whole("replay_size", self.replay_size, optional=True)
 
 
 @register(

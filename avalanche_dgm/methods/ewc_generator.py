@@ -16,7 +16,7 @@ from avalanche_dgm.generators.conditional_gan import EWC, ConditionalGAN
 from avalanche_dgm.generators.gan_settings import ConditionalGANSettings
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.registry import register
-from avalanche_dgm.settings import positive, whole
+from avalanche_dgm.settings import positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,6 @@ class EWCGeneratorSettings(GANMethodSettings, ConditionalGANSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive("ewc_weight", self.ewc_weight)
-        whole("fisher_samples", self.fisher_samples)
 
 
 @register(

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, ClassVar, Literal
 
@@ -44,7 +44,7 @@ from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySou
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen, copied
-from avalanche_dgm.settings import MethodSettings, one_of, whole
+from avalanche_dgm.settings import MethodSettings, one_of
 
 #: What is stored of each experience's samples unless a size is given.
 DEFAULT_SIZE: Mapping[str, Any] = {"share": 0.05, "least": 10, "grows": False}
@@ -118,7 +118,7 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
     covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None = None
     jitter: float | None = None
     schedule: Literal["mixed", "alternating"] = "mixed"
-    freeze_after: int = 1
+    freeze_after: int = field(default=1, metadata={"least": 0})
     encode_once: bool | None = None
     replay_size: int | None = None
     labels: Literal["soft", "hard"] = "soft"
@@ -131,9 +131,6 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
         if self.generator != "vae":
             raise ConfigError("Give a generator of latents as memory=, not as generator=.")
         super().__post_init__()
-        one_of("schedule", self.schedule, "mixed", "alternating")
-        whole("freeze_after", self.freeze_after, least=0)
-        whole("replay_size", self.replay_size, optional=True)
         if self.layer is not None and self.compressor is not None:
             raise ConfigError("Give layer or compressor, not both: each says where the cut is.")
         self._check_owners()

@@ -30,7 +30,7 @@ from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.paper_settings import PAPER
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen, GrowingBuffers, evaluating
-from avalanche_dgm.settings import MethodSettings, one_of, positive, whole
+from avalanche_dgm.settings import MethodSettings, positive
 
 
 class _InputBox(GrowingBuffers):
@@ -78,9 +78,7 @@ class PseudoRehearsalSettings(MethodSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("labels", self.labels, "hard", "soft")
         positive("temperature", self.temperature)
-        whole("memory_size", self.memory_size, optional=True)
 
 
 def _paper(stream: str, *, scale: float) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.metrics import functional
+from avalanche_dgm.settings import whole
 
 
 class AccuracyMatrix(Metric):

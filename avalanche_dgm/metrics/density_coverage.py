@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.settings import whole
 
 #: Rows of a matrix of distances that are computed at once.
 _ROWS = 512

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from avalanche_dgm.checks import one_of, whole
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
+from avalanche_dgm.settings import one_of, whole
 
 
 class _Counting(Metric):

@@ -10,7 +10,6 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult, MetricValue
 from torch import Tensor, nn
 
-from avalanche_dgm.checks import whole
 from avalanche_dgm.dashboards import views
 from avalanche_dgm.metrics.frechet import extract_features
 from avalanche_dgm.metrics.reconstruction import ReconstructionError
@@ -19,6 +18,7 @@ from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import Learned, stream_of, tests_of
 from avalanche_dgm.plugins.metrics import find_plugins
 from avalanche_dgm.plugins.samples import split_batch, task_column
+from avalanche_dgm.settings import whole
 
 _ERRORS = {"squared": "StreamReconstructionMSE", "absolute": "StreamReconstructionMAE"}
 

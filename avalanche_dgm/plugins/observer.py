@@ -8,13 +8,13 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from torch import distributed
 
-from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.methods.adversarial import GANMethod
 from avalanche_dgm.metrics.generator_log import GeneratorLog
 from avalanche_dgm.metrics.generator_quality import GeneratorQuality
 from avalanche_dgm.plugins.experiences import starts_task
 from avalanche_dgm.plugins.metrics import find_plugins
+from avalanche_dgm.settings import whole
 
 
 class GeneratorObserver(SupervisedPlugin):

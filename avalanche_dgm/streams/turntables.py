@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avalanche_dgm.checks import one_of
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.settings import one_of
 from avalanche_dgm.streams.ilab import load_ilab
 from avalanche_dgm.streams.rendering import N_VIEWPOINTS, Views, render
 from avalanche_dgm.streams.sources import (
