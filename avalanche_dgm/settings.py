@@ -126,7 +126,7 @@ def _checked(name: str, value: Any, hint: Any, *, least: int = 1) -> Any:
     elif kind == tuple[int, ...]:
         _check_widths(name, value)
     elif kind == tuple[float, float]:
-        check_range(value)
+        check_range(value, name=name)
     elif hasattr(kind, "read"):
         return kind.read(name, value)
     return value
@@ -289,21 +289,22 @@ def _check_widths(name: str, value: Any) -> None:
         whole(f"each of {name}", width)
 
 
-def check_range(value_range: tuple[float, float]) -> None:
+def check_range(value: tuple[float, float], *, name: str = "value_range") -> None:
     """Checks the range of intensities that a user gave.
 
     Args:
-        value_range: Smallest and largest possible intensity.
+        value: Smallest and largest possible intensity.
+        name: How the user calls it.
 
     Raises:
         ConfigError: It is not two finite numbers, the first below the second.
     """
     try:
-        low, high = (float(value) for value in value_range)
+        low, high = (float(end) for end in value)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"value_range={value_range!r} must be two numbers, the smallest and the largest"
-            " possible intensity."
+            f"{name}={value!r} must be two numbers, the smallest and the largest possible"
+            " intensity."
         ) from error
     if not (isfinite(low) and isfinite(high) and low < high):
-        raise ConfigError(f"value_range={value_range} needs its first number below its second.")
+        raise ConfigError(f"{name}={value} needs its first number below its second.")
