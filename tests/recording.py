@@ -1,8 +1,10 @@
 """A place to show panels that keeps them, for tests."""
 
+from pathlib import Path
+
 import numpy as np
 
-from avalanche_dgm.dashboards.sinks import Sink
+from avalanche_dgm.dashboards.sinks import Histogram, Picture, Sink, Table
 
 
 class Recording(Sink):
@@ -15,27 +17,25 @@ class Recording(Sink):
     def settings(self, values):
         self.config |= values
 
-    def scalars(self, values, *, axis, at):
-        for key, value in values.items():
-            assert isinstance(value, (int, float)), key
-            self.shown.append(("scalar", axis, at, key, float(value)))
-
-    def image(self, key, pixels, *, axis, at, caption=""):
-        assert pixels.dtype == np.uint8
-        assert pixels.ndim == 3
-        assert pixels.shape[2] == 3
-        self.shown.append(("image", axis, at, key, pixels.shape, pixels.tobytes(), caption))
-
-    def histogram(self, key, counts, *, axis, at):
-        self.shown.append(("histogram", axis, at, key, dict(counts)))
-
-    def table(self, key, columns, rows, *, axis, at):
-        cells = [[c.tobytes() if isinstance(c, np.ndarray) else c for c in row] for row in rows]
-        assert all(len(row) == len(columns) for row in rows)
-        self.shown.append(("table", axis, at, key, list(columns), cells))
-
-    def file(self, key, path, *, axis, at):
-        self.shown.append(("file", axis, at, key, str(path)))
+    def log(self, panels, *, axis, at):
+        for key, panel in panels.items():
+            if isinstance(panel, Picture):
+                pixels = panel.pixels
+                assert pixels.dtype == np.uint8
+                assert pixels.ndim == 3
+                assert pixels.shape[2] == 3
+                shown = ("image", pixels.shape, pixels.tobytes(), panel.caption)
+            elif isinstance(panel, Histogram):
+                shown = ("histogram", dict(panel.counts))
+            elif isinstance(panel, Table):
+                assert all(len(row) == len(panel.columns) for row in panel.rows)
+                shown = ("table", list(panel.columns), [list(map(_plain, r)) for r in panel.rows])
+            elif isinstance(panel, Path):
+                shown = ("file", str(panel))
+            else:
+                assert isinstance(panel, (int, float)), key
+                shown = ("scalar", float(panel))
+            self.shown.append((shown[0], axis, at, key, *shown[1:]))
 
     def flush(self):
         self.flushed += 1
@@ -56,10 +56,14 @@ class Recording(Sink):
         return [panel for panel in self.shown if not panel[3].startswith(timed)]
 
 
+def _plain(cell):
+    return cell.tobytes() if isinstance(cell, np.ndarray) else cell
+
+
 class Failing(Recording):
     """Fails, as a full disk or a network that is gone."""
 
     def _fail(self, *args, **kwargs):
         raise OSError("No space left on device")
 
-    settings = scalars = image = histogram = table = file = flush = close = _fail
+    settings = log = flush = close = _fail

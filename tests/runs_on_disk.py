@@ -3,6 +3,7 @@
 import numpy as np
 
 from avalanche_dgm.dashboards.file_sink import FileSink
+from avalanche_dgm.dashboards.sinks import Histogram, Picture
 from avalanche_dgm.experiments import ExperimentConfig, RunResult
 from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.storage import write_result
@@ -104,7 +105,7 @@ def all_panels(sink, made, *, picture=noise):
     seed = made.config.seed
     for step in range(0, 40 * n, 4):
         values = {"train/loss": 2.0 * 0.99**step + 0.01 * seed, "train/accuracy": 1 - 0.99**step}
-        sink.scalars(values, axis="step", at=step)
+        sink.log(values, axis="step", at=step)
     for i in range(n):
         at = i + 1
         values = {
@@ -117,12 +118,14 @@ def all_panels(sink, made, *, picture=noise):
         for layer in ("wide", "narrow"):
             shares = {"reserved": 0.2, "reused": 0.1 * i, "free": max(0.0, 0.7 - 0.15 * i)}
             values |= {f"masks/{layer}/{part}": share for part, share in shares.items()}
-        sink.scalars(values, axis="experience", at=at)
-        sink.histogram("replay/labels", dict.fromkeys(range(i), 100), axis="experience", at=at)
+        sink.log(values, axis="experience", at=at)
+        labels = Histogram(dict.fromkeys(range(i), 100))
+        sink.log({"replay/labels": labels}, axis="experience", at=at)
         for key in ("accuracy/matrix", "samples/grid", "reconstructions/grid", "masks/usage"):
             shown = picture(key, seed, at)
-            sink.image(key, shown, axis="experience", at=at, caption=f"{key}, {at} learned")
+            drawn = Picture(shown, f"{key}, {at} learned")
+            sink.log({key: drawn}, axis="experience", at=at)
     last = picture("latents/tsne", seed, n)
-    sink.image("latents/tsne", last, axis="experience", at=n, caption="latents")
+    sink.log({"latents/tsne": Picture(last, "latents")}, axis="experience", at=n)
     for sleep in (1, 2):
-        sink.scalars({"sleeps/seconds": 2.0 * sleep}, axis="sleep", at=sleep)
+        sink.log({"sleeps/seconds": 2.0 * sleep}, axis="sleep", at=sleep)

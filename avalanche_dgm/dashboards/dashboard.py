@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avalanche_dgm.dashboards import drawing, keys, views
-from avalanche_dgm.dashboards.sinks import Cell, FailSafeSink, Pixels, Sink
-from avalanche_dgm.dashboards.views import Class, Examples
+from avalanche_dgm.dashboards.sinks import (
+    Cell,
+    FailSafeSink,
+    Histogram,
+    Panel,
+    Picture,
+    Sink,
+    Table,
+)
+from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.metrics.cost import (
     memory_bytes_of,
@@ -86,17 +94,17 @@ class Dashboard:
         #: The settings that were logged.
         self._settings: dict[str, Any] = {}
 
-    def log_settings(self, method: Method) -> None:
-        """Logs a method's settings, once.
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Logs the run's settings; the same ones again are left out.
 
         Args:
-            method: The method.
+            settings: Values that JSON has, in groups: ``method`` (see `keys.settings_of`),
+                ``strategy`` and so on.
         """
-        values = keys.settings_of(method)
-        if values != self._settings:
+        if settings and settings != self._settings:
             for sink in self.sinks:
-                sink.settings(values)
-        self._settings = values
+                sink.settings(settings)
+            self._settings = dict(settings)
 
     def log_training(self, values: Mapping[str, float], *, step: int) -> None:
         """Logs scalars of the classifier's training.
@@ -105,7 +113,7 @@ class Dashboard:
             values: Scalars by key, such as ``train/loss``.
             step: Optimiser steps of the classifier so far.
         """
-        self._scalars(values, keys.STEP, step)
+        self._log(values, keys.STEP, step)
 
     def log_experience(self, experience: LearnedExperience, method: Method | None) -> None:
         """Logs the method's memory after an experience, and its cost; waits for the device.
@@ -116,21 +124,15 @@ class Dashboard:
         """
         if not self.sinks:
             return
-        at, values = experience.experiences, {keys.TIME_LEARN: experience.seconds}
+        panels: dict[str, Panel] = {keys.TIME_LEARN: experience.seconds}
         if experience.seconds > 0 and experience.shown:
-            values[keys.SAMPLES_PER_SECOND] = experience.shown / experience.seconds
-        if method is None:
-            self._scalars(values, keys.EXPERIENCE, at)
-            return
-        stats = experience.stats if experience.stats is not None else method.stats.read()
-        values |= _memory_values(method, stats)
-        if stats.histogram:
-            for sink in self.sinks:
-                sink.histogram(keys.REPLAY_LABELS, stats.histogram, axis=keys.EXPERIENCE, at=at)
-        pictures = _ExperienceImages(self, method, at)
-        pictures.samples(experience.n_classes, experience.shape)
-        values |= pictures.masks()
-        self._scalars(values, keys.EXPERIENCE, at)
+            panels[keys.SAMPLES_PER_SECOND] = experience.shown / experience.seconds
+        if method is not None:
+            stats = experience.stats if experience.stats is not None else method.stats.read()
+            panels |= _memory_panels(method, stats)
+            panels |= self._samples(method, experience)
+            panels |= _mask_panels(method)
+        self._log(panels, keys.EXPERIENCE, experience.experiences)
 
     def log_sleep(self, stats: MethodStats, *, before: int, at: int) -> None:
         """Logs a sleep, if there was one.
@@ -142,7 +144,7 @@ class Dashboard:
         """
         if stats.sleeps > before:
             values = {keys.SLEEP_SECONDS: stats.sleep_seconds, keys.SLEEP_AFTER: float(at)}
-            self._scalars(values, keys.SLEEP, stats.sleeps)
+            self._log(values, keys.SLEEP, stats.sleeps)
 
     def log_examples(self, method: Method, seen: Examples, *, at: int, last: bool) -> None:
         """Logs reconstructions and latents of test images.
@@ -155,12 +157,10 @@ class Dashboard:
         """
         if not self.sinks or not len(seen.images):
             return
-        pictures = _ExperienceImages(self, method, at)
-        error = pictures.reconstructions(seen)
-        if error is not None:
-            self._scalars({keys.RECONSTRUCTION_ERROR: error}, keys.EXPERIENCE, at)
+        panels = self._reconstructions(method, seen)
         if last and self.latents:
-            pictures.latents(seen)
+            panels |= self._latents(method, seen)
+        self._log(panels, keys.EXPERIENCE, at)
         for sink in self.sinks:
             sink.flush()
 
@@ -192,20 +192,23 @@ class Dashboard:
         names = list(names) if names is not None else [str(j) for j in range(n_tests)]
         numbers = experiences if experiences is not None else range(n_tests)
         last: list[float] = matrix[-1].tolist()
-        values = {keys.ACCURACY.format(j): v for j, v in zip(numbers, last, strict=True)}
-        values |= {f"{keys.STREAM}{k}": v for k, v in summaries(matrix, columns).items()}
+        panels: dict[str, Panel] = {
+            keys.ACCURACY.format(j): value for j, value in zip(numbers, last, strict=True)
+        }
+        panels |= {f"{keys.STREAM}{k}": v for k, v in summaries(matrix, columns).items()}
         if seconds is not None:
-            values[keys.TIME_TEST] = seconds
-        self._scalars(values, keys.EXPERIENCE, at)
+            panels[keys.TIME_TEST] = seconds
         tested: list[int] = (~matrix.isnan()).any(dim=0).nonzero().flatten().tolist()
         after = [f"({i})" if j is None else names[j] for i, j in enumerate(columns, start=1)]
-        array, shown = matrix[:, tested].numpy(), [names[j] for j in tested]
         if tested:
-            self._image(keys.MATRIX, drawing.heat_map(array, shown, after), at, "accuracy matrix")
+            shown = [names[j] for j in tested]
+            pixels = drawing.heat_map(matrix[:, tested].numpy(), shown, after)
+            panels[keys.MATRIX] = Picture(pixels, "accuracy matrix")
         # A table has the same columns in all rows, also for untested experiences.
         row: list[Cell] = [after[-1], *(round(value, 6) for value in last)]
+        panels[keys.MATRIX_TABLE] = Table(["after", *names], [row])
+        self._log(panels, keys.EXPERIENCE, at)
         for sink in self.sinks:
-            sink.table(keys.MATRIX_TABLE, ["after", *names], [row], axis=keys.EXPERIENCE, at=at)
             sink.flush()
 
     def log_checkpoint(self, path: Path, *, at: int) -> None:
@@ -215,117 +218,109 @@ class Dashboard:
             path: The file.
             at: Experiences learned so far.
         """
-        for sink in self.sinks:
-            sink.file(keys.CHECKPOINT, path, axis=keys.EXPERIENCE, at=at)
+        self._log({keys.CHECKPOINT: path}, keys.EXPERIENCE, at)
 
     def close(self) -> None:
         """Closes all sinks."""
         for sink in self.sinks:
             sink.close()
 
-    def _scalars(self, values: Mapping[str, float], axis: str, at: int) -> None:
-        numbers = {key: value for key, value in values.items() if math.isfinite(value)}
-        if numbers:
-            for sink in self.sinks:
-                sink.scalars(numbers, axis=axis, at=at)
+    def _log(self, panels: Mapping[str, Panel], axis: str, at: int) -> None:
+        known = {
+            key: panel
+            for key, panel in panels.items()
+            if not isinstance(panel, (int, float)) or math.isfinite(panel)
+        }
+        for sink in self.sinks if known else ():
+            sink.log(known, axis=axis, at=at)
 
-    def _image(self, key: str, pixels: Pixels, at: int, caption: str) -> None:
-        for sink in self.sinks:
-            sink.image(key, pixels, axis=keys.EXPERIENCE, at=at, caption=caption)
-
-
-class _ExperienceImages:
-    """The images after one experience."""
-
-    def __init__(self, dashboard: Dashboard, method: Method, at: int) -> None:
-        self.dashboard, self.method, self.at = dashboard, method, at
-        self.n, self.seed = dashboard.samples_per_class, dashboard.seed
-
-    def samples(self, n_classes: int, shape: tuple[int, ...] | None) -> None:
+    def _samples(self, method: Method, experience: LearnedExperience) -> dict[str, Panel]:
         """Samples of every class, as an image and as rows of a table."""
-        rows: dict[Class, NDArray[Any]] = {}
-        found = views.samples(self.method, self.n, n_classes=n_classes, seed=self.seed)
-        for one, images in list(found.items())[:_MOST_ROWS]:
+        found = views.samples(
+            method, self.samples_per_class, n_classes=experience.n_classes, seed=self.seed
+        )
+        rows: dict[str, NDArray[Any]] = {}
+        for (task, label), images in list(found.items())[:_MOST_ROWS]:
             # Latents may have three dimensions, too, but are no images.
-            is_image = shape is None or images.shape[1:].numel() == math.prod(shape)
-            row = _drawable(images) if is_image else None
-            if row is not None:
-                rows[one] = row
+            shape = experience.shape
+            row = _drawable(images)
+            if row is not None and (shape is None or row[0].size == math.prod(shape)):
+                rows[f"{task}:{label}" if task else str(label)] = row
         if not rows:
-            return
+            return {}
         # All classes on the same intensity scale.
         low = min(float(row.min()) for row in rows.values())
         high = max(float(row.max()) for row in rows.values())
-        picture = drawing.grid(list(rows.values()), low=low, high=high)
-        labels = ", ".join(_name(one) for one in rows)
-        self.dashboard._image(keys.SAMPLES, picture, self.at, f"remembered, by rows: {labels}")
-        table: list[list[Cell]] = [
-            [self.at, _name(one), drawing.grid([row], low=low, high=high)]
-            for one, row in rows.items()
-        ]
-        columns = ("experience", "class", "samples")
-        for sink in self.dashboard.sinks:
-            sink.table(keys.SAMPLES_TABLE, columns, table, axis=keys.EXPERIENCE, at=self.at)
+        pixels = drawing.grid(list(rows.values()), low=low, high=high)
+        at = experience.experiences
+        table = [(at, n, drawing.grid([row], low=low, high=high)) for n, row in rows.items()]
+        return {
+            keys.SAMPLES: Picture(pixels, f"remembered, by rows: {', '.join(rows)}"),
+            keys.SAMPLES_TABLE: Table(("experience", "class", "samples"), table),
+        }
 
-    def reconstructions(self, seen: Examples) -> float | None:
-        """Test images beside their reconstructions; returns the mean squared error."""
-        made = views.reconstructions(self.method, seen.images, seen.tasks, seed=self.seed)
+    def _reconstructions(self, method: Method, seen: Examples) -> dict[str, Panel]:
+        """Test images beside their reconstructions, and the mean squared error."""
+        made = views.reconstructions(method, seen.images, seen.tasks, seed=self.seed)
         if made is None:
-            return None
+            return {}
         made = made.to(seen.images)
         error = float((made - seen.images).square().mean())
+        panels: dict[str, Panel] = {keys.RECONSTRUCTION_ERROR: error}
         rows = []
         for one in seen.classes()[:_MOST_ROWS]:
-            mine = seen.rows_of(one)[: max(self.n // 2, 1)]
+            mine = seen.rows_of(one)[: max(self.samples_per_class // 2, 1)]
             pairs = torch.stack([seen.images[mine], made[mine]], dim=1).flatten(0, 1)
             row = _drawable(pairs)
             rows += [row] if row is not None else []
         if rows:
             caption = "test images, each beside its reconstruction; a row for each class"
-            self.dashboard._image(keys.RECONSTRUCTIONS, drawing.grid(rows), self.at, caption)
-        return error
+            panels[keys.RECONSTRUCTIONS] = Picture(drawing.grid(rows), caption)
+        return panels
 
-    def latents(self, seen: Examples) -> None:
+    def _latents(self, method: Method, seen: Examples) -> dict[str, Panel]:
         """A 2-D embedding of test latents."""
-        step = -(-len(seen.images) // _MOST_POINTS)
-        some = Examples(
-            seen.images[::step], seen.labels[::step], seen.tasks[::step], seen.experiences[::step]
-        )
-        points = views.embedding(self.method, some, seed=self.seed)
-        if points is not None:
-            picture = drawing.scatter(points, some.labels.cpu().numpy())
-            caption = "latents of test images (t-SNE), coloured by class"
-            self.dashboard._image(keys.LATENTS, picture, self.at, caption)
-
-    def masks(self) -> dict[str, float]:
-        """Use of masks, as an image; returns the scalars of the last experience."""
-        shares = views.mask_shares(self.method)
-        if not shares:
+        some = seen[:: -(-len(seen.images) // _MOST_POINTS)]
+        points = views.embedding(method, some, seed=self.seed)
+        if points is None:
             return {}
-        caption = "use of each layer's mask, by experience"
-        self.dashboard._image(keys.MASKS, drawing.usage_bars(shares), self.at, caption)
-        memory: Any = self.method
-        values = {keys.CAPACITY: float(memory.generator.network.capacity_ratio)}
-        for layer, entries in shares.items():
-            for part, share in entries[-1].items():
-                values[keys.MASK.format(layer=layer, part=part)] = share
-        return values
+        pixels = drawing.scatter(points, some.labels.cpu().numpy())
+        return {keys.LATENTS: Picture(pixels, "latents of test images (t-SNE), coloured by class")}
 
 
-def _memory_values(method: Method, stats: MethodStats) -> dict[str, float]:
-    """Scalars of the memory, and of the method's statistics in the experience."""
-    values = {
+def _mask_panels(method: Any) -> dict[str, Panel]:
+    """Use of masks: an image of all experiences, and the scalars of the last one."""
+    shares = views.mask_shares(method)
+    if not shares:
+        return {}
+    caption = "use of each layer's mask, by experience"
+    panels: dict[str, Panel] = {
+        keys.MASKS: Picture(drawing.usage_bars(shares), caption),
+        keys.CAPACITY: float(method.generator.network.capacity_ratio),
+    }
+    for layer, entries in shares.items():
+        for part, share in entries[-1].items():
+            panels[keys.MASK.format(layer=layer, part=part)] = share
+    return panels
+
+
+def _memory_panels(method: Method, stats: MethodStats) -> dict[str, Panel]:
+    """The memory, and the method's statistics in the experience."""
+    panels: dict[str, Panel] = {
         keys.MEMORY_BYTES: float(memory_bytes_of(method)),
         keys.MEMORY_PARAMETERS: float(memory_parameters_of(method)),
         keys.MEMORY_STORED: float(stored_samples_of(method)),
         keys.STM_OCCUPANCY: float(stats.stm_occupancy),
         keys.REPLAYED: float(stats.replayed),
     }
-    for name, seconds in stats.phase_seconds.items():
+    seconds: dict[str, float] = {}
+    for name, spent in stats.phase_seconds.items():
         # Phases of different tasks, such as "sleep: tasks 3, 4", share a key.
         key = keys.TIME_PHASE.format(phase_kind(name))
-        values[key] = values.get(key, 0.0) + seconds
-    return values
+        seconds[key] = seconds.get(key, 0.0) + spent
+    if stats.histogram:
+        panels[keys.REPLAY_LABELS] = Histogram(stats.histogram)
+    return panels | seconds
 
 
 def _drawable(images: Tensor) -> NDArray[Any] | None:
@@ -338,8 +333,3 @@ def _drawable(images: Tensor) -> NDArray[Any] | None:
     if images.ndim != 4 or not len(images):
         return None
     return np.asarray(images.detach().float().cpu().numpy())
-
-
-def _name(one: Class) -> str:
-    task, label = one
-    return f"{task}:{label}" if task else str(label)

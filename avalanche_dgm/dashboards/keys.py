@@ -18,7 +18,7 @@ START = "start"
 
 #: The axes, and the prefixes of the keys on each. Other keys are on ``step``.
 AXES: dict[str, tuple[str, ...]] = {
-    START: ("method/",),
+    START: ("settings",),
     STEP: ("train/",),
     EXPERIENCE: (
         "stream/",
@@ -36,10 +36,8 @@ AXES: dict[str, tuple[str, ...]] = {
 }
 
 # At the start.
-#: A setting of the method, in the run's config.
-SETTING = "method/{}"
-#: Table of them, where a run has no config: ``setting``, ``value``.
-SETTINGS = "method/settings"
+#: Table of the run's settings, where it has no config: ``setting``, ``value``.
+SETTINGS = "settings"
 
 # Scalars after a test, with the names of `avalanche_dgm.metrics`: stream/average_accuracy,
 # stream/forgetting, stream/backward_transfer and so on.
@@ -115,19 +113,15 @@ def axis_of(key: str) -> str:
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """A method's settings, defaults included, by the names that loggers give them.
+    """A method's settings, defaults included, and the name of its class as ``class``.
 
     Args:
         method: The method.
 
     Returns:
-        Values that JSON has, such as ``method/stm_size``, and the method's name as
-        ``method/class``.
+        Values that JSON has, such as ``{"class": "DGDMN", "stm_size": 3}``.
     """
-    settings = {SETTING.format("class"): type(method).__name__}
-    return settings | {
-        SETTING.format(name): value for name, value in method.settings.to_dict().items()
-    }
+    return {"class": type(method).__name__, **method.settings.to_dict()}
 
 
 def file_name(key: str, at: int) -> str:

@@ -1,10 +1,12 @@
-"""Sinks: where panels are logged."""
+"""Panels, and the places that they are logged to."""
 
 from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,109 +16,110 @@ from numpy.typing import NDArray
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.deprecated import former_names
 
-#: An image: uint8 array (H, W, 3).
+#: Pixels of an image: uint8 array (H, W, 3).
 Pixels = NDArray[np.uint8]
 #: A table's cell.
 Cell = int | float | str | Pixels
 
 
-class Sink(ABC):
-    """A backend that panels are logged to; see `avalanche_dgm.dashboards.keys` for their names.
+@dataclass(frozen=True)
+class Picture:
+    """An image.
 
-    Every call names an axis and a point on it. Points of an axis increase, except when a run
-    resumes: then points are logged again and replace the former ones.
+    Attributes:
+        pixels: uint8 array (H, W, 3).
+        caption: What it shows.
     """
 
+    pixels: Pixels
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often each label occurs.
+
+    Attributes:
+        counts: Counts by label; may be empty.
+    """
+
+    counts: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are added to a table, which is a single one for each key, over all points.
+
+    Attributes:
+        columns: Names of the columns, always the same for a key.
+        rows: The rows of this point.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+#: What is logged under a key. A path is a file or folder, such as a checkpoint.
+Panel = float | Picture | Histogram | Table | Path
+
+#: Types of panels, in words for a message.
+_WORDS: dict[str, Any] = {
+    "images": Picture,
+    "histograms": Histogram,
+    "tables": Table,
+    "files": Path,
+    "numbers": (int, float),
+}
+
+
+class Sink(ABC):
+    """A place that panels are logged to; see `avalanche_dgm.dashboards.keys` for their names.
+
+    Points of an axis increase, except when a run resumes: then points are logged again and replace
+    the former ones.
+    """
+
+    @abstractmethod
+    def log(self, panels: Mapping[str, Panel], *, axis: str, at: int) -> None:
+        """Logs panels at a point of an axis.
+
+        Args:
+            panels: Panels by key; numbers are finite.
+            axis: Name of the axis.
+            at: Point on it, from 0.
+        """
+
     def settings(self, values: Mapping[str, Any]) -> None:
-        """Logs the settings of the run's method: as a table, unless there is a better place.
+        """Logs the settings of the run: as a table, unless there is a better place.
 
         Args:
-            values: Values that JSON has, by names such as ``method/stm_size``.
+            values: Values that JSON has, in groups such as ``{"method": {"stm_size": 3}}``.
         """
-        rows: list[list[Cell]] = [
-            [name, value if isinstance(value, (int, float, str)) else str(value)]
-            for name, value in values.items()
-        ]
-        self.table(keys.SETTINGS, ("setting", "value"), rows, axis=keys.START, at=0)
+        rows = list(_flat(values))
+        self.log({keys.SETTINGS: Table(("setting", "value"), rows)}, axis=keys.START, at=0)
 
-    @abstractmethod
-    def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
-        """Logs scalars.
-
-        Args:
-            values: Scalars by key, without NaN.
-            axis: Name of the axis.
-            at: Point on it, from 0.
-        """
-
-    @abstractmethod
-    def image(self, key: str, pixels: Pixels, *, axis: str, at: int, caption: str = "") -> None:
-        """Logs an image.
-
-        Args:
-            key: Name of the panel.
-            pixels: uint8 array (H, W, 3).
-            axis: Name of the axis.
-            at: Point on it, from 0.
-            caption: Caption of the image.
-        """
-
-    @abstractmethod
-    def histogram(self, key: str, counts: Mapping[int, int], *, axis: str, at: int) -> None:
-        """Logs a histogram of labels.
-
-        Args:
-            key: Name of the panel.
-            counts: Counts by label; may be empty.
-            axis: Name of the axis.
-            at: Point on it, from 0.
-        """
-
-    @abstractmethod
-    def table(
-        self,
-        key: str,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Cell]],
-        *,
-        axis: str,
-        at: int,
-    ) -> None:
-        """Adds rows to a table, which is a single one for each key, over all points.
-
-        Args:
-            key: Name of the panel.
-            columns: Names of the columns, always the same for a key.
-            rows: The rows of this point.
-            axis: Name of the axis.
-            at: Point on it, from 0.
-        """
-
-    @abstractmethod
-    def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
-        """Logs a file, such as a checkpoint, or its path.
-
-        Args:
-            key: Name of the panel.
-            path: The file.
-            axis: Name of the axis.
-            at: Point on it, from 0.
-        """
-
-    @abstractmethod
-    def flush(self) -> None:
-        """Writes everything that was logged so far."""
+    def flush(self) -> None:  # noqa: B027
+        """Writes everything that was logged so far, if it is not written at once."""
 
     def close(self) -> None:
         """Closes the sink; nothing is logged after it."""
         self.flush()
 
 
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, int | float | str]]:
+    """Settings by names such as ``method/stm_size``."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, (int, float, str)) else str(value)
+
+
 class FailSafeSink(Sink):
     """Turns errors of a sink into warnings, so that training goes on: no network, no space.
 
-    The first error of each kind of call is a warning; later calls are tried again, silently, as a
-    full disk may have room later.
+    The first error with each kind of panel is a warning; later ones are tried again, silently, as
+    a full disk may have room later.
 
     Args:
         sink: The sink.
@@ -128,7 +131,13 @@ class FailSafeSink(Sink):
         self.sink, self._required = sink, required
         self._warned: set[str] = set()
 
-    def _try(self, what: str, call: Callable[[], None]) -> None:
+    def attempt(self, what: str, call: Callable[[], Any]) -> None:
+        """Runs a call; its first error is a warning.
+
+        Args:
+            what: Name of what is logged, for the warning.
+            call: The call.
+        """
         try:
             call()
         except Exception as error:
@@ -145,45 +154,26 @@ class FailSafeSink(Sink):
                 stacklevel=3,
             )
 
+    def log(self, panels: Mapping[str, Panel], *, axis: str, at: int) -> None:
+        """See `Sink.log`; each kind of panel by itself."""
+        kinds: dict[str, dict[str, Panel]] = {}
+        for key, panel in panels.items():
+            word = next((w for w, kind in _WORDS.items() if isinstance(panel, kind)), "values")
+            kinds.setdefault(word, {})[key] = panel
+        for word, mine in kinds.items():
+            self.attempt(word, partial(self.sink.log, mine, axis=axis, at=at))
+
     def settings(self, values: Mapping[str, Any]) -> None:
         """See `Sink.settings`."""
-        self._try("settings", lambda: self.sink.settings(values))
-
-    def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
-        """See `Sink.scalars`."""
-        self._try("numbers", lambda: self.sink.scalars(values, axis=axis, at=at))
-
-    def image(self, key: str, pixels: Pixels, *, axis: str, at: int, caption: str = "") -> None:
-        """See `Sink.image`."""
-        self._try("images", lambda: self.sink.image(key, pixels, axis=axis, at=at, caption=caption))
-
-    def histogram(self, key: str, counts: Mapping[int, int], *, axis: str, at: int) -> None:
-        """See `Sink.histogram`."""
-        self._try("histograms", lambda: self.sink.histogram(key, counts, axis=axis, at=at))
-
-    def table(
-        self,
-        key: str,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Cell]],
-        *,
-        axis: str,
-        at: int,
-    ) -> None:
-        """See `Sink.table`."""
-        self._try("tables", lambda: self.sink.table(key, columns, rows, axis=axis, at=at))
-
-    def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
-        """See `Sink.file`."""
-        self._try("files", lambda: self.sink.file(key, path, axis=axis, at=at))
+        self.attempt("settings", lambda: self.sink.settings(values))
 
     def flush(self) -> None:
         """See `Sink.flush`."""
-        self._try("what it had kept back", self.sink.flush)
+        self.attempt("what it had kept back", self.sink.flush)
 
     def close(self) -> None:
         """See `Sink.close`."""
-        self._try("the end of the run", self.sink.close)
+        self.attempt("the end of the run", self.sink.close)
 
 
 if not TYPE_CHECKING:

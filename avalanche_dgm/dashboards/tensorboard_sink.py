@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avalanche_dgm.dashboards.sinks import Cell, Pixels, Sink
+from avalanche_dgm.dashboards.sinks import Histogram, Panel, Picture, Sink, Table
 
 
 class TensorBoardSink(Sink):
@@ -18,7 +18,8 @@ class TensorBoardSink(Sink):
     images are left out, as their images are in other panels, too.
 
     Args:
-        target: A folder, or a ``torch.utils.tensorboard.SummaryWriter``.
+        target: A folder, or a ``SummaryWriter`` such as the ``writer`` of Avalanche's
+            ``TensorboardLogger`` or the ``experiment`` of Lightning's.
     """
 
     def __init__(self, target: str | Path | Any) -> None:
@@ -34,17 +35,22 @@ class TensorBoardSink(Sink):
             self._writer = SummaryWriter(self._folder)
         return self._writer
 
-    def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
-        """See `Sink.scalars`."""
-        for key, value in values.items():
-            self.writer.add_scalar(key, value, at)
+    def log(self, panels: Mapping[str, Panel], *, axis: str, at: int) -> None:
+        """See `Sink.log`; of a file its path is logged."""
+        for key, panel in panels.items():
+            if isinstance(panel, Picture):
+                self.writer.add_image(key, panel.pixels, at, dataformats="HWC")
+            elif isinstance(panel, Histogram):
+                self._add_histogram(key, panel.counts, at)
+            elif isinstance(panel, Table):
+                self._add_table(key, panel, at)
+            elif isinstance(panel, Path):
+                self.writer.add_text(key, str(panel), at)
+            else:
+                self.writer.add_scalar(key, panel, at)
 
-    def image(self, key: str, pixels: Pixels, *, axis: str, at: int, caption: str = "") -> None:
-        """See `Sink.image`."""
-        self.writer.add_image(key, pixels, at, dataformats="HWC")
-
-    def histogram(self, key: str, counts: Mapping[int, int], *, axis: str, at: int) -> None:
-        """See `Sink.histogram`: a bin for each label, from half below it to half above."""
+    def _add_histogram(self, key: str, counts: Mapping[int, int], at: int) -> None:
+        """Adds a histogram with a bin for each label, from half below it to half above."""
         if not counts:
             return
         labels = np.arange(max(counts) + 1)
@@ -61,25 +67,13 @@ class TensorBoardSink(Sink):
             global_step=at,
         )
 
-    def table(
-        self,
-        key: str,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Cell]],
-        *,
-        axis: str,
-        at: int,
-    ) -> None:
-        """See `Sink.table`: the rows of this point, as text."""
-        if any(isinstance(cell, np.ndarray) for row in rows for cell in row):
+    def _add_table(self, key: str, table: Table, at: int) -> None:
+        """Adds the rows of this point, as text."""
+        if any(isinstance(cell, np.ndarray) for row in table.rows for cell in row):
             return
-        lines = ["| " + " | ".join(map(str, row)) + " |" for row in [columns, *rows]]
-        lines.insert(1, "|" + " --- |" * len(columns))
+        lines = ["| " + " | ".join(map(str, row)) + " |" for row in [table.columns, *table.rows]]
+        lines.insert(1, "|" + " --- |" * len(table.columns))
         self.writer.add_text(key, "\n".join(lines), at)
-
-    def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
-        """See `Sink.file`: logs its path."""
-        self.writer.add_text(key, str(path), at)
 
     def flush(self) -> None:
         """See `Sink.flush`."""
@@ -98,4 +92,4 @@ class TensorBoardSink(Sink):
         self.flush()
         # An open file cannot be pickled: the folder is opened again.
         folder = self._folder if self._folder is not None else str(self._writer.log_dir)
-        return {**self.__dict__, "_folder": folder, "_writer": None}
+        return {"_folder": folder, "_writer": None}

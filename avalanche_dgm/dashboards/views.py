@@ -49,9 +49,12 @@ class Examples:
             positions: Positions of these in the test stream.
         """
         wanted = torch.tensor(sorted(set(positions)), device=self.experiences.device)
-        mine = torch.isin(self.experiences, wanted)
+        return self[torch.isin(self.experiences, wanted)]
+
+    def __getitem__(self, some: slice | Tensor) -> Examples:
+        """Some of the images, by a slice or a bool tensor (n,)."""
         return Examples(
-            self.images[mine], self.labels[mine], self.tasks[mine], self.experiences[mine]
+            self.images[some], self.labels[some], self.tasks[some], self.experiences[some]
         )
 
     def positions(self) -> set[int]:

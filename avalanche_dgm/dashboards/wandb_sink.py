@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+import string
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avalanche_dgm.dashboards import keys
-from avalanche_dgm.dashboards.sinks import Cell, FailSafeSink, Pixels, Sink
+from avalanche_dgm.dashboards.sinks import Cell, Histogram, Picture, Sink, Table
 
 #: The most bins that a histogram of W&B may have.
 _MOST_BINS = 512
+#: Variables in which launchers give the rank, in order of preference.
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 #: The rows of tables by key, each with its point.
 Tables = dict[str, list[tuple[int, Sequence[Cell]]]]
+
+#: Runs that were started here in this process, by id.
+_begun: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
 class WandbSink(Sink):
@@ -27,92 +37,94 @@ class WandbSink(Sink):
     that a resumed run logs again are added to those that the run has; W&B cannot replace them.
 
     Args:
-        run: A run of ``wandb.init``.
+        target: A run, such as the ``experiment`` of Lightning's ``WandbLogger``, or keyword
+            arguments of ``wandb.init``. With these the run starts when something is logged, in the
+            first of several processes only; a copy of the sink goes on in the same run. Without an
+            ``id`` they get that of the variable ``WANDB_RUN_ID``, or a new one.
         tables: Rows of tables that an interrupted run had logged, its `tables`.
+
+    Attributes:
+        init: The arguments of ``wandb.init``, with the run's id.
     """
 
-    def __init__(self, run: Any, *, tables: Tables | None = None) -> None:
-        self.run = run
+    def __init__(self, target: Any, *, tables: Tables | None = None) -> None:
         #: A table is logged with all its rows each time, as W&B shows the last one only.
         self.tables: Tables = {} if tables is None else tables
         self._defined: set[str] = set()
-        for axis in keys.AXES:
-            run.define_metric(axis)
+        self.init: dict[str, Any] | None = None
+        self._run: Any = None
+        self._tried = self._over = False
+        if isinstance(target, Mapping):
+            given = target.get("id") or os.environ.get("WANDB_RUN_ID")
+            self.init = {**target, "id": given or new_run_id()}
+        else:
+            self._run = target
 
-    def log(self, values: Mapping[str, Any], *, axis: str, at: int) -> None:
+    @property
+    def run(self) -> Any:
+        """The run; ``None`` in other processes than the first, and if it could not start."""
+        if self.init is not None and not self._tried:
+            self._tried = True
+            if is_main_process():
+                self._start(self.init)
+        return self._run
+
+    def _start(self, init: dict[str, Any]) -> None:
+        try:
+            self._run = open_run(init)
+        except Exception as error:
+            warnings.warn(
+                f"{type(self).__name__} could not begin its run, so nothing is logged to W&B:"
+                f" {type(error).__name__}: {' '.join(str(error).split())[:300]}. Training goes on;"
+                " offline (mode='offline', or WANDB_MODE=offline) W&B needs neither a network nor"
+                " an account.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+            return
+        # A sweep, or a run that was joined, has another id; a disabled run has none of use.
+        if not getattr(self._run, "disabled", False):
+            init["id"] = self._run.id
+
+    def log(self, panels: Mapping[str, Any], *, axis: str, at: int) -> None:
         """Logs a row of the run's history.
 
         Args:
-            values: Values that ``run.log`` takes, by any key.
+            panels: Panels by any key, or other values that `shown` knows; the rest is left out.
             axis: Name of the axis.
             at: Point on it, from 0.
         """
-        for key in values:
-            self._define(key, axis)
-        self.run.log({**values, axis: at})
-
-    def _define(self, key: str, axis: str) -> None:
-        """Sets the axis of a key.
-
-        Each key is defined by itself: if several patterns match, W&B takes any of them, and a
-        Trainer's logger has one that matches all keys.
-        """
-        if key in self._defined:
+        if self.run is None or self._over:
             return
-        self._defined.add(key)
-        # A metric's key may have a star at its end only.
-        if "*" not in key:
-            self.run.define_metric(key, step_metric=axis)
+        values = {key: self._value(key, panel, axis, at) for key, panel in panels.items()}
+        values = {key: value for key, value in values.items() if value is not None}
+        for key in (axis, *values):
+            # Each key by itself: if several patterns match, W&B takes any of them, and a Trainer's
+            # logger has one that matches all keys. A metric's key may have a star at its end only.
+            if key not in self._defined and "*" not in key:
+                self.run.define_metric(key, step_metric=None if key == axis else axis)
+            self._defined.add(key)
+        if values:
+            self.run.log({**values, axis: at})
 
-    def settings(self, values: Mapping[str, Any]) -> None:
-        """Adds the settings to the run's config."""
-        self.run.config.update(dict(values), allow_val_change=True)
+    def _value(self, key: str, panel: Any, axis: str, at: int) -> Any:
+        if isinstance(panel, Path):
+            self._log_file(key, panel, axis, at)
+            return None
+        return self._table(key, panel, at) if isinstance(panel, Table) else shown(panel)
 
-    def scalars(self, values: Mapping[str, float], *, axis: str, at: int) -> None:
-        """See `Sink.scalars`."""
-        self.log(values, axis=axis, at=at)
-
-    def image(self, key: str, pixels: Pixels, *, axis: str, at: int, caption: str = "") -> None:
-        """See `Sink.image`."""
-        self.log({key: _picture(pixels, caption)}, axis=axis, at=at)
-
-    def histogram(self, key: str, counts: Mapping[int, int], *, axis: str, at: int) -> None:
-        """See `Sink.histogram`: a bin for each label, or for several if there are many."""
-        import wandb
-
-        if not counts:
-            return
-        first, last = min(counts), max(counts)
-        width = -(-(last - first + 1) // _MOST_BINS)
-        bins = [0] * -(-(last - first + 1) // width)
-        for label, count in counts.items():
-            bins[(label - first) // width] += count
-        edges = [first - 0.5 + width * i for i in range(len(bins) + 1)]
-        shown = wandb.Histogram(np_histogram=(np.array(bins), np.array(edges)))
-        self.log({key: shown}, axis=axis, at=at)
-
-    def table(
-        self,
-        key: str,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Cell]],
-        *,
-        axis: str,
-        at: int,
-    ) -> None:
-        """See `Sink.table`: all its rows so far."""
+    def _table(self, key: str, table: Table, at: int) -> Any:
+        """A table with all its rows so far."""
         import wandb
 
         before = [(point, row) for point, row in self.tables.get(key, []) if point < at]
-        self.tables[key] = [*before, *((at, row) for row in rows)]
-        shown = [
-            _uniform_cells([row[i] for _, row in self.tables[key]]) for i in range(len(columns))
-        ]
-        data = [list(row) for row in zip(*shown, strict=True)]
-        self.log({key: wandb.Table(columns=list(columns), data=data)}, axis=axis, at=at)
+        self.tables[key] = [*before, *((at, row) for row in table.rows)]
+        columns = zip(*(row for _, row in self.tables[key]), strict=True)
+        data = [list(row) for row in zip(*map(_uniform_cells, columns), strict=True)]
+        return wandb.Table(columns=list(table.columns), data=data)
 
-    def file(self, key: str, path: Path, *, axis: str, at: int) -> None:
-        """See `Sink.file`: a version of an artifact, with the point as an alias."""
+    def _log_file(self, key: str, path: Path, axis: str, at: int) -> None:
+        """Logs a file or folder as a version of an artifact, with the point as an alias."""
         import wandb
 
         # Artifacts belong to a project, so their names hold the run's id.
@@ -124,48 +136,131 @@ class WandbSink(Sink):
             artifact.add_file(str(path), name=path.name)
         self.run.log_artifact(artifact, aliases=["latest", f"{axis}-{at:03d}"])
 
-    def flush(self) -> None:
-        """Does nothing: W&B uploads by itself."""
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Adds the settings to the run's config, nested as they are."""
+        if self.run is not None and not self._over:
+            self.run.config.update(dict(values), allow_val_change=True)
 
     def close(self) -> None:
-        """See `Sink.close`; waits until everything is uploaded."""
-        self.run.finish()
+        """Finishes the run, if it started; waits until everything is uploaded."""
+        over, self._over, self._tried = self._over, True, True
+        if self._run is not None and not over:
+            self._run.finish()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy resumes the run, if it exists.
+        run = self._run
+        init = self.init if self.init is not None else {"id": run.id, "project": run.project}
+        resume = init.get("resume")
+        init = {**init, "resume": resume if resume in {"must", "auto"} else "allow"}
+        state = {**self.__dict__, "init": init, "_run": None, "_defined": set()}
+        return {**state, "_tried": False, "_over": False}
 
 
-class FailSafeWandbSink(FailSafeSink):
-    """A fail-safe `WandbSink`, also for calls that only W&B has.
+def shown(value: Any) -> Any:
+    """What ``run.log`` takes for a value.
 
     Args:
-        sink: The sink.
+        value: A number, tensor, image (of PIL, Matplotlib or a panel), histogram, or an object of
+            W&B's.
+
+    Returns:
+        A number or an object of W&B's; ``None`` for others, and for a tensor or histogram without
+        finite values.
     """
-
-    sink: WandbSink
-
-    def __init__(self, sink: WandbSink) -> None:
-        super().__init__(sink)
-
-    def attempt(self, what: str, call: Callable[[], None]) -> None:
-        """Runs a call; its first error is a warning.
-
-        Args:
-            what: Name of what is logged, for the warning.
-            call: The call.
-        """
-        self._try(what, call)
-
-
-def _picture(pixels: Pixels, caption: str | None = None) -> Any:
     import wandb
+    from matplotlib.figure import Figure
     from PIL import Image
+    from torch import Tensor
 
-    # For an array W&B would guess the range.
-    return wandb.Image(Image.fromarray(np.ascontiguousarray(pixels)), caption=caption or None)
+    if isinstance(value, Real) or (isinstance(value, Tensor) and value.ndim == 0):
+        # Bools and the numbers of NumPy and PyTorch become Python's.
+        number: Any = value.item() if hasattr(value, "item") else value
+        return int(number) if isinstance(number, bool) else number
+    if isinstance(value, Tensor):
+        numbers = value.detach().cpu().double().numpy()
+        numbers = numbers[np.isfinite(numbers)]
+        return wandb.Histogram(np_histogram=np.histogram(numbers)) if len(numbers) else None
+    if isinstance(value, Histogram):
+        return _histogram(value.counts) if value.counts else None
+    if isinstance(value, Picture):
+        # For an array W&B would guess the range.
+        picture = Image.fromarray(np.ascontiguousarray(value.pixels))
+        return wandb.Image(picture, caption=value.caption or None)
+    if isinstance(value, Image.Image):
+        plain = value.mode in {"L", "RGB", "RGBA"}
+        return wandb.Image(value if plain else value.convert("RGB"))
+    if isinstance(value, Figure):
+        return wandb.Image(value)
+    known = (wandb.data_types.WBValue, wandb.plot.CustomChart)
+    return value if isinstance(value, known) else None
+
+
+def _histogram(counts: Mapping[int, int]) -> Any:
+    """A bin for each label, or for several if there are many."""
+    import wandb
+
+    first, last = min(counts), max(counts)
+    width = -(-(last - first + 1) // _MOST_BINS)
+    bins = [0] * -(-(last - first + 1) // width)
+    for label, count in counts.items():
+        bins[(label - first) // width] += count
+    edges = [first - 0.5 + width * i for i in range(len(bins) + 1)]
+    return wandb.Histogram(np_histogram=(np.array(bins), np.array(edges)))
 
 
 def _uniform_cells(cells: Sequence[Cell]) -> list[Any]:
     """A table's column with cells of one type, or ``None``, as W&B needs."""
     if any(isinstance(cell, np.ndarray) for cell in cells):
-        return [_picture(cell) if isinstance(cell, np.ndarray) else None for cell in cells]
+        return [shown(Picture(c)) if isinstance(c, np.ndarray) else None for c in cells]
     if any(isinstance(cell, str) and cell for cell in cells):
         return [str(cell) for cell in cells]
     return [None if isinstance(cell, str) or cell != cell else cell for cell in cells]
+
+
+def is_main_process() -> bool:
+    """Whether this process logs: it has rank 0, or is the only one."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
+    given = (os.environ.get(name, "") for name in _RANKS)
+    ranks = [int(rank) for rank in given if rank.strip().isdecimal()]
+    return not ranks or ranks[0] == 0
+
+
+def new_run_id() -> str:
+    """A unique run id of eight letters and digits, as W&B's own."""
+    # Does not draw from the global generators, which training uses.
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+
+
+def open_run(init: dict[str, Any]) -> Any:
+    """Starts or resumes a run, or joins the active one.
+
+    A run that the user's program started is joined, as ``wandb.init`` does. A run that was started
+    here stays open beside the new one, unless it has the same id: then it is returned.
+
+    Args:
+        init: Keyword arguments of ``wandb.init``, with an ``id``.
+
+    Returns:
+        The run.
+
+    Raises:
+        Exception: Whatever ``wandb.init`` raises: no network, no account, no space.
+    """
+    import wandb
+
+    active = wandb.run
+    mine = _begun.get(init["id"])
+    # W&B has no public attribute for the end of a run.
+    if mine is not None and not getattr(mine, "_is_finished", False):
+        return mine
+    if active is not None and _begun.get(active.id) is not active:
+        return active
+    if active is not None:
+        init = {"reinit": "create_new", **init}
+    run = wandb.init(**init)
+    _begun[run.id] = run
+    return run

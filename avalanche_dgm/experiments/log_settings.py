@@ -63,8 +63,8 @@ class LogSettings:
     def _wandb(self, folder: Path, config: ExperimentConfig) -> list[Sink]:
         from avalanche_dgm.dashboards import keys
         from avalanche_dgm.dashboards.file_sink import FileSink
-        from avalanche_dgm.dashboards.lazy_wandb import LazyWandbRun
-        from avalanche_dgm.dashboards.wandb_sink import Tables
+        from avalanche_dgm.dashboards.sinks import FailSafeSink
+        from avalanche_dgm.dashboards.wandb_sink import Tables, WandbSink
 
         note = folder / _WANDB_ID
         known = note.read_text(encoding="utf-8").strip() if note.exists() else ""
@@ -75,16 +75,16 @@ class LogSettings:
             "id": known,
             "resume": "allow",
             "dir": str(folder),
-            "config": config.to_json(),
+            "config": {"run": config.to_json()},
         }
         tables: Tables = {}
         if known and "files" in self.places:
             # W&B shows a table as it was logged last: with the rows from before the interruption.
             files = FileSink(folder / FOLDER)
             tables = {key: files.table_rows(key) for key in keys.TABLES}
-        run = LazyWandbRun(settings, "--log wandb", tables=tables)
-        if run.sink is None:
+        sink = WandbSink(settings, tables=tables)
+        if sink.run is None:
             return []
-        text = f"{run.settings['id']}\n"
-        run.sink.attempt("its id", lambda: write_text(note, text))
-        return [run.sink]
+        safe = FailSafeSink(sink)
+        safe.attempt("its id", lambda: write_text(note, f"{sink.run.id}\n"))
+        return [safe]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import FailSafeSink, Sink
@@ -97,7 +98,7 @@ class RunPanels:
             stats=stats,
         )
         if result.method_settings and method is not None:
-            dashboard.log_settings(method)
+            dashboard.log_settings({"method": keys.settings_of(method)})
         dashboard.log_experience(experience, method)
         rows = [[math.nan if v is None else v for v in row] for row in result.matrix]
         columns = [step.experience for step in result.steps]

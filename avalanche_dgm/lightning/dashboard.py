@@ -8,6 +8,7 @@ from typing import Any
 
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.file_sink import FileSink
+from avalanche_dgm.dashboards.keys import settings_of
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 from avalanche_dgm.dashboards.views import Examples
@@ -115,7 +116,7 @@ class DashboardCallback(EpochMeansCallback):
                 sinks, samples_per_class=self.samples_per_class, latents=self.latents
             )
             if isinstance(module, MethodModule):
-                self.dashboard.log_settings(module.method)
+                self.dashboard.log_settings({"method": settings_of(module.method)})
 
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult

@@ -96,7 +96,7 @@ class MethodModule(StagedModule):
     def hparams_initial(self) -> Any:
         """What a Trainer's loggers are given: `hparams`, and all settings of the method."""
         initial = copy.copy(self.hparams)
-        initial.update(settings_of(self.method))
+        initial.update({"method": settings_of(self.method)})
         return initial
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -12,8 +12,10 @@ from avalanche.logging import BaseLogger
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.views import Examples
+from avalanche_dgm.dashboards.wandb_sink import is_main_process
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.accuracies import StreamAccuracies
+from avalanche_dgm.plugins.description import describe_strategy
 from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import tested_of
@@ -32,7 +34,8 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         strategy = Naive(..., plugins=[DGRPlugin()], evaluator=evaluator)
 
     What is learned is the same with it and without it. It goes into checkpoints of the strategy
-    and continues from them. See `avalanche_dgm.dashboards.keys` for the panels.
+    and continues from them. Of several processes only the first one shows anything. See
+    `avalanche_dgm.dashboards.keys` for the panels.
 
     Args:
         sinks: Places to show panels.
@@ -46,7 +49,8 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
     def __init__(
         self, sinks: Sequence[Sink] = (), *, samples_per_class: int = 8, latents: bool = True
     ) -> None:
-        super().__init__()
+        # Past Avalanche's own, which refuses to be made in others than the first process.
+        super(BaseLogger, self).__init__()
         self._sinks = list(sinks)
         self.samples_per_class, self.latents = samples_per_class, latents
         # So that what cannot work is said here; places are opened when something is shown.
@@ -69,19 +73,23 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
     def dashboard(self) -> Dashboard:
         """What turns events into panels; made when it is first needed."""
         if self._dashboard is None:
+            sinks = self.make_sinks() if self.watches else []
             self._dashboard = Dashboard(
-                self.make_sinks(), samples_per_class=self.samples_per_class, latents=self.latents
+                sinks, samples_per_class=self.samples_per_class, latents=self.latents
             )
         return self._dashboard
 
+    @property
+    def watches(self) -> bool:
+        """Whether panels are made: in the first of several processes."""
+        return is_main_process()
+
     def before_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Logs the method's settings, and begins to measure the time."""
+        """Logs the settings, and begins to measure the time."""
         self._training = True
-        plugins = find_plugins(strategy)[:1]
-        for plugin in plugins:
-            self.dashboard.log_settings(plugin.method)
+        self.dashboard.log_settings(_settings_of(strategy))
         self._time.start()
-        for plugin in plugins:
+        for plugin in find_plugins(strategy)[:1]:
             self._slept(plugin.stats)
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -99,7 +107,8 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
     def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Adds a batch."""
-        self._time.shown += self._means.add(strategy)
+        if self.watches:
+            self._time.shown += self._means.add(strategy)
 
     def after_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Shows the epoch's means; waits for the device."""
@@ -110,7 +119,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Shows what is remembered, if an experience is over: of online streams, the last part."""
         learned = self._accuracies.learned
-        if not learned.end(strategy.experience):
+        if not (learned.end(strategy.experience) and self.watches):
             return
         plugins = find_plugins(strategy)
         # Reading the stats waits for the device, so that all work is timed.
@@ -131,7 +140,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         """Begins to count answers."""
         self._time.pause()
         self._tested = time.perf_counter()
-        if self._training:
+        if self._training or not self.watches:
             return
         self._accuracies.begin(strategy)
         tests = tested_of(strategy, self._accuracies.stream)
@@ -140,7 +149,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
     def after_eval_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Adds a batch, on the device."""
-        if not self._training:
+        if self.watches and not self._training:
             self._accuracies.count(strategy)
 
     def after_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -187,3 +196,12 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_dashboard": None, "_examples": None}
+
+
+def _settings_of(strategy: Any) -> dict[str, Any]:
+    """The settings of a strategy, and of the method of this package that it has, if any."""
+    described = describe_strategy(strategy)
+    found: dict[str, Any] = {"strategy": described}
+    for plugin in find_plugins(strategy)[:1]:
+        found["method"] = described["plugins"][type(plugin).__name__].pop("method")
+    return found

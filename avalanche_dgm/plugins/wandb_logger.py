@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from avalanche.logging import BaseLogger
+import torch
+from avalanche.evaluation.metric_results import AlternativeValues, TensorImage
+from PIL import Image
+from torch import Tensor
 
 from avalanche_dgm.dashboards import keys
-from avalanche_dgm.dashboards.lazy_wandb import LazyWandbRun
-from avalanche_dgm.dashboards.sinks import Sink
-from avalanche_dgm.dashboards.wandb_runs import is_main_process
-from avalanche_dgm.dashboards.wandb_sink import FailSafeWandbSink
+from avalanche_dgm.dashboards.sinks import FailSafeSink, Sink
+from avalanche_dgm.dashboards.wandb_sink import WandbSink, shown
+from avalanche_dgm.errors import DataError
 from avalanche_dgm.plugins.dashboard_logger import DashboardLogger
-from avalanche_dgm.plugins.wandb_values import best_of, converted, kind_of, weights_artifact
 
 
-class _OfAnyProcess(BaseLogger):
-    """A logger that may be made in every process: those that must not log have no run."""
-
-    def __init__(self) -> None:
-        # Past Avalanche's own, which refuses to be made in others than the first process.
-        super(BaseLogger, self).__init__()
-
-
-class WandBLogger(DashboardLogger, _OfAnyProcess):
+class WandBLogger(DashboardLogger):
     """Logs Avalanche's metrics and this package's panels to a run of Weights & Biases.
 
     Takes the place of ``avalanche.logging.WandBLogger``, with the same arguments, and works with
@@ -39,8 +33,8 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
     Every metric that is given to the evaluation plugin is logged under Avalanche's name, over the
     axis ``step``: numbers, tensors (as histograms), images, figures and W&B's own charts; others
     are left out. For the panels, over ``experience`` and ``sleep`` as well, see
-    `avalanche_dgm.dashboards.keys`. With them the run's config has the method's settings, such as
-    ``method/stm_size``.
+    `avalanche_dgm.dashboards.keys`. With them the run's config has all settings: the method's as
+    ``method``, those of the strategy, its optimiser and other plugins as ``strategy``.
 
     The run begins with what is first logged, or when `run` or `wandb` is asked for. Only the first
     of several processes has one. A logger in a checkpoint of the strategy goes on in the same run;
@@ -104,21 +98,27 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
             "config": config,
             "mode": mode,
         }
-        self._lazy = LazyWandbRun({**settings, **(params or {})}, type(self).__name__)
+        self._wandb = FailSafeSink(WandbSink({**settings, **(params or {})}))
         self.exp_count = 0
-        self._row: dict[int, dict[str, Any]] | None = None
+        self._rows: dict[int, dict[str, Any]] | None = None
         if self.init_kwargs["sync_tensorboard"]:
             _ = self.run
 
     @property
+    def sink(self) -> WandbSink:
+        """Where everything is logged."""
+        sink: Any = self._wandb.sink
+        return sink
+
+    @property
     def init_kwargs(self) -> dict[str, Any]:
         """What ``wandb.init`` is given, with the run's id."""
-        return self._lazy.settings
+        return self.sink.init or {}
 
     @property
     def run(self) -> Any:
         """The run; ``None`` in other processes, and if it could not start."""
-        return self._lazy.run
+        return self.sink.run
 
     @property
     def wandb(self) -> Any:
@@ -128,10 +128,14 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
         _ = self.run
         return wandb
 
+    @property
+    def watches(self) -> bool:
+        """Whether there are panels. Experiences are counted even if the run could not begin."""
+        return self.panels and super().watches
+
     def make_sinks(self) -> Sequence[Sink]:
-        """The run, if there is one and it shall have panels."""
-        sink = self._lazy.sink if self.panels else None
-        return [sink] if sink is not None else []
+        """The run, if there is one."""
+        return [self._wandb] if self.run is not None else []
 
     def log_metrics(self, metric_values: Any) -> None:
         """Logs the values of metrics, the numbers of a point in one row.
@@ -139,11 +143,11 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
         Args:
             metric_values: What the evaluation plugin gives.
         """
-        self._row = {}
+        self._rows = {}
         super().log_metrics(metric_values)
-        rows, self._row = self._row, None
+        rows, self._rows = self._rows, None
         for at, values in rows.items():
-            self._log("numbers", values, at)
+            self._wandb.log(values, axis=keys.STEP, at=at)
 
     def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
         """Logs the value of a metric; one that W&B cannot show is left out.
@@ -153,74 +157,66 @@ class WandBLogger(DashboardLogger, _OfAnyProcess):
             value: The value, or alternatives of which the first that can be shown is logged.
             x_plot: Where on the axis ``step``.
         """
+        at = int(x_plot)
         if name.startswith("WeightCheckpoint"):
-            sink = self._lazy.sink if self.log_artifacts and isinstance(value, bytes) else None
-            if sink is not None:
-                weights = partial(self._log_weights, sink, name, value, int(x_plot))
-                sink.attempt("weights", weights)
+            if self.log_artifacts and isinstance(value, bytes) and self.run is not None:
+                self._wandb.attempt("weights", lambda: self._log_weights(name, value, at))
             return
-        value = best_of(value)
-        kind = kind_of(value)
-        if kind == "numbers" and self._row is not None:
-            self._row.setdefault(int(x_plot), {})[name] = value
-        elif kind is not None:
-            self._log(kind, {name: value}, int(x_plot))
-
-    @property
-    def _watches(self) -> bool:
-        # Also where the run could not begin: where training continues it may, and the experiences
-        # are counted.
-        return self.panels and is_main_process()
-
-    def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Adds a batch, if there are panels."""
-        if self._watches:
-            super().after_training_iteration(strategy, metric_values, **kwargs)
+        if self._rows is not None and isinstance(value, (int, float)):
+            self._rows.setdefault(at, {})[name] = value
+            return
+        alternatives = value.alternatives if isinstance(value, AlternativeValues) else [value]
+        values = map(_image_of, alternatives)
+        found = next((one for one in map(shown, values) if one is not None), None)
+        if found is not None:
+            self._wandb.log({name: found}, axis=keys.STEP, at=at)
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Logs the method's panels, and counts the experience as Avalanche's logger does."""
-        if self._watches:
-            super().after_training_exp(strategy, metric_values, **kwargs)
+        super().after_training_exp(strategy, metric_values, **kwargs)
         at = strategy.clock.train_iterations
-        self._log("numbers", {"TrainingExperience": self.exp_count}, at)
+        self._wandb.log({"TrainingExperience": self.exp_count}, axis=keys.STEP, at=at)
         self.exp_count += 1
-
-    def before_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Resets the accuracies, if there are panels."""
-        if self._watches:
-            super().before_eval(strategy, metric_values, **kwargs)
-
-    def after_eval_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Adds a batch, if there are panels."""
-        if self._watches:
-            super().after_eval_iteration(strategy, metric_values, **kwargs)
 
     def close(self) -> None:
         """Finishes the run; waits until everything is uploaded."""
         super().close()
-        self._lazy.finish()
+        self._wandb.close()
 
-    def _log(self, what: str, values: dict[str, Any], at: int) -> None:
-        sink = self._lazy.sink
-        if sink is None:
-            return
+    def _log_weights(self, name: str, weights: bytes, at: int) -> None:
+        """Saves a value of Avalanche's ``WeightCheckpoint``, and logs it as an artifact."""
+        import wandb
 
-        def log() -> None:
-            shown = {name: converted(value) for name, value in values.items()}
-            shown = {name: value for name, value in shown.items() if value is not None}
-            if shown:
-                sink.sink.log(shown, axis=keys.STEP, at=at)
-
-        sink.attempt(what, log)
-
-    def _log_weights(self, sink: FailSafeWandbSink, name: str, value: bytes, at: int) -> None:
-        artifact, path = weights_artifact(name, value, Path.cwd() / self.path, at)
-
-        def refer() -> None:
-            # Without a checksum, for which W&B would ask the bucket, and wait for an answer.
-            artifact.add_reference(self.uri, f"References/{path.name}", checksum=False)
+        # Such as WeightCheckpoint/train_phase/train_stream/Task000/Exp000; the task may be missing.
+        found = re.search(r"(?:/Task(\d+))?/Exp(\d+)$", name)
+        if found is None:
+            raise DataError(f"The name {name!r} of a checkpoint does not end with its experience.")
+        metadata = {"experience": int(found[2]), "x_step": at}
+        if found[1] is not None:
+            metadata["task_id"] = int(found[1])
+        path = Path.cwd() / self.path / f"Model_{int(found[2])}.pth"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(weights)
+        artifact = wandb.Artifact(path.stem, type="model", metadata=metadata)
+        artifact.add_file(str(path), name=f"Models/{path.name}")
 
         if self.uri is not None:
-            # The weights are logged even if the bucket cannot be referred to.
-            sink.attempt(f"a reference to {self.uri}", refer)
+            # The weights are logged even if the bucket cannot be referred to. Without a checksum,
+            # for which W&B would ask the bucket, and wait for an answer.
+            refer = partial(artifact.add_reference, self.uri, f"References/{path.name}")
+            self._wandb.attempt(f"a reference to {self.uri}", partial(refer, checksum=False))
         self.run.log_artifact(artifact)
+
+
+def _image_of(value: Any) -> Any:
+    """An image of Avalanche's as one of PIL's; other values as they are."""
+    if not isinstance(value, TensorImage):
+        return value
+    pixels: Tensor = value.image.detach().cpu()
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4):
+        pixels = pixels.permute(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.is_floating_point():
+        pixels = (pixels.float().nan_to_num().clamp(0, 1) * 255).round()
+    return Image.fromarray(pixels.to(torch.uint8).contiguous().numpy())

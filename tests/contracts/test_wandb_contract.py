@@ -96,11 +96,14 @@ def test_a_run(backend, name, tmp_path):
     logged = {key for row in run.history for key in row}
     assert expected(name) <= logged
     settings = BACKENDS[name][1].kind.settings_type
-    assert {f"method/{setting}" for setting in settings.names()} <= run.config.keys()
-    assert run.config["method/seed"] == 0
+    assert settings.names() | {"class"} == run.config["method"].keys()
+    assert run.config["method"]["seed"] == 0
     for setting, value in BACKENDS[name][2].items():
         if isinstance(value, (int, float, str)):
-            assert run.config[f"method/{setting}"] == value
+            assert run.config["method"][setting] == value
+    if backend == "avalanche":
+        assert run.config["strategy"]["train_mb_size"] == 16
+        assert run.config["strategy"]["optimizer"]["class"] == "Adam"
 
     for axis in keys.AXES:
         points = [row[axis] for row in run.history if axis in row]

@@ -4,6 +4,7 @@ import csv
 import pickle
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from recording import Failing, Recording
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.file_sink import FileSink
-from avalanche_dgm.dashboards.sinks import FailSafeSink
+from avalanche_dgm.dashboards.sinks import FailSafeSink, Histogram, Picture, Table
 from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 from avalanche_dgm.dashboards.workspace import LAYOUT, build_workspace, outline
 from avalanche_dgm.metrics.summaries import SUMMARIES
@@ -27,20 +28,23 @@ def rows(path):
 
 def show(sink, at, value=0.5):
     """Everything that there is, at one point."""
-    place = {"axis": keys.EXPERIENCE, "at": at}
-    sink.scalars({"stream/forgetting": value, "memory/bytes": 12}, **place)
-    sink.image("samples/grid", PICTURE, caption='a "picture", of 3', **place)
-    sink.histogram("replay/labels", {2: 5, 0: 3}, **place)
-    sink.table("samples/table", ("class", "samples"), [["0", PICTURE], ["1", PICTURE]], **place)
-    sink.table("accuracy/table", ("after", "0"), [["0", value]], **place)
+    panels = {
+        "stream/forgetting": value,
+        "memory/bytes": 12,
+        "samples/grid": Picture(PICTURE, 'a "picture", of 3'),
+        "replay/labels": Histogram({2: 5, 0: 3}),
+        "samples/table": Table(("class", "samples"), [["0", PICTURE], ["1", PICTURE]]),
+        "accuracy/table": Table(("after", "0"), [["0", value]]),
+    }
+    sink.log(panels, axis=keys.EXPERIENCE, at=at)
 
 
 def test_files(tmp_path):
     sink = FileSink(tmp_path)
     show(sink, 1)
     show(sink, 2, value=1 / 3)
-    sink.scalars({"train/loss": 1e-7}, axis=keys.STEP, at=40)
-    sink.file("checkpoint", tmp_path / "x.pt", axis=keys.EXPERIENCE, at=2)
+    sink.log({"train/loss": 1e-7}, axis=keys.STEP, at=40)
+    sink.log({"checkpoint": tmp_path / "x.pt"}, axis=keys.EXPERIENCE, at=2)
     sink.close()
     scalars = rows(tmp_path / "scalars.csv")
     assert [(r["axis"], r["at"], r["key"], float(r["value"])) for r in scalars] == [
@@ -80,9 +84,9 @@ def test_a_run_that_continues_replaces_what_comes_again(tmp_path, how):
     saved = pickle.dumps(first)
     for at in (2, 3):
         show(first, at, value=9.0)
-        first.scalars({"train/loss": 9.0}, axis=keys.STEP, at=10 * at)
+        first.log({"train/loss": 9.0}, axis=keys.STEP, at=10 * at)
     again = FileSink(tmp_path) if how == "anew" else pickle.loads(saved)
-    again.scalars({"train/loss": 0.1}, axis=keys.STEP, at=20)
+    again.log({"train/loss": 0.1}, axis=keys.STEP, at=20)
     show(again, 2, value=0.25)
     found = [(r["axis"], r["at"], r["key"], r["value"]) for r in rows(tmp_path / "scalars.csv")]
     assert ("experience", "1", "stream/forgetting", "0.5") in found
@@ -121,12 +125,12 @@ def test_tensorboard(given, tmp_path, monkeypatch):
 def test_what_cannot_be_logged_is_said_once_and_training_goes_on():
     sink = FailSafeSink(Failing())
     with pytest.warns(RuntimeWarning, match="could not log numbers: OSError: No space left"):
-        sink.scalars({"a": 1.0}, axis=keys.STEP, at=1)
+        sink.log({"a": 1.0}, axis=keys.STEP, at=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sink.scalars({"a": 1.0}, axis=keys.STEP, at=2)
+        sink.log({"a": 1.0}, axis=keys.STEP, at=2)
     with pytest.warns(RuntimeWarning, match="could not log images"):
-        sink.image("b", PICTURE, axis=keys.STEP, at=2)
+        sink.log({"b": Picture(PICTURE)}, axis=keys.STEP, at=2)
     for call in (sink.flush, sink.close):
         with pytest.warns(RuntimeWarning, match="Training goes on"):
             call()
@@ -143,17 +147,18 @@ def test_guarded_hands_everything_on():
     inner = Recording()
     sink = FailSafeSink(inner)
     show(sink, 1)
-    sink.file("c", "x.pt", axis=keys.EXPERIENCE, at=1)
+    sink.log({"c": Path("x.pt")}, axis=keys.EXPERIENCE, at=1)
     sink.flush(), sink.close()
     bare = Recording()
     show(bare, 1)
-    bare.file("c", "x.pt", axis=keys.EXPERIENCE, at=1)
+    bare.log({"c": Path("x.pt")}, axis=keys.EXPERIENCE, at=1)
     assert inner.shown == bare.shown
     assert (inner.flushed, inner.closed) == (1, 1)
 
 
 def test_keys_lie_on_one_axis_each():
     named = [v for k, v in vars(keys).items() if k.isupper() and isinstance(v, str) and "/" in v]
+    named.append(keys.SETTINGS)
     assert len(named) > 15
     assert len(set(named)) == len(named)
     beginnings = [b for group in keys.AXES.values() for b in group]
@@ -183,7 +188,7 @@ def test_files_of_another_run_are_not_mixed(tmp_path):
     for names in (("0/1", "2/3"), ("4/7", "1/9"), ("a", "b", "c")):
         sink = FileSink(tmp_path)
         row = ["x", *range(len(names))]
-        sink.table("accuracy/table", ["after", *names], [row], axis=keys.EXPERIENCE, at=1)
+        sink.log({"accuracy/table": Table(["after", *names], [row])}, axis=keys.EXPERIENCE, at=1)
         lines = (tmp_path / "tables" / "accuracy-table.csv").read_text().splitlines()
         assert lines == [
             ",".join(("axis", "at", "after", *names)),
@@ -194,10 +199,12 @@ def test_files_of_another_run_are_not_mixed(tmp_path):
 def test_a_point_that_is_shown_again_counts_once(tmp_path):
     sink = FileSink(tmp_path)
     for value in (0.25, 0.5):
-        sink.scalars({"stream/a": value}, axis=keys.EXPERIENCE, at=1)
-        sink.image("samples/grid", PICTURE, axis=keys.EXPERIENCE, at=1)
-        sink.table("accuracy/table", ["after", "0"], [["x", value]], axis=keys.EXPERIENCE, at=1)
-    sink.scalars({"stream/b": 1.0}, axis=keys.EXPERIENCE, at=1)
+        sink.log({"stream/a": value}, axis=keys.EXPERIENCE, at=1)
+        sink.log({"samples/grid": Picture(PICTURE)}, axis=keys.EXPERIENCE, at=1)
+        sink.log(
+            {"accuracy/table": Table(["after", "0"], [["x", value]])}, axis=keys.EXPERIENCE, at=1
+        )
+    sink.log({"stream/b": 1.0}, axis=keys.EXPERIENCE, at=1)
     files = {name: (tmp_path / name).read_text().splitlines()[1:] for name in NAMES}
     assert files["scalars.csv"] == ["experience,1,stream/a,0.5", "experience,1,stream/b,1.0"]
     assert len(files["images.csv"]) == 1
@@ -208,7 +215,7 @@ def test_rows_of_a_table_are_read_back(tmp_path):
     sink = FileSink(tmp_path)
     cells = ["01", 2, 0.5, "0/1", PICTURE]
     for at in (1, 2):
-        sink.table("a/b", list("vwxyz"), [cells], axis=keys.EXPERIENCE, at=at)
+        sink.log({"a/b": Table(list("vwxyz"), [cells])}, axis=keys.EXPERIENCE, at=at)
     picture = tmp_path / "tables" / "a-b-002-0-4.png"
     picture.write_bytes(picture.read_bytes()[:40])
     (first, one), (second, two) = FileSink(tmp_path).table_rows("a/b")

@@ -10,6 +10,7 @@ from PIL import Image
 from wandb_reader import isolated, runs
 
 from avalanche_dgm.dashboards import keys
+from avalanche_dgm.dashboards.sinks import Histogram, Picture, Table
 from avalanche_dgm.dashboards.wandb_sink import WandbSink
 
 CHECKER = (np.indices((6, 4)).sum(0)[..., None] % 2 * np.array([1, 0, 1])).astype(np.uint8)
@@ -31,39 +32,36 @@ def logged(tmp_path_factory):
     with isolated(folder):
         run = wandb.init(project="panels", mode="offline", dir=folder, id="panels01")
         sink = WandbSink(run)
-        sink.settings({"method/stm_size": 3, "method/hidden": [8, 8]})
+        sink.settings({"method": {"stm_size": 3, "hidden": [8, 8]}})
         for step in range(3):
-            sink.scalars({"train/loss": 1 / (step + 1)}, axis=keys.STEP, at=step)
-            sink.scalars({"Loss_MB/train_phase": step}, axis=keys.STEP, at=step)
+            sink.log({"train/loss": 1 / (step + 1)}, axis=keys.STEP, at=step)
+            sink.log({"Loss_MB/train_phase": step}, axis=keys.STEP, at=step)
         # The axes do not go on in the same order, and a key may be against the patterns.
         for at in (1, 2):
             scalars = {"stream/forgetting": 0.5 * at, "masks/features.0/free": 0.25}
-            sink.scalars(scalars, axis=keys.EXPERIENCE, at=at)
-            sink.image(keys.SAMPLES, CHECKER, axis=keys.EXPERIENCE, at=at, caption=f"after {at}")
-            sink.table(
-                keys.SAMPLES_TABLE,
-                ["experience", "class", "samples"],
-                [[at, name, picture(10 * at)] for name in ("a", "b")],
-                axis=keys.EXPERIENCE,
-                at=at,
-            )
+            sink.log(scalars, axis=keys.EXPERIENCE, at=at)
+            grid = Picture(CHECKER, f"after {at}")
+            sink.log({keys.SAMPLES: grid}, axis=keys.EXPERIENCE, at=at)
+            cells = [[at, name, picture(10 * at)] for name in ("a", "b")]
+            table = Table(["experience", "class", "samples"], cells)
+            sink.log({keys.SAMPLES_TABLE: table}, axis=keys.EXPERIENCE, at=at)
             rows = [[at, 0.5, ""]] if at == 1 else [[at, 0, 1]]
-            sink.table(keys.MATRIX_TABLE, ["after", "0", "1"], rows, axis=keys.EXPERIENCE, at=at)
-        sink.scalars({keys.SLEEP_SECONDS: 4.0}, axis=keys.SLEEP, at=1)
-        sink.scalars({"train/odd": 7.0}, axis=keys.SLEEP, at=1)
-        sink.histogram(keys.REPLAY_LABELS, {7: 1, 3: 5}, axis=keys.EXPERIENCE, at=2)
-        sink.histogram("replay/many", {0: 1, 999: 2, 998: 4}, axis=keys.EXPERIENCE, at=2)
-        sink.histogram("replay/none", {}, axis=keys.EXPERIENCE, at=2)
-        sink.file("memory/checkpoint", file, axis=keys.EXPERIENCE, at=2)
-        sink.file("sharded", several, axis=keys.EXPERIENCE, at=2)
+            table = Table(["after", "0", "1"], rows)
+            sink.log({keys.MATRIX_TABLE: table}, axis=keys.EXPERIENCE, at=at)
+        sink.log({keys.SLEEP_SECONDS: 4.0}, axis=keys.SLEEP, at=1)
+        sink.log({"train/odd": 7.0}, axis=keys.SLEEP, at=1)
+        sink.log({keys.REPLAY_LABELS: Histogram({7: 1, 3: 5})}, axis=keys.EXPERIENCE, at=2)
+        sink.log({"replay/many": Histogram({0: 1, 999: 2, 998: 4})}, axis=keys.EXPERIENCE, at=2)
+        sink.log({"replay/none": Histogram({})}, axis=keys.EXPERIENCE, at=2)
+        sink.log({"memory/checkpoint": file}, axis=keys.EXPERIENCE, at=2)
+        sink.log({"sharded": several}, axis=keys.EXPERIENCE, at=2)
         sink.flush()
         sink.close()
         again = wandb.init(project="panels", mode="offline", dir=folder, id="panels02")
         sink = WandbSink(again, tables=sink.tables)
         for at in (2, 3):
-            sink.table(
-                keys.MATRIX_TABLE, ["after", "0", "1"], [[at, 1, 1]], axis=keys.EXPERIENCE, at=at
-            )
+            table = Table(["after", "0", "1"], [[at, 1, 1]])
+            sink.log({keys.MATRIX_TABLE: table}, axis=keys.EXPERIENCE, at=at)
         sink.close()
         yield runs(folder)
 
@@ -86,14 +84,13 @@ def test_numbers_lie_on_their_axes(logged):
 
 
 def test_settings_are_in_the_config(logged):
-    assert logged[0].config["method/stm_size"] == 3
-    assert logged[0].config["method/hidden"] == [8, 8]
+    assert logged[0].config["method"] == {"stm_size": 3, "hidden": [8, 8]}
     assert not logged[0].rows(keys.SETTINGS)
 
 
 def test_every_axis_is_said_once(logged):
     axes = logged[0].axes
-    assert all(axes[axis] == "" for axis in keys.AXES)
+    assert all(axes[axis] == "" for axis in keys.AXES.keys() - {keys.START})
     # Each key by itself: of two patterns that fit W&B takes any.
     assert not [name for name in axes if name.endswith("*")]
     assert axes["Loss_MB/train_phase"] == "step"

@@ -6,6 +6,7 @@ import wandb
 from PIL import Image
 from wandb_reader import isolated, runs
 
+from avalanche_dgm.dashboards.sinks import Table
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig
 from avalanche_dgm.experiments.log_settings import LogSettings
@@ -19,13 +20,13 @@ def test_a_run_that_goes_on_is_the_same_in_wandb(tmp_path):
         environment.setenv("WANDB_MODE", "offline")
         for at in (1, 2):
             (sink,) = settings.open(tmp_path / "run", CONFIG)
-            sink.scalars({"memory/bytes": at}, axis="experience", at=at)
+            sink.log({"memory/bytes": at}, axis="experience", at=at)
             ids.append(sink.sink.run.id)
             sink.close()
         first, second = runs(tmp_path / "run")
     assert ids[0] == ids[1] == first.id == second.id
     assert (first.name, first.project) == ("dgr-sklearn-digits-seed3", "memories")
-    assert first.config["method"] == "dgr"
+    assert first.config["run"]["method"] == "dgr"
     assert first.curve("memory/bytes", "experience") == [(1, 1)]
     assert second.curve("memory/bytes", "experience") == [(2, 2)]
 
@@ -39,9 +40,10 @@ def test_tables_go_on(tmp_path):
             for at in points:
                 for sink in sinks:
                     where = {"axis": "experience", "at": at}
-                    sink.table("accuracy/table", ["after", "0"], [[f"0{at}", at / 10]], **where)
-                    cells = [[at, "a", picture + at]]
-                    sink.table("samples/table", ["experience", "class", "x"], cells, **where)
+                    table = Table(["after", "0"], [[f"0{at}", at / 10]])
+                    sink.log({"accuracy/table": table}, **where)
+                    table = Table(["experience", "class", "x"], [[at, "a", picture + at]])
+                    sink.log({"samples/table": table}, **where)
             for sink in sinks:
                 sink.close()
         _, second = runs(tmp_path / "run")

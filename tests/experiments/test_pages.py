@@ -19,6 +19,7 @@ from scipy import stats
 
 from avalanche_dgm.cli import main
 from avalanche_dgm.dashboards.file_sink import FileSink
+from avalanche_dgm.dashboards.sinks import Picture
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.pages import default_page, write_page
 from avalanche_dgm.experiments.pages.aggregate import group_runs
@@ -285,9 +286,9 @@ def test_what_users_write_is_text(tmp_path):
     bad = '<script>alert("1")</script>'
 
     def panels(sink, made):
-        sink.scalars({f"masks/{bad}/free": 0.5, f"train/{bad}": 1.0}, axis="experience", at=1)
-        sink.image("samples/grid", pixels(40, 40, 0), axis="experience", at=1, caption=bad)
-        sink.image("own/<b>", pixels(40, 40, 0), axis="experience", at=1)
+        sink.log({f"masks/{bad}/free": 0.5, f"train/{bad}": 1.0}, axis="experience", at=1)
+        sink.log({"samples/grid": Picture(pixels(40, 40, 0), bad)}, axis="experience", at=1)
+        sink.log({"own/<b>": Picture(pixels(40, 40, 0))}, axis="experience", at=1)
 
     made = result("dgr", n=2, tasks=[bad, "&amp;"], method_options={bad: bad})
     made.provenance["command"] = bad
@@ -416,7 +417,7 @@ def test_ten_runs_with_many_pictures_are_below_five_megabytes(tmp_path):
 def test_many_pictures_are_thinned_evenly(tmp_path):
     def panels(sink, made):
         for at in range(1, 41):
-            sink.image("samples/grid", noise("", 0, at), axis="experience", at=at)
+            sink.log({"samples/grid": Picture(noise("", 0, at))}, axis="experience", at=at)
 
     folder = write(tmp_path / "a", result("dgr", n=40), panels=panels)
     album = embed(find_runs([folder])[0])
@@ -433,7 +434,7 @@ def test_many_pictures_are_thinned_evenly(tmp_path):
 
 def test_a_run_that_needs_little_leaves_room(tmp_path):
     def few(sink, made):
-        sink.image("samples/grid", pixels(40, 40, 0), axis="experience", at=1)
+        sink.log({"samples/grid": Picture(pixels(40, 40, 0))}, axis="experience", at=1)
 
     write(tmp_path / "few", result("dgr"), panels=few)
     write(tmp_path / "many", result("dgdmn"), panels=all_panels)
@@ -513,15 +514,15 @@ def test_panels_come_again_after_an_interruption(tmp_path):
     folder = write(tmp_path / "a", result("dgr", n=2))
     for loss in (1.0, 0.25):
         sink = FileSink(folder / "panels")
-        sink.scalars({"train/loss": loss}, axis="step", at=4)
+        sink.log({"train/loss": loss}, axis="step", at=4)
     assert re.search(r"after 4 updates\ndgr\t0\.25<", page_of(folder, tmp_path))
 
 
 def test_many_updates_are_means(tmp_path):
     def panels(sink, made):
         for step in range(600):
-            sink.scalars({"train/loss": float(step)}, axis="step", at=step)
-        sink.scalars({"memory/stored_samples": 0.0}, axis="experience", at=1)
+            sink.log({"train/loss": float(step)}, axis="step", at=step)
+        sink.log({"memory/stored_samples": 0.0}, axis="experience", at=1)
 
     page = page_of(write(tmp_path / "a", result("dgr"), panels=panels), tmp_path)
     # 600 points in at most 150 parts of the axis: the first is 0 to 3.

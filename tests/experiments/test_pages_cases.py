@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from runs_on_disk import pixels, result, write
 
+from avalanche_dgm.dashboards.sinks import Picture
 from avalanche_dgm.experiments.pages import formats, write_page
 from avalanche_dgm.experiments.pages.aggregate import group_runs, settings_of
 from avalanche_dgm.experiments.pages.canvas import axis
@@ -55,7 +56,7 @@ def test_seeds_that_record_at_other_points_are_one_line(tmp_path):
 
         def panels(sink, made, seed=seed, every=every):
             for i in (1, 2, 3):
-                sink.scalars({"train/loss": 1.0 + seed}, axis="step", at=every * i)
+                sink.log({"train/loss": 1.0 + seed}, axis="step", at=every * i)
 
         write(tmp_path / str(seed), result("dgr", seed), panels=panels)
     text = page_of(tmp_path, tmp_path)
@@ -97,7 +98,7 @@ def test_keys_of_one_s_own_are_shown(tmp_path):
     def panels(sink, made):
         known = {"masks/wide/free": 0.5, "stream/forgetting": 0.1, "accuracy/experience_000": 1.0}
         known |= {"time/phase/sleep": 2.0, "time/learn": 3.0, "memory/bytes": 9.0}
-        sink.scalars(dict.fromkeys(own, 0.25) | known, axis="experience", at=1)
+        sink.log(dict.fromkeys(own, 0.25) | known, axis="experience", at=1)
 
     write(tmp_path / "a", result("dgr"), panels=panels)
     text = page_of(tmp_path, tmp_path)
@@ -111,10 +112,10 @@ def test_keys_of_one_s_own_are_shown(tmp_path):
 def test_pictures_and_numbers_on_other_axes(tmp_path):
     def panels(sink, made):
         for at in (600, 1200):
-            sink.image("own/picture", pixels(40, 40, at), axis="step", at=at)
-        sink.scalars({"own/number": 1.0}, axis="{n} of {}", at=2)
+            sink.log({"own/picture": Picture(pixels(40, 40, at))}, axis="step", at=at)
+        sink.log({"own/number": 1.0}, axis="{n} of {}", at=2)
         for i in (1, 2):
-            sink.scalars({"own/many": 1.0}, axis="step", at=2_000_000 * i)
+            sink.log({"own/many": 1.0}, axis="step", at=2_000_000 * i)
 
     write(tmp_path / "a", result("dgr"), panels=panels)
     text = page_of(tmp_path, tmp_path)
@@ -209,7 +210,7 @@ def test_a_broken_result_costs_its_own_row(tmp_path):
 def test_only_png_is_opened_whatever_it_is_called(tmp_path):
     def panels(sink, made):
         for at in (1, 2, 3, 4):
-            sink.image("samples/grid", pixels(40, 40, at), axis="experience", at=at)
+            sink.log({"samples/grid": Picture(pixels(40, 40, at))}, axis="experience", at=at)
 
     folder = write(tmp_path / "a", result("dgr"), panels=panels)
     eps, bomb, cut = (folder / "panels" / f"images/samples-grid-{i:03d}.png" for i in (1, 2, 3))

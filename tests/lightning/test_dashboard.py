@@ -57,14 +57,15 @@ def test_places_are_those_of_the_trainers_loggers(benchmark, tmp_path):
     steps = [event.step for event in read.Scalars("stream/average_accuracy")]
     assert sorted(steps) == [1, 2, 3, 4, 5]
     assert "samples/grid" in read.Tags()["images"]
-    (written,) = read.Tensors("method/settings/text_summary")
+    (written,) = read.Tensors("settings/text_summary")
     text = written.tensor_proto.string_val[0].decode()
     assert "| method/class | DGR |" in text
     assert "| method/latent | 4 |" in text
     assert "| method/kappa | 0.0 |" in text
     (hparams,) = (tmp_path / "tb").rglob("hparams.yaml")
-    assert "method/kappa: 0.0" in hparams.read_text()
-    (settings,) = panels.glob("tables/method-settings.csv")
+    assert "method:\n" in hparams.read_text()
+    assert "  kappa: 0.0\n" in hparams.read_text()
+    (settings,) = panels.glob("tables/settings.csv")
     assert "start,0,method/kappa,0.0" in settings.read_text()
 
 

@@ -235,7 +235,7 @@ def test_settings_are_logged_once_at_the_start(benchmark, tmp_path):
     strategy.train(benchmark.train_stream[0])
     strategy.train(benchmark.train_stream[1])
     logger.close()
-    with (tmp_path / "panels" / "tables" / "method-settings.csv").open() as file:
+    with (tmp_path / "panels" / "tables" / "settings.csv").open() as file:
         rows = {row["setting"]: row["value"] for row in csv.DictReader(file)}
     assert rows["method/class"] == "DGDMN"
     assert rows["method/stm_size"] == "2"
@@ -243,7 +243,7 @@ def test_settings_are_logged_once_at_the_start(benchmark, tmp_path):
     assert rows["method/routing"] == "auto"
     read = EventAccumulator(str(folder))
     read.Reload()
-    (written,) = read.Tensors("method/settings/text_summary")
+    (written,) = read.Tensors("settings/text_summary")
     lines = written.tensor_proto.string_val[0].decode().splitlines()
     assert lines[2:] == [f"| {name} | {value} |" for name, value in rows.items()]
 

@@ -42,7 +42,7 @@ CHANGES = {
     "learning rate": (
         {},
         {"lr": 0.2},
-        "learning rate: 0.1 in the checkpoint, 0.2 now",
+        "optimizer.lr: 0.1 in the checkpoint, 0.2 now",
     ),
     "batch size": (
         {},
@@ -50,18 +50,26 @@ CHANGES = {
         "train_mb_size: 8 in the checkpoint, 16 now",
     ),
     "epochs": ({}, {"train_epochs": 3}, "train_epochs: 1 in the checkpoint, 3 now"),
-    "optimizer": ({}, {"optimizer": torch.optim.Adam}, "optimizer: SGD in the checkpoint, Adam"),
+    "optimizer": (
+        {},
+        {"optimizer": torch.optim.Adam},
+        "optimizer.class: SGD in the checkpoint, Adam",
+    ),
     "network": (
         {},
         {"model": wider},
         r"network: 1.weight: float32 \(10, 64\) in the checkpoint, float32 \(20, 64\) now",
     ),
     "criterion": ({}, {"criterion": nn.MultiMarginLoss}, "criterion: CrossEntropyLoss"),
-    "plugin": ({}, {"plugins": lambda: [ReplayPlugin(mem_size=9)]}, "plugin ReplayPlugin: none"),
+    "plugin": (
+        {},
+        {"plugins": lambda: [ReplayPlugin(mem_size=9)]},
+        "plugins.ReplayPlugin.class: none",
+    ),
     "plugin's argument": (
         {"plugins": lambda: [ReplayPlugin(mem_size=9)]},
         {"plugins": lambda: [ReplayPlugin(mem_size=5)]},
-        "ReplayPlugin's mem_size: 9 in the checkpoint, 5 now",
+        "plugins.ReplayPlugin.mem_size: 9 in the checkpoint, 5 now",
     ),
     "part of a plugin": (
         {"plugins": lambda: [LwFPlugin(alpha=1.0)]},
@@ -81,7 +89,7 @@ CHANGES = {
     "generator's setting": (
         {"plugins": lambda: [DGRPlugin(generator=VAEGenerator(latent=2, **TINY))]},
         {"plugins": lambda: [DGRPlugin(generator=VAEGenerator(latent=3, **TINY))]},
-        "method.generator: .*'latent': 2.* in the checkpoint, .*'latent': 3.* now",
+        "method.generator.VAEGenerator.latent: 2 in the checkpoint, 3 now",
     ),
     "method's seed": (
         {"plugins": lambda: [DGRPlugin(seed=1, **TINY)]},

@@ -154,9 +154,17 @@ def test_settings_reach_the_run(trained):
     assert (run.project, run.name) == ("project of tests", "a run")
     assert run.config["epochs"] == 1
     # Also those that were not given.
-    assert run.config["method/class"] == "DGR"
-    assert run.config["method/generator_steps"] == SMALL["generator_steps"]
-    assert run.config["method/kappa"] == 0.0
+    method, strategy = run.config["method"], run.config["strategy"]
+    assert method["class"] == "DGR"
+    assert method["generator_steps"] == SMALL["generator_steps"]
+    assert method["kappa"] == 0.0
+    assert strategy["class"] == "Naive"
+    assert strategy["train_epochs"] == trained.strategy.train_epochs
+    optimizer = trained.strategy.optimizer
+    assert strategy["optimizer"]["class"] == type(optimizer).__name__
+    assert strategy["optimizer"]["lr"] == optimizer.defaults["lr"]
+    assert "CrossEntropyLoss" in strategy["criterion"]
+    assert "DGRPlugin" in strategy["plugins"]
     assert run.id == trained.logger.init_kwargs["id"]
 
 
@@ -338,7 +346,7 @@ def test_other_processes_have_no_run(how, benchmark, monkeypatch, tmp_path):
     logger = WandBLogger(dir=tmp_path, mode="offline", sync_tfboard=True)
     logger.log_single_metric("x", 1.0, 0)
     assert logger.run is None
-    assert logger.make_sinks() == []
+    assert not logger.dashboard.sinks
     if how == "RANK":
         learn(benchmark, logger)
     logger.close()
@@ -436,11 +444,10 @@ def test_disabled(benchmark, monkeypatch, tmp_path):
 SCRIPT = textwrap.dedent(
     """
     import sys
-    from avalanche_dgm.dashboards.wandb_runs import new_run_id, open_run
-    from avalanche_dgm.dashboards.wandb_sink import WandbSink
+    from avalanche_dgm.dashboards.wandb_sink import WandbSink, new_run_id, open_run
 
     run = open_run({"id": new_run_id(), "dir": sys.argv[1], "mode": sys.argv[2]})
-    WandbSink(run).scalars({"train/loss": 1.0}, axis="step", at=3)
+    WandbSink(run).log({"train/loss": 1.0}, axis="step", at=3)
     """
 )
 

@@ -1,0 +1,169 @@
+"""Plain descriptions of strategies and plugins: class names and hyper-parameters.
+
+Loggers show them, and a run that is continued is compared by them. Devices, loggers, metrics and
+worker processes are not described, and neither is what training changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sized
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.logging import BaseLogger
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates.base_sgd import PeriodicEval
+from torch import nn
+
+from avalanche_dgm.dashboards.keys import settings_of
+from avalanche_dgm.methods import Method
+
+#: Constructor arguments that change nothing of what is learned, or that are described elsewhere.
+_LEFT_OUT = {
+    *("device", "num_workers", "verbose", "progress", "folder", "path", "log_dir"),
+    *("evaluator", "eval_every", "eval_mb_size", "peval_mode", "loggers"),
+    *("plugins", "model", "module", "optimizer", "criterion", "method"),
+    # Seeds may be drawn, and the last epoch is a state. A method's own seed is a setting.
+    *("seed", "last_epoch"),
+}
+#: Options of optimisers that do not change the result of a step.
+_IMPLEMENTATION = {"foreach", "fused", "capturable", "differentiable"}
+#: Levels of objects within objects.
+_DEPTH = 3
+_UNKNOWN = object()
+
+
+def describe_strategy(strategy: Any, *, parts: bool = True) -> dict[str, Any]:
+    """Describes a strategy, its criterion, its optimiser and its plugins.
+
+    Args:
+        strategy: An Avalanche strategy.
+        parts: Whether objects that plugins hold are described, too, which training may change.
+
+    Returns:
+        Values that JSON has, in groups.
+    """
+    found = describe(strategy, depth=0)
+    found["criterion"] = readable(getattr(strategy, "_criterion", None))
+    optimizer = getattr(strategy, "optimizer", None)
+    options = {
+        name: readable(value)
+        for name, value in getattr(optimizer, "defaults", {}).items()
+        if name not in _IMPLEMENTATION
+    }
+    found["optimizer"] = {"class": type(optimizer).__name__, **_known(options)}
+    plugins: dict[str, dict[str, Any]] = {}
+    for plugin in strategy.plugins:
+        if isinstance(plugin, (EvaluationPlugin, BaseLogger, PeriodicEval)):
+            continue
+        kind = type(plugin).__name__
+        same = sum(one["class"] == kind for one in plugins.values())
+        name = f"{kind} {same + 1}" if same else kind
+        plugins[name] = describe(plugin, depth=_DEPTH if parts else 0)
+    return _known({**found, "plugins": plugins})
+
+
+def describe_module(module: Any) -> dict[str, Any]:
+    """Describes a `MethodModule`: its method, its optimiser, its criterion, and what else it takes.
+
+    Args:
+        module: The module.
+    """
+    elsewhere = {*module.method.settings.names(), "optimizer", "criterion"}
+    found = {n: readable(v) for n, v in module.hparams.items() if n not in elsewhere}
+    found["method"] = describe(module.method)
+    found["optimizer"] = readable(module._make_optimizer)
+    found["criterion"] = readable(module.criterion)
+    return _known(found)
+
+
+def describe(owner: Any, *, depth: int = _DEPTH) -> dict[str, Any]:
+    """Describes an object by its class, and the constructor arguments that it keeps.
+
+    Args:
+        owner: The object; of a method these are its settings.
+        depth: Levels of nested objects to include.
+    """
+    if isinstance(owner, Method):
+        return settings_of(owner)
+    kept = getattr(owner, "__dict__", {})
+    found: dict[str, Any] = {"class": type(owner).__name__}
+    for name in sorted(_arguments(type(owner)) & kept.keys() - _LEFT_OUT):
+        found[name] = readable(kept[name])
+    for name, part in {**kept, **kept.get("_modules", {})}.items():
+        if isinstance(part, Method) or (depth and _is_part(part)):
+            described = describe(part, depth=depth - 1)
+            if len(described) > 1:
+                found[name.strip("_")] = described
+    return _known(found)
+
+
+def readable(value: Any) -> Any:
+    """A value as JSON has it; functions and modules without parameters as a string.
+
+    Args:
+        value: The value.
+
+    Returns:
+        `_UNKNOWN` for other objects.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (type, torch.dtype)) or inspect.isroutine(value):
+        return getattr(value, "__qualname__", str(value))
+    if isinstance(value, nn.Module) and next(value.parameters(), None) is None:
+        return repr(value)
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if not isinstance(value, (list, tuple, Mapping)) or len(value) >= 100:
+        return _UNKNOWN
+    keys = list(map(str, value)) if isinstance(value, Mapping) else None
+    items = [readable(item) for item in (value.values() if isinstance(value, Mapping) else value)]
+    if any(item is _UNKNOWN for item in items):
+        return _UNKNOWN
+    return items if keys is None else dict(zip(keys, items, strict=True))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A description with names such as ``optimizer.lr``.
+
+    Args:
+        values: The description.
+        prefix: What the names begin with.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, Mapping)
+        found |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not _UNKNOWN}
+
+
+def _arguments(kind: type) -> set[str]:
+    """Names of the constructor's arguments, and of those of the classes it inherits from."""
+    names: set[str] = set()
+    for base in (k for k in kind.__mro__ if "__init__" in vars(k) and k is not object):
+        for source in (base, vars(base)["__init__"]):
+            try:
+                names |= inspect.signature(source).parameters.keys()
+            except (TypeError, ValueError):
+                continue
+    return names
+
+
+def _is_part(value: Any) -> bool:
+    """Whether an attribute is an object with hyper-parameters of its own."""
+    root = type(value).__module__.partition(".")[0]
+    library = root in ("builtins", "torch", "numpy", "collections", "functools", "weakref", "types")
+    # Objects with a length hold samples, which are compared elsewhere.
+    other = (BaseLogger, EvaluationPlugin, Sized, Number, type)
+    return not library and not isinstance(value, other) and not hasattr(value, "train_mb_size")
