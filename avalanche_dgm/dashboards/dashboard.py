@@ -31,7 +31,7 @@ from avalanche_dgm.metrics.cost import (
     phase_kind,
     stored_samples_of,
 )
-from avalanche_dgm.metrics.summaries import summaries
+from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 from avalanche_dgm.settings import whole
 
 #: Most rows of an image of samples; of more classes the first ones are shown.
@@ -166,9 +166,8 @@ class Dashboard:
 
     def log_test(
         self,
-        matrix: Tensor,
+        accuracies: StreamAccuracies,
         *,
-        columns: Sequence[int | None],
         names: Sequence[str] | None = None,
         experiences: Sequence[int] | None = None,
         seconds: float | None = None,
@@ -176,18 +175,15 @@ class Dashboard:
         """Logs the accuracies after an experience.
 
         Args:
-            matrix: Float tensor (T, S): accuracies, 0 to 1, on each of S test experiences after
-                each of the T experiences learned so far; NaN where not tested. The image leaves
-                out columns that are all NaN.
-            columns: The column of each of the T experiences; ``None`` for one without a test
-                experience.
+            accuracies: Accuracies after each experience learned so far. The image leaves out test
+                experiences that were never tested.
             names: Names of the test experiences.
             experiences: Their positions in the test stream, if the columns are not all of it.
             seconds: Seconds of the last test.
         """
         if not self.sinks:
             return
-        matrix = matrix.detach().float().cpu()
+        matrix = accuracies.values
         at, n_tests = matrix.shape
         names = list(names) if names is not None else [str(j) for j in range(n_tests)]
         numbers = experiences if experiences is not None else range(n_tests)
@@ -195,14 +191,15 @@ class Dashboard:
         panels: dict[str, Panel] = {
             keys.ACCURACY.format(j): value for j, value in zip(numbers, last, strict=True)
         }
-        panels |= {f"{keys.STREAM}{k}": v for k, v in summaries(matrix, columns).items()}
+        panels |= {f"{keys.STREAM}{k}": v for k, v in accuracies.summaries().items()}
         if seconds is not None:
             panels[keys.TIME_TEST] = seconds
-        tested: list[int] = (~matrix.isnan()).any(dim=0).nonzero().flatten().tolist()
-        after = [f"({i})" if j is None else names[j] for i, j in enumerate(columns, start=1)]
+        tested = [j for j in range(n_tests) if not np.isnan(matrix[:, j]).all()]
+        learned = accuracies.order[:at]
+        after = [f"({i})" if j is None else names[j] for i, j in enumerate(learned, start=1)]
         if tested:
             shown = [names[j] for j in tested]
-            pixels = drawing.heat_map(matrix[:, tested].numpy(), shown, after)
+            pixels = drawing.heat_map(matrix[:, tested], shown, after)
             panels[keys.MATRIX] = Picture(pixels, "accuracy matrix")
         # A table has the same columns in all rows, also for untested experiences.
         row: list[Cell] = [after[-1], *(round(value, 6) for value in last)]

@@ -33,7 +33,7 @@ from avalanche_dgm.experiments.methods import (
 )
 from avalanche_dgm.experiments.panels import RunPanels
 from avalanche_dgm.experiments.results import RunResult, Step
-from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, print_progress
+from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, measured, print_progress
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.methods.registry import NamedMethod
 
@@ -228,7 +228,7 @@ class LightningRun:
         if is_named:
             result.method_settings = module.method.settings.to_dict()
         report = StepReporter(
-            result, self._sizes(), self.folder, self.progress, module, panels=self.panels
+            result, self.spec.sizes, self.folder, self.progress, module, panels=self.panels
         )
         order = [spec.train_experience(position) for position in range(len(spec.order))]
         outcome = self._fit(module, order, report=report)
@@ -241,7 +241,7 @@ class LightningRun:
         spec, result = self.spec, self.result
         for position in range(len(result.steps), len(spec.order)):
             seed_everything(spec.config.seed, position + 1)
-            report = StepReporter(result, self._sizes(), None, False)
+            report = StepReporter(result, self.spec.sizes, None, False)
             outcome = self._fit(
                 self._module(), [spec.train_experience(position)], part=f"{position:03d}"
             )
@@ -310,16 +310,15 @@ class LightningRun:
             arguments["strategy"] = f"{base}_find_unused_parameters_true"
         return arguments
 
-    def _sizes(self) -> list[int]:
-        return [len(experience.dataset) for experience in self.spec.test_experiences()]
-
     def _by_strategy(self) -> None:
         from avalanche_dgm.experiments.strategies import StepLogger, make_strategy
         from avalanche_dgm.lightning import run_on_trainer
 
         spec, result = self.spec, self.result
         report = partial(_publish_shown, result, self.folder, self.progress, self.panels)
-        logger = StepLogger(spec.columns, spec.tested, report) if self.is_global_zero else None
+        logger = None
+        if self.is_global_zero:
+            logger = StepLogger(spec.columns, spec.tested, spec.sizes, report)
         strategy = make_strategy(spec, logger)
         run_on_trainer(
             strategy,
@@ -377,15 +376,13 @@ class StepReporter:
         """
         steps = []
         for i, row in enumerate(outcome.accuracy.tolist()):
-            right = sum(value * n for value, n in zip(row, self.sizes, strict=True))
-            measured = outcome.metrics[i]
+            metrics = outcome.metrics[i]
             step = Step(
                 experience=self.result.order[i],
-                accuracy=[value if value == value else None for value in row],
-                stream_accuracy=right / sum(self.sizes),
+                **measured(row, self.sizes),
                 seconds=outcome.seconds[i],
                 eval_seconds=outcome.test_seconds[i],
-                **{name: measured[name] for name in MEASURED if name in measured},
+                **{name: metrics[name] for name in MEASURED if name in metrics},
             )
             add_method_stats(step, outcome.records[i], outcome.memory_bytes[i])
             steps.append(step)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
@@ -100,10 +97,8 @@ class RunPanels:
         if result.method_settings and method is not None:
             dashboard.log_settings({"method": keys.settings_of(method)})
         dashboard.log_experience(experience, method)
-        rows = [[math.nan if v is None else v for v in row] for row in result.matrix]
-        columns = [step.experience for step in result.steps]
-        seconds = step.eval_seconds
-        dashboard.log_test(torch.tensor(rows), columns=columns, names=result.tasks, seconds=seconds)
+        accuracies = result.accuracies
+        dashboard.log_test(accuracies, names=result.tasks, seconds=step.eval_seconds)
         before = result.steps[-2].sleeps if n > 1 else 0
         dashboard.log_sleep(stats, before=before, at=n)
         if method is None:
@@ -111,7 +106,9 @@ class RunPanels:
         if self._examples is None:
             self._examples = read_examples(spec.test_experiences(), least=_SAMPLES)
         if self._examples is not None:
-            seen = self._examples.of_experiences([spec.tested[column] for column in columns])
+            seen = self._examples.of_experiences(
+                [spec.tested[column] for column in accuracies.learned()]
+            )
             dashboard.log_examples(method, seen, at=n, last=result.complete)
 
     def close(self) -> None:

@@ -6,9 +6,12 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.experiments.config import ExperimentConfig
+
+if TYPE_CHECKING:
+    from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
 Row = list[float | None]
 
@@ -83,13 +86,26 @@ class RunResult:
         return len(self.steps) == len(self.order)
 
     @property
+    def accuracies(self) -> StreamAccuracies:
+        """The accuracies so far, with the order of all experiences."""
+        # Help on the command line does without NumPy.
+        from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
+
+        return StreamAccuracies(self.matrix, self.order)
+
+    @property
     def matrix(self) -> list[Row]:
         """Accuracies R[i][j] on experience j after the i-th learned one."""
         return [step.accuracy for step in self.steps]
 
+    @property
+    def summaries(self) -> dict[str, float]:
+        """All that can be said by now; see `avalanche_dgm.metrics.functional`."""
+        return self.accuracies.summaries()
+
     def seen(self, step: int) -> list[int]:
         """Returns the experiences learned up to a step, each once, in ascending order."""
-        return sorted({s.experience for s in self.steps[: step + 1]})
+        return self.accuracies.learned(step)
 
     def average(self, step: int = -1) -> float:
         """Returns the mean accuracy over the experiences learned up to a step.
@@ -97,13 +113,13 @@ class RunResult:
         Args:
             step: Position in ``steps``; the last one by default.
         """
-        step = step % len(self.steps)
-        return mean([self.steps[step].accuracy[j] for j in self.seen(step)])
+        return self.accuracies.average(step)
 
     @property
     def averages(self) -> list[float]:
         """Mean accuracy over the experiences seen so far, after each step."""
-        return [self.average(i) for i in range(len(self.steps))]
+        accuracies = self.accuracies
+        return [accuracies.average(i) for i in range(len(accuracies))]
 
     def after_classes(self, n: int) -> float | None:
         """Returns the mean accuracy over n classes when they were learned, one at a time.
@@ -137,43 +153,14 @@ class RunResult:
         return None
 
     @property
-    def forgetting(self) -> float:
-        """Mean drop from an experience's best accuracy before the last step to its final one.
-
-        Taken over the experiences learned before the last step, as Chaudhry et al. 2018 define it
-        and `metrics.forgetting` does: the best may come before an experience was learned. 0 for a
-        stream of one experience.
-        """
-        last = len(self.steps) - 1
-        drops = []
-        for j in self.seen(last - 1) if last > 0 else []:
-            if j == self.steps[last].experience:
-                continue
-            values = [self.steps[i].accuracy[j] for i in range(last)]
-            best = max((v for v in values if v is not None), default=None)
-            final = self.steps[last].accuracy[j]
-            if best is not None and final is not None:
-                drops.append(best - final)
-        return mean(drops) if drops else 0.0
+    def forgetting(self) -> float | None:
+        """See `metrics.forgetting`; ``None`` if there was nothing to forget yet."""
+        return self.summaries.get("forgetting")
 
     @property
     def retention(self) -> float | None:
-        """Which part of an accuracy is left: the final one by that right after learning.
-
-        The mean over the experiences learned before the last step, as `metrics.retention` defines
-        it, from 0 on; ``None`` if there is none of which something was known. An experience that
-        was learned again counts from then on.
-        """
-        last = len(self.steps) - 1
-        parts = []
-        for j in self.seen(last - 1) if last > 0 else []:
-            if j == self.steps[last].experience:
-                continue
-            learned = max(i for i, s in enumerate(self.steps) if s.experience == j)
-            before, final = self.steps[learned].accuracy[j], self.steps[last].accuracy[j]
-            if before and final is not None:
-                parts.append(final / before)
-        return mean(parts) if parts else None
+        """See `metrics.retention`; ``None`` if nothing was known before the last experience."""
+        return self.summaries.get("retention")
 
     @property
     def seconds(self) -> float:
@@ -195,8 +182,9 @@ class RunResult:
             "average_accuracy": self.averages,
             "final_average_accuracy": self.average() if self.steps else None,
             "final_stream_accuracy": self.steps[-1].stream_accuracy if self.steps else None,
-            "forgetting": self.forgetting if self.steps else None,
+            "forgetting": self.forgetting,
             "retention": self.retention,
+            "summaries": self.summaries,
             "training_seconds": self.seconds,
             "steps": steps,
             "provenance": self.provenance,

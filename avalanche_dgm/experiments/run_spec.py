@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import learning_order, task_names, tested_as
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.methods.abilities import Inspectable
+from avalanche_dgm.metrics.functional import stream_accuracy
 
 _SAMPLES_A_CLASS = 10
 
@@ -92,6 +95,11 @@ class RunSpec:
         """The test experiences."""
         return [self.benchmark.test_stream[j] for j in self.tested]
 
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Images of each test experience."""
+        return [len(e.dataset) for e in self.test_experiences()]
+
     def sample_images(self, method: Method) -> dict[int, np.ndarray]:
         """Samples a few images of each class, (n, C, H, W) arrays; empty if there are none.
 
@@ -113,6 +121,18 @@ class RunSpec:
         return {
             int(label): images[labels == label][:_SAMPLES_A_CLASS] for label in np.unique(labels)
         }
+
+
+def measured(row: Sequence[float | None], sizes: Sequence[int]) -> dict[str, Any]:
+    """The accuracies of a `Step`.
+
+    Args:
+        row: Accuracies on the test experiences; NaN or ``None`` where not measured.
+        sizes: Images of each of them.
+    """
+    known = [None if value is None or math.isnan(value) else value for value in row]
+    over_all = stream_accuracy(known, sizes)
+    return {"accuracy": known, "stream_accuracy": None if math.isnan(over_all) else over_all}
 
 
 def add_method_stats(step: Step, stats: MethodStats, memory_bytes: int) -> None:

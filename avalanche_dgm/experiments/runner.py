@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from pathlib import Path
@@ -37,8 +36,9 @@ from avalanche_dgm.experiments.progress import (
     ProgressLogger,
 )
 from avalanche_dgm.experiments.results import RunResult, Step
-from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, print_progress
+from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, measured, print_progress
 from avalanche_dgm.experiments.streams import build_stream
+from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
 from avalanche_dgm.plugins.fingerprint import store_fingerprint
 from avalanche_dgm.plugins.metrics import memory_metrics
@@ -146,6 +146,7 @@ class AvalancheRun(RunSpec):
             warnings.simplefilter("ignore", UserWarning)
             evaluator = EvaluationPlugin(
                 *accuracy_metrics(experience=True, stream=True),
+                ExperienceAccuracies(),
                 *memory_metrics(),
                 loggers=self._loggers(),
                 collect_all=False,
@@ -191,12 +192,12 @@ class AvalancheRun(RunSpec):
         with warnings.catch_warnings():
             # Tasks are tested before they are learned on purpose.
             warnings.filterwarnings("ignore", message="Test task .* was never learned")
-            metrics = strategy.eval(self.test_experiences(), num_workers=0)
+            strategy.eval(self.test_experiences(), num_workers=0)
         done = time.perf_counter()
+        accuracies = ExperienceAccuracies.of(strategy)
         step = Step(
             experience=result.order[position],
-            accuracy=experience_accuracies(metrics, self.tested),
-            stream_accuracy=stream_accuracy(metrics),
+            **measured([accuracies.get(j) for j in self.tested], self.sizes),
             seconds=trained - start,
             eval_seconds=done - trained,
         )
@@ -244,28 +245,3 @@ def replay_plugin(strategy: Any) -> Any | None:
         strategy: An Avalanche strategy.
     """
     return next((p for p in strategy.plugins if hasattr(p, "stats")), None)
-
-
-def experience_accuracies(metrics: dict[str, Any], tested: list[int]) -> list[float | None]:
-    """Reads the accuracy on each test experience from Avalanche's metric names.
-
-    Args:
-        metrics: What ``strategy.eval`` returned.
-        tested: The test experiences, in the order of the answer.
-    """
-    found = {}
-    for name, value in metrics.items():
-        match = re.fullmatch(r"Top1_Acc_Exp/eval_phase/.*Exp(\d+)", name)
-        if match:
-            found[int(match.group(1))] = float(value)
-    return [found.get(j) for j in tested]
-
-
-def stream_accuracy(metrics: dict[str, Any]) -> float | None:
-    """Reads the accuracy over all test images from Avalanche's metric names.
-
-    Args:
-        metrics: What ``strategy.eval`` returned.
-    """
-    values = [float(v) for k, v in metrics.items() if k.startswith("Top1_Acc_Stream/eval_phase")]
-    return values[-1] if values else None

@@ -15,8 +15,8 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_dgm.experiments.building import build_model, optimizer_of
 from avalanche_dgm.experiments.methods import StrategyInputs, build_strategy
 from avalanche_dgm.experiments.results import Step
-from avalanche_dgm.experiments.run_spec import RunSpec
-from avalanche_dgm.experiments.runner import experience_accuracies, stream_accuracy
+from avalanche_dgm.experiments.run_spec import RunSpec, measured
+from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
 
 Report = Callable[[list[Step]], None]
 
@@ -33,6 +33,7 @@ def make_strategy(spec: RunSpec, logger: StepLogger | None) -> Any:
         warnings.simplefilter("ignore", UserWarning)
         evaluator = EvaluationPlugin(
             *accuracy_metrics(experience=True, stream=True),
+            ExperienceAccuracies(),
             loggers=[logger] if logger is not None else [],
             collect_all=False,
         )
@@ -58,15 +59,18 @@ class StepLogger(BaseLogger):
     Args:
         columns: The result's column of each experience that is learned.
         tested: The test experiences, in the order of the columns.
+        sizes: Images of each of them.
         report: Called with all steps so far after each experience.
     """
 
     #: The report function of this process, as that of a logger from a checkpoint is outdated.
     _report: ClassVar[Report | None] = None
 
-    def __init__(self, columns: list[int], tested: list[int], report: Report) -> None:
+    def __init__(
+        self, columns: list[int], tested: list[int], sizes: list[int], report: Report
+    ) -> None:
         super().__init__()
-        self.columns, self.tested = columns, tested
+        self.columns, self.tested, self.sizes = columns, tested, sizes
         self.steps: list[Step] = []
         self._mine = report
         self._started = self._trained = self._tested = 0.0
@@ -92,11 +96,10 @@ class StepLogger(BaseLogger):
 
     def after_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Adds a step; here all metrics have been computed."""
-        metrics = strategy.evaluator.get_last_metrics()
+        accuracies = ExperienceAccuracies.of(strategy)
         step = Step(
             experience=self.columns[len(self.steps)],
-            accuracy=experience_accuracies(metrics, self.tested),
-            stream_accuracy=stream_accuracy(metrics),
+            **measured([accuracies.get(j) for j in self.tested], self.sizes),
             seconds=self._trained,
             eval_seconds=time.perf_counter() - self._tested,
         )

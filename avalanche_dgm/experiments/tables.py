@@ -53,17 +53,14 @@ def final_table(runs: Mapping[str, Sequence[RunResult]]) -> str:
                 name,
                 *cells,
                 spread([result.average() for result in results]),
-                spread([result.forgetting for result in results]),
-                *([spread(_known(results))] if several else []),
+                *(
+                    spread([v for r in results if (v := r.summaries.get(key)) is not None])
+                    for key in derived[1:]
+                ),
                 f"{mean([result.seconds for result in results]):.1f} s",
             ]
         )
     return align(rows)
-
-
-def _known(results: Sequence[RunResult]) -> list[float]:
-    """The retentions that there are."""
-    return [value for result in results if (value := result.retention) is not None]
 
 
 def course_table(result: RunResult) -> str:

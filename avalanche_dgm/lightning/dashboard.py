@@ -18,7 +18,7 @@ from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.plugins.experiences import shape_of
-from avalanche_dgm.plugins.learned import Learned, pairs_of
+from avalanche_dgm.plugins.learned import Learned
 from avalanche_dgm.plugins.tested import names_of, read_examples
 
 
@@ -138,22 +138,18 @@ class DashboardCallback(EpochMeansCallback):
         self.dashboard.log_experience(experience, module.method)
         if self.checkpoints and result.best_checkpoints[-1]:
             self.dashboard.log_checkpoint(Path(result.best_checkpoints[-1]), at=n)
-        self._tested(module, result, learned, last=n == len(stream))
+        self._tested(module, result, last=n == len(stream))
         self.dashboard.log_sleep(result.records[-1], before=before, at=n)
 
-    def _tested(
-        self, module: MethodModule, result: StreamResult, learned: Learned, *, last: bool
-    ) -> None:
+    def _tested(self, module: MethodModule, result: StreamResult, *, last: bool) -> None:
         dashboard, tests = self.dashboard, list(self._benchmark.test_stream)
         if dashboard is None or not tests or result.accuracy.isnan().all():
             return
         whole = getattr(tests[0], "origin_stream", None) or tests
         names = dict(zip((int(e.current_experience) for e in whole), names_of(whole), strict=True))
         positions = [int(test.current_experience) for test in tests]
-        seen = learned.columns([pairs_of(test) for test in whole])
         dashboard.log_test(
-            result.accuracy,
-            columns=[positions.index(j) if j in positions else None for j in seen],
+            result.accuracies,
             names=[names[j] for j in positions],
             experiences=positions,
             seconds=result.test_seconds[-1],
@@ -161,7 +157,9 @@ class DashboardCallback(EpochMeansCallback):
         if self._examples is None:
             self._examples = read_examples(tests, least=self.samples_per_class)
         if self._examples is not None:
-            mine = self._examples.of_experiences([j for j in seen if j is not None])
+            mine = self._examples.of_experiences(
+                [positions[j] for j in result.accuracies.learned()]
+            )
             dashboard.log_examples(module.method, mine, at=len(result), last=last)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.methods import MethodStats
-from avalanche_dgm.metrics import functional
+from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
 
 @dataclass
@@ -20,6 +20,8 @@ class StreamResult:
     Attributes:
         accuracy: Float tensor (n_learned, n_test): accuracy (0 to 1) on each test experience after
             each learned one, NaN where it was not tested.
+        order: The column of each experience of the stream, ``None`` for one without a test of its
+            own.
         metrics: Last values of Avalanche's metrics, by name, after each experience.
         records: The method's statistics after each experience.
         seconds: Seconds of training on each experience, without the test.
@@ -32,6 +34,7 @@ class StreamResult:
     """
 
     accuracy: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    order: list[int | None] | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     records: list[MethodStats] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -51,23 +54,14 @@ class StreamResult:
         return self.continual.get("average_accuracy", math.nan)
 
     @property
+    def accuracies(self) -> StreamAccuracies:
+        """The accuracies, with what they belong to."""
+        return StreamAccuracies(self.accuracy, self.order)
+
+    @property
     def continual(self) -> dict[str, float]:
         """Continual-learning metrics, by their names in `avalanche_dgm.metrics`.
 
-        Average, average anytime and learning accuracy, forgetting, backward transfer, retention,
-        and forward transfer without a baseline. Those that need a longer stream are left out.
+        Forward transfer is without a baseline. What cannot be said yet is left out.
         """
-        matrix = self.accuracy
-        if not matrix.numel():
-            return {}
-        values = {
-            "average_accuracy": functional.average_accuracy(matrix),
-            "average_anytime_accuracy": functional.average_anytime_accuracy(matrix),
-            "learning_accuracy": functional.learning_accuracy(matrix),
-            "forward_transfer": functional.forward_transfer(matrix),
-        }
-        if len(matrix) > 1:
-            values["forgetting"] = functional.forgetting(matrix)
-            values["backward_transfer"] = functional.backward_transfer(matrix)
-            values["retention"] = functional.retention(matrix)
-        return {name: float(value) for name, value in values.items() if not value.isnan()}
+        return self.accuracies.summaries()

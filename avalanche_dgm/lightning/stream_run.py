@@ -44,6 +44,7 @@ from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import check_boundaries, is_augmented
 from avalanche_dgm.plugins.fingerprint import Fingerprint, of_module
+from avalanche_dgm.plugins.learned import order_of
 from avalanche_dgm.plugins.samples import with_class_labels
 
 
@@ -113,7 +114,8 @@ class StreamRun:
         module.trainer = data.trainer = trainer
         self.matrix = AccuracyMatrix(max(self.n, len(self.benchmark.test_stream)))
         self.matrix.to(self.device)
-        self.result = StreamResult()
+        order = order_of(list(self.benchmark.train_stream), list(self.benchmark.test_stream))
+        self.result = StreamResult(order=order)
         self.view: StrategyView | None = None
         if evaluator is not None:
             self.view = StrategyView(

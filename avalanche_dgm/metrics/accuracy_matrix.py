@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -85,27 +86,62 @@ class AccuracyMatrix(Metric):
         return self.correct / self.total
 
 
-class AverageAccuracy(AccuracyMatrix):
+class Summary(AccuracyMatrix):
+    """Base of the accuracy matrices that are summarised in one number."""
+
+    summary: ClassVar[Callable[..., float]]
+
+    def compute(self) -> Tensor:
+        """Returns the summary, a scalar; NaN where nothing can be said yet."""
+        return self.correct.new_tensor(self._value(super().compute()), dtype=torch.float32)
+
+    def _value(self, matrix: Tensor) -> float:
+        return type(self).summary(matrix)
+
+
+class AverageAccuracy(Summary):
     """Mean accuracy on the learned experiences, at last; see `functional.average_accuracy`."""
 
     higher_is_better = True
-
-    def compute(self) -> Tensor:
-        """Returns a scalar in [0, 1], NaN before the first measurement."""
-        return functional.average_accuracy(super().compute())
+    summary = functional.average_accuracy
 
 
-class BackwardTransfer(AccuracyMatrix):
+class BackwardTransfer(Summary):
     """What later learning changed on earlier experiences; see `functional.backward_transfer`."""
 
     higher_is_better = True
-
-    def compute(self) -> Tensor:
-        """Returns a scalar in [-1, 1], NaN before the second experience."""
-        return functional.backward_transfer(super().compute())
+    summary = functional.backward_transfer
 
 
-class ForwardTransfer(AccuracyMatrix):
+class Forgetting(Summary):
+    """How far accuracy fell from the best it ever was; see `functional.forgetting`."""
+
+    higher_is_better = False
+    summary = functional.forgetting
+
+
+class Retention(Summary):
+    """Which part of the accuracies is left, at last; see `functional.retention`."""
+
+    higher_is_better = True
+    summary = functional.retention
+
+
+class LearningAccuracy(Summary):
+    """Mean accuracy right after learning; see `functional.learning_accuracy`."""
+
+    higher_is_better = True
+    summary = functional.learning_accuracy
+
+
+class AverageAnytimeAccuracy(Summary):
+    """Average accuracy after every experience; see `functional.average_anytime_accuracy`."""
+
+    higher_is_better = True
+    summary = functional.average_anytime_accuracy
+
+
+class ForwardTransfer(Summary):
     """Accuracy on experiences that come next; see `functional.forward_transfer`.
 
     Args:
@@ -128,46 +164,5 @@ class ForwardTransfer(AccuracyMatrix):
         super().__init__(n_experiences, n_test=n_test, **kwargs)
         self.baseline = baseline
 
-    def compute(self) -> Tensor:
-        """Returns a scalar in [-1, 1], NaN if no experience was measured ahead."""
-        return functional.forward_transfer(super().compute(), self.baseline)
-
-
-class Forgetting(AccuracyMatrix):
-    """How far accuracy fell from the best it ever was; see `functional.forgetting`."""
-
-    higher_is_better = False
-
-    def compute(self) -> Tensor:
-        """Returns a scalar in [-1, 1], NaN before the second experience."""
-        return functional.forgetting(super().compute())
-
-
-class Retention(AccuracyMatrix):
-    """Which part of the accuracies is left, at last; see `functional.retention`."""
-
-    higher_is_better = True
-
-    def compute(self) -> Tensor:
-        """Returns a scalar from 0 on, NaN before the second experience."""
-        return functional.retention(super().compute())
-
-
-class LearningAccuracy(AccuracyMatrix):
-    """Mean accuracy right after learning; see `functional.learning_accuracy`."""
-
-    higher_is_better = True
-
-    def compute(self) -> Tensor:
-        """Returns a scalar in [0, 1], NaN before the first measurement."""
-        return functional.learning_accuracy(super().compute())
-
-
-class AverageAnytimeAccuracy(AccuracyMatrix):
-    """Average accuracy after every experience; see `functional.average_anytime_accuracy`."""
-
-    higher_is_better = True
-
-    def compute(self) -> Tensor:
-        """Returns a scalar in [0, 1], NaN before the first measurement."""
-        return functional.average_anytime_accuracy(super().compute())
+    def _value(self, matrix: Tensor) -> float:
+        return functional.forward_transfer(matrix, self.baseline)

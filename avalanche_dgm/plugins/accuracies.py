@@ -1,17 +1,70 @@
-"""Accuracies on a test stream, as a strategy measures them after each experience."""
+"""Accuracies on test experiences, as a strategy measures them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from avalanche.evaluation import PluginMetric
+from numpy.typing import NDArray
 from torch import Tensor
 
+from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 from avalanche_dgm.plugins.learned import Learned, Pairs, stream_of, tests_of
 
 
-class StreamAccuracies:
-    """Counts correct predictions in evaluations, for an accuracy matrix.
+class ExperienceAccuracies(PluginMetric[dict[int, float]]):
+    """Accuracy on each experience of a stream in the last evaluation; reports nothing itself.
+
+    Args:
+        stream: Name of the stream.
+    """
+
+    def __init__(self, stream: str = "test") -> None:
+        super().__init__()
+        self.stream = stream
+        self._counts: dict[int, Tensor] = {}
+
+    @classmethod
+    def of(cls, strategy: Any) -> dict[int, float]:
+        """The accuracies of a strategy's last evaluation that such a metric has counted."""
+        return next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
+
+    def before_eval(self, strategy: Any) -> None:
+        """Forgets the former evaluation."""
+        self._counts = {}
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Adds a batch, on the device; answers that are no logits (n, K) do not count."""
+        experience, answers = strategy.experience, strategy.mb_output
+        if stream_of(experience) != self.stream:
+            return
+        if not isinstance(answers, Tensor) or answers.ndim != 2:
+            return
+        right = (answers.argmax(dim=1) == strategy.mb_y).sum()
+        batch = torch.stack([right, right.new_tensor(len(strategy.mb_y))])
+        position = int(experience.current_experience)
+        self._counts[position] = self._counts.get(position, 0) + batch
+
+    def result(self, **kwargs: Any) -> dict[int, float]:
+        """Accuracies, 0 to 1, by position in the stream; waits for the device."""
+        if not self._counts:
+            return {}
+        counts = torch.stack(list(self._counts.values())).double()
+        accuracies: list[float] = (counts[:, 0] / counts[:, 1]).tolist()
+        return dict(zip(self._counts, accuracies, strict=True))
+
+    def reset(self, **kwargs: Any) -> None:
+        """Resets the metric."""
+        self._counts = {}
+
+    def __str__(self) -> str:
+        return "ExperienceAccuracies"
+
+
+class AccuracyRecorder:
+    """Fills an accuracy matrix from evaluations.
 
     Evaluations while an experience is learned do not count, nor those of other streams. One that is
     repeated replaces what was measured, and one of a part of the stream what was measured of it.
@@ -22,69 +75,52 @@ class StreamAccuracies:
 
     Attributes:
         learned: What was learned so far.
-        tests: What the experiences of the stream hold, once one was evaluated.
-        rows: For each experience learned so far, accuracies by position in the stream.
-        untrained: Those before anything was learned.
     """
 
     def __init__(self, stream: str = "test") -> None:
         self.stream = stream
         self.learned = Learned()
-        self.tests: list[Pairs] = []
-        self.rows: list[dict[int, float]] = []
-        self.untrained: dict[int, float] = {}
-        self._right: dict[int, Tensor] = {}
+        self._tests: list[Pairs] = []
+        self._rows: list[dict[int, float]] = []
+        self._untrained: dict[int, float] = {}
+        self._evaluation = ExperienceAccuracies(stream)
 
     def begin(self, strategy: Any) -> None:
         """Starts an evaluation."""
-        self._right = {}
-        self.tests = self.tests or tests_of(strategy, self.stream)
+        self._evaluation.before_eval(strategy)
+        self._tests = self._tests or tests_of(strategy, self.stream)
 
     def count(self, strategy: Any) -> None:
         """Adds a batch, on the device."""
-        experience, answers = strategy.experience, strategy.mb_output
-        if self.learned.learning or stream_of(experience) != self.stream:
-            return
-        if not isinstance(answers, Tensor) or answers.ndim != 2:
-            return
-        right = (answers.argmax(dim=1) == strategy.mb_y).sum()
-        batch = torch.stack([right, right.new_tensor(len(strategy.mb_y))])
-        position = int(experience.current_experience)
-        self._right[position] = self._right.get(position, 0) + batch
+        if not self.learned.learning:
+            self._evaluation.after_eval_iteration(strategy)
 
     def end(self) -> bool:
         """Fills a row; waits for the device. Returns whether a row was filled."""
-        if not self._right:
-            return False
-        counts = torch.stack(list(self._right.values())).double()
-        accuracies: list[float] = (counts[:, 0] / counts[:, 1]).tolist()
-        measured = dict(zip(self._right, accuracies, strict=True))
-        self._right = {}
+        measured = self._evaluation.result()
+        self._evaluation.reset()
         after = len(self.learned.positions)
         if not after:
-            self.untrained |= measured
+            self._untrained |= measured
+        if not after or not measured:
             return False
         # Experiences that were learned without a test have a row of NaN.
-        self.rows += [{} for _ in range(after - len(self.rows))]
-        self.rows[-1] |= measured
+        self._rows += [{} for _ in range(after - len(self._rows))]
+        self._rows[-1] |= measured
         return True
 
-    def matrix(self) -> Tensor:
-        """The accuracy matrix so far.
+    def accuracies(self) -> StreamAccuracies:
+        """The accuracies so far, a column for each experience of the stream, in its order.
 
-        Returns:
-            Float tensor (T, S): a row for each learned experience, a column for each of the
-            stream, in its order; NaN where nothing was measured.
+        What was not learned yet is taken to come in the order of the stream.
         """
-        return torch.stack([self._row(row) for row in self.rows]) if self.rows else torch.empty(0)
+        learned = self.learned.columns(self._tests)
+        rest = [j for j in range(len(self._tests)) if j not in learned]
+        return StreamAccuracies([self._row(row) for row in self._rows], [*learned, *rest])
 
-    def baseline(self) -> Tensor:
-        """Float tensor (S,): accuracies before anything was learned, NaN where not measured."""
-        return self._row(self.untrained)
+    def baseline(self) -> NDArray[np.float64]:
+        """Accuracies before anything was learned (S,), NaN where not measured."""
+        return self._row(self._untrained)
 
-    def columns(self) -> list[int | None]:
-        """The column of each learned experience; see `Learned.columns`."""
-        return self.learned.columns(self.tests)
-
-    def _row(self, row: dict[int, float]) -> Tensor:
-        return torch.tensor([row.get(j, torch.nan) for j in range(len(self.tests))])
+    def _row(self, row: dict[int, float]) -> NDArray[np.float64]:
+        return np.array([row.get(j, np.nan) for j in range(len(self._tests))])

@@ -6,11 +6,11 @@ from collections.abc import Collection
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
-from avalanche.evaluation.metrics import Accuracy
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.metrics.by_epoch import EpochAccuracy
-from avalanche_dgm.plugins.learned import stream_of
+from avalanche_dgm.metrics.functional import mean
+from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
 
 # Accuracies by position in the test stream.
 _Row = dict[int, float]
@@ -38,7 +38,7 @@ class AccuracyByEpoch(SupervisedPlugin):
         self._rows: list[dict[int, _Row]] = []
         self._before: _Row = {}
         self._epoch: int | None = None
-        self._accuracy = Accuracy()
+        self._evaluation = ExperienceAccuracies()
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Starts a table with the accuracies measured since the last one."""
@@ -55,22 +55,20 @@ class AccuracyByEpoch(SupervisedPlugin):
         """Ends the table."""
         self._epoch = None
 
-    def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Resets the counts."""
-        self._accuracy.reset()
+        self._evaluation.before_eval(strategy)
 
     def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Adds a batch."""
-        self._accuracy.update(strategy.mb_output, strategy.mb_y)
+        self._evaluation.after_eval_iteration(strategy)
 
-    def after_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Adds an experience."""
-        if stream_of(strategy.experience) != "test":
-            return
+    def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Adds what was measured."""
         row = self._before
         if self._epoch is not None:
             row = self._rows[-1].setdefault(self._epoch, {})
-        row[int(strategy.experience.current_experience)] = float(self._accuracy.result())
+        row |= self._evaluation.result()
 
     def table(
         self,
@@ -109,11 +107,7 @@ class AccuracyByEpoch(SupervisedPlugin):
                 " later one, or name old and new test experiences."
             )
         return [
-            EpochAccuracy(epoch, _mean(row, old), _mean(row, new))
+            EpochAccuracy(epoch, *(mean([row[j] for j in part]) for part in (old, new)))
             for epoch, row in sorted(self._rows[training].items())
             if old | new <= set(row)
         ]
-
-
-def _mean(row: _Row, positions: Collection[int]) -> float:
-    return sum(row[position] for position in positions) / len(positions)

@@ -2,89 +2,117 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Collection
 from typing import Any
 
+import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult, MetricValue
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.metrics.summaries import summaries
-from avalanche_dgm.plugins.accuracies import StreamAccuracies
+from avalanche_dgm.metrics.functional import retention_by_experience
+from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
+from avalanche_dgm.plugins.accuracies import AccuracyRecorder
+from avalanche_dgm.plugins.learned import tested_of
+from avalanche_dgm.plugins.metrics import ReportedValues
+from avalanche_dgm.plugins.samples import task_labels_of
+
+#: What each of the summaries is reported as. Those of Avalanche's own have other definitions.
+REPORTED = {
+    "average_accuracy": "StreamAverageAccuracy_M",
+    "average_anytime_accuracy": "StreamAverageAnytimeAccuracy_M",
+    "learning_accuracy": "StreamLearningAccuracy_M",
+    "forgetting": "StreamForgetting_M",
+    "backward_transfer": "StreamBackwardTransfer_M",
+    "forward_transfer": "StreamForwardTransfer_M",
+    "retention": "StreamRetention",
+}
 
 
-class ContinualMetrics(PluginMetric[dict[str, float]]):
+class ContinualMetrics(ReportedValues):
     """Fills an accuracy matrix and reports metrics of it; see `continual_metrics`.
 
     Args:
         names: The metrics to report, such as ``average_accuracy``.
         baseline: Baseline of forward transfer, ``None`` for the accuracies before training.
         stream: Name of the stream whose evaluations count.
+        by_experience: Report the retention of each experience.
 
     Raises:
         ConfigError: ``baseline`` is no accuracy.
     """
 
-    def __init__(self, names: list[str], *, baseline: float | None, stream: str) -> None:
+    def __init__(
+        self,
+        names: Collection[str],
+        *,
+        baseline: float | None = 0.0,
+        stream: str = "test",
+        by_experience: bool = False,
+    ) -> None:
         super().__init__()
         if baseline is not None and not 0 <= baseline <= 1:
             raise ConfigError(f"baseline={baseline} must be an accuracy in [0, 1], or None.")
         self.names, self.baseline, self.stream = names, baseline, stream
-        self.reset()
+        self.by_experience = by_experience
+        self._recorder = AccuracyRecorder(stream)
 
     def reset(self, **kwargs: Any) -> None:
         """Resets the matrix and the experiences learned."""
-        self._accuracies = StreamAccuracies(self.stream)
-        self._values: dict[str, float] = {}
+        super().reset()
+        self._recorder = AccuracyRecorder(self.stream)
 
-    def result(self, **kwargs: Any) -> dict[str, float]:
-        """The last values, by name."""
-        return dict(self._values)
+    def accuracies(self) -> StreamAccuracies:
+        """The accuracies so far, a column for each test experience, in the stream's order."""
+        return self._recorder.accuracies()
 
     def matrix(self) -> Tensor:
-        """The accuracy matrix so far.
-
-        Returns:
-            Float tensor (T, S): a row for each learned experience, a column for each of the test
-            stream, in its order; NaN where nothing was measured.
-        """
-        return self._accuracies.matrix()
+        """Those as a float tensor (T, S), a row for each learned experience."""
+        return torch.from_numpy(self.accuracies().values)
 
     def before_training_exp(self, strategy: Any) -> None:
         """From now on, evaluations are periodic ones and are ignored."""
-        self._accuracies.learned.begin(strategy.experience)
+        self._recorder.learned.begin(strategy.experience)
 
     def after_training_exp(self, strategy: Any) -> None:
         """The next evaluation fills a new row."""
-        self._accuracies.learned.end(strategy.experience)
+        self._recorder.learned.end(strategy.experience)
 
     def before_eval(self, strategy: Any) -> None:
         """Resets the counts."""
-        self._accuracies.begin(strategy)
+        self._recorder.begin(strategy)
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Adds a batch, on the device."""
-        self._accuracies.count(strategy)
+        self._recorder.count(strategy)
 
     def after_eval(self, strategy: Any) -> MetricResult:
         """Fills a row of the matrix and reports; waits for the device."""
-        if not self._accuracies.end():
+        if not self._recorder.end():
             return None
-        found = self._accuracies
-        start = found.baseline() if self.baseline is None else self.baseline
-        values = summaries(found.matrix(), found.columns(), baseline=start)
-        self._values = {_reported(k): v for k, v in values.items() if k in self.names}
-        step = strategy.clock.train_iterations
-        where = f"eval_phase/{self.stream}_stream"
-        return [MetricValue(self, f"{k}/{where}", v, step) for k, v in self._values.items()]
+        found = self.accuracies()
+        start = self._recorder.baseline() if self.baseline is None else self.baseline
+        said = found.summaries(baseline=start)
+        where = f"/eval_phase/{self.stream}_stream"
+        values = {REPORTED[name]: v for name, v in said.items() if name in self.names}
+        reported = self._report(strategy, values, where)
+        if self.by_experience:
+            step = strategy.clock.train_iterations
+            tested = {int(e.current_experience): e for e in tested_of(strategy, self.stream)}
+            for j, left in retention_by_experience(found.values, order=found.order).items():
+                if j in tested:
+                    name = f"ExperienceRetention{where}{_place(tested[j])}"
+                    reported.append(MetricValue(self, name, left, step))
+        return reported
 
-    def __str__(self) -> str:
-        return "ContinualMetrics"
 
-
-def _reported(name: str) -> str:
-    """``StreamAverageAccuracy_M`` for ``average_accuracy``."""
-    return f"Stream{name.title().replace('_', '')}_M"
+def _place(experience: Any) -> str:
+    """The end of the name of an experience's metric, as Avalanche makes it."""
+    tasks = task_labels_of(experience)
+    task = f"/Task{next(iter(tasks)):03d}" if len(tasks) == 1 else ""
+    return f"{task}/Exp{int(experience.current_experience):03d}"
 
 
 def continual_metrics(
@@ -95,6 +123,8 @@ def continual_metrics(
     forgetting: bool = True,
     backward_transfer: bool = True,
     forward_transfer: bool = True,
+    retention: bool = True,
+    experience_retention: bool = False,
     baseline: float | None = 0.0,
     stream: str = "test",
 ) -> list[PluginMetric[dict[str, float]]]:
@@ -104,16 +134,17 @@ def continual_metrics(
     ``StreamAverageAccuracy_M/eval_phase/test_stream`` and in the same way
     ``StreamAverageAnytimeAccuracy_M``, ``StreamLearningAccuracy_M``, ``StreamForgetting_M``,
     ``StreamBackwardTransfer_M`` and ``StreamForwardTransfer_M``, so that Avalanche's metrics of
-    similar names can stand beside them. What cannot be said yet is not reported. Evaluate on the
-    test stream after each experience. Evaluations while an experience is learned (``eval_every``)
-    and those of other streams do not count; one that is repeated replaces what was measured, and
-    one of a part of the stream what was measured of it.
+    similar names can stand beside them, and ``StreamRetention``, of which Avalanche has none. What
+    cannot be said yet is not reported. Evaluate on the test stream after each experience.
+    Evaluations while an experience is learned (``eval_every``) and those of other streams do not
+    count; one that is repeated replaces what was measured, and one of a part of the stream what was
+    measured of it.
 
     Rows of the matrix are experiences in the order in which they are learned, and columns are put
     into the same order. A test experience belongs to the training experience at the same position
     or, if the streams are of other lengths, to that of the same classes, or of a part of them.
-    Where several learned experiences share a test experience, as a task that comes again, average
-    accuracy alone is reported; an experience that has no test of its own is left out.
+    Where several learned experiences share a test experience, as a task that comes again, it counts
+    once, from when it was last learned; an experience that has no test of its own is left out.
 
     Of the same stream Avalanche's values are these:
 
@@ -133,6 +164,9 @@ def continual_metrics(
         forgetting: Report how far accuracies fell from the best.
         backward_transfer: Report what later learning changed.
         forward_transfer: Report accuracies on what comes next.
+        retention: Report which part of the accuracies is left.
+        experience_retention: Report it of each experience learned before the last one, as
+            ``ExperienceRetention/eval_phase/test_stream/Task000/Exp000``.
         baseline: Accuracy in [0, 1] that forward transfer is counted from; ``None`` for what an
             evaluation before the first experience measures (an own one, or that of
             ``eval_every``), without which none is reported.
@@ -148,6 +182,29 @@ def continual_metrics(
         "forgetting": forgetting,
         "backward_transfer": backward_transfer,
         "forward_transfer": forward_transfer,
+        "retention": retention,
     }
     names = [name for name, is_wanted in wanted.items() if is_wanted]
-    return [ContinualMetrics(names, baseline=baseline, stream=stream)]
+    return [
+        ContinualMetrics(
+            names, baseline=baseline, stream=stream, by_experience=experience_retention
+        )
+    ]
+
+
+def retention_metrics(
+    *, experience: bool = True, stream: bool = True
+) -> list[PluginMetric[dict[str, float]]]:
+    """Deprecated: the retention alone, of `continual_metrics`.
+
+    Args:
+        experience: Report each learned experience but the last.
+        stream: Report their mean.
+    """
+    warnings.warn(
+        "avalanche_dgm.retention_metrics is deprecated; use avalanche_dgm.continual_metrics, which"
+        " reports StreamRetention too, and with experience_retention=True each experience's.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return [ContinualMetrics(["retention"] if stream else [], by_experience=experience)]

@@ -6,28 +6,19 @@ import math
 from typing import Any
 
 from avalanche.evaluation import PluginMetric
-from avalanche.evaluation.metric_results import MetricResult, MetricValue
+from avalanche.evaluation.metric_results import MetricResult
 
 from avalanche_dgm.metrics.cost import phase_kind
 from avalanche_dgm.plugins.learning_time import LearningTime
-from avalanche_dgm.plugins.metrics import find_plugins
+from avalanche_dgm.plugins.metrics import ReportedValues, find_plugins
 
 
-class CostMetric(PluginMetric[dict[str, float]]):
+class Cost(ReportedValues):
     """Seconds of an experience, in all and of each phase, and samples a second."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._values: dict[str, float] = {}
         self._time = LearningTime()
-
-    def result(self, **kwargs: Any) -> dict[str, float]:
-        """The last values, by name."""
-        return dict(self._values)
-
-    def reset(self, **kwargs: Any) -> None:
-        """Resets the metric."""
-        self._values = {}
 
     def before_training(self, strategy: Any) -> None:
         """Starts the clock."""
@@ -60,12 +51,7 @@ class CostMetric(PluginMetric[dict[str, float]]):
             if self._time.shown and seconds > 0:
                 values["SamplesPerSecond"] = self._time.shown / seconds
         self._time.restart()
-        self._values = values
-        step = strategy.clock.train_iterations
-        return [MetricValue(self, name, value, step) for name, value in values.items()]
-
-    def __str__(self) -> str:
-        return "Cost"
+        return self._report(strategy, values)
 
 
 def cost_metrics() -> list[PluginMetric[dict[str, float]]]:
@@ -82,4 +68,4 @@ def cost_metrics() -> list[PluginMetric[dict[str, float]]]:
 
     An experience that was interrupted and goes on from a checkpoint has no seconds in all.
     """
-    return [CostMetric()]
+    return [Cost()]

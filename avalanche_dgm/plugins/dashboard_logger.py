@@ -14,7 +14,7 @@ from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.dashboards.wandb_sink import is_main_process
 from avalanche_dgm.methods import Method, MethodStats
-from avalanche_dgm.plugins.accuracies import StreamAccuracies
+from avalanche_dgm.plugins.accuracies import AccuracyRecorder
 from avalanche_dgm.plugins.description import describe_strategy
 from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.experiences import shape_of
@@ -56,7 +56,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         # So that what cannot work is said here; places are opened when something is shown.
         Dashboard([], samples_per_class=samples_per_class)
         self._dashboard: Dashboard | None = None
-        self._accuracies = StreamAccuracies()
+        self._accuracies = AccuracyRecorder()
         self._names: list[str] = []
         self._examples: Examples | None = None
         self._sleeps = 0
@@ -157,16 +157,14 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         if self._training:
             self._time.resume()
             return
-        found = self._accuracies
-        if not found.end():
+        if not self._accuracies.end():
             return
-        seconds, columns = time.perf_counter() - self._tested, found.columns()
-        matrix = found.matrix()
-        self.dashboard.log_test(matrix, columns=columns, names=self._names, seconds=seconds)
+        seconds, found = time.perf_counter() - self._tested, self._accuracies.accuracies()
+        self.dashboard.log_test(found, names=self._names, seconds=seconds)
         plugins = find_plugins(strategy)
         if plugins:
-            learned = [j for j in columns if j is not None]
-            self._look(plugins[0].method, tested_of(strategy, found.stream), learned)
+            tests = tested_of(strategy, self._accuracies.stream)
+            self._look(plugins[0].method, tests, found.learned())
             self._slept(plugins[0].stats)
 
     def _slept(self, stats: MethodStats) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from avalanche.evaluation import PluginMetric
-from avalanche.evaluation.metric_results import MetricResult, MetricValue
+from avalanche.evaluation.metric_results import MetricResult
 from torch import Tensor, nn
 
 from avalanche_dgm.dashboards import views
@@ -16,28 +16,24 @@ from avalanche_dgm.metrics.reconstruction import ReconstructionError
 from avalanche_dgm.metrics.replayed import ClassCoverage, LabelAgreement
 from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import Learned, stream_of, tests_of
-from avalanche_dgm.plugins.metrics import find_plugins
+from avalanche_dgm.plugins.metrics import ReportedValues, find_plugins
 from avalanche_dgm.plugins.samples import split_batch, task_column
 from avalanche_dgm.settings import whole
 
 _ERRORS = {"squared": "StreamReconstructionMSE", "absolute": "StreamReconstructionMAE"}
 
 
-class _GeneratorMetric(PluginMetric[dict[str, float]]):
-    """Base of metrics with several values, which tracks the experiences learned."""
+class _GeneratorMetric(ReportedValues):
+    """Base of metrics that track the experiences learned."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.reset()
+        self._learned = Learned()
 
     def reset(self, **kwargs: Any) -> None:
         """Resets the metric and the experiences learned."""
+        super().reset()
         self._learned = Learned()
-        self._values: dict[str, float] = {}
-
-    def result(self, **kwargs: Any) -> dict[str, float]:
-        """The last values, by name."""
-        return dict(self._values)
 
     def before_training_exp(self, strategy: Any) -> MetricResult:
         """Records the experience that is learned."""
@@ -48,11 +44,6 @@ class _GeneratorMetric(PluginMetric[dict[str, float]]):
         """Records the experience that was learned."""
         self._learned.end(strategy.experience)
         return None
-
-    def _report(self, strategy: Any, values: dict[str, float], where: str = "") -> MetricResult:
-        self._values = values
-        step = strategy.clock.train_iterations
-        return [MetricValue(self, name + where, value, step) for name, value in values.items()]
 
 
 class StreamReconstruction(_GeneratorMetric):
@@ -99,9 +90,6 @@ class StreamReconstruction(_GeneratorMetric):
         values = {name: float(found[key]) for key, name in _ERRORS.items()}
         return self._report(strategy, values, f"/eval_phase/{self.stream}_stream")
 
-    def __str__(self) -> str:
-        return "StreamReconstruction"
-
 
 class ReplayQuality(_GeneratorMetric):
     """Which of the classes learned before an experience were replayed in it, and how evenly."""
@@ -124,9 +112,6 @@ class ReplayQuality(_GeneratorMetric):
         values = {"ReplayCoverage": found["coverage"], "ReplayEntropy": found["entropy"]}
         numbers = {name: float(v) for name, v in values.items() if not v.isnan()}
         return self._report(strategy, numbers)
-
-    def __str__(self) -> str:
-        return "ReplayQuality"
 
 
 class ReplayAgreement(_GeneratorMetric):
@@ -173,9 +158,6 @@ class ReplayAgreement(_GeneratorMetric):
         owner = getattr(self.reference, "__self__", self.reference)
         weights = owner.parameters() if isinstance(owner, nn.Module) else iter(())
         return next((p.device for p in weights), samples.device)
-
-    def __str__(self) -> str:
-        return "ReplayAgreement"
 
 
 def generator_metrics(

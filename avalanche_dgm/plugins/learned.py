@@ -89,6 +89,25 @@ class Learned:
         ]
 
 
+def order_of(training: Sequence[Any], tests: Sequence[Any]) -> list[int | None]:
+    """The test experience of each training experience, as `Learned.columns` finds it.
+
+    Args:
+        training: Training experiences, in the order of learning; each part of one has its test.
+        tests: Test experiences, all of a stream or some.
+
+    Returns:
+        Places in ``tests``; ``None`` for a training experience without one.
+    """
+    if not tests:
+        return [None for _ in training]
+    whole = getattr(tests[0], "origin_stream", None) or tests
+    origins = [getattr(e, "origin_experience", None) or e for e in training]
+    columns = Learned.of(origins).columns([pairs_of(test) for test in whole])
+    places = {int(test.current_experience): i for i, test in enumerate(tests)}
+    return [None if j is None else places.get(j) for j in columns]
+
+
 def _match(position: int, mine: Pairs, tests: Sequence[Pairs]) -> int | None:
     found = [j for j, pairs in enumerate(tests) if pairs == mine]
     found = found or [j for j, pairs in enumerate(tests) if pairs >= mine]

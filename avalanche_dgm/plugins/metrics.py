@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 from typing import Any
 
 from avalanche.evaluation import PluginMetric
@@ -17,107 +17,62 @@ def find_plugins(strategy: Any) -> list[MethodPlugin]:
     return [plugin for plugin in strategy.plugins if isinstance(plugin, MethodPlugin)]
 
 
-class MemoryMetric(PluginMetric[float]):
-    """A number about the memory, reported after each training experience.
-
-    Summed over the strategy's plugins of this package; nothing without one.
-
-    Args:
-        name: The metric's name in logs.
-        read: Function from a plugin to the value.
-    """
-
-    def __init__(self, name: str, read: Callable[[MethodPlugin], float]) -> None:
-        super().__init__()
-        self._name, self._read, self._value = name, read, 0.0
-
-    def result(self, **kwargs: Any) -> float:
-        """The last value."""
-        return self._value
-
-    def reset(self, **kwargs: Any) -> None:
-        """Resets the metric."""
-        self._value = 0.0
-
-    def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Reads the number."""
-        plugins = find_plugins(strategy)
-        if not plugins:
-            return None
-        self._value = float(sum(self._read(plugin) for plugin in plugins))
-        step = strategy.clock.train_iterations
-        return [MetricValue(self, self._name, self._value, step)]
-
-    def __str__(self) -> str:
-        return self._name
-
-
-class ReplayHistogram(PluginMetric[dict[int, int]]):
-    """How often each label was replayed in the experience: one value a label."""
+class ReportedValues(PluginMetric[dict[str, float]]):
+    """Base of the package's metrics: several values, each reported under a name of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._counts: dict[int, int] = {}
+        self._values: dict[str, float] = {}
 
-    def result(self, **kwargs: Any) -> dict[int, int]:
-        """The last histogram, label to count."""
-        return dict(self._counts)
+    def result(self, **kwargs: Any) -> dict[str, float]:
+        """The last values, by name."""
+        return dict(self._values)
 
     def reset(self, **kwargs: Any) -> None:
         """Resets the metric."""
-        self._counts = {}
+        self._values = {}
 
-    def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Reads the histogram."""
-        self._counts = {}
-        for plugin in find_plugins(strategy):
-            for label, count in plugin.stats.histogram.items():
-                self._counts[label] = self._counts.get(label, 0) + count
+    def _report(self, strategy: Any, values: dict[str, float], where: str = "") -> MetricResult:
+        self._values = values
         step = strategy.clock.train_iterations
-        return [
-            MetricValue(self, f"{self}/Label{label:03d}", count, step)
-            for label, count in sorted(self._counts.items())
-        ]
+        return [MetricValue(self, name + where, value, step) for name, value in values.items()]
 
     def __str__(self) -> str:
-        return "ReplayHistogram"
+        return type(self).__name__
 
 
-def _replayed(plugin: MethodPlugin) -> float:
-    return plugin.stats.replayed
+class MemoryMetrics(ReportedValues):
+    """What the strategy's plugins of this package hold and have replayed; see `memory_metrics`."""
 
-
-def _occupancy(plugin: MethodPlugin) -> float:
-    return plugin.stats.stm_occupancy
-
-
-def _sleeps(plugin: MethodPlugin) -> float:
-    return plugin.stats.sleeps
-
-
-def _sleep_seconds(plugin: MethodPlugin) -> float:
-    return plugin.stats.sleep_seconds
-
-
-def _bytes(plugin: MethodPlugin) -> float:
-    return plugin.memory_bytes()
+    def after_training_exp(self, strategy: Any) -> MetricResult:
+        """Reports the sum over the plugins; nothing without one."""
+        plugins = find_plugins(strategy)
+        if not plugins:
+            return None
+        values: Counter[str] = Counter()
+        for plugin in plugins:
+            stats = plugin.stats
+            values.update(
+                {
+                    "ReplaySamples": stats.replayed,
+                    "STMOccupancy": stats.stm_occupancy,
+                    "Sleeps": stats.sleeps,
+                    "SleepSeconds": stats.sleep_seconds,
+                    "MemoryBytes": plugin.memory_bytes(),
+                    "MemoryParameters": memory_parameters_of(plugin),
+                    "StoredSamples": stored_samples_of(plugin),
+                }
+            )
+            values.update({f"ReplayHistogram/Label{k:03d}": n for k, n in stats.histogram.items()})
+        return self._report(strategy, dict(values))
 
 
 def memory_metrics() -> list[PluginMetric[Any]]:
-    """Returns all metrics of this module, for an ``EvaluationPlugin``.
+    """Returns a metric of the memory for an ``EvaluationPlugin``.
 
-    ``ReplaySamples`` (samples replayed in the experience), ``ReplayHistogram/LabelNNN``,
+    It reports ``ReplaySamples`` (samples replayed in the experience), ``ReplayHistogram/LabelNNN``,
     ``STMOccupancy`` (tasks that wait for sleep), ``Sleeps`` and ``SleepSeconds`` (so far),
     ``MemoryBytes`` (weights, statistics and stored samples beside the model), ``MemoryParameters``
     and ``StoredSamples`` (samples, or latents of samples, that are kept as they are).
     """
-    return [
-        MemoryMetric("ReplaySamples", _replayed),
-        ReplayHistogram(),
-        MemoryMetric("STMOccupancy", _occupancy),
-        MemoryMetric("Sleeps", _sleeps),
-        MemoryMetric("SleepSeconds", _sleep_seconds),
-        MemoryMetric("MemoryBytes", _bytes),
-        MemoryMetric("MemoryParameters", memory_parameters_of),
-        MemoryMetric("StoredSamples", stored_samples_of),
-    ]
+    return [MemoryMetrics()]

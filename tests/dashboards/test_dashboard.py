@@ -13,7 +13,7 @@ from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.methods import MethodStats, Naive, PseudoRehearsal
-from avalanche_dgm.metrics import functional
+from avalanche_dgm.metrics import StreamAccuracies, functional
 
 MATRIX = torch.tensor([[0.9, 0.1, math.nan], [0.5, 0.8, 0.2]])
 
@@ -25,7 +25,7 @@ def dashboard(**options):
 
 def test_a_test():
     board, sink = dashboard()
-    board.log_test(MATRIX, columns=[0, 1], names=["a", "b", "c"], seconds=2.0)
+    board.log_test(StreamAccuracies(MATRIX), names=["a", "b", "c"], seconds=2.0)
     assert sink.values("accuracy/experience_001") == {2: pytest.approx(0.8)}
     for name in ("average_accuracy", "forgetting", "backward_transfer", "retention"):
         expected = float(getattr(functional, name)(MATRIX))
@@ -37,7 +37,8 @@ def test_a_test():
 
 def test_columns_come_in_the_order_in_which_they_were_learned():
     board, sink = dashboard()
-    board.log_test(MATRIX[:, [2, 0, 1]], columns=[1, 2], experiences=[4, 6, 9])
+    accuracies = StreamAccuracies(MATRIX[:, [2, 0, 1]], [1, 2, 0])
+    board.log_test(accuracies, experiences=[4, 6, 9])
     expected = float(functional.forgetting(MATRIX))
     assert sink.values("stream/forgetting") == {2: pytest.approx(expected)}
     assert sink.values("accuracy/experience_009") == {2: pytest.approx(0.8)}
@@ -45,7 +46,7 @@ def test_columns_come_in_the_order_in_which_they_were_learned():
 
 def test_what_was_not_measured_is_left_out():
     board, sink = dashboard()
-    board.log_test(MATRIX[:1], columns=[0])
+    board.log_test(StreamAccuracies(MATRIX[:1]))
     assert "accuracy/experience_002" not in sink.names()
     assert "stream/forgetting" not in sink.names()
     assert all(math.isfinite(p[4]) for p in sink.shown if p[0] == "scalar")
@@ -53,9 +54,10 @@ def test_what_was_not_measured_is_left_out():
 
 def test_experiences_that_come_again():
     board, sink = dashboard()
-    board.log_test(torch.cat([MATRIX, MATRIX[:1]]), columns=[0, 1, 0])
+    board.log_test(StreamAccuracies(torch.cat([MATRIX, MATRIX[:1]]), [0, 1, 0]))
     assert sink.values("stream/average_accuracy") == {3: pytest.approx(0.5)}
-    assert "stream/backward_transfer" not in sink.names()
+    # The first counts from when it came again.
+    assert sink.values("stream/backward_transfer") == {3: pytest.approx(0.1 - 0.8)}
 
 
 def test_an_experience_without_a_method():

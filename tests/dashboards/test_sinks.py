@@ -16,7 +16,7 @@ from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import FailSafeSink, Histogram, Picture, Table
 from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 from avalanche_dgm.dashboards.workspace import LAYOUT, build_workspace, outline
-from avalanche_dgm.metrics.summaries import SUMMARIES
+from avalanche_dgm.metrics.functional import SUMMARIES
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
 

@@ -11,11 +11,13 @@ from avalanche.evaluation.metrics import ForwardTransfer as AvalancheForwardTran
 
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.metrics import (
+    StreamAccuracies,
     average_accuracy,
     average_anytime_accuracy,
     backward_transfer,
     forgetting,
     forward_transfer,
+    functional,
     learning_accuracy,
     retention,
 )
@@ -124,6 +126,63 @@ def test_forward_transfer_as_defined():
         )
 
 
+def plainly(rows, order):
+    """All of them from the definitions, for experiences that may come again or have no test."""
+    t = last(rows)
+    learned, first = {}, {}
+    for i, j in enumerate(order):
+        if j is not None:
+            first.setdefault(j, i)
+            if i <= t:
+                learned[j] = i
+    earlier = [(i, j) for j, i in learned.items() if i < t]
+    best = {
+        j: max((r[j] for r in rows[:t] if not math.isnan(r[j])), default=NAN) for _, j in earlier
+    }
+    after = [
+        [rows[i][j] for j in {k for k in order[: i + 1] if k is not None}] for i in range(t + 1)
+    ]
+    return {
+        "average_accuracy": mean(rows[t][j] for j in learned),
+        "average_anytime_accuracy": mean(map(mean, after)),
+        "learning_accuracy": mean(rows[i][j] for j, i in learned.items()),
+        "forgetting": mean(best[j] - rows[t][j] for _, j in earlier),
+        "backward_transfer": mean(rows[t][j] - rows[i][j] for i, j in earlier),
+        "retention": mean(rows[t][j] / rows[i][j] if rows[i][j] else NAN for i, j in earlier),
+        "forward_transfer": mean(rows[i - 1][j] for j, i in first.items() if 0 < i <= len(rows)),
+    }
+
+
+def test_any_order_of_learning():
+    rng = random.Random(3)
+    for rows in matrices():
+        choices = [*range(len(rows[0])), None]
+        order = [rng.choice(choices) for _ in range(len(rows) + rng.randint(0, 2))]
+        expected = plainly(rows, order)
+        given = [[None if math.isnan(v) else v for v in row] for row in rows]
+        for name, function in functional.SUMMARIES.items():
+            found = function(given, order=order)
+            assert found == pytest.approx(expected[name], abs=1e-12, nan_ok=True), name
+        ours = StreamAccuracies(rows, order)
+        known = {k: v for k, v in expected.items() if not math.isnan(v)}
+        assert ours.summaries() == pytest.approx(known)
+        assert ours.first(1).learned() == [j for j in order[:1] if j is not None]
+
+
+def test_an_order_must_fit():
+    for wrong in ([0], [0, 5], [0, -1]):
+        with pytest.raises(ConfigError, match="order"):
+            StreamAccuracies([[0.5, 0.5], [0.5, 0.5]], wrong)
+    with pytest.raises(ShapeError, match="no matrix"):
+        StreamAccuracies([0.5], [0])
+    assert StreamAccuracies([], [0, 1]).summaries() == {}
+
+
+def test_accuracy_over_all_samples():
+    assert functional.stream_accuracy([0.5, None, 1.0], [10, 50, 30]) == pytest.approx(35 / 40)
+    assert math.isnan(functional.stream_accuracy([None], [3]))
+
+
 def test_by_hand():
     matrix = torch.tensor([[0.9, 0.2, 0.1], [0.6, 0.8, 0.3], [0.5, 0.9, 0.7]])
     assert float(average_accuracy(matrix)) == pytest.approx(0.7)
@@ -185,7 +244,7 @@ def test_as_avalanche():
 def test_a_matrix_is_needed():
     functions = (average_accuracy, forgetting, forward_transfer, average_anytime_accuracy)
     for function in (*functions, retention):
-        for wrong in (torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(0, 3)):
+        for wrong in (torch.zeros(3), torch.zeros(2, 2, 2), torch.zeros(0, 3)):
             with pytest.raises(ShapeError, match="accuracy matrix"):
                 function(wrong)
     with pytest.raises(ConfigError, match="each of the 3"):

@@ -19,7 +19,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from torch import nn
 
-from avalanche_dgm import DGRPlugin, continual_metrics, sklearn_digits
+from avalanche_dgm import DGRPlugin, continual_metrics, retention_metrics, sklearn_digits
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import NaiveModule, fit_stream
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
@@ -53,7 +53,8 @@ def strategy(*metrics, **kwargs):
 
 def mine(metrics):
     """What was reported, by names without the stream's."""
-    return {k.removesuffix(WHERE): v for k, v in metrics.items() if "_M/" in k}
+    reported = {k.removesuffix(WHERE): v for k, v in metrics.items()}
+    return {k: v for k, v in reported.items() if k.endswith("_M") or "Retention" in k}
 
 
 def accuracies(metrics, n=5):
@@ -79,6 +80,9 @@ def by_definition(rows, baseline=0.0):
         "StreamLearningAccuracy_M": mean(rows[j][j] for j in range(min(t + 1, width))),
         "StreamForgetting_M": mean(b - rows[t][j] for j, b in enumerate(best)),
         "StreamBackwardTransfer_M": mean(rows[t][j] - rows[j][j] for j in range(min(t, width))),
+        "StreamRetention": mean(
+            rows[t][j] / rows[j][j] if rows[j][j] else NAN for j in range(min(t, width))
+        ),
         "StreamForwardTransfer_M": mean(
             rows[j - 1][j] - start[j] for j in range(1, min(t + 2, width))
         ),
@@ -316,7 +320,12 @@ class TestLengths:
         for i, right in enumerate((8, 4, 6)):
             world.learn(i)
             found = world.evaluate({0: right})
-        assert found == {"StreamAverageAccuracy_M": 0.75}
+        # It is one experience, learned three times: nothing is older.
+        assert found == {
+            "StreamAverageAccuracy_M": 0.75,
+            "StreamLearningAccuracy_M": 0.75,
+            "StreamAverageAnytimeAccuracy_M": 0.75,
+        }
 
     def test_a_task_that_comes_again_is_tested_once(self):
         (metric,) = continual_metrics()
@@ -328,7 +337,12 @@ class TestLengths:
         # The classes tell which column belongs to which row.
         assert found == pytest.approx(by_definition([[7 / 8, 1 / 8], [4 / 8, 1.0]]))
         world.learn(2)
-        assert world.evaluate(rows[2]) == {"StreamAverageAccuracy_M": 0.5}
+        # The first task counts from when it came again, and the best of the other was 8 of 8.
+        found = world.evaluate(rows[2])
+        assert found["StreamAverageAccuracy_M"] == 0.5
+        assert found["StreamForgetting_M"] == 1 - 2 / 8
+        assert found["StreamRetention"] == 2 / 8
+        assert found["StreamLearningAccuracy_M"] == (8 + 6) / 16
 
     def test_an_experience_without_a_test_of_its_own(self):
         (metric,) = continual_metrics()
@@ -426,7 +440,7 @@ class TestInAvalanche:
                 found = naive.eval(benchmark.test_stream)
             values.append(mine(found))
         assert values[0] == values[1] == values[2]
-        assert len(values[0]) == 6
+        assert len(values[0]) == 7
 
     def test_avalanche_s_own_last_evaluation_counts(self, benchmark):
         naive = strategy(continual_metrics(), accuracy_metrics(experience=True), eval_every=0)
@@ -485,7 +499,7 @@ class TestInAvalanche:
                 naive.train(experience, shuffle=False)
                 values.append(mine(naive.eval(benchmark.test_stream)))
         assert values[0] == values[1]
-        assert len(values[0]) == 6
+        assert len(values[0]) == 7
 
     def test_with_a_memory_what_is_learned_is_the_same(self, benchmark):
         weights = []
@@ -517,11 +531,11 @@ def test_under_a_trainer(benchmark):
         "forgetting": "StreamForgetting_M",
         "backward_transfer": "StreamBackwardTransfer_M",
         "forward_transfer": "StreamForwardTransfer_M",
+        "retention": "StreamRetention",
     }
-    assert set(result.continual) == {*names, "retention"}
+    assert set(result.continual) == set(names)
     for name, value in result.continual.items():
-        if name in names:
-            assert value == pytest.approx(found[names[name]], abs=1e-6)
+        assert value == pytest.approx(found[names[name]], abs=1e-6)
 
 
 def test_pickled_in_the_midst_of_a_stream():
@@ -539,6 +553,27 @@ def test_pickled_in_the_midst_of_a_stream():
     assert world.evaluate({0: 6, 1: 8, 2: 4}) == {}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_retention_of_each_experience(seed):
+    rng = random.Random(seed)
+    with pytest.warns(FutureWarning, match="continual_metrics"):
+        (former,) = retention_metrics(stream=False)
+    for metric in (former, *continual_metrics(experience_retention=True)):
+        world = World(metric, 4, 4)
+        rows = rows_of(rng, 4, 4)
+        for i, row in enumerate(rows):
+            world.learn(i)
+            found = world.evaluate(row)
+            expected = {
+                f"ExperienceRetention{WHERE}/Task000/Exp{j:03d}": row[j] / rows[j][j]
+                for j in range(i)
+                if rows[j][j]
+            }
+            mine = {k: v for k, v in found.items() if k.startswith("ExperienceRetention")}
+            assert mine == pytest.approx(expected)
+            assert (set(mine) == set(found)) == (metric is former)
+
+
 def test_some_are_left_out():
     (metric,) = continual_metrics(forgetting=False, forward_transfer=False)
     assert [str(metric)] == ["ContinualMetrics"]
@@ -551,6 +586,7 @@ def test_some_are_left_out():
         "StreamAverageAnytimeAccuracy_M",
         "StreamLearningAccuracy_M",
         "StreamBackwardTransfer_M",
+        "StreamRetention",
     }
 
 

@@ -15,7 +15,7 @@ from avalanche_dgm.experiments.pages.loading import Run
 from avalanche_dgm.experiments.pages.markup import tag
 from avalanche_dgm.experiments.pages.memory import of_steps
 from avalanche_dgm.experiments.pages.scalars import experience_chart, recorded_chart
-from avalanche_dgm.metrics.summaries import SUMMARIES
+from avalanche_dgm.metrics.functional import SUMMARIES
 
 #: Colours of parts that the style sheet has.
 PART_COLOURS = 9
