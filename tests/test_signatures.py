@@ -67,12 +67,6 @@ def test_one_class_of_each_kind_under_its_name(kind):
 
 
 def test_names_that_are_kept():
-    from avalanche_dgm.plugins.adversarial import DynamicMemoryPlugin
-    from avalanche_dgm.plugins.dgdmn import DGDMNPlugin
-    from avalanche_dgm.plugins.latent import LatentReplayPlugin
-
-    for made in (DGDMNPlugin, DynamicMemoryPlugin, LatentReplayPlugin):
-        assert getattr(avalanche_dgm, made.__name__) is made
     with pytest.warns(FutureWarning, match=r"avalanche_dgm\.DGDMN is deprecated.*DGDMNStrategy"):
         assert avalanche_dgm.DGDMN is avalanche_dgm.DGDMNStrategy
     assert "DGDMN" not in avalanche_dgm.__all__

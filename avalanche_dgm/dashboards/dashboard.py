@@ -209,12 +209,7 @@ class Dashboard:
             sink.flush()
 
     def log_checkpoint(self, path: Path, *, at: int) -> None:
-        """Logs a checkpoint file, or its path.
-
-        Args:
-            path: The file.
-            at: Experiences learned so far.
-        """
+        """Logs a checkpoint file, or its path."""
         self._log({keys.CHECKPOINT: path}, keys.EXPERIENCE, at)
 
     def close(self) -> None:

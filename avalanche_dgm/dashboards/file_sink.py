@@ -128,11 +128,7 @@ class FileSink(Sink):
         self._content()[name] = columns, kept
 
     def table_rows(self, key: str) -> list[tuple[int, Sequence[Cell]]]:
-        """Reads a table: the point and the cells of each row.
-
-        Args:
-            key: Name of the panel.
-        """
+        """Reads a table: the point and the cells of each row."""
         _, rows = self._content().get(_table_name(key), ([], []))
         return [(int(row[1]), [self._read_cell(text) for text in row[2:]]) for row in rows]
 
@@ -157,11 +153,7 @@ class FileSink(Sink):
 
 
 def panel_files(folder: Path) -> list[Path]:
-    """The files that a `FileSink` wrote into a folder: index files, and the images they name.
-
-    Args:
-        folder: The folder.
-    """
+    """The files that a `FileSink` wrote into a folder: index files, and the images they name."""
     content = FileSink(folder)._content()
     mine = {*INDEX_FILES, *map(_table_name, keys.TABLES)} & content.keys()
     cells = {cell for name in mine for row in content[name][1] for cell in row}

@@ -115,9 +115,6 @@ def axis_of(key: str) -> str:
 def settings_of(method: Method) -> dict[str, Any]:
     """A method's settings, defaults included, and the name of its class as ``class``.
 
-    Args:
-        method: The method.
-
     Returns:
         Values that JSON has, such as ``{"class": "DGDMN", "stm_size": 3}``.
     """

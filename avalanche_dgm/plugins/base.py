@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from avalanche_dgm.data import ExperienceData, Replay, Step, check_labels
-from avalanche_dgm.errors import AvalancheDGMError, ConfigError, UnsupportedModelError
+from avalanche_dgm.errors import AvalancheDGMError, UnsupportedModelError
 from avalanche_dgm.fitting import Phase, fit
 from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.methods import Method, MethodStats
@@ -106,9 +106,6 @@ class MethodPlugin(SupervisedPlugin):
     def attach(self, model: nn.Module) -> None:
         """Tells the method which classifier learns.
 
-        Args:
-            model: The user's model.
-
         Raises:
             UnsupportedModelError: It is not a ``torch.nn.Module``.
         """
@@ -119,31 +116,11 @@ class MethodPlugin(SupervisedPlugin):
         self.method.attach(model, task_aware=isinstance(model, MultiTaskModule))
 
     def finish(self, strategy: Any) -> nn.Module:
-        """Gives the strategy the user's model back, if it was wrapped.
+        """Gives the strategy the user's model back, if it was wrapped, and returns it.
 
-        Args:
-            strategy: The strategy that was trained.
-
-        Returns:
-            The user's model, which has learned what the method taught it.
+        The model has learned what the method taught it.
         """
-        self.put_model(strategy, self.learner_of(strategy))
         return strategy.model
-
-    def put_model(self, strategy: Any, model: nn.Module) -> None:
-        """Gives the strategy another model, and Avalanche the names of the same parameters in it.
-
-        Args:
-            strategy: The strategy.
-            model: One that has the strategy's model as a child, or is a child of it.
-        """
-        former, strategy.model = strategy.model, model
-        added, removed = _prefix(model, former), _prefix(former, model)
-        if strategy.optimized_param_id is not None:
-            strategy.optimized_param_id = {
-                added + name.removeprefix(removed): parameter
-                for name, parameter in strategy.optimized_param_id.items()
-            }
 
     def _run(self, phases: Iterator[Phase]) -> None:
         try:
@@ -166,31 +143,8 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Checks what else is in the strategy, and notes that it trains: see `undo_interrupted`."""
-        self._check(strategy)
+        check_partners(strategy, self)
         self.method.in_training = True
-
-    def _check(self, strategy: Any) -> None:
-        name, learner = type(self).__name__, self.learner_of(strategy)
-        ours = [type(p).__name__ for p in strategy.plugins if isinstance(p, MethodPlugin)]
-        if len(ours) > 1:
-            raise ConfigError(
-                f"The strategy has {' and '.join(ours)} among its plugins. Each replays and weighs"
-                " the loss for itself, so give it one of them, once."
-            )
-        holder = getattr(strategy.model, "method", None)
-        if isinstance(holder, Method) and all(holder is not m for m in self.method.modules()):
-            raise UnsupportedModelError(
-                "The strategy's model is wrapped, as it is routed or cut by another plugin already,"
-                f" a {type(holder).__name__}. Give the strategy the model that the other's"
-                " finish(strategy) returns."
-            )
-        before = self.method.learner
-        if self.method.experiences and before is not None and before is not learner:
-            raise ConfigError(
-                f"This {name} has learned with another model, and labels what it remembers by that"
-                " model's answers. Give the new model a new plugin, or the strategy the old model."
-            )
-        check_partners(strategy, name=name, kind=self.partner_kind, learner=learner)
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Notes that it came to its end."""
@@ -245,11 +199,7 @@ class MethodPlugin(SupervisedPlugin):
         return self._rule(experience)
 
     def test_task_of(self, experience: Any) -> str:
-        """The name of a test experience's task.
-
-        Args:
-            experience: An Avalanche experience.
-        """
+        """The name of a test experience's task."""
         return test_rule(self.oracle, self._rule)(experience)
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
@@ -418,8 +368,3 @@ class MethodPlugin(SupervisedPlugin):
     def _goes_on(self, strategy: Any) -> bool:
         """Whether the strategy's experience is a further part of the one that is learned."""
         return self._data is not None and not starts_task(strategy.experience)
-
-
-def _prefix(parent: nn.Module, child: nn.Module) -> str:
-    """What the names of a module's child begin with in it; nothing if it is no child of it."""
-    return next((f"{name}." for name, part in parent.named_children() if part is child), "")

@@ -111,13 +111,7 @@ def maybe_load_checkpoint(
 
 
 def load_copy(strategy: Any, file: IO[bytes], map_location: MapLocation) -> None:
-    """Gives a strategy the state of a copy of it that was trained in another process.
-
-    Args:
-        strategy: The strategy.
-        file: What `save_checkpoint` wrote of the copy.
-        map_location: As for `maybe_load_checkpoint`.
-    """
+    """Gives a strategy the state of a copy of it that `save_checkpoint` wrote elsewhere."""
     strategy.__dict__.update(_read(file, map_location, None)["strategy"].__dict__)
 
 
@@ -147,10 +141,12 @@ def _read(fname: FileLike, map_location: MapLocation, unique_objects: Any) -> An
     import dill
     from avalanche.checkpointing.checkpoint_internals import _CheckpointLoadingContext
 
-    tensors, devices = _device_maps(map_location)
+    plain = map_location is None or isinstance(map_location, Mapping)
+    devices = map_location if plain else _Devices(map_location)
+    where = map_location if callable(map_location) else devices
     try:
         with _CheckpointLoadingContext(devices, unique_objects), _silent_device_mapping():
-            return torch.load(fname, pickle_module=dill, map_location=tensors, weights_only=False)
+            return torch.load(fname, pickle_module=dill, map_location=where, weights_only=False)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -211,24 +207,15 @@ def _silent_device_mapping() -> Iterator[None]:
         del checkpoint_internals.print
 
 
-def _device_maps(map_location: MapLocation) -> tuple[Any, Any]:
-    """The device maps for tensors in ``torch.load`` and for devices in Avalanche."""
-    if isinstance(map_location, (str, torch.device)):
-        target = str(torch.device(map_location))
-        names = ["cuda", *(f"cuda:{index}" for index in range(100))]
-        mapping = {"cpu": "cpu", **dict.fromkeys(names, target)}
-        return mapping, mapping
-    if callable(map_location):
-        return map_location, _CalledMap(map_location)
-    return map_location, map_location
+class _Devices(dict[str, str]):
+    """A ``map_location`` as the mapping of device names that Avalanche asks for."""
 
+    def __init__(self, target: Any) -> None:
+        super().__init__()
+        self._target = target if callable(target) else str(torch.device(target))
 
-class _CalledMap:
-    """A ``map_location`` function as a mapping of device names."""
-
-    def __init__(self, function: Callable[[Any, str], Any]) -> None:
-        self._function = function
-
-    def get(self, name: str, default: str) -> str:
-        moved = self._function(torch.UntypedStorage(0), name)
+    def get(self, name: str, default: Any = None) -> Any:
+        if not callable(self._target):
+            return "cpu" if name == "cpu" else self._target
+        moved = self._target(torch.UntypedStorage(0), name)
         return default if moved is None else str(moved.device)

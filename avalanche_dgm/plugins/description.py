@@ -68,11 +68,7 @@ def describe_strategy(strategy: Any, *, parts: bool = True) -> dict[str, Any]:
 
 
 def describe_module(module: Any) -> dict[str, Any]:
-    """Describes a `MethodModule`: its method, its optimiser, its criterion, and what else it takes.
-
-    Args:
-        module: The module.
-    """
+    """Describes a `MethodModule`: its method, optimiser, criterion and other arguments."""
     elsewhere = {*module.method.settings.names(), "optimizer", "criterion"}
     found = {n: readable(v) for n, v in module.hparams.items() if n not in elsewhere}
     found["method"] = describe(module.method)

@@ -280,9 +280,6 @@ def is_augmented(dataset: Any) -> bool:
     """Whether training samples differ from those of evaluation, or are random.
 
     Reads some samples under a fixed seed, restored afterwards, so that all processes agree.
-
-    Args:
-        dataset: An Avalanche dataset.
     """
     return reads_differ(dataset.train(), dataset.eval())
 
@@ -321,9 +318,6 @@ def shape_of(experience: Any) -> tuple[int, ...] | None:
     """The shape of an experience's images, ``None`` if they are no tensors.
 
     The global generators are restored.
-
-    Args:
-        experience: An Avalanche experience.
     """
     try:
         with seeded(0):

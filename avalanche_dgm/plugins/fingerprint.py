@@ -61,11 +61,7 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: str) 
 
 
 def of_network(model: nn.Module) -> Fingerprint:
-    """Shape and type of each parameter and buffer of a network.
-
-    Args:
-        model: The network.
-    """
+    """Shape and type of each parameter and buffer of a network."""
     tensors = chain(model.named_parameters(), model.named_buffers())
     return {f"{_NETWORK}{name}": _tensor(value) for name, value in tensors}
 

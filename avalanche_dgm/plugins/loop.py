@@ -45,11 +45,7 @@ class PreparedBatches:
 
 
 class StrategyCriterion:
-    """A strategy's ``criterion()``, which may be overridden, as a function of logits and labels.
-
-    Args:
-        strategy: The strategy.
-    """
+    """A strategy's ``criterion()``, which may be overridden, as a function of logits and labels."""
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy

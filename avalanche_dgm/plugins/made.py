@@ -23,9 +23,6 @@ ARGUMENTS = {
 def plugin_of(kind: type[Method]) -> type[MethodPlugin]:
     """The Avalanche plugin of a method.
 
-    Args:
-        kind: The method.
-
     Returns:
         A class that takes the method's hyper-parameters by name, or all of them as ``settings``,
         beside ``oracle`` and ``progress``; see `MethodPlugin`.

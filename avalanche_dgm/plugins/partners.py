@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.errors import ConfigError, UnsupportedModelError
+from avalanche_dgm.methods import Method
 
 #: Kinds of our plugins, by how they change the strategy's training.
 KINDS = {
@@ -118,21 +119,39 @@ PARTNERS = (
 )
 
 
-def check_partners(strategy: Any, *, name: str, kind: str, learner: Any) -> None:
+def check_partners(strategy: Any, plugin: Any) -> None:
     """Checks that a strategy, its plugins and its model work beside one of our plugins.
 
     Args:
         strategy: The strategy.
-        name: Name of our plugin.
-        kind: Its kind, one of `KINDS`.
-        learner: The user's model.
+        plugin: Our plugin.
 
     Raises:
-        ConfigError: One of them does not work beside it.
+        ConfigError: One of them does not work beside it, or the plugin has learned another model.
+        UnsupportedModelError: The model is wrapped by another plugin.
     """
+    name, learner, method = type(plugin).__name__, plugin.learner_of(strategy), plugin.method
+    ours = [p for p in strategy.plugins if isinstance(getattr(p, "method", None), Method)]
+    if len(ours) > 1:
+        raise ConfigError(
+            f"The strategy has {' and '.join(type(p).__name__ for p in ours)} among its plugins."
+            " Each replays and weighs the loss for itself, so give it one of them, once."
+        )
+    holder = getattr(strategy.model, "method", None)
+    if isinstance(holder, Method) and all(holder is not m for m in method.modules()):
+        raise UnsupportedModelError(
+            "The strategy's model is wrapped, as it is routed or cut by another plugin already,"
+            f" a {type(holder).__name__}. Give the strategy the model that the other's"
+            " finish(strategy) returns."
+        )
+    if method.experiences and method.learner is not None and method.learner is not learner:
+        raise ConfigError(
+            f"This {name} has learned with another model, and labels what it remembers by that"
+            " model's answers. Give the new model a new plugin, or the strategy the old model."
+        )
     for thing in (strategy, *strategy.plugins, learner):
         partner = next((p for p in PARTNERS if p.is_kind_of(thing)), None)
-        reason = getattr(partner, kind) if partner is not None else None
+        reason = getattr(partner, plugin.partner_kind) if partner is not None else None
         if partner is None or reason is None:
             continue
         kept = type(thing).__name__

@@ -32,9 +32,6 @@ def task_column(experience: Any) -> int | None:
 
     Further columns, such as sample indices, are no task labels.
 
-    Args:
-        experience: An Avalanche experience.
-
     Returns:
         An index from the end, such as -1.
     """
@@ -117,11 +114,7 @@ def columns_of(batch: Any) -> Sequence[Tensor]:
 
 
 def labels_of(dataset: Any) -> list[int]:
-    """The class of each sample of a dataset, from ``targets`` or else read from the samples.
-
-    Args:
-        dataset: An Avalanche dataset.
-    """
+    """The class of each sample of a dataset, from ``targets`` or else read from the samples."""
     targets = getattr(dataset, "targets", None)
     if targets is not None:
         return [int(label) for label in targets]
@@ -140,9 +133,6 @@ def labels_of(dataset: Any) -> list[int]:
 def classes_of(experience: Any) -> tuple[int, ...]:
     """The classes of an experience or else of its samples, in ascending order.
 
-    Args:
-        experience: An Avalanche experience.
-
     Raises:
         LabelError: The classes are no numbers.
     """
@@ -160,11 +150,7 @@ def classes_of(experience: Any) -> tuple[int, ...]:
 
 
 def task_labels_of(experience: Any) -> tuple[int, ...]:
-    """The task labels of an experience, in ascending order; 0 if it has none.
-
-    Args:
-        experience: An Avalanche experience.
-    """
+    """The task labels of an experience, in ascending order; 0 if it has none."""
     labels = getattr(experience, "task_labels", None)
     if labels is None and task_column(experience) is not None:
         labels = _distinct(getattr(experience.dataset, _TASK_LABELS))
@@ -180,9 +166,6 @@ def task_name_of(experience: Any) -> str | None:
     """The name of an experience's task, ``None`` if the stream has no task names.
 
     For parts of experiences it is read from their samples.
-
-    Args:
-        experience: An Avalanche experience.
     """
     own = getattr(experience, "task_name", None)
     if own is not None:
@@ -193,9 +176,6 @@ def task_name_of(experience: Any) -> str | None:
 
 def with_class_labels(experience: Any) -> Any:
     """An experience with lists of its classes and task labels, which growing models read.
-
-    Args:
-        experience: An Avalanche experience.
 
     Returns:
         The experience; a copy if it had no such lists.
@@ -221,11 +201,7 @@ def stream_of(experience: Any) -> Any:
 
 
 def experiences_of(stream: Any) -> list[Any] | None:
-    """The experiences of a stream, ``None`` if it is lazy.
-
-    Args:
-        stream: A stream, or ``None``.
-    """
+    """The experiences of a stream, ``None`` if it is lazy."""
     source = getattr(stream, "exps_iter", stream)
     finite = isinstance(source, Sized) and isinstance(stream, Iterable)
     return list(stream) if finite else None
@@ -233,11 +209,7 @@ def experiences_of(stream: Any) -> list[Any] | None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators, and restores them afterwards.
-
-    Args:
-        seed: The seed.
-    """
+    """Seeds the global generators, and restores them afterwards."""
     before = global_state()
     seed_globally(seed)
     try:

@@ -75,9 +75,6 @@ class PluginStrategy(SupervisedTemplate):
 def strategy_of(kind: type[Method]) -> type[PluginStrategy]:
     """The ready Avalanche strategy of a method: a naive one with its plugin inside.
 
-    Args:
-        kind: The method.
-
     Returns:
         A class that takes the arguments of `PluginStrategy` and those of the method's plugin. A
         method with a ``model_of`` makes the model of its hyper-parameters where none is given.

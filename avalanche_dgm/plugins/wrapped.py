@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from avalanche.models.dynamic_modules import MultiTaskModule
 from torch import Tensor, nn
@@ -95,3 +97,24 @@ def wrap(model: nn.Module, method: Method) -> WrappedModel:
     """
     kind = WrappedMultiTaskModel if isinstance(model, MultiTaskModule) else WrappedModel
     return kind(model, method)
+
+
+def put_model(strategy: Any, model: nn.Module) -> None:
+    """Gives a strategy another model, and Avalanche the names of the same parameters in it.
+
+    Args:
+        strategy: The strategy.
+        model: One that has the strategy's model as a child, or is a child of it.
+    """
+    former, strategy.model = strategy.model, model
+    added, removed = _prefix(model, former), _prefix(former, model)
+    if strategy.optimized_param_id is not None:
+        strategy.optimized_param_id = {
+            added + name.removeprefix(removed): parameter
+            for name, parameter in strategy.optimized_param_id.items()
+        }
+
+
+def _prefix(parent: nn.Module, child: nn.Module) -> str:
+    """What the names of a module's child begin with in it; nothing if it is no child of it."""
+    return next((f"{name}." for name, part in parent.named_children() if part is child), "")

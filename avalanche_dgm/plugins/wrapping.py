@@ -16,7 +16,7 @@ from avalanche_dgm.plugins.base import PLAIN_LOADERS, MethodPlugin
 from avalanche_dgm.plugins.loop import undo_interrupted
 from avalanche_dgm.plugins.optimizers import replace_parameters
 from avalanche_dgm.plugins.samples import classes_of, split_batch
-from avalanche_dgm.plugins.wrapped import WrappedModel, wrap
+from avalanche_dgm.plugins.wrapped import WrappedModel, put_model, wrap
 
 
 class WrappingPlugin(MethodPlugin):
@@ -76,7 +76,7 @@ class WrappingPlugin(MethodPlugin):
             return model
         wrapped = wrap(model, self.method).to(strategy.device)
         wrapped.train(model.training)
-        self.put_model(strategy, wrapped)
+        put_model(strategy, wrapped)
         return wrapped
 
     def consolidate(self) -> None:
@@ -93,9 +93,6 @@ class WrappingPlugin(MethodPlugin):
     def finish(self, strategy: Any) -> nn.Module:
         """Gives the strategy its own model back, which has learned everything.
 
-        Args:
-            strategy: The strategy that was trained.
-
         Returns:
             The user's model. What the optimiser held of the method's networks has left it.
         """
@@ -104,6 +101,7 @@ class WrappingPlugin(MethodPlugin):
         wrapped = self._wrapped(strategy)
         if wrapped is not None:
             self._show(strategy, wrapped, {})
+        put_model(strategy, self.learner_of(strategy))
         return super().finish(strategy)
 
     def _networks(self) -> dict[str, nn.Module]:

@@ -1,3 +1,0 @@
-"""Where plugins with an adversarial network can be imported from, too; see `plugins.made`."""
-
-from avalanche_dgm.plugins.made import __getattr__ as __getattr__

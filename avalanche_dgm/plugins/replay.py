@@ -1,3 +1,0 @@
-"""Where replay's plugins can be imported from, too; see `plugins.made`."""
-
-from avalanche_dgm.plugins.made import __getattr__ as __getattr__
