@@ -319,6 +319,28 @@ class SamplePool:
         return self.samples[index], self.rows[index]
 
 
+def split_budget(n: int, sizes: Sequence[int]) -> list[int]:
+    """Divides places among tasks or classes, as evenly as their sizes allow (water-filling).
+
+    Each has the same right to them, so a large one gives way to a small one.
+
+    Args:
+        n: Places.
+        sizes: Samples of each task or class.
+
+    Returns:
+        Places of each, none above its size; they add up to ``n``, or to all samples if these are
+        fewer.
+    """
+    shares = [0] * len(sizes)
+    # Smallest first: what a small task leaves is divided among the larger ones.
+    order = sorted(range(len(sizes)), key=lambda i: sizes[i])
+    for position, i in enumerate(order):
+        shares[i] = min(sizes[i], n // (len(sizes) - position))
+        n -= shares[i]
+    return shares
+
+
 def even_weights(rows: Tensor) -> Tensor:
     """Weights (M,) that give each class the same share: 1 in all.
 

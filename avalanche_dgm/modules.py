@@ -1,9 +1,9 @@
-"""What memories do with networks: growing buffers, frozen copies, modes, data types, chunks."""
+"""What memories do with networks: growing buffers, copies, modes, data types, chunks."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -120,6 +120,46 @@ def _computed(module: nn.Module) -> Iterator[Tensor]:
             waiting.extend(getattr(value, "__dict__", {}).values())
 
 
+class Savepoint:
+    """A copy of a module, by which what it changes afterwards is taken back.
+
+    What does not change in place is not copied: frozen copies, and the buffers of `GrowingBuffers`.
+
+    Args:
+        module: The module.
+        shared: Further objects within it that the copy has in common with it.
+    """
+
+    def __init__(self, module: nn.Module, *, shared: Iterable[Any] = ()) -> None:
+        same = list(shared)
+        for part in module.modules():
+            if isinstance(part, Frozen):
+                same.append(part)
+            elif isinstance(part, GrowingBuffers):
+                same += part.buffers(recurse=False)
+        self._copy = copy.deepcopy(module, {id(part): part for part in same if part is not None})
+
+    def restore(self, module: nn.Module, *, keeping: type[nn.Module]) -> None:
+        """Makes a module what it was; afterwards this copy is part of it.
+
+        Args:
+            module: The module.
+            keeping: Submodules of this class are restored, too, rather than replaced.
+        """
+        _become(module, self._copy, keeping)
+
+
+def _become(module: nn.Module, other: nn.Module, keeping: type[nn.Module]) -> None:
+    mine = module._modules
+    module.__dict__.clear()
+    module.__dict__.update(other.__dict__)
+    for name, part in other._modules.items():
+        own = mine.get(name)
+        if isinstance(own, keeping) and isinstance(part, keeping):
+            _become(own, part, keeping)
+            module._modules[name] = own
+
+
 @contextmanager
 def evaluating(module: nn.Module | None) -> Iterator[None]:
     """Puts a module into evaluation mode for a while.
@@ -156,6 +196,11 @@ def in_type_of(learner: nn.Module, samples: Tensor) -> Tensor:
         if parameter.is_floating_point() and parameter.ndim > 1:
             return samples.to(parameter.dtype)
     return samples
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """The same numbers, in float32 if they were computed in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @torch.no_grad()

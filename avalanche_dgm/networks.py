@@ -25,11 +25,6 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def at_least_single(x: Tensor) -> Tensor:
-    """The same numbers, in float32 if they were computed in half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def halvings(shape: tuple[int, ...], channels: Sequence[int]) -> list[tuple[int, int]]:
     """Spatial sizes of an image as stride-2 convolutions halve it, rounding up.
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 
 class RandomSource:
@@ -72,9 +71,7 @@ class RandomSource:
         before = self.get_state()
         seed = self.child_seed()
         after = self.get_state()
-        self._seed = (seed + rank) % 2**63
-        for generator in self._generators.values():
-            generator.manual_seed(self._seed)
+        self._reseed((seed + rank) % 2**63)
         try:
             yield
         except BaseException:
@@ -90,13 +87,16 @@ class RandomSource:
             seed: The seed inside.
         """
         before = self.get_state()
-        self._seed = seed
-        for generator in self._generators.values():
-            generator.manual_seed(seed)
+        self._reseed(seed)
         try:
             yield
         finally:
             self.set_state(before)
+
+    def _reseed(self, seed: int) -> None:
+        self._seed = seed
+        for generator in self._generators.values():
+            generator.manual_seed(seed)
 
     def get_state(self) -> dict[str, Any]:
         """Returns the seed and every generator's state (uint8 tensors on the CPU)."""
@@ -120,7 +120,7 @@ class RandomSource:
             if device.type == "cuda" and not torch.cuda.is_available():
                 continue
             generator = self._generators.setdefault(key, torch.Generator(device=device))
-            generator.set_state(_as_byte_tensor(value))
+            generator.set_state(value.detach().to(device="cpu", dtype=torch.uint8))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.get_state()
@@ -153,10 +153,6 @@ def seeded_init(rng: torch.Generator) -> Iterator[None]:
         yield
     finally:
         torch.default_generator.set_state(kept)
-
-
-def _as_byte_tensor(value: Tensor) -> Tensor:
-    return value.detach().to(device="cpu", dtype=torch.uint8)
 
 
 def global_state() -> dict[str, Any]:

@@ -30,8 +30,8 @@ from avalanche_dgm.modules import copied
 
 FileLike = str | os.PathLike[str] | IO[bytes]
 
-#: Version of the layout; a file with a higher one is refused.
-VERSION = 1
+#: Version of the layout and of what methods keep under which name; a file of another is refused.
+VERSION = 2
 _KIND = "avalanche_dgm memory"
 _NO_DIGEST = "0" * 64
 #: Names of data types in the header, the largest first: so each tensor's place suits its type.
@@ -106,7 +106,7 @@ def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) 
             LightningModule has its own already.
 
     Raises:
-        CheckpointError: The file is damaged, no memory, or of a newer version, another method,
+        CheckpointError: The file is damaged, no memory, or of another version, another method,
             other settings or another network. Target and model are then as they were.
         ConfigError: ``model`` is missing.
         UnsupportedModelError: The model cannot be copied, which the file is tried on.
@@ -289,8 +289,14 @@ def _read(file: FileLike, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(foreign)
     if version > VERSION:
         raise CheckpointError(
-            f"{name} has version {version} of the layout; this package ({__version__}) reads up to"
+            f"{name} has version {version} of the layout; this package ({__version__}) reads"
             f" {VERSION}. Update avalanche_dgm, or save the memory with this version."
+        )
+    if version < VERSION:
+        raise CheckpointError(
+            f"{name} was saved by an earlier avalanche_dgm (version {version} of the layout), and"
+            f" this package ({__version__}) reads {VERSION}. Train the memory again, or use the"
+            " avalanche_dgm that saved it."
         )
     damaged = f"{name} is damaged: its contents are not those that were saved. Use another copy."
     at = raw.find(str(digest).encode(), 8)

@@ -6,7 +6,6 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from functools import cache
 from math import inf, isfinite
 from numbers import Real
 from types import NoneType, UnionType
@@ -35,7 +34,7 @@ class Settings:
     deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}
 
     def __post_init__(self) -> None:
-        hints = _hints(type(self))
+        hints = get_type_hints(type(self))
         for f in fields(self):
             value = _checked(f.name, getattr(self, f.name), hints[f.name], **f.metadata)
             object.__setattr__(self, f.name, value)
@@ -76,7 +75,7 @@ class Settings:
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:
         """What a function takes that makes such settings: ``settings``, and each one by name."""
-        hints = _hints(cls)
+        hints = get_type_hints(cls)
         keyword = inspect.Parameter.KEYWORD_ONLY
         found = [inspect.Parameter("settings", keyword, default=None, annotation=cls | None)]
         for f in fields(cls):
@@ -104,11 +103,6 @@ class MethodSettings(Settings):
         super().__post_init__()
         if self.seed is not None and self.seed >= 2**63:
             raise ConfigError(f"seed={self.seed} must be at most 2**63 - 1.")
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _checked(name: str, value: Any, hint: Any, *, least: int = 1) -> Any:

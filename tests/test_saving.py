@@ -26,6 +26,7 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.default import VAESettings
 from avalanche_dgm.generators.vae_generator import VAEGenerator
 from avalanche_dgm.methods import ALTM, DGR, Method, Naive, PseudoRehearsal
+from avalanche_dgm.saving import VERSION
 from avalanche_dgm.settings import MethodSettings
 
 TINY = {"hidden": (24,), "latent": 6, "generator_steps": 4}
@@ -210,8 +211,11 @@ def test_foreign_files():
     refuses(DGR(**TINY), network(), struct.pack("<Q", len(deep)) + deep, "is no memory")
 
 
-def change_version(header, memory):
-    header["__metadata__"]["version"] = "2"
+def of_version(version):
+    def change(header, memory):
+        header["__metadata__"]["version"] = str(version)
+
+    return change
 
 
 def change_nothing(header, memory):
@@ -238,7 +242,8 @@ def another_shape(header, memory):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (change_version, "version 2.*Update avalanche_dgm"),
+        (of_version(VERSION + 1), f"version {VERSION + 1}.*Update avalanche_dgm"),
+        (of_version(VERSION - 1), "saved by an earlier avalanche_dgm.*Train the memory again"),
         (drop_random_numbers, "does not fit"),
         (point_outside, "damaged"),
         (name_a_class, "damaged"),

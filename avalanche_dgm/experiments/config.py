@@ -146,7 +146,7 @@ class ExperimentConfig:
         """
         settings: dict[str, Any] = dict(_SOLVER.get(stream, _SOLVER[""]))
         if paper:
-            from avalanche_dgm.methods.paper_settings import PAPER
+            from avalanche_dgm.methods.dgdmn import PAPER
 
             settings |= _PAPER | {"hidden": PAPER[paper_stream(stream)].learner_hidden}
             if method == "joint":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.networks import at_least_single
+from avalanche_dgm.modules import at_least_single
 
 #: Slope of the leaky rectifiers for negative inputs.
 _LEAK = 0.2

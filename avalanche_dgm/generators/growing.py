@@ -23,7 +23,7 @@ from avalanche_dgm.generators.masked_layers import (
     freeze,
 )
 from avalanche_dgm.generators.masks import COMPENSATIONS, Mask
-from avalanche_dgm.networks import at_least_single
+from avalanche_dgm.modules import at_least_single
 
 
 @dataclass(frozen=True)

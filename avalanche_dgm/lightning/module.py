@@ -78,9 +78,12 @@ class MethodModule(StagedModule):
                     f"{name}={function!r} is no function. Pass one, to load_from_checkpoint, too:"
                     " a checkpoint holds no code."
                 )
-        self.save_hyperparameters(ignore=["model", "criterion", "settings"])
+        # Lightning warns of modules among them, such as a generator.
+        modules = [name for name, value in hyper.items() if isinstance(value, nn.Module)]
+        self.save_hyperparameters(ignore=["model", "criterion", "settings", *modules])
         # Plain values, which a checkpoint may hold and `load_from_checkpoint` hands in.
-        self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
+        given = {**self.hparams, **{name: hyper[name] for name in modules}}
+        self.hparams.update({name: plain(value) for name, value in given.items()})
         if criterion is not F.cross_entropy and type(criterion) is not nn.CrossEntropyLoss:
             self.hparams["criterion"] = plain(criterion)
         self.model, self.criterion, self._make_optimizer = model, criterion, optimizer

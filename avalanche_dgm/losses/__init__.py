@@ -3,21 +3,21 @@
 from typing import TYPE_CHECKING
 
 from avalanche_dgm.deprecated import former_names
-from avalanche_dgm.losses.criterion import (
+from avalanche_dgm.losses.classifiers import (
     Criterion,
     CriterionScale,
     UserCriterion,
+    distillation,
     measure_criterion,
+    soft_targets,
 )
-from avalanche_dgm.losses.functional import (
+from avalanche_dgm.losses.generators import (
     bernoulli_nll,
     discriminator_loss,
-    distillation,
     gaussian_kl,
     gaussian_nll,
     generator_loss,
     gradient_penalty,
-    soft_targets,
 )
 
 __all__ = [

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,7 +56,7 @@ def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> i
     Args:
         learner: The classifier, adapted to the experience.
         data: The experience; a sample of each class is shown.
-        task_aware: Whether the classifier takes task labels.
+        task_aware: See `logits_of`.
 
     Raises:
         LabelError: The head of a task has no output for one of its classes: it answers
@@ -132,38 +131,24 @@ def check_learner(
                 " learn nothing. Set requires_grad of those that shall be trained."
             )
         if copies and not lazy:
-            _check_apart(learner, network, data, task_aware=task_aware)
+            first = data.images[:1], data.tasks[:1]
+            with evaluating(network):
+                shared = depends_on(
+                    learner, lambda: logits_of(network, *first, task_aware=task_aware)
+                )
+            if shared:
+                raise UnsupportedModelError(
+                    f"A copy of the {type(learner).__name__} answers with the original's"
+                    f" {', '.join(sorted(shared))}, through a function that holds on to the model,"
+                    " such as a lambda. Make that a method."
+                )
     finally:
         set_global_state(before)
 
 
-def _check_apart(
-    learner: nn.Module, duplicate: nn.Module, data: ExperienceData, *, task_aware: bool
-) -> None:
-    """Checks that a copy of a classifier answers with its own weights, not the original's."""
-    with evaluating(duplicate):
-        shared = depends_on(
-            learner,
-            lambda: logits_of(duplicate, data.images[:1], data.tasks[:1], task_aware=task_aware),
-        )
-    if shared:
-        raise UnsupportedModelError(
-            f"A copy of the {type(learner).__name__} answers with the original's"
-            f" {', '.join(sorted(shared))}, through a function that holds on to the model, such as"
-            " a lambda. Make that a method."
-        )
-
-
 @torch.no_grad()
 def head_width(network: nn.Module, image: Tensor, task: int, *, task_aware: bool) -> int:
-    """Number of outputs of one of a classifier's heads.
-
-    Args:
-        network: The classifier.
-        image: Float tensor (1, *shape), to ask with.
-        task: The head's task label.
-        task_aware: Whether the classifier takes task labels.
-    """
+    """Number of outputs of a classifier's head of a task, asked with an image (1, *shape)."""
     label = torch.full((1,), task, dtype=torch.int64, device=image.device)
     with evaluating(network):
         return logits_of(network, image, label, task_aware=task_aware).shape[1]
@@ -201,25 +186,19 @@ def depends_on(model: nn.Module, run: Callable[[], Tensor]) -> set[str]:
         run: Makes the result.
     """
     named = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
-    with torch.enable_grad(), _all_with_gradients(list(named.values())):
-        result = run()
-        if not result.requires_grad:
-            return set()
-        gradients = torch.autograd.grad(result.sum(), list(named.values()), allow_unused=True)
-    return {n for n, g in zip(named, gradients, strict=True) if g is not None}
-
-
-@contextmanager
-def _all_with_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Lets all parameters have gradients for a while, those that are frozen, too."""
-    before = [p.requires_grad for p in parameters]
+    frozen = [p for p in named.values() if not p.requires_grad]
     try:
-        for parameter in parameters:
+        for parameter in frozen:
             parameter.requires_grad_(True)
-        yield
+        with torch.enable_grad():
+            result = run()
+            if not result.requires_grad:
+                return set()
+            gradients = torch.autograd.grad(result.sum(), list(named.values()), allow_unused=True)
     finally:
-        for parameter, had in zip(parameters, before, strict=True):
-            parameter.requires_grad_(had)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    return {n for n, g in zip(named, gradients, strict=True) if g is not None}
 
 
 # Classifiers whose outputs or heads grow. Avalanche's ``IncrementalClassifier`` and
@@ -258,11 +237,7 @@ def grow_to(model: nn.Module | None, state: Mapping[str, Any], prefix: str = "")
 
 
 def counted(model: nn.Module | None) -> dict[str, Any]:
-    """What Avalanche's multi-task modules count outside of their ``state_dict``, by name.
-
-    Args:
-        model: The classifier.
-    """
+    """What Avalanche's multi-task modules count outside of their ``state_dict``, by name."""
     return {
         name: {"width": part.max_class_label, "tasks": sorted(getattr(part, _COUNTED))}
         for name, part in _parts(model).items()

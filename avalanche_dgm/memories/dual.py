@@ -6,24 +6,97 @@ Kamra et al. 2017, Section 3.2 and Figure 2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.generators.default import make_generator
-from avalanche_dgm.memories.generative import DeepGenerativeMemory
-from avalanche_dgm.memories.settings import DualMemorySettings
+from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.generators.default import VAESettings, make_generator
+from avalanche_dgm.generators.ranges import choose_scale
+from avalanche_dgm.memories.generative import (
+    DeepGenerativeMemory,
+    MemorySettings,
+    check_capacity,
+)
 from avalanche_dgm.memories.short_term import (
     ShortTermTaskMemory,
     StoredTask,
-    TaskInputs,
     TaskLearner,
     widen,
 )
 from avalanche_dgm.modules import CHUNK, copied
+from avalanche_dgm.networks import default_architecture, default_hidden
+
+
+def _adam() -> OptimizerSpec:
+    return OptimizerSpec("adam", 1e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualMemorySettings(MemorySettings):
+    """Settings of a dual memory (Kamra et al., Sec. 3.2); the base class holds the LTM's.
+
+    Attributes:
+        stm_size: Tasks that the short-term memory holds before it sleeps, n_STM.
+        short_term: ``False`` keeps the real samples of ``stm_size`` tasks until sleep instead of
+            learning them in short-term memories (Sec. 5.1).
+        routing: Who answers at test time. ``"oracle"`` asks the short-term memory that holds the
+            experience's task, else the LTM (the paper; it tells the method which task an image is
+            from). ``"elbo"`` asks, for each image, the memory whose generator explains it best.
+            ``"sleep"`` consolidates before every evaluation. ``"auto"`` is ``"elbo"``, and goes by
+            task labels where the model itself is given them; it is ``"sleep"`` with a generator
+            that has no score.
+        unknown_task: With an oracle, a task that was never learned goes to the ``"ltm"``, or is an
+            ``"error"``.
+        reconstruct: Whether learners see images as their generator reconstructs them, in training
+            and prediction (the paper). Robust to noise, and a little less accurate.
+        ltm_help: Whether the LTM adds its view of a task that it knows to the task's short-term
+            memory, if its generator reconstructs.
+        learner_steps: Optimiser steps of the long-term learner in one sleep.
+        learner_epochs: Passes over the data instead of ``learner_steps``.
+        learner_optimizer: How the long-term learner is trained in sleep.
+        stm_hidden: Widths of the short-term generators; ``None`` for half of the LTM's.
+        stm_latent: Their latent dimensions; ``None`` for the LTM's.
+        stm_learner_hidden: Widths of the short-term learners.
+        stm_generator_steps: Optimiser steps of a short-term generator; ``None`` for twice
+            ``generator_steps``: what it misses of a task, no later sleep can bring back.
+    """
+
+    kappa: float = 0.05
+    stm_size: int = 2
+    short_term: bool = True
+    routing: Literal["auto", "oracle", "elbo", "sleep"] = "auto"
+    unknown_task: Literal["ltm", "error"] = "ltm"
+    reconstruct: bool = False
+    ltm_help: bool = True
+    learner_steps: int = 800
+    learner_epochs: int | None = None
+    learner_optimizer: OptimizerSpec = field(default_factory=_adam)
+    stm_hidden: tuple[int, ...] | None = None
+    stm_latent: int | None = None
+    stm_learner_hidden: tuple[int, ...] = (64, 64)
+    stm_generator_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
+
+    def _vae_settings_given(self) -> list[str]:
+        own = ("stm_hidden", "stm_latent", "stm_generator_steps")
+        given = [name for name in own if getattr(self, name) is not None]
+        return [*super()._vae_settings_given(), *given]
+
+    def of_the_short_term_vae(self) -> VAESettings:
+        """Settings of a short-term generator; its sizes may be left to the long-term one."""
+        settings = self.part(VAESettings, hidden=self.stm_hidden, latent=self.stm_latent)
+        if self.stm_generator_steps is not None:
+            steps = self.stm_generator_steps
+            return replace(settings, generator_steps=steps, generator_epochs=None)
+        return replace(settings, generator_steps=2 * self.generator_steps)
 
 
 class DualMemory(nn.Module):
@@ -52,7 +125,8 @@ class DualMemory(nn.Module):
         self.stored = nn.ModuleList()
         self.routing = self._decide_routing()
         self.sleeps = self.opened = 0
-        self._inputs: TaskInputs | None = None
+        #: What all short-term learners are made with, once there are samples.
+        self._learner_arguments: dict[str, Any] | None = None
         # In a tuple, so that it is no part of this module's state.
         short_term = make_generator(settings.generator, settings.of_the_short_term_vae())
         self._template = (short_term,)
@@ -75,14 +149,30 @@ class DualMemory(nn.Module):
         return s.routing
 
     def build(self, samples: Tensor) -> None:
-        """Builds the long-term generator for the first samples, see `DeepGenerativeMemory.build`.
+        """Builds the long-term generator for the first samples (N, *shape)."""
+        self.ltm.generator.build(samples)
+        if self._learner_arguments is None:
+            self._learner_arguments = self._choose_learner(samples)
 
-        Args:
-            samples: Float tensor (N, *shape).
-        """
-        self.ltm.build(samples)
-        if self._inputs is None:
-            self._inputs = TaskInputs.of(samples, self.settings)
+    def _choose_learner(self, samples: Tensor) -> dict[str, Any]:
+        """Chooses what the settings leave open of short-term learners, see `TaskLearner`."""
+        s, shape = self.settings, tuple(samples.shape[1:])
+        architecture: str = s.architecture
+        if architecture == "auto":
+            architecture = default_architecture(shape)
+        hidden = s.stm_learner_hidden
+        if architecture == "conv":
+            # As wide as a short-term autoencoder.
+            whole = s.hidden or default_hidden(shape, architecture)
+            hidden = s.stm_hidden or tuple(max(16, width // 2) for width in whole)
+        _, low, high = choose_scale(samples, likelihood=s.likelihood, value_range=s.value_range)
+        return {
+            "shape": shape,
+            "low": low,
+            "high": high,
+            "architecture": architecture,
+            "hidden": tuple(hidden),
+        }
 
     def slots(self) -> list[tuple[str, ShortTermTaskMemory]]:
         """The slots in use and their short-term memories."""
@@ -148,20 +238,19 @@ class DualMemory(nn.Module):
         slot = next(str(i) for i in range(len(self.stm) + 1) if str(i) not in self.stm)
         memory = self._short_term_memory(data.key, self.opened)
         memory.generator.adapt_to(self.ltm.generator)
-        memory.build(data.images)
+        memory.generator.build(data.images)
         memory.take_learner(self._task_learner(classes))
         self.opened += 1
         self.stm[slot] = memory.to(data.images.device)
         return memory
 
     def _short_term_memory(self, key: str, number: int) -> ShortTermTaskMemory:
-        generator = copied(self._template[0])
-        return ShortTermTaskMemory(self.settings, generator, key=key, number=number)
+        return ShortTermTaskMemory(self.settings, copied(self._template[0]), key, number)
 
     def _task_learner(self, classes: tuple[int, ...]) -> TaskLearner:
-        if self._inputs is None:
+        if self._learner_arguments is None:
             raise RuntimeError("The dual memory has seen no samples yet; call build() first.")
-        return TaskLearner(self._inputs, classes=classes)
+        return TaskLearner(classes, **self._learner_arguments)
 
     def close(self, key: str) -> None:
         """Frees the short-term memory of a task."""
@@ -268,7 +357,7 @@ class DualMemory(nn.Module):
         return {
             "sleeps": self.sleeps,
             "opened": self.opened,
-            "inputs": self._inputs.to_dict() if self._inputs is not None else None,
+            "learner": self._learner_arguments,
             "stm": {slot: memory.describe() for slot, memory in self.slots()},
             "stored": [memory.key for memory in self.stored],
         }
@@ -276,8 +365,7 @@ class DualMemory(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Makes the short-term memories before their weights are loaded."""
         self.sleeps, self.opened = state["sleeps"], state["opened"]
-        inputs = state["inputs"]
-        self._inputs = TaskInputs.from_dict(inputs) if inputs is not None else None
+        self._learner_arguments = state["learner"]
         tensors = [*self.parameters(), *self.buffers()]
         device = tensors[0].device if tensors else torch.device("cpu")
         self.stm = nn.ModuleDict()

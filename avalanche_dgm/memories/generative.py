@@ -1,4 +1,4 @@
-"""Deep generative memory: a generator, a learner and a dictionary of tasks.
+"""Deep generative memory: a generator, a learner, a dictionary of tasks, and the replay rule.
 
 Kamra et al. 2017, Section 3.1 and Figure 1.
 """
@@ -7,22 +7,69 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay
-from avalanche_dgm.errors import UnknownTaskError, UnsupportedModelError
+from avalanche_dgm.errors import (
+    CapacityError,
+    ConfigError,
+    UnknownTaskError,
+    UnsupportedModelError,
+)
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators.base import Generator
-from avalanche_dgm.generators.default import make_generator
+from avalanche_dgm.generators.default import VAESettings, make_generator
 from avalanche_dgm.losses import soft_targets
-from avalanche_dgm.memories.budget import Budget, new_fraction, replay_budget
 from avalanche_dgm.memories.classifiers import logits_of
-from avalanche_dgm.memories.settings import MemorySettings
-from avalanche_dgm.modules import CHUNK, Frozen, evaluating, in_chunks
+from avalanche_dgm.modules import CHUNK, evaluating, in_chunks
+from avalanche_dgm.settings import positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings(VAESettings):
+    """Settings of one deep generative memory, and of its generator if that is the autoencoder.
+
+    The defaults are ours, not the paper's.
+
+    Attributes:
+        generator: What generates: ``"vae"``, the autoencoder that the settings above are of; or a
+            `Generator` that has learned nothing, which is copied.
+        labels: ``"soft"`` replays the old learner's softened answers, ``"hard"`` its decisions.
+        temperature: Softness of soft labels, above 0.
+        kappa: Smallest share of the memory for each new task (Sec. 3.1).
+        n_max: Most samples, generated and incoming, that one consolidation holds at once; ``None``
+            for no limit. Aligned consolidation holds generated samples for one step only.
+        count: ``"tasks"`` weighs new against old by tasks met, repetitions counted (the paper);
+            ``"classes"`` by the classes that each holds, so that a large first experience keeps
+            its share.
+    """
+
+    generator: Generator | str = "vae"
+    labels: Literal["soft", "hard"] = "soft"
+    temperature: float = 2.0
+    kappa: float = 0.0
+    n_max: int | None = None
+    count: Literal["classes", "tasks"] = "classes"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("temperature", self.temperature)
+        check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
+        given = ", ".join(self._vae_settings_given())
+        if self.generator != "vae" and given:
+            raise ConfigError(
+                f"{given} is for generator='vae'. Give settings of another generator to that"
+                " generator, where it is made."
+            )
+
+    def _vae_settings_given(self) -> list[str]:
+        """Names of the autoencoder's settings that are not the default ones."""
+        # The learner is trained in batches of this size, too.
+        return [name for name in self.part(VAESettings).given() if name != "batch_size"]
 
 
 class DeepGenerativeMemory(nn.Module):
@@ -56,11 +103,7 @@ class DeepGenerativeMemory(nn.Module):
         return self.generator.shape
 
     def attach(self, learner: nn.Module, *, task_aware: bool = False) -> None:
-        """Makes a classifier the memory's learner.
-
-        Args:
-            learner: Maps images, and task labels if ``task_aware``, to logits (n, K).
-            task_aware: Whether it takes the task labels (n,) as its second argument.
+        """Makes a classifier the memory's learner, see `Method.attach`.
 
         Raises:
             UnsupportedModelError: Samples without a class have no task label, so they cannot be
@@ -74,36 +117,10 @@ class DeepGenerativeMemory(nn.Module):
             )
         self.learner, self.task_aware = learner, task_aware
 
-    def check(self, data: ExperienceData) -> None:
-        """Checks that an experience can be learned; changes nothing.
-
-        Args:
-            data: The experience.
-
-        Raises:
-            DataError: The generator cannot learn it.
-        """
-        self.generator.check(data)
-
-    def build(self, samples: Tensor) -> None:
-        """Builds the generator for the first samples, or checks later ones against it.
-
-        Args:
-            samples: Float tensor (N, *shape).
-
-        Raises:
-            DataError: The generator cannot make such samples.
-        """
-        self.generator.build(samples)
-
     # Learning
 
     def fraction(self, incoming: Sequence[ExperienceData]) -> float:
-        """The share eta of incoming samples in what is learned (Sec. 3.1).
-
-        Args:
-            incoming: Samples of one or more tasks.
-        """
+        """The share eta of samples of one or more tasks in what is learned with them (Sec. 3.1)."""
         if not self.tasks:
             return 1.0
         new, old = self._counted(incoming)
@@ -111,10 +128,7 @@ class DeepGenerativeMemory(nn.Module):
         return new_fraction(new=new, old=old, kappa=self.settings.kappa, tasks=tasks)
 
     def budget(self, incoming: Sequence[ExperienceData]) -> Budget:
-        """How many samples are kept of what comes in, and generated of what is known.
-
-        Args:
-            incoming: Samples of one or more tasks.
+        """How many samples are kept of one or more tasks, and generated of what is known.
 
         Raises:
             CapacityError: ``n_max`` has no room for one sample of each task.
@@ -182,11 +196,7 @@ class DeepGenerativeMemory(nn.Module):
             yield replace(phase, name=name)
 
     def end(self, rng: torch.Generator) -> None:
-        """Notes what was learned; nothing, if nothing was.
-
-        Args:
-            rng: Generator on the memory's device.
-        """
+        """Notes what was learned; nothing, if nothing was."""
         self.generator.end(rng)
         for key, times in self._incoming:
             self.tasks[key] += times
@@ -237,61 +247,38 @@ class DeepGenerativeMemory(nn.Module):
             reconstruct: Whether the learner labels the samples' reconstructions.
             hard: Leave soft labels out, whatever the settings say.
         """
-        known = self.generator.classes
-        soft = self.settings.labels == "soft" and not hard
-        if self.generator.conditional:
+        known, conditional = self.generator.classes, self.generator.conditional
+        labels = tasks = torch.zeros_like(rows)
+        if conditional:
             labels, tasks = known.labels[rows], known.tasks[rows]
-            if not soft or self.learner is None:
-                return Replay(samples, labels, tasks)
-        else:
-            labels = tasks = torch.zeros_like(rows)
-            if self.learner is None:
-                return Replay(samples, labels, tasks)
+        soft = self.settings.labels == "soft" and not hard
+        if self.learner is None or (conditional and not soft):
+            return Replay(samples, labels, tasks)
         shown = self.reconstruct(samples) if reconstruct else samples
         logits = self.eval_logits(samples if shown is None else shown, tasks)
         allowed = known.outputs(tasks, logits.shape[1], by_task=self.task_aware)
         targets = soft_targets(logits, allowed=allowed, temperature=self.settings.temperature)
-        if not self.generator.conditional:
+        if not conditional:
             labels = targets.argmax(dim=1)
         return Replay(samples, labels, tasks, targets if soft else None)
 
     def sample(
         self, n: int, rng: torch.Generator, *, reconstruct: bool = False, hard: bool = False
     ) -> Replay:
-        """Generates labelled samples of what the memory knows, see `generate` and `label`.
-
-        Args:
-            n: How many, at least 1.
-            rng: Generator on the memory's device.
-            reconstruct: Whether the learner labels the samples' reconstructions.
-            hard: Leave soft labels out, whatever the settings say.
-
-        Raises:
-            UnknownTaskError: Nothing was learned yet.
-        """
+        """Generates labelled samples of what the memory knows, see `generate` and `label`."""
         return self.label(*self.generate(n, rng), reconstruct=reconstruct, hard=hard)
 
     # Being asked
 
     def logits(self, samples: Tensor, tasks: Tensor) -> Tensor:
-        """The learner's logits (n, K).
-
-        Args:
-            samples: Float tensor (n, *shape).
-            tasks: int64 tensor (n,), task labels.
-        """
+        """The learner's logits (n, K) for samples (n, *shape) with task labels (n,)."""
         if self.learner is None:
             raise RuntimeError("The memory has no learner yet; call attach() first.")
         return logits_of(self.learner, samples, tasks, task_aware=self.task_aware)
 
     @torch.no_grad()
     def eval_logits(self, samples: Tensor, tasks: Tensor) -> Tensor:
-        """The learner's logits (n, K) in evaluation mode and without gradients, to label with.
-
-        Args:
-            samples: Float tensor (n, *shape).
-            tasks: int64 tensor (n,), task labels.
-        """
+        """The same in evaluation mode and without gradients, to label with."""
         with evaluating(self.learner):
             return in_chunks(self.logits, samples, tasks)
 
@@ -321,10 +308,6 @@ class DeepGenerativeMemory(nn.Module):
         seen = self.generator.reconstruct(samples)
         return samples if seen is None else seen
 
-    def snapshot(self) -> Frozen[DeepGenerativeMemory]:
-        """A copy of what is remembered now, to be replayed while the memory changes."""
-        return Frozen(self)
-
     def get_extra_state(self) -> dict[str, Any]:
         """The dictionary of tasks, for ``state_dict``."""
         return {"tasks": dict(self.tasks)}
@@ -337,3 +320,92 @@ class DeepGenerativeMemory(nn.Module):
 def choose(n: int, k: int, rng: torch.Generator) -> Tensor:
     """Positions of ``k`` of ``n`` samples, or of all if there are fewer."""
     return torch.randperm(n, generator=rng, device=rng.device)[:k]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The outcome of the replay rule (Sec. 3.1).
+
+    Attributes:
+        n_incoming: Incoming samples that are kept.
+        n_generated: Samples that the memory generates of what it knows.
+        fraction: The share eta of incoming samples.
+    """
+
+    n_incoming: int
+    n_generated: int
+    fraction: float
+
+
+def new_fraction(*, new: float, old: float, kappa: float, tasks: int | None = None) -> float:
+    """Share eta of incoming samples: in proportion to the tasks, at least kappa a new task.
+
+    Args:
+        new: Incoming tasks, repetitions counted; above 0.
+        old: Tasks in the dictionary, repetitions counted.
+        kappa: Smallest share of one new task, in [0, 1].
+        tasks: Incoming tasks, each counted once; ``None`` if none is repeated.
+    """
+    return min(1.0, max(new / (new + old), kappa * (new if tasks is None else tasks)))
+
+
+def replay_budget(
+    *,
+    new: int,
+    old: int,
+    n_incoming: int,
+    n_max: int | None,
+    kappa: float,
+    tasks: int | None = None,
+) -> Budget:
+    """Applies the replay rule.
+
+    Args:
+        new: Incoming tasks, repetitions counted; at least 1.
+        old: Tasks in the dictionary, repetitions counted.
+        n_incoming: Incoming samples, at least 1.
+        n_max: Most samples, generated and incoming together, or ``None`` for no limit.
+        kappa: Smallest share of ``n_max`` for each new task, in [0, 1].
+        tasks: Incoming tasks, each counted once; ``None`` if none is repeated.
+
+    Returns:
+        Numbers that add up to at most ``n_max``; nothing is generated when nothing is known.
+
+    Raises:
+        CapacityError: ``n_max`` has no room for one sample of each task.
+    """
+    tasks = new if tasks is None else tasks
+    check_capacity(n_max=n_max, kappa=kappa, new=tasks, old=old)
+    fraction = new_fraction(new=new, old=old, kappa=kappa, tasks=tasks) if old else 1.0
+    total = round(n_incoming / fraction)
+    if n_max is not None:
+        total = min(n_max, total)
+    kept = min(n_incoming, max(round(fraction * total), tasks))
+    return Budget(kept, max(total - kept, 0), fraction)
+
+
+def check_capacity(*, n_max: int | None, kappa: float, new: int, old: int = 1) -> None:
+    """Checks that what is promised to each of the new tasks can be held.
+
+    Raises:
+        CapacityError: It cannot.
+    """
+    if not 0 <= kappa <= 1:
+        raise CapacityError(f"kappa={kappa} is a share: give a number from 0 to 1.")
+    if n_max is not None and n_max < 1:
+        raise CapacityError(f"n_max={n_max} must be at least 1 sample, or None for no limit.")
+    if kappa * new > 1 + 1e-9:
+        raise CapacityError(
+            f"kappa={kappa} promises {kappa * new:.0%} of the memory to {new} tasks that are"
+            f" consolidated at once. Lower kappa to at most {1 / new:.3g}, or consolidate fewer"
+            " tasks at once (stm_size)."
+        )
+    if n_max is not None and n_max < new + (1 if old and kappa * new < 1 else 0):
+        raise CapacityError(
+            f"n_max={n_max} cannot hold one sample of each of {new} new tasks beside what was"
+            " learned. Raise n_max."
+        )
+    if n_max is not None and 0 < kappa * n_max < 1:
+        raise CapacityError(
+            f"kappa={kappa} of n_max={n_max} is less than one sample a task. Raise either."
+        )

@@ -1,11 +1,11 @@
-"""What a short-term memory is made of: small memories of one task each.
+"""What a dual memory holds until it sleeps: a small memory of each task, or its real samples.
 
 Kamra et al. 2017, Section 3.2.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,21 +13,19 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.generators.base import Generator
-from avalanche_dgm.generators.ranges import Bounds, choose_scale
-from avalanche_dgm.memories.generative import DeepGenerativeMemory
-from avalanche_dgm.memories.settings import DualMemorySettings
+from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
 from avalanche_dgm.modules import GrowingBuffers
-from avalanche_dgm.networks import build_encoder, default_architecture, default_hidden
+from avalanche_dgm.networks import build_encoder
 
 #: How far below its smallest logit a task's learner rates the classes of other tasks.
 MARGIN = 10.0
 
 
-@dataclass(frozen=True)
-class TaskInputs:
-    """What short-term learners have in common: the shape and scale of samples, and their layers.
+class TaskLearner(nn.Module):
+    """A small classifier for the classes of one task.
 
-    Attributes:
+    Args:
+        classes: The task's classes.
         shape: Shape of one sample, (C, H, W) or (D,).
         low: One end of the intensities of each channel, or of each feature.
         high: The other end.
@@ -35,67 +33,30 @@ class TaskInputs:
         hidden: Widths of the dense layers, or channels of the convolutions.
     """
 
-    shape: tuple[int, ...]
-    low: Bounds
-    high: Bounds
-    architecture: str
-    hidden: tuple[int, ...]
-
-    @classmethod
-    def of(cls, samples: Tensor, settings: DualMemorySettings) -> TaskInputs:
-        """Chooses what the settings leave open, from the first samples (N, *shape)."""
-        s, shape = settings, tuple(samples.shape[1:])
-        architecture: str = s.architecture
-        if architecture == "auto":
-            architecture = default_architecture(shape)
-        hidden = s.stm_learner_hidden
-        if architecture == "conv":
-            # As wide as a short-term autoencoder.
-            whole = s.hidden or default_hidden(shape, architecture)
-            hidden = s.stm_hidden or tuple(max(16, width // 2) for width in whole)
-        scale = choose_scale(samples, likelihood=s.likelihood, value_range=s.value_range)
-        return cls(shape, *scale[1:], architecture, tuple(hidden))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and tuples."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TaskInputs:
-        """What `to_dict` returned; a file may have made lists of tuples."""
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**plain)
-
-
-class TaskLearner(nn.Module):
-    """A small classifier for the classes of one task.
-
-    Args:
-        inputs: What it is shown, and its layers.
-        classes: The task's classes.
-    """
-
     centre: Tensor
     scale: Tensor
     columns: Tensor
 
-    def __init__(self, inputs: TaskInputs, *, classes: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        classes: tuple[int, ...],
+        *,
+        shape: tuple[int, ...],
+        low: Sequence[float],
+        high: Sequence[float],
+        architecture: str,
+        hidden: Sequence[int],
+    ) -> None:
         super().__init__()
         self.classes = classes
         self.network = build_encoder(
-            inputs.shape,
-            architecture=inputs.architecture,
-            hidden=inputs.hidden,
-            n_outputs=len(classes),
+            shape, architecture=architecture, hidden=hidden, n_outputs=len(classes)
         )
         # Centred intensities: raw ranges differ from user to user.
-        ranks = (-1, 1, 1) if len(inputs.shape) == 3 else (-1,)
-        low, high = torch.tensor(inputs.low), torch.tensor(inputs.high)
-        self.register_buffer("centre", ((low + high) / 2).view(ranks), persistent=False)
-        self.register_buffer("scale", ((high - low) / 2).view(ranks), persistent=False)
+        ranks = (-1, 1, 1) if len(shape) == 3 else (-1,)
+        bottom, top = torch.tensor(low), torch.tensor(high)
+        self.register_buffer("centre", ((bottom + top) / 2).view(ranks), persistent=False)
+        self.register_buffer("scale", ((top - bottom) / 2).view(ranks), persistent=False)
         self.register_buffer("columns", torch.tensor(classes), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -130,7 +91,7 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
     task_learner: TaskLearner
 
     def __init__(
-        self, settings: DualMemorySettings, generator: Generator, *, key: str, number: int = 0
+        self, settings: MemorySettings, generator: Generator, key: str, number: int
     ) -> None:
         super().__init__(settings, generator)
         self.key, self.number, self.n_seen = key, number, 0
@@ -173,12 +134,7 @@ class StoredTask(GrowingBuffers):
             self.register_buffer(name, getattr(data, name).clone())
 
     def sample(self, n: int, rng: torch.Generator) -> Replay:
-        """Draws some of the samples, each as likely as any other.
-
-        Args:
-            n: How many.
-            rng: Generator on the samples' device.
-        """
+        """Draws some of the samples, each as likely as any other."""
         index = torch.randint(len(self.images), (n,), generator=rng, device=self.images.device)
         return Replay(self.images[index], self.labels[index], self.tasks[index])
 

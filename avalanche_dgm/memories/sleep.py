@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.data import ExperienceData, Replay, split_budget
 from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.losses import Criterion, distillation
-from avalanche_dgm.memories.budget import split_budget
 from avalanche_dgm.memories.dual import DualMemory
 from avalanche_dgm.memories.generative import choose
+from avalanche_dgm.modules import Frozen
 
 #: Fewest samples drawn of a task that few were seen of, where no budget limits them.
 FEWEST_SAMPLES = 2000
@@ -56,7 +56,7 @@ class Sleep:
                 share = max(1, settings.n_max // dual.occupancy)
                 data = data.take(choose(len(data), share, rng))
             self._add(Replay(data.images, data.labels, data.tasks), data.key, data.times)
-        self._previous = dual.ltm.snapshot() if dual.ltm.tasks else None
+        self._previous = Frozen(dual.ltm) if dual.ltm.tasks else None
         #: What was generated of the old tasks, to be learned by generator and learner.
         self._old: tuple[Tensor, Tensor] | None = None
         self._pool: Replay | None = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.classes import ClassTable
-from avalanche_dgm.data import Replay, check_values
+from avalanche_dgm.data import Replay, check_values, split_budget
 from avalanche_dgm.errors import (
     CapacityError,
     ConfigError,
@@ -18,7 +18,6 @@ from avalanche_dgm.errors import (
     ShapeError,
     UnknownTaskError,
 )
-from avalanche_dgm.memories.budget import split_budget
 from avalanche_dgm.memories.compact import CompactSamples
 from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
 from avalanche_dgm.settings import whole

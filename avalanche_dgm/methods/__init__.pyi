@@ -1,10 +1,10 @@
 """The methods, and their arguments for type checkers; see `__init__.py`."""
 
 from avalanche_dgm.methods.base import Method as Method
+from avalanche_dgm.methods.base import MethodStats as MethodStats
+from avalanche_dgm.methods.base import Naive as Naive
 from avalanche_dgm.methods.base import Needs as Needs
-from avalanche_dgm.methods.naive import Naive as Naive
 from avalanche_dgm.methods.registry import register as register
-from avalanche_dgm.methods.stats import MethodStats as MethodStats
 
 # Deprecated.
 Record = MethodStats

@@ -38,7 +38,7 @@ from avalanche_dgm.memories.classifiers import (
     logits_of,
     set_counted,
 )
-from avalanche_dgm.memories.settings import MemorySettings
+from avalanche_dgm.memories.generative import MemorySettings
 from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs
 from avalanche_dgm.methods.altm_sources import make_source

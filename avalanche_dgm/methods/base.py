@@ -1,10 +1,9 @@
-"""The contract between a method and the framework that drives it."""
+"""The contract between a method and the framework that drives it, and what a method reports."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -15,8 +14,7 @@ from avalanche_dgm.data import ExperienceData, Replay, Step, append_replay, chec
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion, distillation
 from avalanche_dgm.memories.classifiers import counted, grow_to, logits_of, set_counted
-from avalanche_dgm.methods.stats import MethodStats
-from avalanche_dgm.modules import Frozen, GrowingBuffers
+from avalanche_dgm.modules import Savepoint
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.settings import MethodSettings, make_settings
 
@@ -34,6 +32,71 @@ class Needs:
     tasks: bool = False
     copies: str = ""
     learner: bool = True
+
+
+@dataclass
+class MethodStats:
+    """What a method did, for metrics and reports.
+
+    Attributes:
+        replayed: Samples replayed to the classifier in the current experience, as of `read`.
+        histogram: How often each label was replayed in the current experience, as of `read`.
+        stm_occupancy: Tasks that wait for the next sleep.
+        sleeps: Consolidations so far.
+        sleep_seconds: Seconds asleep so far.
+        phase_seconds: Seconds of each phase of the current experience, by name.
+        counts: int64 tensor (K,), replayed samples of each label, on the device; ``None`` before
+            the first.
+    """
+
+    replayed: int = 0
+    histogram: dict[int, int] = field(default_factory=dict)
+    stm_occupancy: int = 0
+    sleeps: int = 0
+    sleep_seconds: float = 0.0
+    phase_seconds: dict[str, float] = field(default_factory=dict)
+    counts: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def begin(self) -> None:
+        """Starts counting anew for an experience."""
+        self.counts, self.replayed, self.histogram, self.phase_seconds = None, 0, {}, {}
+
+    def count(self, replay: Replay, width: int) -> None:
+        """Counts the labels of what was replayed to a classifier of so many outputs."""
+        counts = torch.zeros(0, dtype=torch.int64) if self.counts is None else self.counts
+        counts = counts.to(replay.labels.device)
+        if len(counts) < width:
+            counts = nn.functional.pad(counts, (0, width - len(counts)))
+        self.counts = counts.index_add_(0, replay.labels, torch.ones_like(replay.labels))
+
+    def add_phase(self, name: str, seconds: float) -> None:
+        """Adds the time that a phase took."""
+        self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + seconds
+        if name.startswith("sleep"):
+            self.sleep_seconds += seconds
+
+    def read(self) -> MethodStats:
+        """Brings ``replayed`` and ``histogram`` up to date; waits for the device."""
+        if self.counts is not None:
+            counts = self.counts.tolist()
+            self.replayed = sum(counts)
+            self.histogram = {i: c for i, c in enumerate(counts) if c}
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """What changes within an experience, for `set_state`."""
+        return {
+            "counts": self.counts.clone() if self.counts is not None else None,
+            "phase_seconds": dict(self.phase_seconds),
+            "sleep_seconds": self.sleep_seconds,
+        }
+
+    def set_state(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continues on a device where `state` was called."""
+        counts = state["counts"]
+        self.counts = counts.to(device).clone() if counts is not None else None
+        self.phase_seconds = dict(state["phase_seconds"])
+        self.sleep_seconds = state["sleep_seconds"]
 
 
 class Method(nn.Module):
@@ -64,7 +127,6 @@ class Method(nn.Module):
         task_aware: Whether that takes task labels as its second argument.
         criterion: The loss that the classifier is trained by on new samples.
         stats: What it did so far.
-        unfinished: Whether an experience was begun and not ended.
         in_training: Set by an adapter while it trains, so that it can tell an interrupted training.
 
     Raises:
@@ -80,15 +142,15 @@ class Method(nn.Module):
         self.random = RandomSource(self.settings.seed)
         self.experiences = 0
         self.learner: nn.Module | None = None
-        self.task_aware = self.in_training = self.unfinished = False
+        self.task_aware = self.in_training = False
         self.criterion = UserCriterion()
         self.stats = MethodStats()
         #: Weight of the new samples' loss, in (0, 1]; that of replayed ones weighs the rest.
         self._new_weight = 1.0
         #: Softness of soft labels.
         self._temperature = 1.0
-        #: The copy for `undo`, and the state of the random numbers then.
-        self._before: tuple[Method, dict[str, Any]] | None = None
+        #: For `undo`, with the state of the random numbers then.
+        self._before: tuple[Savepoint, dict[str, Any]] | None = None
 
     @property
     def rng(self) -> torch.Generator:
@@ -252,6 +314,11 @@ class Method(nn.Module):
 
     # Taking an experience back
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether an experience was begun and not ended."""
+        return self._before is not None
+
     def undo(self) -> None:
         """Takes back what an experience that was begun and not ended has changed.
 
@@ -261,50 +328,26 @@ class Method(nn.Module):
             return
         before, random_state = self._before
         learner, task_aware, in_training = self.learner, self.task_aware, self.in_training
-        self._become(before)
+        # Methods within it, which others may hold, stay the objects that they are.
+        before.restore(self, keeping=Method)
         self.in_training = in_training
         self.random.set_state(random_state)
         if learner is not None and learner is not self.learner:
             self.attach(learner, task_aware=task_aware)
 
     def _unchanged(self, key: str) -> list[nn.Module]:
-        """Modules that an experience does not change in place: no copy of them is needed.
-
-        Args:
-            key: The experience's task.
-        """
-        return [module for module in self.modules() if isinstance(module, Frozen)]
+        """Modules that an experience of a task does not change in place: they are not copied."""
+        return []
 
     def _save(self, unchanged: Iterable[nn.Module]) -> None:
-        """Keeps a copy of what is remembered now, for `undo`.
-
-        Args:
-            unchanged: Modules that are shared with the copy.
-        """
+        """Keeps a copy of what is remembered now, for `undo`."""
         self._keep()
-        shared: list[Any] = [self.random, self.learner, *unchanged]
-        for module in self.modules():
-            if isinstance(module, GrowingBuffers):
-                # They are replaced as a whole when more is learned.
-                shared += module.buffers(recurse=False)
-        memo = {id(part): part for part in shared if part is not None}
-        self._before = copy.deepcopy(self, memo), self.random.get_state()
-        self.unfinished = True
+        shared = [self.random, self.learner, *unchanged]
+        self._before = Savepoint(self, shared=shared), self.random.get_state()
 
     def _keep(self) -> None:
         """Makes what was learned final: `undo` does not go back behind it."""
-        self._before, self.unfinished = None, False
-
-    def _become(self, other: Method) -> None:
-        """Takes over another one's state; methods within it stay the objects that they are."""
-        mine = self._modules
-        self.__dict__.clear()
-        self.__dict__.update(other.__dict__)
-        for name, module in other._modules.items():
-            method = mine.get(name)
-            if isinstance(method, Method) and isinstance(module, Method):
-                method._become(module)
-                self._modules[name] = method
+        self._before = None
 
     # State
 
@@ -312,10 +355,6 @@ class Method(nn.Module):
         """Sets an attribute that may be a module but is no part of this one's state.
 
         What is needed for the current experience only does not belong into a checkpoint.
-
-        Args:
-            name: The attribute.
-            module: Its value.
         """
         object.__setattr__(self, name, module)
 
@@ -349,10 +388,17 @@ class Method(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Gives networks that grow the sizes that a state has, before it is loaded.
-
-        Args:
-            state_dict: The state.
-            prefix: What the method's names begin with there.
-        """
+        """Gives networks that grow the sizes that a state has, before it is loaded."""
         grow_to(self.learner, state_dict, f"{prefix}learner.")
+
+
+class Naive(Method):
+    """Trains the user's model on each experience and does nothing against forgetting.
+
+    It is what `NaiveModule` compares methods with on Lightning. It is not registered: there is
+    nothing to plug into a strategy, and on the command line ``naive`` is Avalanche's own.
+    """
+
+    def __init__(self, settings: MethodSettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
+        self.criterion = UserCriterion(weighed=False)

@@ -22,27 +22,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_experience
-from avalanche_dgm.errors import UnknownTaskError
-from avalanche_dgm.fitting import Phase
+from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.losses import UserCriterion
-from avalanche_dgm.memories.dual import DualMemory
-from avalanche_dgm.memories.settings import DualMemorySettings
+from avalanche_dgm.memories.dual import DualMemory, DualMemorySettings
 from avalanche_dgm.memories.short_term import ShortTermTaskMemory, widen
 from avalanche_dgm.memories.sleep import Sleep
 from avalanche_dgm.methods.abilities import Inspectable, Routing
 from avalanche_dgm.methods.base import Method, Needs
-from avalanche_dgm.methods.paper_settings import dgdmn_hyper
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.settings import MethodSettings
 
 _FAST = {"generator_steps": 30, "learner_steps": 30}
+#: Keras' RMSProp with learning rate 0.001, rho 0.9, epsilon 1e-8, no decay (appendix B.2).
+_RMSPROP = OptimizerSpec("rmsprop", 1e-3, options={"alpha": 0.9, "eps": 1e-8})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,25 +50,99 @@ class DGDMNSettings(MethodSettings, DualMemorySettings):
     """Settings of the dual memory network."""
 
 
+@dataclass(frozen=True)
+class PaperStream:
+    """What the paper tuned for one data set.
+
+    Attributes:
+        learner_hidden: Widths of every learner's hidden layers (appendix B.3).
+        latent: Latent dimensions of the generator (B.3).
+        stm_size: n_STM (B.4).
+        n_max: Samples that the memory holds: all of the data set, or half for TDigits (B.4).
+        kappa: Smallest share of a new task (B.4).
+    """
+
+    learner_hidden: tuple[int, ...]
+    latent: int
+    stm_size: int
+    n_max: int
+    kappa: float
+
+
+PAPER: dict[str, PaperStream] = {
+    "digits": PaperStream((24, 24), 32, 2, 60_000, 0.0),
+    "permnist": PaperStream((48, 48), 64, 2, 180_000, 0.0),
+    "tdigits": PaperStream((36, 36), 96, 5, 120_000, 0.05),
+}
+
+
+def paper_settings(stream: str, *, scale: float = 1.0) -> dict[str, Any]:
+    """The hyper-parameters of the paper (appendix B).
+
+    DGR in the paper is the same with ``short_term=False, stm_size=1``: every task goes straight
+    into the long-term memory (Sec. 4.1).
+
+    Not given in the paper, and chosen here: the generators' hidden layers (400, 400), the
+    short-term networks ("smaller": generators 200-200 with the same latent size, learners 16-16),
+    and kappa where it "does not come into play" (0).
+
+    Args:
+        stream: ``"digits"``, ``"permnist"`` or ``"tdigits"``.
+        scale: Share of the data set that is used; the memory shrinks with it.
+
+    Raises:
+        ConfigError: The paper has no such data set.
+    """
+    if stream not in PAPER:
+        raise ConfigError(f"The paper has no stream {stream!r}; it has {', '.join(PAPER)}.")
+    s = PAPER[stream]
+    return {
+        "architecture": "dense",
+        "hidden": (400, 400),
+        "latent": s.latent,
+        "likelihood": "bernoulli",
+        "value_range": (0.0, 1.0),
+        "kl_weight": 1.0,
+        "sampling": "prior",
+        "consolidation": "rehearsal",
+        "labels": "hard",
+        "count": "tasks",
+        "reconstruct": True,
+        "routing": "oracle",
+        "kappa": s.kappa,
+        "n_max": max(1, round(s.n_max * scale)),
+        "stm_size": s.stm_size,
+        "batch_size": 128,
+        # Passes over the data: autoencoders always, classifiers when trained sequentially (B.2).
+        "generator_epochs": 25,
+        "learner_epochs": 6,
+        # Clipped for the autoencoders (B.2).
+        "generator_optimizer": replace(_RMSPROP, clip_norm=1.0, clip_value=0.5),
+        "learner_optimizer": _RMSPROP,
+        "stm_hidden": (200, 200),
+        "stm_learner_hidden": (16, 16),
+    }
+
+
 @register(
     "dgdmn-direct",
     "dual memory that sleeps after every task: DGR as in the DGDMN paper",
     fixed={"short_term": False, "stm_size": 1},
     fast=_FAST,
-    paper=dgdmn_hyper,
+    paper=paper_settings,
 )
 @register(
     "dgdmn-no-stm",
     "dual memory that keeps the data of n_STM tasks until it sleeps",
     fixed={"short_term": False},
     fast=_FAST,
-    paper=dgdmn_hyper,
+    paper=paper_settings,
 )
 @register(
     "dgdmn",
     "dual memory: short-term generative memories, sleep, a long-term one",
     fast=_FAST,
-    paper=dgdmn_hyper,
+    paper=paper_settings,
 )
 class DGDMN(Inspectable, Routing, Method):
     """Dual memory around any classifier, which becomes the long-term learner.
@@ -86,6 +160,7 @@ class DGDMN(Inspectable, Routing, Method):
 
     settings_type: ClassVar[type[MethodSettings]] = DGDMNSettings
 
+    paper = staticmethod(paper_settings)
     #: Each task has a short-term memory of its own.
     needs = Needs(tasks=True, copies="A copy labels what is replayed in sleep.")
 
@@ -97,18 +172,6 @@ class DGDMN(Inspectable, Routing, Method):
         self._pool: Replay | None = None
         self._warned = False
         self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
-
-    @classmethod
-    def paper(cls, stream: str, *, scale: float = 1.0) -> dict[str, Any]:
-        """The paper's hyper-parameters (appendix B); see `avalanche_dgm.methods.paper_settings`.
-
-        DGR as in the paper is these with ``short_term=False, stm_size=1``.
-
-        Args:
-            stream: ``"digits"``, ``"permnist"`` or ``"tdigits"``.
-            scale: Share of the data set that is used; the memory shrinks with it.
-        """
-        return dgdmn_hyper(stream, scale=scale)
 
     @property
     def routes(self) -> bool:
@@ -132,10 +195,9 @@ class DGDMN(Inspectable, Routing, Method):
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
         check_experience(data, shape=self.dual.ltm.shape)
-        self.dual.ltm.check(data)
+        self.dual.ltm.generator.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
-        """See `Method.begin`."""
         super()._begin(data)
         with self.random.seeded_init():
             self.dual.build(data.images)
@@ -154,11 +216,11 @@ class DGDMN(Inspectable, Routing, Method):
             yield from self.consolidate()
 
     def _unchanged(self, key: str) -> list[nn.Module]:
-        """See `Method._unchanged`: the long-term memory learns in sleep only."""
+        # The long-term memory learns in sleep only.
         others = [memory for memory in self.dual.sttms() if memory.key != key]
         # Its generator is built in the first experience, which may fail.
         ltm = [self.dual.ltm.generator] if self.dual.ltm.tasks else []
-        return [*super()._unchanged(key), *others, *ltm]
+        return [*others, *ltm]
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the short-term generator's training."""

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion
-from avalanche_dgm.memories.generative import DeepGenerativeMemory
-from avalanche_dgm.memories.settings import MemorySettings
+from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
@@ -91,14 +90,13 @@ class DGR(Inspectable, ReplaySource, Method):
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
         check_experience(data, shape=self.ltm.shape)
-        self.ltm.check(data)
+        self.ltm.generator.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
-        """See `Method.begin`."""
         super()._begin(data)
         with self.random.seeded_init():
-            self.ltm.build(data.images)
-        self._hold("_previous", self.ltm.snapshot() if self.ltm.tasks else None)
+            self.ltm.generator.build(data.images)
+        self._hold("_previous", Frozen(self.ltm) if self.ltm.tasks else None)
         self._new_weight = self.ltm.fraction([data])
         # A learner that is still learning a class is no teacher of it.
         self._partial = data.partial

@@ -35,9 +35,8 @@ from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators import ClassDensity, Generator, make_density
 from avalanche_dgm.losses import UserCriterion, soft_targets
 from avalanche_dgm.memories.classifiers import check_heads, logits_of
-from avalanche_dgm.memories.generative import DeepGenerativeMemory
+from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
 from avalanche_dgm.memories.layers import FrozenPrefix, name_of
-from avalanche_dgm.memories.settings import MemorySettings
 from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
@@ -469,8 +468,8 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         self._latent_shape = tuple(latents.images.shape[1:])
         vectors = replace(latents, images=latents.images.flatten(1).float())
         with self.random.seeded_init() if memory.generator.builds else nullcontext():
-            memory.build(vectors.images)
-        previous = memory.snapshot().module if memory.tasks else None
+            memory.generator.build(vectors.images)
+        previous = Frozen(memory).module if memory.tasks else None
         yield from memory.learn([vectors], self.rng, previous=previous, name="latent generator")
 
     def end(self, data: ExperienceData) -> None:

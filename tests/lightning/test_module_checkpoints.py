@@ -15,6 +15,7 @@ from torch import nn
 from avalanche_dgm import load_memory, save_memory, sklearn_digits
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.generators import make_density
 from avalanche_dgm.lightning import (
     ALTMModule,
     ClassifierModule,
@@ -82,6 +83,12 @@ def test_settings_are_plain_values(kind, tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(again.parameters(), module.parameters(), strict=True)
     )
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_generator_among_the_settings_is_named_and_raises_no_warning():
+    module = DGRModule(mlp(), generator=make_density("full"))
+    assert module.hparams["generator"] == "<FullDensity>"
 
 
 def make_sgd(parameters):

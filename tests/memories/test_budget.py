@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
+from avalanche_dgm.data import split_budget
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.memories import new_fraction, replay_budget
-from avalanche_dgm.memories.budget import split_budget
 
 
 def brute_force(new, old, n_incoming, n_max, kappa):

@@ -10,7 +10,7 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.memories import DualMemory, DualMemorySettings
 from avalanche_dgm.memories.dual import choose_memory
-from avalanche_dgm.memories.short_term import MARGIN, TaskInputs, TaskLearner, widen
+from avalanche_dgm.memories.short_term import MARGIN, TaskLearner, widen
 from avalanche_dgm.methods import DGDMN
 from avalanche_dgm.metrics.cost import memory_bytes_of
 
@@ -260,8 +260,8 @@ def test_without_stm_real_samples_wait_for_sleep():
 def test_the_answers_of_a_task_learner():
     torch.manual_seed(0)
     images = digits(2).images
-    inputs = TaskInputs.of(images, DualMemorySettings(stm_learner_hidden=(8,)))
-    learner = TaskLearner(inputs, classes=(2, 6))
+    ends = {"low": (0.0,), "high": (float(images.max()),)}
+    learner = TaskLearner((2, 6), shape=(1, 8, 8), **ends, architecture="dense", hidden=(8,))
     logits = learner(images)
     assert logits.shape == (len(images), 7)
     local = learner.network((images - learner.centre) / learner.scale)

@@ -13,7 +13,7 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import RangeError, ShapeError, UnknownTaskError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec, fit
-from avalanche_dgm.memories import DeepGenerativeMemory, MemorySettings
+from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
 
 
 def rng(seed=0):
@@ -30,8 +30,8 @@ def memory_of(learner=None, *, task_aware=False, **settings):
 
 def learn(memory, *incoming, steps=None, forget=False):
     """Generator and dictionary; the learner is not touched."""
-    memory.build(incoming[0].images)
-    previous = memory.snapshot().module if memory.tasks and not forget else None
+    memory.generator.build(incoming[0].images)
+    previous = Frozen(memory).module if memory.tasks and not forget else None
     generator = rng(len(memory.tasks))
     for phase in memory.learn(incoming, generator, previous=previous):
         fit(phase if steps is None else replace(phase, steps=steps), generator)
@@ -41,7 +41,7 @@ def learn(memory, *incoming, steps=None, forget=False):
 
 def phase_of(memory, *incoming):
     """The generator's training on what comes next, not begun."""
-    (phase,) = memory.learn(incoming, rng(), previous=memory.snapshot().module)
+    (phase,) = memory.learn(incoming, rng(), previous=Frozen(memory).module)
     return phase
 
 
@@ -50,7 +50,7 @@ def phase_of(memory, *incoming):
 def test_nothing_is_drawn_before_anything_was_learned(sampling, build):
     memory = memory_of(sampling=sampling, consolidation="rehearsal")
     if build:
-        memory.build(digits(0).images)
+        memory.generator.build(digits(0).images)
     for draw in (memory.sample, memory.generate):
         with pytest.raises(UnknownTaskError, match="Nothing was learned yet"):
             draw(3, rng())
@@ -186,10 +186,10 @@ def test_drawing_leaves_the_learner_alone(sampling):
 def test_later_images_are_checked():
     memory = learn(memory_of(), digits(0, 1))
     with pytest.raises(ShapeError):
-        memory.build(torch.rand(3, 1, 9, 8))
+        memory.generator.build(torch.rand(3, 1, 9, 8))
     with pytest.raises(RangeError):
-        memory.build(255 * torch.rand(3, 1, 8, 8))
-    memory.build(torch.rand(3, 1, 8, 8))
+        memory.generator.build(255 * torch.rand(3, 1, 8, 8))
+    memory.generator.build(torch.rand(3, 1, 8, 8))
 
 
 def test_dictionary_counts_repetitions():

@@ -6,7 +6,7 @@ from driver import Driver, MultiHead, digits, network
 
 from avalanche_dgm.errors import CapacityError, ConfigError, UnknownTaskError, UnsupportedModelError
 from avalanche_dgm.methods import DGDMN, DGR, PseudoRehearsal
-from avalanche_dgm.methods.paper_settings import PAPER, dgdmn_hyper, paper_stream
+from avalanche_dgm.methods.dgdmn import PAPER, paper_settings
 
 TINY = {"hidden": (32,), "latent": 8, "batch_size": 32, "generator_steps": 20}
 DUAL = {**TINY, "learner_steps": 20, "stm_learner_hidden": (16,)}
@@ -263,19 +263,19 @@ def test_rehearsal_bad_settings(hyper):
 
 @pytest.mark.parametrize("stream", ["digits", "permnist", "tdigits"])
 def test_paper_settings_are_accepted(stream):
-    settings = DGDMN(**dgdmn_hyper(stream)).settings
+    settings = DGDMN(**paper_settings(stream)).settings
     assert settings.n_max == PAPER[stream].n_max
     assert (settings.sampling, settings.consolidation, settings.labels) == (
         "prior",
         "rehearsal",
         "hard",
     )
-    assert DGDMN(**dgdmn_hyper(stream, scale=0.1)).settings.n_max == PAPER[stream].n_max // 10
-    DGDMN(**{**dgdmn_hyper(stream), "short_term": False, "stm_size": 1})
+    assert DGDMN(**paper_settings(stream, scale=0.1)).settings.n_max == PAPER[stream].n_max // 10
+    DGDMN(**{**paper_settings(stream), "short_term": False, "stm_size": 1})
 
 
 def test_paper_settings_run_on_small_data():
-    hyper = {**dgdmn_hyper("tdigits", scale=0.001), "generator_epochs": 1, "learner_epochs": 1}
+    hyper = {**paper_settings("tdigits", scale=0.001), "generator_epochs": 1, "learner_epochs": 1}
     driver = driver_of(DGDMN, **{**hyper, "stm_size": 2})
     for c in range(5):
         driver.train(digits(c))
@@ -285,4 +285,4 @@ def test_paper_settings_run_on_small_data():
 
 def test_unknown_paper_streams():
     with pytest.raises(ConfigError, match="digits, permnist, tdigits"):
-        paper_stream("cifar")
+        DGDMN.paper("cifar")
