@@ -29,9 +29,10 @@ from avalanche_dgm.methods.altm_sources import StoredReplay
 from avalanche_dgm.methods.registry import kinds
 from avalanche_dgm.metrics.cost import memory_bytes_of
 
+SLOW = {*VARIANTS, "dynamic-memory-discriminator"}
 #: Naive A-LTM remembers no samples, which most of these tests look at.
 CASES = [
-    pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else [])
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else [])
     for name in METHODS
     if name != "altm"
 ]
@@ -373,9 +374,9 @@ def test_no_image_is_stored_but_in_the_variant_that_says_so(make, n):
     if isinstance(driver.method, DGDMN) and not driver.method.settings.short_term:
         assert found == 80 * (n % 2)
     elif source_of(driver.method, StoredReplay):
-        assert found == 20 * n, "ten of each class"
-    elif getattr(driver.method, "freeze_after", 0) > n:
-        assert found == 20 * n, "until the compressor is frozen"
+        assert found == 2 * 8 * n, "eight of each class"
+    elif getattr(driver.method.settings, "freeze_after", 0) > n:
+        assert found == 10 * n, "until the compressor is frozen"
     else:
         assert found == 0
 
