@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,37 +67,18 @@ class ExperienceData:
         return len(self.images)
 
     def take(self, index: Tensor) -> ExperienceData:
-        """Returns the samples at the given positions.
-
-        Args:
-            index: int64 tensor (M,), positions from 0 to N - 1.
-        """
-        return ExperienceData(
-            self.images[index],
-            self.labels[index],
-            self.tasks[index],
-            self.key,
-            self.name,
-            self.times,
-            self.partial,
-        )
+        """The samples at positions (M,)."""
+        images, labels, tasks = (t[index] for t in (self.images, self.labels, self.tasks))
+        return replace(self, images=images, labels=labels, tasks=tasks)
 
     @staticmethod
     def cat(parts: Sequence[ExperienceData]) -> ExperienceData:
-        """Joins samples; all else is said by the first.
-
-        Args:
-            parts: One or more.
-        """
-        first = parts[0]
-        return ExperienceData(
-            torch.cat([part.images for part in parts]),
-            torch.cat([part.labels for part in parts]),
-            torch.cat([part.tasks for part in parts]),
-            first.key,
-            first.name,
-            first.times,
-            first.partial,
+        """Joins samples of one or more; all else is said by the first."""
+        return replace(
+            parts[0],
+            images=torch.cat([part.images for part in parts]),
+            labels=torch.cat([part.labels for part in parts]),
+            tasks=torch.cat([part.tasks for part in parts]),
         )
 
     @property
@@ -135,13 +116,13 @@ class Replay:
         targets = None if self.targets is None else self.targets[index]
         return Replay(self.images[index], self.labels[index], self.tasks[index], targets)
 
+    def draw(self, n: int, rng: torch.Generator) -> Replay:
+        """Draws n of these samples with replacement, each as likely as any other."""
+        return self[torch.randint(len(self), (n,), generator=rng, device=self.labels.device)]
+
     @staticmethod
     def cat(replays: Sequence[Replay]) -> Replay:
-        """Joins replays; soft labels are padded to the widest, and kept only if all have them.
-
-        Args:
-            replays: One or more.
-        """
+        """Joins one or more; soft labels are padded, and kept only if all have them."""
         soft = [r.targets for r in replays if r.targets is not None]
         targets = None
         if len(soft) == len(replays):

@@ -135,8 +135,7 @@ class StoredTask(GrowingBuffers):
 
     def sample(self, n: int, rng: torch.Generator) -> Replay:
         """Draws some of the samples, each as likely as any other."""
-        index = torch.randint(len(self.images), (n,), generator=rng, device=self.images.device)
-        return Replay(self.images[index], self.labels[index], self.tasks[index])
+        return Replay(self.images, self.labels, self.tasks).draw(n, rng)
 
     def data(self) -> ExperienceData:
         """The samples."""

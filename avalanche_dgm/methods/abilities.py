@@ -17,37 +17,18 @@ class Inspectable(ABC):
 
     @abstractmethod
     def sample(self, n: int) -> Replay:
-        """Generates or draws samples of everything that is remembered.
-
-        Args:
-            n: How many.
+        """Generates or draws n samples of everything that is remembered.
 
         Raises:
             UnknownTaskError: Nothing was learned yet, or no samples are kept.
         """
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """The memory's latents of images.
-
-        Args:
-            images: Float tensor (n, *shape).
-            tasks: int64 tensor (n,), task labels.
-
-        Returns:
-            Float tensor (n, D), or ``None`` if there are none (yet).
-        """
+        """The memory's latents (n, D) of images (n, *shape); ``None`` without any (yet)."""
         return None
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """Images as the memory sees them.
-
-        Args:
-            images: Float tensor (n, *shape).
-            tasks: int64 tensor (n,), task labels.
-
-        Returns:
-            Float tensor (n, *shape), or ``None`` if it does not reconstruct (yet).
-        """
+        """Images (n, *shape) as the memory sees them; ``None`` if it does not reconstruct (yet)."""
         return None
 
     def stored_samples(self) -> int:
@@ -66,10 +47,7 @@ class ReplaySource(ABC):
 
     @abstractmethod
     def sample_old(self, n: int) -> Replay | None:
-        """Draws old inputs, balanced over old classes and without soft labels.
-
-        Args:
-            n: How many.
+        """Draws n old inputs, balanced over old classes and without soft labels.
 
         Returns:
             Samples, or ``None`` if there is nothing to replay yet.
@@ -93,11 +71,7 @@ class Routing(ABC):
         return {}
 
     def make_room(self, key: str) -> Iterator[Phase]:
-        """Yields what has to be trained before a task can begin.
-
-        Args:
-            key: The task.
-        """
+        """Yields what has to be trained before a task can begin."""
         yield from ()
 
     def before_predicting(self) -> Iterator[Phase]:
@@ -162,9 +136,4 @@ class LatentInputs(ABC):
 
     @abstractmethod
     def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
-        """Latents of a batch, or the images as long as the classifier is trained on these.
-
-        Args:
-            x: Float tensor (n, *shape), images or latents.
-            tasks: int64 tensor (n,), task labels.
-        """
+        """Latents of a batch, or the images as long as the classifier is trained on these."""

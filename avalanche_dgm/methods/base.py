@@ -105,8 +105,9 @@ class Method(nn.Module):
     An adapter calls, for each experience: `attach`, `check`, `begin`, ``criterion.set``, the phases
     of `before_learning`, then for each batch of the classifier's training `replay`, `forward` and
     `loss`, at last the phases of `after_learning` and `end`. Phases are run by the adapter, in the
-    order in which they are yielded. An experience that fails or is interrupted before its `end` is
-    taken back by `undo`, which the next `begin` calls, too.
+    order in which they are yielded. ``data`` holds all samples of the experience. An experience
+    that fails or is interrupted before its `end` is taken back by `undo`, which the next `begin`
+    calls, too.
 
     While an experience is learned a copy of what was remembered before is kept for `undo`. It costs
     the memory's size; the classifier is not part of it.
@@ -179,22 +180,16 @@ class Method(nn.Module):
     def check(self, data: ExperienceData) -> None:
         """Checks that an experience can be learned; changes nothing.
 
-        Args:
-            data: All of its samples.
-
         Raises:
-            DataError: They cannot be learned.
+            DataError: It cannot.
         """
         check_experience(data)
 
     def begin(self, data: ExperienceData) -> None:
         """Starts an experience: checks its data, takes room for it.
 
-        Args:
-            data: All of its samples.
-
         Raises:
-            DataError: They cannot be learned; nothing was changed.
+            DataError: It cannot be learned; nothing was changed.
         """
         self.undo()
         self.check(data)
@@ -210,11 +205,7 @@ class Method(nn.Module):
         self.stats.begin()
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields what is trained before the classifier.
-
-        Args:
-            data: All samples of the experience.
-        """
+        """Yields what is trained before the classifier."""
         yield from ()
 
     def replay(self, n: int) -> Replay | None:
@@ -274,19 +265,11 @@ class Method(nn.Module):
         return loss if step.replay_share == 1.0 else loss * step.replay_share
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields what is trained after the classifier.
-
-        Args:
-            data: All samples of the experience.
-        """
+        """Yields what is trained after the classifier."""
         yield from ()
 
     def end(self, data: ExperienceData) -> None:
-        """Ends an experience; drops what was needed for it only.
-
-        Args:
-            data: All of its samples.
-        """
+        """Ends an experience; drops what was needed for it only."""
         self.experiences += 1
         self._keep()
 

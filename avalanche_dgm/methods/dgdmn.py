@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_experience
@@ -239,12 +238,7 @@ class DGDMN(Inspectable, Routing, Method):
 
     def replay(self, n: int) -> Replay | None:
         """Draws from what was already known of the current task."""
-        if self._pool is None:
-            return None
-        index = torch.randint(
-            len(self._pool), (n,), generator=self.rng, device=self._pool.labels.device
-        )
-        return self._pool[index]
+        return self._pool.draw(n, self.rng) if self._pool is not None else None
 
     def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
@@ -341,14 +335,7 @@ class DGDMN(Inspectable, Routing, Method):
         return key
 
     def sample(self, n: int) -> Replay:
-        """Draws labelled samples of all memories, in proportion to the tasks that each holds.
-
-        Args:
-            n: How many.
-
-        Raises:
-            UnknownTaskError: Nothing was learned yet.
-        """
+        """See `Inspectable.sample`: of all memories, in proportion to the tasks that each holds."""
         members: list[tuple[Any, int]] = [(m, 1) for m in self.dual.sttms() if m.tasks]
         members += [(task, 1) for task in self.dual.stored]
         if len(self.dual.ltm.tasks):

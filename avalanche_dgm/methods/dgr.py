@@ -126,14 +126,7 @@ class DGR(Inspectable, ReplaySource, Method):
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """Draws labelled samples of everything learned.
-
-        Args:
-            n: How many.
-
-        Raises:
-            UnknownTaskError: Nothing was learned yet.
-        """
+        """See `Inspectable.sample`."""
         return self.ltm.sample(n, self.rng)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:

@@ -155,14 +155,7 @@ class PseudoRehearsal(Inspectable, Method):
 
     @torch.no_grad()
     def sample(self, n: int) -> Replay:
-        """Draws random inputs with the labels that the learner gives them now.
-
-        Args:
-            n: How many.
-
-        Raises:
-            UnknownTaskError: Nothing was learned yet.
-        """
+        """See `Inspectable.sample`: random inputs, labelled by the learner as it is now."""
         if self.box.shape is None or self.learner is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         with evaluating(self.learner):
