@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments.pages.aggregate import stream_of
-from avalanche_dgm.experiments.pages.loading import Run, find_runs
+from avalanche_dgm.experiments.pages.loading import results_below
 from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.experiments.storage import read_result
 
 Runs = Mapping[str, Sequence[RunResult]]
 """The runs of each method, one a seed."""
@@ -30,35 +30,37 @@ def load(*folders: str | Path) -> dict[str, list[RunResult]]:
     """
     if not folders:
         raise ConfigError("No folder was given. Name the folder of a run, or one above it.")
-    found, unreadable = find_runs([Path(folder) for folder in folders])
-    if unreadable:
-        # A figure that lacks a run without saying so would be wrong.
-        raise ConfigError(unreadable[0])
-    runs: dict[str, dict[int, Run]] = {}
-    for run in found:
-        seeds = runs.setdefault(run.result.config.method, {})
-        other = seeds.setdefault(run.seed, run)
-        if other is not run:
+    found: dict[Path, RunResult] = {}
+    for folder in folders:
+        # One that cannot be read is refused: a figure that lacks a run would be wrong.
+        read = {path.parent: read_result(path.parent) for path in results_below(Path(folder))}
+        below = {place: result for place, result in read.items() if result is not None}
+        # In the order in which they were run: a comparison's methods as they were named.
+        for place in sorted(below, key=lambda p: str(below[p].provenance.get("started", ""))):
+            found.setdefault(place.resolve(), below[place])
+    runs: dict[str, dict[int, tuple[Path, RunResult]]] = {}
+    for place, result in found.items():
+        method, seed = result.config.method, result.config.seed
+        other, _ = runs.setdefault(method, {}).setdefault(seed, (place, result))
+        if other != place:
             raise ConfigError(
-                f"{other.folder} and {run.folder} are both runs of {run.result.config.method} with"
-                f" seed {run.seed}. Name folders that hold one comparison."
+                f"{other} and {place} are both runs of {method} with seed {seed}. Name folders"
+                " that hold one comparison."
             )
     for method, seeds in runs.items():
-        first, *others = (seeds[seed] for seed in sorted(seeds))
-        for other in others:
-            theirs = other.result.config
+        (first, mine), *others = (seeds[seed] for seed in sorted(seeds))
+        for other, result in others:
+            theirs = result.config
             # What is only measured changes nothing.
-            like_it = first.result.config.replace(seed=other.seed, quality=theirs.quality)
+            like_it = mine.config.replace(seed=theirs.seed, quality=theirs.quality)
             differences = theirs.differences(like_it)
             if differences:
                 # Their mean over seeds would be one over settings.
                 raise ConfigError(
-                    f"{other.folder} differs from {first.folder}, both of {method}:"
+                    f"{other} differs from {first}, both of {method}:"
                     f" {', '.join(differences)}. Name folders that hold one comparison."
                 )
-    return {
-        method: [seeds[seed].result for seed in sorted(seeds)] for method, seeds in runs.items()
-    }
+    return {name: [seeds[seed][1] for seed in sorted(seeds)] for name, seeds in runs.items()}
 
 
 def check(runs: Runs, *needed: str) -> RunResult:
@@ -106,10 +108,15 @@ def check(runs: Runs, *needed: str) -> RunResult:
 
 def _stream(result: RunResult) -> tuple[object, ...]:
     # Names of tasks may depend on the seed, where it shuffles classes.
-    return stream_of(result), len(result.tasks), tuple(result.order)
+    return _options(result), len(result.tasks), tuple(result.order)
+
+
+def _options(result: RunResult) -> dict[str, object]:
+    config = result.config
+    return {**config.stream_options, "revisit": list(config.revisit), "stream": config.stream}
 
 
 def _said(result: RunResult) -> str:
-    options = {k: v for k, v in stream_of(result).items() if k not in ("stream", "experiences")}
+    options = {k: v for k, v in _options(result).items() if k != "stream"}
     said = "".join(f", {k} {v}" for k, v in options.items() if v not in ([], None))
     return f"{result.config.stream} ({len(result.order)} experiences{said})"

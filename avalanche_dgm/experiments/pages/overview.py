@@ -1,220 +1,237 @@
-"""The head of a group: the final numbers, what was run, and what to know about it."""
+"""The head of a group: the final numbers, what was run, and every run in a line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from avalanche_dgm.experiments.pages import formats, scores
-from avalanche_dgm.experiments.pages.accuracy import MOST_NAMED
-from avalanche_dgm.experiments.pages.aggregate import Group, Row, settings_of
-from avalanche_dgm.experiments.pages.intervals import Estimate
-from avalanche_dgm.experiments.pages.layout import Section, card, cards, plural
-from avalanche_dgm.experiments.pages.lines import Line, sample
+from avalanche_dgm.experiments.pages import formats
+from avalanche_dgm.experiments.pages.groups import Group, Row, settings_of
 from avalanche_dgm.experiments.pages.loading import Run
-from avalanche_dgm.experiments.pages.markup import Markup, tag
-from avalanche_dgm.experiments.pages.scores import FINAL, Score
 
+#: Up to so many tests each is named.
+_MOST_NAMED = 12
 _PACKAGES = ("avalanche_dgm", "avalanche", "torch", "pytorch_lightning", "python")
 
 
-def result_section(group: Group) -> Section:
-    """The final table.
+@dataclass(frozen=True)
+class Score:
+    """A number to compare methods by.
+
+    Attributes:
+        label: Its name.
+        explained: What it is, in a sentence.
+        value: Gives it; ``None`` where it is not known. At least one experience was learned.
+        more_is_better: Whether larger is better, else smaller.
+        text: Writes it.
+        spread: Whether the deviation over seeds is shown.
+    """
+
+    label: str
+    explained: str
+    value: Callable[[Run], float | None]
+    more_is_better: bool = True
+    text: Callable[[float | None], str] = formats.share
+    spread: bool = True
+
+
+def _summary(name: str) -> Callable[[Run], float | None]:
+    return lambda run: run.summaries[-1].get(name)
+
+
+SCORES = (
+    Score(
+        "average accuracy",
+        "Mean test accuracy on the experiences learned.",
+        _summary("average_accuracy"),
+    ),
+    Score(
+        "forgetting",
+        "Mean drop from an experience's best accuracy to the last one.",
+        _summary("forgetting"),
+        more_is_better=False,
+    ),
+    Score(
+        "backward transfer",
+        "Mean change of accuracy since an experience was learned; below 0 is forgetting.",
+        _summary("backward_transfer"),
+    ),
+    Score(
+        "retention",
+        "Which part is left: the last accuracy by that right after learning, on average.",
+        _summary("retention"),
+    ),
+    Score(
+        "learning accuracy",
+        "Mean accuracy on each experience right after it was learned.",
+        _summary("learning_accuracy"),
+    ),
+    Score(
+        "training time",
+        "Learning, without tests.",
+        lambda run: run.seconds,
+        more_is_better=False,
+        text=formats.seconds,
+        spread=False,
+    ),
+    Score(
+        "memory",
+        "What is remembered beside the classifier.",
+        lambda run: run.steps[-1].memory_bytes,
+        more_is_better=False,
+        text=formats.size,
+        spread=False,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in the final table, and whether it is the best of its column."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What stands at the head of a group.
+
+    Attributes:
+        note: How the table is to be read.
+        lines: Row, its cells, the number of its seeds.
+        unfinished: Sentences about runs that are not finished.
+        facts: What was run: name and text.
+        commands: The command lines.
+        settings: The settings of each row: its label and text.
+        runs: Every run: the cells of a line.
+    """
+
+    note: str
+    lines: Sequence[tuple[Row, Sequence[Cell], int]]
+    unfinished: Sequence[str]
+    facts: Sequence[tuple[str, str]]
+    commands: Sequence[str]
+    settings: Sequence[tuple[str, str]]
+    runs: Sequence[Sequence[str]]
+
+
+#: Heads of the columns of `Overview.runs`.
+RUN_COLUMNS = (
+    "run",
+    "method",
+    "seed",
+    "learned",
+    "average accuracy",
+    "training time",
+    "memory",
+    "started",
+)
+
+
+def overview_of(group: Group) -> Overview:
+    """Collects it.
 
     Args:
         group: The runs.
     """
-    best = {score.label: _best(group, score) for score in FINAL}
-    heads = [
-        tag(
-            "th",
-            score.label,
-            tag("span", " ↑" if score.more_is_better else " ↓", class_="arrow", aria_hidden="true"),
-            scope="col",
-            title=score.explained,
-        )
-        for score in FINAL
-    ]
-    head = tag("tr", tag("th", "method", scope="col"), *heads, tag("th", "seeds", scope="col"))
-    body = [_row(row, best) for row in group.rows]
-    table = tag("table", tag("thead", head), tag("tbody", body), class_="final")
-    notes = [note for row in group.rows if (note := _unfinished(row))]
-    return Section(
-        "result",
-        "Result",
-        cards(
-            card(
-                f"After {plural(group.length, 'experience')}",
-                tag("div", table, class_="scroll", tabindex=0, role="group", aria_label="Result"),
-                tag("ul", (tag("li", note) for note in notes), class_="notes") if notes else None,
-                note=_explained(group),
-                size="full",
-            ),
-            facts_card(group),
-        ),
+    several = any(len(row.counted) > 1 for row in group.rows)
+    note = ["Mean over seeds ± standard deviation."] if several else []
+    if len(group.rows) > 1:
+        note.append("↑ more is better, ↓ less is better; the best of finished runs is bold.")
+    columns = [_column(group, score) for score in SCORES]
+    return Overview(
+        " ".join(note),
+        [
+            (row, [column[i] for column in columns], len(row.runs))
+            for i, row in enumerate(group.rows)
+        ],
+        [said for row in group.rows if (said := _unfinished(row))],
+        [(name, text) for name, text in _facts(group) if text],
+        list(dict.fromkeys(c for run in group.runs if (c := run.result.provenance.command))),
+        [(row.label, _settings(row)) for row in group.rows],
+        [_line(row, run) for row in group.rows for run in row.runs],
     )
 
 
-def _explained(group: Group) -> str:
-    several = any(len(row.counted) > 1 for row in group.rows)
-    parts = ["Mean over seeds ± standard deviation."] if several else []
-    if len(group.rows) > 1:
-        parts.append("↑ more is better, ↓ less is better; the best of finished runs is bold.")
-    return " ".join(parts)
-
-
-def _row(row: Row, best: dict[str, str | None]) -> Markup:
-    cells = []
-    for score in FINAL:
-        written = _written(row, score)
+def _column(group: Group, score: Score) -> list[Cell]:
+    found = [row.total(score.value) for row in group.rows]
+    finished = [
+        value.mean
+        for row, value in zip(group.rows, found, strict=True)
+        if row.complete and value is not None
+    ]
+    best = None
+    if len(finished) > 1:
         # Equal to the digits shown is equally good.
-        is_best = row.complete and written is not None and _shown(row, score) == best[score.label]
-        mark = tag("span", " (best)", class_="hidden-text") if is_best else None
-        cells.append(
-            tag("td", written or formats.NOTHING, mark, class_="best" if is_best else None)
-        )
-    title = tag("th", sample(Line.of(row, [])), row.label, scope="row")
-    return tag("tr", title, *cells, tag("td", _seeds(row.runs)))
-
-
-def _best(group: Group, score: Score) -> str | None:
-    """The best mean as it is shown; ``None`` if there is nothing to compare."""
-    finished = [row for row in group.rows if row.complete]
-    known = [(e.mean, row) for row in finished if (e := _estimate(row, score)) is not None]
-    if len(group.rows) < 2 or len(known) < 2:
-        return None
-    pick = max if score.more_is_better else min
-    return _shown(pick(known, key=lambda entry: entry[0])[1], score)
-
-
-def _estimate(row: Row, score: Score) -> Estimate | None:
-    return row.total(lambda run: score.value(run.result))
-
-
-def _shown(row: Row, score: Score) -> str | None:
-    found = _estimate(row, score)
-    return None if found is None else score.text(found.mean)
-
-
-def _written(row: Row, score: Score) -> str | None:
-    found = _estimate(row, score)
-    if found is None:
-        return None
-    accuracy = score.text is formats.share
-    spread = f" ± {score.text(found.sd)}" if accuracy and found.n > 1 and found.sd > 0 else ""
-    return f"{score.text(found.mean)}{spread}"
-
-
-def _seeds(runs: Sequence[Run]) -> str:
-    seeds = [run.seed for run in runs]
-    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))
-
-
-def _with_seeds(runs: Sequence[Run]) -> str:
-    return f"{'seed' if len(runs) == 1 else 'seeds'} {_seeds(runs)}"
+        best = score.text(max(finished) if score.more_is_better else min(finished))
+    cells = []
+    for row, value in zip(group.rows, found, strict=True):
+        learned = any(run.steps for run in row.counted)
+        text = score.text(value.mean) if value else score.text(None) if learned else formats.NOTHING
+        spread = value is not None and score.spread and value.sd > 0
+        shown = f"{text} ± {score.text(value.sd)}" if value and spread else text
+        cells.append(Cell(shown, value is not None and row.complete and text == best))
+    return cells
 
 
 def _unfinished(row: Row) -> str | None:
-    parts = [f"seed {run.seed}: {run.progress}" for run in row.runs if not run.result.complete]
+    parts = [f"seed {run.seed}: {run.progress}" for run in row.runs if not run.complete]
     if not parts:
         return None
     left_out = "left out of the numbers" if row.complete else "its numbers are as of then"
     return f"{row.label} is not finished, {'; '.join(parts)} ({left_out})."
 
 
-def facts_card(group: Group) -> Markup:
-    """What was run: stream, methods, seeds, versions, commands, settings.
-
-    Args:
-        group: The runs.
-    """
-    facts = tag("dl", (part for name, text in _facts(group) for part in _fact(name, text)))
-    commands = dict.fromkeys(
-        command for run in group.runs if (command := run.result.provenance.get("command"))
-    )
-    lines = tag("pre", "\n".join(commands), class_="scroll", tabindex=0) if commands else None
-    return card("What was run", facts, lines, _settings(group), size="full")
-
-
-def runs_section(group: Group) -> Section:
-    """Every run in a line.
-
-    Args:
-        group: The runs.
-    """
-    return Section("runs", "Runs", cards(card("Every run", _table(group), size="full")))
-
-
-def _fact(name: str, text: str) -> list[Markup]:
-    return [tag("dt", name), tag("dd", text)]
-
-
 def _facts(group: Group) -> list[tuple[str, str]]:
-    started = sorted(str(s)[:10] for run in group.runs if (s := _from(run, "started")))
-    days = f"{started[0]} to {started[-1]}" if started else "not known"
-    facts = [
-        ("Stream", f"{group.title}: {plural(group.length, 'experience')}"),
-        ("Tests", _listed(group.tasks)),
-        ("Methods", "; ".join(f"{row.label} ({_with_seeds(row.runs)})" for row in group.rows)),
-        ("Date", started[0] if started and started[0] == started[-1] else days),
+    days = sorted(s[:10] for run in group.runs if (s := run.result.provenance.started))
+    dates = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not known"
+    tasks = group.tasks
+    named = ", ".join(tasks)
+    if len(tasks) > _MOST_NAMED:
+        named = f"{tasks[0]}, {tasks[1]} and so on to {tasks[-1]} ({len(tasks)})"
+    seeds = "; ".join(f"{r.label} ({formats.plural(len(r.runs), 'seed')})" for r in group.rows)
+    return [
+        ("Stream", f"{group.title}: {formats.plural(group.length, 'experience')}"),
+        ("Tests", named),
+        ("Methods", seeds),
+        ("Date", dates),
         ("Versions", _versions(group)),
         ("Machine", _all(group, "platform")),
         ("Device", _all(group, "device", "gpu")),
     ]
-    return [(name, text) for name, text in facts if text]
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) <= MOST_NAMED:
-        return ", ".join(names)
-    return f"{names[0]}, {names[1]} and so on to {names[-1]} ({len(names)})"
-
-
-def _from(run: Run, name: str) -> Any:
-    return run.result.provenance.get(name)
 
 
 def _all(group: Group, *names: str) -> str:
-    found = (str(value) for run in group.runs for name in names if (value := _from(run, name)))
-    return ", ".join(dict.fromkeys(found))
+    found = (getattr(run.result.provenance, name) for run in group.runs for name in names)
+    return ", ".join(dict.fromkeys(value for value in found if value))
 
 
 def _versions(group: Group) -> str:
     found: dict[str, dict[str, None]] = {}
     for run in group.runs:
-        versions = _from(run, "versions") or {}
+        versions = run.result.provenance.versions
         for name in _PACKAGES:
             if name in versions:
-                found.setdefault(name, {})[str(versions[name])] = None
+                found.setdefault(name, {})[versions[name]] = None
     return ", ".join(f"{name} {' and '.join(numbers)}" for name, numbers in found.items())
 
 
-def _settings(group: Group) -> Markup:
-    entries = []
-    for row in group.rows:
-        settings = settings_of(row.runs[0].result.config)
-        text = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
-        entries += _fact(row.label, text)
-    return tag("details", tag("summary", "Settings"), tag("dl", entries, class_="plain"))
+def _settings(row: Row) -> str:
+    settings: dict[str, Any] = settings_of(row.runs[0].result.config)
+    return ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
 
 
-def _table(group: Group) -> Markup:
-    names = ("run", "method", "seed", "learned", "average accuracy", "training time", "started")
-    head = tag("tr", (tag("th", name, scope="col") for name in names))
-    rows = []
-    for row in group.rows:
-        for run in row.runs:
-            learned = bool(run.result.steps)
-            cells = (
-                row.label,
-                run.seed,
-                run.progress,
-                formats.share(scores.AVERAGE.value(run.result) if learned else None),
-                formats.seconds(run.result.seconds),
-                str(_from(run, "started") or formats.NOTHING)[:19].replace("T", " "),
-            )
-            rows.append(tag("tr", tag("th", run.name, scope="row"), (tag("td", c) for c in cells)))
-    table = tag("table", tag("thead", head), tag("tbody", rows))
-    return tag("div", table, class_="scroll", tabindex=0, role="group", aria_label="Every run")
+def _line(row: Row, run: Run) -> list[str]:
+    average, memory = SCORES[0].value, SCORES[-1].value
+    return [
+        run.name,
+        row.label,
+        str(run.seed),
+        run.progress,
+        formats.share(average(run)) if run.steps else formats.NOTHING,
+        formats.seconds(run.seconds),
+        formats.size(memory(run)) if run.steps else formats.NOTHING,
+        (run.result.provenance.started or formats.NOTHING)[:19].replace("T", " "),
+    ]

@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from avalanche_dgm.experiments.pages import colours
-from avalanche_dgm.experiments.pages.accuracy import curves_section, tasks_section
-from avalanche_dgm.experiments.pages.aggregate import Group, group_runs
-from avalanche_dgm.experiments.pages.cost import more_section, time_section, training_section
-from avalanche_dgm.experiments.pages.gallery import pictures_section
+import jinja2
+
+from avalanche_dgm.dashboards.drawing import PALETTE
+from avalanche_dgm.experiments.pages import formats, overview, sections
+from avalanche_dgm.experiments.pages.charts import Chart
+from avalanche_dgm.experiments.pages.groups import Group, group_runs
 from avalanche_dgm.experiments.pages.images import MOST_FRAMES, Album, embed
-from avalanche_dgm.experiments.pages.layout import Section, plural
-from avalanche_dgm.experiments.pages.lines import Line, sample
 from avalanche_dgm.experiments.pages.loading import find_runs
-from avalanche_dgm.experiments.pages.markup import Markup, join, tag
-from avalanche_dgm.experiments.pages.matrices import matrices_section
-from avalanche_dgm.experiments.pages.memory import masks_section, memory_section, replay_section
-from avalanche_dgm.experiments.pages.overview import result_section, runs_section
 from avalanche_dgm.experiments.provenance import package_version
 from avalanche_dgm.files import write_text
 
 _NAME = "report.html"
-# Nothing is loaded, even if something in the page asked for it, and no script runs but the page's
-# own. A hash cannot allow the style of single elements, their colours.
-_POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{}';"
-    " base-uri 'none'; form-action 'none'"
+# On dark ground: the palette's colours, lighter, since black and the deep ones vanish there.
+_PALETTE_DARK = (
+    "#4AA3DF",
+    "#F28A45",
+    "#2FC79A",
+    "#E3A3C8",
+    "#F5BE4D",
+    "#9AD8F7",
+    "#E9EDF1",
+    "#C2A54A",
 )
+# Paul Tol's muted colours, and the same on dark ground, for parts of a whole: none is that of a
+# method.
+_PARTS = {
+    "#CC6677": "#D9808F",
+    "#332288": "#8A7FE0",
+    "#DDCC77": "#DDCC77",
+    "#117733": "#3DA864",
+    "#88CCEE": "#88CCEE",
+    "#882255": "#C05A8C",
+    "#44AA99": "#5BC2B1",
+    "#999933": "#B3B34D",
+    "#AA4499": "#C46BB6",
+}
+# As in the pictures of masks that runs write.
+_MASKS = {"reserved": 1, "reused": 2, "held": 5}
+# The parts of viridis that can be seen on light, and on dark ground.
+_LIGHT_RANGE, _DARK_RANGE = (0.0, 0.88), (0.22, 1.0)
 
 
 def default_page(folders: Sequence[Path]) -> Path:
@@ -64,9 +84,7 @@ def write_page(folders: Sequence[Path], path: Path, *, title: str | None = None)
     groups, left_out = group_runs(runs)
     album = embed([run for group in groups for run in group.runs])
     notes += left_out + _about_pictures(album)
-    page = render(groups, album, notes, title or _title(groups))
-    # Names may hold halves of characters, which no file can.
-    write_text(path, page.encode(errors="replace").decode())
+    write_text(path, render(groups, album, notes, title or _title(groups)))
     return len(runs)
 
 
@@ -79,110 +97,99 @@ def render(groups: Sequence[Group], album: Album, notes: Sequence[str], title: s
         notes: What readers have to know.
         title: Its heading.
     """
-    script = _asset("script.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY.format(digest)),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("link", rel="icon", href="data:,"),
-        tag("style", Markup(_asset("style.css")), Markup(colours.style(groups))),
-        tag("script", Markup(script)),
+    drawn: list[Chart] = []
+
+    def number(chart: Chart) -> int:
+        drawn.append(chart)
+        return len(drawn) - 1
+
+    def numbers() -> str:
+        data = [dataclasses.asdict(chart) for chart in drawn]
+        text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+        return text.replace("<", "\\u003c")
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    body = tag(
-        "body",
-        _banner(groups, notes, title),
-        tag("main", (_group(group, album) for group in groups)),
-        tag("footer", tag("p", _made(album))),
+    environment.filters["plural"] = formats.plural
+    scripts = [_library(), _asset("page.js")]
+    text = environment.get_template("page.html").render(
+        title=title,
+        notes=notes,
+        groups=[
+            (group, overview.overview_of(group), sections.sections_of(group, album))
+            for group in groups
+        ],
+        methods=len({row.label for group in groups for row in group.rows}),
+        runs=sum(len(group.runs) for group in groups),
+        scores=overview.SCORES,
+        run_columns=overview.RUN_COLUMNS,
+        colour_of=sections.colour_of,
+        number=number,
+        numbers=numbers,
+        style=_asset("page.css") + _colours(groups),
+        scripts=scripts,
+        digests=[_digest(script) for script in scripts],
+        made=_made(album),
     )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+    # Names of folders may hold halves of characters, which no file can.
+    return text.lstrip().encode(errors="replace").decode()
 
 
 def _asset(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _banner(groups: Sequence[Group], notes: Sequence[str], title: str) -> Markup:
-    methods = len({row.label for group in groups for row in group.rows})
-    counts = (
-        plural(methods, "method"),
-        plural(sum(len(group.runs) for group in groups), "run"),
-        plural(len(groups), "stream"),
-    )
-    several = len(groups) > 1
-    links = (tag("a", group.title, href=f"#{group.name}") for group in groups)
-    return tag(
-        "header",
-        tag("h1", title),
-        tag("p", join(counts, " · "), class_="lead") if several else None,
-        tag("ul", (tag("li", note) for note in notes), class_="notes") if notes else None,
-        tag("nav", links, class_="streams", aria_label="Streams") if several else None,
-        class_="banner",
-    )
+@cache
+def _library() -> str:
+    """Vega-Lite and what it needs, as one script; it takes seconds to put together."""
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # It has a default.
+    # Names at its top would be names of the page.
+    return f"(() => {{{bundle}}})();".replace("</script", "<\\/script")
 
 
-def _group(group: Group, album: Album) -> Markup:
-    found = [
-        result_section(group),
-        curves_section(group),
-        tasks_section(group),
-        matrices_section(group),
-        pictures_section(group, album),
-        replay_section(group),
-        memory_section(group),
-        masks_section(group),
-        time_section(group),
-        training_section(group),
-        more_section(group),
-        runs_section(group),
-    ]
-    sections = [section for section in found if section is not None]
-    seeds = sorted({run.seed for run in group.runs})
-    facts = (
-        plural(group.length, "experience"),
-        plural(len(group.rows), "method"),
-        plural(len(seeds), "seed"),
-        plural(len(group.runs), "run"),
-    )
-    return tag(
-        "section",
-        tag("h2", group.title),
-        tag("p", join(facts, " · "), class_="lead"),
-        tag("div", _rows(group), _links(group, sections), class_="bar"),
-        (_section(group, section) for section in sections),
-        class_="group",
-        id=group.name,
-    )
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _rows(group: Group) -> Markup:
-    """The legend of all charts; with the script its entries switch methods off and on."""
-    chips = (
-        tag(
-            "button",
-            sample(Line.of(row, [])),
-            row.label,
-            type="button",
-            aria_pressed="true",
-            data_toggle=f"r{row.index}",
-        )
-        for row in group.rows
-    )
-    return tag("div", chips, class_="chips", role="group", aria_label="Methods")
+def _colours(groups: Sequence[Group]) -> str:
+    """The colours that charts name, on light and on dark ground, as variables."""
+    rows = {row.index for group in groups for row in group.rows}
+    n = len(PALETTE)
+    found = [(f"r{i}", PALETTE[i % n], _PALETTE_DARK[i % n]) for i in sorted(rows)]
+    found += [(f"p{i}", *pair) for i, pair in enumerate(_PARTS.items())]
+    found += [(f"mask-{name}", PALETTE[i], _PALETTE_DARK[i]) for name, i in _MASKS.items()]
+    # One scale for all streams: colours are relative, and a legend stands by.
+    style = _block(":root", found)
+    for group in groups:
+        scales = [
+            (f"{prefix}{i}", light, dark)
+            for prefix, count in (("t", len(group.tasks)), ("l", len(group.labels)))
+            for i, (light, dark) in enumerate(
+                zip(_scale(count, *_LIGHT_RANGE), _scale(count, *_DARK_RANGE), strict=True)
+            )
+        ]
+        style += _block(f"#{group.name}", scales)
+    return style
 
 
-def _links(group: Group, sections: Sequence[Section]) -> Markup:
-    links = (tag("a", s.title, href=f"#{group.name}-{s.name}") for s in sections)
-    return tag("nav", links, aria_label=f"Sections, {group.title}")
+def _block(selector: str, colours: Sequence[tuple[str, str, str]]) -> str:
+    entries = (f"--{name}:light-dark({light},{dark});" for name, light, dark in colours)
+    return f"{selector}{{{''.join(entries)}}}\n"
 
 
-def _section(group: Group, section: Section) -> Markup:
-    name = f"{group.name}-{section.name}"
-    heading = tag("h3", section.title, id=f"{name}-title")
-    return tag("section", heading, section.content, id=name, aria_labelledby=f"{name}-title")
+def _scale(n: int, low: float, high: float) -> Iterator[str]:
+    import matplotlib
+
+    viridis = matplotlib.colormaps["viridis"]
+    for i in range(n):
+        yield matplotlib.colors.to_hex(viridis(low + (high - low) * i / max(1, n - 1)))
 
 
 def _title(groups: Sequence[Group]) -> str:
@@ -197,12 +204,12 @@ def _about_pictures(album: Album) -> list[str]:
     left_out = album.found - album.shown - album.broken
     if left_out:
         notes.append(
-            f"{album.shown} of {plural(album.found, 'picture')} are shown: at most {MOST_FRAMES} of"
-            " a panel of a run, evenly spaced, and no more than keep the page small. The other"
-            f" {left_out} are in the run folders."
+            f"{album.shown} of {formats.plural(album.found, 'picture')} are shown: at most"
+            f" {MOST_FRAMES} of a panel of a run, evenly spaced, and no more than keep the page"
+            f" small. The other {left_out} are in the run folders."
         )
     if album.broken:
-        notes.append(f"{plural(album.broken, 'picture')} could not be read.")
+        notes.append(f"{formats.plural(album.broken, 'picture')} could not be read.")
     return notes
 
 
@@ -211,5 +218,5 @@ def _made(album: Album) -> str:
     made = f"Made {now} by avalanche-dgm {package_version('avalanche-dgm')} report."
     if not album.shrunk:
         return made
-    smaller = plural(album.shrunk, "picture")
+    smaller = formats.plural(album.shrunk, "picture")
     return f"{made} In the page with fewer pixels than in the run folders: {smaller}."

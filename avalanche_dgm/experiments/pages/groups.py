@@ -1,0 +1,230 @@
+"""Which runs belong together: groups of one stream, rows of one method and its settings."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.special import stdtrit
+
+from avalanche_dgm.experiments.config import PLACE
+from avalanche_dgm.experiments.pages.loading import Config, Result, Run
+from avalanche_dgm.experiments.trainer import IN_RESULT
+
+#: The confidence of an interval.
+LEVEL = 0.95
+# What a group has in common, or what changes no number; the rest tells rows apart.
+# What is only measured changes nothing, either.
+_SHARED = ("seed", "stream", "stream_options", "n_experiences", "revisit", "quality", *PLACE)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of a mean.
+
+    Attributes:
+        mean: The mean over the seeds.
+        n: Their number.
+        sd: Their sample standard deviation; 0 for one seed.
+        half: Half the length of the 95 % t interval of the mean; ``None`` for one seed.
+    """
+
+    mean: float
+    n: int
+    sd: float = 0.0
+    half: float | None = None
+
+
+#: Points of a curve, each with an estimate over the seeds that have it.
+Curve = list[tuple[float, Estimate]]
+#: Gives the points of a run; ``None`` for what is not known.
+Points = Callable[[Run], Sequence[tuple[float, "float | None"]]]
+
+
+def estimate(values: Sequence[float | None]) -> Estimate | None:
+    """Estimates a mean from one value a seed.
+
+    Args:
+        values: The values; those that are ``None`` or not finite are left out.
+
+    Returns:
+        ``None`` if nothing is left.
+    """
+    there = [v for v in values if v is not None and math.isfinite(v)]
+    if len(there) < 2:
+        return Estimate(there[0], 1) if there else None
+    n, sd = len(there), stdev(there)
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(n)
+    return Estimate(fmean(there), n, sd, half)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method with the same settings, one a seed.
+
+    Attributes:
+        label: The method, and what tells it from other rows of the same method.
+        index: Number of its colour, the same in all groups.
+        runs: By seed.
+    """
+
+    label: str
+    index: int
+    runs: Sequence[Run]
+
+    @property
+    def counted(self) -> list[Run]:
+        """The runs that totals are taken over: the finished ones, or all if none is finished."""
+        return [run for run in self.runs if run.complete] or list(self.runs)
+
+    @property
+    def complete(self) -> bool:
+        """Whether a run is finished."""
+        return any(run.complete for run in self.runs)
+
+    def total(self, value: Callable[[Run], float | None]) -> Estimate | None:
+        """Estimates a number of which each run that has learned something has one."""
+        return estimate([value(run) for run in self.counted if run.steps])
+
+    def curve(self, points: Points) -> Curve:
+        """Estimates a curve: at each point over the runs that have it."""
+        found: dict[float, list[float | None]] = {}
+        for run in self.runs:
+            for x, value in points(run):
+                found.setdefault(x, []).append(value)
+        estimates = ((x, estimate(found[x])) for x in sorted(found))
+        return [(x, known) for x, known in estimates if known is not None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs on one stream.
+
+    Attributes:
+        name: Identifier in the page.
+        stream: The stream's name.
+        title: The stream, and what tells it from other groups of the same stream.
+        rows: Its rows.
+    """
+
+    name: str
+    stream: str
+    title: str
+    rows: Sequence[Row]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All its runs."""
+        return [run for row in self.rows for run in row.runs]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the test experiences; numbered where they depend on the seed."""
+        names = [run.result.tasks for run in self.runs]
+        if all(other == names[0] for other in names):
+            return names[0]
+        return [f"task {j + 1}" for j in range(len(names[0]))]
+
+    @property
+    def length(self) -> int:
+        """Experiences of the stream."""
+        return len(self.runs[0].result.order)
+
+    @property
+    def labels(self) -> list[int]:
+        """The labels that were replayed."""
+        return sorted({label for r in self.runs for s in r.steps for label in s.histogram})
+
+
+def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
+    """Puts runs into groups and rows.
+
+    Args:
+        runs: All runs.
+
+    Returns:
+        The groups in the order in which they were found, and a sentence for each run that was left
+        out because it was done again.
+    """
+    notes: list[str] = []
+    groups: list[Group] = []
+    indices: dict[str, int] = {}
+    streams = _apart(runs, lambda run: run.result.config.stream, lambda run: stream_of(run.result))
+    for title, members in streams:
+        rows = [
+            Row(label, indices.setdefault(label, len(indices)), _once(same, notes))
+            for label, same in _apart(
+                members,
+                lambda run: run.result.config.method,
+                lambda run: settings_of(run.result.config),
+            )
+        ]
+        stream = members[0].result.config.stream
+        groups.append(Group(f"g{len(groups)}", stream, title, rows))
+    return groups, notes
+
+
+def _apart(
+    runs: Sequence[Run], name: Callable[[Run], str], settings: Callable[[Run], dict[str, Any]]
+) -> list[tuple[str, list[Run]]]:
+    """Runs of the same name and settings; a name that comes again says what differs."""
+    same: dict[str, list[Run]] = {}
+    for run in runs:
+        key = json.dumps([name(run), settings(run)], sort_keys=True)
+        same.setdefault(key, []).append(run)
+    found = [(name(members[0]), settings(members[0]), members) for members in same.values()]
+    labelled = []
+    for mine, values, members in found:
+        others = [theirs for other, theirs, _ in found if other == mine]
+        # Options that others have and this one leaves at its default need no words.
+        differ = [key for key in values if any(o.get(key) != values[key] for o in others)]
+        shown = ", ".join(_phrase(key, values[key]) for key in differ)
+        labelled.append((f"{mine} ({shown})" if shown else mine, members))
+    return labelled
+
+
+def _phrase(key: str, value: Any) -> str:
+    if key in ("experiences", "tests"):
+        return f"{value} {key if value != 1 else key[:-1]}"
+    return f"{key} {value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _once(runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """Of runs of one seed, which would count twice, the one that came furthest, then the latest."""
+    best: dict[int, Run] = {}
+    for run in sorted(runs, key=lambda r: (len(r.steps), r.result.provenance.started or "")):
+        dropped = best.get(run.seed)
+        if dropped is not None:
+            notes.append(
+                f"{dropped.name} is left out: {run.name} has the same settings and the same seed."
+            )
+        best[run.seed] = run
+    return [best[seed] for seed in sorted(best)]
+
+
+def stream_of(result: Result) -> dict[str, Any]:
+    """What tells streams apart: the name, its options, and how many experiences it has."""
+    config = result.config
+    return {
+        "stream": config.stream,
+        **config.stream_options,
+        "revisit": config.revisit,
+        "experiences": len(result.order),
+        # Those that share a test, or come again.
+        **({"tests": len(result.tasks)} if len(result.tasks) != len(result.order) else {}),
+    }
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """The settings that tell rows apart, options of the method among them."""
+    values = config.model_dump()
+    options, trainer = values.pop("method_options"), values.pop("trainer")
+    kept = {k: v for k, v in values.items() if k not in (*_SHARED, "method")}
+    kept |= {name: trainer[name] for name in IN_RESULT if name in trainer}
+    # A method's own batch size is not that of the classifier.
+    named = {(f"method's {k}" if k in kept else k): v for k, v in options.items()}
+    return kept | {name: value for name, value in named.items() if value is not None}
