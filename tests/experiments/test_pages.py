@@ -151,7 +151,9 @@ def test_courses_are_those_of_the_metrics(tmp_path):
     write(tmp_path / "a", made)
     (run,), _ = find_runs([tmp_path])
     for name in ("forgetting", "backward_transfer", "retention", "forward_transfer"):
-        expected = [getattr(functional, name)(made.matrix[:k], made.order) for k in range(1, 5)]
+        expected = [
+            getattr(functional, name)(made.matrix[:k], order=made.order) for k in range(1, 5)
+        ]
         found = course(name, run)
         assert [k for k, _ in found] == [1, 2, 3, 4]
         for (_, value), other in zip(found, expected, strict=True):

@@ -152,8 +152,14 @@ def test_zoom_with_buttons_and_with_the_keyboard(browser):
 def test_axes_follow_what_is_switched_off(browser):
     chart = "document.querySelector('#g0 [data-chart][aria-label=\"Forgetting\"]')"
     before = ticks(browser, 1, chart)
-    button = "document.querySelector('#g0 [data-toggle=r0]')"
-    cards = "[...document.querySelectorAll('#g0 [data-row=r0]')].filter(e => e.offsetWidth).length"
+    button = (
+        "[...document.querySelectorAll('#g0 .chips button')]"
+        ".find(b => b.textContent.trim() === 'naive')"
+    )
+    row = browser.evaluate(f"{button}.dataset.toggle")
+    cards = (
+        f"[...document.querySelectorAll('#g0 [data-row={row}]')].filter(e => e.offsetWidth).length"
+    )
     assert browser.evaluate(cards) > 1
     browser.evaluate(f"{button}.click()")
     settle(browser)
@@ -221,7 +227,8 @@ def test_numbers_below_a_chart(browser):
         ".map(row => [...row.children].map(cell => cell.textContent))"
     )
     assert head == ["name", "at", "mean", "half", "seeds"]
-    assert first[:2] == ["naive", "1"]
+    assert first[1] == "1"
+    assert 0 <= float(first[2]) <= 1
 
 
 def test_a_tooltip_tells_of_all_methods(browser):

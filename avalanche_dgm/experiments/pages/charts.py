@@ -376,7 +376,10 @@ def matrix(
         ("after", "test", "column", "seen", "accuracy"),
         rows,
         {
-            "title": {"text": {"expr": f"said[min({_AFTER}, {len(said)}) - 1]"}},
+            "title": {
+                "text": {"expr": f"said[min({_AFTER}, {len(said)}) - 1]"},
+                "limit": {"expr": "width"},
+            },
             "height": min(460, 80 + 26 * len(values)),
             "params": [
                 {"name": "after", "value": len(values)},
