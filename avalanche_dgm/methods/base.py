@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, Step, append_replay, check_experience
 from avalanche_dgm.fitting import Phase
+from avalanche_dgm.held import held_bytes
 from avalanche_dgm.losses import UserCriterion, distillation
 from avalanche_dgm.memories.classifiers import counted, grow_to, logits_of, set_counted
 from avalanche_dgm.modules import Savepoint
@@ -45,6 +46,8 @@ class MethodStats:
         sleeps: Consolidations so far.
         sleep_seconds: Seconds asleep so far.
         phase_seconds: Seconds of each phase of the current experience, by name.
+        peak_bytes: The most that was held in the current experience beside the classifier, in
+            bytes, at its begin and its end: with the copies that are kept while it is learned.
         counts: int64 tensor (K,), replayed samples of each label, on the device; ``None`` before
             the first.
     """
@@ -55,11 +58,13 @@ class MethodStats:
     sleeps: int = 0
     sleep_seconds: float = 0.0
     phase_seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
     counts: Tensor | None = field(default=None, repr=False, compare=False)
 
     def begin(self) -> None:
         """Starts counting anew for an experience."""
         self.counts, self.replayed, self.histogram, self.phase_seconds = None, 0, {}, {}
+        self.peak_bytes = 0
 
     def count(self, replay: Replay, width: int) -> None:
         """Counts the labels of what was replayed to a classifier of so many outputs."""
@@ -75,6 +80,10 @@ class MethodStats:
         if name.startswith("sleep"):
             self.sleep_seconds += seconds
 
+    def note_bytes(self, n: int) -> None:
+        """Takes note of how many bytes are held."""
+        self.peak_bytes = max(self.peak_bytes, n)
+
     def read(self) -> MethodStats:
         """Brings ``replayed`` and ``histogram`` up to date; waits for the device."""
         if self.counts is not None:
@@ -89,6 +98,7 @@ class MethodStats:
             "counts": self.counts.clone() if self.counts is not None else None,
             "phase_seconds": dict(self.phase_seconds),
             "sleep_seconds": self.sleep_seconds,
+            "peak_bytes": self.peak_bytes,
         }
 
     def set_state(self, state: dict[str, Any], device: torch.device) -> None:
@@ -97,6 +107,7 @@ class MethodStats:
         self.counts = counts.to(device).clone() if counts is not None else None
         self.phase_seconds = dict(state["phase_seconds"])
         self.sleep_seconds = state["sleep_seconds"]
+        self.peak_bytes = state["peak_bytes"]
 
 
 class Method(nn.Module):
@@ -199,6 +210,7 @@ class Method(nn.Module):
         except BaseException:
             self.undo()
             raise
+        self.stats.note_bytes(self.held_bytes())
 
     def _begin(self, data: ExperienceData) -> None:
         """Starts a checked experience; subclasses extend it."""
@@ -270,6 +282,7 @@ class Method(nn.Module):
 
     def end(self, data: ExperienceData) -> None:
         """Ends an experience; drops what was needed for it only."""
+        self.stats.note_bytes(self.held_bytes())
         self.experiences += 1
         self._keep()
 
@@ -294,6 +307,11 @@ class Method(nn.Module):
     def memory(self) -> list[nn.Module]:
         """The modules that exist only to remember, the classifier not among them."""
         return []
+
+    def held_bytes(self) -> int:
+        """Bytes of all that it holds now beside the classifier, copies for `undo` included."""
+        # Parameters, buffers and tensors: no data set whose images could be of unknown size.
+        return held_bytes(self, without=[self.learner, UserCriterion, MethodStats]) or 0
 
     # Taking an experience back
 

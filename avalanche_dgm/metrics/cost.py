@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.held import held_bytes
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method
-from avalanche_dgm.modules import size_in_bytes
 
 #: The phases that a `Cost` has no name for.
 OTHER = "other"
@@ -151,10 +151,15 @@ def phase_kind(phase: str) -> str:
 
 
 def memory_bytes_of(method: Any) -> int:
-    """Bytes of a memory beside the classifier; see `MemorySize.update`."""
+    """Bytes of a memory beside the classifier: all that hangs on it; see `held_bytes`.
+
+    Args:
+        method: As in `MemorySize.update`.
+    """
     found = _inner(method)
-    parts = found.memory() if isinstance(found, Method) else [found]
-    return sum(size_in_bytes(module) for module in parts)
+    if isinstance(found, Method):
+        return found.held_bytes()
+    return held_bytes(found) or 0
 
 
 def memory_parameters_of(method: Any) -> int:

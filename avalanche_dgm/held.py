@@ -1,0 +1,185 @@
+"""How many bytes hang on an object: tensors, arrays, and the images that data sets refer to."""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+
+# What is needed to train or to name something, and remembers nothing.
+_OTHER = (
+    *(str, bytes, int, float, type, types.ModuleType, types.FunctionType, types.MethodType),
+    *(torch.Generator, torch.device, Optimizer, LRScheduler, DataLoader),
+)
+# What a strategy of Avalanche has while it trains or tests, and not to remember.
+_OF_STRATEGY = frozenset(
+    [
+        *("model", "optimizer", "_criterion", "dataloader", "mbatch", "mb_output", "loss"),
+        *("experience", "adapted_dataset", "current_eval_stream", "_eval_streams"),
+        *("evaluator", "clock", "optimized_param_id"),
+    ]
+)
+
+
+def held_bytes(*owners: Any, without: Iterable[Any] = ()) -> int | None:
+    """Bytes of everything that can be reached from some objects by their attributes.
+
+    Tensors and arrays that share memory count once, and so does an image that several buffers
+    refer to. An image has the size in which its data set stores it, such as one byte a pixel; its
+    label, whatever transforms make of it, gradients and states of optimisers do not count.
+
+    Args:
+        *owners: Methods, plugins, buffers, modules, data sets, or a strategy of Avalanche, of which
+            its plugins and attributes of its own count, its model does not.
+        without: What does not count: classes, objects, and the tensors of modules, such as the
+            classifier.
+
+    Returns:
+        The bytes, ``None`` where a data set does not tell how large its images are.
+    """
+    count = _Count()
+    for other in without:
+        count.leave_out(other)
+    for owner in owners:
+        count.visit(owner)
+    return count.total()
+
+
+def image_bytes(dataset: Any) -> int | None:
+    """Bytes of one image in the form in which a data set stores it; ``None`` if it is not known.
+
+    Args:
+        dataset: An Avalanche or PyTorch data set of at least one image, all of one size.
+    """
+    source, _ = next(_sources(dataset, np.arange(1)))
+    return _stored_size(source)
+
+
+class _Count:
+    """Counts what is visited."""
+
+    def __init__(self) -> None:
+        #: Places in memory that do not count.
+        self._without: set[int] = set()
+        self._others: tuple[type, ...] = _OTHER
+        self._visited: dict[int, Any] = {}
+        self._views: dict[int, dict[tuple[int, int], int]] = {}
+        self._sizes: dict[int, int] = {}
+        self._images: dict[int, tuple[Any, set[int]]] = {}
+
+    def total(self) -> int | None:
+        """The bytes of everything visited."""
+        sizes = [(_stored_size(source), len(known)) for source, known in self._images.values()]
+        if any(size is None for size, _ in sizes):
+            return None
+        tensors = sum(
+            min(self._sizes[place], sum(views.values())) for place, views in self._views.items()
+        )
+        return tensors + sum((size or 0) * n for size, n in sizes)
+
+    def leave_out(self, other: Any) -> None:
+        """Does not count a class, an object, or the memory of a module."""
+        if isinstance(other, type):
+            self._others += (other,)
+            return
+        self._visited[id(other)] = other
+        tensors = (*other.parameters(), *other.buffers()) if isinstance(other, nn.Module) else ()
+        self._without |= {t.untyped_storage().data_ptr() for t in tensors if not is_lazy(t)}
+
+    def visit(self, owner: Any) -> None:
+        """Counts what can be reached from an object."""
+        waiting = deque([owner])
+        while waiting:
+            value = waiting.popleft()
+            if isinstance(value, self._others) or id(value) in self._visited:
+                continue
+            # Kept, so that another object does not get its id.
+            self._visited[id(value)] = value
+            known = getattr(value, "__dict__", {})
+            if isinstance(value, Tensor):
+                self._add_tensor(value)
+            elif isinstance(value, np.ndarray):
+                self._add(value.ctypes.data, value.nbytes, value.ctypes.data, value.nbytes)
+            elif isinstance(value, dict):
+                waiting.extend(value.values())
+            elif isinstance(value, (list, tuple, set, frozenset, deque)):
+                waiting.extend(value)
+            elif "_flat_data" in known or isinstance(value, Dataset):
+                for source, indices in _sources(value, np.arange(len(value))):
+                    self._images.setdefault(id(source), (source, set()))[1].update(indices.tolist())
+            elif {"plugins", "mbatch"} <= known.keys():
+                waiting.extend(part for name, part in known.items() if name not in _OF_STRATEGY)
+                if value is not owner:
+                    # A generator's strategy, held by a plugin.
+                    waiting.append(known["model"])
+            elif not {"current_experience", "benchmark"} & known.keys():
+                waiting.extend(known.values())
+
+    def _add_tensor(self, tensor: Tensor) -> None:
+        if is_lazy(tensor) or tensor.is_meta:
+            return
+        storage = tensor.untyped_storage()
+        self._add(storage.data_ptr(), storage.nbytes(), tensor.data_ptr(), tensor.nbytes)
+
+    def _add(self, place: int, size: int, start: int, nbytes: int) -> None:
+        if place not in self._without:
+            self._sizes[place] = size
+            self._views.setdefault(place, {})[start, nbytes] = nbytes
+
+
+def _sources(dataset: Any, indices: NDArray[Any]) -> Iterator[tuple[Any, NDArray[Any]]]:
+    """The data sets that hold the images of some indices, and the indices there."""
+    known = getattr(dataset, "__dict__", {})
+    if "_flat_data" in known:
+        yield from _sources(known["_flat_data"], indices)
+    elif "_datasets" in known:
+        # Avalanche's concatenation of data sets, of which it takes a subset.
+        own = known["_indices"]
+        yield from _parts(known["_datasets"], indices if own is None else _array(own)[indices])
+    elif isinstance(dataset, ConcatDataset):
+        yield from _parts(dataset.datasets, indices)
+    elif isinstance(dataset, Subset):
+        yield from _sources(dataset.dataset, _array(dataset.indices)[indices])
+    else:
+        yield dataset, indices
+
+
+def _parts(datasets: Iterable[Any], indices: NDArray[Any]) -> Iterator[tuple[Any, NDArray[Any]]]:
+    start = 0
+    for part in datasets:
+        mine = indices[(indices >= start) & (indices < start + len(part))] - start
+        start += len(part)
+        if len(mine):
+            yield from _sources(part, mine)
+
+
+def _array(indices: Any) -> NDArray[Any]:
+    return np.asarray(list(indices), dtype=np.int64)
+
+
+def _stored_size(source: Any) -> int | None:
+    """Bytes of the first image of a data set that is made of no others."""
+    data = getattr(source, "data", None)
+    if isinstance(data, (Tensor, np.ndarray)) and len(data) == len(source):
+        return int(data[0].nbytes)
+    if hasattr(source, "samples") and hasattr(source, "loader"):
+        # A folder of images: without the transforms that its items pass.
+        image = source.loader(source.samples[0][0])
+    else:
+        item = source[0]
+        image = item[0] if isinstance(item, (tuple, list)) else item
+    if isinstance(image, (Tensor, np.ndarray)):
+        return int(image.nbytes)
+    if hasattr(image, "getbands"):
+        return int(len(image.getbands()) * image.width * image.height)
+    return None
