@@ -2,9 +2,15 @@
 
 import io
 import pickle
+import types
 
 from torch import Tensor
 from torch.optim import Optimizer
+
+from avalanche_dgm.randomness import RandomSource
+
+# Kept out of the pickle: what cannot be in one, and what is there to train or to draw.
+_OTHER = (Optimizer, RandomSource, types.FunctionType, types.MethodType, types.LambdaType)
 
 
 class _Finder(pickle.Pickler):
@@ -15,9 +21,7 @@ class _Finder(pickle.Pickler):
     def persistent_id(self, value):
         if isinstance(value, Tensor):
             self.found.setdefault(value.data_ptr(), value)
-        return 0 if isinstance(value, (Tensor, Optimizer)) or callable(value) and type(
-            value
-        ).__name__ in ("function", "method", "builtin_function_or_method") else None
+        return 0 if isinstance(value, (Tensor, *_OTHER)) else None
 
 
 def tensors_in(value):

@@ -33,7 +33,13 @@ from avalanche_dgm.experiments.methods import (
 )
 from avalanche_dgm.experiments.panels import RunPanels
 from avalanche_dgm.experiments.results import RunResult, Step
-from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, measured, print_progress
+from avalanche_dgm.experiments.run_spec import (
+    RunSpec,
+    add_method_stats,
+    measured,
+    print_progress,
+    sizes_held,
+)
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.methods.registry import NamedMethod
 
@@ -246,7 +252,8 @@ class LightningRun:
                 self._module(), [spec.train_experience(position)], part=f"{position:03d}"
             )
             (step,) = report.steps(outcome)
-            result.steps.append(replace(step, experience=spec.columns[position]))
+            held = sizes_held(step.memory_bytes, step.peak_bytes, spec.kept_bytes(position))
+            result.steps.append(replace(step, experience=spec.columns[position], **held))
             if self.is_global_zero:
                 # Before the result is written: after an interruption it is logged again.
                 self.panels.log_experience(result, None)
@@ -380,11 +387,12 @@ class StepReporter:
             step = Step(
                 experience=self.result.order[i],
                 **measured(row, self.sizes),
+                **sizes_held(outcome.memory_bytes[i], outcome.records[i].peak_bytes),
                 seconds=outcome.seconds[i],
                 eval_seconds=outcome.test_seconds[i],
                 **{name: metrics[name] for name in MEASURED if name in metrics},
             )
-            add_method_stats(step, outcome.records[i], outcome.memory_bytes[i])
+            add_method_stats(step, outcome.records[i])
             steps.append(step)
         return steps
 

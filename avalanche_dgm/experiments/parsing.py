@@ -61,7 +61,7 @@ def _step(values: Any, name: str, n_tasks: int) -> Step:
     unknown = sorted(found.keys() - known)
     if unknown:
         raise ConfigError(f"{name} has '{unknown[0]}', which no step has")
-    for key in known - {"fid", "generated_accuracy"}:  # These two came later.
+    for key in known - {"fid", "generated_accuracy", "peak_bytes"}:  # These came later.
         _get(found, key)
     accuracy = _list(_get(found, "accuracy"), f"{name}: accuracy", _optional(_share))
     if len(accuracy) != n_tasks:
@@ -74,7 +74,8 @@ def _step(values: Any, name: str, n_tasks: int) -> Step:
         "fid": _optional(_amount),
         "generated_accuracy": _optional(_share),
         **dict.fromkeys(("seconds", "eval_seconds", "sleep_seconds"), _amount),
-        **dict.fromkeys(("replayed", "stm_occupancy", "sleeps", "memory_bytes"), _count),
+        **dict.fromkeys(("replayed", "stm_occupancy", "sleeps"), _count),
+        **dict.fromkeys(("memory_bytes", "peak_bytes"), _optional(_count)),
     }
     rest = {key: read[key](value, f"{name}: {key}") for key, value in found.items() if key in read}
     return Step(accuracy=accuracy, **rest)

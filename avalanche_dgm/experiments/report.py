@@ -109,6 +109,7 @@ def summary(runs: Mapping[str, Sequence[RunResult]]) -> dict[str, Any]:
             "retention_sd": deviation([r.retention for r in results if r.retention is not None]),
             "training_seconds_mean": mean([r.seconds for r in results]),
             "memory_bytes": results[0].steps[-1].memory_bytes,
+            "peak_bytes": results[0].steps[-1].peak_bytes,
         }
     return {
         "stream": first.config.stream,

@@ -33,7 +33,9 @@ class Step:
         stm_occupancy: Short-term memories in use afterwards (dual memory only).
         sleeps: Sleeps so far (dual memory only).
         sleep_seconds: Wall time of all sleeps so far, in seconds.
-        memory_bytes: Size of what is remembered beside the classifier, in bytes.
+        memory_bytes: Size of all that is held beside the classifier afterwards, in bytes: weights,
+            importances, copies, stored samples; ``None`` where it is not known.
+        peak_bytes: The most that was held while the experience was learned.
         fid: Frechet distance of generated samples to real ones; ``None`` if it was not measured.
         generated_accuracy: Share of generated samples (0 to 1) that a classifier of real ones takes
             for their class; ``None`` if it was not measured.
@@ -50,7 +52,8 @@ class Step:
     stm_occupancy: int = 0
     sleeps: int = 0
     sleep_seconds: float = 0.0
-    memory_bytes: int = 0
+    memory_bytes: int | None = None
+    peak_bytes: int | None = None
     fid: float | None = None
     generated_accuracy: float | None = None
 

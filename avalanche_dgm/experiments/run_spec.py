@@ -19,6 +19,7 @@ from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import METHODS, is_joint
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.streams import learning_order, task_names, tested_as
+from avalanche_dgm.held import held_bytes
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.metrics.functional import stream_accuracy
@@ -95,6 +96,10 @@ class RunSpec:
         """The test experiences."""
         return [self.benchmark.test_stream[j] for j in self.tested]
 
+    def kept_bytes(self, position: int) -> int | None:
+        """Bytes of the images that must be kept to learn an experience: of all so far for joint."""
+        return held_bytes(self.train_experience(position).dataset) if is_joint(self.method) else 0
+
     @cached_property
     def sizes(self) -> list[int]:
         """Images of each test experience."""
@@ -135,13 +140,25 @@ def measured(row: Sequence[float | None], sizes: Sequence[int]) -> dict[str, Any
     return {"accuracy": known, "stream_accuracy": None if math.isnan(over_all) else over_all}
 
 
-def add_method_stats(step: Step, stats: MethodStats, memory_bytes: int) -> None:
+def sizes_held(held: int | None, peak: int | None, kept: int | None = 0) -> dict[str, Any]:
+    """The bytes of a `Step`.
+
+    Args:
+        held: Bytes of what is held after an experience; ``None`` if not known.
+        peak: The most while it was learned.
+        kept: Bytes of images that are kept apart from it.
+    """
+    if held is None or peak is None or kept is None:
+        return {"memory_bytes": None, "peak_bytes": None}
+    return {"memory_bytes": int(held + kept), "peak_bytes": int(max(held, peak) + kept)}
+
+
+def add_method_stats(step: Step, stats: MethodStats) -> None:
     """Adds a method's statistics to a step.
 
     Args:
         step: Measurements of one experience.
         stats: The method's statistics in it.
-        memory_bytes: Bytes of the method's memory afterwards.
     """
     step.phases = {name: float(s) for name, s in stats.phase_seconds.items()}
     step.replayed = int(stats.replayed)
@@ -149,7 +166,6 @@ def add_method_stats(step: Step, stats: MethodStats, memory_bytes: int) -> None:
     step.stm_occupancy = int(stats.stm_occupancy)
     step.sleeps = int(stats.sleeps)
     step.sleep_seconds = float(stats.sleep_seconds)
-    step.memory_bytes = int(memory_bytes)
 
 
 def print_progress(result: RunResult) -> None:

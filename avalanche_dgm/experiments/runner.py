@@ -36,12 +36,18 @@ from avalanche_dgm.experiments.progress import (
     ProgressLogger,
 )
 from avalanche_dgm.experiments.results import RunResult, Step
-from avalanche_dgm.experiments.run_spec import RunSpec, add_method_stats, measured, print_progress
+from avalanche_dgm.experiments.run_spec import (
+    RunSpec,
+    add_method_stats,
+    measured,
+    print_progress,
+    sizes_held,
+)
 from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
 from avalanche_dgm.plugins.fingerprint import store_fingerprint
-from avalanche_dgm.plugins.metrics import memory_metrics
+from avalanche_dgm.plugins.metrics import MemoryMetrics, memory_metrics
 
 
 def run(
@@ -198,12 +204,13 @@ class AvalancheRun(RunSpec):
         step = Step(
             experience=result.order[position],
             **measured([accuracies.get(j) for j in self.tested], self.sizes),
+            **sizes_held(*MemoryMetrics.of(strategy), self.kept_bytes(position)),
             seconds=trained - start,
             eval_seconds=done - trained,
         )
         plugin = replay_plugin(strategy)
         if plugin is not None:
-            add_method_stats(step, plugin.stats, plugin.memory_bytes())
+            add_method_stats(step, plugin.stats)
             for name, value in self.generator.note(plugin, position).items():
                 setattr(step, name, value)
         result.steps.append(step)

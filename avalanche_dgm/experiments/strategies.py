@@ -15,8 +15,9 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_dgm.experiments.building import build_model, optimizer_of
 from avalanche_dgm.experiments.methods import StrategyInputs, build_strategy
 from avalanche_dgm.experiments.results import Step
-from avalanche_dgm.experiments.run_spec import RunSpec, measured
+from avalanche_dgm.experiments.run_spec import RunSpec, measured, sizes_held
 from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
+from avalanche_dgm.plugins.metrics import MemoryMetrics, memory_metrics
 
 Report = Callable[[list[Step]], None]
 
@@ -34,6 +35,7 @@ def make_strategy(spec: RunSpec, logger: StepLogger | None) -> Any:
         evaluator = EvaluationPlugin(
             *accuracy_metrics(experience=True, stream=True),
             ExperienceAccuracies(),
+            *memory_metrics(),
             loggers=[logger] if logger is not None else [],
             collect_all=False,
         )
@@ -100,6 +102,7 @@ class StepLogger(BaseLogger):
         step = Step(
             experience=self.columns[len(self.steps)],
             **measured([accuracies.get(j) for j in self.tested], self.sizes),
+            **sizes_held(*MemoryMetrics.of(strategy)),
             seconds=self._trained,
             eval_seconds=time.perf_counter() - self._tested,
         )

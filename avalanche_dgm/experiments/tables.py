@@ -35,13 +35,13 @@ def final_table(runs: Mapping[str, Sequence[RunResult]]) -> str:
     Args:
         runs: The runs of each method, one a seed; columns hold the mean over them, the average,
             the forgetting and the retention (of two experiences or more) also the standard
-            deviation.
+            deviation. The memory is what is held beside the classifier after the last experience.
     """
     first = next(iter(runs.values()))[0]
     groups = task_groups(first.tasks)
     several = len(set(first.order)) > 1
     derived = ["average", "forgetting", *(["retention"] if several else [])]
-    rows = [["method", *(name for name, _ in groups), *derived, "training"]]
+    rows = [["method", *(name for name, _ in groups), *derived, "memory", "training"]]
     for name, results in runs.items():
         finals = [result.steps[-1].accuracy for result in results]
         cells = [
@@ -57,6 +57,7 @@ def final_table(runs: Mapping[str, Sequence[RunResult]]) -> str:
                     spread([v for r in results if (v := r.summaries.get(key)) is not None])
                     for key in derived[1:]
                 ),
+                size(results[0].steps[-1].memory_bytes),
                 f"{mean([result.seconds for result in results]):.1f} s",
             ]
         )
@@ -105,6 +106,15 @@ def task_groups(tasks: Sequence[str]) -> list[tuple[str, list[int]]]:
 def number(value: float) -> str:
     """Formats an accuracy (0 to 1) with three decimals, "-" for NaN."""
     return "-" if value != value else f"{value:.3f}"
+
+
+def size(n_bytes: float | None) -> str:
+    """Formats bytes with their unit, "unknown" for ``None``."""
+    if n_bytes is None:
+        return "unknown"
+    power = min(len(str(int(n_bytes))) - 1, 9) // 3
+    unit = ("B", "kB", "MB", "GB")[power]
+    return f"{n_bytes / 1000**power:.{1 if power else 0}f} {unit}"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult, MetricValue
 
+from avalanche_dgm.held import held_bytes
 from avalanche_dgm.metrics.cost import memory_parameters_of, stored_samples_of
 from avalanche_dgm.plugins.base import MethodPlugin
 
@@ -17,14 +18,14 @@ def find_plugins(strategy: Any) -> list[MethodPlugin]:
     return [plugin for plugin in strategy.plugins if isinstance(plugin, MethodPlugin)]
 
 
-class ReportedValues(PluginMetric[dict[str, float]]):
+class ReportedValues(PluginMetric[dict[str, Any]]):
     """Base of the package's metrics: several values, each reported under a name of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._values: dict[str, float] = {}
+        self._values: dict[str, Any] = {}
 
-    def result(self, **kwargs: Any) -> dict[str, float]:
+    def result(self, **kwargs: Any) -> dict[str, Any]:
         """The last values, by name."""
         return dict(self._values)
 
@@ -41,16 +42,49 @@ class ReportedValues(PluginMetric[dict[str, float]]):
         return type(self).__name__
 
 
+def memory_bytes(strategy: Any) -> int | None:
+    """Bytes that the plugins of a strategy hold beside its model; see `held_bytes`.
+
+    Args:
+        strategy: The strategy, with plugins of this package and any others.
+    """
+    ours = find_plugins(strategy)
+    without = [strategy.model, strategy.evaluator, strategy.clock, *ours]
+    others = held_bytes(strategy, without=without)
+    return None if others is None else others + sum(plugin.memory_bytes() for plugin in ours)
+
+
 class MemoryMetrics(ReportedValues):
-    """What the strategy's plugins of this package hold and have replayed; see `memory_metrics`."""
+    """What a strategy's plugins hold and have replayed; see `memory_metrics`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._peak = 0
+
+    @classmethod
+    def of(cls, strategy: Any) -> tuple[int | None, int | None]:
+        """Bytes held, and the most of them, that a strategy's metric has reported last."""
+        found = next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
+        return found.get("MemoryBytes"), found.get("PeakMemoryBytes")
+
+    def before_training_exp(self, strategy: Any) -> MetricResult:
+        """Starts an experience."""
+        self._peak = 0
+        return None
+
+    def before_training_epoch(self, strategy: Any) -> MetricResult:
+        """Takes note of what is held while an experience is learned."""
+        self._peak = max(self._peak, memory_bytes(strategy) or 0)
+        return None
+
+    def after_training_epoch(self, strategy: Any) -> MetricResult:
+        """The same."""
+        return self.before_training_epoch(strategy)
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Reports the sum over the plugins; nothing without one."""
-        plugins = find_plugins(strategy)
-        if not plugins:
-            return None
+        """Reports the bytes, and the sums over the plugins of this package."""
         values: Counter[str] = Counter()
-        for plugin in plugins:
+        for plugin in find_plugins(strategy):
             stats = plugin.stats
             values.update(
                 {
@@ -58,21 +92,29 @@ class MemoryMetrics(ReportedValues):
                     "STMOccupancy": stats.stm_occupancy,
                     "Sleeps": stats.sleeps,
                     "SleepSeconds": stats.sleep_seconds,
-                    "MemoryBytes": plugin.memory_bytes(),
                     "MemoryParameters": memory_parameters_of(plugin),
                     "StoredSamples": stored_samples_of(plugin),
                 }
             )
             values.update({f"ReplayHistogram/Label{k:03d}": n for k, n in stats.histogram.items()})
+            self._peak = max(self._peak, stats.peak_bytes)
+        held = memory_bytes(strategy)
+        if held is not None:
+            values["MemoryBytes"] = held
+            values["PeakMemoryBytes"] = max(self._peak, held)
         return self._report(strategy, dict(values))
 
 
 def memory_metrics() -> list[PluginMetric[Any]]:
     """Returns a metric of the memory for an ``EvaluationPlugin``.
 
-    It reports ``ReplaySamples`` (samples replayed in the experience), ``ReplayHistogram/LabelNNN``,
-    ``STMOccupancy`` (tasks that wait for sleep), ``Sleeps`` and ``SleepSeconds`` (so far),
-    ``MemoryBytes`` (weights, statistics and stored samples beside the model), ``MemoryParameters``
-    and ``StoredSamples`` (samples, or latents of samples, that are kept as they are).
+    With any plugins, Avalanche's own among them, it reports ``MemoryBytes`` (weights, importances,
+    copies of the model, statistics and stored samples beside the model; an image as its data set
+    stores it) and ``PeakMemoryBytes`` (the most at the beginning and end of the experience and of
+    its epochs, with the copies that are kept while it is learned); neither where the size of stored
+    images is not known. Of this package's plugins, also ``ReplaySamples`` (samples replayed in the
+    experience), ``ReplayHistogram/LabelNNN``, ``STMOccupancy`` (tasks that wait for sleep),
+    ``Sleeps`` and ``SleepSeconds`` (so far), ``MemoryParameters`` and ``StoredSamples`` (samples,
+    or latents of samples, that are kept as they are).
     """
     return [MemoryMetrics()]

