@@ -28,7 +28,7 @@ from avalanche_dgm.memories.short_term import (
     TaskLearner,
     widen,
 )
-from avalanche_dgm.modules import CHUNK, copied
+from avalanche_dgm.modules import copied
 from avalanche_dgm.networks import default_architecture, default_hidden
 
 
@@ -126,7 +126,7 @@ class DualMemory(nn.Module):
         self.routing = self._decide_routing()
         self.sleeps = self.opened = 0
         #: What all short-term learners are made with, once there are samples.
-        self._learner_arguments: dict[str, Any] | None = None
+        self._learner_arguments: dict[str, Any] = {}
         # In a tuple, so that it is no part of this module's state.
         short_term = make_generator(settings.generator, settings.of_the_short_term_vae())
         self._template = (short_term,)
@@ -151,7 +151,7 @@ class DualMemory(nn.Module):
     def build(self, samples: Tensor) -> None:
         """Builds the long-term generator for the first samples (N, *shape)."""
         self.ltm.generator.build(samples)
-        if self._learner_arguments is None:
+        if not self._learner_arguments:
             self._learner_arguments = self._choose_learner(samples)
 
     def _choose_learner(self, samples: Tensor) -> dict[str, Any]:
@@ -222,11 +222,7 @@ class DualMemory(nn.Module):
         return self.occupancy >= self.settings.stm_size
 
     def open(self, data: ExperienceData) -> ShortTermTaskMemory:
-        """Finds or takes the short-term memory for an experience's task.
-
-        Args:
-            data: The experience, after `build`.
-        """
+        """Finds or takes the short-term memory for an experience's task, after `build`."""
         memory, classes = self.find(data.key), data.classes
         if memory is not None:
             classes = tuple(sorted({*memory.classes, *data.classes}))
@@ -239,18 +235,13 @@ class DualMemory(nn.Module):
         memory = self._short_term_memory(data.key, self.opened)
         memory.generator.adapt_to(self.ltm.generator)
         memory.generator.build(data.images)
-        memory.take_learner(self._task_learner(classes))
+        memory.take_learner(TaskLearner(classes, **self._learner_arguments))
         self.opened += 1
         self.stm[slot] = memory.to(data.images.device)
         return memory
 
     def _short_term_memory(self, key: str, number: int) -> ShortTermTaskMemory:
         return ShortTermTaskMemory(self.settings, copied(self._template[0]), key, number)
-
-    def _task_learner(self, classes: tuple[int, ...]) -> TaskLearner:
-        if self._learner_arguments is None:
-            raise RuntimeError("The dual memory has seen no samples yet; call build() first.")
-        return TaskLearner(classes, **self._learner_arguments)
 
     def close(self, key: str) -> None:
         """Frees the short-term memory of a task."""
@@ -269,38 +260,32 @@ class DualMemory(nn.Module):
         The task's own short-term memory replays as many samples as came in for each time it was
         met; the LTM reconstructs the incoming samples and labels them.
 
-        Args:
-            data: The incoming experience.
-            rng: Generator on the memory's device.
-
         Returns:
             Samples with hard labels, or ``None`` if nothing is known.
         """
-        parts: list[Replay] = []
+        parts = []
         memory = self.find(data.key)
         if memory is not None and memory.tasks:
             parts.append(memory.sample(len(data) * memory.tasks.total(), rng))
-        if self.settings.ltm_help:
-            parts += self._view_of_ltm(data)
+        view = self._view_of_ltm(data) if self.settings.ltm_help else None
+        if view is not None:
+            parts.append(view)
         return Replay.cat(parts) if parts else None
 
-    def _view_of_ltm(self, data: ExperienceData) -> list[Replay]:
-        """Reconstructs incoming samples of a known task and labels them, a chunk at a time."""
+    def _view_of_ltm(self, data: ExperienceData) -> Replay | None:
+        """Reconstructs incoming samples of a known task and labels them."""
         known = self._in_ltm(data.key)
         # A class that is new to the task could only be mistaken for one that is not.
-        index = torch.nonzero(torch.isin(data.labels, known)).flatten()
-        views = []
-        for part in (data.take(chunk) for chunk in index.split(CHUNK) if len(chunk)):
-            images = self.ltm.reconstruct(part.images)
-            if images is None:
-                return []
-            logits = self.ltm.eval_logits(images, part.tasks)
-            # The learner is asked among the task's classes only: the task is known here.
-            allowed = torch.zeros_like(logits[0], dtype=torch.bool)
-            allowed[known] = True
-            labels = logits.masked_fill(~allowed, float("-inf")).argmax(dim=1)
-            views.append(Replay(images, labels, part.tasks))
-        return views
+        data = data.take(torch.nonzero(torch.isin(data.labels, known)).flatten())
+        images = self.ltm.reconstruct(data.images) if len(data) else None
+        if images is None:
+            return None
+        logits = self.ltm.eval_logits(images, data.tasks)
+        # The learner is asked among the task's classes only: the task is known here.
+        allowed = torch.zeros_like(logits[0], dtype=torch.bool)
+        allowed[known] = True
+        labels = logits.masked_fill(~allowed, float("-inf")).argmax(dim=1)
+        return Replay(images, labels, data.tasks)
 
     def logits(self, memory: DeepGenerativeMemory, images: Tensor, tasks: Tensor) -> Tensor:
         """One memory's answers (n, K), on reconstructions if the settings say so."""
@@ -319,13 +304,9 @@ class DualMemory(nn.Module):
         Returns:
             Logits (n, K).
         """
-        sttms = self.sttms()
+        members: list[DeepGenerativeMemory] = [*self.sttms(), self.ltm]
         if key is not None:
-            chosen = self.find(key)
-            sttms = [chosen] if chosen is not None else []
-            members: list[DeepGenerativeMemory] = [*sttms] if sttms else [self.ltm]
-        else:
-            members = [*sttms, self.ltm]
+            members = [self.find(key) or self.ltm]
         answers = [self.logits(memory, images, tasks) for memory in members]
         if len(answers) == 1:
             return answers[0]
@@ -372,7 +353,8 @@ class DualMemory(nn.Module):
         for slot, description in state["stm"].items():
             memory = self._short_term_memory(description["key"], description["number"])
             memory.n_seen = description["n_seen"]
-            memory.take_learner(self._task_learner(tuple(description["classes"])))
+            classes = tuple(description["classes"])
+            memory.take_learner(TaskLearner(classes, **self._learner_arguments))
             self.stm[slot] = memory.to(device)
         empty = torch.empty(0, device=device)
         none = torch.empty(0, dtype=torch.int64, device=device)
