@@ -6,19 +6,23 @@ What needs PyTorch or Avalanche is imported when a command runs: ``--help`` answ
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import importlib
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, StorageError
-from avalanche_dgm.experiments.arguments import DEMO, at_least_one, build_parser, read_options
+from avalanche_dgm.experiments.arguments import (
+    at_least_one,
+    build_parser,
+    read_options,
+    read_overrides,
+)
 
 if TYPE_CHECKING:
-    from avalanche_dgm.experiments.config import ExperimentConfig
+    from avalanche_dgm.experiments.recipes import Configs
 
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -36,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = argparse.Namespace(given=given, is_global_zero=True)
     try:
-        build_parser().parse_args(given, namespace=arguments)
-        for module in getattr(arguments, "plugin", ()):
-            _load_plugin(module)
-        _COMMANDS[arguments.command](arguments)
+        with warnings.catch_warnings():
+            # Avalanche and what it depends on greet with warnings that no user can act on.
+            warnings.filterwarnings("ignore", module="qpsolvers")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            _run_command(given, arguments)
     except SystemExit as end:  # argparse: --help, --version
         return int(end.code or 0)
     except AvalancheDGMError as error:
@@ -56,52 +61,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run_command(given: Sequence[str], arguments: argparse.Namespace) -> None:
+    parser = build_parser()
+    _, arguments.more = parser.parse_known_args(given, namespace=arguments)
+    if arguments.more and arguments.command not in ("run", "compare"):
+        parser.error(f"unrecognized arguments: {' '.join(arguments.more)}")
+    for module in getattr(arguments, "plugin", ()):
+        _load_plugin(module)
+    _COMMANDS[arguments.command](arguments)
+
+
 def _load_plugin(name: str) -> None:
-    """Imports a module that registers methods, from the working folder or installed."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(f"--plugin {name}: it cannot be imported: {error}.") from error
+    """Imports a module that registers methods."""
+    from avalanche_dgm.experiments.class_paths import import_module
+
+    import_module(name, f"--plugin {name}")
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    arguments.methods = [arguments.method]
-    _execute(arguments, _default_name(arguments, arguments.method), _configs(arguments))
+    from avalanche_dgm.experiments import recipes
 
-
-def _compare(arguments: argparse.Namespace) -> None:
-    _execute(arguments, _default_name(arguments, "compare"), _configs(arguments))
+    file = recipes.load(arguments.config) if arguments.config is not None else {}
+    words = _words(arguments)
+    layers = recipes.layers_of(file, words)
+    if "trainer" in words and recipes.top(layers, "backend", "avalanche") != "lightning":
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in words["trainer"])
+        raise ConfigError(f"{flags}: only a Trainer has such settings. Add --backend lightning.")
+    configs = recipes.plan(file, words, methods=arguments.usual)
+    _execute(arguments, _default_name(arguments, configs), configs)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from avalanche_dgm.experiments.config import ExperimentConfig
+    from avalanche_dgm.experiments import recipes
 
     # The demonstration is there to be watched again; its folder is nobody's result.
     arguments.overwrite = not arguments.resume
     # Networks this small gain nothing from a second thread, and lose much on a busy machine.
     arguments.threads = arguments.threads or 1
-    configs = {
-        method: [
-            ExperimentConfig.create(
-                method,
-                "sklearn-digits",
-                seed=arguments.seed,
-                device=arguments.device,
-                fast=arguments.fast,
-                epochs=None if arguments.fast else 20,
-                batch_size=32,
-                method_options=None if arguments.fast else options,
-                **_backend(arguments),
-            )
-        ]
-        for method, options in DEMO.items()
-    }
     _execute(
         arguments,
         "demo",
-        configs,
+        recipes.plan(recipes.load("demo"), _words(arguments), methods=()),
         "Ten handwritten digits, learned one after the other. When the last one is learned, the\n"
         "first are long gone: no image of them is kept. What does each method still know?",
     )
@@ -117,16 +117,10 @@ def _paper(arguments: argparse.Namespace) -> None:
         _draw(arguments)
         return
     figure = paper.figure(arguments.figure)
-    seeds = at_least_one(arguments.seeds, "seeds")
-    configs = figure.configs(
-        scale=arguments.scale,
-        seeds=range(arguments.seed, arguments.seed + seeds),
-        methods=arguments.methods,
-        data_root=arguments.data_root,
-        download=arguments.download,
-        device=arguments.device,
-        **_backend(arguments),
-    )
+    words = _words(arguments)
+    seeds = at_least_one(words.pop("seeds"), "seeds")
+    first = words.pop("seed")
+    configs = figure.configs(scale=arguments.scale, seeds=range(first, first + seeds), **words)
     intro = f"{figure.title}.\nIn the paper: {figure.shows}"
     _execute(arguments, f"paper-{figure.name}-scale{arguments.scale:g}", configs, intro)
 
@@ -188,167 +182,137 @@ def _report(arguments: argparse.Namespace) -> None:
     print(f"{path}: {runs} {'run' if runs == 1 else 'runs'}, {size:.1f} MB")
 
 
+def _options(arguments: argparse.Namespace) -> None:
+    from avalanche_dgm.experiments.options import describe_options
+
+    print(describe_options(arguments.of))
+
+
 def _list(arguments: argparse.Namespace) -> None:
-    from avalanche_dgm.experiments import paper
+    from avalanche_dgm.experiments import paper, recipes
     from avalanche_dgm.experiments.methods import METHODS
-    from avalanche_dgm.experiments.streams import stream_descriptions
+    from avalanche_dgm.experiments.tables import described
+    from avalanche_dgm.streams import STREAMS
 
     for title, lines in (
         ("Methods", {name: method.description for name, method in METHODS.items()}),
-        ("Streams", stream_descriptions()),
+        ("Streams", {name: stream.description for name, stream in STREAMS.items()}),
+        ("Recipes", {name: recipes.load(name)["description"] for name in recipes.names()}),
         ("Figures of the DGDMN paper", {figure.name: figure.title for figure in paper.FIGURES}),
         ("Figures of the A-LTM paper", {paper.ALTM_FIG1.name: paper.ALTM_FIG1.title}),
     ):
-        width = max(map(len, lines))
-        print(f"{title}:")
-        for name, text in lines.items():
-            print(f"  {name:<{width}}  {text}")
+        print(f"{title}:\n{described(lines)}")
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
-    "compare": _compare,
+    "compare": _run,
     "demo": _demo,
     "paper": _paper,
     "workspace": _workspace,
     "report": _report,
+    "options": _options,
     "list": _list,
 }
 
 
-def _configs(arguments: argparse.Namespace) -> dict[str, list[ExperimentConfig]]:
-    """Makes the configs of each method, one a seed."""
-    from avalanche_dgm.experiments.config import ExperimentConfig
-
-    options = _options_by_method(arguments)
-    measured = _measured(arguments)
-    seeds = at_least_one(arguments.seeds, "seeds")
-    configs = {}
-    for method in arguments.methods:
-        config = ExperimentConfig.create(
-            method,
-            arguments.stream,
-            paper=arguments.paper,
-            fast=arguments.fast,
-            quality=method in measured,
-            seed=arguments.seed,
-            n_experiences=arguments.experiences,
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
-            lr=arguments.lr,
-            optimizer=arguments.optimizer,
-            schedule=arguments.schedule,
-            hidden=arguments.hidden,
-            dropout=arguments.dropout,
-            data_root=arguments.data_root,
-            download=arguments.download,
-            device=arguments.device,
-            method_options=options[method],
-            stream_options=_given(dataset=arguments.dataset, case=arguments.case)
-            | read_options(arguments.stream_set),
-            **_backend(arguments),
-        )
-        configs[method] = [config.replace(seed=arguments.seed + i) for i in range(seeds)]
-    return configs
+#: Fields of a config that words of the same name give, and words by other names.
+_FIELDS = (
+    *("methods", "stream", "model", "seed", "seeds", "epochs", "batch_size", "lr", "optimizer"),
+    *("schedule", "hidden", "dropout", "paper", "fast", "quality", "data_root", "download"),
+    *("device", "backend"),
+)
+_TRAINER = (
+    *("devices", "accelerator", "strategy", "num_nodes", "precision", "accumulate", "clip"),
+    "save_every",
+)
 
 
-def _backend(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a config that say what trains."""
-    from avalanche_dgm.experiments.trainer import TrainerSettings
+def _words(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line gives."""
+    from avalanche_dgm.experiments import recipes
 
-    names = [field.name for field in dataclasses.fields(TrainerSettings)]
-    given = {n: value for n in names if (value := getattr(arguments, n)) is not None}
-    if given and arguments.backend != "lightning":
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ConfigError(f"{flags}: only a Trainer has such settings. Add --backend lightning.")
-    return {"backend": arguments.backend, "trainer": TrainerSettings(**given)}
-
-
-def _given(**options: object) -> dict[str, object]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _options_by_method(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
-    """Gives each option to the methods that have it; one method must have all."""
-    from avalanche_dgm.experiments.config import present_method, require_known
-    from avalanche_dgm.experiments.methods import METHODS, options_of
-
-    arguments.methods = [present_method(method) for method in arguments.methods]
-    for method in arguments.methods:
-        require_known("method", method, METHODS)
-    options = _given(share=arguments.share) | read_options(arguments.set)
-    if len(arguments.methods) == 1 or not options:
-        return dict.fromkeys(arguments.methods, options)
-    known = {method: options_of(METHODS[method]) for method in arguments.methods}
-    for key in options:
-        if not any(key in names for names in known.values()):
-            raise ConfigError(f"None of {', '.join(arguments.methods)} has an option '{key}'.")
-    return {m: {k: v for k, v in options.items() if k in known[m]} for m in known}
-
-
-def _measured(arguments: argparse.Namespace) -> list[str]:
-    """The methods whose generators are measured; of several that have none, one must have one."""
-    from avalanche_dgm.experiments.methods import METHODS, has_gan
-
-    if not arguments.quality:
-        return []
-    # What a config cannot have is said where it is checked.
-    return [m for m in arguments.methods if has_gan(METHODS[m])] or list(arguments.methods)
+    given = {k: v for k, v in vars(arguments).items() if v is not None and v is not False}
+    words: dict[str, Any] = {name: given[name] for name in _FIELDS if name in given}
+    if "experiences" in given:
+        words["n_experiences"] = given["experiences"]
+    trainer = {name: given[name] for name in _TRAINER if name in given}
+    options = {name: given[name] for name in ("share",) if name in given}
+    stream = {name: given[name] for name in ("dataset", "case") if name in given}
+    words |= {"trainer": trainer} if trainer else {}
+    words["method_options"] = options | read_options(given.get("set", []))
+    words["stream_options"] = stream | read_options(given.get("stream_set", []))
+    fields = [f"--{name.replace('_', '-')}" for name in recipes.settings()]
+    more = read_overrides(arguments.more, [*getattr(arguments, "options", ()), *fields])
+    return recipes.merge(recipes.check(more, "the command line"), words)
 
 
 def _execute(
     arguments: argparse.Namespace,
     name: str,
-    configs: dict[str, list[ExperimentConfig]],
+    configs: Configs,
     intro: str = "",
 ) -> None:
-    """Runs configs and prints the tables."""
+    """Runs configs and prints the tables, or prints only the configs."""
+    if arguments.print_config:
+        _print_config(configs)
+        return
     from avalanche_dgm.experiments.log_settings import LogSettings
     from avalanche_dgm.experiments.provenance import command_line
     from avalanche_dgm.experiments.storage import run_folder
     from avalanche_dgm.experiments.sweep import Sweep, is_global_zero
 
-    _limit_threads(arguments)
-    with warnings.catch_warnings():
-        # Avalanche and what it depends on greet with warnings that no user can act on.
-        warnings.filterwarnings("ignore", module="qpsolvers")
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        log = LogSettings(tuple(arguments.log), arguments.wandb_project)
-        arguments.is_global_zero = is_global_zero(configs)
-        if intro and arguments.is_global_zero:
-            print(f"{intro}\n", flush=True)
-        sweep = Sweep(
-            folder=run_folder(arguments.out, arguments.name or name),
-            resume=arguments.resume,
-            overwrite=arguments.overwrite,
-            progress=not arguments.quiet,
-            command=command_line(arguments.given),
-            log=log,
-            is_global_zero=arguments.is_global_zero,
-        )
-        results = sweep.run(configs)
-        if sweep.is_global_zero:
-            print(sweep.summarise(results))
+    backends = {config.backend for seeds in configs.values() for config in seeds}
+    _limit_threads(arguments, lightning="lightning" in backends)
+    log = LogSettings(tuple(arguments.log), arguments.wandb_project)
+    arguments.is_global_zero = is_global_zero(configs)
+    if intro and arguments.is_global_zero:
+        print(f"{intro}\n", flush=True)
+    sweep = Sweep(
+        folder=run_folder(arguments.out, arguments.name or name),
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        progress=not arguments.quiet,
+        command=command_line(arguments.given),
+        log=log,
+        is_global_zero=arguments.is_global_zero,
+    )
+    results = sweep.run(configs)
+    if sweep.is_global_zero:
+        print(sweep.summarise(results))
 
 
-def _limit_threads(arguments: argparse.Namespace) -> None:
+def _print_config(configs: Configs) -> None:
+    from avalanche_dgm.experiments import recipes
+    from avalanche_dgm.experiments.methods import check_options
+
+    for seeds in configs.values():
+        check_options(seeds[0])
+    print(recipes.dump(configs), end="")
+
+
+def _limit_threads(arguments: argparse.Namespace, *, lightning: bool = False) -> None:
     """Sets the number of threads, if one was given."""
     if arguments.threads is None:
         return
     import torch
 
     torch.set_num_threads(at_least_one(arguments.threads, "threads"))
-    if arguments.backend == "lightning":
+    if lightning:
         # Lightning chooses a number for each process unless it finds this.
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 
 
-def _default_name(arguments: argparse.Namespace, what: str) -> str:
-    parts = [what, arguments.stream]
-    parts += ["paper"] if arguments.paper else []
-    parts += ["fast"] if arguments.fast else []
-    parts += [f"seed{arguments.seed}"] if arguments.seed else []
+def _default_name(arguments: argparse.Namespace, configs: Configs) -> str:
+    first = next(iter(configs.values()))[0]
+    several = arguments.command == "compare" or len(configs) > 1
+    parts = ["compare" if several else first.method, first.stream]
+    parts += ["paper"] if first.paper else []
+    file = Path(arguments.config).stem if arguments.config is not None else "config"
+    if file != "config":
+        parts = [file]
+    parts += ["fast"] if first.fast else []
+    parts += [f"seed{first.seed}"] if first.seed else []
     return "-".join(parts)
 
 

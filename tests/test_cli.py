@@ -86,7 +86,9 @@ def test_pictures_show_something(finished, name):
 
 def test_nothing_is_left_behind(finished):
     names = sorted(path.name for path in finished.iterdir())
-    assert names == ["accuracy.csv", "accuracy.png", "panels", "results.json", "samples.png"]
+    assert names == [
+        *("accuracy.csv", "accuracy.png", "config.yaml", "panels", "results.json", "samples.png")
+    ]
 
 
 def names_of(value):
@@ -432,7 +434,8 @@ def test_interrupted_by_hand_and_continued(tmp_path, backend):
 def test_help_is_fast_and_imports_nothing_heavy():
     code = (
         "import sys; from avalanche_dgm.cli import main; main(['run', '--help']);"
-        " sys.exit(any(name in sys.modules for name in ('torch', 'avalanche', 'matplotlib')))"
+        " sys.exit(any(name in sys.modules for name in"
+        " ('torch', 'avalanche', 'matplotlib', 'jsonargparse', 'yaml', 'numpy')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0

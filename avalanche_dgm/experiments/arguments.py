@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from avalanche_dgm.errors import ConfigError
 
-DEMO: dict[str, dict[str, int]] = {
-    "naive": {},
-    "dgr": {"generator_steps": 400},
-    "dgdmn": {"generator_steps": 500, "learner_steps": 500},
-}
-"""The methods of the demonstration, with about half of their default steps to save time."""
+#: What `compare` runs if no methods are named.
+COMPARED = ("naive", "dgr", "dgdmn")
+
+
+_EPILOG = (
+    "Any setting of a file is an option, too, such as --method_options.stm_size 3, --model my.Net"
+    " --model.init_args.width 64 or --trainer.devices 2. Options outrank the file."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,26 +39,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print versions and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run one method over a stream")
-    run.add_argument("--method", default="dgdmn", help="see 'list' (default: %(default)s)")
-    _add_settings(run)
-    _add_running(run)
-    run.set_defaults(command="run")
-
-    compare = commands.add_parser("compare", help="run several methods into one table")
-    compare.add_argument(
-        "--methods", nargs="+", default=list(DEMO), metavar="METHOD", help="see 'list'"
-    )
-    _add_settings(compare)
-    _add_running(compare)
-    compare.set_defaults(command="compare")
+    for name, usual, what in (
+        ("run", ("dgdmn",), "run a method, a recipe or a file over a stream"),
+        ("compare", COMPARED, "run several methods into one table"),
+    ):
+        command = commands.add_parser(name, help=what, epilog=_EPILOG)
+        _add_settings(command, " ".join(usual))
+        _add_running(command)
+        known = [text for action in command._actions for text in action.option_strings]
+        command.set_defaults(command=name, usual=usual, options=known)
 
     demo = commands.add_parser(
         "demo", help="see it work in under two minutes: embedded digits, nothing downloaded"
     )
     _add_running(demo)
     demo.add_argument("--seed", type=int, default=0, metavar="N")
-    demo.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
+    _add_fast(demo)
     demo.set_defaults(command="demo")
 
     paper = commands.add_parser("paper", help="run the experiments of the papers")
@@ -72,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     paper.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods")
     paper.add_argument("--seed", type=int, default=0, metavar="N")
     paper.add_argument("--seeds", type=int, default=1, metavar="N")
+    _add_fast(paper)
     _add_data(paper)
     _add_running(paper)
     paper.set_defaults(command="paper")
@@ -103,7 +103,14 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--title", metavar="T", help="heading (default: methods and streams)")
     report.set_defaults(command="report")
 
-    listing = commands.add_parser("list", help="list methods, streams and figures of the papers")
+    options = commands.add_parser("options", help="list the settings of a method or a stream")
+    options.add_argument("of", metavar="METHOD", help="or a stream; see 'list'")
+    _add_plugin(options)
+    options.set_defaults(command="options")
+
+    listing = commands.add_parser(
+        "list", help="list methods, streams, recipes and figures of the papers"
+    )
     _add_plugin(listing)
     listing.set_defaults(command="list")
     return parser
@@ -119,13 +126,31 @@ def _add_plugin(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_fast(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
+
+
+def _add_settings(parser: argparse.ArgumentParser, usual: str) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help="a YAML file, or the name of a recipe; see 'list'"
+    )
     _add_plugin(parser)
     settings = parser.add_argument_group("settings (defaults depend on the stream)")
-    settings.add_argument("--stream", default="sklearn-digits", help="default: %(default)s")
+    settings.add_argument(
+        "--method",
+        "--methods",
+        dest="methods",
+        nargs="+",
+        metavar="METHOD",
+        help=f"one or several, see 'list', or a class path (default: {usual})",
+    )
+    settings.add_argument("--stream", help="see 'list', or a class path (default: sklearn-digits)")
+    settings.add_argument(
+        "--model", metavar="NAME", help="a network, or a class path (default: the stream's)"
+    )
     settings.add_argument("--experiences", type=int, metavar="N", help="length of the stream")
-    settings.add_argument("--seed", type=int, default=0, metavar="N", help="first seed")
-    settings.add_argument("--seeds", type=int, default=1, metavar="N", help="number of seeds")
+    settings.add_argument("--seed", type=int, metavar="N", help="first seed (default: 0)")
+    settings.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: 1)")
     settings.add_argument("--epochs", type=int, metavar="N")
     settings.add_argument("--batch-size", type=int, metavar="N")
     settings.add_argument("--lr", type=float, metavar="RATE")
@@ -155,7 +180,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
     settings.add_argument("--share", type=float, metavar="F", help="of the samples that is stored")
     settings.add_argument("--paper", action="store_true", help="the paper's settings")
-    settings.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
+    _add_fast(settings)
     settings.add_argument(
         "--quality",
         action="store_true",
@@ -176,6 +201,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
     running = parser.add_argument_group("running")
+    running.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the YAML file of what would run, and run nothing",
+    )
     running.add_argument(
         "--device", help="cpu, cuda or auto (default: cpu; with --backend lightning: auto)"
     )
@@ -203,8 +233,7 @@ def _add_trainer(parser: argparse.ArgumentParser) -> None:
     trainer.add_argument(
         "--backend",
         choices=("avalanche", "lightning"),
-        default="avalanche",
-        help="what trains (default: %(default)s); lightning has the other options of this group",
+        help="what trains (default: avalanche); lightning has the other options of this group",
     )
     trainer.add_argument(
         "--devices", type=_devices, metavar="N", help="devices of each node, or auto (default: 1)"
@@ -271,13 +300,50 @@ def read_options(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{pair}' is not KEY=VALUE, such as stm_size=3.")
-        words = {"none": None, "true": True, "false": False}
-        try:
-            value = words[text.lower()] if text.lower() in words else json.loads(text)
-        except ValueError:
-            value = text
-        options[key.replace("-", "_")] = value
+        options[key.replace("-", "_")] = _read_value(text)
     return options
+
+
+def _read_value(text: str) -> Any:
+    words = {"none": None, "true": True, "false": False}
+    try:
+        return words[text.lower()] if text.lower() in words else json.loads(text)
+    except ValueError:
+        return text
+
+
+def read_overrides(words: Sequence[str], known: Collection[str]) -> dict[str, Any]:
+    """Reads ``--any.option value``, or ``--any.option=value``, into nested settings.
+
+    Args:
+        words: Of the command line.
+        known: The options that there are, in front of the first point.
+
+    Raises:
+        ConfigError: A word is no option, an option is unknown or has no value.
+    """
+    found: dict[str, Any] = {}
+    left = list(words)
+    while left:
+        name, equals, text = left.pop(0).partition("=")
+        first = name.partition(".")[0].replace("_", "-")
+        if first not in known:
+            near = difflib.get_close_matches(first, list(known), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"unrecognized arguments: {name}.{hint}")
+        if not equals:
+            if not left or left[0].startswith("--"):
+                raise ConfigError(f"{name} needs a value, such as {name} 3.")
+            text = left.pop(0)
+        *above, last = name.removeprefix("--").replace("-", "_").split(".")
+        place = found
+        for part in above:
+            if not isinstance(place.setdefault(part, {}), dict):
+                # A class path, given before its arguments.
+                place[part] = {"class_path": place[part]}
+            place = place[part]
+        place[last] = _read_value(text)
+    return found
 
 
 def at_least_one(value: int, name: str) -> int:

@@ -1,4 +1,4 @@
-"""What a run is built from: seeds, device, classifier and its optimiser."""
+"""What a run is built from: seeds, device, stream, classifier and its optimiser."""
 
 from __future__ import annotations
 
@@ -11,32 +11,71 @@ import torch
 from torch import nn
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments import class_paths
+from avalanche_dgm.experiments.config import ALEXNET, LATENT, ExperimentConfig, is_class_path
 from avalanche_dgm.experiments.models import MLP, MultiHeadMLP, MultiTaskAlexNet
-from avalanche_dgm.experiments.networks import ALEXNET, LATENT, network_of_config
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.models import AlexNetLike, latent_replay_network
+from avalanche_dgm.plugins.samples import task_name_of
 
 # From this side on the turntable's network has the channels of the paper's.
 _LARGE = 64
+
+
+def check_network(config: ExperimentConfig) -> None:
+    """Checks, before data are loaded, that a config's network can be made as it says.
+
+    Args:
+        config: The run's settings.
+
+    Raises:
+        ConfigError: Hidden units, dropout or arguments are given for a network that has no place
+            for them.
+    """
+    own = is_class_path(config.model)
+    if (own or config.model == LATENT) and (config.hidden or config.dropout):
+        what = (
+            f"the network {config.model}, which has its arguments in model_options"
+            if own
+            else "the network of the latent replay paper, whose layers are fixed and have no"
+            " dropout"
+        )
+        raise ConfigError(
+            f"{config.method} on {config.stream} trains {what}. Leave --hidden, --dropout and the"
+            " method dropout out."
+        )
+    if config.model_options and not own:
+        raise ConfigError(
+            f"The network {config.model} takes no model_options. Set --hidden and --dropout, or"
+            " give a class path as its name."
+        )
+    if config.model == ALEXNET and len(config.hidden) != 1:
+        raise ConfigError(
+            f"{config.stream} is learned by five convolutions and two dense layers of the same"
+            f" width: --hidden takes one number there, not {len(config.hidden)}."
+        )
 
 
 def build_model(config: ExperimentConfig, benchmark: Any, shape: tuple[int, ...]) -> nn.Module:
     """Makes the classifier: one head, or one a task where the stream has task labels.
 
     Args:
-        config: Method, stream, and what shapes the network; see `network_of`.
+        config: The network's name and what shapes it.
         benchmark: The stream, for its classes and task labels.
         shape: Shape of one image.
 
     Raises:
-        ConfigError: The network cannot learn such a stream.
+        ConfigError: The network cannot learn such a stream, or a class path leads to none.
     """
-    experiences = [*benchmark.train_stream, *benchmark.test_stream]
-    heads, network = heads_of(experiences), network_of_config(config)
-    if network == LATENT:
+    if is_class_path(config.model):
+        model = class_paths.make(config.model, config.model_options, "model")
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"The model {config.model} is no torch.nn.Module.")
+        return model
+    heads = heads_of([*benchmark.train_stream, *benchmark.test_stream])
+    if config.model == LATENT:
         return _compressed(config, shape, heads)
-    if network == ALEXNET:
+    if config.model == ALEXNET:
         return _alexnet(config, shape, heads)
     n_features = int(np.prod(shape))
     if len(heads) > 1:
@@ -94,6 +133,94 @@ def optimizer_of(config: ExperimentConfig) -> OptimizerSpec:
     """
     options = {"alpha": 0.9, "eps": 1e-8} if config.optimizer == "rmsprop" else {}
     return OptimizerSpec(config.optimizer, config.lr, config.schedule, options=options)
+
+
+def build_stream(config: ExperimentConfig) -> Any:
+    """Makes the Avalanche benchmark that a config names.
+
+    Args:
+        config: Stream, its options, seed and data root. ``n_experiences`` says into how many
+            experiences a split stream is cut; other streams keep all, see ``learning_order``.
+
+    Raises:
+        ConfigError: An option is unknown or out of range.
+        DataError: The data are not there.
+    """
+    from avalanche_dgm.streams import STREAMS, make_stream
+
+    if is_class_path(config.stream):
+        benchmark = class_paths.make(config.stream, config.stream_options, "stream")
+        if not (hasattr(benchmark, "train_stream") and hasattr(benchmark, "test_stream")):
+            raise ConfigError(
+                f"The stream {config.stream} is no Avalanche benchmark with train_stream and"
+                " test_stream."
+            )
+        return benchmark
+    known = STREAMS[config.stream].options
+    options: dict[str, Any] = {"seed": config.seed}
+    if config.download and "download" in known:
+        options["download"] = True
+    if config.n_experiences is not None and "n_experiences" in known:
+        options["n_experiences"] = config.n_experiences
+    return make_stream(config.stream, config.data_root, **{**options, **config.stream_options})
+
+
+def learning_order(config: ExperimentConfig, benchmark: Any) -> list[int]:
+    """Returns the training experiences in the order in which they are learned.
+
+    Args:
+        config: ``n_experiences`` keeps the first ones of a stream that is not cut to that number;
+            ``revisit`` appends experiences.
+        benchmark: The stream.
+
+    Raises:
+        ConfigError: The stream has not so many experiences.
+    """
+    there = len(benchmark.train_stream)
+    n = config.n_experiences or there
+    if n > there:
+        raise ConfigError(f"The stream {config.stream} has {there} experiences, not {n}.")
+    for experience in config.revisit:
+        if experience >= n:
+            raise ConfigError(
+                f"revisit names experience {experience}, but {n} experiences count from 0 to"
+                f" {n - 1}."
+            )
+    return [*range(n), *config.revisit]
+
+
+def tested_as(benchmark: Any) -> list[int]:
+    """Returns, for each training experience, the test experience of the same task.
+
+    Args:
+        benchmark: The stream. A task that comes again in training is tested once.
+
+    Raises:
+        ConfigError: Of experiences that are not tested one by one, no names say the task.
+    """
+    if len(benchmark.train_stream) == len(benchmark.test_stream):
+        return list(range(len(benchmark.train_stream)))
+    tested = [task_name_of(e) for e in benchmark.test_stream]
+    trained = [task_name_of(e) for e in benchmark.train_stream]
+    if None in tested or not set(trained) <= set(tested):
+        raise ConfigError(
+            f"The stream has {len(trained)} experiences to train on and {len(tested)} to test on,"
+            " and no task_name that says which belong together."
+        )
+    return [tested.index(name) for name in trained]
+
+
+def task_names(benchmark: Any) -> list[str]:
+    """Names each test experience by its classes if these are few and its own, else by its task.
+
+    Args:
+        benchmark: The stream.
+    """
+    groups = [sorted(int(c) for c in e.classes_in_this_experience) for e in benchmark.test_stream]
+    distinct = len({tuple(group) for group in groups}) == len(groups)
+    if distinct and all(len(group) <= 3 for group in groups):
+        return ["/".join(map(str, group)) for group in groups]
+    return [task_name_of(e) or f"task {i}" for i, e in enumerate(benchmark.test_stream, 1)]
 
 
 def resolve_device(name: str) -> torch.device:

@@ -1,4 +1,7 @@
-"""One experiment as data: what is learned, by which method, with which settings."""
+"""One experiment as data: what is learned, by which method, with which settings.
+
+Nothing of PyTorch is imported: results are read without it.
+"""
 
 from __future__ import annotations
 
@@ -12,66 +15,96 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments.networks import TURNTABLES, network_of, shape_of
-from avalanche_dgm.experiments.trainer import IN_RESULT, TrainerSettings
 from avalanche_dgm.settings import positive, whole
 
 BACKENDS = ("avalanche", "lightning")
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda")
+#: Those that leave the weights of 32 bits, which memories are made of.
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+#: The networks that have a name: their hidden layers, and those of a fast run.
+MLP, LATENT, ALEXNET = "mlp", "latent-replay-network", "alexnet-like"
+NETWORKS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    MLP: ((400, 400), (32, 32)),
+    LATENT: ((), ()),
+    ALEXNET: ((256,), (32,)),
+}
 _FORMER_METHODS = {"dynamic-memory-critic": "dynamic-memory-discriminator"}
-
-# SGD as in the A-LTM paper: adaptive optimisers answer a new term of the loss, whose gradient is 0
-# at first, with steps that undo what it is to hold. Small batches are many steps in few minutes.
-# Steps that are large at first disturb what is known, and small ones at last let it settle.
-_TURNTABLE = {"epochs": 4, "batch_size": 8, "lr": 0.1, "optimizer": "sgd", "schedule": "cosine"}
-# Defaults of the network that is trained through the strategy, by stream ("" for any other). The
-# embedded digits are 8x8 and about 140 images an experience: small batches, many epochs.
-_SOLVER: dict[str, dict[str, Any]] = {
-    "": {"epochs": 5, "batch_size": 128, "lr": 1e-3},
-    "sklearn-digits": {"epochs": 30, "batch_size": 16, "lr": 1e-3},
-    "sklearn-digits-5x2": {"epochs": 30, "batch_size": 16, "lr": 1e-3},
-    # What is known of old and new classes swings from step to step unless the steps get smaller.
-    "latent-split": {"epochs": 3, "batch_size": 128, "lr": 1e-3, "schedule": "cosine"},
-    **dict.fromkeys(TURNTABLES, _TURNTABLE),
-}
-# Streams of more classes than most; turntables have 10 more, under another task label.
-_MANY_CLASSES = {"tdigits": 40, "split-cifar100": 100, **dict.fromkeys(TURNTABLES, 98)}
-# The distance is a sum over up to 88 logits: with much more weight SGD diverges.
-_HELD = {"weight": 0.001}
-# Answers to blurred images are not those to be held: samples of a turntable have to be sharp.
-_HELD_ON_SAMPLES = {**_HELD, "generator_steps": 4000, "kl_weight": 0.1}
-# Defaults of a method's options, by streams that its own do not suit.
-_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
-    # Half of the stream's batch: a quarter less time, and the same accuracy.
-    ("latent-replay", "latent-split"): {"replay_size": 64},
-    **{(method, stream): _HELD for method in ("altm", "altm-stored") for stream in TURNTABLES},
-    **{("altm-generated", stream): _HELD_ON_SAMPLES for stream in TURNTABLES},
-}
-# Kamra et al. 2017, appendix B: three dense layers, RMSProp, batches of 128, 6 epochs a task.
-_PAPER = {
-    "epochs": 6,
-    "batch_size": 128,
-    "lr": 1e-3,
-    "optimizer": "rmsprop",
-    "schedule": "constant",
-}
 _PAPER_STREAMS = ("digits", "permnist", "tdigits")
-_PAPER_JOINT_EPOCHS = 20
-_DROPOUT = 0.2
-_FAST = {"epochs": 1}
 # Where data lie and what computes them does not change what is computed.
 PLACE = ("data_root", "download", "device")
 
 
+#: Of a Trainer's settings, those that change the numbers that are learned.
+IN_RESULT = ("precision", "accumulate", "clip")
+#: What may be given by class path, each with the field that has its arguments.
+BY_CLASS_PATH = {
+    "method": "method_options",
+    "stream": "stream_options",
+    "model": "model_options",
+}
+
+
 @dataclass(frozen=True)
-class ExperimentConfig:
-    """Settings of one run; an object that exists is valid.
+class TrainerSettings:
+    """Settings of the Trainer that runs an experiment; an object that exists is valid.
 
     Attributes:
-        method: A name in ``avalanche_dgm.experiments.METHODS``.
-        stream: A name in ``avalanche_dgm.streams.STREAMS``.
+        devices: Devices of each node, at least 1, or "auto" for all that there are.
+        accelerator: Kind of device in Lightning's words, such as "cpu" or "gpu"; ``None`` takes
+            the experiment's ``device``.
+        strategy: How several devices work together: "auto", "ddp" or another of its kind.
+        num_nodes: Machines, at least 1.
+        precision: Of the numbers computed with: "32-true", "16-mixed" or "bf16-mixed".
+        accumulate: Batches a step of the optimiser, at least 1.
+        clip: Largest Euclidean norm of all gradients together, above 0, or ``None``.
+        save_every: Optimiser steps between two saves within an experience, at least 1.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    devices: int | str = 1
+    accelerator: str | None = None
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+    accumulate: int = 1
+    clip: float | None = None
+    save_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.devices != "auto":
+            whole("devices", self.devices, otherwise=", or auto")
+        for name in ("num_nodes", "accumulate", "save_every"):
+            whole(name, getattr(self, name))
+        if not (self.strategy == "auto" or str(self.strategy).startswith("ddp")):
+            raise ConfigError(
+                f"strategy is {self.strategy!r}. Memories need whole networks on every device: use"
+                " auto, ddp, or another strategy of its kind such as ddp_spawn."
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"precision is {self.precision!r}. Use one of {', '.join(PRECISIONS)}: memories"
+                " keep weights of 32 bits."
+            )
+        positive("clip", self.clip, optional=True)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Settings of one run; their ranges are checked, and their names where a run starts.
+
+    Method, stream and model are names, or class paths such as "my_module.MyPlugin" of what the
+    working folder or an installed package has.
+
+    Attributes:
+        method: A name in ``avalanche_dgm.experiments.METHODS``, or the class path of an Avalanche
+            plugin or of a `avalanche_dgm.methods.Method`.
+        stream: A name in ``avalanche_dgm.streams.STREAMS``, or the class path of what returns an
+            Avalanche benchmark.
+        model: The classifier: a name in ``NETWORKS``, or the class path of a module.
         seed: Governs weights, batches, replay and splits; 0 or more.
         hidden: Units of each hidden layer of the multilayer perceptron that classifies; one number
             for the dense layers of a turntable stream's network; none where it is fixed.
@@ -89,6 +122,7 @@ class ExperimentConfig:
         revisit: Experiences (counted from 0) that are learned again at the end.
         stream_options: Further keyword arguments of the stream.
         method_options: Hyper-parameters of the method's plugin.
+        model_options: Arguments of a model that is given by class path.
         paper: Build the plugin with the paper's settings (``Plugin.paper``).
         fast: A run of seconds that shows that everything works, not how well.
         quality: Compare what the generator makes with real samples after each experience.
@@ -96,13 +130,14 @@ class ExperimentConfig:
         trainer: Settings of that Trainer, or a mapping with some of them.
 
     Raises:
-        ConfigError: A value is outside its range, or the method or the stream does not exist.
+        ConfigError: A value is outside its range.
     """
 
     method: str = "dgdmn"
     stream: str = "sklearn-digits"
+    model: str = MLP
     seed: int = 0
-    hidden: tuple[int, ...] = (400, 400)
+    hidden: tuple[int, ...] = NETWORKS[MLP][0]
     epochs: int = 5
     batch_size: int = 128
     lr: float = 1e-3
@@ -116,6 +151,7 @@ class ExperimentConfig:
     revisit: tuple[int, ...] = ()
     stream_options: Mapping[str, Any] = field(default_factory=dict)
     method_options: Mapping[str, Any] = field(default_factory=dict)
+    model_options: Mapping[str, Any] = field(default_factory=dict)
     paper: bool = False
     fast: bool = False
     quality: bool = False
@@ -124,64 +160,39 @@ class ExperimentConfig:
 
     @classmethod
     def create(
-        cls,
-        method: str = "dgdmn",
-        stream: str = "sklearn-digits",
-        *,
-        paper: bool = False,
-        fast: bool = False,
-        **given: Any,
+        cls, method: str = "dgdmn", stream: str = "sklearn-digits", **given: Any
     ) -> ExperimentConfig:
-        """Fills in the defaults that suit the stream and the method.
+        """Fills in what the recipes have for the stream and the method.
 
         Args:
             method: Name of the method.
             stream: Name of the stream.
-            paper: Use the paper's network, optimiser and epochs.
-            fast: Use tiny networks and one epoch.
-            **given: Any other field; ``None`` means its default.
+            **given: Any other field; ``None`` means its default. ``paper=True`` has the paper's
+                network, optimiser and epochs, ``fast=True`` tiny networks and one epoch.
 
         Raises:
             ConfigError: The settings cannot be run.
         """
-        settings: dict[str, Any] = dict(_SOLVER.get(stream, _SOLVER[""]))
-        if paper:
-            from avalanche_dgm.methods.dgdmn import PAPER
+        from avalanche_dgm.experiments.recipes import resolve
 
-            settings |= _PAPER | {"hidden": PAPER[paper_stream(stream)].learner_hidden}
-            if method == "joint":
-                settings["epochs"] = _PAPER_JOINT_EPOCHS
-        labels = (given.get("stream_options") or {}).get("task_labels")
-        network = network_of(method, stream, task_labels=labels, paper=paper)
-        settings |= shape_of(network, fast=fast)
-        if method == "dropout":
-            settings["dropout"] = _DROPOUT
-        if given.get("backend") == "lightning":
-            settings["device"] = "auto"
-        if fast:
-            settings |= _FAST
-        known = {name: value for name, value in given.items() if value is not None}
-        options = _options(method, stream, fast=fast)
-        if options:
-            known["method_options"] = options | dict(known.get("method_options", {}))
-        return cls(method=method, stream=stream, paper=paper, fast=fast, **(settings | known))
+        return resolve({**given, "stream": stream}, method)
 
     def __post_init__(self) -> None:
-        # Names first: lists of numbers may come from JSON.
+        # Lists of numbers may come from JSON.
         object.__setattr__(self, "hidden", tuple(self.hidden))
         object.__setattr__(self, "revisit", tuple(self.revisit))
         if isinstance(self.trainer, Mapping):
             object.__setattr__(self, "trainer", _trainer(self.trainer))
-        from avalanche_dgm.experiments.methods import METHODS
-        from avalanche_dgm.streams import STREAMS
-
+        for name in BY_CLASS_PATH:
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} is {getattr(self, name)!r} instead of a name.")
         object.__setattr__(self, "method", present_method(self.method))
-        require_known("method", self.method, METHODS)
-        require_known("stream", self.stream, STREAMS)
         require_known("optimizer", self.optimizer, OPTIMIZERS)
         require_known("schedule", self.schedule, SCHEDULES)
         require_known("device", self.device, DEVICES)
         require_known("backend", self.backend, BACKENDS)
+        if not is_class_path(self.model):
+            require_known("model", self.model, NETWORKS)
         if self.backend == "avalanche" and self.trainer != TrainerSettings():
             raise ConfigError("Settings of a Trainer need backend='lightning'.")
         whole("seed", self.seed, least=0)
@@ -248,28 +259,16 @@ class ExperimentConfig:
         return kept | {name: trainer[name] for name in IN_RESULT}
 
 
-def _options(method: str, stream: str, *, fast: bool) -> dict[str, Any]:
-    """Defaults of a method's options on a stream, where its own do not suit."""
-    from avalanche_dgm.experiments.methods import METHODS, options_of
-    from avalanche_dgm.methods.registry import NamedMethod
-
-    options = dict(_OPTIONS.get((method, stream), {}))
-    found = METHODS.get(method)
-    if not isinstance(found, NamedMethod):
-        return options
-    if stream in _MANY_CLASSES and "class_inputs" in options_of(found):
-        # Generators that are told the class need an input for each.
-        n = _MANY_CLASSES[stream]
-        options |= {"class_inputs": n, "latent": 128 + n}
-    quick = found.fast_settings({**found.defaults, **found.fixed}) if fast else {}
-    return {name: value for name, value in options.items() if name not in quick}
-
-
 def _trainer(values: Mapping[str, Any]) -> TrainerSettings:
     names = [f.name for f in dataclasses.fields(TrainerSettings)]
     for name in values:
         require_known("setting of a trainer", name, names)
     return TrainerSettings(**values)
+
+
+def is_class_path(name: str) -> bool:
+    """Whether a name is that of a class or function in a module; no other name has a dot."""
+    return "." in name
 
 
 def paper_stream(stream: str) -> str:

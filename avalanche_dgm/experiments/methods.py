@@ -10,9 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments.config import ExperimentConfig, paper_stream, require_known
-from avalanche_dgm.experiments.networks import check_network
-from avalanche_dgm.methods import registry
+from avalanche_dgm.experiments import class_paths
+from avalanche_dgm.experiments.building import check_network
+from avalanche_dgm.experiments.config import (
+    ExperimentConfig,
+    is_class_path,
+    paper_stream,
+    require_known,
+)
+from avalanche_dgm.methods import Method, registry
 from avalanche_dgm.methods.registry import NamedMethod
 
 if TYPE_CHECKING:
@@ -34,8 +40,8 @@ class Reference:
 
     Attributes:
         description: One line for lists.
-        plugin: Name of the class in ``avalanche.training.plugins``, whose keyword arguments are the
-            options; ``None`` for the plain network.
+        plugin: Name of the class in ``avalanche.training.plugins``, or class path of another,
+            whose keyword arguments are the options; ``None`` for the plain network.
         defaults: Options that differ from the plugin's own defaults.
         stock: Avalanche's own generative replay strategy.
         joint: Trained anew on all experiences so far.
@@ -68,6 +74,27 @@ registry.load_methods()
 METHODS: Mapping[str, NamedMethod | Reference] = ChainMap(registry.METHODS, REFERENCES)  # type: ignore[arg-type]
 
 
+def find_method(name: str) -> NamedMethod | Reference:
+    """Finds a method by its name or class path.
+
+    Args:
+        name: A name in ``METHODS``; or the class path of a method of this package's kind, of its
+            plugin, or of any other Avalanche plugin.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not is_class_path(name):
+        require_known("method", name, METHODS)
+        return METHODS[name]
+    found = class_paths.locate(name, "method")
+    about = (inspect.getdoc(found) or "").partition("\n")[0]
+    kind = getattr(found, "kind", found)
+    if inspect.isclass(kind) and issubclass(kind, Method):
+        return NamedMethod(name, kind, about)
+    return Reference(about, plugin=name)
+
+
 def is_joint(method: NamedMethod | Reference) -> bool:
     """Whether it is trained anew on all experiences so far."""
     return isinstance(method, Reference) and method.joint
@@ -97,7 +124,7 @@ def options_of(method: NamedMethod | Reference) -> list[str]:
         return [*known, _CONFIGURATION] if method.configurations else known
     if method.plugin is None:
         return []
-    return [*inspect.signature(_avalanche(method.plugin)).parameters]
+    return [*inspect.signature(avalanche_plugin(method.plugin)).parameters]
 
 
 @dataclass(frozen=True)
@@ -127,7 +154,7 @@ class StrategyInputs:
 
 def method_of(config: ExperimentConfig) -> NamedMethod | Reference:
     """Returns the method that a config names, in the form that its settings ask for."""
-    method = METHODS[config.method]
+    method = find_method(config.method)
     if config.paper and isinstance(method, NamedMethod) and isinstance(method.paper, str):
         return METHODS[method.paper]
     return method
@@ -143,6 +170,10 @@ def check_options(config: ExperimentConfig) -> None:
         ConfigError: The method has no such option, or no generator that could be measured, or the
             network cannot be made as asked for.
     """
+    from avalanche_dgm.streams import STREAMS
+
+    if not is_class_path(config.stream):
+        require_known("stream", config.stream, STREAMS)
     check_network(config)
     method = method_of(config)
     if config.quality and not has_gan(method):
@@ -206,7 +237,11 @@ def _plugins(inputs: StrategyInputs, method: NamedMethod | Reference) -> list[An
 
         made: Any = plugin_of(method.kind)
         return [made(progress=inputs.progress, **options)]
-    return [_avalanche(method.plugin)(**options)] if method.plugin is not None else []
+    if method.plugin is None:
+        return []
+    if is_class_path(method.plugin):
+        return [class_paths.make(method.plugin, options, "method")]
+    return [avalanche_plugin(method.plugin)(**options)]
 
 
 def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
@@ -257,5 +292,12 @@ def _stock(
     return strategy
 
 
-def _avalanche(name: str) -> Any:
+def avalanche_plugin(name: str) -> Any:
+    """The class of an Avalanche plugin.
+
+    Args:
+        name: In ``avalanche.training.plugins``, or a class path.
+    """
+    if is_class_path(name):
+        return class_paths.locate(name, "method")
     return getattr(importlib.import_module("avalanche.training.plugins"), name)

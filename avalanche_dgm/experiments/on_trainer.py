@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import report, run_folders, storage
-from avalanche_dgm.experiments.building import build_model, optimizer_of, seed_everything
+from avalanche_dgm.experiments.building import (
+    build_model,
+    build_stream,
+    optimizer_of,
+    seed_everything,
+)
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.gan_files import MEASURED, GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
@@ -40,7 +45,6 @@ from avalanche_dgm.experiments.run_spec import (
     print_progress,
     sizes_held,
 )
-from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.methods.registry import NamedMethod
 
 if TYPE_CHECKING:
@@ -86,7 +90,7 @@ def run(
         folder: Folder for checkpoints and results; see `runner.run`.
         resume: Resume the run in ``folder``.
         overwrite: Replace the run in ``folder``.
-        progress: Show progress bars, and a line for each experience on stderr.
+        progress: See `runner.run`.
         command: The command line, saved with the results.
         log: Where to log panels; ``None`` for files in ``folder``.
 

@@ -1,37 +1,50 @@
-"""The papers' figures as data: what was run for each figure of Kamra et al. 2017, what it shows."""
+"""The papers' figures: what was run for each, and what it shows. Their runs are recipes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments.computed import ALTM_FIG1
-from avalanche_dgm.experiments.config import ExperimentConfig, require_known
+from avalanche_dgm.experiments import recipes
+from avalanche_dgm.experiments.computed import ALTM_FIG1, ComputedFigure
+from avalanche_dgm.experiments.config import require_known
 
-_SIX = ("naive", "dropout", "ppr", "ewc", "dgr", "dgdmn")
+_PREFIX = "kamra2017-"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the paper, or several drawn from the same runs.
+    """One figure of Kamra et al. 2017, or several drawn from the same runs.
 
     Attributes:
         name: How it is called on the command line.
-        title: What is plotted.
-        shows: What the paper reads from it; it gives no numbers.
-        stream: The stream that is learned.
-        methods: The methods, in the figure's order.
-        revisit: Experiences (counted from 0) learned again at the end.
+        recipe: Its recipe.
     """
 
     name: str
-    title: str
-    shows: str
-    stream: str
-    methods: tuple[str, ...]
-    revisit: tuple[int, ...] = ()
+    recipe: str
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What its recipe says."""
+        return recipes.load(self.recipe)
+
+    @property
+    def title(self) -> str:
+        """What is plotted."""
+        return str(self.settings["description"])
+
+    @property
+    def shows(self) -> str:
+        """What the paper reads from it; it gives no numbers."""
+        return str(self.settings["shows"])
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods, in the figure's order."""
+        return tuple(self.settings["methods"])
 
     def configs(
         self,
@@ -40,7 +53,7 @@ class Figure:
         seeds: Sequence[int] = (0,),
         methods: Sequence[str] | None = None,
         **fields: Any,
-    ) -> dict[str, list[ExperimentConfig]]:
+    ) -> recipes.Configs:
         """Returns the configs of each method, one a seed.
 
         Args:
@@ -57,76 +70,16 @@ class Figure:
             raise ConfigError(f"--scale is {scale}; it must be above 0 and at most 1.")
         for method in methods or ():
             require_known(f"method in {self.name}", method, self.methods)
-        return {
-            method: [
-                ExperimentConfig.create(
-                    method,
-                    self.stream,
-                    paper=True,
-                    seed=seed,
-                    revisit=self.revisit,
-                    stream_options={"fraction": scale} if scale < 1 else {},
-                    **fields,
-                )
-                for seed in seeds
-            ]
-            for method in (methods or self.methods)
-        }
+        words = {**fields, "methods": methods, "seed": seeds[0], "seeds": len(seeds)}
+        if scale < 1:
+            words["stream_options"] = {"fraction": scale}
+        return recipes.plan(self.settings, words, methods=())
 
 
-FIGURES = (
-    Figure(
-        "fig3",
-        "Figure 3: accuracy per task on Permnist, six methods",
-        "NN, DropNN and PPR forget; EWC forgets less but learns ever more slowly; DGR and DGDMN"
-        " keep all six tasks.",
-        "permnist",
-        _SIX,
-    ),
-    Figure(
-        "fig4",
-        "Figure 4: accuracy per task on Digits, six methods",
-        "NN, DropNN, PPR and EWC know only the digit learned last; DGR and DGDMN keep the others.",
-        "digits",
-        _SIX,
-    ),
-    Figure(
-        "fig5a",
-        "Figure 5a: average accuracy over the tasks so far on Permnist, with joint training",
-        "DGR and DGDMN stay near joint training; the others fall behind.",
-        "permnist",
-        (*_SIX, "joint"),
-    ),
-    Figure(
-        "fig5b",
-        "Figure 5b: average accuracy over the tasks so far on Digits, with joint training",
-        "NN, DropNN, PPR and EWC follow 1/t; DGR and DGDMN are far above them.",
-        "digits",
-        (*_SIX, "joint"),
-    ),
-    Figure(
-        "fig6",
-        "Figure 6: Permnist with tasks 1 and 6 learned once more at the end",
-        "DGDMN improves on the tasks that it revises; EWC does not.",
-        "permnist",
-        ("ewc", "dgdmn"),
-        revisit=(0, 5),
-    ),
-    Figure(
-        "fig7",
-        "Figures 7 and 8a: forty tasks of TDigits, accuracy and training time",
-        "After 40 tasks DGDMN knows about 40 % of all and about 80 % of the last ten, DGR under"
-        " 20 % of all; DGDMN takes about a tenth of the time.",
-        "tdigits",
-        ("dgr", "dgdmn"),
-    ),
-    Figure(
-        "fig8b",
-        "Figure 8b: dual memory with and without short-term generative memories on Digits",
-        "Keeping real images until sleep retains more.",
-        "digits",
-        ("dgdmn", "dgdmn-no-stm"),
-    ),
+FIGURES = tuple(
+    Figure(name.removeprefix(_PREFIX), name)
+    for name in recipes.names()
+    if name.startswith(f"{_PREFIX}fig")
 )
 
 
@@ -149,7 +102,7 @@ def figure(name: str) -> Figure:
 
 def listing() -> str:
     """Returns all figures and what they show as text."""
-    figures = (*FIGURES, ALTM_FIG1)
+    figures: list[Figure | ComputedFigure] = [*FIGURES, ALTM_FIG1]
     width = max(len(f.name) for f in figures)
     return "\n".join(
         f"{f.name:{width}}  {f.title}\n{'':{width}}  In the paper: {f.shows}" for f in figures

@@ -34,7 +34,7 @@ def parse_result(values: Any) -> RunResult:
     _object(provenance.get("versions", {}), "provenance: versions")
     _optional(_text)(provenance.get("started"), "provenance: started")
     config = _object(_get(found, "config"), "config")
-    for name in ("stream_options", "method_options"):
+    for name in ("stream_options", "method_options", "model_options"):
         _object(config.get(name, {}), name)
     try:
         read = ExperimentConfig.from_json(config)

@@ -122,19 +122,10 @@ class ExperienceStartLogger(BaseLogger):
 
 
 def bar(total: int, name: str) -> tqdm[Any]:
-    """Makes a bar on stderr; in a log file, where nobody watches, it is a single finished line.
+    """Makes a bar on stderr.
 
     Args:
         total: Number of iterations.
         name: Put before the bar.
     """
-    watched = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        desc=name,
-        unit="it",
-        leave=not watched,
-        file=sys.stderr,
-        mininterval=0.1 if watched else 10.0,
-        dynamic_ncols=watched,
-    )
+    return tqdm(total=total, desc=name, unit="it", leave=False, file=sys.stderr, dynamic_ncols=True)

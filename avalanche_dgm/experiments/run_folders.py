@@ -13,7 +13,7 @@ from pathlib import Path
 
 from avalanche_dgm import files
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, StorageError
-from avalanche_dgm.experiments import storage
+from avalanche_dgm.experiments import recipes, storage
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.results import RunResult
 
@@ -79,7 +79,7 @@ def _target(folder: Path, *, overwrite: bool) -> Path:
 
 
 def begin(folder: Path, result: RunResult) -> None:
-    """Removes the former run and writes the empty result of the new one.
+    """Removes the former run; writes the settings of the new one, and its empty result.
 
     Args:
         folder: The folder to write to.
@@ -106,6 +106,7 @@ def begin(folder: Path, result: RunResult) -> None:
             )
         _clear(folder / storage.STAGING)
         storage.remove(folder, mine)
+    files.write_text(folder / recipes.FILE, recipes.dump({result.config.method: [result.config]}))
     storage.write_result(folder, result)
 
 

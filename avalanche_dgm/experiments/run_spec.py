@@ -15,10 +15,10 @@ from avalanche.benchmarks.utils import concat_datasets
 
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.experiments import provenance
+from avalanche_dgm.experiments.building import learning_order, task_names, tested_as
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.methods import METHODS, is_joint
+from avalanche_dgm.experiments.methods import find_method, is_joint
 from avalanche_dgm.experiments.results import RunResult, Step
-from avalanche_dgm.experiments.streams import learning_order, task_names, tested_as
 from avalanche_dgm.held import held_bytes
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.methods.abilities import Inspectable
@@ -47,7 +47,7 @@ class RunSpec:
 
     def __init__(self, config: ExperimentConfig, benchmark: Any) -> None:
         self.config, self.benchmark = config, benchmark
-        self.method = METHODS[config.method]
+        self.method = find_method(config.method)
         self.shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
         self.order = learning_order(config, benchmark)
         self._tested_as = tested_as(benchmark)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import report, run_folders, storage
 from avalanche_dgm.experiments.building import (
     build_model,
+    build_stream,
     optimizer_of,
     resolve_device,
     seed_everything,
@@ -23,10 +25,10 @@ from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.gan_files import GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import (
-    METHODS,
     StrategyInputs,
     build_strategy,
     check_options,
+    find_method,
     is_joint,
 )
 from avalanche_dgm.experiments.panels import RunPanels
@@ -43,7 +45,6 @@ from avalanche_dgm.experiments.run_spec import (
     print_progress,
     sizes_held,
 )
-from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
 from avalanche_dgm.plugins.fingerprint import store_fingerprint
@@ -72,7 +73,7 @@ def run(
             same settings is kept until the new one is complete.
         resume: Resume the run in ``folder``.
         overwrite: Replace the run in ``folder``.
-        progress: Show progress bars, and a line for each experience on stderr.
+        progress: Show a line for each experience on stderr, and bars if that is a terminal.
         command: The command line, saved with the results.
         log: Where to log panels; ``None`` for files in ``folder``.
 
@@ -90,11 +91,13 @@ def run(
     seed_everything(config.seed)
     benchmark = build_stream(config)
     with run_folders.claim(folder, config, resume=resume, overwrite=overwrite) as (target, saved):
-        experiment = AvalancheRun(config, benchmark, device, progress, target)
+        # In a log file, a line for each experience is enough.
+        bars = progress and sys.stderr.isatty()
+        experiment = AvalancheRun(config, benchmark, device, bars, target)
         result = saved or experiment.empty_result(str(device), command)
         start = len(result.steps)
         experiment.panels = RunPanels(experiment, target, log or LogSettings())
-        strategy = None if is_joint(METHODS[config.method]) else experiment.strategy()
+        strategy = None if is_joint(find_method(config.method)) else experiment.strategy()
         if strategy is not None and target is not None:
             if 0 < start < len(result.order):
                 experiment.load(strategy, storage.checkpoint(target, start))

@@ -25,13 +25,13 @@ RESULTS = "results.json"
 _OF_RUN = ("config", "order", "steps", "provenance")
 #: Subfolder of a run that will replace a finished one.
 STAGING = ".new"
-#: What `report.write_comparison` writes.
-COMPARISON = ("summary.json", "comparison.png", "tasks.png")
+#: What a sweep of several runs writes.
+COMPARISON = ("summary.json", "comparison.png", "tasks.png", "config.yaml")
 #: Bytes of a `results.json` that is read at most; one of 1000 experiences has about 20 million.
 _MOST_BYTES = 64_000_000
 # Files of every run, of those that generate, and of those with a GAN memory: `GeneratorLog`.
 _WRITTEN = re.compile(
-    r"results\.json|accuracy\.csv|accuracy\.png|wandb-run\.txt"
+    r"results\.json|config\.yaml|accuracy\.csv|accuracy\.png|wandb-run\.txt"
     r"|tensorboard/events\.out\.tfevents\..+"
     r"|checkpoints/(after-\d+\.pt|(\d{3}/)?(\d{4}-\d{3}-\d{9}\.rank\d+\.pt|\.lock)|strategy\.ckpt)"
 )

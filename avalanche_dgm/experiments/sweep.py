@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avalanche_dgm import files
-from avalanche_dgm.experiments import report, storage, tables
+from avalanche_dgm.experiments import recipes, report, storage, tables
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.log_settings import LogSettings
-from avalanche_dgm.experiments.methods import METHODS, check_options, has_gan, method_of
+from avalanche_dgm.experiments.methods import check_options, find_method, has_gan, method_of
 from avalanche_dgm.experiments.results import RunResult, mean
 
 Configs = Mapping[str, Sequence[ExperimentConfig]]
@@ -109,7 +109,7 @@ class Sweep:
             from avalanche_dgm.experiments.runner import run
 
         if self.progress and self.is_global_zero:
-            what = METHODS[config.method].description
+            what = find_method(config.method).description
             print(f"{config.method} ({what}), seed {config.seed}", file=sys.stderr)
         return run(
             config,
@@ -135,6 +135,8 @@ class Sweep:
             parts.append("At the end:")
         else:
             report.write_comparison(self.folder, results)
+            configs = {name: [run.config for run in row] for name, row in results.items()}
+            files.write_text(self.folder / recipes.FILE, recipes.dump(configs))
         parts.append(tables.final_table(results))
         parts.append("\n".join(["Pictures:", *(f"  {path}" for path in self._pictures())]))
         parts.append(f"Numbers: CSV and JSON in {self.folder}/")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 
 from avalanche_dgm.experiments.results import RunResult, deviation, mean
 
@@ -29,8 +31,52 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def terminal_width() -> int:
+    """Characters in a line of the terminal; many where the output goes to a file."""
+    return shutil.get_terminal_size((10_000, 24)).columns
+
+
+def described(lines: Mapping[str, str]) -> str:
+    """Names and what they mean, in two columns that fit the terminal.
+
+    Args:
+        lines: Name -> meaning.
+    """
+    indent = max(map(len, lines)) + 4
+    return "\n".join(
+        textwrap.fill(
+            text,
+            max(terminal_width(), indent + 20),
+            initial_indent=f"  {name}".ljust(indent),
+            subsequent_indent=" " * indent,
+        )
+        for name, text in lines.items()
+    )
+
+
+def _fitted(tasks: Sequence[str], draw: Callable[[list[tuple[str, list[int]]]], str]) -> str:
+    """A table with as many columns of tasks as the terminal has room for.
+
+    Args:
+        tasks: Their names.
+        draw: Makes the table of columns; see `task_groups`.
+    """
+    for most in range(_MOST_COLUMNS, 0, -1):
+        table = draw(task_groups(tasks, most))
+        if width_of(table) <= terminal_width():
+            break
+    return table
+
+
+def width_of(table: str) -> int:
+    """Characters in the longest line."""
+    return max(map(len, table.splitlines()))
+
+
 def final_table(runs: Mapping[str, Sequence[RunResult]]) -> str:
     """Shows final test accuracies: methods as rows, tasks and their average as columns.
+
+    Where the terminal is too narrow for both, the average and what follows is a table below.
 
     Args:
         runs: The runs of each method, one a seed; columns hold the mean over them, the average,
@@ -38,30 +84,44 @@ def final_table(runs: Mapping[str, Sequence[RunResult]]) -> str:
             deviation. The memory is what is held beside the classifier after the last experience.
     """
     first = next(iter(runs.values()))[0]
-    groups = task_groups(first.tasks)
     several = len(set(first.order)) > 1
-    derived = ["average", "forgetting", *(["retention"] if several else [])]
-    rows = [["method", *(name for name, _ in groups), *derived, "memory", "training"]]
-    for name, results in runs.items():
-        finals = [result.steps[-1].accuracy for result in results]
-        cells = [
-            number(mean([mean([final[j] for j in members]) for final in finals]))
-            for _, members in groups
+
+    def accuracies(groups: list[tuple[str, list[int]]]) -> list[list[str]]:
+        rows = [[name for name, _ in groups]]
+        for results in runs.values():
+            finals = [result.steps[-1].accuracy for result in results]
+            rows.append(
+                [
+                    number(mean([mean([final[j] for j in members]) for final in finals]))
+                    for _, members in groups
+                ]
+            )
+        return rows
+
+    names = [["method"], *([name] for name in runs)]
+    known = ["forgetting", *(["retention"] if several else [])]
+    derived = [["average", *known, "memory", "training"]]
+    derived += [
+        [
+            spread([result.average() for result in results]),
+            *(
+                spread([v for r in results if (v := r.summaries.get(key)) is not None])
+                for key in known
+            ),
+            size(results[0].steps[-1].memory_bytes),
+            f"{mean([result.seconds for result in results]):.1f} s",
         ]
-        rows.append(
-            [
-                name,
-                *cells,
-                spread([result.average() for result in results]),
-                *(
-                    spread([v for r in results if (v := r.summaries.get(key)) is not None])
-                    for key in derived[1:]
-                ),
-                size(results[0].steps[-1].memory_bytes),
-                f"{mean([result.seconds for result in results]):.1f} s",
-            ]
-        )
-    return align(rows)
+        for results in runs.values()
+    ]
+    whole = align(_beside(names, accuracies(task_groups(first.tasks)), derived))
+    if width_of(whole) <= terminal_width():
+        return whole
+    above = _fitted(first.tasks, lambda groups: align(_beside(names, accuracies(groups))))
+    return f"{above}\n\n{align(_beside(names, derived))}"
+
+
+def _beside(*tables: list[list[str]]) -> list[list[str]]:
+    return [[cell for row in rows for cell in row] for rows in zip(*tables, strict=True)]
 
 
 def course_table(result: RunResult) -> str:
@@ -70,36 +130,41 @@ def course_table(result: RunResult) -> str:
     Args:
         result: One run; accuracies on experiences not yet learned are in brackets.
     """
-    groups = task_groups(result.tasks)
-    rows = [["after", *(name for name, _ in groups), "average"]]
-    for i, step in enumerate(result.steps):
-        seen = set(result.seen(i))
-        cells = []
-        for _, members in groups:
-            value = number(mean([step.accuracy[j] for j in members]))
-            cells.append(f"{value} " if seen & set(members) else f"({value})")
-        rows.append([result.tasks[step.experience], *cells, number(result.average(i))])
-    return align(rows)
+
+    def draw(groups: list[tuple[str, list[int]]]) -> str:
+        rows = [["after", *(name for name, _ in groups), "average"]]
+        for i, step in enumerate(result.steps):
+            seen = set(result.seen(i))
+            cells = []
+            for _, members in groups:
+                value = number(mean([step.accuracy[j] for j in members]))
+                cells.append(f"{value} " if seen & set(members) else f"({value})")
+            rows.append([result.tasks[step.experience], *cells, number(result.average(i))])
+        return align(rows)
+
+    return _fitted(result.tasks, draw)
 
 
-def task_groups(tasks: Sequence[str]) -> list[tuple[str, list[int]]]:
+def task_groups(tasks: Sequence[str], most: int = _MOST_COLUMNS) -> list[tuple[str, list[int]]]:
     """Makes columns of tasks: one each, or one for several, and for the last ten, of too many.
 
     Args:
         tasks: Names of the tasks.
+        most: Columns at most.
 
     Returns:
         Name and members (positions in ``tasks``) of each column.
     """
-    if len(tasks) <= _MOST_COLUMNS:
+    if len(tasks) <= most:
         short = all(len(name) <= _WIDEST for name in tasks)
         return [(name if short else f"task {j + 1}", [j]) for j, name in enumerate(tasks)]
-    size = -(-len(tasks) // 8)
+    size = -(-len(tasks) // max(1, min(8, most - 1)))
     columns = []
     for start in range(0, len(tasks), size):
         end = min(start + size, len(tasks))
         columns.append((f"{start + 1}-{end}", list(range(start, end))))
-    columns.append(("last 10", list(range(len(tasks) - 10, len(tasks)))))
+    if len(tasks) > 10:
+        columns.append(("last 10", list(range(len(tasks) - 10, len(tasks)))))
     return columns
 
 

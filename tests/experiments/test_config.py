@@ -38,8 +38,8 @@ def test_defaults_depend_on_stream_method_and_paper():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("method", "dgm"),
-        ("stream", "mnist"),
+        ("method", 3),
+        ("model", "cnn"),
         ("seed", -1),
         ("epochs", 1.5),
         ("batch_size", True),
@@ -59,7 +59,9 @@ def test_what_cannot_be_run_cannot_be_made(field, value):
 
 def test_unknown_names_list_those_that_exist():
     with pytest.raises(ConfigError, match="joint.*dgdmn-no-stm"):
-        ExperimentConfig(method="nothing")
+        ExperimentConfig.create("nothing")
+    with pytest.raises(ConfigError, match="no stream 'mnist'.*split-mnist"):
+        check_options(ExperimentConfig.create("naive", "mnist"))
     with pytest.raises(ConfigError, match="There is no setting 'epoch'.*Did you mean 'epochs'"):
         ExperimentConfig.from_json({"epoch": 3})
 

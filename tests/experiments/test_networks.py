@@ -5,11 +5,15 @@ import torch
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig
-from avalanche_dgm.experiments.building import build_model, heads_of, seed_everything
+from avalanche_dgm.experiments.building import (
+    build_model,
+    build_stream,
+    heads_of,
+    seed_everything,
+)
 from avalanche_dgm.experiments.methods import check_options
 from avalanche_dgm.experiments.models import MLP, MultiHeadMLP, MultiTaskAlexNet
 from avalanche_dgm.experiments.runner import run
-from avalanche_dgm.experiments.streams import build_stream
 from avalanche_dgm.models import AlexNetLike, LatentCompressor
 
 TINY = {"n_train": 1, "n_test": 1, "size": 8, "fraction": 0.3}

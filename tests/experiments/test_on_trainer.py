@@ -10,8 +10,8 @@ from driver import in_a_process
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import METHODS, ExperimentConfig, on_trainer, runner, storage
+from avalanche_dgm.experiments.config import TrainerSettings
 from avalanche_dgm.experiments.methods import Reference, is_stock
-from avalanche_dgm.experiments.trainer import TrainerSettings
 from avalanche_dgm.lightning.checkpointer import StreamCheckpointer
 
 TINY = {"n_train_per_class": 8, "fraction": 0.2}
@@ -206,7 +206,7 @@ def test_overwriting_removes_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"other settings: seed 1 \(was 0\)"):
         on_trainer.run(other, folder=tmp_path)
     equal(on_trainer.run(other, folder=tmp_path, overwrite=True), on_trainer.run(other))
-    names = ["accuracy.csv", "accuracy.png", "panels", "results.json"]
+    names = ["accuracy.csv", "accuracy.png", "config.yaml", "panels", "results.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 

@@ -14,7 +14,7 @@ from runs_on_disk import all_panels, result, write
 from avalanche_dgm.cli import main
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig, on_trainer, run_folders, runner, storage
-from avalanche_dgm.experiments.trainer import TrainerSettings
+from avalanche_dgm.experiments.config import TrainerSettings
 from avalanche_dgm.files import lock
 
 RUNS = {"avalanche": runner.run, "lightning": on_trainer.run}

@@ -1,0 +1,111 @@
+"""What can be set of a method or a stream: name, type, default and meaning of each option."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from avalanche_dgm.experiments.config import is_class_path, require_known
+from avalanche_dgm.experiments.methods import METHODS, avalanche_plugin, find_method
+from avalanche_dgm.methods.adapters import describe_settings, entries
+from avalanche_dgm.methods.registry import NamedMethod
+from avalanche_dgm.streams import STREAMS
+
+_EMPTY = inspect.Parameter.empty
+
+
+def describe_options(name: str) -> str:
+    """Lists the options of a method or a stream, wrapped to the terminal's width.
+
+    Args:
+        name: Of the method or the stream, or a method's class path.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    if name in STREAMS:
+        return _of_stream(name)
+    if not is_class_path(name):
+        require_known("method or stream", name, [*METHODS, *STREAMS])
+    method = find_method(name)
+    about = f"{name}: {method.description}"
+    if isinstance(method, NamedMethod):
+        return _of_method(about, method)
+    if method.plugin is None:
+        return f"{about}\n\nIt has no options."
+    plugin = avalanche_plugin(method.plugin)
+    return "\n".join(
+        [about, "", *_options(_parameters(plugin), _said(plugin), given=method.defaults)]
+    )
+
+
+def _of_method(about: str, method: NamedMethod) -> str:
+    kind = method.kind.settings_type
+    hidden = {"settings", *method.fixed}
+    parameters = [p for p in kind.parameters() if p.name not in hidden]
+    lines = [about, "", *_options(parameters, describe_settings(kind), given=method.defaults)]
+    if method.fixed:
+        fixed = ", ".join(f"{name}={value!r}" for name, value in method.fixed.items())
+        lines += ["", f"Fixed by its name: {fixed}"]
+    if method.configurations:
+        known = ", ".join(method.configurations)
+        lines += ["", f"configuration: the authors' settings to begin with, one of {known}"]
+    return "\n".join(lines)
+
+
+def _of_stream(name: str) -> str:
+    spec = STREAMS[name]
+    builders = [spec.builder, *(s.builder for s in STREAMS.values() if s is not spec)]
+    found: dict[str, inspect.Parameter] = {}
+    said: dict[str, str] = {}
+    for builder in builders:
+        # What a builder passes on is described where it goes to.
+        for parameter in _parameters(builder):
+            if parameter.name in spec.options and parameter.name not in found:
+                found[parameter.name] = parameter
+                said |= {k: v for k, v in _said(builder).items() if k == parameter.name}
+    ordered = [found[option] for option in spec.options if option in found]
+    return "\n".join(
+        [f"{name}: {spec.description}", "", *_options(ordered, said, given=spec.defaults)]
+    )
+
+
+def _parameters(call: Any) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [p for p in inspect.signature(call).parameters.values() if p.kind not in kinds]
+
+
+def _said(call: Any) -> dict[str, str]:
+    """What docstrings say of each argument, in Google's or in Sphinx' style."""
+    text = "\n\n".join(filter(None, (inspect.getdoc(call), inspect.getdoc(call.__init__))))
+    sphinx = re.findall(r":param (\w+):\s*(.*?)(?=\n\s*:|\n\s*\n|\Z)", text, re.DOTALL)
+    return {**dict(sphinx), **entries(inspect.getdoc(call), "Args")}
+
+
+def _options(
+    parameters: Sequence[inspect.Parameter], said: Mapping[str, str], *, given: Mapping[str, Any]
+) -> list[str]:
+    width = shutil.get_terminal_size((100, 24)).columns
+    lines = []
+    for parameter in parameters:
+        default = given.get(parameter.name, parameter.default)
+        text = parameter.name
+        if parameter.annotation is not _EMPTY:
+            text += f": {_type(parameter.annotation)}"
+        text += f" = {default!r}" if default is not _EMPTY else " (must be given)"
+        lines += textwrap.wrap(f"  {text}", width, subsequent_indent="    ")
+        meaning = " ".join(said.get(parameter.name, "").split())
+        lines += textwrap.wrap(
+            meaning, width - 1, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+    return lines
+
+
+def _type(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    # Without the modules that types come from.
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)

@@ -1,0 +1,373 @@
+"""Runs as files: the recipes that come with the package, and files of the user's.
+
+A file has fields of `ExperimentConfig`, and what is in ``ABOUT``. It stands on a recipe, its
+``base``, whose settings hold where it says nothing: by default the one that is named as its stream,
+or else "defaults".
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.config import (
+    BY_CLASS_PATH,
+    LATENT,
+    MLP,
+    NETWORKS,
+    ExperimentConfig,
+    TrainerSettings,
+    is_class_path,
+    paper_stream,
+    present_method,
+    require_known,
+)
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+#: The file in a run's folder that repeats the run.
+FILE = "config.yaml"
+#: What a file says beside a run's settings, with its type.
+ABOUT: dict[str, Any] = {
+    "description": str | None,  # One line for lists.
+    "shows": str | None,  # What the paper reads from the figure.
+    "base": str | None,  # The recipe or file to begin with; null for none.
+    "methods": list[str | dict[str, Any]] | None,  # In place of one method.
+    "per_method": dict[str, dict[str, Any]] | None,  # Settings of some of them.
+    "seeds": int | None,  # Number of seeds, from `seed` on.
+}
+_STREAM = "sklearn-digits"
+_MAPPINGS = (*BY_CLASS_PATH.values(), "trainer")
+
+Layer = Mapping[str, Any]
+Configs = dict[str, list[ExperimentConfig]]
+
+
+def names() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+@cache
+def load(name: str) -> Layer:
+    """Reads a recipe or a file.
+
+    Args:
+        name: A recipe's name, or the path of a YAML file.
+
+    Raises:
+        ConfigError: There is none, or it cannot be read, or a setting is unknown or of another
+            type.
+    """
+    import jsonargparse
+
+    if name in names():
+        path = FOLDER / f"{name}.yaml"
+    elif Path(name).is_file():
+        path = Path(name)
+    else:
+        require_known("file or recipe", name, names())
+    try:
+        values = jsonargparse.get_loader("yaml")(path.read_text(encoding="utf-8"))
+    except Exception as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings, such as 'method: dgdmn'.")
+    return check(values, str(path))
+
+
+def check(values: Layer, where: str) -> Layer:
+    """Checks names and types of settings.
+
+    Args:
+        values: Settings by name. Method, stream and model may be a mapping with ``class_path`` and
+            ``init_args``.
+        where: Where they come from, for the message.
+
+    Returns:
+        The same, each with the type of its field.
+
+    Raises:
+        ConfigError: One is unknown or of another type.
+    """
+    for name in values:
+        require_known(f"setting in {where}", name, settings())
+    try:
+        found = _parser().parse_object(dict(values), defaults=False).as_dict()
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    # A part that is empty is none that was left out.
+    found |= {name: values[name] for name in values if name not in found}
+    for method, own in (found.get("per_method") or {}).items():
+        found["per_method"][method] = check(own, f"{where}, {method}")
+    return _spread(found)
+
+
+@cache
+def _parser() -> Any:
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    for name, kind in get_type_hints(ExperimentConfig).items():
+        if name == "trainer":
+            parser.add_class_arguments(TrainerSettings, name)
+        elif name in BY_CLASS_PATH:
+            parser.add_argument(f"--{name}", type=str | dict[str, Any] | None)
+        elif name in _MAPPINGS:
+            parser.add_argument(f"--{name}", type=dict[str, Any] | None)
+        else:
+            parser.add_argument(f"--{name}", type=kind | None)
+    for name, kind in ABOUT.items():
+        parser.add_argument(f"--{name}", type=kind)
+    return parser
+
+
+def settings() -> list[str]:
+    """The names of all settings that a file may have."""
+    return [*(field.name for field in dataclasses.fields(ExperimentConfig)), *ABOUT]
+
+
+def _spread(values: Layer) -> dict[str, Any]:
+    """Puts what is given by class path in two fields: the path, and its arguments."""
+    found = dict(values)
+    for name, options in BY_CLASS_PATH.items():
+        given = found.get(name)
+        if isinstance(given, Mapping):
+            if set(given) - {"class_path", "init_args"}:
+                raise ConfigError(
+                    f"{name} is {dict(given)!r}. Give a name, or a mapping with class_path and"
+                    " perhaps init_args."
+                )
+            # The arguments may be those of a class that is named elsewhere.
+            found[name] = given.get("class_path")
+            found[options] = {**(given.get("init_args") or {}), **(found.get(options) or {})}
+    return found
+
+
+def layers_of(*given: Layer) -> list[Layer]:
+    """Puts what the settings stand on below them.
+
+    Args:
+        *given: Settings, from the lowest to those that outrank the others.
+    """
+    layers, seen = list(given), set()
+    while True:
+        name = layers[0].get("base", None if "base" in layers[0] else _usual_base(layers))
+        if name is None:
+            return layers
+        if name in seen:
+            raise ConfigError(f"The file {name} is its own base.")
+        seen.add(name)
+        layers.insert(0, load(name))
+
+
+def _usual_base(layers: Sequence[Layer]) -> str:
+    stream = top(layers, "stream", _STREAM)
+    return stream if stream in names() else "defaults"
+
+
+def top(layers: Sequence[Layer], name: str, default: Any) -> Any:
+    """The value of a setting in the highest layer that has it.
+
+    Args:
+        layers: From the lowest.
+        name: Of the setting.
+        default: The value if no layer has it.
+    """
+    found = [layer[name] for layer in layers if layer.get(name) is not None]
+    return found[-1] if found else default
+
+
+def plan(*given: Layer, methods: Sequence[str]) -> Configs:
+    """Makes the configs that files and words ask for.
+
+    An option of a method, and ``quality``, go to the methods that have it; one must.
+
+    Args:
+        *given: Settings, from the lowest to those that outrank the others.
+        methods: The methods if none are named.
+
+    Returns:
+        The configs of each method, one a seed.
+
+    Raises:
+        ConfigError: The settings cannot be run.
+    """
+    layers = layers_of(*given)
+    chosen = _methods(layers) or list(methods)
+    if len(chosen) > 1:
+        layers = _shared_out(layers, chosen)
+    seeds = top(layers, "seeds", 1)
+    if seeds < 1:
+        raise ConfigError(f"--seeds is {seeds}; at least 1 is needed.")
+    configs = {}
+    for method in chosen:
+        config = _resolve(layers, method)
+        configs[method] = [config.replace(seed=config.seed + i) for i in range(seeds)]
+    return configs
+
+
+def resolve(values: Layer, method: str) -> ExperimentConfig:
+    """Makes the config of a method.
+
+    Args:
+        values: Settings by name.
+        method: Its name.
+
+    Raises:
+        ConfigError: The settings cannot be run.
+    """
+    return _resolve(layers_of(values), _known(method))
+
+
+def _methods(layers: Sequence[Layer]) -> list[str]:
+    """The methods of the highest layer that names some."""
+    for layer in reversed(layers):
+        named = layer.get("methods") or ([layer["method"]] if layer.get("method") else [])
+        if named:
+            return [_known(method) for method in named]
+    return []
+
+
+def _known(method: str) -> str:
+    from avalanche_dgm.experiments.methods import METHODS
+
+    present = present_method(method)
+    if not is_class_path(present):
+        require_known("method", present, METHODS)
+    return present
+
+
+def _shared_out(layers: Sequence[Layer], methods: Sequence[str]) -> list[Layer]:
+    """Gives the options that are meant for all methods to those that have them."""
+    from avalanche_dgm.experiments.methods import find_method, has_gan, options_of
+
+    found = {method: find_method(method) for method in methods}
+    known = {method: options_of(kind) for method, kind in found.items()}
+    able = [method for method, kind in found.items() if has_gan(kind)] or list(methods)
+    shared: list[Layer] = []
+    for layer in layers:
+        options = layer.get("method_options") or {}
+        for name in options:
+            if not any(name in own for own in known.values()):
+                raise ConfigError(f"None of {', '.join(methods)} has an option '{name}'.")
+        per_method = dict(layer.get("per_method") or {})
+        for method in methods:
+            mine = {k: v for k, v in options.items() if k in known[method]}
+            mine |= per_method.get(method, {}).get("method_options") or {}
+            measured = {"quality": method in able} if layer.get("quality") else {}
+            if mine or measured:
+                own = per_method.get(method, {})
+                per_method[method] = {**measured, **own, "method_options": mine}
+        rest = {k: v for k, v in layer.items() if k not in ("method_options", "quality")}
+        shared.append({**rest, "per_method": per_method})
+    return shared
+
+
+def _resolve(layers: Sequence[Layer], method: str) -> ExperimentConfig:
+    stream: str = top(layers, "stream", _STREAM)
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        own = _of_method(layer, method)
+        if own.get("paper"):
+            for below in layers_of(load(f"kamra2017-{paper_stream(stream)}")):
+                settings = merge(settings, _of_method(below, method))
+        if own.get("fast"):
+            settings = _made_fast(settings, method)
+        settings = merge(settings, own)
+    settings |= {"method": method, "stream": stream}
+    labels = (settings.get("stream_options") or {}).get("task_labels")
+    if settings.get("model") == LATENT and labels and method != "latent-replay":
+        # With a head for each experience it is not the paper's problem, nor its network.
+        settings["model"] = MLP
+    usual, fast = NETWORKS.get(settings.get("model", MLP), ((), ()))
+    settings.setdefault("hidden", fast if settings.get("fast") else usual)
+    settings.setdefault("device", "auto" if settings.get("backend") == "lightning" else "cpu")
+    return ExperimentConfig(**settings)
+
+
+def _of_method(layer: Layer, method: str) -> dict[str, Any]:
+    """The settings that a layer has for a method."""
+    general = {name: value for name, value in layer.items() if name not in ABOUT}
+    if general.pop("method", method) != method:
+        # These are another method's.
+        general.pop("method_options", None)
+    return merge(general, (layer.get("per_method") or {}).get(method, {}))
+
+
+def merge(lower: Layer, upper: Layer) -> dict[str, Any]:
+    """Settings in which others are replaced; options are replaced one by one.
+
+    Args:
+        lower: The settings.
+        upper: Those that outrank them; ``None`` is none.
+    """
+    merged = dict(lower)
+    for name, options in BY_CLASS_PATH.items():
+        if None not in (upper.get(name), lower.get(name)) and upper[name] != lower[name]:
+            # The options of what is replaced.
+            merged.pop(options, None)
+    for name, value in upper.items():
+        if name in _MAPPINGS and isinstance(value, Mapping):
+            value = {**(merged.get(name) or {}), **value}
+        if value is not None:
+            merged[name] = value
+    return merged
+
+
+def _made_fast(settings: Layer, method: str) -> dict[str, Any]:
+    """Settings of a run that only shows that everything works."""
+    from avalanche_dgm.experiments.methods import find_method
+    from avalanche_dgm.methods.registry import NamedMethod
+
+    found = find_method(method)
+    quick: Mapping[str, Any] = {}
+    if isinstance(found, NamedMethod):
+        quick = found.fast_settings({**found.defaults, **found.fixed})
+    options = settings.get("method_options") or {}
+    kept = {name: value for name, value in settings.items() if name != "hidden"}
+    own = {name: value for name, value in options.items() if name not in quick}
+    return {**kept, "epochs": 1, "method_options": own}
+
+
+def dump(configs: Mapping[str, Sequence[ExperimentConfig]]) -> str:
+    """Writes configs as a file that `load` reads, and that stands on no recipe.
+
+    Args:
+        configs: The configs of each method, one a seed.
+    """
+    import yaml
+
+    first = {method: seeds[0].to_json() for method, seeds in configs.items()}
+    common = dict(next(iter(first.values())))
+    if len(first) > 1:
+        common = {
+            name: value
+            for name, value in common.items()
+            if all(values[name] == value for values in first.values())
+        }
+    about: dict[str, Any] = {"base": None}
+    if len(first) > 1:
+        about["methods"] = list(first)
+        about["per_method"] = {
+            method: own
+            for method, values in first.items()
+            if (own := {k: v for k, v in values.items() if k not in common and k != "method"})
+        }
+    n_seeds = len(next(iter(configs.values())))
+    about |= {"seeds": n_seeds} if n_seeds > 1 else {}
+    text = yaml.safe_dump({**about, **_joined(common)}, sort_keys=False, default_flow_style=None)
+    return f"# Repeats this run: avalanche-dgm run --config THIS_FILE\n{text}"
+
+
+def _joined(values: Layer) -> dict[str, Any]:
+    """Puts a class path and its arguments in one field."""
+    found = dict(values)
+    for name, options in BY_CLASS_PATH.items():
+        if is_class_path(str(found.get(name, ""))):
+            found[name] = {"class_path": found[name], "init_args": found.pop(options, {})}
+    return found
