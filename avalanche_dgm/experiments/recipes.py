@@ -52,7 +52,6 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-@cache
 def load(name: str) -> Layer:
     """Reads a recipe or a file.
 
@@ -63,14 +62,21 @@ def load(name: str) -> Layer:
         ConfigError: There is none, or it cannot be read, or a setting is unknown or of another
             type.
     """
+    if name in names():
+        return _recipe(name)
+    if not Path(name).is_file():
+        require_known("file or recipe", name, names())
+    return _read(Path(name))
+
+
+@cache
+def _recipe(name: str) -> Layer:
+    return _read(FOLDER / f"{name}.yaml")
+
+
+def _read(path: Path) -> Layer:
     import jsonargparse
 
-    if name in names():
-        path = FOLDER / f"{name}.yaml"
-    elif Path(name).is_file():
-        path = Path(name)
-    else:
-        require_known("file or recipe", name, names())
     try:
         values = jsonargparse.get_loader("yaml")(path.read_text(encoding="utf-8"))
     except Exception as error:
@@ -293,7 +299,7 @@ def _resolve(layers: Sequence[Layer], method: str) -> ExperimentConfig:
 def _of_method(layer: Layer, method: str) -> dict[str, Any]:
     """The settings that a layer has for a method."""
     general = {name: value for name, value in layer.items() if name not in ABOUT}
-    if general.pop("method", method) != method:
+    if general.pop("method", None) not in (None, method):
         # These are another method's.
         general.pop("method_options", None)
     return merge(general, (layer.get("per_method") or {}).get(method, {}))
