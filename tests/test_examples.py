@@ -93,6 +93,17 @@ def test_lightning_checkpoint_example_ends_as_if_it_had_not_stopped(run):
     assert final_accuracy(second) == final_accuracy(through)
 
 
+def test_lightning_cli_example(run):
+    file = ["fit", "--config", str(LIGHTNING / "cli.yaml"), "--data.n_train_per_class", "20"]
+    few = ["--model.generator_steps", "20", "--model.learner_steps", "20", "--model.stm_size", "1"]
+    text = run("cli", *file, *few, "--trainer.max_epochs", "1", folder=LIGHTNING, fast=False)
+    assert 0.0 < final_accuracy(text) <= 1.0
+    script = [sys.executable, str(LIGHTNING / "cli.py"), "fit", "--help"]
+    shown = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    assert "--model.stm_size STM_SIZE\n" in shown
+    assert "Tasks that the short-term memory holds" in shown
+
+
 def test_vae_example(run):
     (loss,) = re.findall(r"final loss: ([0-9.]+)", run("vae", folder=LIGHTNING))
     assert 0 < float(loss) < 40, "an untrained one is above 44"
@@ -126,7 +137,7 @@ def test_an_example_as_users_start_it(tmp_path):
     ("folder", "tested"),
     [
         (FOLDER, {*METHODS, "checkpoint", "paper_figures"}),
-        (LIGHTNING, {*METHODS, "checkpoint", "strategy", "vae"}),
+        (LIGHTNING, {*METHODS, "checkpoint", "cli", "strategy", "vae"}),
         (GENERATORS, {*OWN}),
     ],
     ids=["avalanche", "lightning", "generators"],
