@@ -150,11 +150,17 @@ def commands(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
-def test_commands_can_be_given(path, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT / "tests")  # Where `own_method` is.
+def test_commands_can_be_given(path, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "tests")  # Where `own_method` is.
+    for text in blocks(path, "yaml"):
+        if found := re.match(r"# (\w+\.yaml)\n", text):
+            (tmp_path / found[1]).write_text(text)
     for words in commands(path):
         if words in (["--help"], ["--version"]) or words[-1] == "--help":
             continue
+        if any("my_module" in word or "config.yaml" in word for word in words):
+            continue  # Of a run, or of the reader's.
         arguments, _ = build_parser().parse_known_args(words)
         if arguments.command == "paper" and arguments.figure not in (None, ALTM_FIG1.name):
             figure(arguments.figure).configs(scale=arguments.scale, methods=arguments.methods)

@@ -38,6 +38,7 @@ class StreamCLI(LightningCLI):
     """LightningCLI whose ``fit`` learns all experiences of the data module, one after the other."""
 
     def fit(self, model: DGDMNModule, datamodule: StreamDataModule, **_: Any) -> None:
+        """Trains, and tests all that was learned after each experience."""
         result = fit_stream(model, datamodule, trainer=self.trainer, test="seen")
         print(f"forgetting: {result.continual['forgetting']:.3f}")
         print(f"final accuracy: {result.average_accuracy:.3f}")
