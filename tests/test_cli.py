@@ -16,6 +16,8 @@ from PIL import Image
 
 from avalanche_dgm.cli import main
 from avalanche_dgm.experiments.arguments import build_parser
+from avalanche_dgm.experiments.storage import read_result
+from avalanche_dgm.experiments.tables import course_table, final_table
 
 ROOT = Path(__file__).parent.parent
 LIGHTNING = ["run", "--backend", "lightning"]
@@ -456,11 +458,48 @@ def test_every_option_is_on_the_page():
     assert {option for option in options if option not in text} == set()
 
 
-def test_progress_names_method_and_experience_on_stderr(tmp_path, capsys):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_names_method_and_experience_on_stderr(terminal, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     quietless = [word for word in TINY if word != "--quiet"]
     run = ["run", "--method", "dgr", "--experiences", "2", "--out", str(tmp_path), *quietless]
     assert main(run) == 0
     captured = capsys.readouterr()
-    assert "dgr, seed 0, experience 2/2, epoch 1/1" in captured.err
-    assert "generator" in captured.err
-    assert "it/s" not in captured.out
+    assert "dgr, seed 0: experience 2/2" in captured.err
+    # No bars in a log file.
+    bars = ("dgr, seed 0, experience 2/2, epoch 1/1", "generator", "it/s")
+    assert [bar in captured.err for bar in bars[:2]] == [terminal] * 2
+    assert ("\r" in captured.err) == terminal
+    assert not any(bar in captured.out for bar in bars)
+
+
+@pytest.mark.parametrize("columns", [70, 80, 300])
+def test_tables_fit_the_terminal(columns, finished, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = read_result(finished)
+    for table in (final_table({"dgdmn": [result, result]}), course_table(result)):
+        assert max(map(len, table.splitlines())) <= columns
+        assert f"{result.average():.3f}" in table
+    for words in (["list"], ["options", "dgdmn"], ["options", "digits"], ["options", "ewc"]):
+        assert main(words) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= columns
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dgdmn", ["stm_size: int = 2", "Tasks that the short-term memory holds"]),
+        ("dgdmn-no-stm", ["Fixed by its name: short_term=False"]),
+        ("ewc", ["ewc_lambda = 100.0", "weigh the penalty"]),
+        ("naive", ["no options"]),
+        ("digits", ["class_order", "ten digits in the order"]),
+        ("dynamic-memory-paper", ["mnist-weights"]),
+    ],
+)
+def test_options_are_explained(name, words, capsys):
+    assert main(["options", name]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for word in words:
+        assert word in text
+    assert main(["options", name[:-1]]) == 2
+    assert f"'{name}'" in capsys.readouterr().err
