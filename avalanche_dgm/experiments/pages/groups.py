@@ -9,18 +9,10 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-<<<<<<< HEAD:avalanche_dgm/experiments/pages/groups.py
 from scipy.special import stdtrit
 
-from avalanche_dgm.experiments.config import PLACE
+from avalanche_dgm.experiments.config import IN_RESULT, PLACE
 from avalanche_dgm.experiments.pages.loading import Config, Result, Run
-from avalanche_dgm.experiments.trainer import IN_RESULT
-=======
-from avalanche_dgm.experiments.config import IN_RESULT, PLACE, ExperimentConfig
-from avalanche_dgm.experiments.pages.intervals import Estimate, estimate
-from avalanche_dgm.experiments.pages.loading import Run
-from avalanche_dgm.experiments.results import RunResult
->>>>>>> cae6e13 (A run is a file: recipes in place of tables of tuning, and a config.yaml that repeats a run):avalanche_dgm/experiments/pages/aggregate.py
 
 #: The confidence of an interval.
 LEVEL = 0.95
