@@ -473,7 +473,7 @@ def test_progress_names_method_and_experience_on_stderr(terminal, tmp_path, caps
     assert not any(bar in captured.out for bar in bars)
 
 
-@pytest.mark.parametrize("columns", [70, 80, 300])
+@pytest.mark.parametrize("columns", [80, 110, 300])
 def test_tables_fit_the_terminal(columns, finished, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
     result = read_result(finished)

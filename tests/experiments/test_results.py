@@ -82,7 +82,7 @@ def test_table_is_aligned_and_shows_spread_over_seeds():
     assert len({len(line) for line in table}) == 1
     assert "0.583 ± 0.071" in table[2]
     heads, retention = table[0].split(), [(0.7 / 0.9 + 0.2 / 0.8) / 2] * 2
-    assert heads[-2:] == ["retention", "training"]
+    assert heads[-3:] == ["retention", "memory", "training"]
     assert f"{retention[0]:.3f} ± 0.000" in table[2]
     numbers = summary(runs)["methods"]["naive"]
     assert numbers["retention"] == pytest.approx(retention)
