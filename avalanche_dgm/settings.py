@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from math import inf, isfinite
 from numbers import Real
@@ -57,6 +57,24 @@ class Settings:
             if value is not default and value != default:
                 changed.append(f.name)
         return changed
+
+    def check_owners(self, choice: str, owners: Mapping[str, Iterable[str]]) -> None:
+        """Checks that settings of one choice are not given beside another one.
+
+        Args:
+            choice: The setting that chooses, such as ``"replay"``.
+            owners: The names of the settings that belong to each of its values.
+
+        Raises:
+            ConfigError: They are.
+        """
+        for owner, names in owners.items():
+            foreign = sorted(set(self.given()) & set(names))
+            if foreign and getattr(self, choice) != owner:
+                raise ConfigError(
+                    f"{', '.join(foreign)} is for {choice}={owner!r}. Settings of an object are"
+                    " given where it is made."
+                )
 
     def part(self, kind: type[S], **changes: Any) -> S:
         """Those of these settings that another class has.

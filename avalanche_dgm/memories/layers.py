@@ -29,27 +29,24 @@ class _StayInEvaluation:
 
 
 def find_parts(
-    model: nn.Module, layer: str | int | None, classifier: str | None
+    model: nn.Module,
+    layer: str | int | nn.Module | None,
+    classifier: str | nn.Module | None,
 ) -> tuple[str, str | None]:
     """Names of the layer to cut behind, and of the part that answers latents if there is one.
 
     Args:
         model: The model.
-        layer: The layer's name, the number of a child of a sequential model, or ``None`` to choose
-            it.
-        classifier: The part's name, or ``None`` to choose it if the layer is chosen, too.
+        layer: The layer, its name, the number of a child of a sequential model, or ``None`` to
+            choose it.
+        classifier: The part, its name, or ``None`` to choose it if the layer is chosen, too.
 
     Raises:
         ConfigError: There is no such layer, or it cannot be chosen.
     """
-    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    if isinstance(layer, int):
-        layer = str(layer)
-    for name in (layer, classifier):
-        if name is not None and name not in names:
-            raise ConfigError(_no_such_layer(model, name, names))
+    part = None if classifier is None else _name_of(model, classifier, "classifier")
     if layer is not None:
-        return layer, classifier
+        return _name_of(model, layer, "layer or compressor"), part
     for pair in _PAIRS:
         if set(pair) <= set(dict(model.named_children())):
             return pair
@@ -58,40 +55,32 @@ def find_parts(
         return first, second
     raise ConfigError(
         f"Behind which layer shall {type(model).__name__} be cut? It has no parts 'compressor' and"
-        f" 'classifier', so pass layer=<name>. {_listed(names)}"
+        f" 'classifier', so pass layer=<name>. {_listed(model)}"
     )
 
 
-def _no_such_layer(model: nn.Module, name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{type(model).__name__} has no layer {name!r}.{hint} {_listed(names)}"
+def _name_of(model: nn.Module, part: str | int | nn.Module, what: str) -> str:
+    """The name that a model has for one of its parts."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if isinstance(part, nn.Module):
+        found = next((name for name, module in modules.items() if module is part and name), None)
+        if found is None:
+            raise ConfigError(
+                f"The {what} is no part of the model. Build the model of the very same objects, for"
+                " example model=torch.nn.Sequential(compressor, classifier)."
+            )
+        return found
+    name = str(part)
+    if name not in modules or not name:
+        close = difflib.get_close_matches(name, modules, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{type(model).__name__} has no layer {name!r}.{hint} {_listed(model)}")
+    return name
 
 
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "It has no layers at all."
-    return f"Its layers are: {', '.join(names)}."
-
-
-def name_of(model: nn.Module, part: nn.Module, what: str) -> str:
-    """The name that a model has for one of its parts.
-
-    Args:
-        model: The model.
-        part: The very module.
-        what: How messages call it.
-
-    Raises:
-        ConfigError: It is no part of the model.
-    """
-    for name, module in model.named_modules():
-        if module is part and name:
-            return name
-    raise ConfigError(
-        f"The {what} is no part of the model. Build the model of the very same objects, for"
-        " example model=torch.nn.Sequential(compressor, classifier)."
-    )
+def _listed(model: nn.Module) -> str:
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    return f"Its layers are: {', '.join(names)}." if names else "It has no layers at all."
 
 
 @dataclass(frozen=True)
@@ -121,19 +110,17 @@ class FrozenPrefix:
             parameters[name].grad = None
 
 
-def sequential_path(model: nn.Module, layer: str) -> tuple[list[nn.Module], list[nn.Module]] | None:
-    """The modules up to and including a layer, and those behind it, if they run in sequence."""
-    front: list[nn.Module] = []
-    rest: list[nn.Module] = []
+def layers_behind(model: nn.Module, layer: str) -> list[nn.Module] | None:
+    """The layers behind a layer, if they and all before it run in sequence."""
+    behind: list[nn.Module] = []
     part = model
     for name in layer.split("."):
         if type(part).forward is not nn.Sequential.forward:
             return None
-        children = list(part._modules)
-        at = children.index(name)
+        at = list(part._modules).index(name)
         modules = [m for m in part._modules.values() if m is not None]
-        front, rest, part = front + modules[:at], modules[at + 1 :] + rest, modules[at]
-    return [*front, part], rest
+        behind, part = modules[at + 1 :] + behind, modules[at]
+    return behind
 
 
 def run_order(

@@ -10,13 +10,8 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.memories.classifiers import depends_on, logits_of
-from avalanche_dgm.memories.layers import (
-    FrozenPrefix,
-    find_parts,
-    run_order,
-    sequential_path,
-)
-from avalanche_dgm.modules import evaluating, in_chunks, in_type_of
+from avalanche_dgm.memories.layers import FrozenPrefix, find_parts, layers_behind, run_order
+from avalanche_dgm.modules import evaluating, in_chunks
 
 #: Images on which a cut is checked.
 _CHECKED = 4
@@ -30,19 +25,22 @@ class _Reached(Exception):  # noqa: N818
         self.latents = latents
 
 
-class SplitModel(nn.Module):
+class SplitModel:
     """A model and the layer behind which it is cut.
 
-    Sequential models, nested ones too, are cut exactly. In others the layer's output is replaced
-    while the rest runs; what comes before the layer then sees a blank image. `check` finds out
-    which way gives the model's own answers, and refuses models that none does.
+    Latents are answered by the layers behind the cut where these run in sequence, nested ones too.
+    In other models the layer's output is replaced while the rest runs; what comes before the layer
+    then sees a blank image. `check` finds out which way gives the model's own answers, and refuses
+    models that none does.
 
     Args:
         model: Maps images, and task labels if ``task_aware``, to logits (n, K).
-        layer: Name of the layer whose output is the latent, as in ``model.named_modules()``;
-            children of an ``nn.Sequential`` are named by their number. ``None`` for a model with
-            the parts ``compressor`` (or ``features``) and ``classifier``, or of two in sequence.
-        classifier: Name of the part that maps the latents to logits, if there is one.
+        layer: Name of the layer whose output is the latent, as in ``model.named_modules()``, or the
+            very module; children of an ``nn.Sequential`` are named by their number. ``None`` for a
+            model with the parts ``compressor`` (or ``features``) and ``classifier``, or of two in
+            sequence.
+        classifier: Name of the part that maps the latents to logits, or the very module, if there
+            is one.
         task_aware: Whether the model takes the task labels (n,) as its second argument.
 
     Raises:
@@ -55,12 +53,11 @@ class SplitModel(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        layer: str | int | None = None,
+        layer: str | int | nn.Module | None = None,
         *,
-        classifier: str | None = None,
+        classifier: str | nn.Module | None = None,
         task_aware: bool = False,
     ) -> None:
-        super().__init__()
         self.model = model
         self.layer, self.classifier = find_parts(model, layer, classifier)
         self.task_aware = task_aware
@@ -70,10 +67,6 @@ class SplitModel(nn.Module):
         #: Type of the layer's output.
         self._dtype: torch.dtype | None = None
         self._way = self._ways()[0]
-
-    def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
-        """The whole model's logits (n, K) for images (n, *shape)."""
-        return self._ask(images, self._tasks(images, tasks))
 
     @torch.no_grad()
     def encode(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
@@ -86,32 +79,32 @@ class SplitModel(nn.Module):
         Returns:
             The layer's output (n, *latent shape).
         """
-        tasks = self._tasks(images, tasks)
+        tasks = _or_zeros(tasks, images)
         with evaluating(self.model):
             return in_chunks(lambda x, t: self._by_task(self._encode, x, t), images, tasks)
 
-    def answer(self, latents: Tensor, tasks: Tensor | None = None) -> Tensor:
+    def answer(
+        self, latents: Tensor, tasks: Tensor | None = None, *, model: nn.Module | None = None
+    ) -> Tensor:
         """Answers latents, in the mode that the model is in.
 
         Args:
             latents: Float tensor (n, *latent shape), of any floating-point type.
             tasks: int64 tensor (n,), task labels; needed if the model is given them.
+            model: A copy of the model, or one that has grown, to answer in its place.
 
         Returns:
             Logits (n, K).
         """
-        latents, tasks = latents.as_subclass(Tensor), self._tasks(latents, tasks)
+        model = self.model if model is None else model
+        latents, tasks = latents.as_subclass(Tensor), _or_zeros(tasks, latents)
         if self._dtype is not None:
             latents = latents.to(self._dtype)
-        if self._way in ("sequential", "part"):
-            return self._answer(latents, tasks)
-        return self._by_task(self._answer, latents, tasks)
-
-    @staticmethod
-    def _tasks(samples: Tensor, tasks: Tensor | None) -> Tensor:
-        if tasks is None:
-            return torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
-        return tasks
+        if self._way == "layers":
+            for layer in self._behind(model):
+                latents = layer(latents, tasks) if self.task_aware else layer(latents)
+            return latents
+        return self._by_task(lambda x, t: self._replace_latents(model, x, t), latents, tasks)
 
     def check(self, images: Tensor, tasks: Tensor | None = None) -> tuple[int, ...]:
         """Finds a way to answer latents as the model answers images; changes nothing in the model.
@@ -129,8 +122,7 @@ class SplitModel(nn.Module):
         """
         # Two at least: whether one blank image will do shows only where there are more latents.
         several = torch.arange(_CHECKED, device=images.device) % len(images)
-        tasks = self._tasks(images, tasks)[several]
-        images = images[several]
+        tasks, images = _or_zeros(tasks, images)[several], images[several]
         self._shape = tuple(images.shape[1:])
         with torch.no_grad(), evaluating(self.model):
             latents = self._by_task(self._encode, images, tasks)
@@ -139,7 +131,7 @@ class SplitModel(nn.Module):
             # One task, for models that run once for each of those in a batch.
             one = tasks == tasks[0]
             before, after = run_order(
-                self.model, self.layer, lambda: self._ask(images[one], tasks[one])
+                self.model, self.layer, lambda: self._ask(self.model, images[one], tasks[one])
             )
             self._way = self._way_that_works(latents, tasks, expected)
         with evaluating(self.model):
@@ -163,19 +155,6 @@ class SplitModel(nn.Module):
         self.latent_shape = tuple(latents.shape[1:])
         return self.latent_shape
 
-    def like(self, model: nn.Module) -> SplitModel:
-        """The same cut of another model of this architecture, checked if this one is.
-
-        Args:
-            model: A copy of this one's model, or one that has grown.
-        """
-        other = SplitModel(
-            model, self.layer, classifier=self.classifier, task_aware=self.task_aware
-        )
-        for name in ("latent_shape", "_shape", "_dtype", "_way", "_prefix"):
-            setattr(other, name, getattr(self, name))
-        return other
-
     def freeze(self, prefix: FrozenPrefix | None = None) -> FrozenPrefix:
         """Freezes what comes before the cut, for good.
 
@@ -194,57 +173,51 @@ class SplitModel(nn.Module):
 
     # How the two halves run
 
-    def _ways(self) -> list[str]:
-        if sequential_path(self.model, self.layer) is not None:
-            return ["sequential"]
-        # One blank image, or as many as latents for models that note the size of their input.
-        return [*(["part"] if self.classifier else []), "blank", "blanks"]
+    def _behind(self, model: nn.Module) -> list[nn.Module]:
+        """The layers that answer latents one after the other, if there are any that do."""
+        layers = layers_behind(model, self.layer)
+        if layers is None:
+            return [model.get_submodule(self.classifier)] if self.classifier else []
+        return layers
 
-    def _ask(self, images: Tensor, tasks: Tensor) -> Tensor:
-        return logits_of(self.model, images, tasks, task_aware=self.task_aware)
+    def _ways(self) -> list[str]:
+        if layers_behind(self.model, self.layer) is not None:
+            return ["layers"]
+        # One blank image, or as many as latents for models that note the size of their input.
+        return [*(["layers"] if self.classifier else []), "blank", "blanks"]
+
+    def _ask(self, model: nn.Module, images: Tensor, tasks: Tensor) -> Tensor:
+        return logits_of(model, images, tasks, task_aware=self.task_aware)
 
     def _encode(self, images: Tensor, tasks: Tensor) -> Tensor:
-        path = sequential_path(self.model, self.layer)
-        if path is not None:
-            images = in_type_of(self.model, images)
-            for module in path[0]:
-                images = module(images)
-            return _tensor(images, self.layer)
-
         def reached(module: nn.Module, inputs: Any, output: Any) -> None:
             raise _Reached(output)
 
         handle = self.model.get_submodule(self.layer).register_forward_hook(reached)
         try:
-            self._ask(images, tasks)
+            self._ask(self.model, images, tasks)
         except _Reached as found:
-            return _tensor(found.latents, self.layer)
+            if isinstance(found.latents, Tensor):
+                return found.latents
+            raise UnsupportedModelError(
+                f"The layer {self.layer!r} answers with a {type(found.latents).__name__}; one"
+                " tensor is needed. Name another layer."
+            ) from None
         finally:
             handle.remove()
         raise UnsupportedModelError(
             f"The layer {self.layer!r} does not run when the model answers. Name one that does."
         )
 
-    def _answer(self, latents: Tensor, tasks: Tensor) -> Tensor:
-        path = sequential_path(self.model, self.layer)
-        if path is not None:
-            for module in path[1]:
-                latents = module(latents)
-            return latents
-        if self._way == "part" and self.classifier:
-            part = self.model.get_submodule(self.classifier)
-            return part(latents, tasks) if self.task_aware else part(latents)
+    def _replace_latents(self, model: nn.Module, latents: Tensor, tasks: Tensor) -> Tensor:
         if self._shape is None:
             raise RuntimeError("The cut was not checked yet; call check() first.")
         n = 1 if self._way == "blank" else len(latents)
         blank = torch.zeros(n, *self._shape, device=latents.device)
-
-        def replaced(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-            return latents
-
-        handle = self.model.get_submodule(self.layer).register_forward_hook(replaced)
+        layer = model.get_submodule(self.layer)
+        handle = layer.register_forward_hook(lambda *_: latents)
         try:
-            return self._ask(blank, tasks)
+            return self._ask(model, blank, tasks)
         finally:
             handle.remove()
 
@@ -265,7 +238,7 @@ class SplitModel(nn.Module):
 
     def _expected(self, images: Tensor, tasks: Tensor, latents: Tensor) -> Tensor:
         try:
-            return self._ask(images, tasks)
+            return self._ask(self.model, images, tasks)
         except UnsupportedModelError:
             raise
         except Exception as error:
@@ -294,13 +267,10 @@ class SplitModel(nn.Module):
         ) from problem
 
 
-def _tensor(latents: Any, layer: str) -> Tensor:
-    if isinstance(latents, Tensor):
-        return latents
-    raise UnsupportedModelError(
-        f"The layer {layer!r} answers with a {type(latents).__name__}; one tensor is needed. Name"
-        " another layer."
-    )
+def _or_zeros(tasks: Tensor | None, samples: Tensor) -> Tensor:
+    if tasks is None:
+        return torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
+    return tasks
 
 
 def _close(one: Tensor, two: Tensor) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,12 +19,81 @@ from avalanche_dgm.errors import (
     ShapeError,
     UnknownTaskError,
 )
-from avalanche_dgm.memories.compact import CompactSamples
 from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
-from avalanche_dgm.settings import whole
+from avalanche_dgm.settings import one_of, whole
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 
 #: From samples (n, *shape) and their task labels (n,) to other samples.
 Encode = Callable[[Tensor, Tensor], Tensor]
+
+
+class CompactSamples(GrowingBuffers):
+    """Samples of one shape in fewer bytes than their values have; written and read as float32.
+
+    Args:
+        dtype: How they are kept: ``"float32"``, ``"float16"``, or ``"uint8"``, which is 256 steps
+            from the smallest to the largest value of each channel (dimension 1).
+
+    Raises:
+        ConfigError: The ``dtype`` is unknown.
+
+    Attributes:
+        values: Tensor (N, *shape) of the kept type.
+        zero: Float tensor (1, C, 1, ...), each channel's smallest value; empty but for uint8.
+        scale: Float tensor like ``zero``, the size of a step.
+    """
+
+    values: Tensor
+    zero: Tensor
+    scale: Tensor
+
+    def __init__(self, dtype: str = "float32") -> None:
+        super().__init__()
+        one_of("dtype", dtype, *DTYPES)
+        self.dtype = DTYPES[dtype]
+        self.register_buffer("values", torch.empty(0, dtype=self.dtype))
+        self.register_buffer("zero", torch.empty(0))
+        self.register_buffer("scale", torch.empty(0))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def read(self, index: Tensor) -> Tensor:
+        """The samples at positions (n,): a float32 tensor (n, *shape)."""
+        values = self.values[index].float()
+        return values * self.scale + self.zero if self.dtype == torch.uint8 else values
+
+    def write(self, samples: Tensor) -> None:
+        """Keeps these samples (N, *shape) only; what was read of the former ones does not change.
+
+        The range of bytes only widens until `clear`: values that were rounded are not rounded
+        again.
+        """
+        samples = samples.float()
+        if self.dtype == torch.uint8:
+            self._widen(samples)
+            values = torch.round((samples - self.zero) / self.scale).clamp(0, 255)
+        else:
+            largest = torch.finfo(self.dtype).max
+            values = samples.clamp(-largest, largest)
+        self.values = values.to(self.dtype)
+
+    def _widen(self, samples: Tensor) -> None:
+        others = [d for d in range(samples.ndim) if d != 1]
+        low, high = samples.amin(others, keepdim=True), samples.amax(others, keepdim=True)
+        if len(self):
+            ends = self.zero, self.zero + 255 * self.scale
+            if bool(((low >= ends[0]) & (high <= ends[1])).all()):
+                return
+            low, high = torch.minimum(low, ends[0]), torch.maximum(high, ends[1])
+        self.zero = low
+        # A channel that is constant needs no steps.
+        self.scale = torch.where(high > low, (high - low) / 255, torch.ones_like(low))
+
+    def clear(self) -> None:
+        """Drops all samples; the next may have another shape."""
+        self.values = self.values[:0]
 
 
 class StoredMemory(GrowingBuffers):
@@ -32,10 +102,10 @@ class StoredMemory(GrowingBuffers):
     A *class* is one label of one task label, as in `ClassTable`. Every sample is kept together with
     its class, so that labels and task labels cannot come apart from the samples.
 
-    Exactly one size is given. With ``share`` and ``per_experience``, what is kept is kept for
-    ever. With ``per_class`` and ``total``, or a ``share`` that does not grow, the memory has a
-    largest size, and each class is a uniform choice of all of its samples that were shown, however
-    often it came (a reservoir).
+    One size is given at most; without any it is ``default_size``. With ``share`` and
+    ``per_experience``, what is kept is kept for ever. With ``per_class`` and ``total``, or a
+    ``share`` that does not grow, the memory has a largest size, and each class is a uniform choice
+    of all of its samples that were shown, however often it came (a reservoir).
 
     Args:
         share: Share of the samples of each `add`, in (0, 1].
@@ -49,9 +119,10 @@ class StoredMemory(GrowingBuffers):
         dtype: How the samples are kept, see `CompactSamples`.
 
     Raises:
-        ConfigError: Not one size, or one that cannot work, or an unknown ``dtype``.
+        ConfigError: Several sizes, or one that cannot work, or an unknown ``dtype``.
 
     Attributes:
+        default_size: ``share``, ``least`` and ``grows`` if no size is given.
         samples: The N samples, those of a class one after the other.
         members: int32 tensor (N,), each sample's row in ``classes``, ascending.
         classes: The K classes.
@@ -59,6 +130,7 @@ class StoredMemory(GrowingBuffers):
         seen: int64 tensor (K,), samples shown of each class.
     """
 
+    default_size: ClassVar[tuple[float, int, bool]] = (0.1, 0, False)
     members: Tensor
     counts: Tensor
     seen: Tensor
@@ -75,11 +147,22 @@ class StoredMemory(GrowingBuffers):
         dtype: str = "float32",
     ) -> None:
         super().__init__()
-        _check_size(share=share, per_class=per_class, per_experience=per_experience, total=total)
-        if least and share is None:
-            raise ConfigError("least is for a memory of some share.")
-        if not grows and share is None:
-            raise ConfigError("grows=False is for a memory of some share.")
+        counts = {"per_class": per_class, "per_experience": per_experience, "total": total}
+        given = [name for name, n in {"share": share, **counts}.items() if n is not None]
+        if len(given) > 1:
+            raise ConfigError(
+                "One of share, per_class, per_experience and total says how much is stored, and"
+                f" {' and '.join(given)} are given."
+            )
+        for name, count in counts.items():
+            whole(name, count, optional=True)
+        number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        if share is not None and not (number and 0 < share <= 1):
+            raise ConfigError(f"share={share!r} must be above 0 and at most 1.")
+        if share is None and (least or not grows):
+            raise ConfigError("least and grows are for a memory of some share.")
+        if not given:
+            share, least, grows = self.default_size
         self.share, self.per_class = share, per_class
         self.per_experience, self.total = per_experience, total
         self.least, self.grows = least, grows
@@ -94,7 +177,7 @@ class StoredMemory(GrowingBuffers):
     @property
     def shape(self) -> tuple[int, ...] | None:
         """Shape of one sample, or ``None`` while the memory is empty."""
-        return self.samples.shape
+        return tuple(self.samples.values.shape[1:]) if len(self) else None
 
     @property
     def bytes(self) -> int:
@@ -186,10 +269,11 @@ class StoredMemory(GrowingBuffers):
         if encode is not None:
             samples = encode(samples, tasks.to(device)[new])
             self._check_samples(samples)
-        self.samples.replace(old, samples.float())
+        if len(self):
+            samples = torch.cat([self.samples.read(old), samples])
         members = torch.cat([stored[old], arriving[new]])
         order = torch.argsort(members, stable=True)
-        self.samples.arrange(order)
+        self.samples.write(samples[order])
         self.members, self.classes = members[order].to(torch.int32), classes
         self.counts = torch.bincount(members, minlength=len(classes))
         self.seen = seen + arrived
@@ -204,10 +288,10 @@ class StoredMemory(GrowingBuffers):
         if not len(self):
             return
         samples, _, tasks = self.data()
-        made = encode(samples, tasks).float()
+        made = encode(samples, tasks)
         check_values(made)
         self.samples.clear()
-        self.samples.replace(self.members[:0].long(), made)
+        self.samples.write(made)
 
     def _check_samples(self, samples: Tensor) -> None:
         if self.shape is not None and tuple(samples.shape[1:]) != self.shape:
@@ -323,29 +407,3 @@ def _choose(members: Tensor, quotas: list[int], rng: torch.Generator) -> Tensor:
     order, rank = _shuffle(members, counts, rng)
     limits = torch.tensor(quotas, device=members.device)
     return order[rank < limits[members[order]]]
-
-
-def _check_size(
-    *,
-    share: float | None,
-    per_class: int | None,
-    per_experience: int | None,
-    total: int | None,
-) -> None:
-    """Checks that a memory's size is given once and can be; see `StoredMemory`.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    counts = {"per_class": per_class, "per_experience": per_experience, "total": total}
-    given = [name for name, n in {"share": share, **counts}.items() if n is not None]
-    if len(given) != 1:
-        found = " and ".join(given) or "none of them"
-        raise ConfigError(
-            f"One of share, per_class, per_experience and total is needed, and {found} is given."
-        )
-    number = isinstance(share, (int, float)) and not isinstance(share, bool)
-    if share is not None and not (number and 0 < share <= 1):
-        raise ConfigError(f"share={share!r} must be above 0 and at most 1.")
-    for name, count in counts.items():
-        whole(name, count, optional=True)

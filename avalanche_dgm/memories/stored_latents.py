@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
@@ -20,6 +20,8 @@ JITTER = 0.5
 JITTER_POWER = -0.1
 #: Most values of a latent whose class's covariance is kept unasked: each step reads it.
 SMALL_LATENT = 256
+#: Most values of a latent of which a matrix of covariances is kept: 8 MiB a class.
+LARGEST_COVARIANCE = 2048
 
 
 class StoredLatents(StoredMemory):
@@ -35,7 +37,8 @@ class StoredLatents(StoredMemory):
             for full ones if they take no more bytes than what is stored of a class at first, a
             latent has 256 values at most, and the memory has no largest size in all (``total``).
         jitter: How much noise, from 0 to 1; ``None`` for what suits what is stored.
-        **size: Arguments of `StoredMemory`.
+        **size: Arguments of `StoredMemory`. Without a size a share of 0.05 is stored, and 10 of
+            each class at least; a class that comes again takes no more room.
 
     Raises:
         ConfigError: An argument cannot work.
@@ -44,6 +47,7 @@ class StoredLatents(StoredMemory):
         moments: Mean and covariance of classes; empty if they are not kept.
     """
 
+    default_size: ClassVar = (0.05, 10, False)
     moments: ClassDensity
 
     def __init__(
@@ -73,6 +77,15 @@ class StoredLatents(StoredMemory):
             fits = 4 * (values + 3) / 2 <= each * self.samples.values.element_size()
             self._covariance = values <= SMALL_LATENT and fits and self.total is None
         return bool(self._covariance)
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        """Checks that latents of a shape can be remembered.
+
+        Raises:
+            ConfigError: They have too many values for the covariances that are asked for.
+        """
+        if self._covariance:
+            check_size(self.moments, shape)
 
     def note(self, latents: Tensor, labels: Tensor, tasks: Tensor) -> None:
         """Takes the moments of latents, stored or not.
@@ -118,3 +131,17 @@ class StoredLatents(StoredMemory):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes over what `get_extra_state` returned."""
         self._covariance = state["covariance"]
+
+
+def check_size(density: nn.Module, shape: tuple[int, ...]) -> None:
+    """Checks that a density can hold latents of a shape, if it is one with a matrix (D, D).
+
+    Raises:
+        ConfigError: They have too many values.
+    """
+    n = prod(shape)
+    if isinstance(density, ClassDensity) and density.dense and n > LARGEST_COVARIANCE:
+        raise ConfigError(
+            f"A latent has {n} values, too many for a matrix of their covariances (at most"
+            f" {LARGEST_COVARIANCE}). Cut behind a later layer, or use covariance='low-rank'."
+        )

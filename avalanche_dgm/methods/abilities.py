@@ -108,16 +108,6 @@ class LatentInputs(ABC):
     def frozen(self) -> bool:
         """Whether the layers that make latents are frozen already."""
 
-    @abstractmethod
-    def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
-        """The logits of another network for what the classifier is trained on.
-
-        Args:
-            network: A copy of the classifier, or one that has grown; in its own mode.
-            inputs: Float tensor (n, *shape), images, or `Latents` for what is behind the cut.
-            tasks: int64 tensor (n,), task labels.
-        """
-
     @property
     def alternates(self) -> bool:
         """Whether replay has steps of its own in this experience, each after one on new samples."""

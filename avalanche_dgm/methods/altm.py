@@ -35,12 +35,11 @@ from avalanche_dgm.memories.classifiers import (
     counted,
     grow_to,
     head_width,
-    logits_of,
     set_counted,
 )
 from avalanche_dgm.memories.generative import MemorySettings
 from avalanche_dgm.memories.stored import StoredMemory
-from avalanche_dgm.methods.abilities import Inspectable, LatentInputs
+from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
 from avalanche_dgm.methods.altm_sources import make_source
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import METHODS, register
@@ -92,43 +91,28 @@ class ALTMSettings(MethodSettings, MemorySettings):
         # Not as the base class does: its consolidation is another one.
         Settings.__post_init__(self)
         self.part(MethodSettings)
-        self._memory_settings()
         positive("weight", self.weight)
-        own = set(self.given())
-        for name, settings in {
-            "stored": {"share", "per_class"},
-            "generated": MemorySettings.names() - {"consolidation"} | {"memory_consolidation"},
-        }.items():
-            given = ", ".join(sorted(own & settings))
-            if given and self.replay != name:
-                raise ConfigError(
-                    f"{given} is for replay={name!r}. Settings of a source that is an object are"
-                    " given where it is made."
-                )
-        if self.source is not None and self.replay in (None, "stored", "generated"):
-            raise ConfigError(
-                f"source={dict(self.source)!r} is for replay by a method that is named. Other"
-                " replay takes its settings beside it."
-            )
+        memory = MemorySettings.names() - {"consolidation"} | {"memory_consolidation"}
+        self.check_owners("replay", {"stored": ("share", "per_class"), "generated": memory})
         self.make_source()
 
-    def _memory_settings(self) -> MemorySettings:
-        consolidation = self.memory_consolidation or MemorySettings.consolidation
-        return self.part(MemorySettings, consolidation=consolidation)
-
-    def make_source(self) -> Method | None:
+    def make_source(self) -> Method:
         """Makes the method whose old inputs are replayed.
 
         Raises:
             ConfigError: There is no such method, or it cannot work.
         """
+        if self.source is not None and self.replay in (None, "stored", "generated"):
+            raise ConfigError(
+                f"source={dict(self.source)!r} is for replay by a method that is named. Other"
+                " replay takes its settings beside it."
+            )
         if self.replay == "stored":
-            if self.share is None and self.per_class is None:
-                return make_source(StoredMemory(share=0.1, grows=False))
             return make_source(StoredMemory(share=self.share, per_class=self.per_class))
         if self.replay != "generated":
             return make_source(self.replay, self.source)
-        memory = self._memory_settings()
+        consolidation = self.memory_consolidation or MemorySettings.consolidation
+        memory = self.part(MemorySettings, consolidation=consolidation)
         # Its samples need no labels.
         given = set(memory.given()) - {"labels", "temperature"}
         return make_source("dgr", {name: getattr(memory, name) for name in given})
@@ -170,7 +154,7 @@ class ALTM(Inspectable, LatentInputs, Method):
     Attributes:
         stable: The stable network N, or ``None`` before the first experience.
         known: The classes that N has learned.
-        source: The method whose old inputs are replayed, or ``None``.
+        source: The method whose old inputs are replayed; one that remembers nothing for none.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
@@ -186,10 +170,9 @@ class ALTM(Inspectable, LatentInputs, Method):
         self.known = ClassTable()
         self.stable: Frozen[nn.Module] | None = None
         self.source: Any = s.make_source()
-        if self.source is not None:
-            # One stream of random numbers, saved once with the state and restored with it.
-            self.source.random = self.random
-            self.needs = replace(self.needs, tasks=self.source.needs.tasks)
+        # One stream of random numbers, saved once with the state and restored with it.
+        self.source.random = self.random
+        self.needs = replace(self.needs, tasks=self.source.needs.tasks)
         self._old_tasks: list[int] = []
         #: What the classifier is trained on in the current experience.
         self._learned_on: ExperienceData | None = None
@@ -205,6 +188,11 @@ class ALTM(Inspectable, LatentInputs, Method):
         return self.latents is not None and self.latents.frozen
 
     @property
+    def replays(self) -> bool:
+        """Whether old inputs are replayed; otherwise new ones are all there are (naive)."""
+        return isinstance(self.source, ReplaySource)
+
+    @property
     def latents(self) -> LatentInputs | None:
         """The source, if it replays latents."""
         source = self.source
@@ -213,18 +201,16 @@ class ALTM(Inspectable, LatentInputs, Method):
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
         super().attach(learner, task_aware=task_aware)
-        if self.source is not None:
-            self.source.attach(learner, task_aware=task_aware)
+        self.source.attach(learner, task_aware=task_aware)
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`."""
-        (self.source.check if self.source is not None else super().check)(data)
+        self.source.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
         """See `Method.begin`."""
         super()._begin(data)
-        if self.source is not None:
-            self.source._begin(data)
+        self.source._begin(data)
         self._old_tasks = torch.unique(self.known.tasks).tolist()
         self._learned_on = data
 
@@ -239,8 +225,7 @@ class ALTM(Inspectable, LatentInputs, Method):
             held = self.stable.module
             needed = {t: head_width(held, one, t, task_aware=aware) for t in self._old_tasks}
             check_heads(self.learner, one, needed, task_aware=aware)
-        if self.source is not None:
-            yield from self.source.before_learning(data)
+        yield from self.source.before_learning(data)
 
     def prepare(
         self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
@@ -259,53 +244,37 @@ class ALTM(Inspectable, LatentInputs, Method):
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
         """See `Method.forward`."""
-        if self.latents is None:
-            return super().forward(images, tasks, width=width, replay=replay)
         logits: Tensor = self.source(images, tasks, width=width, replay=replay)
         return logits
 
-    def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
-        """See `Method.predict`."""
-        if self.latents is None:
-            return super().predict(images, tasks, key=key)
-        logits: Tensor = self.source.predict(images, tasks, key=key)
+    def _logits(self, images: Tensor, tasks: Tensor, network: nn.Module | None = None) -> Tensor:
+        logits: Tensor = self.source._logits(images, tasks, network)
         return logits
-
-    def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
-        """The logits of another network for what the learner is trained on.
-
-        Args:
-            network: A copy of the learner, or one that has grown; in its own mode.
-            inputs: Float tensor (n, *shape), images or latents.
-            tasks: int64 tensor (n,), task labels.
-        """
-        if self.latents is not None:
-            return self.latents.answer(network, inputs, tasks)
-        return logits_of(network, inputs, tasks, task_aware=self.task_aware)
 
     def replay(self, n: int) -> Replay | None:
         """Draws old inputs; their labels are those that they had, or were drawn for."""
-        if self.stable is None or self.source is None:
+        if self.stable is None or not self.replays:
             return None
         return self.source.sample_old(self.settings.replay_size or n)
 
     def _on_new_inputs(
-        self, answer: Callable[[Tensor, Tensor], Tensor], images: Tensor, tasks: Tensor, own: Tensor
+        self, images: Tensor, tasks: Tensor, own: Tensor, network: nn.Module | None = None
     ) -> Tensor:
         """The distance on new inputs: of one head, or summed over the heads of old tasks.
 
         Args:
-            answer: From images and task labels to the logits of a network.
             images: Float tensor (n, *shape).
             tasks: int64 tensor (n,), task labels.
-            own: Tensor (n, K), its logits for them.
+            own: Tensor (n, K), the network's logits for them.
+            network: What is held; ``None`` for the classifier.
         """
         if not self.task_aware:
             return self.distance(own, images, tasks, old_inputs=False)
         total = torch.zeros((), device=own.device)
         for task in self._old_tasks:
             old = torch.full_like(tasks, task)
-            total = total + self.distance(answer(images, old), images, old, old_inputs=False)
+            logits = self._logits(images, old, network)
+            total = total + self.distance(logits, images, old, old_inputs=False)
         return total
 
     def distance(
@@ -329,7 +298,7 @@ class ALTM(Inspectable, LatentInputs, Method):
         if self.stable is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         with torch.no_grad():
-            wanted = self.answer(self.stable.module, images, tasks)
+            wanted = self._logits(images, tasks, self.stable.module)
         if old_inputs and not self.task_aware:
             missing = logits.shape[1] - wanted.shape[1]
             lowest = wanted.amin(dim=1, keepdim=True).expand(-1, missing)
@@ -342,62 +311,46 @@ class ALTM(Inspectable, LatentInputs, Method):
     def loss(self, step: Step) -> Tensor | None:
         """Lambda times the distance on replayed inputs (Eq. 4), or on the new ones without."""
         if step.replay is not None and step.replay_logits is not None:
-            replay, share = step.replay, step.replay_share
-            distance = self.distance(
-                step.replay_logits, replay.images, replay.tasks, old_inputs=True
-            )
-            loss = self.weight * self.criterion.scaled(distance, step.n)
-        elif self.stable is not None and self.source is None:
-            distance = self._on_new_inputs(self._logits, step.images, step.tasks, step.logits)
-            loss, share = self.criterion.scaled(self.weight * distance, step.n), step.share
+            old, share = step.replay, step.replay_share
+            distance = self.distance(step.replay_logits, old.images, old.tasks, old_inputs=True)
+        elif self.stable is not None and not self.replays:
+            distance, share = self._on_new_inputs(step.images, step.tasks, step.logits), step.share
         else:
             return None
+        loss = self.criterion.scaled(self.weight * distance, step.n)
         return loss if share == 1.0 else loss * share
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the consolidation of H into N, if N is to learn it, and what the source learns."""
-        if (
-            self.settings.consolidation == "distil"
-            and self.stable is not None
-            and self.learner is not None
-        ):
-            self.candidate = self._candidate()
+        distil = self.settings.consolidation == "distil"
+        if distil and self.stable is not None and self.learner is not None:
+            # N with the outputs that H has more: N's weights wherever they fit, H's elsewhere.
+            self.candidate = copied(self.learner)
+            old, new = self.stable.module.state_dict(), self.candidate.state_dict()
+            fitting = {k: v for k, v in old.items() if k in new and v.shape == new[k].shape}
+            self.candidate.load_state_dict({**new, **fitting})
             try:
                 yield self._distillation(self._learned_on or data, Frozen(self.learner).module)
                 self.stable = Frozen(self.candidate)
             finally:
                 # After `undo` there is none.
                 self._modules.pop("candidate", None)
-        if self.source is not None:
-            yield from self.source.after_learning(data)
-
-    def _candidate(self) -> nn.Module:
-        """N with the outputs that H has more: N's weights wherever they fit, H's elsewhere."""
-        if self.learner is None or self.stable is None:
-            raise RuntimeError("There is nothing to consolidate.")
-        candidate = copied(self.learner)
-        old, new = self.stable.module.state_dict(), candidate.state_dict()
-        fitting = {k: v for k, v in old.items() if k in new and v.shape == new[k].shape}
-        candidate.load_state_dict({**new, **fitting})
-        return candidate
+        yield from self.source.after_learning(data)
 
     def _distillation(self, data: ExperienceData, teacher: nn.Module) -> Phase:
         candidate = self.candidate
         classes = torch.unique(data.labels)
 
-        def answer(images: Tensor, tasks: Tensor) -> Tensor:
-            return self.answer(candidate, images, tasks)
-
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
             images, tasks = batch
-            logits = answer(images, tasks)
+            logits = self._logits(images, tasks, candidate)
             with torch.no_grad():
-                wanted = self.answer(teacher, images, tasks)
+                wanted = self._logits(images, tasks, teacher)
             total = (logits - wanted)[:, classes].square().sum(dim=1).mean()
             replay = self.replay(len(images))
             if replay is None:
-                return total + self.weight * self._on_new_inputs(answer, images, tasks, logits)
-            old = answer(replay.images, replay.tasks)
+                return total + self.weight * self._on_new_inputs(images, tasks, logits, candidate)
+            old = self._logits(replay.images, replay.tasks, candidate)
             held = self.distance(old, replay.images, replay.tasks, old_inputs=True)
             return total + self.weight * held
 
@@ -410,8 +363,7 @@ class ALTM(Inspectable, LatentInputs, Method):
     def end(self, data: ExperienceData) -> None:
         """Makes N ready for the next experience; the source remembers this one."""
         frozen = self.frozen
-        if self.source is not None:
-            self.source.end(data)
+        self.source.end(data)
         self._learned_on = None
         self.known.add(data.tasks, data.labels)
         # N must have the layers that were frozen just now: what is remembered was made by them.
@@ -455,24 +407,21 @@ class ALTM(Inspectable, LatentInputs, Method):
 
     def memory(self) -> list[nn.Module]:
         """The stable network, and what the source remembers."""
-        own: list[nn.Module | None] = [self.stable, self.known]
-        source = self.source.memory() if self.source is not None else []
-        return [module for module in (*own, *source) if module is not None]
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """See `Method.get_extra_state`."""
-        return {**super().get_extra_state(), "stable": self.stable is not None}
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if self.stable is not None:
-            set_counted(self.stable.frozen, counted(self.learner))
+        own = [self.stable] if self.stable is not None else []
+        return [*own, self.known, *self.source.memory()]
 
     def _make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """See `Method._make_fit`."""
+        """Builds the stable network, as the attached classifier is, before its weights come."""
         start = f"{prefix}stable.frozen."
         held = any(name.startswith(start) for name in state_dict)
-        if self.stable is None and held and self.learner is not None:
+        if held and self.learner is None:
+            raise ConfigError(
+                "The state holds a stable network. Attach the classifier before loading it:"
+                " the stable network has its architecture."
+            )
+        if not held:
+            self.stable = None
+        elif self.stable is None and self.learner is not None:
             # Before the classifier grows: it may have grown since its copy was made.
             self.stable = Frozen(self.learner)
         super()._make_fit(state_dict, prefix)
@@ -480,14 +429,7 @@ class ALTM(Inspectable, LatentInputs, Method):
             grow_to(self.stable.frozen, state_dict, start)
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Builds the stable network, as the attached classifier is, before its weights come."""
+        """See `Method.set_extra_state`."""
         super().set_extra_state(state)
-        if state["stable"] and self.learner is None:
-            raise ConfigError(
-                "The state holds a stable network. Attach the classifier before loading it:"
-                " the stable network has its architecture."
-            )
-        if not state["stable"]:
-            self.stable = None
-        elif self.stable is None and self.learner is not None:
-            self.stable = Frozen(self.learner)
+        if self.stable is not None:
+            set_counted(self.stable.frozen, counted(self.learner))

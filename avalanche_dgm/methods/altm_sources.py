@@ -62,20 +62,20 @@ class StoredReplay(Inspectable, ReplaySource, Method):
         return [self.store]
 
 
-def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Method | None:
+def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Method:
     """Makes the method whose old inputs A-LTM replays.
 
     Args:
         replay: A `StoredMemory`, a `Generator`, a method that is a `ReplaySource`, the name of a
-            registered one, or ``None`` for no replay. An object has learned nothing, and stays as
-            it is.
+            registered one, or ``None`` for a method that remembers nothing. An object has learned
+            nothing, and stays as it is.
         settings: Those of the method that is named.
 
     Raises:
         ConfigError: It is nothing of these, or has learned something already.
     """
     if replay is None:
-        return None
+        return Method()
     if isinstance(replay, str):
         return _named(replay, settings or {})
     if settings is not None:

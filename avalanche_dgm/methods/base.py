@@ -299,10 +299,12 @@ class Method(nn.Module):
         """
         return self._logits(images, tasks)
 
-    def _logits(self, images: Tensor, tasks: Tensor) -> Tensor:
-        if self.learner is None:
+    def _logits(self, images: Tensor, tasks: Tensor, network: nn.Module | None = None) -> Tensor:
+        """The logits of the classifier, or of a copy of it, for what it is trained on."""
+        network = self.learner if network is None else network
+        if network is None:
             raise RuntimeError("The method has no learner yet; call attach() first.")
-        return logits_of(self.learner, images, tasks, task_aware=self.task_aware)
+        return logits_of(network, images, tasks, task_aware=self.task_aware)
 
     def memory(self) -> list[nn.Module]:
         """The modules that exist only to remember, the classifier not among them."""

@@ -20,9 +20,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -30,25 +28,22 @@ from torch import Tensor, nn
 
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, Latents, Replay, append_replay, check_experience
-from avalanche_dgm.errors import ConfigError, ShapeError, UnknownTaskError
+from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators import ClassDensity, Generator, make_density
+from avalanche_dgm.generators import Generator, make_density
 from avalanche_dgm.losses import UserCriterion, soft_targets
-from avalanche_dgm.memories.classifiers import check_heads, logits_of
-from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
-from avalanche_dgm.memories.layers import FrozenPrefix, name_of
+from avalanche_dgm.memories.classifiers import check_heads
+from avalanche_dgm.memories.generated_latents import GeneratedLatents
+from avalanche_dgm.memories.generative import MemorySettings
+from avalanche_dgm.memories.layers import FrozenPrefix
 from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen, copied
-from avalanche_dgm.settings import MethodSettings, one_of
+from avalanche_dgm.settings import MethodSettings
 
-#: What is stored of each experience's samples unless a size is given.
-DEFAULT_SIZE: Mapping[str, Any] = {"share": 0.05, "least": 10, "grows": False}
-#: Most values of a latent of which a matrix of covariances is kept: 8 MiB a class.
-LARGEST_COVARIANCE = 2048
 #: Settings of `StoredLatents`.
 _STORED = ("share", "per_class", "per_experience", "total", "dtype", "covariance", "jitter")
 
@@ -132,44 +127,24 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
         super().__post_init__()
         if self.layer is not None and self.compressor is not None:
             raise ConfigError("Give layer or compressor, not both: each says where the cut is.")
-        self._check_owners()
+        stored = set(_STORED) - ({"covariance"} if self.memory == "density" else set())
+        vae = MemorySettings.names() - {"labels", "temperature"}
+        self.check_owners("memory", {"stored": stored, "vae": vae})
         self.make_memory()
 
-    def _check_owners(self) -> None:
-        """Checks that settings of one memory are not given beside another one."""
-        stored = set(_STORED) - ({"covariance"} if self.memory == "density" else set())
-        owners = {"stored": stored, "vae": MemorySettings.names() - {"labels", "temperature"}}
-        for owner, names in owners.items():
-            given = sorted(set(self.given()) & set(names))
-            if given and self.memory != owner:
-                raise ConfigError(
-                    f"{', '.join(given)} is for memory={owner!r}. Settings of a memory that is an"
-                    " object are given where it is made."
-                )
-
-    def make_memory(self) -> StoredLatents | DeepGenerativeMemory:
+    def make_memory(self) -> StoredLatents | GeneratedLatents:
         """Makes what remembers latents.
 
         Raises:
             ConfigError: There is no such memory, or it cannot work.
         """
         memory: Any = self.memory
-        if isinstance(memory, str):
-            one_of("memory", memory, "stored", "density", "vae")
-        elif not isinstance(memory, (StoredLatents, Generator)):
-            raise ConfigError(
-                f"memory={memory!r} remembers no latents. Give a StoredLatents or a Generator, or"
-                " one of stored, density, vae."
-            )
+        if memory == "stored":
+            memory = StoredLatents(**{name: getattr(self, name) for name in _STORED})
         if isinstance(memory, StoredLatents):
             if len(memory):
                 raise ConfigError("The memory holds latents already. Give one that is empty.")
             return copied(memory)
-        if memory == "stored":
-            named = {name: getattr(self, name) for name in _STORED}
-            sizes = ("share", "per_class", "per_experience", "total")
-            default = {} if any(named[name] is not None for name in sizes) else DEFAULT_SIZE
-            return StoredLatents(**{**named, **default})
         if self.freeze_after > 1:
             raise ConfigError(
                 f"freeze_after={self.freeze_after} with a memory that generates latents would"
@@ -178,21 +153,19 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
                 " images until then, or freeze_after=1."
             )
         if memory == "vae":
-            made = DeepGenerativeMemory(self.part(MemorySettings, labels="hard"))
-        else:
-            generator = self._make_density() if memory == "density" else memory
-            made = DeepGenerativeMemory(MemorySettings(generator=generator, labels="hard"))
-        if not made.generator.conditional:
+            return GeneratedLatents(self.part(MemorySettings))
+        if memory == "density":
+            if self.covariance is False:
+                raise ConfigError(
+                    "covariance=False is for memory='stored': a density has covariances."
+                )
+            memory = make_density(self.covariance if isinstance(self.covariance, str) else "full")
+        if not isinstance(memory, Generator):
             raise ConfigError(
-                "The generator samples no given class, which leaves latents without labels. Latents"
-                " are generated with sampling='class', or by a generator that samples classes."
+                f"memory={memory!r} remembers no latents. Give a StoredLatents or a Generator, or"
+                " one of stored, density, vae."
             )
-        return made
-
-    def _make_density(self) -> ClassDensity:
-        if self.covariance is False:
-            raise ConfigError("covariance=False is for memory='stored': a density has covariances.")
-        return make_density(self.covariance if isinstance(self.covariance, str) else "full")
+        return GeneratedLatents(MemorySettings(generator=memory))
 
 
 def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,14 +204,6 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             self.criterion = UserCriterion(soft_labels=True)
         self._hold("split", None)
         self._hold("_teacher", None)
-        #: Where the cut is: names of layers once there is a learner, or its very modules.
-        self._places: dict[str, Any] = {
-            "layer": s.layer,
-            "compressor": s.compressor,
-            "classifier": s.classifier,
-        }
-        #: How other networks than the learner are cut, within an experience.
-        self._cuts: dict[nn.Module, SplitModel] = {}
         self._prefix: FrozenPrefix | None = None
         self._shape: tuple[int, ...] | None = None
         self._latent_shape: tuple[int, ...] | None = None
@@ -265,8 +230,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         """
         if not (isinstance(compressor, nn.Module) and isinstance(classifier, nn.Module)):
             raise ConfigError("There is no model. Give model, or both compressor and classifier.")
-        parts = {"compressor": compressor, "classifier": classifier}
-        return nn.Sequential(OrderedDict(parts))
+        return nn.Sequential(OrderedDict(compressor=compressor, classifier=classifier))
 
     @property
     def stored(self) -> StoredLatents | None:
@@ -274,9 +238,9 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         return self.latent_memory if isinstance(self.latent_memory, StoredLatents) else None
 
     @property
-    def generated(self) -> DeepGenerativeMemory | None:
+    def generated(self) -> GeneratedLatents | None:
         """The memory, if it generates latents."""
-        return self.latent_memory if isinstance(self.latent_memory, DeepGenerativeMemory) else None
+        return self.latent_memory if isinstance(self.latent_memory, GeneratedLatents) else None
 
     @property
     def uses_latents(self) -> bool:
@@ -295,14 +259,12 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             ConfigError: The learner has no such layer.
         """
         if self.split is None or self.split.model is not learner:
-            for what, place in self._places.items():
-                if isinstance(place, nn.Module):
-                    # By names, which copies of the learner have, too.
-                    self._places[what] = name_of(learner, place, what)
-            layer = self._places["layer"] or self._places["compressor"]
-            split = SplitModel(
-                learner, layer, classifier=self._places["classifier"], task_aware=task_aware
-            )
+            s, former = self.settings, self.split
+            layer, classifier = s.compressor if s.layer is None else s.layer, s.classifier
+            if former is not None:
+                # By names, which copies of the learner have, too.
+                layer, classifier = former.layer, former.classifier
+            split = SplitModel(learner, layer, classifier=classifier, task_aware=task_aware)
             self._hold("split", split)
             if self._prefix is not None:
                 split.freeze(self._prefix)
@@ -332,9 +294,9 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         super()._begin(data)
         self._shape = tuple(data.images.shape[1:])
         self._encoded = None
-        self._forget_copies()
+        self._hold("_teacher", None)
         new = len(data.pairs)
-        self._new_weight = new / (new + self._n_known)
+        self._new_weight = new / (new + len(self._known))
 
     def _check_cut(self, data: ExperienceData) -> None:
         split = self._cut()
@@ -343,28 +305,13 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             raise ShapeError(
                 f"Latents of shape {shape} came, but {self._latent_shape} were learned."
             )
-        density: nn.Module | None = None
-        if self.generated is not None:
-            density = self.generated.generator
-        elif self.stored is not None and self.settings.covariance:
-            density = self.stored.moments
-        dense = isinstance(density, ClassDensity) and density.dense
-        if dense and prod(shape) > LARGEST_COVARIANCE:
-            raise ConfigError(
-                f"A latent has {prod(shape)} values, too many for a matrix of their covariances (at"
-                f" most {LARGEST_COVARIANCE}). Cut behind a later layer, or use"
-                " covariance='low-rank'."
-            )
+        self.latent_memory.check_size(shape)
 
     @property
     def _known(self) -> ClassTable:
         """The classes that were learned."""
         memory = self.latent_memory
         return memory.classes if isinstance(memory, StoredLatents) else memory.generator.classes
-
-    @property
-    def _n_known(self) -> int:
-        return len(self._known)
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Freezes the compressor if it is to be from the start; copies who gives soft labels.
@@ -375,15 +322,16 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         """
         if self.task_aware:
             self._check_cut(data)
-        if self._n_known and self.learner is not None:
+        if len(self._known) and self.learner is not None:
             # In the order of labels, so that a task's last one counts.
-            needed = {task: label + 1 for _, task, label in sorted(self._known.rows.tolist())}
+            known = sorted(self._known.rows[:, 1:].tolist())
+            needed = {task: label + 1 for task, label in known}
             check_heads(self.learner, data.images[:1], needed, task_aware=self.task_aware)
         if not self.frozen and not self.settings.freeze_after:
             self._prefix = self._cut().freeze()
         # A classifier that is still learning a class is no teacher of it.
         soft = self.settings.labels == "soft" and not data.partial
-        if soft and self._n_known and self.learner is not None:
+        if soft and len(self._known) and self.learner is not None:
             self._hold("_teacher", Frozen(self.learner))
         yield from ()
 
@@ -391,17 +339,16 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
     ) -> ExperienceData:
         """The experience's latents, once the compressor is frozen."""
-        if not self.frozen:
-            return data
         once = self.settings.encode_once
-        if once is False or (once is None and augmented()):
+        if not self.frozen or once is False or (once is None and augmented()):
             return data
-        self._encoded = self._latents(data)
-        return replace(self._encoded, images=Latents.of(self._encoded.images))
+        self._encoded = replace(data, images=self.encode_batch(data.images, data.tasks))
+        return self._encoded
 
     def _latents(self, data: ExperienceData) -> ExperienceData:
+        """The experience's latents as plain tensors, encoded once."""
         if self._encoded is not None:
-            return self._encoded
+            return replace(data, images=self._encoded.images.as_subclass(Tensor))
         return replace(data, images=self._cut().encode(data.images, data.tasks))
 
     def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
@@ -418,87 +365,63 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             images = self.encode_batch(images, tasks)
         return self._logits(*append_replay(images, tasks, replay))
 
-    def _logits(self, images: Tensor, tasks: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, tasks: Tensor, network: nn.Module | None = None) -> Tensor:
         if isinstance(images, Latents):
-            return self._cut().answer(images, tasks)
-        return super()._logits(images, tasks)
+            return self._cut().answer(images, tasks, model=network)
+        return super()._logits(images, tasks, network)
 
     def replay(self, n: int) -> Replay | None:
         """Draws latents; or images, as long as the compressor learns."""
-        if not self._n_known:
+        if not len(self._known):
             return None
         replay = self.sample(self.settings.replay_size or n)
         if self._teacher is None:
             return replay
         with torch.no_grad():
-            logits = self.answer(self._teacher.module, replay.images, replay.tasks)
+            logits = self._logits(replay.images, replay.tasks, self._teacher.module)
         allowed = self._known.outputs(replay.tasks, logits.shape[1], by_task=self.task_aware)
         targets = soft_targets(logits, allowed=allowed, temperature=self._temperature)
         return Replay(replay.images, replay.labels, replay.tasks, targets)
 
     def sample_old(self, n: int) -> Replay | None:
         """See `ReplaySource.sample_old`: latents; or images, as long as the compressor learns."""
-        return self.sample(n) if self._n_known else None
-
-    def answer(self, network: nn.Module, inputs: Tensor, tasks: Tensor) -> Tensor:
-        """The logits of another network for what the learner is trained on.
-
-        Args:
-            network: A copy of the learner, or one that has grown; in its own mode.
-            inputs: Float tensor (n, *shape), images, or latents for what is behind the cut.
-            tasks: int64 tensor (n,), task labels.
-        """
-        if not isinstance(inputs, Latents):
-            return logits_of(network, inputs, tasks, task_aware=self.task_aware)
-        if network not in self._cuts:
-            self._cuts[network] = self._cut().like(network)
-        return self._cuts[network].answer(inputs, tasks)
+        return self.sample(n) if len(self._known) else None
 
     @property
     def alternates(self) -> bool:
         """See `LatentInputs.alternates`."""
-        return self.settings.schedule == "alternating" and self._n_known > 0
+        return self.settings.schedule == "alternating" and len(self._known) > 0
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the training of the generative memory, if there is one."""
-        memory = self.generated
-        if memory is None:
-            return
-        latents = self._latents(data)
-        self._latent_shape = tuple(latents.images.shape[1:])
-        vectors = replace(latents, images=latents.images.flatten(1).float())
-        with self.random.seeded_init() if memory.generator.builds else nullcontext():
-            memory.generator.build(vectors.images)
-        previous = Frozen(memory).module if memory.tasks else None
-        yield from memory.learn([vectors], self.rng, previous=previous, name="latent generator")
+        if self.generated is not None:
+            yield from self.generated.learn_latents(self._latents(data), self.random)
 
     def end(self, data: ExperienceData) -> None:
         """Freezes the compressor when it is time to, and remembers the experience by it."""
-        split = self._cut()
+        split, memory = self._cut(), self.latent_memory
         freezing = not self.frozen and self.experiences + 1 == self.settings.freeze_after
         frozen = self.frozen or freezing
-        if self.generated is not None:
-            self.generated.end(self.rng)
-        elif self.stored is not None:
+        if isinstance(memory, GeneratedLatents):
+            memory.end(self.rng)
+        else:
             if freezing:
-                self.stored.convert(split.encode)
+                memory.convert(split.encode)
             encode = split.encode if frozen else None
-            self.stored.add(data.images, data.labels, data.tasks, self.rng, encode=encode)
-            if frozen and self.stored.wants_moments():
-                self.stored.note(self._latents(data).images, data.labels, data.tasks)
+            memory.add(data.images, data.labels, data.tasks, self.rng, encode=encode)
+            if frozen and memory.wants_moments():
+                memory.note(self._latents(data).images, data.labels, data.tasks)
+        if frozen:
+            self._latent_shape = split.latent_shape
         if freezing:
             # At last: an error or an interruption before leaves the model as it was.
             self._prefix = split.freeze()
         self._encoded = None
-        self._forget_copies()
+        self._hold("_teacher", None)
         super().end(data)
 
-    def _forget_copies(self) -> None:
-        self._cuts = {}
-        self._hold("_teacher", None)
-
     def sample(self, n: int) -> Replay:
-        """Draws remembered latents.
+        """Draws remembered latents; or images, which are stored while the compressor learns.
 
         Args:
             n: How many.
@@ -506,17 +429,15 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         Raises:
             UnknownTaskError: Nothing was learned yet.
         """
-        if self.generated is not None:
-            replay = self.generated.sample(n, self.rng)
-            latents = replay.images.view(n, *(self._latent_shape or ()))
-            return replace(replay, images=Latents.of(latents))
-        if self.stored is None or not len(self.stored):
-            raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
-        if not self.frozen:
-            # Images, which are stored while the compressor learns, are replayed as they are.
-            return self.stored.draw(n, self.rng)
-        replay = self.stored.rehearse(n, self.rng)
-        return replace(replay, images=Latents.of(replay.images))
+        memory = self.latent_memory
+        if isinstance(memory, GeneratedLatents):
+            replay = memory.sample(n, self.rng)
+        elif self.frozen:
+            replay = memory.rehearse(n, self.rng)
+        else:
+            return memory.draw(n, self.rng)
+        images = replay.images.view(n, *(self._latent_shape or ()))
+        return replace(replay, images=Latents.of(images))
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
         """See `Inspectable.encode`: the compressor's, flattened."""
@@ -530,9 +451,8 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
 
     def memory(self) -> list[nn.Module]:
         """The stored latents and moments, or the generator."""
-        if self.generated is not None:
-            return [self.generated.generator]
-        return [self.stored] if self.stored is not None else []
+        memory = self.latent_memory
+        return [memory.generator if isinstance(memory, GeneratedLatents) else memory]
 
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""

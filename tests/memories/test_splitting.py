@@ -125,7 +125,6 @@ def test_the_halves_make_the_whole(case):
     handle.remove()
     torch.testing.assert_close(latents, seen[0])
     torch.testing.assert_close(split.answer(latents), expected)
-    torch.testing.assert_close(split(x), expected)
     assert not latents.requires_grad
 
 

@@ -295,10 +295,17 @@ def test_a_share_with_a_least_number_of_each_class():
     assert counts_of(memory) == {0: 3, 1: 4, 2: 2, 3: 6, 4: 6}
 
 
+def test_without_a_size_a_tenth_is_kept():
+    memory = StoredMemory()
+    for start in (0, 100):
+        memory.add(*tagged({0: 50, 1: 50}, start=start), rng())
+        assert counts_of(memory) == {0: 5, 1: 5}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
-        {},
+        {"least": 2},
         {"total": 5, "least": 2},
         {"share": 0.1, "total": 5},
         {"share": 0},
