@@ -49,7 +49,6 @@ class LearnedExperience:
         seconds: Seconds of training on it, NaN if not known.
         shown: Samples that the classifier was trained on in it, over all epochs.
         n_classes: Approximate number of classes learned so far.
-        shape: Shape of one sample, to tell samples from latents; ``None`` if not known.
         stats: The method's statistics; ``None`` reads them from the method.
     """
 
@@ -57,7 +56,6 @@ class LearnedExperience:
     seconds: float
     shown: int
     n_classes: int = 10
-    shape: tuple[int, ...] | None = None
     stats: MethodStats | None = None
 
 
@@ -233,10 +231,8 @@ class Dashboard:
         )
         rows: dict[str, NDArray[Any]] = {}
         for (task, label), images in list(found.items())[:_MOST_ROWS]:
-            # Latents may have three dimensions, too, but are no images.
-            shape = experience.shape
             row = _drawable(images)
-            if row is not None and (shape is None or row[0].size == math.prod(shape)):
+            if row is not None:
                 rows[f"{task}:{label}" if task else str(label)] = row
         if not rows:
             return {}

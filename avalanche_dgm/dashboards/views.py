@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avalanche_dgm.classes import ClassTable
+from avalanche_dgm.data import Latents
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.methods import Method
@@ -81,8 +82,8 @@ def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Cl
         seed: Seed of the samples.
 
     Returns:
-        A float tensor (k, *shape), k <= n, for each class that was sampled; empty if the method
-        generates no samples.
+        A float tensor (k, *shape), k <= n, for each class that was sampled; empty if the method has
+        no samples, or latents.
     """
     found: dict[Class, Tensor] = {}
     if isinstance(method, GANMethod):
@@ -97,6 +98,8 @@ def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Cl
             replay = method.sample(_DRAWN_PER_SHOWN * n * max(n_classes, 1))
         except UnknownTaskError:  # Some keep no samples.
             return {}
+    if isinstance(replay.images, Latents):
+        return {}
     classes = ClassTable()
     rows = classes.add(replay.tasks, replay.labels)
     for row, (_, task, label) in enumerate(classes.rows.tolist()):

@@ -91,7 +91,6 @@ class RunPanels:
             seconds=step.seconds,
             shown=n_shown * spec.config.epochs,
             n_classes=len(Learned.of(learned).classes),
-            shape=spec.shape,
             stats=stats,
         )
         if result.method_settings and method is not None:

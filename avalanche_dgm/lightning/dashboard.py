@@ -17,7 +17,6 @@ from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
-from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import Learned
 from avalanche_dgm.plugins.tested import names_of, read_examples
 
@@ -132,7 +131,6 @@ class DashboardCallback(EpochMeansCallback):
             seconds=result.seconds[-1],
             shown=result.shown[-1],
             n_classes=len(learned.classes),
-            shape=shape_of(stream[0]),
             stats=result.records[-1],
         )
         self.dashboard.log_experience(experience, module.method)

@@ -1,4 +1,4 @@
-"""What all plugins share: an experience's life from Avalanche's hooks to a method's verbs."""
+"""The plugin around any method: it calls the method from Avalanche's hooks."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ PLAIN_LOADERS = (TaskBalancedDataLoader, DataLoader)
 
 
 class MethodPlugin(SupervisedPlugin):
-    """Drives a method from inside any ``SupervisedTemplate``.
+    """Applies a continual-learning method in any ``SupervisedTemplate``.
 
-    Replayed samples go through the model together with each batch, after it; the strategy, its
-    metrics and other plugins see the answers to the batch only.
+    Replayed samples are appended to each batch for the forward pass. The strategy, its metrics and
+    other plugins see the model's outputs for the batch only.
 
     Args:
-        method: What remembers.
+        method: The method.
         oracle: How tasks are told apart: ``"auto"``, ``"experience"``, ``"classes"``, or a
             function from an experience to a string; see `avalanche_dgm.plugins.experiences`.
         progress: Whether to show progress bars for what the method trains on the side.
@@ -83,16 +83,16 @@ class MethodPlugin(SupervisedPlugin):
         self._replay_logits: Tensor | None = None
 
     def run_phase(self, phase: Phase) -> float:
-        """Trains a phase in memory and returns the seconds it took; others may replace it."""
+        """Trains a phase and returns the seconds it took; a Trainer's adapter replaces it."""
         return fit(phase, self.method.rng, progress=self.progress)
 
     def draw(self, n: int) -> Replay | None:
-        """Draws the replay that goes with a batch of ``n`` samples; others may replace it."""
+        """Draws the replay for a batch of ``n`` samples; a Trainer's adapter replaces it."""
         return self.method.replay(n)
 
     @property
     def stats(self) -> MethodStats:
-        """What the method did so far."""
+        """Statistics of the method so far."""
         return self.method.stats.read()
 
     def memory_bytes(self) -> int:
@@ -142,21 +142,21 @@ class MethodPlugin(SupervisedPlugin):
         return "batch"
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Checks what else is in the strategy, and notes that it trains: see `undo_interrupted`."""
+        """Checks the rest of the strategy, and marks training as running."""
         check_partners(strategy, self)
         self.method.in_training = True
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Notes that it came to its end."""
+        """Marks training as complete."""
         self.method.in_training = False
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Puts back what an interrupted training has changed of the memory."""
+        """Removes from the memory what an interrupted training has changed."""
         if undo_interrupted(self.method):
             self._data = None
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Reads and checks the experience; nothing was trained or changed before."""
+        """Reads and checks the experience, before anything is trained or changed."""
         self._column = task_column(strategy.experience)
         if self._goes_on(strategy):
             self._n_seen += len(strategy.experience.dataset)
@@ -164,7 +164,7 @@ class MethodPlugin(SupervisedPlugin):
         if type(strategy).optimizer_step is SupervisedTemplate.optimizer_step:
             check_step(strategy.optimizer)
         self.method.undo()
-        self._put_model_back(strategy)
+        self._restore_model(strategy)
         self._data, self._n_seen = None, len(strategy.experience.dataset)
         before = global_state()
         try:
@@ -203,11 +203,11 @@ class MethodPlugin(SupervisedPlugin):
         return test_rule(self.oracle, self._rule)(experience)
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
-        """Starts the experience; subclasses may put the model in order as well."""
+        """Starts the experience."""
         self.method.begin(data)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Checks the adapted model against the data, then trains what comes before it."""
+        """Checks the adapted model against the data, then runs the phases before training."""
         if self._data is None or self._n_seen > len(strategy.experience.dataset):
             return
         self.width = self.width_of(strategy, self._data)
@@ -231,7 +231,7 @@ class MethodPlugin(SupervisedPlugin):
             )
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Looks at a criterion that is a plugin itself only once it knows the experience."""
+        """Reads a criterion that is itself a plugin: only now it knows the experience."""
         if isinstance(strategy._criterion, BasePlugin):
             self._set_criterion(strategy)
 
@@ -262,7 +262,7 @@ class MethodPlugin(SupervisedPlugin):
         return width_of(learner, data, task_aware=isinstance(learner, MultiTaskModule))
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Puts replayed samples behind the batch, unless replay has steps of its own."""
+        """Appends replayed samples to the batch, unless replay has optimiser steps of its own."""
         replay = None if self._alternates else self.draw(len(strategy.mbatch[0]))
         self._replay = replay
         if replay is None:
@@ -276,7 +276,7 @@ class MethodPlugin(SupervisedPlugin):
         strategy.mbatch = batch
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Takes the replayed samples and the answers to them off the batch again."""
+        """Removes the replayed samples and their logits from the batch."""
         if self._replay is None:
             return
         n = len(strategy.mbatch[0]) - len(self._replay)
@@ -286,7 +286,7 @@ class MethodPlugin(SupervisedPlugin):
         self.method.stats.count(self._replay, self._replay_logits.shape[1])
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Weighs the batch's loss against the replay's; what other plugins added stays whole."""
+        """Weights the losses of batch and replay; losses of other plugins are not weighted."""
         images, _, tasks = split_batch(strategy.mbatch, self._column)
         # Without what other plugins have added to it, which is not weighed.
         new = strategy.loss if self._replay is None else strategy.criterion()
@@ -306,14 +306,14 @@ class MethodPlugin(SupervisedPlugin):
             strategy.loss = strategy.loss + added
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Takes the replay's own step, if it has one."""
+        """Takes an optimiser step on replay, if replay has steps of its own."""
         replay = self.draw(len(strategy.mb_x)) if self._alternates else None
         if replay is None:
             return
         images, tasks = replay.images[:0], replay.tasks[:0]
         logits = self.method(images, tasks, width=self.width, replay=replay)
         self.method.stats.count(replay, logits.shape[1])
-        # By the strategy's own steps, which may scale or clip; its metrics see the batch's loss.
+        # With the strategy's methods, which may scale or clip; its metrics see the batch's loss.
         step = Step(
             images,
             tasks,
@@ -331,7 +331,7 @@ class MethodPlugin(SupervisedPlugin):
         strategy.loss = loss
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Trains what comes after the model, and ends the experience."""
+        """Runs the phases after training, and ends the experience."""
         if self._data is None or not ends_task(strategy.experience, self._n_seen):
             return
         self._run(self.method.after_learning(self._data))
@@ -344,16 +344,16 @@ class MethodPlugin(SupervisedPlugin):
         return isinstance(self.method, LatentInputs) and self.method.alternates
 
     def _keep_model(self, strategy: Any) -> None:
-        """Copies the model's weights, if it learns by batches and knows something already."""
+        """Copies the model's weights, if it is trained by batches and not for the first time."""
         learner = self.learner_of(strategy)
         if self.method.experiences and self.method.active is learner:
             self._model_before = learner, copy.deepcopy(learner.state_dict())
 
-    def _put_model_back(self, strategy: Any) -> None:
-        """Undoes what an interrupted training has done to the model.
+    def _restore_model(self, strategy: Any) -> None:
+        """Restores the model's weights from before an interrupted training.
 
-        Nothing of that experience is remembered, and what it has cost of the older ones would be
-        taught to the model again, by its own answers to what is replayed.
+        The memory has nothing of that experience. What the model forgot in it would be replayed
+        with the model's own outputs as labels, and so never be learned again.
         """
         before, self._model_before = self._model_before, None
         if before is None or before[0] is not self.learner_of(strategy):

@@ -1,4 +1,4 @@
-"""A logger of Avalanche's evaluation plugin that shows what is remembered."""
+"""A logger of Avalanche's evaluation plugin that logs panels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.accuracies import AccuracyRecorder
 from avalanche_dgm.plugins.description import describe_strategy
 from avalanche_dgm.plugins.epoch_means import EpochMeans
-from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import tested_of
 from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
@@ -25,7 +24,7 @@ from avalanche_dgm.plugins.tested import names_of, read_examples
 
 
 class DashboardLogger(BaseLogger, SupervisedPlugin):
-    """Shows panels of any strategy's run, and of the memory of this package that it has, if any.
+    """Logs panels of a strategy's run, and of the memory if it has a plugin of this package.
 
     Give it to the evaluation plugin, and evaluate on the test stream after each experience::
 
@@ -33,14 +32,14 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=[logger])
         strategy = Naive(..., plugins=[DGRPlugin()], evaluator=evaluator)
 
-    What is learned is the same with it and without it. It goes into checkpoints of the strategy
-    and continues from them. Of several processes only the first one shows anything. See
-    `avalanche_dgm.dashboards.keys` for the panels.
+    Training is not changed. The logger is saved in checkpoints of the strategy and continues from
+    them. Only the first of several processes logs. See `avalanche_dgm.dashboards.keys` for the
+    panels.
 
     Args:
-        sinks: Places to show panels.
-        samples_per_class: Samples of each class in pictures.
-        latents: Whether to embed the latents of test images after the last experience.
+        sinks: Where to log panels.
+        samples_per_class: Samples of each class in images.
+        latents: Whether to plot an embedding of test latents after the last experience.
 
     Raises:
         ConfigError: ``samples_per_class`` is below 1.
@@ -53,7 +52,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         super(BaseLogger, self).__init__()
         self._sinks = list(sinks)
         self.samples_per_class, self.latents = samples_per_class, latents
-        # So that what cannot work is said here; places are opened when something is shown.
+        # Checks the arguments now; sinks are opened when something is logged.
         Dashboard([], samples_per_class=samples_per_class)
         self._dashboard: Dashboard | None = None
         self._accuracies = AccuracyRecorder()
@@ -66,12 +65,12 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._means = EpochMeans()
 
     def make_sinks(self) -> Sequence[Sink]:
-        """The places to show panels; called before the first of them, also after a resumption."""
+        """The sinks; called before the first panel, also after a resumption."""
         return self._sinks
 
     @property
     def dashboard(self) -> Dashboard:
-        """What turns events into panels; made when it is first needed."""
+        """The dashboard; made when it is first needed."""
         if self._dashboard is None:
             sinks = self.make_sinks() if self.watches else []
             self._dashboard = Dashboard(
@@ -85,39 +84,39 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         return is_main_process()
 
     def before_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Logs the settings, and begins to measure the time."""
+        """Logs the settings, and starts the clock."""
         self._training = True
         self.dashboard.log_settings(_settings_of(strategy))
         self._time.start()
         for plugin in find_plugins(strategy)[:1]:
-            self._slept(plugin.stats)
+            self._log_sleep(plugin.stats)
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Evaluations count from now on."""
+        """Stops the clock; evaluations count from now on."""
         self._training = False
         self._time.pause()
 
     def before_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Takes note of what is learned."""
+        """Notes the experience."""
         self._accuracies.learned.begin(strategy.experience)
 
     def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Begins to sum."""
+        """Resets the epoch's means."""
         self._means.start()
 
     def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Adds a batch."""
+        """Adds a batch to them."""
         if self.watches:
             self._time.shown += self._means.add(strategy)
 
     def after_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Shows the epoch's means; waits for the device."""
+        """Logs the epoch's means; waits for the device."""
         values = self._means.values()
         if values:
             self.dashboard.log_training(values, step=strategy.clock.train_iterations)
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Shows what is remembered, if an experience is over: of online streams, the last part."""
+        """Logs the memory at the end of an experience; in online streams after its last part."""
         learned = self._accuracies.learned
         if not (learned.end(strategy.experience) and self.watches):
             return
@@ -129,15 +128,14 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             seconds=self._time.seconds(),
             shown=self._time.shown,
             n_classes=len(learned.classes),
-            shape=shape_of(strategy.experience),
             stats=stats,
         )
         self.dashboard.log_experience(experience, plugins[0].method if plugins else None)
-        # What was drawn to be looked at is not the next experience's time.
+        # Drawing samples for panels is not part of the next experience's time.
         self._time.restart()
 
     def before_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Begins to count answers."""
+        """Starts to count correct predictions."""
         self._time.pause()
         self._tested = time.perf_counter()
         if self._training or not self.watches:
@@ -153,7 +151,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             self._accuracies.count(strategy)
 
     def after_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Shows the accuracies, if the test stream was evaluated after an experience."""
+        """Logs the accuracies, if the test stream was evaluated after an experience."""
         if self._training:
             self._time.resume()
             return
@@ -164,20 +162,20 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         plugins = find_plugins(strategy)
         if plugins:
             tests = tested_of(strategy, self._accuracies.stream)
-            self._look(plugins[0].method, tests, found.learned())
-            self._slept(plugins[0].stats)
+            self._log_examples(plugins[0].method, tests, found.learned())
+            self._log_sleep(plugins[0].stats)
 
-    def _slept(self, stats: MethodStats) -> None:
-        """Shows a sleep, of which some are between experiences."""
+    def _log_sleep(self, stats: MethodStats) -> None:
+        """Logs a sleep, if there was one since the last call."""
         at = len(self._accuracies.learned.positions)
         if at:
             self.dashboard.log_sleep(stats, before=self._sleeps, at=at)
         self._sleeps = stats.sleeps
 
-    def _look(self, method: Method, tests: list[Any], learned: list[int]) -> None:
-        """Shows what the memory makes of test images of what was learned."""
+    def _log_examples(self, method: Method, tests: list[Any], learned: list[int]) -> None:
+        """Logs reconstructions and latents of test images of the learned experiences."""
         there = {int(e.current_experience) for e in tests}
-        # Whoever tests what was learned so far only has more to show each time.
+        # Tests on the experiences learned so far have more of them each time.
         if self._examples is None or not there <= self._examples.positions():
             self._examples = read_examples(tests, least=self.samples_per_class)
         if self._examples is not None:
@@ -187,7 +185,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             self.dashboard.log_examples(method, seen, at=at, last=last)
 
     def close(self) -> None:
-        """Ends the run in all places."""
+        """Closes the sinks."""
         if self._dashboard is not None:
             self._dashboard.close()
             self._dashboard = None

@@ -312,15 +312,3 @@ def image_of(dataset: Any, i: int) -> Tensor:
         DataError: The image is no tensor.
     """
     return sample_of(dataset, i)[0][0]
-
-
-def shape_of(experience: Any) -> tuple[int, ...] | None:
-    """The shape of an experience's images, ``None`` if they are no tensors.
-
-    The global generators are restored.
-    """
-    try:
-        with seeded(0):
-            return tuple(image_of(experience.dataset.eval(), 0).shape)
-    except DataError:
-        return None

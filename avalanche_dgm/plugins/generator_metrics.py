@@ -14,7 +14,6 @@ from avalanche_dgm.dashboards import views
 from avalanche_dgm.metrics.frechet import extract_features
 from avalanche_dgm.metrics.reconstruction import ReconstructionError
 from avalanche_dgm.metrics.replayed import ClassCoverage, LabelAgreement
-from avalanche_dgm.plugins.experiences import shape_of
 from avalanche_dgm.plugins.learned import Learned, stream_of, tests_of
 from avalanche_dgm.plugins.metrics import ReportedValues, find_plugins
 from avalanche_dgm.plugins.samples import split_batch, task_column
@@ -137,13 +136,11 @@ class ReplayAgreement(_GeneratorMetric):
         """Samples and reports after an experience, if the memory has samples."""
         if not self._learned.end(strategy.experience):
             return None
-        shape = shape_of(strategy.experience)
         n = len(self._learned.classes)
         drawn: list[tuple[int, Tensor]] = []
         for plugin in find_plugins(strategy):
             found = views.samples(plugin.method, self.per_class, n_classes=n, seed=self.seed)
-            # Latents cannot be given to a classifier of images.
-            drawn += [(c, x) for (_, c), x in found.items() if x.shape[1:] == shape]
+            drawn += [(label, samples) for (_, label), samples in found.items()]
         if not drawn:
             return None
         # A network may label noise as any class.

@@ -1,4 +1,4 @@
-"""The user's model in a module through which a method answers, and which Avalanche can adapt."""
+"""A wrapper around the user's model that predicts as the method does."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from avalanche_dgm.plugins.loop import undo_interrupted
 
 
 class WrappedModel(nn.Module):
-    """Answers as a method does: in training with what learns, at test time with what it knows.
+    """A user's model with a method's outputs: of its active learner, or, in evaluation, of all.
 
-    The user's model stays the object that it was, and model adaptation reaches it as before. The
-    method is not a submodule, so that optimisers and other plugins see networks that learn only.
+    The user's model is a submodule, so Avalanche adapts it as before. The method is none, so that
+    optimisers and other plugins see only the networks that are trained.
 
     Args:
         model: The user's model.
-        method: What answers.
+        method: The method.
 
     Attributes:
         networks: The method's own networks in use, by `Routing.networks`.
@@ -42,10 +42,10 @@ class WrappedModel(nn.Module):
 
     @property
     def method(self) -> Method:
-        """What answers."""
+        """The method."""
         return self.__dict__["_method"]
 
-    def answer(self, x: Tensor, tasks: Tensor) -> Tensor:
+    def logits(self, x: Tensor, tasks: Tensor) -> Tensor:
         """Returns logits.
 
         Args:
@@ -58,8 +58,8 @@ class WrappedModel(nn.Module):
         return self.method.predict(x, tasks, key=self.task_key)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns logits (n, classes); see `answer`."""
-        return self.answer(x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+        """Returns logits (n, classes); see `logits`."""
+        return self.logits(x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
 
 
 class WrappedMultiTaskModel(WrappedModel, MultiTaskModule):
@@ -75,17 +75,17 @@ class WrappedMultiTaskModel(WrappedModel, MultiTaskModule):
         """Returns logits, or those of each task that was trained where there are no task labels.
 
         Args:
-            x: See `answer`.
+            x: See `logits`.
             task_labels: int64 tensor (n,).
         """
         if task_labels is None:
             return MultiTaskModule.forward_all_tasks(self, x)
-        return self.answer(x, task_labels)
+        return self.logits(x, task_labels)
 
     def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
         """Returns logits for samples of one task label."""
         labels = torch.full((len(x),), task_label, dtype=torch.int64, device=x.device)
-        return self.answer(x, labels)
+        return self.logits(x, labels)
 
 
 def wrap(model: nn.Module, method: Method) -> WrappedModel:
@@ -93,7 +93,7 @@ def wrap(model: nn.Module, method: Method) -> WrappedModel:
 
     Args:
         model: The user's model.
-        method: What answers.
+        method: The method.
     """
     kind = WrappedMultiTaskModel if isinstance(model, MultiTaskModule) else WrappedModel
     return kind(model, method)

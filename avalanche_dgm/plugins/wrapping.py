@@ -1,4 +1,4 @@
-"""The plugin that lets a method answer through the strategy's model."""
+"""The plugin of methods that predict with networks of their own or are trained on latents."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ from avalanche_dgm.plugins.wrapped import WrappedModel, put_model, wrap
 class WrappingPlugin(MethodPlugin):
     """Wraps the strategy's model if the method has networks of its own or is trained on latents.
 
-    ``strategy.model`` then becomes a `WrappedModel` around the user's model, and `finish` puts the
-    user's model back. Otherwise it stays the user's. An experience that is learned by latents is
-    encoded once, unless it is augmented or another plugin puts other samples among its own: then
-    batch by batch. See `MethodPlugin` for the arguments.
+    ``strategy.model`` then becomes a `WrappedModel` around the user's model, until `finish`. For
+    training on latents an experience is encoded once, or batch by batch if it is augmented or
+    another plugin adds samples. See `MethodPlugin` for the arguments.
     """
 
-    #: Task labels and classes (K, 2) of the experience, if batches have samples of others.
+    #: Classes of the experience, if batches also have samples of others.
     _own: ClassTable | None = None
-    #: Whether a batch has none of the experience.
+    #: Whether the batch has no sample of the experience.
     _nothing = False
-    #: Parameters that do not learn in this step, with their gradients.
+    #: Parameters that are not updated in this step, with their gradients.
     _set_aside: Sequence[tuple[nn.Parameter, Tensor | None]] = ()
     #: Whether `finish` was called since the last experience.
     _finished = False
 
     @property
     def routing(self) -> Routing | None:
-        """The method, if it may answer or learn by networks of its own."""
+        """The method, if it trains or predicts with networks of its own."""
         method: Any = self.method
         return method if isinstance(method, Routing) and method.routes else None
 
@@ -80,7 +79,7 @@ class WrappingPlugin(MethodPlugin):
         return wrapped
 
     def consolidate(self) -> None:
-        """Trains what still waits for it, so that the user's model knows everything."""
+        """Trains the user's model on all that waits for consolidation."""
         undo_interrupted(self.method)
         if isinstance(self.method, Routing):
             self._run(self.method.consolidate())
@@ -91,35 +90,34 @@ class WrappingPlugin(MethodPlugin):
         self.consolidate()
 
     def finish(self, strategy: Any) -> nn.Module:
-        """Gives the strategy its own model back, which has learned everything.
+        """Consolidates, gives the strategy the user's model back, and returns it.
 
-        Returns:
-            The user's model. What the optimiser held of the method's networks has left it.
+        The optimiser then holds no parameters of the method's own networks.
         """
         self.consolidate()
         self._finished = True
         wrapped = self._wrapped(strategy)
         if wrapped is not None:
-            self._show(strategy, wrapped, {})
+            self._use(strategy, wrapped, {})
         put_model(strategy, self.learner_of(strategy))
         return super().finish(strategy)
 
     def _networks(self) -> dict[str, nn.Module]:
         return self.routing.networks() if self.routing is not None else {}
 
-    def _show(self, strategy: Any, wrapped: WrappedModel, networks: dict[str, nn.Module]) -> None:
-        """Shows networks of the method's own to Avalanche and its optimiser, and no others."""
+    def _use(self, strategy: Any, wrapped: WrappedModel, networks: dict[str, nn.Module]) -> None:
+        """Puts networks of the method into the wrapped model and the optimiser."""
         before = dict(wrapped.networks.named_parameters(prefix="networks"))
         wrapped.networks = nn.ModuleDict(networks)
         now = dict(wrapped.networks.named_parameters(prefix="networks"))
         replace_parameters(strategy.optimizer, before, now)
         if strategy.optimized_param_id is not None:
-            # By these names Avalanche would look for what the optimiser holds no more.
+            # Avalanche would look for these parameters in the optimiser.
             for name in before:
                 strategy.optimized_param_id.pop(name, None)
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
-        """Starts the experience, wraps the model once, and shows its networks to Avalanche."""
+        """Starts the experience and wraps the model, if that is needed."""
         if self.routing is not None:
             self._run(self.routing.make_room(data.key))
         super().begin(strategy, data)
@@ -128,17 +126,17 @@ class WrappingPlugin(MethodPlugin):
         self._finished = False
         wrapped = self._wrap(strategy)
         wrapped.task_key = None
-        self._show(strategy, wrapped, self._networks())
+        self._use(strategy, wrapped, self._networks())
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """See `MethodPlugin.before_training_exp`; also learns how wide the answers are."""
+        """See `MethodPlugin.before_training_exp`."""
         wrapped = self._wrapped(strategy)
         if wrapped is not None and self._data is not None:
             wrapped.width = self.width_of(strategy, self._data)
         super().before_training_exp(strategy, *args, **kwargs)
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Trains nothing by batches where nothing learns by them."""
+        """Skips the epochs if the method trains nothing by batches."""
         super().before_training_epoch(strategy, *args, **kwargs)
         if self.method.active is None:
             strategy.stop_training()
@@ -155,7 +153,7 @@ class WrappingPlugin(MethodPlugin):
         return part and type(strategy.dataloader) in PLAIN_LOADERS
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Leaves out samples that the method's network has no outputs for; encodes images."""
+        """Drops samples that the method's network has no outputs for; encodes images."""
         super().before_training_iteration(strategy, *args, **kwargs)
         self._nothing = False
         if self._wrapped(strategy) is None:
@@ -171,7 +169,7 @@ class WrappingPlugin(MethodPlugin):
             strategy.mbatch = [column[mine] for column in strategy.mbatch]
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Trains nothing but the active learner, whatever other plugins have added to the loss."""
+        """Keeps all but the active learner from being updated by losses of other plugins."""
         active = self.method.active
         if self._wrapped(strategy) is None or active is None:
             return
@@ -182,26 +180,26 @@ class WrappingPlugin(MethodPlugin):
             parameter.grad = None
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Gives the other gradients back to those who look at them after the step."""
+        """Restores the other gradients, which plugins may read after the step."""
         super().after_update(strategy, *args, **kwargs)
         for parameter, gradient in self._set_aside:
             parameter.grad = gradient
         self._set_aside = []
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Trains what comes after the model, and frees the networks that are in use no more."""
+        """See `MethodPlugin.after_training_exp`; frees networks that are no longer in use."""
         super().after_training_exp(strategy, *args, **kwargs)
         wrapped = self._wrapped(strategy)
         if wrapped is not None:
-            self._show(strategy, wrapped, self._networks())
+            self._use(strategy, wrapped, self._networks())
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Trains what comes before an evaluation between experiences."""
+        """Runs the phases before an evaluation, unless it is within an experience."""
         super().before_eval(strategy, *args, **kwargs)
         if self._data is not None:
             return
         if self.wraps and strategy.model is self.method.learner and not self._finished:
-            # What was loaded answers before anything more is learned.
+            # A loaded method predicts before it learns anything more.
             self.method.to(strategy.device)
             self._wrap(strategy)
         if self.routing is not None:
@@ -209,10 +207,10 @@ class WrappingPlugin(MethodPlugin):
                 self._run(self.routing.before_predicting())
         wrapped = self._wrapped(strategy)
         if wrapped is not None:
-            self._show(strategy, wrapped, self._networks())
+            self._use(strategy, wrapped, self._networks())
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Asks the oracle, if the method routes by it, which task the test images are from."""
+        """Names the task of the test images, for methods that route by an oracle."""
         wrapped = self._wrapped(strategy)
         if wrapped is not None and self.routing is not None:
             key = self.test_task_of(strategy.experience)

@@ -76,7 +76,7 @@ def on_trainer(name, folder):
 def expected(name):
     """The panels of a method."""
     found = set(ALWAYS)
-    if not name.startswith("latent") and name not in ("altm",):
+    if not name.startswith("latent") and name not in ("altm", "altm-latent"):
         found |= {"samples/grid", "samples/table"}
     if name.startswith(("dgr", "dgdmn", "altm-generated")):
         found |= {"reconstructions/grid", "reconstructions/error"}

@@ -11,6 +11,7 @@ from recording import Recording
 from avalanche_dgm.dashboards import drawing, keys, views
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.views import Examples
+from avalanche_dgm.data import Latents
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.methods import MethodStats, Naive, PseudoRehearsal
 from avalanche_dgm.metrics import StreamAccuracies, functional
@@ -208,12 +209,15 @@ def test_flat_samples_are_drawn_as_squares():
             replay = super().sample(n)
             return dataclasses.replace(replay, images=replay.images.flatten(1))
 
-    board.log_experience(
-        LearnedExperience(experiences=1, seconds=1, shown=1, shape=(64,)), Flat(seed=0)
-    )
+    class OfLatents(Flat):
+        def sample(self, n):
+            replay = super().sample(n)
+            return dataclasses.replace(replay, images=Latents.of(replay.images))
+
+    experience = LearnedExperience(experiences=1, seconds=1, shown=1)
+    board.log_experience(experience, Flat(seed=0))
     assert "samples/grid" in sink.names("image")
     sink.shown.clear()
-    board.log_experience(
-        LearnedExperience(experiences=1, seconds=1, shown=1, shape=(3, 5, 5)), Flat(seed=0)
-    )
+    board.log_experience(experience, OfLatents(seed=0))
+    assert "memory/bytes" in sink.names()
     assert "samples/grid" not in sink.names()
