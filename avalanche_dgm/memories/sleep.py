@@ -56,7 +56,7 @@ class Sleep:
                 share = max(1, settings.n_max // dual.occupancy)
                 data = data.take(choose(len(data), share, rng))
             self._add(Replay(data.images, data.labels, data.tasks), data.key, data.times)
-        self._previous = Frozen(dual.ltm) if dual.ltm.tasks else None
+        self._previous = Frozen(dual.ltm).module if dual.ltm.tasks else None
         #: What was generated of the old tasks, to be learned by generator and learner.
         self._old: tuple[Tensor, Tensor] | None = None
         self._pool: Replay | None = None
@@ -79,9 +79,9 @@ class Sleep:
             self._incoming[i] = self._incoming[i].take(kept)
             self._replays[i] = self._replays[i][kept]
         if self._previous is not None and budget.n_generated:
-            previous = self._previous.module
-            self._old = previous.generate(budget.n_generated, self.rng)
-            self._pool = previous.label(*self._old, reconstruct=self.dual.settings.reconstruct)
+            self._old = self._previous.generate(budget.n_generated, self.rng)
+            reconstruct = self.dual.settings.reconstruct
+            self._pool = self._previous.label(*self._old, reconstruct=reconstruct)
 
     @property
     def name(self) -> str:
@@ -93,13 +93,9 @@ class Sleep:
 
     def phases(self) -> Iterator[Phase]:
         """Yields the long-term generator's training, then the long-term learner's."""
-        previous = self._previous.module if self._previous is not None else None
+        name = f"{self.name} (generator)"
         yield from self.dual.ltm.learn(
-            self._incoming,
-            self.rng,
-            previous=previous,
-            old=self._old,
-            name=f"{self.name} (generator)",
+            self._incoming, self.rng, previous=self._previous, old=self._old, name=name
         )
         yield self._learner_phase()
 
@@ -108,8 +104,7 @@ class Sleep:
         fraction = self._fraction
         everything = Replay.cat([*self._replays, *([self._pool] if self._pool else [])])
         # What is rehearsed is in the pool; else it is drawn anew for each step.
-        draws = self._previous is not None and not ltm.generator.rehearses
-        previous = self._previous.module if self._previous is not None and draws else None
+        previous = self._previous if not ltm.generator.rehearses else None
 
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
             images, labels, tasks = batch[:3]
@@ -138,7 +133,8 @@ class Sleep:
             raise RuntimeError("The long-term memory has no learner; call attach() first.")
         if self._pool is not None:
             self._on_replay(self._pool, int(everything.labels.max()) + 1)
-        kind = "learner, with replay" if self._pool is not None or draws else "learner"
+        replays = self._pool is not None or previous is not None
+        kind = "learner, with replay" if replays else "learner"
         return Phase(
             f"{self.name} ({kind})",
             ltm.learner,

@@ -74,7 +74,7 @@ class DGR(Inspectable, ReplaySource, Method):
     def __init__(self, settings: DGRSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)
         self.ltm = DeepGenerativeMemory(self.settings)
-        self._previous: Frozen[DeepGenerativeMemory] | None
+        self._previous: DeepGenerativeMemory | None
         self._hold("_previous", None)
         self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
         self._temperature = self.settings.temperature
@@ -96,28 +96,24 @@ class DGR(Inspectable, ReplaySource, Method):
         super()._begin(data)
         with self.random.seeded_init():
             self.ltm.generator.build(data.images)
-        self._hold("_previous", Frozen(self.ltm) if self.ltm.tasks else None)
+        self._hold("_previous", Frozen(self.ltm).module if self.ltm.tasks else None)
         self._new_weight = self.ltm.fraction([data])
         # A learner that is still learning a class is no teacher of it.
         self._partial = data.partial
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the generator's training: new samples, and what it generated before."""
-        previous = self._previous.module if self._previous is not None else None
-        yield from self.ltm.learn([data], self.rng, previous=previous)
+        yield from self.ltm.learn([data], self.rng, previous=self._previous)
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`."""
-        if self._previous is None:
-            return None
-        size = self.settings.replay_size or max(n, FEWEST_REPLAYED)
-        return self._previous.module.sample(size, self.rng, hard=self._partial)
+        return self.sample_old(self.settings.replay_size or max(n, FEWEST_REPLAYED))
 
     def sample_old(self, n: int) -> Replay | None:
         """See `ReplaySource.sample_old`: of the generator as it was before this experience."""
         if self._previous is None:
             return None
-        return self._previous.module.sample(n, self.rng, hard=True)
+        return self._previous.sample(n, self.rng, hard=self._partial)
 
     def end(self, data: ExperienceData) -> None:
         """Notes what was learned."""

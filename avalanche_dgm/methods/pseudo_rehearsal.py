@@ -104,7 +104,7 @@ class PseudoRehearsal(Inspectable, Method):
         self._temperature = self.settings.temperature
         self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
         self.box = _InputBox()
-        self._previous: Frozen[nn.Module] | None
+        self._previous: nn.Module | None
         self._hold("_previous", None)
         self._random_per_new = 0.0
 
@@ -124,7 +124,7 @@ class PseudoRehearsal(Inspectable, Method):
         n = len(data)
         self._random_per_new = ((self.settings.memory_size or 2 * n) - n) / n
         learner = self.learner if self.experiences else None
-        self._hold("_previous", Frozen(learner) if learner is not None else None)
+        self._hold("_previous", Frozen(learner).module if learner is not None else None)
         # The share of new samples.
         self._new_weight = 1.0 if learner is None else 1.0 / (1.0 + self._random_per_new)
 
@@ -133,7 +133,7 @@ class PseudoRehearsal(Inspectable, Method):
         """Draws random inputs, uniform over the range of intensities seen so far."""
         if self._previous is None:
             return None
-        return self._random(max(1, round(n * self._random_per_new)), self._previous.module)
+        return self._random(max(1, round(n * self._random_per_new)), self._previous)
 
     def _random(self, n: int, labeller: nn.Module) -> Replay:
         """Random inputs with a network's answers to them."""
