@@ -25,13 +25,11 @@ from torch import Tensor, nn
 from avalanche_dgm import __version__
 from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.files import replacing
-from avalanche_dgm.methods import Method
+from avalanche_dgm.methods.base import VERSION, Method
 from avalanche_dgm.modules import copied
 
 FileLike = str | os.PathLike[str] | IO[bytes]
 
-#: Version of the layout and of what methods keep under which name; a file of another is refused.
-VERSION = 2
 _KIND = "avalanche_dgm memory"
 _NO_DIGEST = "0" * 64
 #: Names of data types in the header, the largest first: so each tensor's place suits its type.

@@ -26,7 +26,7 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.default import VAESettings
 from avalanche_dgm.generators.vae_generator import VAEGenerator
 from avalanche_dgm.methods import ALTM, DGR, Method, Naive, PseudoRehearsal
-from avalanche_dgm.saving import VERSION
+from avalanche_dgm.methods.base import VERSION
 from avalanche_dgm.settings import MethodSettings
 
 TINY = {"hidden": (24,), "latent": 6, "generator_steps": 4}
@@ -255,6 +255,13 @@ def test_contents_that_do_not_fit_change_nothing(file, change, match):
     content = file.read_bytes()
     refuses(DGR(**TINY), network(), forged(content, change), match)
     load_memory(DGR(**TINY), io.BytesIO(forged(content, change_nothing)), model=network())
+
+
+def test_a_state_of_an_earlier_version(driver):
+    state = driver.method.state_dict()
+    state["_extra_state"] = {k: v for k, v in state["_extra_state"].items() if k != "version"}
+    with pytest.raises(CheckpointError, match="an earlier avalanche_dgm.*Train again"):
+        DGR(**TINY).load_state_dict(state)
 
 
 def test_another_method_or_other_settings(file):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, Step, append_replay, check_experience
+from avalanche_dgm.errors import CheckpointError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.held import held_bytes
 from avalanche_dgm.losses import UserCriterion, distillation
@@ -18,6 +19,9 @@ from avalanche_dgm.memories.classifiers import counted, grow_to, logits_of, set_
 from avalanche_dgm.modules import Savepoint
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.settings import MethodSettings, make_settings
+
+#: Version of what methods keep, and under which names; states and files of another are refused.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -368,6 +372,7 @@ class Method(nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """Random numbers and counters, for ``state_dict``."""
         return {
+            "version": VERSION,
             "random": self.random.get_state(),
             "experiences": self.experiences,
             "sleeps": self.stats.sleeps,
@@ -385,6 +390,18 @@ class Method(nn.Module):
         set_counted(self.learner, state["counted"])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        extra = state_dict.get(f"{prefix}_extra_state")
+        version = extra.get("version", 1) if isinstance(extra, dict) else VERSION
+        if version != VERSION:
+            age, remedy = (
+                ("an earlier", "Train again, or use the avalanche_dgm that saved it.")
+                if version < VERSION
+                else ("a later", "Update avalanche_dgm.")
+            )
+            raise CheckpointError(
+                f"The state of {type(self).__name__} was saved by {age} avalanche_dgm (version"
+                f" {version} of what methods keep; this one reads {VERSION}). {remedy}"
+            )
         # What is loaded is final, also after an experience that was interrupted.
         self._keep()
         self._make_fit(state_dict, prefix)
