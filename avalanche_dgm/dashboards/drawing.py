@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from avalanche_dgm.dashboards.sinks import Pixels
 from avalanche_dgm.files import replacing
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours: distinguishable with every common colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")
+#: Of the parts of a mask, from below: new, shared, held by earlier tasks alone, free.
+MASK_COLOURS = {
+    "reserved": PALETTE[1],
+    "reused": PALETTE[2],
+    "held": PALETTE[5],
+    "free": "0.88",
+}
 _DPI = 120
 #: Approximate longest side of a sample in an image; smaller ones are enlarged by whole factors.
 _SIDE = 32
@@ -188,17 +195,29 @@ def usage_bars(shares: Mapping[str, Sequence[Mapping[str, float]]]) -> Pixels:
     """
     figure = new_figure(2.6 * len(shares) + 1.6, 3.0)
     panels = figure.subplots(1, len(shares), squeeze=False)[0]
-    colours = {"reserved": PALETTE[1], "reused": PALETTE[2], "held": PALETTE[5], "free": "0.88"}
     for axes, (layer, entries) in zip(panels, shares.items(), strict=True):
         x = np.arange(1, len(entries) + 1)
-        bottom = np.zeros(len(entries))
-        for part, colour in colours.items():
-            heights = np.array([entry.get(part, 0.0) for entry in entries])
-            axes.bar(x, heights, bottom=bottom, color=colour, width=0.85, label=part)
-            bottom += heights
+        parts = {name: [e.get(name, 0.0) for e in entries] for name in MASK_COLOURS}
+        stacked_bars(axes, x, parts)
         axes.set_title(layer, fontsize=9)
         axes.set_xlabel("experiences learned")
         axes.set_ylim(0, 1.02)
     panels[0].set_ylabel("share of the mask's entries")
     panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     return pixels_of(figure)
+
+
+def stacked_bars(axes: Axes, x: NDArray[Any], parts: Mapping[str, ArrayLike]) -> None:
+    """Draws upright bars of the parts of a mask.
+
+    Args:
+        axes: The axes to draw on.
+        x: Where the bars are (n,).
+        parts: Heights (n,) by name of the part, a key of `MASK_COLOURS`.
+    """
+    bottom = np.zeros(len(x))
+    for part, colour in MASK_COLOURS.items():
+        label = "reserved before, not used" if part == "held" else part
+        heights = np.asarray(parts[part], dtype=float)
+        axes.bar(x, heights, bottom=bottom, color=colour, width=0.85, label=label)
+        bottom += heights

@@ -241,12 +241,12 @@ def write(folder: Path, result: DeepLinearResult) -> list[Path]:
         The files: altm-fig1.csv, altm-fig1.json and altm-fig1.png.
     """
     from avalanche_dgm.dashboards.drawing import save
-    from avalanche_dgm.experiments import deep_linear_figure
+    from avalanche_dgm.experiments import figures
 
     # First what says whose folder it is.
     write_text(folder / "altm-fig1.json", json.dumps(result.numbers, indent=2) + "\n")
     write_text(folder / "altm-fig1.csv", curves_csv(result))
-    save(deep_linear_figure.draw(result), folder / "altm-fig1.png")
+    save(figures.deep_linear(result), folder / "altm-fig1.png")
     return [folder / f"altm-fig1.{ending}" for ending in ("csv", "json", "png")]
 
 

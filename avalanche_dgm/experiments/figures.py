@@ -1,18 +1,30 @@
-"""Pictures of results; `avalanche_dgm.plots` makes the papers' figures of the same parts."""
+"""Pictures that runs write, and the parts of the papers' figures in `avalanche_dgm.plots`."""
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from avalanche_dgm.dashboards.drawing import PALETTE, grid, new_figure, plain_axes
+from avalanche_dgm.dashboards.drawing import (
+    PALETTE,
+    grid,
+    new_figure,
+    plain_axes,
+    stacked_bars,
+)
+from avalanche_dgm.errors import DataError
 from avalanche_dgm.experiments.results import RunResult, deviation, mean
+
+if TYPE_CHECKING:
+    from avalanche_dgm.experiments.deep_linear import DeepLinearResult
 
 LINES = ("-", (0, (5, 3)), (0, (1, 2)), (0, (5, 2, 1, 2)))
 """Line styles, for methods that lie on top of one another because they forget all alike."""
@@ -97,6 +109,66 @@ def sample_grid(images: Mapping[int, Any], *, title: str = "") -> Figure:
     draw_rows(axes, rows)
     axes.set_ylabel("class")
     axes.set_title(title, fontsize=10)
+    return figure
+
+
+def usage(source: Path) -> Figure:
+    """Draws which part of each layer every task uses (Ostapenko et al. 2019, Fig. 6).
+
+    Args:
+        source: The ``usage.csv`` of an `avalanche_dgm.metrics.GeneratorLog`.
+
+    Raises:
+        DataError: The file cannot be read as one.
+    """
+    rows = read_rows(source, ("experience", "layer", "width", "reserved", "reused", "free"))
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    figure, panels = row_of(layers, 3.0 * len(layers) + 1.8, 3.2)
+    for axes, layer in zip(panels, layers, strict=True):
+        mine = [row for row in rows if row["layer"] == layer]
+        parts = {name: numbers(mine, name) for name in ("reserved", "reused", "free")}
+        parts["held"] = numbers(mine, "width") - sum(parts.values())
+        tasks = numbers(mine, "experience")
+        stacked_bars(axes, tasks, parts)
+        task_axes(axes, tasks)
+    panels[0].set_ylabel("entries of the mask")
+    legend(panels[-1], reverse=True)
+    return figure
+
+
+def deep_linear(result: DeepLinearResult) -> Figure:
+    """Draws errors of networks that learn one task twice (Furlanello et al. 2016, Fig. 1).
+
+    Args:
+        result: The curves.
+    """
+    figure = new_figure(9.0, 6.0)
+    settings = result.settings
+    for letter, axes in zip("abcd", figure.subplots(2, 2).flat, strict=True):
+        panel = result.panels["c" if letter == "d" else letter]
+        # Where what interferes no longer drowns in what is not learned yet.
+        first = 2 * settings.period if letter == "d" else 0
+        every = settings.epochs if letter in "ab" else settings.period
+        for switch in range(every, len(panel.trained), every):
+            if switch >= first:
+                axes.axvline(switch, color="0.85", linewidth=0.8)
+        x = np.arange(first, len(panel.errors))
+        for task, name in enumerate("AB"):
+            errors = panel.errors[first:, task].numpy()
+            axes.plot(x, errors, color=PALETTE[task], linestyle=LINES[task], label=f"task {name}")
+        if letter in "cd":
+            both = result.panels["both"].errors.mean(dim=1)[first:].numpy()
+            x = np.arange(first, first + len(both))
+            axes.plot(x, both, color="0.4", linewidth=1, linestyle=":", label="both at once")
+        title = "part of (c)" if letter == "d" else panel.title
+        axes.set_title(f"({letter}) {title}", fontsize=10)
+        axes.set_xlabel("epochs")
+        axes.set_ylim(bottom=0)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        if letter in "ac":
+            axes.set_ylabel("squared error / squared targets")
+            axes.legend(frameon=False, fontsize=9)
     return figure
 
 
@@ -196,13 +268,46 @@ def draw_run(axes: Axes, result: RunResult) -> None:
     axes.set_ylabel("test accuracy")
 
 
+def row_of(
+    titles: Sequence[str], width: float, height: float, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Makes a figure of panels side by side.
+
+    Args:
+        titles: Of the panels.
+        width: Of the figure, in inches.
+        height: In inches.
+        **shared: What panels have in common, such as ``sharey=True``.
+    """
+    figure = new_figure(width, height)
+    panels = list(figure.subplots(1, len(titles), squeeze=False, **shared)[0])
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title, fontsize=10)
+    return figure, panels
+
+
+def share_axes(axes: Axes, x: str) -> None:
+    """Lays the axes out for shares such as accuracies, 0 to 1, over x."""
+    axes.set_xlabel(x)
+    axes.set_ylim(-0.02, 1.02)
+    plain_axes(axes)
+
+
 def stream_axes(axes: Axes, n: int) -> None:
     """Lays the axes out for accuracies after each of n experiences."""
-    axes.set_xlabel("experiences learned")
-    axes.set_ylim(-0.02, 1.02)
+    share_axes(axes, "experiences learned")
     axes.set_xlim(0.7, n + 0.3)
     axes.set_xticks(range(1, n + 1, max(1, round(n / 10))))
-    plain_axes(axes)
+
+
+def task_axes(axes: Axes, tasks: Any) -> None:
+    """Lays the axes out for tasks, counted from 0."""
+    last = int(max(tasks))
+    axes.set_xlabel("task")
+    axes.set_xticks(range(0, last + 1, max(1, round((last + 1) / 10))))
+    axes.set_xlim(-0.6, last + 0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def legend(axes: Axes, **settings: Any) -> None:
@@ -236,3 +341,37 @@ def _title(result: RunResult) -> str:
     config = result.config
     paper = ", paper's settings" if config.paper else ""
     return f"{config.method} on {config.stream}{paper}, seed {config.seed}"
+
+
+def numbers(rows: Sequence[Mapping[str, str]], column: str) -> np.ndarray:
+    """A column of some rows; float array (n,).
+
+    Raises:
+        DataError: Something in it is no number.
+    """
+    try:
+        return np.array([float(row[column]) for row in rows])
+    except ValueError as error:
+        raise DataError(f"The column {column} of a GeneratorLog's file: {error}.") from error
+
+
+def read_rows(source: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
+    """Reads a CSV file of a log.
+
+    Args:
+        source: The file.
+        columns: What it must have.
+
+    Raises:
+        DataError: The file cannot be read as one.
+    """
+    try:
+        with source.open(newline="", encoding="utf-8") as file:
+            rows: list[Mapping[str, str]] = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{source} cannot be read: {error}.") from error
+    if not rows or any(row.get(column) is None for row in rows for column in columns):
+        raise DataError(
+            f"{source} is no file of a GeneratorLog with the columns {', '.join(columns)}."
+        )
+    return rows

@@ -27,7 +27,7 @@ def write_run(folder: Path, result: RunResult) -> list[Path]:
         samples.png; for those with masks also usage.png.
     """
     from avalanche_dgm.dashboards.drawing import save
-    from avalanche_dgm.experiments import figures, gan_figures
+    from avalanche_dgm.experiments import figures
 
     files.write_text(folder / "accuracy.csv", accuracy_csv(result))
     save(figures.accuracy_curves(result), folder / "accuracy.png")
@@ -37,7 +37,7 @@ def write_run(folder: Path, result: RunResult) -> list[Path]:
         save(figures.sample_grid(result.samples, title=title), folder / "samples.png")
         made.append(folder / "samples.png")
     if has_gan(method_of(result.config)) and (folder / "usage.csv").exists():
-        save(gan_figures.usage(folder / "usage.csv"), folder / "usage.png")
+        save(figures.usage(folder / "usage.csv"), folder / "usage.png")
         made.append(folder / "usage.png")
     storage.write_result(folder, result)
     return made

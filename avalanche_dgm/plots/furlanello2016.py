@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from avalanche_dgm.dashboards.drawing import new_figure, plain_axes
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import deep_linear, deep_linear_figure
+from avalanche_dgm.experiments import deep_linear, figures
 from avalanche_dgm.experiments.deep_linear import DeepLinearResult
-from avalanche_dgm.experiments.figures import draw_curves, legend
 from avalanche_dgm.metrics.by_epoch import EpochAccuracy
 
 __all__ = ["interference", "memory_by_epoch"]
@@ -23,7 +21,7 @@ def interference(result: DeepLinearResult | None = None) -> Figure:
         result: What `avalanche_dgm.experiments.deep_linear.run` measured; ``None`` to run it, which
             takes seconds.
     """
-    return deep_linear_figure.draw(deep_linear.run() if result is None else result)
+    return figures.deep_linear(deep_linear.run() if result is None else result)
 
 
 def memory_by_epoch(methods: Mapping[str, Sequence[EpochAccuracy]]) -> Figure:
@@ -47,20 +45,16 @@ def memory_by_epoch(methods: Mapping[str, Sequence[EpochAccuracy]]) -> Figure:
             " an AccuracyByEpoch and eval_every=1, and each call of `train` one experience and"
             " eval_streams."
         )
-    figure = new_figure(9.4, 3.8)
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = figures.row_of(("old task", "new task"), 9.4, 3.8, sharey=True)
     for i, (name, table) in enumerate(methods.items()):
         x = [row.epoch for row in table]
         # One method at a time: each may have epochs of its own.
-        draw_curves(left, {name: [[row.old for row in table]]}, x=x, first=i)
-        draw_curves(right, {name: [[row.new for row in table]]}, x=x, first=i)
+        figures.draw_curves(left, {name: [[row.old for row in table]]}, x=x, first=i)
+        figures.draw_curves(right, {name: [[row.new for row in table]]}, x=x, first=i)
         before = left.lines[-1]
         left.axhline(table[0].old, color=before.get_color(), linewidth=0.9, linestyle=":", zorder=0)
-    for axes, title in ((left, "old task"), (right, "new task")):
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("epochs of the new task")
-        axes.set_ylim(-0.02, 1.02)
-        plain_axes(axes)
+    for axes in (left, right):
+        figures.share_axes(axes, "epochs of the new task")
     left.set_ylabel("test accuracy")
-    legend(right)
+    figures.legend(right)
     return figure

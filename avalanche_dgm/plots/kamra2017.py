@@ -121,13 +121,12 @@ def long_stream(runs: Runs, *, last: int = 10) -> Figure:
             f" figure tells the last {last} from all of them. Use a longer stream, or another last"
             " (at least 1)."
         )
-    figure = new_figure(10.0, 4.0)
-    left, right = figure.subplots(1, 2, sharey=True)
+    titles = ("(a) tasks so far", f"(b) last {last} tasks")
+    figure, (left, right) = figures.row_of(titles, 10.0, 4.0, sharey=True)
     figures.draw_curves(left, {name: [r.averages for r in rs] for name, rs in runs.items()})
     figures.draw_curves(right, {n: [_recent(r, last) for r in rs] for n, rs in runs.items()})
-    for axes, title in ((left, "(a) tasks so far"), (right, f"(b) last {last} tasks")):
+    for axes in (left, right):
         figures.stream_axes(axes, len(first.order))
-        axes.set_title(title, fontsize=10)
     left.set_ylabel("average test accuracy")
     figures.legend(right, title=figures.seeds_of(runs))
     return figure
@@ -185,18 +184,19 @@ def short_term_memory(
     """
     both = {name: runs[name] for name in (with_memory, without) if name in runs}
     first = check(both, with_memory, without)
-    figure = new_figure(11.0, 3.4)
-    places = figure.subplots(1, 3, sharey=True)
-    titles = ("short-term generative memories", "real images kept until sleep")
-    for axes, results, title in zip(places, both.values(), titles, strict=False):
+    titles = (
+        "short-term generative memories",
+        "real images kept until sleep",
+        f"average of seen, {figures.seeds_of(both)}",
+    )
+    figure, places = figures.row_of(titles, 11.0, 3.4, sharey=True)
+    for axes, results in zip(places, both.values(), strict=False):
         figures.draw_run(axes, results[0])
-        axes.set_title(title, fontsize=10)
         axes.set_ylabel("")
     figures.draw_curves(
         places[2], {name: [r.averages for r in results] for name, results in both.items()}
     )
     figures.stream_axes(places[2], len(first.order))
-    places[2].set_title(f"average of seen, {figures.seeds_of(both)}", fontsize=10)
     places[0].set_ylabel("test accuracy")
     both_names = places[2].legend(loc="lower left", frameon=False, fontsize=9)
     if len(first.tasks) <= 12:

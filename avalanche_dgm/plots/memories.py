@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from avalanche_dgm.dashboards import views
-from avalanche_dgm.dashboards.drawing import draw_points, new_figure, plain_axes
+from avalanche_dgm.dashboards.drawing import draw_points, new_figure
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
 from avalanche_dgm.experiments import figures
 from avalanche_dgm.plots.corruption import Robustness, add_noise, occlude
@@ -117,7 +117,7 @@ def latents(
             "All images are of one class, and the figure shows how classes are separated. Give"
             " images of two classes or more."
         )
-    figure, places = _panels(memories, 4.2, 4.0)
+    figure, places = figures.row_of(list(memories), 4.2 * len(memories), 4.0)
     for axes, (name, memory) in zip(places, memories.items(), strict=True):
         method = method_of(memory)
         points = views.embedding(method, shown, seed=seed)
@@ -127,7 +127,6 @@ def latents(
                 " variational autoencoder, such as DGDMN or DGR, that has learned something."
             )
         draw_points(axes, points, labels.cpu().numpy())
-        axes.set_title(name, fontsize=10)
     return figure
 
 
@@ -148,17 +147,12 @@ def samples(memories: Mapping[str, Any], *, n: int = 10, seed: int = 0) -> Figur
     _check_some(memories)
     whole("n", n)
     found = {name: _drawn(name, memory, n, seed) for name, memory in memories.items()}
-    figure, places = _panels(memories, 0.4 * n + 0.9, 0.4 * max(map(len, found.values())) + 0.6)
-    for axes, (name, rows) in zip(places, found.items(), strict=True):
+    height = 0.4 * max(map(len, found.values())) + 0.6
+    figure, places = figures.row_of(list(found), (0.4 * n + 0.9) * len(found), height)
+    for axes, rows in zip(places, found.values(), strict=True):
         figures.draw_rows(axes, rows)
-        axes.set_title(name, fontsize=10)
     places[0].set_ylabel("class")
     return figure
-
-
-def _panels(memories: Mapping[str, Any], width: float, height: float) -> tuple[Figure, list[Axes]]:
-    figure = new_figure(width * len(memories), height)
-    return figure, list(figure.subplots(1, len(memories), squeeze=False)[0])
 
 
 def _check_some(memories: Mapping[str, Any]) -> None:
@@ -209,8 +203,6 @@ def _draw_robustness(places: list[Axes], measured: Robustness) -> None:
     for axes, (title, label, x, accuracies) in zip(places, parts, strict=True):
         figures.draw_curves(axes, {name: [v] for name, v in accuracies.items()}, x=x)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel(label)
-        axes.set_ylim(-0.02, 1.02)
-        plain_axes(axes)
+        figures.share_axes(axes, label)
     places[0].set_ylabel("test accuracy")
     places[1].legend(loc="lower left", frameon=False, fontsize=9)

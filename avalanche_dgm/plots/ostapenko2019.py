@@ -14,9 +14,8 @@ from PIL import Image
 
 from avalanche_dgm.dashboards.drawing import PALETTE, new_figure
 from avalanche_dgm.errors import DataError
-from avalanche_dgm.experiments import gan_figures
-from avalanche_dgm.experiments.figures import legend, show_rows
-from avalanche_dgm.experiments.gan_figures import numbers, read_rows, task_axes
+from avalanche_dgm.experiments import figures
+from avalanche_dgm.experiments.figures import legend, numbers, read_rows, show_rows, task_axes
 
 __all__ = ["distances", "masks", "samples", "usage"]
 
@@ -92,7 +91,7 @@ def distances(folder: str | Path) -> Figure:
             markersize=3,
             label="all classes" if together else f"class {name}",
         )
-    task_axes(axes, np.array([int(row["experience"]) for row in rows]))
+    task_axes(axes, numbers(rows, "experience"))
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Frechet distance")
     legend(axes)
@@ -111,7 +110,7 @@ def usage(folder: str | Path) -> Figure:
         DataError: The file is not there, or is none of a log.
     """
     only = "Only memories with masks have it, such as DynamicMemory."
-    return gan_figures.usage(_file(folder, "usage.csv", only))
+    return figures.usage(_file(folder, "usage.csv", only))
 
 
 def masks(folder: str | Path) -> Figure:
@@ -152,7 +151,7 @@ def masks(folder: str | Path) -> Figure:
     above.set_ylabel("share with e ≥ 0")
     below.set_ylabel("mean of the soft mask")
     for axes in (above, below):
-        task_axes(axes, np.array([int(task) for task in longest]))
+        task_axes(axes, list(map(int, longest)))
         axes.set_ylim(-0.03, 1.03)
     above.set_xlabel("")
     legend(above)

@@ -18,7 +18,7 @@ from avalanche_dgm.experiments import (
     METHODS,
     ExperimentConfig,
     RunResult,
-    gan_figures,
+    figures,
     gan_files,
     on_trainer,
     runner,
@@ -276,16 +276,16 @@ def test_generated_samples_after_five_and_ten_classes():
 def test_files_that_are_none_of_a_log(tmp_path):
     (tmp_path / "masks.csv").write_text("experience,layer,step\n0,wide,0\n")
     with pytest.raises(DataError, match="GeneratorLog"):
-        gan_figures.usage(tmp_path / "masks.csv")
+        figures.usage(tmp_path / "masks.csv")
     with pytest.raises(DataError, match="cannot be read"):
-        gan_figures.usage(tmp_path / "nothing.csv")
+        figures.usage(tmp_path / "nothing.csv")
 
 
 def test_bars_are_as_high_as_the_layer(tmp_path):
     (tmp_path / "usage.csv").write_text(
         "experience,layer,width,reserved,reused,free\n0,wide,8,3,0,5\n1,wide,11,2,1,6\n"
     )
-    (axes,) = gan_figures.usage(tmp_path / "usage.csv").axes
+    (axes,) = figures.usage(tmp_path / "usage.csv").axes
     heights = [[bar.get_height() for bar in part] for part in axes.containers]
     # Reserved, reused, reserved before but not used, free.
     assert heights == [[3, 2], [0, 1], [0, 2], [5, 6]]

@@ -29,7 +29,7 @@ from avalanche_dgm.experiments.pages import default_page, write_page
 from avalanche_dgm.experiments.pages.groups import estimate, group_runs, settings_of
 from avalanche_dgm.experiments.pages.images import embed
 from avalanche_dgm.experiments.pages.loading import find_runs
-from avalanche_dgm.experiments.pages.sections import course
+from avalanche_dgm.experiments.pages.measures import AVERAGE, MEASURES
 from avalanche_dgm.metrics import functional
 
 EMPTY = {"meta", "link", "img", "input", "br", "rect"}
@@ -135,7 +135,7 @@ def test_seeds_are_one_row(compared):
         "naive": [0, 1, 2],
         "dgdmn": [0, 1, 2],
     }
-    curve = rows["naive"].curve(lambda run: course("average_accuracy", run))
+    curve = rows["naive"].curve(AVERAGE.course)
     assert [x for x, _ in curve] == [1, 2, 3, 4, 5]
     finals = [np.mean(accuracies(5, keep=0.5, seed=seed)[-1]) for seed in range(3)]
     last = curve[-1][1]
@@ -150,11 +150,12 @@ def test_courses_are_those_of_the_metrics(tmp_path):
     )
     write(tmp_path / "a", made)
     (run,), _ = find_runs([tmp_path])
+    by_name = {measure.name: measure for measure in MEASURES}
     for name in ("forgetting", "backward_transfer", "retention", "forward_transfer"):
         expected = [
             getattr(functional, name)(made.matrix[:k], order=made.order) for k in range(1, 5)
         ]
-        found = course(name, run)
+        found = by_name[name].course(run)
         assert [k for k, _ in found] == [1, 2, 3, 4]
         for (_, value), other in zip(found, expected, strict=True):
             assert value == (None if np.isnan(other) else pytest.approx(other))
@@ -482,26 +483,16 @@ def test_many_pictures_are_thinned_evenly(tmp_path):
     folder = write(tmp_path / "a", result("dgr", n=40), panels=panels)
     album = embed(find_runs([folder])[0])
     (frames,) = (series["samples/grid"] for series in album.frames.values())
-    assert len(frames) == album.shown == 16
+    assert len(frames) == 16
     assert (frames[0].at, frames[-1].at) == (1, 40)
     assert {b.at - a.at for a, b in pairwise(frames)} == {2, 3}
     assert album.found == 40
     # With next to no room the last one stays; with none, none.
-    one = embed(find_runs([folder])[0], budget=int(1.2 * len(frames[-1].image.source)))
-    assert [f.at for series in one.frames.values() for f in series["samples/grid"]] == [40]
-    assert embed(find_runs([folder])[0], budget=10).shown == 0
-
-
-def test_a_run_that_needs_little_leaves_room(tmp_path):
-    def few(sink, made):
-        sink.log({"samples/grid": Picture(pixels(40, 40, 0))}, axis="experience", at=1)
-
-    write(tmp_path / "few", result("dgr"), panels=few)
-    write(tmp_path / "many", result("dgdmn"), panels=all_panels)
-    runs = find_runs([tmp_path])[0]
-    alone = embed([run for run in runs if run.folder.name == "many"])
-    size = sum(len(f.image.source) for s in alone.frames.values() for m in s.values() for f in m)
-    assert embed(runs, budget=size + 20_000).shown == alone.shown + 1
+    runs = find_runs([folder])[0]
+    few = embed(runs, budget=int(1.2 * len(frames[-1].image.source)))
+    assert [frame.at for frame in few.all()][-1] == 40
+    assert len(few.all()) < 16
+    assert embed(runs, budget=10).all() == []
 
 
 def test_many_tasks(tmp_path):

@@ -110,59 +110,49 @@ def lines(
     strong = json.dumps([colour.label for colour in curves if colour.strong])
     thick = {"test": f"indexof({strong}, datum.name) >= 0", "value": 3.2}
     marked = max(map(len, curves.values())) <= _MOST_MARKED
-    return Chart(
-        title,
-        ("name", "at", "mean", "half", "seeds"),
-        rows,
-        {
-            "height": _HEIGHT,
-            "params": [_OFF],
-            "transform": [
-                _SHOWN,
-                {"calculate": f"{said} + ({interval})", "as": "said"},
-                _bound("low", f"max({low!r}, datum.mean - datum.half)"),
-                _bound("high", f"min({high!r}, datum.mean + datum.half)"),
-            ],
-            "encoding": {
-                "x": {
-                    "field": "at",
-                    "type": "quantitative",
-                    "title": x,
-                    "axis": {"tickMinStep": 1},
-                    "scale": {"zero": False, "nice": False, "padding": 8},
-                },
-                "color": _by_name(list(curves)),
-            },
-            "layer": [
-                {
-                    "mark": {"type": "area", "opacity": 0.17, "clip": True},
-                    "encoding": {
-                        "y": {"field": "low", **_left(y, zero)},
-                        "y2": {"field": "high"},
-                    },
-                },
-                {
-                    "params": [_zoom("x", "y")],
-                    "mark": {"type": "line", "clip": True},
-                    "encoding": {
-                        "y": {"field": "mean", **_left(y, zero)},
-                        "strokeDash": _by_style(list(curves), _DASHES),
-                        "strokeWidth": {"condition": thick, "value": 1.9},
-                    },
-                },
-                {
-                    "mark": {"type": "point", "filled": True, "size": 34, "clip": True},
-                    "encoding": {
-                        "y": {"field": "mean", **_left(y, zero)},
-                        "shape": _by_style(list(curves), _SHAPES),
-                        "opacity": {"value": 1 if marked else 0},
-                    },
-                },
-                _told_at_once(),
-            ],
+    spec = {
+        "height": _HEIGHT,
+        "params": [_OFF],
+        "transform": [
+            _SHOWN,
+            {"calculate": f"{said} + ({interval})", "as": "said"},
+            _bound("low", f"max({low!r}, datum.mean - datum.half)"),
+            _bound("high", f"min({high!r}, datum.mean + datum.half)"),
+        ],
+        "encoding": {
+            "x": _number("at", x, axis={"tickMinStep": 1}, zero=False, padding=8),
+            "color": _by_name(list(curves)),
         },
-        zoom={"x": "at", "y": "mean"},
-    )
+        "layer": [
+            {
+                "mark": {"type": "area", "opacity": 0.17, "clip": True},
+                "encoding": {
+                    "y": _number("low", y, zero=zero, padding=6),
+                    "y2": {"field": "high"},
+                },
+            },
+            {
+                "params": [_zoom("x", "y")],
+                "mark": {"type": "line", "clip": True},
+                "encoding": {
+                    "y": _number("mean", y, zero=zero, padding=6),
+                    "strokeDash": _by_style(list(curves), _DASHES),
+                    "strokeWidth": {"condition": thick, "value": 1.9},
+                },
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 34, "clip": True},
+                "encoding": {
+                    "y": _number("mean", y, zero=zero, padding=6),
+                    "shape": _by_style(list(curves), _SHAPES),
+                    "opacity": {"value": 1 if marked else 0},
+                },
+            },
+            _told_at_once(),
+        ],
+    }
+    columns = ("name", "at", "mean", "half", "seeds")
+    return Chart(title, columns, rows, spec, zoom={"x": "at", "y": "mean"})
 
 
 def _bound(name: str, value: str) -> dict[str, str]:
@@ -187,45 +177,35 @@ def stacked(
         y: Name of the axis at the left.
         text: Name of the format of values.
     """
-    return Chart(
-        title,
-        ("name", "at", "value"),
-        [
-            [part.label, at, _short(mine.get(part.label, 0.0))]
-            for at, mine in values.items()
-            for part in parts
-            if mine.get(part.label, 0.0) > 0
+    rows = [
+        [part.label, at, _short(mine[part.label])]
+        for at, mine in values.items()
+        for part in parts
+        if mine.get(part.label, 0.0) > 0
+    ]
+    whole = {"tickMinStep": 1, "grid": False}
+    spec = {
+        "height": _HEIGHT,
+        "params": [_zoom("x", "y")],
+        "transform": [
+            *_sides("at", "left", "right", 0.4),
+            _order_of(parts, "name"),
         ],
-        {
-            "height": _HEIGHT,
-            "params": [_zoom("x", "y")],
-            "transform": [
-                {"calculate": "datum.at - 0.4", "as": "left"},
-                {"calculate": "datum.at + 0.4", "as": "right"},
-                _order_of(parts),
+        "mark": {"type": "bar", "clip": True},
+        "encoding": {
+            "x": _number("left", "experiences learned", axis=whole, zero=False, padding=4),
+            "x2": {"field": "right"},
+            "y": {**_number("value", y, nice=True), "stack": True},
+            "color": _by_name(parts),
+            "order": {"field": "order"},
+            "tooltip": [
+                {"field": "at", "title": "experiences"},
+                {"field": "name", "title": "part"},
+                {"field": "value", "format": FORMATS[text][0]},
             ],
-            "mark": {"type": "bar", "clip": True},
-            "encoding": {
-                "x": {
-                    "field": "left",
-                    "type": "quantitative",
-                    "title": "experiences learned",
-                    "axis": {"tickMinStep": 1, "grid": False},
-                    "scale": {"zero": False, "nice": False, "padding": 4},
-                },
-                "x2": {"field": "right"},
-                "y": {"field": "value", "stack": True, **_amount(y)},
-                "color": _by_name(parts),
-                "order": {"field": "order"},
-                "tooltip": [
-                    {"field": "at", "title": "experiences"},
-                    {"field": "name", "title": "part"},
-                    _value("value", text),
-                ],
-            },
         },
-        zoom={"x": "left", "y": "value"},
-    )
+    }
+    return Chart(title, ("name", "at", "value"), rows, spec, zoom={"x": "left", "y": "value"})
 
 
 def lying(
@@ -245,34 +225,30 @@ def lying(
         x: Name of the axis below.
         text: Name of the format of values.
     """
-    return Chart(
-        title,
-        ("name", "part", "value"),
-        [
-            [name, part.label, _short(mine.get(part.label, 0.0))]
-            for name, mine in values.items()
-            for part in parts
-            if mine.get(part.label, 0.0) > 0
-        ],
-        {
-            "height": 60 + 30 * len(values),
-            "params": [_OFF, _zoom("x")],
-            "transform": [_SHOWN, _order_of(parts, "part")],
-            "mark": {"type": "bar", "clip": True},
-            "encoding": {
-                "y": {"field": "name", "type": "nominal", "title": None, "sort": list(values)},
-                "x": {"field": "value", "stack": True, **_amount(x)},
-                "color": _by_name(parts, "part"),
-                "order": {"field": "order"},
-                "tooltip": [
-                    {"field": "name", "title": "method"},
-                    {"field": "part"},
-                    _value("value", text),
-                ],
-            },
+    rows = [
+        [name, part.label, _short(mine[part.label])]
+        for name, mine in values.items()
+        for part in parts
+        if mine.get(part.label, 0.0) > 0
+    ]
+    spec = {
+        "height": 60 + 30 * len(values),
+        "params": [_OFF, _zoom("x")],
+        "transform": [_SHOWN, _order_of(parts, "part")],
+        "mark": {"type": "bar", "clip": True},
+        "encoding": {
+            "y": {"field": "name", "type": "nominal", "title": None, "sort": list(values)},
+            "x": {**_number("value", x, nice=True), "stack": True},
+            "color": _by_name(parts, "part"),
+            "order": {"field": "order"},
+            "tooltip": [
+                {"field": "name", "title": "method"},
+                {"field": "part"},
+                {"field": "value", "format": FORMATS[text][0]},
+            ],
         },
-        zoom={"x": "value"},
-    )
+    }
+    return Chart(title, ("name", "part", "value"), rows, spec, zoom={"x": "value"})
 
 
 def matrix(
@@ -309,39 +285,19 @@ def matrix(
         f"after {i + 1} ({names[learned[i]]}): average of seen {formats.share(a)}"
         for i, a in enumerate(averages)
     ]
-    across, down = f"test on {'' if named else 'experience'}".strip(), "after experience"
     covered = {"test": f"datum.after > {_AFTER}", "value": 0.08}
+    across: dict[str, Any] = {"tickMinStep": 1, "grid": False}
+    down = {**across, "values": list(range(1, len(values) + 1))} if few else across
+    if named:
+        across = {**across, "labelExpr": f"{json.dumps(list(names))}[datum.value - 1]"}
+    x = f"test on {'' if named else 'experience'}".strip()
     cells = {
         "mark": {"type": "rect", "clip": True},
         "params": [_zoom("x", "y")],
         "encoding": {
-            "x": {
-                "field": "left",
-                "type": "quantitative",
-                "title": across,
-                "axis": {
-                    "tickMinStep": 1,
-                    "grid": False,
-                    **(
-                        {"labelExpr": f"{json.dumps(list(names))}[datum.value - 1]"}
-                        if named
-                        else {}
-                    ),
-                },
-                "scale": {"zero": False, "nice": False},
-            },
+            "x": _number("left", x, axis=across, zero=False),
             "x2": {"field": "right"},
-            "y": {
-                "field": "top",
-                "type": "quantitative",
-                "title": down,
-                "axis": {
-                    "tickMinStep": 1,
-                    "grid": False,
-                    **({"values": list(range(1, len(values) + 1))} if few else {}),
-                },
-                "scale": {"zero": False, "nice": False, "reverse": True},
-            },
+            "y": _number("top", "after experience", axis=down, zero=False, reverse=True),
             "y2": {"field": "bottom"},
             "color": {"value": "var(--heat)"},
             "fillOpacity": {
@@ -358,51 +314,35 @@ def matrix(
             ],
         },
     }
+    on_dark = {"test": "datum.strength > 0.55", "value": "var(--on-heat)"}
     numbers = {
         "mark": {"type": "text", "clip": True, "fontSize": 12},
         "encoding": {
-            "x": {"field": "column", "type": "quantitative", "title": across},
-            "y": {"field": "after", "type": "quantitative", "title": down},
+            "x": {"field": "column", "type": "quantitative", "title": x},
+            "y": {"field": "after", "type": "quantitative", "title": "after experience"},
             "text": {"field": "percent", "format": ".0f"},
-            "color": {
-                "condition": {"test": "datum.strength > 0.55", "value": "var(--on-heat)"},
-                "value": "var(--ink)",
-            },
+            "color": {"condition": on_dark, "value": "var(--ink)"},
             "opacity": {"condition": covered, "value": 1},
         },
     }
-    return Chart(
-        title,
-        ("after", "test", "column", "seen", "accuracy"),
-        rows,
-        {
-            "title": {
-                "text": {"expr": f"said[min({_AFTER}, {len(said)}) - 1]"},
-                "limit": {"expr": "width"},
-            },
-            "height": min(460, 80 + 26 * len(values)),
-            "params": [
-                {"name": "after", "value": len(values)},
-                {"name": "said", "value": said},
-            ],
-            "transform": [
-                {"calculate": f"datum.accuracy * (datum.seen ? 1 : {_PALE})", "as": "strength"},
-                {"calculate": "100 * datum.accuracy", "as": "percent"},
-                *(
-                    {"calculate": f"datum.{field} {sign} 0.5", "as": name}
-                    for field, sign, name in (
-                        ("column", "-", "left"),
-                        ("column", "+", "right"),
-                        ("after", "-", "top"),
-                        ("after", "+", "bottom"),
-                    )
-                ),
-            ],
-            "layer": [cells, numbers] if few else [cells],
+    spec = {
+        "height": min(460, 80 + 26 * len(values)),
+        "title": {
+            "text": {"expr": f"said[min({_AFTER}, {len(said)}) - 1]"},
+            "limit": {"expr": "width"},
         },
-        zoom={"x": "left", "y": "top"},
-        bitmap=len(rows) > _MOST_SHAPES,
-    )
+        "params": [{"name": _AFTER, "value": len(values)}, {"name": "said", "value": said}],
+        "transform": [
+            {"calculate": f"datum.accuracy * (datum.seen ? 1 : {_PALE})", "as": "strength"},
+            {"calculate": "100 * datum.accuracy", "as": "percent"},
+            *_sides("column", "left", "right", 0.5),
+            *_sides("after", "top", "bottom", 0.5),
+        ],
+        "layer": [cells, numbers] if few else [cells],
+    }
+    columns = ("after", "test", "column", "seen", "accuracy")
+    zoom = {"x": "left", "y": "top"}
+    return Chart(title, columns, rows, spec, zoom, bitmap=len(rows) > _MOST_SHAPES)
 
 
 # Of `matrix`; the field of the same name is that of a row.
@@ -433,14 +373,21 @@ def _told_at_once() -> dict[str, Any]:
     }
 
 
-def _left(title: str, zero: bool) -> dict[str, Any]:
-    scale = {"zero": zero, "nice": False, "padding": 6}
-    return {"type": "quantitative", "title": title, "scale": scale}
+def _number(
+    field: str, title: str, *, axis: Mapping[str, Any] | None = None, **scale: Any
+) -> dict[str, Any]:
+    """A channel of numbers; without words about the scale it begins at 0 and ends with the data."""
+    scale = {"zero": True, "nice": False, **scale}
+    channel = {"field": field, "type": "quantitative", "title": title, "scale": scale}
+    return channel if axis is None else {**channel, "axis": axis}
 
 
-def _amount(title: str) -> dict[str, Any]:
-    scale = {"zero": True, "nice": True}
-    return {"type": "quantitative", "title": title, "scale": scale}
+def _sides(field: str, first: str, last: str, reach: float) -> list[dict[str, str]]:
+    """Where a bar or a cell begins and ends."""
+    return [
+        {"calculate": f"datum.{field} - {reach}", "as": first},
+        {"calculate": f"datum.{field} + {reach}", "as": last},
+    ]
 
 
 def _by_name(colours: Sequence[Colour], field: str = "name") -> dict[str, Any]:
@@ -453,13 +400,10 @@ def _by_style(colours: Sequence[Colour], styles: Sequence[Any]) -> dict[str, Any
     return {**_by_name(colours), "scale": {"domain": [c.label for c in colours], "range": chosen}}
 
 
-def _order_of(parts: Sequence[Colour], field: str = "name") -> dict[str, str]:
+def _order_of(parts: Sequence[Colour], field: str) -> dict[str, str]:
+    """Parts of bars lie in their own order, not in that of the alphabet."""
     labels = json.dumps([part.label for part in parts])
     return {"calculate": f"indexof({labels}, datum.{field})", "as": "order"}
-
-
-def _value(field: str, text: str) -> dict[str, Any]:
-    return {"field": field, "format": FORMATS[text][0]}
 
 
 def _short(value: float | None) -> float | None:

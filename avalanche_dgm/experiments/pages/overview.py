@@ -9,6 +9,7 @@ from typing import Any
 from avalanche_dgm.experiments.pages import formats
 from avalanche_dgm.experiments.pages.groups import Group, Row, settings_of
 from avalanche_dgm.experiments.pages.loading import Run
+from avalanche_dgm.experiments.pages.measures import MEASURES
 
 #: Up to so many tests each is named.
 _MOST_NAMED = 12
@@ -36,37 +37,8 @@ class Score:
     spread: bool = True
 
 
-def _summary(name: str) -> Callable[[Run], float | None]:
-    return lambda run: run.summaries[-1].get(name)
-
-
 SCORES = (
-    Score(
-        "average accuracy",
-        "Mean test accuracy on the experiences learned.",
-        _summary("average_accuracy"),
-    ),
-    Score(
-        "forgetting",
-        "Mean drop from an experience's best accuracy to the last one.",
-        _summary("forgetting"),
-        more_is_better=False,
-    ),
-    Score(
-        "backward transfer",
-        "Mean change of accuracy since an experience was learned; below 0 is forgetting.",
-        _summary("backward_transfer"),
-    ),
-    Score(
-        "retention",
-        "Which part is left: the last accuracy by that right after learning, on average.",
-        _summary("retention"),
-    ),
-    Score(
-        "learning accuracy",
-        "Mean accuracy on each experience right after it was learned.",
-        _summary("learning_accuracy"),
-    ),
+    *(Score(m.label, m.explained, m.last, m.more_is_better) for m in MEASURES if m.final),
     Score(
         "training time",
         "Learning, without tests.",

@@ -201,10 +201,11 @@ def _title(groups: Sequence[Group]) -> str:
 
 def _about_pictures(album: Album) -> list[str]:
     notes = []
-    left_out = album.found - album.shown - album.broken
+    shown = len(album.all())
+    left_out = album.found - shown - album.broken
     if left_out:
         notes.append(
-            f"{album.shown} of {formats.plural(album.found, 'picture')} are shown: at most"
+            f"{shown} of {formats.plural(album.found, 'picture')} are shown: at most"
             f" {MOST_FRAMES} of a panel of a run, evenly spaced, and no more than keep the page"
             f" small. The other {left_out} are in the run folders."
         )
@@ -216,7 +217,8 @@ def _about_pictures(album: Album) -> list[str]:
 def _made(album: Album) -> str:
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     made = f"Made {now} by avalanche-dgm {package_version('avalanche-dgm')} report."
-    if not album.shrunk:
+    smaller = sum(frame.image.smaller for frame in album.all())
+    if not smaller:
         return made
-    smaller = formats.plural(album.shrunk, "picture")
-    return f"{made} In the page with fewer pixels than in the run folders: {smaller}."
+    pictures = formats.plural(smaller, "picture")
+    return f"{made} In the page with fewer pixels than in the run folders: {pictures}."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.experiments.pages import charts
@@ -22,6 +23,7 @@ from avalanche_dgm.experiments.pages.groups import (
 )
 from avalanche_dgm.experiments.pages.images import Album, Frame
 from avalanche_dgm.experiments.pages.loading import MASK_PARTS, Run, Step
+from avalanche_dgm.experiments.pages.measures import AVERAGE, MEASURES
 from avalanche_dgm.metrics.functional import SUMMARIES
 
 #: Colours of parts that the style sheet has.
@@ -137,94 +139,27 @@ def colour_of(row: Row) -> Colour:
 # Accuracy.
 
 
-@dataclass(frozen=True)
-class _Course:
-    """A summary after every experience."""
-
-    name: str
-    explained: str
-    label: str
-    within: tuple[float, float] = (0.0, 1.0)
-
-
-_COURSES = (
-    _Course(
-        "forgetting",
-        "Mean drop from an experience's best accuracy to the present one.",
-        "0 keeps all",
-        (-1.0, 1.0),
-    ),
-    _Course(
-        "backward_transfer",
-        "Mean change of accuracy since an experience was learned; below 0 is forgetting.",
-        "below 0 forgets",
-        (-1.0, 1.0),
-    ),
-    _Course(
-        "retention",
-        "Which part is left: the present accuracy by that right after learning, on average.",
-        "1 keeps all",
-        (0.0, 1e300),
-    ),
-    _Course("stream_accuracy", "Accuracy on all test samples, also not learned yet.", "accuracy"),
-    _Course(
-        "learning_accuracy",
-        "Mean accuracy on each experience right after it was learned.",
-        "accuracy",
-    ),
-    _Course(
-        "average_anytime_accuracy",
-        "Mean of the average accuracy after every experience so far.",
-        "accuracy",
-    ),
-    _Course(
-        "forward_transfer",
-        "Mean accuracy on each experience right before it was learned.",
-        "accuracy",
-        (-1.0, 1.0),
-    ),
-)
-
-
 def _accuracy(group: Group) -> Block:
     several = any(len(row.runs) > 1 for row in group.rows)
     band = (
         "Shaded: 95 % t confidence interval of the mean over seeds, cut off where values cannot be"
         " or the chart ends; a line without a band is one seed."
     )
-    average = _over_experiences(
-        group,
-        "Average accuracy on experiences seen",
-        partial(course, "average_accuracy"),
-        y="test accuracy",
-        text="share",
-        within=(0.0, 1.0),
-        note=band if several else "One seed each: no band of confidence.",
-    )
-    cards = [replace(card, wide=True) for card in average]
-    for mine in _COURSES:
-        cards += _over_experiences(
+    alone = "One seed each: no band of confidence."
+    cards = []
+    for measure in MEASURES:
+        first = measure is AVERAGE
+        found = _over_experiences(
             group,
-            mine.name.replace("_", " ").capitalize(),
-            partial(course, mine.name),
-            y=mine.label,
+            "Average accuracy on experiences seen" if first else measure.label.capitalize(),
+            measure.course,
+            y=measure.axis,
             text="share",
-            within=mine.within,
-            note=mine.explained,
+            within=measure.within,
+            note=(band if several else alone) if first else measure.explained,
         )
+        cards += [replace(card, wide=first) for card in found]
     return Block(cards)
-
-
-def course(name: str, run: Run) -> list[tuple[float, float | None]]:
-    """What a summary was after every experience, counted from 1.
-
-    Args:
-        name: Of `metrics.functional`, or "stream_accuracy".
-        run: The run.
-    """
-    if name == "stream_accuracy":
-        return [(k, step.stream_accuracy) for k, step in enumerate(run.steps, 1)]
-    return [(k, found.get(name)) for k, found in enumerate(run.summaries, 1)]
 
 
 def _tasks(group: Group) -> Block:
@@ -233,15 +168,10 @@ def _tasks(group: Group) -> Block:
     cards = []
     for row in group.rows:
         found = {c: _means(row, partial(_of_task, j)) for j, c in enumerate(colours)}
-        found[average] = _means(row, partial(course, "average_accuracy"))
-        chart = _chart(
-            f"Accuracy on each task, {row.label}",
-            found,
-            x="experiences learned",
-            y="test accuracy",
-            text="share",
-        )
-        cards += [Card(row.label, chart, row=row)] if chart else []
+        found[average] = _means(row, AVERAGE.course)
+        title = f"Accuracy on each task, {row.label}"
+        for card in _card(title, found, y="test accuracy", text="share"):
+            cards.append(replace(card, title=row.label, row=row))
     return Block(cards, legend=Legend("test on", [*colours, average]))
 
 
@@ -259,7 +189,7 @@ def _matrices(group: Group) -> Block:
     cards = []
     for row in group.rows:
         longest = max(row.runs, key=lambda run: len(run.steps)).steps
-        averages = dict(row.curve(partial(course, "average_accuracy")))
+        averages = dict(row.curve(AVERAGE.course))
         if longest:
             chart = charts.matrix(
                 f"Accuracy matrix, {row.label}",
@@ -581,16 +511,21 @@ def _over_experiences(
     """The box of a chart over experiences, a line a row; none if there is nothing to draw."""
     curves = {colour_of(row): row.curve(points) for row in group.rows}
     least = min((v.mean for curve in curves.values() for _, v in curve), default=0.0)
-    chart = _chart(
-        title,
-        curves,
-        x="experiences learned",
-        y=y,
-        text=text,
-        zero=not (within == (0.0, 1.0) and least > _LARGE),
-        within=within,
-    )
-    return [Card(title, chart, note=note)] if chart else []
+    magnified = within == (0.0, 1.0) and least > _LARGE
+    return _card(title, curves, y=y, text=text, zero=not magnified, within=within, note=note)
+
+
+def _card(
+    title: str,
+    curves: Mapping[Colour, Curve],
+    *,
+    note: str | None = None,
+    x: str = "experiences learned",
+    **drawn: Any,
+) -> list[Card]:
+    """The box of a chart of the curves that have points; none if no curve has."""
+    known = {colour: curve for colour, curve in curves.items() if curve}
+    return [Card(title, charts.lines(title, known, x=x, **drawn), note=note)] if known else []
 
 
 def _recorded(
@@ -622,18 +557,12 @@ def _recorded(
     points = sorted({at for mine in recorded for at in mine})
     width = _width([] if counted else [sorted(mine) for mine in recorded], points)
     first = min(1, points[0])
-    chart = _chart(
-        title,
-        {
-            colour_of(row): row.curve(lambda run: _binned(run.scalars.get(key, {}), width, first))
-            for row in group.rows
-        },
-        x=name,
-        y=label,
-        zero=zero,
-    )
+    curves = {
+        colour_of(row): row.curve(lambda run: _binned(run.scalars.get(key, {}), width, first))
+        for row in group.rows
+    }
     note = f"A point is the mean over {width} {name}." if width > 1 else None
-    return [Card(title, chart, note=note)] if chart else []
+    return _card(title, curves, x=name, y=label, zero=zero, note=note)
 
 
 def _width(runs: Sequence[Sequence[int]], points: Sequence[int]) -> int:
@@ -658,19 +587,3 @@ def _binned(values: dict[int, float], width: int, first: int) -> list[tuple[floa
         # Epochs end with their last update: what ends an interval belongs to it, from 1 on.
         bins.setdefault((at - first) // width, []).append(values[at])
     return [(first + (at + 0.5) * width, sum(mine) / len(mine)) for at, mine in bins.items()]
-
-
-def _chart(
-    title: str,
-    curves: Mapping[Colour, Curve],
-    *,
-    x: str,
-    y: str,
-    text: str = "plain",
-    zero: bool = True,
-    within: tuple[float, float] = (-1e300, 1e300),
-) -> Chart | None:
-    known = {colour: curve for colour, curve in curves.items() if curve}
-    if not known:
-        return None
-    return charts.lines(title, known, x=x, y=y, text=text, zero=zero, within=within)
