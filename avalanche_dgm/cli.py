@@ -277,7 +277,11 @@ def _execute(
         log=log,
         is_global_zero=arguments.is_global_zero,
     )
-    results = sweep.run(configs)
+    results: Any = sweep.run(configs)
+    if getattr(arguments, "equal_bytes", False):
+        from avalanche_dgm.experiments.equal_bytes import add_buffers
+
+        results = add_buffers(sweep, results)
     if sweep.is_global_zero:
         print(sweep.summarise(results))
 

@@ -46,6 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, epilog=_EPILOG)
         _add_settings(command, " ".join(usual))
         _add_running(command)
+        command.add_argument(
+            "--equal-bytes",
+            action="store_true",
+            help="beside each method, a replay of real images in as many bytes",
+        )
         known = [text for action in command._actions for text in action.option_strings]
         command.set_defaults(command=name, usual=usual, options=known)
 

@@ -65,7 +65,10 @@ REFERENCES: dict[str, Reference] = {
     "generative-replay": Reference(
         "Avalanche's GenerativeReplay as it comes (28x28 images only)", stock=True
     ),
-    "replay": Reference("stores real images (Avalanche's ReplayPlugin): reference", "ReplayPlugin"),
+    "replay": Reference(
+        "stores real images, by mem_size or memory_bytes (Avalanche's ReplayPlugin): reference",
+        "avalanche_dgm.plugins.byte_replay.ByteReplayPlugin",
+    ),
     "joint": Reference("trained anew on all experiences so far: reference", joint=True),
 }
 

@@ -39,6 +39,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.byte_replay import ByteReplayPlugin
 
 #: They add means over samples or penalties on weights to the loss, or work between experiences,
 #: when all processes have the same random states.
@@ -61,6 +62,7 @@ DISTRIBUTED_SAFE: tuple[type, ...] = (
     PeriodicEval,
     ReplayPlugin,
     SynapticIntelligencePlugin,
+    ByteReplayPlugin,
 )
 #: They run a backward pass before that of each batch, and clear the gradients for it.
 CLEARS_GRADIENTS: tuple[type, ...] = (

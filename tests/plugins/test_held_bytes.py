@@ -21,7 +21,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from avalanche_dgm import ALTMPlugin, memory_metrics, sklearn_digits
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments import ExperimentConfig, RunResult
+from avalanche_dgm.experiments.equal_bytes import buffer_of
+from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.held import held_bytes, image_bytes
+from avalanche_dgm.plugins.byte_replay import ByteReplayPlugin
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers", "ignore::DeprecationWarning")
 IMAGE = 64 * 4
@@ -71,6 +76,35 @@ def test_images_of_a_buffer(make, benchmark):
     model = model_bytes(naive) if make is GDumbPlugin else 0
     assert found["MemoryBytes"] == 30 * IMAGE + tensors + model
     assert found["PeakMemoryBytes"] >= found["MemoryBytes"]
+
+
+@pytest.mark.parametrize("budget", [IMAGE + 4, 5000, 10**9])
+def test_a_budget_of_bytes(budget, benchmark):
+    plugin = ByteReplayPlugin(memory_bytes=budget)
+    _, found = trained(benchmark, plugin)
+    learned = sum(len(e.dataset) for e in list(benchmark.train_stream)[:2])
+    assert len(plugin.storage_policy.buffer) == min(budget // (IMAGE + 4), learned)
+    assert found["MemoryBytes"] == len(plugin.storage_policy.buffer) * (IMAGE + 4) <= budget
+
+
+def test_a_budget_must_hold_an_image(benchmark):
+    with pytest.raises(ConfigError, match="256 bytes large"):
+        trained(benchmark, ByteReplayPlugin(memory_bytes=100))
+    with pytest.raises(ConfigError, match="memory_bytes"):
+        ByteReplayPlugin(memory_bytes=0)
+
+
+def test_a_buffer_as_large_as_a_memory():
+    """The config that stands beside a generative method: the same run, but for what remembers."""
+    own = ExperimentConfig.create("dgr", "sklearn-digits", seed=3, method_options={"latent": 4})
+    result = RunResult(own, ["a"], [0], [Step(0, [0.5], memory_bytes=7000)])
+    found = buffer_of(result)
+    assert (found.method, found.method_options) == ("replay", {"memory_bytes": 7000})
+    assert (found.seed, found.stream, found.epochs) == (3, own.stream, own.epochs)
+    result.steps[0].memory_bytes = None
+    assert buffer_of(result) is None
+    plain = ExperimentConfig.create("ewc", "sklearn-digits")
+    assert buffer_of(RunResult(plain, ["a"], [0], [Step(0, [0.5], memory_bytes=7000)])) is None
 
 
 def groups(naive):
