@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,34 +217,21 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-#: Fields of a config that words of the same name give, and words by other names.
-_FIELDS = (
-    *("methods", "stream", "model", "seed", "seeds", "epochs", "batch_size", "lr", "optimizer"),
-    *("schedule", "hidden", "dropout", "paper", "fast", "quality", "data_root", "download"),
-    *("device", "backend"),
-)
-_TRAINER = (
-    *("devices", "accelerator", "strategy", "num_nodes", "precision", "accumulate", "clip"),
-    "save_every",
-)
-
-
 def _words(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the command line gives."""
+    """The settings that the command line gives, most of them under the names of fields."""
     from avalanche_dgm.experiments import recipes
+    from avalanche_dgm.experiments.config import TrainerSettings
 
     given = {k: v for k, v in vars(arguments).items() if v is not None and v is not False}
-    words: dict[str, Any] = {name: given[name] for name in _FIELDS if name in given}
-    if "experiences" in given:
-        words["n_experiences"] = given["experiences"]
-    trainer = {name: given[name] for name in _TRAINER if name in given}
+    words: dict[str, Any] = {name: given[name] for name in recipes.settings() if name in given}
+    trainer = {f.name: given[f.name] for f in fields(TrainerSettings) if f.name in given}
+    words |= {"trainer": trainer} if trainer else {}
     options = {name: given[name] for name in ("share",) if name in given}
     stream = {name: given[name] for name in ("dataset", "case") if name in given}
-    words |= {"trainer": trainer} if trainer else {}
     words["method_options"] = options | read_options(given.get("set", []))
     words["stream_options"] = stream | read_options(given.get("stream_set", []))
-    fields = [f"--{name.replace('_', '-')}" for name in recipes.settings()]
-    more = read_overrides(arguments.more, [*getattr(arguments, "options", ()), *fields])
+    known = [f"--{name.replace('_', '-')}" for name in recipes.settings()]
+    more = read_overrides(arguments.more, [*getattr(arguments, "options", ()), *known])
     return recipes.merge(recipes.check(more, "the command line"), words)
 
 

@@ -153,7 +153,13 @@ def _add_settings(parser: argparse.ArgumentParser, usual: str) -> None:
     settings.add_argument(
         "--model", metavar="NAME", help="a network, or a class path (default: the stream's)"
     )
-    settings.add_argument("--experiences", type=int, metavar="N", help="length of the stream")
+    settings.add_argument(
+        "--experiences",
+        dest="n_experiences",
+        type=int,
+        metavar="N",
+        help="length of the stream",
+    )
     settings.add_argument("--seed", type=int, metavar="N", help="first seed (default: 0)")
     settings.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: 1)")
     settings.add_argument("--epochs", type=int, metavar="N")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
 
 if TYPE_CHECKING:
@@ -195,14 +196,40 @@ class RunResult:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunResult:
-        """Reads what ``to_json`` returned (JSON turns the histogram's labels into strings).
+        """Reads what ``to_json`` returned.
 
         Raises:
-            ConfigError: Something is absent, or is not what a run writes; the message names it.
+            ConfigError: Something is absent, or is not what a run writes.
         """
-        from avalanche_dgm.experiments.parsing import parse_result
+        try:
+            result = cls(
+                config=ExperimentConfig.from_json(values["config"]),
+                tasks=[str(name) for name in values["tasks"]],
+                order=[int(column) for column in values["order"]],
+                steps=[_step(step) for step in values["steps"]],
+                provenance=dict(values["provenance"]),
+                shape=tuple(int(n) for n in values["image_shape"]),
+                method_settings=dict(values.get("method_settings", {})),  # It came later.
+            )
+        except ConfigError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise ConfigError(f"{type(error).__name__}: {error}") from error
+        n_tasks = len(result.tasks)
+        columns = [*result.order, *(step.experience for step in result.steps)]
+        if len(result.steps) > len(result.order) or not set(columns) <= set(range(n_tasks)):
+            raise ConfigError(f"its steps do not fit its order of {n_tasks} tasks")
+        if any(len(step.accuracy) != n_tasks for step in result.steps):
+            raise ConfigError(f"its accuracies do not fit its {n_tasks} tasks")
+        return result
 
-        return parse_result(values)
+
+def _step(values: Mapping[str, Any]) -> Step:
+    """A step from JSON, which has texts for the histogram's labels."""
+    step = Step(**values)
+    step.accuracy = [None if value is None else float(value) for value in step.accuracy]
+    step.histogram = {int(label): int(n) for label, n in step.histogram.items()}
+    return step
 
 
 def mean(values: Sequence[float | None]) -> float:
