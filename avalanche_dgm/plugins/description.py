@@ -88,7 +88,10 @@ def describe(owner: Any, *, depth: int = _DEPTH) -> dict[str, Any]:
         return settings_of(owner)
     kept = getattr(owner, "__dict__", {})
     found: dict[str, Any] = {"class": type(owner).__name__}
-    for name in sorted(_arguments(type(owner)) & kept.keys() - _LEFT_OUT):
+    # A plugin's own attribute may have the name of a setting, which its method tells.
+    method = kept.get("method")
+    settings = method.settings.names() if isinstance(method, Method) else set()
+    for name in sorted(_arguments(type(owner)) & kept.keys() - _LEFT_OUT - settings):
         found[name] = readable(kept[name])
     for name, part in {**kept, **kept.get("_modules", {})}.items():
         if isinstance(part, Method) or (depth and _is_part(part)):
