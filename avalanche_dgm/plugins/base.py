@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.core import BasePlugin, SupervisedPlugin
 from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
 from avalanche_dgm.data import ExperienceData, Replay, Step, check_labels
 from avalanche_dgm.errors import AvalancheDGMError, UnsupportedModelError
@@ -39,15 +38,13 @@ from avalanche_dgm.plugins.loop import (
     PreparedBatches,
     StrategyCriterion,
     average_gradients,
+    is_alone,
     undo_interrupted,
 )
 from avalanche_dgm.plugins.optimizers import check_step
 from avalanche_dgm.plugins.partners import check_partners
 from avalanche_dgm.plugins.samples import find_tasks, split_batch, task_column
 from avalanche_dgm.randomness import global_state, set_global_state
-
-#: Loaders that read a strategy's data set as it is.
-PLAIN_LOADERS = (TaskBalancedDataLoader, DataLoader)
 
 
 class MethodPlugin(SupervisedPlugin):
@@ -216,7 +213,8 @@ class MethodPlugin(SupervisedPlugin):
             self._set_criterion(strategy)
         self._run(self.method.before_learning(self._data))
         self._keep_model(strategy)
-        if not self._trains_on_all_of_it_alone(strategy):
+        part = full_experience(strategy.experience) is not strategy.experience
+        if part or not is_alone(strategy):
             return
         dataset = strategy.experience.dataset
         prepared = self._data
@@ -246,15 +244,6 @@ class MethodPlugin(SupervisedPlugin):
         self.__dict__.update(state)
         if self._criterion is not None:
             self.method.criterion.criterion = self._criterion
-
-    def _trains_on_all_of_it_alone(self, strategy: Any) -> bool:
-        """Whether the strategy's batches are the experience's samples and no others."""
-        # Parts of online streams are not all of it; strategies and plugins may add samples to the
-        # data set, or put a data loader of their own in place.
-        plain = type(strategy.dataloader) in PLAIN_LOADERS
-        part = full_experience(strategy.experience) is not strategy.experience
-        n = len(self._data) if self._data is not None else 0
-        return plain and not part and len(strategy.adapted_dataset) == n
 
     def width_of(self, strategy: Any, data: ExperienceData) -> int:
         """Number of outputs of the user's model, once it is adapted to the experience."""

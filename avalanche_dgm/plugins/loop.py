@@ -8,8 +8,10 @@ from types import FrameType
 from typing import Any
 
 import torch
+from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, distributed
+from torch.utils.data import DataLoader
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.methods import Method
@@ -64,6 +66,15 @@ class StrategyCriterion:
     def __name__(self) -> str:
         criterion = self._strategy._criterion
         return getattr(criterion, "__name__", type(criterion).__name__)
+
+
+def is_alone(strategy: Any) -> bool:
+    """Whether a strategy's batches have samples of its experience and no others.
+
+    Strategies and plugins may add samples to the data set, or use a data loader of their own.
+    """
+    same = len(strategy.adapted_dataset) == len(strategy.experience.dataset)
+    return same and type(strategy.dataloader) in (TaskBalancedDataLoader, DataLoader)
 
 
 def undo_interrupted(method: Method) -> bool:

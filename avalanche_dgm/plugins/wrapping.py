@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.methods.abilities import LatentInputs, Routing
-from avalanche_dgm.plugins.base import PLAIN_LOADERS, MethodPlugin
-from avalanche_dgm.plugins.loop import undo_interrupted
+from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.loop import is_alone, undo_interrupted
 from avalanche_dgm.plugins.optimizers import replace_parameters
 from avalanche_dgm.plugins.samples import classes_of, split_batch
 from avalanche_dgm.plugins.wrapped import WrappedModel, put_model, wrap
@@ -141,16 +141,11 @@ class WrappingPlugin(MethodPlugin):
         if self.method.active is None:
             strategy.stop_training()
         # Once all plugins have put their data sets and loaders in place.
-        alone = self.routing is None or self._data is None or self._alone(strategy)
+        alone = self.routing is None or self._data is None or is_alone(strategy)
         self._own = None
         if not alone and self._data is not None:
             self._own = ClassTable()
             self._own.add(self._data.tasks, self._data.labels)
-
-    def _alone(self, strategy: Any) -> bool:
-        """Whether batches have samples of the experience, or of a part of it, and no others."""
-        part = len(strategy.adapted_dataset) == len(strategy.experience.dataset)
-        return part and type(strategy.dataloader) in PLAIN_LOADERS
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Drops samples that the method's network has no outputs for; encodes images."""
