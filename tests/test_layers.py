@@ -19,6 +19,7 @@ LAYERS = {
     "files": 1,
     "randomness": 1,
     "modules": 1,
+    "held": 1,
     "settings": 1,
     "classes": 2,
     "data": 1,
