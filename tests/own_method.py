@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
@@ -83,6 +83,3 @@ class ClassMeans(Inspectable, Method):
             values[row] = data.images[rows == row].mean(dim=0)
         self.means.values = values
         super().end(data)
-
-    def memory(self) -> list[nn.Module]:
-        return [self.means]

@@ -299,10 +299,6 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method):
             )
         return gan.sample(torch.full((n,), found[0], device=gan.classes.rows.device), self.rng)
 
-    def memory(self) -> list[nn.Module]:
-        """The generator, and the discriminator that is the classifier."""
-        return [self.generator, *([self.deployed] if self.deployed is not None else [])]
-
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
         kept = {"candidate": self.candidate, "deployed": self.deployed}

@@ -405,11 +405,6 @@ class ALTM(Inspectable, LatentInputs, Method):
         """See `Inspectable.stored_samples`."""
         return self.source.stored_samples() if isinstance(self.source, Inspectable) else 0
 
-    def memory(self) -> list[nn.Module]:
-        """The stable network, and what the source remembers."""
-        own = [self.stable] if self.stable is not None else []
-        return [*own, self.known, *self.source.memory()]
-
     def _make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Builds the stable network, as the attached classifier is, before its weights come."""
         start = f"{prefix}stable.frozen."

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators import Generator
@@ -56,10 +54,6 @@ class StoredReplay(Inspectable, ReplaySource, Method):
     def stored_samples(self) -> int:
         """See `Inspectable.stored_samples`."""
         return len(self.store)
-
-    def memory(self) -> list[nn.Module]:
-        """The store."""
-        return [self.store]
 
 
 def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Method:

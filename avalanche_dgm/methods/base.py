@@ -310,10 +310,6 @@ class Method(nn.Module):
             raise RuntimeError("The method has no learner yet; call attach() first.")
         return logits_of(network, images, tasks, task_aware=self.task_aware)
 
-    def memory(self) -> list[nn.Module]:
-        """The modules that exist only to remember, the classifier not among them."""
-        return []
-
     def held_bytes(self) -> int:
         """Bytes of all that it holds now beside the classifier, copies for `undo` included."""
         # Parameters, buffers and tensors: no data set whose images could be of unknown size.

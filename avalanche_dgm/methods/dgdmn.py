@@ -360,7 +360,3 @@ class DGDMN(Inspectable, Routing, Method):
         """See `Inspectable.stored_samples`: those that wait for sleep where there is no STM."""
         waiting: list[Any] = list(self.dual.stored)
         return sum(len(task.images) for task in waiting)
-
-    def memory(self) -> list[nn.Module]:
-        """Generators, short-term learners, and stored samples without STM."""
-        return [self.dual.ltm.generator, self.dual.stm, self.dual.stored]

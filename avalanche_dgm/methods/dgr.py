@@ -132,7 +132,3 @@ class DGR(Inspectable, ReplaySource, Method):
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
         """See `Inspectable.reconstruct`: by the generator."""
         return self.ltm.reconstruct(images)
-
-    def memory(self) -> list[nn.Module]:
-        """The generator."""
-        return [self.ltm.generator]

@@ -449,11 +449,6 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         """See `Inspectable.stored_samples`."""
         return len(self.stored) if self.stored is not None else 0
 
-    def memory(self) -> list[nn.Module]:
-        """The stored latents and moments, or the generator."""
-        memory = self.latent_memory
-        return [memory.generator if isinstance(memory, GeneratedLatents) else memory]
-
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
         prefix = self._prefix

@@ -160,7 +160,3 @@ class PseudoRehearsal(Inspectable, Method):
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         with evaluating(self.learner):
             return self._random(n, self.learner)
-
-    def memory(self) -> list[nn.Module]:
-        """The range of the inputs: nothing else is stored."""
-        return [self.box]

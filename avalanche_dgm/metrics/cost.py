@@ -165,9 +165,9 @@ def memory_bytes_of(method: Any) -> int:
 def memory_parameters_of(method: Any) -> int:
     """Parameters of a memory beside the classifier, each counted once."""
     found = _inner(method)
-    modules = found.memory() if isinstance(found, Method) else [found]
-    parameters = {id(p): p for module in modules for p in module.parameters()}
-    return sum(p.numel() for p in parameters.values())
+    learner = found.learner if isinstance(found, Method) else None
+    others = {id(p) for p in learner.parameters()} if learner is not None else set()
+    return sum(p.numel() for p in found.parameters() if id(p) not in others)
 
 
 def stored_samples_of(method: Any) -> int:
