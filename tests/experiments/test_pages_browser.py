@@ -43,6 +43,12 @@ def running(tmp_path_factory):
     browser.close()
 
 
+CHART = (
+    "document.querySelector('[data-chart][aria-label=\"Average accuracy on experiences seen\"]')"
+)
+BOX = f"{CHART}.closest('.card')"
+
+
 def wait(browser, expression, seconds=60):
     """Waits until an expression is true."""
     end = time.monotonic() + seconds
@@ -51,8 +57,10 @@ def wait(browser, expression, seconds=60):
         time.sleep(0.05)
 
 
-def drawn(browser):
-    wait(browser, "document.documentElement.dataset.drawn === 'all'")
+def drawn(browser, chart=None):
+    """Waits until a chart is drawn, or all are: what is in sight comes first."""
+    done = f"!!{chart}.querySelector('svg')" if chart else "document.documentElement.dataset.drawn"
+    wait(browser, done)
 
 
 @pytest.fixture
@@ -64,13 +72,14 @@ def browser(running, path):
     running.scheme("light")
     running.size(*DESK)
     running.open(path)
-    drawn(running)
+    drawn(running, CHART)
     yield running
     assert running.problems == []
     assert [r for r in running.requests if not r.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_everything_is_drawn_and_only_the_file_is_asked_for(browser, path):
+    drawn(browser)
     assert path.as_uri() in browser.requests
     assert browser.evaluate("document.querySelectorAll('[data-chart]').length") > 50
     # A drawing is wide, and has marks. The matrices of twenty tasks are among them.
@@ -97,12 +106,6 @@ def test_a_request_would_be_stopped(running, path, tmp_path):
     running.open(other)
     running.evaluate("1")
     assert any("Content Security Policy" in str(problem) for problem in running.problems)
-
-
-CHART = (
-    "document.querySelector('[data-chart][aria-label=\"Average accuracy on experiences seen\"]')"
-)
-BOX = f"{CHART}.closest('.card')"
 
 
 def ticks(browser, axis, chart=CHART):
@@ -151,6 +154,7 @@ def test_zoom_with_buttons_and_with_the_keyboard(browser):
 
 def test_axes_follow_what_is_switched_off(browser):
     chart = "document.querySelector('#g0 [data-chart][aria-label=\"Forgetting\"]')"
+    drawn(browser, chart)
     before = ticks(browser, 1, chart)
     button = (
         "[...document.querySelectorAll('#g0 .chips button')]"
@@ -250,6 +254,7 @@ def test_a_tooltip_tells_of_all_methods(browser):
 
 def test_the_slider_of_the_matrices(browser):
     chart = "document.querySelector('[data-chart][aria-label=\"Accuracy matrix, naive\"]')"
+    drawn(browser, chart)
     said = f"{chart}.querySelector('.role-title').textContent"
     assert browser.evaluate(said).startswith("after 5 (4): average of seen 0.")
     pale = (
@@ -333,6 +338,8 @@ def test_nothing_sticks_out_and_everything_can_be_read(browser, path, size):
 
 
 def test_light_and_dark(browser):
+    drawn(browser, "document.querySelector('#g1-tasks [data-chart]')")
+
     def colours():
         return browser.evaluate(
             "(s => [s(document.body).backgroundColor, s(document.body).color,"
@@ -371,6 +378,7 @@ def test_without_scripts(browser, path):
 
 
 def test_it_can_be_printed(browser):
+    drawn(browser)
     # A sheet of A4 between margins; always on light ground.
     browser.size(720, 1000)
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
