@@ -52,6 +52,7 @@ def result(
             sleeps=i // 3 if method == "dgdmn" else 0,
             sleep_seconds=2.0 * (i // 3) if method == "dgdmn" else 0.0,
             memory_bytes=700_000 + 1000 * i if generates else 0,
+            peak_bytes=900_000 if generates else 0,
         )
         for i in range(learned)
     ]

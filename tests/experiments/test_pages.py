@@ -258,8 +258,8 @@ def test_everything_is_there(text):
 
 def test_the_best_is_marked(text):
     best = re.findall(r"<td class=best>([^<]*)<span", text)
-    # Of seven numbers; both learn as well at first, and take as long.
-    assert len(best) == 9
+    # Of eight numbers; both learn as well at first, and take as long.
+    assert len(best) == 10
     assert "0 bytes" in best
 
 
@@ -270,7 +270,7 @@ def test_one_method_has_no_best(tmp_path):
 def test_memory_that_is_not_known_is_unknown(tmp_path):
     made = result("dgr")
     for step in made.steps:
-        step.memory_bytes = None
+        step.memory_bytes = step.peak_bytes = None
     write(tmp_path / "dgr", made)
     write(tmp_path / "dgdmn", result("dgdmn"))
     write(tmp_path / "naive", result("naive"))
@@ -280,6 +280,16 @@ def test_memory_that_is_not_known_is_unknown(tmp_path):
     assert "0 bytes" not in line
     assert {row["name"] for row in charts_of(page)["Memory"]} == {"dgdmn"}
     assert "Unknown of dgr." in page
+
+
+def test_nothing_is_said_of_memory_that_earlier_versions_did_not_count(tmp_path):
+    folder = write(tmp_path / "a", result("naive"))
+    values = json.loads((folder / "results.json").read_text())
+    for step in values["steps"]:
+        del step["peak_bytes"]
+    (folder / "results.json").write_text(json.dumps(values))
+    (run,), _ = find_runs([folder])
+    assert [step.held_bytes for step in run.steps] == [None] * 5
 
 
 def test_limits_make_sense(tmp_path):

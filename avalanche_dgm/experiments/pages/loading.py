@@ -54,8 +54,15 @@ class Step(_Read):
     stm_occupancy: Count
     sleeps: Count
     sleep_seconds: Amount
-    #: ``None`` if it is not known.
     memory_bytes: Count | None
+    peak_bytes: Count | None = None
+
+    @property
+    def held_bytes(self) -> int | None:
+        """Bytes that are held beside the classifier; ``None`` if they are not known."""
+        # Versions that did not count the peak wrote 0 also of methods that they could not count.
+        counted = self.memory_bytes or "peak_bytes" in self.model_fields_set
+        return self.memory_bytes if counted else None
 
 
 class Config(_Read):

@@ -49,8 +49,16 @@ SCORES = (
     ),
     Score(
         "memory",
-        "What is remembered beside the classifier.",
-        lambda run: run.steps[-1].memory_bytes,
+        "All that is held beside the classifier at the end.",
+        lambda run: run.steps[-1].held_bytes,
+        more_is_better=False,
+        text=formats.size,
+        spread=False,
+    ),
+    Score(
+        "peak memory",
+        "The most that is held while an experience is learned.",
+        lambda run: max((p for s in run.steps if (p := s.peak_bytes) is not None), default=None),
         more_is_better=False,
         text=formats.size,
         spread=False,
@@ -196,7 +204,7 @@ def _settings(row: Row) -> str:
 
 
 def _line(row: Row, run: Run) -> list[str]:
-    average, memory = SCORES[0].value, SCORES[-1].value
+    average = SCORES[0].value
     return [
         run.name,
         row.label,
@@ -204,6 +212,6 @@ def _line(row: Row, run: Run) -> list[str]:
         run.progress,
         formats.share(average(run)) if run.steps else formats.NOTHING,
         formats.seconds(run.seconds),
-        formats.size(memory(run)) if run.steps else formats.NOTHING,
+        formats.size(run.steps[-1].held_bytes) if run.steps else formats.NOTHING,
         (run.result.provenance.started or formats.NOTHING)[:19].replace("T", " "),
     ]

@@ -305,14 +305,21 @@ def _replayed(label: int, step: Step) -> float:
 
 
 def _memory(group: Group) -> Block:
-    known = [s.memory_bytes for run in group.runs for s in run.steps if s.memory_bytes is not None]
-    unit, name = size_unit(max(known, default=0))
-    unknown = [r.label for r in group.rows if any(s.memory_bytes is None for s in _steps(r))]
-    note = "What is remembered beside the classifier."
+    held = [b for r in group.rows for s in _steps(r) for b in (s.held_bytes, s.peak_bytes) if b]
+    unit, name = size_unit(max(held, default=0))
+    unknown = [r.label for r in group.rows if any(s.held_bytes is None for s in _steps(r))]
+    note = "All that is held beside the classifier."
     if unknown:
         note += f" Unknown of {', '.join(unknown)}."
     cards = [
-        *_used(group, "Memory", partial(_bytes, unit), f"memory, {name}", note),
+        *_used(group, "Memory", lambda s: _units(s.held_bytes, unit), f"memory, {name}", note),
+        *_used(
+            group,
+            "Peak memory",
+            lambda step: _units(step.peak_bytes, unit),
+            f"memory, {name}",
+            "The most that is held while an experience is learned.",
+        ),
         *_used(
             group,
             "Short-term memories in use",
@@ -333,8 +340,8 @@ def _steps(row: Row) -> list[Step]:
     return [step for run in row.runs for step in run.steps]
 
 
-def _bytes(unit: float, step: Step) -> float | None:
-    return None if step.memory_bytes is None else step.memory_bytes / unit
+def _units(n_bytes: int | None, unit: float) -> float | None:
+    return None if n_bytes is None else n_bytes / unit
 
 
 def _used(
