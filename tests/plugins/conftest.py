@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
@@ -38,9 +40,8 @@ class CutAnywhere(LatentReplayPlugin):
 
     def attach(self, model):
         layers = model.named_modules()
-        self.method._places["layer"] = next(
-            name for name, layer in layers if isinstance(layer, nn.ReLU)
-        )
+        layer = next(name for name, layer in layers if isinstance(layer, nn.ReLU))
+        self.method.settings = replace(self.method.settings, layer=layer)
         super().attach(model)
 
 
