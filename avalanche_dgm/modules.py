@@ -204,12 +204,13 @@ def at_least_single(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def in_chunks(function: Callable[..., Tensor], *samples: Tensor) -> Tensor:
+def in_chunks(function: Callable[..., Tensor], *samples: Tensor, size: int = CHUNK) -> Tensor:
     """Maps a function over any number of samples, a chunk at a time, without gradients.
 
     Args:
         function: From tensors (n, ...) to one (n, ...).
         *samples: Tensors (N, ...), an argument each; nothing may come of none.
+        size: Samples of a chunk.
     """
-    parts = zip(*(tensor.split(CHUNK) for tensor in samples), strict=True)
+    parts = zip(*(tensor.split(size) for tensor in samples), strict=True)
     return torch.cat([function(*part) for part in parts])

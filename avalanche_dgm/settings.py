@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from math import inf, isfinite
 from numbers import Real
 from types import NoneType, UnionType
@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from avalanche_dgm.errors import ConfigError
 
 S = TypeVar("S", bound="Settings")
+P = TypeVar("P", bound="Plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,7 @@ class Settings:
     deprecated_values: ClassVar[Mapping[str, Mapping[Any, Any]]] = {}
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for f in fields(self):
-            value = _checked(f.name, getattr(self, f.name), hints[f.name], **f.metadata)
-            object.__setattr__(self, f.name, value)
+        check_fields(self)
 
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
         """Itself: it never changes."""
@@ -121,6 +119,34 @@ class MethodSettings(Settings):
         super().__post_init__()
         if self.seed is not None and self.seed >= 2**63:
             raise ConfigError(f"seed={self.seed} must be at most 2**63 - 1.")
+
+
+class Plain:
+    """Base of dataclasses that a ``state_dict`` holds as numbers, strings and tuples."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls: type[P], values: Mapping[str, Any]) -> P:
+        """What `to_dict` described; a file may have made lists of tuples."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def check_fields(values: Any) -> None:
+    """Checks what the annotations of a dataclass say, see `Settings`.
+
+    Args:
+        values: The dataclass; values that are read, such as optimisers, are replaced.
+
+    Raises:
+        ConfigError: A value is none that its annotation allows.
+    """
+    hints = get_type_hints(type(values))
+    for f in fields(values):
+        value = _checked(f.name, getattr(values, f.name), hints[f.name], **f.metadata)
+        object.__setattr__(values, f.name, value)
 
 
 def _checked(name: str, value: Any, hint: Any, *, least: int = 1) -> Any:

@@ -23,7 +23,7 @@ from torch import nn
 from avalanche_dgm import load_memory, save_memory
 from avalanche_dgm.errors import CheckpointError, ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.generators.default import VAESettings
+from avalanche_dgm.generators.base import VAESettings
 from avalanche_dgm.generators.vae_generator import VAEGenerator
 from avalanche_dgm.methods import ALTM, DGR, Method, Naive, PseudoRehearsal
 from avalanche_dgm.methods.base import VERSION

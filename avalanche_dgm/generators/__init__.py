@@ -1,23 +1,18 @@
 """Networks that can sample what they have learned."""
 
-from avalanche_dgm.generators.base import Generator
-from avalanche_dgm.generators.conditional_gan import (
-    EWC,
-    Alignment,
-    ConditionalGAN,
-    JointReplay,
-    KeepOld,
-)
-from avalanche_dgm.generators.default import VAESettings
+from avalanche_dgm.generators.base import Generator, VAESettings
+from avalanche_dgm.generators.conditional_gan import ConditionalGAN
 from avalanche_dgm.generators.densities import (
+    FullDensity,
     LowRankDensity,
     MixtureDensity,
     SharedDensity,
     make_density,
 )
-from avalanche_dgm.generators.density import ClassDensity, FullDensity
+from avalanche_dgm.generators.density import ClassDensity
 from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
+from avalanche_dgm.generators.keeping import EWC, Alignment, JointReplay, KeepOld
 from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.generators.masked_layers import (
     Group,

@@ -1,18 +1,59 @@
-"""The protocol of generators: what a model must do to stand for old samples."""
+"""The protocol of generators: what a model must do to stand for old samples.
+
+A memory has the autoencoder of `VAESettings` unless it is given another generator.
+"""
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, check_experience
-from avalanche_dgm.fitting import Phase
-from avalanche_dgm.modules import Frozen, GrowingBuffers, in_chunks
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.fitting import OptimizerSpec, Phase
+from avalanche_dgm.modules import Frozen, GrowingBuffers, copied, in_chunks
+from avalanche_dgm.settings import Plain, Settings, one_of, positive
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@dataclass(frozen=True)
+class SampleSpec(Plain):
+    """What a generator's networks are made for.
+
+    Attributes:
+        shape: Shape of one sample, (C, H, W) or (D,).
+    """
+
+    shape: tuple[int, ...]
+
+
+class Known(TypedDict, total=False):
+    """What `Generator.learn` may be told beside the experience; ``None`` is as if left out.
+
+    Attributes:
+        groups: int64 tensor (N,), the group in ``classes`` of each sample, by which a memory tells
+            apart the same class of several tasks; 0 if left out.
+        previous: A frozen copy of the generator from before the experience, if it has learned
+            anything.
+        old: What ``previous`` has generated to be learned again: samples (M, *shape) and their
+            rows (M,). If left out, the generator decides how many it needs.
+        share: Weight in (0, 1] of the new samples' loss, where it is a sum of a new and an old one;
+            if left out, the share of the new classes.
+    """
+
+    groups: Tensor | None
+    previous: Generator | None
+    old: tuple[Tensor, Tensor] | None
+    share: float | None
 
 
 class Generator(GrowingBuffers, ABC):
@@ -29,7 +70,7 @@ class Generator(GrowingBuffers, ABC):
 
     Attributes:
         classes: The classes that it has learned, or learns now; a *row* is a position in it.
-        shape: Shape of one sample, or ``None`` before the first.
+        spec: What its networks are made for, or ``None`` before the first samples.
         conditional: Whether a class can be asked for. Otherwise a classifier has to label what is
             generated.
         rehearses: Whether it keeps old classes by learning generated samples of them, together
@@ -38,11 +79,17 @@ class Generator(GrowingBuffers, ABC):
 
     conditional: bool = True
     rehearses: bool = True
+    spec_type: ClassVar[type[SampleSpec]] = SampleSpec
 
     def __init__(self) -> None:
         super().__init__()
         self.classes = ClassTable()
-        self.shape: tuple[int, ...] | None = None
+        self.spec: Any = None
+
+    @property
+    def shape(self) -> Any:
+        """Shape of one sample, a tuple, or ``None`` before the first."""
+        return self.spec.shape if self.spec is not None else None
 
     def check(self, data: ExperienceData) -> None:
         """Checks that an experience can be learned; changes nothing.
@@ -61,8 +108,8 @@ class Generator(GrowingBuffers, ABC):
         Args:
             samples: Float tensor (N, *shape).
         """
-        if self.shape is None:
-            self._make(tuple(samples.shape[1:]), samples.device)
+        if self.spec is None:
+            self._make(self._spec_for(samples), samples.device)
 
     def make_networks(self, shape: tuple[int, ...]) -> None:
         """Makes the networks, as attributes; called before the first samples are learned.
@@ -100,45 +147,37 @@ class Generator(GrowingBuffers, ABC):
         """
 
     def learn(
-        self,
-        data: ExperienceData,
-        rng: torch.Generator,
-        *,
-        groups: Tensor | None = None,
-        previous: Generator | None = None,
-        old: tuple[Tensor, Tensor] | None = None,
-        share: float | None = None,
+        self, data: ExperienceData, rng: torch.Generator, **known: Unpack[Known]
     ) -> Iterator[Phase]:
         """Yields what is trained to learn an experience and keep what was learned before.
 
         Args:
             data: The experience, or several joined, after `check` and `build`.
             rng: Generator of random numbers on the samples' device.
-            groups: int64 tensor (N,), the group in ``classes`` of each sample, by which a memory
-                tells apart the same class of several tasks; ``None`` for 0.
-            previous: A frozen copy of the generator from before the experience; ``None`` if it has
-                learned nothing yet.
-            old: What ``previous`` has generated to be learned again: samples (M, *shape) and their
-                rows (M,). ``None`` leaves their number to the generator.
-            share: Weight in (0, 1] of the new samples' loss, where it is a sum of a new and an old
-                one; ``None`` for the share of the new classes.
+            **known: See `Known`.
         """
-        rows = self.classes.add(data.tasks, data.labels, group=0 if groups is None else groups)
-        samples = data.images
-        if old is None and previous is not None and len(previous.classes):
-            old = self._generate_old(previous, -(-len(data) // len(data.pairs)), rng)
+        rows = self._add_classes(data, known.get("groups"))
+        samples, old = data.images, self._old(data, rng, known)
         if old is not None:
             samples, rows = torch.cat([samples, old[0]]), torch.cat([rows, old[1]])
         yield from self.fit(samples, rows, rng)
 
+    def _add_classes(self, data: ExperienceData, groups: Tensor | None) -> Tensor:
+        """The row (N,) of each sample of an experience, whose classes are known from now on."""
+        return self.classes.add(data.tasks, data.labels, group=0 if groups is None else groups)
+
     @staticmethod
-    def _generate_old(
-        previous: Generator, per_class: int, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """As many of each old class as there are of a new one in the mean."""
-        rows = torch.arange(len(previous.classes), device=previous.classes.rows.device)
-        rows = rows.repeat_interleave(per_class)
-        return in_chunks(lambda r: previous.sample(r, rng), rows), rows
+    def _old(
+        data: ExperienceData, rng: torch.Generator, known: Known
+    ) -> tuple[Tensor, Tensor] | None:
+        """Old samples to learn again: those given, or as many a class as there are new ones."""
+        old, previous = known.get("old"), known.get("previous")
+        if old is not None or previous is None or not len(previous.classes):
+            return old
+        former = previous
+        rows = torch.arange(len(former.classes), device=former.classes.rows.device)
+        rows = rows.repeat_interleave(-(-len(data) // len(data.pairs)))
+        return in_chunks(lambda r: former.sample(r, rng), rows), rows
 
     def end(self, rng: torch.Generator) -> None:
         """Ends the experience that was learned, once the classifier has learned it, too.
@@ -178,8 +217,8 @@ class Generator(GrowingBuffers, ABC):
 
     @property
     def builds(self) -> bool:
-        """Whether it has networks to `build`, whose initial weights are random."""
-        return type(self).build is not Generator.build
+        """Whether it makes networks, whose initial weights are random."""
+        return type(self).make_networks is not Generator.make_networks
 
     @property
     def scores(self) -> bool:
@@ -191,26 +230,118 @@ class Generator(GrowingBuffers, ABC):
         """Whether it has `reconstruct`."""
         return type(self).reconstruct is not Generator.reconstruct
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """What ``state_dict`` needs to build the networks again."""
-        return {"shape": self.shape}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Builds the networks before their weights are loaded."""
-        if state["shape"] is not None and tuple(state["shape"]) != self.shape:
-            self._make(tuple(state["shape"]), self.classes.rows.device)
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        # The initial weights of networks that are built for a state are not drawn from the
-        # caller's random numbers.
-        with torch.random.fork_rng(devices=[]):
-            super()._load_from_state_dict(*args)
-
-    def _make(self, shape: tuple[int, ...], device: torch.device) -> None:
-        self.make_networks(shape)
-        self.shape = shape
-        self.to(device)
-
     def snapshot(self) -> Frozen[Generator]:
         """A frozen copy, to sample from while this one changes."""
         return Frozen(self)
+
+    # State
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What ``state_dict`` needs to make the networks again."""
+        return {"spec": self.spec.to_dict() if self.spec is not None else None}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Makes the networks before their weights are loaded."""
+        # Their initial weights are not drawn from the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            self._restore(state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        spec = self.spec_type.from_dict(state["spec"]) if state["spec"] is not None else None
+        if spec is None:
+            self.spec = None
+        elif spec != self.spec:
+            self._make(spec, self.classes.rows.device)
+
+    def _spec_for(self, samples: Tensor) -> SampleSpec:
+        """What networks for first samples (N, *shape) are made for."""
+        return SampleSpec(tuple(int(side) for side in samples.shape[1:]))
+
+    def _make(self, spec: SampleSpec, device: torch.device) -> None:
+        self.spec = spec
+        self.make_networks(spec.shape)
+        self.to(device)
+
+
+def _one_cycle() -> OptimizerSpec:
+    return OptimizerSpec("adam", 1e-3, "one-cycle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAESettings(Settings):
+    """Settings of a variational autoencoder that remembers classes.
+
+    The defaults are ours, not the papers'.
+
+    Attributes:
+        architecture: ``"auto"``, ``"dense"`` or ``"conv"``; ``"auto"`` looks at the images.
+        hidden: Widths of the generator's dense layers, or channels of its convolutions.
+        latent: Latent dimensions of the generator.
+        likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
+        value_range: Smallest and largest possible intensity; ``None`` finds it out where the first
+            experience's samples look like pixels, and sets no bounds to others.
+        kl_weight: Weight of the divergence from the prior in the generator's training, above 0.
+            The bound has 1 (the papers). Less gives sharper images, and costs nothing where codes
+            are drawn from a fitted density instead of the prior.
+        sampling: ``"class"`` draws codes from a Gaussian fitted to each class's posterior,
+            ``"prior"`` from the standard normal (the papers).
+        consolidation: How the generator keeps what it knows. ``"aligned"`` teaches it to decode
+            the codes of old classes to the very images that its predecessor made of them;
+            ``"rehearsal"`` trains it on generated images as if they were data (the papers).
+        generator_steps: Optimiser steps of the generator an experience.
+        generator_epochs: Passes over the data instead of ``generator_steps``.
+        generator_optimizer: How the generator is trained.
+        batch_size: New samples a step in fits of the memory; as many are replayed.
+    """
+
+    architecture: Literal["auto", "dense", "conv"] = "auto"
+    hidden: tuple[int, ...] | None = None
+    latent: int | None = None
+    likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto"
+    value_range: tuple[float, float] | None = None
+    kl_weight: float = 0.3
+    sampling: Literal["class", "prior"] = "class"
+    consolidation: Literal["aligned", "rehearsal"] = "aligned"
+    generator_steps: int = 800
+    generator_epochs: int | None = None
+    generator_optimizer: OptimizerSpec = field(default_factory=_one_cycle)
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("kl_weight", self.kl_weight)
+        if (self.sampling, self.consolidation) == ("prior", "aligned"):
+            raise ConfigError(
+                "sampling='prior' with consolidation='aligned' would tie every code to an old image"
+                " and leave none for new classes. Use consolidation='rehearsal' or"
+                " sampling='class'."
+            )
+
+
+def make_generator(generator: Generator | str, settings: VAESettings) -> Generator:
+    """Makes the generator of a memory.
+
+    Args:
+        generator: A generator that has learned nothing, which is copied; or ``"vae"``.
+        settings: Those of the autoencoder.
+
+    Raises:
+        ConfigError: There is no such name, or the generator has learned something.
+    """
+    if isinstance(generator, str):
+        one_of("generator", generator, "vae")
+        # Not imported before it is needed.
+        module = importlib.import_module("avalanche_dgm.generators.vae_generator")
+        made: Generator = module.VAEGenerator(settings.part(VAESettings))
+        return made
+    if not isinstance(generator, Generator):
+        raise ConfigError(
+            f"generator={generator!r} is no Generator: give an object of a class that derives from"
+            " avalanche_dgm.generators.Generator, or 'vae'."
+        )
+    if len(generator.classes):
+        raise ConfigError(
+            f"The {type(generator).__name__} has learned {len(generator.classes)} classes already."
+            " Give one that has learned nothing: a memory makes copies of it."
+        )
+    return copied(generator)

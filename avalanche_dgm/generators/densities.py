@@ -1,4 +1,4 @@
-"""Densities of classes whose covariance is shared, of low rank, or of a mixture."""
+"""Densities of classes whose covariance is full, shared, of low rank, or of a mixture."""
 
 from __future__ import annotations
 
@@ -9,47 +9,85 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avalanche_dgm.generators.density import ClassDensity, FullDensity, log_normal, moments
-from avalanche_dgm.generators.gaussian import Triangles, join_moments
+from avalanche_dgm.generators.density import ClassDensity
+from avalanche_dgm.generators.gaussian import (
+    Moments,
+    Triangles,
+    clusters,
+    join_moments,
+    join_nearest,
+    main_directions,
+    padded,
+)
 from avalanche_dgm.settings import one_of, whole
 
 #: Smallest variance of a value that a low-rank covariance adds to its factor's.
 _FLOOR = 1e-6
 
 
-class SharedDensity(ClassDensity):
-    """A Gaussian for each class, all of one covariance: that of the samples within their classes.
-
-    The model of linear discriminant analysis; a class adds no more than its mean to what is kept.
+class FullDensity(ClassDensity):
+    """A Gaussian of full covariance for each class.
 
     Attributes:
-        factor: The Cholesky factor of the covariance.
+        factors: The Cholesky factors of the covariances.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.factor = Triangles()
+        self.factors = Triangles()
 
     def _grow(self, n: int, size: int, device: torch.device) -> None:
-        self.factor.grow(1, size, device)
+        self.factors.grow(n, size, device)
+
+    def _place(self, row: int) -> int:
+        """Where the covariance of a class is."""
+        return row
 
     def _learn(
         self, row: int, samples: Tensor, variances: Tensor | None, n: int, before: int
     ) -> Tensor:
-        shared = self.factor.covariance(0)
-        count, mean, covariance = moments(samples, variances, n)
+        mean = samples.mean(dim=0)
+        centred = samples - mean
+        covariance = centred.T @ centred / len(samples)
+        if variances is not None:
+            covariance += torch.diag(variances)
+        found = n, mean, covariance
         if before:
-            known = before, self.means[row].double().cpu(), shared
-            count, mean, covariance = join_moments(known, (count, mean, covariance))
-        others = int(self.seen.sum() - self.seen[row])
-        self.factor.put(0, (others * shared + count * covariance) / (others + count))
-        return mean
+            known = self.means[row].double().cpu(), self.factors.covariance(self._place(row))
+            found = join_moments((before, *known), found)
+        self._put(row, found)
+        return found[1]
 
-    def _deviations(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        return self._noise(len(rows), rng) @ self.factor.full()[0].T
+    def _put(self, row: int, found: Moments) -> None:
+        self.factors.put(row, found[2])
+
+    def _noise(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        return self.factors.multiply(self._normal(len(rows), rng), rows)
 
     def _log_density(self, flat: Tensor, row: int) -> Tensor:
-        return log_normal(flat - self.means[row], self.factor.full()[0])
+        return self.factors.log_density(flat - self.means[row], self._place(row))
+
+
+class SharedDensity(FullDensity):
+    """A Gaussian for each class, all of one covariance: that of the samples within their classes.
+
+    The model of linear discriminant analysis; a class adds no more than its mean to what is kept.
+    """
+
+    def _grow(self, n: int, size: int, device: torch.device) -> None:
+        self.factors.grow(1, size, device)
+
+    def _place(self, row: int) -> int:
+        return 0
+
+    def _put(self, row: int, found: Moments) -> None:
+        count, _, covariance = found
+        others = int(self.seen.sum() - self.seen[row])
+        shared = others * self.factors.covariance(0) + count * covariance
+        self.factors.put(0, shared / (others + count))
+
+    def _noise(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        return self._normal(len(rows), rng) @ self.factors.full()[0].T
 
 
 class LowRankDensity(ClassDensity):
@@ -107,11 +145,11 @@ class LowRankDensity(ClassDensity):
         self.scales[row] = rest.sqrt().to(self.scales)
         return mean
 
-    def _deviations(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+    def _noise(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         shape, device = (len(rows), self.rank, 1), self.means.device
         codes = torch.randn(shape, generator=rng, device=device)
         spread = torch.bmm(self.factors[rows], codes).squeeze(2)
-        return spread + self.scales[rows] * self._noise(len(rows), rng)
+        return spread + self.scales[rows] * self._normal(len(rows), rng)
 
     def _log_density(self, flat: Tensor, row: int) -> Tensor:
         # The covariance's inverse and determinant by those of a matrix of the rank's size.
@@ -124,7 +162,7 @@ class LowRankDensity(ClassDensity):
         return -0.5 * (squares + len(scale) * math.log(2 * math.pi)) - logs
 
 
-class MixtureDensity(ClassDensity):
+class MixtureDensity(FullDensity):
     """A mixture of a few Gaussians for each class, which share the class's covariance.
 
     The components are the clusters of the class's samples (k-means). Mean and covariance of a class
@@ -150,12 +188,11 @@ class MixtureDensity(ClassDensity):
         super().__init__()
         whole("components", components)
         self.components = components
-        self.factors = Triangles()
         self.register_buffer("shares", torch.empty(0, components))
         self.register_buffer("offsets", torch.empty(0, components, 0))
 
     def _grow(self, n: int, size: int, device: torch.device) -> None:
-        self.factors.grow(n, size, device)
+        super()._grow(n, size, device)
         self.shares = padded(self.shares, torch.zeros(n, self.components, device=device))
         self.offsets = padded(self.offsets, torch.zeros(n, self.components, size, device=device))
 
@@ -183,23 +220,20 @@ class MixtureDensity(ClassDensity):
         self.factors.put(row, within)
         return mean
 
-    def _deviations(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        points = torch.rand(len(rows), 1, generator=rng, device=self.means.device)
-        ends = torch.cumsum(self.shares, dim=1)[rows]
-        chosen = (points >= ends / ends[:, -1:]).sum(dim=1)
-        noise = self.factors.multiply(self._noise(len(rows), rng), rows)
-        return self.offsets[rows, chosen] + noise
-
-    def _around(self, flat: Tensor, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _centres(self, rows: Tensor, flat: Tensor | None, rng: torch.Generator) -> Tensor:
         centres = self.means[rows, None] + self.offsets[rows]
-        distances = (flat[:, None] - centres).square().sum(dim=2)
-        nearest = distances.masked_fill(self.shares[rows] == 0, math.inf).argmin(dim=1)
-        noise = self.factors.multiply(self._noise(len(rows), rng), rows)
-        return centres[torch.arange(len(rows), device=rows.device), nearest], noise
+        if flat is None:
+            points = torch.rand(len(rows), 1, generator=rng, device=self.means.device)
+            ends = torch.cumsum(self.shares, dim=1)[rows]
+            chosen = (points >= ends / ends[:, -1:]).sum(dim=1)
+        else:
+            distances = (flat[:, None] - centres).square().sum(dim=2)
+            chosen = distances.masked_fill(self.shares[rows] == 0, math.inf).argmin(dim=1)
+        return centres[torch.arange(len(rows), device=rows.device), chosen]
 
     def _log_density(self, flat: Tensor, row: int) -> Tensor:
-        factor, apart = self.factors.full()[row], flat - self.means[row]
-        parts = [log_normal(apart - offset, factor) for offset in self.offsets[row]]
+        apart = flat - self.means[row]
+        parts = [self.factors.log_density(apart - offset, row) for offset in self.offsets[row]]
         return torch.logsumexp(torch.stack(parts, dim=1) + self.shares[row].log(), dim=1)
 
 
@@ -223,86 +257,3 @@ def make_density(covariance: str, **options: Any) -> ClassDensity:
     """
     one_of("covariance", covariance, *_KINDS)
     return _KINDS[covariance](**options)
-
-
-def padded(old: Tensor, zeros: Tensor) -> Tensor:
-    """The first rows of a tensor of zeros replaced by those there were; a new tensor."""
-    return torch.cat([old.to(zeros), zeros[len(old) :]]) if len(old) else zeros
-
-
-def main_directions(samples: Tensor, n: int) -> Tensor:
-    """The directions in which samples vary most, each as long as the deviation along it.
-
-    Subspace iteration (Halko et al. 2011), from a fixed start.
-
-    Args:
-        samples: Float64 tensor (m, D), as deviations from their mean over sqrt(m).
-        n: How many; there are no more than D and m.
-
-    Returns:
-        Float64 tensor (D, n).
-    """
-    fixed = torch.Generator().manual_seed(0)
-    size = min(n + 8, *samples.shape)
-    basis = torch.randn(samples.shape[1], size, generator=fixed, dtype=samples.dtype)
-    for _ in range(8):
-        basis = torch.linalg.qr(samples.T @ (samples @ basis))[0]
-    _, lengths, turn = torch.linalg.svd(samples @ basis, full_matrices=False)
-    return (basis @ turn.T * lengths)[:, :n]
-
-
-def clusters(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Divides samples into clusters (k-means), without random numbers.
-
-    Starts from parts that are halved across their main direction, the widest first (PCA-Part, Su
-    & Dy 2004).
-
-    Args:
-        samples: Float64 tensor (m, D).
-        n: Clusters, at most.
-
-    Returns:
-        Centres (c, D), c <= n, and the cluster of each sample, int64 (m,).
-    """
-    parts = [samples]
-    while len(parts) < n:
-        scatters = [float((part - part.mean(dim=0)).square().sum()) for part in parts]
-        widest = parts.pop(max(range(len(parts)), key=scatters.__getitem__))
-        centred = widest - widest.mean(dim=0)
-        above = (centred @ main_directions(centred, 1))[:, 0] > 0
-        halves = [half for half in (widest[above], widest[~above]) if len(half)]
-        parts += halves
-        if len(halves) == 1:
-            break
-    centres = torch.stack([part.mean(dim=0) for part in parts])
-    for _ in range(10):
-        # A cluster may lose its last sample.
-        _, nearest = torch.cdist(samples, centres).argmin(dim=1).unique(return_inverse=True)
-        count = int(nearest.max()) + 1
-        centres = torch.stack([samples[nearest == i].mean(dim=0) for i in range(count)])
-    return centres, nearest
-
-
-def join_nearest(shares: Tensor, centres: Tensor, within: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Joins the two components of a mixture that this moves least; its moments stay the same.
-
-    Args:
-        shares: Float64 tensor (c,).
-        centres: Float64 tensor (c, D).
-        within: Float64 tensor (D, D), the covariance that the components share.
-    """
-    weights = shares[:, None] * shares / (shares[:, None] + shares)
-    costs = weights * torch.cdist(centres, centres).square()
-    costs.fill_diagonal_(math.inf)
-    i, j = divmod(int(costs.argmin()), len(shares))
-    apart = centres[j] - centres[i]
-    within = within + weights[i, j] * torch.outer(apart, apart)
-    both = shares[i] + shares[j]
-    centre = centres[i] + apart * shares[j] / both
-    keep = torch.ones(len(shares), dtype=torch.bool)
-    keep[[i, j]] = False
-    return (
-        torch.cat([shares[keep], both[None]]),
-        torch.cat([centres[keep], centre[None]]),
-        within,
-    )

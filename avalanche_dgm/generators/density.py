@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,8 +13,11 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData, Replay, check_values
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators.base import Generator
-from avalanche_dgm.generators.gaussian import Moments, Triangles, join_moments
+from avalanche_dgm.generators.base import Generator, Known
+from avalanche_dgm.generators.gaussian import padded
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class ClassDensity(Generator):
@@ -22,13 +25,12 @@ class ClassDensity(Generator):
 
     Learning a class leaves the others as they are, so nothing is replayed to it. A class that
     comes again is merged with what is known of it, as if all its samples had come at once; the
-    same class of another group (see `learn`) has a density of its own.
+    same class of another group (see `Known`) has a density of its own.
 
     Attributes:
         dense: Whether a matrix of as many rows and columns as a sample has values is kept.
-        shape: Shape of a sample, or ``None`` before the first; D is its number of values.
         seen: int64 tensor (K,), the samples that each class was fitted to.
-        means: Float tensor (K, D).
+        means: Float tensor (K, D), where D is the number of values of a sample.
     """
 
     rehearses = False
@@ -38,7 +40,6 @@ class ClassDensity(Generator):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shape: tuple[int, ...] | None = None
         self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
         self.register_buffer("means", torch.empty(0, 0))
 
@@ -60,6 +61,8 @@ class ClassDensity(Generator):
             )
         check_values(samples)
 
+    # Learning
+
     def add(
         self,
         samples: Tensor,
@@ -70,7 +73,7 @@ class ClassDensity(Generator):
         variances: Tensor | None = None,
         merge: bool = True,
     ) -> None:
-        """Learns classes, new ones or more of those that are known.
+        """Learns classes, new ones or more of those that are known; see `update`.
 
         Args:
             samples: Float tensor (N, *shape).
@@ -79,11 +82,6 @@ class ClassDensity(Generator):
             group: See `ClassTable.add`.
             variances: See `update`.
             merge: See `update`.
-
-        Raises:
-            ShapeError: Samples of another size were learned before. Nothing was changed, as after
-                the other error.
-            RangeError: A value is NaN or infinite.
         """
         self._check(samples)
         rows = self.classes.add(tasks, labels, group=group)
@@ -117,15 +115,12 @@ class ClassDensity(Generator):
             RangeError: A value is NaN or infinite.
         """
         self._check(samples)
-        flat = samples.flatten(1)
+        self.spec = self._spec_for(samples)
+        flat, n_classes = samples.flatten(1), len(self.classes)
         d, device = flat.shape[1], flat.device
-        self.shape = tuple(samples.shape[1:])
-        # New tensors, which are written to; others may hold those from before.
-        more = len(self.classes) - len(self.means)
-        old = self.means.to(device) if len(self.means) else flat.new_empty(0, d).float()
-        self.means = torch.cat([old, torch.zeros(more, d, device=device)])
-        self.seen = torch.cat([self.seen.to(device), self.seen.new_zeros(more).to(device)])
-        self._grow(len(self.classes), d, device)
+        self.means = padded(self.means, torch.zeros(n_classes, d, device=device))
+        self.seen = padded(self.seen, torch.zeros(n_classes, dtype=torch.int64, device=device))
+        self._grow(n_classes, d, device)
         for row in torch.unique(rows).tolist():
             mine = rows == row
             # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
@@ -135,8 +130,7 @@ class ClassDensity(Generator):
                 wide = variances.flatten(1)[mine].double().mean(dim=0).cpu()
             before = int(self.seen[row]) if merge else 0
             n = len(part) if count is None else count
-            mean = self._learn(row, part, wide, n, before)
-            self.means[row] = mean.to(self.means)
+            self.means[row] = self._learn(row, part, wide, n, before).to(self.means)
             self.seen[row] = before + n
 
     @abstractmethod
@@ -160,46 +154,41 @@ class ClassDensity(Generator):
             Its mean (D,), float64.
         """
 
-    @abstractmethod
-    def _deviations(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Draws deviations (n, D) from the means of classes (n,)."""
-
-    def _around(self, flat: Tensor, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The mean that each sample (n, D) lies around, and a deviation from it that is drawn."""
-        return self.means[rows], self._deviations(rows, rng)
-
-    @abstractmethod
-    def _log_density(self, flat: Tensor, row: int) -> Tensor:
-        """The log-density (n,) of samples (n, D) under one class, in nats."""
-
-    def _noise(self, n: int, rng: torch.Generator) -> Tensor:
-        """Standard normal numbers (n, D)."""
-        return torch.randn(n, self.means.shape[1], generator=rng, device=self.means.device)
-
     def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
         """See `Generator.fit`: learns these classes anew when it is run; yields nothing."""
         self.update(samples, rows, merge=False)
         yield from ()
 
     def learn(
-        self,
-        data: ExperienceData,
-        rng: torch.Generator,
-        *,
-        groups: Tensor | None = None,
-        previous: Generator | None = None,
-        old: tuple[Tensor, Tensor] | None = None,
-        share: float | None = None,
+        self, data: ExperienceData, rng: torch.Generator, **known: Unpack[Known]
     ) -> Iterator[Phase]:
         """See `Generator.learn`: learns the new samples when it is run; yields nothing."""
-        group = 0 if groups is None else groups
-        self.add(data.images, data.tasks, data.labels, group=group)
+        self._check(data.images)
+        self.update(data.images, self._add_classes(data, known.get("groups")))
         yield from ()
+
+    # Sampling
+
+    @abstractmethod
+    def _noise(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        """Draws deviations (n, D) from the centres of classes (n,)."""
+
+    def _centres(self, rows: Tensor, flat: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Centres (n, D) of classes (n,): nearest to samples (n, D), or drawn without samples."""
+        return self.means[rows]
+
+    @abstractmethod
+    def _log_density(self, flat: Tensor, row: int) -> Tensor:
+        """The log-density (n,) of samples (n, D) under one class, in nats."""
+
+    def _normal(self, n: int, rng: torch.Generator) -> Tensor:
+        """Standard normal numbers (n, D)."""
+        return torch.randn(n, self.means.shape[1], generator=rng, device=self.means.device)
 
     @torch.no_grad()
     def sample(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """See `Generator.sample`."""
-        samples = self.means[rows] + self._deviations(rows, rng)
+        samples = self._centres(rows, None, rng) + self._noise(rows, rng)
         return samples.view(len(rows), *(self.shape or ()))
 
     @torch.no_grad()
@@ -219,8 +208,8 @@ class ClassDensity(Generator):
         flat = replay.images.flatten(1)
         found = self.classes.find(replay.tasks, replay.labels)
         rows = found.clamp(min=0)
-        means, noise = self._around(flat, rows, rng)
-        made = means + math.sqrt(1 - strength**2) * (flat - means) + strength * noise
+        centres, noise = self._centres(rows, flat, rng), self._noise(rows, rng)
+        made = centres + math.sqrt(1 - strength**2) * (flat - centres) + strength * noise
         made = torch.where((found >= 0)[:, None], made, flat)
         return Replay(made.view_as(replay.images), replay.labels, replay.tasks)
 
@@ -243,70 +232,3 @@ class ClassDensity(Generator):
         same = (labels[:, None] == labels[None, :]).sum(dim=1)
         shares = 1.0 / (same * len(torch.unique(labels)))
         return -torch.logsumexp(self.log_densities(samples) + shares.log(), dim=1)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The shape of samples, for ``state_dict``."""
-        return {"shape": self.shape}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `get_extra_state` returned."""
-        self.shape = tuple(state["shape"]) if state["shape"] is not None else None
-
-
-class FullDensity(ClassDensity):
-    """A Gaussian of full covariance for each class.
-
-    Attributes:
-        factors: The Cholesky factors of the covariances.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factors = Triangles()
-
-    def _grow(self, n: int, size: int, device: torch.device) -> None:
-        self.factors.grow(n, size, device)
-
-    def _learn(
-        self, row: int, samples: Tensor, variances: Tensor | None, n: int, before: int
-    ) -> Tensor:
-        found = moments(samples, variances, n)
-        if before:
-            known = before, self.means[row].double().cpu(), self.factors.covariance(row)
-            found = join_moments(known, found)
-        self.factors.put(row, found[2])
-        return found[1]
-
-    def _deviations(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        return self.factors.multiply(self._noise(len(rows), rng), rows)
-
-    def _log_density(self, flat: Tensor, row: int) -> Tensor:
-        return log_normal(flat - self.means[row], self.factors.full()[row])
-
-
-def moments(samples: Tensor, variances: Tensor | None, n: int) -> Moments:
-    """Count, mean and covariance of samples that have variances of their own.
-
-    Args:
-        samples: Float64 tensor (m, D).
-        variances: Float64 tensor (D,), their mean, or ``None``.
-        n: The count.
-    """
-    mean = samples.mean(dim=0)
-    centred = samples - mean
-    covariance = centred.T @ centred / len(samples)
-    if variances is not None:
-        covariance += torch.diag(variances)
-    return n, mean, covariance
-
-
-def log_normal(deviations: Tensor, factor: Tensor) -> Tensor:
-    """The log-density (n,) of deviations (n, D) from the mean of a Gaussian, in nats.
-
-    Args:
-        deviations: Float tensor (n, D).
-        factor: Float tensor (D, D), the lower Cholesky factor of its covariance.
-    """
-    white = torch.linalg.solve_triangular(factor, deviations.T, upper=False)
-    constant = factor.diagonal().log().sum() + 0.5 * len(factor) * math.log(2 * math.pi)
-    return -0.5 * white.square().sum(dim=0) - constant

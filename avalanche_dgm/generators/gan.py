@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,58 +14,39 @@ from avalanche_dgm.acceleration import accelerate
 from avalanche_dgm.data import ExperienceData, SamplePool, even_weights
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.fitting import OptimizationStep, Phase
-from avalanche_dgm.generators.base import Generator
+from avalanche_dgm.generators.base import Generator, Known
 from avalanche_dgm.generators.discriminators import Discriminator, build_discriminator
 from avalanche_dgm.generators.gan_settings import GANSettings
-from avalanche_dgm.generators.growing import MaskedGenerator
-from avalanche_dgm.generators.ranges import (
-    check_intensities,
-    check_scale,
-    check_variety,
-    intensity_range,
-    known_range,
-    standard_range,
-)
+from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
+from avalanche_dgm.generators.keeping import Batch, KeepOld
+from avalanche_dgm.generators.masked_networks import build_generator
+from avalanche_dgm.generators.ranges import check_scale, check_variety, first_range
 from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.losses import discriminator_loss, generator_loss, gradient_penalty
+from avalanche_dgm.modules import in_chunks
 from avalanche_dgm.randomness import seeded_init
 from avalanche_dgm.settings import make_settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: Samples that are generated at once.
 CHUNK = 512
 
-Batch = tuple[Tensor, ...]
-
-
-class Shown(NamedTuple):
-    """Samples that both networks learn from in a step.
-
-    Attributes:
-        samples: Float tensor (n, *padded), scaled: real, or taken for real.
-        rows: int64 tensor (n,), their classes.
-        weight: Of their loss.
-        penalised: Whether the discriminator's gradient is penalised between them and generated
-            samples.
-    """
-
-    samples: Tensor
-    rows: Tensor
-    weight: float = 1.0
-    penalised: bool = True
+T = TypeVar("T")
 
 
 class GAN(Generator, ABC):
     """A network that makes samples of a class, and the discriminator that it learns against.
 
-    An experience is opened, learned and ended: `open`, `learn`, `end`. `learn` and `end` open and
-    end it themselves where that was not done. What was opened and not ended is dropped by the next
-    `open`.
+    An experience is opened, learned and ended: `open`, `learn`, `end`. `learn` opens it itself
+    where that was not done. What was opened and not ended is dropped by the next `open`.
 
-    A subclass builds ``network`` and says how it makes samples while it learns; it may add to the
-    loss, show further samples, and change gradients.
+    A subclass says how the network is told a class, and what its masks are.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
+        keep: How old classes are kept.
         all_classes: Whether the discriminator tells all classes, and not those of the experience
             alone: it is needed where it is the classifier.
         **changes: Hyper-parameters that shall differ, by name.
@@ -74,54 +55,65 @@ class GAN(Generator, ABC):
         discriminator: What the network learns against, while it learns; kept between experiences
             with ``keeps_discriminator`` only.
         learned: Number of classes that are learned; further ones belong to the open experience.
-        current: int64 tensor (k,), the rows of the open experience's classes, or ``None``.
-        rows: int64 tensor (N,), the row of each of its samples, or ``None``.
+        experiences: Number of experiences that are learned.
         old: Scaled samples (M, *padded) of the classes learned before and their rows (M,), made
             when the open experience began to be learned.
     """
 
     rehearses = False
+    spec_type: ClassVar = Scaler
     settings_type: ClassVar[type[GANSettings]] = GANSettings
     keeps_discriminator: bool = False
 
     def __init__(
-        self, settings: GANSettings | None = None, *, all_classes: bool = False, **changes: Any
+        self,
+        settings: GANSettings | None = None,
+        *,
+        keep: KeepOld,
+        all_classes: bool = False,
+        **changes: Any,
     ) -> None:
         super().__init__()
         if settings is None or changes:
             settings = make_settings(self.settings_type, changes, base=settings)
         self.settings: Any = settings
+        self.keep = keep
         self.all_classes = all_classes
         self.learned = self.experiences = 0
-        self.current: Tensor | None = None
-        self.rows: Tensor | None = None
-        self.old: tuple[Tensor, Tensor] | None = None
         self.discriminator: Discriminator | None = None
         self._network: MaskedGenerator | None = None
-        self._scaler: Scaler | None = None
         self._rounds = 1
+        self._close()
+
+    def _close(self) -> None:
+        self._rows: Tensor | None = None
+        self._current: Tensor | None = None
+        self.old: tuple[Tensor, Tensor] | None = None
 
     @property
     def scaler(self) -> Scaler:
-        """Scales samples to what the networks work on.
-
-        Raises:
-            RuntimeError: Nothing was built yet.
-        """
-        if self._scaler is None:
-            raise RuntimeError("There are no networks yet; call build() first.")
-        return self._scaler
+        """Scales samples to what the networks work on; an error before `build`."""
+        return _found(self.spec, "networks", "build")
 
     @property
     def network(self) -> MaskedGenerator:
-        """What makes samples.
+        """What makes samples; an error before `build`."""
+        return _found(self._network, "networks", "build")
 
-        Raises:
-            RuntimeError: Nothing was built yet.
-        """
-        if self._network is None:
-            raise RuntimeError("There are no networks yet; call build() first.")
-        return self._network
+    @property
+    def opened(self) -> Tensor:
+        """int64 tensor (k,), the rows of the open experience's classes; an error without one."""
+        return _found(self._current, "open experience", "open")
+
+    @property
+    def opened_rows(self) -> Tensor:
+        """int64 tensor (N,), the row of each sample of the open experience."""
+        return _found(self._rows, "open experience", "open")
+
+    @property
+    def opponent(self) -> Discriminator:
+        """``discriminator``; an error where nothing was learned."""
+        return _found(self.discriminator, "discriminator", "learn")
 
     # Building
 
@@ -142,44 +134,41 @@ class GAN(Generator, ABC):
                 f"architecture={s.architecture!r} makes {needed}, but the samples are of shape"
                 f" {shape}. Use architecture='auto'."
             )
-        scaler = self._scaler if self._scaler is not None else self._scaler_for(data.images)
-        if scaler.bounded:
-            given = s.value_range is not None
-            check_intensities(data.images, scaler.low, scaler.high, given=given, what="a generator")
-        if s.value_range is None:
-            check_variety(data.images, first=self._scaler is None)
-            check_scale(data.images, scaler.low, scaler.high)
+        given = s.value_range is not None
+        if not given:
+            check_variety(data.images, first=self.spec is None)
+        scaler = self.spec or self._spec_for(data.images)
+        check_scale(data.images, scaler.low, scaler.high, bounded=scaler.bounded, given=given)
 
-    def _scaler_for(self, images: Tensor) -> Scaler:
-        """The scaler for first samples: with bounds if there are any, see `known_range`."""
-        shape, given = tuple(int(side) for side in images.shape[1:]), self.settings.value_range
-        if given is not None:
-            return Scaler(shape, *intensity_range(images, given))
-        pixels = known_range(images)
-        if pixels is not None:
-            return Scaler(shape, *pixels)
-        scale = standard_range(images) if len(shape) == 1 else intensity_range(images, None)
-        return Scaler(shape, *scale, bounded=False)
+    def known_pairs(self) -> set[tuple[int, int]]:
+        """Task label and label of each class that was learned."""
+        return {(task, label) for _, task, label in self.classes.rows[: self.learned].tolist()}
 
-    def build(self, samples: Tensor) -> None:
-        """See `Generator.build`; later samples are checked against the first ones by `check`."""
-        if self._scaler is None:
-            self.build_for(self._scaler_for(samples))
-            self.to(samples.device)
+    def _spec_for(self, samples: Tensor) -> Scaler:
+        shape = tuple(int(side) for side in samples.shape[1:])
+        return Scaler(shape, *first_range(samples, self.settings.value_range))
 
-    def build_for(self, scaler: Scaler) -> None:
-        """Builds the network for samples that are scaled in a known way.
+    def make_networks(self, shape: tuple[int, ...]) -> None:
+        """See `Generator.make_networks`."""
+        self._network = self.new_network()
 
-        Args:
-            scaler: What scales them; nothing happens if it is the present one.
-        """
-        if scaler != self._scaler:
-            self._scaler, self.shape = scaler, scaler.shape
-            self._network = self._build(scaler)
+    def new_network(self) -> MaskedGenerator:
+        """Returns a new network for the samples that were built for."""
+        s, scaler = self.settings, self.scaler
+        return build_generator(
+            MaskedSpec(
+                architecture=s.architecture_for(scaler.shape),
+                shape=scaler.padded,
+                width=s.width,
+                latent=s.latent,
+                bounded=scaler.bounded,
+                **self._masks(),
+            )
+        )
 
-    @abstractmethod
-    def _build(self, scaler: Scaler) -> MaskedGenerator:
-        """Returns a new network for samples (*scaler.padded)."""
+    def _masks(self) -> Mapping[str, Any]:
+        """The fields of `MaskedSpec` that say what is masked."""
+        return {"masking": "none"}
 
     def new_discriminator(self, n_classes: int) -> Discriminator:
         """Returns a new discriminator for the samples that were built for.
@@ -200,33 +189,11 @@ class GAN(Generator, ABC):
 
         Args:
             data: The experience, after `check` and `build`.
-            groups: See `Generator.learn`.
+            groups: See `Known`.
         """
         self.classes.rows = self.classes.rows[: self.learned]
-        self.rows = self.classes.add(data.tasks, data.labels, group=0 if groups is None else groups)
-        self.current = self.rows.unique()
-
-    @property
-    def opened(self) -> Tensor:
-        """``current``, of an experience that was opened.
-
-        Raises:
-            RuntimeError: None is.
-        """
-        if self.current is None:
-            raise RuntimeError("No experience was opened; call open() first.")
-        return self.current
-
-    @property
-    def opened_rows(self) -> Tensor:
-        """``rows``, of an experience that was opened.
-
-        Raises:
-            RuntimeError: None is.
-        """
-        if self.rows is None:
-            raise RuntimeError("No experience was opened; call open() first.")
-        return self.rows
+        self._rows = self._add_classes(data, groups)
+        self._current = self._rows.unique()
 
     def real_shares(self) -> Tensor:
         """The share (K,) of each class that real samples stand for; generated ones are the rest.
@@ -239,19 +206,13 @@ class GAN(Generator, ABC):
         return shares
 
     def learn(
-        self,
-        data: ExperienceData,
-        rng: torch.Generator,
-        *,
-        groups: Tensor | None = None,
-        previous: Generator | None = None,
-        old: tuple[Tensor, Tensor] | None = None,
-        share: float | None = None,
+        self, data: ExperienceData, rng: torch.Generator, **known: Unpack[Known]
     ) -> Iterator[Phase]:
         """See `Generator.learn`; samples of old classes are generated by itself, unless given."""
-        if self.rows is None:
+        if self._rows is None:
             with seeded_init(rng):
-                self.open(data, groups=groups)
+                self.open(data, groups=known.get("groups"))
+        old = known.get("old")
         if old is None:
             per_class = self.settings.replay_per_class or -(-len(data) // len(self.opened))
             rows = torch.arange(self.learned, device=self.opened.device)
@@ -260,7 +221,7 @@ class GAN(Generator, ABC):
         else:
             self.old = self.scaler.transform(old[0]), old[1]
         yield from self.fit(data.images, self.opened_rows, rng)
-        self._after_training(rng)
+        self.keep.after_training(self, rng)
 
     def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
         """See `Generator.fit`; of an experience that was opened."""
@@ -268,21 +229,15 @@ class GAN(Generator, ABC):
         with seeded_init(rng):
             self._prepare(samples.device)
         self._rounds = self.settings.rounds(len(samples))
-        self._before_training(samples, rows)
+        self.keep.begin(self, samples, rows)
         yield self.accelerated(self._phase(samples, rows))
 
     def _prepare(self, device: torch.device) -> None:
-        """Makes the discriminator; subclasses extend it."""
+        """Makes the discriminator."""
         former = self.discriminator
         self.discriminator = self.new_discriminator(len(self.classes) - self.first_class).to(device)
         if self.keeps_discriminator and former is not None:
             self.discriminator.take_over(former)
-
-    def _before_training(self, samples: Tensor, rows: Tensor) -> None:
-        """Called when the networks are ready to learn scaled samples."""
-
-    def _after_training(self, rng: torch.Generator) -> None:
-        """Called when the networks have learned the experience."""
 
     def accelerated(self, phase: Phase) -> Phase:
         """The phase as the setting ``accelerate`` asks for."""
@@ -299,16 +254,24 @@ class GAN(Generator, ABC):
         guide = self.settings.aux_classifier_loss
         return guide == "always" or (guide == "auto" and len(self.opened) > 1)
 
+    def scale(self, number: int) -> float:
+        """The scale of the masks' sigmoid in a round, see `GANSettings.scale`."""
+        return float(self.settings.scale(number, self._rounds))
+
     def _phase(self, samples: Tensor, rows: Tensor) -> Phase:
-        s, discriminator, network = self.settings, self._against, self.network
+        s, discriminator, network = self.settings, self.opponent, self.network
         trained = [*discriminator.trunk.parameters(), *discriminator.score_head.parameters()]
         trained += discriminator.class_head.parameters() if self.has_aux_loss else []
         made = [p for p in network.parameters() if p.requires_grad]
+
+        def protect(number: int) -> None:
+            self.keep.protect(self, number)
+
         kinds = [
             *self._class_steps(samples, rows),
             *[OptimizationStep("discriminator", trained, self.discriminator_loss)]
             * s.discriminator_steps,
-            OptimizationStep("generator", made, self.generator_loss, self._protect),
+            OptimizationStep("generator", made, self.generator_loss, protect),
         ]
         both = nn.ModuleDict({"discriminator": discriminator, "generator": network})
         steps = self._rounds * len(kinds)
@@ -317,9 +280,9 @@ class GAN(Generator, ABC):
 
     def discriminator_loss(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
         """Wasserstein loss, the auxiliary classifier's on real samples, and gradient penalty."""
-        discriminator, penalty = self._against, self.settings.penalty
+        discriminator, penalty = self.opponent, self.settings.penalty
         total = torch.zeros((), device=batch[0].device)
-        for real, rows, weight, penalised in self._shown(batch, rng):
+        for real, rows, weight, penalised in self.keep.shown(batch, rng):
             with torch.no_grad():
                 generated = self._training_samples(rows, rng, number)
             if self.has_aux_loss:
@@ -337,20 +300,20 @@ class GAN(Generator, ABC):
 
     def generator_loss(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
         """Scores of generated samples, the auxiliary classifier's loss, and what is added."""
-        total = self._extra_loss(rng, number)
-        for _, rows, weight, _ in self._shown(batch, rng):
+        total = self.keep.loss(self, rng, number)
+        for _, rows, weight, _ in self.keep.shown(batch, rng):
             generated = self._training_samples(rows, rng, number)
             if self.has_aux_loss:
-                scores, logits = self._against(generated)
+                scores, logits = self.opponent(generated)
                 loss = generator_loss(scores) + F.cross_entropy(logits, rows - self.first_class)
             else:
-                loss = generator_loss(self._against.score(generated))
+                loss = generator_loss(self.opponent.score(generated))
             total = total + weight * loss
         return total
 
     def _class_steps(self, samples: Tensor, rows: Tensor) -> list[OptimizationStep]:
         """Steps of the discriminator on classes alone (Ostapenko et al., Sec. 4.1)."""
-        discriminator, first = self._against, self.first_class
+        discriminator, first = self.opponent, self.first_class
         n = self.settings.class_steps
         n = discriminator.class_head.out_features if n is None else n
         if not n:
@@ -372,45 +335,26 @@ class GAN(Generator, ABC):
         trained = [*discriminator.trunk.parameters(), *discriminator.class_head.parameters()]
         return [OptimizationStep("classes", trained, loss)] * n
 
-    @property
-    def _against(self) -> Discriminator:
-        if self.discriminator is None:
-            raise RuntimeError("There is no discriminator; begin to learn an experience first.")
-        return self.discriminator
+    def _training_samples(self, rows: Tensor, rng: torch.Generator, number: int) -> Tensor:
+        """Makes scaled samples (n, *padded) of the open experience's classes, with a gradient."""
+        return self.network(self.inputs(rows, rng), scale=self.scale(number))
 
     @abstractmethod
-    def _training_samples(self, rows: Tensor, rng: torch.Generator, number: int) -> Tensor:
-        """Makes scaled samples (n, *padded) of the open experience's classes, with a gradient.
+    def inputs(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        """The network's inputs (n, latent) for classes (n,): noise, which says the class.
 
-        Args:
-            rows: int64 tensor (n,).
-            rng: Generator on the device of ``rows``.
-            number: Number of the round, counted from 0.
+        See `noise_with_class`.
         """
-
-    def _shown(self, batch: Batch, rng: torch.Generator) -> list[Shown]:
-        """What both networks learn from in a step, for a batch of the experience."""
-        return [Shown(batch[0], batch[1])]
-
-    def _extra_loss(self, rng: torch.Generator, number: int) -> Tensor:
-        """What is added to the network's loss in a round: a scalar."""
-        return torch.zeros((), device=self.opened.device)
-
-    def _protect(self, number: int) -> None:
-        """Changes the network's gradients before its step, in a round of that number."""
 
     def end(self, rng: torch.Generator) -> None:
         """See `Generator.end`: its classes are learned."""
         # It may grow, and new weights are random.
         with seeded_init(rng):
-            self._close()
+            self.keep.end(self)
         self.learned, self.experiences = len(self.classes), self.experiences + 1
-        self.current = self.rows = self.old = None
+        self._close()
         if not self.keeps_discriminator:
             self.discriminator = None
-
-    def _close(self) -> None:
-        """Called when the open experience ends."""
 
     # Generating
 
@@ -418,9 +362,8 @@ class GAN(Generator, ABC):
     def _generate(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """Generates some scaled samples (n, *padded), see `generate`."""
 
-    @torch.no_grad()
     def generate(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Generates scaled samples, a chunk at a time.
+        """Generates scaled samples, a chunk at a time and without gradients.
 
         Args:
             rows: int64 tensor (n,), the class of each; those of the open experience are made as
@@ -432,7 +375,7 @@ class GAN(Generator, ABC):
         """
         if not len(rows):
             return torch.empty(0, *self.scaler.padded, device=self.classes.rows.device)
-        return torch.cat([self._generate(part, rng) for part in rows.split(CHUNK)])
+        return in_chunks(lambda part: self._generate(part, rng), rows, size=CHUNK)
 
     def sample(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """See `Generator.sample`."""
@@ -441,26 +384,47 @@ class GAN(Generator, ABC):
     # State
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What ``state_dict`` needs to build the networks again."""
+        """What ``state_dict`` needs to make the networks again."""
         known = self.discriminator
         return {
-            "scaler": self._scaler.to_dict() if self._scaler is not None else None,
+            **super().get_extra_state(),
             "discriminator": known.class_head.out_features if known is not None else None,
             "learned": self.learned,
             "experiences": self.experiences,
         }
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Builds the networks before their weights are loaded."""
+    def _restore(self, state: dict[str, Any]) -> None:
         self.learned, self.experiences = state["learned"], state["experiences"]
-        self.current = self.rows = self.old = self.discriminator = None
-        device = self.classes.rows.device
-        # What is drawn for new weights is loaded over.
-        with torch.random.fork_rng(devices=[]):
-            if state["scaler"] is None:
-                self._scaler = self._network = self.shape = None
-            else:
-                self.build_for(Scaler.from_dict(state["scaler"]))
-            if state["discriminator"] is not None:
-                self.discriminator = self.new_discriminator(state["discriminator"])
-        self.to(device)
+        self._close()
+        self.discriminator = None
+        if state["spec"] is None:
+            self._network = None
+        super()._restore(state)
+        if state["discriminator"] is not None:
+            made = self.new_discriminator(state["discriminator"])
+            self.discriminator = made.to(self.classes.rows.device)
+
+
+def _found(value: T | None, what: str, method: str) -> T:
+    if value is None:
+        raise RuntimeError(f"There is no {what} yet; call {method}() first.")
+    return value
+
+
+def noise_with_class(
+    positions: Tensor, n_classes: int, latent: int, rng: torch.Generator
+) -> Tensor:
+    """Standard normal noise whose first entries say the class, as the authors' code has it.
+
+    Args:
+        positions: int64 tensor (n,), the class, from 0 to ``n_classes`` - 1.
+        n_classes: How many there are to tell apart.
+        latent: Entries in all, more than ``n_classes``.
+        rng: Generator on the device of ``positions``.
+
+    Returns:
+        Float tensor (n, latent).
+    """
+    noise = torch.randn(len(positions), latent, generator=rng, device=positions.device)
+    noise[:, :n_classes] = F.one_hot(positions, n_classes).to(noise)
+    return noise

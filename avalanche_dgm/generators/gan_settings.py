@@ -14,11 +14,6 @@ from avalanche_dgm.settings import Settings
 if TYPE_CHECKING:
     from avalanche_dgm.generators.gan import GAN
 
-#: Generators with such settings by name, and where they are; none is imported before it is used.
-_GANS = {
-    "masked": ("avalanche_dgm.generators.masked_gan", "MaskedGAN"),
-    "conditional": ("avalanche_dgm.generators.conditional_gan", "ConditionalGAN"),
-}
 #: Parts of a task in each of which the masks' scale is constant, where there are no epochs.
 PIECES = 10
 
@@ -101,6 +96,15 @@ class GANSettings(Settings):
             return self.generator_steps
         return epochs_to_steps(self.generator_epochs, n_samples, self.batch_size)
 
+    def scale(self, number: int, rounds: int) -> float:
+        """The scale s of the masks' sigmoid, of no account without masks.
+
+        Args:
+            number: Number of the round, counted from 0.
+            rounds: How many there are.
+        """
+        return 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedGANSettings(GANSettings):
@@ -144,12 +148,7 @@ class MaskedGANSettings(GANSettings):
             )
 
     def scale(self, number: int, rounds: int) -> float:
-        """The scale s of the masks' sigmoid (Eq. 3).
-
-        Args:
-            number: Number of the round, counted from 0.
-            rounds: How many there are.
-        """
+        """See `GANSettings.scale` (Eq. 3)."""
         if self.annealing == "steps":
             done = number / max(rounds - 1, 1)
         else:
@@ -178,14 +177,13 @@ class ConditionalGANSettings(GANSettings):
             )
 
 
-def make_gan(name: str, settings: GANSettings, **options: Any) -> GAN:
-    """Makes a generative adversarial network.
+def make_masked_gan(settings: MaskedGANSettings, **options: Any) -> GAN:
+    """Makes a `MaskedGAN`, whose module is not imported before.
 
     Args:
-        name: ``"masked"`` or ``"conditional"``.
         settings: Its hyper-parameters.
         **options: Further arguments of its class.
     """
-    module, kind = _GANS[name]
-    made: GAN = getattr(importlib.import_module(module), kind)(settings, **options)
+    module = importlib.import_module("avalanche_dgm.generators.masked_gan")
+    made: GAN = module.MaskedGAN(settings, **options)
     return made

@@ -1,8 +1,8 @@
-"""Covariances as Cholesky factors, and moments of samples that come in parts."""
+"""Covariances as Cholesky factors, moments of samples that come in parts, and clusters."""
 
 from __future__ import annotations
 
-from math import isqrt
+import math
 from typing import Any
 
 import torch
@@ -38,13 +38,11 @@ class Triangles(GrowingBuffers):
     @property
     def size(self) -> int:
         """D, values of a vector."""
-        return (isqrt(8 * self.packed.shape[1] + 1) - 1) // 2
+        return (math.isqrt(8 * self.packed.shape[1] + 1) - 1) // 2
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
         """Makes room for n factors of a size; the new ones are zero."""
-        new = torch.zeros(n - len(self), size * (size + 1) // 2, device=device)
-        old = self.packed.to(device) if len(self) else new[:0]
-        self.packed = torch.cat([old, new])
+        self.packed = padded(self.packed, torch.zeros(n, size * (size + 1) // 2, device=device))
         self._unpacked = None
 
     def put(self, row: int, covariance: Tensor) -> None:
@@ -67,6 +65,13 @@ class Triangles(GrowingBuffers):
             self._unpacked = self.packed.new_zeros(len(self), self.size, self.size)
             self._unpacked[:, lower[0], lower[1]] = self.packed
         return self._unpacked
+
+    def log_density(self, deviations: Tensor, row: int) -> Tensor:
+        """The log-density (n,) of deviations (n, D) from the mean of a Gaussian, in nats."""
+        factor = self.full()[row]
+        white = torch.linalg.solve_triangular(factor, deviations.T, upper=False)
+        constant = factor.diagonal().log().sum() + 0.5 * len(factor) * math.log(2 * math.pi)
+        return -0.5 * white.square().sum(dim=0) - constant
 
     def multiply(self, vectors: Tensor, rows: Tensor) -> Tensor:
         """Multiplies each vector by the factor of its row.
@@ -130,4 +135,69 @@ def join_moments(one: Moments, other: Moments) -> Moments:
         both,
         mean + apart * m / both,
         within + torch.outer(apart, apart) * n * m / both**2,
+    )
+
+
+def padded(old: Tensor, zeros: Tensor) -> Tensor:
+    """The first rows of a tensor of zeros replaced by those there were; a new tensor."""
+    return torch.cat([old.to(zeros), zeros[len(old) :]]) if len(old) else zeros
+
+
+def main_directions(samples: Tensor, n: int) -> Tensor:
+    """The directions in which samples vary most, each as long as the deviation along it.
+
+    Args:
+        samples: Float64 tensor (m, D), as deviations from their mean over sqrt(m).
+        n: How many; there are no more than D and m.
+
+    Returns:
+        Float64 tensor (D, n).
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    n = min(n, *samples.shape)
+    _, lengths, directions = randomized_svd(samples.numpy(), n, n_iter=8, random_state=0)
+    return torch.from_numpy(directions.T * lengths)
+
+
+def clusters(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Divides samples into clusters (k-means), without random numbers of PyTorch's.
+
+    Args:
+        samples: Float64 tensor (m, D).
+        n: Clusters, at most: equal samples are never divided.
+
+    Returns:
+        Centres (c, D), c <= n, and the cluster of each sample, int64 (m,).
+    """
+    from sklearn.cluster import KMeans
+
+    n = min(n, len(torch.unique(samples, dim=0)))
+    nearest = torch.from_numpy(KMeans(n, n_init=3, random_state=0).fit_predict(samples.numpy()))
+    centres = torch.stack([samples[nearest == i].mean(dim=0) for i in range(n)])
+    return centres, nearest.long()
+
+
+def join_nearest(shares: Tensor, centres: Tensor, within: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Joins the two components of a mixture that this moves least; its moments stay the same.
+
+    Args:
+        shares: Float64 tensor (c,).
+        centres: Float64 tensor (c, D).
+        within: Float64 tensor (D, D), the covariance that the components share.
+    """
+    weights = shares[:, None] * shares / (shares[:, None] + shares)
+    costs = weights * torch.cdist(centres, centres).square()
+    costs.fill_diagonal_(math.inf)
+    i, j = divmod(int(costs.argmin()), len(shares))
+    apart = centres[j] - centres[i]
+    within = within + weights[i, j] * torch.outer(apart, apart)
+    both = shares[i] + shares[j]
+    centre = centres[i] + apart * shares[j] / both
+    keep = torch.ones(len(shares), dtype=torch.bool)
+    keep[[i, j]] = False
+    return (
+        torch.cat([shares[keep], both[None]]),
+        torch.cat([centres[keep], centre[None]]),
+        within,
     )

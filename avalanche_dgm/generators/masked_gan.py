@@ -6,20 +6,47 @@ Ostapenko et al. 2019, "Learning to remember: dynamic generative memory", Sectio
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from itertools import accumulate
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, LabelError
-from avalanche_dgm.generators.gan import GAN
+from avalanche_dgm.generators.gan import GAN, noise_with_class
 from avalanche_dgm.generators.gan_settings import MaskedGANSettings
-from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
-from avalanche_dgm.generators.masked_networks import build_generator
-from avalanche_dgm.generators.scaler import Scaler
+from avalanche_dgm.generators.keeping import KeepOld
 from avalanche_dgm.modules import evaluating
+
+
+class ReservedUnits(KeepOld):
+    """Keeps old classes by masks: what makes their samples is reserved, and never changes."""
+
+    def loss(self, gan: GAN, rng: torch.Generator, number: int = 0) -> Tensor:
+        """How much of what is free is taken (Eq. 6), weighed by how much there is."""
+        weight = gan.settings.sparsity * gan.network.capacity_ratio
+        return weight * gan.network.sparsity(gan.scale(number))
+
+    def protect(self, gan: GAN, number: int) -> None:
+        """Stops the gradients of what is reserved (Eq. 4)."""
+        s = gan.settings
+        gan.network.protect(scale=gan.scale(number), smax=s.smax, compensation=s.compensation)
+
+    def end(self, gan: GAN) -> None:
+        """Binarises the masks, reserves what they use, and grows by as much (Sec. 4.2)."""
+        network = gan.network
+        network.end_task()
+        task = network.n_tasks - 1
+        out = [name for name, mask in network.named_masks() if not mask.hard(task).any()]
+        if out:
+            warnings.warn(
+                f"Nothing of {', '.join(out)} is used by what was learned last: its samples are"
+                f" poor or all alike. Set sparsity lower (now {gan.settings.sparsity}), or train"
+                " longer.",
+                stacklevel=2,
+            )
 
 
 class MaskedGAN(GAN):
@@ -39,6 +66,15 @@ class MaskedGAN(GAN):
 
     settings_type: ClassVar[type[MaskedGANSettings]] = MaskedGANSettings
 
+    def __init__(
+        self,
+        settings: MaskedGANSettings | None = None,
+        *,
+        all_classes: bool = False,
+        **changes: Any,
+    ) -> None:
+        super().__init__(settings, keep=ReservedUnits(), all_classes=all_classes, **changes)
+
     def check(self, data: ExperienceData) -> None:
         """See `GAN.check`.
 
@@ -47,9 +83,8 @@ class MaskedGAN(GAN):
             ConfigError: More classes than there are noise dimensions to tell them by.
         """
         super().check(data)
-        known = {(task, label) for _, task, label in self.classes.rows[: self.learned].tolist()}
-        groups = data.pairs.tolist()
-        again = sorted({label for task, label in groups if (task, label) in known})
+        known, pairs = self.known_pairs(), data.pairs.tolist()
+        again = sorted({label for task, label in pairs if (task, label) in known})
         if again:
             raise LabelError(
                 f"Experience {data.name or data.key} brings back the classes"
@@ -58,25 +93,15 @@ class MaskedGAN(GAN):
                 " ends. Use a stream in which each class comes in one experience, or a method that"
                 " takes classes back, such as DGDMN."
             )
-        if len(groups) >= self.settings.latent:
+        if len(pairs) >= self.settings.latent:
             raise ConfigError(
-                f"latent={self.settings.latent} noise dimensions cannot tell {len(groups)} classes"
-                f" of one experience. Set latent to more than {len(groups)}."
+                f"latent={self.settings.latent} noise dimensions cannot tell {len(pairs)} classes"
+                f" of one experience. Set latent to more than {len(pairs)}."
             )
 
-    def _build(self, scaler: Scaler) -> MaskedGenerator:
-        s = self.settings
-        spec = MaskedSpec(
-            architecture=s.architecture_for(scaler.shape),
-            shape=scaler.padded,
-            width=s.width,
-            latent=s.latent,
-            masking=s.masking,
-            placement=s.placement,
-            protection=s.protection,
-            bounded=scaler.bounded,
-        )
-        return build_generator(spec)
+    def _masks(self) -> Mapping[str, Any]:
+        names = ("masking", "placement", "protection")
+        return {name: getattr(self.settings, name) for name in names}
 
     def open(self, data: ExperienceData, *, groups: Tensor | None = None) -> None:
         """See `GAN.open`; the network gets norms and a head for the experience."""
@@ -85,36 +110,9 @@ class MaskedGAN(GAN):
         self.network.begin_task()
         self.network.to(data.images.device)
 
-    def _training_samples(self, rows: Tensor, rng: torch.Generator, number: int) -> Tensor:
-        s = self.settings
-        noise = noise_with_class(rows - self.learned, len(self.opened), s.latent, rng)
-        return self.network(noise, scale=s.scale(number, self._rounds))
-
-    def _extra_loss(self, rng: torch.Generator, number: int) -> Tensor:
-        """How much of what is free is taken (Eq. 6), weighed by how much there is."""
-        s, network = self.settings, self.network
-        weight = s.sparsity * network.capacity_ratio
-        return weight * network.sparsity(s.scale(number, self._rounds))
-
-    def _protect(self, number: int) -> None:
-        """Stops the gradients of what is reserved (Eq. 4)."""
-        s = self.settings
-        scale = s.scale(number, self._rounds)
-        self.network.protect(scale=scale, smax=s.smax, compensation=s.compensation)
-
-    def _close(self) -> None:
-        """Binarises the masks, reserves what they use, and grows by as much (Sec. 4.2)."""
-        network = self.network
-        network.end_task()
-        task = network.n_tasks - 1
-        out = [name for name, mask in network.named_masks() if not mask.hard(task).any()]
-        if out:
-            warnings.warn(
-                f"Nothing of {', '.join(out)} is used by what was learned last: its samples are"
-                " poor or all alike. Set sparsity lower (now"
-                f" {self.settings.sparsity}), or train longer.",
-                stacklevel=2,
-            )
+    def inputs(self, rows: Tensor, rng: torch.Generator) -> Tensor:
+        """See `GAN.inputs`; of the open experience's classes."""
+        return noise_with_class(rows - self.learned, len(self.opened), self.settings.latent, rng)
 
     def _generate(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """One pass for each experience that is asked for, in their order."""
@@ -135,22 +133,3 @@ class MaskedGAN(GAN):
                 else:
                     parts.append(network(noise, scale=self.settings.smax))
         return torch.cat(parts)[torch.argsort(order)]
-
-
-def noise_with_class(
-    positions: Tensor, n_classes: int, latent: int, rng: torch.Generator
-) -> Tensor:
-    """Standard normal noise whose first entries say the class, as the authors' code has it.
-
-    Args:
-        positions: int64 tensor (n,), the class, from 0 to ``n_classes`` - 1.
-        n_classes: How many there are to tell apart.
-        latent: Entries in all, more than ``n_classes``.
-        rng: Generator on the device of ``positions``.
-
-    Returns:
-        Float tensor (n, latent).
-    """
-    noise = torch.randn(len(positions), latent, generator=rng, device=positions.device)
-    noise[:, :n_classes] = nn.functional.one_hot(positions, n_classes).to(noise)
-    return noise

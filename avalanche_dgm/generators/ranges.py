@@ -58,6 +58,27 @@ def intensity_range(
     )
 
 
+def first_range(
+    images: Tensor, value_range: tuple[float, float] | None
+) -> tuple[Bounds, Bounds, bool]:
+    """The range of the first experience's samples: given, or that of pixels; else a scale.
+
+    The scale of images is the range observed, that of vectors `standard_range`.
+
+    Args:
+        images: Float tensor (N, C, H, W) or (N, D).
+        value_range: Smallest and largest possible intensity, or ``None``.
+
+    Returns:
+        Both ends for each channel, or for each feature; and whether they are bounds.
+    """
+    known = known_range(images) if value_range is None else intensity_range(images, value_range)
+    if known is not None:
+        return *known, True
+    scale = standard_range(images) if images.ndim == 2 else intensity_range(images, None)
+    return *scale, False
+
+
 def choose_scale(
     images: Tensor,
     *,
@@ -66,32 +87,28 @@ def choose_scale(
 ) -> tuple[str, Bounds, Bounds]:
     """The distribution of intensities and their scale, from the first experience's samples.
 
-    Bernoulli pixels serve grey images and flat samples that look like pixels of a known range, see
-    `known_range`; all else is Gaussian. Vectors that are no pixels are standardised: by mean and
-    standard deviation of each feature.
+    Chosen freely, grey images and flat samples with bounds (see `first_range`) are Bernoulli, all
+    else is Gaussian.
 
     Args:
         images: Float tensor (N, C, H, W) or (N, D).
         likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
-        value_range: Smallest and largest possible intensity; ``None`` finds them out, or does
-            without.
+        value_range: Smallest and largest possible intensity, or ``None``.
 
     Returns:
         ``"bernoulli"`` or ``"gaussian"``, and both ends of the scale for each channel, or for each
         feature.
     """
-    flat = images.ndim == 2
-    pixels = known_range(images) if value_range is None else None
-    standardised = False
+    low, high, bounded = first_range(images, value_range)
     if likelihood == "auto":
-        grey, bounded = flat or images.shape[1] < 3, pixels or value_range
-        likelihood = "bernoulli" if grey and bounded else "gaussian"
-        standardised = flat and not bounded
-    if standardised:
-        return likelihood, *standard_range(images)
-    if pixels is not None and likelihood == "bernoulli":
-        return likelihood, *pixels
-    return likelihood, *intensity_range(images, value_range)
+        grey = images.ndim == 2 or images.shape[1] < 3
+        likelihood = "bernoulli" if bounded and grey else "gaussian"
+        found = grey or not bounded
+    else:
+        found = bounded and likelihood == "bernoulli"
+    if not found:
+        low, high = intensity_range(images, value_range)
+    return likelihood, low, high
 
 
 def known_range(images: Tensor) -> tuple[Bounds, Bounds] | None:
@@ -213,24 +230,47 @@ def _central(rows: Tensor) -> Tensor:
     return ordered[:, min(round(0.95 * n), n - 1)] - ordered[:, round(0.05 * n)]
 
 
-def check_scale(images: Tensor, low: Bounds, high: Bounds) -> None:
-    """Checks samples against the scale that was learned from the first ones.
+def check_scale(
+    images: Tensor,
+    low: Bounds,
+    high: Bounds,
+    *,
+    bounded: bool = False,
+    given: bool = False,
+    what: str = "a generator",
+    remedy: str = "",
+) -> None:
+    """Checks samples against the range, or the scale, that was learned from the first ones.
 
     Args:
         images: Float tensor (N, C, H, W) or (N, D).
-        low: One end of the scale for each channel, or for each feature.
+        low: One end for each channel, or for each feature.
         high: The other end.
+        bounded: Whether the generator can make nothing beyond the ends.
+        given: Whether the user stated the range; then nothing outside it is accepted.
+        what: How messages call the generator.
+        remedy: A further way out, for the message.
 
     Raises:
-        RangeError: They lie far away from it, or vary so little that nothing is seen of them.
+        RangeError: The generator cannot make such samples: they lie outside its bounds or far away
+            from the scale, or vary so little that nothing is seen of them.
     """
     rows = images.T if len(low) == images.shape[1] and images.ndim == 2 else _channels(images)
-    bottom, top = (rows.new_tensor(ends) for ends in (low, high))
-    smallest, largest = rows.amin(dim=1), rows.amax(dim=1)
+    smallest, largest = rows.amin(dim=1).double(), rows.amax(dim=1).double()
+    bottom, top = smallest.new_tensor(low), smallest.new_tensor(high)
     away = torch.maximum(bottom - smallest, largest - top) / (top - bottom)
+    outside = away > (1e-6 if given else RANGE_TOLERANCE)
+    if bounded and bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise RangeError(
+            f"Channel {row} has intensities from {float(smallest[row]):.4g} to"
+            f" {float(largest[row]):.4g}, but {what} for {low[row]:.4g} to {high[row]:.4g} cannot"
+            " produce them. Scale the images the same way in every experience, or pass their full"
+            f" range as value_range=(low, high){remedy}."
+        )
     seen = (largest - smallest) / (top - bottom)
     vanish = (seen < 1 / _FARTHEST).all() & (seen > 0).any()
-    if bool((away > _FARTHEST).any() | vanish):
+    if not given and bool((away > _FARTHEST).any() | vanish):
         row = int(away.argmax())
         raise RangeError(
             f"Intensities go from {float(smallest[row]):.4g} to {float(largest[row]):.4g}, but the"
@@ -249,38 +289,3 @@ def _channels(images: Tensor) -> Tensor:
 def _some(rows: Tensor) -> Tensor:
     """Evenly chosen values of each row (k, n)."""
     return rows[:, :: max(1, rows.shape[1] // _LOOKS)]
-
-
-def check_intensities(
-    images: Tensor,
-    low: Bounds,
-    high: Bounds,
-    *,
-    given: bool,
-    what: str,
-    remedy: str = "",
-) -> None:
-    """Checks that a generator with bounded intensities can produce such images.
-
-    Args:
-        images: Float tensor (N, C, H, W) or (N, D).
-        low: Smallest intensity for each channel.
-        high: Largest intensity for each channel.
-        given: Whether the user stated the range; then nothing outside it is accepted.
-        what: How messages call the generator.
-        remedy: A further way out, for the message.
-
-    Raises:
-        RangeError: It cannot.
-    """
-    tolerance = 1e-6 if given else RANGE_TOLERANCE
-    smallest, largest = intensity_range(images, None, constant=0.0)
-    for channel, (bottom, top) in enumerate(zip(low, high, strict=True)):
-        slack = tolerance * (top - bottom)
-        if smallest[channel] < bottom - slack or largest[channel] > top + slack:
-            raise RangeError(
-                f"Channel {channel} has intensities from {smallest[channel]:.4g} to"
-                f" {largest[channel]:.4g}, but {what} for {bottom:.4g} to {top:.4g} cannot"
-                " produce them. Scale the images the same way in every experience, or pass their"
-                f" full range as value_range=(low, high){remedy}."
-            )

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from avalanche_dgm.generators.base import SampleSpec
 
 #: Sides of images are filled up to a multiple of this: three layers halve or double them.
 SIDE = 8
 
 
 @dataclass(frozen=True)
-class Scaler:
+class Scaler(SampleSpec):
     """Samples scaled to [-1, 1], and images padded to sides that are multiples of 8.
 
     Attributes:
-        shape: Shape of the user's samples, (C, H, W) or (D,).
         low: Smallest intensity for each channel, in the user's units; for (D,) one for all, or one
             for each feature.
         high: Largest intensity for each channel, above ``low``.
@@ -25,21 +25,9 @@ class Scaler:
             samples on the scaler may leave [-1, 1].
     """
 
-    shape: tuple[int, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     bounded: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers and tuples."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Scaler:
-        """Builds the scaler that `to_dict` described."""
-        tuples = {name: tuple(values[name]) for name in ("shape", "low", "high")}
-        # Older states have bounds always.
-        return cls(**tuples, bounded=values.get("bounded", True))
 
     @property
     def padded(self) -> tuple[int, ...]:
@@ -58,11 +46,11 @@ class Scaler:
             float32 tensor (n, *padded) in [-1, 1] if bounded; the padding is -1.
         """
         samples = samples.float()
-        low, high = self._scale(samples)
+        low, high = self._ends(samples)
         scaled = 2 * (samples - low) / (high - low) - 1
         if self.bounded:
             scaled = scaled.clamp(-1, 1)
-        if len(self.shape) == 1 or self.padded == self.shape:
+        if self.padded == self.shape:
             return scaled
         top, bottom, left, right = self._margins()
         return F.pad(scaled, (left, right, top, bottom), value=-1.0)
@@ -76,11 +64,11 @@ class Scaler:
         Returns:
             Float tensor (n, *shape), in the user's units.
         """
-        if len(self.shape) == 3 and self.padded != self.shape:
+        if self.padded != self.shape:
             top, _, left, _ = self._margins()
             height, width = self.shape[1:]
             samples = samples[:, :, top : top + height, left : left + width]
-        low, high = self._scale(samples)
+        low, high = self._ends(samples)
         return low + (samples + 1) / 2 * (high - low)
 
     def _margins(self) -> tuple[int, int, int, int]:
@@ -88,8 +76,6 @@ class Scaler:
         height, width = (p - s for p, s in zip(self.padded[1:], self.shape[1:], strict=True))
         return height // 2, height - height // 2, width // 2, width - width // 2
 
-    def _scale(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (1, -1, 1, 1) if len(self.shape) == 3 else (1, -1)
-        return samples.new_tensor(self.low).reshape(shape), samples.new_tensor(self.high).reshape(
-            shape
-        )
+    def _ends(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        ranks = (-1,) + (1,) * (len(self.shape) - 1)
+        return samples.new_tensor(self.low).view(ranks), samples.new_tensor(self.high).view(ranks)

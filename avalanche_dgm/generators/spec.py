@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Literal
 
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.generators.ranges import check_intensities, check_scale, choose_scale
+from avalanche_dgm.generators.base import SampleSpec
+from avalanche_dgm.generators.ranges import check_scale, choose_scale
 from avalanche_dgm.networks import default_architecture, default_hidden
+from avalanche_dgm.settings import check_fields
 
 
 @dataclass(frozen=True)
-class VAESpec:
+class VAESpec(SampleSpec):
     """Everything that is needed to build a `VAE` again.
 
     Attributes:
-        shape: Shape of one sample, (C, H, W) or (D,).
         architecture: ``"dense"`` or ``"conv"``.
         hidden: Widths of the hidden dense layers, or channels of the stride-2 convolutions.
         latent: Number of latent dimensions.
@@ -26,54 +27,34 @@ class VAESpec:
         low: Smallest intensity for each channel, in the user's units. With Gaussian pixels ``low``
             and ``high`` are a scale and no bounds; flat samples may have one for each feature.
         high: Largest intensity for each channel, above ``low``.
+
+    Raises:
+        ConfigError: A value cannot work.
     """
 
-    shape: tuple[int, ...]
-    architecture: str
+    architecture: Literal["dense", "conv"]
     hidden: tuple[int, ...]
     latent: int
-    likelihood: str
+    likelihood: Literal["bernoulli", "gaussian"]
     low: tuple[float, ...]
     high: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.architecture not in ("dense", "conv"):
-            raise ConfigError(f"Unknown architecture {self.architecture!r}; use 'dense' or 'conv'.")
-        if self.likelihood not in ("bernoulli", "gaussian"):
-            raise ConfigError(
-                f"Unknown likelihood {self.likelihood!r}; use 'bernoulli' or 'gaussian'."
-            )
+        check_fields(self)
         if self.architecture == "conv" and len(self.shape) != 3:
             raise ConfigError(
                 f"A convolutional generator needs images (channels, height, width), not samples of"
                 f" shape {self.shape}. Use architecture='dense'."
             )
-        if self.latent < 1 or not self.hidden or min(self.hidden) < 1:
-            raise ConfigError(
-                f"latent={self.latent} and hidden={self.hidden} must be whole numbers above 0."
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers, strings and tuples."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> VAESpec:
-        """Builds the specification that `to_dict` described."""
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**plain)
 
 
 def choose_spec(
     images: Tensor,
     *,
-    architecture: str = "auto",
+    architecture: Literal["auto", "dense", "conv"] = "auto",
     hidden: tuple[int, ...] | None = None,
     latent: int | None = None,
-    likelihood: str = "auto",
+    likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto",
     value_range: tuple[float, float] | None = None,
 ) -> VAESpec:
     """Fills in what the user left open, from the first experience's images.
@@ -126,14 +107,12 @@ def check_images(spec: VAESpec, images: Tensor, *, given: bool = False) -> None:
             f"Images of shape {shape} were given, but the generator makes {spec.shape}. Resize"
             " them, or use a new generator."
         )
-    if spec.likelihood == "bernoulli":
-        check_intensities(
-            images,
-            spec.low,
-            spec.high,
-            given=given,
-            what="a Bernoulli VAE",
-            remedy=", or use likelihood='gaussian'",
-        )
-    if not given:
-        check_scale(images, spec.low, spec.high)
+    check_scale(
+        images,
+        spec.low,
+        spec.high,
+        bounded=spec.likelihood == "bernoulli",
+        given=given,
+        what="a Bernoulli VAE",
+        remedy=", or use likelihood='gaussian'",
+    )

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.fitting import Phase, epochs_to_steps
-from avalanche_dgm.generators.base import Generator
-from avalanche_dgm.generators.default import VAESettings
-from avalanche_dgm.generators.density import FullDensity
+from avalanche_dgm.generators.base import Generator, Known, VAESettings
+from avalanche_dgm.generators.densities import FullDensity
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.generators.spec import VAESpec, check_images, choose_spec
 from avalanche_dgm.generators.vae import VAE
-from avalanche_dgm.modules import CHUNK
+from avalanche_dgm.modules import in_chunks
 from avalanche_dgm.settings import make_settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: Codes drawn of each old class when its density is fitted anew.
 REFIT_SAMPLES = 512
@@ -41,6 +43,7 @@ class VAEGenerator(Generator):
         density: A Gaussian over the codes of each class.
     """
 
+    spec_type: ClassVar = VAESpec
     network: VAE | None
 
     def __init__(self, settings: VAESettings | None = None, **changes: Any) -> None:
@@ -51,11 +54,10 @@ class VAEGenerator(Generator):
         self.network = None
         self.density = FullDensity()
         self.classes = self.density.classes
-        self._spec: VAESpec | None = None
+        #: What `adapt_to` decided.
+        self._adapted: VAESpec | None = None
         #: What `end` fits the densities to.
-        self._learned: tuple[ExperienceData, Tensor, VAEGenerator | None] | None = None
-
-    # Building
+        self._learned: tuple[ExperienceData, Tensor | None, VAEGenerator | None] | None = None
 
     def check(self, data: ExperienceData) -> None:
         """See `Generator.check`.
@@ -65,35 +67,17 @@ class VAEGenerator(Generator):
             RangeError: The generator cannot produce their intensities, or learn them.
         """
         if self.settings.value_range is None:
-            check_variety(data.images, first=self.network is None)
-        self._spec_for(data.images)
+            check_variety(data.images, first=self.spec is None)
+        known = self.spec or self._adapted
+        if known is None:
+            self._spec_for(data.images)
+        else:
+            check_images(known, data.images, given=self.settings.value_range is not None)
 
-    def build(self, samples: Tensor) -> None:
-        """See `Generator.build`; checks later samples against the first ones.
-
-        Raises:
-            ShapeError: The images' shape has changed.
-            RangeError: The generator cannot produce their intensities.
-        """
-        spec = self._spec_for(samples)
-        if self.network is None:
-            self._build(spec, samples.device)
-
-    def adapt_to(self, larger: Generator) -> None:
-        """Takes over range and likelihood, half the widths and the latent size, unless given."""
-        spec = larger._spec if isinstance(larger, VAEGenerator) else None
-        if spec is not None:
-            hidden = self.settings.hidden or tuple(max(16, width // 2) for width in spec.hidden)
-            self._spec = replace(spec, hidden=hidden, latent=self.settings.latent or spec.latent)
-
-    def _spec_for(self, images: Tensor) -> VAESpec:
-        """The specification of the network, or of one for first images; checks images."""
+    def _spec_for(self, samples: Tensor) -> VAESpec:
         s = self.settings
-        if self._spec is not None:
-            check_images(self._spec, images, given=s.value_range is not None)
-            return self._spec
-        return choose_spec(
-            images,
+        return self._adapted or choose_spec(
+            samples,
             architecture=s.architecture,
             hidden=s.hidden,
             latent=s.latent,
@@ -101,10 +85,16 @@ class VAEGenerator(Generator):
             value_range=s.value_range,
         )
 
-    def _build(self, spec: VAESpec, device: torch.device | str) -> None:
-        self._spec, self.shape = spec, spec.shape
-        self.network = VAE(spec)
-        self.to(device)
+    def make_networks(self, shape: tuple[int, ...]) -> None:
+        """See `Generator.make_networks`."""
+        self.network = VAE(self.spec)
+
+    def adapt_to(self, larger: Generator) -> None:
+        """Takes over range and likelihood, half the widths and the latent size, unless given."""
+        if isinstance(larger, VAEGenerator) and larger.spec is not None:
+            spec, s = larger.spec, self.settings
+            hidden = s.hidden or tuple(max(16, width // 2) for width in spec.hidden)
+            self._adapted = replace(spec, hidden=hidden, latent=s.latent or spec.latent)
 
     def _built(self) -> VAE:
         if self.network is None:
@@ -119,28 +109,19 @@ class VAEGenerator(Generator):
         self._fit_densities(samples, rows, merge=False)
 
     def learn(
-        self,
-        data: ExperienceData,
-        rng: torch.Generator,
-        *,
-        groups: Tensor | None = None,
-        previous: Generator | None = None,
-        old: tuple[Tensor, Tensor] | None = None,
-        share: float | None = None,
+        self, data: ExperienceData, rng: torch.Generator, **known: Unpack[Known]
     ) -> Iterator[Phase]:
         """See `Generator.learn`; its classes can be asked for after `end`."""
+        previous, share = known.get("previous"), known.get("share")
         before = previous if isinstance(previous, VAEGenerator) and len(previous.classes) else None
         samples = data.images
         if self.rehearses:
-            if old is None and before is not None:
-                old = self._generate_old(before, -(-len(data) // len(data.pairs)), rng)
-            if old is not None:
-                samples = torch.cat([samples, old[0]])
+            old = self._old(data, rng, known)
+            samples = torch.cat([samples, old[0]]) if old is not None else samples
         if share is None and before is not None:
             share = len(data.pairs) / (len(data.pairs) + len(before.classes))
         yield self._phase(samples, None if self.rehearses else before, share or 1.0)
-        group = groups if groups is not None else torch.zeros_like(data.labels)
-        self._learned = data, group, before
+        self._learned = data, known.get("groups"), before
 
     def _phase(self, samples: Tensor, previous: VAEGenerator | None, share: float) -> Phase:
         s, network = self.settings, self._built()
@@ -173,7 +154,7 @@ class VAEGenerator(Generator):
         self._learned = None
         if previous is not None and self.rehearses:
             self._refit(previous, rng)
-        rows = self.classes.add(data.tasks, data.labels, group=groups)
+        rows = self._add_classes(data, groups)
         # Alignment, or the rehearsed samples, have kept the codes of what was known.
         self._fit_densities(data.images, rows, merge=previous is not None)
 
@@ -185,13 +166,13 @@ class VAEGenerator(Generator):
             images = previous._built().decode(previous.density.sample(rows, rng))
             self._fit_densities(images, rows, merge=False, count=count)
 
-    @torch.no_grad()
     def _fit_densities(
         self, samples: Tensor, rows: Tensor, *, merge: bool, count: int | None = None
     ) -> None:
         """Fits the aggregate posterior of classes: means of codes, and their own variances."""
-        encoded = zip(*map(self._built().encode, samples.split(CHUNK)), strict=True)
-        means, log_variances = map(torch.cat, encoded)
+        network = self._built()
+        encoded = in_chunks(lambda part: torch.stack(network.encode(part), dim=1), samples)
+        means, log_variances = encoded.unbind(dim=1)
         variances = log_variances.double().exp()
         self.density.update(means, rows, variances=variances, merge=merge, count=count)
 
@@ -233,17 +214,6 @@ class VAEGenerator(Generator):
         """The decoded means of the posterior."""
         return self.network.reconstruct(samples) if self.network is not None else None
 
-    # State
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """What is needed to build the network again."""
-        return {"spec": self._spec.to_dict() if self.network is not None and self._spec else None}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Builds the network before its weights are loaded."""
-        if state["spec"] is None:
-            self.network = self._spec = self.shape = None
-            return
-        spec = VAESpec.from_dict(state["spec"])
-        if self.network is None or self._spec != spec:
-            self._build(spec, self.classes.rows.device)
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.network = None if state["spec"] is None else self.network
+        super()._restore(state)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.generators.default import VAESettings, make_generator
+from avalanche_dgm.generators.base import VAESettings, make_generator
 from avalanche_dgm.generators.ranges import choose_scale
 from avalanche_dgm.memories.generative import (
     DeepGenerativeMemory,

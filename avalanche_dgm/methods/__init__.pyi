@@ -22,7 +22,7 @@ from typing_extensions import TypedDict, Unpack
 
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import Generator
-from avalanche_dgm.generators.conditional_gan import KeepOld
+from avalanche_dgm.generators.keeping import KeepOld
 from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.methods.altm import ALTM as _ALTM

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.generators.gan_settings import MaskedGANSettings, make_gan
+from avalanche_dgm.generators.gan_settings import MaskedGANSettings, make_masked_gan
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.registry import register
@@ -132,7 +132,7 @@ class DynamicMemory(GANMethod):
     needs = Needs(tasks=True)
 
     def _make_generator(self) -> GAN:
-        return make_gan("masked", self.settings, all_classes=self.routes)
+        return make_masked_gan(self.settings, all_classes=self.routes)
 
     @classmethod
     def paper(cls, data: str = "mnist") -> dict[str, Any]:

@@ -4,7 +4,7 @@
 |---|---|
 | penalty on the generator alone | `EWC.loss` |
 | diagonal of the Fisher information, from samples of the classes | `EWC.information` |
-| conditional generator | `ConditionalGAN.condition` |
+| conditional generator | `ConditionalGAN.inputs` |
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from avalanche_dgm.generators.conditional_gan import EWC, ConditionalGAN
+from avalanche_dgm.generators.conditional_gan import ConditionalGAN
 from avalanche_dgm.generators.gan_settings import ConditionalGANSettings
+from avalanche_dgm.generators.keeping import EWC
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.settings import positive

@@ -10,10 +10,15 @@ from outside import Diffusion, Flow, Mixtures
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import DataError, LabelError, ShapeError
 from avalanche_dgm.fitting import fit
-from avalanche_dgm.generators.conditional_gan import ConditionalGAN, JointReplay
-from avalanche_dgm.generators.densities import LowRankDensity, MixtureDensity, SharedDensity
-from avalanche_dgm.generators.density import FullDensity
+from avalanche_dgm.generators.conditional_gan import ConditionalGAN
+from avalanche_dgm.generators.densities import (
+    FullDensity,
+    LowRankDensity,
+    MixtureDensity,
+    SharedDensity,
+)
 from avalanche_dgm.generators.gan_settings import ConditionalGANSettings, MaskedGANSettings
+from avalanche_dgm.generators.keeping import JointReplay
 from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.generators.vae_generator import VAEGenerator
 from avalanche_dgm.randomness import RandomSource

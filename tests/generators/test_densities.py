@@ -167,7 +167,7 @@ def test_log_densities_are_those_of_the_normal_distribution(kind):
             factor = density.factors[row]
             covariance = factor @ factor.T + density.scales[row].square().diag()
         elif kind == "shared":
-            covariance = density.factor.covariance(0)
+            covariance = density.factors.covariance(0)
         else:
             covariance = density.factors.covariance(row)
         if kind == "mixture":
@@ -230,8 +230,8 @@ def test_low_rank_needs_no_matrix_of_the_values():
 
 def test_shared_keeps_one_covariance():
     density = learned("shared", experience())
-    assert density.factor.packed.shape == (1, 15)
-    np.testing.assert_allclose(density.factor.covariance(0), pooled(experience()), rtol=1e-3)
+    assert density.factors.packed.shape == (1, 15)
+    np.testing.assert_allclose(density.factors.covariance(0), pooled(experience()), rtol=1e-3)
 
 
 @pytest.mark.parametrize(

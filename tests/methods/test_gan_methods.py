@@ -11,9 +11,8 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData, SamplePool, even_weights
 from avalanche_dgm.errors import ConfigError, LabelError, RangeError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, fit
-from avalanche_dgm.generators.conditional_gan import Alignment, JointReplay
-from avalanche_dgm.generators.gan import GAN
-from avalanche_dgm.generators.masked_gan import noise_with_class
+from avalanche_dgm.generators.gan import GAN, noise_with_class
+from avalanche_dgm.generators.keeping import Alignment, JointReplay
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
 from avalanche_dgm.methods.adversarial import GANMethod, shifted
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings, paper_hyper
@@ -370,9 +369,9 @@ def test_alignment_is_the_authors_sum():
             p.add_(0.1)
     found = gan.keep.loss(gan, torch.Generator().manual_seed(0))
     old = torch.arange(3).repeat_interleave(16 // 3)
-    noise = torch.randn(len(old), 16, generator=torch.Generator().manual_seed(0))
-    now, former = gan.decode(old, noise), gan.keep._former[0]
-    then = former(gan.condition(old, noise), scale=1.0)
+    inputs = gan.inputs(old, torch.Generator().manual_seed(0))
+    assert inputs[:, :3].argmax(dim=1).equal(old)
+    now, then = gan.network(inputs, scale=1.0), gan.keep._former[0](inputs, scale=1.0)
     total = sum(((a - b) ** 2).sum() for a, b in zip(now, then, strict=True))
     torch.testing.assert_close(found, 0.01 * 0.5 * total / 3)
 
@@ -391,11 +390,10 @@ def test_the_fisher_information_is_the_mean_of_squared_gradients():
     found = method.generator.keep.information(method.generator, method.rng)
     method.random.set_state(state)
     rows = torch.arange(2).repeat_interleave(5)
-    noise = torch.randn(10, 16, generator=method.rng)
     total = torch.zeros_like(found)
-    for row, z in zip(rows, noise, strict=True):
+    for one in method.generator.inputs(rows, method.rng):
         generator.zero_grad()
-        (-discriminator.score(method.generator.decode(row[None], z[None])).sum()).backward()
+        (-discriminator.score(generator(one[None], scale=1.0)).sum()).backward()
         total += torch.cat([p.grad.flatten() for p in generator.parameters()]).square()
     torch.testing.assert_close(found, total / 10 * 2, rtol=1e-3, atol=1e-9)
 
