@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +145,7 @@ def build_encoder(
     return dense_encoder(shape, hidden, n_outputs)
 
 
-def default_architecture(shape: tuple[int, ...]) -> str:
+def default_architecture(shape: tuple[int, ...]) -> Literal["dense", "conv"]:
     """``"dense"`` for flat samples and small grey images, ``"conv"`` for larger or coloured ones.
 
     Args:

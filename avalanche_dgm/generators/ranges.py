@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -82,9 +84,9 @@ def first_range(
 def choose_scale(
     images: Tensor,
     *,
-    likelihood: str = "auto",
+    likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto",
     value_range: tuple[float, float] | None = None,
-) -> tuple[str, Bounds, Bounds]:
+) -> tuple[Literal["bernoulli", "gaussian"], Bounds, Bounds]:
     """The distribution of intensities and their scale, from the first experience's samples.
 
     Chosen freely, grey images and flat samples with bounds (see `first_range`) are Bernoulli, all
@@ -100,15 +102,14 @@ def choose_scale(
         feature.
     """
     low, high, bounded = first_range(images, value_range)
-    if likelihood == "auto":
-        grey = images.ndim == 2 or images.shape[1] < 3
-        likelihood = "bernoulli" if bounded and grey else "gaussian"
-        found = grey or not bounded
+    if likelihood != "auto":
+        chosen, found = likelihood, bounded and likelihood == "bernoulli"
     else:
-        found = bounded and likelihood == "bernoulli"
+        grey = images.ndim == 2 or images.shape[1] < 3
+        chosen, found = "bernoulli" if bounded and grey else "gaussian", grey or not bounded
     if not found:
         low, high = intensity_range(images, value_range)
-    return likelihood, low, high
+    return chosen, low, high
 
 
 def known_range(images: Tensor) -> tuple[Bounds, Bounds] | None:

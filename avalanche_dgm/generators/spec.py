@@ -75,15 +75,14 @@ def choose_spec(
         RangeError: Images lie outside ``value_range``.
     """
     shape = tuple(int(s) for s in images.shape[1:])
-    if architecture == "auto":
-        architecture = default_architecture(shape)
+    default = default_architecture(shape)
+    chosen = default if architecture == "auto" else architecture
     if hidden is None:
-        hidden = default_hidden(shape, architecture)
+        hidden = default_hidden(shape, chosen)
     if latent is None:
-        dense = default_architecture(shape) == "dense"
-        latent = 16 if prod(shape) <= 128 else 32 if dense else 64
-    likelihood, low, high = choose_scale(images, likelihood=likelihood, value_range=value_range)
-    spec = VAESpec(shape, architecture, tuple(hidden), latent, likelihood, low, high)
+        latent = 16 if prod(shape) <= 128 else 32 if default == "dense" else 64
+    scale = choose_scale(images, likelihood=likelihood, value_range=value_range)
+    spec = VAESpec(shape, chosen, tuple(hidden), latent, *scale)
     if value_range is not None:
         check_images(spec, images, given=True)
     return spec
