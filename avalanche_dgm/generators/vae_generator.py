@@ -68,11 +68,19 @@ class VAEGenerator(Generator):
         """
         if self.settings.value_range is None:
             check_variety(data.images, first=self.spec is None)
+        self._check(data.images)
+
+    def _check(self, samples: Tensor) -> None:
         known = self.spec or self._adapted
         if known is None:
-            self._spec_for(data.images)
+            self._spec_for(samples)
         else:
-            check_images(known, data.images, given=self.settings.value_range is not None)
+            check_images(known, samples, given=self.settings.value_range is not None)
+
+    def build(self, samples: Tensor) -> None:
+        """See `Generator.build`; checks later samples against the first ones, as `check` does."""
+        self._check(samples)
+        super().build(samples)
 
     def _spec_for(self, samples: Tensor) -> VAESpec:
         s = self.settings

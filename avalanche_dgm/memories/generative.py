@@ -21,8 +21,7 @@ from avalanche_dgm.errors import (
     UnsupportedModelError,
 )
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators.base import Generator
-from avalanche_dgm.generators.base import VAESettings, make_generator
+from avalanche_dgm.generators.base import Generator, VAESettings, make_generator
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import CHUNK, evaluating, in_chunks
