@@ -20,6 +20,7 @@ from avalanche_dgm.experiments.config import (
 )
 from avalanche_dgm.methods import Method, registry
 from avalanche_dgm.methods.registry import NamedMethod
+from avalanche_dgm.settings import make_settings
 
 if TYPE_CHECKING:
     import torch
@@ -170,8 +171,8 @@ def check_options(config: ExperimentConfig) -> None:
         config: The run's settings.
 
     Raises:
-        ConfigError: The method has no such option, or no generator that could be measured, or the
-            network cannot be made as asked for.
+        ConfigError: The method has no such option, or it cannot have such a value; it has no
+            generator that could be measured; or the network cannot be made as asked for.
     """
     from avalanche_dgm.streams import STREAMS
 
@@ -190,16 +191,18 @@ def check_options(config: ExperimentConfig) -> None:
             f"--paper has the settings of the DGDMN paper, and {config.method} is not of it. Leave"
             " it out, and set what you want by itself."
         )
-    if not config.method_options:
-        return
     known = options_of(method)
-    if not known:
+    if config.method_options and not known:
         raise ConfigError(f"The method {config.method} takes no options.")
     for name in config.method_options:
         require_known(f"option of {config.method}", name, known)
-    if _CONFIGURATION in config.method_options and isinstance(method, NamedMethod):
+    if not isinstance(method, NamedMethod):
+        return
+    if _CONFIGURATION in config.method_options:
         wanted = str(config.method_options[_CONFIGURATION])
         require_known(_CONFIGURATION, wanted, method.configurations)
+    # How large the stream is matters to the paper's memories alone, and only to their size.
+    make_settings(method.kind.settings_type, hyper_parameters(config, max(_PAPER_IMAGES.values())))
 
 
 def build_strategy(inputs: StrategyInputs) -> SupervisedTemplate:
