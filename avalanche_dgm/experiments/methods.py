@@ -1,4 +1,4 @@
-"""The methods that can be run by name, and how each becomes an Avalanche strategy."""
+"""The methods that can be run by name or class path, and their options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import class_paths
@@ -21,11 +21,6 @@ from avalanche_dgm.experiments.config import (
 from avalanche_dgm.methods import Method, registry
 from avalanche_dgm.methods.registry import NamedMethod
 from avalanche_dgm.settings import make_settings
-
-if TYPE_CHECKING:
-    import torch
-    from avalanche.training.plugins import EvaluationPlugin
-    from avalanche.training.templates import SupervisedTemplate
 
 # Images of the paper's data sets (appendix A); its memories shrink with a part of them.
 _PAPER_IMAGES = {"digits": 60_000, "permnist": 180_000, "tdigits": 240_000}
@@ -131,31 +126,6 @@ def options_of(method: NamedMethod | Reference) -> list[str]:
     return [*inspect.signature(avalanche_plugin(method.plugin)).parameters]
 
 
-@dataclass(frozen=True)
-class StrategyInputs:
-    """What a strategy is built from.
-
-    Attributes:
-        config: The run's settings.
-        model: The classifier.
-        optimizer: Its optimiser.
-        evaluator: Collects accuracies and memory metrics.
-        device: Where to compute.
-        shape: Shape of one image, (channels, height, width).
-        n_images: Training images of the stream.
-        progress: Whether the method may show progress bars.
-    """
-
-    config: ExperimentConfig
-    model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    evaluator: EvaluationPlugin
-    device: torch.device
-    shape: tuple[int, ...]
-    n_images: int
-    progress: bool
-
-
 def method_of(config: ExperimentConfig) -> NamedMethod | Reference:
     """Returns the method that a config names, in the form that its settings ask for."""
     method = find_method(config.method)
@@ -205,51 +175,6 @@ def check_options(config: ExperimentConfig) -> None:
     make_settings(method.kind.settings_type, hyper_parameters(config, max(_PAPER_IMAGES.values())))
 
 
-def build_strategy(inputs: StrategyInputs) -> SupervisedTemplate:
-    """Makes the strategy of a method.
-
-    Args:
-        inputs: Settings, network and data.
-
-    Raises:
-        ConfigError: An option cannot work, or the method cannot learn such images.
-    """
-    config, method = inputs.config, method_of(inputs.config)
-    arguments = {
-        "model": inputs.model,
-        "optimizer": inputs.optimizer,
-        "train_mb_size": config.batch_size,
-        "train_epochs": config.epochs,
-        "eval_mb_size": 512,
-        "device": inputs.device,
-        "evaluator": inputs.evaluator,
-    }
-    annealing = []
-    if config.schedule == "cosine":
-        from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
-
-        annealing.append(CosineAnnealingPlugin())
-    if is_stock(method):
-        return _stock(inputs.shape, annealing, arguments)
-    from avalanche.training.supervised import Naive
-
-    return Naive(plugins=[*_plugins(inputs, method), *annealing], **arguments)
-
-
-def _plugins(inputs: StrategyInputs, method: NamedMethod | Reference) -> list[Any]:
-    options = hyper_parameters(inputs.config, inputs.n_images)
-    if isinstance(method, NamedMethod):
-        from avalanche_dgm.plugins import plugin_of
-
-        made: Any = plugin_of(method.kind)
-        return [made(progress=inputs.progress, **options)]
-    if method.plugin is None:
-        return []
-    if is_class_path(method.plugin):
-        return [class_paths.make(method.plugin, options, "method")]
-    return [avalanche_plugin(method.plugin)(**options)]
-
-
 def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
     """Returns the hyper-parameters of a run's method, for its plugin or its LightningModule.
 
@@ -274,28 +199,6 @@ def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
     stream = paper_stream(config.stream)
     scale = min(1.0, n_images / _PAPER_IMAGES[stream])
     return {**method.paper(stream, scale=scale), **options}
-
-
-def _stock(
-    shape: tuple[int, ...], annealing: list[Any], arguments: dict[str, Any]
-) -> SupervisedTemplate:
-    """Avalanche's strategy with the generator that it comes with, made quiet."""
-    if shape != (1, 28, 28):
-        raise ConfigError(
-            "generative-replay is Avalanche's own strategy with its default generator, which makes"
-            f" 1x28x28 images only, and this stream's are {'x'.join(map(str, shape))}. Take dgr, or"
-            " a stream of MNIST images."
-        )
-    from avalanche.training.supervised import GenerativeReplay
-
-    from avalanche_dgm.experiments.standardise import StandardisePlugin
-
-    standardise = StandardisePlugin()
-    strategy = GenerativeReplay(plugins=[standardise, *annealing], **arguments)
-    # The generator is a strategy of its own: without the same images, and with prints every epoch.
-    strategy.generator_strategy.plugins.insert(0, standardise)
-    strategy.generator_strategy.evaluator.loggers = []
-    return strategy
 
 
 def avalanche_plugin(name: str) -> Any:

@@ -322,7 +322,9 @@ class LightningRun:
         return arguments
 
     def _by_strategy(self) -> None:
-        from avalanche_dgm.experiments.strategies import StepLogger, make_strategy
+        import torch
+
+        from avalanche_dgm.experiments.strategies import StepLogger, build_strategy
         from avalanche_dgm.lightning import run_on_trainer
 
         spec, result = self.spec, self.result
@@ -330,7 +332,8 @@ class LightningRun:
         logger = None
         if self.is_global_zero:
             logger = StepLogger(spec.columns, spec.tested, spec.sizes, report)
-        strategy = make_strategy(spec, logger)
+        loggers = [logger] if logger is not None else []
+        strategy = build_strategy(spec, loggers, device=torch.device("cpu"))
         run_on_trainer(
             strategy,
             [spec.train_experience(position) for position in range(len(spec.order))],

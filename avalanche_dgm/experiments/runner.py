@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avalanche.evaluation.metrics import accuracy_metrics
-from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import report, run_folders, storage
 from avalanche_dgm.experiments.building import (
-    build_model,
     build_stream,
-    optimizer_of,
     resolve_device,
     seed_everything,
 )
@@ -25,8 +21,6 @@ from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.gan_files import GeneratorRecorder
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import (
-    StrategyInputs,
-    build_strategy,
     check_options,
     find_method,
     is_joint,
@@ -45,10 +39,11 @@ from avalanche_dgm.experiments.run_spec import (
     print_progress,
     sizes_held,
 )
+from avalanche_dgm.experiments.strategies import build_strategy
 from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
 from avalanche_dgm.plugins.fingerprint import store_fingerprint
-from avalanche_dgm.plugins.metrics import MemoryMetrics, memory_metrics
+from avalanche_dgm.plugins.metrics import MemoryMetrics
 
 
 def run(
@@ -151,28 +146,7 @@ class AvalancheRun(RunSpec):
     def strategy(self) -> Any:
         """Builds network, optimiser and strategy from the seed."""
         seed_everything(self.config.seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            evaluator = EvaluationPlugin(
-                *accuracy_metrics(experience=True, stream=True),
-                ExperienceAccuracies(),
-                *memory_metrics(),
-                loggers=self._loggers(),
-                collect_all=False,
-            )
-        model = build_model(self.config, self.benchmark, self.shape).to(self.device)
-        return build_strategy(
-            StrategyInputs(
-                config=self.config,
-                model=model,
-                optimizer=optimizer_of(self.config).build(model, fused=False),
-                evaluator=evaluator,
-                device=self.device,
-                shape=self.shape,
-                n_images=self.n_images,
-                progress=self.progress,
-            )
-        )
+        return build_strategy(self, self._loggers(), device=self.device, progress=self.progress)
 
     def _loggers(self) -> list[Any]:
         loggers: list[Any] = [self.logger]

@@ -1,56 +1,127 @@
-"""Strategies with Avalanche's own plugins, for a run with a Trainer."""
+"""How a method becomes an Avalanche strategy, with what measures it."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
+from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import GenerativeReplay, Naive
+from avalanche.training.templates import SupervisedTemplate
 
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments import class_paths
 from avalanche_dgm.experiments.building import build_model, optimizer_of
-from avalanche_dgm.experiments.methods import StrategyInputs, build_strategy
+from avalanche_dgm.experiments.config import is_class_path
+from avalanche_dgm.experiments.methods import (
+    avalanche_plugin,
+    hyper_parameters,
+    is_stock,
+    method_of,
+)
 from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.run_spec import RunSpec, measured, sizes_held
+from avalanche_dgm.methods.registry import NamedMethod
+from avalanche_dgm.plugins import plugin_of
 from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
+from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 from avalanche_dgm.plugins.metrics import MemoryMetrics, memory_metrics
 
 Report = Callable[[list[Step]], None]
+# Mean and standard deviation of MNIST that Avalanche's default generator has built in.
+_MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
 
 
-def make_strategy(spec: RunSpec, logger: StepLogger | None) -> Any:
-    """Builds network, optimiser and strategy.
+def build_strategy(
+    spec: RunSpec, loggers: Sequence[Any], *, device: torch.device, progress: bool = False
+) -> SupervisedTemplate:
+    """Makes network, optimiser and strategy of a run.
 
     Args:
         spec: What the run learns.
-        logger: What collects its measurements; ``None`` in processes that do not.
+        loggers: Avalanche's loggers.
+        device: Where to compute.
+        progress: Whether the method may show progress bars.
+
+    Raises:
+        ConfigError: An option cannot work, or the method cannot learn such images.
     """
-    model = build_model(spec.config, spec.benchmark, spec.shape)
+    config = spec.config
+    model = build_model(config, spec.benchmark, spec.shape).to(device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         evaluator = EvaluationPlugin(
             *accuracy_metrics(experience=True, stream=True),
             ExperienceAccuracies(),
             *memory_metrics(),
-            loggers=[logger] if logger is not None else [],
+            loggers=list(loggers),
             collect_all=False,
         )
-    return build_strategy(
-        StrategyInputs(
-            config=spec.config,
-            model=model,
-            optimizer=optimizer_of(spec.config).build(model, fused=False),
-            evaluator=evaluator,
-            device=torch.device("cpu"),
-            shape=spec.shape,
-            n_images=spec.n_images,
-            progress=False,
+    arguments = {
+        "model": model,
+        "optimizer": optimizer_of(config).build(model, fused=False),
+        "train_mb_size": config.batch_size,
+        "train_epochs": config.epochs,
+        "eval_mb_size": 512,
+        "device": device,
+        "evaluator": evaluator,
+    }
+    annealing = [CosineAnnealingPlugin()] if config.schedule == "cosine" else []
+    if is_stock(method_of(config)):
+        return _stock(spec.shape, annealing, arguments)
+    return Naive(plugins=[*_plugins(spec, progress=progress), *annealing], **arguments)
+
+
+def _plugins(spec: RunSpec, *, progress: bool) -> list[Any]:
+    method, options = method_of(spec.config), hyper_parameters(spec.config, spec.n_images)
+    if isinstance(method, NamedMethod):
+        made: Any = plugin_of(method.kind)
+        return [made(progress=progress, **options)]
+    if method.plugin is None:
+        return []
+    if is_class_path(method.plugin):
+        return [class_paths.make(method.plugin, options, "method")]
+    return [avalanche_plugin(method.plugin)(**options)]
+
+
+def _stock(
+    shape: tuple[int, ...], annealing: list[Any], arguments: dict[str, Any]
+) -> SupervisedTemplate:
+    """Avalanche's strategy with the generator that it comes with, made quiet."""
+    if shape != (1, 28, 28):
+        raise ConfigError(
+            "generative-replay is Avalanche's own strategy with its default generator, which makes"
+            f" 1x28x28 images only, and this stream's are {'x'.join(map(str, shape))}. Take dgr, or"
+            " a stream of MNIST images."
         )
-    )
+    standardise = StandardisePlugin()
+    strategy = GenerativeReplay(plugins=[standardise, *annealing], **arguments)
+    # The generator is a strategy of its own: without the same images, and with prints every epoch.
+    strategy.generator_strategy.plugins.insert(0, standardise)
+    strategy.generator_strategy.evaluator.loggers = []
+    return strategy
+
+
+class StandardisePlugin(SupervisedPlugin):
+    """Standardises images in [0, 1] as Avalanche's MNIST benchmarks do.
+
+    The streams of this package keep intensities in [0, 1], while the default generator of
+    ``GenerativeReplay`` makes standardised images. Without this they would not match.
+    """
+
+    def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Standardises a training batch before replay joins it."""
+        strategy.mbatch[0] = (strategy.mbatch[0] - _MNIST_MEAN) / _MNIST_STD
+
+    def before_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Standardises an evaluation batch."""
+        strategy.mbatch[0] = (strategy.mbatch[0] - _MNIST_MEAN) / _MNIST_STD
 
 
 class StepLogger(BaseLogger):
