@@ -38,8 +38,10 @@ class Settings:
         check_fields(self)
 
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
-        """Itself: it never changes."""
-        return self
+        """Itself, as it never changes; with the copies of parts of a model that is copied, too."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        copies = {n: memo[id(v)] for n, v in values.items() if memo.get(id(v), v) is not v}
+        return replace(self, **copies) if copies else self
 
     @classmethod
     def names(cls) -> set[str]:

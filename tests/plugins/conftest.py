@@ -39,10 +39,11 @@ class CutAnywhere(LatentReplayPlugin):
     """Latent replay that cuts the models below behind their activation."""
 
     def attach(self, model):
-        layers = model.named_modules()
-        layer = next(name for name, layer in layers if isinstance(layer, nn.ReLU))
-        self.method.settings = replace(self.method.settings, layer=layer)
+        given = self.method.settings
+        layer = next(name for name, part in model.named_modules() if isinstance(part, nn.ReLU))
+        self.method.settings = replace(given, layer=layer)
         super().attach(model)
+        self.method.settings = given
 
 
 PLUGINS = {
