@@ -287,14 +287,15 @@ class LightningRun:
         report: StepReporter | None = None,
     ) -> StreamResult:
         from avalanche_dgm.lightning import fit_stream
-        from avalanche_dgm.lightning.callbacks import ReportCallback
-        from avalanche_dgm.lightning.dashboard import EpochMeansCallback
-        from avalanche_dgm.lightning.generator import GeneratorCallback
+        from avalanche_dgm.lightning.watching import ReportingCallback
 
         config = self.spec.config
         generator = GeneratorRecorder(self.spec, self.folder)
-        looking: list[Any] = [GeneratorCallback(generator)] if generator.active else []
-        looking += [ReportCallback(report)] if report is not None else []
+        reporting = ReportingCallback(
+            self.panels.log_training,
+            learned=report,
+            monitor=generator if generator.active else None,
+        )
         folder = self.folder / "checkpoints" / part if self.folder is not None else None
         return fit_stream(
             module,
@@ -302,7 +303,7 @@ class LightningRun:
                 train_stream=list(experiences), test_stream=self.spec.test_experiences()
             ),
             trainer=self._arguments(module),
-            callbacks=[EpochMeansCallback(self.panels.log_training), *looking],
+            callbacks=[reporting],
             epochs=config.epochs,
             batch_size=config.batch_size,
             eval_batch_size=_EVAL_BATCH,

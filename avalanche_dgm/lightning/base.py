@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.lightning.means import Means
 from avalanche_dgm.lightning.package import check_package, pl
 from avalanche_dgm.lightning.trainers import may_fuse
 
@@ -32,7 +33,7 @@ class MeanLoggingModule(pl.LightningModule):
         """
         trainer: Any = self.trainer
         check_package(trainer.callbacks, trainer.loggers)
-        self._sums: dict[tuple[str, int], tuple[Tensor, int]] = {}
+        self._means = Means()
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means, for each loader if there are several."""
@@ -51,8 +52,7 @@ class MeanLoggingModule(pl.LightningModule):
             loader: Index of the loader.
         """
         for name, mean in means.items():
-            total, seen = self._sums.get((name, loader), (torch.zeros_like(mean), 0))
-            self._sums[name, loader] = (total + mean.detach() * n, seen + n)
+            self._means.add((name, loader), mean * n, n)
 
     def log_means(self, stage: str) -> None:
         """Logs the means of `note` and resets them.
@@ -61,11 +61,11 @@ class MeanLoggingModule(pl.LightningModule):
             stage: First part of the names, such as ``val``.
         """
         # Lightning's means over processes are exact only if all have the same number of samples.
-        mine = [key for key in self._sums if key[0].startswith(f"{stage}/")]
+        mine = [key for key in self._means.sums if key[0].startswith(f"{stage}/")]
         several = len({loader for _, loader in mine}) > 1
         for name, loader in mine:
-            total, n = self._sums.pop((name, loader))
-            pair = torch.stack([total.float(), total.new_tensor(n, dtype=torch.float32)])
+            total, n = self._means.sums.pop((name, loader))
+            pair = torch.stack([total, total.new_tensor(n)])
             pair = self.trainer.strategy.reduce(pair, reduce_op="sum")
             label = f"{name}/dataloader_idx_{loader}" if several else name
             self.log(label, pair[0] / pair[1], prog_bar=True, add_dataloader_idx=False)
@@ -84,6 +84,35 @@ class NetworkModule(MeanLoggingModule, ABC):
     def network(self) -> nn.Module:
         """The network to train."""
 
+    @abstractmethod
+    def measure(self, stage: str, batch: Any, batch_idx: int) -> tuple[dict[str, Tensor], int]:
+        """Means over a batch, ``loss`` among them, and the number of its samples.
+
+        Args:
+            stage: ``"train"``, ``"val"`` or ``"test"``.
+            batch: The batch.
+            batch_idx: Its number.
+        """
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The mean loss."""
+        loss = self._measured("train", batch, batch_idx)
+        self.log("train/loss_step", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs the means."""
+        self._measured("val", batch, batch_idx, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs the means."""
+        self._measured("test", batch, batch_idx, dataloader_idx)
+
+    def _measured(self, stage: str, batch: Any, batch_idx: int, loader: int = 0) -> Tensor:
+        means, n = self.measure(stage, batch, batch_idx)
+        self.note({f"{stage}/{name}": mean for name, mean in means.items()}, n, loader)
+        return means["loss"]
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
@@ -95,7 +124,7 @@ class NetworkModule(MeanLoggingModule, ABC):
         if isinstance(self.optimizer, OptimizerSpec):
             self.optimizer.clip(self.network())
 
-    def optimization(self) -> Any:
+    def configure_optimizers(self) -> Any:
         """The optimiser and its schedule over all steps of the fit.
 
         Raises:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from avalanche_dgm import settings
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.plugins.samples import collate_of, columns_of, split_batch
-from avalanche_dgm.settings import whole
 
 #: A batch: images (n, *shape) float32, labels (n,) int64, task labels (n,) int64.
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -95,7 +95,8 @@ class Batches(ABC):
         experience: Index of the experience.
         epoch: The first epoch.
         start: First batch of that epoch, to resume in the middle of it.
-        ranks: Yield this process's shard of each batch; ``None`` yields full batches.
+        ranks: This process among those that share each batch; ``None`` is a single one.
+        whole: Yield full batches in each process all the same; see `shard`.
         drop_last: Whether to drop a last batch that is smaller.
         tasks: See `batch_indices`.
         exact: Whether shards must be disjoint, for evaluation: a last batch too small to split
@@ -125,18 +126,19 @@ class Batches(ABC):
         epoch: int = 0,
         start: int = 0,
         ranks: Ranks | None = None,
+        whole: bool = False,
         drop_last: bool = False,
         tasks: Tensor | None = None,
         exact: bool = False,
     ) -> None:
         if n == 0:
             raise DataError(f"Experience {experience} holds no samples. Remove it from the stream.")
-        whole("batch_size", batch_size)
+        settings.whole("batch_size", batch_size)
         self.n, self.batch_size, self.shuffle = n, batch_size, shuffle
         self.seed, self.experience = seed, experience
         self.epoch, self.start = epoch, start
         self.stop: int | None = None
-        self.ranks = ranks or Ranks()
+        self.ranks, self.whole = ranks or Ranks(), whole
         self.drop_last, self.exact = drop_last, exact
         self._tasks = None if tasks is None else tasks.cpu()
         self._sizes = [len(batch) for batch in self._order()]
@@ -182,7 +184,8 @@ class Batches(ABC):
             tasks=self._tasks,
             drop_last=self.drop_last,
         )
-        alone = not self.exact or not self.ranks.is_distributed or len(order) < 2
+        shared = self.ranks.is_distributed and not self.whole
+        alone = not self.exact or not shared or len(order) < 2
         if not alone and not self.ranks.can_shard(len(order[-1])):
             last = order.pop()
             order[-1] = torch.cat([order[-1], last])
@@ -190,9 +193,17 @@ class Batches(ABC):
 
     def _parts(self) -> list[Tensor]:
         """The indices that this process reads, for each batch of the next epoch."""
-        return [
-            batch[self.ranks.shard(len(batch))] for batch in self._order()[self.start : self.stop]
-        ]
+        batches = self._order()[self.start : self.stop]
+        return batches if self.whole else [b[self.ranks.shard(len(b))] for b in batches]
+
+    def shard(self, batch: Sequence[Tensor], n: int) -> list[Tensor]:
+        """This process's shard of a batch that was yielded.
+
+        Args:
+            batch: Its columns.
+            n: Its size over all devices.
+        """
+        return [column[self.ranks.shard(n)] if self.whole else column for column in batch]
 
 
 class TensorBatches(Batches):

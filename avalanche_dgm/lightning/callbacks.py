@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,12 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 
+#: The attributes that callbacks had before they were first used.
+_unused: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+
 
 class StreamCallback(pl.Callback):
-    """A callback with two more hooks: at the start of a stream and the end of an experience."""
+    """A callback with more hooks: at the start of a stream, in it, and after an experience."""
 
     def logs_to(self, logger: pl.loggers.Logger) -> bool:
         """Whether it logs accuracies to a logger itself, so that `fit_stream` does not.
@@ -38,6 +42,18 @@ class StreamCallback(pl.Callback):
             result: The result so far; the same object during the whole stream.
         """
 
+    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, *, stops: bool) -> None:
+        """Called in every process after each optimiser step of the classifier or a phase.
+
+        Lightning calls ``on_train_batch_end`` of callbacks before the module's; this comes after
+        it, when the step is complete.
+
+        Args:
+            trainer: The Trainer.
+            module: The module; its ``stage`` is what is trained.
+            stops: Whether the stream stops here. Between two epochs it stops in a call of its own.
+        """
+
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
     ) -> None:
@@ -50,25 +66,10 @@ class StreamCallback(pl.Callback):
         """
 
 
-class ReportCallback(StreamCallback):
-    """Reports the result after each experience, before it is saved.
-
-    An experience that is interrupted during the report is learned and reported again.
-
-    Args:
-        report: Called in the first process with the result so far.
-    """
-
-    def __init__(self, report: Callable[[StreamResult], None]) -> None:
-        super().__init__()
-        self._report = report
-
-    def on_experience_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
-    ) -> None:
-        """Reports."""
-        if trainer.is_global_zero:
-            self._report(result)
+def stream_callbacks(trainer: pl.Trainer) -> list[StreamCallback]:
+    """The Trainer's callbacks with hooks for a stream."""
+    made: Any = trainer
+    return [c for c in made.callbacks if isinstance(c, StreamCallback)]
 
 
 def experience_callbacks(trainer: pl.Trainer) -> list[Any]:
@@ -91,23 +92,20 @@ def reset_callbacks(trainer: pl.Trainer) -> None:
         trainer: The Trainer.
     """
     for callback in experience_callbacks(trainer):
-        pristine = getattr(callback, "_avalanche_dgm_pristine", None)
-        if pristine is None:
-            kept = {k: v for k, v in vars(callback).items() if k != "_avalanche_dgm_pristine"}
-            callback._avalanche_dgm_pristine = copy.deepcopy(kept)
-        else:
-            vars(callback).update(copy.deepcopy(pristine))
+        # All of it: the ``state_dict`` of a ModelCheckpoint lacks what it saved last.
+        unused = _unused.setdefault(callback, copy.deepcopy(vars(callback)))
+        vars(callback).update(copy.deepcopy(unused))
 
 
 @contextmanager
-def check_integer_buffers(module: nn.Module, trained: Collection[int]) -> Iterator[None]:
+def check_integer_buffers(module: nn.Module, trained: nn.Module) -> Iterator[None]:
     """Checks that a fit does not change integer buffers, such as classes, labels and counts.
 
     A callback that averages weights would silently average these, too.
 
     Args:
         module: The module that is fitted.
-        trained: Ids of the tensors that are trained.
+        trained: The part of it that is trained.
 
     Raises:
         ConfigError: An integer buffer was changed; it was restored.
@@ -118,7 +116,8 @@ def check_integer_buffers(module: nn.Module, trained: Collection[int]) -> Iterat
         # Not uint8: these are stored images, and large.
         return {n: b for n, b in found if b.dtype in (torch.int8, torch.int32, torch.int64)}
 
-    before = {n: b.clone() for n, b in integers().items() if id(b) not in trained}
+    own = {id(buffer) for buffer in trained.buffers()}
+    before = {n: b.clone() for n, b in integers().items() if id(b) not in own}
     yield
     after = integers()
     changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
@@ -130,6 +129,23 @@ def check_integer_buffers(module: nn.Module, trained: Collection[int]) -> Iterat
             " are not trained. They were restored. Leave out callbacks that average or replace all"
             " of a module's buffers."
         )
+
+
+@contextmanager
+def with_callback(trainer: pl.Trainer, callback: pl.Callback | None) -> Iterator[None]:
+    """Adds a callback to a Trainer for a while.
+
+    Args:
+        trainer: The Trainer.
+        callback: The callback, called after the others; ``None`` adds nothing.
+    """
+    made: Any = trainer
+    callbacks = made.callbacks
+    made.callbacks = callbacks if callback is None else [*callbacks, callback]
+    try:
+        yield
+    finally:
+        made.callbacks = callbacks
 
 
 @contextmanager

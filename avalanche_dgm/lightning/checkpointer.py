@@ -8,65 +8,58 @@ and the training of a finished stage is replaced by its saved outcome.
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import dill
-import torch
 
-from avalanche_dgm.errors import CheckpointError, ConfigError
-from avalanche_dgm.files import final_name, replacing
-from avalanche_dgm.lightning.callbacks import StreamCallback, experience_callbacks
+from avalanche_dgm.lightning import internals
+from avalanche_dgm.lightning.callbacks import (
+    StreamCallback,
+    experience_callbacks,
+    stream_callbacks,
+)
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import Ranks
-from avalanche_dgm.lightning.staged import StagedModule
+from avalanche_dgm.lightning.run_folder import Position, RunFolder
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.methods import Method
 from avalanche_dgm.plugins.fingerprint import check_same
 from avalanche_dgm.randomness import global_state, set_global_state
 
-#: Experience, stage and step within the stage, of what comes next.
-Position = tuple[int, int, int]
-#: Settings that checkpoints hold from before there were fingerprints.
-_OLD = {"method", "epochs", "batch_size", "shuffle", "experiences", "processes"}
-_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.rank(\d+)\.pt")
 
-
-class StreamCheckpointer:
-    """Saves and restores one process's state of a run; does nothing without a folder.
+class StreamCheckpointer(StreamCallback):
+    """Saves and restores one process's state of a run, as a callback of its Trainer.
 
     Args:
-        folder: The checkpoint folder, or ``None``.
+        folder: The checkpoint folder.
         trainer: The Trainer, in each of its processes.
         method: The method that learns.
-        view: The strategy that Avalanche's metrics see, or ``None`` without metrics.
+        view: The strategy that Avalanche's metrics see.
         save_every: Optimiser steps between two saves in the middle of a stage.
         settings: Settings that must be equal when a run resumes.
     """
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: Path,
         *,
         trainer: pl.Trainer,
         method: Method,
-        view: StrategyView | None,
+        view: StrategyView,
         save_every: int,
         settings: Mapping[str, Any],
     ) -> None:
-        self.folder, self._trainer, self._method, self._view = folder, trainer, method, view
-        self._ranks, self._save_every = Ranks.of(trainer), save_every
-        self._settings = dict(settings)
+        self.folder = RunFolder(folder, trainer)
+        self._trainer, self._method, self._view = trainer, method, view
+        self._save_every, self._settings = save_every, dict(settings)
         self._target: Position = (0, 0, 0)
         self._experience, self._stage, self._steps = 0, 0, 0
         self._next_save = save_every
         self._mid_stage: dict[str, Any] | None = None
-        self._mid_stage_files: list[Path] = []
+        self._mid_stage_positions: list[Position] = []
 
     # The run as a whole
 
@@ -83,29 +76,12 @@ class StreamCheckpointer:
             ConfigError: The folder holds a run and ``resume`` is off.
             CheckpointError: It holds another run, or a file is damaged.
         """
-        if self.folder is None:
+        latest = self.folder.latest(resume=resume)
+        if latest is None:
             return None
-        found = self._positions()
-        latest = self._common_position(max(found, default=(-1, 0, 0)))
-        if latest[0] < 0:
-            return None
-        if not resume:
-            raise ConfigError(
-                f"The folder {self.folder} holds an earlier run. Pass resume=True to continue it,"
-                " or name another folder."
-            )
         self._target = latest
-        content = self._read((latest[0], 0, 0))
-        saved = content["settings"]
-        if len(saved) < len(self._settings) and saved.keys() <= _OLD:
-            warnings.warn(
-                f"The run in {self.folder} was saved by an earlier version: whether network,"
-                " hyper-parameters and data are the same is not known.",
-                stacklevel=2,
-            )
-            check_same(saved, {n: self._settings.get(n) for n in saved}, where=str(self.folder))
-        else:
-            check_same(saved, self._settings, where=f"The run in {self.folder}")
+        content = self.folder.read((latest[0], 0, 0))
+        check_same(content["settings"], self._settings, where=f"The run in {self.folder.path}")
         self._restore(content)
         return dict(content["run"])
 
@@ -116,18 +92,9 @@ class StreamCheckpointer:
             done: Number of experiences learned.
             run: Further state, which `load` returns.
         """
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        position = (done, 0, 0)
-        self._write(position, {**self._common(), "run": dict(run), "settings": self._settings})
-        # Older files may go once every process has written.
-        self._trainer.strategy.barrier("experience saved")
-        for path in list(self.folder.iterdir()):
-            match = _NAME.fullmatch(final_name(path))
-            if match and int(match[4]) == self._ranks.rank and path != self._path(position):
-                path.unlink(missing_ok=True)
-        self._mid_stage_files = []
+        content = {**self._common(), "run": dict(run), "settings": self._settings}
+        self.folder.write_alone((done, 0, 0), content)
+        self._mid_stage_positions = []
 
     # One experience
 
@@ -135,92 +102,60 @@ class StreamCheckpointer:
         """Resets the count of stages."""
         self._experience, self._stage = experience, 0
 
-    def run_stage(self, module: MethodModule, stage: Stage) -> None:
-        """Trains what is left of a stage; loads its outcome if it had finished.
+    def skip(self, module: MethodModule, stage: Stage) -> bool:
+        """Loads the outcome of a stage that was finished before the interruption.
+
+        Of one that was interrupted, it loads the position; `on_train_start` loads the rest.
 
         Args:
             module: The module that runs it.
             stage: The stage, not started.
+
+        Returns:
+            Whether it was finished.
         """
         here = (self._experience, self._stage)
-        self._stage += 1
-        after = (here[0], here[1] + 1, 0)
-        if self.folder is not None and here < self._target[:2]:
-            self._skip(module, stage, self._read(after))
-            return
-        self._steps = 0
-        if self.folder is not None and here == self._target[:2] and self._target[2]:
-            self._mid_stage = self._read(self._target)
-            self._steps = self._mid_stage["steps"]
-            stage.module.load_state_dict(self._mid_stage["module"])
-            stage.set_state(self._mid_stage["stage"])
-            self._set_counters(self._mid_stage["counters"])
-        module.listener, self._next_save = self, self._steps + self._save_every
-        try:
-            if isinstance(stage, PhaseStage):
-                seconds = module.run_phase(self._trainer, stage)
-                self._method.stats.add_phase(stage.phase.name, seconds)
-            else:
-                module.run(self._trainer, stage)
-        finally:
-            module.listener, self._mid_stage = None, None
-        if self.folder is not None:
-            content = {**self._common(), "module": stage.module.state_dict()}
+        self._stage, self._steps, self._mid_stage = self._stage + 1, 0, None
+        if here < self._target[:2]:
+            content = self.folder.read((here[0], here[1] + 1, 0))
+            stage.module.load_state_dict(content["module"])
             if not isinstance(stage, PhaseStage):
-                content["optimizer"] = module.learning_optimizer(stage.module).state_dict()
-                content["stage"] = stage.state()
-            self._write(after, content)
-
-    def _skip(self, module: MethodModule, stage: Stage, content: Mapping[str, Any]) -> None:
-        stage.module.load_state_dict(content["module"])
-        if isinstance(stage, PhaseStage):
-            stage.phase.finish()
-        else:
+                stage.set_state(content["stage"])
+                module.learning_optimizer(stage.module).load_state_dict(content["optimizer"])
+            stage.finish()
+            self._restore(content)
+            return True
+        if here == self._target[:2] and self._target[2]:
+            content = self._mid_stage = self.folder.read(self._target)
+            self._steps = content["steps"]
             stage.set_state(content["stage"])
-            module.learning_optimizer(stage.module).load_state_dict(content["optimizer"])
-        self._restore(content)
+            internals.set_steps(self._trainer, content["counters"]["steps"])
+        self._next_save = self._steps + self._save_every
+        return False
 
-    def on_batch_end(self, module: StagedModule, *, at_once: bool) -> None:
-        """Saves a mid-stage checkpoint every ``save_every`` steps, or at once."""
-        self._steps += 1
-        # After an epoch's last batch there is nothing left of the epoch to resume.
-        if (at_once or self._steps >= self._next_save) and not self._trainer.is_last_batch:
-            self._next_save = self._steps + self._save_every
-            # The Trainer counts the batch only after this hook.
-            self._save(module, uncounted=1)
+    def save_stage(self, module: MethodModule, stage: Stage) -> None:
+        """Saves the outcome of a stage.
 
-    def save(self, module: StagedModule) -> None:
-        """Saves a mid-stage checkpoint between two epochs, after a fit."""
-        self._save(module, uncounted=0)
+        Args:
+            module: The module that ran it.
+            stage: The stage.
+        """
+        content = {**self._common(), "module": stage.module.state_dict()}
+        if not isinstance(stage, PhaseStage):
+            content["optimizer"] = module.learning_optimizer(stage.module).state_dict()
+            content["stage"] = stage.state()
+        self.folder.write((self._experience, self._stage, 0), content)
 
-    def _save(self, module: StagedModule, *, uncounted: int) -> None:
-        stage, trainer = module.stage, self._trainer
-        if self.folder is None or stage is None:
-            return
-        position = (self._experience, self._stage - 1, self._steps)
-        schedules = trainer.lr_scheduler_configs
-        content = {
-            **self._common(),
-            "steps": self._steps,
-            "module": stage.module.state_dict(),
-            "stage": stage.state(),
-            "optimizer": trainer.optimizers[0].state_dict(),
-            "schedules": [config.scheduler.state_dict() for config in schedules],
-            "precision": trainer.precision_plugin.state_dict(),
-        }
-        content["counters"]["logged"] += uncounted
-        self._write(position, content)
-        self._mid_stage_files.append(self._path(position))
-        # Keeps the last but one: another process may be one save behind.
-        for path in self._mid_stage_files[:-2]:
-            path.unlink(missing_ok=True)
-        del self._mid_stage_files[:-2]
+    # Within a stage
 
-    def restore(self, module: StagedModule) -> None:
-        """Restores a mid-stage checkpoint, once the Trainer has set up its optimiser."""
-        content, trainer = self._mid_stage, self._trainer
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restores an interrupted stage, once the Trainer has set up its optimiser."""
+        content = self._mid_stage
         if content is None:
             return
+        # Here, so that an error puts back the weights from before the stage.
+        stage: Any = pl_module.stage
+        stage.module.load_state_dict(content["module"])
         trainer.optimizers[0].load_state_dict(content["optimizer"])
         for config, state in zip(trainer.lr_scheduler_configs, content["schedules"], strict=True):
             config.scheduler.load_state_dict(state)
@@ -228,21 +163,44 @@ class StreamCheckpointer:
         self._restore(content)
         self._mid_stage = None
 
+    def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, *, stops: bool) -> None:
+        """Saves every ``save_every`` steps, and where the stream stops."""
+        stage: Any = module.stage
+        if stage.batch:  # Otherwise it is between two epochs, and the step was counted before.
+            self._steps += 1
+        # After an epoch's last batch there is nothing left of the epoch to resume.
+        due = self._steps >= self._next_save and not trainer.is_last_batch
+        if not (stops or due):
+            return
+        self._next_save = self._steps + self._save_every
+        position = (self._experience, self._stage - 1, self._steps)
+        schedules = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+        content = {
+            **self._common(),
+            "steps": self._steps,
+            "module": stage.module.state_dict(),
+            "stage": stage.state(),
+            "optimizer": trainer.optimizers[0].state_dict(),
+            "schedules": schedules,
+            "precision": trainer.precision_plugin.state_dict(),
+        }
+        self.folder.write(position, content)
+        self._mid_stage_positions.append(position)
+        # Keeps the last but one: another process may be one save behind.
+        for old in self._mid_stage_positions[:-2]:
+            self.folder.remove(old)
+        del self._mid_stage_positions[:-2]
+
     # What is saved
 
     def _common(self) -> dict[str, Any]:
-        loop: Any = self._trainer.fit_loop.epoch_loop
-        callbacks = {c.state_key: c.state_dict() for c in self._callbacks()}
         return {
             "numbers": self._method.random.get_state(),
             "stats": self._method.stats.state(),
             "random": global_state(),
-            "callbacks": callbacks,
-            "view": dill.dumps(self._view.state()) if self._view is not None else None,
-            "counters": {
-                "steps": loop.global_step,
-                "logged": loop._batches_that_stepped,
-            },
+            "callbacks": {c.state_key: c.state_dict() for c in self._callbacks()},
+            "view": dill.dumps(self._view.state()),
+            "counters": {"steps": self._trainer.global_step},
         }
 
     def _restore(self, content: Mapping[str, Any]) -> None:
@@ -253,58 +211,9 @@ class StreamCheckpointer:
         for callback in self._callbacks():
             if callback.state_key in content["callbacks"]:
                 callback.load_state_dict(content["callbacks"][callback.state_key])
-        if self._view is not None and content["view"] is not None:
-            self._view.set_state(dill.loads(content["view"]))
-        self._set_counters(content["counters"])
+        self._view.set_state(dill.loads(content["view"]))
+        internals.set_steps(self._trainer, content["counters"]["steps"])
 
     def _callbacks(self) -> list[Any]:
         """The callbacks whose state is saved."""
-        made: Any = self._trainer
-        own = [c for c in made.callbacks if isinstance(c, StreamCallback)]
-        return [*experience_callbacks(self._trainer), *own]
-
-    def _set_counters(self, counters: Mapping[str, int]) -> None:
-        loop: Any = self._trainer.fit_loop.epoch_loop
-        total = loop.automatic_optimization.optim_progress.optimizer.step.total
-        total.ready = total.completed = counters["steps"]
-        loop._batches_that_stepped = counters["logged"]
-
-    # Files
-
-    def _path(self, position: Position) -> Path:
-        experience, stage, steps = position
-        name = f"{experience:04d}-{stage:03d}-{steps:09d}.rank{self._ranks.rank}.pt"
-        return (self.folder or Path()) / name
-
-    def _positions(self) -> list[Position]:
-        found = []
-        for path in self.folder.glob("*.pt") if self.folder is not None else []:
-            match = _NAME.fullmatch(path.name)
-            if match and int(match[4]) == self._ranks.rank:
-                found.append((int(match[1]), int(match[2]), int(match[3])))
-        return found
-
-    def _common_position(self, mine: Position) -> Position:
-        """The latest position that every process has reached."""
-        if not self._ranks.is_distributed:
-            return mine
-        strategy = self._trainer.strategy
-        everyone = strategy.all_gather(torch.tensor(mine, device=strategy.root_device))
-        first, second, third = min(tuple(row) for row in everyone.tolist())
-        return first, second, third
-
-    def _write(self, position: Position, content: Mapping[str, Any]) -> None:
-        with replacing(self._path(position)) as file:
-            torch.save(dict(content), file)
-
-    def _read(self, position: Position) -> dict[str, Any]:
-        path = self._path(position)
-        try:
-            # Random states stay on the CPU; the rest is copied to the device later.
-            content = torch.load(path, map_location="cpu", weights_only=False)
-        except Exception as error:
-            raise CheckpointError(
-                f"The checkpoint {path} cannot be read: {error!r}. Remove the folder to start from"
-                " the first experience."
-            ) from error
-        return dict(content)
+        return [*experience_callbacks(self._trainer), *stream_callbacks(self._trainer)]

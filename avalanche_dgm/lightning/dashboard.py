@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,50 +12,15 @@ from avalanche_dgm.dashboards.keys import settings_of
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 from avalanche_dgm.dashboards.views import Examples
-from avalanche_dgm.lightning.callbacks import StreamCallback
-from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
+from avalanche_dgm.lightning.watching import ReportingCallback
 from avalanche_dgm.plugins.learned import Learned
 from avalanche_dgm.plugins.tested import names_of, read_examples
 
 
-class EpochMeansCallback(StreamCallback):
-    """Reports the classifier's mean loss and accuracy after each epoch, over all processes.
-
-    Args:
-        show: Called in the first process with the values by key and the classifier's optimiser
-            steps so far.
-    """
-
-    def __init__(self, show: Callable[[dict[str, float], int], None]) -> None:
-        super().__init__()
-        self._show = show
-        self._result = StreamResult()
-
-    def on_stream_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
-    ) -> None:
-        """Keeps the result, which has the steps of earlier experiences."""
-        self._result = result
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reports an epoch of the classifier; phases are ignored."""
-        stage = pl_module.stage if isinstance(pl_module, MethodModule) else None
-        if not isinstance(stage, LearningStage):
-            return
-        device = trainer.strategy.root_device
-        reduced = {
-            key: trainer.strategy.reduce(value.to(device), reduce_op="mean")
-            for key, value in stage.epoch_means().items()
-        }
-        if trainer.is_global_zero:
-            step = sum(self._result.iterations) + stage.iterations
-            self._show({key: float(value) for key, value in reduced.items()}, step)
-
-
-class DashboardCallback(EpochMeansCallback):
+class DashboardCallback(ReportingCallback):
     """Logs a dashboard of the method's memory to the Trainer's loggers or elsewhere.
 
     Panels have the same names as those of `avalanche_dgm.DashboardLogger`, so that runs of both

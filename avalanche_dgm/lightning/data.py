@@ -138,13 +138,19 @@ class StreamDataModule(pl.LightningDataModule):
         return self.test_dataloader()
 
     def train_batches(
-        self, i: int, *, ranks: Ranks | None = None, data: ExperienceData | None = None
+        self,
+        i: int,
+        *,
+        ranks: Ranks | None = None,
+        whole: bool = False,
+        data: ExperienceData | None = None,
     ) -> Batches:
         """Training batches of an experience.
 
         Args:
             i: Position in the training stream.
-            ranks: Yield this process's part of each batch; ``None`` yields whole batches.
+            ranks: This process among those that share each batch; ``None`` is a single one.
+            whole: Yield full batches in each process if they are in memory.
             data: Data in memory to use in place of the experience's samples.
 
         Raises:
@@ -164,24 +170,25 @@ class StreamDataModule(pl.LightningDataModule):
             if data is None:
                 part = self.is_part(i)
                 data = self._load(self._find("train", i), i) if part else self.experience_data(i)
-            return TensorBatches(data, tasks=data.tasks, **choices)
+            return TensorBatches(data, tasks=data.tasks, whole=whole, **choices)
         experience = self._find("train", i)
         dataset, column = experience.dataset.train(), task_column(experience)
         choices["tasks"] = _task_labels(dataset) if column is not None else None
         return LazyBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
 
-    def test_batches(self, j: int, *, ranks: Ranks | None = None) -> Batches:
+    def test_batches(self, j: int, *, ranks: Ranks | None = None, whole: bool = False) -> Batches:
         """Batches of a test experience, in its order.
 
         Args:
             j: Position in the test stream.
-            ranks: Yield this process's part of each batch; ``None`` yields whole batches.
+            ranks: This process among those that share each batch; ``None`` is a single one.
+            whole: Yield full batches in each process if they are in memory.
 
         Raises:
             ConfigError: The stream is shorter.
             DataError: The experience holds no samples, or they are no images with classes.
         """
-        return self._evaluated("test", j, ranks)
+        return self._evaluated("test", j, ranks, whole=whole)
 
     def experience_data(self, i: int) -> ExperienceData:
         """All samples of a training experience, without augmentations.
@@ -242,7 +249,9 @@ class StreamDataModule(pl.LightningDataModule):
         """Restores what `state_dict` returned."""
         self.set_experience(state_dict["experience"])
 
-    def _evaluated(self, stream: str, j: int, ranks: Ranks | None) -> Batches:
+    def _evaluated(
+        self, stream: str, j: int, ranks: Ranks | None, *, whole: bool = False
+    ) -> Batches:
         choices: dict[str, Any] = {
             "batch_size": self.eval_batch_size,
             "experience": j,
@@ -250,7 +259,7 @@ class StreamDataModule(pl.LightningDataModule):
             "exact": True,
         }
         if self._from_tensors(stream, j):
-            return TensorBatches(self._evaluation_data(stream, j), **choices)
+            return TensorBatches(self._evaluation_data(stream, j), whole=whole, **choices)
         experience = self._find(stream, j)
         dataset, column = experience.dataset.eval(), task_column(experience)
         return LazyBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)

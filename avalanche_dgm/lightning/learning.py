@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import Replay, Step
-from avalanche_dgm.lightning.batches import Batches, TensorBatches
+from avalanche_dgm.lightning.batches import Batches
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
-from avalanche_dgm.lightning.stages import Optimization, Schedule, Stage
-from avalanche_dgm.methods import Method
+from avalanche_dgm.lightning.stages import Optimization, Stage
 from avalanche_dgm.methods.abilities import LatentInputs
+
+if TYPE_CHECKING:
+    from avalanche_dgm.lightning.module import MethodModule
 
 
 class AlternatingBatches:
@@ -59,18 +61,14 @@ class LearningStage(Stage):
 
     Args:
         name: Name shown in progress bars.
-        method: The method whose replay is trained with each batch.
+        module: The method whose replay is trained with each batch, criterion and optimiser.
         learner: The classifier to train, `Method.active`.
-        optimizer: Function from the learner and ``fused`` to its optimiser, made or updated.
-        schedule: Function from the optimiser, the number of its steps and of steps per batch to a
-            learning-rate schedule, or to ``None``.
+        batches: The experience's batches.
         validation: Batches of the validation experience, this process's shards; may be empty.
-        batches: The experience's batches: full ones if in memory, this process's shards otherwise.
         epochs: Passes over the experience.
         width: Number of outputs of the user's model.
-        criterion: The loss on new samples, from logits and labels.
         trainer: The Trainer that will run it.
-        view: The strategy that Avalanche's metrics see, or ``None`` without metrics.
+        view: The strategy that Avalanche's metrics see.
 
     Attributes:
         iterations: Batches of new samples trained on so far.
@@ -80,30 +78,27 @@ class LearningStage(Stage):
     def __init__(
         self,
         name: str,
-        *,
-        method: Method,
+        module: MethodModule,
         learner: nn.Module,
-        optimizer: Callable[..., torch.optim.Optimizer],
-        schedule: Callable[[torch.optim.Optimizer, int, int], Schedule],
+        *,
         batches: Batches,
         validation: Sequence[Batches] = (),
         epochs: int,
         width: int,
-        criterion: Any,
         trainer: pl.Trainer,
-        view: StrategyView | None,
+        view: StrategyView,
     ) -> None:
         super().__init__(name, log_prefix="train", module=learner, epochs=epochs)
-        self.method, self.batches, self.width = method, batches, width
+        self.method, self.batches, self.width = module.method, batches, width
         self._validation = list(validation)
-        self.criterion, self.view = criterion, view
-        self._optimizer, self._schedule = optimizer, schedule
+        self.criterion, self.view = module.criterion, view
+        # What is learned first is not put back.
+        self.restores = module.method.experiences > 0
+        self._optimizer, self._schedule = module.learning_optimizer, module.learning_schedule
         self._n_batches = len(batches)
         self._trainer, self._ranks = trainer, Ranks.of(trainer)
-        self._whole = isinstance(batches, TensorBatches)
-        self._correct: Tensor | None = None
-        self._seen = 0
         self.iterations, self.shown = 0, 0
+        method = self.method
         self._alternates = isinstance(method, LatentInputs) and method.alternates
         self._turns = 2 if self._alternates else 1
         self._last, self._on_replay = 0, False
@@ -113,8 +108,7 @@ class LearningStage(Stage):
         """The epoch's batches."""
         self.batches.set_epoch(self.epoch)
         self.batches.start, done = divmod(self.batch, self._turns)
-        if self.view is not None:
-            self.view.dataloader = self.batches
+        self.view.dataloader = self.batches
         return AlternatingBatches(self.batches, done) if self._alternates else self.batches
 
     def val_loader(self) -> Any:
@@ -176,25 +170,18 @@ class LearningStage(Stage):
 
     def _new_loss(self, batch: Any) -> Tensor:
         method, view, ranks = self.method, self.view, self._ranks
-        if self._whole:
-            n = len(batch[0])
-            images, labels, tasks = (column[ranks.shard(n)] for column in batch)
-        else:
-            images, labels, tasks = batch
-            n = self.batches.sizes[self.batch // self._turns - self.batches.start]
-        if view is not None:
-            whole = batch if self._whole else [ranks.gather(self._trainer, c, n) for c in batch]
-            view.mbatch = list(whole)
-            view.fire("before_training_iteration")
-            view.loss = torch.zeros(1, device=images.device)
-            view.fire("before_forward")
+        n = self.batches.sizes[self.batch // self._turns - self.batches.start]
+        images, labels, tasks = self.batches.shard(batch, n)
+        view.show_batch(batch, n, shard=not self.batches.whole)
+        view.fire("before_training_iteration")
+        view.loss = torch.zeros(1, device=images.device)
+        view.fire("before_forward")
         self._last, own = n, len(images)
         replay = None if self._alternates else self._replay(n)
         logits = method(images, tasks, width=self.width, replay=replay)
         answers = logits[:own]
-        if view is not None:
-            view.mb_output = ranks.gather(self._trainer, answers.detach(), n)
-            view.fire("after_forward")
+        view.show_outputs(answers, n)
+        view.fire("after_forward")
         weight = ranks.loss_weight(n, sums=method.criterion.scale.sums)
         loss = torch.zeros(1, device=images.device)
         loss = loss + self._new(answers, labels, weight)
@@ -218,12 +205,10 @@ class LearningStage(Stage):
         )
         if added is not None:
             loss = loss + added
-        if view is not None:
-            view.loss = self._trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
-            view.fire("before_backward")
+        view.show_loss(loss)
+        view.fire("before_backward")
         correct = (answers.detach().argmax(dim=1) == labels).sum()
-        self._correct = correct if self._correct is None else self._correct + correct
-        self._seen += own
+        self.means.add("train/accuracy", correct, own)
         return loss.sum()
 
     def _new(self, answers: Tensor, labels: Tensor, weight: float) -> Tensor:
@@ -236,29 +221,22 @@ class LearningStage(Stage):
             self.iterations, self.shown = self.iterations + 1, self.shown + self._last
         # For Avalanche, a step on replay alone belongs to the iteration before it.
         within = self._on_replay and "epoch" not in name
-        if self.view is not None and not within:
+        if not within:
             self.view.fire(name)
             if self.view.stops:
                 self._trainer.should_stop = True
 
     def epoch_means(self) -> dict[str, Tensor]:
         """Mean loss and accuracy on new samples over the epoch."""
-        correct = self._correct if self._correct is not None else torch.tensor(0)
-        return {**super().epoch_means(), "train/accuracy": correct.float() / max(self._seen, 1)}
-
-    def end_epoch(self) -> None:
-        """See `Stage.end_epoch`."""
-        super().end_epoch()
-        self._correct, self._seen = None, 0
+        return {"train/accuracy": torch.tensor(0.0), **super().epoch_means()}
 
     def state(self) -> dict[str, Any]:
         """See `Stage.state`."""
-        counts = {"iterations": self.iterations, "shown": self.shown, "seen": self._seen}
-        return {**super().state(), **counts, "correct": self._correct, "last": self._last}
+        counts = {"iterations": self.iterations, "shown": self.shown}
+        return {**super().state(), **counts, "last": self._last}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Stage.set_state`."""
         super().set_state(state)
-        self._correct, self._seen = self._placed(state["correct"]), state["seen"]
         self._last = state["last"]
         self.iterations, self.shown = state["iterations"], state["shown"]

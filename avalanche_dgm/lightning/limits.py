@@ -19,13 +19,14 @@ def smoke_batches(trainer: pl.Trainer) -> int:
 
 
 def check_limits(trainer: pl.Trainer) -> None:
-    """Refuses limits that do not work in a stream; lets ``fast_dev_run`` cover the whole stream.
+    """Refuses what does not work in a stream; lets ``fast_dev_run`` cover the whole stream.
 
     Args:
         trainer: The Trainer, before anything is trained.
 
     Raises:
-        ConfigError: It limits the number of steps, or leaves nothing to train on.
+        ConfigError: It limits the number of steps, or leaves nothing to train on; or it splits the
+            model among devices or changes the dtype of its weights.
     """
     loop: Any = trainer.fit_loop
     n = smoke_batches(trainer)
@@ -51,6 +52,18 @@ def check_limits(trainer: pl.Trainer) -> None:
         )
     if trainer.limit_train_batches == 0:
         raise ConfigError("With limit_train_batches=0 nothing would be learned. Use 1 or more.")
+    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+        raise ConfigError(
+            f"precision={trainer.precision!r} changes the dtype of weights, which images and"
+            " memories would not match. Use '32-true', 'bf16-mixed' or '16-mixed'."
+        )
+    strategy, kinds = trainer.strategy, pl.strategies
+    whole = isinstance(strategy, (kinds.SingleDeviceStrategy, kinds.DDPStrategy))
+    if not whole or isinstance(strategy, kinds.DeepSpeedStrategy):
+        raise ConfigError(
+            f"strategy={type(strategy).__name__} splits the model among devices, but each device"
+            " needs the full memory. Use 'ddp', 'ddp_spawn' or 'auto'."
+        )
 
 
 def apply_limit(loaders: Sequence[Batches], limit: int | float) -> list[Batches]:

@@ -90,7 +90,8 @@ class MethodModule(StagedModule):
         self.method = self.kind(**hyper)
         self.task_aware = isinstance(model, MultiTaskModule)
         self.method.attach(model, task_aware=self.task_aware)
-        self._optimizer: torch.optim.Optimizer | None = None
+        #: The classifier's optimiser, once it was needed.
+        self.optimizer_so_far: torch.optim.Optimizer | None = None
         self._optimized: dict[str, nn.Parameter] = {}
         #: The current test over the stream, while `fit_stream` tests.
         self.stream_test: StreamTest | None = None
@@ -185,24 +186,24 @@ class MethodModule(StagedModule):
             ConfigError: ``optimizer`` returned no optimiser, or one that cannot be used.
         """
         before, now = self._optimized, _trained(learner)
-        if self._optimizer is None:
-            self._optimizer, before = self._new_optimizer(learner, fused=fused), now
+        if self.optimizer_so_far is None:
+            self.optimizer_so_far, before = self._new_optimizer(learner, fused=fused), now
         new, group_of = now.keys() - before.keys(), dict[int, int]()
         if new:
             # New parameters join the group that a new optimiser would put them in.
             groups = self._new_optimizer(learner, fused=fused).param_groups
-            if len(groups) != len(self._optimizer.param_groups):
+            if len(groups) != len(self.optimizer_so_far.param_groups):
                 raise ConfigError(
-                    f"optimizer made {len(self._optimizer.param_groups)} groups of parameters"
+                    f"optimizer made {len(self.optimizer_so_far.param_groups)} groups of parameters"
                     f" before and {len(groups)} now, so the group of {min(new)} is not known."
                     " Make the same number each time."
                 )
             group_of = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         replace_parameters(
-            self._optimizer, before, now, lambda parameter: group_of.get(id(parameter))
+            self.optimizer_so_far, before, now, lambda parameter: group_of.get(id(parameter))
         )
         self._optimized = now
-        return self._optimizer
+        return self.optimizer_so_far
 
     def _new_optimizer(self, learner: nn.Module, *, fused: bool) -> torch.optim.Optimizer:
         make = self._make_optimizer

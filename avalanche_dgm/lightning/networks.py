@@ -107,30 +107,21 @@ class VAEModule(NetworkModule):
         """
         return self.vae.reconstruct(images)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def measure(self, stage: str, batch: Any, batch_idx: int) -> tuple[dict[str, Tensor], int]:
         """The mean loss, nats an image."""
-        images = self._images(batch)
-        rng = self.random.on(self.device)
-        loss = self.vae.negative_elbo(images, rng, kl_weight=self.kl_weight).mean()
-        self.note({"train/loss": loss}, len(images))
-        self.log("train/loss_step", loss.detach(), prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs the bound."""
-        self._evaluate("val", batch, batch_idx, dataloader_idx)
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs the bound."""
-        self._evaluate("test", batch, batch_idx, dataloader_idx)
+        images, kl_weight = self._images(batch), 1.0
+        if stage == "train":
+            rng, kl_weight = self.random.on(self.device), self.kl_weight
+        else:
+            # Training's noise must not depend on how often one looks.
+            seed = batch_idx * self.trainer.world_size + self.trainer.global_rank
+            rng = torch.Generator(device=self.device).manual_seed(seed)
+        loss = self.vae.negative_elbo(images, rng, kl_weight=kl_weight).mean()
+        return {"loss": loss}, len(images)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Reconstructions (n, *shape)."""
         return self(self._images(batch))
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser of the specification, and its schedule over all steps of the fit."""
-        return self.optimization()
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
@@ -168,14 +159,6 @@ class VAEModule(NetworkModule):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes over what `get_extra_state` returned."""
         self.random.set_state(state)
-
-    def _evaluate(self, stage: str, batch: Any, batch_idx: int, loader: int) -> None:
-        images = self._images(batch)
-        # Training's noise must not depend on how often one looks.
-        seed = batch_idx * self.trainer.world_size + self.trainer.global_rank
-        rng = torch.Generator(device=self.device).manual_seed(seed)
-        loss = self.vae.negative_elbo(images, rng).mean()
-        self.note({f"{stage}/loss": loss}, len(images), loader)
 
     def _images(self, batch: Any) -> Tensor:
         images = batch_tensors(batch)[0]
@@ -241,34 +224,17 @@ class ClassifierModule(NetworkModule):
             tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         return logits_of(self.model, images, tasks, task_aware=self.task_aware)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The mean cross-entropy, nats."""
-        loss = self._step("train", batch)
-        self.log("train/loss_step", loss.detach(), prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs loss and accuracy."""
-        self._step("val", batch, dataloader_idx)
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs loss and accuracy."""
-        self._step("test", batch, dataloader_idx)
-
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Logits (n, K)."""
         images, *rest = batch_tensors(batch)
         return self(images, _tasks(rest))
 
-    def configure_optimizers(self) -> Any:
-        """The optimiser, with a specification's schedule over all steps of the fit."""
-        return self.optimization()
-
     def network(self) -> nn.Module:
         """The model."""
         return self.model
 
-    def _step(self, stage: str, batch: Any, loader: int = 0) -> Tensor:
+    def measure(self, stage: str, batch: Any, batch_idx: int) -> tuple[dict[str, Tensor], int]:
+        """The mean cross-entropy, nats, and the accuracy, 0 to 1."""
         images, *rest = batch_tensors(batch)
         if not rest:
             raise DataError(
@@ -279,11 +245,8 @@ class ClassifierModule(NetworkModule):
         if not self.checked:
             _check_labels(labels, logits)
             self.checked = True
-        loss = F.cross_entropy(logits, labels)
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
-        means = {f"{stage}/loss": loss, f"{stage}/accuracy": accuracy}
-        self.note(means, len(labels), loader)
-        return loss
+        return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}, len(labels)
 
 
 def _tasks(rest: list[Tensor]) -> Tensor | None:

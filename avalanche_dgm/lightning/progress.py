@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.package import pl
 
 
@@ -29,11 +30,12 @@ class StreamProgressBar(pl.callbacks.TQDMProgressBar):
         self, refresh_rate: int = 20, process_position: int = 0, leave: bool = False
     ) -> None:
         super().__init__(refresh_rate, process_position, leave)
+        self.leaves = leave
 
     def init_test_tqdm(self) -> Any:
         """The bar of a test; it is removed after each, unless ``leave``."""
         bar = super().init_test_tqdm()
-        bar.leave = self._leave
+        bar.leave = self.leaves
         return bar
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
@@ -61,9 +63,12 @@ class StreamRichProgressBar(pl.callbacks.RichProgressBar):
                 " does without."
             ) from error
 
-    def _get_train_description(self, current_epoch: int) -> str:
-        fallback = super()._get_train_description(current_epoch)
-        return describe(self.trainer, fallback)
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Starts the bar of an epoch."""
+        super().on_train_epoch_start(trainer, *args)
+        named = describe(trainer, "")
+        if named and self.progress is not None and self.train_progress_bar_id is not None:
+            self.progress.update(self.train_progress_bar_id, description=named)
 
 
 def with_stage_names(bar: pl.Callback) -> pl.Callback:
@@ -78,12 +83,7 @@ def with_stage_names(bar: pl.Callback) -> pl.Callback:
     if type(bar) is pl.callbacks.TQDMProgressBar:
         # Lightning's default of 1 costs more than a step of a small network.
         rate = 20 if bar.refresh_rate == 1 else bar.refresh_rate
-        return StreamProgressBar(rate, bar.process_position, bar._leave)
+        return StreamProgressBar(**{**internals.bar_settings(bar), "refresh_rate": rate})
     if type(bar) is pl.callbacks.RichProgressBar:
-        return StreamRichProgressBar(
-            refresh_rate=bar.refresh_rate,
-            leave=bar._leave,
-            theme=bar.theme,
-            console_kwargs=bar._console_kwargs,
-        )
+        return StreamRichProgressBar(**internals.bar_settings(bar))
     return bar

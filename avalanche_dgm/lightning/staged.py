@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.lightning import trainers
+from avalanche_dgm.lightning import internals, trainers
 from avalanche_dgm.lightning.base import MeanLoggingModule, with_schedule
-from avalanche_dgm.lightning.callbacks import check_integer_buffers
+from avalanche_dgm.lightning.callbacks import stream_callbacks
+from avalanche_dgm.lightning.limits import without_limits
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import Ranks, broadcast_buffers
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.lightning.stopping import (
     StreamStopped,
@@ -22,26 +21,9 @@ from avalanche_dgm.lightning.stopping import (
     check_stop,
     signalled,
     stop_reason,
+    timers_of,
 )
 from avalanche_dgm.methods import Method
-
-
-class BatchEndListener(Protocol):
-    """Listens to finished batches, to save mid-stage checkpoints."""
-
-    def on_batch_end(self, module: StagedModule, *, at_once: bool) -> None:
-        """Called after each batch that ended with an optimiser step.
-
-        Args:
-            module: The module that trains.
-            at_once: Whether to save now, as the stream stops here.
-        """
-
-    def save(self, module: StagedModule) -> None:
-        """Called when the stream stops between two epochs."""
-
-    def restore(self, module: StagedModule) -> None:
-        """Called before the first batch."""
 
 
 class StagedModule(MeanLoggingModule):
@@ -49,13 +31,11 @@ class StagedModule(MeanLoggingModule):
 
     Attributes:
         stage: The stage that is trained now, or ``None``.
-        listener: Listener to finished batches, or ``None``.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.stage: Stage | None = None
-        self.listener: BatchEndListener | None = None
         self._ending: str | None = None
         self._cut = False
 
@@ -71,7 +51,7 @@ class StagedModule(MeanLoggingModule):
         return self.stage
 
     def run(self, trainer: pl.Trainer, stage: Stage) -> float:
-        """Trains a stage from its current position to its end.
+        """Trains a stage from its current position to its end, and finishes it.
 
         Args:
             trainer: The Trainer.
@@ -81,48 +61,52 @@ class StagedModule(MeanLoggingModule):
             Seconds that it took.
 
         Raises:
+            DivergenceError: The loss of a phase was not finite.
             StreamStopped: The stream stops before the end of the stage.
         """
-        check_stop(trainer)
         started = time.perf_counter()
-        ranks = Ranks.of(trainer)
-        modes = [(part, part.training) for part in stage.module.modules()]
-        trained = {id(t) for t in [*stage.module.parameters(), *stage.module.buffers()]}
         # DDP must not wait for gradients of what is not trained.
+        trained = {id(t) for t in [*stage.module.parameters(), *stage.module.buffers()]}
         everything = [
             *self.named_parameters(remove_duplicate=False),
             *self.named_buffers(remove_duplicate=False),
         ]
-        self._ddp_params_and_buffers_to_ignore = [n for n, t in everything if id(t) not in trained]
+        internals.ignore_in_ddp(self, [n for n, t in everything if id(t) not in trained])
         self.stage = stage
-        stage.module.train()
         try:
-            with ranks.rank_seeded(*stage.random_sources()), check_integer_buffers(self, trained):
-                while stage.epoch < stage.epochs:
-                    before = stage.epoch, stage.batch
-                    self._ending, self._cut = None, False
-                    # The rest of an interrupted epoch is a fit of its own: its length differs.
-                    until = stage.epoch + 1 if stage.batch else stage.epochs
-                    trainers.fit(
-                        trainer,
-                        self,
-                        stage.loader(),
-                        epochs=until,
-                        first_epoch=stage.epoch,
-                        val_loader=stage.val_loader(),
-                        phase=isinstance(stage, PhaseStage),
-                    )
-                    if stage.epoch < stage.epochs and self._stops(before):
-                        break
-            broadcast_buffers(trainer, stage.module)
+            with stage.running(trainer, self):
+                check_stop(trainer)
+                self._run(trainer, stage)
         finally:
-            stage.close()
-            for parameter in stage.module.parameters():
-                parameter.grad = None
-            for part, mode in modes:
-                part.training = mode
             self.stage = None
+        stage.finish()
         return time.perf_counter() - started
+
+    def _run(self, trainer: pl.Trainer, stage: Stage) -> None:
+        while stage.epoch < stage.epochs:
+            before = stage.epoch, stage.batch
+            self._ending, self._cut = None, False
+            self._fit(trainer, stage)
+            if stage.epoch < stage.epochs and self._stops(before):
+                return
+
+    def _fit(self, trainer: pl.Trainer, stage: Stage) -> None:
+        """Fits once more: epochs are counted anew, steps go on, the module keeps its device."""
+        loop: Any = trainer.fit_loop
+        loader, phase, least = stage.loader(), isinstance(stage, PhaseStage), loop.min_epochs
+        # The rest of an interrupted epoch is a fit of its own: its length differs.
+        loop.max_epochs = stage.epoch + 1 if stage.batch else stage.epochs
+        if phase:
+            loop.min_epochs = None
+        internals.start_at_epoch(trainer, stage.epoch)
+        trainer.should_stop = False
+        timed = internals.fit_timers(timers_of(trainer))
+        try:
+            with trainers.quiet(), timed, without_limits(trainer, loader, phase=phase):
+                trainer.fit(self, train_dataloaders=loader, val_dataloaders=stage.val_loader())
+        finally:
+            loop.min_epochs = least
+        self.to(trainer.strategy.root_device)
 
     def _stops(self, before: tuple[int, int]) -> bool:
         """Whether the stage ends early, with epochs left.
@@ -142,33 +126,13 @@ class StagedModule(MeanLoggingModule):
             if moved:
                 return False
             reason = f"A callback stopped the Trainer before it had trained {stage.name!r}."
-        if moved and not self._cut and self.listener is not None:
-            self.listener.save(self)
+        if moved and not self._cut:
+            self._tell_step(stops=True)
         raise StreamStopped(reason)
 
-    def run_phase(self, trainer: pl.Trainer, stage: PhaseStage) -> float:
-        """Trains a phase; after an error its module has the weights from before the phase.
-
-        Args:
-            trainer: The Trainer.
-            stage: The phase.
-
-        Returns:
-            Seconds that it took.
-
-        Raises:
-            DivergenceError: The loss was not finite.
-            StreamStopped: The stream stops before the end of the phase.
-        """
-        before = copy.deepcopy(stage.module.state_dict())
-        try:
-            seconds = self.run(trainer, stage)
-        except BaseException:
-            stage.module.load_state_dict(before)
-            stage.phase.broken_off()
-            raise
-        stage.phase.finish()
-        return seconds
+    def _tell_step(self, *, stops: bool) -> None:
+        for callback in stream_callbacks(self.trainer):
+            callback.on_step_end(self.trainer, self, stops=stops)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The stage's loss."""
@@ -189,15 +153,23 @@ class StagedModule(MeanLoggingModule):
         super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         self._running.clip()
 
-    def on_train_start(self) -> None:
-        """Resumes in the middle of the stage, if it was interrupted there."""
-        if self.listener is not None:
-            self.listener.restore(self)
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The backward pass; the graph is kept where the stage says so."""
+        super().backward(loss, *args, retain_graph=self._running.retain_graph, **kwargs)
+
+    def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        """Clears the gradients, unless the stage does."""
+        if not self._running.clears_gradients:
+            super().optimizer_zero_grad(*args, **kwargs)
 
     def on_train_epoch_start(self) -> None:
         """Calls the stage's hook, unless it resumes in the middle of an epoch."""
         if not self._running.batch:
             self._running.hook("before_training_epoch")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Ends the epoch if the stage has no further batch."""
+        return None if self._running.begin_batch() else -1
 
     def on_after_backward(self) -> None:
         """Calls the stage's hook."""
@@ -221,22 +193,22 @@ class StagedModule(MeanLoggingModule):
         if self._ending is None and trainer.should_stop and isinstance(self.stage, PhaseStage):
             # A phase needs all of its steps, so stopping it stops the stream.
             self._ending = f"A callback stopped the Trainer in {self.stage_name!r}."
-        return self._ending is not None and trainer.fit_loop._can_stop_early
+        return self._ending is not None and internals.may_stop(trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the batch and calls the stage's hook and the listener."""
+        """Counts the batch and calls the stage's hook and the stream's callbacks."""
         stage = self._running
         stage.batch += 1
         stage.hook("after_training_iteration")
         trainer: Any = self.trainer
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log(stage.loss_name, outputs["loss"], batch_size=1)
-        stepped = not trainer.fit_loop._should_accumulate()
+        stepped = internals.takes_step(trainer)
         if self._ends(agree=agrees_on_stop(trainer, batch_idx)):
             # Not while gradients accumulate; and an epoch's last batch ends the epoch anyway.
             trainer.should_stop = self._cut = stepped and not trainer.is_last_batch
-        if self.listener is not None and stepped:
-            self.listener.on_batch_end(self, at_once=self._cut)
+        if stepped:
+            self._tell_step(stops=self._cut)
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's means; an epoch that was cut short is not counted."""
@@ -289,4 +261,4 @@ def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:
         return 0.0
     module = PhaseModule(method)
     module.to(trainer.strategy.root_device)
-    return module.run_phase(trainer, PhaseStage(phase, method, trainer))
+    return module.run(trainer, PhaseStage(phase, method, trainer))

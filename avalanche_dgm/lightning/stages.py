@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from avalanche_dgm.fitting import (
     StepCycle,
     check_finite,
 )
+from avalanche_dgm.lightning.callbacks import check_integer_buffers
 from avalanche_dgm.lightning.limits import smoke_batches
+from avalanche_dgm.lightning.means import Means
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.lightning.ranks import Ranks, broadcast_buffers
 from avalanche_dgm.methods import Method
 from avalanche_dgm.randomness import RandomSource
 
@@ -37,13 +40,23 @@ class Stage(ABC):
         log_prefix: Prefix of its values in the log.
         module: The module to train.
         epochs: Passes over its loader.
+
+    Attributes:
+        epoch: The current epoch, from 0.
+        batch: Batches of it that are done.
     """
+
+    #: Whether an error puts back the weights from before.
+    restores = False
+    #: Whether the backward pass keeps its graph.
+    retain_graph = False
+    #: Whether the stage clears the gradients itself, in `loss`.
+    clears_gradients = False
 
     def __init__(self, name: str, *, log_prefix: str, module: nn.Module, epochs: int = 1) -> None:
         self.name, self.log_prefix, self.module, self.epochs = name, log_prefix, module, epochs
         self.epoch, self.batch = 0, 0
-        self._total: Tensor | None = None
-        self._n = 0
+        self.means, self._loss_key = Means(), f"{log_prefix}/loss"
 
     @abstractmethod
     def loader(self) -> Iterable[Any]:
@@ -60,6 +73,42 @@ class Stage(ABC):
     def random_sources(self) -> list[RandomSource]:
         """Random sources that are seeded by rank while the stage runs."""
         return []
+
+    @contextmanager
+    def running(self, trainer: pl.Trainer, within: nn.Module) -> Iterator[None]:
+        """Surrounds all fits of the stage; what they change beside weights is put back.
+
+        Args:
+            trainer: The Trainer.
+            within: The module that has ``module`` as a part; its other integer buffers must stay.
+        """
+        before = copy.deepcopy(self.module.state_dict()) if self.restores else None
+        modes = [(part, part.training) for part in self.module.modules()]
+        self.module.train()
+        seeded = Ranks.of(trainer).rank_seeded(*self.random_sources())
+        try:
+            with seeded, check_integer_buffers(within, self.module):
+                yield
+            broadcast_buffers(trainer, self.module)
+        except BaseException:
+            # Also on Ctrl-C: a half-trained generator must not stand in for what it replaces.
+            if before is not None:
+                self.module.load_state_dict(before)
+            raise
+        finally:
+            self.close()
+            for parameter in self.module.parameters():
+                parameter.grad = None
+            for part, mode in modes:
+                part.training = mode
+
+    def finish(self) -> None:
+        """Called after the last step, also of a stage that is loaded instead of trained."""
+        return
+
+    def begin_batch(self) -> bool:
+        """Whether there is another batch; if not, the epoch ends early."""
+        return True
 
     @abstractmethod
     def optimization(self, *, fused: bool) -> Optimization:
@@ -84,46 +133,36 @@ class Stage(ABC):
     def step(self, batch: Any) -> Tensor:
         """Returns the loss of a batch and adds it to the epoch's mean."""
         loss = self.loss(batch)
-        seen = loss.detach().float()
-        self._total = seen if self._total is None else self._total + seen
-        self._n += 1
+        self.means.add(self._loss_key, loss)
         return loss
 
     @property
     def loss_name(self) -> str:
-        """Name of a single step's loss in the log."""
-        return f"{self.log_prefix}/loss_step"
+        """Name of the last step's loss in the log."""
+        return f"{self._loss_key}_step"
 
     def epoch_means(self) -> dict[str, Tensor]:
-        """Means over the epoch, by their names in the log."""
-        total = self._total if self._total is not None else torch.tensor(math.nan)
-        return {f"{self.log_prefix}/loss": total / max(self._n, 1)}
+        """Means over the epoch, by their names in the log; NaN if nothing was trained."""
+        return self.means.values() or {self._loss_key: torch.tensor(math.nan)}
 
     def end_epoch(self) -> None:
         """Resets the means and counts the epoch."""
         self.epoch, self.batch = self.epoch + 1, 0
-        self._total, self._n = None, 0
+        self.means = Means()
 
     def state(self) -> dict[str, Any]:
         """Position and means, for `set_state` of an equal stage that has not started."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
-            "total": self._total,
-            "n": self._n,
+            "means": self.means.sums,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned."""
         self.epoch, self.batch = state["epoch"], state["batch"]
-        self._total, self._n = self._placed(state["total"]), state["n"]
-
-    def _placed(self, value: Tensor | None) -> Tensor | None:
-        """A saved value, on the trained module's device."""
-        return self._on_device(value) if value is not None else None
-
-    def _on_device(self, value: Tensor) -> Tensor:
-        return value.to(next((p.device for p in self.module.parameters()), value.device))
+        device = next(self.module.parameters()).device
+        self.means.set_sums(state["means"], device)
 
 
 class PhaseStage(Stage):
@@ -138,6 +177,8 @@ class PhaseStage(Stage):
         name: Name shown in progress bars; the phase's own name by default.
     """
 
+    restores = True
+
     def __init__(
         self, phase: Phase, method: Method, trainer: pl.Trainer, *, name: str | None = None
     ) -> None:
@@ -145,7 +186,7 @@ class PhaseStage(Stage):
             name or phase.name, log_prefix=log_prefix_of(phase.name), module=phase.module
         )
         self.phase, self.method = phase, method
-        #: The Trainer's limits do not apply to phases.
+        # The Trainer's limits do not apply to phases.
         self._n_batches = phase.steps * trainer.accumulate_grad_batches
         if smoke_batches(trainer):
             self._n_batches = min(self._n_batches, smoke_batches(trainer))
@@ -158,8 +199,21 @@ class PhaseStage(Stage):
         self._batches = Batches(phase.data, batch_size=phase.batch_size, rng=order)
         self._whole: tuple[Tensor, ...] = ()
         self._cycle = StepCycle(phase)
-        self._totals: dict[str, Tensor] = {}
         self._left_out = ExitStack()
+
+    @contextmanager
+    def running(self, trainer: pl.Trainer, within: nn.Module) -> Iterator[None]:
+        """See `Stage.running`."""
+        try:
+            with super().running(trainer, within):
+                yield
+        except BaseException:
+            self.phase.broken_off()
+            raise
+
+    def finish(self) -> None:
+        """See `Stage.finish`."""
+        self.phase.finish()
 
     def random_sources(self) -> list[RandomSource]:
         """See `Stage.random_sources`: noise is drawn for this process's shard of a batch."""
@@ -169,13 +223,6 @@ class PhaseStage(Stage):
     def _step(self) -> int:
         """The optimiser's step, counted from 0."""
         return self.batch // self._accumulate
-
-    @property
-    def loss_name(self) -> str:
-        """See `Stage.loss_name`."""
-        # The batch has been counted already.
-        step = self._cycle.at((self.batch - 1) // self._accumulate)
-        return f"{self.log_prefix}/{step.name}_step"
 
     def loader(self) -> Iterable[int]:
         """Indices of the batches: each is sampled in `loss`, as the loss draws numbers, too."""
@@ -204,25 +251,9 @@ class PhaseStage(Stage):
             # DDP waits for a gradient of each parameter; those of others are discarded.
             loss = cycle.loss(step, batch, rng)
             loss = loss + sum(0.0 * p.sum() for p in cycle.others(step))
-        name, seen = cycle.at(step).name, loss.detach().float()
-        self._totals[name] = self._totals[name] + seen if name in self._totals else seen
+        # A mean for each kind of step.
+        self._loss_key = f"{self.log_prefix}/{cycle.at(step).name}"
         return loss
-
-    def epoch_means(self) -> dict[str, Tensor]:
-        """Means of the loss of each kind of step, for the log."""
-        if len(self._cycle.steps) == 1:
-            return super().epoch_means()
-        names = [step.name for step in self._cycle.steps]
-        rounds = self._n / len(names)
-        return {
-            f"{self.log_prefix}/{name}": total / max(rounds * names.count(name), 1)
-            for name, total in self._totals.items()
-        }
-
-    def end_epoch(self) -> None:
-        """See `Stage.end_epoch`."""
-        super().end_epoch()
-        self._totals = {}
 
     def optimization(self, *, fused: bool) -> Optimization:
         """See `Stage.optimization`."""
@@ -244,8 +275,8 @@ class PhaseStage(Stage):
         if name != "after_training_iteration":
             return
         last = self.batch == self._n_batches
-        if self._total is not None and (last or self.batch % (CHECK_EVERY * self._accumulate) == 0):
-            check_finite(self.phase, self._total, self.batch // self._accumulate)
+        if last or self.batch % (CHECK_EVERY * self._accumulate) == 0:
+            check_finite(self.phase, self.means.total(), self.batch // self._accumulate)
 
     def close(self) -> None:
         """See `Stage.close`."""
@@ -255,7 +286,6 @@ class PhaseStage(Stage):
         """See `Stage.state`."""
         return {
             **super().state(),
-            "totals": dict(self._totals),
             "batches": self._batches.state(),
             "order": self._order.get_state(),
         }
@@ -263,7 +293,6 @@ class PhaseStage(Stage):
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Stage.set_state`."""
         super().set_state(state)
-        self._totals = {name: self._on_device(v) for name, v in state["totals"].items()}
         self._batches.set_state(state["batches"])
         self._order.set_state(state["order"])
 

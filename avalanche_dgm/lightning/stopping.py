@@ -6,18 +6,17 @@ import os
 import signal
 import subprocess
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import CHECK_EVERY
+from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.package import pl
 
-_TRAINING = "train"
 _SIGNALLED = "The process was asked to end by a signal."
 #: Signals that asked the process to end since `catching_signals` began.
 _received: set[int] = set()
@@ -75,10 +74,10 @@ def stop_reason(trainer: pl.Trainer, *, agree: bool = False) -> str | None:
         received = agree and trainer.strategy.reduce_boolean_decision(received, all=False)
     if received:
         return _SIGNALLED
-    for timer in _timers(trainer):
+    for timer in timers_of(trainer):
         left = timer.time_remaining()
         if left is not None and trainer.strategy.broadcast(left <= 0):
-            return f"The time limit of {timer._duration:g} s is over."
+            return f"The time limit of {internals.time_limit(timer):g} s is over."
     return None
 
 
@@ -128,7 +127,7 @@ def check_slurm_folder(trainer: pl.Trainer) -> None:
     Raises:
         ConfigError: In a job of SLURM, its ``default_root_dir`` holds what was saved of a fit.
     """
-    found = trainer._checkpoint_connector._hpc_resume_path
+    found = internals.slurm_checkpoint(trainer)
     if "SLURM_NTASKS" in os.environ and found is not None:
         raise ConfigError(
             f"Lightning saved {found} when SLURM was about to end another training, and would load"
@@ -151,11 +150,11 @@ def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    environment: Any = getattr(trainer._accelerator_connector, "cluster_environment", None)
     numbers = [signal.SIGTERM]
-    if getattr(environment, "auto_requeue", False):
+    requeue = internals.requeue_signal(trainer)
+    if requeue is not None:
         # Lightning would save one fit, and load that into every fit of the job's next run.
-        numbers.append(environment.requeue_signal or signal.SIGUSR1)
+        numbers.append(requeue or signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def handler(earlier: Any) -> Callable[[int, Any], None]:
@@ -168,14 +167,12 @@ def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
 
     for number, earlier in before.items():
         signal.signal(number, handler(earlier))
-    connector: Any = trainer._signal_connector
-    if trainer.world_size > 1:
-        # It would talk to the other processes in the middle of whatever they talk about.
-        connector._sigterm_notifier_fn = lambda *_: None
     try:
-        yield
+        with ExitStack() as stack:
+            if trainer.world_size > 1:
+                stack.enter_context(internals.without_sigterm_notifier(trainer))
+            yield
     finally:
-        vars(connector).pop("_sigterm_notifier_fn", None)
         for number, earlier in before.items():
             signal.signal(number, earlier)
 
@@ -188,43 +185,7 @@ def _requeue() -> None:
         warnings.warn(f"SLURM did not queue job {job} again.", UserWarning, stacklevel=3)
 
 
-def _timers(trainer: pl.Trainer) -> list[Any]:
+def timers_of(trainer: pl.Trainer) -> list[Any]:
+    """Each ``Timer`` of a Trainer; ``max_time`` is one, too."""
     made: Any = trainer
     return [callback for callback in made.callbacks if isinstance(callback, pl.callbacks.Timer)]
-
-
-@contextmanager
-def stream_timers(trainer: pl.Trainer) -> Iterator[None]:
-    """Lets each ``Timer``, and with it ``max_time``, count from here to the end.
-
-    On its own it begins anew with each fit.
-
-    Args:
-        trainer: The Trainer.
-    """
-    for timer in _timers(trainer):
-        timer._offset, timer._end_time[_TRAINING] = 0, None
-        timer._start_time[_TRAINING] = time.monotonic()
-    try:
-        yield
-    finally:
-        for timer in _timers(trainer):
-            timer._end_time[_TRAINING] = time.monotonic()
-
-
-@contextmanager
-def fit_timers(trainer: pl.Trainer) -> Iterator[None]:
-    """Gives each ``Timer`` the time before a fit, which it does not count itself.
-
-    Args:
-        trainer: The Trainer.
-    """
-    begun = [(timer, timer.start_time(_TRAINING)) for timer in _timers(trainer)]
-    for timer, _ in begun:
-        timer._offset, timer._start_time[_TRAINING] = timer.time_elapsed(_TRAINING), None
-    try:
-        yield
-    finally:
-        for timer, start in begun:
-            timer._offset, timer._end_time[_TRAINING] = 0, None
-            timer._start_time[_TRAINING] = start

@@ -11,6 +11,7 @@ from avalanche.evaluation.metrics.forward_transfer import GenericExperienceForwa
 from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.builtin_callbacks import check_callbacks
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.limits import smoke_batches
@@ -133,20 +134,8 @@ def _check(module: Any, evaluator: Any, options: StreamOptions) -> None:
 def _check_trainer(trainer: pl.Trainer, module: MethodModule) -> None:
     own = module.configure_callbacks()
     check_callbacks(trainer, own if isinstance(own, Sequence) else [own])
-    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
-        raise ConfigError(
-            f"precision={trainer.precision!r} changes the dtype of weights, which images and"
-            " memories would not match. Use '32-true', 'bf16-mixed' or '16-mixed'."
-        )
-    strategy = trainer.strategy
-    whole = (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy)
-    if not isinstance(strategy, whole) or isinstance(strategy, pl.strategies.DeepSpeedStrategy):
-        raise ConfigError(
-            f"strategy={type(strategy).__name__} splits the model among devices, but each device"
-            " needs the full memory. Use 'ddp', 'ddp_spawn' or 'auto'."
-        )
-    several = isinstance(strategy, pl.strategies.DDPStrategy) and module.task_aware
-    if several and not getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
+    several = isinstance(trainer.strategy, pl.strategies.DDPStrategy) and module.task_aware
+    if several and not internals.finds_unused(trainer):
         raise ConfigError(
             "The model has a head for each task, and each step leaves most of them without a"
             " gradient, for which DDP would wait forever. Use"

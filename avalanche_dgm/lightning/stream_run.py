@@ -20,8 +20,9 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.lightning import trainers
 from avalanche_dgm.lightning.callbacks import (
-    StreamCallback,
     reset_callbacks,
+    stream_callbacks,
+    with_callback,
     without_experience_callbacks,
 )
 from avalanche_dgm.lightning.checkpointer import StreamCheckpointer
@@ -116,26 +117,26 @@ class StreamRun:
         self.matrix.to(self.device)
         order = order_of(list(self.benchmark.train_stream), list(self.benchmark.test_stream))
         self.result = StreamResult(order=order)
-        self.view: StrategyView | None = None
-        if evaluator is not None:
-            self.view = StrategyView(
-                evaluator,
-                module.model,
-                plugins=[MethodPlugin(self.method, oracle=data.oracle)],
-                criterion=module.criterion,
-                train_epochs=options.epochs,
-                train_mb_size=data.batch_size,
-                eval_mb_size=data.eval_batch_size,
-            )
-            self.view.device = self.device
-        self.checkpointer = StreamCheckpointer(
-            options.checkpoint_dir,
+        self.view = StrategyView(
+            evaluator,
+            module.model,
             trainer=trainer,
-            method=self.method,
-            view=self.view,
-            save_every=options.save_every,
-            settings=self._fingerprint() if options.checkpoint_dir is not None else {},
+            plugins=[MethodPlugin(self.method, oracle=data.oracle)],
+            criterion=module.criterion,
+            train_epochs=options.epochs,
+            train_mb_size=data.batch_size,
+            eval_mb_size=data.eval_batch_size,
         )
+        self.checkpointer: StreamCheckpointer | None = None
+        if options.checkpoint_dir is not None:
+            self.checkpointer = StreamCheckpointer(
+                options.checkpoint_dir,
+                trainer=trainer,
+                method=self.method,
+                view=self.view,
+                save_every=options.save_every,
+                settings=self._fingerprint(),
+            )
         self.label = ""
         self._iterations = self._shown = 0
 
@@ -161,14 +162,20 @@ class StreamRun:
         """Learns the rest of the stream, unless a time limit or a signal ends it early."""
         # Before the callbacks' states are loaded.
         reset_callbacks(self.trainer)
-        saved = self.checkpointer.load(resume=self.options.resume)
+        with with_callback(self.trainer, self.checkpointer):
+            return self._run()
+
+    def _run(self) -> StreamResult:
+        saved = None
+        if self.checkpointer is not None:
+            saved = self.checkpointer.load(resume=self.options.resume)
         if saved is None:
             self.module.to(self.device)
             broadcast_state(self.trainer, self.module, self.method.random)
-            self.checkpointer.save_experience(0, self._saved())
+            self._save()
         else:
             self._restore(saved)
-        for callback in self._stream_callbacks():
+        for callback in stream_callbacks(self.trainer):
             callback.on_stream_start(self.trainer, self.module, self.benchmark, self.result)
         try:
             self._learn()
@@ -191,31 +198,30 @@ class StreamRun:
                 self.method.undo()
                 raise
             # Before saving: an interruption here repeats the whole experience.
-            for callback in self._stream_callbacks():
+            for callback in stream_callbacks(self.trainer):
                 callback.on_experience_end(self.trainer, self.module, self.result)
-            self.checkpointer.save_experience(i + 1, self._saved())
+            self._save()
             after_experience = self.options.after_experience
             if after_experience is not None and self.trainer.is_global_zero:
                 after_experience(self.result)
 
-    def _stream_callbacks(self) -> list[StreamCallback]:
-        made: Any = self.trainer
-        return [c for c in made.callbacks if isinstance(c, StreamCallback)]
-
-    def _saved(self) -> dict[str, Any]:
+    def _save(self) -> None:
         learner = self.method.active
-        optimizer = self.module._optimizer
+        optimizer = self.module.optimizer_so_far
         if optimizer is not None:
             # A test may have grown the learner, and the method may have frozen parts of it. Some
             # methods have no learner between experiences: then the optimiser is empty.
             self.module.learning_optimizer(learner if learner is not None else nn.Identity())
-        return {
+        if self.checkpointer is None:
+            return
+        run = {
             "module": self.module.state_dict(),
             # Without a learner there is no state to save.
             "optimizer": optimizer.state_dict() if optimizer and learner is not None else None,
             "matrix": self.matrix.metric_state,
             "result": self.result,
         }
+        self.checkpointer.save_experience(len(self.result), run)
 
     def _restore(self, saved: dict[str, Any]) -> None:
         module, result = self.module, saved["result"]
@@ -238,14 +244,12 @@ class StreamRun:
         self.data.set_experience(i)
         data = self.data.experience_data(i)
         self.label = f"experience {i + 1}/{self.n} ({data.name})"
-        self.checkpointer.begin_experience(i)
+        if self.checkpointer is not None:
+            self.checkpointer.begin_experience(i)
         module.model.train()
-        if view is not None:
-            view.is_training, view.experience, view.stops = True, experience, False
-            view.fire("before_training")
-            view.fire("before_train_dataset_adaptation")
-            view.adapted_dataset = experience.dataset.train()
-            view.fire("after_train_dataset_adaptation")
+        view.is_training, view.experience = True, experience
+        view.fire("before_training")
+        view.begin(experience, training=True)
         method.attach(module.model, task_aware=module.task_aware)
         starts, ends = self.data.first_part(i) == i, self.data.ends_task(i)
         if starts:
@@ -264,16 +268,14 @@ class StreamRun:
             module.learning_optimizer(method.active, fused=trainers.may_fuse(trainer))
         if starts:
             self._phases(method.before_learning(data))
-        if view is not None:
-            view.fire("before_training_exp")
+        view.fire("before_training_exp")
         reset_callbacks(trainer)
         self._learner(data, i, width)
         if ends:
             self._phases(method.after_learning(data))
             method.end(data)
-        if view is not None:
-            view.fire("after_training_exp")
-            view.fire("after_training")
+        view.fire("after_training_exp")
+        view.fire("after_training")
         trained = time.perf_counter()
         if self.options.check_ranks:
             check_identical(trainer, module, when=f"after {self.label}")
@@ -291,47 +293,44 @@ class StreamRun:
                 self._stage(stage)
 
     def _stage(self, stage: Stage) -> None:
-        self.checkpointer.run_stage(self.module, stage)
+        saved = self.checkpointer
+        if saved is not None and saved.skip(self.module, stage):
+            return
+        seconds = self.module.run(self.trainer, stage)
+        if isinstance(stage, PhaseStage):
+            self.method.stats.add_phase(stage.phase.name, seconds)
+        if saved is not None:
+            saved.save_stage(self.module, stage)
 
     def _learner(self, data: ExperienceData, i: int, width: int) -> None:
         learner = self.method.active
         self._iterations = self._shown = 0
         if learner is None:
             return
-        ranks = Ranks.of(self.trainer)
-        in_memory = self.data.reads_into_memory(i)
         dataset = self.benchmark.train_stream[i].dataset
-        prepared = data
+        prepared = None
         if isinstance(self.method, LatentInputs) and not self.data.is_part(i):
             prepared = self.method.prepare(data, augmented=lambda: is_augmented(dataset))
-        if prepared is not data:
-            batches = self.data.train_batches(i, data=prepared)
-        else:
-            batches = self.data.train_batches(i, ranks=None if in_memory else ranks)
+        batches = self.data.train_batches(
+            i,
+            ranks=Ranks.of(self.trainer),
+            whole=True,
+            data=None if prepared is data else prepared,
+        )
         apply_limit([batches], self.trainer.limit_train_batches)
         validation = self.data.val_dataloader() if self.trainer.limit_val_batches else []
         stage = LearningStage(
             f"{self.label}: learning",
-            method=self.method,
-            learner=learner,
-            optimizer=self.module.learning_optimizer,
-            schedule=self.module.learning_schedule,
+            self.module,
+            learner,
             batches=batches,
             validation=apply_limit(validation, self.trainer.limit_val_batches),
             epochs=self.options.epochs,
             width=width,
-            criterion=self.module.criterion,
             trainer=self.trainer,
             view=self.view,
         )
-        before = copy.deepcopy(learner.state_dict()) if self.method.experiences else None
-        try:
-            self._stage(stage)
-        except BaseException:
-            # As after an interrupted phase, the weights from before come back.
-            if before is not None:
-                learner.load_state_dict(before)
-            raise
+        self._stage(stage)
         self._iterations, self._shown = stage.iterations, stage.shown
 
     def _test(self, i: int) -> None:
@@ -363,8 +362,7 @@ class StreamRun:
             result.accuracy = torch.full((i + 1, n_test), torch.nan)
         else:
             result.accuracy = self.matrix.compute()[: i + 1, :n_test].cpu()
-        evaluator = self.view.evaluator if self.view is not None else None
-        result.metrics.append(evaluator.get_last_metrics() if evaluator is not None else {})
+        result.metrics.append(self.view.last_metrics())
         reduce_counts(trainer, self.method)
         result.records.append(copy.deepcopy(replace(self.method.stats.read(), counts=None)))
         result.seconds.append(seconds)
@@ -380,7 +378,7 @@ class StreamRun:
                 values[keys.ACCURACY.format(j)] = value
         values[keys.EXPERIENCE] = i + 1.0
         for logger in trainer.loggers:
-            if any(callback.logs_to(logger) for callback in self._stream_callbacks()):
+            if any(callback.logs_to(logger) for callback in stream_callbacks(trainer)):
                 continue
-            logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            logger.log_metrics(values, step=trainer.global_step)
             logger.save()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche.models.utils import avalanche_model_adaptation
 
-from avalanche_dgm.lightning.batches import TensorBatches
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.limits import apply_limit
 from avalanche_dgm.lightning.package import pl
@@ -29,7 +28,7 @@ class StreamTest:
         data: The stream's data.
         matrix: The accuracy matrix to fill.
         row: The row of the matrix: the experience learned last.
-        view: The strategy that Avalanche's metrics see, or ``None`` without metrics.
+        view: The strategy that Avalanche's metrics see.
         experiences: Positions in the test stream.
     """
 
@@ -40,7 +39,7 @@ class StreamTest:
         *,
         matrix: AccuracyMatrix,
         row: int,
-        view: StrategyView | None,
+        view: StrategyView,
         experiences: Sequence[int],
     ) -> None:
         self._trainer, self._ranks = trainer, Ranks.of(trainer)
@@ -49,50 +48,38 @@ class StreamTest:
         stream = data.benchmark.test_stream
         self._experiences = [stream[j] for j in self._positions]
         self._data = data
-        loaders = [
-            batches
-            if isinstance(batches, TensorBatches)
-            else data.test_batches(j, ranks=self._ranks)
-            for j, batches in ((j, data.test_batches(j)) for j in self._positions)
-        ]
+        loaders = [data.test_batches(j, ranks=self._ranks, whole=True) for j in self._positions]
         self.loaders = apply_limit(loaders, trainer.limit_test_batches)
         self._key: str | None = None
         self._current: int | None = None
 
     def begin(self, module: MethodModule) -> None:
         """Called before the first batch."""
-        if self._view is not None:
-            self._view.is_training = False
-            self._view.current_eval_stream = self._experiences
-            self._view.fire("before_eval")
+        self._view.is_training = False
+        self._view.current_eval_stream = self._experiences
+        self._view.fire("before_eval")
 
     def end(self) -> None:
         """Called after the last batch."""
         self._leave()
-        if self._view is not None:
-            self._view.fire("after_eval")
-            self._view.current_eval_stream, self._view.experience = [], None
+        self._view.fire("after_eval")
+        self._view.current_eval_stream, self._view.experience = [], None
 
     def _enter(self, module: MethodModule, index: int) -> None:
         experience, view = self._experiences[index], self._view
-        if view is not None:
-            view.experience = experience
-            view.fire("before_eval_dataset_adaptation")
-            view.adapted_dataset = experience.dataset.eval()
-            view.fire("after_eval_dataset_adaptation")
-            view.dataloader = self.loaders[index]
+        view.begin(experience, training=False)
+        view.dataloader = self.loaders[index]
         avalanche_model_adaptation(module.model, with_class_labels(experience))
         module.model.to(self._trainer.strategy.root_device)
         method = module.method
         if isinstance(method, Routing):
             key = self._data.test_task_of(experience)
             self._key = method.test_key(key, classes_of(experience))
-        if view is not None:
-            view.fire("before_eval_exp")
+        view.fire("before_eval_exp")
         self._current = index
 
     def _leave(self) -> None:
-        if self._current is not None and self._view is not None:
+        if self._current is not None:
             self._view.fire("after_eval_exp")
         self._current = None
 
@@ -109,20 +96,17 @@ class StreamTest:
             self._leave()
             self._enter(module, index)
         ranks, view, loader = self._ranks, self._view, self.loaders[index]
-        whole = isinstance(loader, TensorBatches)
         n = loader.sizes[batch_idx]
-        images, labels, tasks = (c[ranks.shard(n)] if whole else c for c in batch)
-        if view is not None:
-            everything = batch if whole else [ranks.gather(self._trainer, c, n) for c in batch]
-            view.mbatch = list(everything)
-            view.fire("before_eval_iteration")
-            view.fire("before_eval_forward")
+        images, labels, tasks = loader.shard(batch, n)
+        view.show_batch(batch, n, shard=not loader.whole)
+        view.fire("before_eval_iteration")
+        view.fire("before_eval_forward")
         logits = module.method.predict(images, tasks, key=self._key)
-        if view is not None:
-            view.mb_output = ranks.gather(self._trainer, logits, n)
-            view.fire("after_eval_forward")
+        view.show_outputs(logits, n)
+        view.fire("after_eval_forward")
+        if view.mb_output is not None:
             view.loss = module.criterion(view.mb_output, view.mb_y)
-            view.fire("after_eval_iteration")
+        view.fire("after_eval_iteration")
         if ranks.can_shard(n) or ranks.rank == 0:
             column = self._positions[index]
             self._matrix.update(logits, labels, step=self._row, experience=column)

@@ -15,16 +15,12 @@ import torch
 from lightning_utilities.core import rank_zero
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.builtin_callbacks import check_callbacks
 from avalanche_dgm.lightning.limits import check_limits, without_limits
 from avalanche_dgm.lightning.package import PACKAGE, VARIABLE, check_package, pl
 from avalanche_dgm.lightning.progress import StreamProgressBar, with_stage_names
-from avalanche_dgm.lightning.stopping import (
-    catching_signals,
-    check_slurm_folder,
-    fit_timers,
-    stream_timers,
-)
+from avalanche_dgm.lightning.stopping import catching_signals, check_slurm_folder, timers_of
 
 MisconfigurationException = pl.utilities.exceptions.MisconfigurationException
 
@@ -101,7 +97,7 @@ def _build(arguments: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Traine
     if bar and not any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks):
         callbacks.append(StreamProgressBar())
     try:
-        with _quiet():
+        with quiet():
             return pl.Trainer(callbacks=callbacks, **arguments)
     except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
         # What the machine or this version of Lightning cannot do.
@@ -125,7 +121,7 @@ def launch(trainer: pl.Trainer, function: Callable[..., T], *arguments: Any) -> 
     try:
         if launcher is None:
             return _in_process(trainer, function, arguments)
-        if isinstance(launcher, pl.strategies.launchers._MultiProcessingLauncher):
+        if internals.starts_copies(trainer):
             # Through a file: the launcher reads what is sent only once the processes have ended,
             # which they do not do before more than a few kilobytes are read.
             with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +141,7 @@ def _in_process(trainer: pl.Trainer, function: Callable[..., T], arguments: tupl
     seed = os.environ.pop("PL_GLOBAL_SEED", None)
     try:
         trainer.strategy.setup_environment()
-        with catching_signals(trainer), stream_timers(trainer):
+        with catching_signals(trainer), internals.stream_timers(timers_of(trainer)):
             return function(trainer, *arguments)
     finally:
         if seed is not None:
@@ -155,49 +151,10 @@ def _in_process(trainer: pl.Trainer, function: Callable[..., T], arguments: tupl
 def _in_spawned_process(
     trainer: pl.Trainer, path: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    trainer.strategy._launcher = None
+    internals.forget_launcher(trainer)
     result = _in_process(trainer, function, arguments)
     if trainer.local_rank == 0:
         torch.save(result, path)
-
-
-def fit(
-    trainer: pl.Trainer,
-    module: pl.LightningModule,
-    loader: Any,
-    *,
-    epochs: int,
-    first_epoch: int = 0,
-    val_loader: Any = None,
-    phase: bool = False,
-) -> None:
-    """Fits once more: epochs are counted anew, steps go on, and the module stays on its device.
-
-    Args:
-        trainer: A Trainer, fitted before or not.
-        module: What to fit.
-        loader: Batches, any iterable with a length.
-        epochs: Number of the epoch that is not begun any more.
-        first_epoch: Number of the first epoch.
-        val_loader: Batches for validation.
-        phase: Whether it is no training on an experience, and ``min_epochs`` and
-            ``val_check_interval`` do not concern it.
-    """
-    loop: Any = trainer.fit_loop
-    least, loop.max_epochs = loop.min_epochs, epochs
-    if phase:
-        loop.min_epochs = None
-    loop.epoch_progress.reset()
-    progress = loop.epoch_progress.current
-    progress.ready = progress.started = progress.processed = progress.completed = first_epoch
-    loop.epoch_loop.batch_progress.reset()
-    trainer.should_stop = False
-    try:
-        with _quiet(), fit_timers(trainer), without_limits(trainer, loader, phase=phase):
-            trainer.fit(module, train_dataloaders=loader, val_dataloaders=val_loader)
-    finally:
-        loop.min_epochs = least
-    module.to(trainer.strategy.root_device)
 
 
 def test(trainer: pl.Trainer, module: pl.LightningModule, loaders: Any) -> None:
@@ -208,7 +165,7 @@ def test(trainer: pl.Trainer, module: pl.LightningModule, loaders: Any) -> None:
         module: What to test.
         loaders: Batches, or a list of such for several test sets.
     """
-    with _quiet(), without_limits(trainer, [], phase=True):
+    with quiet(), without_limits(trainer, [], phase=True):
         trainer.test(module, dataloaders=loaders, verbose=False)
     module.to(trainer.strategy.root_device)
 
@@ -228,7 +185,7 @@ def may_fuse(trainer: pl.Trainer) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Leaves out what is true of every fit of a stream and says nothing."""
     # Of all Lightning packages in a process the one that was imported last says where it logs.
     logger: logging.Logger = rank_zero.log

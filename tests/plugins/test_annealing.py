@@ -12,7 +12,7 @@ from torch import nn
 from avalanche_dgm import CosineAnnealingPlugin, LatentReplayPlugin, sklearn_digits
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning import LatentReplayModule, fit_stream, run_on_trainer
-from avalanche_dgm.lightning.distributed_plugins import check_strategy
+from avalanche_dgm.lightning.strategies.checks import check_strategy
 from avalanche_dgm.lightning.trainers import make_trainer
 
 

@@ -1,4 +1,4 @@
-"""Any Avalanche strategy, with its plugins, metrics and loggers, under a Lightning Trainer."""
+"""`run_on_trainer`: a strategy on a stream, in each process of a Trainer."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.callbacks import reset_callbacks
-from avalanche_dgm.lightning.distributed_plugins import check_strategy
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import broadcast_state, check_identical, lock_folder
+from avalanche_dgm.lightning.run_folder import RunFolder
 from avalanche_dgm.lightning.stopping import STOPS, report_stop
-from avalanche_dgm.lightning.strategy_checkpoints import RunCheckpoint
-from avalanche_dgm.lightning.strategy_session import StrategySession
+from avalanche_dgm.lightning.strategies.checks import check_strategy
+from avalanche_dgm.lightning.strategies.session import StrategySession
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
-from avalanche_dgm.plugins.checkpoints import load_copy, save_checkpoint
+from avalanche_dgm.plugins.checkpoints import load_copy, maybe_load_checkpoint, save_checkpoint
+from avalanche_dgm.plugins.fingerprint import store_fingerprint
 from avalanche_dgm.plugins.metrics import find_plugins
 
 
@@ -87,14 +89,18 @@ def run_on_trainer(
     train = _experiences(benchmark)
     if test_stream is None:
         test_stream = getattr(benchmark, "test_stream", None)
+    if resume and checkpoint_dir is None:
+        raise ConfigError("resume=True needs the checkpoint_dir of the run that shall go on.")
+    folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     if smoke_batches(made):
-        checkpoint_dir = None
+        folder = None
     if getattr(made, "overfit_batches", 0):
         # The same batches in each epoch.
         loader_options = {**loader_options, "shuffle": False}
-    saved = RunCheckpoint(checkpoint_dir, n_experiences=len(train), resume=resume)
-    job = _Job(strategy, train, test_stream, eval_streams, saved, check_ranks, loader_options)
-    if not isinstance(made.strategy.launcher, pl.strategies.launchers._MultiProcessingLauncher):
+    job = _Job(
+        strategy, train, test_stream, eval_streams, folder, resume, check_ranks, loader_options
+    )
+    if not internals.starts_copies(made):
         return launch(made, _run, job)
     results, state = launch(made, _run_copy, _for_sending(job, made))
     load_copy(strategy, BytesIO(state), made.strategy.root_device)
@@ -109,7 +115,8 @@ class _Job:
     train: list[Any]
     test: Any
     eval_streams: Sequence[Any] | None
-    saved: RunCheckpoint
+    folder: Path | None
+    resume: bool
     check_ranks: bool
     options: dict[str, Any]
 
@@ -123,7 +130,7 @@ def _experiences(benchmark: Any) -> list[Any]:
 
 
 def _for_sending(job: _Job, trainer: pl.Trainer) -> _Job | bytes:
-    if trainer.strategy.launcher._start_method == "fork":  # type: ignore[union-attr]
+    if internals.forks(trainer):
         return job
     try:
         # As bytes: otherwise the processes would share the memory of all tensors.
@@ -138,69 +145,98 @@ def _for_sending(job: _Job, trainer: pl.Trainer) -> _Job | bytes:
 def _run_copy(trainer: pl.Trainer, sent: _Job | bytes) -> tuple[list[dict[str, Any]], bytes]:
     job: _Job = pickle.loads(sent) if isinstance(sent, bytes) else sent
     results = _run(trainer, job)
+    return results, _bytes_of(job.strategy) if trainer.is_global_zero else b""
+
+
+def _bytes_of(strategy: Any) -> bytes:
     buffer = BytesIO()
-    if trainer.is_global_zero:
-        save_checkpoint(job.strategy, buffer)
-    return results, buffer.getvalue()
+    save_checkpoint(strategy, buffer)
+    return buffer.getvalue()
 
 
 def _run(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
     """Learns the stream, in each process."""
-    with lock_folder(trainer, job.saved.path.parent if job.saved.path is not None else None):
-        return _run_alone(trainer, job)
+    with lock_folder(trainer, job.folder):
+        return _Run(trainer, job).run()
 
 
-def _run_alone(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
-    strategy, pl_strategy = job.strategy, trainer.strategy
-    strategy.device = pl_strategy.root_device
-    # Avalanche's own check would complain of plugins that have been checked already.
-    strategy._distributed_check = True
-    results = job.saved.load(trainer, strategy, job.train)
-    if results is None:
-        results = []
-        sources = [plugin.method.random for plugin in find_plugins(strategy)]
-        broadcast_state(trainer, strategy.model, *sources)
-    loggers = strategy.evaluator.loggers
-    if smoke_batches(trainer):
-        strategy.evaluator.loggers = []
-    try:
-        _learn(trainer, job, results)
-    except STOPS as stop:
-        path, n = job.saved.path, len(job.train)
-        folder = path.parent if path is not None else None
-        report_stop(trainer, stop, learned=len(results), n=n, folder=folder)
-    finally:
+class _Run:
+    """A run in one process, between experiences."""
+
+    def __init__(self, trainer: pl.Trainer, job: _Job) -> None:
+        self.trainer, self.job, self.strategy = trainer, job, job.strategy
+        self.folder = RunFolder(job.folder, trainer) if job.folder is not None else None
+        self.results: list[dict[str, Any]] = []
+
+    def run(self) -> list[dict[str, Any]]:
+        trainer, strategy = self.trainer, self.strategy
+        strategy.device = trainer.strategy.root_device
+        internals.skip_distributed_check(strategy)
+        if not self._load():
+            sources = [plugin.method.random for plugin in find_plugins(strategy)]
+            broadcast_state(trainer, strategy.model, *sources)
+        loggers = strategy.evaluator.loggers
         if smoke_batches(trainer):
-            strategy.evaluator.loggers = loggers
-    return results
+            strategy.evaluator.loggers = []
+        try:
+            self._learn()
+        except STOPS as stop:
+            learned, n = len(self.results), len(self.job.train)
+            report_stop(trainer, stop, learned=learned, n=n, folder=self.job.folder)
+        finally:
+            if smoke_batches(trainer):
+                strategy.evaluator.loggers = loggers
+        return self.results
 
+    def _learn(self) -> None:
+        trainer, strategy, job = self.trainer, self.strategy, self.job
+        for i in range(len(self.results), len(job.train)):
+            name = f"experience {i + 1}/{len(job.train)}"
+            session = StrategySession(trainer, strategy, name=name, check_ranks=job.check_ranks)
+            reset_callbacks(trainer)
+            with session.installed():
+                session.train(job.train[i], job.eval_streams, **job.options)
+                if job.check_ranks:
+                    # Before a test, for which a Trainer gives all processes the first's weights.
+                    for module in (strategy.model, *(p.method for p in find_plugins(strategy))):
+                        check_identical(trainer, module, when=f"after experience {i + 1}")
+                tested = job.test if trainer.limit_test_batches else None
+                self.results.append(session.test(tested, **job.options))
+            numbers = {
+                name: float(value)
+                for name, value in self.results[-1].items()
+                if isinstance(value, (int, float))
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(numbers, step=trainer.global_step)
+            self._save()
 
-def _learn(trainer: pl.Trainer, job: _Job, results: list[dict[str, Any]]) -> None:
-    strategy = job.strategy
-    for number, experience in enumerate(job.train[len(results) :], start=len(results) + 1):
-        name = f"experience {number}/{len(job.train)}"
-        session = StrategySession(trainer, strategy, name=name, check_ranks=job.check_ranks)
-        reset_callbacks(trainer)
-        with session.installed():
-            session.train(experience, job.eval_streams, **job.options)
-            if job.check_ranks:
-                # Before a test, for which a Trainer gives all processes the first one's weights.
-                _check(trainer, strategy, when=f"after experience {number}")
-            tested = job.test if trainer.limit_test_batches else None
-            metrics = session.test(tested, **job.options)
-        results.append(metrics)
-        _log(trainer, results[-1])
-        job.saved.save(trainer, strategy, results)
+    def _save(self) -> None:
+        if self.folder is not None:
+            content = {
+                "strategy": _bytes_of(self.strategy),
+                "results": self.results,
+                "experiences": len(self.job.train),
+                "steps": self.trainer.global_step,
+            }
+            self.folder.write_alone((len(self.results), 0, 0), content)
 
-
-def _check(trainer: pl.Trainer, strategy: Any, *, when: str) -> None:
-    check_identical(trainer, strategy.model, when=when)
-    for plugin in find_plugins(strategy):
-        check_identical(trainer, plugin.method, when=when)
-
-
-def _log(trainer: pl.Trainer, metrics: dict[str, Any]) -> None:
-    """Passes the numbers among the metrics on to the Trainer's loggers."""
-    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
-    for logger in trainer.loggers:
-        logger.log_metrics(numbers, step=trainer.global_step)
+    def _load(self) -> bool:
+        """Whether there was a run to go on with."""
+        if self.folder is None:
+            return False
+        latest = self.folder.latest(resume=self.job.resume)
+        if latest is None:
+            store_fingerprint(self.strategy, self.job.train)
+            return False
+        content, n = self.folder.read(latest), len(self.job.train)
+        saved, device = BytesIO(content["strategy"]), self.strategy.device
+        maybe_load_checkpoint(self.strategy, saved, map_location=device, stream=self.job.train)
+        if content["experiences"] != n:
+            raise ConfigError(
+                f"The run in {self.job.folder} is over {content['experiences']} experiences, not"
+                f" {n}. Go on with the same stream, or name another folder."
+            )
+        internals.set_steps(self.trainer, content["steps"])
+        self.results = list(content["results"])
+        return True

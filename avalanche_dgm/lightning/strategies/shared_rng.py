@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.randomness import global_state, set_global_state
 
 
 class SharedRNG:
@@ -27,7 +23,7 @@ class SharedRNG:
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._own: _RNGStates | None = None
+        self._other: dict[str, Any] | None = None
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -35,49 +31,36 @@ class SharedRNG:
         if not self._ranks.is_distributed:
             yield
             return
-        states = _RNGStates()
+        shared = _cpu_state()
         with self._ranks.rank_seeded():
-            states.swap()
-            self._own = states
+            self._other = _cpu_state()
+            set_global_state(shared)
             try:
                 yield
             finally:
-                self._own = None
-                states.swap()
-        # Keeps the shared states where they are now.
-        states.swap()
+                self._other = None
+                shared = _cpu_state()
+        set_global_state(shared)
 
     @contextmanager
     def per_rank(self) -> Iterator[None]:
         """Draws numbers that are seeded by rank."""
-        if self._own is None:
+        if self._other is None:
             yield
             return
-        self._own.swap()
+        self._switch()
         try:
             yield
         finally:
-            self._own.swap()
+            self._switch()
+
+    def _switch(self) -> None:
+        current = _cpu_state()
+        if self._other is not None:
+            set_global_state(self._other)
+        self._other = current
 
 
-class _RNGStates:
-    """Saved states of the CPU's global generators.
-
-    Those of GPUs are left alone: only models draw from them.
-    """
-
-    def __init__(self) -> None:
-        self._saved = self._current()
-
-    @staticmethod
-    def _current() -> tuple[Any, Any, Tensor]:
-        return random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-    def swap(self) -> None:
-        """Swaps the saved states with the current ones."""
-        current = self._current()
-        python, numpy, state = self._saved
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(state)
-        self._saved = current
+def _cpu_state() -> dict[str, Any]:
+    # The generators of GPUs are left alone: only models draw from them.
+    return {**global_state(), "cuda": []}

@@ -11,7 +11,6 @@ from collections.abc import Collection
 from types import FunctionType
 from typing import Any
 
-from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.plugins import (
     AGEMPlugin,
     CWRStarPlugin,
@@ -36,6 +35,7 @@ from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 from avalanche_dgm.plugins.base import MethodPlugin
@@ -111,7 +111,6 @@ def check_strategy(strategy: Any, trainer: pl.Trainer, *, allow: Collection[type
             " Trainer would replace by the usual one. Train it with its own train(), or write what"
             " it does as a plugin."
         )
-    _check_trainer(trainer)
     plugins = [plugin for plugin in strategy.plugins if not isinstance(plugin, tuple(allow))]
     if trainer.accumulate_grad_batches != 1:
         for plugin in plugins:
@@ -128,21 +127,6 @@ def check_strategy(strategy: Any, trainer: pl.Trainer, *, allow: Collection[type
 
 def _changes(strategy: Any, name: str) -> bool:
     return getattr(type(strategy), name) is not getattr(SupervisedTemplate, name)
-
-
-def _check_trainer(trainer: pl.Trainer) -> None:
-    pl_strategy = trainer.strategy
-    plain = isinstance(pl_strategy, (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy))
-    if not plain or isinstance(pl_strategy, pl.strategies.DeepSpeedStrategy):
-        raise ConfigError(
-            f"The Trainer's {type(pl_strategy).__name__} splits the model itself among"
-            " devices, but plugins need all of it. Use strategy='ddp', or a single device."
-        )
-    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
-        raise ConfigError(
-            f"precision={trainer.precision!r} changes the type of the weights, which plugins do not"
-            " expect. Use '32-true', '16-mixed' or 'bf16-mixed'."
-        )
 
 
 def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -> None:
@@ -176,14 +160,9 @@ def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -
                     " every batch. Use one device, or take the responsibility:"
                     f" allow=[{kind.__name__}]."
                 )
-    reduction = getattr(strategy._criterion, "reduction", "mean")
+    reduction = getattr(internals.criterion_of(strategy), "reduction", "mean")
     if reduction != "mean":
         raise ConfigError(
             f"The criterion has reduction={reduction!r}. On several devices losses are averaged, so"
             " it must be a mean over samples: reduction='mean'."
         )
-
-
-def may_leave_unused(model: Any) -> bool:
-    """Whether some of a model's parameters may get no gradient from a batch, as with many heads."""
-    return any(isinstance(module, MultiTaskModule) for module in model.modules())

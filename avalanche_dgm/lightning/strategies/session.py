@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-from avalanche.benchmarks.utils import data_loader
+from avalanche.models.dynamic_modules import MultiTaskModule
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.lightning.distributed_evaluation import DistributedEvaluation
-from avalanche_dgm.lightning.distributed_plugins import may_leave_unused
+from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.staged import run_phase_on
-from avalanche_dgm.lightning.strategy_module import StrategyModule
+from avalanche_dgm.lightning.strategies.evaluation import DistributedEvaluation
+from avalanche_dgm.lightning.strategies.module import (
+    StrategyBatches,
+    StrategyModule,
+    StrategyStage,
+)
 from avalanche_dgm.plugins.metrics import find_plugins
 
 #: The options of loaders that concern how, not what is read: those of training hold for tests.
@@ -37,11 +40,10 @@ class StrategySession:
 
     def __init__(self, trainer: pl.Trainer, strategy: Any, *, name: str, check_ranks: bool) -> None:
         self._trainer, self._strategy = trainer, strategy
+        self._name, self._check_ranks = name, check_ranks
         self._evaluation = DistributedEvaluation(trainer, strategy)
-        self._module = StrategyModule(
-            strategy, self._evaluation, Ranks.of(trainer), check_ranks=check_ranks
-        )
-        self._module.stage_name = name
+        self._batches = StrategyBatches(trainer, strategy, self._evaluation)
+        self._module = StrategyModule(strategy, self._batches)
         self._training = False
 
     @contextmanager
@@ -49,22 +51,28 @@ class StrategySession:
         """Puts the Trainer's loops into the strategy."""
         strategy, trainer = self._strategy, self._trainer
         plugins = find_plugins(strategy)
-        strategy._train_exp, strategy.eval_epoch = self._train_exp, self._eval_epoch
         for plugin in plugins:
             run_phase: Any = partial(_run_phase, trainer, plugin)
             plugin.run_phase = run_phase  # type: ignore[method-assign]
             plugin.draw = partial(self._evaluation.sample_replay, plugin)  # type: ignore[method-assign]
+        contexts = [
+            internals.with_loops(strategy, train=self._train_exp, evaluate=self._eval_epoch),
+            self._evaluation.installed(),
+            internals.full_batch_loaders(),
+        ]
+        ddp = isinstance(trainer.strategy, pl.strategies.DDPStrategy)
+        heads = any(isinstance(part, MultiTaskModule) for part in strategy.model.modules())
+        if ddp and heads and internals.finds_unused(trainer) is None:
+            # Heads of other tasks get no gradient from a batch.
+            contexts.append(internals.finding_unused(trainer))
         try:
-            with (
-                self._evaluation.installed(),
-                _full_batch_loaders(),
-                _finding_unused(trainer, strategy),
-            ):
+            with ExitStack() as stack:
+                for context in contexts:
+                    stack.enter_context(context)
                 yield
         finally:
             for plugin in plugins:
                 del plugin.run_phase, plugin.draw
-            del strategy._train_exp, strategy.eval_epoch
 
     def train(self, experience: Any, streams: Sequence[Any] | None, **options: Any) -> None:
         """Trains on an experience.
@@ -98,9 +106,12 @@ class StrategySession:
     def _train_exp(self, experience: Any, streams: Any = None, **options: Any) -> None:
         strategy = self._strategy
         if strategy.train_epochs < 1 or _length(strategy.dataloader) == 0:
-            type(strategy)._train_exp(strategy, experience, streams, **options)
-        else:
-            self._module.fit(self._trainer, **options)
+            internals.train_alone(strategy, experience, streams, **options)
+            return
+        stage = StrategyStage(
+            self._name, self._batches, check_ranks=self._check_ranks, options=options
+        )
+        self._module.run(self._trainer, stage)
 
     def _eval_epoch(self, **options: Any) -> None:
         strategy = self._strategy
@@ -126,36 +137,3 @@ def _run_phase(trainer: pl.Trainer, plugin: Any, phase: Any) -> float:
     seconds = run_phase_on(trainer, plugin.method, phase)
     # The time is remembered with the method, which shall be the same everywhere.
     return trainer.strategy.broadcast(seconds)
-
-
-class _NotDistributed:
-    """Stands for Avalanche's DistributedHelper where a loader asks whether to divide its data."""
-
-    is_distributed = False
-
-
-@contextmanager
-def _full_batch_loaders() -> Iterator[None]:
-    """Lets Avalanche's loaders read whole batches in each process; they are divided later."""
-    helper = data_loader.DistributedHelper
-    data_loader.DistributedHelper = _NotDistributed()
-    try:
-        yield
-    finally:
-        data_loader.DistributedHelper = helper
-
-
-@contextmanager
-def _finding_unused(trainer: pl.Trainer, strategy: Any) -> Iterator[None]:
-    """Lets several devices expect that heads of other tasks get no gradient."""
-    pl_strategy, name = trainer.strategy, "find_unused_parameters"
-    ddp = pl.strategies.DDPStrategy
-    given = isinstance(pl_strategy, ddp) and name in pl_strategy._ddp_kwargs
-    if not isinstance(pl_strategy, ddp) or given or not may_leave_unused(strategy.model):
-        yield
-        return
-    pl_strategy._ddp_kwargs[name] = True
-    try:
-        yield
-    finally:
-        del pl_strategy._ddp_kwargs[name]

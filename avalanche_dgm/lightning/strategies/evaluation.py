@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.plugins.base import MethodPlugin
@@ -60,19 +61,10 @@ class DistributedEvaluation:
             return
         if self._trainer.global_rank:
             evaluator.loggers = []
-        update = evaluator._update_metrics_and_loggers
-
-        def update_on_full_batch(strategy: Any, callback: str) -> Any:
-            with self._full_batch(callback):
-                return update(strategy, callback)
-
-        # All callbacks go through this method. Replacing it keeps the evaluator the object it is,
-        # which other plugins look for.
-        evaluator._update_metrics_and_loggers = update_on_full_batch
         try:
-            yield
+            with internals.with_updates(evaluator, self._full_batch):
+                yield
         finally:
-            del evaluator._update_metrics_and_loggers
             self.end()
 
     def shard_batch(self) -> float:

@@ -1,0 +1,102 @@
+"""The files that a run resumes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avalanche_dgm.errors import CheckpointError, ConfigError
+from avalanche_dgm.files import final_name, replacing
+from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.lightning.ranks import Ranks
+
+#: Experience, stage and step within the stage, of what comes next.
+Position = tuple[int, int, int]
+_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.rank(\d+)\.pt")
+
+
+class RunFolder:
+    """One process's files of a run, each named by the position that it was saved at.
+
+    Args:
+        folder: The folder.
+        trainer: The Trainer, in each of its processes.
+    """
+
+    def __init__(self, folder: Path, trainer: pl.Trainer) -> None:
+        self.path, self._trainer, self._ranks = folder, trainer, Ranks.of(trainer)
+
+    def latest(self, *, resume: bool) -> Position | None:
+        """The last position that every process has saved, or ``None``.
+
+        Args:
+            resume: Whether to resume; otherwise the folder must not hold a run.
+
+        Raises:
+            ConfigError: The folder holds a run and ``resume`` is off.
+        """
+        latest = max(self._files().values(), default=(-1, 0, 0))
+        if self._ranks.is_distributed:
+            strategy = self._trainer.strategy
+            mine = torch.tensor(latest, device=strategy.root_device)
+            first, second, third = min(tuple(p) for p in strategy.all_gather(mine).tolist())
+            latest = first, second, third
+        if latest[0] < 0:
+            return None
+        if not resume:
+            raise ConfigError(
+                f"The folder {self.path} holds an earlier run. Pass resume=True to continue it,"
+                " or name another folder."
+            )
+        return latest
+
+    def read(self, position: Position) -> dict[str, Any]:
+        """What was saved at a position, on the CPU.
+
+        Raises:
+            CheckpointError: The file is missing or damaged.
+        """
+        path = self._file(position)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=False)
+        except Exception as error:
+            raise CheckpointError(
+                f"The checkpoint {path} cannot be read: {error!r}. Remove the folder to start from"
+                " the first experience."
+            ) from error
+        return dict(content)
+
+    def write(self, position: Position, content: Mapping[str, Any]) -> None:
+        """Saves at a position."""
+        with replacing(self._file(position)) as file:
+            torch.save(dict(content), file)
+
+    def write_alone(self, position: Position, content: Mapping[str, Any]) -> None:
+        """Saves at a position and removes all other files, once every process has saved."""
+        self.write(position, content)
+        self._trainer.strategy.barrier("saved")
+        for path in self._files(partial=True):
+            if path != self._file(position):
+                path.unlink(missing_ok=True)
+
+    def remove(self, position: Position) -> None:
+        """Removes what was saved at a position."""
+        self._file(position).unlink(missing_ok=True)
+
+    def _file(self, position: Position) -> Path:
+        experience, stage, steps = position
+        name = f"{experience:04d}-{stage:03d}-{steps:09d}.rank{self._ranks.rank}.pt"
+        return self.path / name
+
+    def _files(self, *, partial: bool = False) -> dict[Path, Position]:
+        """This process's files; with ``partial`` also what is left of writing others."""
+        found = {}
+        for path in list(self.path.iterdir()) if self.path.exists() else []:
+            match = _NAME.fullmatch(final_name(path) if partial else path.name)
+            if match and int(match[4]) == self._ranks.rank:
+                found[path] = int(match[1]), int(match[2]), int(match[3])
+        return found

@@ -1,0 +1,321 @@
+"""A strategy's batches in the loops of a Trainer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_dgm.errors import ConfigError, RanksDifferError
+from avalanche_dgm.lightning import trainers
+from avalanche_dgm.lightning.internals import (
+    asked_to_stop,
+    begin_loss,
+    finds_unused,
+    fire,
+    forget_stop,
+    ignored_in_ddp,
+    unpack_batch,
+)
+from avalanche_dgm.lightning.limits import limited_length, smoke_batches
+from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.lightning.ranks import Ranks, broadcast_buffers, reduce_counts
+from avalanche_dgm.lightning.staged import StagedModule
+from avalanche_dgm.lightning.stages import Optimization, Stage
+from avalanche_dgm.lightning.strategies.evaluation import DistributedEvaluation
+from avalanche_dgm.lightning.strategies.shared_rng import SharedRNG
+from avalanche_dgm.plugins.metrics import find_plugins
+from avalanche_dgm.plugins.wrapped import WrappedModel
+
+
+class StrategyBatches:
+    """The batches of a strategy's data loader, pulled where Avalanche pulls them.
+
+    Args:
+        trainer: The Trainer, in each of its processes.
+        strategy: The strategy.
+        evaluation: Shows its evaluator the full batches.
+    """
+
+    def __init__(
+        self, trainer: pl.Trainer, strategy: Any, evaluation: DistributedEvaluation
+    ) -> None:
+        self.trainer, self.strategy, self.evaluation = trainer, strategy, evaluation
+        self.ranks = Ranks.of(trainer)
+        self.rng = SharedRNG(self.ranks)
+        self._batches: Iterator[Any] | None = None
+
+    def begin(self) -> None:
+        """Begins to read."""
+        self._batches = iter(self.strategy.dataloader)
+
+    def pull(self) -> bool:
+        """Reads the next batch; returns whether there was one."""
+        if self._batches is None:
+            return False
+        try:
+            self.strategy.mbatch = next(self._batches)
+        except StopIteration:
+            self._batches = None
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Reads no more batches, as after a ``break``."""
+        self._batches = None
+
+    def end(self) -> None:
+        """Asks once more, as a ``for`` loop does at its end: loaders may draw random numbers."""
+        if self._batches is not None:
+            next(self._batches, None)
+        self._batches = None
+
+    def shard(self, *, check: bool = False) -> float:
+        """Replaces the batch by this process's shard.
+
+        Args:
+            check: Whether to check that all processes have read the same batch.
+
+        Returns:
+            The weight of the shard's mean loss in the mean over processes.
+
+        Raises:
+            RanksDifferError: They have not.
+        """
+        unpack_batch(self.strategy)
+        if not self.ranks.is_distributed:
+            return 1.0
+        if check:
+            self._check()
+        return self.evaluation.shard_batch()
+
+    def anybody(self, flag: bool) -> bool:
+        """Whether a flag is set in any process."""
+        if not self.ranks.is_distributed:
+            return flag
+        return bool(self.trainer.strategy.reduce_boolean_decision(flag, all=False))
+
+    def _check(self) -> None:
+        batch = self.strategy.mbatch
+        columns = [column.detach().cpu().contiguous().view(torch.uint8) for column in batch]
+        mine = [zlib.crc32(column.numpy().tobytes()) for column in columns]
+        theirs = self.trainer.strategy.broadcast(mine)
+        if self.anybody(mine != theirs):
+            raise RanksDifferError(
+                "The processes read different batches. Build the benchmark, and all that it draws"
+                " at random, from the same seed in every process: call torch.manual_seed and"
+                " numpy.random.seed, or Lightning's seed_everything, first. check_ranks=False"
+                " goes on without this check."
+            )
+
+
+class StrategyStage(Stage):
+    """A strategy's epochs on one experience, step by step as ``SGDUpdate.training_epoch``.
+
+    The Trainer only counts. The order of all hooks, and with one process that of all random
+    numbers, is Avalanche's.
+
+    Args:
+        name: Name shown in progress bars.
+        batches: The batches of the strategy's data loader, which has at least one.
+        check_ranks: Whether to check that all processes read the same batches.
+        options: For the hooks of plugins.
+
+    Raises:
+        ConfigError: The criterion is a sum over samples, on several devices.
+    """
+
+    clears_gradients = True
+
+    def __init__(
+        self, name: str, batches: StrategyBatches, *, check_ranks: bool, options: dict[str, Any]
+    ) -> None:
+        strategy, trainer = batches.strategy, batches.trainer
+        model = strategy.model
+        # Of a wrapped model, only the classifier of the current experience may be trained.
+        active = model.method.active if isinstance(model, WrappedModel) else None
+        super().__init__(
+            name,
+            log_prefix="train",
+            module=model if active is None else active,
+            epochs=1 if smoke_batches(trainer) else strategy.train_epochs,
+        )
+        self.strategy, self.trainer, self.batches = strategy, trainer, batches
+        self.retain_graph = strategy.retain_graph
+        self._check_ranks, self._options = check_ranks, options
+        self._methods = [plugin.method for plugin in find_plugins(strategy)]
+        self._first = True
+        if batches.ranks.is_distributed and any(m.criterion.scale.sums for m in self._methods):
+            raise ConfigError(
+                "The criterion is a sum over samples. On several devices losses are averaged, so it"
+                " must be their mean."
+            )
+
+    def loader(self) -> range:
+        """Numbers of the batches: a batch is read where Avalanche's loop reads it."""
+        limit = self.trainer.limit_train_batches
+        return range(limited_length(len(self.strategy.dataloader), limit))
+
+    @contextmanager
+    def running(self, trainer: pl.Trainer, within: nn.Module) -> Iterator[None]:
+        """See `Stage.running`; modes and gradients are the strategy's."""
+        with self.batches.rng.active():
+            yield
+        broadcast_buffers(trainer, self.strategy.model)
+        for method in self._methods:
+            reduce_counts(trainer, method)
+        _move_state(self.strategy.optimizer, trainer.strategy.root_device)
+
+    def optimization(self, *, fused: bool) -> Optimization:
+        """The strategy's optimiser, which keeps its state from experience to experience."""
+        return self.strategy.optimizer, None
+
+    def begin_batch(self) -> bool:
+        """Reads the next batch; without one, or after a plugin's stop, the epoch is over."""
+        if self.batches.pull() and not asked_to_stop(self.strategy):
+            return True
+        self.batches.leave()
+        return False
+
+    def loss(self, batch: int) -> Tensor:
+        """The loss of this process's part of the batch, weighed by its share of the samples."""
+        strategy, options = self.strategy, self._options
+        with self.batches.rng.per_rank():
+            weight = self.batches.shard(check=self._first and self._check_ranks)
+            fire(strategy, "before_training_iteration", **options)
+            if self.batch % self.trainer.accumulate_grad_batches == 0:
+                strategy.optimizer.zero_grad()
+            begin_loss(strategy)
+            fire(strategy, "before_forward", **options)
+            strategy.mb_output = strategy.forward()
+            fire(strategy, "after_forward", **options)
+            strategy.loss += strategy.criterion()
+            fire(strategy, "before_backward", **options)
+        loss: Tensor = strategy.loss.sum()
+        # Without the multiplication a single process gets the very gradients of Avalanche's loop.
+        return loss * weight if self.batches.ranks.is_distributed else loss
+
+    def hook(self, name: str) -> None:
+        """Calls the strategy's hooks where its own loop would."""
+        strategy, options = self.strategy, self._options
+        # Gradients that were scaled for 16 bits are true again only before the step.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if name == "before_training_epoch" and self.epoch >= self.epochs:
+            return
+        if name == "after_backward":
+            self._check_gradients()
+            if scaled:
+                return
+        if name == "before_update" and scaled:
+            fire(strategy, "after_backward", **options)
+        if name == "after_training_iteration" and any(
+            getattr(plugin, "peval_mode", "") == "iteration" for plugin in strategy.plugins
+        ):
+            broadcast_buffers(self.trainer, strategy.model)
+        if name == "after_training_epoch":
+            self.batches.end()
+            broadcast_buffers(self.trainer, strategy.model)
+        fire(strategy, name, **options)
+        if name == "after_training_iteration":
+            self.batches.evaluation.end()
+        if name == "before_training_epoch":
+            if self.batches.anybody(asked_to_stop(strategy)):
+                forget_stop(strategy)
+                self.epochs, self.trainer.should_stop = self.epoch, True
+            else:
+                self.batches.begin()
+
+    def _check_gradients(self) -> None:
+        """Checks in the first step that DistributedDataParallel does not wait for a gradient."""
+        first, self._first = self._first, False
+        if not self.batches.ranks.is_distributed or not first or finds_unused(self.trainer):
+            return
+        module = self.trainer.lightning_module
+        left_out = set(ignored_in_ddp(module))
+        without = [
+            name.removeprefix("model.")
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad and parameter.grad is None and name not in left_out
+        ]
+        if self.batches.anybody(bool(without)):
+            raise ConfigError(
+                "The loss does not depend on all parameters that could be trained"
+                f" ({', '.join(without[:3])}{', ...' if len(without) > 3 else ''}), for which"
+                " several devices wait in vain. Use strategy='ddp_find_unused_parameters_true', or"
+                " set requires_grad=False on what is not trained."
+            )
+
+
+class StrategyModule(StagedModule):
+    """Trains a strategy by a `StrategyStage`, and evaluates it as Avalanche's ``eval_epoch`` does.
+
+    Args:
+        strategy: The strategy; its model is registered anew before each fit, as plugins may
+            replace it.
+        batches: The batches of its data loader.
+    """
+
+    def __init__(self, strategy: Any, batches: StrategyBatches) -> None:
+        super().__init__()
+        self.strategy, self.batches = strategy, batches
+        self.model: nn.Module | None = None
+        self._options: dict[str, Any] = {}
+
+    def run(self, trainer: pl.Trainer, stage: Stage) -> float:
+        """See `StagedModule.run`."""
+        self.model = self.strategy.model
+        return super().run(trainer, stage)
+
+    def test(self, trainer: pl.Trainer, **options: Any) -> None:
+        """Evaluates on the strategy's data loader, which has at least one batch.
+
+        Args:
+            trainer: The Trainer, in each of its processes.
+            **options: For the hooks of plugins.
+        """
+        self.model, self._options = self.strategy.model, options
+        with self.batches.rng.active():
+            n = limited_length(len(self.strategy.dataloader), trainer.limit_test_batches)
+            trainers.test(trainer, self, range(n))
+
+    def on_test_model_eval(self) -> None:
+        """Does nothing: Avalanche sets the modes of the model's parts."""
+
+    def on_test_model_train(self) -> None:
+        """Does nothing: Avalanche sets the modes of the model's parts."""
+
+    def on_test_epoch_start(self) -> None:
+        """Begins to read."""
+        self.batches.begin()
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Evaluates this process's part of a batch."""
+        strategy, options = self.strategy, self._options
+        if not self.batches.pull():
+            return
+        with self.batches.rng.per_rank():
+            self.batches.shard()
+            fire(strategy, "before_eval_iteration", **options)
+            fire(strategy, "before_eval_forward", **options)
+            strategy.mb_output = strategy.forward()
+            fire(strategy, "after_eval_forward", **options)
+            strategy.loss = strategy.criterion()
+        fire(strategy, "after_eval_iteration", **options)
+        self.batches.evaluation.end()
+
+    def on_test_epoch_end(self) -> None:
+        """Ends the reading."""
+        self.batches.end()
+
+
+def _move_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Puts an optimiser's state where its parameters are; a Trainer leaves it on the CPU."""
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            # Counts of steps stay where the optimiser wants them.
+            if key != "step" and isinstance(value, Tensor):
+                state[key] = value.to(device)

@@ -1,0 +1,95 @@
+"""Reports of what happens in a stream, to whoever wants to show or to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from avalanche_dgm.lightning.callbacks import StreamCallback
+from avalanche_dgm.lightning.learning import LearningStage
+from avalanche_dgm.lightning.module import MethodModule
+from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.lightning.results import StreamResult
+
+
+class GeneratorMonitor(Protocol):
+    """A monitor of a generator, such as the one that writes its logs."""
+
+    def watch(self, method: Any) -> None:
+        """Called before each training of the module or a part of it."""
+
+    def note(self, method: Any, experience: int) -> Mapping[str, float]:
+        """Called after an experience, counted from 0; returns metrics by name."""
+
+    def state(self) -> dict[str, Any]:
+        """State within an unfinished experience, for checkpoints."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores what `state` returned."""
+
+
+class ReportingCallback(StreamCallback):
+    """Reports in the first process; an experience interrupted meanwhile is reported again.
+
+    Args:
+        trained: Called after each epoch of the classifier, with its mean loss and accuracy over all
+            processes, by key, and the classifier's optimiser steps so far.
+        learned: Called after each experience, before it is saved, with the result so far.
+        monitor: Watches a generator; what it notes joins the result's ``metrics``.
+    """
+
+    def __init__(
+        self,
+        trained: Callable[[dict[str, float], int], None],
+        *,
+        learned: Callable[[StreamResult], None] | None = None,
+        monitor: GeneratorMonitor | None = None,
+    ) -> None:
+        super().__init__()
+        self._report_epoch, self._report, self._monitor = trained, learned, monitor
+        self._result = StreamResult()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The monitor's state."""
+        return {} if self._monitor is None else self._monitor.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the monitor's state."""
+        if self._monitor is not None:
+            self._monitor.set_state(state_dict)
+
+    def on_stream_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
+    ) -> None:
+        """Keeps the result, which has the steps of earlier experiences."""
+        self._result = result
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tells the monitor of a training."""
+        if self._monitor is not None and trainer.is_global_zero:
+            self._monitor.watch(pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Reports an epoch of the classifier; phases are ignored."""
+        stage = pl_module.stage if isinstance(pl_module, MethodModule) else None
+        if not isinstance(stage, LearningStage):
+            return
+        device = trainer.strategy.root_device
+        reduced = {
+            key: trainer.strategy.reduce(value.to(device), reduce_op="mean")
+            for key, value in stage.epoch_means().items()
+        }
+        if trainer.is_global_zero:
+            step = sum(self._result.iterations) + stage.iterations
+            self._report_epoch({key: float(value) for key, value in reduced.items()}, step)
+
+    def on_experience_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
+    ) -> None:
+        """Reports an experience."""
+        if not trainer.is_global_zero:
+            return
+        if self._monitor is not None:
+            result.metrics[-1].update(self._monitor.note(module, len(result) - 1))
+        if self._report is not None:
+            self._report(result)
