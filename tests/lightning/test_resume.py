@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 from functools import partial
 from types import SimpleNamespace
@@ -34,22 +35,29 @@ def stream():
 
 
 class Dying(pl.Callback):
-    """Kills the process at a batch, counted over everything that is trained or tested."""
+    """Notes where each batch is that is trained or tested, and kills the process at one.
 
-    def __init__(self, at=None):
-        self.at, self.count, self.stages = at, 0, []
+    Args:
+        at: Where to kill it: an entry of ``places``.
+        note: File for the number of batches until then.
+    """
 
-    def batch(self, pl_module):
-        self.stages.append(pl_module.stage_name or "test")
-        if self.count == self.at:
+    def __init__(self, at=None, note=None):
+        self.at, self.note, self.places = at, note, []
+
+    def batch(self, *place):
+        if place == self.at:
+            if self.note is not None:
+                self.note.write_text(str(len(self.places)))
             os.kill(os.getpid(), signal.SIGKILL)
-        self.count += 1
+        self.places.append(place)
 
     def on_train_batch_start(self, trainer, pl_module, *args):
-        self.batch(pl_module)
+        stage = pl_module.stage
+        self.batch(stage.name, stage.epoch, stage.batch)
 
-    def on_test_batch_start(self, trainer, pl_module, *args):
-        self.batch(pl_module)
+    def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        self.batch(f"{pl_module.method.experiences}: test", dataloader_idx, batch_idx)
 
 
 def learn(name, stream, folder=None, *, callback=None, resume=False, seed=0, drawn=0, **changes):
@@ -127,10 +135,10 @@ def test_a_model_that_grows_goes_on(stream, tmp_path, test):
     expected = grown(callback=watch)
     for experience in (2, 3):
         first = next(
-            i for i, s in enumerate(watch.stages) if s.startswith(f"experience {experience}")
+            i for i, p in enumerate(watch.places) if p[0].startswith(f"experience {experience}")
         )
         folder = tmp_path / str(experience)
-        assert in_a_process(partial(grown, folder, Dying(first + 8))) != 0
+        assert in_a_process(partial(grown, folder, Dying(watch.places[first + 8]))) != 0
         equal(expected, grown(folder, resume=True))
 
 
@@ -149,50 +157,53 @@ def test_a_model_that_grows_goes_on(stream, tmp_path, test):
         "pseudo-rehearsal",
     ],
 )
-def test_killed_at_random_moments(name, stream, tmp_path):
-    """Twenty moments over these methods, among them one in each stage that there is."""
-    watch = Dying()
+def test_killed_again_and_again(name, stream, tmp_path):
+    """In each kind of stage that there is, at random places, one after the other."""
+    watch, note = Dying(), tmp_path / "note"
     expected = outcome(*learn(name, stream, callback=watch))
+    assert len(set(watch.places)) == len(watch.places)
     kinds = {}
-    for moment, stage in enumerate(watch.stages):
-        kinds.setdefault(stage.partition(": ")[2] or stage, []).append(moment)
+    for moment, (stage, *_) in enumerate(watch.places):
+        kinds.setdefault(stage.partition(": ")[2], []).append(moment)
     choose = random.Random(name)
     moments = {choose.choice(found) for found in kinds.values()}
-    moments |= {choose.randrange(watch.count) for _ in range(2)}
+    moments |= {choose.randrange(len(watch.places)) for _ in range(2)}
     assert len(moments) >= 4 or name == "pseudo-rehearsal"
+    before = 0
     for moment in sorted(moments):
-        folder = tmp_path / str(moment)
-        died = in_a_process(lambda: learn(name, stream, folder, callback=Dying(moment)))  # noqa: B023
-        assert died == -signal.SIGKILL
-        again = Dying()
+        dying = Dying(watch.places[moment], note)
         # From other random numbers: everything has to come from the folder.
-        found = learn(name, stream, folder, callback=again, resume=True, drawn=5)
-        equal(expected, outcome(*found))
-        assert again.count < watch.count - moment + 3 * 9, "little is trained twice"
+        again = partial(learn, name, stream, tmp_path / "run", resume=True, drawn=bool(before) * 5)
+        assert in_a_process(partial(again, callback=dying)) == -signal.SIGKILL
+        assert int(note.read_text()) <= moment - before + 3 * 9, "little is trained twice"
+        before = moment
+    last = Dying()
+    found = learn(name, stream, tmp_path / "run", callback=last, resume=True, drawn=5)
+    equal(expected, outcome(*found))
+    assert len(last.places) < len(watch.places) - before + 3 * 9
 
 
-def test_killed_again_and_again(stream, tmp_path):
-    expected = outcome(*learn("dgdmn", stream))
-    for moment in (60, 45, 31, 17):
-        work = lambda: learn("dgdmn", stream, tmp_path, callback=Dying(moment), resume=True)  # noqa: B023, E731
-        assert in_a_process(work) == -signal.SIGKILL
-    equal(expected, outcome(*learn("dgdmn", stream, tmp_path, resume=True)))
+@pytest.fixture(scope="module")
+def saved(stream, tmp_path_factory):
+    """A folder with a run that is complete, and its outcome."""
+    folder = tmp_path_factory.mktemp("saved")
+    return folder, outcome(*learn("dgr", stream, folder))
 
 
-def test_writing_it_down_changes_nothing(stream, tmp_path):
-    equal(outcome(*learn("dgr", stream)), outcome(*learn("dgr", stream, tmp_path)))
+def test_writing_it_down_changes_nothing(stream, saved):
+    equal(outcome(*learn("dgr", stream)), saved[1])
 
 
-def test_a_finished_run_is_not_run_again(stream, tmp_path):
-    expected = outcome(*learn("dgr", stream, tmp_path))
+def test_a_finished_run_is_not_run_again(stream, saved):
+    folder, expected = saved
     watch = Dying()
-    equal(expected, outcome(*learn("dgr", stream, tmp_path, callback=watch, resume=True)))
-    assert watch.count == 0
-    assert len(list(tmp_path.iterdir())) == 1, "only the last state is kept"
+    equal(expected, outcome(*learn("dgr", stream, folder, callback=watch, resume=True)))
+    assert watch.places == []
+    assert len(list(folder.iterdir())) == 1, "only the last state is kept"
 
 
-def test_folders_that_cannot_be_used(stream, tmp_path):
-    learn("dgr", stream, tmp_path)
+def test_folders_that_cannot_be_used(stream, saved, tmp_path):
+    tmp_path = shutil.copytree(saved[0], tmp_path / "copy")
     with pytest.raises(ConfigError, match="resume=True"):
         learn("dgr", stream, tmp_path)
     other = sklearn_digits(n_experiences=5, n_train_per_class=40, seed=1)

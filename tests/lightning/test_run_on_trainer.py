@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 
 import avalanche.evaluation.metrics
+import killed_strategies
+import pairs
 import pytest
+import strategy_cases as cases
 import torch
 from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
@@ -21,12 +24,7 @@ from avalanche.training import plugins as avalanche_plugins
 from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, ReplayPlugin
 from avalanche.training.supervised import ER_ACE, AETraining, Cumulative, JointTraining, Naive
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import killed_strategies
-import strategy_cases as cases
-import two_processes_strategies as two
+from two_processes_strategies import ONE, train
 
 from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.lightning.package import pl
@@ -91,8 +89,13 @@ def check_like_avalanche(benchmark, *what, n=3, reading=None, **options):
 # One process: Avalanche's loop, bit by bit
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("plugins", ["naive", "replay", "ewc", "lwf", "si", "dgdmn", "dgr"])
+@pytest.mark.parametrize(
+    ("plugins", "shuffle"),
+    [
+        *((name, True) for name in ("naive", "replay", "ewc", "lwf", "si", "dgdmn", "dgr")),
+        *((name, False) for name in ("naive", "dgr")),
+    ],
+)
 def test_weights_and_metrics_are_those_of_avalanche(plugins, shuffle, benchmark):
     ours, _ = check_like_avalanche(benchmark, plugins, reading={"shuffle": shuffle})
     # What would be found if they did not agree.
@@ -494,34 +497,20 @@ def test_killed_runs_go_on(tmp_path):
 
 # Two processes
 
-#: With batches of an odd size, one of the processes has a sample more.
-EQUAL = ["naive@metrics", "replay", "ewc@odd", "lwf@odd", "si@odd", "latent", "pseudo"]
-MORE_EQUAL = [
-    *("gem", "agem@ordered", "mas", "gdumb", "scratch", "cwr", "lfl@simple", "schedule"),
-    *("stopping", "ewc@growing", "lwf@heads", "naive@steps"),
-]
-#: They draw random numbers for each part of a batch, so they are equal in all processes only.
-RANDOM = [
-    *("naive@dropout", "naive@normed", "dgr", "dgdmn", "dgdmn-no-stm", "halves"),
-    *("latent@normed", "latent-alternating@dropout", "dynamic", "dynamic-discriminator"),
-]
 
-
-def both(folder, *names):
-    """What two processes found."""
-    script(two, folder, *names, timeout=400)
+def found_by_both(folder):
     return [torch.load(folder / f"rank{r}.pt", weights_only=False) for r in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    names = [*EQUAL, "unused", "expected", "different data", "refused", "noise", "unseeded"]
-    return both(tmp_path_factory.mktemp("two"), *names, "dgdmn", "noise, unchecked")
+def ranks(two):
+    """What two processes found."""
+    return found_by_both(two)
 
 
 @pytest.fixture(scope="module")
-def more(tmp_path_factory):
-    return both(tmp_path_factory.mktemp("more"), *MORE_EQUAL, *RANDOM, "resumed", "learned")
+def more_ranks(more):
+    return found_by_both(more)
 
 
 def close(one, other):
@@ -542,7 +531,7 @@ def agree(first, second):
 
 
 def check_like_one(name, found, like=None):
-    alone, ours = two.train(like or name, two.ONE), found[0][name]
+    alone, ours = train(like or name, ONE), found[0][name]
     agree(*(rank[name] for rank in found))
     assert ours["iterations"] == alone["iterations"]
     assert ours["names"] == alone["names"]
@@ -556,15 +545,15 @@ def distance(one, other):
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", EQUAL)
+@pytest.mark.parametrize("name", pairs.EQUAL_STRATEGIES)
 def test_two_processes_learn_what_one_does(name, ranks):
     check_like_one(name, ranks)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*MORE_EQUAL, "resumed"])
-def test_more_that_two_processes_learn_as_one_does(name, more):
-    check_like_one(name, more, like="replay" if name == "resumed" else None)
+@pytest.mark.parametrize("name", [*pairs.MORE_EQUAL_STRATEGIES, "resumed"])
+def test_more_that_two_processes_learn_as_one_does(name, more_ranks):
+    check_like_one(name, more_ranks, like="replay" if name == "resumed" else None)
 
 
 @pytest.mark.parametrize("name", ["dgdmn", "unseeded", "expected"])
@@ -573,29 +562,30 @@ def test_two_processes_agree(name, ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RANDOM)
-def test_two_processes_agree_on_what_is_random(name, more):
-    agree(*(rank[name] for rank in more))
-    assert all(torch.isfinite(w).all() for w in more[0][name]["weights"].values())
+@pytest.mark.parametrize("name", pairs.RANDOM_STRATEGIES)
+def test_two_processes_agree_on_what_is_random(name, more_ranks):
+    agree(*(rank[name] for rank in more_ranks))
+    assert all(torch.isfinite(w).all() for w in more_ranks[0][name]["weights"].values())
 
 
 @pytest.mark.slow
-def test_two_processes_remember(more):
+def test_two_processes_remember(more_ranks):
     """On three experiences of two digits, where a net that forgets ends at a third."""
     average = {}
     for name in ("learned", "schedule"):
-        last = more[0][name]["results"][-1]
+        last = more_ranks[0][name]["results"][-1]
         found = [last[f"Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp00{i}"] for i in range(3)]
         average[name] = sum(found) / 3
     assert average["learned"] > 0.5 > 0.36 > average["schedule"]
 
 
 STARTED = """
-import sys, torch, two_processes_strategies as two
+import sys, torch
+from two_processes_strategies import ONE, train
 if __name__ == "__main__":
     way, path = sys.argv[1:]
-    trainer = {**two.ONE, "devices": 2, "strategy": way}
-    torch.save(two.train("replay", trainer), path)
+    trainer = {**ONE, "devices": 2, "strategy": way}
+    torch.save(train("replay", trainer), path)
 """
 
 
@@ -608,15 +598,15 @@ def test_processes_that_are_started_otherwise(way, tmp_path):
     command = [sys.executable, "-W", "ignore", tmp_path / "main.py", way, tmp_path / "found.pt"]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=200)
     found = torch.load(tmp_path / "found.pt", weights_only=False)
-    alone = two.train("replay", two.ONE)
+    alone = train("replay", ONE)
     assert distance(found, alone) < 1e-5
     assert found["iterations"] == alone["iterations"]
     assert close(found["results"], alone["results"])
 
 
 @pytest.mark.slow
-def test_loggers_are_the_first_processs(more):
-    assert [rank["halves"]["loggers"] for rank in more] == [1, 0]
+def test_loggers_are_the_first_processs(more_ranks):
+    assert [rank["halves"]["loggers"] for rank in more_ranks] == [1, 0]
 
 
 def test_errors_in_two_processes(ranks):
@@ -631,4 +621,4 @@ def test_errors_in_two_processes(ranks):
 def test_what_is_refused_would_be_wrong(ranks):
     for rank in ranks:
         assert "RWalkPlugin is not known" in rank["refused"]["error"]
-    assert distance(ranks[0]["refused"], two.train("rwalk@ordered", two.ONE)) > 1e-2
+    assert distance(ranks[0]["refused"], train("rwalk@ordered", ONE)) > 1e-2

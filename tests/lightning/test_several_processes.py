@@ -1,27 +1,10 @@
 """Two processes remember the same, and end where one ends."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from backends import MAIN, VARIANTS
+from pairs import EQUAL, MORE, QUICK, start
 
-SCRIPT = Path(__file__).parent / "two_processes.py"
-QUICK = ["naive", *MAIN]
-EVERY = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(VARIANTS))]
-
-
-#: Where a single process ends as well: no generator is trained, and the network draws nothing.
-EQUAL = [
-    "naive",
-    "altm@plain",
-    "latent@plain",
-    "latent-alternating@plain",
-    "pseudo-rehearsal@plain",
-]
+EVERY = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
 #: Methods that remember in the steps of a test.
 GANS = ["dynamic-memory", "mergan", "ewc-generator", "gan-replay"]
 REMEMBERING = ["dgr", "dgdmn", "altm-stored", "altm-generated", "latent", *GANS]
@@ -29,37 +12,10 @@ REMEMBERING = ["dgr", "dgdmn", "altm-stored", "altm-generated", "latent", *GANS]
 OTHERS = ["altm", "latent-density", "pseudo-rehearsal"]
 
 
-def start(folder, devices, strategy, *names, fails=False, timeout=300, **variables):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    environment |= {"OMP_NUM_THREADS": "1", **variables}
-    command = [sys.executable, str(SCRIPT), str(folder), str(devices), strategy, *names]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
-    assert (done.returncode != 0) == fails, done.stderr[-3000:]
-    return folder
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """Started as Lightning starts processes: the script again."""
-    return start(tmp_path_factory.mktemp("two"), 2, "ddp", *QUICK, *EQUAL[1:])
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory):
-    return start(tmp_path_factory.mktemp("others"), 2, "ddp", *sorted(VARIANTS))
-
-
 @pytest.fixture
 def folder(request, name):
     """Where a method's two processes left what they remember."""
-    return request.getfixturevalue("two" if name in QUICK else "others")
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    return start(tmp_path_factory.mktemp("one"), 1, "ddp", *EQUAL)
+    return request.getfixturevalue("two" if name in QUICK else "more")
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -128,10 +84,9 @@ def test_only_the_first_process_logs(two):
     assert sorted(path.stat().st_size > 0 for path in logs) == [False, True]
 
 
-def test_spawned_processes_give_their_weights_back(tmp_path, two):
+def test_spawned_processes_give_their_weights_back(one, two):
     """Spawned ones learn on copies; the caller's module ends as theirs."""
-    start(tmp_path, 2, "ddp_spawn", "dgr")
-    found = torch.load(tmp_path / "dgr.result0.pt", weights_only=False)
+    found = torch.load(one / "dgr@spawn.result0.pt", weights_only=False)
     expected = torch.load(two / "dgr.result0.pt", weights_only=False)
     for key, value in expected["model"].items():
         assert torch.equal(found["model"][key], value)

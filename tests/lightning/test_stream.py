@@ -87,8 +87,7 @@ def test_it_remembers_what_a_plain_network_forgets(benchmark):
     "settings",
     [
         pytest.param({"precision": "bf16-mixed"}, marks=pytest.mark.slow),
-        {"accumulate_grad_batches": 2},
-        {"gradient_clip_val": 5.0},
+        {"accumulate_grad_batches": 2, "gradient_clip_val": 5.0},
     ],
     ids=lambda s: next(iter(s)),
 )

@@ -1,10 +1,11 @@
-"""Learns short streams with every method, started as one or two processes by the tests.
+"""What tests look at in one or two processes, all in one start of them.
 
 Usage: two_processes.py OUT DEVICES STRATEGY [NAME ...]. Each process writes what it remembers
 after every experience to OUT/NAME.rank<r>.pt. NAME@plain has a network without BatchNorm,
-NAME@long trains for long enough to remember. With KILL_AT, the second process kills itself at that
-batch; with LATE_AT, the time of the first one is over then; with TERM_AT, it gets a SIGTERM; with
-SAVED, the run is saved there, and goes on with what is there.
+NAME@long trains for long enough to remember, NAME@spawn by two processes that this one starts.
+strategy:NAME is a case of `two_processes_strategies.py`. With KILL_AT, the second process kills
+itself at that batch; with LATE_AT, the time of the first one is over then; with TERM_AT, it gets a
+SIGTERM; with SAVED, the run is saved there, and goes on with what is there.
 """
 
 import os
@@ -77,6 +78,7 @@ LONG = {
 
 def make(name):
     name, _, network = name.partition("@")
+    network = network.removeprefix("spawn")
     if name == "naive" and not network:
         sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
         return NaiveModule(model(), optimizer=sgd)
@@ -142,7 +144,7 @@ def main(out, devices, strategy, names):
     evaluators = {
         name: evaluation(log)
         for name, log in logs.items()
-        if strategy == "ddp" and not name.endswith("@long")
+        if strategy == "ddp" and not name.endswith(("@long", "@spawn"))
     }
     for name in names:
         watch = Watch(f"{out}/{name}")
@@ -154,11 +156,13 @@ def main(out, devices, strategy, names):
         stream_run.check_identical = check
         trainer = {
             "accelerator": "cpu",
-            "devices": devices,
+            "devices": 2 if name.endswith("@spawn") else devices,
             "strategy": strategy if devices > 1 else "auto",
             "max_epochs": 8 if name.endswith("@long") else 2,
             "enable_progress_bar": False,
         }
+        if name.endswith("@spawn"):
+            trainer["strategy"] = "ddp_spawn"
         module = make(name)
         settings = {"trainer": trainer, "evaluator": evaluators.get(name), "batch_size": 34}
         if "SAVED" in os.environ:
@@ -178,5 +182,11 @@ def main(out, devices, strategy, names):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    out, devices, strategy, *names = sys.argv[1:]
+    main(out, int(devices), strategy, [n for n in names if not n.startswith("strategy:")])
+    strategies = [n.removeprefix("strategy:") for n in names if n.startswith("strategy:")]
+    if strategies:
+        import two_processes_strategies
+
+        two_processes_strategies.main(Path(out), strategies)
     leave()

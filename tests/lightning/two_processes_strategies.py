@@ -1,20 +1,15 @@
-"""Trains the cases that are named, in two processes: FOLDER CASE..."""
+"""Strategies in two processes, which `two_processes.py` has started; in one, for comparison."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import warnings
 from pathlib import Path
 
+import strategy_cases as cases
 import torch
 from avalanche.training.plugins import RWalkPlugin
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import strategy_cases as cases
-from driver import leave
 
 from avalanche_dgm.errors import ConfigError, RanksDifferError
 from avalanche_dgm.lightning.strategies import run_on_trainer
@@ -175,9 +170,8 @@ OTHERS = {
 }
 
 
-def main():
-    warnings.simplefilter("ignore")
-    folder, names = Path(sys.argv[1]), sys.argv[2:]
+def main(folder: Path, names: list[str]) -> None:
+    """Runs the cases that are named; each process writes what it found."""
     # Where a script is started again, it knows its place before the processes have met.
     rank = int(os.environ.get("LOCAL_RANK", 0))
     found = {}
@@ -185,8 +179,3 @@ def main():
         other = OTHERS.get(name)
         found[name] = other(rank, folder) if other else train(name, SEVERAL)
     torch.save(found, folder / f"rank{rank}.pt")
-
-
-if __name__ == "__main__":
-    main()
-    leave()
