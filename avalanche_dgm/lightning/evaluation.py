@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +56,9 @@ class StrategyView:
         eval_mb_size: int,
     ) -> None:
         self.evaluator, self.model, self._criterion = evaluator, model, criterion
-        self._trainer, self._ranks = trainer, Ranks.of(trainer)
+        # Functions: whoever measures what hangs on a strategy must not find the Trainer.
+        self._gather = partial(Ranks.of(trainer).gather, trainer)
+        self._reduce = trainer.strategy.reduce
         self.train_epochs, self.train_mb_size = train_epochs, train_mb_size
         self.eval_mb_size, self.eval_every = eval_mb_size, -1
         self.clock = Clock()
@@ -131,17 +134,17 @@ class StrategyView:
             shard: Whether the columns are this process's shard.
         """
         if self.evaluator is not None:
-            self.mbatch = [self._ranks.gather(self._trainer, c, n) if shard else c for c in batch]
+            self.mbatch = [self._gather(c, n) if shard else c for c in batch]
 
     def show_outputs(self, outputs: Tensor, n: int) -> None:
         """Sets the outputs for the current batch from this process's shard of them."""
         if self.evaluator is not None:
-            self.mb_output = self._ranks.gather(self._trainer, outputs.detach(), n)
+            self.mb_output = self._gather(outputs.detach(), n)
 
     def show_loss(self, loss: Tensor) -> None:
         """Sets the loss of the current batch to the mean over processes."""
         if self.evaluator is not None:
-            self.loss = self._trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
+            self.loss = self._reduce(loss.detach().clone(), reduce_op="mean")
 
     def last_metrics(self) -> dict[str, Any]:
         """The last values of all metrics, by name."""
