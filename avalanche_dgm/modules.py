@@ -19,13 +19,18 @@ CHUNK = 1024
 
 
 class GrowingBuffers(nn.Module):
-    """Loads a ``state_dict`` whose buffers have other lengths than its own."""
+    """Loads a ``state_dict`` whose buffers and parameters have other shapes than its own."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, buffer in list(self._buffers.items()):
+        own = {**self._buffers, **self._parameters}
+        for name, tensor in own.items():
             saved = state_dict.get(prefix + name)
-            if buffer is not None and saved is not None and saved.shape != buffer.shape:
-                setattr(self, name, buffer.new_empty(saved.shape))
+            if tensor is None or saved is None or saved.shape == tensor.shape:
+                continue
+            fresh = tensor.detach().new_empty(saved.shape)
+            if name in self._parameters:
+                fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
+            setattr(self, name, fresh)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -11,7 +11,7 @@ from avalanche_dgm.generators.densities import (
 )
 from avalanche_dgm.generators.density import ClassDensity
 from avalanche_dgm.generators.gan import GAN
-from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
+from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.keeping import EWC, Alignment, JointReplay, KeepOld
 from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.generators.masked_layers import (
@@ -19,9 +19,8 @@ from avalanche_dgm.generators.masked_layers import (
     MaskedConv2d,
     MaskedConvTranspose2d,
     MaskedLinear,
-    MaskOptions,
+    MaskedSpec,
     NormReLU,
-    TaskNorm,
 )
 from avalanche_dgm.generators.masked_networks import (
     MaskedDCGAN,
@@ -62,12 +61,10 @@ __all__ = [
     "MaskedResNet",
     "MaskedMLP",
     "Mask",
-    "MaskOptions",
     "Group",
     "MaskedLinear",
     "MaskedConv2d",
     "MaskedConvTranspose2d",
     "MaskedResidualBlock",
-    "TaskNorm",
     "NormReLU",
 ]

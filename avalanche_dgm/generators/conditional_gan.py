@@ -9,10 +9,11 @@ from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.generators.gan import GAN, noise_with_class
+from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.gan_settings import ConditionalGANSettings
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.keeping import KeepOld
+from avalanche_dgm.generators.masked_networks import noise_with_class
 from avalanche_dgm.modules import evaluating
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -17,8 +18,9 @@ from avalanche_dgm.fitting import OptimizationStep, Phase
 from avalanche_dgm.generators.base import Generator, Known
 from avalanche_dgm.generators.discriminators import Discriminator, build_discriminator
 from avalanche_dgm.generators.gan_settings import GANSettings
-from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
+from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.keeping import Batch, KeepOld
+from avalanche_dgm.generators.masked_layers import MaskedSpec
 from avalanche_dgm.generators.masked_networks import build_generator
 from avalanche_dgm.generators.ranges import check_scale, check_variety, first_range
 from avalanche_dgm.generators.scaler import Scaler
@@ -118,18 +120,12 @@ class GAN(Generator, ABC):
     # Building
 
     def check(self, data: ExperienceData) -> None:
-        """See `Generator.check`.
-
-        Raises:
-            RangeError: Intensities that it cannot make.
-            ShapeError: Samples that it cannot make.
-        """
+        """See `Generator.check`."""
         super().check(data)
         s, shape = self.settings, tuple(data.images.shape[1:])
         if (s.architecture == "dense") != (len(shape) == 1) and s.architecture != "auto":
-            needed = "flat samples (features,)"
-            if s.architecture != "dense":
-                needed = "images (channels, height, width)"
+            dense = s.architecture == "dense"
+            needed = "flat samples (features,)" if dense else "images (channels, height, width)"
             raise ShapeError(
                 f"architecture={s.architecture!r} makes {needed}, but the samples are of shape"
                 f" {shape}. Use architecture='auto'."
@@ -171,11 +167,7 @@ class GAN(Generator, ABC):
         return {"masking": "none"}
 
     def new_discriminator(self, n_classes: int) -> Discriminator:
-        """Returns a new discriminator for the samples that were built for.
-
-        Args:
-            n_classes: Number of its logits.
-        """
+        """Returns a new discriminator of so many logits, for the samples that were built for."""
         scaler, width = self.scaler, self.settings.discriminator_width
         architecture = self.settings.architecture_for(scaler.shape)
         return build_discriminator(architecture, scaler.padded, width=width, n_classes=n_classes)
@@ -263,15 +255,13 @@ class GAN(Generator, ABC):
         trained = [*discriminator.trunk.parameters(), *discriminator.score_head.parameters()]
         trained += discriminator.class_head.parameters() if self.has_aux_loss else []
         made = [p for p in network.parameters() if p.requires_grad]
-
-        def protect(number: int) -> None:
-            self.keep.protect(self, number)
-
         kinds = [
             *self._class_steps(samples, rows),
             *[OptimizationStep("discriminator", trained, self.discriminator_loss)]
             * s.discriminator_steps,
-            OptimizationStep("generator", made, self.generator_loss, protect),
+            OptimizationStep(
+                "generator", made, self.generator_loss, partial(self.keep.protect, self)
+            ),
         ]
         both = nn.ModuleDict({"discriminator": discriminator, "generator": network})
         steps = self._rounds * len(kinds)
@@ -409,22 +399,3 @@ def _found(value: T | None, what: str, method: str) -> T:
     if value is None:
         raise RuntimeError(f"There is no {what} yet; call {method}() first.")
     return value
-
-
-def noise_with_class(
-    positions: Tensor, n_classes: int, latent: int, rng: torch.Generator
-) -> Tensor:
-    """Standard normal noise whose first entries say the class, as the authors' code has it.
-
-    Args:
-        positions: int64 tensor (n,), the class, from 0 to ``n_classes`` - 1.
-        n_classes: How many there are to tell apart.
-        latent: Entries in all, more than ``n_classes``.
-        rng: Generator on the device of ``positions``.
-
-    Returns:
-        Float tensor (n, latent).
-    """
-    noise = torch.randn(len(positions), latent, generator=rng, device=positions.device)
-    noise[:, :n_classes] = F.one_hot(positions, n_classes).to(noise)
-    return noise

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,79 +16,14 @@ from avalanche_dgm.errors import CheckpointError, ConfigError, ShapeError, Unkno
 from avalanche_dgm.generators.masked_layers import (
     Group,
     MaskedLayer,
-    MaskOptions,
-    Scale,
-    TaskNorm,
-    freeze,
+    MaskedSpec,
+    NormReLU,
+    PerTask,
 )
-from avalanche_dgm.generators.masks import COMPENSATIONS, Mask
+from avalanche_dgm.generators.masks import Compensation, Mask, View
 from avalanche_dgm.modules import at_least_single
 
-
-@dataclass(frozen=True)
-class MaskedSpec:
-    """Everything that is needed to build a `MaskedGenerator` again.
-
-    Attributes:
-        architecture: ``"dcgan"``, ``"resnet"`` or ``"dense"``.
-        shape: Shape of one sample: (C, H, W), or (D,) for ``"dense"``.
-        width: Channels of the narrowest layer at the start (the authors' ``ngf``).
-        latent: Number of noise inputs.
-        masking: ``"units"``, ``"weights"`` or ``"none"``; see `MaskOptions`.
-        placement: ``"before"`` or ``"after"``.
-        protection: ``"fan"`` or ``"ends"``.
-        bounded: Whether samples lie in -1..1, so that the last layer ends in a tanh.
-
-    Raises:
-        ConfigError: A value that cannot work.
-        ShapeError: The architecture cannot make samples of this shape.
-    """
-
-    architecture: str
-    shape: tuple[int, ...]
-    width: int = 20
-    latent: int = 128
-    masking: str = "units"
-    placement: str = "before"
-    protection: str = "fan"
-    bounded: bool = True
-
-    def __post_init__(self) -> None:
-        if self.architecture not in ("dcgan", "resnet", "dense"):
-            raise ConfigError(
-                f"Unknown architecture {self.architecture!r}; use 'dcgan', 'resnet' or 'dense'."
-            )
-        if self.width < 1 or self.latent < 1:
-            raise ConfigError(f"width={self.width} and latent={self.latent} must be 1 or more.")
-        if not self.shape or min(self.shape) < 1:
-            raise ShapeError(f"shape={self.shape} must have sizes of 1 or more.")
-        if self.architecture == "dense" and len(self.shape) != 1:
-            raise ShapeError(
-                f"A dense generator makes flat samples (D,), not {self.shape}. Flatten them, or"
-                " use architecture='dcgan' or 'resnet'."
-            )
-        if self.architecture != "dense" and (
-            len(self.shape) != 3 or self.shape[1] % 8 or self.shape[2] % 8
-        ):
-            raise ShapeError(
-                f"A {self.architecture} generator makes images (C, H, W) whose sides are multiples"
-                f" of 8, not {self.shape}. Resize them, or use architecture='dense'."
-            )
-        _ = self.options  # its own checks
-
-    @property
-    def options(self) -> MaskOptions:
-        """What is masked."""
-        return MaskOptions(self.masking, self.placement, self.protection)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers, strings and tuples."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> MaskedSpec:
-        """Builds the specification that `to_dict` described."""
-        return cls(**{**values, "shape": tuple(values["shape"])})
+M = TypeVar("M", bound=nn.Module)
 
 
 class MaskedGenerator(nn.Module, ABC):
@@ -98,7 +32,7 @@ class MaskedGenerator(nn.Module, ABC):
     Each task learns a mask, its normalisations and an output layer (the head). What a finished
     task uses is reserved: later tasks may read it, but not change it, and get as many free units
     (or weights) as there were at the start. So a finished task's images stay the same bit for bit
-    on the same machine, unless `MaskOptions` says otherwise.
+    on the same machine, unless `MaskedSpec` says otherwise.
 
     A subclass makes its groups with `group`, assigns its layers in the order in which they are
     applied, and implements `features` and `head`.
@@ -122,7 +56,7 @@ class MaskedGenerator(nn.Module, ABC):
         self.groups: dict[str, Group] = {}
         self.widths: list[dict[str, int]] = []
         self.masks = nn.ModuleDict()
-        self.heads = nn.ModuleList()
+        self.heads = PerTask()
 
     def group(self, name: str, width: int) -> Group:
         """Makes a group of channels, with a mask if units are masked."""
@@ -133,22 +67,22 @@ class MaskedGenerator(nn.Module, ABC):
         return self.groups[name]
 
     @abstractmethod
-    def features(self, z: Tensor, task: int | None, scale: Scale) -> Tensor:
+    def features(self, z: Tensor, view: View) -> Tensor:
         """Returns what the heads read, for noise (n, latent)."""
 
     @abstractmethod
     def head(self, widths: dict[str, int]) -> nn.Module:
         """Returns a new output layer for groups of these widths."""
 
-    def forward(self, z: Tensor, *, task: int | None = None, scale: Scale = None) -> Tensor:
+    def forward(
+        self, z: Tensor, *, task: int | None = None, scale: float | Tensor | None = None
+    ) -> Tensor:
         """Makes images.
 
         Args:
             z: Noise (n, latent).
-            task: A finished task; ``None`` is the one being learned, whose normalisations use the
-                batch in train mode.
-            scale: Steepness ``s`` of the learning task's masks ``sigmoid(s e)``; finished tasks
-                have hard masks and need none.
+            task: See `View`.
+            scale: See `View`.
 
         Returns:
             Tensor (n, *shape), in -1..1 if the specification says that samples are bounded.
@@ -169,7 +103,7 @@ class MaskedGenerator(nn.Module, ABC):
             raise UnknownTaskError(f"Task {task} is none of the {self.n_tasks} finished tasks.")
         head = self.heads[self.n_tasks if task is None else task]
         # In half precision there is hardly a number between -0.99 and -1, the dark of an image.
-        made = at_least_single(head(self.features(z, task, scale)))
+        made = at_least_single(head(self.features(z, View(task, scale))))
         return torch.tanh(made) if self.spec.bounded else made
 
     def begin_task(self) -> None:
@@ -180,22 +114,22 @@ class MaskedGenerator(nn.Module, ABC):
         """
         if self.learning:
             raise RuntimeError("A task is being learned; call end_task() or drop_task() first.")
-        for mask in self._masks():
+        for mask in self._parts(Mask):
             mask.reset()
-        for norm in self._norms():
+        for norm in self._parts(NormReLU):
             norm.begin()
-        self.heads.append(self._new_head(self._widths()))
+        self.heads.append(self.head(self._widths()))
+        self._match()
         self.learning = True
 
     def drop_task(self) -> None:
         """Throws the learning task away, if there is one; free weights keep what they learned."""
         if not self.learning:
             return
-        for mask in self._masks():
+        for mask in self._parts(Mask):
             mask.reset()
-        for norm in self._norms():
-            norm.drop()
-        self.heads = nn.ModuleList(list(self.heads)[: self.n_tasks])
+        for modules in self._parts(PerTask):
+            del modules[-1]
         self.learning = False
 
     def end_task(self, *, grow: bool = True) -> None:
@@ -217,16 +151,15 @@ class MaskedGenerator(nn.Module, ABC):
         for group in self.groups.values():
             if group.mask is not None:
                 added[group.name] = group.mask.commit()
-        for layer in self._layers():
+        for layer in self._parts(MaskedLayer):
             if layer.mask is None:
                 continue
             # Inputs or outputs that another layer asks for later only add to the free weights.
             inputs = added[layer.source.name] if layer.source is not None else 0
             outputs = layer.outputs_for(layer.mask.commit(), inputs)
             added[layer.target.name] = max(added[layer.target.name], outputs)
-        for norm in self._norms():
-            norm.end()
-        freeze(self.heads[-1])
+        for modules in self._parts(PerTask):
+            modules.finish()
         self.n_tasks += 1
         self.learning = False
         if grow:
@@ -237,11 +170,11 @@ class MaskedGenerator(nn.Module, ABC):
             group.width += added[group.name]
             if group.mask is not None:
                 group.mask.grow((group.width,))
-        for layer in self._layers():
+        for layer in self._parts(MaskedLayer):
             layer.grow()
 
     def sparsity(self, scale: float | Tensor) -> Tensor:
-        """Returns which share of the free entries the learning task uses (Eq. 6).
+        """Which share of the free entries the learning task uses (Eq. 6).
 
         One ratio over all masks: ``R = sum m (1 - reserved) / sum (1 - reserved)``.
 
@@ -251,7 +184,7 @@ class MaskedGenerator(nn.Module, ABC):
         Returns:
             Scalar in 0..1, differentiable; 0 if nothing is free.
         """
-        masks = list(self._masks())
+        masks = list(self._parts(Mask))
         used = [mask.soft(scale).masked_fill(mask.reserved, 0).sum() for mask in masks]
         free = [(~mask.reserved).sum() for mask in masks]
         return torch.stack(used).sum() / torch.stack(free).sum().clamp(min=1)
@@ -262,7 +195,9 @@ class MaskedGenerator(nn.Module, ABC):
         groups = self.groups.values()
         return sum(g.width for g in groups) / sum(g.initial for g in groups)
 
-    def protect(self, *, scale: float | Tensor, smax: float, compensation: str = "hat") -> None:
+    def protect(
+        self, *, scale: float | Tensor, smax: float, compensation: Compensation = "hat"
+    ) -> None:
         """Prepares the gradients for a step; call it between ``backward`` and ``step``.
 
         Zeroes those of reserved weights (Eq. 4) and compensates those of the embeddings; for
@@ -277,11 +212,9 @@ class MaskedGenerator(nn.Module, ABC):
         Raises:
             ConfigError: Another compensation.
         """
-        if compensation not in COMPENSATIONS:
-            raise ConfigError(f"Unknown compensation {compensation!r}; use one of {COMPENSATIONS}.")
-        for layer in self._layers():
+        for layer in self._parts(MaskedLayer):
             layer.protect()
-        for mask in self._masks():
+        for mask in self._parts(Mask):
             mask.compensate(scale, smax, compensation)
             if compensation == "hat":
                 mask.clamp()
@@ -293,7 +226,7 @@ class MaskedGenerator(nn.Module, ABC):
                 yield name.removeprefix("masks.").removesuffix(".mask"), module
 
     def usage(self) -> list[dict[str, Any]]:
-        """Returns what each finished task uses of each mask; waits for the device.
+        """What each finished task uses of each mask; waits for the device.
 
         Returns:
             Dictionaries of ``name`` (a group, or a layer if weights are masked), ``task``, and
@@ -330,13 +263,12 @@ class MaskedGenerator(nn.Module, ABC):
         for name, group in self.groups.items():
             group.width = state["present"][name]
         seen = [*self.widths, self._widths()] if self.learning else self.widths
+        for norm in self._parts(NormReLU):
+            made = (nn.BatchNorm1d(widths[norm.group.name]) for widths in seen)
+            norm.norms.restore(made, learning=self.learning)
         with torch.random.fork_rng(devices=[]):  # Weights that are replaced at once.
-            heads = [self._new_head(widths) for widths in seen]
-        for task, head in enumerate(heads):
-            if task < len(self.heads) and _shapes(self.heads[task]) == _shapes(head):
-                heads[task] = self.heads[task]
-            heads[task].requires_grad_(task == self.n_tasks)
-        self.heads = nn.ModuleList(heads)
+            self.heads.restore(map(self.head, seen), learning=self.learning)
+        self._match()
 
     def _check_learning(self) -> None:
         if not self.learning:
@@ -345,18 +277,9 @@ class MaskedGenerator(nn.Module, ABC):
     def _widths(self) -> dict[str, int]:
         return {name: group.width for name, group in self.groups.items()}
 
-    def _new_head(self, widths: dict[str, int]) -> nn.Module:
-        return self.head(widths).to(next(self._layers()).weight).train(self.training)
+    def _match(self) -> None:
+        """Brings new parts to the device, the type and the mode of the others."""
+        self.to(next(self._parts(MaskedLayer)).weight).train(self.training)
 
-    def _masks(self) -> Iterator[Mask]:
-        return (module for module in self.modules() if isinstance(module, Mask))
-
-    def _norms(self) -> Iterator[TaskNorm]:
-        return (module for module in self.modules() if isinstance(module, TaskNorm))
-
-    def _layers(self) -> Iterator[MaskedLayer]:
-        return (module for module in self.modules() if isinstance(module, MaskedLayer))
-
-
-def _shapes(module: nn.Module) -> list[torch.Size]:
-    return [parameter.shape for parameter in module.parameters()]
+    def _parts(self, kind: type[M]) -> Iterator[M]:
+        return (module for module in self.modules() if isinstance(module, kind))

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod, sqrt
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.generators.masks import GrowingTensors, Mask
-
-#: Steepness of a soft mask, where one is needed.
-Scale = float | Tensor | None
+from avalanche_dgm.errors import ShapeError
+from avalanche_dgm.generators.masks import Mask, View
+from avalanche_dgm.modules import GrowingBuffers
+from avalanche_dgm.settings import Plain, check_fields
 
 
 @dataclass(frozen=True)
-class MaskOptions:
-    """What is masked, where, and what is kept for earlier tasks.
+class MaskedSpec(Plain):
+    """Everything that is needed to build a `MaskedGenerator` again.
 
     With unit masks ``placement="before"``, an unused unit still emits the constant
     ``ReLU(shift)`` of its normalisation. ``protection="ends"`` lets the weights from such units
@@ -28,32 +28,46 @@ class MaskOptions:
     what the authors' code does; the other combinations keep every earlier image as it was.
 
     Attributes:
+        architecture: ``"dcgan"``, ``"resnet"`` or ``"dense"``.
+        shape: Shape of one sample: (C, H, W), or (D,) for ``"dense"``.
+        width: Channels of the narrowest layer at the start (the authors' ``ngf``).
+        latent: Number of noise inputs.
         masking: ``"units"``, one entry per output channel; ``"weights"``, one per weight; or
-            ``"none"``: the same network without masks, for comparisons. The other options are about
-            units.
+            ``"none"``: the same network without masks. The next two options are about units.
         placement: ``"before"`` the normalisation (``y = m * (W x)``, Eq. 2), or ``"after"`` the
             activation.
         protection: Which weights earlier tasks keep: ``"fan"``, all that lead into a reserved
             unit (Eq. 4), or ``"ends"``, those between two reserved units (Serrà et al. 2018,
             Eq. 2). Weights from the noise are kept by their output alone.
+        bounded: Whether samples lie in -1..1, so that the last layer ends in a tanh.
 
     Raises:
-        ConfigError: Another value.
+        ConfigError: A value that cannot work.
+        ShapeError: The architecture cannot make samples of this shape.
     """
 
-    masking: str = "units"
-    placement: str = "before"
-    protection: str = "fan"
+    architecture: Literal["dcgan", "resnet", "dense"]
+    shape: tuple[int, ...]
+    width: int = 20
+    latent: int = 128
+    masking: Literal["units", "weights", "none"] = "units"
+    placement: Literal["before", "after"] = "before"
+    protection: Literal["fan", "ends"] = "fan"
+    bounded: bool = True
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("masking", ("units", "weights", "none")),
-            ("placement", ("before", "after")),
-            ("protection", ("fan", "ends")),
-        ):
-            if getattr(self, name) not in allowed:
-                choice = ", ".join(map(repr, allowed))
-                raise ConfigError(f"Unknown {name} {getattr(self, name)!r}; use one of {choice}.")
+        sides = self.shape[1:]
+        if self.architecture == "dense":
+            fits, needed = len(self.shape) == 1, "flat samples (D,)"
+        else:
+            fits = len(self.shape) == 3 and not any(side % 8 for side in sides)
+            needed = "images (C, H, W) whose sides are multiples of 8"
+        if not fits or min(self.shape) < 1:
+            raise ShapeError(
+                f"A {self.architecture} generator makes {needed}, not {self.shape}. Reshape them,"
+                " or use another architecture."
+            )
+        check_fields(self)
 
 
 @dataclass(eq=False)
@@ -76,21 +90,21 @@ class Group:
     def __post_init__(self) -> None:
         self.initial = self.width
 
-    def apply(self, x: Tensor, task: int | None, scale: Scale) -> Tensor:
+    def apply(self, x: Tensor, view: View) -> Tensor:
         """Multiplies (n, width, ...) by the mask of the channels, if there is one."""
         if self.mask is None:
             return x
-        return x * self.mask.values(task, scale).view(-1, *(1,) * (x.ndim - 2))
+        return x * self.mask.values(*view).view(-1, *(1,) * (x.ndim - 2))
 
 
-class MaskedLayer(GrowingTensors, ABC):
+class MaskedLayer(GrowingBuffers, ABC):
     """Base of the linear layers without biases.
 
     Args:
         source: The channels that are read, or the number of inputs that have no mask.
         target: The channels that are written.
         kernel: Size of the kernel; empty for dense layers.
-        options: What is masked.
+        spec: What is masked.
     """
 
     out_dim: ClassVar[int] = 0
@@ -98,13 +112,13 @@ class MaskedLayer(GrowingTensors, ABC):
     weight: nn.Parameter
 
     def __init__(
-        self, source: Group | int, target: Group, kernel: tuple[int, ...], options: MaskOptions
+        self, source: Group | int, target: Group, kernel: tuple[int, ...], spec: MaskedSpec
     ) -> None:
         super().__init__()
         self.source = source if isinstance(source, Group) else None
         self._n_inputs = 0 if isinstance(source, Group) else source
-        self.target, self.kernel, self.options = target, kernel, options
-        by_weight = options.masking == "weights"
+        self.target, self.kernel, self.spec = target, kernel, spec
+        by_weight = spec.masking == "weights"
         self.weight = nn.Parameter(_initial(self.shape(), normal=not by_weight))
         self.mask = Mask(self.shape()) if by_weight else None
 
@@ -114,10 +128,11 @@ class MaskedLayer(GrowingTensors, ABC):
             self.source.width if self.source is not None else self._n_inputs, self.target.width
         )
 
-    def masked_weight(self, task: int | None, scale: Scale) -> Tensor:
-        """Returns the weight as a task sees it: its own part, masked if weights are masked."""
+    def masked_weight(self, view: View) -> Tensor:
+        """The weight as a task sees it: its own part, masked if weights are masked."""
+        task = view.task
         if self.mask is not None:
-            mask = self.mask.values(task, scale)
+            mask = self.mask.values(*view)
             return self._part(tuple(mask.shape)) * mask
         if task is None or self.target.mask is None:
             return self.weight
@@ -126,16 +141,15 @@ class MaskedLayer(GrowingTensors, ABC):
             n_inputs = self.source.mask.hard(task).numel()
         return self._part(self._arranged(n_inputs, self.target.mask.hard(task).numel()))
 
-    def forward(self, x: Tensor, *, task: int | None = None, scale: Scale = None) -> Tensor:
+    def forward(self, x: Tensor, view: View) -> Tensor:
         """Applies the layer, and the units' mask if it comes before the normalisation.
 
         Args:
             x: Tensor (n, inputs) or (n, inputs, H, W), of the widths that the task had.
-            task: A finished task, or ``None`` for the learning one.
-            scale: Steepness of the learning task's mask.
+            view: The task.
         """
-        y = self._apply_weight(x, self.masked_weight(task, scale))
-        return self.target.apply(y, task, scale) if self.options.placement == "before" else y
+        y = self._apply_weight(x, self.masked_weight(view))
+        return self.target.apply(y, view) if self.spec.placement == "before" else y
 
     @torch.no_grad()
     def protect(self) -> None:
@@ -148,7 +162,7 @@ class MaskedLayer(GrowingTensors, ABC):
         elif self.target.mask is not None:
             kept = self._along(self.target.mask.reserved, self.out_dim)
             source = self.source.mask if self.source is not None else None
-            if self.options.protection == "ends" and source is not None:
+            if self.spec.protection == "ends" and source is not None:
                 kept = kept & self._along(source.reserved, self.in_dim)
             gradient.masked_fill_(kept, 0)
 
@@ -164,7 +178,7 @@ class MaskedLayer(GrowingTensors, ABC):
             self.mask.grow(shape)
 
     def outputs_for(self, n_weights: int, added_inputs: int) -> int:
-        """Returns how many outputs have to be added to gain weights.
+        """How many outputs have to be added to gain weights.
 
         Args:
             n_weights: How many weights are needed.
@@ -195,8 +209,8 @@ class MaskedLayer(GrowingTensors, ABC):
 class MaskedLinear(MaskedLayer):
     """Dense layer (n, inputs) -> (n, outputs)."""
 
-    def __init__(self, source: Group | int, target: Group, *, options: MaskOptions) -> None:
-        super().__init__(source, target, (), options)
+    def __init__(self, source: Group | int, target: Group, spec: MaskedSpec) -> None:
+        super().__init__(source, target, (), spec)
 
     def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
@@ -206,9 +220,9 @@ class MaskedConv2d(MaskedLayer):
     """Convolution (n, inputs, H, W) -> (n, outputs, H, W) with an odd kernel."""
 
     def __init__(
-        self, source: Group | int, target: Group, *, kernel: int = 3, options: MaskOptions
+        self, source: Group | int, target: Group, spec: MaskedSpec, *, kernel: int = 3
     ) -> None:
-        super().__init__(source, target, (kernel, kernel), options)
+        super().__init__(source, target, (kernel, kernel), spec)
 
     def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, padding=self.kernel[0] // 2)
@@ -224,13 +238,13 @@ class MaskedConvTranspose2d(MaskedLayer):
         self,
         source: Group | int,
         target: Group,
+        spec: MaskedSpec,
         *,
         kernel: tuple[int, int] = (4, 4),
         stride: int = 2,
         padding: int = 1,
-        options: MaskOptions,
     ) -> None:
-        super().__init__(source, target, kernel, options)
+        super().__init__(source, target, kernel, spec)
         self.stride, self.padding = stride, padding
 
     def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -245,110 +259,66 @@ def _initial(shape: tuple[int, ...], *, normal: bool) -> Tensor:
     return nn.init.xavier_uniform_(weight, gain=sqrt(2))
 
 
-# Normalisation apart for each task
+class PerTask(nn.ModuleList):
+    """A module for each task, in their order; the last one may be learning."""
+
+    def finish(self) -> None:
+        """Freezes the last one."""
+        self[-1].requires_grad_(False)
+        self[-1].zero_grad(set_to_none=True)
+
+    def restore(self, modules: Iterable[nn.Module], *, learning: bool) -> None:
+        """Takes other modules, whose weights are loaded next; equal ones keep their parameters.
+
+        Args:
+            modules: One for each task.
+            learning: Whether the last one is learning.
+        """
+        found = list(modules)
+        for task, (mine, other) in enumerate(zip(self, found, strict=False)):
+            if [p.shape for p in mine.parameters()] == [p.shape for p in other.parameters()]:
+                found[task] = mine
+        for task, module in enumerate(found):
+            module.requires_grad_(learning and task == len(found) - 1)
+        while len(self):
+            del self[-1]
+        self.extend(found)
 
 
-class _Norm(nn.Module):
-    """Scale, shift and statistics of one task."""
-
-    mean: Tensor
-    variance: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("variance", torch.ones(width))
-
-
-class TaskNorm(nn.Module):
-    """Batch normalisation with scale, shift and statistics of its own for each task.
+class NormReLU(nn.Module):
+    """Batch normalisation of each task's own and ReLU; the units' mask if it comes after these.
 
     Finished tasks use their running statistics, whatever mode the module is in.
 
     Args:
         group: The channels that are normalised.
+        spec: What is masked, and where.
+
+    Attributes:
+        norms: Scale, shift and statistics of each task.
     """
 
-    _anchor: Tensor
-
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, spec: MaskedSpec) -> None:
         super().__init__()
-        self.group = group
-        self.norms = nn.ModuleList()
-        self.learning = False
-        # Where to build the next one: there may be no other tensor yet.
-        self.register_buffer("_anchor", torch.zeros(0), persistent=False)
+        self.group, self.spec = group, spec
+        self.norms = PerTask()
 
     def begin(self) -> None:
         """Adds a fresh normalisation of the present width, for a task to learn."""
-        self.norms.append(_Norm(self.group.width).to(self._anchor))
-        self.learning = True
+        self.norms.append(nn.BatchNorm1d(self.group.width))
 
-    def end(self) -> None:
-        """Freezes the learning task's normalisation."""
-        freeze(self.norms[-1])
-        self.learning = False
-
-    def drop(self) -> None:
-        """Throws the learning task's normalisation away."""
-        self.norms = nn.ModuleList(self.norms[:-1])
-        self.learning = False
-
-    def forward(self, x: Tensor, *, task: int | None = None) -> Tensor:
-        """Normalises (n, width) or (n, width, H, W).
+    def forward(self, x: Tensor, view: View) -> Tensor:
+        """Normalises and activates (n, width) or (n, width, H, W).
 
         In train mode the learning task uses the batch's statistics, unless there is but one value
         per channel.
 
         Args:
             x: Tensor of the width that the task had.
-            task: A finished task, or ``None`` for the learning one.
+            view: The task.
         """
-        norm = cast(_Norm, self.norms[-1 if task is None else task])
-        training = task is None and self.training and x.numel() > x.shape[1]
-        return F.batch_norm(x, norm.mean, norm.variance, norm.weight, norm.bias, training=training)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The width of each task, so that they can be built again."""
-        return {"widths": [norm.mean.numel() for norm in self._norms()], "learning": self.learning}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Builds the normalisations before their weights are loaded."""
-        norms = self._norms()[: len(state["widths"])]
-        for task, width in enumerate(state["widths"]):
-            if task == len(norms):
-                norms.append(_Norm(width).to(self._anchor))
-            elif norms[task].mean.numel() != width:
-                norms[task] = _Norm(width).to(self._anchor)
-        self.norms, self.learning = nn.ModuleList(norms), state["learning"]
-        for task, norm in enumerate(norms):
-            norm.requires_grad_(self.learning and task == len(norms) - 1)
-
-    def _norms(self) -> list[_Norm]:
-        return [cast(_Norm, norm) for norm in self.norms]
-
-
-class NormReLU(TaskNorm):
-    """`TaskNorm` and ReLU, and the units' mask if it comes after the activation.
-
-    Args:
-        group: The channels.
-        options: What is masked, and where.
-    """
-
-    def __init__(self, group: Group, *, options: MaskOptions) -> None:
-        super().__init__(group)
-        self.options = options
-
-    def forward(self, x: Tensor, *, task: int | None = None, scale: Scale = None) -> Tensor:
-        """Returns the activations, of the shape of ``x``."""
-        y = F.relu(super().forward(x, task=task))
-        return self.group.apply(y, task, scale) if self.options.placement == "after" else y
-
-
-def freeze(module: nn.Module) -> None:
-    """Ends the learning of a module's parameters."""
-    module.requires_grad_(False)
-    module.zero_grad(set_to_none=True)
+        norm: Any = self.norms[-1 if view.task is None else view.task]
+        training = view.task is None and self.training and x.numel() > x.shape[1]
+        statistics = norm.running_mean, norm.running_var
+        y = F.relu(F.batch_norm(x, *statistics, norm.weight, norm.bias, training=training))
+        return self.group.apply(y, view) if self.spec.placement == "after" else y

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.generators.growing import MaskedGenerator, MaskedSpec
+from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.masked_layers import (
     Group,
     MaskedConv2d,
     MaskedConvTranspose2d,
     MaskedLinear,
-    MaskOptions,
+    MaskedSpec,
     NormReLU,
-    Scale,
 )
+from avalanche_dgm.generators.masks import View
+
+
+def _from_noise(target: Group, spec: MaskedSpec) -> MaskedConvTranspose2d:
+    """The layer from noise (n, latent, 1, 1) to pixels (n, target, H / 8, W / 8)."""
+    kernel = (spec.shape[1] // 8, spec.shape[2] // 8)
+    return MaskedConvTranspose2d(spec.latent, target, spec, kernel=kernel, stride=1, padding=0)
 
 
 class MaskedDCGAN(MaskedGenerator):
@@ -29,31 +36,20 @@ class MaskedDCGAN(MaskedGenerator):
 
     def __init__(self, spec: MaskedSpec) -> None:
         super().__init__(spec)
-        options = spec.options
-        _, height, width = spec.shape
         wide = self.group("wide", 4 * spec.width)
         middle = self.group("middle", 2 * spec.width)
         narrow = self.group("narrow", spec.width)
-        self.layer1 = MaskedConvTranspose2d(
-            spec.latent,
-            wide,
-            kernel=(height // 8, width // 8),
-            stride=1,
-            padding=0,
-            options=options,
-        )
-        self.norm1 = NormReLU(wide, options=options)
-        self.layer2 = MaskedConvTranspose2d(wide, middle, options=options)
-        self.norm2 = NormReLU(middle, options=options)
-        self.layer3 = MaskedConvTranspose2d(middle, narrow, options=options)
-        self.norm3 = NormReLU(narrow, options=options)
+        self.layer1, self.norm1 = _from_noise(wide, spec), NormReLU(wide, spec)
+        self.layer2 = MaskedConvTranspose2d(wide, middle, spec)
+        self.norm2 = NormReLU(middle, spec)
+        self.layer3 = MaskedConvTranspose2d(middle, narrow, spec)
+        self.norm3 = NormReLU(narrow, spec)
 
-    def features(self, z: Tensor, task: int | None, scale: Scale) -> Tensor:
+    def features(self, z: Tensor, view: View) -> Tensor:
         """Returns (n, narrow, H/2, W/2) for noise (n, latent)."""
-        x = self.layer1(z[:, :, None, None], task=task, scale=scale)
-        x = self.layer2(self.norm1(x, task=task, scale=scale), task=task, scale=scale)
-        x = self.layer3(self.norm2(x, task=task, scale=scale), task=task, scale=scale)
-        return self.norm3(x, task=task, scale=scale)
+        x = self.norm1(self.layer1(z[:, :, None, None], view), view)
+        x = self.norm2(self.layer2(x, view), view)
+        return self.norm3(self.layer3(x, view), view)
 
     def head(self, widths: dict[str, int]) -> nn.Module:
         """Returns the transposed convolution to the image."""
@@ -66,21 +62,21 @@ class MaskedResidualBlock(nn.Module):
     Args:
         stream: The channels that the block reads and adds to.
         inner: The channels between its two convolutions.
-        options: What is masked.
+        spec: What is masked.
     """
 
-    def __init__(self, stream: Group, inner: Group, *, options: MaskOptions) -> None:
+    def __init__(self, stream: Group, inner: Group, spec: MaskedSpec) -> None:
         super().__init__()
-        self.norm1 = NormReLU(stream, options=options)
-        self.conv1 = MaskedConv2d(stream, inner, options=options)
-        self.norm2 = NormReLU(inner, options=options)
-        self.conv2 = MaskedConv2d(inner, stream, options=options)
+        self.norm1 = NormReLU(stream, spec)
+        self.conv1 = MaskedConv2d(stream, inner, spec)
+        self.norm2 = NormReLU(inner, spec)
+        self.conv2 = MaskedConv2d(inner, stream, spec)
 
-    def forward(self, x: Tensor, *, task: int | None = None, scale: Scale = None) -> Tensor:
+    def forward(self, x: Tensor, view: View) -> Tensor:
         """Maps (n, stream, H, W) to (n, stream, 2H, 2W)."""
-        y = F.interpolate(self.norm1(x, task=task, scale=scale), scale_factor=2)
-        y = self.norm2(self.conv1(y, task=task, scale=scale), task=task, scale=scale)
-        return self.conv2(y, task=task, scale=scale) + F.interpolate(x, scale_factor=2)
+        y = F.interpolate(self.norm1(x, view), scale_factor=2)
+        y = self.norm2(self.conv1(y, view), view)
+        return self.conv2(y, view) + F.interpolate(x, scale_factor=2)
 
 
 class MaskedResNet(MaskedGenerator):
@@ -95,29 +91,20 @@ class MaskedResNet(MaskedGenerator):
 
     def __init__(self, spec: MaskedSpec) -> None:
         super().__init__(spec)
-        options = spec.options
-        _, height, width = spec.shape
         stream = self.group("stream", spec.width)
-        self.first = MaskedConvTranspose2d(
-            spec.latent,
-            stream,
-            kernel=(height // 8, width // 8),
-            stride=1,
-            padding=0,
-            options=options,
-        )
+        self.first = _from_noise(stream, spec)
         self.blocks = nn.ModuleList(
-            MaskedResidualBlock(stream, self.group(f"inner{i}", spec.width), options=options)
+            MaskedResidualBlock(stream, self.group(f"inner{i}", spec.width), spec)
             for i in range(1, 4)
         )
-        self.norm = NormReLU(stream, options=options)
+        self.norm = NormReLU(stream, spec)
 
-    def features(self, z: Tensor, task: int | None, scale: Scale) -> Tensor:
+    def features(self, z: Tensor, view: View) -> Tensor:
         """Returns (n, stream, H, W) for noise (n, latent)."""
-        x = self.first(z[:, :, None, None], task=task, scale=scale)
+        x = self.first(z[:, :, None, None], view)
         for block in self.blocks:
-            x = block(x, task=task, scale=scale)
-        return self.norm(x, task=task, scale=scale)
+            x = block(x, view)
+        return self.norm(x, view)
 
     def head(self, widths: dict[str, int]) -> nn.Module:
         """Returns the convolution to the image."""
@@ -133,17 +120,14 @@ class MaskedMLP(MaskedGenerator):
 
     def __init__(self, spec: MaskedSpec) -> None:
         super().__init__(spec)
-        options = spec.options
         first, second = self.group("first", 4 * spec.width), self.group("second", 8 * spec.width)
-        self.layer1 = MaskedLinear(spec.latent, first, options=options)
-        self.norm1 = NormReLU(first, options=options)
-        self.layer2 = MaskedLinear(first, second, options=options)
-        self.norm2 = NormReLU(second, options=options)
+        self.layer1, self.norm1 = MaskedLinear(spec.latent, first, spec), NormReLU(first, spec)
+        self.layer2, self.norm2 = MaskedLinear(first, second, spec), NormReLU(second, spec)
 
-    def features(self, z: Tensor, task: int | None, scale: Scale) -> Tensor:
+    def features(self, z: Tensor, view: View) -> Tensor:
         """Returns (n, second) for noise (n, latent)."""
-        x = self.norm1(self.layer1(z, task=task, scale=scale), task=task, scale=scale)
-        return self.norm2(self.layer2(x, task=task, scale=scale), task=task, scale=scale)
+        x = self.norm1(self.layer1(z, view), view)
+        return self.norm2(self.layer2(x, view), view)
 
     def head(self, widths: dict[str, int]) -> nn.Module:
         """Returns the dense layer to the sample."""
@@ -162,3 +146,22 @@ def build_generator(spec: MaskedSpec) -> MaskedGenerator:
         "dense": MaskedMLP,
     }
     return networks[spec.architecture](spec)
+
+
+def noise_with_class(
+    positions: Tensor, n_classes: int, latent: int, rng: torch.Generator
+) -> Tensor:
+    """Standard normal noise whose first entries say the class, as the authors' code has it.
+
+    Args:
+        positions: int64 tensor (n,), the class, from 0 to ``n_classes`` - 1.
+        n_classes: How many there are to tell apart.
+        latent: Entries in all, more than ``n_classes``.
+        rng: Generator on the device of ``positions``.
+
+    Returns:
+        Float tensor (n, latent).
+    """
+    noise = torch.randn(len(positions), latent, generator=rng, device=positions.device)
+    noise[:, :n_classes] = F.one_hot(positions, n_classes).to(noise)
+    return noise

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.modules import GrowingBuffers
+from avalanche_dgm.settings import one_of
 
 #: How the gradient of an embedding can be compensated for the steepness of its sigmoid.
-COMPENSATIONS = ("hat", "authors", "none")
+Compensation = Literal["hat", "authors", "none"]
 
 #: Beyond, float32 has no slope of the sigmoid left, and ``cosh`` would overflow soon after.
 _COSH_BOUND = 50.0
 
 
-class GrowingTensors(GrowingBuffers):
-    """Loads a ``state_dict`` whose parameters have other shapes as well."""
+class View(NamedTuple):
+    """Through which task's masks something is computed.
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, parameter in list(self._parameters.items()):
-            saved = state_dict.get(prefix + name)
-            if parameter is not None and saved is not None and saved.shape != parameter.shape:
-                fresh = parameter.detach().new_empty(saved.shape)
-                setattr(self, name, nn.Parameter(fresh, requires_grad=parameter.requires_grad))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    Attributes:
+        task: A finished task, or ``None`` for the one that is being learned.
+        scale: Steepness of the learning task's masks, above 0; finished tasks need none.
+    """
+
+    task: int | None = None
+    scale: float | Tensor | None = None
 
 
-class Mask(GrowingTensors):
+class Mask(GrowingBuffers):
     """A binary mask that one task after another learns, and that reserves what it uses.
 
     While a task is learned the mask is ``m = sigmoid(s * e)`` with a growing scale ``s``; at its
@@ -61,18 +62,11 @@ class Mask(GrowingTensors):
         self._unpacked: dict[int, Tensor] = {}
 
     def soft(self, scale: float | Tensor) -> Tensor:
-        """Returns the learning task's mask ``sigmoid(scale * e)``, entries in 0..1.
-
-        Args:
-            scale: Steepness ``s`` above 0, a number or a tensor without dimensions.
-        """
+        """The learning task's mask ``sigmoid(scale * e)``, entries in 0..1."""
         return torch.sigmoid(scale * self.embedding)
 
     def hard(self, task: int) -> Tensor:
-        """Returns the mask of a finished task: a bool tensor of the shape it had then.
-
-        Args:
-            task: Index of the task, from 0.
+        """The mask of a finished task, counted from 0: a bool tensor of the shape it had then.
 
         Raises:
             UnknownTaskError: No such task was finished.
@@ -87,11 +81,7 @@ class Mask(GrowingTensors):
         return known
 
     def values(self, task: int | None, scale: float | Tensor | None) -> Tensor:
-        """Returns the hard mask of a finished task, or the soft one of the learning task.
-
-        Args:
-            task: Index of a finished task, or ``None`` for the learning one.
-            scale: Steepness of the soft mask.
+        """The hard mask of a finished task, or the soft one of the learning task; see `View`.
 
         Raises:
             ConfigError: The soft mask was asked for without a scale.
@@ -135,7 +125,7 @@ class Mask(GrowingTensors):
         self.embedding = nn.Parameter(self.embedding.new_zeros(shape))
 
     @torch.no_grad()
-    def compensate(self, scale: float | Tensor, smax: float, kind: str) -> None:
+    def compensate(self, scale: float | Tensor, smax: float, kind: Compensation) -> None:
         """Takes the sigmoid's steepness out of the embedding's gradient, in place.
 
         ``"hat"`` multiplies by ``smax / s * (cosh(s e) + 1) / (cosh(e) + 1)`` (Serrà et al. 2018,
@@ -145,13 +135,12 @@ class Mask(GrowingTensors):
         Args:
             scale: The scale ``s`` of the forward pass.
             smax: Its largest value.
-            kind: One of `COMPENSATIONS`.
+            kind: Which of the three.
 
         Raises:
             ConfigError: ``kind`` is another.
         """
-        if kind not in COMPENSATIONS:
-            raise ConfigError(f"Unknown compensation {kind!r}; use one of {COMPENSATIONS}.")
+        one_of("compensation", kind, *get_args(Compensation))
         gradient = self.embedding.grad
         if kind == "none" or gradient is None:
             return
@@ -167,10 +156,10 @@ class Mask(GrowingTensors):
         self.embedding.clamp_(-limit, limit)
 
     def usage(self, task: int) -> dict[str, int]:
-        """Returns what a finished task uses; waits for the device.
+        """What a finished task uses; waits for the device.
 
         Args:
-            task: Index of the task.
+            task: The task, counted from 0.
 
         Returns:
             ``width``, the entries that there were; ``reserved``, those that the task was the

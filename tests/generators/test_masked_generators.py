@@ -17,13 +17,12 @@ from avalanche_dgm.generators import (
     MaskedLinear,
     MaskedResidualBlock,
     MaskedSpec,
-    MaskOptions,
     NormReLU,
-    TaskNorm,
     build_generator,
 )
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.masked_layers import MaskedLayer
+from avalanche_dgm.generators.masks import View
 
 SHAPES = {"dcgan": (2, 8, 16), "resnet": (1, 16, 8), "dense": (7,)}
 #: masking, placement, protection: those under which nothing may leak.
@@ -63,7 +62,7 @@ def test_a_generator_without_a_network_cannot_be_made(missing):
 
 def test_a_layer_that_does_not_apply_its_weight_cannot_be_made():
     with pytest.raises(TypeError, match="abstract"):
-        MaskedLayer(5, Group("a", 3, None), (), MaskOptions())
+        MaskedLayer(5, Group("a", 3, None), (), spec_of("dense"))
 
 
 def learn(generator, *, steps=8, lr=1e-2, compensation="hat", end=True):
@@ -112,7 +111,7 @@ def kept(layer):
     result = torch.zeros(layer.weight.shape, dtype=torch.bool)
     target = layer.target.mask.reserved
     source = layer.source.mask.reserved if layer.source is not None else None
-    both = layer.options.protection == "ends" and source is not None
+    both = layer.spec.protection == "ends" and source is not None
     for o in range(layer.weight.shape[layer.out_dim]):
         for i in range(layer.weight.shape[layer.in_dim]):
             place = (o, i) if layer.out_dim == 0 else (i, o)
@@ -231,7 +230,7 @@ def test_gradients_are_masked_like_the_plain_rule(architecture, options):
         assert (gradient != 0).any()
     old = [*generator.heads[0].parameters()]
     old += [
-        p for n in generator.modules() if isinstance(n, TaskNorm) for p in n.norms[0].parameters()
+        p for n in generator.modules() if isinstance(n, NormReLU) for p in n.norms[0].parameters()
     ]
     assert all(p.grad is None and not p.requires_grad for p in old)
 
@@ -341,23 +340,25 @@ def test_dropped_task_leaves_no_trace_but_in_free_weights(architecture):
 
 def test_old_norms_stay_in_eval_mode():
     group = Group("channels", 3)
-    norm = TaskNorm(group)
+    norm, learning = NormReLU(group, spec_of("dense")), View()
     norm.begin()
     for x in (torch.randn(16, 3), torch.randn(4, 3, 5, 2)):
         plain = nn.BatchNorm1d(3) if x.ndim == 2 else nn.BatchNorm2d(3)
-        assert torch.equal(norm.train()(x), plain(x))  # fresh ones: the batch's statistics
-    norm(torch.randn(64, 3) + 5)
-    norm.end()
+        assert torch.equal(
+            norm.train()(x, learning), plain(x).relu()
+        )  # fresh ones: the batch's statistics
+    norm(torch.randn(64, 3) + 5, learning)
+    norm.norms.finish()
     group.width = 4
     norm.begin()
     assert [n.weight.numel() for n in norm.norms] == [3, 4]
-    before = norm.norms[0].mean.clone()
+    before = norm.norms[0].running_mean.clone()
     x = torch.randn(8, 3) * 3
-    expected = (x - before) / (norm.norms[0].variance + 1e-5).sqrt()
-    torch.testing.assert_close(norm.train()(x, task=0), expected)
-    assert torch.equal(norm.norms[0].mean, before)
+    expected = (x - before) / (norm.norms[0].running_var + 1e-5).sqrt()
+    torch.testing.assert_close(norm.train()(x, View(0)), expected.relu())
+    assert torch.equal(norm.norms[0].running_mean, before)
     assert not any(p.requires_grad for p in norm.norms[0].parameters())
-    assert norm(torch.randn(1, 4)).isfinite().all()  # a batch of one has no variance
+    assert norm(torch.randn(1, 4), learning).isfinite().all()  # a batch of one has no variance
 
 
 def test_masks_act_where_they_are_placed():
@@ -365,31 +366,31 @@ def test_masks_act_where_they_are_placed():
     mask.embedding.data = torch.tensor([9.0, -9.0])
     mask.commit()
     group = Group("g", 2, mask)
-    before, after = MaskOptions(placement="before"), MaskOptions(placement="after")
-    x = torch.randn(4, 3)
-    layer = MaskedLinear(3, group, options=before)
-    out = layer(x, task=0)
+    before, after = (spec_of("dense", ("units", place, "fan")) for place in ("before", "after"))
+    x, finished = torch.randn(4, 3), View(0)
+    layer = MaskedLinear(3, group, before)
+    out = layer(x, finished)
     assert (out[:, 1] == 0).all()
     assert torch.equal(out[:, 0], (x @ layer.weight.T)[:, 0])
-    assert (MaskedLinear(3, group, options=after)(x, task=0)[:, 1] != 0).any()
-    norm = NormReLU(group, options=after)
+    assert (MaskedLinear(3, group, after)(x, finished)[:, 1] != 0).any()
+    norm = NormReLU(group, after)
     norm.begin()
     norm.norms[0].bias.data += 2
-    assert (norm(x[:, :2], task=0)[:, 1] == 0).all()
-    assert (norm(x[:, :2], task=0)[:, 0] != 0).any()
-    norm.options = before  # then an unused unit emits its shift
-    assert (norm(torch.zeros(1, 2), task=0)[:, 1] == 2).all()
+    norm.eval()
+    assert (norm(x[:, :2], finished)[:, 1] == 0).all()
+    assert (norm(x[:, :2], finished)[:, 0] != 0).any()
+    norm.spec = before  # then an unused unit emits its shift
+    assert (norm(torch.zeros(1, 2), finished)[:, 1] == 2).all()
 
 
 def test_residual_block_adds_to_the_upsampled_input():
-    options = MaskOptions(placement="after")
     stream, inner = Group("s", 2, Mask((2,))), Group("i", 3, Mask((3,)))
-    block = MaskedResidualBlock(stream, inner, options=options)
+    block = MaskedResidualBlock(stream, inner, spec_of("resnet", ("units", "after", "fan")))
     for norm in (block.norm1, block.norm2):
         norm.begin()
     block.conv2.weight.data.zero_()
     x = torch.randn(2, 2, 3, 4)
-    assert torch.equal(block(x, scale=1.0), nn.Upsample(scale_factor=2)(x))
+    assert torch.equal(block(x, View(scale=1.0)), nn.Upsample(scale_factor=2)(x))
 
 
 @pytest.mark.parametrize(("masking", "normal_first"), [("units", True), ("weights", False)])
@@ -397,7 +398,7 @@ def test_initial_and_added_weights(masking, normal_first):
     source, target = Group("a", 40), Group("b", 30)
     if masking == "units":
         source.mask, target.mask = Mask((40,)), Mask((30,))
-    layer = MaskedConvTranspose2d(source, target, options=MaskOptions(masking))
+    layer = MaskedConvTranspose2d(source, target, spec_of("dcgan", (masking, "before", "fan")))
     old = layer.weight.detach().clone()
     source.width, target.width = 60, 50
     layer.grow()

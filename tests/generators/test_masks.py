@@ -122,7 +122,7 @@ def test_compensation_without_a_gradient_and_of_no_known_kind():
     mask = Mask((2,))
     mask.compensate(1.0, 2.0, "hat")
     assert mask.embedding.grad is None
-    with pytest.raises(ConfigError, match="'hat'"):
+    with pytest.raises(ConfigError, match="one of hat"):
         mask.compensate(1.0, 2.0, "HAT")
 
 
