@@ -117,8 +117,6 @@ class GAN(Generator, ABC):
         """``discriminator``; an error where nothing was learned."""
         return _found(self.discriminator, "discriminator", "learn")
 
-    # Building
-
     def check(self, data: ExperienceData) -> None:
         """See `Generator.check`."""
         super().check(data)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,6 @@ from avalanche_dgm.generators.masked_layers import (
 )
 from avalanche_dgm.generators.masks import Compensation, Mask, View
 from avalanche_dgm.modules import at_least_single
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class MaskedGenerator(nn.Module, ABC):
@@ -281,5 +279,5 @@ class MaskedGenerator(nn.Module, ABC):
         """Brings new parts to the device, the type and the mode of the others."""
         self.to(next(self._parts(MaskedLayer)).weight).train(self.training)
 
-    def _parts(self, kind: type[M]) -> Iterator[M]:
+    def _parts(self, kind: type[Any]) -> Iterator[Any]:
         return (module for module in self.modules() if isinstance(module, kind))
