@@ -3,6 +3,7 @@
 import csv
 import io
 import time
+from itertools import pairwise
 
 import pytest
 from browser import Browser, find_browser
@@ -175,6 +176,23 @@ def test_axes_follow_what_is_switched_off(browser):
     settle(browser)
     assert ticks(browser, 1, chart) == before
     assert browser.evaluate(cards) > 1
+
+
+def test_parts_of_a_bar_lie_on_one_another(browser):
+    chart = "document.querySelector('[data-chart][aria-label=\"Labels replayed, dgdmn\"]')"
+    drawn(browser, chart)
+    boxes = browser.evaluate(
+        f"[...{chart}.querySelectorAll('.mark-rect path')].map(p => p.getBoundingClientRect())"
+        ".map(r => [Math.round(r.left), r.top, r.bottom])"
+    )
+    bars = {}
+    for left, top, bottom in sorted(boxes):
+        bars.setdefault(left, []).append((top, bottom))
+    # After the second experience one label was replayed, after the fifth four.
+    assert [len(parts) for parts in bars.values()] == [1, 2, 3, 4]
+    for parts in bars.values():
+        for (_, bottom), (top, _) in pairwise(parts):
+            assert top == pytest.approx(bottom, abs=1.5)
 
 
 SAVED = """

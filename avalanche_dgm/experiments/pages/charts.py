@@ -190,14 +190,20 @@ def stacked(
         "transform": [
             *_sides("at", "left", "right", 0.4),
             _order_of(parts, "name"),
+            {
+                "stack": "value",
+                "groupby": ["at"],
+                "sort": [{"field": "order"}],
+                "as": ["bottom", "top"],
+            },
         ],
         "mark": {"type": "bar", "clip": True},
         "encoding": {
             "x": _number("left", "experiences learned", axis=whole, zero=False, padding=4),
             "x2": {"field": "right"},
-            "y": {**_number("value", y, nice=True), "stack": True},
+            "y": _number("bottom", y, nice=True),
+            "y2": {"field": "top"},
             "color": _by_name(parts),
-            "order": {"field": "order"},
             "tooltip": [
                 {"field": "at", "title": "experiences"},
                 {"field": "name", "title": "part"},
@@ -205,7 +211,7 @@ def stacked(
             ],
         },
     }
-    return Chart(title, ("name", "at", "value"), rows, spec, zoom={"x": "left", "y": "value"})
+    return Chart(title, ("name", "at", "value"), rows, spec, zoom={"x": "left", "y": "bottom"})
 
 
 def lying(

@@ -16,7 +16,7 @@
     axisX: { grid: false, tickCount: 8 },
     axisY: { tickCount: 6 },
     title: { color: "var(--ink)", fontSize: 13, fontWeight: "normal", anchor: "middle" },
-    legend: { ...text, disable: true, orient: "bottom", columns: 4, labelLimit: 220 },
+    legend: { ...text, disable: true, symbolOpacity: 1, orient: "bottom", columns: 4, labelLimit: 220 },
     view: { stroke: null },
   };
   root.classList.add("js");
@@ -126,7 +126,8 @@
     const chart = charts[place.dataset.chart];
     const hidden = document.createElement("div");
     const shown = views.get(place);
-    const changes = { width: 640, height: 360, background: "white", ...(chart.spec.title ? {} : { title: chart.title }) };
+    const height = Math.max(chart.spec.height + 70, chart.zoom.y ? 360 : 0);
+    const changes = { width: 640, height, background: "white", ...(chart.spec.title ? {} : { title: chart.title }) };
     const { view } = await vegaEmbed(hidden, specOf(chart, changes), { ...options, config: { ...config, legend: { ...config.legend, disable: false } } });
     const state = shown.getState().signals;
     for (const name of ["off", "after", ...Object.values(chart.zoom).map((column) => `zoom_${column}`)]) if (name in state) view.signal(name, state[name]);
