@@ -1,17 +1,20 @@
-"""Latents that are generated, by a generator of vectors."""
+"""Latents that are generated, by a generator of vectors; and what remembers latents, by name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
+from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
+from avalanche_dgm.generators import Generator, make_density
 from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
-from avalanche_dgm.memories.stored_latents import check_size
-from avalanche_dgm.modules import Frozen
+from avalanche_dgm.memories.stored_latents import StoredLatents, StoredLatentsSettings, check_size
+from avalanche_dgm.modules import Frozen, copied
 from avalanche_dgm.randomness import RandomSource
 
 
@@ -33,6 +36,11 @@ class GeneratedLatents(DeepGenerativeMemory):
                 " are generated with sampling='class', or by a generator that samples classes."
             )
 
+    @property
+    def classes(self) -> ClassTable:
+        """The classes that were learned."""
+        return self.generator.classes
+
     def check_size(self, shape: tuple[int, ...]) -> None:
         """See `StoredLatents.check_size`."""
         check_size(self.generator, shape)
@@ -50,3 +58,38 @@ class GeneratedLatents(DeepGenerativeMemory):
         previous = Frozen(self).module if self.tasks else None
         rng = random.on(vectors.images.device)
         yield from self.learn([vectors], rng, previous=previous, name="latent generator")
+
+
+def make_memory(
+    memory: Any, *, vae: MemorySettings, stored: StoredLatentsSettings
+) -> StoredLatents | GeneratedLatents:
+    """Makes what remembers latents.
+
+    Args:
+        memory: A `StoredLatents` or a `Generator` that has learned nothing, which is copied; or
+            ``"stored"``, ``"density"`` or ``"vae"``.
+        vae: Settings for ``"vae"``.
+        stored: Settings for ``"stored"``, and the covariance for ``"density"``.
+
+    Raises:
+        ConfigError: There is no such memory, or it cannot work.
+    """
+    if memory == "stored":
+        return stored.make()
+    if isinstance(memory, StoredLatents):
+        if len(memory):
+            raise ConfigError("The memory holds latents already. Give one that is empty.")
+        return copied(memory)
+    if memory == "vae":
+        return GeneratedLatents(vae)
+    if memory == "density":
+        covariance = stored.covariance
+        if covariance is False:
+            raise ConfigError("covariance=False is for memory='stored': a density has covariances.")
+        memory = make_density(covariance if isinstance(covariance, str) else "full")
+    if not isinstance(memory, Generator):
+        raise ConfigError(
+            f"memory={memory!r} remembers no latents. Give a StoredLatents or a Generator, or one"
+            " of stored, density, vae."
+        )
+    return GeneratedLatents(MemorySettings(generator=memory))

@@ -12,13 +12,7 @@ from torch import Tensor
 
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import Replay, check_values, split_budget
-from avalanche_dgm.errors import (
-    CapacityError,
-    ConfigError,
-    DataError,
-    ShapeError,
-    UnknownTaskError,
-)
+from avalanche_dgm.errors import CapacityError, ConfigError, DataError, ShapeError, UnknownTaskError
 from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
 from avalanche_dgm.settings import one_of, whole
 
@@ -65,10 +59,9 @@ class CompactSamples(GrowingBuffers):
         return values * self.scale + self.zero if self.dtype == torch.uint8 else values
 
     def write(self, samples: Tensor) -> None:
-        """Keeps these samples (N, *shape) only; what was read of the former ones does not change.
+        """Keeps these samples (N, *shape) only; what was read of the former ones stays as it was.
 
-        The range of bytes only widens until `clear`: values that were rounded are not rounded
-        again.
+        For that the range of bytes only widens, while there are samples.
         """
         samples = samples.float()
         if self.dtype == torch.uint8:
@@ -90,10 +83,6 @@ class CompactSamples(GrowingBuffers):
         self.zero = low
         # A channel that is constant needs no steps.
         self.scale = torch.where(high > low, (high - low) / 255, torch.ones_like(low))
-
-    def clear(self) -> None:
-        """Drops all samples; the next may have another shape."""
-        self.values = self.values[:0]
 
 
 class StoredMemory(GrowingBuffers):
@@ -290,7 +279,7 @@ class StoredMemory(GrowingBuffers):
         samples, _, tasks = self.data()
         made = encode(samples, tasks)
         check_values(made)
-        self.samples.clear()
+        self.samples.values = self.samples.values[:0]
         self.samples.write(made)
 
     def _check_samples(self, samples: Tensor) -> None:
@@ -355,15 +344,13 @@ class StoredMemory(GrowingBuffers):
         rows = self.members[index].long()
         samples = self.samples.read(index)
         if jitter:
-            one, other = (self.samples.read(i) for i in self._random_pairs(rows, rng))
-            samples += jitter / math.sqrt(2) * (one - other)
+            # Two samples of each one's class, with replacement.
+            starts = torch.cumsum(self.counts, dim=0) - self.counts
+            shares = torch.rand(2, n, generator=rng, device=rng.device, dtype=torch.float64)
+            one, other = (starts[rows] + (shares * self.counts[rows]).long()).unbind()
+            difference = self.samples.read(one) - self.samples.read(other)
+            samples += jitter / math.sqrt(2) * difference
         return Replay(samples, self.classes.labels[rows], self.classes.tasks[rows])
-
-    def _random_pairs(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Draws two stored samples of each of the classes (n,), with replacement: (2, n)."""
-        starts = torch.cumsum(self.counts, dim=0) - self.counts
-        shares = torch.rand(2, len(rows), generator=rng, device=rng.device, dtype=torch.float64)
-        return starts[rows] + (shares * self.counts[rows]).long()
 
     @torch.no_grad()
     def data(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators import ClassDensity, FullDensity, make_density
 from avalanche_dgm.memories.stored import Encode, StoredMemory
+from avalanche_dgm.settings import Settings
 
 #: Noise where the classes' moments are not kept.
 JITTER = 0.5
@@ -24,6 +26,47 @@ SMALL_LATENT = 256
 LARGEST_COVARIANCE = 2048
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredLatentsSettings(Settings):
+    """Settings of stored latents.
+
+    Attributes:
+        share: The share of each experience's samples whose latents are stored, in (0, 1]. If no
+            size is given, it is 0.05, and 10 of each class at least, and a class that comes again
+            takes no more room.
+        per_class: Latents stored of each class, instead.
+        per_experience: Latents stored of each experience, instead.
+        total: Latents stored in all, instead.
+        dtype: How they are stored: ``"float32"``, ``"float16"`` or ``"uint8"``, see
+            `CompactSamples`.
+        covariance: Whether mean and covariance of each class's latents are kept beside those that
+            are stored, for the noise on them, or which covariance: ``"full"``, ``"shared"``,
+            ``"low-rank"`` or ``"mixture"``, see `make_density`. ``None`` for full ones if they take
+            no more bytes than what is stored of a class at first, a latent has 256 values at most,
+            and no ``total`` is given.
+        jitter: Noise on each latent that is drawn, as a share of how much its class varies, from 0
+            (what is stored and nothing else) to 1; ``None`` for 0.5, or with the classes'
+            covariances for n ** -0.1 with n latents stored of a class in the mean. See
+            `StoredMemory.draw` and `ClassDensity.jitter`.
+    """
+
+    share: float | None = None
+    per_class: int | None = None
+    per_experience: int | None = None
+    total: int | None = None
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+    covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None = None
+    jitter: float | None = None
+
+    def make(self) -> StoredLatents:
+        """Makes an empty memory.
+
+        Raises:
+            ConfigError: A setting cannot work.
+        """
+        return StoredLatents(**{name: getattr(self, name) for name in self.names()})
+
+
 class StoredLatents(StoredMemory):
     """A few latents of each class, and mean and covariance of all of them.
 
@@ -32,11 +75,8 @@ class StoredLatents(StoredMemory):
     better than that of the stored ones, for little memory where a latent has few values.
 
     Args:
-        covariance: Whether mean and covariance of classes are kept, or which covariance:
-            ``"full"``, ``"shared"``, ``"low-rank"`` or ``"mixture"``, see `make_density`. ``None``
-            for full ones if they take no more bytes than what is stored of a class at first, a
-            latent has 256 values at most, and the memory has no largest size in all (``total``).
-        jitter: How much noise, from 0 to 1; ``None`` for what suits what is stored.
+        covariance: See `StoredLatentsSettings`.
+        jitter: See `StoredLatentsSettings`.
         **size: Arguments of `StoredMemory`. Without a size a share of 0.05 is stored, and 10 of
             each class at least; a class that comes again takes no more room.
 

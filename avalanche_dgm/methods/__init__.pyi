@@ -257,6 +257,13 @@ class GANReplay(_GANReplay):
     ) -> None: ...
 
 class LatentReplayArguments(TypedDict, total=False):
+    share: float | None
+    per_class: int | None
+    per_experience: int | None
+    total: int | None
+    dtype: Literal["float32", "float16", "uint8"]
+    covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None
+    jitter: float | None
     architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None
     latent: int | None
@@ -280,13 +287,6 @@ class LatentReplayArguments(TypedDict, total=False):
     compressor: str | nn.Module | None
     classifier: str | nn.Module | None
     memory: StoredLatents | Generator | Literal["stored", "density", "vae"]
-    share: float | None
-    per_class: int | None
-    per_experience: int | None
-    total: int | None
-    dtype: Literal["float32", "float16", "uint8"]
-    covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None
-    jitter: float | None
     schedule: Literal["mixed", "alternating"]
     freeze_after: int
     encode_once: bool | None

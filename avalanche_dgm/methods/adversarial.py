@@ -210,13 +210,8 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method):
         steps = max(steps, LEAST_FINETUNE_STEPS) if steps else 0
         # Several devices have to know that the score's head has no gradient.
         trained = [*candidate.trunk.parameters(), *candidate.class_head.parameters()]
-        step, optimizer = (
-            OptimizationStep("loss", trained, loss),
-            s.discriminator_finetune_optimizer,
-        )
-        return Phase(
-            "classifier", candidate, [step], optimizer, steps, FINETUNE_BATCH, (pool.rows,)
-        )
+        kinds, spec = [OptimizationStep("loss", trained, loss)], s.discriminator_finetune_optimizer
+        return Phase("classifier", candidate, kinds, spec, steps, FINETUNE_BATCH, (pool.rows,))
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`: each old class as often as any other."""
@@ -261,14 +256,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method):
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """Generates samples of everything learned, as many of each class.
-
-        Args:
-            n: How many.
-
-        Raises:
-            UnknownTaskError: Nothing was learned yet.
-        """
+        """See `Inspectable.sample`: as many of each class."""
         gan = self.generator
         if not gan.learned:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")

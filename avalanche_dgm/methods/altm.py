@@ -94,28 +94,24 @@ class ALTMSettings(MethodSettings, MemorySettings):
         positive("weight", self.weight)
         memory = MemorySettings.names() - {"consolidation"} | {"memory_consolidation"}
         self.check_owners("replay", {"stored": ("share", "per_class"), "generated": memory})
-        self.make_source()
-
-    def make_source(self) -> Method:
-        """Makes the method whose old inputs are replayed.
-
-        Raises:
-            ConfigError: There is no such method, or it cannot work.
-        """
         if self.source is not None and self.replay in (None, "stored", "generated"):
             raise ConfigError(
                 f"source={dict(self.source)!r} is for replay by a method that is named. Other"
                 " replay takes its settings beside it."
             )
+        self.make_source()
+
+    def make_source(self) -> Method:
+        """Makes the method whose old inputs are replayed; see `altm_sources.make_source`."""
         if self.replay == "stored":
             return make_source(StoredMemory(share=self.share, per_class=self.per_class))
-        if self.replay != "generated":
-            return make_source(self.replay, self.source)
-        consolidation = self.memory_consolidation or MemorySettings.consolidation
-        memory = self.part(MemorySettings, consolidation=consolidation)
-        # Its samples need no labels.
-        given = set(memory.given()) - {"labels", "temperature"}
-        return make_source("dgr", {name: getattr(memory, name) for name in given})
+        if self.replay == "generated":
+            consolidation = self.memory_consolidation or MemorySettings.consolidation
+            memory = self.part(MemorySettings, consolidation=consolidation)
+            # Its samples need no labels.
+            given = set(memory.given()) - {"labels", "temperature"}
+            return make_source("dgr", {name: getattr(memory, name) for name in given})
+        return make_source(self.replay, self.source)
 
 
 def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -165,11 +161,10 @@ class ALTM(Inspectable, LatentInputs, Method):
 
     def __init__(self, settings: ALTMSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)
-        s: ALTMSettings = self.settings
-        self.weight = s.weight
+        self.weight: float = self.settings.weight
         self.known = ClassTable()
         self.stable: Frozen[nn.Module] | None = None
-        self.source: Any = s.make_source()
+        self.source: Method = self.settings.make_source()
         # One stream of random numbers, saved once with the state and restored with it.
         self.source.random = self.random
         self.needs = replace(self.needs, tasks=self.source.needs.tasks)
@@ -180,23 +175,12 @@ class ALTM(Inspectable, LatentInputs, Method):
     @property
     def uses_latents(self) -> bool:
         """See `LatentInputs.uses_latents`."""
-        return self.latents is not None
+        return isinstance(self.source, LatentInputs)
 
     @property
     def frozen(self) -> bool:
         """See `LatentInputs.frozen`."""
-        return self.latents is not None and self.latents.frozen
-
-    @property
-    def replays(self) -> bool:
-        """Whether old inputs are replayed; otherwise new ones are all there are (naive)."""
-        return isinstance(self.source, ReplaySource)
-
-    @property
-    def latents(self) -> LatentInputs | None:
-        """The source, if it replays latents."""
-        source = self.source
-        return source if isinstance(source, LatentInputs) and source.uses_latents else None
+        return isinstance(self.source, LatentInputs) and self.source.frozen
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
@@ -208,21 +192,19 @@ class ALTM(Inspectable, LatentInputs, Method):
         self.source.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
-        """See `Method.begin`."""
         super()._begin(data)
         self.source._begin(data)
         self._old_tasks = torch.unique(self.known.tasks).tolist()
         self._learned_on = data
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the training of the source's generator, if there is one.
+        """Yields what the source trains.
 
         Raises:
             ConfigError: The classifier has lost outputs that were learned.
         """
         if self.stable is not None and self.learner is not None:
-            one, aware = data.images[:1], self.task_aware
-            held = self.stable.module
+            one, aware, held = data.images[:1], self.task_aware, self.stable.module
             needed = {t: head_width(held, one, t, task_aware=aware) for t in self._old_tasks}
             check_heads(self.learner, one, needed, task_aware=aware)
         yield from self.source.before_learning(data)
@@ -230,44 +212,36 @@ class ALTM(Inspectable, LatentInputs, Method):
     def prepare(
         self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
     ) -> ExperienceData:
-        """See `LatentInputs.prepare`: latents, if they are what is replayed."""
-        if self.latents is not None:
-            data = self.latents.prepare(data, augmented=augmented)
+        """See `LatentInputs.prepare`."""
+        if isinstance(self.source, LatentInputs):
+            data = self.source.prepare(data, augmented=augmented)
         self._learned_on = data
         return data
 
     def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
         """See `LatentInputs.encode_batch`."""
-        return self.latents.encode_batch(x, tasks) if self.latents is not None else x
+        source = self.source
+        return source.encode_batch(x, tasks) if isinstance(source, LatentInputs) else x
 
     def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
         """See `Method.forward`."""
-        logits: Tensor = self.source(images, tasks, width=width, replay=replay)
-        return logits
+        return self.source.forward(images, tasks, width=width, replay=replay)
 
     def _logits(self, images: Tensor, tasks: Tensor, network: nn.Module | None = None) -> Tensor:
-        logits: Tensor = self.source._logits(images, tasks, network)
-        return logits
+        return self.source._logits(images, tasks, network)
 
     def replay(self, n: int) -> Replay | None:
         """Draws old inputs; their labels are those that they had, or were drawn for."""
-        if self.stable is None or not self.replays:
+        if self.stable is None or not isinstance(self.source, ReplaySource):
             return None
         return self.source.sample_old(self.settings.replay_size or n)
 
     def _on_new_inputs(
         self, images: Tensor, tasks: Tensor, own: Tensor, network: nn.Module | None = None
     ) -> Tensor:
-        """The distance on new inputs: of one head, or summed over the heads of old tasks.
-
-        Args:
-            images: Float tensor (n, *shape).
-            tasks: int64 tensor (n,), task labels.
-            own: Tensor (n, K), the network's logits for them.
-            network: What is held; ``None`` for the classifier.
-        """
+        """A network's distance on new inputs: of one head, or summed over those of old tasks."""
         if not self.task_aware:
             return self.distance(own, images, tasks, old_inputs=False)
         total = torch.zeros((), device=own.device)
@@ -313,7 +287,7 @@ class ALTM(Inspectable, LatentInputs, Method):
         if step.replay is not None and step.replay_logits is not None:
             old, share = step.replay, step.replay_share
             distance = self.distance(step.replay_logits, old.images, old.tasks, old_inputs=True)
-        elif self.stable is not None and not self.replays:
+        elif self.stable is not None and self.settings.replay is None:
             distance, share = self._on_new_inputs(step.images, step.tasks, step.logits), step.share
         else:
             return None
@@ -354,17 +328,16 @@ class ALTM(Inspectable, LatentInputs, Method):
             held = self.distance(old, replay.images, replay.tasks, old_inputs=True)
             return total + self.weight * held
 
-        spec = OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=10.0)
-        tensors = (data.images, data.tasks)
-        return Phase(
-            "consolidation", candidate, loss, spec, self.settings.distil_steps, 128, tensors
+        spec, steps = (
+            OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=10.0),
+            self.settings.distil_steps,
         )
+        return Phase("consolidation", candidate, loss, spec, steps, 128, (data.images, data.tasks))
 
     def end(self, data: ExperienceData) -> None:
         """Makes N ready for the next experience; the source remembers this one."""
-        frozen = self.frozen
+        frozen, self._learned_on = self.frozen, None
         self.source.end(data)
-        self._learned_on = None
         self.known.add(data.tasks, data.labels)
         # N must have the layers that were frozen just now: what is remembered was made by them.
         shared = self.frozen and not frozen
@@ -374,14 +347,7 @@ class ALTM(Inspectable, LatentInputs, Method):
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """Draws of the old inputs that are stored or can be generated.
-
-        Args:
-            n: How many.
-
-        Raises:
-            UnknownTaskError: Nothing was learned yet, or nothing is kept (naive).
-        """
+        """See `Inspectable.sample`."""
         if not self.experiences:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         if not isinstance(self.source, Inspectable):
@@ -392,12 +358,12 @@ class ALTM(Inspectable, LatentInputs, Method):
         return self.source.sample(n)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Inspectable.encode`: of the source."""
+        """See `Inspectable.encode`."""
         source = self.source
         return source.encode(images, tasks) if isinstance(source, Inspectable) else None
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Inspectable.reconstruct`: by the source."""
+        """See `Inspectable.reconstruct`."""
         source = self.source
         return source.reconstruct(images, tasks) if isinstance(source, Inspectable) else None
 
@@ -408,15 +374,14 @@ class ALTM(Inspectable, LatentInputs, Method):
     def _make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Builds the stable network, as the attached classifier is, before its weights come."""
         start = f"{prefix}stable.frozen."
-        held = any(name.startswith(start) for name in state_dict)
-        if held and self.learner is None:
+        if not any(name.startswith(start) for name in state_dict):
+            self.stable = None
+        elif self.learner is None:
             raise ConfigError(
                 "The state holds a stable network. Attach the classifier before loading it:"
                 " the stable network has its architecture."
             )
-        if not held:
-            self.stable = None
-        elif self.stable is None and self.learner is not None:
+        elif self.stable is None:
             # Before the classifier grows: it may have grown since its copy was made.
             self.stable = Frozen(self.learner)
         super()._make_fit(state_dict, prefix)

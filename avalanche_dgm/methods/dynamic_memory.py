@@ -136,12 +136,5 @@ class DynamicMemory(GANMethod):
 
     @classmethod
     def paper(cls, data: str = "mnist") -> dict[str, Any]:
-        """The hyper-parameters in the authors' code.
-
-        Args:
-            data: ``"mnist"``, ``"mnist-weights"``, ``"svhn-weights"`` or ``"cifar10"``.
-
-        Raises:
-            ConfigError: There is no such configuration.
-        """
+        """The hyper-parameters in the authors' code, see `paper_hyper`."""
         return paper_hyper(data)

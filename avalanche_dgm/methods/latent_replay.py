@@ -26,33 +26,32 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, Latents, Replay, append_replay, check_experience
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators import Generator, make_density
+from avalanche_dgm.generators import Generator
 from avalanche_dgm.losses import UserCriterion, soft_targets
 from avalanche_dgm.memories.classifiers import check_heads
-from avalanche_dgm.memories.generated_latents import GeneratedLatents
+from avalanche_dgm.memories.generated_latents import GeneratedLatents, make_memory
 from avalanche_dgm.memories.generative import MemorySettings
 from avalanche_dgm.memories.layers import FrozenPrefix
 from avalanche_dgm.memories.splitting import SplitModel
-from avalanche_dgm.memories.stored_latents import StoredLatents
+from avalanche_dgm.memories.stored_latents import StoredLatents, StoredLatentsSettings
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
-from avalanche_dgm.modules import Frozen, copied
+from avalanche_dgm.modules import Frozen
 from avalanche_dgm.settings import MethodSettings
-
-#: Settings of `StoredLatents`.
-_STORED = ("share", "per_class", "per_experience", "total", "dtype", "covariance", "jitter")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentReplaySettings(MethodSettings, MemorySettings):
+class LatentReplaySettings(MethodSettings, MemorySettings, StoredLatentsSettings):
     """Settings of latent replay.
 
-    Those of the base class are for ``memory="vae"``, the autoencoder over latents.
+    Those of the base classes are for ``memory="vae"``, the autoencoder over latents, and for
+    ``memory="stored"``; ``covariance`` is for ``memory="density"``, too, where it is the covariance
+    of each class's density: ``"full"`` (the default), ``"shared"``, ``"low-rank"`` or
+    ``"mixture"``, see `make_density`.
 
     Attributes:
         layer: Name of the compressor's last layer, as in ``model.named_modules()``, or the very
@@ -67,24 +66,6 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
             Gaussian for each class; ``"vae"``, an autoencoder over latents; or a `StoredLatents` or
             a `Generator` of vectors that has learned nothing, which is copied. A generator is given
             latents as vectors.
-        share: With ``memory="stored"``, the share of each experience's samples whose latents are
-            stored, in (0, 1]. If no size is given, it is 0.05, and 10 of each class at least, and a
-            class that comes again takes no more room.
-        per_class: Latents stored of each class, instead.
-        per_experience: Latents stored of each experience, instead.
-        total: Latents stored in all, instead.
-        dtype: How they are stored: ``"float32"``, ``"float16"`` or ``"uint8"``, see
-            `avalanche_dgm.memories.StoredMemory`.
-        covariance: Whether mean and covariance of each class's latents are kept beside those that
-            are stored, for the noise on them, or which covariance; see `StoredLatents`. ``None``
-            for full ones if they take no more bytes than what is stored of a class at first, a
-            latent has 256 values at most, and no ``total`` is given. With ``memory="density"``,
-            the covariance of each class's density: ``"full"`` (the default), ``"shared"``,
-            ``"low-rank"`` or ``"mixture"``, see `make_density`.
-        jitter: Noise on each stored latent when it is replayed, as a share of how much its class
-            varies, from 0 (what is stored and nothing else) to 1; ``None`` for 0.5, or with the
-            classes' covariances for n ** -0.1 with n latents stored of a class in the mean. See
-            `StoredMemory.draw` and `avalanche_dgm.generators.ClassDensity.jitter`.
         schedule: ``"mixed"`` has new and old latents in each step; ``"alternating"`` a step on old
             ones after each on new ones (the paper).
         freeze_after: Experiences before the compressor is frozen; 0 freezes it from the start, for
@@ -104,13 +85,6 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
     compressor: str | nn.Module | None = None
     classifier: str | nn.Module | None = None
     memory: StoredLatents | Generator | Literal["stored", "density", "vae"] = "stored"
-    share: float | None = None
-    per_class: int | None = None
-    per_experience: int | None = None
-    total: int | None = None
-    dtype: Literal["float32", "float16", "uint8"] = "float32"
-    covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None = None
-    jitter: float | None = None
     schedule: Literal["mixed", "alternating"] = "mixed"
     freeze_after: int = field(default=1, metadata={"least": 0})
     encode_once: bool | None = None
@@ -127,7 +101,7 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
         super().__post_init__()
         if self.layer is not None and self.compressor is not None:
             raise ConfigError("Give layer or compressor, not both: each says where the cut is.")
-        stored = set(_STORED) - ({"covariance"} if self.memory == "density" else set())
+        stored = StoredLatentsSettings.names() - {"covariance" if self.memory == "density" else ""}
         vae = MemorySettings.names() - {"labels", "temperature"}
         self.check_owners("memory", {"stored": stored, "vae": vae})
         self.make_memory()
@@ -138,34 +112,16 @@ class LatentReplaySettings(MethodSettings, MemorySettings):
         Raises:
             ConfigError: There is no such memory, or it cannot work.
         """
-        memory: Any = self.memory
-        if memory == "stored":
-            memory = StoredLatents(**{name: getattr(self, name) for name in _STORED})
-        if isinstance(memory, StoredLatents):
-            if len(memory):
-                raise ConfigError("The memory holds latents already. Give one that is empty.")
-            return copied(memory)
-        if self.freeze_after > 1:
+        vae, stored = self.part(MemorySettings), self.part(StoredLatentsSettings)
+        made = make_memory(self.memory, vae=vae, stored=stored)
+        if self.freeze_after > 1 and isinstance(made, GeneratedLatents):
             raise ConfigError(
                 f"freeze_after={self.freeze_after} with a memory that generates latents would"
                 " forget what comes before the last of these experiences: latents of a compressor"
                 " that still learns cannot be remembered. Use memory='stored', which keeps some"
                 " images until then, or freeze_after=1."
             )
-        if memory == "vae":
-            return GeneratedLatents(self.part(MemorySettings))
-        if memory == "density":
-            if self.covariance is False:
-                raise ConfigError(
-                    "covariance=False is for memory='stored': a density has covariances."
-                )
-            memory = make_density(self.covariance if isinstance(self.covariance, str) else "full")
-        if not isinstance(memory, Generator):
-            raise ConfigError(
-                f"memory={memory!r} remembers no latents. Give a StoredLatents or a Generator, or"
-                " one of stored, density, vae."
-            )
-        return GeneratedLatents(MemorySettings(generator=memory))
+        return made
 
 
 def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,12 +174,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         classifier: nn.Module | str | None = None,
         **others: Any,
     ) -> nn.Module:
-        """The model that the hyper-parameters name the parts of: one after the other.
-
-        Args:
-            compressor: See `LatentReplaySettings`.
-            classifier: See `LatentReplaySettings`.
-            **others: What else there is.
+        """The model that the hyper-parameters are the parts of: one after the other.
 
         Raises:
             ConfigError: A part is missing.
@@ -236,16 +187,6 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     def stored(self) -> StoredLatents | None:
         """The memory, if it stores latents."""
         return self.latent_memory if isinstance(self.latent_memory, StoredLatents) else None
-
-    @property
-    def generated(self) -> GeneratedLatents | None:
-        """The memory, if it generates latents."""
-        return self.latent_memory if isinstance(self.latent_memory, GeneratedLatents) else None
-
-    @property
-    def uses_latents(self) -> bool:
-        """See `LatentInputs.uses_latents`."""
-        return True
 
     @property
     def frozen(self) -> bool:
@@ -283,35 +224,27 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
             UnsupportedModelError: The learner cannot be cut behind the layer.
         """
         check_experience(data, shape=self._shape)
-        if self.stored is not None:
-            self.stored.check(data.labels, data.tasks)
+        if isinstance(self.latent_memory, StoredLatents):
+            self.latent_memory.check(data.labels, data.tasks)
         if not self.task_aware:
             # A head for a new task may be missing still; all else can be told before anything.
             self._check_cut(data)
 
     def _begin(self, data: ExperienceData) -> None:
-        """See `Method.begin`."""
         super()._begin(data)
         self._shape = tuple(data.images.shape[1:])
         self._encoded = None
         self._hold("_teacher", None)
         new = len(data.pairs)
-        self._new_weight = new / (new + len(self._known))
+        self._new_weight = new / (new + len(self.latent_memory.classes))
 
     def _check_cut(self, data: ExperienceData) -> None:
-        split = self._cut()
-        shape = split.check(data.images, data.tasks)
+        shape = self._cut().check(data.images, data.tasks)
         if self._latent_shape is not None and self.frozen and shape != self._latent_shape:
             raise ShapeError(
                 f"Latents of shape {shape} came, but {self._latent_shape} were learned."
             )
         self.latent_memory.check_size(shape)
-
-    @property
-    def _known(self) -> ClassTable:
-        """The classes that were learned."""
-        memory = self.latent_memory
-        return memory.classes if isinstance(memory, StoredLatents) else memory.generator.classes
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Freezes the compressor if it is to be from the start; copies who gives soft labels.
@@ -322,16 +255,16 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         """
         if self.task_aware:
             self._check_cut(data)
-        if len(self._known) and self.learner is not None:
+        if len(self.latent_memory.classes) and self.learner is not None:
             # In the order of labels, so that a task's last one counts.
-            known = sorted(self._known.rows[:, 1:].tolist())
+            known = sorted(self.latent_memory.classes.rows[:, 1:].tolist())
             needed = {task: label + 1 for task, label in known}
             check_heads(self.learner, data.images[:1], needed, task_aware=self.task_aware)
         if not self.frozen and not self.settings.freeze_after:
             self._prefix = self._cut().freeze()
         # A classifier that is still learning a class is no teacher of it.
         soft = self.settings.labels == "soft" and not data.partial
-        if soft and len(self._known) and self.learner is not None:
+        if soft and len(self.latent_memory.classes) and self.learner is not None:
             self._hold("_teacher", Frozen(self.learner))
         yield from ()
 
@@ -372,30 +305,32 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
 
     def replay(self, n: int) -> Replay | None:
         """Draws latents; or images, as long as the compressor learns."""
-        if not len(self._known):
+        if not len(self.latent_memory.classes):
             return None
         replay = self.sample(self.settings.replay_size or n)
         if self._teacher is None:
             return replay
         with torch.no_grad():
             logits = self._logits(replay.images, replay.tasks, self._teacher.module)
-        allowed = self._known.outputs(replay.tasks, logits.shape[1], by_task=self.task_aware)
+        allowed = self.latent_memory.classes.outputs(
+            replay.tasks, logits.shape[1], by_task=self.task_aware
+        )
         targets = soft_targets(logits, allowed=allowed, temperature=self._temperature)
         return Replay(replay.images, replay.labels, replay.tasks, targets)
 
     def sample_old(self, n: int) -> Replay | None:
         """See `ReplaySource.sample_old`: latents; or images, as long as the compressor learns."""
-        return self.sample(n) if len(self._known) else None
+        return self.sample(n) if len(self.latent_memory.classes) else None
 
     @property
     def alternates(self) -> bool:
         """See `LatentInputs.alternates`."""
-        return self.settings.schedule == "alternating" and len(self._known) > 0
+        return self.settings.schedule == "alternating" and len(self.latent_memory.classes) > 0
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the training of the generative memory, if there is one."""
-        if self.generated is not None:
-            yield from self.generated.learn_latents(self._latents(data), self.random)
+        if isinstance(self.latent_memory, GeneratedLatents):
+            yield from self.latent_memory.learn_latents(self._latents(data), self.random)
 
     def end(self, data: ExperienceData) -> None:
         """Freezes the compressor when it is time to, and remembers the experience by it."""
@@ -421,14 +356,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """Draws remembered latents; or images, which are stored while the compressor learns.
-
-        Args:
-            n: How many.
-
-        Raises:
-            UnknownTaskError: Nothing was learned yet.
-        """
+        """See `Inspectable.sample`: latents; or images, as long as the compressor learns."""
         memory = self.latent_memory
         if isinstance(memory, GeneratedLatents):
             replay = memory.sample(n, self.rng)
@@ -452,11 +380,9 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
         prefix = self._prefix
-        return {
-            **super().get_extra_state(),
-            "prefix": [list(prefix.modules), list(prefix.parameters)] if prefix else None,
-            "shapes": [self._shape, self._latent_shape],
-        }
+        names = [list(prefix.modules), list(prefix.parameters)] if prefix else None
+        shapes = [self._shape, self._latent_shape]
+        return {**super().get_extra_state(), "prefix": names, "shapes": shapes}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Freezes what was frozen, in the learner that is attached now or will be."""

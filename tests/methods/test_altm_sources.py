@@ -76,7 +76,7 @@ def test_latents_are_answered_as_the_images_that_they_were_made_of():
     driver.train(digits(0, 1, 2, per_class=20)).train(digits(3, 4, per_class=20))
     method, data = driver.method, digits(0, 3, per_class=8, skip=50)
     stable = method.stable.module
-    latents = method.latents.encode_batch(data.images, data.tasks)
+    latents = method.encode_batch(data.images, data.tasks)
     assert latents.shape == (16, 32)
     torch.testing.assert_close(method._logits(latents, data.tasks, stable), stable(data.images))
 
@@ -240,7 +240,7 @@ def test_n_has_the_layers_that_are_frozen_late():
         assert torch.equal(*front) or method.experiences < 2
     data = method.sample(30)
     images = digits(0, 2, 4, per_class=8)
-    latents = method.latents.encode_batch(images.images, images.tasks)
+    latents = method.encode_batch(images.images, images.tasks)
     stable = method.stable.module
     torch.testing.assert_close(method._logits(latents, images.tasks, stable), stable(images.images))
     assert data.images.shape == (30, 32)

@@ -561,7 +561,8 @@ def test_any_memory_of_latents(naive, memory):
     assert new > 0.93
     assert old > 0.83
     method = driver.method
-    assert isinstance(method.stored or method.generated.generator, type(memory))
+    kept = method.stored or method.latent_memory.generator
+    assert isinstance(kept, type(memory))
     assert not len(memory.classes)
     replay = method.sample(20)
     assert type(replay.images) is Latents
