@@ -36,7 +36,7 @@ ABOUT: dict[str, Any] = {
     "description": str | None,  # One line for lists.
     "shows": str | None,  # What the paper reads from the figure.
     "base": str | None,  # The recipe or file to begin with; null for none.
-    "methods": list[str | dict[str, Any]] | None,  # In place of one method.
+    "methods": list[str] | None,  # Names or class paths, in place of one method.
     "per_method": dict[str, dict[str, Any]] | None,  # Settings of some of them.
     "seeds": int | None,  # Number of seeds, from `seed` on.
 }
@@ -205,6 +205,8 @@ def plan(*given: Layer, methods: Sequence[str]) -> Configs:
     """
     layers = layers_of(*given)
     chosen = _methods(layers) or list(methods)
+    for name in (name for layer in layers for name in layer.get("per_method") or ()):
+        _known(name)
     if len(chosen) > 1:
         layers = _shared_out(layers, chosen)
     seeds = top(layers, "seeds", 1)

@@ -149,6 +149,8 @@ def test_another_class_does_not_take_the_arguments_of_the_first():
         ("base: demp", "Did you mean 'demo'"),
         ("methods: [naive, dgr]\nmethod_options: {stm_size: 2}", "None of naive, dgr.*stm_size"),
         ("per_method: {dgr: {epoch: 3}}", "dgr 'epoch'"),
+        ("per_method: {dgrr: {epochs: 3}}", "Did you mean 'dgr'"),
+        ("methods: dgr", "methods"),
     ],
 )
 def test_files_that_cannot_be_used(text, words, tmp_path, monkeypatch):
