@@ -115,7 +115,7 @@ def test_soft_labels_are_not_made_of_probabilities(two, name):
 
 def test_without_its_scale_a_criterion_would_change_the_steps(two, monkeypatch):
     from avalanche_dgm.losses import CriterionScale
-    from avalanche_dgm.losses import criterion as module
+    from avalanche_dgm.losses import classifiers as module
 
     plain = weights(trained(two.train_stream, CASES["dgr"](), nn.CrossEntropyLoss()))
     monkeypatch.setattr(module, "measure_criterion", lambda *args, **kw: CriterionScale())
