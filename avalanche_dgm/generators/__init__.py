@@ -30,8 +30,7 @@ from avalanche_dgm.generators.masked_networks import (
     build_generator,
 )
 from avalanche_dgm.generators.masks import Mask
-from avalanche_dgm.generators.spec import VAESpec, choose_spec
-from avalanche_dgm.generators.vae import VAE
+from avalanche_dgm.generators.vae import VAE, VAESpec, choose_spec
 from avalanche_dgm.generators.vae_generator import VAEGenerator
 
 __all__ = [

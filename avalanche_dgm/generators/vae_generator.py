@@ -19,8 +19,7 @@ from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.generators.base import Generator, Known, VAESettings
 from avalanche_dgm.generators.densities import FullDensity
 from avalanche_dgm.generators.ranges import check_variety
-from avalanche_dgm.generators.spec import VAESpec, check_images, choose_spec
-from avalanche_dgm.generators.vae import VAE
+from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
 from avalanche_dgm.modules import in_chunks
 from avalanche_dgm.settings import make_settings
 

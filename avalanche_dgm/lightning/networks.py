@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, DataError, LabelError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.generators.spec import VAESpec, check_images, choose_spec
-from avalanche_dgm.generators.vae import VAE
+from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
 from avalanche_dgm.lightning.base import NetworkModule, OptimizerMaker, batch_tensors
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import evaluating
@@ -87,7 +86,7 @@ class VAEModule(NetworkModule):
             kl_weight: See the class.
             optimizer: See the class.
             seed: See the class.
-            **choices: What `avalanche_dgm.generators.spec.choose_spec` would choose otherwise:
+            **choices: What `avalanche_dgm.generators.vae.choose_spec` would choose otherwise:
                 ``architecture``, ``hidden``, ``latent``, ``likelihood``, ``value_range``.
 
         Raises:

@@ -5,8 +5,7 @@ import torch
 
 from avalanche_dgm.errors import RangeError
 from avalanche_dgm.generators.ranges import check_scale, check_variety, known_range, standard_range
-from avalanche_dgm.generators.spec import VAESpec, check_images, choose_spec
-from avalanche_dgm.generators.vae import VAE
+from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
 
 
 def rng():

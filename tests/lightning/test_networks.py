@@ -24,7 +24,7 @@ from avalanche_dgm.errors import (
     UnsupportedModelError,
 )
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.generators.spec import VAESpec
+from avalanche_dgm.generators.vae import VAESpec
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.networks import ClassifierModule, VAEModule
 from avalanche_dgm.lightning.package import pl
