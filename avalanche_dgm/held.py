@@ -36,7 +36,8 @@ def held_bytes(*owners: Any, without: Iterable[Any] = ()) -> int | None:
 
     Tensors and arrays that share memory count once, and so does an image that several buffers
     refer to. An image has the size in which its data set stores it, such as one byte a pixel; its
-    label, whatever transforms make of it, gradients and states of optimisers do not count.
+    label, whatever transforms make of it, what modules compute from the rest and do not save,
+    gradients and states of optimisers do not count.
 
     Args:
         *owners: Methods, plugins, buffers, modules, data sets, or a strategy of Avalanche, of which
@@ -106,6 +107,10 @@ class _Count:
             # Kept, so that another object does not get its id.
             self._visited[id(value)] = value
             known = getattr(value, "__dict__", {})
+            if isinstance(value, nn.Module) and hasattr(type(value), "__getstate__"):
+                # Without what is computed from the rest when it is needed.
+                state = value.__getstate__()
+                known = state if isinstance(state, dict) else known
             if isinstance(value, Tensor):
                 self._add_tensor(value)
             elif isinstance(value, np.ndarray):

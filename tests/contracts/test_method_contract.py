@@ -404,10 +404,7 @@ def test_memory_bytes(make):
     classifier = {t.data_ptr() for t in driver.learner.state_dict().values()}
     found = [t for t in tensors_in(driver.method) if t.data_ptr() not in classifier]
     counts = driver.method.stats.counts
-    expected = sum(t.nbytes for t in found) - (0 if counts is None else counts.nbytes)
-    # Masks hold what they have computed, which is not saved.
-    computed = source_of(driver.method, DynamicMemory) is not None
-    assert 0 <= first - expected <= (0.1 * first if computed else 0)
+    assert first == sum(t.nbytes for t in found) - (0 if counts is None else counts.nbytes)
     assert driver.method.stats.peak_bytes >= first
 
 
