@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, StorageError
 from avalanche_dgm.experiments.arguments import (
-    at_least_one,
     build_parser,
     read_options,
     read_overrides,
 )
+from avalanche_dgm.settings import whole
 
 if TYPE_CHECKING:
     from avalanche_dgm.experiments.recipes import Configs
@@ -119,8 +119,8 @@ def _paper(arguments: argparse.Namespace) -> None:
         return
     figure = paper.figure(arguments.figure)
     words = _words(arguments)
-    seeds = at_least_one(words.pop("seeds"), "seeds")
-    first = words.pop("seed")
+    seeds, first = words.pop("seeds", 1), words.pop("seed", 0)
+    whole("--seeds", seeds)
     configs = figure.configs(scale=arguments.scale, seeds=range(first, first + seeds), **words)
     intro = f"{figure.title}.\nIn the paper: {figure.shows}"
     _execute(arguments, f"paper-{figure.name}-scale{arguments.scale:g}", configs, intro)
@@ -156,7 +156,7 @@ def _draw(arguments: argparse.Namespace) -> None:
     _limit_threads(arguments)
     print(f"{figure.title}.\nIn the paper: {figure.shows}\n", flush=True)
     folder = run_folder(arguments.out, arguments.name or f"paper-{figure.name}")
-    print(computed.draw(folder, seed=arguments.seed, overwrite=arguments.overwrite))
+    print(computed.draw(folder, seed=arguments.seed or 0, overwrite=arguments.overwrite))
 
 
 def _workspace(arguments: argparse.Namespace) -> None:
@@ -289,7 +289,8 @@ def _limit_threads(arguments: argparse.Namespace, *, lightning: bool = False) ->
         return
     import torch
 
-    torch.set_num_threads(at_least_one(arguments.threads, "threads"))
+    whole("--threads", arguments.threads)
+    torch.set_num_threads(arguments.threads)
     if lightning:
         # Lightning chooses a number for each process unless it finds this.
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from math import inf, isfinite
 from numbers import Real
+from textwrap import dedent
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -257,6 +259,32 @@ def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: An
         name = getattr(kind, "__name__", str(kind))
         raise ConfigError(f"settings is a {type(base).__name__}; a {name} is needed.")
     return replace(base, **values)
+
+
+def describe_settings(kind: Any) -> dict[str, str]:
+    """What the docstrings of a dataclass, and of those it inherits from, say of each field.
+
+    Args:
+        kind: The class.
+    """
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        for title in ("Args", "Attributes"):
+            found |= entries(inspect.getdoc(owner) if "__doc__" in vars(owner) else "", title)
+    return {f.name: found[f.name] for f in fields(kind) if f.name in found}
+
+
+def entries(doc: str | None, title: str) -> dict[str, str]:
+    """The entries of a section of a Google docstring, by name.
+
+    Args:
+        doc: The docstring, without indentation.
+        title: Of the section, such as ``"Args"``.
+    """
+    section = re.search(rf"^{title}:\n((?:(?: +.*)?\n?)*)", doc or "", re.MULTILINE)
+    text = dedent(section.group(1)) if section else ""
+    entries = re.findall(r"^(\w+): (.*\n?(?:(?: +.*)?\n)*(?: +.*)?)", f"{text}\n", re.MULTILINE)
+    return {name: inspect.cleandoc(said).strip() for name, said in entries}
 
 
 # Checks

@@ -7,14 +7,23 @@ import difflib
 import json
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.config import ExperimentConfig, TrainerSettings
+from avalanche_dgm.settings import describe_settings
 
 #: What `compare` runs if no methods are named.
 COMPARED = ("naive", "dgr", "dgdmn")
-
+_SETTINGS = (
+    *("model", "n_experiences", "epochs", "batch_size", "lr", "optimizer", "schedule", "hidden"),
+    *("dropout", "paper", "fast", "quality"),
+)
+_DATA = ("data_root", "download")
+#: Fields whose options have another name.
+_FLAGS = {"n_experiences": "experiences"}
 
 _EPILOG = (
     "Any setting of a file is an option, too, such as --method_options.stm_size 3, --model my.Net"
@@ -30,7 +39,8 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Makes the parser; ``command`` of what it returns names the command.
 
-    The parser raises ``ConfigError`` where argparse would print its usage and exit.
+    What a run's settings are, and what they mean, is taken from `ExperimentConfig`. The parser
+    raises ``ConfigError`` where argparse would print its usage and exit.
     """
     parser = _Parser(
         prog="avalanche-dgm",
@@ -39,11 +49,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print versions and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
+    def add(name: str, what: str, **more: Any) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(name, help=what, **more)
+        command.set_defaults(command=name)
+        return command
+
     for name, usual, what in (
         ("run", ("dgdmn",), "run a method, a recipe or a file over a stream"),
         ("compare", COMPARED, "run several methods into one table"),
     ):
-        command = commands.add_parser(name, help=what, epilog=_EPILOG)
+        command = add(name, what, epilog=_EPILOG)
         _add_settings(command, " ".join(usual))
         _add_running(command)
         command.add_argument(
@@ -52,17 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
             help="beside each method, a replay of real images in as many bytes",
         )
         known = [text for action in command._actions for text in action.option_strings]
-        command.set_defaults(command=name, usual=usual, options=known)
+        command.set_defaults(usual=usual, options=known)
 
-    demo = commands.add_parser(
-        "demo", help="see it work in under two minutes: embedded digits, nothing downloaded"
-    )
+    demo = add("demo", "see it work in under two minutes: embedded digits, nothing downloaded")
     _add_running(demo)
-    demo.add_argument("--seed", type=int, default=0, metavar="N")
-    _add_fast(demo)
-    demo.set_defaults(command="demo")
+    _add_fields(demo, ExperimentConfig, "seed", "fast")
 
-    paper = commands.add_parser("paper", help="run the experiments of the papers")
+    paper = add("paper", "run the experiments of the papers")
     paper.add_argument(
         "figure", nargs="?", help="such as fig4 or altm-fig1; without it, they are listed"
     )
@@ -74,23 +85,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="fraction of the images and of the memory (default: 1)",
     )
     paper.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods")
-    paper.add_argument("--seed", type=int, default=0, metavar="N")
-    paper.add_argument("--seeds", type=int, default=1, metavar="N")
-    _add_fast(paper)
-    _add_data(paper)
+    _add_seeds(paper)
+    _add_fields(paper, ExperimentConfig, "fast", *_DATA)
     _add_running(paper)
-    paper.set_defaults(command="paper")
 
-    workspace = commands.add_parser(
-        "workspace", help="lay the panels out in a project of Weights & Biases"
-    )
+    workspace = add("workspace", "lay the panels out in a project of Weights & Biases")
     workspace.add_argument(
         "project", nargs="?", metavar="ENTITY/PROJECT", help="without it, the layout is printed"
     )
     workspace.add_argument("--name", default="Memories", help="of the view (default: %(default)s)")
-    workspace.set_defaults(command="workspace")
 
-    report = commands.add_parser("report", help="make one HTML page about runs")
+    report = add("report", "make one HTML page about runs")
     report.add_argument(
         "runs",
         nargs="*",
@@ -106,19 +111,30 @@ def build_parser() -> argparse.ArgumentParser:
         help="default: report.html in RUN, or here if there are several",
     )
     report.add_argument("--title", metavar="T", help="heading (default: methods and streams)")
-    report.set_defaults(command="report")
 
-    options = commands.add_parser("options", help="list the settings of a method or a stream")
+    options = add("options", "list the settings of a method or a stream")
     options.add_argument("of", metavar="METHOD", help="or a stream; see 'list'")
     _add_plugin(options)
-    options.set_defaults(command="options")
-
-    listing = commands.add_parser(
-        "list", help="list methods, streams, recipes and figures of the papers"
-    )
-    _add_plugin(listing)
-    listing.set_defaults(command="list")
+    _add_plugin(add("list", "list methods, streams, recipes and figures of the papers"))
     return parser
+
+
+def _add_fields(parser: argparse._ActionsContainer, kind: type, *names: str) -> None:
+    """Adds options for fields of a dataclass: their types, and what its docstring says of them."""
+    said, hints = describe_settings(kind), get_type_hints(kind)
+    for name in names:
+        kinds = get_args(hints[name]) or (hints[name],)
+        number = next((one for one in (bool, int, float) if one in kinds), str)
+        text = " ".join(said[name].replace("``", "").split()).replace("%", "%%").rstrip(".")
+        how: dict[str, Any] = {"dest": name, "help": text[0].lower() + text[1:]}
+        if number is bool:
+            how["action"] = "store_true"
+        else:
+            how["type"] = _devices if name == "devices" else number
+            how["metavar"] = {int: "N", float: "X", str: "NAME"}[number]
+        if ... in kinds:
+            how["nargs"] = "+"
+        parser.add_argument(f"--{_FLAGS.get(name, name).replace('_', '-')}", **how)
 
 
 def _add_plugin(parser: argparse.ArgumentParser) -> None:
@@ -131,8 +147,9 @@ def _add_plugin(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_fast(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--fast", action="store_true", help="tiny networks, one epoch")
+def _add_seeds(parser: argparse._ActionsContainer) -> None:
+    _add_fields(parser, ExperimentConfig, "seed")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: 1)")
 
 
 def _add_settings(parser: argparse.ArgumentParser, usual: str) -> None:
@@ -150,64 +167,25 @@ def _add_settings(parser: argparse.ArgumentParser, usual: str) -> None:
         help=f"one or several, see 'list', or a class path (default: {usual})",
     )
     settings.add_argument("--stream", help="see 'list', or a class path (default: sklearn-digits)")
-    settings.add_argument(
-        "--model", metavar="NAME", help="a network, or a class path (default: the stream's)"
-    )
-    settings.add_argument(
-        "--experiences",
-        dest="n_experiences",
-        type=int,
-        metavar="N",
-        help="length of the stream",
-    )
-    settings.add_argument("--seed", type=int, metavar="N", help="first seed (default: 0)")
-    settings.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: 1)")
-    settings.add_argument("--epochs", type=int, metavar="N")
-    settings.add_argument("--batch-size", type=int, metavar="N")
-    settings.add_argument("--lr", type=float, metavar="RATE")
-    settings.add_argument("--optimizer", metavar="NAME", help="adam, rmsprop or sgd")
-    settings.add_argument(
-        "--schedule", metavar="NAME", help="constant, or cosine: the rate falls in each experience"
-    )
-    settings.add_argument("--hidden", type=int, nargs="+", metavar="UNITS")
-    settings.add_argument("--dropout", type=float, metavar="P")
-    settings.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the method, such as stm_size=3; may be repeated",
-    )
-    settings.add_argument(
-        "--stream-set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the stream, such as test_fraction=0.3; may be repeated",
-    )
+    _add_seeds(settings)
+    _add_fields(settings, ExperimentConfig, *_SETTINGS)
+    for flag, of, example in (
+        ("--set", "method", "stm_size=3"),
+        ("--stream-set", "stream", "test_fraction=0.3"),
+    ):
+        settings.add_argument(
+            flag,
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help=f"an option of the {of}, such as {example}; may be repeated",
+        )
     settings.add_argument("--dataset", metavar="NAME", help="of the stream, such as latent-split's")
     settings.add_argument(
         "--case", type=int, metavar="N", help="of the stream latent-split, 1 to 4"
     )
     settings.add_argument("--share", type=float, metavar="F", help="of the samples that is stored")
-    settings.add_argument("--paper", action="store_true", help="the paper's settings")
-    _add_fast(settings)
-    settings.add_argument(
-        "--quality",
-        action="store_true",
-        help="compare samples of a GAN memory with real ones after each experience",
-    )
-    _add_data(parser)
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data-root",
-        metavar="FOLDER",
-        help="folder of the data sets (default: the variable AVALANCHE_DGM_DATA)",
-    )
-    data.add_argument("--download", action="store_true", help="fetch what is absent")
+    _add_fields(parser.add_argument_group("data"), ExperimentConfig, *_DATA)
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -217,9 +195,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the YAML file of what would run, and run nothing",
     )
-    running.add_argument(
-        "--device", help="cpu, cuda or auto (default: cpu; with --backend lightning: auto)"
-    )
+    _add_fields(running, ExperimentConfig, "device")
     running.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch")
     running.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER")
     running.add_argument("--name", help="folder of this run below --out")
@@ -236,41 +212,9 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     running.add_argument("--resume", action="store_true", help="continue an interrupted run")
     running.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     running.add_argument("--quiet", action="store_true", help="no progress, only the table")
-    _add_trainer(parser)
-
-
-def _add_trainer(parser: argparse.ArgumentParser) -> None:
     trainer = parser.add_argument_group("training under a Lightning Trainer")
-    trainer.add_argument(
-        "--backend",
-        choices=("avalanche", "lightning"),
-        help="what trains (default: avalanche); lightning has the other options of this group",
-    )
-    trainer.add_argument(
-        "--devices", type=_devices, metavar="N", help="devices of each node, or auto (default: 1)"
-    )
-    trainer.add_argument(
-        "--accelerator", metavar="KIND", help="cpu, gpu, ... (default: that of --device)"
-    )
-    trainer.add_argument(
-        "--strategy", metavar="NAME", help="ddp, ddp_spawn, ... (default: auto, ddp if several)"
-    )
-    trainer.add_argument("--num-nodes", type=int, metavar="N", help="machines (default: 1)")
-    trainer.add_argument(
-        "--precision", metavar="P", help="32-true, 16-mixed or bf16-mixed (default: 32-true)"
-    )
-    trainer.add_argument(
-        "--accumulate", type=int, metavar="N", help="batches a step of the optimiser (default: 1)"
-    )
-    trainer.add_argument(
-        "--clip", type=float, metavar="X", help="largest norm of all gradients together"
-    )
-    trainer.add_argument(
-        "--save-every",
-        type=int,
-        metavar="N",
-        help="steps between two saves within an experience (default: 1000)",
-    )
+    _add_fields(trainer, ExperimentConfig, "backend")
+    _add_fields(trainer, TrainerSettings, *(f.name for f in fields(TrainerSettings)))
 
 
 def _devices(text: str) -> int | str:
@@ -355,18 +299,3 @@ def read_overrides(words: Sequence[str], known: Collection[str]) -> dict[str, An
             place = place[part]
         place[last] = _read_value(text)
     return found
-
-
-def at_least_one(value: int, name: str) -> int:
-    """Checks a number of things.
-
-    Args:
-        value: The number.
-        name: Name of the argument, for the message.
-
-    Raises:
-        ConfigError: The number is below 1.
-    """
-    if value < 1:
-        raise ConfigError(f"--{name} is {value}; at least 1 is needed.")
-    return value

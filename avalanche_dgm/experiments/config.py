@@ -51,15 +51,17 @@ class TrainerSettings:
     """Settings of the Trainer that runs an experiment; an object that exists is valid.
 
     Attributes:
-        devices: Devices of each node, at least 1, or "auto" for all that there are.
+        devices: Devices of each node, at least 1, or "auto" for all that there are; 1 if not given.
         accelerator: Kind of device in Lightning's words, such as "cpu" or "gpu"; ``None`` takes
             the experiment's ``device``.
-        strategy: How several devices work together: "auto", "ddp" or another of its kind.
-        num_nodes: Machines, at least 1.
-        precision: Of the numbers computed with: "32-true", "16-mixed" or "bf16-mixed".
-        accumulate: Batches a step of the optimiser, at least 1.
+        strategy: How several devices work together: "auto" (``ddp`` if there are several), "ddp" or
+            another of its kind.
+        num_nodes: Machines, at least 1, which is the default.
+        precision: Of what is computed: "32-true" (the default), "16-mixed" or "bf16-mixed".
+        accumulate: Batches a step of the optimiser, at least 1, which is the default.
         clip: Largest Euclidean norm of all gradients together, above 0, or ``None``.
-        save_every: Optimiser steps between two saves within an experience, at least 1.
+        save_every: Optimiser steps between two saves within an experience, at least 1; 1000 if not
+            given.
 
     Raises:
         ConfigError: A value is out of range.
@@ -104,8 +106,9 @@ class ExperimentConfig:
             plugin or of a `avalanche_dgm.methods.Method`.
         stream: A name in ``avalanche_dgm.streams.STREAMS``, or the class path of what returns an
             Avalanche benchmark.
-        model: The classifier: a name in ``NETWORKS``, or the class path of a module.
-        seed: Governs weights, batches, replay and splits; 0 or more.
+        model: The network that classifies: "mlp", "latent-replay-network" or "alexnet-like", or the
+            class path of a module.
+        seed: Governs weights, batches, replay and splits; 0 or more. Of several runs, the first.
         hidden: Units of each hidden layer of the multilayer perceptron that classifies; one number
             for the dense layers of a turntable stream's network; none where it is fixed.
         epochs: Passes over each experience's data, at least 1.
@@ -114,19 +117,20 @@ class ExperimentConfig:
         optimizer: "adam", "rmsprop" (rho 0.9, as in the paper) or "sgd".
         schedule: "constant", or "cosine": the learning rate falls to 0 over each experience.
         dropout: Probability of dropping a hidden unit, from 0 to below 1.
-        data_root: Folder of downloaded data sets, or ``None`` for the stream's own default.
+        data_root: Folder of the data sets; ``None`` takes that of the variable AVALANCHE_DGM_DATA.
         download: Fetch a data set that is absent.
-        device: "cpu", "cuda" or "auto" (a GPU if there is one).
+        device: "cpu", "cuda" or "auto" (a GPU if there is one). A file or a command without it has
+            "cpu", with the backend "lightning" "auto".
         n_experiences: Number of experiences: split streams are cut into so many, of others the
             first ones are learned. ``None`` for the stream's own.
         revisit: Experiences (counted from 0) that are learned again at the end.
         stream_options: Further keyword arguments of the stream.
         method_options: Hyper-parameters of the method's plugin.
         model_options: Arguments of a model that is given by class path.
-        paper: Build the plugin with the paper's settings (``Plugin.paper``).
+        paper: Train with the paper's settings (those of ``Plugin.paper``).
         fast: A run of seconds that shows that everything works, not how well.
         quality: Compare what the generator makes with real samples after each experience.
-        backend: What trains: "avalanche", its own loop, or "lightning", a Trainer.
+        backend: What trains: "avalanche" (the default), its own loop, or "lightning", a Trainer.
         trainer: Settings of that Trainer, or a mapping with some of them.
 
     Raises:

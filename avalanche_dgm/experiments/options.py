@@ -11,8 +11,8 @@ from typing import Any
 
 from avalanche_dgm.experiments.config import is_class_path, require_known
 from avalanche_dgm.experiments.methods import METHODS, avalanche_plugin, find_method
-from avalanche_dgm.methods.adapters import describe_settings, entries
 from avalanche_dgm.methods.registry import NamedMethod
+from avalanche_dgm.settings import describe_settings, entries
 from avalanche_dgm.streams import STREAMS
 
 _EMPTY = inspect.Parameter.empty

@@ -9,8 +9,9 @@ from torch import nn
 
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.methods import Method, Naive
-from avalanche_dgm.methods.adapters import entries, make_adapter, once
+from avalanche_dgm.methods.adapters import make_adapter, once
 from avalanche_dgm.methods.registry import find_kind
+from avalanche_dgm.settings import entries
 
 
 @once

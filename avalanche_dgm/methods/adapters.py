@@ -5,31 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import wraps
-from textwrap import dedent, indent
+from textwrap import indent
 from typing import Any, TypeVar
 
 from avalanche_dgm.methods.base import Method
-from avalanche_dgm.settings import Settings
+from avalanche_dgm.settings import describe_settings, entries
 
 T = TypeVar("T")
 
 _SELF = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _SETTINGS = "All hyper-parameters; those that are given by name replace theirs."
-
-
-def describe_settings(kind: type[Settings]) -> dict[str, str]:
-    """What the docstrings of a settings' class, and of those it inherits from, say of each field.
-
-    Args:
-        kind: The class.
-    """
-    found: dict[str, str] = {}
-    for owner in reversed(kind.__mro__):
-        for title in ("Args", "Attributes"):
-            found |= entries(inspect.getdoc(owner) if "__doc__" in vars(owner) else "", title)
-    return {f.name: found[f.name] for f in fields(kind) if f.name in found}
 
 
 def make_adapter(
@@ -106,19 +92,6 @@ def once(make: Callable[[type[Method]], type[T]]) -> Callable[[type[Method]], ty
 def _restored(maker: Callable[[type[Method]], type[T]], kind: type[Method]) -> T:
     made = maker(kind)
     return made.__new__(made)
-
-
-def entries(doc: str | None, title: str) -> dict[str, str]:
-    """The entries of a section of a Google docstring, by name.
-
-    Args:
-        doc: The docstring, without indentation.
-        title: Of the section, such as ``"Args"``.
-    """
-    section = re.search(rf"^{title}:\n((?:(?: +.*)?\n?)*)", doc or "", re.MULTILINE)
-    text = dedent(section.group(1)) if section else ""
-    entries = re.findall(r"^(\w+): (.*\n?(?:(?: +.*)?\n)*(?: +.*)?)", f"{text}\n", re.MULTILINE)
-    return {name: inspect.cleandoc(said).strip() for name, said in entries}
 
 
 def _docstring(kind: type[Method], said: Mapping[str, str], names: Sequence[str]) -> str:

@@ -13,10 +13,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from avalanche_dgm.methods import Method
-from avalanche_dgm.methods.adapters import entries, make_adapter, once
+from avalanche_dgm.methods.adapters import make_adapter, once
 from avalanche_dgm.methods.registry import find_kind
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.made import ARGUMENTS, plugin_of
+from avalanche_dgm.settings import entries
 
 
 class PluginStrategy(SupervisedTemplate):
