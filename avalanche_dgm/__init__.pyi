@@ -11,9 +11,9 @@ from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint as maybe_loa
 from avalanche_dgm.plugins.checkpoints import save_checkpoint as save_checkpoint
 from avalanche_dgm.plugins.continual_metrics import continual_metrics as continual_metrics
 from avalanche_dgm.plugins.continual_metrics import retention_metrics as retention_metrics
-from avalanche_dgm.plugins.cost_metrics import cost_metrics as cost_metrics
 from avalanche_dgm.plugins.dashboard_logger import DashboardLogger as DashboardLogger
 from avalanche_dgm.plugins.generator_metrics import generator_metrics as generator_metrics
+from avalanche_dgm.plugins.metrics import cost_metrics as cost_metrics
 from avalanche_dgm.plugins.metrics import memory_metrics as memory_metrics
 from avalanche_dgm.plugins.observer import GeneratorObserver as GeneratorObserver
 from avalanche_dgm.plugins.wandb_logger import WandBLogger as WandBLogger

@@ -28,7 +28,7 @@ from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.metrics.cost import (
     memory_bytes_of,
     memory_parameters_of,
-    phase_kind,
+    seconds_by_kind,
     stored_samples_of,
 )
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
@@ -301,14 +301,11 @@ def _memory_panels(method: Method, stats: MethodStats) -> dict[str, Panel]:
         keys.STM_OCCUPANCY: float(stats.stm_occupancy),
         keys.REPLAYED: float(stats.replayed),
     }
-    seconds: dict[str, float] = {}
-    for name, spent in stats.phase_seconds.items():
-        # Phases of different tasks, such as "sleep: tasks 3, 4", share a key.
-        key = keys.TIME_PHASE.format(phase_kind(name))
-        seconds[key] = seconds.get(key, 0.0) + spent
+    for kind, seconds in seconds_by_kind(stats.phase_seconds).items():
+        panels[keys.TIME_PHASE.format(kind)] = seconds
     if stats.histogram:
         panels[keys.REPLAY_LABELS] = Histogram(stats.histogram)
-    return panels | seconds
+    return panels
 
 
 def _drawable(images: Tensor) -> NDArray[Any] | None:

@@ -14,6 +14,21 @@ from avalanche_dgm.metrics import functional
 from avalanche_dgm.settings import whole
 
 
+def predicted(answers: Tensor, labels: Tensor) -> Tensor:
+    """The classes (n,) of logits (n, K), or of classes (n,) themselves.
+
+    Raises:
+        ShapeError: There is not one answer for each of the labels (n,).
+    """
+    logits = answers.ndim == 2 and answers.is_floating_point()
+    if labels.ndim != 1 or answers.shape[:1] != labels.shape or not (logits or answers.ndim == 1):
+        raise ShapeError(
+            f"Answers of shape {tuple(answers.shape)} do not fit labels of shape"
+            f" {tuple(labels.shape)}; logits (n, K) or classes (n,) and labels (n,) are needed."
+        )
+    return answers.argmax(dim=1) if logits else answers
+
+
 class AccuracyMatrix(Metric):
     """Accuracy on every test experience after every training experience.
 
@@ -63,26 +78,12 @@ class AccuracyMatrix(Metric):
                 f"There is no step {step} with test experience {experience}: the matrix has steps 0"
                 f" to {steps - 1} and test experiences 0 to {experiences - 1}."
             )
-        logits = answers.is_floating_point() and answers.ndim == 2
-        if (
-            labels.ndim != 1
-            or answers.shape[:1] != labels.shape
-            or not (logits or answers.ndim == 1)
-        ):
-            raise ShapeError(
-                f"Answers of shape {tuple(answers.shape)} do not fit labels of shape"
-                f" {tuple(labels.shape)}; logits (n, K) or classes (n,) and labels (n,) are needed."
-            )
-        classes = answers.argmax(dim=1) if logits else answers
+        classes = predicted(answers, labels)
         self.correct[step, experience] += (classes == labels).sum()
         self.total[step, experience] += len(labels)
 
     def compute(self) -> Tensor:
-        """Returns the accuracies so far.
-
-        Returns:
-            Float tensor (T, S), in [0, 1], NaN where nothing was counted.
-        """
+        """Returns the accuracies so far (T, S), 0 to 1, NaN where nothing was counted."""
         return self.correct / self.total
 
 
@@ -145,23 +146,17 @@ class ForwardTransfer(Summary):
     """Accuracy on experiences that come next; see `functional.forward_transfer`.
 
     Args:
-        n_experiences: Length T of the training stream.
-        n_test: Length S of the test stream; ``None`` for T.
+        n_experiences: See `AccuracyMatrix`.
         baseline: Accuracy of an untrained network, one number or one for each test experience.
-        **kwargs: Arguments of ``torchmetrics.Metric``.
+        **kwargs: Arguments of `AccuracyMatrix`.
     """
 
     higher_is_better = True
 
     def __init__(
-        self,
-        n_experiences: int,
-        *,
-        n_test: int | None = None,
-        baseline: Tensor | float = 0.0,
-        **kwargs: Any,
+        self, n_experiences: int, *, baseline: Tensor | float = 0.0, **kwargs: Any
     ) -> None:
-        super().__init__(n_experiences, n_test=n_test, **kwargs)
+        super().__init__(n_experiences, **kwargs)
         self.baseline = baseline
 
     def _value(self, matrix: Tensor) -> float:

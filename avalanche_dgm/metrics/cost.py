@@ -23,9 +23,6 @@ class MemorySize(Metric):
 
     All processes hold the whole memory, so theirs are not added up: the largest counts. If nothing
     was looked at, all is 0.
-
-    Args:
-        **kwargs: Arguments of ``torchmetrics.Metric``.
     """
 
     is_differentiable = False
@@ -118,8 +115,7 @@ class Cost(Metric):
                 " be numbers from 0 on."
             )
         spent = dict.fromkeys(self.phases, 0.0)
-        for name, value in phase_seconds.items():
-            kind = phase_kind(name)
+        for kind, value in seconds_by_kind(phase_seconds).items():
             spent[kind if kind in spent else OTHER] += value
         self.phase_seconds += self.phase_seconds.new_tensor(list(spent.values()))
         self.seconds += seconds
@@ -141,13 +137,17 @@ class Cost(Metric):
         return {name: value.float() for name, value in values.items()}
 
 
-def phase_kind(phase: str) -> str:
-    """What phases of a kind have in common: ``sleep`` of ``sleep: tasks 3, 4``.
+def seconds_by_kind(phase_seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of phases whose names are equal up to a colon, added up.
 
     Args:
-        phase: A phase's name.
+        phase_seconds: Seconds by name: ``sleep: tasks 3, 4`` counts as ``sleep``.
     """
-    return phase.split(":")[0].strip().replace(" ", "_")
+    found: dict[str, float] = {}
+    for name, seconds in phase_seconds.items():
+        kind = name.split(":")[0].strip().replace(" ", "_")
+        found[kind] = found.get(kind, 0.0) + seconds
+    return found
 
 
 def memory_bytes_of(method: Any) -> int:

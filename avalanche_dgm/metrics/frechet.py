@@ -12,8 +12,6 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.modules import evaluating, in_chunks
 
-#: Samples that a network is shown at once.
-
 
 class _Given(nn.Module):
     """Stands in for a network of torchmetrics where its features are computed already."""
@@ -121,7 +119,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
 
 @torch.no_grad()
 def extract_features(network: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
-    """What a network says of samples, a chunk at a time and in evaluation mode.
+    """What a network says of samples, a chunk at a time, in evaluation mode, on its device.
 
     Args:
         network: From samples to features or logits; a module, a method of one, or a function.
@@ -134,8 +132,11 @@ def extract_features(network: Callable[[Tensor], Tensor], samples: Tensor) -> Te
         ShapeError: The network answers with something else.
     """
     owner = getattr(network, "__self__", network)
-    with evaluating(owner if isinstance(owner, nn.Module) else None):
-        said = in_chunks(network, samples)
+    module = owner if isinstance(owner, nn.Module) else None
+    weights = iter(()) if module is None else module.parameters()
+    device = next((weight.device for weight in weights), samples.device)
+    with evaluating(module):
+        said = in_chunks(network, samples.to(device))
     if said.ndim != 2 or len(said) != len(samples):
         raise ShapeError(
             f"Features and logits must be (n, K), but those of {len(samples)} samples are of shape"

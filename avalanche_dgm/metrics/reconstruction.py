@@ -17,9 +17,6 @@ class ReconstructionError(Metric):
     Of each sample the mean over its entries is taken, then that over samples: batches of any
     size, and parts of several processes, count by their samples. Sums are kept in double
     precision. Updating never waits for the device.
-
-    Args:
-        **kwargs: Arguments of ``torchmetrics.Metric``.
     """
 
     is_differentiable = False

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
+from avalanche_dgm.metrics.accuracy_matrix import predicted
 from avalanche_dgm.settings import one_of, whole
 
 
@@ -31,11 +32,14 @@ class _Counting(Metric):
     def _zeros(self) -> Tensor:
         return torch.zeros(self.n_classes + 1, dtype=torch.int64)
 
-    def _places(self, labels: Tensor) -> Tensor:
+    def _count(self, labels: Tensor) -> Tensor:
+        """Counts labels; returns the places (n,) at which they count."""
         # Looking whether one lies outside would wait for the device: they have a place of their
         # own, the last one.
         inside = (labels >= 0) & (labels < self.n_classes)
-        return torch.where(inside, labels, self.n_classes).long()
+        places = torch.where(inside, labels, self.n_classes).long()
+        self.total.index_add_(0, places, torch.ones_like(places))
+        return places
 
     def _counted(self) -> Tensor:
         outside = int(self.total[-1])
@@ -85,26 +89,11 @@ class LabelAgreement(_Counting):
         Raises:
             ShapeError: There is not one answer for each label.
         """
-        logits = answers.ndim == 2 and answers.is_floating_point()
-        if (
-            labels.ndim != 1
-            or answers.shape[:1] != labels.shape
-            or not (logits or answers.ndim == 1)
-        ):
-            raise ShapeError(
-                f"Answers of shape {tuple(answers.shape)} do not fit labels of shape"
-                f" {tuple(labels.shape)}; logits (n, C) or classes (n,) and labels (n,) are needed."
-            )
-        classes = answers.argmax(dim=1) if logits else answers
-        places = self._places(labels)
-        self.total.index_add_(0, places, torch.ones_like(places))
-        self.agreed.index_add_(0, places, (classes == labels).long())
+        agreed = predicted(answers, labels) == labels
+        self.agreed.index_add_(0, self._count(labels), agreed.long())
 
     def compute(self) -> Tensor:
-        """Returns the share of samples that the reference agrees with.
-
-        Returns:
-            Scalar in [0, 1], or a float tensor (K,) of them for ``average="none"``; NaN of nothing.
+        """Returns the share in [0, 1], for ``average="none"`` that of each class; NaN of nothing.
 
         Raises:
             LabelError: A label was outside the range.
@@ -157,23 +146,29 @@ class ClassCoverage(_Counting):
         """
         if labels.ndim != 1:
             raise ShapeError(f"Labels (n,) are needed, not of shape {tuple(labels.shape)}.")
-        places = self._places(labels)
-        self.total.index_add_(0, places, torch.ones_like(places))
+        self._count(labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns both.
-
-        Returns:
-            ``coverage`` and ``entropy``, scalars in [0, 1].
+        """Returns ``coverage`` and ``entropy``, scalars in [0, 1].
 
         Raises:
             LabelError: A label was outside the range.
         """
-        counts = self._counted()[self.known].double()
-        shares = counts / counts.sum()
-        entropy = torch.special.entr(shares).sum()
-        if len(self.known) > 1:
-            entropy = entropy / torch.tensor(float(len(self.known))).log().to(entropy)
-        else:
-            entropy = shares.sum()
-        return {"coverage": (counts > 0).double().mean().float(), "entropy": entropy.float()}
+        return class_coverage(self._counted()[self.known])
+
+
+def class_coverage(counts: Tensor) -> dict[str, Tensor]:
+    """Which classes there are samples of, and how evenly; see `ClassCoverage`.
+
+    Args:
+        counts: Samples of each of the known classes (K,), K at least 1.
+
+    Returns:
+        ``coverage`` and ``entropy``, float scalars in [0, 1].
+    """
+    counts = counts.double()
+    shares = counts / counts.sum()
+    evenly = torch.tensor(float(len(counts))).log().to(shares)
+    # Of a single class it is evenly, if there are samples at all.
+    entropy = torch.special.entr(shares).sum() / evenly if len(counts) > 1 else shares.sum()
+    return {"coverage": (counts > 0).double().mean().float(), "entropy": entropy.float()}

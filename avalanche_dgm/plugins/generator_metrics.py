@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_dgm.dashboards import views
 from avalanche_dgm.metrics.frechet import extract_features
 from avalanche_dgm.metrics.reconstruction import ReconstructionError
-from avalanche_dgm.metrics.replayed import ClassCoverage, LabelAgreement
-from avalanche_dgm.plugins.learned import Learned, stream_of, tests_of
-from avalanche_dgm.plugins.metrics import ReportedValues, find_plugins
+from avalanche_dgm.metrics.replayed import class_coverage
+from avalanche_dgm.plugins.learned import stream_of, tests_of
+from avalanche_dgm.plugins.metrics import LearningMetric, find_plugins
 from avalanche_dgm.plugins.samples import split_batch, task_column
 from avalanche_dgm.settings import whole
 
 _ERRORS = {"squared": "StreamReconstructionMSE", "absolute": "StreamReconstructionMAE"}
 
 
-class _GeneratorMetric(ReportedValues):
-    """Base of metrics that track the experiences learned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._learned = Learned()
-
-    def reset(self, **kwargs: Any) -> None:
-        """Resets the metric and the experiences learned."""
-        super().reset()
-        self._learned = Learned()
-
-    def before_training_exp(self, strategy: Any) -> MetricResult:
-        """Records the experience that is learned."""
-        self._learned.begin(strategy.experience)
-        return None
-
-    def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Records the experience that was learned."""
-        self._learned.end(strategy.experience)
-        return None
-
-
-class StreamReconstruction(_GeneratorMetric):
+class StreamReconstruction(LearningMetric):
     """Error of the memory's reconstructions of test images of learned classes.
 
     Args:
@@ -90,30 +68,23 @@ class StreamReconstruction(_GeneratorMetric):
         return self._report(strategy, values, f"/eval_phase/{self.stream}_stream")
 
 
-class ReplayQuality(_GeneratorMetric):
+class ReplayQuality(LearningMetric):
     """Which of the classes learned before an experience were replayed in it, and how evenly."""
 
-    def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Reports it, if something was replayed and an experience is over."""
-        known = self._learned.labels()
-        if not self._learned.end(strategy.experience) or not known:
-            return None
-        counts: dict[int, int] = {}
+    def after_experience(self, strategy: Any) -> dict[str, float]:
+        """Returns both, if something was replayed."""
+        known = sorted(self._learned.labels_before())
+        counts: Counter[int] = Counter()
         for plugin in find_plugins(strategy):
-            for label, count in plugin.stats.histogram.items():
-                counts[label] = counts.get(label, 0) + count
-        if not any(counts.values()):
-            return None
-        coverage = ClassCoverage(max(*known, *counts) + 1, known=known)
-        labels = torch.tensor(list(counts), dtype=torch.int64)
-        coverage.update(labels.repeat_interleave(torch.tensor(list(counts.values()))))
-        found = coverage.compute()
+            counts.update(plugin.stats.histogram)
+        if not known or not any(counts.values()):
+            return {}
+        found = class_coverage(torch.tensor([counts[label] for label in known]))
         values = {"ReplayCoverage": found["coverage"], "ReplayEntropy": found["entropy"]}
-        numbers = {name: float(v) for name, v in values.items() if not v.isnan()}
-        return self._report(strategy, numbers)
+        return {name: float(value) for name, value in values.items() if not value.isnan()}
 
 
-class ReplayAgreement(_GeneratorMetric):
+class ReplayAgreement(LearningMetric):
     """Share of a memory's samples whose labels a reference classifier agrees with.
 
     Args:
@@ -132,29 +103,15 @@ class ReplayAgreement(_GeneratorMetric):
         whole("per_class", per_class)
         self.reference, self.per_class, self.seed = reference, per_class, seed
 
-    def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Samples and reports after an experience, if the memory has samples."""
-        if not self._learned.end(strategy.experience):
-            return None
-        n = len(self._learned.classes)
-        drawn: list[tuple[int, Tensor]] = []
+    def after_experience(self, strategy: Any) -> dict[str, float]:
+        """Samples the memory, if it has samples."""
+        n, agreed = len(self._learned.classes), []
         for plugin in find_plugins(strategy):
             found = views.samples(plugin.method, self.per_class, n_classes=n, seed=self.seed)
-            drawn += [(label, samples) for (_, label), samples in found.items()]
-        if not drawn:
-            return None
-        # A network may label noise as any class.
-        agreement = LabelAgreement(max(label for label, _ in drawn) + 1)
-        for label, samples in drawn:
-            answers = extract_features(self.reference, samples.to(self._device(samples)))
-            labels = torch.full((len(samples),), label, device=answers.device)
-            agreement.to(answers.device).update(answers, labels)
-        return self._report(strategy, {"ReplayLabelAgreement": float(agreement.compute())})
-
-    def _device(self, samples: Tensor) -> torch.device:
-        owner = getattr(self.reference, "__self__", self.reference)
-        weights = owner.parameters() if isinstance(owner, nn.Module) else iter(())
-        return next((p.device for p in weights), samples.device)
+            for (_, label), samples in found.items():
+                answers = extract_features(self.reference, samples).argmax(dim=1)
+                agreed.append(answers == label)
+        return {"ReplayLabelAgreement": float(torch.cat(agreed).float().mean())} if agreed else {}
 
 
 def generator_metrics(

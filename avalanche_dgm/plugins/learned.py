@@ -67,9 +67,9 @@ class Learned:
         self.classes |= self._pairs[-1]
         return True
 
-    def labels(self) -> set[int]:
-        """The classes learned, whatever their task."""
-        return {c for _, c in self.classes}
+    def labels_before(self) -> set[int]:
+        """The classes learned before the last experience, whatever their task."""
+        return {label for pairs in self._pairs[:-1] for _, label in pairs}
 
     def columns(self, tests: Sequence[Pairs]) -> list[int | None]:
         """The test experience of each learned experience, in the order of learning.

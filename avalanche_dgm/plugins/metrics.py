@@ -1,16 +1,23 @@
-"""Metrics of a method's memory and replay for Avalanche."""
+"""The base of metrics for Avalanche; what a method's memory takes, and how long it learns."""
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from typing import Any
 
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult, MetricValue
 
 from avalanche_dgm.held import held_bytes
-from avalanche_dgm.metrics.cost import memory_parameters_of, stored_samples_of
+from avalanche_dgm.metrics.cost import (
+    memory_parameters_of,
+    seconds_by_kind,
+    stored_samples_of,
+)
 from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.plugins.learned import Learned
+from avalanche_dgm.plugins.learning_time import LearningTime
 
 
 def find_plugins(strategy: Any) -> list[MethodPlugin]:
@@ -40,6 +47,38 @@ class ReportedValues(PluginMetric[dict[str, Any]]):
 
     def __str__(self) -> str:
         return type(self).__name__
+
+
+class LearningMetric(ReportedValues):
+    """Base of metrics that need the experiences and classes learned so far.
+
+    A subclass implements `after_experience` or reports after evaluations.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._learned = Learned()
+
+    def reset(self, **kwargs: Any) -> None:
+        """Resets the metric and the experiences learned."""
+        super().reset()
+        self._learned = Learned()
+
+    def before_training_exp(self, strategy: Any) -> MetricResult:
+        """Notes an experience, or a part of one."""
+        self._learned.begin(strategy.experience)
+        return None
+
+    def after_training_exp(self, strategy: Any) -> MetricResult:
+        """Notes and reports an experience when all its parts were learned."""
+        if not self._learned.end(strategy.experience):
+            return None
+        values = self.after_experience(strategy)
+        return self._report(strategy, values) if values else None
+
+    def after_experience(self, strategy: Any) -> dict[str, float]:
+        """Returns what is reported after an experience, by name."""
+        return {}
 
 
 def memory_bytes(strategy: Any) -> int | None:
@@ -118,3 +157,60 @@ def memory_metrics() -> list[PluginMetric[Any]]:
     or latents of samples, that are kept as they are).
     """
     return [MemoryMetrics()]
+
+
+class Cost(ReportedValues):
+    """Seconds of an experience, in all and of each phase, and samples a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._time = LearningTime()
+
+    def before_training(self, strategy: Any) -> None:
+        """Starts the clock."""
+        self._time.restart()
+        self._time.start()
+
+    def before_eval(self, strategy: Any) -> None:
+        """Pauses the clock: an evaluation during training does not count."""
+        self._time.pause()
+
+    def after_eval(self, strategy: Any) -> None:
+        """Resumes the clock."""
+        self._time.resume()
+
+    def after_training_iteration(self, strategy: Any) -> None:
+        """Counts the samples of a batch, without replayed ones."""
+        self._time.shown += len(strategy.mb_y)
+
+    def after_training_exp(self, strategy: Any) -> MetricResult:
+        """Reports the experience, or the part of one in an online stream."""
+        values: defaultdict[str, float] = defaultdict(float)
+        for plugin in find_plugins(strategy):
+            # Reading the stats waits for the device, so that all work is timed.
+            for kind, seconds in seconds_by_kind(plugin.stats.phase_seconds).items():
+                values[f"PhaseSeconds/{kind}"] += seconds
+        seconds = self._time.seconds()
+        if not math.isnan(seconds):
+            values["LearnSeconds"] = seconds
+            if self._time.shown and seconds > 0:
+                values["SamplesPerSecond"] = self._time.shown / seconds
+        self._time.restart()
+        return self._report(strategy, dict(values))
+
+
+def cost_metrics() -> list[PluginMetric[dict[str, float]]]:
+    """Returns a metric of training time for an ``EvaluationPlugin``.
+
+    Reported after each training experience, or part of one in an online stream:
+
+    - ``LearnSeconds``: seconds of learning it, with all phases, without evaluations;
+    - ``SamplesPerSecond``: samples that the classifier was shown of it, each pass counted and
+      replay not, by these seconds; nothing if it was shown none;
+    - ``PhaseSeconds/<phase>``: seconds of each phase of this package's memories, such as
+      ``PhaseSeconds/generator``; what follows a colon in a phase's name is left out, so that
+      ``sleep: tasks 3, 4`` counts as ``sleep``.
+
+    An experience that was interrupted and goes on from a checkpoint has no seconds in all.
+    """
+    return [Cost()]
