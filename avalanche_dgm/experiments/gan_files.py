@@ -30,13 +30,12 @@ class GeneratorRecorder:
 
     # Not a dataclass: Lightning would copy its fields to spawned processes.
     def __init__(self, spec: RunSpec, folder: Path | None) -> None:
-        self.spec, self.folder = spec, folder
+        self.spec = spec
         measured = spec.config.quality
         self.active = has_gan(method_of(spec.config)) and (folder is not None or measured)
-        # Both are made when the first is asked for: by then a checkpoint was loaded.
-        self._log: GeneratorLog | None = None
+        self._log = GeneratorLog(folder) if self.active and folder is not None else None
+        # Made when it is asked for: by then a checkpoint was loaded.
         self._quality: GeneratorQuality | None = None
-        self._seen: dict[str, Any] | None = None
 
     def watch(self, method: Any) -> None:
         """Begins to look at the masks of an experience that has begun, unless it does already.
@@ -44,11 +43,9 @@ class GeneratorRecorder:
         Args:
             method: The method itself, or its plugin or LightningModule.
         """
-        if self.active and self.folder is not None:
-            log = self._log_of(method, self.folder)
-            if not log.watching:
-                log.watch()
-                log.set_state(self._seen)
+        if self._log is not None and not self._log.watching:
+            self._log.attach(method)
+            self._log.watch()
 
     def state(self) -> dict[str, Any]:
         """What was seen of the masks in an experience that is not over."""
@@ -60,9 +57,8 @@ class GeneratorRecorder:
         Args:
             state: What `state` returned.
         """
-        self._seen = state["seen"]
         if self._log is not None:
-            self._log.set_state(self._seen)
+            self._log.set_state(state["seen"])
 
     def note(self, method: Any, experience: int) -> dict[str, float]:
         """Writes down what the generator has become after an experience.
@@ -77,21 +73,15 @@ class GeneratorRecorder:
         """
         if not self.active:
             return {}
-        self._seen = None
         if self._quality is None and self.spec.config.quality:
             self._quality = self._compared(memory_of(method).classes.rows.device)
-        if self.folder is not None:
-            log = self._log_of(method, self.folder)
-            log.quality = self._quality
-            found = log.note(experience)
+        if self._log is not None:
+            self._log.attach(method)
+            self._log.quality = self._quality
+            found = self._log.note(experience)
         else:
             found = None if self._quality is None else self._quality.measure(method)
         return {} if found is None else {name: getattr(found, name) for name in MEASURED}
-
-    def _log_of(self, method: Any, folder: Path) -> GeneratorLog:
-        if self._log is None:
-            self._log = GeneratorLog(folder, method)
-        return self._log
 
     def _compared(self, device: torch.device) -> GeneratorQuality:
         """Trains the reference on the stream's training images, those to come among them."""

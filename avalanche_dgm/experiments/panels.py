@@ -10,14 +10,13 @@ from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import FailSafeSink, Sink
-from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import is_joint
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.learned import Learned
-from avalanche_dgm.plugins.tested import read_examples
+from avalanche_dgm.plugins.tested import ExampleImages
 
 #: Samples of each class in pictures.
 _SAMPLES = 8
@@ -36,7 +35,7 @@ class RunPanels:
     def __init__(self, spec: RunSpec, folder: Path | None, settings: LogSettings) -> None:
         self.spec, self.folder, self.settings = spec, folder, settings
         self._dashboard: Dashboard | None = None
-        self._examples: Examples | None = None
+        self._images = ExampleImages(_SAMPLES)
 
     @property
     def dashboard(self) -> Dashboard:
@@ -100,15 +99,11 @@ class RunPanels:
         dashboard.log_test(accuracies, names=result.tasks, seconds=step.eval_seconds)
         before = result.steps[-2].sleeps if n > 1 else 0
         dashboard.log_sleep(stats, before=before, at=n)
-        if method is None:
-            return
-        if self._examples is None:
-            self._examples = read_examples(spec.test_experiences(), least=_SAMPLES)
-        if self._examples is not None:
-            seen = self._examples.of_experiences(
-                [spec.tested[column] for column in accuracies.learned()]
+        if method is not None:
+            seen = [spec.tested[column] for column in accuracies.learned()]
+            self._images.log(
+                dashboard, method, spec.test_experiences(), seen, at=n, last=result.complete
             )
-            dashboard.log_examples(method, seen, at=n, last=result.complete)
 
     def close(self) -> None:
         """Closes the dashboard."""

@@ -11,13 +11,12 @@ from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.keys import settings_of
 from avalanche_dgm.dashboards.sinks import Sink
 from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
-from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.watching import ReportingCallback
 from avalanche_dgm.plugins.learned import Learned
-from avalanche_dgm.plugins.tested import names_of, read_examples
+from avalanche_dgm.plugins.tested import ExampleImages, names_of
 
 
 class DashboardCallback(ReportingCallback):
@@ -57,7 +56,7 @@ class DashboardCallback(ReportingCallback):
         self.checkpoints = checkpoints
         self.dashboard: Dashboard | None = None
         self._benchmark: Any = None
-        self._examples: Examples | None = None
+        self._images = ExampleImages(samples_per_class)
 
     def logs_to(self, logger: pl.loggers.Logger) -> bool:
         """See `StreamCallback.logs_to`."""
@@ -73,7 +72,7 @@ class DashboardCallback(ReportingCallback):
     ) -> None:
         """Opens the sinks and logs the method's settings, in the first process."""
         super().on_stream_start(trainer, module, benchmark, result)
-        self._benchmark, self._examples = benchmark, None
+        self._benchmark, self._images = benchmark, ExampleImages(self.samples_per_class)
         if trainer.is_global_zero:
             sinks = self._sinks if self._sinks is not None else logger_sinks(trainer)
             self.dashboard = Dashboard(
@@ -117,13 +116,8 @@ class DashboardCallback(ReportingCallback):
             experiences=positions,
             seconds=result.test_seconds[-1],
         )
-        if self._examples is None:
-            self._examples = read_examples(tests, least=self.samples_per_class)
-        if self._examples is not None:
-            mine = self._examples.of_experiences(
-                [positions[j] for j in result.accuracies.learned()]
-            )
-            dashboard.log_examples(module.method, mine, at=len(result), last=last)
+        seen = [positions[column] for column in result.accuracies.learned()]
+        self._images.log(dashboard, module.method, tests, seen, at=len(result), last=last)
 
     def __getstate__(self) -> dict[str, Any]:
         # Spawned processes open the sinks themselves.

@@ -28,4 +28,5 @@ from avalanche_dgm.metrics.generator_quality import train_reference as train_ref
 from avalanche_dgm.metrics.reconstruction import ReconstructionError as ReconstructionError
 from avalanche_dgm.metrics.replayed import ClassCoverage as ClassCoverage
 from avalanche_dgm.metrics.replayed import LabelAgreement as LabelAgreement
+from avalanche_dgm.metrics.stream_accuracies import EpochAccuracy as EpochAccuracy
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies as StreamAccuracies

@@ -32,13 +32,11 @@ def predicted(answers: Tensor, labels: Tensor) -> Tensor:
 class AccuracyMatrix(Metric):
     """Accuracy on every test experience after every training experience.
 
-    Counts of several batches, and of several processes, are added up. Updating never waits for
-    the device. Its subclasses have the same states, so a ``MetricCollection`` of them counts once.
+    Its subclasses have the same states, so a ``MetricCollection`` of them counts once.
 
     Args:
         n_experiences: Length T of the training stream.
         n_test: Length S of the test stream; ``None`` for T.
-        **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
         ConfigError: A length is below 1.
@@ -90,6 +88,7 @@ class AccuracyMatrix(Metric):
 class Summary(AccuracyMatrix):
     """Base of the accuracy matrices that are summarised in one number."""
 
+    higher_is_better = True
     summary: ClassVar[Callable[..., float]]
 
     def compute(self) -> Tensor:
@@ -103,14 +102,12 @@ class Summary(AccuracyMatrix):
 class AverageAccuracy(Summary):
     """Mean accuracy on the learned experiences, at last; see `functional.average_accuracy`."""
 
-    higher_is_better = True
     summary = functional.average_accuracy
 
 
 class BackwardTransfer(Summary):
     """What later learning changed on earlier experiences; see `functional.backward_transfer`."""
 
-    higher_is_better = True
     summary = functional.backward_transfer
 
 
@@ -124,21 +121,18 @@ class Forgetting(Summary):
 class Retention(Summary):
     """Which part of the accuracies is left, at last; see `functional.retention`."""
 
-    higher_is_better = True
     summary = functional.retention
 
 
 class LearningAccuracy(Summary):
     """Mean accuracy right after learning; see `functional.learning_accuracy`."""
 
-    higher_is_better = True
     summary = functional.learning_accuracy
 
 
 class AverageAnytimeAccuracy(Summary):
     """Average accuracy after every experience; see `functional.average_anytime_accuracy`."""
 
-    higher_is_better = True
     summary = functional.average_anytime_accuracy
 
 
@@ -150,8 +144,6 @@ class ForwardTransfer(Summary):
         baseline: Accuracy of an untrained network, one number or one for each test experience.
         **kwargs: Arguments of `AccuracyMatrix`.
     """
-
-    higher_is_better = True
 
     def __init__(
         self, n_experiences: int, *, baseline: Tensor | float = 0.0, **kwargs: Any

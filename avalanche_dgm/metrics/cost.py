@@ -21,8 +21,9 @@ OTHER = "other"
 class MemorySize(Metric):
     """How much a memory takes beside the classifier, by the last look at it.
 
-    All processes hold the whole memory, so theirs are not added up: the largest counts. If nothing
-    was looked at, all is 0.
+    Counted are bytes of weights, statistics and stored samples, parameters, and samples, or latents
+    of samples, that are kept as they are. All processes hold the whole memory, so theirs are not
+    added up: the largest counts. If nothing was looked at, all is 0.
     """
 
     is_differentiable = False
@@ -50,12 +51,7 @@ class MemorySize(Metric):
         self.size = torch.tensor(found, device=self.size.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns three int64 scalars.
-
-        Returns:
-            ``bytes`` of weights, statistics and stored samples, ``parameters``, and
-            ``stored_samples``: samples or latents of samples that are kept as they are.
-        """
+        """Returns ``bytes``, ``parameters`` and ``stored_samples``, int64 scalars."""
         return dict(zip(("bytes", "parameters", "stored_samples"), self.size, strict=True))
 
 
@@ -69,7 +65,6 @@ class Cost(Metric):
         phases: Names of phases to tell apart. A phase is known by what stands before a colon:
             ``sleep: tasks 3, 4`` is ``sleep``. All others are ``other``. Needed beforehand, as a
             process may have a phase that another has not.
-        **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
         ConfigError: A name is there twice, or is ``other``.
@@ -122,18 +117,14 @@ class Cost(Metric):
         self.shown += shown
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns scalars.
+        """Returns scalars: ``seconds``, ``samples_per_second`` and ``seconds/<phase>`` of each.
 
-        Returns:
-            ``seconds``, ``samples_per_second`` (NaN if no time has passed), and
-            ``seconds/<phase>`` for each name and ``other``.
+        Samples a second are NaN if no time has passed.
         """
         speed = torch.where(self.seconds > 0, self.shown / self.seconds, torch.nan)
         values = {"seconds": self.seconds, "samples_per_second": speed}
-        values |= {
-            f"seconds/{name}": value
-            for name, value in zip(self.phases, self.phase_seconds, strict=True)
-        }
+        for name, value in zip(self.phases, self.phase_seconds, strict=True):
+            values[f"seconds/{name}"] = value
         return {name: value.float() for name, value in values.items()}
 
 

@@ -25,16 +25,14 @@ class DensityCoverage(Metric):
     authors' code, so that a copy of a real sample that is there k times more lies in no ball of it.
 
     Features are kept, in single precision: at most ``limit`` real and as many generated ones **of
-    each process**, the first ones; later ones are left out. Processes hand each other theirs when
-    the values are computed, which takes time in proportion to N * (N + M) and memory to N + M.
-    Updating never waits for the device.
+    each process**, the first ones. Processes hand each other theirs when the values are computed,
+    which takes time in proportion to N * (N + M) and memory to N + M.
 
     Args:
         n_features: Features F of a sample. Pixels will do for very small images only; better are
             those of a classifier, such as `Reference.features`.
         k: Neighbours, at least 1.
         limit: Most samples of each kind that a process keeps, more than ``k``.
-        **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
         ConfigError: ``n_features`` or ``k`` is below 1, or ``limit`` is not above ``k``.
@@ -92,11 +90,9 @@ class DensityCoverage(Metric):
             parts.append(features[:room].detach().float().clone())
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns both.
+        """Returns ``density``, a scalar from 0 on, and ``coverage``, one in [0, 1].
 
-        Returns:
-            ``density``, a scalar from 0 on, and ``coverage``, one in [0, 1]; NaN without generated
-            samples or with fewer than k + 1 real ones.
+        Both are NaN without generated samples or with fewer than k + 1 real ones.
         """
         real, generated = _joined(self.real), _joined(self.generated)
         if len(real) <= self.k or not len(generated):
@@ -110,10 +106,7 @@ class DensityCoverage(Metric):
             balls = _distances(part, generated) < radii[:, None]
             inside += balls.sum()
             covered += balls.any(dim=1).sum()
-        return {
-            "density": inside / (self.k * len(generated)),
-            "coverage": covered / len(real),
-        }
+        return {"density": inside / (self.k * len(generated)), "coverage": covered / len(real)}
 
 
 def _joined(parts: Tensor | list[Tensor]) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.modules import evaluating, in_chunks
+from avalanche_dgm.settings import whole
 
 
 class _Given(nn.Module):
@@ -29,20 +30,16 @@ class FrechetDistance(FrechetInceptionDistance):
 
     That of two Gaussians with the means m and covariances C of the features of both:
     ``|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2))``, computed by torchmetrics in double precision.
-    Nothing is downloaded, and samples may have any size and any range of intensities. Distances
-    with other features, or of other numbers of samples, cannot be compared; a covariance of F
-    features needs well over F samples, see `GeneratorQuality`.
-
-    Sums are kept, of F + F * F numbers for real and as many for generated samples, and added up
-    over processes. Updating never waits for the device.
+    Nothing is downloaded, and samples may have any size and any range of intensities. What may be
+    compared, and how many samples are needed, is told in `GeneratorQuality`.
 
     Args:
         features: From samples (n, *shape) to features (n, F). A module is asked in evaluation mode
             and moves with the metric; ``None`` takes the intensities themselves.
         n_features: F; ``None`` asks ``features.num_features``. Needed beforehand, as a process may
             have no sample of a kind. Of plain intensities it is their number in a sample.
-        **kwargs: Arguments of ``torchmetrics.Metric``, and ``reset_real_features``: whether a reset
-            forgets the real samples, too (as it does by default).
+        **kwargs: Also ``reset_real_features``: whether a reset forgets the real samples, too (as it
+            does by default).
 
     Raises:
         ConfigError: ``n_features`` is missing or below 1.
@@ -55,12 +52,8 @@ class FrechetDistance(FrechetInceptionDistance):
         n_features: int | None = None,
         **kwargs: Any,
     ) -> None:
-        known = getattr(features, "num_features", None) if n_features is None else n_features
-        if not isinstance(known, int) or known < 1:
-            raise ConfigError(
-                f"n_features={known!r} must be a whole number above 0: say how many features a"
-                " sample has, or give a module with the attribute num_features."
-            )
+        known: Any = getattr(features, "num_features", None) if n_features is None else n_features
+        whole("n_features", known, otherwise=", or features.num_features be one")
         # What torchmetrics is given are features: it must not scale them as it scales bytes.
         super().__init__(feature=_Given(known), normalize=True, **kwargs)
         self.features = features
@@ -78,11 +71,8 @@ class FrechetDistance(FrechetInceptionDistance):
         Raises:
             ShapeError: Their features are not (n, n_features).
         """
-        found = (
-            samples.flatten(1)
-            if self.features is None
-            else extract_features(self.features, samples)
-        )
+        network = self.features
+        found = samples.flatten(1) if network is None else extract_features(network, samples)
         if found.shape != (len(samples), self.n_features):
             raise ShapeError(
                 f"Samples of shape {tuple(samples.shape)} have features of shape"

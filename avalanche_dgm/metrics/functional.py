@@ -42,11 +42,7 @@ def average_accuracy(matrix: Values, *, order: Order | None = None) -> float:
 
 
 def average_anytime_accuracy(matrix: Values, *, order: Order | None = None) -> float:
-    """Mean of what `average_accuracy` was after every experience (Caccia et al. 2022, AAA).
-
-    Returns:
-        0 to 1.
-    """
+    """Mean of what `average_accuracy` was after every experience (Caccia et al. 2022, AAA)."""
     values, _, t = _read(matrix, order)
     order = _padded(order, values)
     learned = [[j for j in dict.fromkeys(order[: i + 1]) if j is not None] for i in range(t + 1)]

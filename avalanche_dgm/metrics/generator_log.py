@@ -30,8 +30,9 @@ from avalanche_dgm.settings import whole
 #: What a log leaves in its folder, as patterns.
 FILES = ("usage.csv", "masks.csv", "samples.csv", "samples-*.png", "sizes.csv", "quality.csv")
 
-_USAGE = ("width", "reserved", "reused", "free")
-_MASKS = ("step", "scale", "width", "active", "soft_mean")
+_USAGE = ("layer", "width", "reserved", "reused", "free")
+_MASKS = ("layer", "step", "scale", "width", "active", "soft_mean")
+_SIZES = ("classes", "generator_bytes", "memory_bytes", "parameters", "capacity_ratio")
 
 
 class GeneratorLog:
@@ -67,7 +68,7 @@ class GeneratorLog:
     Args:
         folder: Where to write; made if it is not there.
         method: A method with a generator that a discriminator trained, or its plugin or
-            LightningModule.
+            LightningModule; ``None`` if `attach` will be called.
         quality: Measures samples, or ``None``.
         n_samples: Samples of each class in a picture, at least 1.
         seed: Of their noise.
@@ -79,18 +80,25 @@ class GeneratorLog:
     def __init__(
         self,
         folder: str | Path,
-        method: Any,
+        method: Any = None,
         *,
         quality: GeneratorQuality | None = None,
         n_samples: int = 10,
         seed: int = 0,
     ) -> None:
         whole("n_samples", n_samples)
-        memory_of(method)
         self.folder = Path(folder)
-        self.method = getattr(method, "method", method)
         self.quality, self.n_samples, self.seed = quality, n_samples, seed
+        self.method: Any = None
+        if method is not None:
+            self.attach(method)
         self._trace: MaskTrace | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    def attach(self, method: Any) -> None:
+        """Says which method to look at, see the class."""
+        memory_of(method)
+        self.method = getattr(method, "method", method)
 
     @property
     def memory(self) -> GAN:
@@ -107,6 +115,8 @@ class GeneratorLog:
         memory = self.memory
         if isinstance(memory, MaskedGAN) and memory.shape is not None:
             self._trace = MaskTrace(memory.network)
+            if self._resumed is not None:
+                self._trace.set_state(self._resumed)
 
     @property
     def watching(self) -> bool:
@@ -118,11 +128,12 @@ class GeneratorLog:
         return None if self._trace is None else self._trace.state()
 
     def set_state(self, state: dict[str, Any] | None) -> None:
-        """Goes on within an experience: call it after `watch`.
+        """Goes on within an experience, before or after `watch`.
 
         Args:
             state: What `state` returned.
         """
+        self._resumed = state
         if self._trace is not None and state is not None:
             self._trace.set_state(state)
 
@@ -157,17 +168,23 @@ class GeneratorLog:
         self._put("samples.csv", number, ("task", "class", "sha256"), self._checksums(samples))
         if len(memory.scaler.shape) == 3:
             self._draw(samples, self.folder / f"samples-{number:03d}.png")
-        self._sizes(number)
+        self._put("sizes.csv", number, _SIZES, [self._sizes()])
         if isinstance(memory, MaskedGAN):
             last = memory.network.n_tasks - 1
             used = [(name, mask.usage(last)) for name, mask in memory.network.named_masks()]
-            rows = [(name, *(use[column] for column in _USAGE)) for name, use in used]
-            self._put("usage.csv", number, ("layer", *_USAGE), rows)
+            rows = [(name, *(use[column] for column in _USAGE[1:])) for name, use in used]
+            self._put("usage.csv", number, _USAGE, rows)
+        self._resumed = None
         if self._trace is not None:
             seen, self._trace = self._trace.stop(), None
-            rows = [(look["name"], *(look[column] for column in _MASKS)) for look in seen]
-            self._put("masks.csv", number, ("layer", *_MASKS), rows)
-        return None if self.quality is None else self._quality(number, self.quality)
+            self._put("masks.csv", number, _MASKS, [look.values() for look in seen])
+        if self.quality is None:
+            return None
+        found = self.quality.measure(self.method)
+        judged: list[tuple[Any, ...]] = [("all", found.fid, found.generated_accuracy)]
+        judged += [(c, fid, found.accuracy_per_class[c]) for c, fid in found.fid_per_class.items()]
+        self._put("quality.csv", number, ("class", "fid", "generated_accuracy"), judged)
+        return found
 
     def _checksums(self, samples: Sequence[Tensor]) -> Iterable[tuple[int, int, str]]:
         for (_, task, label), mine in zip(self.memory.classes.rows.tolist(), samples, strict=False):
@@ -187,26 +204,18 @@ class GeneratorLog:
         with files.replacing(path, sync=False) as file:
             save_image(images, file, nrow=self.n_samples, padding=1, pad_value=0.5, format="png")
 
-    def _sizes(self, number: int) -> None:
+    def _sizes(self) -> tuple[float, ...]:
         memory = self.memory
-        parameters = sum(p.numel() for p in memory.network.parameters())
-        ratio = memory.network.capacity_ratio
-        generator_bytes = size_in_bytes(memory.network) + size_in_bytes(memory.classes)
-        columns = ("classes", "generator_bytes", "memory_bytes", "parameters", "capacity_ratio")
-        total = memory_bytes_of(self.method)
-        row = (memory.learned, generator_bytes, total, parameters, ratio)
-        self._put("sizes.csv", number, columns, [row])
-
-    def _quality(self, number: int, quality: GeneratorQuality) -> Quality:
-        found = quality.measure(self.method)
-        rows: list[tuple[Any, ...]] = [("all", found.fid, found.generated_accuracy)]
-        for label, distance in found.fid_per_class.items():
-            rows.append((label, distance, found.accuracy_per_class[label]))
-        self._put("quality.csv", number, ("class", "fid", "generated_accuracy"), rows)
-        return found
+        return (
+            memory.learned,
+            size_in_bytes(memory.network) + size_in_bytes(memory.classes),
+            memory_bytes_of(self.method),
+            sum(p.numel() for p in memory.network.parameters()),
+            memory.network.capacity_ratio,
+        )
 
     def _put(
-        self, name: str, number: int, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+        self, name: str, number: int, columns: Sequence[str], rows: Iterable[Iterable[Any]]
     ) -> None:
         """Puts an experience's rows into a file, in place of those of this and later ones."""
         path, header = self.folder / name, ["experience", *columns]

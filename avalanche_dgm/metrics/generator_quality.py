@@ -151,27 +151,24 @@ class Quality:
 class GeneratorQuality:
     """Compares the samples that a memory generates with real ones.
 
-    The Frechet distance (FID) is that of two Gaussians: the mean and the covariance of the features
-    of real and of generated samples. torchmetrics computes it, here with features of a small
-    classifier of the same data unless others are given: nothing is downloaded. **Distances with
-    other features, or of other numbers of samples, cannot be compared**, neither with each other
-    nor with those in papers, which have features of an Inception network. A covariance of F
-    features needs well over F samples, better ten times as many; with fewer it is singular, the
-    distance still defined, but too large: it falls as samples are added. The 64 features of the
-    reference ask for some hundred samples a class.
+    The Frechet distance (FID, see `FrechetDistance`) is one of features of a small classifier of
+    the same data unless others are given: nothing is downloaded. **Distances with other features,
+    or of other numbers of samples, cannot be compared**, neither with each other nor with those in
+    papers, which have features of an Inception network. The covariance of F features needs well
+    over F samples, better ten times as many: with fewer the distance is too large, and falls as
+    samples are added. The 64 features of the reference ask for some hundred samples a class.
 
-    ``generated_accuracy`` is the measure of Wu et al. (2018): a classifier that learned
-    *real* samples of all classes says how many *generated* ones it takes for what they should be.
-    It sees no forgetting in a classifier and no lack of variety in a generator. A5 and A10 of
-    dynamic generative memory (Ostapenko et al. 2019) are something else: the accuracy on *real*
-    test samples of a classifier that learned the classes one after the other. Published tables mix
-    the two.
+    ``generated_accuracy`` is the measure of Wu et al. (2018): a classifier that learned *real*
+    samples of all classes says how many *generated* ones it takes for what they should be. It sees
+    no forgetting in a classifier and no lack of variety in a generator. A5 and A10 of dynamic
+    generative memory (Ostapenko et al. 2019) are the accuracy on *real* test samples of a
+    classifier that learned the classes one after the other; published tables mix the two.
 
     A class is a label: where several tasks have it, it is judged over all of them.
 
     Args:
         images: Float tensor (N, C, H, W) or (N, D), real samples of all classes to come, two or
-            more of each, as the memory learns them or held out.
+            more of each, as the memory learns them or held out. Only their features are kept.
         labels: int64 tensor (N,).
         features: From samples (n, *shape) in the user's units to features (n, F); ``None`` for the
             reference's. A module is asked in evaluation mode.
@@ -183,7 +180,8 @@ class GeneratorQuality:
     Raises:
         ConfigError: ``n_per_class`` is below 2, or there are no features.
         LabelError: A class has a single sample.
-        ShapeError: The samples are neither images nor flat, or not as many as labels.
+        ShapeError: The samples are neither images nor flat, or not as many as labels, or the
+            features are not (n, F).
     """
 
     def __init__(
@@ -205,12 +203,8 @@ class GeneratorQuality:
                 )
         whole("n_per_class", n_per_class, least=2)
         self.seed = seed
-        # Copies, which do not keep the other samples in memory.
-        self._real = {
-            c: images[(labels == c).nonzero().flatten()[:n_per_class]]
-            for c in labels.unique().tolist()
-        }
-        few = [str(c) for c, samples in self._real.items() if len(samples) < 2]
+        of_class = {c: images[labels == c][:n_per_class] for c in labels.unique().tolist()}
+        few = [str(c) for c, samples in of_class.items() if len(samples) < 2]
         if few:
             raise LabelError(
                 f"There is a single real sample of class {', '.join(few)}, and how samples vary"
@@ -220,8 +214,8 @@ class GeneratorQuality:
             reference = train_reference(images, labels, seed=seed)
         self.reference = reference
         self._describe = features if features is not None else _features_of(reference)
-        # Computed once: neither the samples nor what describes them change.
-        self._known: dict[int, Tensor] = {}
+        self._shape = images.shape[1:]
+        self._real = {c: extract_features(self._describe, x) for c, x in of_class.items()}
 
     def measure(self, method: Any) -> Quality:
         """Generates samples of each class learned so far and compares them.
@@ -234,7 +228,7 @@ class GeneratorQuality:
         Raises:
             ConfigError: It is another method.
             LabelError: A class was learned of which there are no real samples.
-            ShapeError: Generated samples, or their features, have another shape than real ones.
+            ShapeError: Generated samples have another shape than real ones.
             UnknownTaskError: Nothing was learned yet.
         """
         memory = memory_of(method)
@@ -249,18 +243,18 @@ class GeneratorQuality:
                 f"Class {', '.join(map(str, unknown))} was learned, and there are no real samples"
                 " of it to compare with. Give GeneratorQuality samples of all classes."
             )
-        found, right = {}, {}
+        made, right = {}, {}
         for label, mine in rows.items():
-            samples = self._generate(memory, mine, len(self._real[label]))
-            found[label] = extract_features(self._describe, samples)
-            answers = extract_features(self.reference, samples).argmax(dim=1)
-            right[label] = (answers == label).double()
-        real = {label: self._real_features(label) for label in rows}
+            real = self._real[label]
+            samples = self._generate(memory, mine, len(real))
+            made[label] = extract_features(self._describe, samples).to(real.device)
+            right[label] = extract_features(self.reference, samples).argmax(dim=1) == label
+        known = torch.cat([self._real[label] for label in rows])
         return Quality(
-            fid=frechet_distance(torch.cat(list(real.values())), torch.cat(list(found.values()))),
-            fid_per_class={c: frechet_distance(real[c], found[c]) for c in rows},
-            generated_accuracy=float(torch.cat(list(right.values())).mean()),
-            accuracy_per_class={c: float(right[c].mean()) for c in rows},
+            fid=frechet_distance(known, torch.cat(list(made.values()))),
+            fid_per_class={c: frechet_distance(self._real[c], made[c]) for c in rows},
+            generated_accuracy=_share(torch.cat(list(right.values()))),
+            accuracy_per_class={c: _share(right[c]) for c in rows},
         )
 
     def _generate(self, memory: GAN, rows: list[int], n: int) -> Tensor:
@@ -271,18 +265,16 @@ class GeneratorQuality:
             for row, count in zip(rows, counts, strict=True)
             if count
         ]
-        real = next(iter(self._real.values()))
-        if parts[0].shape[1:] != real.shape[1:]:
+        if parts[0].shape[1:] != self._shape:
             raise ShapeError(
                 f"The memory makes samples of shape {tuple(parts[0].shape[1:])}, and the real ones"
-                f" to compare with are of shape {tuple(real.shape[1:])}."
+                f" to compare with are of shape {tuple(self._shape)}."
             )
-        return torch.cat(parts).to(real.device)
+        return torch.cat(parts)
 
-    def _real_features(self, label: int) -> Tensor:
-        if label not in self._known:
-            self._known[label] = extract_features(self._describe, self._real[label])
-        return self._known[label]
+
+def _share(right: Tensor) -> float:
+    return float(right.double().mean())
 
 
 def _features_of(reference: Any) -> Callable[[Tensor], Tensor]:

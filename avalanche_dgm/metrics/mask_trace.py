@@ -33,16 +33,15 @@ class MaskTrace:
         """Ends the looking; waits for the device.
 
         Returns:
-            For each look and mask a dictionary of ``name`` (see `MaskedGenerator.usage`), ``step``
-            of the generator, counted from 0, ``scale`` of the soft masks, ``width``, ``active``
-            (entries whose embedding is at least 0: those that would be reserved or reused) and
-            ``soft_mean``, the mean of the soft mask.
+            For each look and mask: ``layer`` (its name), ``step`` of the generator, counted from 0,
+            ``scale`` of the soft masks, ``width``, ``active`` (entries whose embedding is at least
+            0: those that would be reserved or reused) and ``soft_mean``, that of the soft mask.
         """
         self._hook.remove()
         seen, self._seen = self._seen, []
         return [
             {
-                "name": name,
+                "layer": name,
                 "step": step,
                 "scale": float(scale),
                 "width": size,

@@ -15,8 +15,7 @@ class ReconstructionError(Metric):
     """Mean squared and mean absolute difference between images and their reconstructions.
 
     Of each sample the mean over its entries is taken, then that over samples: batches of any
-    size, and parts of several processes, count by their samples. Sums are kept in double
-    precision. Updating never waits for the device.
+    size, and parts of several processes, count by their samples, in double precision.
     """
 
     is_differentiable = False
@@ -54,13 +53,9 @@ class ReconstructionError(Metric):
         self.n += len(images)
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns both.
+        """Returns ``squared`` and ``absolute``, scalars from 0 on.
 
-        Returns:
-            ``squared`` and ``absolute``, scalars from 0 on, in squared units of the images and in
-            their units; NaN of nothing.
+        They are in squared units of the images and in their units; NaN of nothing.
         """
-        return {
-            "squared": (self.squared / self.n).float(),
-            "absolute": (self.absolute / self.n).float(),
-        }
+        sums = {"squared": self.squared, "absolute": self.absolute}
+        return {name: (value / self.n).float() for name, value in sums.items()}

@@ -58,13 +58,10 @@ class LabelAgreement(_Counting):
     al. (2018), ``generated_accuracy`` of `GeneratorQuality`, for what any memory replays. Soft
     labels are judged by their largest entry: give ``targets.argmax(dim=1)``.
 
-    Counts are kept for each class and added up over processes. Updating never waits for the device.
-
     Args:
         n_classes: Number of classes K.
         average: ``"micro"`` for the share of all samples, ``"macro"`` for the mean over the classes
             that were replayed, ``"none"`` for each class.
-        **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
         ConfigError: ``n_classes`` is below 1, or ``average`` is unknown.
@@ -110,16 +107,12 @@ class ClassCoverage(_Counting):
 
     A generator that has lost a class replays nothing of it, which no accuracy on the replay itself
     shows. ``coverage`` is the share of known classes with at least one replayed sample, 0 if
-    nothing was replayed. ``entropy`` is that of the histogram of their labels divided by its
-    largest value, the logarithm of their number: 1 if all are replayed equally often, 0 if one is
-    replayed alone (of a single known class it is 1, and NaN if nothing was replayed).
-
-    Counts are kept for each class and added up over processes. Updating never waits for the device.
+    nothing was replayed. ``entropy`` is that of the histogram of their labels by its largest value:
+    1 if all are replayed equally often, 0 if one of several is replayed alone, NaN without replay.
 
     Args:
         n_classes: Number of classes K.
         known: The classes that there are to replay, 0 to K - 1; ``None`` for all K.
-        **kwargs: Arguments of ``torchmetrics.Metric``.
 
     Raises:
         ConfigError: ``n_classes`` is below 1, or no or another class is known.

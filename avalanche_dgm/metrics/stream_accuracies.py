@@ -1,8 +1,9 @@
-"""The accuracies of a stream, as a value: what backends, results, reports and dashboards share."""
+"""Accuracies as values, which backends, results, reports and dashboards share."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from numpy.typing import ArrayLike
 
@@ -74,3 +75,17 @@ class StreamAccuracies:
             self.values, baseline, order=self.order
         )
         return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+class EpochAccuracy(NamedTuple):
+    """What was known after an epoch (Furlanello et al. 2016, Fig. 3).
+
+    Attributes:
+        epoch: Epochs of the new task so far; 0 before the first.
+        old: Accuracy on what was learned before, 0 to 1.
+        new: Accuracy on what is learned, 0 to 1.
+    """
+
+    epoch: int
+    old: float
+    new: float

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import deep_linear, figures
 from avalanche_dgm.experiments.deep_linear import DeepLinearResult
-from avalanche_dgm.metrics.by_epoch import EpochAccuracy
+from avalanche_dgm.metrics.stream_accuracies import EpochAccuracy
 
 __all__ = ["interference", "memory_by_epoch"]
 

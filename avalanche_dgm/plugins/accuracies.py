@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
-from avalanche_dgm.plugins.learned import Learned, Pairs, stream_of, tests_of
+from avalanche_dgm.plugins.learned import Pairs, stream_of, tests_of
+from avalanche_dgm.plugins.metrics import LearningMetric
 
 
 class ExperienceAccuracies(PluginMetric[dict[int, float]]):
@@ -63,34 +64,34 @@ class ExperienceAccuracies(PluginMetric[dict[int, float]]):
         return "ExperienceAccuracies"
 
 
-class AccuracyRecorder:
-    """Fills an accuracy matrix from evaluations.
+class AccuracyRecorder(LearningMetric):
+    """Fills an accuracy matrix from evaluations; reports nothing itself.
 
     Evaluations while an experience is learned do not count, nor those of other streams. One that is
     repeated replaces what was measured, and one of a part of the stream what was measured of it.
-    The owner tells `learned` of every experience, and calls the other methods around evaluations.
 
     Args:
         stream: Name of the stream whose evaluations count.
-
-    Attributes:
-        learned: What was learned so far.
     """
 
     def __init__(self, stream: str = "test") -> None:
+        super().__init__()
         self.stream = stream
-        self.learned = Learned()
+        self._evaluation = ExperienceAccuracies(stream)
+
+    def reset(self, **kwargs: Any) -> None:
+        """Resets the matrix and what was learned."""
+        super().reset()
         self._tests: list[Pairs] = []
         self._rows: list[dict[int, float]] = []
         self._untrained: dict[int, float] = {}
-        self._evaluation = ExperienceAccuracies(stream)
 
-    def begin(self, strategy: Any) -> None:
+    def before_eval(self, strategy: Any) -> None:
         """Starts an evaluation."""
         self._evaluation.before_eval(strategy)
         self._tests = self._tests or tests_of(strategy, self.stream)
 
-    def count(self, strategy: Any) -> None:
+    def after_eval_iteration(self, strategy: Any) -> None:
         """Adds a batch, on the device."""
         if not self.learned.learning:
             self._evaluation.after_eval_iteration(strategy)
@@ -118,7 +119,7 @@ class AccuracyRecorder:
         rest = [j for j in range(len(self._tests)) if j not in learned]
         return StreamAccuracies([self._row(row) for row in self._rows], [*learned, *rest])
 
-    def baseline(self) -> NDArray[np.float64]:
+    def untrained(self) -> NDArray[np.float64]:
         """Accuracies before anything was learned (S,), NaN where not measured."""
         return self._row(self._untrained)
 

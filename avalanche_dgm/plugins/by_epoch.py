@@ -8,8 +8,8 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.metrics.by_epoch import EpochAccuracy
 from avalanche_dgm.metrics.functional import mean
+from avalanche_dgm.metrics.stream_accuracies import EpochAccuracy
 from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
 
 # Accuracies by position in the test stream.

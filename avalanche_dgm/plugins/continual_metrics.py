@@ -13,10 +13,8 @@ from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.metrics.functional import retention_by_experience
-from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 from avalanche_dgm.plugins.accuracies import AccuracyRecorder
 from avalanche_dgm.plugins.learned import tested_of
-from avalanche_dgm.plugins.metrics import ReportedValues
 from avalanche_dgm.plugins.samples import task_labels_of
 
 #: What each of the summaries is reported as. Those of Avalanche's own have other definitions.
@@ -31,12 +29,12 @@ REPORTED = {
 }
 
 
-class ContinualMetrics(ReportedValues):
-    """Fills an accuracy matrix and reports metrics of it; see `continual_metrics`.
+class ContinualMetrics(AccuracyRecorder):
+    """Reports metrics of the accuracy matrix; see `continual_metrics`.
 
     Args:
         names: The metrics to report, such as ``average_accuracy``.
-        baseline: Baseline of forward transfer, ``None`` for the accuracies before training.
+        baseline: See `continual_metrics`.
         stream: Name of the stream whose evaluations count.
         by_experience: Report the retention of each experience.
 
@@ -52,48 +50,21 @@ class ContinualMetrics(ReportedValues):
         stream: str = "test",
         by_experience: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(stream)
         if baseline is not None and not 0 <= baseline <= 1:
             raise ConfigError(f"baseline={baseline} must be an accuracy in [0, 1], or None.")
-        self.names, self.baseline, self.stream = names, baseline, stream
-        self.by_experience = by_experience
-        self._recorder = AccuracyRecorder(stream)
-
-    def reset(self, **kwargs: Any) -> None:
-        """Resets the matrix and the experiences learned."""
-        super().reset()
-        self._recorder = AccuracyRecorder(self.stream)
-
-    def accuracies(self) -> StreamAccuracies:
-        """The accuracies so far, a column for each test experience, in the stream's order."""
-        return self._recorder.accuracies()
+        self.names, self.baseline, self.by_experience = names, baseline, by_experience
 
     def matrix(self) -> Tensor:
-        """Those as a float tensor (T, S), a row for each learned experience."""
+        """The accuracies so far as a float tensor (T, S), a row for each learned experience."""
         return torch.from_numpy(self.accuracies().values)
-
-    def before_training_exp(self, strategy: Any) -> None:
-        """From now on, evaluations are periodic ones and are ignored."""
-        self._recorder.learned.begin(strategy.experience)
-
-    def after_training_exp(self, strategy: Any) -> None:
-        """The next evaluation fills a new row."""
-        self._recorder.learned.end(strategy.experience)
-
-    def before_eval(self, strategy: Any) -> None:
-        """Resets the counts."""
-        self._recorder.begin(strategy)
-
-    def after_eval_iteration(self, strategy: Any) -> None:
-        """Adds a batch, on the device."""
-        self._recorder.count(strategy)
 
     def after_eval(self, strategy: Any) -> MetricResult:
         """Fills a row of the matrix and reports; waits for the device."""
-        if not self._recorder.end():
+        if not self.end():
             return None
         found = self.accuracies()
-        start = self._recorder.baseline() if self.baseline is None else self.baseline
+        start = self.untrained() if self.baseline is None else self.baseline
         said = found.summaries(baseline=start)
         where = f"/eval_phase/{self.stream}_stream"
         values = {REPORTED[name]: v for name, v in said.items() if name in self.names}
@@ -130,15 +101,13 @@ def continual_metrics(
 ) -> list[PluginMetric[dict[str, float]]]:
     """Returns continual-learning metrics for an ``EvaluationPlugin``.
 
-    They are those of `avalanche_dgm.metrics`, reported after each evaluation of the test stream:
-    ``StreamAverageAccuracy_M/eval_phase/test_stream`` and in the same way
+    They are those of `avalanche_dgm.metrics.functional`, reported after each evaluation of the test
+    stream as ``StreamAverageAccuracy_M/eval_phase/test_stream``, in the same way
     ``StreamAverageAnytimeAccuracy_M``, ``StreamLearningAccuracy_M``, ``StreamForgetting_M``,
     ``StreamBackwardTransfer_M`` and ``StreamForwardTransfer_M``, so that Avalanche's metrics of
     similar names can stand beside them, and ``StreamRetention``, of which Avalanche has none. What
-    cannot be said yet is not reported. Evaluate on the test stream after each experience.
-    Evaluations while an experience is learned (``eval_every``) and those of other streams do not
-    count; one that is repeated replaces what was measured, and one of a part of the stream what was
-    measured of it.
+    cannot be said yet is not reported. Evaluate on the test stream after each experience; periodic
+    evaluations (``eval_every``) and those of other streams do not count.
 
     Rows of the matrix are experiences in the order in which they are learned, and columns are put
     into the same order. A test experience belongs to the training experience at the same position
@@ -150,8 +119,7 @@ def continual_metrics(
 
     - ``StreamBWT`` is backward transfer; it is 0 after the first experience, when there is none.
     - ``StreamForgetting`` is minus backward transfer: it compares with the accuracy right after
-      learning. ``StreamForgetting_M`` compares with the best accuracy ever (Chaudhry et al. 2018)
-      and is never less.
+      learning, ``StreamForgetting_M`` with the best accuracy ever, and is never less.
     - ``StreamForwardTransfer`` subtracts the accuracies before anything was learned, as
       ``baseline=None`` does; ``baseline=0`` leaves the accuracies ahead themselves.
     - ``Top1_Acc_Stream`` is an average over samples of all that is tested; average accuracy is one

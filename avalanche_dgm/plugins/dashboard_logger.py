@@ -11,16 +11,15 @@ from avalanche.logging import BaseLogger
 
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.sinks import Sink
-from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.dashboards.wandb_sink import is_main_process
-from avalanche_dgm.methods import Method, MethodStats
+from avalanche_dgm.methods import MethodStats
 from avalanche_dgm.plugins.accuracies import AccuracyRecorder
 from avalanche_dgm.plugins.description import describe_strategy
 from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.learned import tested_of
 from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
-from avalanche_dgm.plugins.tested import names_of, read_examples
+from avalanche_dgm.plugins.tested import ExampleImages, names_of
 
 
 class DashboardLogger(BaseLogger, SupervisedPlugin):
@@ -57,7 +56,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._dashboard: Dashboard | None = None
         self._accuracies = AccuracyRecorder()
         self._names: list[str] = []
-        self._examples: Examples | None = None
+        self._images = ExampleImages(samples_per_class)
         self._sleeps = 0
         self._training = False
         self._time = LearningTime()
@@ -140,7 +139,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._tested = time.perf_counter()
         if self._training or not self.watches:
             return
-        self._accuracies.begin(strategy)
+        self._accuracies.before_eval(strategy)
         tests = tested_of(strategy, self._accuracies.stream)
         if tests and not self._names:
             self._names = names_of(tests[0].origin_stream)
@@ -148,7 +147,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
     def after_eval_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Adds a batch, on the device."""
         if self.watches and not self._training:
-            self._accuracies.count(strategy)
+            self._accuracies.after_eval_iteration(strategy)
 
     def after_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Logs the accuracies, if the test stream was evaluated after an experience."""
@@ -161,8 +160,16 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self.dashboard.log_test(found, names=self._names, seconds=seconds)
         plugins = find_plugins(strategy)
         if plugins:
-            tests = tested_of(strategy, self._accuracies.stream)
-            self._log_examples(plugins[0].method, tests, found.learned())
+            so_far = self._accuracies.learned
+            at = len(so_far.positions)
+            self._images.log(
+                self.dashboard,
+                plugins[0].method,
+                tested_of(strategy, self._accuracies.stream),
+                found.learned(),
+                at=at,
+                last=at >= so_far.n_stream,
+            )
             self._log_sleep(plugins[0].stats)
 
     def _log_sleep(self, stats: MethodStats) -> None:
@@ -172,18 +179,6 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             self.dashboard.log_sleep(stats, before=self._sleeps, at=at)
         self._sleeps = stats.sleeps
 
-    def _log_examples(self, method: Method, tests: list[Any], learned: list[int]) -> None:
-        """Logs reconstructions and latents of test images of the learned experiences."""
-        there = {int(e.current_experience) for e in tests}
-        # Tests on the experiences learned so far have more of them each time.
-        if self._examples is None or not there <= self._examples.positions():
-            self._examples = read_examples(tests, least=self.samples_per_class)
-        if self._examples is not None:
-            so_far = self._accuracies.learned
-            at = len(so_far.positions)
-            seen, last = self._examples.of_experiences(learned), at >= so_far.n_stream
-            self.dashboard.log_examples(method, seen, at=at, last=last)
-
     def close(self) -> None:
         """Closes the sinks."""
         if self._dashboard is not None:
@@ -191,7 +186,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             self._dashboard = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dashboard": None, "_examples": None}
+        return {**self.__dict__, "_dashboard": None}
 
 
 def _settings_of(strategy: Any) -> dict[str, Any]:

@@ -22,13 +22,9 @@ class EpochMeans:
         self._sums, self._n, self._batches = None, 0, 0
 
     def add(self, strategy: Any) -> int:
-        """Adds the batch that a strategy has just trained on, on the device.
+        """Adds the batch that a strategy has just trained on; returns how many samples it has.
 
-        Args:
-            strategy: The strategy; its loss is the one that was minimised, replay included.
-
-        Returns:
-            Samples of the batch.
+        The loss is the one that was minimised, replay included. Nothing waits for the device.
         """
         answers, labels, loss = strategy.mb_output, strategy.mb_y, strategy.loss.detach()
         n = len(labels)

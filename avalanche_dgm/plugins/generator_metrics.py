@@ -24,12 +24,7 @@ _ERRORS = {"squared": "StreamReconstructionMSE", "absolute": "StreamReconstructi
 
 
 class StreamReconstruction(LearningMetric):
-    """Error of the memory's reconstructions of test images of learned classes.
-
-    Args:
-        stream: Name of the stream whose evaluations count.
-        seed: Seed of random reconstructions.
-    """
+    """Error of the memory's reconstructions of test images; see `generator_metrics`."""
 
     def __init__(self, *, stream: str = "test", seed: int = 0) -> None:
         super().__init__()
@@ -40,11 +35,11 @@ class StreamReconstruction(LearningMetric):
     def before_eval(self, strategy: Any) -> None:
         """Resets the sums."""
         self._error.reset()
-        self._seen = set(self._learned.columns(tests_of(strategy, self.stream)))
+        self._seen = set(self.learned.columns(tests_of(strategy, self.stream)))
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Reconstructs the batch's images of learned classes."""
-        experience, learned = strategy.experience, self._learned
+        experience, learned = strategy.experience, self.learned
         if learned.learning or stream_of(experience) != self.stream:
             return
         if int(experience.current_experience) not in self._seen:
@@ -69,11 +64,11 @@ class StreamReconstruction(LearningMetric):
 
 
 class ReplayQuality(LearningMetric):
-    """Which of the classes learned before an experience were replayed in it, and how evenly."""
+    """Which classes were replayed, and how evenly; see `generator_metrics`."""
 
     def after_experience(self, strategy: Any) -> dict[str, float]:
         """Returns both, if something was replayed."""
-        known = sorted(self._learned.labels_before())
+        known = sorted(self.learned.labels_before())
         counts: Counter[int] = Counter()
         for plugin in find_plugins(strategy):
             counts.update(plugin.stats.histogram)
@@ -85,16 +80,7 @@ class ReplayQuality(LearningMetric):
 
 
 class ReplayAgreement(LearningMetric):
-    """Share of a memory's samples whose labels a reference classifier agrees with.
-
-    Args:
-        reference: From samples (n, *shape) to logits (n, K), a column a label.
-        per_class: Most samples of each class.
-        seed: Seed of the samples.
-
-    Raises:
-        ConfigError: ``per_class`` is below 1.
-    """
+    """Share of a memory's samples that a reference agrees with; see `generator_metrics`."""
 
     def __init__(
         self, reference: Callable[[Tensor], Tensor], *, per_class: int = 50, seed: int = 0
@@ -105,7 +91,7 @@ class ReplayAgreement(LearningMetric):
 
     def after_experience(self, strategy: Any) -> dict[str, float]:
         """Samples the memory, if it has samples."""
-        n, agreed = len(self._learned.classes), []
+        n, agreed = len(self.learned.classes), []
         for plugin in find_plugins(strategy):
             found = views.samples(plugin.method, self.per_class, n_classes=n, seed=self.seed)
             for (_, label), samples in found.items():

@@ -44,14 +44,14 @@ class Learned:
         return learned
 
     def begin(self, experience: Any) -> None:
-        """Called before an experience, or a part of one, is learned."""
+        """Begins an experience, or a part of one."""
         if not isinstance(experience, OnlineCLExperience) or experience.is_first_subexp:
             self._n_seen = 0
         self._n_seen += len(experience.dataset)
         self.learning = True
 
     def end(self, experience: Any) -> bool:
-        """Called after it was learned; returns whether the whole experience was."""
+        """Ends it; returns whether the whole experience was learned."""
         # Parts that mix experiences have no origin.
         origin = getattr(experience, "origin_experience", None)
         if isinstance(experience, OnlineCLExperience) and origin is not None:
@@ -117,7 +117,7 @@ def _match(position: int, mine: Pairs, tests: Sequence[Pairs]) -> int | None:
 
 
 def pairs_of(experience: Any) -> Pairs:
-    """All pairs of a task label and a class of an experience."""
+    """Pairs of a task label and a class of an experience."""
     tasks, classes = samples.task_labels_of(experience), samples.classes_of(experience)
     return frozenset((task, label) for task in tasks for label in classes)
 
@@ -128,24 +128,11 @@ def stream_of(experience: Any) -> str:
 
 
 def tested_of(strategy: Any, stream: str) -> list[Any]:
-    """The experiences of a stream that a strategy is evaluated on.
-
-    Args:
-        strategy: The strategy, in an evaluation.
-        stream: The stream's name.
-    """
+    """The experiences of a stream, by its name, that a strategy is evaluated on."""
     return [e for e in strategy.current_eval_stream if stream_of(e) == stream]
 
 
 def tests_of(strategy: Any, stream: str) -> list[Pairs]:
-    """Task labels and classes of all experiences of a stream that is evaluated, also in part.
-
-    Args:
-        strategy: The strategy, in an evaluation.
-        stream: The stream's name.
-
-    Returns:
-        One entry for each experience; empty if the evaluation is of other streams.
-    """
+    """Those of all experiences of a stream that is evaluated, also in part; else none."""
     mine = tested_of(strategy, stream)
     return [pairs_of(experience) for experience in mine[0].origin_stream] if mine else []

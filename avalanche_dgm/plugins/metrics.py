@@ -30,7 +30,7 @@ class ReportedValues(PluginMetric[dict[str, Any]]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._values: dict[str, Any] = {}
+        self.reset()
 
     def result(self, **kwargs: Any) -> dict[str, Any]:
         """The last values, by name."""
@@ -38,7 +38,7 @@ class ReportedValues(PluginMetric[dict[str, Any]]):
 
     def reset(self, **kwargs: Any) -> None:
         """Resets the metric."""
-        self._values = {}
+        self._values: dict[str, Any] = {}
 
     def _report(self, strategy: Any, values: dict[str, float], where: str = "") -> MetricResult:
         self._values = values
@@ -50,28 +50,27 @@ class ReportedValues(PluginMetric[dict[str, Any]]):
 
 
 class LearningMetric(ReportedValues):
-    """Base of metrics that need the experiences and classes learned so far.
+    """Base of metrics that need to know what was learned so far.
 
-    A subclass implements `after_experience` or reports after evaluations.
+    A subclass implements `after_experience`, or reports after evaluations.
+
+    Attributes:
+        learned: Experiences and classes learned so far.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._learned = Learned()
-
     def reset(self, **kwargs: Any) -> None:
-        """Resets the metric and the experiences learned."""
+        """Resets the metric and what was learned."""
         super().reset()
-        self._learned = Learned()
+        self.learned = Learned()
 
     def before_training_exp(self, strategy: Any) -> MetricResult:
         """Notes an experience, or a part of one."""
-        self._learned.begin(strategy.experience)
+        self.learned.begin(strategy.experience)
         return None
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
         """Notes and reports an experience when all its parts were learned."""
-        if not self._learned.end(strategy.experience):
+        if not self.learned.end(strategy.experience):
             return None
         values = self.after_experience(strategy)
         return self._report(strategy, values) if values else None
@@ -82,11 +81,7 @@ class LearningMetric(ReportedValues):
 
 
 def memory_bytes(strategy: Any) -> int | None:
-    """Bytes that the plugins of a strategy hold beside its model; see `held_bytes`.
-
-    Args:
-        strategy: The strategy, with plugins of this package and any others.
-    """
+    """Bytes that a strategy's plugins, ours and others, hold beside its model; see `held_bytes`."""
     ours = find_plugins(strategy)
     without = [strategy.model, strategy.evaluator, strategy.clock, *ours]
     others = held_bytes(strategy, without=without)

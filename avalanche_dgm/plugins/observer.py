@@ -14,7 +14,6 @@ from avalanche_dgm.metrics.generator_log import GeneratorLog
 from avalanche_dgm.metrics.generator_quality import GeneratorQuality
 from avalanche_dgm.plugins.experiences import starts_task
 from avalanche_dgm.plugins.metrics import find_plugins
-from avalanche_dgm.settings import whole
 
 
 class GeneratorObserver(SupervisedPlugin):
@@ -30,8 +29,8 @@ class GeneratorObserver(SupervisedPlugin):
     Args:
         folder: Where to write.
         watched: The plugin or its method; ``None`` for the only such plugin that the strategy has.
-        quality: Measures samples after each experience, or ``None``. Its images become a part of
-            checkpoints of the strategy.
+        quality: Measures samples after each experience, or ``None``. It becomes a part of the
+            strategy's checkpoints.
         n_samples: Samples of each class in a picture.
         seed: Seed of their noise.
 
@@ -49,28 +48,20 @@ class GeneratorObserver(SupervisedPlugin):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        whole("n_samples", n_samples)
-        self.folder = Path(folder)
-        self.quality, self.n_samples, self.seed = quality, n_samples, seed
-        self.log = self._log(watched) if watched is not None else None
+        self.log = GeneratorLog(folder, watched, quality=quality, n_samples=n_samples, seed=seed)
         self._noted: int | None = None
-
-    def _log(self, watched: Any) -> GeneratorLog:
-        return GeneratorLog(
-            self.folder, watched, quality=self.quality, n_samples=self.n_samples, seed=self.seed
-        )
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Logs an experience that ended after this plugin's last hook."""
-        if self.log is None:
-            self.log = self._log(_only_method(strategy))
+        if self.log.method is None:
+            self.log.attach(_only_method(strategy))
         if self._noted is None:
             self._noted = self.log.memory.experiences
         self._note()
 
     def after_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Starts to watch the masks: by now the method's plugin has started the experience."""
-        if self.log is not None and starts_task(strategy.experience):
+        if starts_task(strategy.experience):
             self.log.watch()
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -83,7 +74,7 @@ class GeneratorObserver(SupervisedPlugin):
 
     def _note(self) -> None:
         log = self.log
-        if log is None or log.memory.experiences == self._noted:
+        if log.memory.experiences == self._noted:
             return
         self._noted = log.memory.experiences
         several = distributed.is_available() and distributed.is_initialized()

@@ -1,4 +1,4 @@
-"""Names and example images of a test stream, for loggers."""
+"""Names and example images of a test stream, for dashboards."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avalanche_dgm.dashboards.dashboard import Dashboard
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.methods import Method
 from avalanche_dgm.plugins.experiences import by_classes
 from avalanche_dgm.plugins.samples import (
     classes_of,
@@ -35,16 +37,50 @@ def names_of(stream: Sequence[Any]) -> list[str]:
     return names if len(set(names)) == len(stream) else [str(i) for i in range(len(stream))]
 
 
-def read_examples(experiences: Sequence[Any], *, least: int) -> Examples | None:
-    """Reads a few images of each class, the same ones each time.
+class ExampleImages:
+    """Logs what a method makes of a few images of each test class, the same ones each time.
 
     Args:
-        experiences: Test experiences.
         least: Smallest number of images of each class, if available.
-
-    Returns:
-        The images, or ``None`` if they have different shapes or are no tensors.
     """
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+        self._examples: Examples | None = None
+
+    def log(
+        self,
+        dashboard: Dashboard,
+        method: Method,
+        tests: Sequence[Any],
+        learned: Sequence[int],
+        *,
+        at: int,
+        last: bool,
+    ) -> None:
+        """Reads the images, if some are new, and logs them; see `Dashboard.log_examples`.
+
+        Args:
+            dashboard: Where to log.
+            method: The method.
+            tests: Test experiences.
+            learned: Positions in the test stream of those that were learned.
+            at: Experiences learned so far.
+            last: Whether the stream is complete.
+        """
+        there = {int(experience.current_experience) for experience in tests}
+        if self._examples is None or not there <= self._examples.positions():
+            self._examples = _read(tests, self.least)
+        # Different shapes, or what is no tensor, cannot be shown.
+        if self._examples is not None:
+            seen = self._examples.of_experiences(learned)
+            dashboard.log_examples(method, seen, at=at, last=last)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_examples": None}
+
+
+def _read(experiences: Sequence[Any], least: int) -> Examples | None:
     n_classes = sum(len(classes_of(experience)) for experience in experiences)
     each = max(least, _EXAMPLES // max(n_classes, 1))
     images: list[Tensor] = []

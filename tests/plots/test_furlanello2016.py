@@ -5,7 +5,7 @@ import pytest
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import deep_linear
-from avalanche_dgm.metrics.by_epoch import EpochAccuracy
+from avalanche_dgm.metrics.stream_accuracies import EpochAccuracy
 from avalanche_dgm.plots import furlanello2016
 
 
