@@ -31,8 +31,8 @@ from avalanche_dgm.metrics.generator_quality import memory_of
 
 TINY = {"n_train_per_class": 8, "fraction": 0.2}
 COMMON = {
-    *("results.json", "accuracy.csv", "accuracy.png", "samples.png", "samples.csv", "sizes.csv"),
-    *("samples-000.png", "samples-001.png", "panels"),
+    *("results.json", "config.yaml", "accuracy.csv", "accuracy.png", "samples.png"),
+    *("samples.csv", "sizes.csv", "samples-000.png", "samples-001.png", "panels"),
 }
 
 
@@ -92,7 +92,8 @@ def test_other_methods(tmp_path):
     assert {path.name for path in (tmp_path / "mergan").iterdir()} == COMMON
     sweep(tmp_path / "dgr", "dgr")
     names = {path.name for path in (tmp_path / "dgr").iterdir()}
-    assert names == {"results.json", "accuracy.csv", "accuracy.png", "samples.png", "panels"}
+    shared = {"results.json", "config.yaml", "accuracy.csv", "accuracy.png", "samples.png"}
+    assert names == shared | {"panels"}
 
 
 def test_which_are_gans():
