@@ -89,6 +89,8 @@ class Dashboard:
             sink if isinstance(sink, FailSafeSink) else FailSafeSink(sink) for sink in sinks
         ]
         self.samples_per_class, self.latents, self.seed = samples_per_class, latents, seed
+        #: Test images to show, kept here by those who read them.
+        self.examples: Examples | None = None
         #: The settings that were logged.
         self._settings: dict[str, Any] = {}
 

@@ -16,7 +16,7 @@ from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.learned import Learned
-from avalanche_dgm.plugins.tested import ExampleImages
+from avalanche_dgm.plugins.tested import log_examples
 
 #: Samples of each class in pictures.
 _SAMPLES = 8
@@ -35,7 +35,6 @@ class RunPanels:
     def __init__(self, spec: RunSpec, folder: Path | None, settings: LogSettings) -> None:
         self.spec, self.folder, self.settings = spec, folder, settings
         self._dashboard: Dashboard | None = None
-        self._images = ExampleImages(_SAMPLES)
 
     @property
     def dashboard(self) -> Dashboard:
@@ -101,7 +100,7 @@ class RunPanels:
         dashboard.log_sleep(stats, before=before, at=n)
         if method is not None:
             seen = [spec.tested[column] for column in accuracies.learned()]
-            self._images.log(
+            log_examples(
                 dashboard, method, spec.test_experiences(), seen, at=n, last=result.complete
             )
 

@@ -16,7 +16,7 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.watching import ReportingCallback
 from avalanche_dgm.plugins.learned import Learned
-from avalanche_dgm.plugins.tested import ExampleImages, names_of
+from avalanche_dgm.plugins.tested import log_examples, names_of
 
 
 class DashboardCallback(ReportingCallback):
@@ -56,7 +56,6 @@ class DashboardCallback(ReportingCallback):
         self.checkpoints = checkpoints
         self.dashboard: Dashboard | None = None
         self._benchmark: Any = None
-        self._images = ExampleImages(samples_per_class)
 
     def logs_to(self, logger: pl.loggers.Logger) -> bool:
         """See `StreamCallback.logs_to`."""
@@ -72,7 +71,7 @@ class DashboardCallback(ReportingCallback):
     ) -> None:
         """Opens the sinks and logs the method's settings, in the first process."""
         super().on_stream_start(trainer, module, benchmark, result)
-        self._benchmark, self._images = benchmark, ExampleImages(self.samples_per_class)
+        self._benchmark = benchmark
         if trainer.is_global_zero:
             sinks = self._sinks if self._sinks is not None else logger_sinks(trainer)
             self.dashboard = Dashboard(
@@ -117,7 +116,7 @@ class DashboardCallback(ReportingCallback):
             seconds=result.test_seconds[-1],
         )
         seen = [positions[column] for column in result.accuracies.learned()]
-        self._images.log(dashboard, module.method, tests, seen, at=len(result), last=last)
+        log_examples(dashboard, module.method, tests, seen, at=len(result), last=last)
 
     def __getstate__(self) -> dict[str, Any]:
         # Spawned processes open the sinks themselves.

@@ -19,7 +19,7 @@ from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.learned import tested_of
 from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
-from avalanche_dgm.plugins.tested import ExampleImages, names_of
+from avalanche_dgm.plugins.tested import log_examples, names_of
 
 
 class DashboardLogger(BaseLogger, SupervisedPlugin):
@@ -56,7 +56,6 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._dashboard: Dashboard | None = None
         self._accuracies = AccuracyRecorder()
         self._names: list[str] = []
-        self._images = ExampleImages(samples_per_class)
         self._sleeps = 0
         self._training = False
         self._time = LearningTime()
@@ -162,7 +161,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         if plugins:
             so_far = self._accuracies.learned
             at = len(so_far.positions)
-            self._images.log(
+            log_examples(
                 self.dashboard,
                 plugins[0].method,
                 tested_of(strategy, self._accuracies.stream),

@@ -37,47 +37,34 @@ def names_of(stream: Sequence[Any]) -> list[str]:
     return names if len(set(names)) == len(stream) else [str(i) for i in range(len(stream))]
 
 
-class ExampleImages:
-    """Logs what a method makes of a few images of each test class, the same ones each time.
+def log_examples(
+    dashboard: Dashboard,
+    method: Method,
+    tests: Sequence[Any],
+    learned: Sequence[int],
+    *,
+    at: int,
+    last: bool,
+) -> None:
+    """Logs what a method makes of a few images of each class; see `Dashboard.log_examples`.
+
+    They are the same ones each time, and are read when the dashboard has none of a test yet.
 
     Args:
-        least: Smallest number of images of each class, if available.
+        dashboard: Where to log.
+        method: The method.
+        tests: Test experiences.
+        learned: Positions in the test stream of those that were learned.
+        at: Experiences learned so far.
+        last: Whether the stream is complete.
     """
-
-    def __init__(self, least: int) -> None:
-        self.least = least
-        self._examples: Examples | None = None
-
-    def log(
-        self,
-        dashboard: Dashboard,
-        method: Method,
-        tests: Sequence[Any],
-        learned: Sequence[int],
-        *,
-        at: int,
-        last: bool,
-    ) -> None:
-        """Reads the images, if some are new, and logs them; see `Dashboard.log_examples`.
-
-        Args:
-            dashboard: Where to log.
-            method: The method.
-            tests: Test experiences.
-            learned: Positions in the test stream of those that were learned.
-            at: Experiences learned so far.
-            last: Whether the stream is complete.
-        """
-        there = {int(experience.current_experience) for experience in tests}
-        if self._examples is None or not there <= self._examples.positions():
-            self._examples = _read(tests, self.least)
-        # Different shapes, or what is no tensor, cannot be shown.
-        if self._examples is not None:
-            seen = self._examples.of_experiences(learned)
-            dashboard.log_examples(method, seen, at=at, last=last)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_examples": None}
+    there = {int(experience.current_experience) for experience in tests}
+    if dashboard.examples is None or not there <= dashboard.examples.positions():
+        dashboard.examples = _read(tests, dashboard.samples_per_class)
+    # Images of different shapes, or that are no tensors, cannot be shown.
+    if dashboard.examples is not None:
+        seen = dashboard.examples.of_experiences(learned)
+        dashboard.log_examples(method, seen, at=at, last=last)
 
 
 def _read(experiences: Sequence[Any], least: int) -> Examples | None:
