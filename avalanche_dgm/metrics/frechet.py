@@ -90,15 +90,7 @@ class FrechetDistance(FrechetInceptionDistance):
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """The Frechet distance of the Gaussians with the mean and covariance of two sets of features.
-
-    Args:
-        real: Float tensor (n, F), n at least 2.
-        generated: Float tensor (m, F), m at least 2.
-
-    Returns:
-        0 or more.
-    """
+    """The Frechet distance, from 0 on, of features (n, F) and (m, F); n and m at least 2."""
     # All that there is was given: of several processes the others may be elsewhere.
     metric = FrechetDistance(n_features=real.shape[1], sync_on_compute=False)
     # On the CPU: eigenvalues of a few features are faster there, and the same everywhere.

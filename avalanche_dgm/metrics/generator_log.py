@@ -106,10 +106,9 @@ class GeneratorLog:
         return memory_of(self.method)
 
     def watch(self) -> None:
-        """Begins to look at the masks of the task that is about to be learned.
+        """Begins to look at the masks, if the method has any.
 
-        To be called when the method has begun the experience and nothing was trained yet. Nothing
-        happens if it has no masks.
+        To be called when it has begun an experience and nothing of it was trained yet.
         """
         self.unwatch()
         memory = self.memory
@@ -128,11 +127,7 @@ class GeneratorLog:
         return None if self._trace is None else self._trace.state()
 
     def set_state(self, state: dict[str, Any] | None) -> None:
-        """Goes on within an experience, before or after `watch`.
-
-        Args:
-            state: What `state` returned.
-        """
+        """Goes on within an experience, before or after `watch`, with what `state` returned."""
         self._resumed = state
         if self._trace is not None and state is not None:
             self._trace.set_state(state)

@@ -29,10 +29,7 @@ _LEAK = 0.2
 
 
 def memory_of(method: Any) -> GAN:
-    """The memory of a method that remembers by a generative adversarial network.
-
-    Args:
-        method: The method, or the plugin or LightningModule that it is in.
+    """The memory of a method with a generative adversarial network, or of its plugin or module.
 
     Raises:
         ConfigError: It is no such method.
@@ -47,18 +44,10 @@ def memory_of(method: Any) -> GAN:
 
 
 def fixed_samples(memory: GAN, row: int, n: int, *, seed: int = 0) -> Tensor:
-    """Generates samples of one class, of the same noise whenever it is asked.
+    """Samples (n, *shape) of one class, a row of ``memory.classes.rows``, in the user's units.
 
-    The noise is no part of the memory's random numbers, which stay as they are.
-
-    Args:
-        memory: What generates.
-        row: The class's row of ``memory.classes.rows``.
-        n: How many.
-        seed: Another one, other samples.
-
-    Returns:
-        Float tensor (n, *shape), in the user's units.
+    They are of the same noise whenever a seed is given again. It is no part of the memory's random
+    numbers, which stay as they are.
     """
     device = memory.classes.rows.device
     rng = torch.Generator(device=device).manual_seed((seed * 1_000_003 + row) % 2**63)

@@ -60,11 +60,7 @@ class MaskTrace:
         return {"step": self._step, "every": self._every, "seen": seen}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on where `state` was called.
-
-        Args:
-            state: What it returned.
-        """
+        """Goes on where `state` was called, with what it returned."""
         self._step, self._every, self._seen = state["step"], state["every"], list(state["seen"])
 
     @torch.no_grad()

@@ -16,11 +16,7 @@ from avalanche_dgm.plugins.metrics import LearningMetric
 
 
 class ExperienceAccuracies(PluginMetric[dict[int, float]]):
-    """Accuracy on each experience of a stream in the last evaluation; reports nothing itself.
-
-    Args:
-        stream: Name of the stream.
-    """
+    """Accuracy on each experience of a stream in the last evaluation; reports nothing itself."""
 
     def __init__(self, stream: str = "test") -> None:
         super().__init__()

@@ -155,7 +155,7 @@ def memory_metrics() -> list[PluginMetric[Any]]:
 
 
 class Cost(ReportedValues):
-    """Seconds of an experience, in all and of each phase, and samples a second."""
+    """Seconds of an experience, and samples a second; see `cost_metrics`."""
 
     def __init__(self) -> None:
         super().__init__()
