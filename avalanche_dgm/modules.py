@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from avalanche_dgm.errors import UnsupportedModelError
 
 M = TypeVar("M", bound=nn.Module)
+
+#: Types in which a memory can be kept while nothing learns or samples.
+AtRest = Literal["float32", "float16"]
 
 #: Samples that pass through a network at once where no gradient is needed.
 CHUNK = 1024
@@ -201,6 +204,54 @@ def in_type_of(learner: nn.Module, samples: Tensor) -> Tensor:
         if parameter.is_floating_point() and parameter.ndim > 1:
             return samples.to(parameter.dtype)
     return samples
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The numbers in another floating-point type; those beyond its range become its largest."""
+    if not x.is_floating_point():
+        return x
+    largest = torch.finfo(dtype).max
+    if largest < torch.finfo(x.dtype).max:
+        x = x.clamp(-largest, largest)
+    return x.to(dtype)
+
+
+def convert(module: nn.Module, dtype: torch.dtype) -> None:
+    """Rounds a module's parameters and buffers to another type; parameters stay the same objects.
+
+    Args:
+        module: The module.
+        dtype: A floating-point type, see `rounded`.
+    """
+    # Weights of inference mode could not be trained later.
+    with torch.inference_mode(False), torch.no_grad():
+        for part in module.modules():
+            for parameter in part.parameters(recurse=False):
+                parameter.grad = None
+                parameter.data = rounded(parameter.data, dtype)
+            for name, buffer in part.named_buffers(recurse=False):
+                setattr(part, name, rounded(buffer, dtype))
+
+
+@contextmanager
+def awake(module: nn.Module, at_rest: AtRest) -> Iterator[None]:
+    """Computes in float32 with a module that is kept in a smaller type.
+
+    What is written inside is rounded once, afterwards. What was kept before stays as it is:
+    every number of the smaller type is one of float32.
+
+    Args:
+        module: The module, whose parameters and buffers are float32 inside.
+        at_rest: The type in which they are kept.
+    """
+    if at_rest == "float32":
+        yield
+        return
+    convert(module, torch.float32)
+    try:
+        yield
+    finally:
+        convert(module, getattr(torch, at_rest))
 
 
 def at_least_single(x: Tensor) -> Tensor:

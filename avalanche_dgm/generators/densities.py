@@ -19,6 +19,7 @@ from avalanche_dgm.generators.gaussian import (
     main_directions,
     padded,
 )
+from avalanche_dgm.modules import AtRest
 from avalanche_dgm.settings import one_of, whole
 
 #: Smallest variance of a value that a low-rank covariance adds to its factor's.
@@ -28,12 +29,15 @@ _FLOOR = 1e-6
 class FullDensity(ClassDensity):
     """A Gaussian of full covariance for each class.
 
+    Args:
+        at_rest: See `ClassDensity`.
+
     Attributes:
         factors: The Cholesky factors of the covariances.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, at_rest: AtRest = "float32") -> None:
+        super().__init__(at_rest=at_rest)
         self.factors = Triangles()
 
     def _grow(self, n: int, size: int, device: torch.device) -> None:
@@ -98,6 +102,7 @@ class LowRankDensity(ClassDensity):
 
     Args:
         rank: Columns of the factor.
+        at_rest: See `ClassDensity`.
 
     Attributes:
         factors: Float tensor (K, D, rank), the factors F.
@@ -111,8 +116,8 @@ class LowRankDensity(ClassDensity):
     factors: Tensor
     scales: Tensor
 
-    def __init__(self, *, rank: int = 16) -> None:
-        super().__init__()
+    def __init__(self, *, rank: int = 16, at_rest: AtRest = "float32") -> None:
+        super().__init__(at_rest=at_rest)
         whole("rank", rank)
         self.rank = rank
         self.register_buffer("factors", torch.empty(0, 0, rank))
@@ -170,6 +175,7 @@ class MixtureDensity(FullDensity):
 
     Args:
         components: Gaussians of a class, at most.
+        at_rest: See `ClassDensity`.
 
     Attributes:
         factors: The Cholesky factors of the covariances within the components.
@@ -184,8 +190,8 @@ class MixtureDensity(FullDensity):
     shares: Tensor
     offsets: Tensor
 
-    def __init__(self, *, components: int = 3) -> None:
-        super().__init__()
+    def __init__(self, *, components: int = 3, at_rest: AtRest = "float32") -> None:
+        super().__init__(at_rest=at_rest)
         whole("components", components)
         self.components = components
         self.register_buffer("shares", torch.empty(0, components))

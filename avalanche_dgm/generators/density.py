@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators.base import Generator, Known
 from avalanche_dgm.generators.gaussian import padded
+from avalanche_dgm.modules import AtRest, awake
+from avalanche_dgm.settings import one_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -27,6 +29,13 @@ class ClassDensity(Generator):
     comes again is merged with what is known of it, as if all its samples had come at once; the
     same class of another group (see `Known`) has a density of its own.
 
+    Args:
+        at_rest: The type in which it is kept; learning and sampling are in float32. What a class
+            was fitted to is rounded when it is learned, and not again before it comes back.
+
+    Raises:
+        ConfigError: There is no such type.
+
     Attributes:
         dense: Whether a matrix of as many rows and columns as a sample has values is kept.
         seen: int64 tensor (K,), the samples that each class was fitted to.
@@ -38,8 +47,10 @@ class ClassDensity(Generator):
     seen: Tensor
     means: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_rest: AtRest = "float32") -> None:
         super().__init__()
+        one_of("at_rest", at_rest, *get_args(AtRest))
+        self.at_rest = at_rest
         self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
         self.register_buffer("means", torch.empty(0, 0))
 
@@ -116,8 +127,14 @@ class ClassDensity(Generator):
         """
         self._check(samples)
         self.spec = self._spec_for(samples)
-        flat, n_classes = samples.flatten(1), len(self.classes)
-        d, device = flat.shape[1], flat.device
+        flat = samples.flatten(1)
+        with awake(self, self.at_rest):
+            self._update(flat, rows, variances, merge, count)
+
+    def _update(
+        self, flat: Tensor, rows: Tensor, variances: Tensor | None, merge: bool, count: int | None
+    ) -> None:
+        n_classes, d, device = len(self.classes), flat.shape[1], flat.device
         self.means = padded(self.means, torch.zeros(n_classes, d, device=device))
         self.seen = padded(self.seen, torch.zeros(n_classes, dtype=torch.int64, device=device))
         self._grow(n_classes, d, device)
@@ -188,7 +205,8 @@ class ClassDensity(Generator):
     @torch.no_grad()
     def sample(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """See `Generator.sample`."""
-        samples = self._centres(rows, None, rng) + self._noise(rows, rng)
+        with awake(self, self.at_rest):
+            samples = self._centres(rows, None, rng) + self._noise(rows, rng)
         return samples.view(len(rows), *(self.shape or ()))
 
     @torch.no_grad()
@@ -208,7 +226,8 @@ class ClassDensity(Generator):
         flat = replay.images.flatten(1)
         found = self.classes.find(replay.tasks, replay.labels)
         rows = found.clamp(min=0)
-        centres, noise = self._centres(rows, flat, rng), self._noise(rows, rng)
+        with awake(self, self.at_rest):
+            centres, noise = self._centres(rows, flat, rng), self._noise(rows, rng)
         made = centres + math.sqrt(1 - strength**2) * (flat - centres) + strength * noise
         made = torch.where((found >= 0)[:, None], made, flat)
         return Replay(made.view_as(replay.images), replay.labels, replay.tasks)
@@ -223,8 +242,16 @@ class ClassDensity(Generator):
         Returns:
             Float tensor (n, K).
         """
-        flat = samples.flatten(1).to(self.means)
-        return torch.stack([self._log_density(flat, k) for k in range(len(self.means))], dim=1)
+        with awake(self, self.at_rest):
+            flat = samples.flatten(1).to(self.means)
+            parts = [self._log_density(flat, k) for k in range(len(self.means))]
+        return torch.stack(parts, dim=1)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        super()._restore(state)
+        # So that what is loaded next is kept in this type.
+        with awake(self, self.at_rest):
+            pass
 
     def score(self, samples: Tensor) -> Tensor | None:
         """See `Generator.score`; classes count as often as `ClassTable.balanced` draws them."""

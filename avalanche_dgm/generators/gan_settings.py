@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
+from avalanche_dgm.modules import AtRest
 from avalanche_dgm.settings import Settings
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class MaskedGANSettings(GANSettings):
         compensation: What is done about the scale in the embeddings' gradients: ``"authors"``,
             ``"hat"`` (Serra et al. 2018) or ``"none"``.
         sparsity: Weight lambda_RU of the share of free units that a task takes (Eq. 6), 0 or more.
+        at_rest: The type of the generator's weights between experiences, see `MaskedSpec`. It is
+            trained, and makes samples, in float32 all the same.
     """
 
     masking: Literal["units", "weights"] = "units"
@@ -133,6 +136,7 @@ class MaskedGANSettings(GANSettings):
     annealing: Literal["epochs", "steps"] = "epochs"
     compensation: Literal["authors", "hat", "none"] = "authors"
     sparsity: float = 0.002
+    at_rest: AtRest = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,7 @@ from avalanche_dgm.generators.masked_layers import (
     PerTask,
 )
 from avalanche_dgm.generators.masks import Compensation, Mask, View
-from avalanche_dgm.modules import at_least_single
+from avalanche_dgm.modules import AtRest, at_least_single, awake, convert
 
 
 class MaskedGenerator(nn.Module, ABC):
@@ -100,8 +100,10 @@ class MaskedGenerator(nn.Module, ABC):
         elif not 0 <= task < self.n_tasks:
             raise UnknownTaskError(f"Task {task} is none of the {self.n_tasks} finished tasks.")
         head = self.heads[self.n_tasks if task is None else task]
+        with awake(self, self._kept_as):
+            made = head(self.features(z, View(task, scale)))
         # In half precision there is hardly a number between -0.99 and -1, the dark of an image.
-        made = at_least_single(head(self.features(z, View(task, scale))))
+        made = at_least_single(made)
         return torch.tanh(made) if self.spec.bounded else made
 
     def begin_task(self) -> None:
@@ -112,13 +114,13 @@ class MaskedGenerator(nn.Module, ABC):
         """
         if self.learning:
             raise RuntimeError("A task is being learned; call end_task() or drop_task() first.")
+        self._set_learning(True)
         for mask in self._parts(Mask):
             mask.reset()
         for norm in self._parts(NormReLU):
             norm.begin()
         self.heads.append(self.head(self._widths()))
         self._match()
-        self.learning = True
 
     def drop_task(self) -> None:
         """Throws the learning task away, if there is one; free weights keep what they learned."""
@@ -128,7 +130,7 @@ class MaskedGenerator(nn.Module, ABC):
             mask.reset()
         for modules in self._parts(PerTask):
             del modules[-1]
-        self.learning = False
+        self._set_learning(False)
 
     def end_task(self, *, grow: bool = True) -> None:
         """Finishes the learning task: reserves what it uses and freezes what is its own.
@@ -159,9 +161,9 @@ class MaskedGenerator(nn.Module, ABC):
         for modules in self._parts(PerTask):
             modules.finish()
         self.n_tasks += 1
-        self.learning = False
         if grow:
             self._grow(added)
+        self._set_learning(False)
 
     def _grow(self, added: dict[str, int]) -> None:
         for group in self.groups.values():
@@ -256,7 +258,8 @@ class MaskedGenerator(nn.Module, ABC):
         spec = MaskedSpec.from_dict(state["spec"])
         if spec != self.spec:
             raise CheckpointError(f"The state is of {spec}, but this generator is {self.spec}.")
-        self.n_tasks, self.learning = state["n_tasks"], state["learning"]
+        self.n_tasks = state["n_tasks"]
+        self._set_learning(state["learning"])
         self.widths = [dict(widths) for widths in state["widths"]]
         for name, group in self.groups.items():
             group.width = state["present"][name]
@@ -267,6 +270,16 @@ class MaskedGenerator(nn.Module, ABC):
         with torch.random.fork_rng(devices=[]):  # Weights that are replaced at once.
             self.heads.restore(map(self.head, seen), learning=self.learning)
         self._match()
+
+    @property
+    def _kept_as(self) -> AtRest:
+        """The type of the weights: float32 while a task is being learned."""
+        return "float32" if self.learning else self.spec.at_rest
+
+    def _set_learning(self, learning: bool) -> None:
+        self.learning = learning
+        if self.spec.at_rest != "float32":
+            convert(self, getattr(torch, self._kept_as))
 
     def _check_learning(self) -> None:
         if not self.learning:

@@ -101,7 +101,7 @@ class MaskedGAN(GAN):
             )
 
     def _masks(self) -> Mapping[str, Any]:
-        names = ("masking", "placement", "protection")
+        names = ("masking", "placement", "protection", "at_rest")
         return {name: getattr(self.settings, name) for name in names}
 
     def open(self, data: ExperienceData, *, groups: Tensor | None = None) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.generators.masks import Mask, View
-from avalanche_dgm.modules import GrowingBuffers
+from avalanche_dgm.modules import AtRest, GrowingBuffers
 from avalanche_dgm.settings import Plain, check_fields
 
 
@@ -40,6 +40,8 @@ class MaskedSpec(Plain):
             unit (Eq. 4), or ``"ends"``, those between two reserved units (Serrà et al. 2018,
             Eq. 2). Weights from the noise are kept by their output alone.
         bounded: Whether samples lie in -1..1, so that the last layer ends in a tanh.
+        at_rest: The type of the weights while no task is being learned. All of them are rounded
+            when a task ends; those that it reserved stay as they are then, bit by bit.
 
     Raises:
         ConfigError: A value that cannot work.
@@ -54,6 +56,7 @@ class MaskedSpec(Plain):
     placement: Literal["before", "after"] = "before"
     protection: Literal["fan", "ends"] = "fan"
     bounded: bool = True
+    at_rest: AtRest = "float32"
 
     def __post_init__(self) -> None:
         sides = self.shape[1:]

@@ -69,7 +69,7 @@ def make_memory(
         memory: A `StoredLatents` or a `Generator` that has learned nothing, which is copied; or
             ``"stored"``, ``"density"`` or ``"vae"``.
         vae: Settings for ``"vae"``.
-        stored: Settings for ``"stored"``, and the covariance for ``"density"``.
+        stored: Settings for ``"stored"``; covariance and its type for ``"density"``, too.
 
     Raises:
         ConfigError: There is no such memory, or it cannot work.
@@ -86,7 +86,8 @@ def make_memory(
         covariance = stored.covariance
         if covariance is False:
             raise ConfigError("covariance=False is for memory='stored': a density has covariances.")
-        memory = make_density(covariance if isinstance(covariance, str) else "full")
+        name = covariance if isinstance(covariance, str) else "full"
+        memory = make_density(name, at_rest=stored.at_rest)
     if not isinstance(memory, Generator):
         raise ConfigError(
             f"memory={memory!r} remembers no latents. Give a StoredLatents or a Generator, or one"

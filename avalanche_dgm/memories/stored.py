@@ -13,7 +13,7 @@ from torch import Tensor
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import Replay, check_values, split_budget
 from avalanche_dgm.errors import CapacityError, ConfigError, DataError, ShapeError, UnknownTaskError
-from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
+from avalanche_dgm.modules import GrowingBuffers, rounded, size_in_bytes
 from avalanche_dgm.settings import one_of, whole
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
@@ -66,11 +66,10 @@ class CompactSamples(GrowingBuffers):
         samples = samples.float()
         if self.dtype == torch.uint8:
             self._widen(samples)
-            values = torch.round((samples - self.zero) / self.scale).clamp(0, 255)
+            samples = torch.round((samples - self.zero) / self.scale).clamp(0, 255)
+            self.values = samples.to(torch.uint8)
         else:
-            largest = torch.finfo(self.dtype).max
-            values = samples.clamp(-largest, largest)
-        self.values = values.to(self.dtype)
+            self.values = rounded(samples, self.dtype)
 
     def _widen(self, samples: Tensor) -> None:
         others = [d for d in range(samples.ndim) if d != 1]

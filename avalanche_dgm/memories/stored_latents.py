@@ -13,6 +13,7 @@ from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators import ClassDensity, FullDensity, make_density
 from avalanche_dgm.memories.stored import Encode, StoredMemory
+from avalanche_dgm.modules import AtRest
 from avalanche_dgm.settings import Settings
 
 #: Noise where the classes' moments are not kept.
@@ -44,6 +45,7 @@ class StoredLatentsSettings(Settings):
             ``"low-rank"`` or ``"mixture"``, see `make_density`. ``None`` for full ones if they take
             no more bytes than what is stored of a class at first, a latent has 256 values at most,
             and no ``total`` is given.
+        at_rest: The type in which the covariances are kept, see `ClassDensity`.
         jitter: Noise on each latent that is drawn, as a share of how much its class varies, from 0
             (what is stored and nothing else) to 1; ``None`` for 0.5, or with the classes'
             covariances for n ** -0.1 with n latents stored of a class in the mean. See
@@ -56,6 +58,7 @@ class StoredLatentsSettings(Settings):
     total: int | None = None
     dtype: Literal["float32", "float16", "uint8"] = "float32"
     covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None = None
+    at_rest: AtRest = "float32"
     jitter: float | None = None
 
     def make(self) -> StoredLatents:
@@ -76,6 +79,7 @@ class StoredLatents(StoredMemory):
 
     Args:
         covariance: See `StoredLatentsSettings`.
+        at_rest: See `StoredLatentsSettings`.
         jitter: See `StoredLatentsSettings`.
         **size: Arguments of `StoredMemory`. Without a size a share of 0.05 is stored, and 10 of
             each class at least; a class that comes again takes no more room.
@@ -91,13 +95,18 @@ class StoredLatents(StoredMemory):
     moments: ClassDensity
 
     def __init__(
-        self, *, covariance: bool | str | None = None, jitter: float | None = None, **size: Any
+        self,
+        *,
+        covariance: bool | str | None = None,
+        at_rest: AtRest = "float32",
+        jitter: float | None = None,
+        **size: Any,
     ) -> None:
         super().__init__(**size)
         if isinstance(covariance, str):
-            self.moments = make_density(covariance)
+            self.moments = make_density(covariance, at_rest=at_rest)
         elif covariance is None or isinstance(covariance, bool):
-            self.moments = FullDensity()
+            self.moments = FullDensity(at_rest=at_rest)
         else:
             raise ConfigError(f"covariance={covariance!r} must be a name, True, False or None.")
         number = isinstance(jitter, (int, float)) and not isinstance(jitter, bool)
@@ -113,8 +122,9 @@ class StoredLatents(StoredMemory):
         """
         if self._covariance is None and self.shape is not None:
             values, each = prod(self.shape), len(self) / len(self.counts)
-            # A mean and a triangle, in float32.
-            fits = 4 * (values + 3) / 2 <= each * self.samples.values.element_size()
+            # A mean and a triangle.
+            number = 2 if self.moments.at_rest == "float16" else 4
+            fits = number * (values + 3) / 2 <= each * self.samples.values.element_size()
             self._covariance = values <= SMALL_LATENT and fits and self.total is None
         return bool(self._covariance)
 

@@ -175,6 +175,7 @@ class DynamicMemoryArguments(TypedDict, total=False):
     annealing: Literal["epochs", "steps"]
     compensation: Literal["authors", "hat", "none"]
     sparsity: float
+    at_rest: Literal["float32", "float16"]
     seed: int | None
     classifier: Literal["learner", "discriminator"]
     replay_size: int | None
@@ -263,6 +264,7 @@ class LatentReplayArguments(TypedDict, total=False):
     total: int | None
     dtype: Literal["float32", "float16", "uint8"]
     covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None
+    at_rest: Literal["float32", "float16"]
     jitter: float | None
     architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None

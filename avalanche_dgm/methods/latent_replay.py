@@ -49,9 +49,9 @@ class LatentReplaySettings(MethodSettings, MemorySettings, StoredLatentsSettings
     """Settings of latent replay.
 
     Those of the base classes are for ``memory="vae"``, the autoencoder over latents, and for
-    ``memory="stored"``; ``covariance`` is for ``memory="density"``, too, where it is the covariance
-    of each class's density: ``"full"`` (the default), ``"shared"``, ``"low-rank"`` or
-    ``"mixture"``, see `make_density`.
+    ``memory="stored"``; ``at_rest`` and ``covariance`` are for ``memory="density"``, too, where the
+    latter is the covariance of each class's density: ``"full"`` (the default), ``"shared"``,
+    ``"low-rank"`` or ``"mixture"``, see `make_density`.
 
     Attributes:
         layer: Name of the compressor's last layer, as in ``model.named_modules()``, or the very
@@ -101,7 +101,9 @@ class LatentReplaySettings(MethodSettings, MemorySettings, StoredLatentsSettings
         super().__post_init__()
         if self.layer is not None and self.compressor is not None:
             raise ConfigError("Give layer or compressor, not both: each says where the cut is.")
-        stored = StoredLatentsSettings.names() - {"covariance" if self.memory == "density" else ""}
+        stored = StoredLatentsSettings.names()
+        if self.memory == "density":
+            stored -= {"covariance", "at_rest"}
         vae = MemorySettings.names() - {"labels", "temperature"}
         self.check_owners("memory", {"stored": stored, "vae": vae})
         self.make_memory()

@@ -8,9 +8,12 @@ from scipy.stats import multivariate_normal
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators import LowRankDensity, MixtureDensity, make_density
+from avalanche_dgm.modules import size_in_bytes
 
 KINDS = ("full", "shared", "low-rank", "mixture")
 LABELS = (4, 1, 7)
+
+every_type = pytest.mark.parametrize("at_rest", ["float32", "float16"])
 
 
 def rng(seed=0):
@@ -86,9 +89,10 @@ def test_a_class_that_comes_in_parts(kind, cuts):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_classes_stay_and_are_not_replayed(kind):
+@every_type
+def test_other_classes_stay_and_are_not_replayed(kind, at_rest):
     first, second = experience(labels=(4, 1)), experience(labels=(7,), seed=3)
-    density = learned(kind, first)
+    density = learned(kind, first, at_rest=at_rest)
     before = drawn(density, 4)
     list(density.learn(second, rng()))
     after = drawn(density, 4)
@@ -121,12 +125,30 @@ def test_fit_learns_anew(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_state_dict_into_an_empty_one_draws_the_same(kind):
+def test_half_precision_is_at_rest_alone(kind):
+    data = experience()
+    whole, half = learned(kind, data), learned(kind, data, at_rest="float16")
+    kept = [b for b in half.buffers() if b.is_floating_point()]
+    assert {b.dtype for b in kept} == {torch.float16}
+    assert sum(b.nbytes for b in kept) * 2 == sum(
+        b.nbytes for b in whole.buffers() if b.is_floating_point()
+    )
+    rows = half.classes.balanced(99, rng())
+    samples, exact = half.sample(rows, rng(1)), whole.sample(rows, rng(1))
+    assert samples.dtype == half.score(samples).dtype == torch.float32
+    torch.testing.assert_close(samples, exact, rtol=0, atol=2e-3 * float(exact.abs().max()))
+    assert {b.dtype for b in half.buffers() if b.is_floating_point()} == {torch.float16}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@every_type
+def test_state_dict_into_an_empty_one_draws_the_same(kind, at_rest):
     data = experience()
     images = data.images.view(-1, 5, 1, 1)
-    density = learned(kind, ExperienceData(images, data.labels, data.tasks, "0"))
-    fresh = make_density(kind)
+    data = ExperienceData(images, data.labels, data.tasks, "0")
+    density, fresh = learned(kind, data, at_rest=at_rest), make_density(kind, at_rest=at_rest)
     fresh.load_state_dict(density.state_dict())
+    assert size_in_bytes(fresh) == size_in_bytes(density)
     rows = density.classes.balanced(33, rng())
     found = fresh.sample(rows, rng(1))
     assert found.shape == (33, 5, 1, 1)
@@ -236,7 +258,12 @@ def test_shared_keeps_one_covariance():
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("diagonal", {}), ("low-rank", {"rank": 0}), ("mixture", {"components": 1.5})],
+    [
+        ("diagonal", {}),
+        ("low-rank", {"rank": 0}),
+        ("mixture", {"components": 1.5}),
+        ("full", {"at_rest": "int8"}),
+    ],
 )
 def test_bad_settings(kind, options):
     with pytest.raises(ConfigError):

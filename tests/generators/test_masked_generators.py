@@ -36,6 +36,7 @@ LEAKY = ("units", "before", "ends")
 SMAX = 50.0
 
 every_network = pytest.mark.parametrize("architecture", SHAPES)
+every_type = pytest.mark.parametrize("at_rest", ["float32", "float16"])
 every_option = pytest.mark.parametrize("options", [*SAFE, LEAKY], ids="-".join)
 
 
@@ -121,8 +122,9 @@ def kept(layer):
 
 @every_network
 @every_option
-def test_old_images_stay_bit_equal_and_reserved_weights_too(architecture, options):
-    generator = build_generator(spec_of(architecture, options))
+@every_type
+def test_old_images_stay_bit_equal_and_reserved_weights_too(architecture, options, at_rest):
+    generator = build_generator(spec_of(architecture, options, at_rest=at_rest))
     images, drift = [], 0.0
     for task in range(3):
         before = [(layer.weight.detach().clone(), kept(layer)) for layer in layers(generator)]
@@ -271,8 +273,9 @@ def test_compensated_gradient_does_not_depend_on_the_scale(scale):
 @every_network
 @pytest.mark.parametrize("options", [SAFE[0], SAFE[2], SAFE[3]], ids="-".join)
 @pytest.mark.parametrize("middle", [False, True])
-def test_state_survives(architecture, options, middle):
-    generator = build_generator(spec_of(architecture, options))
+@every_type
+def test_state_survives(architecture, options, middle, at_rest):
+    generator = build_generator(spec_of(architecture, options, at_rest=at_rest))
     for _ in range(2):
         learn(generator, steps=4)
     if middle:
@@ -320,6 +323,34 @@ def test_loading_the_same_shapes_keeps_the_parameters():
     before = [id(p) for p in generator.parameters()]
     generator.load_state_dict(generator.state_dict())
     assert [id(p) for p in generator.parameters()] == before
+
+
+def test_half_precision_is_at_rest_alone():
+    whole = build_generator(spec_of("dcgan"))
+    torch.manual_seed(0)
+    half = build_generator(spec_of("dcgan", at_rest="float16"))
+    learn(whole, end=False)
+    torch.manual_seed(1)
+    learn(half, end=False)
+    half.load_state_dict({**whole.state_dict(), "_extra_state": half.get_extra_state()})
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    half.norm3.norms[0].running_var.fill_(1e9)  # beyond the smaller type's range
+    for generator in (whole, half):
+        generator.end_task()
+    assert {p.dtype for p in half.parameters()} == {torch.float16}
+    assert half.norm3.norms[0].running_var.max() == torch.finfo(torch.float16).max
+    half.norm3.norms[0].running_var.copy_(whole.norm3.norms[0].running_var)
+    made, with_all = draw(half, 0), draw(whole, 0)
+    assert made.dtype == torch.float32
+    assert {p.dtype for p in half.parameters()} == {torch.float16}
+    assert not torch.equal(made, with_all)
+    torch.testing.assert_close(made, with_all, rtol=0, atol=5e-3)
+    with torch.inference_mode():
+        assert torch.equal(draw(half, 0), made)
+    learn(half)  # what was drawn in inference mode can still be trained
+    assert torch.equal(draw(half, 0), made)
+    with pytest.raises(CheckpointError, match="at_rest='float16'"):
+        half.load_state_dict(whole.state_dict())
 
 
 @every_network
