@@ -203,7 +203,7 @@ class GeneratorQuality:
             reference = train_reference(images, labels, seed=seed)
         self.reference = reference
         self._describe = features if features is not None else _features_of(reference)
-        self._shape = images.shape[1:]
+        self._shape, self._device = images.shape[1:], images.device
         self._real = {c: extract_features(self._describe, x) for c, x in of_class.items()}
 
     def measure(self, method: Any) -> Quality:
@@ -236,7 +236,7 @@ class GeneratorQuality:
         for label, mine in rows.items():
             real = self._real[label]
             samples = self._generate(memory, mine, len(real))
-            made[label] = extract_features(self._describe, samples).to(real.device)
+            made[label] = extract_features(self._describe, samples)
             right[label] = extract_features(self.reference, samples).argmax(dim=1) == label
         known = torch.cat([self._real[label] for label in rows])
         return Quality(
@@ -259,7 +259,7 @@ class GeneratorQuality:
                 f"The memory makes samples of shape {tuple(parts[0].shape[1:])}, and the real ones"
                 f" to compare with are of shape {tuple(self._shape)}."
             )
-        return torch.cat(parts)
+        return torch.cat(parts).to(self._device)
 
 
 def _share(right: Tensor) -> float:

@@ -167,6 +167,24 @@ def test_a_log_without_a_framework(tmp_path):
     assert {row["experience"] for row in rows(log.folder / "usage.csv")} == {"0", "1"}
 
 
+def test_what_was_seen_before_counts_for_its_experience_alone(tmp_path):
+    method = Method(**MASKED)
+    log = GeneratorLog(tmp_path)
+    with pytest.raises(ConfigError, match="no adversarial generator"):
+        log.watch()
+    Driver(method, network(), steps=1).train(digits(0, 1))
+    log.attach(method)
+    seen = {"step": 7, "every": 2, "seen": []}
+    log.set_state(seen)
+    log.watch()
+    assert log.state() == seen
+    log.note()
+    log.watch()
+    assert log.state() == {"step": 0, "every": 1, "seen": []}
+    log.unwatch()
+    assert log.state() is None
+
+
 def test_under_a_trainer(benchmark, tmp_path):
     from avalanche_dgm.lightning import DynamicMemoryModule, fit_stream
     from avalanche_dgm.lightning.package import pl
