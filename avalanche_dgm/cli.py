@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             # Avalanche and what it depends on greet with warnings that no user can act on.
             warnings.filterwarnings("ignore", module="qpsolvers")
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            # No filter: Avalanche puts one of its own before it.
+            warnings.showwarning = _without_deprecations(warnings.showwarning)
             _run_command(given, arguments)
     except SystemExit as end:  # argparse: --help, --version
         return int(end.code or 0)
@@ -60,6 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"\navalanche-dgm: interrupted. {_how_to_continue(given)}", file=sys.stderr)
         return _INTERRUPTED
     return 0
+
+
+def _without_deprecations(show: Callable[..., None]) -> Callable[..., None]:
+    def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, DeprecationWarning):
+            show(message, category, *where, **more)
+
+    return shown
 
 
 def _run_command(given: Sequence[str], arguments: argparse.Namespace) -> None:

@@ -121,6 +121,13 @@ def test_a_trainer_leaves_the_same_files(finished, tmp_path, capsys):
         assert len(np.unique(pixels(folder / name).reshape(-1, 3), axis=0)) > 20
 
 
+def test_deprecations_of_third_parties_are_not_shown(tmp_path, recwarn):
+    """Avalanche's replay calls a function that it deprecates, and asks for its warning itself."""
+    command = ["run", "--method", "replay", "--experiences", "2", "--out", str(tmp_path), *TINY]
+    assert main(command) == 0
+    assert [str(w.message) for w in recwarn if issubclass(w.category, DeprecationWarning)] == []
+
+
 @pytest.mark.slow
 def test_two_devices(tmp_path):
     """The command starts itself again; only one of the two says and writes something."""
