@@ -306,6 +306,8 @@ class StreamRun:
         learner = self.method.active
         self._iterations = self._shown = 0
         if learner is None:
+            # As in Avalanche's loop, which begins an epoch before it is told to skip it.
+            self.view.fire("before_training_epoch")
             return
         dataset = self.benchmark.train_stream[i].dataset
         prepared = None
