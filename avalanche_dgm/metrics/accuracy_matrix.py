@@ -137,7 +137,7 @@ class AverageAnytimeAccuracy(Summary):
 
 
 class ForwardTransfer(Summary):
-    """Accuracy on experiences that come next; see `functional.forward_transfer`.
+    """Accuracy on experiences before they are learned; see `functional.forward_transfer`.
 
     Args:
         n_experiences: See `AccuracyMatrix`.

@@ -122,12 +122,12 @@ def forward_transfer(
 
     Returns:
         The mean of ``R[i - 1, j] - b[j]`` over the experiences j first learned in a row i > 0, -1
-        to 1.
+        to 1. One that was not learned yet does not count: perhaps it never will be.
 
     Raises:
         ConfigError: There is not one baseline for each test experience.
     """
-    values, _, _ = _read(matrix, order)
+    values, _, t = _read(matrix, order)
     start = as_array(baseline)
     if start.ndim > 1 or start.size not in (1, values.shape[1]):
         raise ConfigError(
@@ -136,11 +136,9 @@ def forward_transfer(
         )
     ahead = values - start
     first: dict[int | None, int] = {}
-    for i, j in enumerate(_padded(order, values)):
+    for i, j in enumerate(_padded(order, values)[: t + 1]):
         first.setdefault(j, i)
-    return mean(
-        [ahead[i - 1, j] for j, i in first.items() if j is not None and 0 < i <= len(values)]
-    )
+    return mean([ahead[i - 1, j] for j, i in first.items() if j is not None and i > 0])
 
 
 def stream_accuracy(row: Sequence[float | None], sizes: Sequence[int]) -> float:

@@ -107,13 +107,9 @@ class AccuracyRecorder(LearningMetric):
         return True
 
     def accuracies(self) -> StreamAccuracies:
-        """The accuracies so far, a column for each experience of the stream, in its order.
-
-        What was not learned yet is taken to come in the order of the stream.
-        """
+        """The accuracies so far, a column for each experience of the stream, in its order."""
         learned = self.learned.columns(self._tests)
-        rest = [j for j in range(len(self._tests)) if j not in learned]
-        return StreamAccuracies([self._row(row) for row in self._rows], [*learned, *rest])
+        return StreamAccuracies([self._row(row) for row in self._rows], learned)
 
     def untrained(self) -> NDArray[np.float64]:
         """Accuracies before anything was learned (S,), NaN where not measured."""

@@ -121,7 +121,9 @@ def continual_metrics(
     - ``StreamForgetting`` is minus backward transfer: it compares with the accuracy right after
       learning, ``StreamForgetting_M`` with the best accuracy ever, and is never less.
     - ``StreamForwardTransfer`` subtracts the accuracies before anything was learned, as
-      ``baseline=None`` does; ``baseline=0`` leaves the accuracies ahead themselves.
+      ``baseline=None`` does; ``baseline=0`` leaves the accuracies ahead themselves. It has what
+      comes next at once, ``StreamForwardTransfer_M`` when it was learned: in a stream that ends
+      early it never comes.
     - ``Top1_Acc_Stream`` is an average over samples of all that is tested; average accuracy is one
       over learned experiences, whatever their sizes.
 
@@ -131,7 +133,7 @@ def continual_metrics(
         learning_accuracy: Report the mean accuracy right after learning.
         forgetting: Report how far accuracies fell from the best.
         backward_transfer: Report what later learning changed.
-        forward_transfer: Report accuracies on what comes next.
+        forward_transfer: Report accuracies right before learning.
         retention: Report which part of the accuracies is left.
         experience_retention: Report it of each experience learned before the last one, as
             ``ExperienceRetention/eval_phase/test_stream/Task000/Exp000``.

@@ -50,7 +50,9 @@ def plain_backward(rows):
 
 
 def plain_forward(rows, baseline):
-    return mean(rows[j - 1][j] - baseline[j] for j in range(1, len(rows[0])) if j - 1 < len(rows))
+    """Of what was learned: a task that is still ahead may never come."""
+    t = last(rows)
+    return mean(rows[j - 1][j] - baseline[j] for j in range(1, len(rows[0])) if j <= t)
 
 
 def plain_forgetting(rows):
@@ -149,7 +151,7 @@ def plainly(rows, order):
         "forgetting": mean(best[j] - rows[t][j] for _, j in earlier),
         "backward_transfer": mean(rows[t][j] - rows[i][j] for i, j in earlier),
         "retention": mean(rows[t][j] / rows[i][j] if rows[i][j] else NAN for i, j in earlier),
-        "forward_transfer": mean(rows[i - 1][j] for j, i in first.items() if 0 < i <= len(rows)),
+        "forward_transfer": mean(rows[i - 1][j] for j, i in first.items() if 0 < i <= t),
     }
 
 

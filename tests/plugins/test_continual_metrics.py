@@ -84,7 +84,7 @@ def by_definition(rows, baseline=0.0):
             rows[t][j] / rows[j][j] if rows[j][j] else NAN for j in range(min(t, width))
         ),
         "StreamForwardTransfer_M": mean(
-            rows[j - 1][j] - start[j] for j in range(1, min(t + 2, width))
+            rows[j - 1][j] - start[j] for j in range(1, min(t + 1, width))
         ),
     }
     return {name: value for name, value in values.items() if not math.isnan(value)}
@@ -281,7 +281,6 @@ class TestEvaluations:
             "StreamAverageAccuracy_M",
             "StreamAverageAnytimeAccuracy_M",
             "StreamLearningAccuracy_M",
-            "StreamForwardTransfer_M",
         }
 
     def test_another_stream_by_name(self):
@@ -393,6 +392,7 @@ class TestInAvalanche:
 
     def test_avalanche_s_values(self, run, benchmark):
         _, rows, values = run
+        ahead = None
         for i, found in enumerate(values):
             ours = mine(found)
             theirs = {k.split("/")[0]: v for k, v in found.items() if k.endswith(WHERE)}
@@ -400,8 +400,9 @@ class TestInAvalanche:
                 theirs["StreamBWT"], abs=1e-6
             )
             assert ours.get("StreamForgetting_M", 0) >= theirs["StreamForgetting"] - 1e-6
-            forward = theirs["StreamForwardTransfer"]
-            assert ours["StreamForwardTransfer_M"] == pytest.approx(forward, abs=1e-6)
+            # Avalanche's has what comes next at once, ours when it was learned.
+            forward, ahead = ahead, theirs["StreamForwardTransfer"]
+            assert ours.get("StreamForwardTransfer_M") == pytest.approx(forward, abs=1e-6)
             # An accuracy over samples weighs test experiences by their sizes.
             sizes = [len(test.dataset) for test in benchmark.test_stream]
             weighed = sum(a * n for a, n in zip(rows[i], sizes, strict=True)) / sum(sizes)
