@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -166,19 +165,3 @@ def add_method_stats(step: Step, stats: MethodStats) -> None:
     step.stm_occupancy = int(stats.stm_occupancy)
     step.sleeps = int(stats.sleeps)
     step.sleep_seconds = float(stats.sleep_seconds)
-
-
-def print_progress(result: RunResult) -> None:
-    """Prints the last step on standard error.
-
-    Args:
-        result: The result so far.
-    """
-    n, step, config = len(result.steps), result.steps[-1], result.config
-    print(
-        f"{config.method}, seed {config.seed}: experience {n}/{len(result.order)}"
-        f" ({result.tasks[step.experience]}) learned in {step.seconds:.1f} s,"
-        f" average accuracy {result.average():.3f}",
-        file=sys.stderr,
-        flush=True,
-    )

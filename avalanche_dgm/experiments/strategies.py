@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import accuracy_metrics
-from avalanche.logging import BaseLogger
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import GenerativeReplay, Naive
 from avalanche.training.templates import SupervisedTemplate
@@ -33,7 +31,6 @@ from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
 from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 from avalanche_dgm.plugins.metrics import MemoryMetrics, memory_metrics
 
-Report = Callable[[list[Step]], None]
 # Mean and standard deviation of MNIST that Avalanche's default generator has built in.
 _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
 
@@ -108,6 +105,26 @@ def _stock(
     return strategy
 
 
+def measured_step(
+    strategy: Any, tested: Sequence[int], sizes: Sequence[int], kept: int | None = 0, **more: Any
+) -> Step:
+    """The step of the experience that a strategy has learned and was tested after.
+
+    Args:
+        strategy: One of `build_strategy`.
+        tested: Indices of the test experiences.
+        sizes: Images of each of them.
+        kept: See `sizes_held`.
+        **more: Further measurements.
+    """
+    accuracies = ExperienceAccuracies.of(strategy)
+    return Step(
+        **measured([accuracies.get(j) for j in tested], sizes),
+        **sizes_held(*MemoryMetrics.of(strategy), kept),
+        **more,
+    )
+
+
 class StandardisePlugin(SupervisedPlugin):
     """Standardises images in [0, 1] as Avalanche's MNIST benchmarks do.
 
@@ -122,61 +139,3 @@ class StandardisePlugin(SupervisedPlugin):
     def before_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Standardises an evaluation batch."""
         strategy.mbatch[0] = (strategy.mbatch[0] - _MNIST_MEAN) / _MNIST_STD
-
-
-class StepLogger(BaseLogger):
-    """Adds a step to the result after each experience of a strategy.
-
-    It is pickled with the strategy, into checkpoints and to other processes.
-
-    Args:
-        columns: The result's column of each experience that is learned.
-        tested: The test experiences, in the order of the columns.
-        sizes: Images of each of them.
-        report: Called with all steps so far after each experience.
-    """
-
-    #: The report function of this process, as that of a logger from a checkpoint is outdated.
-    _report: ClassVar[Report | None] = None
-
-    def __init__(
-        self, columns: list[int], tested: list[int], sizes: list[int], report: Report
-    ) -> None:
-        super().__init__()
-        self.columns, self.tested, self.sizes = columns, tested, sizes
-        self.steps: list[Step] = []
-        self._mine = report
-        self._started = self._trained = self._tested = 0.0
-        StepLogger._report = report
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        # In a spawned process, the first logger was sent there; others come from checkpoints.
-        if StepLogger._report is None:
-            StepLogger._report = self._mine
-
-    def before_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Starts the clock."""
-        self._started = time.perf_counter()
-
-    def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Stops it."""
-        self._trained = time.perf_counter() - self._started
-
-    def before_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Starts another one."""
-        self._tested = time.perf_counter()
-
-    def after_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Adds a step; here all metrics have been computed."""
-        accuracies = ExperienceAccuracies.of(strategy)
-        step = Step(
-            experience=self.columns[len(self.steps)],
-            **measured([accuracies.get(j) for j in self.tested], self.sizes),
-            **sizes_held(*MemoryMetrics.of(strategy)),
-            seconds=self._trained,
-            eval_seconds=time.perf_counter() - self._tested,
-        )
-        self.steps.append(step)
-        if StepLogger._report is not None:
-            StepLogger._report(self.steps)

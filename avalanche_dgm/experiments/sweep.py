@@ -103,10 +103,7 @@ class Sweep:
         return folder if alone else folder / f"seed{config.seed}"
 
     def _run_one(self, config: ExperimentConfig, folder: Path) -> RunResult:
-        if config.backend == "lightning":
-            from avalanche_dgm.experiments.on_trainer import run
-        else:
-            from avalanche_dgm.experiments.runner import run
+        from avalanche_dgm.experiments.runner import run
 
         if self.progress and self.is_global_zero:
             what = find_method(config.method).description
@@ -243,9 +240,9 @@ def is_global_zero(configs: Configs) -> bool:
     first = True
     for config in (config for seeds in configs.values() for config in seeds):
         if config.backend == "lightning":
-            from avalanche_dgm.experiments import on_trainer
+            from avalanche_dgm.experiments.runner import make_engine
 
-            first = on_trainer.check(config)
+            first = make_engine(config).is_global_zero
     return first
 
 

@@ -20,12 +20,11 @@ from avalanche_dgm.experiments import (
     RunResult,
     figures,
     gan_files,
-    on_trainer,
-    runner,
     storage,
 )
 from avalanche_dgm.experiments.methods import check_options, has_gan
 from avalanche_dgm.experiments.results import Step
+from avalanche_dgm.experiments.runner import run
 from avalanche_dgm.experiments.sweep import Sweep, after_classes, generated
 from avalanche_dgm.metrics.generator_quality import memory_of
 
@@ -157,7 +156,6 @@ def test_measured_against_all_training_images(backend, tmp_path, monkeypatch):
             )
 
     monkeypatch.setattr(gan_files, "GeneratorQuality", Measure)
-    run = runner.run if backend == "avalanche" else on_trainer.run
     config = settings("gan-replay", seed=4, backend=backend, quality=True)
     # With a folder and without one.
     results = run(config, folder=tmp_path), run(config)
@@ -173,7 +171,6 @@ def test_measured_against_all_training_images(backend, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_measured_after_an_interruption(backend, tmp_path, monkeypatch):
-    run = runner.run if backend == "avalanche" else on_trainer.run
     config = settings("dynamic-memory", backend=backend, quality=True)
     real = storage.write_result
 
@@ -201,7 +198,7 @@ def test_measured_in_processes_of_their_own(tmp_path):
     """What the first of them finds comes back to the one that started them."""
     trainer = {"devices": 2, "accelerator": "cpu", "strategy": "ddp_spawn"}
     options = {"backend": "lightning", "quality": True, "trainer": trainer}
-    result = on_trainer.run(settings("dynamic-memory", **options), folder=tmp_path)
+    result = run(settings("dynamic-memory", **options), folder=tmp_path)
     assert numbers(result) == measured(tmp_path)
     assert len(result.steps) == 2
     assert numbers(storage.read_result(tmp_path)) == numbers(result)

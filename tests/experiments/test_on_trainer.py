@@ -9,9 +9,10 @@ import pytest
 from driver import in_a_process
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import METHODS, ExperimentConfig, on_trainer, runner, storage
+from avalanche_dgm.experiments import METHODS, ExperimentConfig, building, storage
 from avalanche_dgm.experiments.config import TrainerSettings
 from avalanche_dgm.experiments.methods import Reference, is_stock
+from avalanche_dgm.experiments.runner import make_engine, run
 from avalanche_dgm.lightning.callbacks import StreamCallback
 from avalanche_dgm.lightning.checkpointer import StreamCheckpointer
 
@@ -35,7 +36,7 @@ def on_avalanche(settings):
 @pytest.mark.parametrize("method", ABLE)
 def test_every_method_reports_what_it_reports_on_avalanche(method):
     settings = config(method)
-    ours, theirs = on_trainer.run(settings), runner.run(on_avalanche(settings))
+    ours, theirs = run(settings), run(on_avalanche(settings))
     assert ours.complete
     assert np.array(ours.matrix, dtype=float).shape == (5, 5)
     assert (ours.tasks, ours.order, ours.shape) == (theirs.tasks, theirs.order, theirs.shape)
@@ -56,21 +57,21 @@ def test_every_method_reports_what_it_reports_on_avalanche(method):
         assert {images.shape[1:] for images in ours.samples.values()} == {(1, 8, 8)}
 
 
-@pytest.mark.parametrize("run", [on_trainer.run, lambda c: runner.run(on_avalanche(c))])
-def test_both_backends_learn(run):
+@pytest.mark.parametrize("learn", [run, lambda c: run(on_avalanche(c))])
+def test_both_backends_learn(learn):
     """And what should not be known is not: the plain network forgets, one epoch is too few."""
     more = {"epochs": 30, "lr": 3e-3, "stream_options": {"fraction": 0.3}}
-    joint, naive, short = run(config("joint", **more)), run(config("naive", **more)), None
+    joint, naive, short = learn(config("joint", **more)), learn(config("naive", **more)), None
     assert joint.average() > 0.8
     assert naive.steps[-1].accuracy[-1] > 0.8
     assert naive.average() < 0.4
-    short = run(config("joint"))
+    short = learn(config("joint"))
     assert short.average() < 0.5
 
 
 def test_stream_accuracy_counts_images():
-    result = on_trainer.run(config("naive", stream_options={"fraction": 0.3}))
-    theirs = runner.build_stream(result.config)
+    result = run(config("naive", stream_options={"fraction": 0.3}))
+    theirs = building.build_stream(result.config)
     sizes = [len(experience.dataset) for experience in theirs.test_stream]
     assert len(set(sizes)) > 1
     for step in result.steps:
@@ -78,7 +79,7 @@ def test_stream_accuracy_counts_images():
 
 
 def test_same_seed_same_result_other_seed_other_result():
-    first, again, other = (on_trainer.run(config("dgr", seed=seed)) for seed in (3, 3, 4))
+    first, again, other = (run(config("dgr", seed=seed)) for seed in (3, 3, 4))
     assert first.matrix == again.matrix
     assert first.steps[-1].histogram == again.steps[-1].histogram
     assert first.matrix != other.matrix
@@ -86,27 +87,27 @@ def test_same_seed_same_result_other_seed_other_result():
 
 @pytest.mark.parametrize("method", ["naive", "ewc", "dgdmn"])
 def test_revisited_experiences_come_again(method):
-    result = on_trainer.run(config(method, revisit=[0, 4]))
+    result = run(config(method, revisit=[0, 4]))
     assert [step.experience for step in result.steps] == [0, 1, 2, 3, 4, 0, 4]
     assert len(result.tasks) == 5
-    theirs = runner.run(on_avalanche(result.config))
+    theirs = run(on_avalanche(result.config))
     assert [s.stm_occupancy for s in result.steps] == [s.stm_occupancy for s in theirs.steps]
 
 
 def test_multi_head_stream_gets_a_head_for_each_task():
     more = {"stream_options": {**TINY, "task_labels": True}}
-    result = on_trainer.run(config("naive", epochs=60, **more))
+    result = run(config("naive", epochs=60, **more))
     assert np.mean([step.accuracy[step.experience] for step in result.steps]) > 0.7
-    assert on_trainer.run(config("dgr", **more)).complete
+    assert run(config("dgr", **more)).complete
 
 
 def test_settings_reach_the_trainer():
     more = {"epochs": 5, "optimizer": "sgd", "lr": 0.3, "stream_options": {"fraction": 0.3}}
-    plain = on_trainer.run(config("joint", **more))
+    plain = run(config("joint", **more))
     for changes in ({"precision": "bf16-mixed"}, {"accumulate": 2}, {"clip": 0.1}):
-        other = on_trainer.run(config("joint", trainer=TrainerSettings(**changes), **more))
+        other = run(config("joint", trainer=TrainerSettings(**changes), **more))
         assert other.matrix != plain.matrix, changes
-    again = on_trainer.run(config("joint", trainer=TrainerSettings(save_every=7), **more))
+    again = run(config("joint", trainer=TrainerSettings(save_every=7), **more))
     assert again.matrix == plain.matrix
 
 
@@ -114,7 +115,7 @@ def test_settings_reach_the_trainer():
 def test_all_settings_together(precision):
     """Of Adam, whose fused steps Lightning does not clip in mixed precision."""
     settings = TrainerSettings(precision=precision, clip=0.5, accumulate=2)
-    assert on_trainer.run(config("dgdmn", n_experiences=2, trainer=settings)).complete
+    assert run(config("dgdmn", n_experiences=2, trainer=settings)).complete
 
 
 # Resuming
@@ -150,7 +151,7 @@ def test_killed_within_an_experience(method, batch, tmp_path, monkeypatch):
     settings = config(method, epochs=2, batch_size=4, trainer=TrainerSettings(save_every=1))
     with monkeypatch.context() as patch:
         dies_at_batch(patch, batch)
-        died = in_a_process(lambda: on_trainer.run(settings, folder=tmp_path))
+        died = in_a_process(lambda: run(settings, folder=tmp_path))
     assert died == -signal.SIGKILL
     saved = storage.read_result(tmp_path)
     assert len(saved.steps) < 4
@@ -162,12 +163,12 @@ def test_killed_within_an_experience(method, batch, tmp_path, monkeypatch):
         patch.setattr(
             StreamCheckpointer, "on_step_end", lambda *a, **k: (trained.append(1), real(*a, **k))
         )
-        resumed = on_trainer.run(settings, folder=tmp_path, resume=True)
+        resumed = run(settings, folder=tmp_path, resume=True)
     whole = []
     with monkeypatch.context() as patch:
         # Nothing is saved: the run's other callback counts.
         patch.setattr(StreamCallback, "on_step_end", lambda *a, **k: whole.append(1))
-        equal(resumed, on_trainer.run(settings))
+        equal(resumed, run(settings))
     assert 0 <= len(trained) - (len(whole) - batch) <= 1, "nearly nothing is trained twice"
     assert not (tmp_path / "checkpoints").exists()
     assert storage.read_result(tmp_path).complete
@@ -186,11 +187,11 @@ def test_killed_between_experiences(method, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write_result", fail)
         with pytest.raises(KeyboardInterrupt):
-            on_trainer.run(settings, folder=tmp_path)
+            run(settings, folder=tmp_path)
     assert len(storage.read_result(tmp_path).steps) == 2
     # Elsewhere, as folders are renamed and moved.
     moved = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))
-    equal(on_trainer.run(settings, folder=moved, resume=True), on_trainer.run(settings))
+    equal(run(settings, folder=moved, resume=True), run(settings))
     assert storage.read_result(moved).complete
     assert not (moved / "checkpoints").exists()
     assert not tmp_path.exists()
@@ -200,12 +201,12 @@ def test_overwriting_removes_what_was_there(tmp_path, monkeypatch):
     settings = config("naive", batch_size=4, trainer=TrainerSettings(save_every=1))
     with monkeypatch.context() as patch:
         dies_at_batch(patch, 7)
-        in_a_process(lambda: on_trainer.run(settings, folder=tmp_path))
+        in_a_process(lambda: run(settings, folder=tmp_path))
     assert list((tmp_path / "checkpoints").iterdir())
     other = settings.replace(seed=1)
     with pytest.raises(ConfigError, match=r"other settings: seed 1 \(was 0\)"):
-        on_trainer.run(other, folder=tmp_path)
-    equal(on_trainer.run(other, folder=tmp_path, overwrite=True), on_trainer.run(other))
+        run(other, folder=tmp_path)
+    equal(run(other, folder=tmp_path, overwrite=True), run(other))
     names = ["accuracy.csv", "accuracy.png", "config.yaml", "panels", "results.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
@@ -213,14 +214,14 @@ def test_overwriting_removes_what_was_there(tmp_path, monkeypatch):
 def test_an_error_before_training_leaves_nothing(tmp_path):
     settings = config("dgdmn", method_options={"stm_size": 0})
     with pytest.raises(ConfigError, match="stm_size"):
-        on_trainer.run(settings, folder=tmp_path)
+        run(settings, folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_only_the_first_process_minds_the_folder(tmp_path):
     settings = config("naive")
     choices = {"overwrite": False, "is_global_zero": False}
-    on_trainer.run(settings, folder=tmp_path)
+    run(settings, folder=tmp_path)
     result = storage.read_result(tmp_path)
     assert storage.check_folder(tmp_path, settings, resume=True, **choices).complete
     assert storage.check_folder(tmp_path, settings, resume=False, **choices) is None
@@ -235,7 +236,7 @@ def test_only_the_first_process_minds_the_folder(tmp_path):
 
 def test_a_method_that_no_trainer_reaches():
     with pytest.raises(ConfigError, match="generative-replay.*naive, dropout, ewc"):
-        on_trainer.check(config("generative-replay"))
+        make_engine(config("generative-replay"))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +250,7 @@ def test_a_method_that_no_trainer_reaches():
 def test_a_trainer_that_cannot_be_made(fields, words):
     """What only Lightning and the machine know, said before data are loaded."""
     with pytest.raises(ConfigError, match=words):
-        on_trainer.check(config("naive", trainer=TrainerSettings(**fields)))
+        make_engine(config("naive", trainer=TrainerSettings(**fields)))
 
 
 @pytest.mark.parametrize(

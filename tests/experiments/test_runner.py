@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import METHODS, ExperimentConfig, runner, storage
 from avalanche_dgm.experiments.methods import Reference
+from avalanche_dgm.experiments.on_avalanche import AvalancheEngine
 from avalanche_dgm.experiments.runner import run
 from avalanche_dgm.streams import split
 
@@ -100,14 +101,14 @@ def test_multi_head_stream_gets_a_head_for_each_task():
 
 
 def interrupt_after(monkeypatch, n):
-    learn = runner.AvalancheRun.learn
+    learn = AvalancheEngine.learn_experience
 
-    def learn_or_stop(self, strategy, result, position):
+    def learn_or_stop(self, position):
         if position == n:
             raise KeyboardInterrupt
-        return learn(self, strategy, result, position)
+        learn(self, position)
 
-    monkeypatch.setattr(runner.AvalancheRun, "learn", learn_or_stop)
+    monkeypatch.setattr(AvalancheEngine, "learn_experience", learn_or_stop)
 
 
 @pytest.mark.parametrize("method", ["naive", "ewc", "ppr", "dgr", "dgdmn", "replay", "joint"])

@@ -13,11 +13,12 @@ from runs_on_disk import all_panels, result, write
 
 from avalanche_dgm.cli import main
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import ExperimentConfig, on_trainer, run_folders, runner, storage
+from avalanche_dgm.experiments import ExperimentConfig, run_folders, runner, storage
 from avalanche_dgm.experiments.config import TrainerSettings
+from avalanche_dgm.experiments.on_avalanche import AvalancheEngine
 from avalanche_dgm.files import lock
 
-RUNS = {"avalanche": runner.run, "lightning": on_trainer.run}
+BACKENDS = ["avalanche", "lightning"]
 TINY = ["--fast", "--quiet", "--experiences", "2", "--stream-set", "fraction=0.1"]
 #: What users put into a run's folder, some of it under names that other runs write.
 MINE = [
@@ -49,14 +50,14 @@ def contents(folder):
 
 def fails_in(monkeypatch, position, error=KeyboardInterrupt):
     """Ends a run of Avalanche's within an experience."""
-    learn = runner.AvalancheRun.learn
+    learn = AvalancheEngine.learn_experience
 
-    def learn_or_stop(self, strategy, result, at):
+    def learn_or_stop(self, at):
         if at == position:
             raise error
-        return learn(self, strategy, result, at)
+        learn(self, at)
 
-    monkeypatch.setattr(runner.AvalancheRun, "learn", learn_or_stop)
+    monkeypatch.setattr(AvalancheEngine, "learn_experience", learn_or_stop)
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"], ["--resume"]])
@@ -101,9 +102,9 @@ def test_names_that_leave_the_folder_are_refused(name, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("backend", RUNS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_users_added_stays(backend, overwrite, tmp_path):
-    run = RUNS[backend]
+    run = runner.run
     run(config(backend=backend), folder=tmp_path)
     own = contents(tmp_path).keys()
     for name in MINE:
@@ -191,25 +192,25 @@ def test_a_kill_while_runs_are_swapped_is_made_good(moves, tmp_path, monkeypatch
     assert not place.exists()
 
 
-@pytest.mark.parametrize("backend", RUNS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_second_of_two_runs_is_refused(backend, tmp_path, capsys):
     run = ["run", "--method", "naive", "--backend", backend, "--out", str(tmp_path), "--name", "r"]
     with lock(tmp_path / "r"):
         assert main([*run, *TINY]) == 2
         assert f"in use by another run (process {os.getpid()} on" in capsys.readouterr().err
         with pytest.raises(ConfigError, match="in use"):
-            RUNS[backend](config(backend=backend), folder=tmp_path / "r")
+            runner.run(config(backend=backend), folder=tmp_path / "r")
         compare = ["compare", "--methods", "naive", "ewc", "--out", str(tmp_path), "--name", "r"]
         assert main([*compare, *TINY]) == 2
         assert "in use" in capsys.readouterr().err
     assert not os.listdir(tmp_path / "r")
 
 
-@pytest.mark.parametrize("backend", RUNS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_files_are_complete_before_a_run_is(backend, tmp_path, monkeypatch):
     """Whatever is written last is the result: a kill before it leaves a run to be continued."""
     settings = config("dgr", backend=backend)
-    RUNS[backend](settings, folder=tmp_path / "through")
+    runner.run(settings, folder=tmp_path / "through")
     with monkeypatch.context() as patch:
 
         def killed(folder, result):
@@ -220,9 +221,9 @@ def test_files_are_complete_before_a_run_is(backend, tmp_path, monkeypatch):
         write_result = storage.write_result
         patch.setattr(storage, "write_result", killed)
         with pytest.raises(KeyboardInterrupt):
-            RUNS[backend](settings, folder=tmp_path / "killed")
+            runner.run(settings, folder=tmp_path / "killed")
     assert not storage.read_result(tmp_path / "killed").complete
-    RUNS[backend](settings, folder=tmp_path / "killed", resume=True)
+    runner.run(settings, folder=tmp_path / "killed", resume=True)
     through, killed = contents(tmp_path / "through"), contents(tmp_path / "killed")
     assert through.keys() == killed.keys()
     for name in through:
@@ -232,7 +233,7 @@ def test_files_are_complete_before_a_run_is(backend, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dgr", "dynamic-memory"])
-@pytest.mark.parametrize("backend", RUNS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_killed_at_any_moment_every_file_is_complete(backend, method, tmp_path):
     trainer = TrainerSettings(save_every=3) if backend == "lightning" else TrainerSettings()
     settings = config(method, backend, trainer=trainer)
@@ -240,7 +241,7 @@ def test_killed_at_any_moment_every_file_is_complete(backend, method, tmp_path):
     def learn(folder, after=None, resume=True):
         if after is not None:
             threading.Timer(after, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        RUNS[backend](settings, folder=folder, resume=resume)
+        runner.run(settings, folder=folder, resume=resume)
 
     began = time.perf_counter()
     learn(tmp_path / "through", resume=False)
