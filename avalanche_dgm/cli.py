@@ -137,10 +137,10 @@ def _paper(arguments: argparse.Namespace) -> None:
 
 def _draw(arguments: argparse.Namespace) -> None:
     """Makes the figure that needs no data, no methods and no Trainer."""
-    from avalanche_dgm.experiments import computed
+    from avalanche_dgm.experiments.paper import ALTM_FIG1
     from avalanche_dgm.experiments.storage import run_folder
 
-    figure = computed.ALTM_FIG1
+    figure = ALTM_FIG1
     plain = vars(build_parser().parse_args(["paper", figure.name]))
     drawn = {
         "log",
@@ -162,10 +162,12 @@ def _draw(arguments: argparse.Namespace) -> None:
             f"{flags}: {figure.name} has no use for it. It draws its own data and takes seconds:"
             " no data set, no methods, one seed."
         )
+    from avalanche_dgm.experiments import deep_linear
+
     _limit_threads(arguments)
     print(f"{figure.title}.\nIn the paper: {figure.shows}\n", flush=True)
     folder = run_folder(arguments.out, arguments.name or f"paper-{figure.name}")
-    print(computed.draw(folder, seed=arguments.seed or 0, overwrite=arguments.overwrite))
+    print(deep_linear.draw(folder, seed=arguments.seed or 0, overwrite=arguments.overwrite))
 
 
 def _workspace(arguments: argparse.Namespace) -> None:

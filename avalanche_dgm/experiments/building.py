@@ -25,9 +25,6 @@ _LARGE = 64
 def check_network(config: ExperimentConfig) -> None:
     """Checks, before data are loaded, that a config's network can be made as it says.
 
-    Args:
-        config: The run's settings.
-
     Raises:
         ConfigError: Hidden units, dropout or arguments are given for a network that has no place
             for them.
@@ -211,11 +208,7 @@ def tested_as(benchmark: Any) -> list[int]:
 
 
 def task_names(benchmark: Any) -> list[str]:
-    """Names each test experience by its classes if these are few and its own, else by its task.
-
-    Args:
-        benchmark: The stream.
-    """
+    """Names each test experience by its classes if these are few and its own, else by its task."""
     groups = [sorted(int(c) for c in e.classes_in_this_experience) for e in benchmark.test_stream]
     distinct = len({tuple(group) for group in groups}) == len(groups)
     if distinct and all(len(group) <= 3 for group in groups):

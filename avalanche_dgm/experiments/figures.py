@@ -33,11 +33,7 @@ _MOST_LEGEND_ENTRIES = 12
 
 
 def accuracy_curves(result: RunResult) -> Figure:
-    """Draws the accuracy on each task from when it was learned, and the average over those seen.
-
-    Args:
-        result: One run.
-    """
+    """Draws the accuracy on each task from when it was learned, and the average over those seen."""
     figure = new_figure(8.4, 4.8)
     axes = figure.add_subplot()
     draw_run(axes, result)
@@ -51,11 +47,7 @@ def accuracy_curves(result: RunResult) -> Figure:
 
 
 def panels(runs: Mapping[str, Sequence[RunResult]]) -> Figure:
-    """Draws one panel a method with the curves of its first seed, on common axes.
-
-    Args:
-        runs: The runs of each method.
-    """
+    """Draws one panel a method with the curves of its first seed, on common axes."""
     columns = min(3, len(runs))
     rows = math.ceil(len(runs) / columns)
     figure = new_figure(3.6 * columns + 1.0, 2.7 * rows + 0.4)
@@ -137,11 +129,7 @@ def usage(source: Path) -> Figure:
 
 
 def deep_linear(result: DeepLinearResult) -> Figure:
-    """Draws errors of networks that learn one task twice (Furlanello et al. 2016, Fig. 1).
-
-    Args:
-        result: The curves.
-    """
+    """Draws errors of networks that learn one task twice (Furlanello et al. 2016, Fig. 1)."""
     figure = new_figure(9.0, 6.0)
     settings = result.settings
     for letter, axes in zip("abcd", figure.subplots(2, 2).flat, strict=True):
@@ -243,12 +231,7 @@ def draw_curves(
 
 
 def draw_run(axes: Axes, result: RunResult) -> None:
-    """Draws the accuracy on each task from when it was learned, and the average over those seen.
-
-    Args:
-        axes: Where to.
-        result: One run.
-    """
+    """Draws the accuracy on each task from when it was learned, and the average over those seen."""
     tasks = len(result.tasks)
     x = np.arange(1, len(result.steps) + 1)
     for j in result.seen(len(result.steps) - 1):

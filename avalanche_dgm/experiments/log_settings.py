@@ -42,12 +42,7 @@ class LogSettings:
             raise ConfigError("'none' logs nothing: give it alone, or leave it out.")
 
     def open(self, folder: Path, config: ExperimentConfig) -> list[Sink]:
-        """Opens the places.
-
-        Args:
-            folder: The run folder.
-            config: The run's settings.
-        """
+        """Opens the places."""
         from avalanche_dgm.dashboards.file_sink import FileSink
         from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 

@@ -112,11 +112,7 @@ def has_gan(method: NamedMethod | Reference) -> bool:
 
 
 def options_of(method: NamedMethod | Reference) -> list[str]:
-    """The names of the options that ``method_options`` may hold.
-
-    Args:
-        method: The method.
-    """
+    """The names of the options that ``method_options`` may hold."""
     if isinstance(method, NamedMethod):
         hidden = {"settings", *method.fixed}
         known = [p.name for p in method.kind.settings_type.parameters() if p.name not in hidden]
@@ -136,9 +132,6 @@ def method_of(config: ExperimentConfig) -> NamedMethod | Reference:
 
 def check_options(config: ExperimentConfig) -> None:
     """Checks the method's options and the network before data are loaded.
-
-    Args:
-        config: The run's settings.
 
     Raises:
         ConfigError: The method has no such option, or it cannot have such a value; it has no

@@ -32,9 +32,6 @@ class AvalancheEngine:
     """Trains with an Avalanche strategy; joint training makes a new one for each experience.
 
     The random seed of each experience depends on the run's seed and its position only.
-
-    Args:
-        config: The run's settings.
     """
 
     is_global_zero = True

@@ -88,9 +88,6 @@ def _quiet() -> Iterator[None]:
 class LightningEngine:
     """Trains with a Trainer, in one of its processes.
 
-    Args:
-        config: The run's settings.
-
     Raises:
         ConfigError: The method does not run with a Trainer, or no such Trainer can be made here.
     """

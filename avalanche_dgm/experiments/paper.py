@@ -8,7 +8,6 @@ from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import recipes
-from avalanche_dgm.experiments.computed import ALTM_FIG1, ComputedFigure
 from avalanche_dgm.experiments.config import require_known
 
 _PREFIX = "kamra2017-"
@@ -76,6 +75,29 @@ class Figure:
         return recipes.plan(self.settings, words, methods=())
 
 
+@dataclass(frozen=True)
+class ComputedFigure:
+    """A figure that needs no data and has no methods to choose from.
+
+    Attributes:
+        name: How it is called on the command line.
+        title: What is plotted.
+        shows: What the paper reads from it.
+    """
+
+    name: str
+    title: str
+    shows: str
+
+
+ALTM_FIG1 = ComputedFigure(
+    "altm-fig1",
+    "Figure 1 of A-LTM: two equal tasks, one head each, in deep linear networks",
+    "Learning the same task again with another head disturbs the old head; learning both at once"
+    " does not. In turns it disturbs less each time, and takes over 100 epochs longer.",
+)
+
+
 FIGURES = tuple(
     Figure(name.removeprefix(_PREFIX), name)
     for name in recipes.names()
@@ -96,7 +118,7 @@ def figure(name: str) -> Figure:
     known = {figure.name: figure for figure in FIGURES}
     require_known("figure", name, [*known, ALTM_FIG1.name])
     if name not in known:
-        raise ConfigError(f"{name} has no stream and no methods; `computed.draw` makes it.")
+        raise ConfigError(f"{name} has no stream and no methods; `deep_linear.draw` makes it.")
     return known[name]
 
 

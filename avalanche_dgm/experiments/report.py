@@ -18,10 +18,6 @@ from avalanche_dgm.experiments.results import RunResult, deviation, mean
 def write_run(folder: Path, result: RunResult) -> list[Path]:
     """Writes the files of one finished run, last the result that says that it is finished.
 
-    Args:
-        folder: The run folder.
-        result: What was measured.
-
     Returns:
         The files written: results.json, accuracy.csv, accuracy.png and, for methods that generate,
         samples.png; for those with masks also usage.png.
@@ -44,11 +40,7 @@ def write_run(folder: Path, result: RunResult) -> list[Path]:
 
 
 def accuracy_csv(result: RunResult) -> str:
-    """Formats the accuracy matrix as CSV, a row after each experience learned.
-
-    Args:
-        result: What was measured.
-    """
+    """Formats the accuracy matrix as CSV, a row after each experience learned."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["after", *result.tasks, "average_of_seen"])
@@ -84,11 +76,7 @@ def write_comparison(
 
 
 def summary(runs: Mapping[str, Sequence[RunResult]]) -> dict[str, Any]:
-    """Collects mean and standard deviation over the seeds of each method.
-
-    Args:
-        runs: The runs of each method, one a seed.
-    """
+    """Collects mean and standard deviation over the seeds of each method."""
     first = next(iter(runs.values()))[0]
     methods = {}
     for name, results in runs.items():

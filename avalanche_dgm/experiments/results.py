@@ -131,9 +131,6 @@ class RunResult:
         The A5 and A10 of Ostapenko et al. 2019: test accuracies of the classes, each counted the
         same, among all classes learned so far.
 
-        Args:
-            n: Number of classes.
-
         Returns:
             0 to 1, or ``None`` if the stream has not so many experiences of one class each.
         """
@@ -142,9 +139,6 @@ class RunResult:
 
     def step_of_classes(self, n: int) -> int | None:
         """Returns the position of the step with which n classes were learned, one at a time.
-
-        Args:
-            n: Number of classes.
 
         Returns:
             From 0, or ``None`` if the stream has not so many experiences of one class each.

@@ -124,11 +124,6 @@ def finish(folder: Path, target: Path, result: RunResult) -> None:
     If the process is killed in between, one of the two results is left, and the next call
     completes the replacement.
 
-    Args:
-        folder: The run folder.
-        target: The folder that the run was written to.
-        result: The complete result.
-
     Raises:
         ConfigError: A file that no run wrote is in the way; nothing was moved.
     """

@@ -60,12 +60,7 @@ class RunSpec:
         return sum(len(e.dataset) for e in self.benchmark.train_stream)
 
     def empty_result(self, device: str, command: str | None) -> RunResult:
-        """The result without steps.
-
-        Args:
-            device: Name of the device.
-            command: The command line, saved with the results.
-        """
+        """The result without steps."""
         return RunResult(
             config=self.config,
             tasks=[task_names(self.benchmark)[j] for j in self.tested],
@@ -105,11 +100,7 @@ class RunSpec:
         return [len(e.dataset) for e in self.test_experiences()]
 
     def sample_images(self, method: Method) -> dict[int, np.ndarray]:
-        """Samples a few images of each class, (n, C, H, W) arrays; empty if there are none.
-
-        Args:
-            method: The method.
-        """
+        """Samples a few images of each class, (n, C, H, W) arrays; empty if there are none."""
         learned = [self.benchmark.train_stream[i] for i in set(self.order)]
         n_classes = len({c for e in learned for c in e.classes_in_this_experience})
         if not isinstance(method, Inspectable):
@@ -153,12 +144,7 @@ def sizes_held(held: int | None, peak: int | None, kept: int | None = 0) -> dict
 
 
 def add_method_stats(step: Step, stats: MethodStats) -> None:
-    """Adds a method's statistics to a step.
-
-    Args:
-        step: Measurements of one experience.
-        stats: The method's statistics in it.
-    """
+    """Adds a method's statistics to a step."""
     step.phases = {name: float(s) for name, s in stats.phase_seconds.items()}
     step.replayed = int(stats.replayed)
     step.histogram = {int(label): int(count) for label, count in stats.histogram.items()}

@@ -73,21 +73,13 @@ def checkpoint(folder: Path, n_learned: int) -> Path:
 
 
 def write_result(folder: Path, result: RunResult) -> None:
-    """Writes the measurements so far.
-
-    Args:
-        folder: The run folder.
-        result: The measurements.
-    """
+    """Writes the measurements so far."""
     text = json.dumps(json_safe(result.to_json()), indent=2) + "\n"
     files.write_text(folder / RESULTS, text)
 
 
 def read_result(folder: Path) -> RunResult | None:
     """Reads the measurements that a run folder holds, ``None`` if it holds none.
-
-    Args:
-        folder: The run folder.
 
     Raises:
         ConfigError: The file cannot be read as a result.

@@ -91,13 +91,7 @@ class Sweep:
             yield
 
     def folder_of(self, configs: Configs, name: str, config: ExperimentConfig) -> Path:
-        """Returns a run's folder: the sweep's own one if there is only this run.
-
-        Args:
-            configs: All configs of the sweep.
-            name: Row of the table.
-            config: One of its configs.
-        """
+        """Returns a run's folder: the sweep's own one if there is only this run."""
         folder = storage.run_folder(self.folder, name) if len(configs) > 1 else self.folder
         alone = all(len(seeds) == 1 for seeds in configs.values())
         return folder if alone else folder / f"seed{config.seed}"
@@ -119,11 +113,7 @@ class Sweep:
         )
 
     def summarise(self, results: Mapping[str, Sequence[RunResult]]) -> str:
-        """Writes the summary of several runs and returns the text for the terminal.
-
-        Args:
-            results: What ``run`` returned.
-        """
+        """Writes the summary of several runs and returns the text for the terminal."""
         row = next(iter(results.values()))
         parts = [headline(row)]
         if len(results) == 1 and len(row) == 1:
@@ -167,9 +157,6 @@ def new_and_original(row: Sequence[RunResult]) -> str:
 def after_classes(row: Sequence[RunResult]) -> str | None:
     """Says what papers on such memories report: accuracies after 5 and 10 classes.
 
-    Args:
-        row: The results of one method, one a seed.
-
     Returns:
         A line such as ``gan-replay: A5 .968  A10 .941 (...)``; ``None`` for methods without
         a discriminator, and where classes are not learned one at a time.
@@ -189,9 +176,6 @@ def after_classes(row: Sequence[RunResult]) -> str | None:
 
 def generated(row: Sequence[RunResult]) -> str | None:
     """Says how good samples are by a measure that tables mix up with A5 and A10 (Wu et al. 2018).
-
-    Args:
-        row: The results of one method, one a seed.
 
     Returns:
         A line such as ``gan-replay: generated samples that a classifier of real ones takes for
@@ -231,9 +215,6 @@ def _of_two_halves(row: Sequence[RunResult]) -> bool:
 def is_global_zero(configs: Configs) -> bool:
     """Whether this is the first of the processes that will run the configs.
 
-    Args:
-        configs: The configs.
-
     Raises:
         ConfigError: A config cannot be run on its backend.
     """
@@ -247,11 +228,7 @@ def is_global_zero(configs: Configs) -> bool:
 
 
 def headline(row: Sequence[RunResult]) -> str:
-    """The heading of the tables.
-
-    Args:
-        row: The results of one method, one a seed.
-    """
+    """The heading of the tables."""
     config, seeds = row[0].config, len(row)
     spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else f"seed {config.seed}"
     settings = ", paper's settings" if config.paper else ""
