@@ -28,8 +28,11 @@ def buffer_of(result: RunResult) -> ExperimentConfig | None:
     from avalanche_dgm.experiments.methods import method_of
     from avalanche_dgm.methods.registry import NamedMethod
 
+    # Of others, a process of a Trainer that is not the first may have no steps.
+    if not isinstance(method_of(result.config), NamedMethod):
+        return None
     held = result.steps[-1].memory_bytes
-    if not held or not isinstance(method_of(result.config), NamedMethod):
+    if not held:
         return None
     return dataclasses.replace(
         result.config,

@@ -62,7 +62,7 @@ class AvalancheEngine:
         if (plugin := replay_plugin(self.strategy)) is not None:
             result.method_settings = plugin.method.settings.to_dict()
 
-    def learn(self, run: Run) -> None:
+    def learn(self, run: Run) -> bool:
         """See `runner.Engine.learn`."""
         try:
             for position in range(len(run.result.steps), len(run.spec.order)):
@@ -73,6 +73,7 @@ class AvalancheEngine:
             self.logger.close()
         if plugin is not None:
             run.result.samples = run.spec.sample_images(plugin.method)
+        return True
 
     def learn_experience(self, position: int) -> None:
         """Trains on one experience, tests on all of them and appends a step."""

@@ -111,7 +111,7 @@ class LightningEngine:
         """See `runner.Engine.prepare`."""
         method = method_of(run.spec.config)
         run.result.provenance.setdefault("training_processes", self.processes)
-        self._learn: Callable[[Run], None]
+        self._learn: Callable[[Run], bool]
         if is_joint(method):
             self._learn = self._joint
         elif isinstance(method, Reference) and method.plugin is not None:
@@ -123,20 +123,21 @@ class LightningEngine:
                 run.result.method_settings = module.method.settings.to_dict()
             self._learn = partial(self._by_module, module)
 
-    def learn(self, run: Run) -> None:
+    def learn(self, run: Run) -> bool:
         """See `runner.Engine.learn`."""
         with _quiet():
-            self._learn(run)
+            return self._learn(run)
 
-    def _by_module(self, module: MethodModule, run: Run) -> None:
+    def _by_module(self, module: MethodModule, run: Run) -> bool:
         spec = run.spec
         order = [spec.train_experience(position) for position in range(len(spec.order))]
         outcome = self._fit(run, module, order, report=partial(_report, run, module))
         run.result.steps = _steps(run, outcome)
         if isinstance(spec.method, NamedMethod) and self.is_global_zero:
             run.result.samples = spec.sample_images(module.method)
+        return run.result.complete
 
-    def _joint(self, run: Run) -> None:
+    def _joint(self, run: Run) -> bool:
         """Trains a new model for each experience, on a stream of length one."""
         spec, result = run.spec, run.result
         for position in range(len(result.steps), len(spec.order)):
@@ -149,6 +150,7 @@ class LightningEngine:
             result.steps.append(replace(step, experience=spec.columns[position], **held))
             if self.is_global_zero:
                 run.publish()
+        return True
 
     def _fit(
         self,
@@ -195,14 +197,14 @@ class LightningEngine:
             arguments["strategy"] = f"{base}_find_unused_parameters_true"
         return arguments
 
-    def _by_strategy(self, run: Run) -> None:
+    def _by_strategy(self, run: Run) -> bool:
         """Runs a plugin of Avalanche's in a strategy of Avalanche's."""
         from avalanche_dgm.lightning import run_on_trainer
 
         spec = run.spec
         loggers = [StepLogger(run)] if self.is_global_zero else []
         strategy = build_strategy(spec, loggers, device=torch.device("cpu"))
-        run_on_trainer(
+        results = run_on_trainer(
             strategy,
             [spec.train_experience(position) for position in range(len(spec.order))],
             test_stream=spec.test_experiences(),
@@ -214,6 +216,7 @@ class LightningEngine:
         # The logger may come from a checkpoint or another process.
         for found in strategy.evaluator.loggers:
             run.result.steps = found.steps
+        return len(results) == len(spec.order)
 
 
 def _module(spec: RunSpec) -> MethodModule:

@@ -74,10 +74,10 @@ def run(
                 with warnings.catch_warnings():
                     # Tasks are tested before they are learned on purpose.
                     warnings.filterwarnings("ignore", message="Test task .* was never learned")
-                    engine.learn(begun)
+                    learned = engine.learn(begun)
             finally:
                 panels.close()
-            if not result.complete:
+            if not learned:
                 # A signal stopped a Trainer, as Ctrl-C does: it can be resumed.
                 raise KeyboardInterrupt
             if target is not None and first:
@@ -154,8 +154,12 @@ class Engine(Protocol):
     def prepare(self, run: Run) -> None:
         """Builds or loads what learns. After an error here, an earlier run is still there."""
 
-    def learn(self, run: Run) -> None:
-        """Learns the rest of the stream; adds and publishes a step after each experience."""
+    def learn(self, run: Run) -> bool:
+        """Learns the rest of the stream; adds and publishes a step after each experience.
+
+        Returns:
+            Whether all of it was learned. Processes other than the first need not have the steps.
+        """
 
 
 def make_engine(config: ExperimentConfig) -> Engine:
