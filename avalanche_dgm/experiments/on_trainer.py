@@ -145,6 +145,8 @@ class LightningEngine:
             outcome = self._fit(
                 run, _module(spec), [spec.train_experience(position)], part=f"{position:03d}"
             )
+            if not len(outcome):
+                return False
             (step,) = _steps(run, outcome)
             held = sizes_held(step.memory_bytes, step.peak_bytes, spec.kept_bytes(position))
             result.steps.append(replace(step, experience=spec.columns[position], **held))
