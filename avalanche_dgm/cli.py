@@ -256,7 +256,7 @@ def _execute(
     if arguments.print_config:
         _print_config(configs)
         return
-    from avalanche_dgm.experiments.log_settings import LogSettings
+    from avalanche_dgm.experiments.panels import LogSettings
     from avalanche_dgm.experiments.provenance import command_line
     from avalanche_dgm.experiments.storage import run_folder
     from avalanche_dgm.experiments.sweep import Sweep, is_global_zero
@@ -278,9 +278,7 @@ def _execute(
     )
     results: Any = sweep.run(configs)
     if getattr(arguments, "equal_bytes", False):
-        from avalanche_dgm.experiments.equal_bytes import add_buffers
-
-        results = add_buffers(sweep, results)
+        results = sweep.add_buffers(results)
     if sweep.is_global_zero:
         print(sweep.summarise(results))
 

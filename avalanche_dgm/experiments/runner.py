@@ -11,9 +11,8 @@ from typing import Protocol
 from avalanche_dgm.experiments import report, run_folders, storage
 from avalanche_dgm.experiments.building import build_stream, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import check_options
-from avalanche_dgm.experiments.panels import RunPanels
+from avalanche_dgm.experiments.panels import LogSettings, RunPanels
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.methods import Method

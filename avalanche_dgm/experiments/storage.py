@@ -17,8 +17,8 @@ from avalanche_dgm import files
 from avalanche_dgm.dashboards import file_sink
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.log_settings import FOLDER as PANELS
 from avalanche_dgm.experiments.methods import METHODS, Reference, has_gan
+from avalanche_dgm.experiments.panels import FOLDER as PANELS
 from avalanche_dgm.experiments.results import RunResult
 
 RESULTS = "results.json"

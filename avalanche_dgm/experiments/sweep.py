@@ -6,17 +6,19 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avalanche_dgm import files
 from avalanche_dgm.experiments import recipes, report, storage, tables
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.log_settings import LogSettings
 from avalanche_dgm.experiments.methods import check_options, find_method, has_gan, method_of
+from avalanche_dgm.experiments.panels import LogSettings
 from avalanche_dgm.experiments.results import RunResult, mean
+from avalanche_dgm.methods.registry import NamedMethod
 
 Configs = Mapping[str, Sequence[ExperimentConfig]]
+_BUFFER = "replay"
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,31 @@ class Sweep:
             log=self.log,
         )
 
+    def add_buffers(
+        self, results: Mapping[str, Sequence[RunResult]]
+    ) -> dict[str, Sequence[RunResult]]:
+        """Runs, beside each generative method, a buffer of real images that is as large in bytes.
+
+        Each buffer gets a folder within that of the sweep.
+
+        Args:
+            results: What ``run`` returned.
+
+        Returns:
+            The rows, each one followed by that of its buffer.
+
+        Raises:
+            ConfigError: No image fits into what a method holds.
+        """
+        rows: dict[str, Sequence[RunResult]] = {}
+        for name, row in results.items():
+            rows[name] = row
+            configs = [config for result in row if (config := buffer_of(result)) is not None]
+            if len(configs) == len(row):
+                folder = storage.run_folder(self.folder, f"{_BUFFER}-as-{name}")
+                rows |= replace(self, folder=folder).run({f"{_BUFFER} as {name}": configs})
+        return rows
+
     def summarise(self, results: Mapping[str, Sequence[RunResult]]) -> str:
         """Writes the summary of several runs and returns the text for the terminal."""
         row = next(iter(results.values()))
@@ -140,6 +167,30 @@ class Sweep:
         # One line for all of those after each experience.
         own += [self.folder / series] if any(self.folder.glob(series)) else []
         return [*own, *sorted(self.folder.rglob("*/samples.png"))]
+
+
+def buffer_of(result: RunResult) -> ExperimentConfig | None:
+    """The config of a buffer of real images that is as large as what a run holds at its end.
+
+    Args:
+        result: A finished run.
+
+    Returns:
+        The same run with ``replay`` of as many bytes; ``None`` for one of a reference method, or if
+        nothing is held or its size is not known.
+    """
+    # Of others, a process of a Trainer that is not the first may have no steps.
+    if not isinstance(method_of(result.config), NamedMethod):
+        return None
+    held = result.steps[-1].memory_bytes
+    if not held:
+        return None
+    return result.config.replace(
+        method=_BUFFER,
+        method_options={"memory_bytes": held},
+        paper=False,
+        quality=False,
+    )
 
 
 def new_and_original(row: Sequence[RunResult]) -> str:

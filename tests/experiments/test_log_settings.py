@@ -9,7 +9,7 @@ from wandb_reader import isolated, runs
 from avalanche_dgm.dashboards.sinks import Table
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig
-from avalanche_dgm.experiments.log_settings import LogSettings
+from avalanche_dgm.experiments.panels import LogSettings
 
 CONFIG = ExperimentConfig(method="dgr", stream="sklearn-digits", seed=3)
 

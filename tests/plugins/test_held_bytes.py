@@ -23,8 +23,8 @@ from torch.utils.data import Dataset
 from avalanche_dgm import ALTMPlugin, memory_metrics, sklearn_digits
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig, RunResult
-from avalanche_dgm.experiments.equal_bytes import buffer_of
 from avalanche_dgm.experiments.results import Step
+from avalanche_dgm.experiments.sweep import buffer_of
 from avalanche_dgm.held import held_bytes, image_bytes
 from avalanche_dgm.plugins.byte_replay import ByteReplayPlugin
 
