@@ -76,8 +76,7 @@ def test_mean_and_deviation():
     assert deviation([1.0]) == 0.0
 
 
-def test_table_is_aligned_and_shows_spread_over_seeds(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_table_is_aligned_and_shows_spread_over_seeds():
     runs = {"naive": [make(MATRIX), make([*MATRIX[:2], [0.7, 0.2, 0.7]], seed=1)]}
     table = final_table(runs).splitlines()
     assert len({len(line) for line in table}) == 1
