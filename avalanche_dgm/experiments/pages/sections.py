@@ -227,7 +227,7 @@ def _mean(row: Row, i: int, value: Callable[[Step], float | None]) -> float | No
 _PANELS = {
     keys.SAMPLES: (
         "Samples",
-        "What is imagined of every class after each experience, of the same noise each time.",
+        "Samples of each class after each experience, from the same noise each time.",
     ),
     keys.RECONSTRUCTIONS: (
         "Reconstructions",
