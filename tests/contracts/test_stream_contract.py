@@ -369,7 +369,7 @@ def every_metric():
     )
 
 
-@pytest.mark.parametrize("task_labels", [False, True])
+@pytest.mark.parametrize("task_labels", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_every_metric_of_avalanche_on_a_stream_of_ours(task_labels):
     stream = sklearn_digits(
         n_experiences=2, n_train_per_class=6, fraction=0.3, task_labels=task_labels

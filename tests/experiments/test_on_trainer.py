@@ -39,11 +39,18 @@ def test_every_method_reports_what_it_reports_on_avalanche(method):
     ours, theirs = run(settings), run(on_avalanche(settings))
     assert ours.complete
     assert np.array(ours.matrix, dtype=float).shape == (5, 5)
+    assert ours.tasks == ["0/1", "2/3", "4/5", "6/7", "8/9"]
     assert (ours.tasks, ours.order, ours.shape) == (theirs.tasks, theirs.order, theirs.shape)
     assert ours.method_settings == theirs.method_settings
     assert bool(ours.method_settings) == (not isinstance(METHODS[method], Reference))
-    images = not isinstance(METHODS[method], Reference) and method not in ("latent-replay", "altm")
+    own = not isinstance(METHODS[method], Reference)
+    # Latents are no images, and A-LTM replays nothing unless it is told to.
+    images = own and method not in ("latent-replay", "altm")
     assert bool(ours.samples) == bool(theirs.samples) == images
+    options = {**METHODS[method].defaults, **getattr(METHODS[method], "fixed", {})}
+    # Where the discriminator is the classifier, nothing else learns that samples are replayed to.
+    replays = own and method != "altm" and options.get("classifier") != "discriminator"
+    assert any(step.replayed for step in ours.steps) == replays
     for mine, other in zip(ours.steps, theirs.steps, strict=True):
         assert mine.experience == other.experience
         assert mine.phases.keys() == other.phases.keys()

@@ -82,7 +82,9 @@ def by_definition(seed):
             r[t, j] - r[j, j] for j in range(t) if (t, j) in r and (j, j) in r
         ),
         "Forgetting": mean(lost),
-        "ForwardTransfer": mean(r[j - 1, j] for j in range(1, width) if (j - 1, j) in r),
+        "ForwardTransfer": mean(
+            r[j - 1, j] for j in range(1, min(t + 1, width)) if (j - 1, j) in r
+        ),
         "LearningAccuracy": mean(r[j, j] for j in range(t + 1) if (j, j) in r),
         "Retention": mean(kept),
     }
