@@ -78,6 +78,12 @@ class MethodModule(StagedModule):
                     f"{name}={function!r} is no function. Pass one, to load_from_checkpoint, too:"
                     " a checkpoint holds no code."
                 )
+        for name, value in hyper.items():
+            if isinstance(value, str) and value.startswith("<"):
+                raise ConfigError(
+                    f"{name} was an object, {value}. Pass one to load_from_checkpoint, too: a"
+                    " checkpoint holds no code."
+                )
         # Lightning warns of modules among them, such as a generator.
         modules = [name for name, value in hyper.items() if isinstance(value, nn.Module)]
         self.save_hyperparameters(ignore=["model", "criterion", "settings", *modules])

@@ -9,6 +9,7 @@ from nets import Growing, MultiHead
 from torch import nn
 
 from avalanche_dgm import sklearn_digits
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import fit_stream
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.metrics.cost import memory_bytes_of
@@ -69,12 +70,16 @@ def test_it_loads_answers_and_goes_on(streams, tmp_path, name, network):
     trainer = pl.Trainer(enable_checkpointing=False, **QUIET)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(tmp_path / "module.ckpt")
-    kind = BACKENDS[name][1]
+    kind, hyper = BACKENDS[name][1:]
+    objects = {key: value for key, value in hyper.items() if isinstance(value, nn.Module)}
+    if objects:
+        with pytest.raises(ConfigError, match="generator was an object, <Flow>"):
+            kind.load_from_checkpoint(tmp_path / "module.ckpt", model=network())
     images = torch.stack([e.dataset[i][0] for e in first.test_stream[:2] for i in range(6)])
     tasks = torch.arange(12) // 6 if network is MultiHead else torch.zeros(12, dtype=torch.int64)
     torch.manual_seed(9)
     loaded = kind.load_from_checkpoint(
-        tmp_path / "module.ckpt", model=network(), map_location="cpu"
+        tmp_path / "module.ckpt", model=network(), map_location="cpu", **objects
     )
     equal(module.state_dict(), loaded.state_dict())
     assert torch.equal(loaded.eval()(images, tasks), module.eval()(images, tasks))
@@ -84,7 +89,7 @@ def test_it_loads_answers_and_goes_on(streams, tmp_path, name, network):
     mine, theirs = look(module.method), look(loaded.method)
     assert (mine is None and theirs is None) or torch.equal(mine, theirs)
     if result.best_checkpoints[-1]:
-        early = kind.load_from_checkpoint(result.best_checkpoints[-1], model=network())
+        early = kind.load_from_checkpoint(result.best_checkpoints[-1], model=network(), **objects)
         assert early.eval()(images, tasks).shape[0] == 12
     # An optimizer is no part of a module's weights.
     changes = {"shuffle": False}
