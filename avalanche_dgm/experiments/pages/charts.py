@@ -12,10 +12,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from avalanche_dgm.experiments.pages import formats
+from avalanche_dgm.experiments.pages.encodings import (
+    FORMATS,
+    OFF,
+    SHOWN,
+    Colour,
+    by_name,
+    by_style,
+    number,
+    order_of,
+    short,
+    sides,
+    told_at_once,
+    zoom_of,
+)
 from avalanche_dgm.experiments.pages.groups import Curve
 
-#: Names of formats of values, as D3 writes them, and what stands after the number.
-FORMATS = {"share": (".3f", ""), "plain": (".4~g", ""), "seconds": (".3~g", " s")}
 _DASHES: Sequence[Sequence[int]] = ([1, 0], [7, 4], [2, 3], [8, 3, 2, 3], [4, 2])
 _HEIGHT = 240
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left")
@@ -27,28 +39,8 @@ MOST_NUMBERED = 13
 _MOST_SHAPES = 2500
 # What is not learned yet is paler.
 _PALE = 0.38
-
-
-@dataclass(frozen=True)
-class Colour:
-    """A name in a chart, and how it is drawn.
-
-    Attributes:
-        label: What it stands for: a method, a task, a part.
-        name: Variable of the style sheet.
-        style: Number of its dashes and marker.
-        strong: Whether its line is thick.
-    """
-
-    label: str
-    name: str
-    style: int = 0
-    strong: bool = False
-
-    @property
-    def value(self) -> str:
-        """The colour, as a style sheet and SVG understand it."""
-        return f"var(--{self.name})"
+# Of `matrix`; the field of the same name is that of a row.
+_AFTER = "after"
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ def lines(
         within: What values can be at all: no band goes further.
     """
     rows = [
-        [colour.label, _short(at), _short(v.mean), _short(v.half), v.n]
+        [colour.label, short(at), short(v.mean), short(v.half), v.n]
         for colour, curve in curves.items()
         for at, v in curve
     ]
@@ -104,51 +96,51 @@ def lines(
     low, high = max(min(means) - reach, within[0]), min(max(means) + reach, within[1])
     if min(means) >= 0:
         low = max(low, 0.0)
-    number, unit = FORMATS[text]
-    said = f"format(datum.mean, '{number}') + '{unit}'"
-    interval = f"datum.half == null ? '' : ' ± ' + format(datum.half, '{number}')"
+    digits, unit = FORMATS[text]
+    said = f"format(datum.mean, '{digits}') + '{unit}'"
+    interval = f"datum.half == null ? '' : ' ± ' + format(datum.half, '{digits}')"
     strong = json.dumps([colour.label for colour in curves if colour.strong])
     thick = {"test": f"indexof({strong}, datum.name) >= 0", "value": 3.2}
     marked = max(map(len, curves.values())) <= _MOST_MARKED
     spec = {
         "height": _HEIGHT,
-        "params": [_OFF],
+        "params": [OFF],
         "transform": [
-            _SHOWN,
+            SHOWN,
             {"calculate": f"{said} + ({interval})", "as": "said"},
             _bound("low", f"max({low!r}, datum.mean - datum.half)"),
             _bound("high", f"min({high!r}, datum.mean + datum.half)"),
         ],
         "encoding": {
-            "x": _number("at", x, axis={"tickMinStep": 1}, zero=False, padding=8),
-            "color": _by_name(list(curves)),
+            "x": number("at", x, axis={"tickMinStep": 1}, zero=False, padding=8),
+            "color": by_name(list(curves)),
         },
         "layer": [
             {
                 "mark": {"type": "area", "opacity": 0.17, "clip": True},
                 "encoding": {
-                    "y": _number("low", y, zero=zero, padding=6),
+                    "y": number("low", y, zero=zero, padding=6),
                     "y2": {"field": "high"},
                 },
             },
             {
-                "params": [_zoom("x", "y")],
+                "params": [zoom_of("x", "y")],
                 "mark": {"type": "line", "clip": True},
                 "encoding": {
-                    "y": _number("mean", y, zero=zero, padding=6),
-                    "strokeDash": _by_style(list(curves), _DASHES),
+                    "y": number("mean", y, zero=zero, padding=6),
+                    "strokeDash": by_style(list(curves), _DASHES),
                     "strokeWidth": {"condition": thick, "value": 1.9},
                 },
             },
             {
                 "mark": {"type": "point", "filled": True, "size": 34, "clip": True},
                 "encoding": {
-                    "y": _number("mean", y, zero=zero, padding=6),
-                    "shape": _by_style(list(curves), _SHAPES),
+                    "y": number("mean", y, zero=zero, padding=6),
+                    "shape": by_style(list(curves), _SHAPES),
                     "opacity": {"value": 1 if marked else 0},
                 },
             },
-            _told_at_once(),
+            told_at_once(),
         ],
     }
     columns = ("name", "at", "mean", "half", "seeds")
@@ -177,19 +169,13 @@ def stacked(
         y: Name of the axis at the left.
         text: Name of the format of values.
     """
-    rows = [
-        [part.label, at, _short(mine[part.label])]
-        for at, mine in values.items()
-        for part in parts
-        if mine.get(part.label, 0.0) > 0
-    ]
     whole = {"tickMinStep": 1, "grid": False}
     spec = {
         "height": _HEIGHT,
-        "params": [_zoom("x", "y")],
+        "params": [zoom_of("x", "y")],
         "transform": [
-            *_sides("at", "left", "right", 0.4),
-            _order_of(parts, "name"),
+            *sides("at", "left", "right", 0.4),
+            order_of(parts, "name"),
             {
                 "stack": "value",
                 "groupby": ["at"],
@@ -199,11 +185,11 @@ def stacked(
         ],
         "mark": {"type": "bar", "clip": True},
         "encoding": {
-            "x": _number("left", "experiences learned", axis=whole, zero=False, padding=4),
+            "x": number("left", "experiences learned", axis=whole, zero=False, padding=4),
             "x2": {"field": "right"},
-            "y": _number("bottom", y, nice=True),
+            "y": number("bottom", y, nice=True),
             "y2": {"field": "top"},
-            "color": _by_name(parts),
+            "color": by_name(parts),
             "tooltip": [
                 {"field": "at", "title": "experiences"},
                 {"field": "name", "title": "part"},
@@ -211,7 +197,8 @@ def stacked(
             ],
         },
     }
-    return Chart(title, ("name", "at", "value"), rows, spec, zoom={"x": "left", "y": "bottom"})
+    columns, zoom = ("at", "name", "value"), {"x": "left", "y": "bottom"}
+    return Chart(title, columns, _bars(parts, values), spec, zoom)
 
 
 def lying(
@@ -231,21 +218,15 @@ def lying(
         x: Name of the axis below.
         text: Name of the format of values.
     """
-    rows = [
-        [name, part.label, _short(mine[part.label])]
-        for name, mine in values.items()
-        for part in parts
-        if mine.get(part.label, 0.0) > 0
-    ]
     spec = {
         "height": 60 + 30 * len(values),
-        "params": [_OFF, _zoom("x")],
-        "transform": [_SHOWN, _order_of(parts, "part")],
+        "params": [OFF, zoom_of("x")],
+        "transform": [SHOWN, order_of(parts, "part")],
         "mark": {"type": "bar", "clip": True},
         "encoding": {
             "y": {"field": "name", "type": "nominal", "title": None, "sort": list(values)},
-            "x": {**_number("value", x, nice=True), "stack": True},
-            "color": _by_name(parts, "part"),
+            "x": {**number("value", x, nice=True), "stack": True},
+            "color": by_name(parts, "part"),
             "order": {"field": "order"},
             "tooltip": [
                 {"field": "name", "title": "method"},
@@ -254,7 +235,18 @@ def lying(
             ],
         },
     }
-    return Chart(title, ("name", "part", "value"), rows, spec, zoom={"x": "value"})
+    columns = ("name", "part", "value")
+    return Chart(title, columns, _bars(parts, values), spec, zoom={"x": "value"})
+
+
+def _bars(parts: Sequence[Colour], values: Mapping[Any, Mapping[str, float]]) -> list[list[Any]]:
+    """The bar, the part and its length, for each part that there is."""
+    return [
+        [bar, part.label, short(mine[part.label])]
+        for bar, mine in values.items()
+        for part in parts
+        if mine.get(part.label, 0.0) > 0
+    ]
 
 
 def matrix(
@@ -281,7 +273,7 @@ def matrix(
     for i, row in enumerate(values):
         seen.add(learned[i])
         rows += [
-            [i + 1, names[j], j + 1, int(j in seen), _short(value)]
+            [i + 1, names[j], j + 1, int(j in seen), short(value)]
             for j, value in enumerate(row)
             if value is not None
         ]
@@ -299,11 +291,11 @@ def matrix(
     x = f"test on {'' if named else 'experience'}".strip()
     cells = {
         "mark": {"type": "rect", "clip": True},
-        "params": [_zoom("x", "y")],
+        "params": [zoom_of("x", "y")],
         "encoding": {
-            "x": _number("left", x, axis=across, zero=False),
+            "x": number("left", x, axis=across, zero=False),
             "x2": {"field": "right"},
-            "y": _number("top", "after experience", axis=down, zero=False, reverse=True),
+            "y": number("top", "after experience", axis=down, zero=False, reverse=True),
             "y2": {"field": "bottom"},
             "color": {"value": "var(--heat)"},
             "fillOpacity": {
@@ -341,77 +333,11 @@ def matrix(
         "transform": [
             {"calculate": f"datum.accuracy * (datum.seen ? 1 : {_PALE})", "as": "strength"},
             {"calculate": "100 * datum.accuracy", "as": "percent"},
-            *_sides("column", "left", "right", 0.5),
-            *_sides("after", "top", "bottom", 0.5),
+            *sides("column", "left", "right", 0.5),
+            *sides("after", "top", "bottom", 0.5),
         ],
         "layer": [cells, numbers] if few else [cells],
     }
     columns = ("after", "test", "column", "seen", "accuracy")
     zoom = {"x": "left", "y": "top"}
     return Chart(title, columns, rows, spec, zoom, bitmap=len(rows) > _MOST_SHAPES)
-
-
-# Of `matrix`; the field of the same name is that of a row.
-_AFTER = "after"
-# Which names are switched off: axes follow what is left.
-_OFF = {"name": "off", "value": []}
-_SHOWN = {"filter": "indexof(off, datum.name) < 0"}
-
-
-def _zoom(*channels: str) -> dict[str, Any]:
-    """Dragging moves, the wheel with Ctrl zooms, two clicks go back; a wheel alone scrolls."""
-    wheel = "wheel![event.ctrlKey || event.metaKey]"
-    select = {"type": "interval", "encodings": channels, "zoom": wheel}
-    return {"name": "zoom", "select": select, "bind": "scales"}
-
-
-def _told_at_once() -> dict[str, Any]:
-    """A line at the nearest point of the axis, which tells of all curves there."""
-    near = {"type": "point", "fields": ["at"], "nearest": True, "on": "pointerover"}
-    return {
-        "transform": [{"pivot": "name", "value": "said", "groupby": ["at"], "op": "max"}],
-        "params": [{"name": "near", "select": {**near, "clear": "pointerout"}}],
-        "mark": {"type": "rule", "tooltip": {"content": "data"}},
-        "encoding": {
-            "color": {"value": "var(--soft)"},
-            "opacity": {"condition": {"param": "near", "empty": False, "value": 0.6}, "value": 0},
-        },
-    }
-
-
-def _number(
-    field: str, title: str, *, axis: Mapping[str, Any] | None = None, **scale: Any
-) -> dict[str, Any]:
-    """A channel of numbers; without words about the scale it begins at 0 and ends with the data."""
-    scale = {"zero": True, "nice": False, **scale}
-    channel = {"field": field, "type": "quantitative", "title": title, "scale": scale}
-    return channel if axis is None else {**channel, "axis": axis}
-
-
-def _sides(field: str, first: str, last: str, reach: float) -> list[dict[str, str]]:
-    """Where a bar or a cell begins and ends."""
-    return [
-        {"calculate": f"datum.{field} - {reach}", "as": first},
-        {"calculate": f"datum.{field} + {reach}", "as": last},
-    ]
-
-
-def _by_name(colours: Sequence[Colour], field: str = "name") -> dict[str, Any]:
-    scale = {"domain": [c.label for c in colours], "range": [c.value for c in colours]}
-    return {"field": field, "type": "nominal", "title": None, "scale": scale}
-
-
-def _by_style(colours: Sequence[Colour], styles: Sequence[Any]) -> dict[str, Any]:
-    chosen = [styles[c.style % len(styles)] for c in colours]
-    return {**_by_name(colours), "scale": {"domain": [c.label for c in colours], "range": chosen}}
-
-
-def _order_of(parts: Sequence[Colour], field: str) -> dict[str, str]:
-    """Parts of bars lie in their own order, not in that of the alphabet."""
-    labels = json.dumps([part.label for part in parts])
-    return {"calculate": f"indexof({labels}, datum.{field})", "as": "order"}
-
-
-def _short(value: float | None) -> float | None:
-    """Six digits: more are not seen, and make the page larger."""
-    return None if value is None else float(f"{value:.6g}")

@@ -16,6 +16,7 @@ import jinja2
 
 from avalanche_dgm.dashboards.drawing import PALETTE
 from avalanche_dgm.experiments.pages import formats, overview, sections
+from avalanche_dgm.experiments.pages.blocks import colour_of
 from avalanche_dgm.experiments.pages.charts import Chart
 from avalanche_dgm.experiments.pages.groups import Group, group_runs
 from avalanche_dgm.experiments.pages.images import MOST_FRAMES, Album, embed
@@ -128,7 +129,7 @@ def render(groups: Sequence[Group], album: Album, notes: Sequence[str], title: s
         runs=sum(len(group.runs) for group in groups),
         scores=overview.SCORES,
         run_columns=overview.RUN_COLUMNS,
-        colour_of=sections.colour_of,
+        colour_of=colour_of,
         number=number,
         numbers=numbers,
         style=_asset("page.css") + _colours(groups),
