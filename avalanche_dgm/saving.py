@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from avalanche_dgm import __version__
 from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.files import replacing
-from avalanche_dgm.methods.base import VERSION, Method
+from avalanche_dgm.methods.base import VERSION, Method, check_version
 from avalanche_dgm.modules import copied
 
 FileLike = str | os.PathLike[str] | IO[bytes]
@@ -285,17 +285,7 @@ def _read(file: FileLike, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(foreign) from error
     if not known:
         raise CheckpointError(foreign)
-    if version > VERSION:
-        raise CheckpointError(
-            f"{name} has version {version} of the layout; this package ({__version__}) reads"
-            f" {VERSION}. Update avalanche_dgm, or save the memory with this version."
-        )
-    if version < VERSION:
-        raise CheckpointError(
-            f"{name} was saved by an earlier avalanche_dgm (version {version} of the layout), and"
-            f" this package ({__version__}) reads {VERSION}. Train the memory again, or use the"
-            " avalanche_dgm that saved it."
-        )
+    check_version(name, version)
     damaged = f"{name} is damaged: its contents are not those that were saved. Use another copy."
     at = raw.find(str(digest).encode(), 8)
     whole = hashlib.sha256(raw[:at] + _NO_DIGEST.encode() + raw[at + len(_NO_DIGEST) :])

@@ -260,7 +260,7 @@ def test_contents_that_do_not_fit_change_nothing(file, change, match):
 def test_a_state_of_an_earlier_version(driver):
     state = driver.method.state_dict()
     state["_extra_state"] = {k: v for k, v in state["_extra_state"].items() if k != "version"}
-    with pytest.raises(CheckpointError, match="an earlier avalanche_dgm.*Train again"):
+    with pytest.raises(CheckpointError, match="an earlier avalanche_dgm.*Train the memory again"):
         DGR(**TINY).load_state_dict(state)
 
 

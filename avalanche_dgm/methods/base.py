@@ -24,6 +24,29 @@ from avalanche_dgm.settings import MethodSettings, make_settings
 VERSION = 2
 
 
+def check_version(name: str, version: int) -> None:
+    """Checks that something saved has this version of what methods keep.
+
+    Args:
+        name: What was saved, for the message.
+        version: Its version.
+
+    Raises:
+        CheckpointError: It has another one.
+    """
+    if version == VERSION:
+        return
+    age, remedy = (
+        ("an earlier", "Train the memory again, or use the avalanche_dgm that saved it.")
+        if version < VERSION
+        else ("a later", "Update avalanche_dgm, or save the memory with this version.")
+    )
+    raise CheckpointError(
+        f"{name} was saved by {age} avalanche_dgm (version {version} of what methods keep; this"
+        f" one reads {VERSION}). {remedy}"
+    )
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a method needs of its user.
@@ -387,17 +410,8 @@ class Method(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         extra = state_dict.get(f"{prefix}_extra_state")
-        version = extra.get("version", 1) if isinstance(extra, dict) else VERSION
-        if version != VERSION:
-            age, remedy = (
-                ("an earlier", "Train again, or use the avalanche_dgm that saved it.")
-                if version < VERSION
-                else ("a later", "Update avalanche_dgm.")
-            )
-            raise CheckpointError(
-                f"The state of {type(self).__name__} was saved by {age} avalanche_dgm (version"
-                f" {version} of what methods keep; this one reads {VERSION}). {remedy}"
-            )
+        if isinstance(extra, dict):
+            check_version(f"The state of {type(self).__name__}", extra.get("version", 1))
         # What is loaded is final, also after an experience that was interrupted.
         self._keep()
         self._make_fit(state_dict, prefix)
