@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 
 #: Names of parts that are cut between unless a layer is named.
-_PAIRS = (("compressor", "classifier"), ("features", "classifier"))
+_PAIR = ("compressor", "classifier")
 
 
 class _StayInEvaluation:
@@ -32,14 +33,18 @@ def find_parts(
     model: nn.Module,
     layer: str | int | nn.Module | None,
     classifier: str | nn.Module | None,
-) -> tuple[str, str | None]:
-    """Names of the layer to cut behind, and of the part that answers latents if there is one.
+) -> tuple[str | None, str | None]:
+    """Names of the layer to cut behind, and of the part that answers latents.
 
     Args:
         model: The model.
         layer: The layer, its name, the number of a child of a sequential model, or ``None`` to
-            choose it.
-        classifier: The part, its name, or ``None`` to choose it if the layer is chosen, too.
+            cut before the classifier.
+        classifier: The part, its name, or ``None`` to choose it if there is no layer either.
+
+    Returns:
+        A layer and maybe a classifier, to cut behind the layer; a classifier alone, to cut before
+        it; or neither, to cut before the last ``nn.Linear`` that runs, see `find_head`.
 
     Raises:
         ConfigError: There is no such layer, or it cannot be chosen.
@@ -47,16 +52,69 @@ def find_parts(
     part = None if classifier is None else _name_of(model, classifier, "classifier")
     if layer is not None:
         return _name_of(model, layer, "layer or compressor"), part
-    for pair in _PAIRS:
-        if set(pair) <= set(dict(model.named_children())):
-            return pair
+    if set(_PAIR) <= set(dict(model.named_children())) and part in (None, _PAIR[1]):
+        return _PAIR
+    if part is not None:
+        return None, part
     if isinstance(model, nn.Sequential) and len(model) == 2:
         first, second = model._modules
-        return first, second
+        # What has nothing to learn, such as a normalisation of images, is no compressor.
+        if any(True for _ in model[0].parameters()):
+            return first, second
+    if any(isinstance(module, nn.Linear) for name, module in model.named_modules() if name):
+        return None, None
     raise ConfigError(
-        f"Behind which layer shall {type(model).__name__} be cut? It has no parts 'compressor' and"
-        f" 'classifier', so pass layer=<name>. {_listed(model)}"
+        f"Where shall {type(model).__name__} be cut? It has neither parts 'compressor' and"
+        f" 'classifier' nor an nn.Linear, so pass layer=<name>. {_listed(model)}"
     )
+
+
+def find_head(model: nn.Module, run: Callable[[], Any]) -> str:
+    """Name of the part that makes logits of a model's last features.
+
+    It is the outermost module that is given the very values that the last ``nn.Linear`` is: that
+    layer itself, or what holds it, such as a dropout and the layer in sequence, or one head a task.
+
+    Args:
+        model: The model, in evaluation mode.
+        run: Lets the model answer, for one task.
+
+    Raises:
+        UnsupportedModelError: No ``nn.Linear`` runs.
+    """
+    given: dict[str, Any] = {}
+
+    def watch(name: str, module: nn.Module) -> Any:
+        def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            given.pop(name, None)
+            given[name] = inputs[0] if inputs else None
+
+        return module.register_forward_pre_hook(note)
+
+    def note_inputs(names: list[str]) -> None:
+        given.clear()
+        handles = [watch(name, model.get_submodule(name)) for name in names]
+        try:
+            run()
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    note_inputs([n for n, module in model.named_modules() if n and isinstance(module, nn.Linear)])
+    if not given:
+        raise UnsupportedModelError(
+            f"No nn.Linear runs when the {type(model).__name__} answers, so where it is to be cut"
+            f" must be said: pass layer=<name>. {_listed(model)}"
+        )
+    path = next(reversed(given)).split(".")
+    around = [".".join(path[:n]) for n in range(1, len(path) + 1)]
+    note_inputs(around)
+    features = given[around[-1]]
+    return next((n for n in around if _same(given.get(n), features)), around[-1])
+
+
+def _same(one: Any, two: Any) -> bool:
+    return isinstance(one, Tensor) and torch.equal(one, two)
 
 
 def _name_of(model: nn.Module, part: str | int | nn.Module, what: str) -> str:
@@ -85,7 +143,7 @@ def _listed(model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """What runs up to and including a layer, by the names that the model has for it.
+    """What runs before a cut, by the names that the model has for it.
 
     Attributes:
         modules: Modules that run before the cut only.
@@ -124,40 +182,44 @@ def layers_behind(model: nn.Module, layer: str) -> list[nn.Module] | None:
 
 
 def run_order(
-    model: nn.Module, layer: str, run: Callable[[], Any]
+    model: nn.Module, part: str, run: Callable[[], Any], *, before: bool = False
 ) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
-    """Finds out which modules run before and which behind a layer.
+    """Finds out which modules run before and which behind a cut.
 
     Args:
         model: The model.
-        layer: Name of the layer.
+        part: Name of the module at which it is cut.
         run: Lets the model answer.
+        before: Whether the cut is before the module; else behind it.
 
     Returns:
-        The modules, by name, that end before or with the layer, and those that end after it.
+        The modules, by name, that end before the cut, and those that end after it.
 
     Raises:
-        UnsupportedModelError: The layer does not run exactly once.
+        UnsupportedModelError: The module does not run exactly once.
     """
-    ended: list[str] = []
+    ended: list[str | None] = []
 
     def watch(name: str, module: nn.Module) -> Any:
         return module.register_forward_hook(lambda *_: ended.append(name))
 
     modules = {name: module for name, module in model.named_modules() if name}
     handles = [watch(name, module) for name, module in modules.items()]
+    at = model.get_submodule(part)
+    if before:
+        handles.append(at.register_forward_pre_hook(lambda *_: ended.append(None)))
+    else:
+        handles.append(at.register_forward_hook(lambda *_: ended.append(None)))
     try:
         run()
     finally:
         for handle in handles:
             handle.remove()
-    # A module that has several names is found under its first.
-    wanted = next(n for n, m in modules.items() if m is model.get_submodule(layer))
-    at = [i for i, name in enumerate(ended) if name == wanted]
-    if len(at) != 1:
+    if (times := ended.count(None)) != 1:
         raise UnsupportedModelError(
-            f"The layer {layer!r} runs {len(at)} times when the model answers, and must run once."
+            f"The layer {part!r} runs {times} times when the model answers, and must run once."
             " Name another layer."
         )
-    before, after = ended[: at[0] + 1], ended[at[0] + 1 :]
-    return {n: modules[n] for n in before}, {n: modules[n] for n in after}
+    here = ended.index(None)
+    first, then = ([n for n in names if n] for names in (ended[:here], ended[here + 1 :]))
+    return {n: modules[n] for n in first}, {n: modules[n] for n in then}

@@ -1,4 +1,4 @@
-"""A classifier cut in two behind one of its layers: what makes latents, and what answers them."""
+"""A classifier cut in two at one of its layers: what makes latents, and what answers them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from avalanche_dgm.errors import UnsupportedModelError
 from avalanche_dgm.memories.classifiers import depends_on, logits_of
-from avalanche_dgm.memories.layers import FrozenPrefix, find_parts, layers_behind, run_order
+from avalanche_dgm.memories.layers import (
+    FrozenPrefix,
+    find_head,
+    find_parts,
+    layers_behind,
+    run_order,
+)
 from avalanche_dgm.modules import evaluating, in_chunks
 
 #: Images on which a cut is checked.
@@ -18,7 +25,7 @@ _CHECKED = 4
 
 
 class _Reached(Exception):  # noqa: N818
-    """The layer has answered; the rest of the model need not run."""
+    """The model has come to the cut; the rest of it need not run."""
 
     def __init__(self, latents: Any) -> None:
         super().__init__()
@@ -26,27 +33,30 @@ class _Reached(Exception):  # noqa: N818
 
 
 class SplitModel:
-    """A model and the layer behind which it is cut.
+    """A model and where it is cut: behind a layer, or before the part that makes the logits.
 
     Latents are answered by the layers behind the cut where these run in sequence, nested ones too.
-    In other models the layer's output is replaced while the rest runs; what comes before the layer
-    then sees a blank image. `check` finds out which way gives the model's own answers, and refuses
+    In other models they are put in at the cut while the whole model runs; what comes before then
+    sees a blank image. `check` finds out which way gives the model's own answers, and refuses
     models that none does.
 
     Args:
         model: Maps images, and task labels if ``task_aware``, to logits (n, K).
         layer: Name of the layer whose output is the latent, as in ``model.named_modules()``, or the
-            very module; children of an ``nn.Sequential`` are named by their number. ``None`` for a
-            model with the parts ``compressor`` (or ``features``) and ``classifier``, or of two in
-            sequence.
-        classifier: Name of the part that maps the latents to logits, or the very module, if there
-            is one.
+            very module; children of an ``nn.Sequential`` are named by their number. ``None`` to cut
+            a model between its parts ``compressor`` and ``classifier``, or its two in sequence, and
+            any other before its last ``nn.Linear``.
+        classifier: Name of the part that maps the latents to logits, or the very module. Without
+            ``layer`` the model is cut before it.
         task_aware: Whether the model takes the task labels (n,) as its second argument.
 
     Raises:
         ConfigError: There is no such layer, or it must be named.
 
     Attributes:
+        layer: Name of the layer whose output is the latent; ``None`` for the classifier's input.
+        classifier: Name of the part that answers latents; ``None`` if there is none, or if it is
+            not yet found out, which the first images do.
         latent_shape: Shape of one latent, or ``None`` before `check`.
     """
 
@@ -68,6 +78,18 @@ class SplitModel:
         self._dtype: torch.dtype | None = None
         self._way = self._ways()[0]
 
+    @property
+    def _place(self) -> str:
+        """Name of the module at which the model is cut."""
+        place = self.layer or self.classifier
+        if place is None:
+            raise RuntimeError("The cut was not checked yet; call check() first.")
+        return place
+
+    @property
+    def _where(self) -> str:
+        return f"{'behind' if self.layer else 'before'} the layer {self._place!r}"
+
     @torch.no_grad()
     def encode(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
         """Returns latents, without gradients and in evaluation mode.
@@ -77,10 +99,11 @@ class SplitModel:
             tasks: int64 tensor (n,), task labels; needed if the model is given them.
 
         Returns:
-            The layer's output (n, *latent shape).
+            The values at the cut (n, *latent shape).
         """
         tasks = _or_zeros(tasks, images)
         with evaluating(self.model):
+            self._find(images, tasks)
             return in_chunks(lambda x, t: self._by_task(self._encode, x, t), images, tasks)
 
     def answer(
@@ -125,13 +148,17 @@ class SplitModel:
         tasks, images = _or_zeros(tasks, images)[several], images[several]
         self._shape = tuple(images.shape[1:])
         with torch.no_grad(), evaluating(self.model):
+            self._find(images, tasks)
             latents = self._by_task(self._encode, images, tasks)
             self._dtype = latents.dtype
             expected = self._expected(images, tasks, latents)
             # One task, for models that run once for each of those in a batch.
             one = tasks == tasks[0]
             before, after = run_order(
-                self.model, self.layer, lambda: self._ask(self.model, images[one], tasks[one])
+                self.model,
+                self._place,
+                lambda: self._ask(self.model, images[one], tasks[one]),
+                before=self.layer is None,
             )
             self._way = self._way_that_works(latents, tasks, expected)
         with evaluating(self.model):
@@ -141,13 +168,13 @@ class SplitModel:
         shared |= made & answered
         if shared:
             raise UnsupportedModelError(
-                f"{', '.join(sorted(shared))} is used before and behind the layer {self.layer!r},"
+                f"{', '.join(sorted(shared))} is used on both sides of the cut {self._where},"
                 " so it can be neither frozen nor trained. Name a layer with such parts on one side"
                 " only."
             )
         if not answered:
             raise UnsupportedModelError(
-                f"Nothing behind the layer {self.layer!r} could learn: it has no parameters. Name a"
+                f"Nothing that follows a cut {self._where} has parameters to learn with. Name a"
                 " layer before the last ones."
             )
         modules = tuple(name for name in before if name not in after)
@@ -173,15 +200,24 @@ class SplitModel:
 
     # How the two halves run
 
+    def _find(self, images: Tensor, tasks: Tensor) -> None:
+        """Finds the classifier, if that was left to the first images."""
+        if self.layer is None and self.classifier is None and len(images):
+            few = (tasks == tasks[0]).nonzero().flatten()[:_CHECKED]
+            shown = images[few], tasks[few]
+            self.classifier = find_head(self.model, lambda: self._ask(self.model, *shown))
+
     def _behind(self, model: nn.Module) -> list[nn.Module]:
         """The layers that answer latents one after the other, if there are any that do."""
-        layers = layers_behind(model, self.layer)
-        if layers is None:
-            return [model.get_submodule(self.classifier)] if self.classifier else []
-        return layers
+        layers = layers_behind(model, self._place)
+        head = [model.get_submodule(self.classifier)] if self.classifier else []
+        if self.layer is None:
+            return head + (layers or [])
+        return head if layers is None else layers
 
     def _ways(self) -> list[str]:
-        if layers_behind(self.model, self.layer) is not None:
+        place = self.layer or self.classifier
+        if place is not None and layers_behind(self.model, place) is not None:
             return ["layers"]
         # One blank image, or as many as latents for models that note the size of their input.
         return [*(["layers"] if self.classifier else []), "blank", "blanks"]
@@ -190,23 +226,23 @@ class SplitModel:
         return logits_of(model, images, tasks, task_aware=self.task_aware)
 
     def _encode(self, images: Tensor, tasks: Tensor) -> Tensor:
-        def reached(module: nn.Module, inputs: Any, output: Any) -> None:
-            raise _Reached(output)
+        def reached(module: nn.Module, inputs: tuple[Any, ...], *output: Any) -> None:
+            raise _Reached(*(output or inputs[:1] or (None,)))
 
-        handle = self.model.get_submodule(self.layer).register_forward_hook(reached)
+        handle = self._hook(self.model, reached)
         try:
             self._ask(self.model, images, tasks)
         except _Reached as found:
             if isinstance(found.latents, Tensor):
                 return found.latents
             raise UnsupportedModelError(
-                f"The layer {self.layer!r} answers with a {type(found.latents).__name__}; one"
-                " tensor is needed. Name another layer."
+                f"What comes {self._where} is a {type(found.latents).__name__}; one tensor is"
+                " needed. Name another layer."
             ) from None
         finally:
             handle.remove()
         raise UnsupportedModelError(
-            f"The layer {self.layer!r} does not run when the model answers. Name one that does."
+            f"The layer {self._place!r} does not run when the model answers. Name one that does."
         )
 
     def _replace_latents(self, model: nn.Module, latents: Tensor, tasks: Tensor) -> Tensor:
@@ -214,12 +250,22 @@ class SplitModel:
             raise RuntimeError("The cut was not checked yet; call check() first.")
         n = 1 if self._way == "blank" else len(latents)
         blank = torch.zeros(n, *self._shape, device=latents.device)
-        layer = model.get_submodule(self.layer)
-        handle = layer.register_forward_hook(lambda *_: latents)
+
+        def replace(module: nn.Module, inputs: tuple[Any, ...], *output: Any) -> Any:
+            return latents if output else (latents, *inputs[1:])
+
+        handle = self._hook(model, replace)
         try:
             return self._ask(model, blank, tasks)
         finally:
             handle.remove()
+
+    def _hook(self, model: nn.Module, hook: Callable[..., Any]) -> RemovableHandle:
+        """Has something called at the cut: with the output of the layer, or before it runs."""
+        module = model.get_submodule(self._place)
+        if self.layer is None:
+            return module.register_forward_pre_hook(hook)
+        return module.register_forward_hook(hook)
 
     def _by_task(self, run: Callable[[Tensor, Tensor], Tensor], x: Tensor, tasks: Tensor) -> Tensor:
         """Runs one task after the other where a model might divide its input by task itself."""
@@ -243,9 +289,9 @@ class SplitModel:
             raise
         except Exception as error:
             raise UnsupportedModelError(
-                f"The model cannot answer images of shape {self._shape}, which the layer"
-                f" {self.layer!r} makes latents of shape {tuple(latents.shape[1:])} of: {error}."
-                " What comes behind the layer must take latents of that shape."
+                f"The model cannot answer images of shape {self._shape}, of which latents of shape"
+                f" {tuple(latents.shape[1:])} come {self._where}: {error}. What comes behind the"
+                " cut must take latents of that shape."
             ) from error
 
     def _way_that_works(self, latents: Tensor, tasks: Tensor, expected: Tensor) -> str:
@@ -261,7 +307,7 @@ class SplitModel:
             if found.shape == expected.shape and _close(found, expected):
                 return way
         raise UnsupportedModelError(
-            f"The model cannot be cut behind the layer {self.layer!r}: its latents are answered"
+            f"The model cannot be cut {self._where}: its latents are answered"
             " otherwise than the images that they were made of. Values bypass the layer (a skip"
             " connection): name one that everything passes through, such as the end of a block."
         ) from problem

@@ -56,21 +56,21 @@ class LatentReplaySettings(MethodSettings, MemorySettings, StoredLatentsSettings
     Attributes:
         layer: Name of the compressor's last layer, as in ``model.named_modules()``, or the very
             module. Children of an ``nn.Sequential`` are named by their number, which may be given
-            as such. ``None`` for a model with the parts ``compressor`` (or ``features``) and
-            ``classifier``, or of two in sequence.
+            as such. ``None`` cuts a model with the parts ``compressor`` and ``classifier``, or of
+            two in sequence, between them, and any other before its last ``nn.Linear``.
         compressor: The same.
-        classifier: Name of the part that maps latents to logits, or the very module, where there
-            is one. It is found out by itself for those models, and nothing is lost without it but
-            some speed.
+        classifier: Name of the part that maps latents to logits, or the very module. Without
+            ``layer`` the model is cut before it; with it, nothing is lost without it but some
+            speed.
         memory: What remembers latents: ``"stored"``, some of them as they are; ``"density"``, a
             Gaussian for each class; ``"vae"``, an autoencoder over latents; or a `StoredLatents` or
             a `Generator` of vectors that has learned nothing, which is copied. A generator is given
             latents as vectors.
         schedule: ``"mixed"`` has new and old latents in each step; ``"alternating"`` a step on old
             ones after each on new ones (the paper).
-        freeze_after: Experiences before the compressor is frozen; 0 freezes it from the start, for
-            one that was trained before. Above 1, the chosen *images* are stored (as ``dtype``) and
-            replayed until then, and encoded by the compressor that is frozen.
+        freeze_after: Experiences before the compressor is frozen. Give 0 for a network that was
+            trained before: that freezes it from the start. Above 1, the chosen *images* are stored
+            (as ``dtype``) and replayed until then, and encoded by the compressor that is frozen.
         encode_once: Whether a new experience is encoded once, without its augmentations, and then
             trained on latents only; else each batch is encoded on the way. ``None`` decides it by
             whether the experience is augmented.

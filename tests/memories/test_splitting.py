@@ -2,11 +2,13 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from avalanche.models import MultiHeadClassifier, SimpleMLP, as_multitask
+import torchvision
+from avalanche.models import IncrementalClassifier, MultiHeadClassifier, SimpleMLP, as_multitask
 from avalanche.models.dynamic_modules import MultiTaskModule
 from torch import nn
 
@@ -296,10 +298,11 @@ def parts(first, second):
     ("model", "expected"),
     [
         (parts("compressor", "classifier"), ("compressor", "classifier")),
-        (parts("features", "classifier"), ("features", "classifier")),
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), ("0", "1")),
+        (nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 10)), ("0", "1")),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (None, None)),
+        (parts("features", "classifier"), (None, None)),
     ],
-    ids=["compressor", "features", "sequence"],
+    ids=["compressor", "sequence", "nothing to freeze", "any other"],
 )
 def test_the_cut_is_found_where_it_is_named_so(model, expected):
     split = SplitModel(model)
@@ -315,8 +318,8 @@ def test_a_layer_that_does_not_exist_lists_those_that_do():
         SplitModel(nested(), "0.7")
     with pytest.raises(ConfigError, match="no layer 'head'"):
         SplitModel(Custom(), "one", classifier="head")
-    with pytest.raises(ConfigError, match="pass layer=<name>. Its layers are: one, norm"):
-        SplitModel(Custom())
+    with pytest.raises(ConfigError, match="pass layer=<name>. Its layers are: 0, 1"):
+        SplitModel(nn.Sequential(nn.Identity(), nn.Conv2d(1, 10, 8)))
 
 
 class Shared(nn.Module):
@@ -341,7 +344,7 @@ class Shared(nn.Module):
     ("tied", "layer"), [("module", "norm"), ("statistics", "two"), ("weight", "norm")]
 )
 def test_parts_on_both_sides_of_the_cut_are_refused(tied, layer):
-    with pytest.raises(UnsupportedModelError, match=r"(one|norm)\S* is used before and behind"):
+    with pytest.raises(UnsupportedModelError, match=r"(one|norm)\S* is used on both sides"):
         SplitModel(Shared(tied), layer).check(images())
     SplitModel(Shared("nothing"), "norm").check(images())
 
@@ -361,11 +364,11 @@ class Twice(nn.Module):
     ("model", "layer", "message"),
     [
         (Residual(), "inner", "skip connection"),
-        (Residual(), "last", "Nothing behind the layer 'last' could learn"),
+        (Residual(), "last", "follows a cut behind the layer 'last' has parameters"),
         (Residual(), "unused", "does not run"),
         (Twice(), "one", "runs 2 times"),
         (Twice(), "idle", "does not run"),
-        (Twice(), "memory", "answers with a tuple"),
+        (Twice(), "memory", "What comes behind the layer 'memory' is a tuple"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.Linear(20, 10)),
             "1",
@@ -394,3 +397,170 @@ def test_a_model_that_has_diverged_is_cut_as_any_other():
     split = SplitModel(model, "2")
     split.check(torch.rand(5, 1, 2, 2))
     assert split.latent_shape == (3,)
+
+
+# Without a name: before the last nn.Linear
+
+
+class Tokens(nn.Module):
+    """A small transformer that answers by its class token, as a ViT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 16, 4, stride=4)
+        self.token = nn.Parameter(torch.zeros(1, 1, 16))
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.heads = nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 10))
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.block(torch.cat([self.token.expand(len(x), -1, -1), x], 1))
+        return self.heads(x[:, 0])
+
+
+class Scaled(nn.Module):
+    """A head that does not answer alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.last = nn.Linear(64, 20), nn.Linear(20, 10)
+
+    def forward(self, x):
+        return 3.0 * self.last(torch.relu(self.body(x.flatten(1))))
+
+
+class Grown(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.last = nn.Linear(64, 20), IncrementalClassifier(20, 10)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.body(x.flatten(1))))
+
+
+def torchvision_model(name):
+    def make():
+        return getattr(torchvision.models, name)(num_classes=10)
+
+    return make
+
+
+ORDINARY = {
+    "flat": (flat, "4", (144,), 8),
+    "custom": (Custom, "last", (64,), 8),
+    "scaled": (Scaled, "last", (20,), 8),
+    "tokens": (Tokens, "heads", (16,), 8),
+    "grown": (Grown, "last", (20,), 8),
+    "resnet18": (torchvision_model("resnet18"), "fc", (512,), 32),
+    "mobilenet_v3_small": (torchvision_model("mobilenet_v3_small"), "classifier.3", (1024,), 32),
+    "efficientnet_b0": (torchvision_model("efficientnet_b0"), "classifier", (1280,), 32),
+    "shufflenet": (torchvision_model("shufflenet_v2_x0_5"), "fc", (1024,), 32),
+    "swin_t": (torchvision_model("swin_t"), "head", (768,), 32),
+    "convnext_tiny": (torchvision_model("convnext_tiny"), "classifier.2", (768,), 32),
+}
+
+
+@pytest.fixture(params=ORDINARY, scope="module")
+def ordinary(request):
+    torch.manual_seed(0)
+    kind, head, shape, side = ORDINARY[request.param]
+    x = torch.rand(3, 1 if side == 8 else 3, side, side)
+    return kind().eval(), head, shape, x
+
+
+def test_an_ordinary_network_is_cut_before_its_last_linear(ordinary):
+    model, head, shape, x = ordinary
+    split = SplitModel(model)
+    assert split.check(x) == shape
+    assert (split.layer, split.classifier) == (None, head)
+    seen = []
+    handle = last_linear(model).register_forward_pre_hook(lambda m, i: seen.append(i[0]))
+    expected = model(x)
+    handle.remove()
+    latents = split.encode(x)
+    torch.testing.assert_close(latents, seen[0])
+    torch.testing.assert_close(split.answer(latents), expected)
+    named = SplitModel(model, classifier=head)
+    named.check(x)
+    assert torch.equal(named.encode(x), latents)
+
+
+def last_linear(model):
+    """The last that is registered, which in these runs last, too."""
+    return [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+
+
+def test_the_head_alone_learns_then(ordinary):
+    model, head, _, x = ordinary
+    split = SplitModel(copy.deepcopy(model))
+    split.check(x)
+    split.freeze()
+    learning = {n for n, p in split.model.named_parameters() if p.requires_grad}
+    # Custom's shift is a parameter of its own, behind the head.
+    assert learning - {"shift"} == {n for n, _ in model.named_parameters() if n.startswith(head)}
+
+
+def test_dropout_of_the_head_still_drops():
+    torch.manual_seed(0)
+    split = SplitModel(Tokens())
+    split.check(images())
+    split.freeze()
+    split.model.train()
+    latents = split.encode(images())
+    assert not torch.equal(split.answer(latents), split.answer(latents))
+    assert torch.equal(split.encode(images()), latents)
+
+
+def test_a_head_may_be_replaced_by_a_wider_one():
+    torch.manual_seed(0)
+    model = Grown()
+    split = SplitModel(model)
+    split.check(images())
+    latents = split.encode(images())
+    model.last.adaptation(SimpleNamespace(classes_in_this_experience=[14], task_labels=[0]))
+    model.eval()
+    answers = split.answer(latents)
+    assert answers.shape == (7, 15)
+    torch.testing.assert_close(answers, model(images()))
+
+
+def test_before_every_head_of_a_model_with_several():
+    torch.manual_seed(0)
+    model = as_multitask(SimpleMLP(3, 64, 20, drop_rate=0.3), "classifier")
+    model.classifier.masking = False
+    model.classifier.classifiers["1"] = copy.deepcopy(model.classifier.classifiers["0"])
+    nn.init.normal_(model.classifier.classifiers["1"].classifier.weight)
+    model.eval()
+    x, tasks = images(9), torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
+    split = SplitModel(model, task_aware=True)
+    split.check(x, tasks)
+    assert split.classifier == "classifier"
+    torch.testing.assert_close(split.answer(split.encode(x, tasks), tasks), model(x, tasks))
+
+
+def test_copies_are_cut_at_the_same_place_before_any_image():
+    torch.manual_seed(0)
+    split = SplitModel(Custom())
+    with pytest.raises(RuntimeError, match="call check"):
+        split.answer(torch.rand(3, 64))
+    other = copy.deepcopy(split)
+    # Encoding finds it, too, as a memory that was loaded needs it.
+    assert torch.equal(other.encode(images()), split.encode(images()))
+    assert other.classifier == split.classifier == "last"
+
+
+class Bypassed(Scaled):
+    def forward(self, x):
+        return super().forward(x) + x.flatten(1)[:, :10]
+
+
+def test_a_head_that_values_bypass_is_refused():
+    with pytest.raises(UnsupportedModelError, match="before the layer 'last'.*skip connection"):
+        SplitModel(Bypassed()).check(images())
+
+
+def test_a_linear_layer_that_does_not_run_is_none():
+    model = nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten(), nn.Identity())
+    model[2].idle = nn.Linear(3, 3)
+    with pytest.raises(UnsupportedModelError, match=r"No nn\.Linear runs.*pass layer=<name>"):
+        SplitModel(model).check(images())

@@ -475,10 +475,25 @@ def test_a_share_too_small_is_refused_before_anything():
 def test_layers_that_cannot_be():
     with pytest.raises(ConfigError, match=r"no layer 'features'.*0\.0, 0\.1"):
         driver_of(LatentReplay(layer="features")).train(training(FIRST))
+    net = nn.Sequential(nn.Identity(), nn.Conv2d(1, 10, 8), nn.Flatten())
     with pytest.raises(ConfigError, match="pass layer=<name>"):
-        driver_of(LatentReplay(), network()).train(training(FIRST))
-    with pytest.raises(UnsupportedModelError, match="could learn"):
+        driver_of(LatentReplay(), net).train(training(FIRST))
+    with pytest.raises(UnsupportedModelError, match="has parameters to learn with"):
         driver_of(LatentReplay(layer="1.4")).train(training(FIRST))
+
+
+def test_an_ordinary_network_goes_on_learning_by_its_last_layer_alone(naive):
+    _, old_alone = naive
+    torch.manual_seed(0)
+    method = LatentReplay(seed=0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    driver = driver_of(method, net, steps=100).train(training(FIRST))
+    assert {n for n, p in net.named_parameters() if p.requires_grad} == {"3.weight", "3.bias"}
+    assert method.sample(4).images.shape == (4, 64)
+    driver.train(training(SECOND))
+    assert driver.accuracy(test_data(FIRST)) > old_alone + 0.3
+    # One layer, over features of other classes.
+    assert driver.accuracy(test_data(SECOND)) > 0.5
 
 
 def test_a_classifier_that_does_not_fit_its_compressor():

@@ -300,7 +300,7 @@ def test_a_last_batch_of_one_sample_is_left_out_when_shuffling(halves):
 def test_errors_come_before_anything_is_trained(halves):
     for plugin, error, text in [
         (LatentReplayPlugin(layer="1.9"), ConfigError, "no layer '1.9'.*1.4"),
-        (LatentReplayPlugin(layer="1.4"), UnsupportedModelError, "could learn"),
+        (LatentReplayPlugin(layer="1.4"), UnsupportedModelError, "has parameters to learn with"),
         (LatentReplayPlugin(share=0.001), CapacityError, "share=0.001"),
     ]:
         model = convolutional()
