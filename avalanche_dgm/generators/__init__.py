@@ -2,14 +2,7 @@
 
 from avalanche_dgm.generators.base import Generator, VAESettings
 from avalanche_dgm.generators.conditional_gan import ConditionalGAN
-from avalanche_dgm.generators.densities import (
-    FullDensity,
-    LowRankDensity,
-    MixtureDensity,
-    SharedDensity,
-    make_density,
-)
-from avalanche_dgm.generators.density import ClassDensity
+from avalanche_dgm.generators.density import ClassDensity, make_density
 from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.keeping import EWC, Alignment, JointReplay, KeepOld
@@ -46,10 +39,6 @@ __all__ = [
     "VAEGenerator",
     "VAESettings",
     "ClassDensity",
-    "FullDensity",
-    "SharedDensity",
-    "LowRankDensity",
-    "MixtureDensity",
     "make_density",
     "VAESpec",
     "choose_spec",

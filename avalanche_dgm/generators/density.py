@@ -3,56 +3,112 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData, Replay, check_values
-from avalanche_dgm.errors import ShapeError
+from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators.base import Generator, Known
-from avalanche_dgm.generators.gaussian import padded
+from avalanche_dgm.generators.covariances import Covariances, Full, LowRank
+from avalanche_dgm.generators.gaussian import clusters, nearest_pair, padded
 from avalanche_dgm.modules import AtRest, awake
-from avalanche_dgm.settings import one_of
+from avalanche_dgm.settings import one_of, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+#: Which densities have one covariance: each component, those of a class, or all of all classes.
+Tied = Literal["component", "class", "all"]
+
 
 class ClassDensity(Generator):
-    """One density for each class, over codes, latents or any other vectors.
+    """A Gaussian for each class, or a mixture of a few, over latents, codes or other vectors.
 
     Learning a class leaves the others as they are, so nothing is replayed to it. A class that
     comes again is merged with what is known of it, as if all its samples had come at once; the
     same class of another group (see `Known`) has a density of its own.
 
+    The components of a mixture are the clusters of the class's samples (k-means). Of a class that
+    comes in parts, those are joined that this moves least; mean and variances of the class as a
+    whole are those of its samples all the same.
+
     Args:
+        covariance: ``"full"``; ``"low-rank"``, a factor of a few columns and a diagonal (factor
+            analysis); or ``"diagonal"``.
+        components: Gaussians of a class, at most.
+        tied: What has one covariance: each ``"component"``; a ``"class"``, that within its
+            components; or ``"all"`` classes, that within the components of all (as in linear
+            discriminant analysis; a class then adds no more than its means to what is kept).
+        rank: Columns of the factor of a low-rank covariance.
+        shrinkage: With ``tied="component"``, how far the components' covariances are drawn to the
+            one within all components of their class, from 0 to 1.
         at_rest: The type in which it is kept; learning and sampling are in float32. What a class
             was fitted to is rounded when it is learned, and not again before it comes back.
 
     Raises:
-        ConfigError: There is no such type.
+        ConfigError: An argument cannot work.
 
     Attributes:
-        dense: Whether a matrix of as many rows and columns as a sample has values is kept.
+        covariances: Those of the P components, classes, or all.
         seen: int64 tensor (K,), the samples that each class was fitted to.
-        means: Float tensor (K, D), where D is the number of values of a sample.
+        shares: Float tensor (K, components), how much of its class each component is; 0 for those
+            that are not needed.
+        centres: Float tensor (K, components, D), where D is the number of values of a sample: the
+            components' means.
     """
 
     rehearses = False
-    dense: ClassVar[bool] = True
+    covariances: Full | LowRank
     seen: Tensor
-    means: Tensor
+    shares: Tensor
+    centres: Tensor
 
-    def __init__(self, *, at_rest: AtRest = "float32") -> None:
+    def __init__(
+        self,
+        *,
+        covariance: Literal["full", "low-rank", "diagonal"] = "full",
+        components: int = 1,
+        tied: Tied = "class",
+        rank: int = 16,
+        shrinkage: float = 0.5,
+        at_rest: AtRest = "float32",
+    ) -> None:
         super().__init__()
+        one_of("covariance", covariance, "full", "low-rank", "diagonal")
+        one_of("tied", tied, *get_args(Tied))
         one_of("at_rest", at_rest, *get_args(AtRest))
-        self.at_rest = at_rest
+        whole("components", components)
+        whole("rank", rank)
+        if isinstance(shrinkage, bool) or not 0 <= shrinkage <= 1:
+            raise ConfigError(f"shrinkage={shrinkage!r} must be a number from 0 to 1.")
+        self.components, self.tied, self.shrinkage = components, tied, shrinkage
+        self.at_rest: AtRest = at_rest
+        rank = rank if covariance == "low-rank" else 0
+        self.covariances = Full() if covariance == "full" else LowRank(rank)
         self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
-        self.register_buffer("means", torch.empty(0, 0))
+        self.register_buffer("shares", torch.empty(0, components))
+        self.register_buffer("centres", torch.empty(0, components, 0))
+
+    @property
+    def dense(self) -> bool:
+        """Whether a matrix of as many rows and columns as a sample has values is kept."""
+        return isinstance(self.covariances, Full)
+
+    @property
+    def means(self) -> Tensor:
+        """Float tensor (K, D), the classes' means."""
+        return (self.shares.float()[:, :, None] * self.centres.float()).sum(dim=1)
+
+    def _places(self, rows: Tensor, components: Tensor) -> Tensor:
+        """Where the covariances of components (n,) of classes (n,) are."""
+        if self.tied == "all":
+            return torch.zeros_like(rows)
+        return rows if self.tied == "class" else rows * self.components + components
 
     def check(self, data: ExperienceData) -> None:
         """See `Generator.check`.
@@ -65,10 +121,11 @@ class ClassDensity(Generator):
 
     def _check(self, samples: Tensor) -> None:
         d = samples[:1].numel()
-        if len(self.means) and self.means.shape[1] != d:
+        known = self.centres.shape[2]
+        if len(self.centres) and known != d:
             raise ShapeError(
-                f"Samples of {d} values came, but {self.means.shape[1]} are known. Resize them, or"
-                " use a new density."
+                f"Samples of {d} values came, but {known} are known. Resize them, or use a new"
+                " density."
             )
         check_values(samples)
 
@@ -135,9 +192,12 @@ class ClassDensity(Generator):
         self, flat: Tensor, rows: Tensor, variances: Tensor | None, merge: bool, count: int | None
     ) -> None:
         n_classes, d, device = len(self.classes), flat.shape[1], flat.device
-        self.means = padded(self.means, torch.zeros(n_classes, d, device=device))
         self.seen = padded(self.seen, torch.zeros(n_classes, dtype=torch.int64, device=device))
-        self._grow(n_classes, d, device)
+        self.shares = padded(self.shares, torch.zeros(n_classes, self.components, device=device))
+        centres = torch.zeros(n_classes, self.components, d, device=device)
+        self.centres = padded(self.centres, centres)
+        places = {"component": n_classes * self.components, "class": n_classes, "all": 1}
+        self.covariances.grow(places[self.tied], d, device)
         for row in torch.unique(rows).tolist():
             mine = rows == row
             # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
@@ -146,19 +206,12 @@ class ClassDensity(Generator):
             if variances is not None:
                 wide = variances.flatten(1)[mine].double().mean(dim=0).cpu()
             before = int(self.seen[row]) if merge else 0
-            n = len(part) if count is None else count
-            self.means[row] = self._learn(row, part, wide, n, before).to(self.means)
-            self.seen[row] = before + n
+            self._learn(row, part, wide, len(part) if count is None else count, before)
 
-    @abstractmethod
-    def _grow(self, n: int, size: int, device: torch.device) -> None:
-        """Makes room for n classes of vectors of a size."""
-
-    @abstractmethod
     def _learn(
         self, row: int, samples: Tensor, variances: Tensor | None, n: int, before: int
-    ) -> Tensor:
-        """Learns one class, all but its mean.
+    ) -> None:
+        """Learns one class.
 
         Args:
             row: Its row.
@@ -166,10 +219,68 @@ class ClassDensity(Generator):
             variances: Float64 tensor (D,) on the CPU, the samples' mean variances, or ``None``.
             n: Samples that these stand for.
             before: Samples seen before that count as well; 0 learns the class anew.
-
-        Returns:
-            Its mean (D,), float64.
         """
+        covariances: Covariances[Any] = self.covariances
+        centres, nearest = clusters(samples, self.components)
+        shares = torch.bincount(nearest, minlength=len(centres)).double() / len(samples)
+        apart = samples - centres[nearest]
+        parts = [apart]
+        if self.tied == "component":
+            parts = [apart[nearest == i] for i in range(len(centres))]
+        found = [covariances.of(part, variances) for part in parts]
+        if before:
+            old = before / (before + n)
+            known = self.shares[row].double().cpu()
+            used = (known > 0).nonzero().flatten()
+            places: list[int] = self._places(torch.full_like(used, row), used).tolist()
+            shares = torch.cat([old * known[used], (1 - old) * shares])
+            centres = torch.cat([self.centres[row].double().cpu()[used], centres])
+            if self.tied == "component":
+                found = [covariances.get(place) for place in places] + found
+            else:
+                both = [covariances.get(places[0]), found[0]]
+                found = [covariances.mix([old, 1 - old], both, centres[:0])]
+        while len(shares) > self.components:
+            shares, centres, found = self._join_nearest(shares, centres, found)
+        if self.tied == "component":
+            within = covariances.mix(shares.tolist(), found, centres[:0])
+            weights = [1 - self.shrinkage, self.shrinkage]
+            found = [covariances.mix(weights, [one, within], centres[:0]) for one in found]
+        elif self.tied == "all":
+            others = int(self.seen.sum() - self.seen[row])
+            if others:
+                total = others + before + n
+                weights = [others / total, (before + n) / total]
+                found = [covariances.mix(weights, [covariances.get(0), *found], centres[:0])]
+        missing = self.components - len(shares)
+        self.shares[row] = F.pad(shares, (0, missing)).to(self.shares)
+        self.centres[row] = F.pad(centres, (0, 0, 0, missing)).to(self.centres)
+        self.seen[row] = before + n
+        components = torch.arange(len(found))
+        for place, covariance in zip(
+            self._places(torch.full_like(components, row), components).tolist(), found, strict=True
+        ):
+            covariances.put(place, covariance)
+
+    def _join_nearest(
+        self, shares: Tensor, centres: Tensor, found: Sequence[Any]
+    ) -> tuple[Tensor, Tensor, list[Any]]:
+        """Joins two components; mean and covariance of the class stay what they are."""
+        covariances: Covariances[Any] = self.covariances
+        i, j, apart = nearest_pair(shares, centres)
+        keep = [k for k in range(len(shares)) if k not in (i, j)]
+        both = shares[[i, j]] / shares[[i, j]].sum()
+        if self.tied == "component":
+            between = apart / shares[[i, j]].sum().sqrt()
+            joined = covariances.mix(both.tolist(), [found[i], found[j]], between[None])
+            found = [*(found[k] for k in keep), joined]
+        else:
+            found = [covariances.mix([1.0], found, apart[None])]
+        return (
+            torch.cat([shares[keep], shares[[i, j]].sum()[None]]),
+            torch.cat([centres[keep], (both @ centres[[i, j]])[None]]),
+            list(found),
+        )
 
     def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
         """See `Generator.fit`: learns these classes anew when it is run; yields nothing."""
@@ -186,28 +297,45 @@ class ClassDensity(Generator):
 
     # Sampling
 
-    @abstractmethod
-    def _noise(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Draws deviations (n, D) from the centres of classes (n,)."""
+    def _noise(
+        self, rows: Tensor, flat: Tensor | None, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Centres (n, D) of components of classes (n,), and deviations (n, D) from them.
 
-    def _centres(self, rows: Tensor, flat: Tensor | None, rng: torch.Generator) -> Tensor:
-        """Centres (n, D) of classes (n,): nearest to samples (n, D), or drawn without samples."""
-        return self.means[rows]
+        Args:
+            rows: int64 tensor (n,).
+            flat: Samples (n, D) to which the components are the nearest; ``None`` to draw them.
+            rng: Generator on the density's device.
+        """
+        chosen = torch.zeros_like(rows)
+        if self.components > 1 and flat is None:
+            points = torch.rand(len(rows), 1, generator=rng, device=rows.device)
+            ends = torch.cumsum(self.shares.float(), dim=1)[rows]
+            chosen = (points >= ends / ends[:, -1:]).sum(dim=1)
+        elif self.components > 1 and flat is not None:
+            distances = (flat[:, None] - self.centres[rows].float()).square().sum(dim=2)
+            chosen = distances.masked_fill(self.shares[rows] == 0, math.inf).argmin(dim=1)
+        centres = self.centres[rows, chosen].float()
+        return centres, self.covariances.noise(self._places(rows, chosen), rng)
 
-    @abstractmethod
     def _log_density(self, flat: Tensor, row: int) -> Tensor:
         """The log-density (n,) of samples (n, D) under one class, in nats."""
-
-    def _normal(self, n: int, rng: torch.Generator) -> Tensor:
-        """Standard normal numbers (n, D)."""
-        return torch.randn(n, self.means.shape[1], generator=rng, device=self.means.device)
+        components = torch.arange(self.components)
+        places = self._places(torch.full_like(components, row), components).tolist()
+        parts = [
+            self.covariances.log_density(flat - centre, place) + share.log()
+            for centre, place, share in zip(
+                self.centres[row].float(), places, self.shares[row].float(), strict=True
+            )
+            if share > 0
+        ]
+        return torch.logsumexp(torch.stack(parts), dim=0)
 
     @torch.no_grad()
     def sample(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """See `Generator.sample`."""
-        with awake(self, self.at_rest):
-            samples = self._centres(rows, None, rng) + self._noise(rows, rng)
-        return samples.view(len(rows), *(self.shape or ()))
+        centres, noise = self._noise(rows, None, rng)
+        return noise.add_(centres).view(len(rows), *(self.shape or ()))
 
     @torch.no_grad()
     def jitter(self, replay: Replay, strength: float, rng: torch.Generator) -> Replay:
@@ -226,8 +354,7 @@ class ClassDensity(Generator):
         flat = replay.images.flatten(1)
         found = self.classes.find(replay.tasks, replay.labels)
         rows = found.clamp(min=0)
-        with awake(self, self.at_rest):
-            centres, noise = self._centres(rows, flat, rng), self._noise(rows, rng)
+        centres, noise = self._noise(rows, flat, rng)
         made = centres + math.sqrt(1 - strength**2) * (flat - centres) + strength * noise
         made = torch.where((found >= 0)[:, None], made, flat)
         return Replay(made.view_as(replay.images), replay.labels, replay.tasks)
@@ -242,10 +369,8 @@ class ClassDensity(Generator):
         Returns:
             Float tensor (n, K).
         """
-        with awake(self, self.at_rest):
-            flat = samples.flatten(1).to(self.means)
-            parts = [self._log_density(flat, k) for k in range(len(self.means))]
-        return torch.stack(parts, dim=1)
+        flat = samples.flatten(1).to(self.centres.device, torch.float32)
+        return torch.stack([self._log_density(flat, k) for k in range(len(self.seen))], dim=1)
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
@@ -259,3 +384,25 @@ class ClassDensity(Generator):
         same = (labels[:, None] == labels[None, :]).sum(dim=1)
         shares = 1.0 / (same * len(torch.unique(labels)))
         return -torch.logsumexp(self.log_densities(samples) + shares.log(), dim=1)
+
+
+#: What names stand for beside those of covariances.
+_NAMES: dict[str, dict[str, Any]] = {
+    "shared": {"covariance": "full", "tied": "all"},
+    "mixture": {"covariance": "full", "components": 3},
+}
+
+
+def make_density(covariance: str, **options: Any) -> ClassDensity:
+    """Makes a density of classes.
+
+    Args:
+        covariance: ``"full"``, ``"low-rank"`` or ``"diagonal"``; or ``"shared"``, a full one that
+            all classes have, or ``"mixture"``, three components that have their class's full one.
+        **options: Arguments of `ClassDensity`.
+
+    Raises:
+        ConfigError: The name is unknown, or an argument cannot work.
+    """
+    one_of("covariance", covariance, "full", "shared", "low-rank", "diagonal", "mixture")
+    return ClassDensity(**{**_NAMES.get(covariance, {"covariance": covariance}), **options})

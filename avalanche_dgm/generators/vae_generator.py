@@ -17,7 +17,7 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.generators.base import Generator, Known, VAESettings
-from avalanche_dgm.generators.densities import FullDensity
+from avalanche_dgm.generators.density import ClassDensity
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
 from avalanche_dgm.modules import in_chunks
@@ -51,7 +51,7 @@ class VAEGenerator(Generator):
         self.conditional = settings.sampling == "class"
         self.rehearses = settings.consolidation == "rehearsal"
         self.network = None
-        self.density = FullDensity()
+        self.density = ClassDensity()
         self.classes = self.density.classes
         #: What `adapt_to` decided.
         self._adapted: VAESpec | None = None

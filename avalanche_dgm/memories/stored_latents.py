@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.generators import ClassDensity, FullDensity, make_density
+from avalanche_dgm.generators import ClassDensity, make_density
 from avalanche_dgm.memories.stored import Encode, StoredMemory
 from avalanche_dgm.modules import AtRest
 from avalanche_dgm.settings import Settings
@@ -106,7 +106,7 @@ class StoredLatents(StoredMemory):
         if isinstance(covariance, str):
             self.moments = make_density(covariance, at_rest=at_rest)
         elif covariance is None or isinstance(covariance, bool):
-            self.moments = FullDensity(at_rest=at_rest)
+            self.moments = ClassDensity(at_rest=at_rest)
         else:
             raise ConfigError(f"covariance={covariance!r} must be a name, True, False or None.")
         number = isinstance(jitter, (int, float)) and not isinstance(jitter, bool)

@@ -21,7 +21,7 @@ from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.settings import MethodSettings, make_settings
 
 #: Version of what methods keep, and under which names; states and files of another are refused.
-VERSION = 2
+VERSION = 3
 
 
 def check_version(name: str, version: int) -> None:

@@ -11,12 +11,7 @@ from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import DataError, LabelError, ShapeError
 from avalanche_dgm.fitting import fit
 from avalanche_dgm.generators.conditional_gan import ConditionalGAN
-from avalanche_dgm.generators.densities import (
-    FullDensity,
-    LowRankDensity,
-    MixtureDensity,
-    SharedDensity,
-)
+from avalanche_dgm.generators.density import ClassDensity, make_density
 from avalanche_dgm.generators.gan_settings import ConditionalGANSettings, MaskedGANSettings
 from avalanche_dgm.generators.keeping import JointReplay
 from avalanche_dgm.generators.masked_gan import MaskedGAN
@@ -34,10 +29,19 @@ GENERATORS = {
         lambda n: VAEGenerator(generator_steps=n, consolidation="rehearsal"),
         150,
     ),
-    "density": (lambda n: FullDensity(), 0),
-    "density, shared": (lambda n: SharedDensity(), 0),
-    "density, low rank": (lambda n: LowRankDensity(), 0),
-    "density, mixture": (lambda n: MixtureDensity(), 0),
+    "density": (lambda n: ClassDensity(), 0),
+    "density, shared": (lambda n: make_density("shared"), 0),
+    "density, low rank": (lambda n: make_density("low-rank"), 0),
+    "density, diagonal": (lambda n: make_density("diagonal"), 0),
+    "density, mixture": (lambda n: make_density("mixture"), 0),
+    "density, mixture of low rank": (
+        lambda n: make_density("low-rank", components=3, tied="component"),
+        0,
+    ),
+    "density, several means and one covariance": (
+        lambda n: make_density("shared", components=3),
+        0,
+    ),
     "conditional GAN": (
         lambda n: ConditionalGAN(
             ConditionalGANSettings(generator_steps=n, class_inputs=10, **GAN), keep=JointReplay()

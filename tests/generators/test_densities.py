@@ -3,14 +3,32 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_normal
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.generators import LowRankDensity, MixtureDensity, make_density
+from avalanche_dgm.generators import make_density
 from avalanche_dgm.modules import size_in_bytes
 
-KINDS = ("full", "shared", "low-rank", "mixture")
+#: Each kind by name, and what it is made with; a new one joins here.
+KINDS = {
+    "full": {},
+    "shared": {},
+    "low-rank": {"rank": 5},
+    "low rank of 2": {"covariance": "low-rank", "rank": 2},
+    "diagonal": {},
+    "mixture": {},
+    "mixture, own covariances": {"covariance": "full", "components": 3, "tied": "component"},
+    "low-rank mixture": {"covariance": "low-rank", "rank": 5, "components": 2},
+    "low-rank mixture, own covariances": {
+        **{"covariance": "low-rank", "rank": 5, "components": 3, "tied": "component"}
+    },
+    "diagonal mixture, own covariances": {
+        **{"covariance": "diagonal", "components": 3, "tied": "component"}
+    },
+    "several means, one covariance": {"covariance": "shared", "components": 3},
+    "one diagonal": {"covariance": "diagonal", "tied": "all"},
+}
 LABELS = (4, 1, 7)
 
 every_type = pytest.mark.parametrize("at_rest", ["float32", "float16"])
@@ -35,8 +53,12 @@ def experience(n=300, d=5, seed=0, labels=LABELS):
     return ExperienceData(images, torch.tensor(found)[order], tasks, "0")
 
 
+def made(kind, **options):
+    return make_density(**{"covariance": kind, **KINDS[kind], **options})
+
+
 def learned(kind, *data, **options):
-    density = make_density(kind, **options)
+    density = made(kind, **options)
     for one in data:
         assert list(density.learn(one, rng())) == []
     return density
@@ -51,21 +73,44 @@ def of(data, label):
     return data.images[data.labels == label].flatten(1).double().numpy()
 
 
-def pooled(data):
-    return np.mean([np.cov(of(data, label).T, bias=True) for label in LABELS], axis=0)
+def parts_of(density, data, label):
+    """Shares and means (c, D) of a class's clusters, and the covariance within them, by numpy."""
+    row = density.classes.labels.tolist().index(label)
+    samples, centres = of(data, label), density.centres[row].double().numpy()
+    distances = ((samples[:, None] - centres) ** 2).sum(axis=2)
+    nearest = np.where(density.shares[row].numpy() > 0, distances, np.inf).argmin(axis=1)
+    found = [samples[nearest == i] for i in np.unique(nearest)]
+    within = sum((x - x.mean(axis=0)).T @ (x - x.mean(axis=0)) for x in found) / len(samples)
+    return [len(x) / len(samples) for x in found], [x.mean(axis=0) for x in found], within
+
+
+def covariance_of(density, data, label):
+    """What the covariance of a class must be."""
+    shares, means, within = parts_of(density, data, label)
+    if density.tied == "all":
+        within = np.mean([parts_of(density, data, other)[2] for other in LABELS], axis=0)
+    if not density.dense and density.covariances.rank == 0:
+        within = np.diag(within.diagonal())
+    apart = np.array(means) - of(data, label).mean(axis=0)
+    return within + (apart.T * shares) @ apart
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_have_the_moments_of_each_class(kind):
     data = experience()
-    density = learned(kind, data, **({"rank": 5} if kind == "low-rank" else {}))
+    density = learned(kind, data)
     assert density.shape == (5,)
     for label in LABELS:
         samples, real = drawn(density, label).numpy(), of(data, label)
-        wanted = pooled(data) if kind == "shared" else np.cov(real.T, bias=True)
+        wanted, found = covariance_of(density, data, label), np.cov(samples.T)
         scale = np.abs(wanted).max()
         np.testing.assert_allclose(samples.mean(axis=0), real.mean(axis=0), atol=0.03 * scale**0.5)
-        np.testing.assert_allclose(np.cov(samples.T), wanted, atol=0.04 * scale)
+        np.testing.assert_allclose(found.diagonal(), wanted.diagonal(), atol=0.04 * scale)
+        if kind != "low rank of 2":
+            np.testing.assert_allclose(found, wanted, atol=0.04 * scale)
+        if density.tied != "all":
+            # Whatever is left out or shared within a class, the variance of each value is exact.
+            np.testing.assert_allclose(wanted.diagonal(), real.var(axis=0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -83,8 +128,9 @@ def test_a_class_that_comes_in_parts(kind, cuts):
             once.means[rows[0]], several.means[rows[1]], rtol=1e-4, atol=0.01
         )
         one, other = (drawn(d, label) for d in (once, several))
-        np.testing.assert_allclose(one.var(dim=0), other.var(dim=0), rtol=0.05)
-        if kind in ("full", "shared"):
+        if (once.tied, once.components) != ("all", 3):
+            np.testing.assert_allclose(one.var(dim=0), other.var(dim=0), rtol=0.05)
+        if kind in ("full", "shared", "diagonal", "one diagonal"):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=0.01)
 
 
@@ -97,7 +143,7 @@ def test_other_classes_stay_and_are_not_replayed(kind, at_rest):
     list(density.learn(second, rng()))
     after = drawn(density, 4)
     assert not density.rehearses
-    if kind == "shared":
+    if density.tied == "all":
         torch.testing.assert_close(before.mean(dim=0), after.mean(dim=0), atol=0.5, rtol=0)
     else:
         assert torch.equal(before, after)
@@ -105,7 +151,7 @@ def test_other_classes_stay_and_are_not_replayed(kind, at_rest):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_class_of_several_groups_has_a_density_in_each(kind):
-    low, density = experience(labels=(4,)), make_density(kind)
+    low, density = experience(labels=(4,)), made(kind)
     for group, shift in enumerate((0, 1000)):
         data = ExperienceData(low.images + shift, low.labels, low.tasks, "0")
         list(density.learn(data, rng(), groups=torch.full_like(low.labels, group)))
@@ -146,7 +192,7 @@ def test_state_dict_into_an_empty_one_draws_the_same(kind, at_rest):
     data = experience()
     images = data.images.view(-1, 5, 1, 1)
     data = ExperienceData(images, data.labels, data.tasks, "0")
-    density, fresh = learned(kind, data, at_rest=at_rest), make_density(kind, at_rest=at_rest)
+    density, fresh = learned(kind, data, at_rest=at_rest), made(kind, at_rest=at_rest)
     fresh.load_state_dict(density.state_dict())
     assert size_in_bytes(fresh) == size_in_bytes(density)
     rows = density.classes.balanced(33, rng())
@@ -171,8 +217,9 @@ def test_noise_keeps_the_moments(kind):
     for label in LABELS:
         before, after = of(data, label), made.images[made.labels == label].numpy()
         wanted = before.var(axis=0)
-        if kind == "shared":
-            wanted = (1 - 0.6**2) * wanted + 0.6**2 * pooled(data).diagonal()
+        if density.tied == "all":
+            within = [parts_of(density, data, other)[2].diagonal() for other in (label, *LABELS)]
+            wanted = wanted + 0.6**2 * (np.mean(within[1:], axis=0) - within[0])
         np.testing.assert_allclose(after.mean(axis=0), before.mean(axis=0), atol=0.3)
         np.testing.assert_allclose(after.var(axis=0), wanted, rtol=0.05)
 
@@ -181,28 +228,20 @@ def test_noise_keeps_the_moments(kind):
 def test_log_densities_are_those_of_the_normal_distribution(kind):
     """Of what is kept, by another implementation."""
     data = experience()
-    density = learned(kind, data, **({"rank": 2} if kind == "low-rank" else {}))
+    # A factor of full rank leaves no variances, which takes more digits than there are.
+    density = learned(kind, data, **({"rank": 2} if "rank" in KINDS[kind] else {}))
     found = density.log_densities(data.images)
     for row in range(3):
-        offsets, shares = torch.zeros(1, 5), torch.ones(1)
-        if kind == "low-rank":
-            factor = density.factors[row]
-            covariance = factor @ factor.T + density.scales[row].square().diag()
-        elif kind == "shared":
-            covariance = density.factors.covariance(0)
-        else:
-            covariance = density.factors.covariance(row)
-        if kind == "mixture":
-            offsets, shares = density.offsets[row], density.shares[row]
-        wanted = sum(
-            float(share)
-            * multivariate_normal((density.means[row] + offset).numpy(), covariance.numpy()).pdf(
-                data.images.numpy()
-            )
-            for offset, share in zip(offsets, shares, strict=True)
+        places = {"all": [0] * 3, "class": [row] * 3, "component": range(3 * row, 3 * row + 3)}
+        normals = MultivariateNormal(
+            density.centres[row].double(),
+            torch.stack([density.covariances.dense(p) for p in places[density.tied]])[
+                : density.components
+            ],
         )
-        likely = wanted > 1e-30
-        np.testing.assert_allclose(found[likely, row], np.log(wanted[likely]), rtol=2e-3, atol=1e-2)
+        mixture = MixtureSameFamily(Categorical(density.shares[row]), normals)
+        wanted = mixture.log_prob(data.images.double()).float()
+        torch.testing.assert_close(found[:, row], wanted, rtol=2e-3, atol=1e-2)
     # Each class counts the same.
     total = torch.logsumexp(found, dim=1) - np.log(3)
     torch.testing.assert_close(density.score(data.images), -total)
@@ -227,10 +266,10 @@ def test_a_mixture_draws_from_its_clusters_and_not_between():
 def test_a_mixture_has_no_more_components_than_samples():
     images = torch.tensor([[0.0, 0.0], [8.0, 8.0]])
     none = torch.zeros(2, dtype=torch.int64)
-    density = MixtureDensity(components=4)
+    density = make_density("mixture", components=4)
     density.add(images, none, none)
     assert density.shares.tolist() == [[0.5, 0.5, 0.0, 0.0]]
-    same = MixtureDensity(components=2)
+    same = make_density("mixture", components=2)
     same.add(images[:1].expand(5, 2), none[:1].expand(5), none[:1].expand(5))
     assert same.shares.tolist() == [[1.0, 0.0]]
 
@@ -239,27 +278,32 @@ def test_low_rank_needs_no_matrix_of_the_values():
     """The directions found are those of the singular value decomposition; variances are exact."""
     flat = torch.randn(200, 30, generator=rng(1)) @ torch.diag(0.7 ** torch.arange(30.0))
     none = torch.zeros(200, dtype=torch.int64)
-    density = LowRankDensity(rank=3)
+    density = make_density("low-rank", rank=3)
     density.add(flat.view(200, 3, 10), none, none)
     _, lengths, directions = np.linalg.svd((flat - flat.mean(dim=0)).numpy(), full_matrices=False)
+    factor, scale = density.covariances.factors[0], density.covariances.scales[0]
     wanted = (directions[:3].T * lengths[:3] ** 2 / 200) @ directions[:3]
-    np.testing.assert_allclose(density.factors[0] @ density.factors[0].T, wanted, atol=1e-3)
-    total = density.factors[0].square().sum(dim=1) + density.scales[0].square()
+    np.testing.assert_allclose(factor @ factor.T, wanted, atol=1e-3)
+    total = factor.square().sum(dim=1) + scale.square()
     np.testing.assert_allclose(total, flat.var(dim=0, correction=0), rtol=1e-4, atol=2e-6)
     kept = sum(b.numel() for b in density.buffers())
-    assert kept == 1 + 3 + 30 + 30 + 3 * 30
+    # The number of samples, a share, a class, and mean, scales and factor.
+    assert kept == 1 + 1 + 3 + 30 + 30 + 3 * 30
 
 
 def test_shared_keeps_one_covariance():
     density = learned("shared", experience())
-    assert density.factors.packed.shape == (1, 15)
-    np.testing.assert_allclose(density.factors.covariance(0), pooled(experience()), rtol=1e-3)
+    assert density.covariances.packed.shape == (1, 15)
+    pooled = np.mean([np.cov(of(experience(), label).T, bias=True) for label in LABELS], axis=0)
+    np.testing.assert_allclose(density.covariances.dense(0), pooled, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("diagonal", {}),
+        ("spherical", {}),
+        ("full", {"tied": "row"}),
+        ("full", {"shrinkage": 1.5}),
         ("low-rank", {"rank": 0}),
         ("mixture", {"components": 1.5}),
         ("full", {"at_rest": "int8"}),

@@ -8,7 +8,7 @@ import torch
 
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import RangeError, ShapeError
-from avalanche_dgm.generators import FullDensity
+from avalanche_dgm.generators import ClassDensity, gaussian
 
 
 def rng(seed=0):
@@ -39,7 +39,7 @@ def correlated(n, z=4):
 
 
 def test_moments_are_recovered():
-    density = FullDensity()
+    density = ClassDensity()
     codes, covariance = correlated(20_000)
     variances = torch.full_like(codes, -1.0).exp()
     learn(density, (0, 0, 7), codes, variances=variances)
@@ -55,14 +55,14 @@ def test_moments_are_recovered():
 
 
 def test_one_sample_is_enough():
-    density = FullDensity()
+    density = ClassDensity()
     learn(density, (0, 0, 0), torch.ones(1, 3))
     codes, _ = draw(density, 100, rng())
     assert (codes - 1).abs().max() < 0.02
 
 
 def four_entries():
-    density = FullDensity()
+    density = ClassDensity()
     for entry in [(0, 0, 1), (0, 0, 2), (1, 0, 2), (2, 1, 5)]:
         learn(density, entry, torch.randn(10, 2), variances=torch.ones(10, 2))
     return density
@@ -81,7 +81,7 @@ def test_fitting_again_replaces():
 
 
 def test_state_dict_into_an_empty_one_draws_the_same():
-    density, empty = four_entries(), FullDensity()
+    density, empty = four_entries(), ClassDensity()
     empty.load_state_dict(density.state_dict())
     assert len(empty.classes) == 4
     for a, b in zip(draw(density, 33, rng(5)), draw(empty, 33, rng(5)), strict=True):
@@ -90,13 +90,13 @@ def test_state_dict_into_an_empty_one_draws_the_same():
 
 def test_an_empty_state_empties():
     density = four_entries()
-    density.load_state_dict(FullDensity().state_dict())
-    assert len(density.classes) == len(density.means) == len(density.factors) == 0
+    density.load_state_dict(ClassDensity().state_dict())
+    assert len(density.classes) == len(density.means) == len(density.covariances) == 0
     assert density.shape is None
 
 
 def test_drawing_has_no_gradient():
-    density = FullDensity()
+    density = ClassDensity()
     learn(density, (0, 0, 0), torch.randn(5, 2, requires_grad=True))
     assert not draw(density, 3, rng())[0].requires_grad
 
@@ -105,7 +105,7 @@ def test_a_class_that_comes_in_parts_is_known_as_if_it_came_at_once():
     """Mean and covariance of all codes, whatever the sizes of the parts."""
     torch.manual_seed(0)
     codes = torch.randn(60, 3) @ torch.randn(3, 3) + 5
-    once, parts = FullDensity(), FullDensity()
+    once, parts = ClassDensity(), ClassDensity()
     learn(once, (0, 0, 4), codes)
     start = 0
     for size in (7, 1, 40, 12):
@@ -114,7 +114,7 @@ def test_a_class_that_comes_in_parts_is_known_as_if_it_came_at_once():
         start += size
     assert parts.seen.tolist() == once.seen.tolist() == [60]
     torch.testing.assert_close(parts.means, once.means)
-    square = [d.factors.covariance(0) for d in (parts, once)]
+    square = [d.covariances.dense(0) for d in (parts, once)]
     torch.testing.assert_close(*square, rtol=1e-4, atol=1e-4)
 
 
@@ -139,7 +139,7 @@ def of(samples, labels, tasks, task, label):
 @pytest.mark.parametrize("cuts", [[], [7], [1, 200, 1100]])
 def test_moments_are_those_of_all_samples_however_they_came(cuts):
     samples, labels, tasks = classes()
-    density = FullDensity()
+    density = ClassDensity()
     for part in torch.tensor_split(torch.arange(len(labels)), cuts):
         density.add(samples[part].view(-1, 3, 1), tasks[part], labels[part])
     pairs = density.classes.rows[:, 1:].tolist()
@@ -147,7 +147,7 @@ def test_moments_are_those_of_all_samples_however_they_came(cuts):
     assert density.seen.tolist() == [400] * 3
     factors = torch.zeros(3, 3, 3)
     rows, columns = np.tril_indices(3)
-    factors[:, rows, columns] = density.factors.packed
+    factors[:, rows, columns] = density.covariances.packed
     for row, (task, label) in enumerate(pairs):
         mine = of(samples, labels, tasks, task, label)
         np.testing.assert_allclose(density.means[row], mine.mean(axis=0), rtol=1e-4)
@@ -158,7 +158,7 @@ def test_moments_are_those_of_all_samples_however_they_came(cuts):
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_noise_keeps_mean_and_covariance_of_each_class(strength):
     samples, labels, tasks = classes()
-    density = FullDensity()
+    density = ClassDensity()
     density.add(samples, tasks, labels)
     index = torch.arange(len(labels)).repeat(60)
     replay = Replay(samples[index].view(-1, 3, 1), labels[index], tasks[index])
@@ -183,7 +183,7 @@ def test_noise_keeps_mean_and_covariance_of_each_class(strength):
 
 
 def test_a_class_of_one_sample_and_of_equal_ones():
-    density = FullDensity()
+    density = ClassDensity()
     density.add(
         torch.tensor([[1.0, 2.0], [5.0, 5.0], [5.0, 5.0]]),
         torch.zeros(3, dtype=torch.int64),
@@ -197,12 +197,12 @@ def test_a_class_of_one_sample_and_of_equal_ones():
 
 def test_other_classes_stay_bit_for_bit():
     samples, labels, tasks = classes()
-    density, known = FullDensity(), tasks == 0
+    density, known = ClassDensity(), tasks == 0
     density.add(samples[known], tasks[known], labels[known])
-    before = density.factors.packed.clone(), density.means.clone()
+    before = density.covariances.packed.clone(), density.means.clone()
     density.add(samples[~known], tasks[~known], labels[~known])
     assert len(density.classes) == 3
-    assert torch.equal(density.factors.packed[:2], before[0])
+    assert torch.equal(density.covariances.packed[:2], before[0])
     assert torch.equal(density.means[:2], before[1])
 
 
@@ -212,7 +212,7 @@ def test_latents_that_do_not_vary_in_every_direction(scale):
     basis = torch.randn(2, 40, generator=rng(2))
     flat = scale * torch.relu(torch.randn(300, 2, generator=rng(3)) @ basis)
     none = torch.zeros(300, dtype=torch.int64)
-    density = FullDensity()
+    density = ClassDensity()
     density.add(flat, none, none)
     made = density.jitter(Replay(flat, none, none), 1.0, rng()).images
     assert bool(torch.isfinite(made).all())
@@ -221,17 +221,17 @@ def test_latents_that_do_not_vary_in_every_direction(scale):
 
 def test_what_is_not_finite_changes_nothing():
     samples, labels, tasks = classes()
-    density = FullDensity()
+    density = ClassDensity()
     density.add(samples, tasks, labels)
-    before = density.factors.packed.clone()
+    before = density.covariances.packed.clone()
     with pytest.raises(RangeError, match="NaN or infinite"):
         density.add(samples / 0, tasks, labels)
-    assert torch.equal(density.factors.packed, before)
+    assert torch.equal(density.covariances.packed, before)
 
 
 def test_a_class_that_was_not_shown_is_left_as_it_is():
     samples, labels, tasks = classes()
-    density, known = FullDensity(), tasks == 0
+    density, known = ClassDensity(), tasks == 0
     density.add(samples[known], tasks[known], labels[known])
     made = density.jitter(Replay(samples, labels, tasks), 0.7, rng()).images
     assert torch.equal(made[~known], samples[~known])
@@ -241,24 +241,25 @@ def test_a_class_that_was_not_shown_is_left_as_it_is():
 @pytest.mark.parametrize("way", ["_multiply_all", "_multiply_by_row"])
 def test_large_factors_are_multiplied_in_other_ways_with_the_same_result(way):
     samples, labels, tasks = classes()
-    density = FullDensity()
+    density = ClassDensity()
     density.add(samples, tasks, labels)
     vectors, rows = torch.randn(50, 3), torch.randint(2, (50,))
-    found = getattr(density.factors, way)(vectors, rows)
-    torch.testing.assert_close(found, density.factors.multiply(vectors, rows))
+    factors = density.covariances._factors()
+    found = getattr(gaussian, way)(factors, vectors, rows)
+    torch.testing.assert_close(found, gaussian.multiply(factors, vectors, rows))
 
 
 def test_a_copy_has_no_second_copy_of_the_matrices():
     samples, labels, tasks = classes()
-    density = FullDensity()
+    density = ClassDensity()
     density.add(samples, tasks, labels)
     replay = Replay(samples, labels, tasks)
     wanted = density.jitter(replay, 0.7, rng()).images
     loaded = pickle.loads(pickle.dumps(density))
-    assert loaded.factors._unpacked is None
+    assert loaded.covariances._drawn_from is None
     assert torch.equal(loaded.jitter(replay, 0.7, rng()).images, wanted)
     # Loading others forgets those that were unpacked.
-    other = FullDensity()
+    other = ClassDensity()
     other.add(2 * samples, tasks, labels)
     loaded.load_state_dict(other.state_dict())
     made = loaded.jitter(replay, 0.7, rng()).images
@@ -266,7 +267,7 @@ def test_a_copy_has_no_second_copy_of_the_matrices():
 
 
 def test_samples_of_another_size():
-    density = FullDensity()
+    density = ClassDensity()
     one = torch.zeros(1, dtype=torch.int64)
     density.add(torch.rand(1, 3), one, one)
     with pytest.raises(ShapeError, match="4 values came, but 3"):

@@ -88,7 +88,7 @@ def test_settings_are_plain_values(kind, tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_a_generator_among_the_settings_is_named_and_raises_no_warning():
     module = DGRModule(mlp(), generator=make_density("full"))
-    assert module.hparams["generator"] == "<FullDensity>"
+    assert module.hparams["generator"] == "<ClassDensity>"
 
 
 def make_sgd(parameters):

@@ -8,7 +8,7 @@ from driver import Driver, MultiHead, added_by_replay, added_loss, digits, netwo
 from torch import nn
 
 from avalanche_dgm.errors import ConfigError, LabelError
-from avalanche_dgm.generators import FullDensity
+from avalanche_dgm.generators import ClassDensity
 from avalanche_dgm.memories import StoredMemory
 from avalanche_dgm.methods import ALTM, LatentReplay, MeRGAN, Naive
 from avalanche_dgm.methods.abilities import ReplaySource
@@ -263,9 +263,9 @@ def test_a_distillation_that_breaks_off_leaves_nothing():
     "replay",
     [
         StoredMemory(per_class=10),
-        FullDensity(),
+        ClassDensity(),
         LatentReplay(layer="2", per_class=10),
-        LatentReplay(layer="2", memory=FullDensity()),
+        LatentReplay(layer="2", memory=ClassDensity()),
         MeRGAN(**GAN, class_inputs=10),
     ],
     ids=lambda replay: type(replay).__name__,
@@ -302,4 +302,4 @@ def test_what_cannot_be_replayed():
         with pytest.raises(ConfigError, match="cannot be replayed"):
             ALTM(replay=replay)
     with pytest.raises(ConfigError, match="where it is made"):
-        ALTM(replay=FullDensity(), source={"rank": 3})
+        ALTM(replay=ClassDensity(), source={"rank": 3})

@@ -9,7 +9,7 @@ from torch import nn
 
 from avalanche_dgm.data import ExperienceData, Latents, Replay
 from avalanche_dgm.errors import CapacityError, ConfigError, UnsupportedModelError
-from avalanche_dgm.generators import FullDensity, LowRankDensity
+from avalanche_dgm.generators import ClassDensity, make_density
 from avalanche_dgm.generators.vae_generator import VAEGenerator
 from avalanche_dgm.memories import StoredLatents
 from avalanche_dgm.methods import LatentReplay, Naive
@@ -564,8 +564,8 @@ def test_bad_settings(wrong, message):
     "memory",
     [
         StoredLatents(per_class=20, jitter=0),
-        FullDensity(),
-        LowRankDensity(rank=8),
+        ClassDensity(),
+        make_density("low-rank", rank=8),
         VAEGenerator(likelihood="gaussian", kl_weight=0.1, **SMALL),
     ],
     ids=lambda memory: type(memory).__name__,
@@ -590,7 +590,7 @@ def test_any_memory_of_latents(naive, memory):
 def test_a_memory_by_name_is_the_object():
     """The same numbers."""
     named = after_both(LatentReplay(seed=0, memory="density"))
-    given = after_both(LatentReplay(seed=0, memory=FullDensity()))
+    given = after_both(LatentReplay(seed=0, memory=ClassDensity()))
     assert named[1:] == given[1:]
 
 
@@ -628,9 +628,9 @@ def test_settings_are_an_object():
     with pytest.raises(ConfigError, match="memory=.*remembers no latents"):
         LatentReplaySettings(memory=nn.Flatten())
     with pytest.raises(ConfigError, match="as memory="):
-        LatentReplaySettings(generator=FullDensity())
+        LatentReplaySettings(generator=ClassDensity())
     with pytest.raises(ConfigError, match="kl_weight is for memory='vae'"):
-        LatentReplaySettings(memory=FullDensity(), kl_weight=1.0)
+        LatentReplaySettings(memory=ClassDensity(), kl_weight=1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

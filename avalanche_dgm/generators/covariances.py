@@ -1,0 +1,267 @@
+"""Covariances, full or of low rank: learned, merged, drawn from, and kept in few bytes."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avalanche_dgm.generators.gaussian import cholesky_factor, main_directions, multiply, padded
+from avalanche_dgm.modules import GrowingBuffers
+
+#: A covariance while it is learned, in float64 on the CPU.
+S = TypeVar("S")
+
+#: Smallest variance of a value beside what a factor of low rank has.
+_FLOOR = 1e-6
+
+
+class Covariances(GrowingBuffers, ABC, Generic[S]):
+    """P covariances of vectors of D values.
+
+    What they are drawn from is made in float32 when it is first needed after a change; it is no
+    part of the state.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn_from: Tensor | None = None
+
+    @abstractmethod
+    def grow(self, n: int, size: int, device: torch.device) -> None:
+        """Makes room for n covariances of vectors of a size; the new ones are zero."""
+
+    @abstractmethod
+    def of(self, deviations: Tensor, variances: Tensor | None) -> S:
+        """The covariance of vectors.
+
+        Args:
+            deviations: Float64 tensor (m, D) on the CPU, vectors less their mean.
+            variances: Float64 tensor (D,), a variance to be added to each value, or ``None``.
+        """
+
+    @abstractmethod
+    def mix(self, weights: Sequence[float], covariances: Sequence[S], apart: Tensor) -> S:
+        """A weighted sum of covariances and of a^T a for the vectors ``apart`` (k, D)."""
+
+    @abstractmethod
+    def put(self, place: int, covariance: S) -> None:
+        """Stores a covariance."""
+
+    @abstractmethod
+    def get(self, place: int) -> S:
+        """A covariance that is stored."""
+
+    @abstractmethod
+    def noise(self, places: Tensor, rng: torch.Generator) -> Tensor:
+        """Draws vectors (n, D) of mean zero and of the covariances at places (n,)."""
+
+    @abstractmethod
+    def log_density(self, deviations: Tensor, place: int) -> Tensor:
+        """The log-density (n,) of deviations (n, D) from the mean of a Gaussian, in nats."""
+
+    @abstractmethod
+    def dense(self, place: int) -> Tensor:
+        """A covariance as a matrix, float64 (D, D) on the CPU."""
+
+    @abstractmethod
+    def _prepare(self) -> Tensor:
+        """Factors (P, D, q) in float32 by which standard normal numbers are multiplied."""
+
+    def _factors(self) -> Tensor:
+        device = next(self.buffers()).device
+        if self._drawn_from is None or self._drawn_from.device != device:
+            self._drawn_from = self._prepare()
+        return self._drawn_from
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._drawn_from = None
+        super()._load_from_state_dict(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_drawn_from": None}
+
+
+class Full(Covariances[Tensor]):
+    """Full covariances, as lower Cholesky factors without their zeros.
+
+    Attributes:
+        packed: Float tensor (P, D (D + 1) / 2), the rows of each factor's lower triangle.
+    """
+
+    packed: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("packed", torch.empty(0, 0))
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @property
+    def size(self) -> int:
+        """D, values of a vector."""
+        return (math.isqrt(8 * self.packed.shape[1] + 1) - 1) // 2
+
+    def grow(self, n: int, size: int, device: torch.device) -> None:
+        """See `Covariances.grow`."""
+        self.packed = padded(self.packed, torch.zeros(n, size * (size + 1) // 2, device=device))
+        self._drawn_from = None
+
+    def of(self, deviations: Tensor, variances: Tensor | None) -> Tensor:
+        """See `Covariances.of`."""
+        found = deviations.T @ deviations / len(deviations)
+        return found if variances is None else found + torch.diag(variances)
+
+    def mix(self, weights: Sequence[float], covariances: Sequence[Tensor], apart: Tensor) -> Tensor:
+        """See `Covariances.mix`."""
+        parts = zip(weights, covariances, strict=True)
+        return sum((w * covariance for w, covariance in parts), apart.T @ apart)
+
+    def put(self, place: int, covariance: Tensor) -> None:
+        """See `Covariances.put`."""
+        lower = torch.tril_indices(*covariance.shape)
+        self.packed[place] = cholesky_factor(covariance)[lower[0], lower[1]].to(self.packed)
+        self._drawn_from = None
+
+    def get(self, place: int) -> Tensor:
+        """See `Covariances.get`."""
+        factor = torch.zeros(self.size, self.size, dtype=torch.float64)
+        lower = torch.tril_indices(*factor.shape)
+        factor[lower[0], lower[1]] = self.packed[place].double().cpu()
+        return factor @ factor.T
+
+    def dense(self, place: int) -> Tensor:
+        """See `Covariances.dense`."""
+        return self.get(place)
+
+    def _prepare(self) -> Tensor:
+        lower = torch.tril_indices(self.size, self.size, device=self.packed.device)
+        made = self.packed.new_zeros(len(self), self.size, self.size, dtype=torch.float32)
+        made[:, lower[0], lower[1]] = self.packed.float()
+        return made
+
+    def noise(self, places: Tensor, rng: torch.Generator) -> Tensor:
+        """See `Covariances.noise`."""
+        normal = torch.randn(len(places), self.size, generator=rng, device=self.packed.device)
+        return multiply(self._factors(), normal, places)
+
+    def log_density(self, deviations: Tensor, place: int) -> Tensor:
+        """See `Covariances.log_density`."""
+        factor = self._factors()[place]
+        white = torch.linalg.solve_triangular(factor, deviations.T, upper=False)
+        constant = factor.diagonal().log().sum() + 0.5 * len(factor) * math.log(2 * math.pi)
+        return -0.5 * white.square().sum(dim=0) - constant
+
+
+#: Vectors (k, D) whose products with themselves are the covariance, and the variances (D,).
+Directions = tuple[Tensor, Tensor]
+
+
+class LowRank(Covariances[Directions]):
+    """Covariances F F^T + diag(v) with a factor F of few columns, or none: diagonal ones.
+
+    The columns are the directions in which vectors vary most, the first most; the variance of each
+    value is exact. It needs no matrix (D, D), so vectors may have any number of values.
+
+    Args:
+        rank: Columns of each factor.
+
+    Attributes:
+        factors: Float tensor (P, D, rank), the factors F.
+        scales: Float tensor (P, D), the square roots of v.
+    """
+
+    factors: Tensor
+    scales: Tensor
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.register_buffer("factors", torch.empty(0, 0, rank))
+        self.register_buffer("scales", torch.empty(0, 0))
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    @property
+    def rank(self) -> int:
+        """Columns of each factor."""
+        return self.factors.shape[2]
+
+    def grow(self, n: int, size: int, device: torch.device) -> None:
+        """See `Covariances.grow`."""
+        self.factors = padded(self.factors, torch.zeros(n, size, self.rank, device=device))
+        self.scales = padded(self.scales, torch.zeros(n, size, device=device))
+        self._drawn_from = None
+
+    def truncate(self, rank: int) -> None:
+        """Leaves the last columns out of each factor; their variances are added to v."""
+        lost = self.factors[..., rank:].double().square().sum(dim=2)
+        self.scales = (self.scales.double().square() + lost).sqrt().to(self.scales)
+        self.factors = self.factors[..., :rank].clone()
+        self._drawn_from = None
+
+    def of(self, deviations: Tensor, variances: Tensor | None) -> Directions:
+        """See `Covariances.of`."""
+        rows = deviations / math.sqrt(len(deviations))
+        total = rows.square().sum(dim=0)
+        return rows, total if variances is None else total + variances
+
+    def mix(
+        self, weights: Sequence[float], covariances: Sequence[Directions], apart: Tensor
+    ) -> Directions:
+        """See `Covariances.mix`."""
+        rows, total = [apart], apart.square().sum(dim=0)
+        for w, (directions, variances) in zip(weights, covariances, strict=True):
+            rows.append(math.sqrt(w) * directions)
+            total = total + w * variances
+        return torch.cat(rows), total
+
+    def put(self, place: int, covariance: Directions) -> None:
+        """See `Covariances.put`."""
+        rows, total = covariance
+        factor = main_directions(rows, self.rank) if self.rank else rows[:0].T
+        rest = (total - factor.square().sum(dim=1)).clamp(min=_FLOOR)
+        self.factors[place] = F.pad(factor, (0, self.rank - factor.shape[1])).to(self.factors)
+        self.scales[place] = rest.sqrt().to(self.scales)
+        self._drawn_from = None
+
+    def get(self, place: int) -> Directions:
+        """See `Covariances.get`."""
+        factor = self.factors[place].double().cpu()
+        scale = self.scales[place].double().cpu()
+        return factor.T, factor.square().sum(dim=1) + scale.square()
+
+    def dense(self, place: int) -> Tensor:
+        """See `Covariances.dense`."""
+        factor = self.factors[place].double().cpu()
+        return factor @ factor.T + torch.diag(self.scales[place].double().cpu().square())
+
+    def _prepare(self) -> Tensor:
+        return self.factors.float()
+
+    def noise(self, places: Tensor, rng: torch.Generator) -> Tensor:
+        """See `Covariances.noise`."""
+        shape, device = (len(places), self.rank), self.scales.device
+        made = torch.randn(len(places), self.scales.shape[1], generator=rng, device=device)
+        made *= self.scales[places].float()
+        if self.rank:
+            codes = torch.randn(shape, generator=rng, device=device)
+            made += multiply(self._factors(), codes, places)
+        return made
+
+    def log_density(self, deviations: Tensor, place: int) -> Tensor:
+        """See `Covariances.log_density`."""
+        # The covariance's inverse and determinant by those of a matrix of the rank's size.
+        scale = self.scales[place].float()
+        white, factor = deviations / scale, self._factors()[place] / scale[:, None]
+        inner = torch.linalg.cholesky(factor.T @ factor + torch.eye(self.rank).to(factor))
+        codes = torch.linalg.solve_triangular(inner, (white @ factor).T, upper=False)
+        squares = white.square().sum(dim=1) - codes.square().sum(dim=0)
+        logs = scale.log().sum() + inner.diagonal().log().sum()
+        return -0.5 * (squares + len(scale) * math.log(2 * math.pi)) - logs
