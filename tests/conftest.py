@@ -13,3 +13,11 @@ sys.path.insert(0, str(Path(__file__).parent / "contracts"))
 def wide_terminal(monkeypatch):
     """Tables do not break into parts: processes of a parallel run have a narrow terminal."""
     monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(autouse=True)
+def no_more_steps_than_asked_for(request, monkeypatch):
+    """DGR takes no steps after the user's few, unless a test asks for it or is about it."""
+    if "finetuned" not in request.keywords:
+        for name in ("ENOUGH_STEPS", "LEAST_STEPS"):
+            monkeypatch.setattr(f"avalanche_dgm.methods.finetuning.{name}", 0)

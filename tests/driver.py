@@ -146,6 +146,7 @@ class Driver:
             new = F.cross_entropy(answers, batch.labels)
             step = Step(batch.images, batch.tasks, answers, new, len(batch), replay, rest)
             added = method.loss(step)
+            method.stats.steps += 1
             if replay is not None:
                 method.stats.count(replay, logits.shape[1])
             self._step(optimizer, new if added is None else new + added)

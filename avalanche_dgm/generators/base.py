@@ -283,8 +283,9 @@ class VAESettings(Settings):
         kl_weight: Weight of the divergence from the prior in the generator's training, above 0.
             The bound has 1 (the papers). Less gives sharper images, and costs nothing where codes
             are drawn from a fitted density instead of the prior.
-        sampling: ``"class"`` draws codes from a Gaussian fitted to each class's posterior,
+        sampling: ``"class"`` draws codes from a density fitted to each class's posteriors,
             ``"prior"`` from the standard normal (the papers).
+        components: Gaussians in each class's density of codes, at most; they share a covariance.
         consolidation: How the generator keeps what it knows. ``"aligned"`` teaches it to decode
             the codes of old classes to the very images that its predecessor made of them;
             ``"rehearsal"`` trains it on generated images as if they were data (the papers).
@@ -301,6 +302,7 @@ class VAESettings(Settings):
     value_range: tuple[float, float] | None = None
     kl_weight: float = 0.3
     sampling: Literal["class", "prior"] = "class"
+    components: int = 10
     consolidation: Literal["aligned", "rehearsal"] = "aligned"
     generator_steps: int = 800
     generator_epochs: int | None = None

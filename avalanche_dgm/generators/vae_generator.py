@@ -39,7 +39,8 @@ class VAEGenerator(Generator):
 
     Attributes:
         network: The autoencoder, or ``None`` before the first experience.
-        density: A Gaussian over the codes of each class.
+        density: The density of each class's codes; in a class that comes again, the components
+            that lie nearest to each other are joined.
     """
 
     spec_type: ClassVar = VAESpec
@@ -51,7 +52,7 @@ class VAEGenerator(Generator):
         self.conditional = settings.sampling == "class"
         self.rehearses = settings.consolidation == "rehearsal"
         self.network = None
-        self.density = ClassDensity()
+        self.density = ClassDensity(components=settings.components)
         self.classes = self.density.classes
         #: What `adapt_to` decided.
         self._adapted: VAESpec | None = None

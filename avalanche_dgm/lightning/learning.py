@@ -170,6 +170,7 @@ class LearningStage(Stage):
 
     def _new_loss(self, batch: Any) -> Tensor:
         method, view, ranks = self.method, self.view, self._ranks
+        method.stats.steps += 1
         n = self.batches.sizes[self.batch // self._turns - self.batches.start]
         images, labels, tasks = self.batches.shard(batch, n)
         view.show_batch(batch, n, shard=not self.batches.whole)

@@ -54,6 +54,7 @@ class ALTMArguments(TypedDict, total=False):
     value_range: tuple[float, float] | None
     kl_weight: float
     sampling: Literal["class", "prior"]
+    components: int
     consolidation: Literal["replace", "distil"]
     generator_steps: int
     generator_epochs: int | None
@@ -66,6 +67,8 @@ class ALTMArguments(TypedDict, total=False):
     n_max: int | None
     count: Literal["classes", "tasks"]
     seed: int | None
+    finetune_steps: int | None
+    finetune_optimizer: OptimizerSpec
     weight: float
     replay: Method | Generator | StoredMemory | str | None
     source: Mapping[str, Any] | None
@@ -90,6 +93,7 @@ class DGDMNArguments(TypedDict, total=False):
     value_range: tuple[float, float] | None
     kl_weight: float
     sampling: Literal["class", "prior"]
+    components: int
     consolidation: Literal["aligned", "rehearsal"]
     generator_steps: int
     generator_epochs: int | None
@@ -131,6 +135,7 @@ class DGRArguments(TypedDict, total=False):
     value_range: tuple[float, float] | None
     kl_weight: float
     sampling: Literal["class", "prior"]
+    components: int
     consolidation: Literal["aligned", "rehearsal"]
     generator_steps: int
     generator_epochs: int | None
@@ -143,6 +148,8 @@ class DGRArguments(TypedDict, total=False):
     n_max: int | None
     count: Literal["classes", "tasks"]
     seed: int | None
+    finetune_steps: int | None
+    finetune_optimizer: OptimizerSpec
     replay_size: int | None
 
 class DGR(_DGR):
@@ -177,6 +184,8 @@ class DynamicMemoryArguments(TypedDict, total=False):
     sparsity: float
     at_rest: Literal["float32", "float16"]
     seed: int | None
+    finetune_steps: int | None
+    finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
     replay_size: int | None
     own_fake_fraction: float
@@ -209,6 +218,8 @@ class EWCGeneratorArguments(TypedDict, total=False):
     accelerate: bool
     class_inputs: int
     seed: int | None
+    finetune_steps: int | None
+    finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
     replay_size: int | None
     own_fake_fraction: float
@@ -243,6 +254,8 @@ class GANReplayArguments(TypedDict, total=False):
     accelerate: bool
     class_inputs: int
     seed: int | None
+    finetune_steps: int | None
+    finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
     replay_size: int | None
     own_fake_fraction: float
@@ -273,6 +286,7 @@ class LatentReplayArguments(TypedDict, total=False):
     value_range: tuple[float, float] | None
     kl_weight: float
     sampling: Literal["class", "prior"]
+    components: int
     consolidation: Literal["aligned", "rehearsal"]
     generator_steps: int
     generator_epochs: int | None
@@ -285,6 +299,8 @@ class LatentReplayArguments(TypedDict, total=False):
     n_max: int | None
     count: Literal["classes", "tasks"]
     seed: int | None
+    finetune_steps: int | None
+    finetune_optimizer: OptimizerSpec
     layer: str | int | nn.Module | None
     compressor: str | nn.Module | None
     classifier: str | nn.Module | None
@@ -319,6 +335,8 @@ class MeRGANArguments(TypedDict, total=False):
     accelerate: bool
     class_inputs: int
     seed: int | None
+    finetune_steps: int | None
+    finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
     replay_size: int | None
     own_fake_fraction: float
@@ -337,6 +355,8 @@ class MeRGAN(_MeRGAN):
 
 class PseudoRehearsalArguments(TypedDict, total=False):
     seed: int | None
+    finetune_steps: int | None
+    finetune_optimizer: OptimizerSpec
     memory_size: int | None
     labels: Literal["hard", "soft"]
     temperature: float

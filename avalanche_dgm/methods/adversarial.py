@@ -26,7 +26,8 @@ from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizationStep, OptimizerSpec, Phase, epochs_to_steps
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource, Routing
-from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.base import Needs
+from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.modules import copied, evaluating
 from avalanche_dgm.settings import MethodSettings
 
@@ -56,7 +57,7 @@ def _finetune() -> OptimizerSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GANMethodSettings(MethodSettings):
+class GANMethodSettings(FinetuningSettings, MethodSettings):
     """Settings of a classifier beside a generative adversarial network.
 
     Attributes:
@@ -104,7 +105,7 @@ class GANMethodSettings(MethodSettings):
             )
 
 
-class GANMethod(Inspectable, ReplaySource, Routing, Method):
+class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
     """A generative adversarial network beside a classifier.
 
     A subclass makes its generator, and names the class of its settings, which are those of the
@@ -117,7 +118,11 @@ class GANMethod(Inspectable, ReplaySource, Routing, Method):
     """
 
     settings_type: ClassVar[type[GANMethodSettings]] = GANMethodSettings
-    source_settings: ClassVar = {"classifier": "learner", "own_fake_fraction": 0.0}
+    source_settings: ClassVar = {
+        "classifier": "learner",
+        "own_fake_fraction": 0.0,
+        "finetune_steps": 0,
+    }
 
     def __init__(self, settings: GANMethodSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)

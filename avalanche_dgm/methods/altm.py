@@ -42,13 +42,14 @@ from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
 from avalanche_dgm.methods.altm_sources import make_source
 from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import METHODS, register
 from avalanche_dgm.modules import Frozen, copied
 from avalanche_dgm.settings import MethodSettings, Settings, positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class ALTMSettings(MethodSettings, MemorySettings):
+class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
     """Settings of A-LTM.
 
     Those of the base class are for ``replay="generated"``, all but ``consolidation``.
@@ -140,7 +141,7 @@ def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     "distillation from a frozen copy of the network; --set replay=stored, or a memory",
     fast=_fast,
 )
-class ALTM(Inspectable, LatentInputs, Method):
+class ALTM(Inspectable, LatentInputs, FinetunedMethod):
     """Distillation from a frozen stable network.
 
     Args:
@@ -295,7 +296,8 @@ class ALTM(Inspectable, LatentInputs, Method):
         return loss if share == 1.0 else loss * share
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the consolidation of H into N, if N is to learn it, and what the source learns."""
+        """Yields what H and N learn last, in this order, and then what the source learns."""
+        yield from super().after_learning(data)
         distil = self.settings.consolidation == "distil"
         if distil and self.stable is not None and self.learner is not None:
             # N with the outputs that H has more: N's weights wherever they fit, H's elsewhere.
@@ -304,12 +306,15 @@ class ALTM(Inspectable, LatentInputs, Method):
             fitting = {k: v for k, v in old.items() if k in new and v.shape == new[k].shape}
             self.candidate.load_state_dict({**new, **fitting})
             try:
-                yield self._distillation(self._learned_on or data, Frozen(self.learner).module)
+                yield self._distillation(self._trained_on(data), Frozen(self.learner).module)
                 self.stable = Frozen(self.candidate)
             finally:
                 # After `undo` there is none.
                 self._modules.pop("candidate", None)
         yield from self.source.after_learning(data)
+
+    def _trained_on(self, data: ExperienceData) -> ExperienceData:
+        return self._learned_on or data
 
     def _distillation(self, data: ExperienceData, teacher: nn.Module) -> Phase:
         candidate = self.candidate

@@ -67,6 +67,7 @@ class MethodStats:
     """What a method did, for metrics and reports.
 
     Attributes:
+        steps: Batches that the classifier was trained on in the current experience.
         replayed: Samples replayed to the classifier in the current experience, as of `read`.
         histogram: How often each label was replayed in the current experience, as of `read`.
         stm_occupancy: Tasks that wait for the next sleep.
@@ -79,6 +80,7 @@ class MethodStats:
             the first.
     """
 
+    steps: int = 0
     replayed: int = 0
     histogram: dict[int, int] = field(default_factory=dict)
     stm_occupancy: int = 0
@@ -91,7 +93,7 @@ class MethodStats:
     def begin(self) -> None:
         """Starts counting anew for an experience."""
         self.counts, self.replayed, self.histogram, self.phase_seconds = None, 0, {}, {}
-        self.peak_bytes = 0
+        self.steps = self.peak_bytes = 0
 
     def count(self, replay: Replay, width: int) -> None:
         """Counts the labels of what was replayed to a classifier of so many outputs."""
@@ -122,6 +124,7 @@ class MethodStats:
     def state(self) -> dict[str, Any]:
         """What changes within an experience, for `set_state`."""
         return {
+            "steps": self.steps,
             "counts": self.counts.clone() if self.counts is not None else None,
             "phase_seconds": dict(self.phase_seconds),
             "sleep_seconds": self.sleep_seconds,
@@ -130,7 +133,7 @@ class MethodStats:
 
     def set_state(self, state: dict[str, Any], device: torch.device) -> None:
         """Continues on a device where `state` was called."""
-        counts = state["counts"]
+        self.steps, counts = state["steps"], state["counts"]
         self.counts = counts.to(device).clone() if counts is not None else None
         self.phase_seconds = dict(state["phase_seconds"])
         self.sleep_seconds = state["sleep_seconds"]

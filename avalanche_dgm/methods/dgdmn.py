@@ -103,6 +103,7 @@ def paper_settings(stream: str, *, scale: float = 1.0) -> dict[str, Any]:
         "value_range": (0.0, 1.0),
         "kl_weight": 1.0,
         "sampling": "prior",
+        "components": 1,
         "consolidation": "rehearsal",
         "labels": "hard",
         "count": "tasks",

@@ -19,7 +19,7 @@ r, the new task's importance           `DeepGenerativeMemory.fraction` (Kamra et
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -29,7 +29,8 @@ from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource
-from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.base import Needs
+from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen
 from avalanche_dgm.settings import MethodSettings
@@ -39,24 +40,25 @@ FEWEST_REPLAYED = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class DGRSettings(MethodSettings, MemorySettings):
+class DGRSettings(FinetuningSettings, MethodSettings, MemorySettings):
     """Settings of deep generative replay, and of its memory.
 
     Attributes:
         replay_size: Replayed samples a step; ``None`` for as many as are new, and at least 128.
     """
 
+    finetune_steps: int | None = field(default=None, metadata={"least": 0})
     replay_size: int | None = None
 
 
 @register(
     "dgr",
     "deep generative replay: every experience straight into one memory",
-    fast={"generator_steps": 30},
+    fast={"generator_steps": 30, "finetune_steps": 10},
     # Kamra et al. train the learner, too, in the memory and after the generator (Sec. 4.1).
     paper="dgdmn-direct",
 )
-class DGR(Inspectable, ReplaySource, Method):
+class DGR(Inspectable, ReplaySource, FinetunedMethod):
     """Generative replay for any classifier that the user trains.
 
     Args:
@@ -69,7 +71,7 @@ class DGR(Inspectable, ReplaySource, Method):
 
     settings_type: ClassVar[type[MethodSettings]] = DGRSettings
     needs = Needs(copies="A copy labels what is replayed.")
-    source_settings: ClassVar = {"labels": "hard"}
+    source_settings: ClassVar = {"labels": "hard", "finetune_steps": 0}
 
     def __init__(self, settings: DGRSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)

@@ -38,14 +38,17 @@ from avalanche_dgm.memories.layers import FrozenPrefix
 from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.memories.stored_latents import StoredLatents, StoredLatentsSettings
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
-from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.base import Needs
+from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen
 from avalanche_dgm.settings import MethodSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentReplaySettings(MethodSettings, MemorySettings, StoredLatentsSettings):
+class LatentReplaySettings(
+    FinetuningSettings, MethodSettings, MemorySettings, StoredLatentsSettings
+):
     """Settings of latent replay.
 
     Those of the base classes are for ``memory="vae"``, the autoencoder over latents, and for
@@ -131,7 +134,7 @@ def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @register("latent-replay", "a frozen compressor, and stored latents of a few samples", fast=_fast)
-class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
+class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
     """Replay of latents behind a frozen compressor.
 
     Args:
@@ -147,7 +150,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
     """
 
     settings_type: ClassVar = LatentReplaySettings
-    source_settings: ClassVar = {"schedule": "mixed", "labels": "hard"}
+    source_settings: ClassVar = {"schedule": "mixed", "labels": "hard", "finetune_steps": 0}
     split: SplitModel | None
     #: The classifier as it was before the experience, for soft labels.
     _teacher: Frozen[nn.Module] | None
@@ -330,9 +333,13 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, Method):
         return self.settings.schedule == "alternating" and len(self.latent_memory.classes) > 0
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the training of the generative memory, if there is one."""
+        """Yields the classifier's fine-tuning, then the generative memory's training, if any."""
+        yield from super().after_learning(data)
         if isinstance(self.latent_memory, GeneratedLatents):
             yield from self.latent_memory.learn_latents(self._latents(data), self.random)
+
+    def _trained_on(self, data: ExperienceData) -> ExperienceData:
+        return data if self._encoded is None else self._encoded
 
     def end(self, data: ExperienceData) -> None:
         """Freezes the compressor when it is time to, and remembers the experience by it."""

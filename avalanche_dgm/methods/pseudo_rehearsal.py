@@ -26,7 +26,8 @@ from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.methods.abilities import Inspectable
-from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.base import Needs
+from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen, GrowingBuffers, evaluating
 from avalanche_dgm.settings import MethodSettings, positive
@@ -61,7 +62,7 @@ class _InputBox(GrowingBuffers):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoRehearsalSettings(MethodSettings):
+class PseudoRehearsalSettings(FinetuningSettings, MethodSettings):
     """Settings of pseudopattern rehearsal.
 
     Attributes:
@@ -88,7 +89,7 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 
 @register("pseudo-rehearsal", "the same as ppr", paper=_paper)
 @register("ppr", "random inputs, labelled by the network before each experience", paper=_paper)
-class PseudoRehearsal(Inspectable, Method):
+class PseudoRehearsal(Inspectable, FinetunedMethod):
     """Rehearsal of uniformly random inputs.
 
     Args:

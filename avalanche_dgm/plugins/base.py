@@ -277,6 +277,7 @@ class MethodPlugin(SupervisedPlugin):
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Weights the losses of batch and replay; losses of other plugins are not weighted."""
         images, _, tasks = split_batch(strategy.mbatch, self._column)
+        self.method.stats.steps += 1
         # Without what other plugins have added to it, which is not weighed.
         new = strategy.loss if self._replay is None else strategy.criterion()
         added = self.method.loss(

@@ -32,9 +32,9 @@ PAPER = {"consolidation": "rehearsal", "sampling": "prior", "labels": "hard"}
 
 #: Class of the method, hyper-parameters.
 METHODS = {
-    "dgr": (DGR, SMALL),
-    "dgr-paper": (DGR, {**SMALL, **PAPER}),
-    "own-flow": (DGR, {"generator": Flow(layers=2, hidden=16, steps=15)}),
+    "dgr": (DGR, {**SMALL, "finetune_steps": 5}),
+    "dgr-paper": (DGR, {**SMALL, **PAPER, "finetune_steps": 0}),
+    "own-flow": (DGR, {"generator": Flow(layers=2, hidden=16, steps=15), "finetune_steps": 0}),
     "dgdmn": (DGDMN, DUAL),
     "dgdmn-oracle": (DGDMN, {**DUAL, "routing": "oracle"}),
     "dgdmn-sleep": (DGDMN, {**DUAL, "routing": "sleep"}),
@@ -48,10 +48,10 @@ METHODS = {
         ALTM,
         {"replay": "stored", "per_class": 8, "consolidation": "distil", "distil_steps": 15},
     ),
-    "altm-generated": (ALTM, {"replay": "generated", **SMALL}),
+    "altm-generated": (ALTM, {"replay": "generated", "finetune_steps": 3, **SMALL}),
     "altm-latent": (ALTM, {"replay": "latent-replay"}),
     "altm-dynamic": (ALTM, {"replay": "dynamic-memory", "source": MASKED}),
-    "latent": (LatentReplay, {"per_class": 8, "covariance": True}),
+    "latent": (LatentReplay, {"per_class": 8, "covariance": True, "finetune_steps": 5}),
     "latent-alternating": (
         LatentReplay,
         {"schedule": "alternating", "total": 40, "dtype": "uint8"},
@@ -66,7 +66,7 @@ METHODS = {
         {"memory": "density", "freeze_after": 0, "at_rest": "float16"},
     ),
     "latent-vae": (LatentReplay, {"memory": "vae", **SMALL}),
-    "dynamic-memory": (DynamicMemory, MASKED),
+    "dynamic-memory": (DynamicMemory, {**MASKED, "finetune_steps": 5}),
     "dynamic-memory-discriminator": (DynamicMemory, {**MASKED, "classifier": "discriminator"}),
     "dynamic-memory-half": (DynamicMemory, {**MASKED, "at_rest": "float16"}),
     "dynamic-memory-weights": (DynamicMemory, {**MASKED, "masking": "weights"}),
