@@ -20,9 +20,12 @@ from avalanche_dgm.plugins.wandb_logger import WandBLogger as WandBLogger
 from avalanche_dgm.saving import load_memory as load_memory
 from avalanche_dgm.saving import save_memory as save_memory
 from avalanche_dgm.streams import digits as digits
+from avalanche_dgm.streams import feature_stream as feature_stream
+from avalanche_dgm.streams import front_end as front_end
 from avalanche_dgm.streams import latent_split as latent_split
 from avalanche_dgm.streams import make_stream as make_stream
 from avalanche_dgm.streams import permnist as permnist
+from avalanche_dgm.streams import photos as photos
 from avalanche_dgm.streams import sklearn_digits as sklearn_digits
 from avalanche_dgm.streams import split as split
 from avalanche_dgm.streams import tdigits as tdigits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def _compressed(
     if len(shape) != 3:
         raise ConfigError(
             f"{config.method} has a convolutional compressor here, and this stream's samples are of"
-            f" shape {shape}. Take a stream of images."
+            f" shape {shape}. Take another network, --model mlp with --set layer=body.0."
         )
     return latent_replay_network(shape, max(heads.values()))
 
@@ -159,7 +159,15 @@ def build_stream(config: ExperimentConfig) -> Any:
         options["download"] = True
     if config.n_experiences is not None and "n_experiences" in known:
         options["n_experiences"] = config.n_experiences
-    return make_stream(config.stream, config.data_root, **{**options, **config.stream_options})
+    options |= config.stream_options
+    front = options.get("front_end")
+    # Names of timm's networks have dots, too.
+    if isinstance(front, str) and is_class_path(front) and "/" not in front:
+        front = {"class_path": front}
+    if isinstance(front, Mapping):
+        arguments = front.get("init_args") or {}
+        options["front_end"] = class_paths.make(front["class_path"], arguments, "front_end")
+    return make_stream(config.stream, config.data_root, **options)
 
 
 def learning_order(config: ExperimentConfig, benchmark: Any) -> list[int]:

@@ -109,8 +109,8 @@ class RunSpec:
             replay = method.sample(4 * _SAMPLES_A_CLASS * n_classes)
         except UnknownTaskError:  # Some keep no samples.
             return {}
-        if replay.images[0].numel() != math.prod(self.shape):
-            return {}  # These are latents.
+        if len(self.shape) != 3 or replay.images[0].numel() != math.prod(self.shape):
+            return {}  # These are features or latents.
         images = replay.images.detach().cpu().numpy().reshape(-1, *self.shape)
         labels = replay.labels.cpu().numpy()
         return {

@@ -9,11 +9,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.streams.sources import load_pair, load_sklearn_digits, load_torchvision
-from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark, thin
+from avalanche_dgm.streams.features import FeatureStore
+from avalanche_dgm.streams.front_ends import front_end as make_front_end
+from avalanche_dgm.streams.sources import (
+    find_root,
+    load_pair,
+    load_sklearn_digits,
+    load_torchvision,
+    open_pair,
+)
+from avalanche_dgm.streams.tensors import (
+    ImageDataset,
+    LabelledImages,
+    Task,
+    build_benchmark,
+    thin,
+)
 
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
+    from torch import nn
+
+    from avalanche_dgm.streams.front_ends import FrontEnd
 
 
 def sklearn_digits(
@@ -76,6 +93,25 @@ def digits(root: str | os.PathLike[str] | None = None, **options: Any) -> CLScen
     return split("MNIST", root, **{"n_experiences": 10, **options})
 
 
+def photos(root: str | os.PathLike[str] | None = None, **options: Any) -> CLScenario:
+    """Your own photographs: a folder with ``train/<class>/`` and ``test/<class>/``.
+
+    Args:
+        root: The folder; ``None`` for ``AVALANCHE_DGM_DATA``.
+        **options: The options of ``split``. With ``front_end`` the stream is of features, and
+            photographs may be of any sizes.
+
+    Returns:
+        See ``split``.
+
+    Raises:
+        DataError: The folder cannot be found, or has no images.
+        ConfigError: An option is out of range.
+    """
+    folder = find_root("the folder of photographs", root, download=False)
+    return split((folder / "train", folder / "test"), **options)
+
+
 def split(
     data: str | Sequence[Any],
     root: str | os.PathLike[str] | None = None,
@@ -88,6 +124,8 @@ def split(
     n_train_per_class: int | None = None,
     seed: int = 0,
     download: bool = False,
+    front_end: FrontEnd | nn.Module | str | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> CLScenario:
     """Splits a classification set into experiences with equally many classes.
 
@@ -103,23 +141,38 @@ def split(
         n_train_per_class: At most this many training images of each class.
         seed: Governs the kept images and a shuffled order.
         download: Fetch a set given by name where it is absent.
+        front_end: A frozen network, or what makes one, such as ``"timm/resnet18"``; the stream is
+            of its features, computed once. Images may be of any sizes then, and are read one batch
+            after the other.
+        cache: Folder in which the features are kept for the next time; see `feature_stream`.
 
     Returns:
         A benchmark whose test stream holds the set's own test images. Images are (C, H, W); bytes
-        are scaled to [0, 1].
+        are scaled to [0, 1]. Features are (D,).
 
     Raises:
         DataError: The set cannot be found or read.
         ConfigError: An option is out of range.
     """
+    train: Any
+    test: Any
     if isinstance(data, str):
         train, test = load_torchvision(data, root, download=download)
     elif isinstance(data, Sequence) and len(data) == 2:
-        train, test = load_pair(*data)
+        train, test = (load_pair if front_end is None else open_pair)(*data)
     else:
         raise ConfigError(
             f"data is {data!r}; the name of a set, or a pair (training, test) of datasets or of"
             ' folders is needed, on the command line --stream-set \'data=["TRAIN", "TEST"]\'.'
+        )
+    if front_end is not None:
+        store = FeatureStore(make_front_end(front_end), cache=cache)
+        train, test = (
+            store.features_of(
+                ImageDataset(part) if isinstance(part, LabelledImages) else part,
+                bar=f"features, {name}",
+            )
+            for part, name in ((train, "training"), (test, "test"))
         )
     return _class_incremental(
         train,

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.streams.classes import digits, sklearn_digits, split
+from avalanche_dgm.streams.classes import digits, photos, sklearn_digits, split
 from avalanche_dgm.streams.latent_split import latent_split
 from avalanche_dgm.streams.transformed import permnist, tdigits
 from avalanche_dgm.streams.turntables import turntable, turntable_domains
@@ -26,8 +26,8 @@ class StreamSpec:
     Attributes:
         builder: The function that builds it.
         description: One line about it.
-        input_shape: Shape (C, H, W) of an image.
-        n_classes: Number of classes with the default options.
+        input_shape: Shape (C, H, W) of an image; empty where that is the user's data's own.
+        n_classes: Number of classes with the default options; 0 where it is the data's own.
         n_experiences: Number of experiences with the default options.
         defaults: Arguments of ``builder`` that the name stands for.
         embedded: Whether it comes with the installed packages, so that it needs no data root.
@@ -35,7 +35,7 @@ class StreamSpec:
 
     builder: Callable[..., CLScenario]
     description: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     n_classes: int
     n_experiences: int
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -44,9 +44,10 @@ class StreamSpec:
     @property
     def options(self) -> tuple[str, ...]:
         """The options that ``make_stream`` takes for this stream."""
-        if self.builder is digits:
-            # It passes everything on to `split`, but always of the same set.
-            return tuple(name for name in _parameters(split) if name != "data")
+        # They pass everything on to `split`, but always of the same set.
+        fixed = {digits: {"data"}, photos: {"data", "download"}}.get(self.builder)
+        if fixed is not None:
+            return tuple(name for name in _parameters(split) if name not in fixed)
         return _parameters(self.builder)
 
 
@@ -103,6 +104,9 @@ STREAMS: Mapping[str, StreamSpec] = MappingProxyType(
             (1, 28, 28),
             10,
             2,
+        ),
+        "photos": StreamSpec(
+            photos, "a folder of yours with train/<class>/ and test/<class>/", (), 0, 5
         ),
         "turntable": StreamSpec(
             turntable,

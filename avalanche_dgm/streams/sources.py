@@ -109,15 +109,27 @@ def load_pair(train: Any, test: Any) -> tuple[LabelledImages, LabelledImages]:
         ShapeError: The images are not all of one shape.
         LabelError: A label is not a whole number from 0.
     """
-    opened = [_open_folder(s) if isinstance(s, (str, os.PathLike)) else s for s in (train, test)]
-    names = [getattr(dataset, "classes", None) for dataset in opened]
+    opened = open_pair(train, test)
+    return _read(opened[0], "training"), _read(opened[1], "test")
+
+
+def open_pair(train: Any, test: Any) -> tuple[Any, Any]:
+    """The two data sets of a pair, see `load_pair`, without reading their samples.
+
+    Raises:
+        DataError: A folder has no images, or the two name other classes.
+    """
+    first, second = (
+        _open_folder(s) if isinstance(s, (str, os.PathLike)) else s for s in (train, test)
+    )
+    names = [getattr(dataset, "classes", None) for dataset in (first, second)]
     if names[0] is not None and names[1] is not None and list(names[0]) != list(names[1]):
         raise DataError(
             f"The training set has the classes {list(names[0])[:10]}, the test set"
             f" {list(names[1])[:10]}. Their labels would not mean the same: give both the same"
             " sub-folders."
         )
-    return _read(opened[0], "training"), _read(opened[1], "test")
+    return first, second
 
 
 def load_sklearn_digits(
@@ -161,7 +173,7 @@ def _read(dataset: Any, part: str) -> LabelledImages:
     images, labels = [], []
     for index in range(len(dataset)):
         image, label = dataset[index][:2]
-        images.append(_as_tensor(image))
+        images.append(as_tensor(image))
         labels.append(int(label))
         if images[-1].shape != images[0].shape:
             raise ShapeError(
@@ -176,7 +188,7 @@ def _read(dataset: Any, part: str) -> LabelledImages:
     return LabelledImages(torch.stack(images), torch.tensor(labels, dtype=torch.int64))
 
 
-def _as_tensor(image: Any) -> Tensor:
+def as_tensor(image: Any) -> Tensor:
     """Turns one image of any usual kind into a float32 tensor (C, H, W)."""
     if not isinstance(image, (Tensor, np.ndarray)):
         array = np.array(image)  # a PIL image: (H, W) or (H, W, C)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A set of images with one class each.
+    """A set of images, or of feature vectors, with one class each.
 
     Attributes:
-        images: float32 tensor (N, C, H, W), intensities in [0, 1].
+        images: float32 tensor (N, C, H, W), intensities in [0, 1]; or float32 or float16 (N, D).
         labels: int64 tensor (N,), classes counted from 0.
     """
 
@@ -67,7 +67,8 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     Avalanche reads samples one by one, so the label is kept as the plain number that it wants.
 
     Attributes:
-        images: float32 tensor (N, C, H, W).
+        images: float32 tensor (N, C, H, W), or (N, D), which may be of half precision; samples
+            are float32.
         targets: The N classes.
     """
 
@@ -76,7 +77,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         self.targets: list[int] = data.labels.tolist()
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], self.targets[index]
+        return self.images[index].float(), self.targets[index]
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -149,18 +150,21 @@ def hold_out(
     return data.take((~held_out).nonzero().flatten()), data.take(held_out.nonzero().flatten())
 
 
-def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: int) -> CLScenario:
+def build_benchmark(
+    train: Sequence[Task], test: Sequence[Task], *, n_classes: int, **others: Sequence[Task]
+) -> CLScenario:
     """Builds an Avalanche benchmark, one experience a task.
 
     Args:
         train: The tasks in the order in which they are met; a task may come more than once.
         test: The held-out samples of the tasks, each once.
         n_classes: Number of classes of the whole stream; labels lie in 0 ... n_classes - 1.
+        **others: The tasks of further streams, such as ``valid``.
 
     Returns:
-        A benchmark with ``train_stream`` and ``test_stream``. Besides Avalanche's own attributes
-        every experience has ``task_name`` and ``benchmark``, its data set the attribute
-        ``task_names``, and the benchmark has ``n_classes`` and ``input_shape`` (C, H, W).
+        A benchmark with ``train_stream``, ``test_stream`` and the others. Besides Avalanche's own
+        attributes every experience has ``task_name`` and ``benchmark``, its data set the attribute
+        ``task_names``, and the benchmark has ``n_classes`` and ``input_shape`` (C, H, W) or (D,).
 
     Raises:
         DataError: A task holds no samples.
@@ -172,6 +176,8 @@ def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: i
     )
     from avalanche.benchmarks.utils.data_attribute import DataAttribute, TaskLabels
     from avalanche.benchmarks.utils.flat_data import ConstantSequence
+
+    streams = {"train": train, "test": test, **others}
 
     def as_dataset(task: Task) -> TaskAwareSupervisedClassificationDataset:
         if len(task.data) == 0:
@@ -198,13 +204,12 @@ def build_benchmark(train: Sequence[Task], test: Sequence[Task], *, n_classes: i
     benchmark = with_task_labels(
         with_classes_timeline(
             benchmark_from_datasets(
-                train=[as_dataset(task) for task in train],
-                test=[as_dataset(task) for task in test],
+                **{name: [as_dataset(task) for task in tasks] for name, tasks in streams.items()}
             )
         )
     )
-    for stream, tasks in ((benchmark.train_stream, train), (benchmark.test_stream, test)):
-        for experience, task in zip(stream, tasks, strict=True):
+    for name, tasks in streams.items():
+        for experience, task in zip(benchmark.streams[name], tasks, strict=True):
             experience.task_name, experience.benchmark = task.name, benchmark
             # Avalanche's multi-head classifier indexes with them, which a set cannot.
             experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
