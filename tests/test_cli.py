@@ -4,11 +4,11 @@ import csv
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from idx_files import write_idx
@@ -412,31 +412,21 @@ def test_other_settings_do_not_replace_a_result(tmp_path, capsys):
 @pytest.mark.parametrize("backend", ["avalanche", "lightning"])
 def test_interrupted_by_hand_and_continued(tmp_path, backend):
     """A real process, a real Ctrl-C: it says how to go on, and going on works."""
-    command = [sys.executable, "-m", "avalanche_dgm", "run", "--method", "naive", "--experiences"]
-    command += ["5", "--epochs", "20", "--hidden", "16", "--out", str(tmp_path), "--name", "r"]
-    command += ["--backend", backend]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    # A shell that runs the tests in the background lets its children ignore Ctrl-C.
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "experience 1/5" in line and "learned in" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    command = ["run", "--method", "naive", "--experiences", "5", "--epochs", "12", "--hidden", "16"]
+    command += ["--out", str(tmp_path), "--name", "r", "--backend", backend]
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nfrom avalanche_dgm.cli import main\nsys.exit(main())")
+    process = forked.Script(script, *command)
+    process.interrupt(after="experience 1/5: learned in")
+    ended = process.wait(timeout=60)
+    assert ended.returncode == 130
+    errors = ended.stderr
     last = errors.strip().splitlines()[-1]
     assert "interrupted" in last
     assert last.endswith("--resume")
     assert "Traceback" not in errors
-    assert main([*command[3:], "--quiet"]) == 2  # an unfinished run is not thrown away
-    assert main([*command[3:], "--quiet", "--resume"]) == 0
+    assert main([*command, "--quiet"]) == 2  # an unfinished run is not thrown away
+    assert main([*command, "--quiet", "--resume"]) == 0
     assert json.loads((tmp_path / "r" / "results.json").read_text())["complete"]
 
 

@@ -1,13 +1,11 @@
 """The documentation builds, its scripts run, its commands exist and its links lead somewhere."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import forked
 import pytest
 import yaml
 
@@ -38,19 +36,10 @@ def blocks(path, language):
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def run_script(text, folder):
-    """Runs a script as a user would: in a folder and a process of its own, on one thread."""
-    script = folder / "script.py"
-    script.write_text(text, encoding="utf-8")
-    return run([sys.executable, str(script)], folder)
-
-
-def run(command, folder):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+def run_script(text, folder, *arguments):
+    """Runs a script as a user would, in a folder and a process of its own."""
+    (folder / "script.py").write_text(text, encoding="utf-8")
+    done = forked.run(folder / "script.py", *arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -62,7 +51,8 @@ def accuracies(output):
 def test_the_documentation_builds_without_warnings(tmp_path):
     pytest.importorskip("sphinx")
     options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "doctrees")]
-    run([sys.executable, "-m", "sphinx", *options, str(DOCS), str(tmp_path / "html")], ROOT)
+    script = "import sys\nfrom sphinx.cmd.build import main\nsys.exit(main(sys.argv[1:]))"
+    run_script(script, tmp_path, *options, DOCS, tmp_path / "html")
     page = (tmp_path / "html" / "api.html").read_text(encoding="utf-8")
     public = [f"avalanche_dgm.{name}" for name in avalanche_dgm.__all__]
     for module in (avalanche_dgm.lightning, avalanche_dgm.metrics):
@@ -138,8 +128,8 @@ def test_python_blocks_are_valid(path):
     "command", [("list",), ("--help",), ("run", "--help"), ("--version",)], ids=" ".join
 )
 def test_quick_commands_run(command, tmp_path):
-    # Through the interpreter: a script's folder need not be on the path of those who run tests.
-    assert run([sys.executable, "-m", "avalanche_dgm", *command], tmp_path)
+    script = "import sys\nfrom avalanche_dgm.cli import main\nsys.exit(main())"
+    assert run_script(script, tmp_path, *command)
 
 
 def commands(path):

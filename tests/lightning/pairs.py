@@ -1,10 +1,8 @@
 """What is looked at in two processes, and in one; two starts of a pair serve all tests."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 from backends import MAIN, VARIANTS
 
 #: Methods in `fit_stream`.
@@ -52,11 +50,9 @@ def start(
     **variables: str,
 ) -> Path:
     """Runs `two_processes.py`, which leaves what it found in the folder."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **variables}
-    command = [sys.executable, str(SCRIPT), str(folder), str(devices), strategy, *names]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **variables}
+    # Lightning starts the other process from nothing.
+    words = SCRIPT, folder, devices, strategy, *names
+    done = forked.run(*words, timeout=timeout, **variables)
     assert (done.returncode != 0) == fails, done.stderr[-3000:]
     return folder

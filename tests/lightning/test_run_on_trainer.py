@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import avalanche.evaluation.metrics
+import forked
 import killed_strategies
 import pairs
 import pytest
@@ -468,22 +469,10 @@ def test_steps_go_on_where_they_were(benchmark, tmp_path):
     assert trainer.global_step == strategy.clock.train_iterations == 2 * (9 + 9 + 10)
 
 
-def script(module, *arguments, timeout):
-    """Runs a helper script; tells what it said if it failed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, module.__file__, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.slow
 def test_killed_runs_go_on(tmp_path):
-    script(killed_strategies, tmp_path, timeout=200)
+    done = forked.run(killed_strategies.__file__, tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
     ends = torch.load(tmp_path / "ends.pt")
     whole = torch.load(tmp_path / "never.pt", weights_only=False)
     assert ends.pop("never") == 0

@@ -37,6 +37,10 @@ from driver import leave
 from avalanche_dgm import OptimizerSpec, sklearn_digits
 from avalanche_dgm.lightning import NaiveModule, fit_stream
 from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.methods import finetuning
+
+# As in the tests: here, so that every process does, however it was started.
+finetuning.ENOUGH_STEPS = finetuning.LEAST_STEPS = 0
 
 
 def stream(n=3):

@@ -1,11 +1,6 @@
 """The torchmetrics: counting, their functions, several processes, and a stream in Avalanche."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
+import forked
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
@@ -160,30 +155,10 @@ leave()
 """
 
 
-def test_two_processes():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS],
-            env={**environment, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120)[0].strip() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert outputs == ["[0.375, nan, 0.25, nan] 0.125"] * 2
+def test_two_processes(tmp_path):
+    (tmp_path / "script.py").write_text(PROCESS)
+    outputs = forked.run_ranks(tmp_path / "script.py")
+    assert outputs == ["[0.375, nan, 0.25, nan] 0.125\n"] * 2
 
 
 class Recorder(SupervisedPlugin):
