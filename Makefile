@@ -2,6 +2,7 @@
 #   make demo    see it work: a plain network forgets, DGDMN and DGR remember (no download)
 #   make test    format, lint, types and tests            make slow   the tests that train for long, and those of
 #                                                                     Lightning under `lightning.pytorch`
+#                Both print their slowest tests; the times of all are in build/tests*.xml.
 #   make lint    the first three of them                  make docs   HTML pages in docs/_build/html
 #   make format  rewrite files in the project's layout    make clean  remove what was built (not the environment)
 # Another Python: make test PYTHON=python3.12
@@ -12,24 +13,34 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # PyTorch's threads spin: several test processes with several threads each are slower than one thread each.
 ONE    := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-PYTEST := $(ONE) $(BIN)/python -m pytest -n auto --maxprocesses 4
+# Each process begins with a part of the tests in their order, which shares what is made once for a file, and takes from
+# another's when it is through.
+PYTEST := $(ONE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
 
 .DELETE_ON_ERROR:
-.PHONY: demo test slow lint format types docs clean
+.PHONY: demo test quick slow lint style types format docs clean
 
 demo: $(VENV)/.run-stamp
 	$(BIN)/avalanche-dgm demo
 
-test: lint
-	$(PYTEST) -m "not slow" $(ARGS)
+# mypy has one thread: it runs beside the tests.
+test: style
+	@$(MAKE) --no-print-directory -j 2 types quick
+
+quick: $(VENV)/.dev-stamp
+	$(PYTEST) -m "not slow" --junit-xml build/tests.xml $(ARGS)
 
 slow: $(VENV)/.dev-stamp
-	$(PYTEST) -m slow $(ARGS)
-	$(if $(ARGS),,AVALANCHE_DGM_LIGHTNING=lightning $(PYTEST) tests/lightning)
+	$(PYTEST) -m slow --junit-xml build/tests-slow.xml $(ARGS)
+	$(if $(ARGS),,AVALANCHE_DGM_LIGHTNING=lightning $(PYTEST) --junit-xml build/tests-lightning.xml tests/lightning)
 
-lint: $(VENV)/.dev-stamp
+lint: style types
+
+style: $(VENV)/.dev-stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(VENV)/.dev-stamp
 	$(BIN)/mypy
 
 format: $(VENV)/.dev-stamp

@@ -409,6 +409,14 @@ def test_other_settings_do_not_replace_a_result(tmp_path, capsys):
     assert json.loads((tmp_path / "n" / "results.json").read_text())["config"]["lr"] == 0.01
 
 
+def test_a_comparison_takes_no_folder_of_one_run(finished, capsys):
+    compare = ["compare", "--methods", "naive", "dgr", *TINY, "--out", str(finished.parent)]
+    assert main([*compare, "--name", finished.name]) == 2
+    message = capsys.readouterr().err
+    assert "one run, of dgdmn" in message
+    assert "Choose another --name" in message
+
+
 @pytest.mark.parametrize("backend", ["avalanche", "lightning"])
 def test_interrupted_by_hand_and_continued(tmp_path, backend):
     """A real process, a real Ctrl-C: it says how to go on, and going on works."""
@@ -417,7 +425,7 @@ def test_interrupted_by_hand_and_continued(tmp_path, backend):
     script = tmp_path / "script.py"
     script.write_text("import sys\nfrom avalanche_dgm.cli import main\nsys.exit(main())")
     process = forked.Script(script, *command)
-    process.interrupt(after="experience 1/5: learned in")
+    process.interrupt(after="experience 1/5 (0/1) learned in")
     ended = process.wait(timeout=60)
     assert ended.returncode == 130
     errors = ended.stderr

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import forked
 import pytest
 from wandb_reader import isolated, runs
 
@@ -99,7 +98,8 @@ def test_lightning_cli_example(run):
     few = ["--model.generator_steps", "20", "--model.learner_steps", "20", "--model.stm_size", "1"]
     text = run("cli", *file, *few, "--trainer.max_epochs", "1", folder=LIGHTNING, fast=False)
     assert 0.0 < final_accuracy(text) <= 1.0
-    shown = forked.run(LIGHTNING / "cli.py", "fit", "--help").stdout
+    script = [sys.executable, str(LIGHTNING / "cli.py"), "fit", "--help"]
+    shown = subprocess.run(script, capture_output=True, text=True, check=True).stdout
     assert "--model.stm_size STM_SIZE\n" in shown
     assert "Tasks that the short-term memory holds" in shown
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from avalanche_dgm.experiments.config import (
     present_method,
     require_known,
 )
+from avalanche_dgm.settings import describe_settings
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 #: The file in a run's folder that repeats the run.
@@ -41,6 +43,12 @@ ABOUT: dict[str, Any] = {
     "seeds": int | None,  # Number of seeds, from `seed` on.
 }
 _STREAM = "sklearn-digits"
+#: What a setting must be, by the name of its type; a list is shown with the value that was given.
+_KINDS = {
+    **{"int": "a whole number", "float": "a number", "str": "a name", "bool": "true or false"},
+    **{"tuple": "a list, such as [{0}]", "list": "a list, such as [{0}]"},
+    "dict": "settings by name",
+}
 _MAPPINGS = (*BY_CLASS_PATH.values(), "trainer")
 
 Layer = Mapping[str, Any]
@@ -105,12 +113,29 @@ def check(values: Layer, where: str) -> Layer:
     try:
         found = _parser().parse_object(dict(values), defaults=False).as_dict()
     except argparse.ArgumentError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {_explain(error)}") from error
     # A part that is empty is none that was left out.
     found |= {name: values[name] for name in values if name not in found}
     for method, own in (found.get("per_method") or {}).items():
         found["per_method"][method] = check(own, f"{where}, {method}")
     return _spread(found)
+
+
+def _explain(error: argparse.ArgumentError) -> str:
+    """What is wrong with a setting, in fewer words than jsonargparse's."""
+    text = str(error)
+    key = re.match(r'Parser key "([\w.]+)"', text)
+    value = re.search(r"(?:Given|Got) value: (.*)", text)
+    kinds = [
+        _KINDS[kind] for kind in re.findall(r"Expected a <class '(\w+)'>", text) if kind in _KINDS
+    ]
+    if not (key and value and kinds):
+        return text
+    name = key[1].rpartition(".")[2]
+    wanted = " or ".join(kinds).format(value[1])
+    said = {**describe_settings(ExperimentConfig), **describe_settings(TrainerSettings)}
+    meaning = " ".join(said.get(name, "").split())
+    return f"{key[1]} is {value[1]}; it must be {wanted}. {meaning}".rstrip()
 
 
 @cache

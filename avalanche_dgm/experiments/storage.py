@@ -272,11 +272,18 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
+    if _holds(folder / RESULTS, *_OF_RUN):
+        saved = read_result(folder)
+        method = "" if saved is None else f", of {saved.config.method}"
+        raise ConfigError(
+            f"{folder} holds the files of one run{method}; of {len(runs)} runs each has a folder in"
+            " it. Choose another --name."
+        )
     names = _entries(folder)
     if _holds(folder / COMPARISON[0], "stream", "methods", "provenance"):
         return
     foreign = [name for name in names if name in COMPARISON]
-    if not foreign and any(_holds(place / RESULTS, *_OF_RUN) for place in [folder, *runs]):
+    if not foreign and any(_holds(place / RESULTS, *_OF_RUN) for place in runs):
         return
     if names:
         raise ConfigError(
