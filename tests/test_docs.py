@@ -76,6 +76,7 @@ def test_the_readme_script_runs(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.finetuned
 def test_the_readme_script_does_what_the_readme_says(tmp_path):
     plain, remembered = accuracies(run_script(readme_script(), tmp_path))
     assert plain < 0.25
