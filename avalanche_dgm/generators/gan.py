@@ -336,9 +336,7 @@ class GAN(Generator, ABC):
 
     def end(self, rng: torch.Generator) -> None:
         """See `Generator.end`: its classes are learned."""
-        # It may grow, and new weights are random.
-        with seeded_init(rng):
-            self.keep.end(self)
+        self.keep.end(self)
         self.learned, self.experiences = len(self.classes), self.experiences + 1
         self._close()
         if not self.keeps_discriminator:

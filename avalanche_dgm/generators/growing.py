@@ -28,8 +28,8 @@ class MaskedGenerator(nn.Module, ABC):
     """Base of the generators; see `build_generator` for the networks.
 
     Each task learns a mask, its normalisations and an output layer (the head). What a finished
-    task uses is reserved: later tasks may read it, but not change it, and get as many free units
-    (or weights) as there were at the start. So a finished task's images stay the same bit for bit
+    task uses is reserved: later tasks may read it, but not change it. When one begins, the network
+    grows until it has as many free units (or weights) as at the start. So a finished task's images stay the same bit for bit
     on the same machine, unless `MaskedSpec` says otherwise.
 
     A subclass makes its groups with `group`, assigns its layers in the order in which they are
@@ -107,7 +107,9 @@ class MaskedGenerator(nn.Module, ABC):
         return torch.tanh(made) if self.spec.bounded else made
 
     def begin_task(self) -> None:
-        """Starts a task: new normalisations and head of the present widths, embeddings of 0.
+        """Starts a task: grows to what it needs; new normalisations and head, embeddings of 0.
+
+        New weights come from PyTorch's global generator, which the caller has seeded.
 
         Raises:
             RuntimeError: The last one was neither ended nor dropped.
@@ -115,6 +117,7 @@ class MaskedGenerator(nn.Module, ABC):
         if self.learning:
             raise RuntimeError("A task is being learned; call end_task() or drop_task() first.")
         self._set_learning(True)
+        self._grow()
         for mask in self._parts(Mask):
             mask.reset()
         for norm in self._parts(NormReLU):
@@ -132,40 +135,36 @@ class MaskedGenerator(nn.Module, ABC):
             del modules[-1]
         self._set_learning(False)
 
-    def end_task(self, *, grow: bool = True) -> None:
+    def end_task(self) -> None:
         """Finishes the learning task: reserves what it uses and freezes what is its own.
-
-        Unit masks: each group grows by the units that the task was the first to use. Weight
-        masks: going through the layers in order, each target grows until the layer has as many
-        free weights again as before.
-
-        Args:
-            grow: Whether to grow; the last task of all needs no room after it.
 
         Raises:
             RuntimeError: No task is being learned.
         """
         self._check_learning()
         self.widths.append(self._widths())
-        added = dict.fromkeys(self.groups, 0)
-        for group in self.groups.values():
-            if group.mask is not None:
-                added[group.name] = group.mask.commit()
-        for layer in self._parts(MaskedLayer):
-            if layer.mask is None:
-                continue
-            # Inputs or outputs that another layer asks for later only add to the free weights.
-            inputs = added[layer.source.name] if layer.source is not None else 0
-            outputs = layer.outputs_for(layer.mask.commit(), inputs)
-            added[layer.target.name] = max(added[layer.target.name], outputs)
+        for mask in self._parts(Mask):
+            mask.commit()
         for modules in self._parts(PerTask):
             modules.finish()
         self.n_tasks += 1
-        if grow:
-            self._grow(added)
         self._set_learning(False)
 
-    def _grow(self, added: dict[str, int]) -> None:
+    def _grow(self) -> None:
+        """Makes as much free as there was at the start (Sec. 4.2).
+
+        Unit masks: each group grows by the units that are missing. Weight masks: going through the
+        layers in order, each target grows until no free weight is missing.
+        """
+        added = dict.fromkeys(self.groups, 0)
+        for group in self.groups.values():
+            if group.mask is not None:
+                added[group.name] = group.initial - group.mask.n_free
+        for layer in self._parts(MaskedLayer):
+            # Inputs or outputs that another layer asks for later only add to the free weights.
+            inputs = added[layer.source.name] if layer.source is not None else 0
+            needed = layer.outputs_needed(inputs)
+            added[layer.target.name] = max(added[layer.target.name], needed)
         for group in self.groups.values():
             group.width += added[group.name]
             if group.mask is not None:

@@ -36,7 +36,7 @@ class ReservedUnits(KeepOld):
         gan.network.protect(scale=gan.scale(number), smax=s.smax, compensation=s.compensation)
 
     def end(self, gan: GAN) -> None:
-        """Binarises the masks, reserves what they use, and grows by as much (Sec. 4.2)."""
+        """Binarises the masks and reserves what they use (Eq. 5)."""
         network = gan.network
         network.end_task()
         task = network.n_tasks - 1
@@ -54,7 +54,7 @@ class MaskedGAN(GAN):
     """One generator that remembers every class (Ostapenko et al. 2019).
 
     Each experience learns which units it uses. What makes its samples is frozen when it ends, and
-    the generator grows by as many units as were reserved. Samples of old classes are the same for
+    the generator grows by as many units when the next one begins. Samples of old classes are the same for
     the same noise for ever, bit by bit. A class comes once: what makes its samples is frozen.
 
     The group of a class is the number of its experience.
@@ -105,7 +105,7 @@ class MaskedGAN(GAN):
         return {name: getattr(self.settings, name) for name in names}
 
     def open(self, data: ExperienceData, *, groups: Tensor | None = None) -> None:
-        """See `GAN.open`; the network gets norms and a head for the experience."""
+        """See `GAN.open`; the network grows, and gets norms and a head for the experience."""
         self.network.drop_task()
         super().open(data, groups=torch.full_like(data.tasks, self.experiences))
         self.network.begin_task()

@@ -124,6 +124,8 @@ class MaskedLayer(GrowingBuffers, ABC):
         by_weight = spec.masking == "weights"
         self.weight = nn.Parameter(_initial(self.shape(), normal=not by_weight))
         self.mask = Mask(self.shape()) if by_weight else None
+        #: Weights at the start, all of them free.
+        self._n_initial = self.weight.numel()
 
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight for the present widths of the groups."""
@@ -180,16 +182,17 @@ class MaskedLayer(GrowingBuffers, ABC):
         if self.mask is not None:
             self.mask.grow(shape)
 
-    def outputs_for(self, n_weights: int, added_inputs: int) -> int:
-        """How many outputs have to be added to gain weights.
+    def outputs_needed(self, added_inputs: int) -> int:
+        """How many outputs make as many weights free as at the start; 0 without a mask of weights.
 
         Args:
-            n_weights: How many weights are needed.
-            added_inputs: How many inputs are added anyway, which gains some already.
+            added_inputs: How many inputs are added anyway.
         """
+        if self.mask is None:
+            return 0
         n_inputs, n_outputs = self.weight.shape[self.in_dim], self.weight.shape[self.out_dim]
         area = prod(self.kernel)
-        missing = n_weights - added_inputs * n_outputs * area
+        missing = self._n_initial - self.mask.n_free - added_inputs * n_outputs * area
         return max(0, -(-missing // ((n_inputs + added_inputs) * area)))
 
     @abstractmethod

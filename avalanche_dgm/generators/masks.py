@@ -98,19 +98,18 @@ class Mask(GrowingBuffers):
         self.embedding.zero_()
         self.embedding.grad = None
 
-    @torch.no_grad()
-    def commit(self) -> int:
-        """Finishes the task: makes its mask binary, keeps it and reserves its entries (Eq. 5).
+    @property
+    def n_free(self) -> int:
+        """How many entries no task uses; waits for the device."""
+        return int((~self.reserved).sum())
 
-        Returns:
-            How many entries are reserved that were free before.
-        """
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Finishes the task: makes its mask binary, keeps it and reserves its entries (Eq. 5)."""
         mask = self.embedding >= 0
-        n_new = int((mask & ~self.reserved).sum())
         self.shapes.append(tuple(mask.shape))
         self.bits = torch.cat([self.bits, _pack(mask)])
         self.reserved = self.reserved | mask
-        return n_new
 
     @torch.no_grad()
     def grow(self, shape: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@
 | stopped gradients of what is reserved, Eq. 4 | `MaskedLayer.protect` |
 | cumulative mask, Eq. 5 | `Mask.commit` |
 | sparsity of the masks, Eq. 6 | `MaskedGenerator.sparsity` |
-| growth by what a task has reserved (Sec. 4.2) | `MaskedGenerator.end_task` |
+| growth by what a task has reserved (Sec. 4.2) | `MaskedGenerator.begin_task` |
 | adversarial losses, auxiliary classifier | `GAN.discriminator_loss`, `GAN.generator_loss` |
 | discriminator that classifies (Sec. 4.1) | ``classifier="discriminator"``, ``class_steps`` |
 | replay of old classes | `GANMethod.before_learning` |

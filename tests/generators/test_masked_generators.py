@@ -153,15 +153,21 @@ def test_old_images_stay_bit_equal_and_reserved_weights_too(architecture, option
 @pytest.mark.parametrize("masking", ["units", "weights"])
 def test_free_capacity_returns(architecture, masking):
     generator = build_generator(spec_of(architecture, (masking, "before", "fan"), width=2))
-    start = [int((~m.reserved).sum()) for m in masks(generator)]
+    start = [m.n_free for m in masks(generator)]
     for task in range(3):
         learn(generator, steps=3)
-        free = [int((~m.reserved).sum()) for m in masks(generator)]
+        assert any(m.n_free < n for m, n in zip(masks(generator), start, strict=True))
+        parameters = sum(p.numel() for p in generator.parameters())
+        generator.begin_task()
+        free = [m.n_free for m in masks(generator)]
         assert free == start if masking == "units" else all(map(int.__ge__, free, start))
         present = {name: g.width for name, g in generator.groups.items()}
         assert generator.widths[task] != present
         for layer in layers(generator):
             assert layer.weight.shape == layer.shape()
+        assert parameters < sum(p.numel() for p in generator.parameters())
+        # A task that is dropped has grown the generator; the next one finds enough.
+        generator.drop_task()
     total = sum(present.values())
     assert generator.capacity_ratio == total / sum(g.initial for g in generator.groups.values())
     assert generator.capacity_ratio > 1
@@ -173,27 +179,40 @@ def test_free_capacity_returns(architecture, masking):
 def test_weight_masks_grow_by_the_weights_that_are_missing():
     """The rule by hand: dense layers 2 -> 4 -> 8."""
     generator = build_generator(spec_of("dense", SAFE[3], width=1, latent=2, shape=(3,)))
-    generator.begin_task()
     first, second = generator.layer1, generator.layer2
-    with torch.no_grad():
-        for layer, n_used in ((first, 5), (second, 27)):
-            layer.mask.embedding.fill_(-1.0).view(-1)[:n_used] = 1.0
-    generator.end_task()
+
+    def use(*numbers):
+        generator.begin_task()
+        with torch.no_grad():
+            for layer, n_used in zip((first, second), numbers, strict=True):
+                free = (~layer.mask.reserved).nonzero()[:n_used]
+                layer.mask.embedding.fill_(-1.0)[free.unbind(1)] = 1.0
+        generator.end_task()
+
+    use(5, 27)
+    assert first.weight.shape == (4, 2) and second.weight.shape == (8, 4)
+    use(0, 0)
     added = ceil(5 / 2)
     assert first.weight.shape == (4 + added, 2)
     # New inputs bring 3 * 8 weights, so 3 of 27 are missing: one output of 7 weights.
     assert second.weight.shape == (8 + ceil((27 - added * 8) / (4 + added)), 4 + added)
     assert generator.groups["second"].width == 9
     assert generator.heads[0].weight.shape == (3, 8)
+    # One weight more than at the start is free in the first layer, and four in the second.
+    assert (first.mask.n_free, second.mask.n_free) == (8 + 1, 32 + 4)
+    use(1, 4)
+    use(0, 0)
+    assert first.weight.shape == (7, 2) and second.weight.shape == (9, 7)
 
 
-def test_growth_can_be_left_out():
+def test_the_last_task_needs_no_room_after_it():
     generator = build_generator(spec_of("dcgan"))
     generator.begin_task()
-    generator.end_task(grow=False)
+    generator.end_task()
     assert generator.capacity_ratio == 1
     assert generator.sparsity(1.0) == 0  # nothing is free, and nothing divides by zero
     generator.begin_task()
+    assert generator.capacity_ratio == 2
     assert all((m.embedding == 0).all() for m in masks(generator))
 
 
@@ -205,6 +224,7 @@ def test_units_grow_by_what_is_newly_reserved():
         for name, n in used.items():
             generator.masks[name].embedding.fill_(-1.0)[:n] = 1.0
     generator.end_task()
+    generator.begin_task()
     assert {n: g.width for n, g in generator.groups.items()} == {n: 4 + u for n, u in used.items()}
     assert generator.blocks[2].conv1.weight.shape == (8, 7, 3, 3)
     assert generator.blocks[2].conv2.weight.shape == (7, 8, 3, 3)

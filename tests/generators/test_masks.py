@@ -82,15 +82,17 @@ def test_masks_unpacked_for_inference_can_be_trained_through():
     assert torch.equal(weight.grad, mask.hard(0).float())
 
 
-def test_commit_counts_what_is_new():
+def test_commit_reserves_what_is_used():
     mask = Mask((4,))
     mask.embedding.data = torch.tensor([1.0, 0.0, -0.1, -3.0])
-    assert mask.commit() == 2
+    mask.commit()
+    assert mask.n_free == 2
     mask.grow((5,))
     assert torch.equal(mask.embedding, torch.zeros(5))
     assert mask.reserved.tolist() == [True, True, False, False, False]
     mask.embedding.data = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
-    assert mask.commit() == 2
+    mask.commit()
+    assert mask.n_free == 1
     assert mask.usage(0) == {"width": 4, "reserved": 2, "reused": 0, "free": 2}
     assert mask.usage(1) == {"width": 5, "reserved": 2, "reused": 1, "free": 1}
 

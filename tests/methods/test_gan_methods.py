@@ -147,7 +147,9 @@ def test_free_units_are_the_same_for_every_task():
         learner.train(digits(label))
         generator = method.generator.network
         groups = generator.groups.values()
-        assert [int((~g.mask.reserved).sum()) for g in groups] == [16, 8, 4]
+        generator.begin_task()
+        assert [g.mask.n_free for g in groups] == [16, 8, 4]
+        generator.drop_task()
         widths.append([g.width for g in groups])
     assert widths[0] != widths[-1], "it grew"
     assert method.generator.network.capacity_ratio == sum(widths[-1]) / 28
