@@ -29,8 +29,8 @@ class MaskedGenerator(nn.Module, ABC):
 
     Each task learns a mask, its normalisations and an output layer (the head). What a finished
     task uses is reserved: later tasks may read it, but not change it. When one begins, the network
-    grows until it has as many free units (or weights) as at the start. So a finished task's images stay the same bit for bit
-    on the same machine, unless `MaskedSpec` says otherwise.
+    grows until it has as many free units (or weights) as at the start. So a finished task's images
+    stay the same bit for bit on the same machine, unless `MaskedSpec` says otherwise.
 
     A subclass makes its groups with `group`, assigns its layers in the order in which they are
     applied, and implements `features` and `head`.

@@ -54,8 +54,9 @@ class MaskedGAN(GAN):
     """One generator that remembers every class (Ostapenko et al. 2019).
 
     Each experience learns which units it uses. What makes its samples is frozen when it ends, and
-    the generator grows by as many units when the next one begins. Samples of old classes are the same for
-    the same noise for ever, bit by bit. A class comes once: what makes its samples is frozen.
+    the generator grows by as many units when the next one begins. Samples of old classes are the
+    same for the same noise for ever, bit by bit. A class comes once: what makes its samples is
+    frozen.
 
     The group of a class is the number of its experience.
 

@@ -190,7 +190,7 @@ def test_weight_masks_grow_by_the_weights_that_are_missing():
         generator.end_task()
 
     use(5, 27)
-    assert first.weight.shape == (4, 2) and second.weight.shape == (8, 4)
+    assert (first.weight.shape, second.weight.shape) == ((4, 2), (8, 4))
     use(0, 0)
     added = ceil(5 / 2)
     assert first.weight.shape == (4 + added, 2)
@@ -202,7 +202,7 @@ def test_weight_masks_grow_by_the_weights_that_are_missing():
     assert (first.mask.n_free, second.mask.n_free) == (8 + 1, 32 + 4)
     use(1, 4)
     use(0, 0)
-    assert first.weight.shape == (7, 2) and second.weight.shape == (9, 7)
+    assert (first.weight.shape, second.weight.shape) == ((7, 2), (9, 7))
 
 
 def test_the_last_task_needs_no_room_after_it():
