@@ -49,6 +49,8 @@ from typing_extensions import Unpack
 from avalanche_dgm.methods import ALTM as _ALTM
 from avalanche_dgm.methods import DGDMN as _DGDMN
 from avalanche_dgm.methods import DGR as _DGR
+from avalanche_dgm.methods import NCM as _NCM
+from avalanche_dgm.methods import SLDA as _SLDA
 from avalanche_dgm.methods import (
     ALTMArguments,
     DGDMNArguments,
@@ -58,7 +60,10 @@ from avalanche_dgm.methods import (
     GANReplayArguments,
     LatentReplayArguments,
     MeRGANArguments,
+    NCMArguments,
     PseudoRehearsalArguments,
+    RanPACArguments,
+    SLDAArguments,
 )
 from avalanche_dgm.methods import DynamicMemory as _DynamicMemory
 from avalanche_dgm.methods import EWCGenerator as _EWCGenerator
@@ -66,7 +71,11 @@ from avalanche_dgm.methods import GANReplay as _GANReplay
 from avalanche_dgm.methods import LatentReplay as _LatentReplay
 from avalanche_dgm.methods import MeRGAN as _MeRGAN
 from avalanche_dgm.methods import PseudoRehearsal as _PseudoRehearsal
+from avalanche_dgm.methods import RanPAC as _RanPAC
 from avalanche_dgm.methods.altm import ALTMSettings as ALTMSettings
+from avalanche_dgm.methods.closed_form import ClosedFormSettings as ClosedFormSettings
+from avalanche_dgm.methods.closed_form import RanPACSettings as RanPACSettings
+from avalanche_dgm.methods.closed_form import SLDASettings as SLDASettings
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
 from avalanche_dgm.methods.dgr import DGRSettings as DGRSettings
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings as DynamicMemorySettings
@@ -366,6 +375,41 @@ class MeRGANStrategy(PluginStrategy):
 # Deprecated.
 MeRGAN = MeRGANStrategy
 
+class NCMPlugin(WrappingPlugin):
+    method: _NCM
+    def __init__(
+        self,
+        *,
+        settings: ClosedFormSettings | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Unpack[NCMArguments],
+    ) -> None: ...
+
+class NCMStrategy(PluginStrategy):
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        criterion: Any = None,
+        train_mb_size: int = 128,
+        train_epochs: int = 1,
+        eval_mb_size: int | None = None,
+        device: Any = "cpu",
+        plugins: Sequence[SupervisedPlugin] | None = None,
+        evaluator: Any = ...,
+        eval_every: int = -1,
+        peval_mode: str = "epoch",
+        settings: ClosedFormSettings | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Unpack[NCMArguments],
+    ) -> None: ...
+
+# Deprecated.
+NCM = NCMStrategy
+
 class PseudoRehearsalPlugin(MethodPlugin):
     method: _PseudoRehearsal
     def __init__(
@@ -400,3 +444,73 @@ class PseudoRehearsalStrategy(PluginStrategy):
 
 # Deprecated.
 PseudoRehearsal = PseudoRehearsalStrategy
+
+class RanPACPlugin(WrappingPlugin):
+    method: _RanPAC
+    def __init__(
+        self,
+        *,
+        settings: RanPACSettings | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Unpack[RanPACArguments],
+    ) -> None: ...
+
+class RanPACStrategy(PluginStrategy):
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        criterion: Any = None,
+        train_mb_size: int = 128,
+        train_epochs: int = 1,
+        eval_mb_size: int | None = None,
+        device: Any = "cpu",
+        plugins: Sequence[SupervisedPlugin] | None = None,
+        evaluator: Any = ...,
+        eval_every: int = -1,
+        peval_mode: str = "epoch",
+        settings: RanPACSettings | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Unpack[RanPACArguments],
+    ) -> None: ...
+
+# Deprecated.
+RanPAC = RanPACStrategy
+
+class SLDAPlugin(WrappingPlugin):
+    method: _SLDA
+    def __init__(
+        self,
+        *,
+        settings: SLDASettings | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Unpack[SLDAArguments],
+    ) -> None: ...
+
+class SLDAStrategy(PluginStrategy):
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        criterion: Any = None,
+        train_mb_size: int = 128,
+        train_epochs: int = 1,
+        eval_mb_size: int | None = None,
+        device: Any = "cpu",
+        plugins: Sequence[SupervisedPlugin] | None = None,
+        evaluator: Any = ...,
+        eval_every: int = -1,
+        peval_mode: str = "epoch",
+        settings: SLDASettings | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Unpack[SLDAArguments],
+    ) -> None: ...
+
+# Deprecated.
+SLDA = SLDAStrategy

@@ -32,6 +32,8 @@ from avalanche_dgm.methods import (
     ALTM,
     DGDMN,
     DGR,
+    NCM,
+    SLDA,
     ALTMArguments,
     DGDMNArguments,
     DGRArguments,
@@ -45,10 +47,15 @@ from avalanche_dgm.methods import (
     LatentReplayArguments,
     MeRGAN,
     MeRGANArguments,
+    NCMArguments,
     PseudoRehearsal,
     PseudoRehearsalArguments,
+    RanPAC,
+    RanPACArguments,
+    SLDAArguments,
 )
 from avalanche_dgm.methods.altm import ALTMSettings
+from avalanche_dgm.methods.closed_form import ClosedFormSettings, RanPACSettings, SLDASettings
 from avalanche_dgm.methods.dgdmn import DGDMNSettings
 from avalanche_dgm.methods.dgr import DGRSettings
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings
@@ -153,6 +160,18 @@ class MeRGANModule(MethodModule):
         **hyper: Unpack[MeRGANArguments],
     ) -> None: ...
 
+class NCMModule(MethodModule):
+    method: NCM
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = ...,
+        criterion: Callable[[Tensor, Tensor], Tensor] = ...,
+        settings: ClosedFormSettings | None = None,
+        **hyper: Unpack[NCMArguments],
+    ) -> None: ...
+
 class PseudoRehearsalModule(MethodModule):
     method: PseudoRehearsal
     def __init__(
@@ -163,4 +182,28 @@ class PseudoRehearsalModule(MethodModule):
         criterion: Callable[[Tensor, Tensor], Tensor] = ...,
         settings: PseudoRehearsalSettings | None = None,
         **hyper: Unpack[PseudoRehearsalArguments],
+    ) -> None: ...
+
+class RanPACModule(MethodModule):
+    method: RanPAC
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = ...,
+        criterion: Callable[[Tensor, Tensor], Tensor] = ...,
+        settings: RanPACSettings | None = None,
+        **hyper: Unpack[RanPACArguments],
+    ) -> None: ...
+
+class SLDAModule(MethodModule):
+    method: SLDA
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = ...,
+        criterion: Callable[[Tensor, Tensor], Tensor] = ...,
+        settings: SLDASettings | None = None,
+        **hyper: Unpack[SLDAArguments],
     ) -> None: ...

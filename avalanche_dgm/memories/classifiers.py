@@ -49,6 +49,25 @@ def logits_of(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: 
     return logits
 
 
+def spread(logits: Tensor, classes: Tensor, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
+    """Puts the logits of known classes in the places of their labels.
+
+    Args:
+        logits: Tensor (n, K), a column for each class.
+        classes: int64 tensor (K, 3), rows of a `ClassTable`.
+        tasks: int64 tensor (n,), task labels of what is classified.
+        width: Outputs of the user's classifier.
+        by_task: Whether a sample has the classes of its own task label only.
+
+    Returns:
+        Tensor (n, width), `MASKED_LOGIT` in other places.
+    """
+    if by_task:
+        logits = logits.masked_fill(tasks[:, None] != classes[None, :, 1], MASKED_LOGIT)
+    wide = logits.new_full((len(logits), width), MASKED_LOGIT)
+    return wide.scatter_reduce(1, classes[None, :, 2].expand(len(logits), -1), logits, "amax")
+
+
 @torch.no_grad()
 def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> int:
     """Number of a classifier's outputs.

@@ -27,6 +27,12 @@ from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.memories.stored_latents import StoredLatents
 from avalanche_dgm.methods.altm import ALTM as _ALTM
 from avalanche_dgm.methods.altm import ALTMSettings as ALTMSettings
+from avalanche_dgm.methods.closed_form import NCM as _NCM
+from avalanche_dgm.methods.closed_form import SLDA as _SLDA
+from avalanche_dgm.methods.closed_form import ClosedFormSettings as ClosedFormSettings
+from avalanche_dgm.methods.closed_form import RanPAC as _RanPAC
+from avalanche_dgm.methods.closed_form import RanPACSettings as RanPACSettings
+from avalanche_dgm.methods.closed_form import SLDASettings as SLDASettings
 from avalanche_dgm.methods.dgdmn import DGDMN as _DGDMN
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
 from avalanche_dgm.methods.dgr import DGR as _DGR
@@ -353,6 +359,17 @@ class MeRGAN(_MeRGAN):
         **changes: Unpack[MeRGANArguments],
     ) -> None: ...
 
+class NCMArguments(TypedDict, total=False):
+    seed: int | None
+    layer: str | int | nn.Module | None
+
+class NCM(_NCM):
+    def __init__(
+        self,
+        settings: ClosedFormSettings | None = None,
+        **changes: Unpack[NCMArguments],
+    ) -> None: ...
+
 class PseudoRehearsalArguments(TypedDict, total=False):
     seed: int | None
     finetune_steps: int | None
@@ -366,4 +383,30 @@ class PseudoRehearsal(_PseudoRehearsal):
         self,
         settings: PseudoRehearsalSettings | None = None,
         **changes: Unpack[PseudoRehearsalArguments],
+    ) -> None: ...
+
+class RanPACArguments(TypedDict, total=False):
+    seed: int | None
+    layer: str | int | nn.Module | None
+    projections: int
+    ridge: float | None
+    held_out: float
+
+class RanPAC(_RanPAC):
+    def __init__(
+        self,
+        settings: RanPACSettings | None = None,
+        **changes: Unpack[RanPACArguments],
+    ) -> None: ...
+
+class SLDAArguments(TypedDict, total=False):
+    seed: int | None
+    layer: str | int | nn.Module | None
+    shrinkage: float
+
+class SLDA(_SLDA):
+    def __init__(
+        self,
+        settings: SLDASettings | None = None,
+        **changes: Unpack[SLDAArguments],
     ) -> None: ...

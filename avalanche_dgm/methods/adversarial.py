@@ -15,16 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.data import (
-    MASKED_LOGIT,
-    ExperienceData,
-    Replay,
-    SamplePool,
-    even_weights,
-)
+from avalanche_dgm.data import ExperienceData, Replay, SamplePool, even_weights
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizationStep, OptimizerSpec, Phase, epochs_to_steps
 from avalanche_dgm.losses import UserCriterion
+from avalanche_dgm.memories.classifiers import spread
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource, Routing
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
@@ -242,15 +237,8 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
         with evaluating(self.deployed):
             logits = self.deployed.classify(self.generator.scaler.transform(images))
         classes = self.generator.classes.rows[: logits.shape[1]]
-        if self.task_aware:
-            other = tasks[:, None] != classes[None, :, 1]
-            logits = logits.masked_fill(other, MASKED_LOGIT)
-        # As wide as the user's classifier, whose labels the answers are compared with.
-        with evaluating(self.learner):
-            width = self._logits(images[:1], tasks[:1]).shape[1]
-        wide = logits.new_full((len(logits), width), MASKED_LOGIT)
-        index = classes[None, :, 2].expand(len(logits), -1)
-        return wide.scatter_reduce(1, index, logits, "amax")
+        width = self._width(images, tasks)
+        return spread(logits, classes, tasks, width, by_task=self.task_aware)
 
     def end(self, data: ExperienceData) -> None:
         """Ends the experience: what was learned of it is remembered."""

@@ -16,7 +16,7 @@ from avalanche_dgm.fitting import Phase
 from avalanche_dgm.held import held_bytes
 from avalanche_dgm.losses import UserCriterion, distillation
 from avalanche_dgm.memories.classifiers import counted, grow_to, logits_of, set_counted
-from avalanche_dgm.modules import Savepoint
+from avalanche_dgm.modules import Savepoint, evaluating
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.settings import MethodSettings, make_settings
 
@@ -335,6 +335,11 @@ class Method(nn.Module):
         if network is None:
             raise RuntimeError("The method has no learner yet; call attach() first.")
         return logits_of(network, images, tasks, task_aware=self.task_aware)
+
+    def _width(self, images: Tensor, tasks: Tensor) -> int:
+        """Number of outputs of the user's classifier, asked with the first of some images."""
+        with evaluating(self.learner):
+            return self._logits(images[:1], tasks[:1]).shape[1]
 
     def held_bytes(self) -> int:
         """Bytes of all that it holds now beside the classifier, copies for `undo` included."""

@@ -7,12 +7,15 @@ from avalanche_dgm.methods import (
     ALTM,
     DGDMN,
     DGR,
+    NCM,
+    SLDA,
     DynamicMemory,
     EWCGenerator,
     GANReplay,
     LatentReplay,
     MeRGAN,
     PseudoRehearsal,
+    RanPAC,
 )
 
 SMALL = {"generator_steps": 20, "hidden": (32, 32), "latent": 4}
@@ -82,6 +85,9 @@ METHODS = {
     "ewc-generator": (EWCGenerator, {**CONDITIONAL, "fisher_samples": 8}),
     "gan-replay": (GANReplay, CONDITIONAL),
     "pseudo-rehearsal": (PseudoRehearsal, {}),
+    "ncm": (NCM, {}),
+    "slda": (SLDA, {}),
+    "ranpac": (RanPAC, {"projections": 50}),
     "class-means": (ClassMeans, {"noise": 0.2}),
 }
 
@@ -101,6 +107,7 @@ VARIANTS = {
     "dynamic-memory-weights",
     "dynamic-memory-accelerated",
     "mergan-alignment",
+    "ncm",
     "ewc-generator",
     "gan-replay",
 }
@@ -110,7 +117,7 @@ MAIN = [name for name in METHODS if name not in VARIANTS]
 def cut_behind(name, layer):
     """A method's hyper-parameters; those that cut the model cut it behind a layer."""
     kind, hyper = METHODS[name]
-    if kind is LatentReplay:
+    if "layer" in kind.settings_type.names():
         return {**hyper, "layer": layer}
     if hyper.get("replay") == "latent-replay":
         return {**hyper, "source": {"layer": layer, "per_class": 8}}

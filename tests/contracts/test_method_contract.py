@@ -32,8 +32,12 @@ from avalanche_dgm.methods.registry import kinds
 from avalanche_dgm.metrics.cost import memory_bytes_of
 
 SLOW = {*VARIANTS, "dynamic-memory-discriminator"}
-#: Naive A-LTM remembers no samples, the flow has no range; the others differ for adapters alone.
-ELSEWHERE = {"altm", "own-flow", "dgdmn-oracle", "dgdmn-sleep", "dynamic-memory-accelerated"}
+#: Naive A-LTM and closed forms remember no samples, the flow has no range; the others differ for
+#: adapters alone.
+ELSEWHERE = {
+    *("altm", "ncm", "slda", "ranpac"),
+    *("own-flow", "dgdmn-oracle", "dgdmn-sleep", "dynamic-memory-accelerated"),
+}
 CASES = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW else [])
     for name in METHODS

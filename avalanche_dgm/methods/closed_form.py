@@ -1,0 +1,385 @@
+"""Classifiers in closed form over frozen features: what latent replay is compared with.
+
+Nothing is trained. The user's network up to a cut makes features, and of these each class's count
+and mean and the scatter that all classes share are kept, exactly. What answers is a function of
+those.
+
+===========================================  =====================================================
+nearest class mean (Mensink et al. 2013)     `NCM`
+streaming LDA (Hayes and Kanan 2020)         `SLDA`
+mean of each class                           `ClassMoments.means`
+streaming covariance, here exact             `ClassMoments.scatter`, over the number of samples
+shrinkage, linear classifier                 `SLDA._solve`
+RanPAC (McDonnell et al. 2023), phase 2      `RanPAC`; the network stays as it is
+random projection and ReLU                   `RandomFeatures`
+Gram matrix G, class sums C                  `ClassMoments.gram`, `ClassMoments.totals`
+ridge regression of the classes              `RanPAC._solve`
+ridge by held-out samples of an experience   `RanPAC._choose_ridge`
+===========================================  =====================================================
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, check_experience, check_values
+from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.losses import UserCriterion
+from avalanche_dgm.memories.class_moments import ClassMoments, RandomFeatures
+from avalanche_dgm.memories.classifiers import spread
+from avalanche_dgm.memories.splitting import SplitModel
+from avalanche_dgm.methods.abilities import Routing
+from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.registry import register
+from avalanche_dgm.modules import CHUNK
+from avalanche_dgm.settings import MethodSettings, positive
+
+#: Ridges to choose from, as shares of the Gram matrix's mean diagonal.
+RIDGES = tuple(10.0**power for power in range(-6, 2))
+#: Values of a feature up to which the scatter of features is kept: 16,384 take half a gigabyte.
+LARGEST = 2**14
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedFormSettings(MethodSettings):
+    """Settings of a classifier in closed form.
+
+    Attributes:
+        layer: Name of the layer whose output, flattened, are the features, as in
+            ``model.named_modules()``, or the very module; ``None`` to find it as latent replay
+            does. A model that is an ``nn.Linear`` has its inputs for features.
+    """
+
+    layer: str | int | nn.Module | None = None
+
+
+class ClosedForm(Routing, Method):
+    """A linear classifier that is a function of moments of frozen features.
+
+    The moments are exact: in whatever order samples come, and if classes return, they are those of
+    all samples at once. The user's model is never trained, and no step is taken: its epochs are
+    skipped.
+
+    Attributes:
+        moments: What is remembered.
+    """
+
+    settings_type: ClassVar[type[MethodSettings]] = ClosedFormSettings
+    needs = Needs(learner=False)
+    #: Whether the scatter is needed.
+    scatter: ClassVar[bool] = True
+    _split: SplitModel | None
+
+    def __init__(self, settings: ClosedFormSettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
+        self.criterion = UserCriterion(weighed=False)
+        self.moments = ClassMoments(scatter=self.scatter)
+        self._hold("_split", None)
+        self._shape: tuple[int, ...] | None = None
+        #: Weights (D, K) and biases (K,), computed when they are first needed.
+        self._linear: tuple[Tensor, Tensor] | None = None
+
+    @abstractmethod
+    def _solve(self) -> tuple[Tensor, Tensor]:
+        """Weights (D, K) and biases (K,), float64, of what `_lift` returns."""
+
+    def _lift(self, features: Tensor) -> Tensor:
+        """What the moments are of: by default the features (n, D) themselves."""
+        return features
+
+    @property
+    def routes(self) -> bool:
+        """See `Routing.routes`."""
+        return True
+
+    @property
+    def active(self) -> nn.Module | None:
+        """See `Method.active`: nothing is trained by batches."""
+        return None
+
+    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
+        """See `Method.attach`.
+
+        Raises:
+            ConfigError: The learner has no such layer, or it must be named.
+        """
+        if self._split is None or self._split.model is not learner:
+            layer, classifier = self.settings.layer, None
+            if self._split is not None:
+                # By names, which copies of the learner have, too.
+                layer, classifier = self._split.layer, self._split.classifier
+            split = None
+            if layer is not None or not isinstance(learner, nn.Linear):
+                split = SplitModel(learner, layer, classifier=classifier, task_aware=task_aware)
+            self._hold("_split", split)
+        super().attach(learner, task_aware=task_aware)
+
+    def features(self, images: Tensor, tasks: Tensor) -> Tensor:
+        """The features (n, D), float32 or float64, of images (n, *shape) with tasks (n,)."""
+        encoded = images if self._split is None else self._split.encode(images, tasks)
+        return encoded.as_subclass(Tensor).detach().flatten(1).float()
+
+    @property
+    def feature_size(self) -> int:
+        """Values of one of the features that were learned; 0 before."""
+        return self.moments.means.shape[1]
+
+    def check(self, data: ExperienceData) -> None:
+        """See `Method.check`.
+
+        Raises:
+            ShapeError: Features have another size than those that were learned.
+        """
+        check_experience(data, shape=self._shape)
+        found = self.features(data.images[:1], data.tasks[:1]).shape[1]
+        if self.feature_size not in (0, found):
+            raise ShapeError(
+                f"Features of {found} values came, but of {self.feature_size} were learned."
+            )
+        self._check_size(found)
+
+    def _check_size(self, size: int) -> None:
+        """Checks that the moments of features of a size can be kept."""
+        if self.scatter and size > LARGEST:
+            raise ConfigError(
+                f"{type(self).__name__} keeps the products of all values of a feature with each"
+                f" other: {size * (size + 1) * 2 / 1e9:.1f} GB for {size} values. Name a layer"
+                f" with at most {LARGEST}: layer=<name>."
+            )
+
+    def _begin(self, data: ExperienceData) -> None:
+        super()._begin(data)
+        self._shape = tuple(data.images.shape[1:])
+
+    def end(self, data: ExperienceData) -> None:
+        """Adds the experience to the moments."""
+        features = self.features(data.images, data.tasks)
+        check_values(features)
+        self._learn(features, self._tasks(data.tasks), data.labels)
+        self._linear = None
+        super().end(data)
+
+    def _learn(self, features: Tensor, tasks: Tensor, labels: Tensor) -> None:
+        self.moments.add(map(self._lift, features.split(CHUNK)), tasks, labels)
+
+    def _tasks(self, tasks: Tensor) -> Tensor:
+        """Task labels that classes are told apart by: of a model without heads, all the same."""
+        return tasks if self.task_aware else torch.zeros_like(tasks)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
+        """See `Method.predict`: log-probabilities, of the learner's width.
+
+        They are the softmax of the scores, which is the posterior where these come from Gaussians.
+        Classes that are not known, or of other tasks for a model with heads, have `MASKED_LOGIT`.
+        """
+        classes = self.moments.classes
+        if not len(classes):
+            return super().predict(images, tasks, key=key)
+        weights, biases = self._classifier()
+        scores = self._lift(self.features(images, tasks)) @ weights + biases
+        if self.task_aware:
+            scores = scores.masked_fill(tasks[:, None] != classes.tasks, -math.inf)
+        # Scores of any size: none may fall below those of classes that are not known.
+        logits = scores.log_softmax(dim=1).clamp(min=MASKED_LOGIT / 2)
+        width = self._width(images, tasks)
+        return spread(logits, classes.rows, tasks, width, by_task=self.task_aware)
+
+    def _classifier(self) -> tuple[Tensor, Tensor]:
+        means = self.moments.means
+        if self._linear is None or self._linear[0].device != means.device:
+            weights, biases = self._solve()
+            # What all classes have in common decides nothing, and costs digits.
+            weights, biases = weights - weights.mean(dim=1, keepdim=True), biases - biases.mean()
+            self._linear = weights.to(means), biases.to(means)
+        return self._linear
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._linear = None
+        super()._load_from_state_dict(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is computed from the moments."""
+        return {**super().__getstate__(), "_linear": None}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """See `Method.get_extra_state`."""
+        return {**super().get_extra_state(), "shape": self._shape}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """See `Method.set_extra_state`."""
+        super().set_extra_state(state)
+        self._shape = tuple(state["shape"]) if state["shape"] is not None else None
+
+
+def _gaussian(means: Tensor, covariance: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The linear classifier of equally likely Gaussians (K, D) of one covariance (D, D)."""
+    weights = means.T
+    if covariance is not None:
+        weights = torch.cholesky_solve(weights, torch.linalg.cholesky(covariance))
+    return weights, -0.5 * (means.T * weights).sum(dim=0)
+
+
+@register("ncm", "nearest class mean of frozen features, nothing is trained: reference")
+class NCM(ClosedForm):
+    """Nearest class mean of the features of a network that stays as it is.
+
+    Args:
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `ClosedFormSettings` that shall differ.
+    """
+
+    scatter = False
+
+    def _solve(self) -> tuple[Tensor, Tensor]:
+        return _gaussian(self.moments.means.double(), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SLDASettings(ClosedFormSettings):
+    """Settings of streaming linear discriminant analysis.
+
+    Attributes:
+        shrinkage: Share of the unit matrix in the covariance, above 0 and at most 1.
+    """
+
+    shrinkage: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.shrinkage <= 1:
+            raise ConfigError(f"shrinkage={self.shrinkage} must be above 0 and at most 1.")
+
+
+@register("slda", "streaming LDA of frozen features, nothing is trained: reference")
+class SLDA(ClosedForm):
+    """Streaming linear discriminant analysis of the features of a network that stays as it is.
+
+    Args:
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `SLDASettings` that shall differ.
+    """
+
+    settings_type: ClassVar[type[MethodSettings]] = SLDASettings
+
+    def _solve(self) -> tuple[Tensor, Tensor]:
+        moments, share = self.moments, self.settings.shrinkage
+        covariance = moments.scatter() * ((1 - share) / moments.counts.sum())
+        covariance.diagonal().add_(share)
+        return _gaussian(moments.means.double(), covariance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RanPACSettings(ClosedFormSettings):
+    """Settings of random projections with ridge regression.
+
+    Attributes:
+        projections: Random features of a sample. Memory grows with their square.
+        ridge: What is added to the diagonal of the Gram matrix, as a share of its mean; ``None``
+            chooses it in each experience.
+        held_out: Share of an experience by which it is chosen, above 0 and below 1. Afterwards it
+            is learned, too.
+    """
+
+    projections: int = 2000
+    ridge: float | None = None
+    held_out: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("ridge", self.ridge, optional=True)
+        if self.projections > LARGEST:
+            raise ConfigError(f"projections={self.projections} must be at most {LARGEST}.")
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out={self.held_out} must be above 0 and below 1.")
+
+
+@register(
+    "ranpac",
+    "ridge regression on random projections of frozen features: reference",
+    fast={"projections": 200},
+)
+class RanPAC(ClosedForm):
+    """Ridge regression on random ReLU features, over a network that stays as it is.
+
+    Args:
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `RanPACSettings` that shall differ.
+
+    Attributes:
+        lifting: The random features, fixed from the first experience on.
+        ridge: The ridge in use, float64 scalar, as a share of the Gram matrix's mean diagonal.
+    """
+
+    settings_type: ClassVar[type[MethodSettings]] = RanPACSettings
+    ridge: Tensor
+
+    def __init__(self, settings: RanPACSettings | None = None, **changes: Any) -> None:
+        super().__init__(settings, **changes)
+        self.lifting = RandomFeatures()
+        ridge = self.settings.ridge or 1e-2
+        self.register_buffer("ridge", torch.tensor(ridge, dtype=torch.float64))
+
+    @property
+    def feature_size(self) -> int:
+        """See `ClosedForm.feature_size`."""
+        return len(self.lifting.weight)
+
+    def _check_size(self, size: int) -> None:
+        """The moments are of as many values as there are projections, whatever the features."""
+
+    def _lift(self, features: Tensor) -> Tensor:
+        return self.lifting(features)
+
+    def _learn(self, features: Tensor, tasks: Tensor, labels: Tensor) -> None:
+        if not self.feature_size:
+            self.lifting.draw(features.shape[1], self.settings.projections, self.rng)
+        if self.settings.ridge is not None:
+            super()._learn(features, tasks, labels)
+            return
+        order = torch.randperm(len(labels), generator=self.rng, device=labels.device)
+        held = order[: int(self.settings.held_out * len(order))]
+        for part in (order[len(held) :], held):
+            if part is held and len(held):
+                self._choose_ridge(features[held], tasks[held], labels[held])
+            super()._learn(features[part], tasks[part], labels[part])
+
+    def _choose_ridge(self, features: Tensor, tasks: Tensor, labels: Tensor) -> None:
+        """Takes the ridge that leaves the least error on samples that are not learned yet."""
+        rows = self.moments.classes.find(tasks, labels)
+        # A class may have no other sample.
+        known = rows >= 0
+        inputs = torch.cat([self._lift(part) for part in features[known].split(CHUNK)])
+        targets = F.one_hot(rows[known], len(self.moments.classes)).to(inputs)
+        gram, totals = self.moments.gram(), self.moments.totals().T
+        errors = [
+            (inputs @ _regress(gram, totals, ridge).to(inputs) - targets).square().mean()
+            for ridge in RIDGES
+        ]
+        if len(targets):
+            best = torch.stack(errors).argmin()
+            self.ridge = self.ridge.new_tensor(RIDGES)[best]
+
+    def _solve(self) -> tuple[Tensor, Tensor]:
+        totals = self.moments.totals().T
+        weights = _regress(self.moments.gram(), totals, self.ridge)
+        return weights, weights.new_zeros(weights.shape[1])
+
+
+def _regress(gram: Tensor, totals: Tensor, ridge: float | Tensor) -> Tensor:
+    """Ridge regression (D, K) of the classes by their Gram matrix (D, D) and sums (D, K)."""
+    diagonal = gram.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
+    failed = 1
+    while failed:
+        damped = gram + torch.diag((ridge * diagonal).expand(len(gram)))
+        factor, info = torch.linalg.cholesky_ex(damped)
+        # The matrix is kept in float32: rounding may need a larger one.
+        failed, ridge = int(info), 10 * ridge
+    return torch.cholesky_solve(totals, factor)
