@@ -41,8 +41,8 @@ from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import CHUNK
 from avalanche_dgm.settings import MethodSettings, positive
 
-#: Ridges to choose from, as shares of the Gram matrix's mean diagonal.
-RIDGES = tuple(10.0**power for power in range(-6, 2))
+#: Ridges to choose from.
+RIDGES = tuple(10.0**power for power in range(6))
 #: Values of a feature up to which the scatter of features is kept: 16,384 take half a gigabyte.
 LARGEST = 2**14
 
@@ -282,10 +282,10 @@ class RanPACSettings(ClosedFormSettings):
 
     Attributes:
         projections: Random features of a sample. Memory grows with their square.
-        ridge: What is added to the diagonal of the Gram matrix, as a share of its mean; ``None``
-            chooses it in each experience.
-        held_out: Share of an experience by which it is chosen, above 0 and below 1. Afterwards it
-            is learned, too.
+        ridge: What is added to the diagonal of the Gram matrix, as a number of samples: times the
+            mean square of the random features. ``None`` chooses it in each experience.
+        held_out: Share of an experience by which it is chosen, above 0 and below 1; that is learned
+            afterwards, too.
     """
 
     projections: int = 2000
@@ -315,7 +315,7 @@ class RanPAC(ClosedForm):
 
     Attributes:
         lifting: The random features, fixed from the first experience on.
-        ridge: The ridge in use, float64 scalar, as a share of the Gram matrix's mean diagonal.
+        ridge: The ridge in use, float64 scalar; see `RanPACSettings`.
     """
 
     settings_type: ClassVar[type[MethodSettings]] = RanPACSettings
@@ -324,7 +324,7 @@ class RanPAC(ClosedForm):
     def __init__(self, settings: RanPACSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)
         self.lifting = RandomFeatures()
-        ridge = self.settings.ridge or 1e-2
+        ridge = self.settings.ridge or 100.0
         self.register_buffer("ridge", torch.tensor(ridge, dtype=torch.float64))
 
     @property
@@ -341,45 +341,47 @@ class RanPAC(ClosedForm):
     def _learn(self, features: Tensor, tasks: Tensor, labels: Tensor) -> None:
         if not self.feature_size:
             self.lifting.draw(features.shape[1], self.settings.projections, self.rng)
-        if self.settings.ridge is not None:
-            super()._learn(features, tasks, labels)
-            return
         order = torch.randperm(len(labels), generator=self.rng, device=labels.device)
-        held = order[: int(self.settings.held_out * len(order))]
-        for part in (order[len(held) :], held):
-            if part is held and len(held):
-                self._choose_ridge(features[held], tasks[held], labels[held])
-            super()._learn(features[part], tasks[part], labels[part])
+        held, rest = order.tensor_split([int(self.settings.held_out * len(order))])
+        if self.settings.ridge is None and len(held):
+            self._choose_ridge(features, labels, rest, held)
+        super()._learn(features, tasks, labels)
 
-    def _choose_ridge(self, features: Tensor, tasks: Tensor, labels: Tensor) -> None:
-        """Takes the ridge that leaves the least error on samples that are not learned yet."""
-        rows = self.moments.classes.find(tasks, labels)
-        # A class may have no other sample.
-        known = rows >= 0
-        inputs = torch.cat([self._lift(part) for part in features[known].split(CHUNK)])
-        targets = F.one_hot(rows[known], len(self.moments.classes)).to(inputs)
-        gram, totals = self.moments.gram(), self.moments.totals().T
-        errors = [
-            (inputs @ _regress(gram, totals, ridge).to(inputs) - targets).square().mean()
-            for ridge in RIDGES
-        ]
-        if len(targets):
-            best = torch.stack(errors).argmin()
-            self.ridge = self.ridge.new_tensor(RIDGES)[best]
+    def _choose_ridge(self, features: Tensor, labels: Tensor, rest: Tensor, held: Tensor) -> None:
+        """Takes the ridge with which the rest of an experience predicts what is held out of it.
+
+        With what was learned before the ridge would become too large: held-out samples are all of
+        new classes, and answers of old ones only disturb them.
+        """
+        _, labels = torch.unique(labels, return_inverse=True)
+        own, tasks = ClassMoments(scatter=True).to(labels.device), torch.zeros_like(labels)
+        own.add(map(self._lift, features[rest].split(CHUNK)), tasks[rest], labels[rest])
+        rows = own.classes.find(tasks[held], labels[held])
+        # A class may have no sample in the rest.
+        targets = F.one_hot(rows + 1, len(own.classes) + 1)[:, 1:].to(features)
+        inputs = torch.cat([self._lift(part) for part in features[held].split(CHUNK)])
+        errors = [(inputs @ _regress(own, r).to(inputs) - targets).square().mean() for r in RIDGES]
+        self.ridge = self.ridge.new_tensor(RIDGES)[torch.stack(errors).argmin()]
 
     def _solve(self) -> tuple[Tensor, Tensor]:
-        totals = self.moments.totals().T
-        weights = _regress(self.moments.gram(), totals, self.ridge)
+        weights = _regress(self.moments, self.ridge)
         return weights, weights.new_zeros(weights.shape[1])
 
 
-def _regress(gram: Tensor, totals: Tensor, ridge: float | Tensor) -> Tensor:
-    """Ridge regression (D, K) of the classes by their Gram matrix (D, D) and sums (D, K)."""
-    diagonal = gram.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
+def _regress(moments: ClassMoments, ridge: float | Tensor) -> Tensor:
+    """Ridge regression (D, K), float64, from vectors to their classes.
+
+    Args:
+        moments: Of the vectors, with scatter.
+        ridge: As a number of average vectors.
+    """
+    gram = moments.gram()
+    square = gram.diagonal().mean() / moments.counts.sum()
+    ridge = ridge * square.clamp(min=torch.finfo(torch.float32).tiny)
     failed = 1
     while failed:
-        damped = gram + torch.diag((ridge * diagonal).expand(len(gram)))
+        damped = gram + torch.diag(ridge.expand(len(gram)))
         factor, info = torch.linalg.cholesky_ex(damped)
-        # The matrix is kept in float32: rounding may need a larger one.
+        # The moments are kept in float32: rounding may need a larger one.
         failed, ridge = int(info), 10 * ridge
-    return torch.cholesky_solve(totals, factor)
+    return torch.cholesky_solve(moments.totals().T, factor)

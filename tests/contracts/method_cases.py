@@ -108,6 +108,7 @@ VARIANTS = {
     "dynamic-memory-accelerated",
     "mergan-alignment",
     "ncm",
+    "ranpac",
     "ewc-generator",
     "gan-replay",
 }

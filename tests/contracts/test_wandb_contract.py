@@ -73,10 +73,14 @@ def on_trainer(name, folder):
     logger.experiment.finish()
 
 
+#: They remember no images.
+NO_IMAGES = ("altm", "altm-latent", "ncm", "slda", "ranpac")
+
+
 def expected(name):
     """The panels of a method."""
     found = set(ALWAYS)
-    if not name.startswith("latent") and name not in ("altm", "altm-latent"):
+    if not name.startswith("latent") and name not in NO_IMAGES:
         found |= {"samples/grid", "samples/table"}
     if name.startswith(("dgr", "dgdmn", "altm-generated")):
         found |= {"reconstructions/grid", "reconstructions/error"}

@@ -91,7 +91,7 @@ def test_without_scatter_none_is_kept():
 
 
 def test_the_order_of_experiences_and_returning_classes_do_not_matter(name):
-    fixed = {"ridge": 1e-3} if name == "ranpac" else {}
+    fixed = {"ridge": 1.0} if name == "ranpac" else {}
     expected = answers(driver_of(name, **fixed).train(joined(STREAM)))
     for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
         driver = driver_of(name, **fixed)
@@ -200,11 +200,11 @@ def test_slda_agrees_with_avalanche():
 
 
 def test_ranpac_is_ridge_regression_on_random_features():
-    driver = of_vectors("ranpac", ridge=1e-2)
+    driver = of_vectors("ranpac", ridge=2.0)
     data, test = flat(joined(STREAM)), flat(TEST)
     weight = driver.method.lifting.weight.double()
     inputs, shown = (torch.relu(x.images.double() @ weight).numpy() for x in (data, test))
-    strength = 1e-2 * np.square(inputs).sum(axis=0).mean()
+    strength = 2.0 * np.square(inputs).mean()
     other = Ridge(alpha=strength, fit_intercept=False, solver="cholesky")
     other.fit(inputs, np.eye(5)[data.labels])
     scores = torch.from_numpy(other.predict(shown)).log_softmax(dim=1)
@@ -239,6 +239,7 @@ def test_samples_too_few_to_hold_some_out_are_learned():
 
 def test_heads_answer_their_task_s_classes_only(name):
     learner = MultiHead(3, 3)
+    learner.body, learner.heads = nn.Flatten(1), nn.ModuleList(nn.Linear(64, 3) for _ in range(3))
     driver = driver_of(name, learner, task_aware=True, layer="body")
     for task, classes in enumerate([(0, 1), (2, 1), (0, 2)]):
         data = digits(*classes, per_class=40, task=task)
@@ -250,7 +251,7 @@ def test_heads_answer_their_task_s_classes_only(name):
         (other,) = {0, 1, 2} - set(classes)
         assert (logits[:, other] == MASKED_LOGIT).all()
         torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(80))
-        assert driver.accuracy(data) > 0.7
+        assert driver.accuracy(data) > 0.9
     unknown = torch.full((4,), 7 % 3)
     assert torch.isfinite(driver.predict(TEST.images[:4], unknown)).all()
 
