@@ -251,7 +251,7 @@ def test_heads_answer_their_task_s_classes_only(name):
         (other,) = {0, 1, 2} - set(classes)
         assert (logits[:, other] == MASKED_LOGIT).all()
         torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(80))
-        assert driver.accuracy(data) > 0.9
+        assert driver.accuracy(data) > HELD[name] - 0.15
     unknown = torch.full((4,), 7 % 3)
     assert torch.isfinite(driver.predict(TEST.images[:4], unknown)).all()
 
