@@ -304,7 +304,7 @@ class VAESettings(Settings):
     sampling: Literal["class", "prior"] = "class"
     components: int = 10
     consolidation: Literal["aligned", "rehearsal"] = "aligned"
-    generator_steps: int = 800
+    generator_steps: int = 700
     generator_epochs: int | None = None
     generator_optimizer: OptimizerSpec = field(default_factory=_one_cycle)
     batch_size: int = 128
