@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import Naive
 from driver import Driver, digits, network
 
+from avalanche_dgm import DGRPlugin, sklearn_digits
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
@@ -106,6 +109,30 @@ def test_what_the_learning_lacks_is_made_up_for():
         found.append(Driver(method, network(), steps=10).train_all(stream).accuracy(test))
     assert found[0] > 0.85
     assert found[1] < 0.7
+
+
+def test_the_users_optimiser_stays_as_it_is():
+    states, weights = [], []
+    for steps in (0, 3):
+        torch.manual_seed(0)
+        net = network()
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+        plugin = DGRPlugin(seed=0, hidden=(16,), generator_steps=1, finetune_steps=steps)
+        strategy = Naive(
+            model=net,
+            optimizer=optimizer,
+            train_mb_size=50,
+            plugins=[plugin],
+            evaluator=EvaluationPlugin(loggers=[]),
+        )
+        experience = sklearn_digits(n_train_per_class=50).train_stream[0]
+        strategy.train(experience, shuffle=False)
+        states.append(strategy.optimizer.state_dict())
+        weights.append(net[1].weight)
+    one, other = ([*state["state"].values()] for state in states)
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(one, other, strict=True) for k in a)
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    assert not torch.equal(*weights)
 
 
 @pytest.mark.parametrize("kind", [LatentReplay, GANReplay])
