@@ -285,7 +285,8 @@ class VAESettings(Settings):
             are drawn from a fitted density instead of the prior.
         sampling: ``"class"`` draws codes from a density fitted to each class's posteriors,
             ``"prior"`` from the standard normal (the papers).
-        components: Gaussians in each class's density of codes, at most; they share a covariance.
+        components: Gaussians in each class's density of codes, at most; their covariances are drawn
+            half way to the one within all of them.
         consolidation: How the generator keeps what it knows. ``"aligned"`` teaches it to decode
             the codes of old classes to the very images that its predecessor made of them;
             ``"rehearsal"`` trains it on generated images as if they were data (the papers).

@@ -52,7 +52,7 @@ class VAEGenerator(Generator):
         self.conditional = settings.sampling == "class"
         self.rehearses = settings.consolidation == "rehearsal"
         self.network = None
-        self.density = ClassDensity(components=settings.components)
+        self.density = ClassDensity(components=settings.components, tied="component")
         self.classes = self.density.classes
         #: What `adapt_to` decided.
         self._adapted: VAESpec | None = None
