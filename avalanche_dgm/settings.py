@@ -348,6 +348,36 @@ def positive(name: str, value: Any, *, optional: bool = False) -> None:
         raise ConfigError(f"{name}={value!r} must be a number above 0{otherwise}.")
 
 
+_UNITS = {"": 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+
+
+def read_bytes(name: str, value: int | str | None) -> int | None:
+    """Reads a number of bytes.
+
+    Args:
+        name: What they are for.
+        value: The number; or a text such as ``"500 kB"``, ``"1MB"`` or ``"1.5GB"``, in powers of
+            1000; or ``None``, which is returned.
+
+    Raises:
+        ConfigError: It is none of these, or less than one byte.
+    """
+    if value is None:
+        return None
+    found = (
+        re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kKMG]?B?)\s*", value)
+        if isinstance(value, str)
+        else None
+    )
+    if found is not None and found.group(2) in _UNITS:
+        value = int(float(found.group(1)) * _UNITS[found.group(2)])
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(
+            f"{name}={value!r} must be a number of bytes, or a text such as '500kB' or '1.5MB'."
+        )
+    return value
+
+
 def _check_widths(name: str, value: Any) -> None:
     if not isinstance(value, (tuple, list)) or not value:
         raise ConfigError(

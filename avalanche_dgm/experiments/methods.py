@@ -62,7 +62,7 @@ REFERENCES: dict[str, Reference] = {
         "Avalanche's GenerativeReplay as it comes (28x28 images only)", stock=True
     ),
     "replay": Reference(
-        "stores real images, by mem_size or memory_bytes (Avalanche's ReplayPlugin): reference",
+        "stores real images, by mem_size or memory_budget (Avalanche's ReplayPlugin): reference",
         "avalanche_dgm.plugins.byte_replay.ByteReplayPlugin",
     ),
     "joint": Reference("trained anew on all experiences so far: reference", joint=True),

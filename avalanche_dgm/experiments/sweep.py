@@ -187,7 +187,7 @@ def buffer_of(result: RunResult) -> ExperimentConfig | None:
         return None
     return result.config.replace(
         method=_BUFFER,
-        method_options={"memory_bytes": held},
+        method_options={"memory_budget": held},
         paper=False,
         quality=False,
     )

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, check_experience
-from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
-from avalanche_dgm.modules import Frozen, GrowingBuffers, copied, in_chunks
+from avalanche_dgm.modules import Frozen, GrowingBuffers, copied, in_chunks, size_in_bytes
 from avalanche_dgm.settings import Plain, Settings, one_of, positive
 
 if TYPE_CHECKING:
@@ -229,6 +229,33 @@ class Generator(GrowingBuffers, ABC):
     def reconstructs(self) -> bool:
         """Whether it has `reconstruct`."""
         return type(self).reconstruct is not Generator.reconstruct
+
+    def bytes_of(self, n_classes: int, d: int) -> int:
+        """Bytes of all that it keeps, once it has learned so many classes.
+
+        Args:
+            n_classes: How many, at least those that are known.
+            d: Values of a sample.
+        """
+        return size_in_bytes(self)
+
+    def check_budget(self, budget: int | None, n_classes: int, d: int) -> None:
+        """Checks, after `build`, that some classes fit into a budget.
+
+        Args:
+            budget: Bytes; ``None`` for no limit.
+            n_classes: How many there will be.
+            d: Values of a sample.
+
+        Raises:
+            CapacityError: They do not.
+        """
+        if budget is not None and (needed := self.bytes_of(n_classes, d)) > budget:
+            raise CapacityError(
+                f"The {type(self).__name__} takes {needed} bytes with {n_classes} classes, more"
+                f" than memory_budget={budget}. Give more, or smaller networks (hidden=, latent=),"
+                " or a density of classes (make_density) in its place."
+            )
 
     def snapshot(self) -> Frozen[Generator]:
         """A frozen copy, to sample from while this one changes."""

@@ -131,10 +131,15 @@ class Full(Covariances[Tensor]):
 
     def get(self, place: int) -> Tensor:
         """See `Covariances.get`."""
+        factor = self.factor(place)
+        return factor @ factor.T
+
+    def factor(self, place: int) -> Tensor:
+        """A Cholesky factor, float64 (D, D) on the CPU."""
         factor = torch.zeros(self.size, self.size, dtype=torch.float64)
         lower = torch.tril_indices(*factor.shape)
         factor[lower[0], lower[1]] = self.packed[place].double().cpu()
-        return factor @ factor.T
+        return factor
 
     def dense(self, place: int) -> Tensor:
         """See `Covariances.dense`."""
@@ -205,6 +210,16 @@ class LowRank(Covariances[Directions]):
         self.scales = (self.scales.double().square() + lost).sqrt().to(self.scales)
         self.factors = self.factors[..., :rank].clone()
         self._drawn_from = None
+
+    @classmethod
+    def approximate(cls, full: Full, rank: int) -> LowRank:
+        """Covariances with the variances and main directions of full ones."""
+        made = cls(rank)
+        made.grow(len(full), full.size, full.packed.device)
+        for place in range(len(full)):
+            factor = full.factor(place)
+            made.put(place, (factor.T, factor.square().sum(dim=1)))
+        return made
 
     def of(self, deviations: Tensor, variances: Tensor | None) -> Directions:
         """See `Covariances.of`."""

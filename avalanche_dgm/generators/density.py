@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData, Replay, check_values
-from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators.base import Generator, Known
-from avalanche_dgm.generators.covariances import Covariances, Full, LowRank
-from avalanche_dgm.generators.gaussian import clusters, nearest_pair, padded
-from avalanche_dgm.modules import AtRest, awake
-from avalanche_dgm.settings import one_of, whole
+from avalanche_dgm.generators.base import Known
+from avalanche_dgm.generators.class_gaussians import ClassGaussians
+from avalanche_dgm.generators.components import Components
+from avalanche_dgm.generators.gaussian import padded
+from avalanche_dgm.modules import awake
+from avalanche_dgm.settings import one_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-#: Which densities have one covariance: each component, those of a class, or all of all classes.
-Tied = Literal["component", "class", "all"]
 
-
-class ClassDensity(Generator):
+class ClassDensity(ClassGaussians):
     """A Gaussian for each class, or a mixture of a few, over latents, codes or other vectors.
 
     Learning a class leaves the others as they are, so nothing is replayed to it. A class that
@@ -39,7 +38,10 @@ class ClassDensity(Generator):
 
     Args:
         covariance: ``"full"``; ``"low-rank"``, a factor of a few columns and a diagonal (factor
-            analysis); or ``"diagonal"``.
+            analysis); ``"diagonal"``; or ``"auto"``, what fits into ``memory_budget``, or without
+            one into a tenth of the bytes that the samples have in float32: full covariances of
+            samples of 256 values at most, else as many columns as fit, 64 at most. If classes have
+            too few samples for a diagonal of their own, all share one.
         components: Gaussians of a class, at most.
         tied: What has one covariance: each ``"component"``; a ``"class"``, that within its
             components; or ``"all"`` classes, that within the components of all (as in linear
@@ -49,6 +51,9 @@ class ClassDensity(Generator):
             one within all components of their class, from 0 to 1.
         at_rest: The type in which it is kept; learning and sampling are in float32. What a class
             was fitted to is rounded when it is learned, and not again before it comes back.
+            ``None`` for float16 with ``covariance="auto"``, else float32.
+        memory_budget: Most bytes of all that is kept, as a number or a text such as ``"1MB"``. With
+            more classes, low-rank covariances lose their last columns.
 
     Raises:
         ConfigError: An argument cannot work.
@@ -63,52 +68,6 @@ class ClassDensity(Generator):
     """
 
     rehearses = False
-    covariances: Full | LowRank
-    seen: Tensor
-    shares: Tensor
-    centres: Tensor
-
-    def __init__(
-        self,
-        *,
-        covariance: Literal["full", "low-rank", "diagonal"] = "full",
-        components: int = 1,
-        tied: Tied = "class",
-        rank: int = 16,
-        shrinkage: float = 0.5,
-        at_rest: AtRest = "float32",
-    ) -> None:
-        super().__init__()
-        one_of("covariance", covariance, "full", "low-rank", "diagonal")
-        one_of("tied", tied, *get_args(Tied))
-        one_of("at_rest", at_rest, *get_args(AtRest))
-        whole("components", components)
-        whole("rank", rank)
-        if isinstance(shrinkage, bool) or not 0 <= shrinkage <= 1:
-            raise ConfigError(f"shrinkage={shrinkage!r} must be a number from 0 to 1.")
-        self.components, self.tied, self.shrinkage = components, tied, shrinkage
-        self.at_rest: AtRest = at_rest
-        rank = rank if covariance == "low-rank" else 0
-        self.covariances = Full() if covariance == "full" else LowRank(rank)
-        self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
-        self.register_buffer("shares", torch.empty(0, components))
-        self.register_buffer("centres", torch.empty(0, components, 0))
-
-    @property
-    def dense(self) -> bool:
-        """Whether a matrix of as many rows and columns as a sample has values is kept."""
-        return isinstance(self.covariances, Full)
-
-    @property
-    def means(self) -> Tensor:
-        """Float tensor (K, D), the classes' means."""
-        return (self.shares.float()[:, :, None] * self.centres.float()).sum(dim=1)
-
-    def _places(self, rows: Tensor, components: Tensor) -> Tensor:
-        """Where the covariances of components (n,) of classes (n,) are."""
-        if self.tied == "all":
-            return torch.zeros_like(rows)
-        return rows if self.tied == "class" else rows * self.components + components
 
     def check(self, data: ExperienceData) -> None:
         """See `Generator.check`.
@@ -116,8 +75,10 @@ class ClassDensity(Generator):
         Raises:
             ShapeError: Samples of another size were learned before.
             RangeError: A value is NaN or infinite.
+            CapacityError: The classes do not fit into ``memory_budget``.
         """
         self._check(data.images)
+        self._check_room(data.images, data.tasks, data.labels, 0)
 
     def _check(self, samples: Tensor) -> None:
         d = samples[:1].numel()
@@ -128,6 +89,15 @@ class ClassDensity(Generator):
                 " density."
             )
         check_values(samples)
+
+    def _check_room(
+        self, samples: Tensor, tasks: Tensor, labels: Tensor, group: int | Tensor | None
+    ) -> None:
+        """Checks that classes fit into the budget, before they are known."""
+        if self.memory_budget is not None:
+            known = copy.deepcopy(self.classes)
+            known.add(tasks, labels, group=0 if group is None else group)
+            self.check_budget(None, len(known), samples[:1].numel())
 
     # Learning
 
@@ -152,6 +122,7 @@ class ClassDensity(Generator):
             merge: See `update`.
         """
         self._check(samples)
+        self._check_room(samples, tasks, labels, group)
         rows = self.classes.add(tasks, labels, group=group)
         self.update(samples, rows, variances=variances, merge=merge)
 
@@ -192,12 +163,16 @@ class ClassDensity(Generator):
         self, flat: Tensor, rows: Tensor, variances: Tensor | None, merge: bool, count: int | None
     ) -> None:
         n_classes, d, device = len(self.classes), flat.shape[1], flat.device
+        # As many as there will be if none is learned anew.
+        counts = torch.bincount(rows, minlength=n_classes)
+        counts = (counts.clamp(max=1) * count) if count is not None else counts
+        counts[: len(self.seen)] += self.seen.to(counts)
+        self._fit_in(counts, d)
         self.seen = padded(self.seen, torch.zeros(n_classes, dtype=torch.int64, device=device))
         self.shares = padded(self.shares, torch.zeros(n_classes, self.components, device=device))
         centres = torch.zeros(n_classes, self.components, d, device=device)
         self.centres = padded(self.centres, centres)
-        places = {"component": n_classes * self.components, "class": n_classes, "all": 1}
-        self.covariances.grow(places[self.tied], d, device)
+        self.covariances.grow(self._n_places(n_classes), d, device)
         for row in torch.unique(rows).tolist():
             mine = rows == row
             # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
@@ -220,66 +195,39 @@ class ClassDensity(Generator):
             n: Samples that these stand for.
             before: Samples seen before that count as well; 0 learns the class anew.
         """
-        covariances: Covariances[Any] = self.covariances
-        centres, nearest = clusters(samples, self.components)
-        shares = torch.bincount(nearest, minlength=len(centres)).double() / len(samples)
-        apart = samples - centres[nearest]
-        parts = [apart]
-        if self.tied == "component":
-            parts = [apart[nearest == i] for i in range(len(centres))]
-        found = [covariances.of(part, variances) for part in parts]
+        kind, own = self.covariances, self.tied == "component"
+        learned = Components.of(kind, samples, variances, self.components, own=own)
         if before:
-            old = before / (before + n)
-            known = self.shares[row].double().cpu()
-            used = (known > 0).nonzero().flatten()
-            places: list[int] = self._places(torch.full_like(used, row), used).tolist()
-            shares = torch.cat([old * known[used], (1 - old) * shares])
-            centres = torch.cat([self.centres[row].double().cpu()[used], centres])
-            if self.tied == "component":
-                found = [covariances.get(place) for place in places] + found
-            else:
-                both = [covariances.get(places[0]), found[0]]
-                found = [covariances.mix([old, 1 - old], both, centres[:0])]
-        while len(shares) > self.components:
-            shares, centres, found = self._join_nearest(shares, centres, found)
-        if self.tied == "component":
-            within = covariances.mix(shares.tolist(), found, centres[:0])
-            weights = [1 - self.shrinkage, self.shrinkage]
-            found = [covariances.mix(weights, [one, within], centres[:0]) for one in found]
-        elif self.tied == "all":
-            others = int(self.seen.sum() - self.seen[row])
-            if others:
-                total = others + before + n
-                weights = [others / total, (before + n) / total]
-                found = [covariances.mix(weights, [covariances.get(0), *found], centres[:0])]
-        missing = self.components - len(shares)
-        self.shares[row] = F.pad(shares, (0, missing)).to(self.shares)
-        self.centres[row] = F.pad(centres, (0, 0, 0, missing)).to(self.centres)
+            learned = learned.with_others(self._known(row), before / (before + n), own=own)
+        learned = learned.reduced(self.components, own=own)
+        if own:
+            learned = learned.shrunk(self.shrinkage)
+        found, others = learned.covariances, int(self.seen.sum() - self.seen[row])
+        if self.tied == "all" and others:
+            total = others + before + n
+            weights = [others / total, (before + n) / total]
+            both: list[Any] = [kind.get(0), *found]
+            found = [kind.mix(weights, both, samples[:0])]
+        missing = self.components - len(learned.shares)
+        self.shares[row] = F.pad(learned.shares, (0, missing)).to(self.shares)
+        self.centres[row] = F.pad(learned.centres, (0, 0, 0, missing)).to(self.centres)
         self.seen[row] = before + n
         components = torch.arange(len(found))
         for place, covariance in zip(
             self._places(torch.full_like(components, row), components).tolist(), found, strict=True
         ):
-            covariances.put(place, covariance)
+            kind.put(place, covariance)
 
-    def _join_nearest(
-        self, shares: Tensor, centres: Tensor, found: Sequence[Any]
-    ) -> tuple[Tensor, Tensor, list[Any]]:
-        """Joins two components; mean and covariance of the class stay what they are."""
-        covariances: Covariances[Any] = self.covariances
-        i, j, apart = nearest_pair(shares, centres)
-        keep = [k for k in range(len(shares)) if k not in (i, j)]
-        both = shares[[i, j]] / shares[[i, j]].sum()
-        if self.tied == "component":
-            between = apart / shares[[i, j]].sum().sqrt()
-            joined = covariances.mix(both.tolist(), [found[i], found[j]], between[None])
-            found = [*(found[k] for k in keep), joined]
-        else:
-            found = [covariances.mix([1.0], found, apart[None])]
-        return (
-            torch.cat([shares[keep], shares[[i, j]].sum()[None]]),
-            torch.cat([centres[keep], (both @ centres[[i, j]])[None]]),
-            list(found),
+    def _known(self, row: int) -> Components:
+        """What is known of a class."""
+        shares = self.shares[row].double().cpu()
+        used = (shares > 0).nonzero().flatten()
+        places: list[int] = self._places(torch.full_like(used, row), used).tolist()
+        if self.tied != "component":
+            places = places[:1]
+        found = [self.covariances.get(place) for place in places]
+        return Components(
+            self.covariances, shares[used], self.centres[row].double().cpu()[used], found
         )
 
     def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
@@ -292,6 +240,7 @@ class ClassDensity(Generator):
     ) -> Iterator[Phase]:
         """See `Generator.learn`: learns the new samples when it is run; yields nothing."""
         self._check(data.images)
+        self._check_room(data.images, data.tasks, data.labels, known.get("groups"))
         self.update(data.images, self._add_classes(data, known.get("groups")))
         yield from ()
 
@@ -372,12 +321,6 @@ class ClassDensity(Generator):
         flat = samples.flatten(1).to(self.centres.device, torch.float32)
         return torch.stack([self._log_density(flat, k) for k in range(len(self.seen))], dim=1)
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        super()._restore(state)
-        # So that what is loaded next is kept in this type.
-        with awake(self, self.at_rest):
-            pass
-
     def score(self, samples: Tensor) -> Tensor | None:
         """See `Generator.score`; classes count as often as `ClassTable.balanced` draws them."""
         labels = self.classes.labels
@@ -398,11 +341,12 @@ def make_density(covariance: str, **options: Any) -> ClassDensity:
 
     Args:
         covariance: ``"full"``, ``"low-rank"`` or ``"diagonal"``; or ``"shared"``, a full one that
-            all classes have, or ``"mixture"``, three components that have their class's full one.
+            all classes have; ``"mixture"``, three components that have their class's full one; or
+            ``"auto"``.
         **options: Arguments of `ClassDensity`.
 
     Raises:
         ConfigError: The name is unknown, or an argument cannot work.
     """
-    one_of("covariance", covariance, "full", "shared", "low-rank", "diagonal", "mixture")
+    one_of("covariance", covariance, "full", "shared", "low-rank", "diagonal", "mixture", "auto")
     return ClassDensity(**{**_NAMES.get(covariance, {"covariance": covariance}), **options})

@@ -222,6 +222,12 @@ class VAEGenerator(Generator):
         """The decoded means of the posterior."""
         return self.network.reconstruct(samples) if self.network is not None else None
 
+    def bytes_of(self, n_classes: int, d: int) -> int:
+        """See `Generator.bytes_of`."""
+        density, latent = self.density, self._built().spec.latent
+        more = density.bytes_of(n_classes, latent) - density.bytes_of(len(self.classes), latent)
+        return super().bytes_of(n_classes, d) + more
+
     def _restore(self, state: dict[str, Any]) -> None:
         self.network = None if state["spec"] is None else self.network
         super()._restore(state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -22,10 +23,11 @@ from avalanche_dgm.errors import (
 )
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators.base import Generator, VAESettings, make_generator
+from avalanche_dgm.generators.density import ClassDensity
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import CHUNK, evaluating, in_chunks
-from avalanche_dgm.settings import positive
+from avalanche_dgm.settings import positive, read_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class MemorySettings(VAESettings):
         count: ``"tasks"`` weighs new against old by tasks met, repetitions counted (the paper);
             ``"classes"`` by the classes that each holds, so that a large first experience keeps
             its share.
+        memory_budget: Most bytes that the memory may keep, as a number or a text such as ``"1MB"``;
+            networks that take more are refused. Short-term memories do not count.
     """
 
     generator: Generator | str = "vae"
@@ -53,10 +57,12 @@ class MemorySettings(VAESettings):
     kappa: float = 0.0
     n_max: int | None = None
     count: Literal["classes", "tasks"] = "classes"
+    memory_budget: int | str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive("temperature", self.temperature)
+        read_bytes("memory_budget", self.memory_budget)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
         given = ", ".join(self._vae_settings_given())
         if self.generator != "vae" and given:
@@ -90,6 +96,9 @@ class DeepGenerativeMemory(nn.Module):
         super().__init__()
         self.settings = settings
         self.generator = generator or make_generator(settings.generator, settings)
+        self._memory_budget = read_bytes("memory_budget", settings.memory_budget)
+        if isinstance(self.generator, ClassDensity):
+            self.generator.memory_budget = self._memory_budget or self.generator.memory_budget
         self.tasks: Counter[str] = Counter()
         self.task_aware = False
         self.learner = None
@@ -115,6 +124,22 @@ class DeepGenerativeMemory(nn.Module):
                 " models."
             )
         self.learner, self.task_aware = learner, task_aware
+
+    def check_budget(self, shape: Sequence[int], labels: Tensor, tasks: Tensor) -> None:
+        """Checks, once the generator is built, that what is to be learned fits into the budget.
+
+        Args:
+            shape: Shape of a sample.
+            labels: int64 tensor (N,).
+            tasks: int64 tensor (N,), task labels.
+
+        Raises:
+            CapacityError: It does not.
+        """
+        known = self.generator.classes
+        pairs = torch.stack([tasks, labels], dim=1)[known.find(tasks, labels) < 0]
+        n_classes = len(known) + len(torch.unique(pairs, dim=0))
+        self.generator.check_budget(self._memory_budget, n_classes, prod(shape))
 
     # Learning
 

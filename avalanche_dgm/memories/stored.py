@@ -14,7 +14,7 @@ from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import Replay, check_values, split_budget
 from avalanche_dgm.errors import CapacityError, ConfigError, DataError, ShapeError, UnknownTaskError
 from avalanche_dgm.modules import GrowingBuffers, rounded, size_in_bytes
-from avalanche_dgm.settings import one_of, whole
+from avalanche_dgm.settings import one_of, read_bytes, whole
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 
@@ -91,7 +91,7 @@ class StoredMemory(GrowingBuffers):
     its class, so that labels and task labels cannot come apart from the samples.
 
     One size is given at most; without any it is ``default_size``. With ``share`` and
-    ``per_experience``, what is kept is kept for ever. With ``per_class`` and ``total``, or a
+    ``per_experience``, what is kept is kept for ever. With ``per_class``, ``total`` and bytes, or a
     ``share`` that does not grow, the memory has a largest size, and each class is a uniform choice
     of all of its samples that were shown, however often it came (a reservoir).
 
@@ -105,6 +105,8 @@ class StoredMemory(GrowingBuffers):
         grows: With ``share``, whether a class that comes again adds to what is kept of it;
             otherwise as many are kept as of the `add` that brought most.
         dtype: How the samples are kept, see `CompactSamples`.
+        memory_budget: Bytes of all that is kept, as a number or a text such as ``"1MB"``: as
+            ``total``, with as many samples as fit.
 
     Raises:
         ConfigError: Several sizes, or one that cannot work, or an unknown ``dtype``.
@@ -133,13 +135,17 @@ class StoredMemory(GrowingBuffers):
         least: int = 0,
         grows: bool = True,
         dtype: str = "float32",
+        memory_budget: int | str | None = None,
     ) -> None:
         super().__init__()
+        self.memory_budget = read_bytes("memory_budget", memory_budget)
         counts = {"per_class": per_class, "per_experience": per_experience, "total": total}
-        given = [name for name, n in {"share": share, **counts}.items() if n is not None]
+        sizes = {"share": share, **counts, "memory_budget": memory_budget}
+        given = [name for name, n in sizes.items() if n is not None]
         if len(given) > 1:
             raise ConfigError(
-                "One of share, per_class, per_experience and total says how much is stored, and"
+                "One of share, per_class, per_experience, total and memory_budget says how much is"
+                " stored, and"
                 f" {' and '.join(given)} are given."
             )
         for name, count in counts.items():
@@ -246,11 +252,19 @@ class StoredMemory(GrowingBuffers):
         if encode is None:
             self._check_samples(samples)
         classes, arriving = self._classes_with(labels, tasks)
+        total = self.total
+        if self.memory_budget is not None:
+            shape = tuple(samples.shape[1:]) if encode is None else self.shape
+            if shape is None and encode is not None:
+                shape = tuple(
+                    encode(samples[:1].to(arriving.device), tasks[:1].to(arriving)).shape[1:]
+                )
+            total = self._number(len(classes), shape or ())
         device, stored = arriving.device, self.members.long()
         arrived = torch.bincount(arriving, minlength=len(classes))
         missing = self.seen.new_zeros(len(classes) - len(self.seen))
         counts, seen = torch.cat([self.counts, missing]), torch.cat([self.seen, missing])
-        kept, taken = self._quotas(counts.tolist(), arrived.tolist(), seen.tolist(), rng)
+        kept, taken = self._quotas(counts.tolist(), arrived.tolist(), seen.tolist(), total, rng)
         old = _choose(stored, kept, rng)
         new = _choose(arriving, taken, rng)
         samples = samples[new.to(samples.device)].to(device)
@@ -265,6 +279,34 @@ class StoredMemory(GrowingBuffers):
         self.members, self.classes = members[order].to(torch.int32), classes
         self.counts = torch.bincount(members, minlength=len(classes))
         self.seen = seen + arrived
+
+    def _number(self, n_classes: int, shape: tuple[int, ...]) -> int:
+        """How many samples of a shape fit into the budget beside what is kept of classes.
+
+        Raises:
+            CapacityError: Fewer than there are classes.
+        """
+        budget = self.memory_budget
+        if budget is None:
+            return 0
+        # Of a class its number in the table, how many are stored and were seen; a sample's row.
+        beside = n_classes * (24 + 8 + 8) + self._beside(n_classes, shape)
+        if self.samples.dtype == torch.uint8:
+            # Smallest value and step of each channel.
+            beside += 8 * shape[0]
+        each = math.prod(shape) * self.samples.values.element_size() + 4
+        number = (budget - beside) // each
+        if number < n_classes:
+            raise CapacityError(
+                f"memory_budget={budget} has room for {max(0, number)} samples of {each} bytes,"
+                f" fewer than the {n_classes} classes. Give {beside + n_classes * each} or more, or"
+                " keep them as dtype='uint8'."
+            )
+        return number
+
+    def _beside(self, n_classes: int, shape: tuple[int, ...]) -> int:
+        """Bytes of what else a subclass keeps of classes."""
+        return 0
 
     @torch.no_grad()
     def convert(self, encode: Encode) -> None:
@@ -290,7 +332,12 @@ class StoredMemory(GrowingBuffers):
         check_values(samples)
 
     def _quotas(
-        self, stored: list[int], arriving: list[int], seen: list[int], rng: torch.Generator
+        self,
+        stored: list[int],
+        arriving: list[int],
+        seen: list[int],
+        total: int | None,
+        rng: torch.Generator,
     ) -> tuple[list[int], list[int]]:
         """How many stored samples stay and how many arriving ones are taken, for each class."""
         together = [a + b for a, b in zip(stored, arriving, strict=True)]
@@ -304,7 +351,7 @@ class StoredMemory(GrowingBuffers):
         elif self.per_class is not None:
             room = [min(n, self.per_class) for n in together]
         else:
-            room = split_budget(self.total or 0, together)
+            room = split_budget(total or 0, together)
         kept, taken = [], []
         for size, old, before, n in zip(room, stored, seen, arriving, strict=True):
             stays = old

@@ -14,7 +14,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators import ClassDensity, make_density
 from avalanche_dgm.memories.stored import Encode, StoredMemory
 from avalanche_dgm.modules import AtRest
-from avalanche_dgm.settings import Settings
+from avalanche_dgm.settings import Settings, read_bytes
 
 #: Noise where the classes' moments are not kept.
 JITTER = 0.5
@@ -42,10 +42,12 @@ class StoredLatentsSettings(Settings):
             `CompactSamples`.
         covariance: Whether mean and covariance of each class's latents are kept beside those that
             are stored, for the noise on them, or which covariance: ``"full"``, ``"shared"``,
-            ``"low-rank"`` or ``"mixture"``, see `make_density`. ``None`` for full ones if they take
-            no more bytes than what is stored of a class at first, a latent has 256 values at most,
-            and no ``total`` is given.
+            ``"low-rank"``, ``"diagonal"`` or ``"mixture"``, see `make_density`. ``None`` for full
+            ones if they take no more bytes than what is stored of a class at first, a latent has
+            256 values at most, and neither ``total`` nor ``memory_budget`` is given.
         at_rest: The type in which the covariances are kept, see `ClassDensity`.
+        memory_budget: Bytes of all that is kept, covariances and counters too, instead of another
+            size; a number or a text such as ``"1MB"``.
         jitter: Noise on each latent that is drawn, as a share of how much its class varies, from 0
             (what is stored and nothing else) to 1; ``None`` for 0.5, or with the classes'
             covariances for n ** -0.1 with n latents stored of a class in the mean. See
@@ -57,9 +59,14 @@ class StoredLatentsSettings(Settings):
     per_experience: int | None = None
     total: int | None = None
     dtype: Literal["float32", "float16", "uint8"] = "float32"
-    covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None = None
-    at_rest: AtRest = "float32"
+    covariance: bool | Literal["full", "shared", "low-rank", "diagonal", "mixture"] | None = None
+    at_rest: AtRest | None = None
+    memory_budget: int | str | None = None
     jitter: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_bytes("memory_budget", self.memory_budget)
 
     def make(self) -> StoredLatents:
         """Makes an empty memory.
@@ -98,7 +105,7 @@ class StoredLatents(StoredMemory):
         self,
         *,
         covariance: bool | str | None = None,
-        at_rest: AtRest = "float32",
+        at_rest: AtRest | None = None,
         jitter: float | None = None,
         **size: Any,
     ) -> None:
@@ -125,17 +132,28 @@ class StoredLatents(StoredMemory):
             # A mean and a triangle.
             number = 2 if self.moments.at_rest == "float16" else 4
             fits = number * (values + 3) / 2 <= each * self.samples.values.element_size()
-            self._covariance = values <= SMALL_LATENT and fits and self.total is None
+            limited = self.total is not None or self.memory_budget is not None
+            self._covariance = values <= SMALL_LATENT and fits and not limited
         return bool(self._covariance)
 
-    def check_size(self, shape: tuple[int, ...]) -> None:
+    def check_size(self, shape: tuple[int, ...], labels: Tensor, tasks: Tensor) -> None:
         """Checks that latents of a shape can be remembered.
+
+        Args:
+            shape: Shape of one latent.
+            labels: int64 tensor (N,), those that are to be learned.
+            tasks: int64 tensor (N,), their task labels.
 
         Raises:
             ConfigError: They have too many values for the covariances that are asked for.
+            CapacityError: The budget has no room for one latent of each class.
         """
         if self._covariance:
             check_size(self.moments, shape)
+        self._number(len(self._classes_with(labels, tasks)[0]), shape)
+
+    def _beside(self, n_classes: int, shape: tuple[int, ...]) -> int:
+        return self.moments.bytes_of(n_classes, prod(shape)) if self._covariance else 0
 
     def note(self, latents: Tensor, labels: Tensor, tasks: Tensor) -> None:
         """Takes the moments of latents, stored or not.

@@ -52,7 +52,8 @@ from avalanche_dgm.settings import MethodSettings, Settings, positive
 class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
     """Settings of A-LTM.
 
-    Those of the base class are for ``replay="generated"``, all but ``consolidation``.
+    Those of the base class are for ``replay="generated"``, all but ``consolidation``;
+    ``memory_budget`` is for ``"stored"``, too.
 
     Attributes:
         weight: Factor lambda of the squared distance between H's and N's logits (Eq. 4), above 0,
@@ -94,6 +95,8 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
         self.part(MethodSettings)
         positive("weight", self.weight)
         memory = MemorySettings.names() - {"consolidation"} | {"memory_consolidation"}
+        if self.replay == "stored":
+            memory -= {"memory_budget"}
         self.check_owners("replay", {"stored": ("share", "per_class"), "generated": memory})
         if self.source is not None and self.replay in (None, "stored", "generated"):
             raise ConfigError(
@@ -105,7 +108,11 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
     def make_source(self) -> Method:
         """Makes the method whose old inputs are replayed; see `altm_sources.make_source`."""
         if self.replay == "stored":
-            return make_source(StoredMemory(share=self.share, per_class=self.per_class))
+            return make_source(
+                StoredMemory(
+                    share=self.share, per_class=self.per_class, memory_budget=self.memory_budget
+                )
+            )
         if self.replay == "generated":
             consolidation = self.memory_consolidation or MemorySettings.consolidation
             memory = self.part(MemorySettings, consolidation=consolidation)

@@ -201,6 +201,7 @@ class DGDMN(Inspectable, Routing, Method):
         super()._begin(data)
         with self.random.seeded_init():
             self.dual.build(data.images)
+        self.dual.ltm.check_budget(data.images.shape[1:], data.labels, data.tasks)
         self._rest()
         if self.settings.short_term:
             self._pool = self.dual.extra_samples(data, self.rng)

@@ -98,6 +98,7 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
         super()._begin(data)
         with self.random.seeded_init():
             self.ltm.generator.build(data.images)
+        self.ltm.check_budget(data.images.shape[1:], data.labels, data.tasks)
         self._hold("_previous", Frozen(self.ltm).module if self.ltm.tasks else None)
         self._new_weight = self.ltm.fraction([data])
         # A learner that is still learning a class is no teacher of it.

@@ -53,8 +53,10 @@ class LatentReplaySettings(
 
     Those of the base classes are for ``memory="vae"``, the autoencoder over latents, and for
     ``memory="stored"``; ``at_rest`` and ``covariance`` are for ``memory="density"``, too, where the
-    latter is the covariance of each class's density: ``"full"`` (the default), ``"shared"``,
-    ``"low-rank"`` or ``"mixture"``, see `make_density`.
+    latter is the covariance of each class's density: ``"full"``, ``"shared"``, ``"low-rank"``,
+    ``"diagonal"`` or ``"mixture"``, see `make_density`, or ``None`` for what fits into
+    ``memory_budget``, or without one into a tenth of the latents' bytes. ``memory_budget`` is for
+    all of them.
 
     Attributes:
         layer: Name of the compressor's last layer, as in ``model.named_modules()``, or the very
@@ -104,10 +106,12 @@ class LatentReplaySettings(
         super().__post_init__()
         if self.layer is not None and self.compressor is not None:
             raise ConfigError("Give layer or compressor, not both: each says where the cut is.")
-        stored = StoredLatentsSettings.names()
+        stored = StoredLatentsSettings.names() - {"memory_budget"}
         if self.memory == "density":
             stored -= {"covariance", "at_rest"}
-        vae = MemorySettings.names() - {"labels", "temperature"}
+        vae = MemorySettings.names() - {"labels", "temperature", "memory_budget"}
+        if self.memory_budget is not None and not isinstance(self.memory, str):
+            raise ConfigError("Give memory_budget to the memory, where that object is made.")
         self.check_owners("memory", {"stored": stored, "vae": vae})
         self.make_memory()
 
@@ -249,7 +253,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
             raise ShapeError(
                 f"Latents of shape {shape} came, but {self._latent_shape} were learned."
             )
-        self.latent_memory.check_size(shape)
+        self.latent_memory.check_size(shape, data.labels, data.tasks)
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Freezes the compressor if it is to be from the start; copies who gives soft labels.

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.memories import StoredLatents
 
 
@@ -62,9 +62,9 @@ def test_a_memory_of_a_largest_size_keeps_them_only_if_told():
 
 
 def test_bytes_by_hand():
-    """Two classes: three numbers, a counter, a mean and a triangle each."""
+    """Two classes: three numbers, a counter, a share, a mean and a triangle each."""
     with_moments, without = filled(10, 6, covariance=True), filled(10, 6, covariance=False)
-    assert with_moments.bytes - without.bytes == 2 * (24 + 8 + 4 * (6 + 21))
+    assert with_moments.bytes - without.bytes == 2 * (24 + 8 + 4 * (1 + 6 + 21))
 
 
 @pytest.mark.parametrize("kind", ["full", "shared", "low-rank", "mixture"])
@@ -133,7 +133,7 @@ def test_what_was_images_has_the_moments_of_what_it_becomes():
         {"jitter": float("nan")},
         {"jitter": "half"},
         {"jitter": True},
-        {"covariance": "diagonal"},
+        {"covariance": "spherical"},
         {"covariance": 1},
     ],
     ids=str,
@@ -142,3 +142,50 @@ def test_bad_settings(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(ConfigError, match=f"{name}={value!r}"):
         StoredLatents(per_class=1, **wrong)
+
+
+@pytest.mark.parametrize("budget", ["20kB", 40_000, "1MB"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("covariance", [None, False, True, "low-rank", "diagonal"])
+def test_a_budget_is_used_and_kept(budget, dtype, covariance):
+    memory = StoredLatents(memory_budget=budget, dtype=dtype, covariance=covariance)
+    most = memory.memory_budget
+    for label in range(0, 6, 2):
+        data = latents(300, 20, label, label + 1, seed=label)
+        memory.check_size((20,), *data[1:])
+        memory.add(*data, rng())
+        if memory.wants_moments():
+            memory.note(*data)
+        assert memory.bytes <= most
+        each = 20 * memory.samples.values.element_size() + 4
+        assert memory.bytes > most - each or len(memory) == 300 * (label + 2)
+    assert int(memory.counts.max() - memory.counts.min()) <= 1
+    assert bool(len(memory.moments.classes)) is bool(covariance)
+
+
+def test_a_budget_counts_latents_where_images_come():
+    memory = StoredLatents(memory_budget="10kB")
+    images, labels, tasks = latents(200, 400, 0, 1)
+    memory.add(images, labels, tasks, rng(), encode=lambda x, tasks: x[:, :10])
+    assert 10_000 - 44 < memory.bytes <= 10_000
+    # Images that are stored first become latents, of which more have room.
+    later = StoredLatents(memory_budget="10kB")
+    later.add(images, labels, tasks, rng())
+    assert 10_000 - 1604 < later.bytes <= 10_000
+    later.convert(lambda x, tasks: x[:, :10])
+    later.add(images, labels + 2, tasks, rng(), encode=lambda x, tasks: x[:, :10])
+    assert len(later.classes) == 4
+    assert later.bytes <= 10_000
+
+
+def test_a_budget_without_room_for_each_class():
+    memory = StoredLatents(memory_budget=1000)
+    data = latents(5, 50, 0, 1, 2, 3, 4)
+    for refused in (lambda: memory.add(*data, rng()), lambda: memory.check_size((50,), *data[1:])):
+        with pytest.raises(
+            CapacityError, match="memory_budget=1000 .* 3 samples of 204.*5 classes"
+        ):
+            refused()
+    assert not len(memory.classes)
+    with pytest.raises(ConfigError, match="per_class and memory_budget"):
+        StoredLatents(per_class=3, memory_budget=1000)

@@ -507,7 +507,7 @@ def large():
 
 
 @pytest.mark.parametrize("memory", [{"memory": "density"}, {"per_class": 2}], ids=str)
-@pytest.mark.parametrize("covariance", [True, "shared", "mixture"])
+@pytest.mark.parametrize("covariance", ["full", "shared", "mixture"])
 def test_latents_too_large_for_a_covariance(memory, covariance):
     net = large()
     before = copy.deepcopy(net.state_dict())
@@ -537,13 +537,13 @@ def test_large_latents_with_a_covariance_of_low_rank(memory):
         ({"jitter": 1.5}, "jitter=1.5"),
         ({"jitter": "half"}, "jitter='half'"),
         ({"covariance": 3}, "covariance=3"),
-        ({"covariance": "diagonal"}, "covariance='diagonal'"),
+        ({"covariance": "spherical"}, "covariance='spherical'"),
         ({"labels": "fuzzy"}, "labels='fuzzy'"),
         ({"temperature": 0}, "temperature=0"),
         ({"memory": "density", "jitter": 0.5}, "jitter is for memory='stored'"),
         ({"memory": "vae", "covariance": True}, "covariance is for memory='stored'"),
         ({"memory": "density", "covariance": False}, "covariance=False is for memory='stored'"),
-        ({"memory": "density", "covariance": "diagonal"}, "covariance='diagonal' is not known"),
+        ({"memory": "density", "covariance": "spherical"}, "covariance='spherical' is not known"),
         ({"share": 0.1, "total": 9}, "share and total"),
         ({"memory": "density", "share": 0.1}, "share is for memory='stored'"),
         ({"memory": "vae", "dtype": "uint8"}, "dtype is for memory='stored'"),
@@ -590,7 +590,7 @@ def test_any_memory_of_latents(naive, memory):
 def test_a_memory_by_name_is_the_object():
     """The same numbers."""
     named = after_both(LatentReplay(seed=0, memory="density"))
-    given = after_both(LatentReplay(seed=0, memory=ClassDensity()))
+    given = after_both(LatentReplay(seed=0, memory=ClassDensity(covariance="auto")))
     assert named[1:] == given[1:]
 
 
@@ -663,3 +663,47 @@ def test_images_of_the_latents_shape_are_told_apart():
         torch.testing.assert_close(method(latents, data.tasks, width=10), images)
         torch.testing.assert_close(images, net[1](same(data.images)))
     assert method.encode_batch(latents, data.tasks) is latents
+
+
+BUDGETS = [
+    {},
+    {"covariance": "diagonal"},
+    {"memory": "density"},
+    {"memory": "density", "covariance": "low-rank"},
+    {"memory": "vae", "generator_steps": 5, "hidden": (16,), "latent": 4},
+]
+
+
+@pytest.mark.parametrize("options", BUDGETS, ids=str)
+def test_every_memory_keeps_to_its_budget(options):
+    method = LatentReplay(seed=0, memory_budget="40kB", **options)
+    driver = driver_of(method, steps=2)
+    driver.train(training(FIRST))
+    driver.train(training(SECOND))
+    assert 0 < memory_bytes_of(method) <= 40_000
+
+
+@pytest.mark.parametrize("options", BUDGETS[1:], ids=str)
+def test_a_budget_too_small_is_told_before_anything_is_trained(options):
+    model = convolutional()
+    before = copy.deepcopy(model.state_dict())
+    method = LatentReplay(seed=0, memory_budget=300, **options)
+    with pytest.raises(CapacityError, match="memory_budget=300"):
+        driver_of(method, model, steps=2).train(training(FIRST))
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_density_keeps_a_tenth_of_the_latents():
+    method = LatentReplay(seed=0, memory="density")
+    driver = driver_of(method, steps=2)
+    for labels in (FIRST, SECOND):
+        driver.train(training(labels))
+        values = method.sample(1).images.numel()
+        assert memory_bytes_of(method) <= 0.1 * 4 * values * int(
+            method.latent_memory.generator.seen.sum()
+        )
+
+
+def test_a_budget_is_that_of_the_memory():
+    with pytest.raises(ConfigError, match="memory_budget to the memory"):
+        LatentReplay(memory=ClassDensity(), memory_budget="1MB")

@@ -80,7 +80,7 @@ def test_images_of_a_buffer(make, benchmark):
 
 @pytest.mark.parametrize("budget", [IMAGE + 4, 5000, 10**9])
 def test_a_budget_of_bytes(budget, benchmark):
-    plugin = ByteReplayPlugin(memory_bytes=budget)
+    plugin = ByteReplayPlugin(memory_budget=budget)
     _, found = trained(benchmark, plugin)
     learned = sum(len(e.dataset) for e in list(benchmark.train_stream)[:2])
     assert len(plugin.storage_policy.buffer) == min(budget // (IMAGE + 4), learned)
@@ -89,9 +89,9 @@ def test_a_budget_of_bytes(budget, benchmark):
 
 def test_a_budget_must_hold_an_image(benchmark):
     with pytest.raises(ConfigError, match="256 bytes large"):
-        trained(benchmark, ByteReplayPlugin(memory_bytes=100))
-    with pytest.raises(ConfigError, match="memory_bytes"):
-        ByteReplayPlugin(memory_bytes=0)
+        trained(benchmark, ByteReplayPlugin(memory_budget=100))
+    with pytest.raises(ConfigError, match="memory_budget"):
+        ByteReplayPlugin(memory_budget=0)
 
 
 def test_a_buffer_as_large_as_a_memory():
@@ -99,7 +99,7 @@ def test_a_buffer_as_large_as_a_memory():
     own = ExperimentConfig.create("dgr", "sklearn-digits", seed=3, method_options={"latent": 4})
     result = RunResult(own, ["a"], [0], [Step(0, [0.5], memory_bytes=7000)])
     found = buffer_of(result)
-    assert (found.method, found.method_options) == ("replay", {"memory_bytes": 7000})
+    assert (found.method, found.method_options) == ("replay", {"memory_budget": 7000})
     assert (found.seed, found.stream, found.epochs) == (3, own.stream, own.epochs)
     result.steps[0].memory_bytes = None
     assert buffer_of(result) is None
