@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.generators.base import Generator
-from avalanche_dgm.generators.covariances import Full, LowRank
+from avalanche_dgm.generators.covariances import Full, LowRank, QuantizedLowRank
 from avalanche_dgm.modules import AtRest, awake
 from avalanche_dgm.settings import one_of, read_bytes, whole
 
@@ -17,6 +17,8 @@ from avalanche_dgm.settings import one_of, read_bytes, whole
 DATA_SHARE = 0.1
 #: Most values of a sample whose covariance is full unasked; most columns of a factor, unasked.
 SMALL, MOST_COLUMNS = 256, 64
+#: Types in which a density can be kept; factors alone are in whole numbers.
+Precision = Literal["float32", "float16", "int8", "int4"]
 #: Which densities have one covariance: each component, those of a class, or all of all classes.
 Tied = Literal["component", "class", "all"]
 
@@ -37,27 +39,41 @@ class ClassGaussians(Generator):
         tied: Tied = "class",
         rank: int = 16,
         shrinkage: float = 0.5,
-        at_rest: AtRest | None = None,
+        at_rest: Precision | None = None,
         memory_budget: int | str | None = None,
     ) -> None:
         super().__init__()
         one_of("covariance", covariance, "full", "low-rank", "diagonal", "auto")
         one_of("tied", tied, *get_args(Tied))
         self._auto = covariance == "auto"
-        at_rest = at_rest or ("float16" if self._auto else "float32")
-        one_of("at_rest", at_rest, *get_args(AtRest))
+        at_rest = at_rest or ("int4" if self._auto else "float32")
+        one_of("at_rest", at_rest, *get_args(Precision))
+        if covariance == "full" and at_rest in ("int8", "int4"):
+            raise ConfigError(
+                f"at_rest={at_rest!r} is for covariances of low rank: give covariance='low-rank',"
+                " or at_rest='float16'."
+            )
         whole("components", components)
         whole("rank", rank)
         if isinstance(shrinkage, bool) or not 0 <= shrinkage <= 1:
             raise ConfigError(f"shrinkage={shrinkage!r} must be a number from 0 to 1.")
         self.components, self.tied, self.shrinkage = components, tied, shrinkage
-        self.at_rest: AtRest = at_rest
+        self.at_rest: Precision = at_rest
         self.memory_budget = read_bytes("memory_budget", memory_budget)
         rank = rank if covariance == "low-rank" else 0
-        self.covariances = Full() if covariance == "full" else LowRank(rank)
+        self.covariances = Full() if covariance == "full" else self._low_rank(rank)
         self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
         self.register_buffer("shares", torch.empty(0, components))
         self.register_buffer("centres", torch.empty(0, components, 0))
+
+    def _low_rank(self, rank: int) -> LowRank:
+        bits = {"int8": 8, "int4": 4}.get(self.at_rest)
+        return LowRank(rank) if bits is None else QuantizedLowRank(rank, bits)
+
+    @property
+    def _floats(self) -> AtRest:
+        """The type of all but the factors."""
+        return "float32" if self.at_rest == "float32" else "float16"
 
     @property
     def dense(self) -> bool:
@@ -92,15 +108,15 @@ class ClassGaussians(Generator):
 
     @property
     def _width(self) -> int:
-        """Bytes of a number."""
-        return 2 if self.at_rest == "float16" else 4
+        """Bytes of a floating-point number."""
+        return 4 if self.at_rest == "float32" else 2
 
     def bytes_of(self, n_classes: int, d: int) -> int:
         """Bytes of everything that is kept of so many classes of samples of d values."""
-        kept = self.covariances
-        columns = (d + 1) / 2 if isinstance(kept, Full) else kept.rank + 1
-        numbers = int(self._n_places(n_classes) * columns * d)
-        return self._beside_covariances(n_classes, d) + self._width * numbers
+        kept, each = self.covariances, self._width * d * (d + 1) // 2
+        if isinstance(kept, LowRank):
+            each = self._width * d + kept.rank * kept.column_bytes(d, self._width)
+        return self._beside_covariances(n_classes, d) + self._n_places(n_classes) * each
 
     def check_budget(self, budget: int | None, n_classes: int, d: int) -> None:
         """See `Generator.check_budget`; what can be made smaller is counted as it will be then."""
@@ -130,21 +146,29 @@ class ClassGaussians(Generator):
         self.check_budget(None, n_classes, d)
         if self._auto and not len(self.seen) and d <= SMALL:
             self.covariances = Full()
-        columns = room // (self._n_places(n_classes) * d * self._width)
+        each = room // self._n_places(n_classes)
         if isinstance(self.covariances, Full):
-            if not self._auto or columns >= (d + 1) / 2:
+            if not self._auto or self._width * d * (d + 1) // 2 <= each:
                 return
-            self.covariances = LowRank.approximate(self.covariances, max(0, columns - 1))
+            full = self.covariances
+            self.covariances = self._low_rank(min(MOST_COLUMNS, self._columns(each, d)))
+            self.covariances.approximate(full)
         elif self._auto and not len(self.seen):
-            self.covariances = LowRank(max(0, min(MOST_COLUMNS, int(counts.max()), columns - 1)))
-        if columns < 1 and self._auto and self.tied != "all":
+            most = min(MOST_COLUMNS, int(counts.max()))
+            self.covariances = self._low_rank(min(most, self._columns(each, d)))
+        if self._auto and self.tied != "all" and each < d * self._width:
             self._tie_all()
-        elif columns - 1 < self.covariances.rank:
-            self.covariances.truncate(max(0, columns - 1))
+        elif self._columns(each, d) < self.covariances.rank:
+            self.covariances.truncate(self._columns(each, d))
+
+    def _columns(self, size: int, d: int) -> int:
+        """Columns of a factor that fit into some bytes beside a diagonal."""
+        column = self._low_rank(0).column_bytes(d, self._width)
+        return max(0, (size - d * self._width) // column)
 
     def _tie_all(self) -> None:
         """Gives all classes one diagonal."""
-        one, old = LowRank(0), self.covariances
+        one, old = self._low_rank(0), self.covariances
         if len(self.seen) and isinstance(old, LowRank):
             weights = (self.seen / self.seen.sum())[:, None].cpu() * self.shares.cpu()
             if self.tied == "class":
@@ -161,8 +185,8 @@ class ClassGaussians(Generator):
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
         if state["dense"] != self.dense:
-            self.covariances = Full() if state["dense"] else LowRank(0)
+            self.covariances = Full() if state["dense"] else self._low_rank(0)
         self.tied = state["tied"]
         # So that what is loaded next is kept in this type.
-        with awake(self, self.at_rest):
+        with awake(self, self._floats):
             pass

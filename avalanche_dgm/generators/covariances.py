@@ -204,22 +204,37 @@ class LowRank(Covariances[Directions]):
         self.scales = padded(self.scales, torch.zeros(n, size, device=device))
         self._drawn_from = None
 
+    def column_bytes(self, d: int, width: int) -> int:
+        """Bytes of a column of d values, of which a floating-point number has so many."""
+        return d * width
+
     def truncate(self, rank: int) -> None:
         """Leaves the last columns out of each factor; their variances are added to v."""
-        lost = self.factors[..., rank:].double().square().sum(dim=2)
-        self.scales = (self.scales.double().square() + lost).sqrt().to(self.scales)
-        self.factors = self.factors[..., :rank].clone()
+        for place in range(len(self)):
+            lost = self._read(place)[:, rank:].square().sum(dim=1)
+            scale = (self.scales[place].double().cpu().square() + lost).sqrt()
+            self.scales[place] = scale.to(self.scales)
+        self._cut(rank)
         self._drawn_from = None
 
-    @classmethod
-    def approximate(cls, full: Full, rank: int) -> LowRank:
-        """Covariances with the variances and main directions of full ones."""
-        made = cls(rank)
-        made.grow(len(full), full.size, full.packed.device)
+    def _cut(self, rank: int) -> None:
+        """Leaves the last columns out of each factor."""
+        self.factors = self.factors[..., :rank].clone()
+
+    def _read(self, place: int) -> Tensor:
+        """A factor as it is kept, float64 (D, rank) on the CPU."""
+        return self.factors[place].double().cpu()
+
+    def _write(self, place: int, factor: Tensor, total: Tensor) -> None:
+        """Keeps a factor, float64 (D, rank) on the CPU, of vectors of variances (D,)."""
+        self.factors[place] = factor.to(self.factors)
+
+    def approximate(self, full: Full) -> None:
+        """Takes over the variances and main directions of full covariances."""
+        self.grow(len(full), full.size, full.packed.device)
         for place in range(len(full)):
             factor = full.factor(place)
-            made.put(place, (factor.T, factor.square().sum(dim=1)))
-        return made
+            self.put(place, (factor.T, factor.square().sum(dim=1)))
 
     def of(self, deviations: Tensor, variances: Tensor | None) -> Directions:
         """See `Covariances.of`."""
@@ -241,20 +256,20 @@ class LowRank(Covariances[Directions]):
         """See `Covariances.put`."""
         rows, total = covariance
         factor = main_directions(rows, self.rank) if self.rank else rows[:0].T
-        rest = (total - factor.square().sum(dim=1)).clamp(min=_FLOOR)
-        self.factors[place] = F.pad(factor, (0, self.rank - factor.shape[1])).to(self.factors)
+        self._write(place, F.pad(factor, (0, self.rank - factor.shape[1])), total)
+        # Of what is kept of the factor, so that variances stay exact.
+        rest = (total - self._read(place).square().sum(dim=1)).clamp(min=_FLOOR)
         self.scales[place] = rest.sqrt().to(self.scales)
         self._drawn_from = None
 
     def get(self, place: int) -> Directions:
         """See `Covariances.get`."""
-        factor = self.factors[place].double().cpu()
-        scale = self.scales[place].double().cpu()
+        factor, scale = self._read(place), self.scales[place].double().cpu()
         return factor.T, factor.square().sum(dim=1) + scale.square()
 
     def dense(self, place: int) -> Tensor:
         """See `Covariances.dense`."""
-        factor = self.factors[place].double().cpu()
+        factor = self._read(place)
         return factor @ factor.T + torch.diag(self.scales[place].double().cpu().square())
 
     def _prepare(self) -> Tensor:
@@ -280,3 +295,82 @@ class LowRank(Covariances[Directions]):
         squares = white.square().sum(dim=1) - codes.square().sum(dim=0)
         logs = scale.log().sum() + inner.diagonal().log().sum()
         return -0.5 * (squares + len(scale) * math.log(2 * math.pi)) - logs
+
+
+class QuantizedLowRank(LowRank):
+    """Covariances of low rank whose factors are kept in whole numbers of a few bits.
+
+    A column is kept as multiples of a step of its own, the largest of them its largest value.
+
+    Args:
+        rank: Columns of each factor.
+        bits: Bits of a number, 4 or 8.
+
+    Attributes:
+        codes: uint8 tensor (P, rank, D bits / 8, rounded up), the multiples; of 4 bits, those of
+            two values in a byte.
+        steps: Float tensor (P, rank), half of whose digits are used.
+    """
+
+    codes: Tensor
+    steps: Tensor
+
+    def __init__(self, rank: int, bits: int) -> None:
+        super().__init__(0)
+        self.bits = bits
+        self.register_buffer("factors", None)
+        self.register_buffer("codes", torch.empty(0, rank, 0, dtype=torch.uint8))
+        self.register_buffer("steps", torch.empty(0, rank))
+
+    @property
+    def rank(self) -> int:
+        """Columns of each factor."""
+        return self.codes.shape[1]
+
+    @property
+    def _zero(self) -> int:
+        """The code of zero, and one more than the largest multiple."""
+        return int(2 ** (self.bits - 1))
+
+    def grow(self, n: int, size: int, device: torch.device) -> None:
+        """See `Covariances.grow`."""
+        width = -(-size * self.bits // 8)
+        codes = torch.zeros(n, self.rank, width, dtype=torch.uint8, device=device)
+        self.codes = padded(self.codes, codes)
+        self.steps = padded(self.steps, torch.zeros(n, self.rank, device=device))
+        self.scales = padded(self.scales, torch.zeros(n, size, device=device))
+        self._drawn_from = None
+
+    def column_bytes(self, d: int, width: int) -> int:
+        """See `LowRank.column_bytes`."""
+        return -(-d * self.bits // 8) + width
+
+    def _cut(self, rank: int) -> None:
+        self.codes, self.steps = self.codes[:, :rank].clone(), self.steps[:, :rank].clone()
+
+    def _write(self, place: int, factor: Tensor, total: Tensor) -> None:
+        # Rounded as it is at rest, so that what is kept does not change later.
+        steps = (factor.abs().amax(dim=0) / (self._zero - 1)).clamp(max=65504).half().double()
+        multiples = torch.where(steps > 0, factor / steps, torch.zeros_like(factor))
+        multiples = multiples.clamp(1 - self._zero, self._zero - 1)
+        # To the nearest, but towards zero where that would be more than a value varies.
+        more = (multiples.round() * steps).square().sum(dim=1) > total
+        multiples = torch.where(more[:, None], multiples.trunc(), multiples.round())
+        codes = (multiples + self._zero).T.to(torch.uint8)
+        if self.bits == 4:
+            codes = F.pad(codes, (0, codes.shape[1] % 2))
+            codes = codes[:, ::2] + 16 * codes[:, 1::2]
+        self.codes[place], self.steps[place] = codes.to(self.codes), steps.to(self.steps)
+
+    def _values(self, codes: Tensor, steps: Tensor) -> Tensor:
+        """Factors (..., D, rank) of codes (..., rank, D bits / 8)."""
+        if self.bits == 4:
+            codes = torch.stack([codes % 16, codes // 16], dim=-1).flatten(-2)
+        values = (codes[..., : self.scales.shape[1]].to(steps) - self._zero) * steps[..., None]
+        return values.transpose(-1, -2)
+
+    def _read(self, place: int) -> Tensor:
+        return self._values(self.codes[place].cpu(), self.steps[place].double().cpu())
+
+    def _prepare(self) -> Tensor:
+        return self._values(self.codes, self.steps.float()).contiguous()

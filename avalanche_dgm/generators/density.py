@@ -51,7 +51,9 @@ class ClassDensity(ClassGaussians):
             one within all components of their class, from 0 to 1.
         at_rest: The type in which it is kept; learning and sampling are in float32. What a class
             was fitted to is rounded when it is learned, and not again before it comes back.
-            ``None`` for float16 with ``covariance="auto"``, else float32.
+            ``"int8"`` and ``"int4"`` are for the factors of low-rank covariances, beside which the
+            rest is in float16; variances stay those of the samples. ``None`` for ``"int4"`` with
+            ``covariance="auto"``, else float32.
         memory_budget: Most bytes of all that is kept, as a number or a text such as ``"1MB"``. With
             more classes, low-rank covariances lose their last columns.
 
@@ -156,7 +158,7 @@ class ClassDensity(ClassGaussians):
         self._check(samples)
         self.spec = self._spec_for(samples)
         flat = samples.flatten(1)
-        with awake(self, self.at_rest):
+        with awake(self, self._floats):
             self._update(flat, rows, variances, merge, count)
 
     def _update(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators import ClassDensity, make_density
+from avalanche_dgm.generators.class_gaussians import Precision
 from avalanche_dgm.memories.stored import Encode, StoredMemory
-from avalanche_dgm.modules import AtRest
 from avalanche_dgm.settings import Settings, read_bytes
 
 #: Noise where the classes' moments are not kept.
@@ -60,7 +60,7 @@ class StoredLatentsSettings(Settings):
     total: int | None = None
     dtype: Literal["float32", "float16", "uint8"] = "float32"
     covariance: bool | Literal["full", "shared", "low-rank", "diagonal", "mixture"] | None = None
-    at_rest: AtRest | None = None
+    at_rest: Precision | None = None
     memory_budget: int | str | None = None
     jitter: float | None = None
 
@@ -105,7 +105,7 @@ class StoredLatents(StoredMemory):
         self,
         *,
         covariance: bool | str | None = None,
-        at_rest: AtRest | None = None,
+        at_rest: Precision | None = None,
         jitter: float | None = None,
         **size: Any,
     ) -> None:

@@ -35,8 +35,9 @@ def test_unasked_it_keeps_a_tenth_of_the_samples_bytes(d, n, classes, at_rest):
         assert size_in_bytes(density) <= 0.1 * 4 * d * n * (first + 2)
     # All of it is used but for a vector a class, where there are as many directions as that.
     if density.tied == "class" and not density.dense and density.covariances.rank < min(n, 64):
-        width = 2 if at_rest is None else 4
-        assert 32 + width * (1 + d * (density.covariances.rank + 3)) > 0.1 * 4 * d * n
+        width, column = (2, d // 2 + 2) if at_rest is None else (4, 4 * d)
+        columns = density.covariances.rank + 1
+        assert 32 + width * (1 + 2 * d) + columns * column > 0.1 * 4 * d * n
 
 
 @pytest.mark.parametrize("budget", ["20kB", "100 kB", 2_000_000])
