@@ -15,6 +15,7 @@ from idx_files import write_idx
 from PIL import Image
 
 from avalanche_dgm.cli import main
+from avalanche_dgm.experiments import recipes
 from avalanche_dgm.experiments.arguments import build_parser
 from avalanche_dgm.experiments.storage import read_result
 from avalanche_dgm.experiments.tables import course_table, final_table
@@ -254,7 +255,9 @@ def test_altm_with_the_latents_of_another_method(backend, tmp_path, capsys):
     assert results["steps"][1]["memory_bytes"] > results["steps"][0]["memory_bytes"] > 0
 
 
-def test_demo_runs_its_three_methods(tmp_path, capsys):
+def test_demo_runs_its_three_methods(tmp_path, capsys, monkeypatch):
+    load, few = recipes.load, {"n_experiences": 2, "stream_options": {"n_train_per_class": 12}}
+    monkeypatch.setattr(recipes, "load", lambda name: load(name) | (few if name == "demo" else {}))
     assert main(["demo", "--fast", "--quiet", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     for method in ("naive", "dgr", "dgdmn"):

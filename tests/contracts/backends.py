@@ -20,7 +20,7 @@ def made(name, which, model, **settings):
     if not hasattr(model, "features"):
         norm = next((n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm1d)), None)
         hyper = cut_behind(name, norm)
-    return kind(*([model] if which else []), **settings, **hyper)
+    return kind(*([model] if which else []), **{**hyper, **settings})
 
 
 def look(method):

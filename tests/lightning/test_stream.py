@@ -70,8 +70,12 @@ class Epochs(pl.Callback):
         self.seen.append((pl_module.stage_name, trainer.current_epoch, trainer.global_step))
 
 
+@pytest.mark.slow
 def test_it_remembers_what_a_plain_network_forgets(benchmark):
-    """Five experiences of two digits, nothing told at test time."""
+    """Five experiences of two digits, nothing told at test time.
+
+    `test_learning` has it on Avalanche's loop; by `test_backend_contract` both end equal.
+    """
     accuracies = {}
     for kind, hyper in ((DGRModule, {"generator_steps": 200}), (NaiveModule, {})):
         module = kind(mlp(200), seed=0, **hyper)

@@ -89,7 +89,9 @@ def make(name):
     if not network:
         return made(name, 1, model(norm=True), seed=0)
     if network == "plain":
-        return made(name, 1, plain(), seed=0)
+        # Fine-tuning draws its batches in each process.
+        more = {"finetune_steps": 0} if name == "latent" else {}
+        return made(name, 1, plain(), seed=0, **more)
     long = next((more for start, more in LONG.items() if name.startswith(start)), {})
     if name == "naive":
         return NaiveModule(plain(100))
