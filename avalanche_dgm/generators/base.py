@@ -348,21 +348,31 @@ class VAESettings(Settings):
             )
 
 
+#: The densities that have a name.
+_DENSITIES = ("full", "shared", "low-rank", "diagonal", "mixture")
+
+
 def make_generator(generator: Generator | str, settings: VAESettings) -> Generator:
     """Makes the generator of a memory.
 
     Args:
-        generator: A generator that has learned nothing, which is copied; or ``"vae"``.
+        generator: A generator that has learned nothing, which is copied; ``"vae"``; or the name of
+            a density of classes, see `make_density`.
         settings: Those of the autoencoder.
 
     Raises:
         ConfigError: There is no such name, or the generator has learned something.
     """
     if isinstance(generator, str):
-        one_of("generator", generator, "vae")
+        one_of("generator", generator, "vae", *_DENSITIES)
         # Not imported before it is needed.
-        module = importlib.import_module("avalanche_dgm.generators.vae_generator")
-        made: Generator = module.VAEGenerator(settings.part(VAESettings))
+        name = "vae_generator" if generator == "vae" else "density"
+        module = importlib.import_module(f"avalanche_dgm.generators.{name}")
+        made: Generator = (
+            module.VAEGenerator(settings.part(VAESettings))
+            if generator == "vae"
+            else module.make_density(generator)
+        )
         return made
     if not isinstance(generator, Generator):
         raise ConfigError(

@@ -37,8 +37,9 @@ class MemorySettings(VAESettings):
     The defaults are ours, not the paper's.
 
     Attributes:
-        generator: What generates: ``"vae"``, the autoencoder that the settings above are of; or a
-            `Generator` that has learned nothing, which is copied.
+        generator: What generates: ``"vae"``, the autoencoder that the settings above are of; for
+            features of a pretrained network better ``"low-rank"`` or another name of
+            `make_density`; or a `Generator` that has learned nothing, which is copied.
         labels: ``"soft"`` replays the old learner's softened answers, ``"hard"`` its decisions.
         temperature: Softness of soft labels, above 0.
         kappa: Smallest share of the memory for each new task (Sec. 3.1).

@@ -65,7 +65,11 @@ class NamedMethod:
         Args:
             given: The other settings that differ from the method's own.
         """
-        return self.fast(given) if callable(self.fast) else self.fast
+        fast = self.fast(given) if callable(self.fast) else self.fast
+        if given.get("generator", "vae") == "vae":
+            return fast
+        # Steps are those of the autoencoder.
+        return {name: value for name, value in fast.items() if name != "generator_steps"}
 
 
 #: Every registered method by its name.

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from avalanche_dgm import DGDMNPlugin, DGRPlugin, load_memory, save_memory, sklearn_digits
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
-from avalanche_dgm.generators import Generator
+from avalanche_dgm.generators import Generator, make_density
 from avalanche_dgm.generators.conditional_gan import ConditionalGAN, ConditionalGANSettings
 from avalanche_dgm.methods import DGDMN, DGR
 
@@ -300,3 +301,25 @@ def test_a_generator_that_has_learned_is_refused():
     list(generator.learn(digits(0), torch.Generator()))
     with pytest.raises(ConfigError, match="has learned 1 classes already"):
         DGR(generator=generator)
+
+
+@pytest.mark.parametrize("kind", [DGR, DGDMN])
+def test_a_density_by_name_is_the_object(kind):
+    """On vectors, as features are; the same numbers, and old classes are known."""
+    ends = []
+    for generator in ("low-rank", make_density("low-rank")):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        driver = Driver(kind(seed=0, generator=generator), net, steps=60, lr=1e-2)
+        for classes in ((0, 1), (2, 3)):
+            data = digits(*classes, per_class=60)
+            driver.train(replace(data, images=2 * data.images.flatten(1) - 5))
+        ends.append(driver)
+    old = digits(0, 1, skip=60, per_class=60)
+    old = replace(old, images=2 * old.images.flatten(1) - 5)
+    assert ends[0].accuracy(old) == ends[1].accuracy(old) > 0.7
+
+
+def test_a_name_that_is_no_generator():
+    with pytest.raises(ConfigError, match="generator='lowrank'.*vae.*low-rank"):
+        DGR(generator="lowrank")
