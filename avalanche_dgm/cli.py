@@ -259,7 +259,7 @@ def _execute(
     from avalanche_dgm.experiments.panels import LogSettings
     from avalanche_dgm.experiments.provenance import command_line
     from avalanche_dgm.experiments.storage import run_folder
-    from avalanche_dgm.experiments.sweep import Sweep, is_global_zero
+    from avalanche_dgm.experiments.sweep import Sweep, check_buffers, is_global_zero
 
     backends = {config.backend for seeds in configs.values() for config in seeds}
     _limit_threads(arguments, lightning="lightning" in backends)
@@ -276,9 +276,13 @@ def _execute(
         log=log,
         is_global_zero=arguments.is_global_zero,
     )
+    buffers: list[str] | None = getattr(arguments, "equal_bytes", None)
+    if buffers is not None:
+        buffers = buffers or ["replay"]
+        check_buffers(configs, buffers)
     results: Any = sweep.run(configs)
-    if getattr(arguments, "equal_bytes", False):
-        results = sweep.add_buffers(results)
+    if buffers is not None:
+        results = sweep.add_buffers(results, buffers)
     if sweep.is_global_zero:
         print(sweep.summarise(results))
 

@@ -25,6 +25,7 @@ _OTHER = (
 _OF_STRATEGY = frozenset(
     [
         *("model", "optimizer", "_criterion", "dataloader", "mbatch", "mb_output", "loss"),
+        "batch_logits",
         *("experience", "adapted_dataset", "current_eval_stream", "_eval_streams"),
         *("evaluator", "clock", "optimized_param_id"),
     ]
@@ -35,9 +36,9 @@ def held_bytes(*owners: Any, without: Iterable[Any] = ()) -> int | None:
     """Bytes of everything that can be reached from some objects by their attributes.
 
     Tensors and arrays that share memory count once, and so does an image that several buffers
-    refer to. An image has the size in which its data set stores it, such as one byte a pixel; its
-    label, whatever transforms make of it, what modules compute from the rest and do not save,
-    gradients and states of optimisers do not count.
+    refer to. An image has the size in which its data set stores it, such as one byte a pixel;
+    logits that are stored with it count, too. Its label, whatever transforms make of it, what
+    modules compute from the rest and do not save, gradients and states of optimisers do not.
 
     Args:
         *owners: Methods, plugins, buffers, modules, data sets, or a strategy of Avalanche, of which
@@ -120,6 +121,7 @@ class _Count:
             elif isinstance(value, (list, tuple, set, frozenset, deque)):
                 waiting.extend(value)
             elif "_flat_data" in known or isinstance(value, Dataset):
+                waiting.extend(_beside(known))
                 for source, indices in _sources(value, np.arange(len(value))):
                     self._images.setdefault(id(source), (source, set()))[1].update(indices.tolist())
             elif {"plugins", "mbatch"} <= known.keys():
@@ -140,6 +142,14 @@ class _Count:
         if place not in self._without:
             self._sizes[place] = size
             self._views.setdefault(place, {})[start, nbytes] = nbytes
+
+
+def _beside(known: dict[str, Any]) -> Iterator[Tensor]:
+    """What a data set of Avalanche's has of each sample beside image and labels, such as logits."""
+    for attribute in known.get("_data_attributes", {}).values():
+        values = attribute.data
+        if len(values) and isinstance(values[0], Tensor) and values[0].is_floating_point():
+            yield from (values[i] for i in range(len(values)))
 
 
 def _sources(dataset: Any, indices: NDArray[Any]) -> Iterator[tuple[Any, NDArray[Any]]]:

@@ -16,6 +16,8 @@ from avalanche_dgm.experiments.config import ExperimentConfig, TrainerSettings
 from avalanche_dgm.settings import describe_settings
 
 #: What `compare` runs if no methods are named.
+#: Reference methods that take their size in bytes.
+BUFFERS = ("replay", "der++")
 COMPARED = ("naive", "dgr", "dgdmn")
 _SETTINGS = (
     *("model", "n_experiences", "epochs", "batch_size", "lr", "optimizer", "schedule", "hidden"),
@@ -63,8 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
         _add_running(command)
         command.add_argument(
             "--equal-bytes",
-            action="store_true",
-            help="beside each method, a replay of real images in as many bytes",
+            nargs="*",
+            choices=BUFFERS,
+            metavar="BUFFER",
+            help="beside each method, a buffer of real images in as many bytes: replay (default)"
+            " or der++, or both",
         )
         known = [text for action in command._actions for text in action.option_strings]
         command.set_defaults(usual=usual, options=known)

@@ -39,7 +39,8 @@ class Reference:
         plugin: Name of the class in ``avalanche.training.plugins``, or class path of another,
             whose keyword arguments are the options; ``None`` for the plain network.
         defaults: Options that differ from the plugin's own defaults.
-        stock: Avalanche's own generative replay strategy.
+        stock: Avalanche's own strategy with a loop of its own: the one that ``plugin`` names, by
+            default its generative replay.
         joint: Trained anew on all experiences so far.
     """
 
@@ -64,6 +65,12 @@ REFERENCES: dict[str, Reference] = {
     "replay": Reference(
         "stores real images, by mem_size or memory_budget (Avalanche's ReplayPlugin): reference",
         "avalanche_dgm.plugins.byte_replay.ByteReplayPlugin",
+    ),
+    "der++": Reference(
+        "stores real images and their logits, by mem_size or memory_budget (Avalanche's DER):"
+        " reference",
+        "avalanche_dgm.plugins.byte_replay.ByteDER",
+        stock=True,
     ),
     "joint": Reference("trained anew on all experiences so far: reference", joint=True),
 }
@@ -100,7 +107,7 @@ def is_joint(method: NamedMethod | Reference) -> bool:
 
 
 def is_stock(method: NamedMethod | Reference) -> bool:
-    """Whether it is Avalanche's own generative replay."""
+    """Whether it is a strategy of Avalanche's with a loop of its own."""
     return isinstance(method, Reference) and method.stock
 
 
@@ -119,7 +126,8 @@ def options_of(method: NamedMethod | Reference) -> list[str]:
         return [*known, _CONFIGURATION] if method.configurations else known
     if method.plugin is None:
         return []
-    return [*inspect.signature(avalanche_plugin(method.plugin)).parameters]
+    parameters = inspect.signature(avalanche_plugin(method.plugin)).parameters.values()
+    return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
 
 
 def method_of(config: ExperimentConfig) -> NamedMethod | Reference:
@@ -195,7 +203,7 @@ def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
 
 
 def avalanche_plugin(name: str) -> Any:
-    """The class of an Avalanche plugin.
+    """The class of an Avalanche plugin, or of a strategy that stands in for one.
 
     Args:
         name: In ``avalanche.training.plugins``, or a class path.

@@ -96,8 +96,8 @@ class LightningEngine:
         if is_stock(method_of(config)):
             able = ", ".join(name for name, method in METHODS.items() if not is_stock(method))
             raise ConfigError(
-                f"{config.method} trains its generator in a loop of Avalanche's, which a Trainer"
-                f" cannot run. With --backend lightning there are: {able}."
+                f"{config.method} has a training loop of Avalanche's own, which a Trainer cannot"
+                f" run. With --backend lightning there are: {able}."
             )
         from avalanche_dgm.lightning.trainers import make_trainer
 

@@ -18,6 +18,7 @@ from avalanche_dgm.experiments import class_paths
 from avalanche_dgm.experiments.building import build_model, optimizer_of
 from avalanche_dgm.experiments.config import is_class_path
 from avalanche_dgm.experiments.methods import (
+    Reference,
     avalanche_plugin,
     hyper_parameters,
     is_stock,
@@ -71,7 +72,7 @@ def build_strategy(
     }
     annealing = [CosineAnnealingPlugin()] if config.schedule == "cosine" else []
     if is_stock(method_of(config)):
-        return _stock(spec.shape, annealing, arguments)
+        return _stock(spec, annealing, arguments)
     return Naive(plugins=[*_plugins(spec, progress=progress), *annealing], **arguments)
 
 
@@ -87,7 +88,19 @@ def _plugins(spec: RunSpec, *, progress: bool) -> list[Any]:
     return [avalanche_plugin(method.plugin)(**options)]
 
 
-def _stock(
+def _stock(spec: RunSpec, annealing: list[Any], arguments: dict[str, Any]) -> SupervisedTemplate:
+    """A strategy of Avalanche's with a loop of its own."""
+    method = method_of(spec.config)
+    if isinstance(method, Reference) and method.plugin is not None:
+        options = hyper_parameters(spec.config, spec.n_images)
+        made: SupervisedTemplate = avalanche_plugin(method.plugin)(
+            plugins=annealing, **options, **arguments
+        )
+        return made
+    return _generative_replay(spec.shape, annealing, arguments)
+
+
+def _generative_replay(
     shape: tuple[int, ...], annealing: list[Any], arguments: dict[str, Any]
 ) -> SupervisedTemplate:
     """Avalanche's strategy with the generator that it comes with, made quiet."""

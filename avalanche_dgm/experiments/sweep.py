@@ -18,7 +18,6 @@ from avalanche_dgm.experiments.results import RunResult, mean
 from avalanche_dgm.methods.registry import NamedMethod
 
 Configs = Mapping[str, Sequence[ExperimentConfig]]
-_BUFFER = "replay"
 
 
 @dataclass(frozen=True)
@@ -115,17 +114,18 @@ class Sweep:
         )
 
     def add_buffers(
-        self, results: Mapping[str, Sequence[RunResult]]
+        self, results: Mapping[str, Sequence[RunResult]], buffers: Sequence[str] = ("replay",)
     ) -> dict[str, Sequence[RunResult]]:
-        """Runs, beside each generative method, a buffer of real images that is as large in bytes.
+        """Runs, beside each generative method, buffers of real images that are as large in bytes.
 
         Each buffer gets a folder within that of the sweep.
 
         Args:
             results: What ``run`` returned.
+            buffers: Reference methods with the option ``memory_budget``.
 
         Returns:
-            The rows, each one followed by that of its buffer.
+            The rows, each one followed by those of its buffers.
 
         Raises:
             ConfigError: No image fits into what a method holds.
@@ -133,10 +133,12 @@ class Sweep:
         rows: dict[str, Sequence[RunResult]] = {}
         for name, row in results.items():
             rows[name] = row
-            configs = [config for result in row if (config := buffer_of(result)) is not None]
-            if len(configs) == len(row):
-                folder = storage.run_folder(self.folder, f"{_BUFFER}-as-{name}")
-                rows |= replace(self, folder=folder).run({f"{_BUFFER} as {name}": configs})
+            for buffer in buffers:
+                found = [buffer_of(result, buffer) for result in row]
+                configs = [config for config in found if config is not None]
+                if len(configs) == len(row):
+                    folder = storage.run_folder(self.folder, f"{buffer}-as-{name}")
+                    rows |= replace(self, folder=folder).run({f"{buffer} as {name}": configs})
         return rows
 
     def summarise(self, results: Mapping[str, Sequence[RunResult]]) -> str:
@@ -169,14 +171,28 @@ class Sweep:
         return [*own, *sorted(self.folder.rglob("*/samples.png"))]
 
 
-def buffer_of(result: RunResult) -> ExperimentConfig | None:
+def check_buffers(configs: Configs, buffers: Sequence[str]) -> None:
+    """Checks that buffers can be run beside what configs describe, before anything is.
+
+    Raises:
+        ConfigError: One has a loop of its own, which a Trainer cannot run.
+    """
+    beside = {
+        buffer: [_with_buffer(config, buffer) for seeds in configs.values() for config in seeds]
+        for buffer in buffers
+    }
+    is_global_zero(beside)
+
+
+def buffer_of(result: RunResult, buffer: str = "replay") -> ExperimentConfig | None:
     """The config of a buffer of real images that is as large as what a run holds at its end.
 
     Args:
         result: A finished run.
+        buffer: A reference method with the option ``memory_budget``.
 
     Returns:
-        The same run with ``replay`` of as many bytes; ``None`` for one of a reference method, or if
+        The same run with a buffer of as many bytes; ``None`` for one of a reference method, or if
         nothing is held or its size is not known.
     """
     # Of others, a process of a Trainer that is not the first may have no steps.
@@ -185,12 +201,11 @@ def buffer_of(result: RunResult) -> ExperimentConfig | None:
     held = result.steps[-1].memory_bytes
     if not held:
         return None
-    return result.config.replace(
-        method=_BUFFER,
-        method_options={"memory_budget": held},
-        paper=False,
-        quality=False,
-    )
+    return _with_buffer(result.config, buffer, memory_budget=held)
+
+
+def _with_buffer(config: ExperimentConfig, buffer: str, **options: int) -> ExperimentConfig:
+    return config.replace(method=buffer, method_options=options, paper=False, quality=False)
 
 
 def new_and_original(row: Sequence[RunResult]) -> str:

@@ -13,6 +13,7 @@ from avalanche_dgm.experiments import METHODS, ExperimentConfig, building, stora
 from avalanche_dgm.experiments.config import TrainerSettings
 from avalanche_dgm.experiments.methods import Reference, is_stock
 from avalanche_dgm.experiments.runner import make_engine, run
+from avalanche_dgm.experiments.sweep import check_buffers
 from avalanche_dgm.lightning.callbacks import StreamCallback
 from avalanche_dgm.lightning.checkpointer import StreamCheckpointer
 
@@ -245,6 +246,8 @@ def test_only_the_first_process_minds_the_folder(tmp_path):
 def test_a_method_that_no_trainer_reaches():
     with pytest.raises(ConfigError, match="generative-replay.*naive, dropout, ewc"):
         make_engine(config("generative-replay"))
+    with pytest.raises(ConfigError, match=r"der\+\+ has a training loop"):
+        check_buffers({"dgr": [config("dgr")]}, ["replay", "der++"])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from avalanche.training.plugins import (
     SynapticIntelligencePlugin,
 )
 from avalanche.training.supervised import Naive
+from nets import MultiHead
 from pickled_tensors import tensors_in
 from torch import nn
 from torch.utils.data import Dataset
@@ -26,7 +27,7 @@ from avalanche_dgm.experiments import ExperimentConfig, RunResult
 from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.sweep import buffer_of
 from avalanche_dgm.held import held_bytes, image_bytes
-from avalanche_dgm.plugins.byte_replay import ByteReplayPlugin
+from avalanche_dgm.plugins.byte_replay import ByteDER, ByteReplayPlugin
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers", "ignore::DeprecationWarning")
 IMAGE = 64 * 4
@@ -94,12 +95,60 @@ def test_a_budget_must_hold_an_image(benchmark):
         ByteReplayPlugin(memory_budget=0)
 
 
+def with_der(benchmark, n=3, **options):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
+    strategy = ByteDER(
+        model=net,
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.05),
+        train_mb_size=16,
+        train_epochs=10,
+        evaluator=EvaluationPlugin(memory_metrics(), loggers=[]),
+        **options,
+    )
+    for experience in list(benchmark.train_stream)[:n]:
+        strategy.train(experience)
+    return strategy, strategy.evaluator.get_last_metrics()["MemoryBytes"]
+
+
+@pytest.mark.parametrize("budget", [7 * (IMAGE + 44), 5000, 10**9])
+def test_logits_stored_beside_images_count(budget, benchmark):
+    """Ten of four bytes each; and the budget holds them."""
+    strategy, found = with_der(benchmark, memory_budget=budget)
+    learned = sum(len(e.dataset) for e in list(benchmark.train_stream)[:3])
+    stored = strategy.storage_policy.buffer
+    assert len(stored) == min(budget // (IMAGE + 44), learned)
+    assert found == len(stored) * (IMAGE + 44) <= budget
+    # By another count: what a sample of the buffer consists of.
+    assert found == sum(4 + x.nbytes + logits.nbytes for x, _, _, logits in stored)
+
+
+def test_a_memory_smaller_than_a_batch_of_replay_is_replayed(benchmark):
+    small = {"memory_budget": 3 * (IMAGE + 44), "batch_size_mem": 16}
+    strategy, _ = with_der(benchmark, n=2, **small)
+    without, _ = with_der(benchmark, n=2, **small, alpha=0.0, beta=0.0)
+    weights = [s.model.state_dict()["3.weight"] for s in (strategy, without)]
+    assert strategy.batch_size_mem == 3
+    assert not torch.equal(*weights)
+
+
+def test_der_refuses_what_it_cannot_store(benchmark):
+    with pytest.raises(ConfigError, match="296 bytes large"):
+        with_der(benchmark, memory_budget=200)
+    with pytest.raises(ConfigError, match="memory_budget"):
+        with_der(benchmark, memory_budget=0)
+    with pytest.raises(ConfigError, match="one head"):
+        ByteDER(model=MultiHead())
+
+
 def test_a_buffer_as_large_as_a_memory():
     """The config that stands beside a generative method: the same run, but for what remembers."""
     own = ExperimentConfig.create("dgr", "sklearn-digits", seed=3, method_options={"latent": 4})
     result = RunResult(own, ["a"], [0], [Step(0, [0.5], memory_bytes=7000)])
     found = buffer_of(result)
     assert (found.method, found.method_options) == ("replay", {"memory_budget": 7000})
+    other = buffer_of(result, "der++")
+    assert (other.method, other.method_options) == ("der++", {"memory_budget": 7000})
     assert (found.seed, found.stream, found.epochs) == (3, own.stream, own.epochs)
     result.steps[0].memory_bytes = None
     assert buffer_of(result) is None
@@ -139,7 +188,7 @@ def test_an_image_in_several_buffers_counts_once(benchmark):
 def test_with_a_plugin_of_ours(benchmark):
     ours = ALTMPlugin(replay="stored", per_class=5, seed=0)
     _, alone = trained(benchmark, ours)
-    assert alone["MemoryBytes"] == ours.memory_bytes() > 4 * 5 * IMAGE
+    assert alone["MemoryBytes"] == ours.memory_budget() > 4 * 5 * IMAGE
     assert alone["PeakMemoryBytes"] > alone["MemoryBytes"]
     other = ALTMPlugin(replay="stored", per_class=5, seed=0)
     naive, both = trained(benchmark, other, LwFPlugin())
