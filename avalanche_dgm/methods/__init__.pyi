@@ -72,6 +72,7 @@ class ALTMArguments(TypedDict, total=False):
     kappa: float
     n_max: int | None
     count: Literal["classes", "tasks"]
+    memory_budget: int | str | None
     seed: int | None
     finetune_steps: int | None
     finetune_optimizer: OptimizerSpec
@@ -111,6 +112,7 @@ class DGDMNArguments(TypedDict, total=False):
     kappa: float
     n_max: int | None
     count: Literal["classes", "tasks"]
+    memory_budget: int | str | None
     stm_size: int
     short_term: bool
     routing: Literal["auto", "oracle", "elbo", "sleep"]
@@ -153,6 +155,7 @@ class DGRArguments(TypedDict, total=False):
     kappa: float
     n_max: int | None
     count: Literal["classes", "tasks"]
+    memory_budget: int | str | None
     seed: int | None
     finetune_steps: int | None
     finetune_optimizer: OptimizerSpec
@@ -282,8 +285,9 @@ class LatentReplayArguments(TypedDict, total=False):
     per_experience: int | None
     total: int | None
     dtype: Literal["float32", "float16", "uint8"]
-    covariance: bool | Literal["full", "shared", "low-rank", "mixture"] | None
-    at_rest: Literal["float32", "float16"]
+    covariance: bool | Literal["full", "shared", "low-rank", "diagonal", "mixture"] | None
+    at_rest: Literal["float32", "float16", "int8", "int4"] | None
+    memory_budget: int | str | None
     jitter: float | None
     architecture: Literal["auto", "dense", "conv"]
     hidden: tuple[int, ...] | None
