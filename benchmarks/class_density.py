@@ -4,13 +4,16 @@
 
 The density is a memory of latents, as in latent replay, which draws many steps at once. Printed are
 seconds for learning a class of 500, milliseconds of a step of 128 in the mean of many, of the
-slowest one, and of one that is drawn by itself (the median of five), and the bytes that are kept.
+slowest one (which draws the next ones, too), and of one that is drawn by itself (the median of
+five), and the bytes that are kept. Times on the CPU are those of the process, so that they do not
+depend on what else runs; OMP_NUM_THREADS=1 for those of one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from itertools import product
 from statistics import mean, median
 from typing import Any
@@ -30,6 +33,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "shared": {},
     "shared, 5 means": {"covariance": "shared", "components": 5},
     "low-rank": {},
+    "low-rank, 64 of 4 bits": {"covariance": "low-rank", "rank": 64, "at_rest": "int4"},
+    "auto": {},
+    "auto, 3 MB": {"covariance": "auto", "memory_budget": "3MB"},
     "diagonal": {},
     "diagonal, 5 of a class": {
         **{"covariance": "diagonal", "components": 5, "tied": "component"},
@@ -37,20 +43,25 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+def clock(device: str) -> Callable[[], float]:
+    """What measures seconds on a device."""
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
 def learned(kind: str, values: int, n_classes: int, device: str) -> tuple[GeneratedLatents, float]:
     """A memory that has learned random samples, and the seconds for each class."""
     density = make_density(**{"covariance": kind, **KINDS[kind]})
     memory = GeneratedLatents(MemorySettings(generator=density)).to(device)
     random = RandomSource(0)
-    spent = 0.0
+    spent, now = 0.0, clock(device)
     for label in range(n_classes):
         samples = torch.randn(500, values, generator=random.on(device), device=device)
         labels = torch.full((len(samples),), label, device=device)
         data = ExperienceData(samples, labels, torch.zeros_like(labels), str(label))
-        start = time.perf_counter()
+        start = now()
         list(memory.learn_latents(data, random))
         memory.end(random.on(device))
-        spent += time.perf_counter() - start
+        spent += now() - start
     return memory, spent / n_classes
 
 
@@ -61,22 +72,22 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--samples", type=int, default=128, help="samples of a step")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=101)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     for kind, n_classes in product(options.kinds, options.classes):
         memory, seconds = learned(kind, options.values, n_classes, options.device)
-        rng = torch.Generator(options.device).manual_seed(0)
+        rng, now = torch.Generator(options.device).manual_seed(0), clock(options.device)
         took = {"blocks": [], "alone": []}
         for way, steps in (("alone", 6), ("blocks", options.steps)):
             for step in range(steps):
                 # Another number than at the step before is drawn by itself.
                 n = options.samples + (way == "alone") * (step % 2)
-                start = time.perf_counter()
+                start = now()
                 memory.sample(n, rng)
                 if options.device != "cpu":
                     torch.cuda.synchronize()
-                took[way].append(1000 * (time.perf_counter() - start))
+                took[way].append(1000 * (now() - start))
         size = size_in_bytes(memory) / 1e6
         blocks = took["blocks"]
         print(

@@ -214,6 +214,19 @@ class StoredMemory(GrowingBuffers):
                 f" more{advice}."
             )
 
+    def check_size(self, shape: tuple[int, ...], labels: Tensor, tasks: Tensor) -> None:
+        """Checks that samples of a shape can be remembered; changes nothing.
+
+        Args:
+            shape: Shape of one sample.
+            labels: int64 tensor (N,), those that are to be learned.
+            tasks: int64 tensor (N,), their task labels.
+
+        Raises:
+            CapacityError: The budget has no room for one sample of each class.
+        """
+        self._number(len(self._classes_with(labels, tasks)[0]), shape)
+
     def _classes_with(self, labels: Tensor, tasks: Tensor) -> tuple[ClassTable, Tensor]:
         """The classes once these samples are added, and each sample's row (N,)."""
         classes = copy.deepcopy(self.classes)

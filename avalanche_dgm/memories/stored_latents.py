@@ -137,12 +137,7 @@ class StoredLatents(StoredMemory):
         return bool(self._covariance)
 
     def check_size(self, shape: tuple[int, ...], labels: Tensor, tasks: Tensor) -> None:
-        """Checks that latents of a shape can be remembered.
-
-        Args:
-            shape: Shape of one latent.
-            labels: int64 tensor (N,), those that are to be learned.
-            tasks: int64 tensor (N,), their task labels.
+        """See `StoredMemory.check_size`.
 
         Raises:
             ConfigError: They have too many values for the covariances that are asked for.
@@ -150,7 +145,7 @@ class StoredLatents(StoredMemory):
         """
         if self._covariance:
             check_size(self.moments, shape)
-        self._number(len(self._classes_with(labels, tasks)[0]), shape)
+        super().check_size(shape, labels, tasks)
 
     def _beside(self, n_classes: int, shape: tuple[int, ...]) -> int:
         return self.moments.bytes_of(n_classes, prod(shape)) if self._covariance else 0

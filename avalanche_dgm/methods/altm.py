@@ -53,7 +53,7 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
     """Settings of A-LTM.
 
     Those of the base class are for ``replay="generated"``, all but ``consolidation``;
-    ``memory_budget`` is for ``"stored"``, too.
+    ``memory_budget`` is for ``"stored"``, too; the stable network does not count.
 
     Attributes:
         weight: Factor lambda of the squared distance between H's and N's logits (Eq. 4), above 0,

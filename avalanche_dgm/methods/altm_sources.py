@@ -37,6 +37,7 @@ class StoredReplay(Inspectable, ReplaySource, Method):
         """See `Method.check`."""
         check_experience(data, shape=self.store.shape)
         self.store.check(data.labels, data.tasks)
+        self.store.check_size(tuple(data.images.shape[1:]), data.labels, data.tasks)
 
     def sample_old(self, n: int) -> Replay | None:
         """See `ReplaySource.sample_old`."""
