@@ -104,7 +104,8 @@ class ByteDER(DER):
         **strategy: Arguments of Avalanche's ``SupervisedTemplate``.
 
     Raises:
-        ConfigError: ``memory_budget`` is below 1, or the model takes task labels.
+        ConfigError: ``memory_budget`` is no number of bytes, or the model takes task labels; or,
+            when training begins, not even one image of each class fits.
     """
 
     batch_size_mem: int
@@ -129,12 +130,24 @@ class ByteDER(DER):
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         stored = len(self.storage_policy.buffer)
-        if self.memory_budget is not None and not stored:
+        if not stored:
             dataset = self.experience.dataset
             image = torch.as_tensor(dataset.eval()[0][0])[None].to(self.device)
             with torch.no_grad(), evaluating(self.model):
                 logits = self.model(image)
-            self.mem_size = fitting(self.memory_budget, dataset, beside=logits.nbytes)
-            self.storage_policy.max_size = self.mem_size
+            if self.memory_budget is not None:
+                most = fitting(self.memory_budget, dataset, beside=logits.nbytes)
+                self.storage_policy.max_size = most
+            if self.storage_policy.max_size < logits.shape[1]:
+                raise ConfigError(
+                    f"DER stores as many images of each class, and {self.storage_policy.max_size}"
+                    f" are fewer than the {logits.shape[1]} classes. Give a larger memory_budget or"
+                    " mem_size."
+                )
         self.batch_size_mem = max(1, min(self._most_replayed, stored))
         super()._before_training_exp(**kwargs)
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        # As it was made, by which a checkpoint is known to be of the same run.
+        self.batch_size_mem = self._most_replayed
+        super()._after_training_exp(**kwargs)

@@ -1,5 +1,7 @@
 """What strategies hold, by another count than the package's: pickles, and images one by one."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,13 @@ from pickled_tensors import tensors_in
 from torch import nn
 from torch.utils.data import Dataset
 
-from avalanche_dgm import ALTMPlugin, memory_metrics, sklearn_digits
+from avalanche_dgm import (
+    ALTMPlugin,
+    maybe_load_checkpoint,
+    memory_metrics,
+    save_checkpoint,
+    sklearn_digits,
+)
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig, RunResult
 from avalanche_dgm.experiments.results import Step
@@ -108,10 +116,10 @@ def with_der(benchmark, n=3, **options):
     )
     for experience in list(benchmark.train_stream)[:n]:
         strategy.train(experience)
-    return strategy, strategy.evaluator.get_last_metrics()["MemoryBytes"]
+    return strategy, strategy.evaluator.get_last_metrics().get("MemoryBytes")
 
 
-@pytest.mark.parametrize("budget", [7 * (IMAGE + 44), 5000, 10**9])
+@pytest.mark.parametrize("budget", [10 * (IMAGE + 44), 5000, 10**9])
 def test_logits_stored_beside_images_count(budget, benchmark):
     """Ten of four bytes each; and the budget holds them."""
     strategy, found = with_der(benchmark, memory_budget=budget)
@@ -124,17 +132,37 @@ def test_logits_stored_beside_images_count(budget, benchmark):
 
 
 def test_a_memory_smaller_than_a_batch_of_replay_is_replayed(benchmark):
-    small = {"memory_budget": 3 * (IMAGE + 44), "batch_size_mem": 16}
+    small = {"memory_budget": 12 * (IMAGE + 44), "batch_size_mem": 16}
     strategy, _ = with_der(benchmark, n=2, **small)
     without, _ = with_der(benchmark, n=2, **small, alpha=0.0, beta=0.0)
     weights = [s.model.state_dict()["3.weight"] for s in (strategy, without)]
-    assert strategy.batch_size_mem == 3
+    assert len(strategy.storage_policy.buffer) == 12
     assert not torch.equal(*weights)
+
+
+def test_der_goes_on_from_a_checkpoint(benchmark, tmp_path):
+    settings = {"memory_budget": "10kB", "batch_size_mem": 64}
+    whole, _ = with_der(benchmark, n=2, **settings)
+    save_checkpoint(whole, tmp_path / "der.pt")
+    loaded, _ = with_der(benchmark, n=0, **settings)
+    loaded, n = maybe_load_checkpoint(loaded, tmp_path / "der.pt", stream=benchmark.train_stream)
+    assert n == 2
+    for strategy in (whole, loaded):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        strategy.train(benchmark.train_stream[2])
+    one, two = (s.model.state_dict() for s in (whole, loaded))
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+    assert held_bytes(whole) == held_bytes(loaded) <= 10_000
 
 
 def test_der_refuses_what_it_cannot_store(benchmark):
     with pytest.raises(ConfigError, match="296 bytes large"):
         with_der(benchmark, memory_budget=200)
+    for fewer in ({"mem_size": 9}, {"memory_budget": 9 * (IMAGE + 44)}):
+        with pytest.raises(ConfigError, match="9 are fewer than the 10 classes"):
+            with_der(benchmark, n=1, **fewer)
     with pytest.raises(ConfigError, match="memory_budget"):
         with_der(benchmark, memory_budget=0)
     with pytest.raises(ConfigError, match="one head"):
