@@ -16,12 +16,24 @@ def wide_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def steps_after_the_user_s():
+    """DGR takes no steps after the user's few, in fixtures of modules neither; see below."""
+    with pytest.MonkeyPatch.context() as patch:
+        from avalanche_dgm.methods import finetuning
+
+        defaults = {name: getattr(finetuning, name) for name in ("ENOUGH_STEPS", "LEAST_STEPS")}
+        for name in defaults:
+            patch.setattr(finetuning, name, 0)
+        yield defaults
+
+
 @pytest.fixture(autouse=True)
-def no_more_steps_than_asked_for(request, monkeypatch):
-    """DGR takes no steps after the user's few, unless a test asks for it or is about it."""
-    if "finetuned" not in request.keywords:
-        for name in ("ENOUGH_STEPS", "LEAST_STEPS"):
-            monkeypatch.setattr(f"avalanche_dgm.methods.finetuning.{name}", 0)
+def as_many_steps_as_asked_for(request, monkeypatch, steps_after_the_user_s):
+    """Tests marked ``finetuned`` have the default."""
+    if "finetuned" in request.keywords:
+        for name, value in steps_after_the_user_s.items():
+            monkeypatch.setattr(f"avalanche_dgm.methods.finetuning.{name}", value)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -336,7 +336,9 @@ class GAN(Generator, ABC):
 
     def end(self, rng: torch.Generator) -> None:
         """See `Generator.end`: its classes are learned."""
-        self.keep.end(self)
+        # A user's own way of keeping old classes may draw from PyTorch's generator there.
+        with seeded_init(rng):
+            self.keep.end(self)
         self.learned, self.experiences = len(self.classes), self.experiences + 1
         self._close()
         if not self.keeps_discriminator:

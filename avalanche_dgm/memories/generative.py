@@ -40,7 +40,8 @@ class MemorySettings(VAESettings):
         generator: What generates: ``"vae"``, the autoencoder that the settings above are of; for
             features of a pretrained network better ``"low-rank"`` or another name of
             `make_density`; or a `Generator` that has learned nothing, which is copied.
-        labels: ``"soft"`` replays the old learner's softened answers, ``"hard"`` its decisions.
+        labels: ``"soft"`` replays the old learner's softened answers, ``"hard"`` its decisions;
+            ``None`` for soft ones.
         temperature: Softness of soft labels, above 0.
         kappa: Smallest share of the memory for each new task (Sec. 3.1).
         n_max: Most samples, generated and incoming, that one consolidation holds at once; ``None``
@@ -53,7 +54,7 @@ class MemorySettings(VAESettings):
     """
 
     generator: Generator | str = "vae"
-    labels: Literal["soft", "hard"] = "soft"
+    labels: Literal["soft", "hard"] | None = None
     temperature: float = 2.0
     kappa: float = 0.0
     n_max: int | None = None
@@ -71,6 +72,11 @@ class MemorySettings(VAESettings):
                 f"{given} is for generator='vae'. Give settings of another generator to that"
                 " generator, where it is made."
             )
+
+    @property
+    def soft_labels(self) -> bool:
+        """Whether replay has soft labels."""
+        return self.labels != "hard"
 
     def _vae_settings_given(self) -> list[str]:
         """Names of the autoencoder's settings that are not the default ones."""
@@ -276,7 +282,7 @@ class DeepGenerativeMemory(nn.Module):
         labels = tasks = torch.zeros_like(rows)
         if conditional:
             labels, tasks = known.labels[rows], known.tasks[rows]
-        soft = self.settings.labels == "soft" and not hard
+        soft = self.settings.soft_labels and not hard
         if self.learner is None or (conditional and not soft):
             return Replay(samples, labels, tasks)
         shown = self.reconstruct(samples) if reconstruct else samples

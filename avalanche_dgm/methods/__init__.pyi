@@ -67,7 +67,7 @@ class ALTMArguments(TypedDict, total=False):
     generator_optimizer: OptimizerSpec
     batch_size: int
     generator: Generator | str
-    labels: Literal["soft", "hard"]
+    labels: Literal["soft", "hard"] | None
     temperature: float
     kappa: float
     n_max: int | None
@@ -107,7 +107,7 @@ class DGDMNArguments(TypedDict, total=False):
     generator_optimizer: OptimizerSpec
     batch_size: int
     generator: Generator | str
-    labels: Literal["soft", "hard"]
+    labels: Literal["soft", "hard"] | None
     temperature: float
     kappa: float
     n_max: int | None
@@ -150,7 +150,7 @@ class DGRArguments(TypedDict, total=False):
     generator_optimizer: OptimizerSpec
     batch_size: int
     generator: Generator | str
-    labels: Literal["soft", "hard"]
+    labels: Literal["soft", "hard"] | None
     temperature: float
     kappa: float
     n_max: int | None
@@ -303,7 +303,7 @@ class LatentReplayArguments(TypedDict, total=False):
     generator_optimizer: OptimizerSpec
     batch_size: int
     generator: Generator | str
-    labels: Literal["soft", "hard"]
+    labels: Literal["soft", "hard"] | None
     temperature: float
     kappa: float
     n_max: int | None

@@ -171,7 +171,7 @@ class DGDMN(Inspectable, Routing, Method):
         self._hold("_active", None)
         self._pool: Replay | None = None
         self._warned = False
-        self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
+        self.criterion = UserCriterion(soft_labels=self.settings.soft_labels)
 
     @property
     def routes(self) -> bool:

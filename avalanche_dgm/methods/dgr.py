@@ -78,14 +78,14 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
         self.ltm = DeepGenerativeMemory(self.settings)
         self._previous: DeepGenerativeMemory | None
         self._hold("_previous", None)
-        self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
+        self.criterion = UserCriterion(soft_labels=self.settings.soft_labels)
         self._temperature = self.settings.temperature
         self._partial = False
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`."""
         super().attach(learner, task_aware=task_aware)
-        if self.settings.labels == "soft" or not self.ltm.generator.conditional:
+        if self.settings.soft_labels or not self.ltm.generator.conditional:
             # Otherwise nobody has to label what is generated.
             self.ltm.attach(learner, task_aware=task_aware)
 

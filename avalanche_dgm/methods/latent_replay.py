@@ -82,7 +82,8 @@ class LatentReplaySettings(
         replay_size: Replayed latents a step; ``None`` for as many as are new.
         labels: What replayed latents are labelled with: ``"soft"``, the softened answers over the
             classes known that the classifier gave before the experience; ``"hard"``, their classes
-            (the paper).
+            (the paper). ``None`` for soft ones where latents are stored, and hard ones where they
+            are generated: those lean less to new classes.
         temperature: Softness of soft labels, above 0.
     """
 
@@ -94,7 +95,6 @@ class LatentReplaySettings(
     freeze_after: int = field(default=1, metadata={"least": 0})
     encode_once: bool | None = None
     replay_size: int | None = None
-    labels: Literal["soft", "hard"] = "soft"
     temperature: float = 1.0
     # Latents have no bounds, and vary in more ways than images do.
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "gaussian"
@@ -115,13 +115,20 @@ class LatentReplaySettings(
         self.check_owners("memory", {"stored": stored, "vae": vae})
         self.make_memory()
 
+    @property
+    def soft_labels(self) -> bool:
+        """See `MemorySettings.soft_labels`."""
+        stored = self.memory == "stored" or isinstance(self.memory, StoredLatents)
+        return self.labels == "soft" or (self.labels is None and stored)
+
     def make_memory(self) -> StoredLatents | GeneratedLatents:
         """Makes what remembers latents.
 
         Raises:
             ConfigError: There is no such memory, or it cannot work.
         """
-        vae, stored = self.part(MemorySettings), self.part(StoredLatentsSettings)
+        vae = self.part(MemorySettings, labels="hard")
+        stored = self.part(StoredLatentsSettings)
         made = make_memory(self.memory, vae=vae, stored=stored)
         if self.freeze_after > 1 and isinstance(made, GeneratedLatents):
             raise ConfigError(
@@ -164,7 +171,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         s: LatentReplaySettings = self.settings
         self.latent_memory = s.make_memory()
         self._temperature = s.temperature
-        if s.labels == "soft":
+        if s.soft_labels:
             self.needs = Needs(copies="A copy gives the soft labels; labels='hard' does without.")
             self.criterion = UserCriterion(soft_labels=True)
         self._hold("split", None)
@@ -272,7 +279,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         if not self.frozen and not self.settings.freeze_after:
             self._prefix = self._cut().freeze()
         # A classifier that is still learning a class is no teacher of it.
-        soft = self.settings.labels == "soft" and not data.partial
+        soft = self.settings.soft_labels and not data.partial
         if soft and len(self.latent_memory.classes) and self.learner is not None:
             self._hold("_teacher", Frozen(self.learner))
         yield from ()

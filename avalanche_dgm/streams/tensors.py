@@ -68,7 +68,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     Attributes:
         images: float32 tensor (N, C, H, W), or (N, D), which may be of half precision; samples
-            are float32.
+            are float32 then.
         targets: The N classes.
     """
 
@@ -77,7 +77,9 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         self.targets: list[int] = data.labels.tolist()
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index].float(), self.targets[index]
+        image = self.images[index]
+        # Other types are the method's to refuse.
+        return image.float() if image.dtype == torch.float16 else image, self.targets[index]
 
     def __len__(self) -> int:
         return len(self.targets)
