@@ -33,7 +33,7 @@ from avalanche_dgm.networks import default_architecture, default_hidden
 
 
 def _adam() -> OptimizerSpec:
-    return OptimizerSpec("adam", 1e-3, "cosine")
+    return OptimizerSpec("adam", 1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)

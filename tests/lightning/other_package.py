@@ -9,7 +9,13 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-SMALL = {"generator_steps": 10, "hidden": (16, 16), "latent": 4, "seed": 0}
+SMALL = {
+    "generator_steps": 10,
+    "finetune_steps": 0,
+    "hidden": (16, 16),
+    "latent": 4,
+    "seed": 0,
+}
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 
 
