@@ -89,10 +89,10 @@ def network(d: int, n_classes: int, dropout: float) -> nn.Module:
 
 
 def measure(
-    entry: Entry, benchmark: Any, test: Split, arguments: argparse.Namespace
+    entry: Entry, benchmark: Any, sets: tuple[Split, Split], arguments: argparse.Namespace
 ) -> dict[str, float]:
     """Accuracies after the last experience, bytes held, seconds of training."""
-    vectors, labels = test
+    vectors, labels = sets[1]
     torch.manual_seed(arguments.seed)
     model = network(vectors.shape[1], int(labels.max()) + 1, arguments.dropout)
     hyper = {**entry.hyper}
@@ -103,10 +103,8 @@ def measure(
         hyper[name] = int(value) if value.isdigit() else value
     plugin = entry.plugin(**hyper) if entry.plugin is not None else None
     optimizer = torch.optim.Adam(model.parameters(), lr=arguments.lr)
-    experiences = [[*benchmark.train_stream]] if entry.joint else [*benchmark.train_stream]
-    n = sum(len(e.dataset) for e in benchmark.train_stream) // (
-        1 if entry.joint else len(experiences)
-    )
+    experiences = list((stream_of(*sets, 1, 0) if entry.joint else benchmark).train_stream)
+    n = len(experiences[0].dataset)
     steps = arguments.epochs * -(-n // entry.batch_size)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     scheduler = LRSchedulerPlugin(
@@ -172,7 +170,7 @@ def main() -> None:
         rows = []
         for order in arguments.orders:
             benchmark = stream_of(train, test, arguments.experiences, order)
-            rows.append(measure(METHODS[name], benchmark, test, arguments))
+            rows.append(measure(METHODS[name], benchmark, (train, test), arguments))
         found = [row["accuracy"] for row in rows]
         spread = stdev(found) if len(found) > 1 else 0.0
         each = " ".join(f"{value:.4f}" for value in found)
