@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "1 %, no covariances": {"share": 0.01, "covariance": False},
     "1 %, hard labels": {"share": 0.01, "labels": "hard"},
     "5 %, hard labels": {"share": 0.05, "labels": "hard"},
-    "density": {"memory": "density", "covariance": "full"},
+    "density": {"memory": "density", "covariance": "full", "labels": "soft"},
 }
 # Test accuracy on new and on original classes of cases 1 to 4 (Saez de Ocariz Borde 2022).
 PAPER = {
