@@ -46,7 +46,7 @@ GENERATORS = {
         lambda n: ConditionalGAN(
             ConditionalGANSettings(generator_steps=n, class_inputs=10, **GAN), keep=JointReplay()
         ),
-        200,
+        400,
     ),
     "masked GAN": (lambda n: MaskedGAN(MaskedGANSettings(generator_steps=n, **GAN)), 200),
 }
