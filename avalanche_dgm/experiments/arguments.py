@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         known = [text for action in command._actions for text in action.option_strings]
         command.set_defaults(usual=usual, options=known)
 
-    demo = add("demo", "see it work in under two minutes: embedded digits, nothing downloaded")
+    demo = add("demo", "see it work in about two minutes: embedded digits, nothing downloaded")
     _add_running(demo)
     _add_fields(demo, ExperimentConfig, "seed", "fast")
 
