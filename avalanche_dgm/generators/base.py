@@ -348,8 +348,8 @@ class VAESettings(Settings):
             )
 
 
-#: The densities that have a name.
-_DENSITIES = ("full", "shared", "low-rank", "diagonal", "mixture")
+#: Names of densities of classes that a memory may have for a generator, see `make_density`.
+DENSITIES = ("full", "shared", "low-rank", "diagonal", "mixture")
 
 
 def make_generator(generator: Generator | str, settings: VAESettings) -> Generator:
@@ -364,15 +364,15 @@ def make_generator(generator: Generator | str, settings: VAESettings) -> Generat
         ConfigError: There is no such name, or the generator has learned something.
     """
     if isinstance(generator, str):
-        one_of("generator", generator, "vae", *_DENSITIES)
-        # Not imported before it is needed.
-        name = "vae_generator" if generator == "vae" else "density"
-        module = importlib.import_module(f"avalanche_dgm.generators.{name}")
-        made: Generator = (
-            module.VAEGenerator(settings.part(VAESettings))
-            if generator == "vae"
-            else module.make_density(generator)
-        )
+        one_of("generator", generator, "vae", *DENSITIES)
+        # Not imported before they are needed.
+        made: Generator
+        if generator == "vae":
+            module = importlib.import_module("avalanche_dgm.generators.vae_generator")
+            made = module.VAEGenerator(settings.part(VAESettings))
+        else:
+            module = importlib.import_module("avalanche_dgm.generators.density")
+            made = module.make_density(generator)
         return made
     if not isinstance(generator, Generator):
         raise ConfigError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData, Replay, check_values
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators.base import Known
+from avalanche_dgm.generators.base import DENSITIES, Known
 from avalanche_dgm.generators.class_gaussians import ClassGaussians
 from avalanche_dgm.generators.components import Components
 from avalanche_dgm.generators.gaussian import padded
@@ -350,5 +350,5 @@ def make_density(covariance: str, **options: Any) -> ClassDensity:
     Raises:
         ConfigError: The name is unknown, or an argument cannot work.
     """
-    one_of("covariance", covariance, "full", "shared", "low-rank", "diagonal", "mixture", "auto")
+    one_of("covariance", covariance, *DENSITIES, "auto")
     return ClassDensity(**{**_NAMES.get(covariance, {"covariance": covariance}), **options})

@@ -127,8 +127,7 @@ class LatentReplaySettings(
         Raises:
             ConfigError: There is no such memory, or it cannot work.
         """
-        vae = self.part(MemorySettings, labels="hard")
-        stored = self.part(StoredLatentsSettings)
+        vae, stored = self.part(MemorySettings), self.part(StoredLatentsSettings)
         made = make_memory(self.memory, vae=vae, stored=stored)
         if self.freeze_after > 1 and isinstance(made, GeneratedLatents):
             raise ConfigError(

@@ -48,8 +48,7 @@ class ByteReplayPlugin(ReplayPlugin, supports_distributed=True):  # type: ignore
 
     Args:
         memory_budget: Bytes of all images, with the 4 that the reservoir needs for each, as a
-            number or a text such as ``"1MB"``; ``None`` to
-            store ``mem_size`` images.
+            number or a text such as ``"1MB"``; ``None`` to store ``mem_size`` images.
         mem_size: Images, without ``memory_budget``.
         batch_size: See ``ReplayPlugin``, as for the arguments below.
         batch_size_mem: Images replayed with each batch.
