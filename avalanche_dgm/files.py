@@ -47,6 +47,9 @@ def replacing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[IO
         os.replace(partial, path)
     except Exception as error:
         # Serialisers hide the reason behind errors of their own.
+        interruption = _interruption_behind(error)
+        if interruption is not None:
+            raise interruption from None
         reason = raw.failed if raw is not None and raw.failed is not None else error
         if isinstance(reason, OSError) and not isinstance(reason, StorageError):
             raise cannot_write(path, reason) from reason
@@ -54,6 +57,13 @@ def replacing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[IO
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def _interruption_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C that was being handled when an error was raised, if there was one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, sync: bool = True) -> None:

@@ -80,6 +80,18 @@ def test_other_errors_stay_what_they_are(tmp_path):
         files.write_text(tmp_path / "file" / "below", "")
 
 
+def test_an_interruption_stays_one(tmp_path, monkeypatch):
+    """PyTorch answers a Ctrl-C in the middle of its file with an error of its own."""
+
+    def interrupted(raw, data):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files._Raw, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt), files.replacing(tmp_path / "file") as file:
+        torch.save({"weights": torch.zeros(10_000)}, file)
+    assert os.listdir(tmp_path) == []
+
+
 def test_text_is_added_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file"
     files.append_text(path, "one\n")

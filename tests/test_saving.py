@@ -268,7 +268,7 @@ def test_another_method_or_other_settings(file):
     content = file.read_bytes()
     refuses(PseudoRehearsal(), network(), content, "memory of DGR, not of PseudoRehearsal")
     other = DGR(**{**TINY, "latent": 7}, labels="hard")
-    refuses(other, network(), content, re.escape("labels='soft' (now 'hard'), latent=6 (now 7)"))
+    refuses(other, network(), content, re.escape("labels=None (now 'hard'), latent=6 (now 7)"))
     used = trained(DGR(seed=2, **{**TINY, "kappa": 0.1}), network(seed=4)).method
     refuses(used, used.learner, content, "kappa=0.0 ")
 
