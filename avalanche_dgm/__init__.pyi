@@ -56,6 +56,7 @@ from avalanche_dgm.methods import (
     DGDMNArguments,
     DGRArguments,
     DynamicMemoryArguments,
+    ElasticWeightConsolidationArguments,
     EWCGeneratorArguments,
     GANReplayArguments,
     LatentReplayArguments,
@@ -66,6 +67,7 @@ from avalanche_dgm.methods import (
     SLDAArguments,
 )
 from avalanche_dgm.methods import DynamicMemory as _DynamicMemory
+from avalanche_dgm.methods import ElasticWeightConsolidation as _ElasticWeightConsolidation
 from avalanche_dgm.methods import EWCGenerator as _EWCGenerator
 from avalanche_dgm.methods import GANReplay as _GANReplay
 from avalanche_dgm.methods import LatentReplay as _LatentReplay
@@ -79,6 +81,9 @@ from avalanche_dgm.methods.closed_form import SLDASettings as SLDASettings
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
 from avalanche_dgm.methods.dgr import DGRSettings as DGRSettings
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings as DynamicMemorySettings
+from avalanche_dgm.methods.ewc import (
+    ElasticWeightConsolidationSettings as ElasticWeightConsolidationSettings,
+)
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings as EWCGeneratorSettings
 from avalanche_dgm.methods.latent_replay import LatentReplaySettings as LatentReplaySettings
 from avalanche_dgm.methods.mergan import GANReplaySettings as GANReplaySettings
@@ -234,6 +239,41 @@ class DynamicMemoryStrategy(PluginStrategy):
 
 # Deprecated.
 DynamicMemory = DynamicMemoryStrategy
+
+class ElasticWeightConsolidationPlugin(MethodPlugin):
+    method: _ElasticWeightConsolidation
+    def __init__(
+        self,
+        *,
+        settings: ElasticWeightConsolidationSettings | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Unpack[ElasticWeightConsolidationArguments],
+    ) -> None: ...
+
+class ElasticWeightConsolidationStrategy(PluginStrategy):
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        criterion: Any = None,
+        train_mb_size: int = 128,
+        train_epochs: int = 1,
+        eval_mb_size: int | None = None,
+        device: Any = "cpu",
+        plugins: Sequence[SupervisedPlugin] | None = None,
+        evaluator: Any = ...,
+        eval_every: int = -1,
+        peval_mode: str = "epoch",
+        settings: ElasticWeightConsolidationSettings | None = None,
+        oracle: str | TaskOracle = "auto",
+        progress: bool = False,
+        **hyper: Unpack[ElasticWeightConsolidationArguments],
+    ) -> None: ...
+
+# Deprecated.
+ElasticWeightConsolidation = ElasticWeightConsolidationStrategy
 
 class EWCGeneratorPlugin(WrappingPlugin):
     method: _EWCGenerator

@@ -498,7 +498,8 @@ def test_tables_fit_the_terminal(columns, finished, monkeypatch, capsys):
     [
         ("dgdmn", ["stm_size: int = 2", "Tasks that the short-term memory holds"]),
         ("dgdmn-no-stm", ["Fixed by its name: short_term=False"]),
-        ("ewc", ["ewc_lambda = 100.0", "weigh the penalty"]),
+        ("ewc", ["ewc_lambda: float = 100.0", "Factor lambda of the penalty"]),
+        ("der++", ["mem_size", "memory_budget"]),
         ("naive", ["no options"]),
         ("digits", ["class_order", "ten digits in the order"]),
         ("dynamic-memory-paper", ["mnist-weights"]),

@@ -24,6 +24,7 @@ LAYERS = {
     "settings": 1,
     "classes": 2,
     "data": 1,
+    "elastic": 1,
     "networks": 1,
     "models": 1,
     "fitting": 1,

@@ -54,11 +54,6 @@ class Reference:
 REFERENCES: dict[str, Reference] = {
     "naive": Reference("plain network, nothing against forgetting"),
     "dropout": Reference("plain network with dropout"),
-    "ewc": Reference(
-        "elastic weight consolidation (Avalanche's EWCPlugin)",
-        "EWCPlugin",
-        defaults={"ewc_lambda": 100.0},  # Kamra et al. 2017, appendix B
-    ),
     "generative-replay": Reference(
         "Avalanche's GenerativeReplay as it comes (28x28 images only)", stock=True
     ),

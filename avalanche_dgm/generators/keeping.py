@@ -5,22 +5,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
 
 from avalanche_dgm.data import SamplePool, even_weights
+from avalanche_dgm.elastic import ElasticPenalty, squared_gradients
 from avalanche_dgm.modules import GrowingBuffers, copied, evaluating
 from avalanche_dgm.settings import positive, whole
 
 if TYPE_CHECKING:
     from avalanche_dgm.generators.gan import GAN
     from avalanche_dgm.generators.growing import MaskedGenerator
-
-#: Samples whose gradients are held at once: each has as many numbers as the network.
-_AT_ONCE = 32
 
 Batch = tuple[Tensor, ...]
 
@@ -167,35 +165,27 @@ class EWC(KeepOld):
         n_samples: Samples of each class that the Fisher information is estimated from.
 
     Attributes:
-        fisher: Float tensor (P,), the diagonal of the Fisher information, summed over experiences;
-            empty at first.
-        anchor: Float tensor (P,), where the weights were at the end of the last experience.
+        penalty: What is held.
     """
 
-    fisher: Tensor
-    anchor: Tensor
-    _found: Tensor | None = None
+    _found: dict[str, Tensor] | None = None
 
     def __init__(self, weight: float = 1e3, n_samples: int = 128) -> None:
         super().__init__()
         positive("weight", weight)
         whole("n_samples", n_samples)
         self.weight, self.n_samples = weight, n_samples
-        self.register_buffer("fisher", torch.empty(0))
-        self.register_buffer("anchor", torch.empty(0))
+        self.penalty = ElasticPenalty()
 
     def loss(self, gan: GAN, rng: torch.Generator, number: int = 0) -> Tensor:
         """Half of lambda times the squared way from where the weights were, weighed."""
-        if not len(self.fisher):
-            return super().loss(gan, rng, number)
-        way = torch.cat([p.flatten() for p in gan.network.parameters()]) - self.anchor
-        return self.weight / 2 * (self.fisher * way.square()).sum()
+        return self.weight * self.penalty(gan.network)
 
     def after_training(self, gan: GAN, rng: torch.Generator) -> None:
         """See `KeepOld.after_training`."""
         self._found = self.information(gan, rng)
 
-    def information(self, gan: GAN, rng: torch.Generator) -> Tensor:
+    def information(self, gan: GAN, rng: torch.Generator) -> dict[str, Tensor]:
         """The diagonal of the Fisher information of the experience's classes, summed over them.
 
         The mean of each sample's squared gradient of the network's loss, as there is no likelihood.
@@ -205,29 +195,20 @@ class EWC(KeepOld):
             rng: Generator on its device.
 
         Returns:
-            Float tensor (P,), in the order of the network's parameters.
+            Tensor of the parameter's shape for each of the network's, by its name.
         """
-        network, discriminator = gan.network, gan.opponent
-        rows = gan.opened.repeat_interleave(self.n_samples)
-        inputs = gan.inputs(rows, rng)
-        weights = {name: p.detach() for name, p in network.named_parameters()}
-        score = discriminator.score
+        discriminator = gan.opponent
+        inputs = gan.inputs(gan.opened.repeat_interleave(self.n_samples), rng)
 
-        def loss(weights: dict[str, Tensor], one: Tensor) -> Tensor:
-            return -score(functional_call(network, weights, (one[None],), {"scale": 1.0})).sum()
+        def loss(network: Callable[..., Any], one: Tensor) -> Tensor:
+            return -discriminator.score(network(one[None], scale=1.0)).sum()
 
-        total = torch.zeros(sum(p.numel() for p in weights.values()), device=rows.device)
-        each = vmap(grad(loss), in_dims=(None, 0))
-        with evaluating(network), evaluating(discriminator):
-            for part in inputs.split(_AT_ONCE):
-                gradients = each(weights, part)
-                squares = [gradients[name].square().sum(dim=0).flatten() for name in weights]
-                total += torch.cat(squares).detach()
-        return total / len(rows) * len(gan.opened)
+        with evaluating(discriminator):
+            found = squared_gradients(gan.network, loss, inputs)
+        return {name: total / self.n_samples for name, total in found.items()}
 
     def end(self, gan: GAN) -> None:
         """See `KeepOld.end`; from now on the network is held here."""
         if self._found is not None:
-            self.fisher = self.fisher + self._found if len(self.fisher) else self._found
-            self.anchor = torch.cat([p.detach().flatten() for p in gan.network.parameters()])
+            self.penalty.add(gan.network, self._found)
         self._found = None

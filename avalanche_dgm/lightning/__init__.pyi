@@ -39,6 +39,8 @@ from avalanche_dgm.methods import (
     DGRArguments,
     DynamicMemory,
     DynamicMemoryArguments,
+    ElasticWeightConsolidation,
+    ElasticWeightConsolidationArguments,
     EWCGenerator,
     EWCGeneratorArguments,
     GANReplay,
@@ -59,6 +61,7 @@ from avalanche_dgm.methods.closed_form import ClosedFormSettings, RanPACSettings
 from avalanche_dgm.methods.dgdmn import DGDMNSettings
 from avalanche_dgm.methods.dgr import DGRSettings
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings
+from avalanche_dgm.methods.ewc import ElasticWeightConsolidationSettings
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings
 from avalanche_dgm.methods.latent_replay import LatentReplaySettings
 from avalanche_dgm.methods.mergan import GANReplaySettings, MeRGANSettings
@@ -110,6 +113,18 @@ class DynamicMemoryModule(MethodModule):
         criterion: Callable[[Tensor, Tensor], Tensor] = ...,
         settings: DynamicMemorySettings | None = None,
         **hyper: Unpack[DynamicMemoryArguments],
+    ) -> None: ...
+
+class ElasticWeightConsolidationModule(MethodModule):
+    method: ElasticWeightConsolidation
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = ...,
+        criterion: Callable[[Tensor, Tensor], Tensor] = ...,
+        settings: ElasticWeightConsolidationSettings | None = None,
+        **hyper: Unpack[ElasticWeightConsolidationArguments],
     ) -> None: ...
 
 class EWCGeneratorModule(MethodModule):

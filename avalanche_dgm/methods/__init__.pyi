@@ -39,6 +39,10 @@ from avalanche_dgm.methods.dgr import DGR as _DGR
 from avalanche_dgm.methods.dgr import DGRSettings as DGRSettings
 from avalanche_dgm.methods.dynamic_memory import DynamicMemory as _DynamicMemory
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings as DynamicMemorySettings
+from avalanche_dgm.methods.ewc import ElasticWeightConsolidation as _ElasticWeightConsolidation
+from avalanche_dgm.methods.ewc import (
+    ElasticWeightConsolidationSettings as ElasticWeightConsolidationSettings,
+)
 from avalanche_dgm.methods.ewc_generator import EWCGenerator as _EWCGenerator
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings as EWCGeneratorSettings
 from avalanche_dgm.methods.latent_replay import LatentReplay as _LatentReplay
@@ -207,6 +211,19 @@ class DynamicMemory(_DynamicMemory):
         self,
         settings: DynamicMemorySettings | None = None,
         **changes: Unpack[DynamicMemoryArguments],
+    ) -> None: ...
+
+class ElasticWeightConsolidationArguments(TypedDict, total=False):
+    seed: int | None
+    ewc_lambda: float
+    fisher: Literal["true", "empirical"]
+    fisher_samples: int | None
+
+class ElasticWeightConsolidation(_ElasticWeightConsolidation):
+    def __init__(
+        self,
+        settings: ElasticWeightConsolidationSettings | None = None,
+        **changes: Unpack[ElasticWeightConsolidationArguments],
     ) -> None: ...
 
 class EWCGeneratorArguments(TypedDict, total=False):

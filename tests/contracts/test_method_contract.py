@@ -32,10 +32,10 @@ from avalanche_dgm.methods.registry import kinds
 from avalanche_dgm.metrics.cost import memory_bytes_of
 
 SLOW = {*VARIANTS, "dynamic-memory-discriminator"}
-#: Naive A-LTM and closed forms remember no samples, the flow has no range; the others differ for
-#: adapters alone.
+#: Naive A-LTM, EWC and closed forms remember no samples, the flow has no range; the others differ
+#: for adapters alone.
 ELSEWHERE = {
-    *("altm", "ncm", "slda", "ranpac"),
+    *("altm", "ewc", "ncm", "slda", "ranpac"),
     *("own-flow", "dgdmn-oracle", "dgdmn-sleep", "dynamic-memory-accelerated"),
 }
 CASES = [

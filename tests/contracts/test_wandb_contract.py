@@ -74,7 +74,7 @@ def on_trainer(name, folder):
 
 
 #: They remember no images.
-NO_IMAGES = ("altm", "altm-latent", "ncm", "slda", "ranpac")
+NO_IMAGES = ("altm", "altm-latent", "ewc", "ncm", "slda", "ranpac")
 
 
 def expected(name):

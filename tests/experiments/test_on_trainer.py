@@ -44,17 +44,15 @@ def test_every_method_reports_what_it_reports_on_avalanche(method):
     assert (ours.tasks, ours.order, ours.shape) == (theirs.tasks, theirs.order, theirs.shape)
     assert ours.method_settings == theirs.method_settings
     assert bool(ours.method_settings) == (not isinstance(METHODS[method], Reference))
-    # Closed forms remember statistics, and replay nothing.
-    own = not isinstance(METHODS[method], Reference) and method not in ("ncm", "slda", "ranpac")
+    # Closed forms and EWC remember statistics, and replay nothing.
+    statistics = method in ("ncm", "slda", "ranpac", "ewc")
+    own = not isinstance(METHODS[method], Reference) and not statistics
     # Latents are no images, and A-LTM replays nothing unless it is told to.
-    closed = method in ("ncm", "slda", "ranpac")
-    images = own and not closed and method not in ("latent-replay", "altm")
+    images = own and method not in ("latent-replay", "altm")
     assert bool(ours.samples) == bool(theirs.samples) == images
     options = {**METHODS[method].defaults, **getattr(METHODS[method], "fixed", {})}
     # Where the discriminator is the classifier, nothing else learns that samples are replayed to.
-    replays = (
-        own and not closed and method != "altm" and options.get("classifier") != "discriminator"
-    )
+    replays = own and method != "altm" and options.get("classifier") != "discriminator"
     assert any(step.replayed for step in ours.steps) == replays
     for mine, other in zip(ours.steps, theirs.steps, strict=True):
         assert mine.experience == other.experience
@@ -247,7 +245,7 @@ def test_only_the_first_process_minds_the_folder(tmp_path):
 
 
 def test_a_method_that_no_trainer_reaches():
-    with pytest.raises(ConfigError, match="generative-replay.*naive, dropout, ewc"):
+    with pytest.raises(ConfigError, match="generative-replay.*naive, dropout, replay"):
         make_engine(config("generative-replay"))
     with pytest.raises(ConfigError, match=r"der\+\+ has a training loop"):
         check_buffers({"dgr": [config("dgr")]}, ["replay", "der++"])

@@ -12,6 +12,7 @@ MORE = sorted(VARIANTS)
 EQUAL = [
     "naive",
     "altm@plain",
+    "ewc@plain",
     "latent@plain",
     "latent-alternating@plain",
     "pseudo-rehearsal@plain",

@@ -180,7 +180,7 @@ def test_a_buffer_as_large_as_a_memory():
     assert (found.seed, found.stream, found.epochs) == (3, own.stream, own.epochs)
     result.steps[0].memory_bytes = None
     assert buffer_of(result) is None
-    plain = ExperimentConfig.create("ewc", "sklearn-digits")
+    plain = ExperimentConfig.create("der++", "sklearn-digits")
     assert buffer_of(RunResult(plain, ["a"], [0], [Step(0, [0.5], memory_bytes=7000)])) is None
 
 

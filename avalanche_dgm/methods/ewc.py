@@ -1,0 +1,152 @@
+"""Elastic weight consolidation (Kirkpatrick et al. 2017).
+
+==========================================  =======================================================
+paper                                       code
+==========================================  =======================================================
+penalty lambda / 2 F (w - w*)^2, Eq. 3      `ElasticPenalty`, `ElasticWeightConsolidation.loss`
+a penalty for each task, Section 2.1        `ElasticPenalty.add`: their sum, in the size of one
+diagonal of the Fisher information F        `squared_gradients`, `ElasticWeightConsolidation.fisher`
+lambda                                      ``ewc_lambda``
+==========================================  =======================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avalanche_dgm.data import ExperienceData, Step
+from avalanche_dgm.elastic import ElasticPenalty, squared_gradients
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.fitting import Phase
+from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.registry import register
+from avalanche_dgm.modules import at_least_single, evaluating, in_chunks, in_type_of
+from avalanche_dgm.settings import MethodSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElasticWeightConsolidationSettings(MethodSettings):
+    """Settings of elastic weight consolidation (Kirkpatrick et al. 2017).
+
+    Attributes:
+        ewc_lambda: Factor lambda of the penalty (Eq. 3), from 0 on, beside the mean cross-entropy;
+            another criterion's scale multiplies it. Larger values hold old tasks and slow new ones.
+        fisher: Which labels the Fisher information is of: ``"true"``, drawn from the network's own
+            answers; ``"empirical"``, those of the data, whose gradients vanish as they are learned.
+        fisher_samples: Samples of an experience that it is estimated from; ``None`` for all.
+    """
+
+    ewc_lambda: float = 100.0
+    fisher: Literal["true", "empirical"] = "true"
+    fisher_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.ewc_lambda < float("inf"):
+            raise ConfigError(f"ewc_lambda={self.ewc_lambda} must be a number from 0 on.")
+
+
+def _paper(stream: str, *, scale: float) -> dict[str, Any]:
+    """The coefficient in Kamra et al. 2017, appendix B.5."""
+    return {"ewc_lambda": 100.0}
+
+
+@register(
+    "ewc",
+    "elastic weight consolidation, with the Fisher information of single samples",
+    fast={"fisher_samples": 64},
+    paper=_paper,
+)
+class ElasticWeightConsolidation(Method):
+    """Elastic weight consolidation: weights that old tasks need are held where they were.
+
+    Args:
+        settings: Hyper-parameters; ``None`` for the defaults.
+        **changes: Fields of `ElasticWeightConsolidationSettings` that shall differ.
+
+    Attributes:
+        penalty: What is held.
+    """
+
+    settings_type: ClassVar[type[MethodSettings]] = ElasticWeightConsolidationSettings
+
+    def __init__(
+        self, settings: ElasticWeightConsolidationSettings | None = None, **changes: Any
+    ) -> None:
+        super().__init__(settings, **changes)
+        self.penalty = ElasticPenalty()
+
+    def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
+        """Trains nothing.
+
+        Raises:
+            ConfigError: The classifier has lost weights that are held.
+        """
+        if self.learner is not None:
+            self.penalty.check(self.learner)
+        yield from ()
+
+    def loss(self, step: Step) -> Tensor | None:
+        """Lambda times the penalty (Eq. 3)."""
+        if self.learner is None or not self.penalty.shapes:
+            return None
+        return self.criterion.scaled(self.settings.ewc_lambda * self.penalty(self.learner), step.n)
+
+    def end(self, data: ExperienceData) -> None:
+        """Holds the weights by what the experience needs of them."""
+        if self.learner is not None:
+            self.penalty.add(self.learner, self.fisher(data))
+        super().end(data)
+
+    def fisher(self, data: ExperienceData) -> dict[str, Tensor]:
+        """The diagonal of the Fisher information of the classifier on samples, their mean.
+
+        Args:
+            data: The samples.
+
+        Returns:
+            Tensor of the parameter's shape for each that is trained, by its name.
+        """
+        learner, n = self.learner, len(data)
+        if learner is None:
+            raise RuntimeError("The method has no learner yet; call attach() first.")
+        if self.settings.fisher_samples is not None and self.settings.fisher_samples < n:
+            order = torch.randperm(n, generator=self.rng, device=data.images.device)
+            data = data.take(order[: self.settings.fisher_samples])
+        labels = self._drawn_labels(data) if self.settings.fisher == "true" else data.labels
+        images, total = in_type_of(learner, data.images), dict[str, Tensor]()
+        for task in torch.unique(data.tasks):
+            mine = data.tasks == task
+            loss = partial(self._surprise, task[None])
+            found = squared_gradients(learner, loss, images[mine], labels[mine])
+            total = {name: values + total.get(name, 0) for name, values in found.items()}
+        return {name: at_least_single(values) / len(data) for name, values in total.items()}
+
+    def _drawn_labels(self, data: ExperienceData) -> Tensor:
+        """A label for each sample, drawn from what the classifier takes it for."""
+
+        def probabilities(images: Tensor, tasks: Tensor) -> Tensor:
+            return self._log_likelihood(self._logits(images, tasks)).exp()
+
+        with evaluating(self.learner):
+            found = in_chunks(probabilities, data.images, data.tasks)
+        return torch.multinomial(found, 1, generator=self.rng)[:, 0]
+
+    def _surprise(
+        self, task: Tensor, network: Callable[..., Tensor], image: Tensor, label: Tensor
+    ) -> Tensor:
+        """The negative log-likelihood of a label of one image, of a task label (1,)."""
+        logits = network(image[None], task) if self.task_aware else network(image[None])
+        return F.nll_loss(self._log_likelihood(logits), label[None])
+
+    def _log_likelihood(self, answers: Tensor) -> Tensor:
+        if self.criterion.scale.takes == "probabilities":
+            answers = answers.clamp(min=torch.finfo(answers.dtype).tiny).log()
+        return F.log_softmax(at_least_single(answers), dim=1)
