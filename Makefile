@@ -4,6 +4,7 @@
 #                                                                     Lightning under `lightning.pytorch`
 #                Both print their slowest tests; the times of all are in build/tests*.xml.
 #   make lint    the first three of them                  make docs   HTML pages in docs/_build/html
+#   make gpu     what a GPU is worth here, in eight minutes: benchmarks/gpu.py writes docs/results/gpu.json
 #   make format  rewrite files in the project's layout    make clean  remove what was built (not the environment)
 # Another Python: make test PYTHON=python3.12
 
@@ -18,7 +19,7 @@ ONE    := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
 
 .DELETE_ON_ERROR:
-.PHONY: demo test quick slow lint style types format docs clean
+.PHONY: demo test quick slow lint style types format docs gpu clean
 
 demo: $(VENV)/.run-stamp
 	$(BIN)/avalanche-dgm demo
@@ -50,6 +51,10 @@ format: $(VENV)/.dev-stamp
 docs: $(VENV)/.dev-stamp
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+gpu: $(VENV)/.run-stamp
+	@mkdir -p docs/results
+	$(BIN)/python benchmarks/gpu.py --device cuda --out docs/results/gpu.json
 
 clean:
 	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache *.egg-info
