@@ -118,56 +118,59 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _paper(arguments: argparse.Namespace) -> None:
-    from avalanche_dgm.experiments import paper
+    from avalanche_dgm import papers
 
-    if arguments.figure is None:
-        print(paper.listing())
+    if arguments.exhibits in ([], ["list"]):
+        print(papers.listing())
         return
-    if arguments.figure == paper.ALTM_FIG1.name:
-        _draw(arguments)
-        return
-    figure = paper.figure(arguments.figure)
+    exhibits = papers.find(*arguments.exhibits)
+    if arguments.name and len(exhibits) > 1:
+        raise ConfigError("--name is the folder of one figure or table, and several are named.")
     words = _words(arguments)
     seeds, first = words.pop("seeds", 1), words.pop("seed", 0)
     whole("--seeds", seeds)
-    configs = figure.configs(scale=arguments.scale, seeds=range(first, first + seeds), **words)
-    intro = f"{figure.title}.\nIn the paper: {figure.shows}"
-    _execute(arguments, f"paper-{figure.name}-scale{arguments.scale:g}", configs, intro)
+    whole("--seed", first, least=0)
+    for name in ("methods", "fast", "method_options", "stream_options"):
+        words.pop(name, None)
+    request = papers.Request(
+        scale=arguments.scale,
+        seeds=tuple(range(first, first + seeds)),
+        only=tuple(arguments.methods or ()),
+        fast=arguments.fast,
+        defaults=arguments.defaults,
+        fields=words,
+    )
+    if len(exhibits) == 1:
+        exhibits[0].check(request)
+    configs = {exhibit.name: exhibit.configs(request) for exhibit in exhibits}
+    if arguments.print_config:
+        for rows in configs.values():
+            for row, seeds_of_row in rows.items():
+                _print_config({row: seeds_of_row})
+        return
+    from avalanche_dgm.experiments.panels import LogSettings
+    from avalanche_dgm.experiments.paper import PaperRuns
+    from avalanche_dgm.experiments.provenance import command_line
+    from avalanche_dgm.experiments.sweep import is_global_zero
+    from avalanche_dgm.papers.making import make
 
-
-def _draw(arguments: argparse.Namespace) -> None:
-    """Makes the figure that needs no data, no methods and no Trainer."""
-    from avalanche_dgm.experiments.paper import ALTM_FIG1
-    from avalanche_dgm.experiments.storage import run_folder
-
-    figure = ALTM_FIG1
-    plain = vars(build_parser().parse_args(["paper", figure.name]))
-    drawn = {
-        "log",
-        "wandb_project",
-        "given",
-        "is_global_zero",
-        "seed",
-        "threads",
-        "out",
-        "name",
-        "overwrite",
-        "resume",
-        "quiet",
-    }
-    foreign = [n for n, v in plain.items() if n not in drawn and getattr(arguments, n) != v]
-    if foreign:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
-        raise ConfigError(
-            f"{flags}: {figure.name} has no use for it. It draws its own data and takes seconds:"
-            " no data set, no methods, one seed."
-        )
-    from avalanche_dgm.experiments import deep_linear
-
-    _limit_threads(arguments)
-    print(f"{figure.title}.\nIn the paper: {figure.shows}\n", flush=True)
-    folder = run_folder(arguments.out, arguments.name or f"paper-{figure.name}")
-    print(deep_linear.draw(folder, seed=arguments.seed or 0, overwrite=arguments.overwrite))
+    _limit_threads(arguments, lightning=words.get("backend") == "lightning")
+    log = LogSettings(tuple(arguments.log), arguments.wandb_project)
+    arguments.is_global_zero = all(is_global_zero(rows) for rows in configs.values())
+    runs = PaperRuns(
+        arguments.out,
+        overwrite=arguments.overwrite,
+        progress=not arguments.quiet,
+        command=command_line(arguments.given),
+        log=log,
+        is_global_zero=arguments.is_global_zero,
+    )
+    for exhibit in exhibits:
+        if runs.is_global_zero:
+            print(f"{exhibit.title}.\nIn the paper: {exhibit.shows}\n", flush=True)
+        text = make(exhibit, request, runs, name=arguments.name)
+        if runs.is_global_zero:
+            print(f"{text}\n", flush=True)
 
 
 def _workspace(arguments: argparse.Namespace) -> None:
@@ -201,7 +204,8 @@ def _options(arguments: argparse.Namespace) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from avalanche_dgm.experiments import paper, recipes
+    from avalanche_dgm import papers
+    from avalanche_dgm.experiments import recipes
     from avalanche_dgm.experiments.methods import METHODS
     from avalanche_dgm.experiments.tables import described
     from avalanche_dgm.streams import STREAMS
@@ -210,8 +214,7 @@ def _list(arguments: argparse.Namespace) -> None:
         ("Methods", {name: method.description for name, method in METHODS.items()}),
         ("Streams", {name: stream.description for name, stream in STREAMS.items()}),
         ("Recipes", {name: recipes.load(name)["description"] for name in recipes.names()}),
-        ("Figures of the DGDMN paper", {figure.name: figure.title for figure in paper.FIGURES}),
-        ("Figures of the A-LTM paper", {paper.ALTM_FIG1.name: paper.ALTM_FIG1.title}),
+        ("Figures and tables of the papers", {e.name: e.title for e in papers.EXHIBITS.values()}),
     ):
         print(f"{title}:\n{described(lines)}")
 
@@ -326,4 +329,6 @@ def _how_to_continue(given: Sequence[str]) -> str:
     from avalanche_dgm.experiments.provenance import command_line
 
     kept = [word for word in given if word not in ("--resume", "--overwrite")]
-    return f"What was learned is saved; continue with: {command_line([*kept, '--resume'])}"
+    # The papers' runs go on without being told to.
+    flags = [] if kept[:1] == ["paper"] else ["--resume"]
+    return f"What was learned is saved; continue with: {command_line([*kept, *flags])}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import forked
 import numpy as np
 import pytest
-from idx_files import write_idx
+from idx_files import random_set
 from PIL import Image
 
 from avalanche_dgm.cli import main
@@ -172,19 +172,6 @@ def test_two_devices(tmp_path):
     assert other.max() > 0.1
 
 
-def random_set(folder: Path, *, n_train: int, n_test: int) -> None:
-    """Random images with every class among them, in the files that torchvision reads."""
-    folder.mkdir(parents=True)
-    draw = np.random.default_rng(0)
-    for name, n in (("train", n_train), ("t10k", n_test)):
-        arrays = {
-            "images-idx3": draw.integers(0, 256, (n, 28, 28)),
-            "labels-idx1": np.arange(n) % 10,
-        }
-        for kind, array in arrays.items():
-            write_idx(folder / f"{name}-{kind}-ubyte", array)
-
-
 @pytest.mark.parametrize("dataset", ["fashion-mnist", "kmnist"])
 def test_latent_replay_on_other_sets_ends_with_what_the_paper_tabulates(dataset, tmp_path, capsys):
     folder = {"fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}[dataset]
@@ -270,52 +257,8 @@ def test_list_names_everything(capsys):
     assert main(["list"]) == 0
     text = capsys.readouterr().out
     names = ["dgdmn-no-stm", "altm-stored", "generative-replay", "sklearn-digits", "permnist"]
-    for name in (*names, "fig8b", "altm-fig1"):
+    for name in (*names, "kamra2017-fig8b", "furlanello2016-fig1"):
         assert f"  {name} " in text
-
-
-def test_paper_without_a_figure_lists_them(capsys):
-    assert main(["paper"]) == 0
-    text = capsys.readouterr().out
-    assert "Figure 4" in text
-    assert "altm-fig1" in text
-
-
-def test_the_figure_of_deep_linear_networks(tmp_path, capsys):
-    figure = ["paper", "altm-fig1", "--out", str(tmp_path), "--quiet"]
-    assert main(figure) == 0
-    text = capsys.readouterr().out
-    folder = tmp_path / "paper-altm-fig1"
-    assert sorted(p.name for p in folder.iterdir()) == [
-        f"altm-fig1.{e}" for e in ("csv", "json", "png")
-    ]
-    assert len(np.unique(pixels(folder / "altm-fig1.png").reshape(-1, 3), axis=0)) > 20
-    numbers = json.loads((folder / "altm-fig1.json").read_text())
-    # What is said is what the curves show: A's highest error after the switch, less that at it.
-    rows = list(csv.DictReader((folder / "altm-fig1.csv").open()))
-    epochs = numbers["settings"]["epochs"]
-    for panel, more in (("a", "alone"), ("b", "together")):
-        errors = [float(r["error_a"]) for r in rows if r["panel"] == panel][epochs:]
-        rise = max(errors) - errors[0]
-        assert numbers["interference"][panel] == pytest.approx(rise, abs=1e-4)
-        assert f"rises by {rise:.3f}" in text, more
-    assert numbers["interference"]["a"] > 5 * numbers["interference"]["b"]
-    assert numbers["delay"] > 100
-    assert f"{numbers['delay']} epochs later" in text
-    assert str(folder / "altm-fig1.png") in text
-    assert main([*figure, "--resume"]) == 0  # seconds: it is made again, the same
-    assert json.loads((folder / "altm-fig1.json").read_text()) == numbers
-    capsys.readouterr()
-    assert main([*figure, "--seed", "1"]) == 2
-    message = capsys.readouterr().err
-    assert "seed 1 (was 0)" in message
-    assert "--overwrite" in message
-    assert main([*figure, "--seed", "1", "--overwrite"]) == 0
-    assert json.loads((folder / "altm-fig1.json").read_text())["settings"]["seed"] == 1
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "mine.txt").write_text("")
-    assert main([*figure, "--name", "notes"]) == 2
-    assert "mine.txt" in capsys.readouterr().err
 
 
 def test_version(capsys):
@@ -343,9 +286,10 @@ def test_version(capsys):
         (["paper", "fig12"], ["fig12", "fig4"]),
         (["paper", "fig4", "--scale", "0"], ["--scale"]),
         (["paper", "altm-fig"], ["altm-fig1", "Did you mean"]),
-        (["paper", "altm-fig1", "--scale", "0.5"], ["--scale", "altm-fig1"]),
+        (["paper", "altm-fig1", "--scale", "0.5"], ["--scale", "furlanello2016-fig1"]),
         (["paper", "altm-fig1", "--methods", "altm"], ["--methods", "no methods"]),
-        (["paper", "altm-fig1", "--seeds", "3"], ["--seeds", "one seed"]),
+        (["paper", "fig3", "fig4", "--name", "mine"], ["--name", "several"]),
+        (["paper", "fig4", "--methods", "joint"], ["joint", "dgdmn"]),
         (["paper", "altm-fig1", "--seed", "-1"], ["seed", "at least 0"]),
         (["paper", "altm-fig1", "--backend", "lightning"], ["--backend"]),
         (["run", "--stream", "latent-split", "--hidden", "9"], ["--hidden", "latent replay paper"]),

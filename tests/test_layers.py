@@ -41,8 +41,9 @@ LAYERS = {
     "lightning": 9,
     "experiments": 10,
     "plots": 11,
-    "cli": 12,
-    "__main__": 13,
+    "papers": 12,
+    "cli": 13,
+    "__main__": 14,
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

@@ -78,18 +78,25 @@ def build_parser() -> argparse.ArgumentParser:
     _add_running(demo)
     _add_fields(demo, ExperimentConfig, "seed", "fast")
 
-    paper = add("paper", "run the experiments of the papers")
+    paper = add("paper", "make the figures and tables of the papers")
     paper.add_argument(
-        "figure", nargs="?", help="such as fig4 or altm-fig1; without it, they are listed"
+        "exhibits",
+        nargs="*",
+        metavar="NAME",
+        help="such as kamra2017-fig4, fig4, or all; without one, or with list, they are listed",
     )
     paper.add_argument(
         "--scale",
         type=float,
-        default=1.0,
         metavar="F",
-        help="fraction of the images and of the memory (default: 1)",
+        help="fraction of the images and of the memory (default: 1; 0.01 with --fast)",
     )
-    paper.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods")
+    paper.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods or rows")
+    paper.add_argument(
+        "--defaults",
+        action="store_true",
+        help="this package's defaults in place of the paper's settings",
+    )
     _add_seeds(paper)
     _add_fields(paper, ExperimentConfig, "fast", *_DATA)
     _add_running(paper)

@@ -249,14 +249,15 @@ class ExperimentConfig:
         Returns:
             Strings such as "epochs 5 (was 10)", where "was" is the other's value.
         """
-        mine, theirs = self._in_result(), other._in_result()
+        mine, theirs = self.in_result(), other.in_result()
         return [
             f"{name} {mine[name]} (was {theirs[name]})"
             for name in mine
             if mine[name] != theirs[name]
         ]
 
-    def _in_result(self) -> dict[str, Any]:
+    def in_result(self) -> dict[str, Any]:
+        """Returns the settings that matter for the result, as values that JSON has."""
         values = self.to_json()
         trainer = values.pop("trainer")
         kept = {name: value for name, value in values.items() if name not in PLACE}

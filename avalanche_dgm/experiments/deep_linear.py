@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.files import write_text
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.models import DeepLinear
 from avalanche_dgm.randomness import RandomSource
-from avalanche_dgm.settings import whole
 
 A, B = 0, 1
 """The two tasks, and the heads that learn them."""
-# What `write` leaves; the JSON file says of which settings.
-_FILES = ("altm-fig1.csv", "altm-fig1.json", "altm-fig1.png")
 
 
 @dataclass(frozen=True)
@@ -232,95 +223,6 @@ def run(settings: Settings | None = None) -> DeepLinearResult:
     return DeepLinearResult(
         settings, {name: train(title, plan, settings) for name, (title, plan) in plans.items()}
     )
-
-
-def draw(folder: Path, *, seed: int = 0, overwrite: bool = False) -> str:
-    """Computes the figure, in seconds on a CPU, and writes it.
-
-    Args:
-        folder: Where to.
-        seed: Of data and initial weights, 0 or more.
-        overwrite: Replace what the folder holds.
-
-    Returns:
-        The text for the terminal: what the figure shows, and where the files are.
-
-    Raises:
-        ConfigError: The seed is negative, or the folder holds something else.
-        StorageError: The folder cannot be written.
-    """
-    whole("seed", seed, least=0)
-    settings = Settings(seed=seed)
-    _check_folder(folder, asdict(settings), overwrite=overwrite)
-    result = run(settings)
-    curves, numbers, picture = write(folder, result)
-    return (
-        f"{summary(result)}\n\nPictures:\n  {picture}\n\n"
-        f"Numbers: CSV and JSON in {folder}/ ({curves.name}, {numbers.name})"
-    )
-
-
-def _check_folder(folder: Path, settings: dict[str, object], *, overwrite: bool) -> None:
-    """Refuses a folder with anything but this figure of the same settings.
-
-    With ``overwrite`` it may be of other settings, and other files may be there.
-    """
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    saved: dict[str, object] = {}
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        saved = dict(json.loads((folder / _FILES[1]).read_text(encoding="utf-8"))["settings"])
-    own = [name for name in names if name in _FILES]
-    if own and not saved:
-        raise ConfigError(
-            f"{folder} holds {', '.join(own)}, but no numbers of this figure: it is not what wrote"
-            " them. Choose another --name, or move them."
-        )
-    if overwrite:
-        return
-    foreign = [name for name in names if name not in _FILES]
-    if foreign:
-        raise ConfigError(
-            f"{folder} holds {', '.join(foreign[:3])}, which is not of this figure. Choose another"
-            " --name, or write beside it with --overwrite."
-        )
-    if saved and saved != settings:
-        changes = [
-            f"{k} {v} (was {saved.get(k)})" for k, v in settings.items() if saved.get(k) != v
-        ]
-        raise ConfigError(
-            f"{folder} holds this figure with other settings: {', '.join(changes)}. Choose another"
-            " --name, or replace it with --overwrite."
-        )
-
-
-def write(folder: Path, result: DeepLinearResult) -> list[Path]:
-    """Writes the curves, the numbers and the figure.
-
-    Returns:
-        The files: altm-fig1.csv, altm-fig1.json and altm-fig1.png.
-    """
-    from avalanche_dgm.dashboards.drawing import save
-    from avalanche_dgm.experiments import figures
-
-    curves, numbers, picture = files = [folder / name for name in _FILES]
-    # First what says whose folder it is.
-    write_text(numbers, json.dumps(result.numbers, indent=2) + "\n")
-    write_text(curves, curves_csv(result))
-    save(figures.deep_linear(result), picture)
-    return files
-
-
-def curves_csv(result: DeepLinearResult) -> str:
-    """Formats the errors as CSV, a row an epoch and panel."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["panel", "epoch", "next_trained", "error_a", "error_b"])
-    for name, panel in result.panels.items():
-        for epoch, row in enumerate(panel.errors.tolist()):
-            tasks = panel.trained[epoch] if epoch < len(panel.trained) else ()
-            letters = "".join("AB"[task] for task in tasks)
-            writer.writerow([name, epoch, letters, *(f"{value:.6g}" for value in row)])
-    return text.getvalue()
 
 
 def summary(result: DeepLinearResult) -> str:

@@ -73,6 +73,7 @@ class AvalancheEngine:
             self.logger.close()
         if plugin is not None:
             run.result.samples = run.spec.sample_images(plugin.method)
+        run.keep(plugin.method if plugin is not None else self.strategy.model)
         return True
 
     def learn_experience(self, position: int) -> None:

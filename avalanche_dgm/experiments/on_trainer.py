@@ -135,6 +135,8 @@ class LightningEngine:
         run.result.steps = _steps(run, outcome)
         if isinstance(spec.method, NamedMethod) and self.is_global_zero:
             run.result.samples = spec.sample_images(module.method)
+        if run.result.complete:
+            run.keep(module.method)
         return run.result.complete
 
     def _joint(self, run: Run) -> bool:
@@ -142,8 +144,9 @@ class LightningEngine:
         spec, result = run.spec, run.result
         for position in range(len(result.steps), len(spec.order)):
             seed_everything(spec.config.seed, position + 1)
+            module = _module(spec)
             outcome = self._fit(
-                run, _module(spec), [spec.train_experience(position)], part=f"{position:03d}"
+                run, module, [spec.train_experience(position)], part=f"{position:03d}"
             )
             if not len(outcome):
                 return False
@@ -152,6 +155,7 @@ class LightningEngine:
             result.steps.append(replace(step, experience=spec.columns[position], **held))
             if self.is_global_zero:
                 run.publish()
+        run.keep(module.method)
         return True
 
     def _fit(
@@ -218,7 +222,10 @@ class LightningEngine:
         # The logger may come from a checkpoint or another process.
         for found in strategy.evaluator.loggers:
             run.result.steps = found.steps
-        return len(results) == len(spec.order)
+        learned = len(results) == len(spec.order)
+        if learned:
+            run.keep(strategy.model)
+        return learned
 
 
 def _module(spec: RunSpec) -> MethodModule:

@@ -1,131 +1,179 @@
-"""The papers' figures: what was run for each, and what it shows. Their runs are recipes."""
+"""The runs of the papers' figures and tables: each is trained once, whatever asks for it.
+
+A run lies in ``OUT/paper-runs``, in a folder named after its stream, method, seed and a digest of
+the settings that matter for its result.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from avalanche_dgm import files
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import recipes
-from avalanche_dgm.experiments.config import require_known
+from avalanche_dgm.experiments import storage
+from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.experiments.methods import check_options, find_method
+from avalanche_dgm.experiments.panels import LogSettings
+from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.experiments.sweep import Configs
+from avalanche_dgm.methods import Method, Naive
+from avalanche_dgm.saving import load_memory
 
-_PREFIX = "kamra2017-"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of Kamra et al. 2017, or several drawn from the same runs.
-
-    Attributes:
-        name: How it is called on the command line.
-        recipe: Its recipe.
-    """
-
-    name: str
-    recipe: str
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What its recipe says."""
-        return recipes.load(self.recipe)
-
-    @property
-    def title(self) -> str:
-        """What is plotted."""
-        return str(self.settings["description"])
-
-    @property
-    def shows(self) -> str:
-        """What the paper reads from it; it gives no numbers."""
-        return str(self.settings["shows"])
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods, in the figure's order."""
-        return tuple(self.settings["methods"])
-
-    def configs(
-        self,
-        *,
-        scale: float = 1.0,
-        seeds: Sequence[int] = (0,),
-        methods: Sequence[str] | None = None,
-        **fields: Any,
-    ) -> recipes.Configs:
-        """Returns the configs of each method, one a seed.
-
-        Args:
-            scale: Fraction of the images, in training and test; above 0, at most 1. The memories
-                shrink with it.
-            seeds: The seeds.
-            methods: Only these; all by default.
-            **fields: Further fields of the configs, such as ``data_root`` and ``device``.
-
-        Raises:
-            ConfigError: The scale is out of range, or a method does not belong to the figure.
-        """
-        if not 0 < scale <= 1:
-            raise ConfigError(f"--scale is {scale}; it must be above 0 and at most 1.")
-        for method in methods or ():
-            require_known(f"method in {self.name}", method, self.methods)
-        words = {**fields, "methods": methods, "seed": seeds[0], "seeds": len(seeds)}
-        if scale < 1:
-            words["stream_options"] = {"fraction": scale}
-        return recipes.plan(self.settings, words, methods=())
+#: Folder of the runs, in that of all runs.
+FOLDER = "paper-runs"
 
 
-@dataclass(frozen=True)
-class ComputedFigure:
-    """A figure that needs no data and has no methods to choose from.
-
-    Attributes:
-        name: How it is called on the command line.
-        title: What is plotted.
-        shows: What the paper reads from it.
-    """
-
-    name: str
-    title: str
-    shows: str
-
-
-ALTM_FIG1 = ComputedFigure(
-    "altm-fig1",
-    "Figure 1 of A-LTM: two equal tasks, one head each, in deep linear networks",
-    "Learning the same task again with another head disturbs the old head; learning both at once"
-    " does not. In turns it disturbs less each time, and takes over 100 epochs longer.",
-)
-
-
-FIGURES = tuple(
-    Figure(name.removeprefix(_PREFIX), name)
-    for name in recipes.names()
-    if name.startswith(f"{_PREFIX}fig")
-)
-
-
-def figure(name: str) -> Figure:
-    """Returns a figure by its name.
+def run_name(config: ExperimentConfig) -> str:
+    """The name of a run's folder: two runs have the same one if they have the same result.
 
     Args:
-        name: Such as "fig4"; "fig8a" is drawn from the runs of "fig7".
-
-    Raises:
-        ConfigError: There is no such figure here, or it is made without runs.
+        config: Its settings. Those that are as the dataclass has them do not count: a setting that
+            comes later changes no name.
     """
-    name = {"fig8a": "fig7", "fig5": "fig5b"}.get(name, name)
-    known = {figure.name: figure for figure in FIGURES}
-    require_known("figure", name, [*known, ALTM_FIG1.name])
-    if name not in known:
-        raise ConfigError(f"{name} has no stream and no methods; `deep_linear.draw` makes it.")
-    return known[name]
+    usual = ExperimentConfig(method=config.method, stream=config.stream).in_result()
+    mine = {name: v for name, v in config.in_result().items() if v != usual[name]}
+    digest = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:10]
+    return f"{config.stream}-{config.method}-seed{config.seed}-{digest}"
 
 
-def listing() -> str:
-    """Returns all figures and what they show as text."""
-    figures: list[Figure | ComputedFigure] = [*FIGURES, ALTM_FIG1]
-    width = max(len(f.name) for f in figures)
-    return "\n".join(
-        f"{f.name:{width}}  {f.title}\n{'':{width}}  In the paper: {f.shows}" for f in figures
-    )
+@dataclass(frozen=True)
+class PaperRun:
+    """A finished run.
+
+    Attributes:
+        result: What it measured.
+        folder: Where its files are, such as those of a `GeneratorLog`.
+    """
+
+    result: RunResult
+    folder: Path
+
+    @cached_property
+    def stream(self) -> Any:
+        """The Avalanche benchmark that it learned; made anew."""
+        from avalanche_dgm.experiments.building import build_stream, seed_everything
+
+        seed_everything(self.result.config.seed)
+        return build_stream(self.result.config)
+
+    def memory(self) -> Method:
+        """What it learned: its method with all memories and the classifier.
+
+        Of a reference method only the classifier, in a method without a memory.
+
+        Raises:
+            ConfigError: The run's folder does not have it.
+            CheckpointError: The file cannot be read.
+        """
+        import torch
+
+        from avalanche_dgm.experiments.on_avalanche import replay_plugin
+        from avalanche_dgm.experiments.run_spec import RunSpec
+        from avalanche_dgm.experiments.strategies import build_strategy
+
+        path = self.folder / storage.MEMORY
+        if not path.is_file():
+            raise ConfigError(
+                f"{self.folder} has no {storage.MEMORY}, which is looked into here. Train that run"
+                " again: remove its folder, or use --overwrite."
+            )
+        spec = RunSpec(self.result.config, self.stream)
+        strategy = build_strategy(spec, [], device=torch.device("cpu"))
+        plugin = replay_plugin(strategy)
+        target: Any = Naive() if plugin is None else plugin
+        load_memory(target, path, model=strategy.model)
+        method: Method = getattr(target, "method", target)
+        return method
+
+
+@dataclass
+class PaperRuns:
+    """Trains runs that are not there yet.
+
+    An unfinished run goes on, after Ctrl-C or a kill, without being told to.
+
+    Attributes:
+        out: Folder of all runs.
+        overwrite: Train anew what is there.
+        progress: Show progress on stderr.
+        command: The command line, saved with the results.
+        log: Where to log panels.
+        is_global_zero: Whether this is the first process.
+    """
+
+    out: Path
+    overwrite: bool = False
+    progress: bool = False
+    command: str | None = None
+    log: LogSettings = field(default_factory=LogSettings)
+    is_global_zero: bool = True
+    _done: dict[Path, PaperRun] = field(default_factory=dict)
+
+    def folder_of(self, config: ExperimentConfig) -> Path:
+        """The folder of a run."""
+        return storage.run_folder(self.out, f"{FOLDER}/{run_name(config)}")
+
+    def train(self, configs: Configs) -> dict[str, list[PaperRun]]:
+        """Checks all configs and folders, then trains what is missing.
+
+        Args:
+            configs: The configs of each row, one a seed.
+
+        Returns:
+            The runs in the same order.
+
+        Raises:
+            ConfigError: A config or a folder cannot be used; nothing was run then.
+            StorageError: A file cannot be written; the same command goes on.
+        """
+        folders = {self.folder_of(config): config for seeds in configs.values() for config in seeds}
+        for folder, config in folders.items():
+            check_options(config)
+            if self.is_global_zero and folder not in self._done:
+                files.check_unlocked(folder)
+                self._finished(config, folder)
+        return {row: [self._run(row, config) for config in seeds] for row, seeds in configs.items()}
+
+    def _finished(self, config: ExperimentConfig, folder: Path) -> RunResult | None:
+        return storage.check_folder(
+            folder,
+            config,
+            resume=not self.overwrite,
+            overwrite=self.overwrite,
+            is_global_zero=self.is_global_zero,
+        )
+
+    def _run(self, row: str, config: ExperimentConfig) -> PaperRun:
+        from avalanche_dgm.experiments.runner import run
+
+        folder = self.folder_of(config)
+        if folder not in self._done:
+            result = self._finished(config, folder)
+            if result is None:
+                if self.progress and self.is_global_zero:
+                    what = find_method(config.method).description
+                    print(f"{row} ({what}), seed {config.seed}: {folder.name}", file=sys.stderr)
+                result = run(
+                    config,
+                    folder=folder,
+                    resume=not self.overwrite,
+                    overwrite=self.overwrite,
+                    progress=self.progress,
+                    command=self.command,
+                    log=self.log,
+                    keep_memory=True,
+                )
+            self._done[folder] = PaperRun(result, folder)
+        return self._done[folder]
+
+
+def results_of(runs: Mapping[str, Sequence[PaperRun]]) -> dict[str, list[RunResult]]:
+    """The results of runs, as the functions of `avalanche_dgm.plots` take them."""
+    return {row: [run.result for run in seeds] for row, seeds in runs.items()}

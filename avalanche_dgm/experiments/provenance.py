@@ -7,7 +7,9 @@ import os
 import platform
 import shlex
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 _PACKAGES = {
@@ -31,6 +33,15 @@ def package_version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "not installed"
+
+
+def cpu_model() -> str:
+    """Returns the name of the processor as the system gives it, or of its kind."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def command_line(argv: list[str] | None = None) -> str:
@@ -60,6 +71,7 @@ def collect(device: str, command: str | None = None) -> dict[str, Any]:
             **{name: package_version(dist) for name, dist in _PACKAGES.items()},
         },
         "platform": platform.platform(),
+        "cpu": cpu_model(),
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,

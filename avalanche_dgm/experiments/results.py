@@ -125,6 +125,18 @@ class RunResult:
         accuracies = self.accuracies
         return [accuracies.average(i) for i in range(len(accuracies))]
 
+    def recent_averages(self, last: int) -> list[float]:
+        """Returns the mean accuracy on the tasks learned last, after each step.
+
+        Args:
+            last: How many of them; fewer where fewer were learned.
+        """
+        averages = []
+        for i, step in enumerate(self.steps):
+            learned = {s.experience for s in self.steps[max(0, i + 1 - last) : i + 1]}
+            averages.append(mean([step.accuracy[j] for j in sorted(learned)]))
+        return averages
+
     def after_classes(self, n: int) -> float | None:
         """Returns the mean accuracy over n classes when they were learned, one at a time.
 

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from avalanche.models.dynamic_modules import MultiTaskModule
+from torch import nn
+
 from avalanche_dgm.experiments import report, run_folders, storage
 from avalanche_dgm.experiments.building import build_stream, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
@@ -15,7 +18,8 @@ from avalanche_dgm.experiments.methods import check_options
 from avalanche_dgm.experiments.panels import LogSettings, RunPanels
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.run_spec import RunSpec
-from avalanche_dgm.methods import Method
+from avalanche_dgm.methods import Method, Naive
+from avalanche_dgm.saving import save_memory
 
 
 def run(
@@ -27,6 +31,7 @@ def run(
     progress: bool = False,
     command: str | None = None,
     log: LogSettings | None = None,
+    keep_memory: bool = False,
 ) -> RunResult:
     """Runs one experiment; with a Trainer, this is called in each of its processes.
 
@@ -43,6 +48,8 @@ def run(
         progress: Show a line for each experience on stderr, and bars if that is a terminal.
         command: The command line, saved with the results.
         log: Where to log panels; ``None`` for files in ``folder``.
+        keep_memory: Save in ``folder`` what was learned, as `avalanche_dgm.save_memory` does; of a
+            reference method the classifier. It changes nothing of the result.
 
     Returns:
         The measurements and, in the first process, a few generated images of each class.
@@ -65,7 +72,15 @@ def run(
         result = saved or spec.empty_result(engine.device, command)
         if saved is None or not saved.complete:
             panels = RunPanels(spec, target if first else None, log or LogSettings())
-            begun = Run(spec, result, target, panels, resume=resume, progress=progress)
+            begun = Run(
+                spec,
+                result,
+                target,
+                panels,
+                resume=resume,
+                progress=progress,
+                keep_memory=keep_memory and first,
+            )
             engine.prepare(begun)
             if target is not None and first and saved is None:
                 run_folders.begin(target, result)
@@ -96,6 +111,7 @@ class Run:
         panels: The dashboard.
         resume: Whether the user asked to resume the run in the folder.
         progress: Whether to show progress.
+        keep_memory: Whether to save what was learned.
     """
 
     # Not a dataclass: Lightning would copy its fields to spawned processes.
@@ -108,9 +124,10 @@ class Run:
         *,
         resume: bool,
         progress: bool,
+        keep_memory: bool = False,
     ) -> None:
         self.spec, self.result, self.folder, self.panels = spec, result, folder, panels
-        self.resume, self.progress = resume, progress
+        self.resume, self.progress, self.keep_memory = resume, progress, keep_memory
 
     def publish(
         self,
@@ -137,6 +154,19 @@ class Run:
                 file=sys.stderr,
                 flush=True,
             )
+
+    def keep(self, learned: Method | nn.Module) -> None:
+        """Saves what was learned, if the run is asked to; called after the last experience.
+
+        Args:
+            learned: The method; of a reference method its network.
+        """
+        if self.folder is None or not self.keep_memory:
+            return
+        if not isinstance(learned, Method):
+            network, learned = learned, Naive()
+            learned.attach(network, task_aware=isinstance(network, MultiTaskModule))
+        save_memory(learned, self.folder / storage.MEMORY)
 
 
 class Engine(Protocol):

@@ -22,6 +22,8 @@ from avalanche_dgm.experiments.panels import FOLDER as PANELS
 from avalanche_dgm.experiments.results import RunResult
 
 RESULTS = "results.json"
+#: What a run that keeps its memory leaves of it; see `avalanche_dgm.save_memory`.
+MEMORY = "memory.safetensors"
 _OF_RUN = ("config", "order", "steps", "provenance")
 #: Subfolder of a run that will replace a finished one.
 STAGING = ".new"
@@ -31,7 +33,7 @@ COMPARISON = ("summary.json", "comparison.png", "tasks.png", "config.yaml")
 _MOST_BYTES = 64_000_000
 # Files of every run, of those that generate, and of those with a GAN memory: `GeneratorLog`.
 _WRITTEN = re.compile(
-    r"results\.json|config\.yaml|accuracy\.csv|accuracy\.png|wandb-run\.txt"
+    r"results\.json|memory\.safetensors|config\.yaml|accuracy\.csv|accuracy\.png|wandb-run\.txt"
     r"|tensorboard/events\.out\.tfevents\..+"
     r"|checkpoints/(after-\d+\.pt|(\d{3}/)?(\d{4}-\d{3}-\d{9}\.rank\d+\.pt|\.lock)|strategy\.ckpt)"
 )

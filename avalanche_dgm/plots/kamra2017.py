@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from avalanche_dgm.dashboards.drawing import PALETTE, new_figure, plain_axes
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import figures
-from avalanche_dgm.experiments.results import RunResult, deviation, mean
+from avalanche_dgm.experiments.results import deviation, mean
 from avalanche_dgm.plots.corruption import Robustness, add_noise, occlude, robustness
 from avalanche_dgm.plots.loading import Runs, check
 from avalanche_dgm.plots.memories import latents, resilience, samples
@@ -124,7 +124,7 @@ def long_stream(runs: Runs, *, last: int = 10) -> Figure:
     titles = ("(a) tasks so far", f"(b) last {last} tasks")
     figure, (left, right) = figures.row_of(titles, 10.0, 4.0, sharey=True)
     figures.draw_curves(left, {name: [r.averages for r in rs] for name, rs in runs.items()})
-    figures.draw_curves(right, {n: [_recent(r, last) for r in rs] for n, rs in runs.items()})
+    figures.draw_curves(right, {n: [r.recent_averages(last) for r in rs] for n, rs in runs.items()})
     for axes in (left, right):
         figures.stream_axes(axes, len(first.order))
     left.set_ylabel("average test accuracy")
@@ -204,12 +204,3 @@ def short_term_memory(
         # A second legend would take the first one's place.
         places[2].add_artist(both_names)
     return figure
-
-
-def _recent(result: RunResult, last: int) -> list[float]:
-    """Mean accuracy on the tasks learned last, as many as there are, after each step."""
-    recent = []
-    for i, step in enumerate(result.steps):
-        learned = {s.experience for s in result.steps[max(0, i + 1 - last) : i + 1]}
-        recent.append(mean([step.accuracy[j] for j in sorted(learned)]))
-    return recent

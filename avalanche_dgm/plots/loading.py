@@ -19,7 +19,7 @@ def load(*folders: str | Path) -> dict[str, list[RunResult]]:
 
     Args:
         *folders: Run folders (with a results.json), or folders above them, such as
-            ``runs/paper-fig4-scale1``.
+            ``runs/compare-digits``.
 
     Returns:
         The runs of each method by seed; methods in the order in which they were run.

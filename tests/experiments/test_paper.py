@@ -1,36 +1,11 @@
 import pytest
 import torch
 
-from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import METHODS, ExperimentConfig
+from avalanche_dgm.experiments import ExperimentConfig
 from avalanche_dgm.experiments.building import build_stream
-from avalanche_dgm.experiments.paper import FIGURES, figure, listing
 from avalanche_dgm.experiments.run_spec import RunSpec
 from avalanche_dgm.experiments.runner import run
 from avalanche_dgm.experiments.strategies import build_strategy
-
-
-@pytest.mark.parametrize("spec", FIGURES, ids=lambda spec: spec.name)
-def test_figures_are_valid_configs(spec):
-    configs = spec.configs(scale=0.1, seeds=(0, 1), data_root="/somewhere")
-    assert tuple(configs) == spec.methods
-    for method, seeds in configs.items():
-        assert method in METHODS
-        assert [config.seed for config in seeds] == [0, 1]
-        assert all(config.paper and config.stream_options["fraction"] == 0.1 for config in seeds)
-    assert spec.name in listing()
-
-
-def test_a_figure_drawn_from_anothers_runs():
-    assert figure("fig8a") is figure("fig7")
-    with pytest.raises(ConfigError, match="fig3"):
-        figure("fig2")
-
-
-def test_only_methods_of_the_figure():
-    assert list(figure("fig4").configs(methods=["dgr"])) == ["dgr"]
-    with pytest.raises(ConfigError, match="joint"):
-        figure("fig4").configs(methods=["joint"])
 
 
 @pytest.mark.parametrize("method", ["ewc", "ppr", "dgr", "dgdmn"])

@@ -1,0 +1,78 @@
+"""Makes an exhibit: trains what is missing, draws, and writes its folder."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from avalanche_dgm import files
+from avalanche_dgm.dashboards.drawing import save
+from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments import storage
+from avalanche_dgm.experiments.paper import PaperRuns
+from avalanche_dgm.papers.exhibits import Exhibit, Request, Trained
+from avalanche_dgm.papers.numbers import numbers_of, table_text, to_csv, to_json
+
+#: The files of every exhibit; its figures are named after it.
+NUMBERS, TABLE = "numbers.json", "numbers.csv"
+
+
+def make(exhibit: Exhibit, request: Request, runs: PaperRuns, *, name: str | None = None) -> str:
+    """Trains what is missing and writes the exhibit's folder.
+
+    Args:
+        exhibit: The exhibit.
+        request: Its settings.
+        runs: Where runs are trained.
+        name: Of the folder; by default the exhibit's, with the settings that are not the paper's.
+
+    Returns:
+        The text for the terminal; empty in a process that is not the first.
+
+    Raises:
+        ConfigError: The settings cannot be run, or the folder holds something else.
+        StorageError: A file cannot be written; the same command goes on.
+    """
+    folder = storage.run_folder(runs.out, name or exhibit.name + request.suffix)
+    configs = exhibit.configs(request)
+    if runs.is_global_zero:
+        _check_folder(folder, exhibit)
+    trained = Trained(request, runs.train(configs), folder)
+    if exhibit.more is not None:
+        further = exhibit.chosen(exhibit.more(request, trained), request)
+        trained = Trained(request, {**trained.runs, **runs.train(further)}, folder)
+    if not runs.is_global_zero:
+        return ""
+    shown = exhibit.show(trained)
+    numbers = numbers_of(exhibit, trained, shown, runs.command)
+    pictures = {folder / f"{exhibit.name}{end}.png": f for end, f in shown.figures.items()}
+    for path, figure in pictures.items():
+        save(figure, path)
+    files.write_text(folder / TABLE, to_csv(numbers))
+    # Last: it says that the others are there.
+    files.write_text(folder / NUMBERS, to_json(numbers))
+    parts = [table_text(numbers), *shown.notes]
+    if pictures:
+        parts.append("\n".join(["Pictures:", *(f"  {path}" for path in pictures)]))
+    parts.append(f"Numbers: CSV and JSON in {folder}/")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _check_folder(folder: Path, exhibit: Exhibit) -> None:
+    """Refuses a folder whose files are not those of this exhibit."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
+    own = {NUMBERS, TABLE, *(path.name for path in folder.glob(f"{exhibit.name}*.png"))}
+    found = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+    made = None
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        made = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["exhibit"]
+    if made is not None and made != exhibit.name:
+        raise ConfigError(f"{folder} holds {made}. Choose another --name or --out.")
+    foreign = [name for name in found if files.final_name(Path(name)) not in own]
+    if foreign and made is None:
+        raise ConfigError(
+            f"{folder} holds {storage.first_names(foreign)}, and no exhibit. Choose another --name"
+            " or --out, or empty the folder."
+        )

@@ -1,0 +1,268 @@
+"""The numbers of an exhibit: one value a seed, means with 95 % intervals, the paper's beside them.
+
+``numbers.json`` has all of it, ``numbers.csv`` the values alone, a row each.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from avalanche_dgm.experiments import provenance
+from avalanche_dgm.experiments.pages.groups import estimate
+from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.experiments.storage import json_safe
+from avalanche_dgm.experiments.tables import align, size
+from avalanche_dgm.papers.exhibits import Exhibit, Shown, Trained
+
+PRINTED = Path(__file__).parent / "printed"
+# Of a run's provenance: what may differ between runs of one exhibit, and matters for their times.
+_MACHINE = ("versions", "platform", "cpu", "processors", "threads", "device", "gpu")
+
+Numbers = dict[str, Any]
+
+
+@cache
+def printed(paper: str) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """The values that a paper prints: by exhibit, row and column.
+
+    Args:
+        paper: Its key, such as "kamra2017".
+
+    Returns:
+        Numbers, or text where the paper says no more.
+    """
+    import jsonargparse
+
+    path = PRINTED / f"{paper}.yaml"
+    found = jsonargparse.get_loader("yaml")(path.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {}
+
+
+def numbers_of(exhibit: Exhibit, trained: Trained, shown: Shown, command: str | None) -> Numbers:
+    """Collects everything that an exhibit shows, for JSON.
+
+    Args:
+        exhibit: The exhibit.
+        trained: Its runs.
+        shown: What was read from them.
+        command: The command line.
+    """
+    request = trained.request
+    machines, runs = _runs(trained)
+    return {
+        "exhibit": exhibit.name,
+        "title": exhibit.title,
+        "shows": exhibit.shows,
+        "command": command,
+        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "settings": "defaults" if request.defaults else "paper",
+        "scale": request.share,
+        "fast": request.fast,
+        "only": list(request.only),
+        "seeds": list(request.seeds),
+        "rows": _rows(exhibit, shown),
+        "differences": _differences(exhibit, shown),
+        "curves": {
+            name: {
+                "x": _rounded(curves.x),
+                "rows": {r: _rounded(v) for r, v in curves.rows.items()},
+            }
+            for name, curves in shown.curves.items()
+        },
+        "runs": runs,
+        "machines": machines,
+    }
+
+
+def _rows(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
+    theirs = printed(exhibit.paper).get(exhibit.short, {})
+    places = [(row, column) for row, columns in shown.cells.items() for column in columns]
+    # A column that was not measured for a row, or a row that was not run, is told with its value.
+    places += [
+        place
+        for place in ((row, column) for row, columns in theirs.items() for column in columns)
+        if place not in places
+    ]
+    return [
+        {
+            "row": row,
+            "column": column,
+            **_estimated(shown.cells.get(row, {}).get(column, ())),
+            "paper": theirs.get(row, {}).get(column),
+        }
+        for row, column in places
+    ]
+
+
+def _differences(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
+    """Paired: both rows of the same seed."""
+    found = []
+    for one, other, column in exhibit.differences:
+        mine, theirs = (shown.cells.get(row, {}).get(column) for row in (one, other))
+        if mine and theirs:
+            pairs = zip(mine, theirs, strict=True)
+            values = [None if None in pair else pair[0] - pair[1] for pair in pairs]  # type: ignore[operator]
+            found.append({"row": one, "less": other, "column": column, **_estimated(values)})
+    return found
+
+
+def _estimated(values: Sequence[float | None]) -> Numbers:
+    found = estimate(values)
+    half = found.half if found is not None else None
+    return {
+        "values": _rounded(values),
+        "mean": _rounded(found.mean) if found is not None else None,
+        # None for one seed.
+        "half": _rounded(half),
+    }
+
+
+def _runs(trained: Trained) -> tuple[list[Numbers], list[Numbers]]:
+    machines: list[Numbers] = [] if trained.runs else [_machine(provenance.collect("cpu"))]
+    runs = []
+    for row, seeds in trained.runs.items():
+        for run in seeds:
+            machine = _machine(run.result.provenance)
+            if machine not in machines:
+                machines.append(machine)
+            runs.append(
+                {
+                    "row": row,
+                    "seed": run.result.config.seed,
+                    "folder": run.folder.name,
+                    **_cost(run.result),
+                    "machine": machines.index(machine),
+                }
+            )
+    return machines, runs
+
+
+def _machine(found: Mapping[str, Any]) -> Numbers:
+    return {name: found.get(name) for name in _MACHINE}
+
+
+def _cost(result: RunResult) -> Numbers:
+    last = result.steps[-1]
+    return {
+        "seconds": round(result.seconds, 1),
+        "bytes": last.memory_bytes,
+        "peak_bytes": last.peak_bytes,
+    }
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6) if abs(value) < 100 else round(value, 2)
+    if isinstance(value, (list, tuple, range)):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def to_json(numbers: Numbers) -> str:
+    """Formats numbers as JSON, lists of plain values in a line."""
+    text = json.dumps(json_safe(numbers), indent=1, allow_nan=False)
+    return re.sub(r"\[\s+([^\[\]{}]+?)\s+\]", _joined, text) + "\n"
+
+
+def _joined(found: re.Match[str]) -> str:
+    return "[" + re.sub(r",\s+", ", ", found[1]) + "]"
+
+
+def to_csv(numbers: Numbers) -> str:
+    """Formats numbers as CSV, a row a value: of a table's cells, and of a figure's lines."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["quantity", "row", "x", "seed", "value"])
+    seeds = numbers["seeds"]
+    for cell in numbers["rows"]:
+        # Rows that were not run have the paper's value alone.
+        for seed, value in zip(seeds, cell["values"], strict=False):
+            writer.writerow([cell["column"], cell["row"], "", seed, _cell(value)])
+        if cell["paper"] is not None:
+            writer.writerow([cell["column"], cell["row"], "", "paper", cell["paper"]])
+    for name, curves in numbers["curves"].items():
+        for row, lines in curves["rows"].items():
+            for seed, line in zip(seeds, lines, strict=True):
+                for x, value in zip(curves["x"], line, strict=True):
+                    writer.writerow([name, row, x, seed, _cell(value)])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def number_text(value: float) -> str:
+    """A number in a table: three decimals below ten, else four digits."""
+    text = f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}"
+    return re.sub(r"^(-?)0\.", r"\1.", text)
+
+
+def cell_text(cell: Mapping[str, Any]) -> str:
+    """The mean of a cell or difference, with the half of its 95 % interval; "-" for none.
+
+    Args:
+        cell: An entry of ``rows`` or ``differences``.
+    """
+    if cell["mean"] is None:
+        return "-"
+    half = cell["half"]
+    return number_text(cell["mean"]) + (f" ± {number_text(half)}" if half is not None else "")
+
+
+def paper_text(value: Any) -> str:
+    """A value of the paper in a table; empty for none."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else number_text(float(value))
+
+
+def grid(numbers: Numbers) -> list[list[str]]:
+    """The table of an exhibit: a heading, then the rows, the paper's values beside ours."""
+    cells = {(cell["row"], cell["column"]): cell for cell in numbers["rows"]}
+    rows, columns = (list(dict.fromkeys(place[i] for place in cells)) for i in (0, 1))
+    told = {column for (_, column), cell in cells.items() if cell["paper"] is not None}
+    costs = _costs(numbers)
+    heading = [""]
+    for column in columns:
+        heading += [column, *(["paper"] if column in told else [])]
+    table = [heading + (["memory", "training"] if costs else [])]
+    for row in rows:
+        line = [row]
+        for column in columns:
+            cell = cells.get((row, column))
+            line.append("" if cell is None else cell_text(cell))
+            line += [paper_text(cell and cell["paper"])] if column in told else []
+        table.append(line + (costs.get(row, ["", ""]) if costs else []))
+    return table
+
+
+def _costs(numbers: Numbers) -> dict[str, list[str]]:
+    """Bytes held, and seconds of training, of rows that are runs."""
+    found: dict[str, list[Numbers]] = {}
+    for run in numbers["runs"]:
+        found.setdefault(run["row"], []).append(run)
+    return {
+        row: [size(runs[0]["bytes"]), f"{sum(r['seconds'] for r in runs) / len(runs):,.0f} s"]
+        for row, runs in found.items()
+    }
+
+
+def table_text(numbers: Numbers) -> str:
+    """The table, and paired differences, for the terminal."""
+    lines = [align(grid(numbers))] if numbers["rows"] else []
+    lines += [difference_text(entry) for entry in numbers["differences"]]
+    return "\n".join(lines)
+
+
+def difference_text(entry: Mapping[str, Any]) -> str:
+    """A paired difference in words."""
+    return f"{entry['row']} less {entry['less']}, {entry['column']}: {cell_text(entry)}"
