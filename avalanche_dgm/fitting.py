@@ -78,7 +78,8 @@ class OptimizerSpec:
 
         Args:
             module: What it trains.
-            fused: Whether Adam may take its step in one call; not while gradients are scaled.
+            fused: Whether Adam and RMSprop may take their step in one call; not while gradients
+                are scaled.
         """
         parameters = _trained(module)
         if self.name == "adam":
@@ -87,7 +88,9 @@ class OptimizerSpec:
                 parameters, lr=self.lr, **{"fused": fused or None, **self.options}
             )
         if self.name == "rmsprop":
-            return torch.optim.RMSprop(parameters, lr=self.lr, **self.options)
+            alone = set(self.options) <= {"alpha", "eps", "weight_decay"}
+            kind = FusedRMSprop if fused and alone else torch.optim.RMSprop
+            return kind(parameters, lr=self.lr, **self.options)
         return torch.optim.SGD(parameters, lr=self.lr, **self.options)
 
     def build_schedule(
@@ -133,6 +136,42 @@ class OptimizerSpec:
             nn.utils.clip_grad_norm_(module.parameters(), self.clip_norm)
         if self.clip_value is not None:
             nn.utils.clip_grad_value_(module.parameters(), self.clip_value)
+
+
+class FusedRMSprop(torch.optim.Adam):
+    """RMSprop with a step in one call, which PyTorch has for Adam only.
+
+    Adam without a first moment is RMSprop but for its bias correction, which has gone after very
+    many steps: so many are counted beforehand.
+
+    Args:
+        params: What it trains.
+        lr: Learning rate.
+        alpha: Share that the mean of squared gradients keeps in a step.
+        eps: What is added to its root.
+        weight_decay: Factor of the weights that is added to the gradients.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params, lr=lr, betas=(0.0, alpha), eps=eps, weight_decay=weight_decay, fused=True
+        )
+
+    def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
+        # Here, as parameters may be replaced by others, which have no state yet.
+        for p in group["params"]:
+            if p.grad is not None and not self.state[p]:
+                step = torch.full((), 1e9, dtype=torch.float32, device=p.device)
+                moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+                self.state[p] = {"step": step, **moments}
+        return super()._init_group(group, *lists)
 
 
 Loss = Callable[[tuple[Tensor, ...], torch.Generator], Tensor]

@@ -91,6 +91,37 @@ def test_same_weights_as_a_loop_by_hand(spec, make):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_rmsprop_s_fused_step_is_rmsprop_s_own():
+    """Also for parameters that come later, and for a state that was saved."""
+    (net, x, y), options = problem(), {"alpha": 0.8, "eps": 1e-6, "weight_decay": 0.01}
+    other = copy.deepcopy(net)
+    spec = OptimizerSpec("rmsprop", 1e-3, options=options)
+    mine, theirs = spec.build(net[:1]), torch.optim.RMSprop(other[:1].parameters(), 1e-3, **options)
+    assert type(mine) is not type(theirs)
+    for step in range(12):
+        if step == 3:
+            for optimizer, model in ((mine, net), (theirs, other)):
+                optimizer.add_param_group({"params": list(model[1:].parameters())})
+        if step == 6:
+            saved = copy.deepcopy(mine.state_dict())
+            mine = spec.build(net[:1])
+            mine.add_param_group({"params": list(net[1:].parameters())})
+            mine.load_state_dict(saved)
+        for optimizer, model in ((mine, net), (theirs, other)):
+            optimizer.zero_grad()
+            (model(x) - y).square().mean().backward()
+            optimizer.step()
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_what_no_fused_step_has_is_left_to_rmsprop_itself():
+    net, _, _ = problem()
+    plain = OptimizerSpec("rmsprop").build(net, fused=False)
+    heavy = OptimizerSpec("rmsprop", options={"momentum": 0.9}).build(net)
+    assert type(plain) is type(heavy) is torch.optim.RMSprop
+
+
 def test_clipping_makes_a_difference():
     free, norm, value = [], [], []
     for spec, out in [

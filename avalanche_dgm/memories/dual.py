@@ -288,9 +288,13 @@ class DualMemory(nn.Module):
         return Replay(images, labels, data.tasks)
 
     def logits(self, memory: DeepGenerativeMemory, images: Tensor, tasks: Tensor) -> Tensor:
-        """One memory's answers (n, K), on reconstructions if the settings say so."""
+        """One memory's answers (n, K), to what it sees of images (n, *shape)."""
+        return memory.logits(self.seen(memory, images), tasks)
+
+    def seen(self, memory: DeepGenerativeMemory, images: Tensor) -> Tensor:
+        """What one memory's learner is shown: reconstructions if the settings say so."""
         view = memory.reconstruct(images) if self.settings.reconstruct else None
-        return memory.logits(images if view is None else view, tasks)
+        return images if view is None else view
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None) -> Tensor:
         """Answers with the memory that knows best (Sec. 3.2).

@@ -110,20 +110,20 @@ class Sleep:
             images, labels, tasks = batch[:3]
             targets = batch[3] if len(batch) > 3 else None
             if previous is None:
-                logits = self.dual.logits(ltm, images, tasks)
-                return self._loss(logits, labels, targets)
+                return self._loss(ltm.logits(images, tasks), labels, targets)
             old = previous.sample(s.batch_size, rng, reconstruct=s.reconstruct)
             # One forward pass, so that BatchNorm sees old and new together.
-            logits = self.dual.logits(
-                ltm, torch.cat([images, old.images]), torch.cat([tasks, old.tasks])
-            )
+            together = torch.cat([images, self.dual.seen(ltm, old.images)])
+            logits = ltm.logits(together, torch.cat([tasks, old.tasks]))
             self._on_replay(old, logits.shape[1])
             new_logits, old_logits = logits.split([len(images), len(old)])
             new_loss = self._loss(new_logits, labels, targets)
             old_loss = self._loss(old_logits, old.labels, old.targets)
             return fraction * new_loss + (1 - fraction) * old_loss
 
-        data: tuple[Tensor, ...] = (everything.images, everything.labels, everything.tasks)
+        # Once for all passes: its generator is trained already.
+        images = self.dual.seen(ltm, everything.images)
+        data: tuple[Tensor, ...] = (images, everything.labels, everything.tasks)
         if everything.targets is not None:
             data = (*data, everything.targets)
         steps = s.learner_steps

@@ -1,10 +1,15 @@
 """Sleep: what the long-term memory is taught, and that it learns it."""
 
+import copy
+from unittest import mock
+
 import pytest
 import torch
+import torch.nn.functional as F
 from driver import Driver, digits, network
 
 from avalanche_dgm.data import ExperienceData, Replay
+from avalanche_dgm.fitting import fit
 from avalanche_dgm.memories.sleep import FEWEST_SAMPLES, Sleep
 from avalanche_dgm.methods import DGDMN
 
@@ -107,6 +112,31 @@ def test_a_small_task_is_not_crowded_out_by_a_large_one():
     generator, learner = sleep_of(method).phases()
     assert torch.bincount(learner.data[1]).tolist() == [28, 12]
     assert len(generator.data[0]) == 40
+
+
+def test_what_is_rehearsed_is_reconstructed_once():
+    """And the learner ends as if each batch had been reconstructed for itself."""
+    driver = driver_of(reconstruct=True, consolidation="rehearsal", labels="hard", learner_epochs=3)
+    method = driver.train_all([digits(i) for i in range(3)]).method
+    assert method.dual.sleeps == 1
+    ltm, sleep = method.dual.ltm, sleep_of(method)
+    phases = sleep.phases()
+    fit(next(phases), sleep.rng)
+    learner = next(phases)
+    other, seen = copy.deepcopy(ltm.learner), Replay.cat([*sleep._replays, sleep._pool])
+    assert len(seen) == 180
+    optimizer = torch.optim.Adam(other.parameters(), lr=1e-3, fused=True)
+    order = torch.Generator().manual_seed(5)
+    for _ in range(3):
+        for index in torch.randperm(180, generator=order).split(32):
+            optimizer.zero_grad()
+            view = ltm.generator.reconstruct(seen.images[index]).detach()
+            F.cross_entropy(other(view), seen.labels[index]).backward()
+            optimizer.step()
+    with mock.patch.object(type(ltm.generator), "reconstruct", side_effect=AssertionError):
+        fit(learner, torch.Generator().manual_seed(5))
+    for mine, theirs in zip(ltm.learner.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_wake_frees_the_short_term_memory():
