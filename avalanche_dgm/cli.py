@@ -144,7 +144,9 @@ def _paper(arguments: argparse.Namespace) -> None:
         exhibits[0].check(request)
     configs = {exhibit.name: exhibit.configs(request) for exhibit in exhibits}
     if arguments.print_config:
-        for rows in configs.values():
+        for name, rows in configs.items():
+            if not rows:
+                print(f"# {name} needs no run.")
             for row, seeds_of_row in rows.items():
                 _print_config({row: seeds_of_row})
         return

@@ -63,6 +63,18 @@ class PaperRun:
         seed_everything(self.result.config.seed)
         return build_stream(self.result.config)
 
+    def test_images(self) -> tuple[Any, Any]:
+        """The test images of its whole stream, float tensor (n, *shape), and their labels (n,)."""
+        import torch
+
+        samples = [
+            dataset[i]
+            for dataset in (e.dataset.eval() for e in self.stream.test_stream)
+            for i in range(len(dataset))
+        ]
+        images = torch.stack([sample[0] for sample in samples])
+        return images, torch.tensor([int(sample[1]) for sample in samples])
+
     def memory(self) -> Method:
         """What it learned: its method with all memories and the classifier.
 

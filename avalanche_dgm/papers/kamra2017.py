@@ -1,4 +1,4 @@
-"""Kamra et al. 2017, "Deep Generative Dual Memory Network": Figures 3 to 8."""
+"""Kamra et al. 2017, "Deep Generative Dual Memory Network"; Figures 3 to 8 stand here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from avalanche_dgm.experiments import recipes
 from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.papers import kamra2017_memories
 from avalanche_dgm.papers.exhibits import Curves, Exhibit, Request, Shown, Trained
 from avalanche_dgm.plots import kamra2017
 
@@ -156,4 +157,5 @@ EXHIBITS = (
         partial(_average, kamra2017.short_term_memory),
         differences=[("dgdmn-no-stm", "dgdmn", _AVERAGE)],
     ),
+    *kamra2017_memories.EXHIBITS,
 )
