@@ -16,6 +16,7 @@ from avalanche_dgm.plugins.generator_metrics import generator_metrics as generat
 from avalanche_dgm.plugins.metrics import cost_metrics as cost_metrics
 from avalanche_dgm.plugins.metrics import memory_metrics as memory_metrics
 from avalanche_dgm.plugins.observer import GeneratorObserver as GeneratorObserver
+from avalanche_dgm.plugins.target_accuracy import TargetAccuracyPlugin as TargetAccuracyPlugin
 from avalanche_dgm.plugins.wandb_logger import WandBLogger as WandBLogger
 from avalanche_dgm.saving import load_memory as load_memory
 from avalanche_dgm.saving import save_memory as save_memory
@@ -31,6 +32,7 @@ from avalanche_dgm.streams import split as split
 from avalanche_dgm.streams import tdigits as tdigits
 from avalanche_dgm.streams import turntable as turntable
 from avalanche_dgm.streams import turntable_domains as turntable_domains
+from avalanche_dgm.streams import with_validation as with_validation
 
 __version__: str
 __all__: list[str]
@@ -355,6 +357,8 @@ class LatentReplayPlugin(WrappingPlugin):
         progress: bool = False,
         **hyper: Unpack[LatentReplayArguments],
     ) -> None: ...
+    @classmethod
+    def paper(cls, update: str = "memory", **arguments: Any) -> LatentReplayPlugin: ...
 
 class LatentReplayStrategy(PluginStrategy):
     def __init__(

@@ -20,8 +20,8 @@ from avalanche_dgm.settings import describe_settings
 BUFFERS = ("replay", "der++")
 COMPARED = ("naive", "dgr", "dgdmn")
 _SETTINGS = (
-    *("model", "n_experiences", "epochs", "batch_size", "lr", "optimizer", "schedule", "hidden"),
-    *("dropout", "paper", "fast", "quality"),
+    *("model", "n_experiences", "epochs", "until", "batch_size", "lr", "optimizer", "schedule"),
+    *("hidden", "dropout", "paper", "fast", "quality", "evaluate_on", "validation_fraction"),
 )
 _DATA = ("data_root", "download")
 #: Fields whose options have another name.

@@ -17,9 +17,13 @@ from avalanche_dgm.experiments.models import MLP, MultiHeadMLP, MultiTaskAlexNet
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.models import AlexNetLike, latent_replay_network
 from avalanche_dgm.plugins.samples import task_name_of
+from avalanche_dgm.streams.tensors import assemble
+from avalanche_dgm.streams.validation import with_validation
 
 # From this side on the turntable's network has the channels of the paper's.
 _LARGE = 64
+#: What may be set of the latent replay paper's network.
+_LATENT_OPTIONS = ("latent_channels", "padding", "pool")
 
 
 def check_network(config: ExperimentConfig) -> None:
@@ -41,10 +45,12 @@ def check_network(config: ExperimentConfig) -> None:
             f"{config.method} on {config.stream} trains {what}. Leave --hidden, --dropout and the"
             " method dropout out."
         )
-    if config.model_options and not own:
+    known = _LATENT_OPTIONS if config.model == LATENT else ()
+    if not own and not set(config.model_options) <= set(known):
+        takes = f"only the model_options {', '.join(known)}" if known else "no model_options"
         raise ConfigError(
-            f"The network {config.model} takes no model_options. Set --hidden and --dropout, or"
-            " give a class path as its name."
+            f"The network {config.model} takes {takes}. Set --hidden and --dropout where it has"
+            " such, or give a class path as its name."
         )
     if config.model == ALEXNET and len(config.hidden) != 1:
         raise ConfigError(
@@ -94,7 +100,7 @@ def _compressed(
             f"{config.method} has a convolutional compressor here, and this stream's samples are of"
             f" shape {shape}. Take another network, --model mlp with --set layer=body.0."
         )
-    return latent_replay_network(shape, max(heads.values()))
+    return latent_replay_network(shape, max(heads.values()), **config.model_options)
 
 
 def _alexnet(config: ExperimentConfig, shape: tuple[int, ...], heads: dict[int, int]) -> nn.Module:
@@ -138,11 +144,27 @@ def build_stream(config: ExperimentConfig) -> Any:
     Args:
         config: Stream, its options, seed and data root. ``n_experiences`` says into how many
             experiences a split stream is cut; other streams keep all, see ``learning_order``.
+            ``evaluate_on`` "validation" puts training images in place of the test stream's.
 
     Raises:
         ConfigError: An option is unknown or out of range.
         DataError: The data are not there.
     """
+    benchmark = _named_stream(config)
+    if config.evaluate_on == "test":
+        return benchmark
+    parts = with_validation(benchmark, config.validation_fraction, seed=config.seed)
+    # Metrics ask an experience which stream it is of.
+    return assemble(
+        {
+            name: [(e.dataset, task_name_of(e)) for e in stream]
+            for name, stream in (("train", parts.train_stream), ("test", parts.valid_stream))
+        }
+    )
+
+
+def _named_stream(config: ExperimentConfig) -> Any:
+    """The stream with its own test stream."""
     from avalanche_dgm.streams import STREAMS, make_stream
 
     if is_class_path(config.stream):

@@ -16,11 +16,13 @@ from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.settings import positive, whole
+from avalanche_dgm.stopping import check_target
 
 BACKENDS = ("avalanche", "lightning")
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda")
+EVALUATED = ("test", "validation")
 #: Those that leave the weights of 32 bits, which memories are made of.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 #: The networks that have a name: their hidden layers, and those of a fast run.
@@ -111,7 +113,10 @@ class ExperimentConfig:
         seed: Governs weights, batches, replay and splits; 0 or more. Of several runs, the first.
         hidden: Units of each hidden layer of the multilayer perceptron that classifies; one number
             for the dense layers of a turntable stream's network; none where it is fixed.
-        epochs: Passes over each experience's data, at least 1.
+        epochs: Passes over each experience's data, at least 1; with ``until`` the most.
+        until: Training accuracy of an epoch, above 0 and at most 1, that ends an experience; with
+            the schedule "cosine" the learning rate then falls to 0 over half as many epochs as it
+            took. Without it all epochs are trained.
         batch_size: Images of the experience in one step, at least 1.
         lr: Learning rate, above 0.
         optimizer: "adam", "rmsprop" (rho 0.9, as in the paper) or "sgd".
@@ -126,9 +131,13 @@ class ExperimentConfig:
         revisit: Experiences (counted from 0) that are learned again at the end.
         stream_options: Further keyword arguments of the stream.
         method_options: Hyper-parameters of the method's plugin.
-        model_options: Arguments of a model that is given by class path.
+        model_options: Arguments of a model that is given by class path, or of
+            "latent-replay-network": latent_channels, padding and pool.
         paper: Train with the paper's settings (those of ``Plugin.paper``).
         fast: A run of seconds that shows that everything works, not how well.
+        evaluate_on: "test", or "validation": a share of each class's training images, which are
+            not trained on then, in place of the test images. Settings are chosen by it.
+        validation_fraction: That share, above 0 and below 1.
         quality: Compare what the generator makes with real samples after each experience.
         backend: What trains: "avalanche" (the default), its own loop, or "lightning", a Trainer.
         trainer: Settings of that Trainer, or a mapping with some of them.
@@ -143,6 +152,7 @@ class ExperimentConfig:
     seed: int = 0
     hidden: tuple[int, ...] = NETWORKS[MLP][0]
     epochs: int = 5
+    until: float | None = None
     batch_size: int = 128
     lr: float = 1e-3
     optimizer: str = "adam"
@@ -158,6 +168,8 @@ class ExperimentConfig:
     model_options: Mapping[str, Any] = field(default_factory=dict)
     paper: bool = False
     fast: bool = False
+    evaluate_on: str = "test"
+    validation_fraction: float = 0.1
     quality: bool = False
     backend: str = "avalanche"
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
@@ -194,6 +206,12 @@ class ExperimentConfig:
         require_known("optimizer", self.optimizer, OPTIMIZERS)
         require_known("schedule", self.schedule, SCHEDULES)
         require_known("device", self.device, DEVICES)
+        require_known("evaluate_on", self.evaluate_on, EVALUATED)
+        if not (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
+            raise ConfigError(
+                f"validation_fraction is {self.validation_fraction!r}; it is a share above 0 and"
+                " below 1."
+            )
         require_known("backend", self.backend, BACKENDS)
         if not is_class_path(self.model):
             require_known("model", self.model, NETWORKS)
@@ -208,6 +226,8 @@ class ExperimentConfig:
             whole("each of revisit", experience, least=0)
         whole("n_experiences", self.n_experiences, optional=True)
         positive("lr", self.lr)
+        if self.until is not None:
+            check_target(self.until)
         if not (_is_number(self.dropout) and 0 <= self.dropout < 1):
             raise ConfigError(f"dropout is {self.dropout!r}; it must be from 0 to below 1.")
 

@@ -188,8 +188,8 @@ def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
         options = {name: value for name, value in quick.items() if name in known} | options
     options = {"seed": config.seed} | options
     if method.configurations:
-        first = next(iter(method.configurations))
-        options = {**method.configurations[options.pop(_CONFIGURATION, first)], **options}
+        named = options.pop(_CONFIGURATION, None)
+        options = dict(method.with_configuration(named, options))
     if not config.paper or not callable(method.paper):
         return options
     stream = paper_stream(config.stream)

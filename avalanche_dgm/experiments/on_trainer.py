@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "auto": "auto"}
 _EVAL_BATCH = 512
+#: What `ReportingCallback` notes of the classifier's training: fields of `Step`.
+_TRAINED = ("train_accuracy", "epochs")
 
 
 def trainer_arguments(config: ExperimentConfig, *, progress: bool) -> dict[str, Any]:
@@ -186,6 +188,7 @@ class LightningEngine:
             trainer=self._arguments(run, module),
             callbacks=[reporting],
             epochs=config.epochs,
+            until=config.until,
             batch_size=config.batch_size,
             eval_batch_size=_EVAL_BATCH,
             seed=config.seed,
@@ -261,7 +264,7 @@ def _steps(run: Run, outcome: StreamResult) -> list[Step]:
             **sizes_held(outcome.memory_bytes[i], outcome.records[i].peak_bytes),
             seconds=outcome.seconds[i],
             eval_seconds=outcome.test_seconds[i],
-            **{name: metrics[name] for name in MEASURED if name in metrics},
+            **{name: metrics[name] for name in (*MEASURED, *_TRAINED) if name in metrics},
         )
         add_method_stats(step, outcome.records[i])
         steps.append(step)

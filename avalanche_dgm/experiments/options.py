@@ -53,7 +53,7 @@ def _of_method(about: str, method: NamedMethod) -> str:
         lines += ["", f"Fixed by its name: {fixed}"]
     if method.configurations:
         known = ", ".join(method.configurations)
-        lines += ["", f"configuration: the authors' settings to begin with, one of {known}"]
+        lines += ["", f"configuration: settings to begin with, one of {known}"]
     return "\n".join(lines)
 
 

@@ -316,7 +316,7 @@ def _resolve(layers: Sequence[Layer], method: str) -> ExperimentConfig:
     labels = (settings.get("stream_options") or {}).get("task_labels")
     if settings.get("model") == LATENT and labels and method != "latent-replay":
         # With a head for each experience it is not the paper's problem, nor its network.
-        settings["model"] = MLP
+        settings = {**settings, "model": MLP, "model_options": {}}
     usual, fast = NETWORKS.get(settings.get("model", MLP), ((), ()))
     settings.setdefault("hidden", fast if settings.get("fast") else usual)
     settings.setdefault("device", "auto" if settings.get("backend") == "lightning" else "cpu")

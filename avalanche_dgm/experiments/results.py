@@ -26,6 +26,9 @@ class Step:
         accuracy: Test accuracy (0 to 1) on every experience of the stream afterwards, also on those
             not yet seen; ``None`` where the method cannot answer.
         stream_accuracy: Accuracy over all test images of the stream.
+        train_accuracy: Accuracy of the classifier on the new samples of its last epoch, while it
+            was trained; ``None`` where no classifier is trained by batches.
+        epochs: Passes over the experience that it took.
         seconds: Wall time of ``strategy.train``, in seconds.
         eval_seconds: Wall time of the evaluation, in seconds.
         phases: Seconds of each phase that the method reports (generator, sleep, ...).
@@ -45,6 +48,8 @@ class Step:
     experience: int
     accuracy: Row
     stream_accuracy: float | None = None
+    train_accuracy: float | None = None
+    epochs: int | None = None
     seconds: float = 0.0
     eval_seconds: float = 0.0
     phases: dict[str, float] = field(default_factory=dict)

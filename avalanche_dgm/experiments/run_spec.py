@@ -8,8 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
-from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 from avalanche.benchmarks.utils import concat_datasets
 
 from avalanche_dgm.errors import UnknownTaskError
@@ -22,6 +20,7 @@ from avalanche_dgm.held import held_bytes
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.metrics.functional import stream_accuracy
+from avalanche_dgm.streams.tensors import assemble
 
 _SAMPLES_A_CLASS = 10
 
@@ -80,11 +79,7 @@ class RunSpec:
             return self.benchmark.train_stream[self.order[position]]
         so_far = sorted(set(self.order[: position + 1]))
         datasets = [self.benchmark.train_stream[i].dataset for i in so_far]
-        joined = benchmark_from_datasets(train=[concat_datasets(datasets)])
-        # Models with several heads adapt to these attributes.
-        experience = with_task_labels(with_classes_timeline(joined)).train_stream[0]
-        experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
-        return experience
+        return assemble({"train": [(concat_datasets(datasets), None)]}).train_stream[0]
 
     def test_experiences(self) -> list[Any]:
         """The test experiences."""

@@ -28,9 +28,10 @@ from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.run_spec import RunSpec, measured, sizes_held
 from avalanche_dgm.methods.registry import NamedMethod
 from avalanche_dgm.plugins import plugin_of
-from avalanche_dgm.plugins.accuracies import ExperienceAccuracies
+from avalanche_dgm.plugins.accuracies import ExperienceAccuracies, TrainingAccuracy
 from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 from avalanche_dgm.plugins.metrics import MemoryMetrics, memory_metrics
+from avalanche_dgm.plugins.target_accuracy import TargetAccuracyPlugin
 
 # Mean and standard deviation of MNIST that Avalanche's default generator has built in.
 _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
@@ -57,6 +58,7 @@ def build_strategy(
         evaluator = EvaluationPlugin(
             *accuracy_metrics(experience=True, stream=True),
             ExperienceAccuracies(),
+            TrainingAccuracy(),
             *memory_metrics(),
             loggers=list(loggers),
             collect_all=False,
@@ -70,7 +72,11 @@ def build_strategy(
         "device": device,
         "evaluator": evaluator,
     }
-    annealing = [CosineAnnealingPlugin()] if config.schedule == "cosine" else []
+    annealing: list[Any] = []
+    if config.until is not None:
+        annealing = [TargetAccuracyPlugin(config.until, settle=config.schedule == "cosine")]
+    elif config.schedule == "cosine":
+        annealing = [CosineAnnealingPlugin()]
     if is_stock(method_of(config)):
         return _stock(spec, annealing, arguments)
     return Naive(plugins=[*_plugins(spec, progress=progress), *annealing], **arguments)
@@ -134,6 +140,7 @@ def measured_step(
     return Step(
         **measured([accuracies.get(j) for j in tested], sizes),
         **sizes_held(*MemoryMetrics.of(strategy), kept),
+        **TrainingAccuracy.of(strategy),
         **more,
     )
 

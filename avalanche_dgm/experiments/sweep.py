@@ -299,6 +299,5 @@ def headline(row: Sequence[RunResult]) -> str:
     spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else f"seed {config.seed}"
     settings = ", paper's settings" if config.paper else ""
     settings += ", --fast (shows that it works, not how well)" if config.fast else ""
-    return (
-        f"{config.stream}{settings}: test accuracy over {len(row[0].order)} experiences, {spread}"
-    )
+    what = f"{config.evaluate_on} accuracy over {len(row[0].order)} experiences"
+    return f"{config.stream}{settings}: {what}, {spread}"

@@ -15,6 +15,7 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.stages import Optimization, Stage
 from avalanche_dgm.methods.abilities import LatentInputs
+from avalanche_dgm.stopping import TrainingTarget
 
 if TYPE_CHECKING:
     from avalanche_dgm.lightning.module import MethodModule
@@ -65,7 +66,9 @@ class LearningStage(Stage):
         learner: The classifier to train, `Method.active`.
         batches: The experience's batches.
         validation: Batches of the validation experience, this process's shards; may be empty.
-        epochs: Passes over the experience.
+        epochs: Passes over the experience; with ``until`` the most.
+        until: Training accuracy of an epoch that ends the experience, or ``None``; if the module's
+            learning rate falls on a cosine, it does so then.
         width: Number of outputs of the user's model.
         trainer: The Trainer that will run it.
         view: The strategy that Avalanche's metrics see.
@@ -84,6 +87,7 @@ class LearningStage(Stage):
         batches: Batches,
         validation: Sequence[Batches] = (),
         epochs: int,
+        until: float | None = None,
         width: int,
         trainer: pl.Trainer,
         view: StrategyView,
@@ -95,6 +99,11 @@ class LearningStage(Stage):
         # What is learned first is not put back.
         self.restores = module.method.experiences > 0
         self._optimizer, self._schedule = module.learning_optimizer, module.learning_schedule
+        self._rate: float | None = None if until is None else module.settling_rate
+        self._target: TrainingTarget | None = None
+        if until is not None:
+            self._target = TrainingTarget(until, settle=self._rate is not None)
+            self._target.begin(epochs)
         self._n_batches = len(batches)
         self._trainer, self._ranks = trainer, Ranks.of(trainer)
         self.iterations, self.shown = 0, 0
@@ -118,6 +127,8 @@ class LearningStage(Stage):
     def optimization(self, *, fused: bool) -> Optimization:
         """The module's optimiser, kept across experiences, and a new schedule."""
         optimizer = self._optimizer(self.module, fused=fused)
+        if self._target is not None:
+            return optimizer, None
         accumulate = self._trainer.accumulate_grad_batches
         steps = self.epochs * -(-self._turns * self._n_batches // accumulate)
         turns = self._turns if accumulate == 1 else 1
@@ -126,7 +137,28 @@ class LearningStage(Stage):
     def loss(self, batch: Any) -> Tensor:
         """The loss of a batch and its replay; for an empty batch, the loss of replay alone."""
         self._on_replay = not len(batch)
+        self._set_rate()
         return self._replay_loss() if self._on_replay else self._new_loss(batch)
+
+    def _set_rate(self) -> None:
+        """Lets the learning rate fall once the target was reached."""
+        if self._target is None or self._rate is None:
+            return
+        batch = self.batch // self._turns
+        rate = self._rate * self._target.factor(self.epoch, batch, self._n_batches)
+        for group in self._trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def _look_at_target(self) -> None:
+        """Ends the stage after the epoch that reached the target, and those it settles in."""
+        if self._target is None:
+            return
+        accuracy = self.epoch_means()["train/accuracy"].to(self._trainer.strategy.root_device)
+        # The same in every process.
+        reduced = self._trainer.strategy.reduce(accuracy.double(), reduce_op="mean")
+        self._target.end_epoch(self.epoch + 1, float(reduced))
+        self.epochs = self._target.last
+        self._trainer.fit_loop.max_epochs = self.epochs
 
     def _replay_loss(self) -> Tensor:
         method = self.method
@@ -220,6 +252,8 @@ class LearningStage(Stage):
         """Counts iterations and calls Avalanche's metrics."""
         if name == "after_training_iteration" and not self._on_replay:
             self.iterations, self.shown = self.iterations + 1, self.shown + self._last
+        if name == "after_training_epoch":
+            self._look_at_target()
         # For Avalanche, a step on replay alone belongs to the iteration before it.
         within = self._on_replay and "epoch" not in name
         if not within:
@@ -234,10 +268,14 @@ class LearningStage(Stage):
     def state(self) -> dict[str, Any]:
         """See `Stage.state`."""
         counts = {"iterations": self.iterations, "shown": self.shown}
-        return {**super().state(), **counts, "last": self._last}
+        target = None if self._target is None else self._target.state()
+        return {**super().state(), **counts, "last": self._last, "target": target}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Stage.set_state`."""
         super().set_state(state)
         self._last = state["last"]
+        if self._target is not None and state["target"] is not None:
+            self._target.set_state(state["target"])
+            self.epochs = self._target.last
         self.iterations, self.shown = state["iterations"], state["shown"]

@@ -239,6 +239,12 @@ class MethodModule(StagedModule):
             return None
         return spec.build_schedule(optimizer, steps, turns=turns)
 
+    @property
+    def settling_rate(self) -> float | None:
+        """The learning rate that falls on a cosine; ``None`` for any other schedule."""
+        spec = self._make_optimizer
+        return spec.lr if isinstance(spec, OptimizerSpec) and spec.schedule == "cosine" else None
+
 
 def _trained(learner: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in learner.named_parameters() if p.requires_grad}

@@ -22,6 +22,7 @@ from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stream_run import StreamOptions, StreamRun, adapt
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
 from avalanche_dgm.settings import one_of, whole
+from avalanche_dgm.stopping import check_target
 
 
 def fit_stream(
@@ -32,6 +33,7 @@ def fit_stream(
     evaluator: EvaluationPlugin | None = None,
     callbacks: pl.Callback | Sequence[pl.Callback] = (),
     epochs: int | None = None,
+    until: float | None = None,
     test: str = "all",
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
@@ -51,6 +53,9 @@ def fit_stream(
         callbacks: Lightning's callbacks. Those that stop early or save checkpoints see the
             classifier's training, and are reset for each experience; the others see phases, too.
         epochs: Passes over each experience; the Trainer's ``max_epochs`` by default.
+        until: End an experience before that, once the running training accuracy of an epoch is as
+            high, above 0 and at most 1. With ``OptimizerSpec(schedule="cosine")`` the learning rate
+            then falls to 0 over half as many epochs as it took; see `TargetAccuracyPlugin`.
         test: Which test experiences are tested after each learned one: ``"all"``, ``"seen"`` (as
             many as were learned), or ``"none"``.
         checkpoint_dir: Folder for checkpoints of the run, for `resume`.
@@ -85,6 +90,7 @@ def fit_stream(
         )
     options = StreamOptions(
         epochs=(made.max_epochs or 0) if epochs is None else epochs,
+        until=until,
         test=test,
         checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
         resume=resume,
@@ -125,6 +131,8 @@ def _check(module: Any, evaluator: Any, options: StreamOptions) -> None:
             " eval_every=0 by run_on_trainer."
         )
     whole("epochs", options.epochs, otherwise="; without it the Trainer's max_epochs counts")
+    if options.until is not None:
+        check_target(options.until)
     one_of("test", options.test, "all", "seen", "none")
     whole("save_every", options.save_every)
     if options.resume and options.checkpoint_dir is None:

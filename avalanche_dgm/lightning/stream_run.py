@@ -54,6 +54,7 @@ class StreamOptions:
     """Arguments of `avalanche_dgm.lightning.fit_stream`."""
 
     epochs: int
+    until: float | None
     test: str
     checkpoint_dir: Path | None
     resume: bool
@@ -146,6 +147,7 @@ class StreamRun:
         return {
             "method": type(self.module).__name__,
             "epochs": self.options.epochs,
+            "until": self.options.until,
             "batch_size": self.data.batch_size,
             "shuffle": self.data.shuffle,
             "experiences": self.n,
@@ -328,6 +330,7 @@ class StreamRun:
             batches=batches,
             validation=apply_limit(validation, self.trainer.limit_val_batches),
             epochs=self.options.epochs,
+            until=self.options.until,
             width=width,
             trainer=self.trainer,
             view=self.view,

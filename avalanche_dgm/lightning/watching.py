@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from avalanche_dgm.dashboards import keys
 from avalanche_dgm.lightning.callbacks import StreamCallback
 from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.module import MethodModule
@@ -48,13 +49,17 @@ class ReportingCallback(StreamCallback):
         super().__init__()
         self._report_epoch, self._report, self._monitor = trained, learned, monitor
         self._result = StreamResult()
+        #: Accuracy and number of the classifier's last epoch in this experience.
+        self._epoch: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The monitor's state."""
-        return {} if self._monitor is None else self._monitor.state()
+        """The monitor's state, and the last epoch."""
+        state = {} if self._monitor is None else self._monitor.state()
+        return {**state, "epoch": self._epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the monitor's state."""
+        """Restores the monitor's state, and the last epoch."""
+        self._epoch = state_dict.get("epoch", {})
         if self._monitor is not None:
             self._monitor.set_state(state_dict)
 
@@ -79,14 +84,18 @@ class ReportingCallback(StreamCallback):
             key: trainer.strategy.reduce(value.to(device), reduce_op="mean")
             for key, value in stage.epoch_means().items()
         }
+        means = {key: float(value) for key, value in reduced.items()}
+        self._epoch = {"train_accuracy": means[keys.TRAIN_ACCURACY], "epochs": stage.epoch + 1}
         if trainer.is_global_zero:
             step = sum(self._result.iterations) + stage.iterations
-            self._report_epoch({key: float(value) for key, value in reduced.items()}, step)
+            self._report_epoch(means, step)
 
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
     ) -> None:
         """Reports an experience."""
+        result.metrics[-1].update(self._epoch)
+        self._epoch = {}
         if not trainer.is_global_zero:
             return
         if self._monitor is not None:

@@ -335,7 +335,7 @@ class LatentReplayArguments(TypedDict, total=False):
     schedule: Literal["mixed", "alternating"]
     freeze_after: int
     encode_once: bool | None
-    replay_size: int | None
+    replay_size: int | Literal["all"] | None
 
 class LatentReplay(_LatentReplay):
     def __init__(

@@ -12,6 +12,7 @@ a small share is encoded and stored    `LatentReplay.end`, `StoredLatents.add`
 new batches go through the compressor  `LatentReplay.prepare`, once for all epochs
 a step on latents after each new one   ``schedule="alternating"``: `LatentReplay.alternates`
 latents as they are, with classes      ``jitter=0``, ``labels="hard"``: `LatentReplay.replay`
+(all of these)                         `LatentReplayPlugin.paper`, ``configuration=paper``
 (beyond it) generated latents          ``memory=`` a generator: `LatentReplay.after_learning`
 =====================================  =====================================================
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -42,7 +44,7 @@ from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen
-from avalanche_dgm.settings import MethodSettings
+from avalanche_dgm.settings import MethodSettings, one_of, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,8 @@ class LatentReplaySettings(
         encode_once: Whether a new experience is encoded once, without its augmentations, and then
             trained on latents only; else each batch is encoded on the way. ``None`` decides it by
             whether the experience is augmented.
-        replay_size: Replayed latents a step; ``None`` for as many as are new.
+        replay_size: Replayed latents a step; ``None`` for as many as are new, ``"all"`` for
+            everything that is stored.
         labels: What replayed latents are labelled with: ``"soft"``, the softened answers over the
             classes known that the classifier gave before the experience; ``"hard"``, their classes
             (the paper). ``None`` for soft ones where latents are stored, and hard ones where they
@@ -94,7 +97,7 @@ class LatentReplaySettings(
     schedule: Literal["mixed", "alternating"] = "mixed"
     freeze_after: int = field(default=1, metadata={"least": 0})
     encode_once: bool | None = None
-    replay_size: int | None = None
+    replay_size: int | Literal["all"] | None = None
     temperature: float = 1.0
     # Latents have no bounds, and vary in more ways than images do.
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "gaussian"
@@ -113,6 +116,14 @@ class LatentReplaySettings(
         if self.memory_budget is not None and not isinstance(self.memory, str):
             raise ConfigError("Give memory_budget to the memory, where that object is made.")
         self.check_owners("memory", {"stored": stored, "vae": vae})
+        if self.replay_size != "all":
+            whole("replay_size", self.replay_size, optional=True, otherwise=", or 'all'")
+        generated = self.memory != "stored" and not isinstance(self.memory, StoredLatents)
+        if self.replay_size == "all" and generated:
+            raise ConfigError(
+                "replay_size='all' is for stored latents; what generates them makes any number."
+                " Give a number, or leave it out for as many as are new."
+            )
         self.make_memory()
 
     @property
@@ -139,11 +150,52 @@ class LatentReplaySettings(
         return made
 
 
+#: What is replayed after each new batch: all that is stored, or as many latents as the batch has.
+#: The paper says "the latent space memory" (Sec. 5).
+UPDATES: Mapping[str, str | None] = MappingProxyType({"memory": "all", "batch": None})
+
+
+def paper_hyper(update: str = "memory") -> dict[str, Any]:
+    """Hyper-parameters of `LatentReplay` in the paper: latents as they are and their classes.
+
+    Args:
+        update: ``"memory"`` or ``"batch"``, see `UPDATES`.
+
+    Raises:
+        ConfigError: There is no such update.
+    """
+    one_of("update", update, *UPDATES)
+    return {
+        "share": 0.05,
+        "schedule": "alternating",
+        "replay_size": UPDATES[update],
+        "covariance": False,
+        "jitter": 0.0,
+        "labels": "hard",
+    }
+
+
+def _compact(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A byte for each value that is stored, and two for each of a covariance."""
+    stored = settings.get("memory", "stored") == "stored"
+    return {"dtype": "uint8", "at_rest": "float16"} if stored else {}
+
+
 def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"generator_steps": 30} if settings.get("memory") == "vae" else {}
 
 
-@register("latent-replay", "a frozen compressor, and stored latents of a few samples", fast=_fast)
+@register(
+    "latent-replay",
+    "a frozen compressor, and stored latents of a few samples",
+    fast=_fast,
+    configurations={
+        "default": {},
+        "compact": _compact,
+        "paper": paper_hyper(),
+        "paper-batch": paper_hyper("batch"),
+    },
+)
 class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
     """Replay of latents behind a frozen compressor.
 
@@ -180,6 +232,11 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         self._latent_shape: tuple[int, ...] | None = None
         #: The experience's latents, from when it is trained on them until it ends.
         self._encoded: ExperienceData | None = None
+
+    @classmethod
+    def paper(cls, update: str = "memory") -> dict[str, Any]:
+        """The hyper-parameters of the paper, see `paper_hyper`; ``share`` is 0.05 of the images."""
+        return paper_hyper(update)
 
     @classmethod
     def model_of(
@@ -322,7 +379,8 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         """Draws latents; or images, as long as the compressor learns."""
         if not len(self.latent_memory.classes):
             return None
-        replay = self.sample(self.settings.replay_size or n)
+        size = self.settings.replay_size or n
+        replay = self.sample(self.stored_samples() if size == "all" else size)
         if self._teacher is None:
             return replay
         with torch.no_grad():

@@ -43,8 +43,9 @@ class NamedMethod:
         fixed: Settings that make the method what its name says; they cannot be changed.
         fast: Settings for runs that only show that everything works, or a function that makes them
             from the other settings.
-        configurations: The authors' settings by name. The method begins with the first, or with the
-            one that the option ``configuration`` names.
+        configurations: Settings by name, such as the authors', or functions that make them from the
+            other settings. The method begins with the first, or with the one that the option
+            ``configuration`` names.
         paper: A function from a data set of the DGDMN paper (Kamra et al. 2017), and the ``scale``
             of it that is used, to the paper's settings; or the name of the method that the paper
             calls by this name; ``None`` if the paper has no such method.
@@ -56,7 +57,9 @@ class NamedMethod:
     defaults: Settings = field(default_factory=dict)
     fixed: Settings = field(default_factory=dict)
     fast: Settings | Callable[[Settings], Settings] = field(default_factory=dict)
-    configurations: Mapping[str, Settings] = field(default_factory=dict)
+    configurations: Mapping[str, Settings | Callable[[Settings], Settings]] = field(
+        default_factory=dict
+    )
     paper: Callable[..., Settings] | str | None = None
 
     def fast_settings(self, given: Settings) -> Settings:
@@ -65,11 +68,25 @@ class NamedMethod:
         Args:
             given: The other settings that differ from the method's own.
         """
-        fast = self.fast(given) if callable(self.fast) else self.fast
+        fast = _made(self.fast, given)
         if given.get("generator", "vae") == "vae":
             return fast
         # Steps are those of the autoencoder.
         return {name: value for name, value in fast.items() if name != "generator_steps"}
+
+    def with_configuration(self, name: str | None, given: Settings) -> Settings:
+        """Settings of a configuration, with those that are given in their place.
+
+        Args:
+            name: Of the configuration; ``None`` for the first one.
+            given: The other settings.
+        """
+        chosen = self.configurations[name or next(iter(self.configurations))]
+        return {**_made(chosen, given), **given}
+
+
+def _made(settings: Settings | Callable[[Settings], Settings], given: Settings) -> Settings:
+    return settings(given) if callable(settings) else settings
 
 
 #: Every registered method by its name.

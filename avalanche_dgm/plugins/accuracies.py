@@ -15,6 +15,19 @@ from avalanche_dgm.plugins.learned import Pairs, stream_of, tests_of
 from avalanche_dgm.plugins.metrics import LearningMetric
 
 
+def right_answers(strategy: Any) -> Tensor | None:
+    """Counts the right answers of a strategy's batch, on its device.
+
+    Returns:
+        int64 (2,), right answers and samples; ``None`` if the answers are no logits (n, K).
+    """
+    answers, labels = strategy.mb_output, strategy.mb_y
+    if not isinstance(answers, Tensor) or answers.ndim != 2:
+        return None
+    right = (answers.detach().argmax(dim=1) == labels).sum()
+    return torch.stack([right, right.new_tensor(len(labels))])
+
+
 class ExperienceAccuracies(PluginMetric[dict[int, float]]):
     """Accuracy on each experience of a stream in the last evaluation; reports nothing itself."""
 
@@ -34,15 +47,12 @@ class ExperienceAccuracies(PluginMetric[dict[int, float]]):
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Adds a batch, on the device; answers that are no logits (n, K) do not count."""
-        experience, answers = strategy.experience, strategy.mb_output
+        experience = strategy.experience
         if stream_of(experience) != self.stream:
             return
-        if not isinstance(answers, Tensor) or answers.ndim != 2:
-            return
-        right = (answers.argmax(dim=1) == strategy.mb_y).sum()
-        batch = torch.stack([right, right.new_tensor(len(strategy.mb_y))])
-        position = int(experience.current_experience)
-        self._counts[position] = self._counts.get(position, 0) + batch
+        if (batch := right_answers(strategy)) is not None:
+            position = int(experience.current_experience)
+            self._counts[position] = self._counts.get(position, 0) + batch
 
     def result(self, **kwargs: Any) -> dict[int, float]:
         """Accuracies, 0 to 1, by position in the stream; waits for the device."""
@@ -58,6 +68,49 @@ class ExperienceAccuracies(PluginMetric[dict[int, float]]):
 
     def __str__(self) -> str:
         return "ExperienceAccuracies"
+
+
+class TrainingAccuracy(PluginMetric[dict[str, Any]]):
+    """Running accuracy on new samples in the last epoch of training; reports nothing itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: Tensor | None = None
+        self._epochs = 0
+
+    @classmethod
+    def of(cls, strategy: Any) -> dict[str, Any]:
+        """What such a metric of a strategy has counted in its last training."""
+        return next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Forgets the former experience."""
+        self.reset()
+
+    def before_training_iteration(self, strategy: Any) -> None:
+        """Forgets the former epoch when the next one begins."""
+        done = int(strategy.clock.train_exp_epochs) + 1
+        if done != self._epochs:
+            self._counts, self._epochs = None, done
+
+    def after_training_iteration(self, strategy: Any) -> None:
+        """Adds a batch, on the device."""
+        if (batch := right_answers(strategy)) is not None:
+            self._counts = batch if self._counts is None else self._counts + batch
+
+    def result(self, **kwargs: Any) -> dict[str, Any]:
+        """Accuracy and number of epochs by their names in `Step`; waits for the device."""
+        if self._counts is None:
+            return {}
+        right, n = self._counts.tolist()
+        return {"train_accuracy": right / n, "epochs": self._epochs}
+
+    def reset(self, **kwargs: Any) -> None:
+        """Resets the metric."""
+        self._counts, self._epochs = None, 0
+
+    def __str__(self) -> str:
+        return "TrainingAccuracy"
 
 
 class AccuracyRecorder(LearningMetric):

@@ -10,6 +10,7 @@ from avalanche_dgm.streams.latent_split import latent_split
 from avalanche_dgm.streams.registry import STREAMS, StreamSpec, make_stream
 from avalanche_dgm.streams.transformed import permnist, tdigits
 from avalanche_dgm.streams.turntables import turntable, turntable_domains
+from avalanche_dgm.streams.validation import with_validation
 
 __all__ = [
     "STREAMS",
@@ -28,4 +29,5 @@ __all__ = [
     "tdigits",
     "turntable",
     "turntable_domains",
+    "with_validation",
 ]

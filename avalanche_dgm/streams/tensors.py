@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -141,15 +141,34 @@ def hold_out(
     Raises:
         ConfigError: ``share`` is out of range.
     """
-    if not 0.0 < share < 1.0:
-        raise ConfigError(f"test_fraction is {share}; it is a share between 0 and 1.")
     generator = torch.Generator().manual_seed(seed)
-    held_out = torch.zeros(len(data), dtype=torch.bool)
-    for label in data.labels.unique():
-        positions = (data.labels == label).nonzero().flatten()
+    chosen = held_out(data.labels, share, generator=generator, name="test_fraction")
+    return data.take((~chosen).nonzero().flatten()), data.take(chosen.nonzero().flatten())
+
+
+def held_out(groups: Tensor, share: float, *, generator: torch.Generator, name: str) -> Tensor:
+    """Chooses a random part of every group.
+
+    Args:
+        groups: int64 tensor (N,), the group of each sample.
+        share: Share of each group, above 0 and below 1; at least one sample.
+        generator: Chooses.
+        name: What the share is, for the message.
+
+    Returns:
+        bool tensor (N,), true for the chosen ones.
+
+    Raises:
+        ConfigError: ``share`` is out of range.
+    """
+    if not 0.0 < share < 1.0:
+        raise ConfigError(f"{name} is {share}; it is a share between 0 and 1.")
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    for group in groups.unique():
+        positions = (groups == group).nonzero().flatten()
         count = max(1, round(share * len(positions)))
-        held_out[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
-    return data.take((~held_out).nonzero().flatten()), data.take(held_out.nonzero().flatten())
+        chosen[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
+    return chosen
 
 
 def build_benchmark(
@@ -171,8 +190,6 @@ def build_benchmark(
     Raises:
         DataError: A task holds no samples.
     """
-    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
-    from avalanche.benchmarks.scenarios.task_aware import with_task_labels
     from avalanche.benchmarks.utils.classification_dataset import (
         TaskAwareSupervisedClassificationDataset,
     )
@@ -203,18 +220,30 @@ def build_benchmark(
             ],
         )
 
-    benchmark = with_task_labels(
-        with_classes_timeline(
-            benchmark_from_datasets(
-                **{name: [as_dataset(task) for task in tasks] for name, tasks in streams.items()}
-            )
-        )
+    benchmark = assemble(
+        {name: [(as_dataset(task), task.name) for task in tasks] for name, tasks in streams.items()}
     )
-    for name, tasks in streams.items():
-        for experience, task in zip(benchmark.streams[name], tasks, strict=True):
-            experience.task_name, experience.benchmark = task.name, benchmark
-            # Avalanche's multi-head classifier indexes with them, which a set cannot.
-            experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
     benchmark.n_classes = n_classes
     benchmark.input_shape = tuple(train[0].data.images.shape[1:])
+    return benchmark
+
+
+def assemble(streams: Mapping[str, Sequence[tuple[Any, str | None]]]) -> CLScenario:
+    """Makes a benchmark of Avalanche's data sets.
+
+    Args:
+        streams: By name, the data set and the task's name, if it has one, of each experience.
+    """
+    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
+    from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+
+    datasets = {name: [data for data, _ in parts] for name, parts in streams.items()}
+    benchmark = with_task_labels(with_classes_timeline(benchmark_from_datasets(**datasets)))
+    for name, parts in streams.items():
+        for experience, (_, task) in zip(benchmark.streams[name], parts, strict=True):
+            experience.benchmark = benchmark
+            if task is not None:
+                experience.task_name = task
+            # Avalanche's multi-head classifier indexes with them, which a set cannot.
+            experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
     return benchmark

@@ -40,6 +40,7 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.byte_replay import ByteReplayPlugin
+from avalanche_dgm.plugins.target_accuracy import TargetAccuracyPlugin
 
 #: They add means over samples or penalties on weights to the loss, or work between experiences,
 #: when all processes have the same random states.
@@ -63,6 +64,7 @@ DISTRIBUTED_SAFE: tuple[type, ...] = (
     ReplayPlugin,
     SynapticIntelligencePlugin,
     ByteReplayPlugin,
+    TargetAccuracyPlugin,
 )
 #: They run a backward pass before that of each batch, and clear the gradients for it.
 CLEARS_GRADIENTS: tuple[type, ...] = (

@@ -1,0 +1,84 @@
+"""An Avalanche plugin that ends each experience by what was learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, distributed
+
+from avalanche_dgm.plugins.accuracies import right_answers
+from avalanche_dgm.stopping import TrainingTarget
+
+
+class TargetAccuracyPlugin(SupervisedPlugin):
+    """Ends the training of an experience once its running training accuracy is high enough.
+
+    How many epochs that takes depends on the data; the strategy's ``train_epochs`` is the largest
+    number. Avalanche's ``EarlyStoppingPlugin`` looks at a validation stream instead, and works
+    beside our plugins, too. ``fit_stream(..., until=0.99)`` is the same for a LightningModule.
+
+    Args:
+        accuracy: Share of an epoch's new samples that were answered rightly while it was trained,
+            above 0 and at most 1. Replayed samples do not count.
+        settle: Let the learning rate fall to 0 on half a cosine before the end, over half as many
+            epochs as the target took; with it, no `CosineAnnealingPlugin` is needed.
+
+    Raises:
+        ConfigError: The accuracy is out of range.
+    """
+
+    supports_distributed = True
+
+    def __init__(self, accuracy: float = 0.99, *, settle: bool = False) -> None:
+        super().__init__()
+        self.target = TrainingTarget(accuracy, settle=settle)
+        self._rates: list[float] | None = None
+        self._counts: Tensor | None = None
+        self._batch = 0
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Looks at the epoch before, and ends the experience if that was the last."""
+        done = strategy.clock.train_exp_epochs
+        if done == 0:
+            # An experience before may have been interrupted.
+            self._restore(strategy)
+            self.target.begin(strategy.train_epochs)
+            self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
+        elif self._counts is not None:
+            self.target.end_epoch(done, self._accuracy(self._counts))
+        self._counts, self._batch = None, 0
+        if done >= self.target.last:
+            strategy.stop_training()
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Sets the learning rate."""
+        if self.target.settle and self._rates is not None:
+            done = strategy.clock.train_exp_epochs
+            factor = self.target.factor(done, self._batch, len(strategy.dataloader))
+            groups = strategy.optimizer.param_groups
+            for group, rate in zip(groups, self._rates, strict=True):
+                group["lr"] = factor * rate
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Counts a batch, on the device."""
+        self._batch += 1
+        if (batch := right_answers(strategy)) is not None:
+            self._counts = batch if self._counts is None else self._counts + batch
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Restores the optimiser's learning rates."""
+        self._restore(strategy)
+
+    def _restore(self, strategy: Any) -> None:
+        for group, rate in zip(strategy.optimizer.param_groups, self._rates or [], strict=False):
+            group["lr"] = rate
+        self._rates = None
+
+    @staticmethod
+    def _accuracy(counts: Tensor) -> float:
+        """Over all processes; waits for the device."""
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(counts)
+        right, n = counts.tolist()
+        return float(right / n)
