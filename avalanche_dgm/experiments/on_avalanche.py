@@ -86,18 +86,20 @@ class AvalancheEngine:
         seed_everything(spec.config.seed, position + 1)
         start = time.perf_counter()
         self.strategy.train(experience, eval_streams=[], num_workers=0)
-        trained = time.perf_counter()
+        trained, plugin = time.perf_counter(), replay_plugin(self.strategy)
+        awake = plugin.stats.sleep_seconds if plugin is not None else 0.0
         self.strategy.eval(spec.test_experiences(), num_workers=0)
+        # A sleep before an evaluation is training, wherever it comes.
+        slept = plugin.stats.sleep_seconds - awake if plugin is not None else 0.0
         step = measured_step(
             self.strategy,
             spec.tested,
             spec.sizes,
             spec.kept_bytes(position),
             experience=result.order[position],
-            seconds=trained - start,
-            eval_seconds=time.perf_counter() - trained,
+            seconds=trained - start + slept,
+            eval_seconds=time.perf_counter() - trained - slept,
         )
-        plugin = replay_plugin(self.strategy)
         if plugin is not None:
             add_method_stats(step, plugin.stats)
             for name, value in self.generator.note(plugin, position).items():

@@ -29,8 +29,8 @@ class Step:
         train_accuracy: Accuracy of the classifier on the new samples of its last epoch, while it
             was trained; ``None`` where no classifier is trained by batches.
         epochs: Passes over the experience that it took.
-        seconds: Wall time of ``strategy.train``, in seconds.
-        eval_seconds: Wall time of the evaluation, in seconds.
+        seconds: Wall time of ``strategy.train``, in seconds, with a sleep before the evaluation.
+        eval_seconds: Wall time of the evaluation, in seconds, without it.
         phases: Seconds of each phase that the method reports (generator, sleep, ...).
         replayed: Replay samples drawn while this experience was learned.
         histogram: How often each label was among them.

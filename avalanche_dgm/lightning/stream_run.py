@@ -278,6 +278,8 @@ class StreamRun:
             method.end(data)
         view.fire("after_training_exp")
         view.fire("after_training")
+        if ends and isinstance(method, Routing):
+            self._phases(method.before_predicting())
         trained = time.perf_counter()
         if self.options.check_ranks:
             check_identical(trainer, module, when=f"after {self.label}")
@@ -339,8 +341,6 @@ class StreamRun:
         self._iterations, self._shown = stage.iterations, stage.shown
 
     def _test(self, i: int) -> None:
-        if isinstance(self.method, Routing) and self.data.ends_task(i):
-            self._phases(self.method.before_predicting())
         tested = tested_experiences(i, len(self.benchmark.test_stream), test=self.options.test)
         if not tested:
             return

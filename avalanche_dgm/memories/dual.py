@@ -266,7 +266,8 @@ class DualMemory(nn.Module):
         parts = []
         memory = self.find(data.key)
         if memory is not None and memory.tasks:
-            parts.append(memory.sample(len(data) * memory.tasks.total(), rng))
+            n = len(data) * memory.tasks.total()
+            parts.append(memory.sample(n, rng, reconstruct=self.settings.reconstruct))
         view = self._view_of_ltm(data) if self.settings.ltm_help else None
         if view is not None:
             parts.append(view)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from avalanche_dgm.experiments.runner import make_engine, run
 from avalanche_dgm.experiments.sweep import check_buffers
 from avalanche_dgm.lightning.callbacks import StreamCallback
 from avalanche_dgm.lightning.checkpointer import StreamCheckpointer
+from avalanche_dgm.memories.sleep import Sleep
 
 TINY = {"n_train_per_class": 8, "fraction": 0.2}
 ABLE = [name for name, method in METHODS.items() if not is_stock(method)]
@@ -86,6 +89,24 @@ def test_stream_accuracy_counts_images():
     assert len(set(sizes)) > 1
     for step in result.steps:
         assert step.stream_accuracy == pytest.approx(np.average(step.accuracy, weights=sizes))
+
+
+@pytest.mark.parametrize("learn", [run, lambda c: run(on_avalanche(c))])
+def test_a_sleep_before_an_evaluation_is_training(learn, monkeypatch):
+    sleep, tired = Sleep.phases, 0.5
+
+    def long(self):
+        for phase in sleep(self):
+            yield replace(phase, finish=lambda: time.sleep(tired))
+
+    monkeypatch.setattr(Sleep, "phases", long)
+    result = learn(
+        config("dgdmn", method_options={"routing": "sleep", "stm_size": 5}, n_experiences=2)
+    )
+    assert [step.sleeps for step in result.steps] == [1, 2]
+    for step in result.steps:
+        assert step.seconds > 2 * tired
+        assert 0 < step.eval_seconds < 2 * tired
 
 
 def test_same_seed_same_result_other_seed_other_result():

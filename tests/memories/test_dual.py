@@ -108,6 +108,15 @@ def test_a_repeated_task_is_replayed_for_each_time_it_was_met():
     assert len(dual.extra_samples(data, rng())) == 40
 
 
+@pytest.mark.parametrize("reconstruct", [True, False])
+def test_a_repeated_task_s_replay_is_labelled_as_its_learner_sees_it(reconstruct):
+    dual, data = dual_of(reconstruct=reconstruct, temperature=1.0), digits(0, 1)
+    memory = absorbed(dual.open(data), data)
+    extra = dual.extra_samples(data, rng())
+    seen = memory.generator.reconstruct(extra.images) if reconstruct else extra.images
+    torch.testing.assert_close(extra.targets, memory.learner(seen).softmax(dim=1))
+
+
 @pytest.mark.parametrize("ltm_help", [True, False])
 def test_the_ltm_reconstructs_and_labels_what_it_knows(ltm_help):
     dual, data = dual_of(ltm_help=ltm_help), digits(0, 1, 2, per_class=10, key="t")
