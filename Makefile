@@ -4,6 +4,7 @@
 #                                                                     Lightning under `lightning.pytorch`
 #                Both print their slowest tests; the times of all are in build/tests*.xml.
 #   make lint    the first three of them                  make docs   HTML pages in docs/_build/html
+#   make results docs/results.md from docs/results/*.json, and from what is newer in RUNS (runs) of `avalanche-dgm paper`
 #   make gpu     what a GPU is worth here, in eight minutes: benchmarks/gpu.py writes docs/results/gpu.json
 #   make format  rewrite files in the project's layout    make clean  remove what was built (not the environment)
 # Another Python: make test PYTHON=python3.12
@@ -19,7 +20,7 @@ ONE    := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
 
 .DELETE_ON_ERROR:
-.PHONY: demo test quick slow lint style types format docs gpu clean
+.PHONY: demo test quick slow lint style types format docs results gpu clean
 
 demo: $(VENV)/.run-stamp
 	$(BIN)/avalanche-dgm demo
@@ -51,6 +52,9 @@ format: $(VENV)/.dev-stamp
 docs: $(VENV)/.dev-stamp
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+results: $(VENV)/.run-stamp
+	$(BIN)/python tools/make_results.py $(RUNS)
 
 gpu: $(VENV)/.run-stamp
 	@mkdir -p docs/results

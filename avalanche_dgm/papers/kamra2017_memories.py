@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -100,9 +101,10 @@ def _points(run: PaperRun) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _neighbours(memory: Method, images: Tensor, labels: Tensor) -> float:
     """Share of images whose nearest neighbour among the others, in latents, is of their class."""
-    encode = _inspectable(memory).encode
+    # The memories of this paper have a variational autoencoder.
+    encode = cast(Callable[..., Tensor], _inspectable(memory).encode)
     with evaluating(memory):
-        codes = in_chunks(lambda x: encode(x, torch.zeros(len(x), dtype=torch.int64)), images)
+        codes: Tensor = in_chunks(encode, images, torch.zeros_like(labels))
     distances = torch.cdist(codes, codes).fill_diagonal_(float("inf"))
     return float((labels[distances.argmin(dim=1)] == labels).double().mean())
 

@@ -45,7 +45,7 @@ def make(exhibit: Exhibit, request: Request, runs: PaperRuns, *, name: str | Non
     if not runs.is_global_zero:
         return ""
     shown = exhibit.show(trained)
-    numbers = numbers_of(exhibit, trained, shown, runs.command)
+    numbers = numbers_of(exhibit, trained, shown)
     pictures = {folder / f"{exhibit.name}{end}.png": f for end, f in shown.figures.items()}
     for path, figure in pictures.items():
         save(figure, path)

@@ -10,6 +10,7 @@ import datetime
 import io
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from avalanche_dgm.experiments.pages.groups import estimate
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.storage import json_safe
 from avalanche_dgm.experiments.tables import align, size
-from avalanche_dgm.papers.exhibits import Exhibit, Shown, Trained
+from avalanche_dgm.papers.exhibits import Exhibit, Request, Shown, Trained
 
 PRINTED = Path(__file__).parent / "printed"
 # Of a run's provenance: what may differ between runs of one exhibit, and matters for their times.
@@ -46,14 +47,30 @@ def printed(paper: str) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     return found if isinstance(found, dict) else {}
 
 
-def numbers_of(exhibit: Exhibit, trained: Trained, shown: Shown, command: str | None) -> Numbers:
+def command_of(exhibit: Exhibit, request: Request) -> str:
+    """The command that makes an exhibit, whatever the places of data and runs.
+
+    Args:
+        exhibit: The exhibit.
+        request: Its settings.
+    """
+    first = request.seeds[0]
+    words = ["avalanche-dgm", "paper", exhibit.name]
+    words += ["--defaults"] if request.defaults else []
+    words += ["--scale", f"{request.scale:g}"] if request.scale not in (None, 1.0) else []
+    words += ["--seed", f"{first}"] if first else []
+    words += ["--seeds", f"{len(request.seeds)}"] if len(request.seeds) > 1 else []
+    words += ["--methods", *request.only] if request.only else []
+    return shlex.join([*words, *(["--fast"] if request.fast else [])])
+
+
+def numbers_of(exhibit: Exhibit, trained: Trained, shown: Shown) -> Numbers:
     """Collects everything that an exhibit shows, for JSON.
 
     Args:
         exhibit: The exhibit.
         trained: Its runs.
         shown: What was read from them.
-        command: The command line.
     """
     request = trained.request
     machines, runs = _runs(trained)
@@ -61,7 +78,7 @@ def numbers_of(exhibit: Exhibit, trained: Trained, shown: Shown, command: str | 
         "exhibit": exhibit.name,
         "title": exhibit.title,
         "shows": exhibit.shows,
-        "command": command,
+        "command": command_of(exhibit, request),
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "settings": "defaults" if request.defaults else "paper",
         "scale": request.share,
@@ -230,7 +247,7 @@ def grid(numbers: Numbers) -> list[list[str]]:
     cells = {(cell["row"], cell["column"]): cell for cell in numbers["rows"]}
     rows, columns = (list(dict.fromkeys(place[i] for place in cells)) for i in (0, 1))
     told = {column for (_, column), cell in cells.items() if cell["paper"] is not None}
-    costs = _costs(numbers)
+    costs = costs_of(numbers)
     heading = [""]
     for column in columns:
         heading += [column, *(["paper"] if column in told else [])]
@@ -245,7 +262,7 @@ def grid(numbers: Numbers) -> list[list[str]]:
     return table
 
 
-def _costs(numbers: Numbers) -> dict[str, list[str]]:
+def costs_of(numbers: Numbers) -> dict[str, list[str]]:
     """Bytes held, and seconds of training, of rows that are runs."""
     found: dict[str, list[Numbers]] = {}
     for run in numbers["runs"]:

@@ -1,0 +1,109 @@
+"""The page of results, and the README's numbers, are what the files in docs/results say."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from avalanche_dgm.papers.numbers import to_json
+
+ROOT = Path(__file__).parent.parent.parent
+_SPEC = importlib.util.spec_from_file_location("make_results", ROOT / "tools" / "make_results.py")
+make_results = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(make_results)
+
+
+def numbers(**changes):
+    """What `avalanche-dgm paper fig7` writes, made up."""
+    cell = {"row": "dgdmn", "column": "average of all tasks", "paper": "about .40"}
+    machine = {"cpu": "A Processor", "gpu": None, "threads": 1, "versions": {"torch": "2.9"}}
+    run = {"row": "dgdmn", "bytes": 4_000_000, "seconds": 90.0, "machine": 0}
+    return {
+        "exhibit": "kamra2017-fig7",
+        "command": "avalanche-dgm paper kamra2017-fig7 --seeds 2",
+        "made": "2026-01-01T00:00:00",
+        "settings": "paper",
+        "scale": 1.0,
+        "fast": False,
+        "seeds": [0, 1],
+        "rows": [{**cell, "values": [0.41, 0.43], "mean": 0.42, "half": 0.0127}],
+        "differences": [
+            {"row": "dgdmn", "less": "dgr", "column": "average of all tasks"}
+            | {"values": [0.2, 0.3], "mean": 0.25, "half": 0.6}
+        ],
+        "runs": [run, {**run, "seconds": 110.0}],
+        "machines": [machine],
+        **changes,
+    }
+
+
+def write(folder, found):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "numbers.json").write_text(to_json(found))
+
+
+def test_the_page_is_what_the_files_say():
+    page = make_results.page_of(make_results.read())
+    assert make_results.PAGE.read_text(encoding="utf-8") == page, "run make results"
+
+
+def test_the_readme_is_what_the_files_say():
+    text = make_results.README.read_text(encoding="utf-8")
+    assert make_results.filled(text, make_results.read()) == text, "run make results"
+
+
+def test_files_name_no_place_of_this_machine():
+    for path in make_results.RESULTS.glob("*.json"):
+        assert not re.search(r"/(work|home|root|tmp)\b", path.read_text()), path
+
+
+def test_newer_numbers_are_taken_over(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    write(runs / "kamra2017-fig7", numbers())
+    (target,) = make_results.take_over(runs, results)
+    assert target == results / "kamra2017-fig7.json"
+    assert json.loads(target.read_text()) == numbers()
+    assert make_results.take_over(runs, results) == [], "it is not newer"
+    later = {"made": "2026-01-02T00:00:00"}
+    for worse in ({"fast": True}, {"seeds": [0]}, {"rows": []}, {"exhibit": "kamra2017-fig99"}):
+        write(runs / "kamra2017-fig7", numbers(**later, **worse))
+        assert make_results.take_over(runs, results) == [], worse
+    write(runs / "kamra2017-fig7", numbers(**later))
+    assert make_results.take_over(runs, results) == [target]
+    write(runs / "b", numbers(settings="defaults", scale=0.1))
+    (other,) = make_results.take_over(runs, results)
+    assert other.stem == "kamra2017-fig7-defaults-scale0.1"
+    assert set(make_results.read(results)) == {target.stem, other.stem}
+
+
+def test_what_a_section_says():
+    files = {
+        "kamra2017-fig7-defaults": numbers(settings="defaults", seeds=[0]),
+        "kamra2017-fig7": numbers(),
+    }
+    page = make_results.page_of(files)
+    _, _, section = page.partition("### Figure")
+    assert "about 80 % of the last ten" in section
+    theirs, _, ours = section.partition("**Defaults of this package**, all images, 1 seed:")
+    assert "**Paper's settings**, all images, 2 seeds:" in theirs
+    for part in (theirs, ours):
+        assert "| dgdmn | .420 ± .013 (paper about .40) | 4.0 MB | 100 s |" in part
+        assert "- dgdmn less dgr, average of all tasks: .250 ± .600" in part
+        assert "`avalanche-dgm paper kamra2017-fig7 --seeds 2`" in part
+        assert "A Processor, 1 thread, PyTorch 2.9" in part
+    assert "[kamra2017-fig7.json](results/kamra2017-fig7.json)" in theirs
+    # What was not measured is there, too.
+    assert "- `avalanche-dgm paper furlanello2016-fig1`: Figure 1" in page
+    assert "`avalanche-dgm paper kamra2017-fig7`:" not in page
+
+
+def test_numbers_in_a_text():
+    mark = "<!-- kamra2017-fig7; dgdmn; average of all tasks -->"
+    text = f"| TDigits | DGDMN .9 ± .1{mark}, (.5{mark}) | 3 |"
+    expected = f"| TDigits | DGDMN .420 ± .013{mark}, (.420 ± .013{mark}) | 3 |"
+    assert make_results.filled(text, {"kamra2017-fig7": numbers()}) == expected
+    for wrong in (mark.replace("fig7", "fig9"), mark.replace("dgdmn", "dgr")):
+        with pytest.raises(KeyError):
+            make_results.filled(f"a .9{wrong}", {"kamra2017-fig7": numbers()})

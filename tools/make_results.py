@@ -1,0 +1,190 @@
+"""Writes docs/results.md from docs/results/*.json, and takes over newer numbers of runs.
+
+``python tools/make_results.py [RUNS ...]``: each RUNS is a folder of runs (``runs`` by default).
+What `avalanche-dgm paper` left there is copied to docs/results if it is newer, has no fewer seeds
+and no fewer rows, and is no ``--fast`` run. Then the page is written, and the README's numbers that
+name a file: ``.947 ± .002<!-- FILE; ROW; COLUMN -->``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from avalanche_dgm import papers
+from avalanche_dgm.papers.exhibits import Exhibit
+from avalanche_dgm.papers.numbers import (
+    cell_text,
+    costs_of,
+    difference_text,
+    paper_text,
+    to_json,
+)
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
+PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+_MARKED = re.compile(r"([^\s|(]+(?: ± \S+?)?)<!-- ([^;>]+); ([^;>]+); ([^;>]+?) -->")
+_HEAD = """# Results
+
+Every figure and table of the papers: what the paper says, what `avalanche-dgm paper` measured in
+the paper's settings, and in this package's defaults where that was run. Numbers are means over the
+seeds with the half of their 95 % t interval; differences are paired by seed. "memory" is what is
+held beside the classifier at the end. Each section names its file, with the values of every seed,
+the lines of the figure, versions and machine. `make results` makes this page of these files;
+[how they are run](cli.md#figures-and-tables-of-the-papers).
+"""
+
+Numbers = Mapping[str, Any]
+
+
+def take_over(runs: Path, results: Path = RESULTS) -> list[Path]:
+    """Copies newer numbers of a folder of runs.
+
+    Returns:
+        What was written.
+    """
+    written = []
+    for path in sorted(runs.glob("*/numbers.json")):
+        new = json.loads(path.read_text(encoding="utf-8"))
+        if new["fast"] or new["exhibit"] not in papers.EXHIBITS:
+            continue
+        target = results / f"{file_name(new)}.json"
+        old = json.loads(target.read_text(encoding="utf-8")) if target.exists() else None
+        if old is None or _is_better(new, old):
+            results.mkdir(exist_ok=True)
+            target.write_text(to_json(new), encoding="utf-8")
+            written.append(target)
+    return written
+
+
+def file_name(numbers: Numbers) -> str:
+    """The name of a results file: the exhibit, and the settings that are not the paper's."""
+    defaults = "-defaults" if numbers["settings"] == "defaults" else ""
+    scale = f"-scale{numbers['scale']:g}" if numbers["scale"] < 1 else ""
+    return f"{numbers['exhibit']}{defaults}{scale}"
+
+
+def _is_better(new: Numbers, old: Numbers) -> bool:
+    fuller = len(new["seeds"]) >= len(old["seeds"]) and _measured(new) >= _measured(old)
+    return fuller and new["made"] > old["made"]
+
+
+def _measured(numbers: Numbers) -> set[tuple[str, str]]:
+    return {(cell["row"], cell["column"]) for cell in numbers["rows"] if cell["values"]}
+
+
+def read(results: Path = RESULTS) -> dict[str, Numbers]:
+    """Reads the results files by name."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(results.glob("*.json"))
+        if json.loads(path.read_text(encoding="utf-8")).get("exhibit") in papers.EXHIBITS
+    }
+
+
+def page_of(files: Mapping[str, Numbers]) -> str:
+    """The page, in Markdown."""
+    parts = [_HEAD]
+    for paper in papers.PAPERS.values():
+        parts.append(f"## {paper.TITLE}\n")
+        missing = []
+        for exhibit in paper.EXHIBITS:
+            mine = {name: n for name, n in files.items() if n["exhibit"] == exhibit.name}
+            if mine:
+                parts += _section(exhibit, mine)
+            else:
+                missing.append(exhibit)
+        if missing:
+            parts.append("Not measured yet, each one command:\n")
+            parts.append("".join(f"- `avalanche-dgm paper {e.name}`: {e.title}\n" for e in missing))
+    return "\n".join(parts)
+
+
+def _section(exhibit: Exhibit, files: Mapping[str, Numbers]) -> list[str]:
+    # The paper's settings first, and what is nearest to its size.
+    order = sorted(
+        files, key=lambda name: (files[name]["settings"] != "paper", -files[name]["scale"])
+    )
+    parts = [f"### {exhibit.title}\n", f"In the paper: {exhibit.shows}\n"]
+    for name in order:
+        numbers = files[name]
+        parts += [f"{_said(numbers)}\n", _table(numbers)]
+        parts += ["".join(f"- {difference_text(d)}\n" for d in numbers["differences"])]
+        parts.append(
+            f"`{numbers['command']}`, {_machine(numbers)}: [{name}.json](results/{name}.json)\n"
+        )
+    return [part for part in parts if part]
+
+
+def _said(numbers: Numbers) -> str:
+    settings = (
+        "Defaults of this package" if numbers["settings"] == "defaults" else "Paper's settings"
+    )
+    scale = "all images" if numbers["scale"] == 1 else f"{numbers['scale']:.4g} of the images"
+    seeds = numbers["seeds"]
+    return f"**{settings}**, {scale}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}:"
+
+
+def _machine(numbers: Numbers) -> str:
+    said = {
+        f"{m['gpu'] or m['cpu']}, {m['threads']} thread{'s' if m['threads'] != 1 else ''},"
+        f" PyTorch {m['versions']['torch']}"
+        for m in numbers["machines"]
+    }
+    return "; ".join(sorted(said))
+
+
+def _table(numbers: Numbers) -> str:
+    """Rows by columns; in a cell our mean, and the paper's value in brackets."""
+    cells = {(cell["row"], cell["column"]): cell for cell in numbers["rows"]}
+    rows, columns = (list(dict.fromkeys(place[i] for place in cells)) for i in (0, 1))
+    costs = costs_of(numbers)
+    more = ["memory", "training"] if costs else []
+    lines = [["", *columns, *more], ["---"] * (1 + len(columns) + len(more))]
+    for row in rows:
+        found = [_both(cells.get((row, column))) for column in columns]
+        lines.append([row, *found, *(costs.get(row, ["", ""]) if costs else [])])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _both(cell: Numbers | None) -> str:
+    if cell is None:
+        return ""
+    ours = cell_text(cell)
+    return f"{ours} (paper {paper_text(cell['paper'])})" if cell["paper"] is not None else ours
+
+
+def filled(text: str, files: Mapping[str, Numbers]) -> str:
+    """A text with the numbers that its markers name.
+
+    Raises:
+        KeyError: A marker names no file, row or column.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        _, name, row, column = found.groups()
+        cells = {(cell["row"], cell["column"]): cell for cell in files[name]["rows"]}
+        return f"{cell_text(cells[row, column])}<!-- {name}; {row}; {column} -->"
+
+    return _MARKED.sub(value, text)
+
+
+def main(folders: Sequence[str]) -> None:
+    """Takes over what is newer, and writes the page and the README's numbers."""
+    for folder in folders or ["runs"]:
+        for path in take_over(Path(folder)):
+            print(f"newer: {path.relative_to(ROOT)}")
+    files = read()
+    PAGE.write_text(page_of(files), encoding="utf-8")
+    README.write_text(filled(README.read_text(encoding="utf-8"), files), encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)}: {len(files)} files")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
