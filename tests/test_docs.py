@@ -1,8 +1,11 @@
 """The documentation builds, its scripts run, its commands exist and its links lead somewhere."""
 
+import importlib
+import inspect
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote
 
 import forked
@@ -10,12 +13,19 @@ import pytest
 import yaml
 
 import avalanche_dgm
+import avalanche_dgm.generators
 import avalanche_dgm.lightning
+import avalanche_dgm.losses
+import avalanche_dgm.memories
+import avalanche_dgm.methods
 import avalanche_dgm.metrics
 import avalanche_dgm.plots
+import avalanche_dgm.plugins
+import avalanche_dgm.streams
 from avalanche_dgm.cli import main
 from avalanche_dgm.errors import AvalancheDGMError
 from avalanche_dgm.experiments.arguments import build_parser
+from avalanche_dgm.settings import Settings
 from avalanche_dgm.streams import STREAMS
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +33,21 @@ DOCS = ROOT / "docs"
 PAGES = [
     ROOT / "README.md",
     *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts),
+]
+PACKAGES = [
+    avalanche_dgm,
+    avalanche_dgm.generators,
+    avalanche_dgm.lightning,
+    avalanche_dgm.losses,
+    avalanche_dgm.memories,
+    avalanche_dgm.methods,
+    avalanche_dgm.metrics,
+    avalanche_dgm.plots,
+    avalanche_dgm.plots.furlanello2016,
+    avalanche_dgm.plots.kamra2017,
+    avalanche_dgm.plots.ostapenko2019,
+    avalanche_dgm.plugins,
+    avalanche_dgm.streams,
 ]
 
 
@@ -47,19 +72,52 @@ def accuracies(output):
     return [float(value) for value in re.findall(r": +(\d\.\d+)$", output, re.MULTILINE)]
 
 
-def test_the_documentation_builds_without_warnings(tmp_path):
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The folder of the built pages."""
     pytest.importorskip("sphinx")
-    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "doctrees")]
+    folder = tmp_path_factory.mktemp("docs")
+    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", folder / "doctrees"]
     script = "import sys\nfrom sphinx.cmd.build import main\nsys.exit(main(sys.argv[1:]))"
-    run_script(script, tmp_path, *options, DOCS, tmp_path / "html")
-    page = (tmp_path / "html" / "api.html").read_text(encoding="utf-8")
-    public = [f"avalanche_dgm.{name}" for name in avalanche_dgm.__all__]
-    for module in (avalanche_dgm.lightning, avalanche_dgm.metrics):
-        public += [f"{module.__name__}.{name}" for name in module.__all__]
-    for module in avalanche_dgm.plots.kamra2017, avalanche_dgm.plots.ostapenko2019:
-        public += [f"{module.__name__}.{name}" for name in module.__all__]
-    left_out = {"avalanche_dgm.__version__", "avalanche_dgm.errors"}
-    assert [name for name in public if f'id="{name}"' not in page and name not in left_out] == []
+    run_script(script, folder, *options, DOCS, folder / "html")
+    return folder / "html"
+
+
+def test_the_documentation_builds_without_warnings_and_every_name_has_a_page(html):
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in (html / "api").glob("*.html")}
+    shown = [named(page) for page in pages]
+    for package in PACKAGES:
+        for public in package.__all__:
+            found = getattr(package, public)
+            if not isinstance(found, str | ModuleType):  # The version, and modules of names.
+                assert any(found is other for other in shown), f"{package.__name__}.{public}"
+    assert [page for page, text in pages.items() if f'id="{page}"' not in text] == []
+    pages["api"] = (html / "api.html").read_text(encoding="utf-8")
+    assert {page: len(text) for page, text in pages.items() if len(text.encode()) > 150_000} == {}
+
+
+def named(page):
+    module, _, last = page.rpartition(".")
+    return getattr(importlib.import_module(module), last)
+
+
+def test_every_setting_is_shown_with_its_meaning_and_default(html):
+    seen = 0
+    for path in (html / "api").glob("*.html"):
+        found = named(path.stem)
+        if not inspect.isclass(found) or issubclass(found, Exception):
+            continue
+        names = inspect.signature(found).parameters
+        if not issubclass(found, Settings) and "settings" not in names:
+            continue
+        text = path.read_text(encoding="utf-8")
+        said = dict(re.findall(r"<strong>(\w+)</strong> \((.*?)\) \u2013 (?=\S)", text))
+        for p in names.values():
+            if p.kind is not p.VAR_KEYWORD:
+                assert p.name in said, (path.stem, p.name)
+                assert p.default is p.empty or ", default <code" in said[p.name], path.stem
+        seen += 1
+    assert seen > 50
 
 
 def readme_script():
