@@ -67,6 +67,18 @@ REFERENCES: dict[str, Reference] = {
         "avalanche_dgm.plugins.byte_replay.ByteDER",
         stock=True,
     ),
+    "icarl": Reference(
+        "stores real images, chosen by herding, and answers by their means (Avalanche's ICaRL):"
+        " reference",
+        "avalanche_dgm.plugins.icarl.SplitICaRL",
+        stock=True,
+    ),
+    "si": Reference(
+        "synaptic intelligence (Avalanche's SynapticIntelligencePlugin)",
+        "SynapticIntelligencePlugin",
+        defaults={"si_lambda": 0.1},  # Zenke et al. 2017, permuted MNIST
+    ),
+    "rwalk": Reference("Riemannian walk, without images (Avalanche's RWalkPlugin)", "RWalkPlugin"),
     "joint": Reference("trained anew on all experiences so far: reference", joint=True),
 }
 
@@ -122,7 +134,7 @@ def options_of(method: NamedMethod | Reference) -> list[str]:
     if method.plugin is None:
         return []
     parameters = inspect.signature(avalanche_plugin(method.plugin)).parameters.values()
-    return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "model"]
 
 
 def method_of(config: ExperimentConfig) -> NamedMethod | Reference:

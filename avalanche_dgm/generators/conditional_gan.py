@@ -26,7 +26,8 @@ class ConditionalGAN(GAN):
         settings: See `GAN`.
         keep: How old classes are kept; ``None`` for not at all.
         begins_anew: Whether both networks are new in each experience (deep generative replay, Shin
-            et al. 2017), or go on.
+            et al. 2017), or go on. New ones have all classes to learn, and take as many times the
+            steps as there are more classes than the experience has.
         **changes: Fields of `ConditionalGANSettings`.
     """
 
@@ -63,6 +64,13 @@ class ConditionalGAN(GAN):
         network = super().new_network()
         network.begin_task()
         return network
+
+    def rounds(self, n_samples: int) -> int:
+        """See `GAN.rounds`."""
+        rounds = super().rounds(n_samples)
+        if self.keeps_discriminator:
+            return rounds
+        return -(-rounds * len(self.classes) // len(self.opened))
 
     def inputs(self, rows: Tensor, rng: torch.Generator) -> Tensor:
         """See `GAN.inputs`; of any classes."""

@@ -218,9 +218,13 @@ class GAN(Generator, ABC):
         samples = self.scaler.transform(samples)
         with seeded_init(rng):
             self._prepare(samples.device)
-        self._rounds = self.settings.rounds(len(samples))
+        self._rounds = self.rounds(len(samples))
         self.keep.begin(self, samples, rows)
         yield self.accelerated(self._phase(samples, rows))
+
+    def rounds(self, n_samples: int) -> int:
+        """Steps of the network on the open experience of so many samples."""
+        return int(self.settings.rounds(n_samples))
 
     def _prepare(self, device: torch.device) -> None:
         """Makes the discriminator."""
@@ -268,7 +272,8 @@ class GAN(Generator, ABC):
 
     def discriminator_loss(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
         """Wasserstein loss, the auxiliary classifier's on real samples, and gradient penalty."""
-        discriminator, penalty = self.opponent, self.settings.penalty
+        discriminator, every = self.opponent, self.settings.penalty_every
+        penalty = 0.0 if number % every else every * self.settings.penalty
         total = torch.zeros((), device=batch[0].device)
         for real, rows, weight, penalised in self.keep.shown(batch, rng):
             with torch.no_grad():

@@ -42,6 +42,8 @@ class GANSettings(Settings):
         gan_optimizer: How generator and discriminator are trained, both by this one.
         discriminator_steps: Steps of the discriminator before each of the generator.
         penalty: Weight of the gradient penalty, 0 or more.
+        penalty_every: Rounds from one gradient penalty to the next, which weighs as much more (lazy
+            regularisation, Karras et al. 2020, Appendix B); 1 for one in each.
         class_steps: Steps of the discriminator on classes in each round, real samples of the
             experience and generated old ones; ``None`` for one a known class (the paper). They
             serve nothing but the discriminator's answers where it is the classifier, which
@@ -73,6 +75,7 @@ class GANSettings(Settings):
     gan_optimizer: OptimizerSpec = field(default_factory=_adam)
     discriminator_steps: int = 1
     penalty: float = 1.0
+    penalty_every: int = 1
     class_steps: int | None = field(default=0, metadata={"least": 0})
     aux_classifier_loss: Literal["auto", "always", "never"] = "auto"
     replay_per_class: int | None = None

@@ -170,7 +170,7 @@ class EWC(KeepOld):
 
     _found: dict[str, Tensor] | None = None
 
-    def __init__(self, weight: float = 1e3, n_samples: int = 128) -> None:
+    def __init__(self, weight: float = 1e7, n_samples: int = 128) -> None:
         super().__init__()
         positive("weight", weight)
         whole("n_samples", n_samples)

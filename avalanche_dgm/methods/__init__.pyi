@@ -184,6 +184,7 @@ class DynamicMemoryArguments(TypedDict, total=False):
     gan_optimizer: OptimizerSpec
     discriminator_steps: int
     penalty: float
+    penalty_every: int
     class_steps: int | None
     aux_classifier_loss: Literal["auto", "always", "never"]
     replay_per_class: int | None
@@ -238,6 +239,7 @@ class EWCGeneratorArguments(TypedDict, total=False):
     gan_optimizer: OptimizerSpec
     discriminator_steps: int
     penalty: float
+    penalty_every: int
     class_steps: int | None
     aux_classifier_loss: Literal["auto", "always", "never"]
     replay_per_class: int | None
@@ -274,6 +276,7 @@ class GANReplayArguments(TypedDict, total=False):
     gan_optimizer: OptimizerSpec
     discriminator_steps: int
     penalty: float
+    penalty_every: int
     class_steps: int | None
     aux_classifier_loss: Literal["auto", "always", "never"]
     replay_per_class: int | None
@@ -356,6 +359,7 @@ class MeRGANArguments(TypedDict, total=False):
     gan_optimizer: OptimizerSpec
     discriminator_steps: int
     penalty: float
+    penalty_every: int
     class_steps: int | None
     aux_classifier_loss: Literal["auto", "always", "never"]
     replay_per_class: int | None

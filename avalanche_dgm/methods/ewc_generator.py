@@ -29,7 +29,7 @@ class EWCGeneratorSettings(GANMethodSettings, ConditionalGANSettings):
         fisher_samples: Samples of each new class that the Fisher information is estimated from.
     """
 
-    ewc_weight: float = 1e3
+    ewc_weight: float = 1e7
     fisher_samples: int = 128
 
     def __post_init__(self) -> None:

@@ -93,7 +93,7 @@ def test_options_are_checked_by_name():
         check_options(ExperimentConfig(method="dgdmn-no-stm", method_options={"short_term": True}))
 
 
-@pytest.mark.parametrize("name", ["mnist", "mnist-weights", "svhn-weights", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "mnist-weights", "svhn", "svhn-weights", "cifar10"])
 def test_the_authors_configurations_by_name(name):
     given = {"configuration": name, "accelerate": True, "penalty": 2.0}
     config = ExperimentConfig.create("dynamic-memory-paper", method_options=given, seed=5)

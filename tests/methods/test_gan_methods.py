@@ -14,6 +14,7 @@ from avalanche_dgm.fitting import OptimizerSpec, fit
 from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.keeping import Alignment, JointReplay
 from avalanche_dgm.generators.masked_networks import noise_with_class
+from avalanche_dgm.losses import gradient_penalty
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
 from avalanche_dgm.methods.adversarial import GANMethod, shifted
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings, paper_hyper
@@ -414,6 +415,41 @@ def test_an_object_says_how_old_classes_are_kept(name, more, keep):
     assert torch.equal(one, other)
 
 
+def test_a_new_generator_gets_the_steps_of_all_classes():
+    method = GANReplay(seed=0, **{**CONDITIONAL, "discriminator_steps": 2})
+    learner, steps = driver(method), []
+    for labels in ((0,), (1,), (2, 3)):
+        data = digits(*labels)
+        method.begin(data)
+        (phase,) = method.before_learning(data)
+        steps.append(phase.steps)
+        method.undo()
+        learner.train(data)
+    # Three steps a round, of which one class has six.
+    assert steps == [3 * 6, 3 * 12, 3 * 12]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_lazy_penalty_comes_seldom_and_weighs_more(every):
+    method = DynamicMemory(seed=1, **SMALL, penalty=2.0, penalty_every=every)
+    data = digits(0)
+    method.attach(network(), task_aware=False)
+    method.begin(data)
+    next(method.before_learning(data))
+    gan = method.generator
+    real, rows = gan.scaler.transform(data.images[:9]), gan.opened_rows[:9]
+    score = gan.opponent.eval().score
+    for number in range(4):
+        found = gan.discriminator_loss((real, rows), torch.Generator().manual_seed(3), number)
+        same = torch.Generator().manual_seed(3)
+        made = gan.network(gan.inputs(rows, same), scale=gan.scale(number)).detach()
+        wanted = score(made).mean() - score(real).mean()
+        if number % every == 0:
+            shares = torch.rand(9, generator=same)
+            wanted = wanted + every * 2.0 * gradient_penalty(score, real, made, shares)
+        torch.testing.assert_close(found, wanted)
+
+
 def test_ewc_holds_the_generator():
     def way(weight):
         method = KINDS["ewc"](seed=1, ewc_weight=weight)
@@ -531,7 +567,7 @@ def test_flat_samples_are_learned():
     assert before.shape == (7, 64)
 
 
-@pytest.mark.parametrize("name", ["mnist", "mnist-weights", "svhn-weights", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "mnist-weights", "svhn", "svhn-weights", "cifar10"])
 def test_the_authors_configurations_learn(name):
     """Cut to a few small steps, on images of 8x8."""
     small = {"generator_epochs": None, "generator_steps": 2, "width": 4, "discriminator_width": 1}
