@@ -64,6 +64,7 @@ class Request:
     def suffix(self) -> str:
         """What tells folders of other settings from those of the paper's."""
         parts = ["-defaults"] if self.defaults else []
+        parts += ["-lightning"] if self.fields.get("backend") == "lightning" else []
         parts += [f"-scale{self.share:g}"] if self.share < 1 and not self.fast else []
         return "".join([*parts, *(["-fast"] if self.fast else [])])
 

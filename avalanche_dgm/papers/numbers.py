@@ -60,6 +60,8 @@ def command_of(exhibit: Exhibit, request: Request) -> str:
     words += ["--scale", f"{request.scale:g}"] if request.scale not in (None, 1.0) else []
     words += ["--seed", f"{first}"] if first else []
     words += ["--seeds", f"{len(request.seeds)}"] if len(request.seeds) > 1 else []
+    backend = request.fields.get("backend")
+    words += ["--backend", backend] if backend is not None else []
     words += ["--methods", *request.only] if request.only else []
     return shlex.join([*words, *(["--fast"] if request.fast else [])])
 

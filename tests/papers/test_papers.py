@@ -15,7 +15,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig, runner
 from avalanche_dgm.experiments.on_avalanche import AvalancheEngine
 from avalanche_dgm.experiments.paper import FOLDER, run_name
-from avalanche_dgm.papers.numbers import PRINTED, cell_text, printed
+from avalanche_dgm.papers.numbers import PRINTED, cell_text, command_of, printed
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +273,24 @@ def test_defaults_in_place_of_the_papers_settings():
     again = revised.configs(papers.Request(defaults=True, scale=0.5))["dgdmn"][0]
     assert again.revisit == (0, 5)
     assert again.stream_options == {"fraction": 0.5}
+
+
+def test_commands_and_folders_say_the_settings():
+    (exhibit,) = papers.find("fig4")
+    for request, words, suffix in (
+        (papers.Request(), "", ""),
+        (papers.Request(seeds=(0, 1, 2), fields={"data_root": "/a"}), " --seeds 3", ""),
+        (papers.Request(scale=0.1, seeds=(2,)), " --scale 0.1 --seed 2", "-scale0.1"),
+        (papers.Request(defaults=True, only=("dgr",)), " --defaults --methods dgr", "-defaults"),
+        (papers.Request(fast=True), " --fast", "-fast"),
+        (
+            papers.Request(fields={"backend": "lightning"}),
+            " --backend lightning",
+            "-lightning",
+        ),
+    ):
+        assert command_of(exhibit, request) == f"avalanche-dgm paper kamra2017-fig4{words}"
+        assert request.suffix == suffix
 
 
 def test_printed_values_have_a_place():
