@@ -25,6 +25,7 @@ import avalanche_dgm.streams
 from avalanche_dgm.cli import main
 from avalanche_dgm.errors import AvalancheDGMError
 from avalanche_dgm.experiments.arguments import build_parser
+from avalanche_dgm.methods.registry import kinds
 from avalanche_dgm.settings import Settings
 from avalanche_dgm.streams import STREAMS
 
@@ -256,6 +257,13 @@ def test_every_page_is_in_the_table_of_contents():
     assert "quickstart" in entries, index
     pages = {str(p.relative_to(DOCS).with_suffix("")) for p in PAGES if DOCS in p.parents}
     assert pages - {"index"} <= entries
+
+
+def test_the_table_of_modules_is_complete():
+    text = (DOCS / "lightning.md").read_text(encoding="utf-8")
+    table = text.partition("| method | module |")[2].partition("\n\n")[0]
+    made = [k.__name__ for k in kinds() if k.__module__.startswith("avalanche_dgm.")]
+    assert {*re.findall(r"`(\w+)Module`", table)} == {*made, "Naive"}
 
 
 def test_every_error_is_explained():

@@ -9,6 +9,7 @@ import dill
 import pytest
 import torch
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import Naive as Naive_
 from driver import network
 
 import avalanche_dgm
@@ -94,6 +95,39 @@ def test_a_method_s_own_calls_are_not_those_of_its_class():
     assert [*forward] == ["images", "tasks"]
     assert "hyper" in inspect.signature(MethodModule).parameters
     assert [*inspect.signature(MethodPlugin).parameters] == ["method", "oracle", "progress"]
+
+
+def test_help_is_about_our_classes():
+    helps = inspect.getdoc(plugin_of(DGDMN).__init__)
+    assert helps.startswith("Args:")
+    assert "stm_size: Tasks that the short-term memory holds" in helps
+    for package in (avalanche_dgm, avalanche_dgm.lightning):
+        for name in package.__all__:
+            made = getattr(package, name)
+            if not inspect.isclass(made):
+                continue
+            assert vars(made).get("__doc__"), name
+            foreign = [
+                vars(base)["__init__"].__doc__
+                for base in made.__mro__
+                if "__init__" in vars(base)
+                and base.__module__.startswith(("avalanche.", "pytorch_lightning.", "lightning."))
+            ]
+            said = inspect.getdoc(made.__init__)
+            assert said not in [inspect.cleandoc(text) for text in foreign if text], name
+
+
+def test_positions_of_arguments_are_those_of_avalanche():
+    net, loss = network(), torch.nn.MSELoss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.warns(Warning, match="accept named"):
+        theirs = Naive_(net, optimizer, loss, 32, 2, 64)
+    with pytest.warns(Warning, match="accept named"):
+        ours = strategy_of(DGDMN)(net, optimizer, loss, 32, 2, 64, stm_size=3)
+    for name in ("model", "optimizer", "train_mb_size", "train_epochs", "eval_mb_size"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert ours._criterion is theirs._criterion is loss
+    assert ours.replay_plugin.method.settings.stm_size == 3
 
 
 def test_unknown_arguments():

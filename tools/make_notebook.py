@@ -1,6 +1,6 @@
-"""Writes the notebook of the tutorial from its page, which is the only source of both.
+"""Writes the notebooks of the tutorials from their pages, which are the only source of both.
 
-Run it after ``docs/own_photographs.md`` was changed::
+Run it after such a page was changed::
 
     python tools/make_notebook.py
 
@@ -15,22 +15,29 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "own_photographs.md"
-NOTEBOOK = ROOT / "examples" / "notebooks" / "own_photographs.ipynb"
+NOTEBOOKS = ROOT / "examples" / "notebooks"
+PAGES = [
+    ROOT / "docs" / "tutorials" / "first_stream.md",
+    ROOT / "docs" / "own_photographs.md",
+    ROOT / "docs" / "tutorials" / "on_a_trainer.md",
+    ROOT / "docs" / "write_your_own.md",
+    ROOT / "docs" / "tutorials" / "reading_the_dashboard.md",
+]
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 
 
-def made() -> str:
-    """The text of the notebook, format 4.5, without outputs."""
-    parts = re.split(
-        r"^```python\n(.*?)^```\n", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
-    )
+def made(page: Path) -> str:
+    """The text of a page's notebook, format 4.5, without outputs."""
+    text = page.read_text(encoding="utf-8")
+    parts = re.split(r"^```python\n(.*?)^```\n", text, flags=re.DOTALL | re.MULTILINE)
+    # From the folder of the notebook to that of the page.
+    folder = Path("../..", page.parent.relative_to(ROOT)).as_posix()
     # Every second part is code.
     cells = [
-        _cell(part.strip("\n"), number=i, code=bool(i % 2))
+        _cell(part.strip("\n"), number=i, code=bool(i % 2), folder=folder)
         for i, part in enumerate(parts)
         if part.strip()
     ]
@@ -38,10 +45,9 @@ def made() -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def _cell(text: str, *, number: int, code: bool) -> dict[str, Any]:
+def _cell(text: str, *, number: int, code: bool, folder: str) -> dict[str, Any]:
     if not code:
-        # From the folder of the page to that of the notebook.
-        text = re.sub(r"\]\((?![a-z]+:|#)", "](../../docs/", text)
+        text = re.sub(r"\]\((?![a-z]+:|#)", f"]({folder}/", text)
     kind: dict[str, Any] = {"cell_type": "code" if code else "markdown"}
     if code:
         kind["execution_count"] = None
@@ -52,5 +58,5 @@ def _cell(text: str, *, number: int, code: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    NOTEBOOK.parent.mkdir(exist_ok=True)
-    NOTEBOOK.write_text(made(), encoding="utf-8")
+    for page in PAGES:
+        (NOTEBOOKS / f"{page.stem}.ipynb").write_text(made(page), encoding="utf-8")

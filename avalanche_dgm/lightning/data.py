@@ -76,6 +76,7 @@ class StreamDataModule(pl.LightningDataModule):
         drop_last: bool = False,
         oracle: str | TaskOracle = "auto",
     ) -> None:
+        """See the class for the arguments."""
         super().__init__()
         for name in ("train_stream", "test_stream"):
             if getattr(benchmark, name, None) is None:

@@ -58,11 +58,15 @@ def make_adapter(
     __init__.__signature__ = inspect.Signature([_SELF, *parameters, rest])  # type: ignore[attr-defined]
     described = {**describe_settings(kind.settings_type), **entries(inspect.getdoc(kind), "Args")}
     described["settings"] = _SETTINGS
+    doc = _docstring(kind, {**described, **arguments}, [p.name for p in parameters])
+    # Without one of its own, help would show what the framework says of its base class.
+    __init__.__doc__ = doc[doc.index("Args:") :]
+    __init__.__module__, __init__.__qualname__ = maker.__module__, f"{name}.__init__"
     namespace = {
         "__init__": __init__,
         "__reduce_ex__": __reduce_ex__,
         "__module__": maker.__module__,
-        "__doc__": _docstring(kind, {**described, **arguments}, [p.name for p in parameters]),
+        "__doc__": doc,
         **(members or {}),
     }
     made: Any = type(base)(name, (base,), namespace)  # type: ignore[misc]

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.metrics import functional
+from avalanche_dgm.metrics.plotted import PlottedMetric
 from avalanche_dgm.settings import whole
 
 
@@ -29,7 +29,7 @@ def predicted(answers: Tensor, labels: Tensor) -> Tensor:
     return answers.argmax(dim=1) if logits else answers
 
 
-class AccuracyMatrix(Metric):
+class AccuracyMatrix(PlottedMetric):
     """Accuracy on every test experience after every training experience.
 
     Its subclasses have the same states, so a ``MetricCollection`` of them counts once.
@@ -84,16 +84,40 @@ class AccuracyMatrix(Metric):
         """Returns the accuracies so far (T, S), 0 to 1, NaN where nothing was counted."""
         return self.correct / self.total
 
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draws the matrix, with a row for each training experience.
+
+        Args:
+            val: A matrix that `compute` returned; ``None`` for that of now.
+            ax: Matplotlib's axes to draw into; ``None`` for a new figure.
+
+        Returns:
+            The figure, ``None`` if the axes were given, and the axes.
+        """
+        # Only who draws needs it.
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots() if ax is None else (None, ax)
+        shown = axes.imshow((self.compute() if val is None else val).cpu(), vmin=0, vmax=1)
+        axes.set(xlabel="tested on experience", ylabel="after experience")
+        axes.figure.colorbar(shown, ax=axes, label="accuracy")
+        return figure, axes
+
 
 class Summary(AccuracyMatrix):
     """Base of the accuracy matrices that are summarised in one number."""
 
     higher_is_better = True
+    plot_upper_bound = 1.0
     summary: ClassVar[Callable[..., float]]
 
     def compute(self) -> Tensor:
         """Returns the summary, a scalar; NaN where nothing can be said yet."""
         return self.correct.new_tensor(self._value(super().compute()), dtype=torch.float32)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draws the summary; see `PlottedMetric.plot`."""
+        return self._plot(val, ax)
 
     def _value(self, matrix: Tensor) -> float:
         return type(self).summary(matrix)

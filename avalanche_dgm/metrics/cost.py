@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.held import held_bytes
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.metrics.plotted import PlottedMetric
 
 #: The phases that a `Cost` has no name for.
 OTHER = "other"
 
 
-class MemorySize(Metric):
+class MemorySize(PlottedMetric):
     """How much a memory takes beside the classifier, by the last look at it.
 
     Counted are bytes of weights, statistics and stored samples, parameters, and samples, or latents
@@ -55,7 +55,7 @@ class MemorySize(Metric):
         return dict(zip(("bytes", "parameters", "stored_samples"), self.size, strict=True))
 
 
-class Cost(Metric):
+class Cost(PlottedMetric):
     """Seconds in all and of each phase, and samples a second.
 
     Updates are added up. Of several processes, which learn side by side, the longest time counts,

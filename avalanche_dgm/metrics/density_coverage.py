@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.metrics.plotted import PlottedMetric
 from avalanche_dgm.settings import whole
 
 #: Rows of a matrix of distances that are computed at once.
 _ROWS = 512
 
 
-class DensityCoverage(Metric):
+class DensityCoverage(PlottedMetric):
     """Density and coverage of generated samples (Naeem et al. 2020, k = 5).
 
     Around each of N real samples lies a ball that reaches to its k-th nearest real neighbour.

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avalanche_dgm.errors import ShapeError
+from avalanche_dgm.metrics.plotted import PlottedMetric
 
 
-class ReconstructionError(Metric):
+class ReconstructionError(PlottedMetric):
     """Mean squared and mean absolute difference between images and their reconstructions.
 
     Of each sample the mean over its entries is taken, then that over samples: batches of any

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
 from avalanche_dgm.metrics.accuracy_matrix import predicted
+from avalanche_dgm.metrics.plotted import PlottedMetric
 from avalanche_dgm.settings import one_of, whole
 
 
-class _Counting(Metric):
+class _Counting(PlottedMetric):
     """Counts labels; what lies outside the range is counted, too, and refused at the end."""
 
     is_differentiable = False

@@ -22,6 +22,7 @@ class CosineAnnealingPlugin(SupervisedPlugin):
     supports_distributed = True
 
     def __init__(self) -> None:
+        """See the class for the arguments."""
         super().__init__()
         self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
 

@@ -65,6 +65,7 @@ class MethodPlugin(SupervisedPlugin):
     def __init__(
         self, method: Method, *, oracle: str | TaskOracle = "auto", progress: bool = False
     ) -> None:
+        """See the class for the arguments."""
         super().__init__()
         self.method = method
         self.progress = progress

@@ -33,6 +33,7 @@ class AccuracyByEpoch(SupervisedPlugin):
     """
 
     def __init__(self) -> None:
+        """See the class for the arguments."""
         super().__init__()
         self._learned: list[int] = []
         self._rows: list[dict[int, _Row]] = []

@@ -47,6 +47,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
     def __init__(
         self, sinks: Sequence[Sink] = (), *, samples_per_class: int = 8, latents: bool = True
     ) -> None:
+        """See the class for the arguments."""
         # Past Avalanche's own, which refuses to be made in others than the first process.
         super(BaseLogger, self).__init__()
         self._sinks = list(sinks)

@@ -47,6 +47,7 @@ class GeneratorObserver(SupervisedPlugin):
         n_samples: int = 10,
         seed: int = 0,
     ) -> None:
+        """See the class for the arguments."""
         super().__init__()
         self.log = GeneratorLog(folder, watched, quality=quality, n_samples=n_samples, seed=seed)
         self._noted: int | None = None

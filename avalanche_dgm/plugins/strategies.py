@@ -56,6 +56,7 @@ class PluginStrategy(SupervisedTemplate):
         eval_every: int = -1,
         peval_mode: str = "epoch",
     ) -> None:
+        """See the class for the arguments."""
         self.replay_plugin = replay_plugin
         super().__init__(
             model=model,

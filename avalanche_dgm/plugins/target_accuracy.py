@@ -31,6 +31,7 @@ class TargetAccuracyPlugin(SupervisedPlugin):
     supports_distributed = True
 
     def __init__(self, accuracy: float = 0.99, *, settle: bool = False) -> None:
+        """See the class for the arguments."""
         super().__init__()
         self.target = TrainingTarget(accuracy, settle=settle)
         self._rates: list[float] | None = None

@@ -84,6 +84,7 @@ class WandBLogger(DashboardLogger):
         samples_per_class: int = 8,
         latents: bool = True,
     ) -> None:
+        """See the class for the arguments."""
         super().__init__(samples_per_class=samples_per_class, latents=latents)
         self.project_name, self.run_name, self.config = project_name, run_name, config
         self.log_artifacts, self.path, self.uri = log_artifacts, path, uri
