@@ -22,6 +22,7 @@ COMPARED = ("naive", "dgr", "dgdmn")
 _SETTINGS = (
     *("model", "n_experiences", "epochs", "until", "batch_size", "lr", "optimizer", "schedule"),
     *("hidden", "dropout", "paper", "fast", "quality", "evaluate_on", "validation_fraction"),
+    "every_epoch",
 )
 _DATA = ("data_root", "download")
 #: Fields whose options have another name.

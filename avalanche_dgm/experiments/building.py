@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -235,6 +235,25 @@ def tested_as(benchmark: Any) -> list[int]:
             " and no task_name that says which belong together."
         )
     return [tested.index(name) for name in trained]
+
+
+def tested_beside(benchmark: Any, learned: Iterable[int], tested: Sequence[int]) -> list[int]:
+    """Returns the test experiences of further tasks that are learned within an experience.
+
+    Args:
+        benchmark: The stream. An experience may have several task labels.
+        learned: The training experiences that are learned.
+        tested: What `tested_as` returned.
+    """
+    trained = heads_of(benchmark.train_stream[i] for i in learned)
+    names = {task_name_of(experience) for experience in benchmark.train_stream}
+    return [
+        j
+        for j, experience in enumerate(benchmark.test_stream)
+        if j not in tested
+        and task_name_of(experience) not in names
+        and set(heads_of([experience])) <= set(trained)
+    ]
 
 
 def task_names(benchmark: Any) -> list[str]:

@@ -138,6 +138,7 @@ class ExperimentConfig:
         evaluate_on: "test", or "validation": a share of each class's training images, which are
             not trained on then, in place of the test images. Settings are chosen by it.
         validation_fraction: That share, above 0 and below 1.
+        every_epoch: Also test after each epoch, and before the first (with Avalanche's loop alone).
         quality: Compare what the generator makes with real samples after each experience.
         backend: What trains: "avalanche" (the default), its own loop, or "lightning", a Trainer.
         trainer: Settings of that Trainer, or a mapping with some of them.
@@ -170,6 +171,7 @@ class ExperimentConfig:
     fast: bool = False
     evaluate_on: str = "test"
     validation_fraction: float = 0.1
+    every_epoch: bool = False
     quality: bool = False
     backend: str = "avalanche"
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
@@ -217,6 +219,10 @@ class ExperimentConfig:
             require_known("model", self.model, NETWORKS)
         if self.backend == "avalanche" and self.trainer != TrainerSettings():
             raise ConfigError("Settings of a Trainer need backend='lightning'.")
+        if self.backend == "lightning" and self.every_epoch:
+            raise ConfigError(
+                "A Trainer tests after experiences; every_epoch needs Avalanche's loop."
+            )
         whole("seed", self.seed, least=0)
         whole("epochs", self.epochs)
         whole("batch_size", self.batch_size)

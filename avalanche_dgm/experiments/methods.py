@@ -79,6 +79,11 @@ REFERENCES: dict[str, Reference] = {
         defaults={"si_lambda": 0.1},  # Zenke et al. 2017, permuted MNIST
     ),
     "rwalk": Reference("Riemannian walk, without images (Avalanche's RWalkPlugin)", "RWalkPlugin"),
+    "cumulative": Reference(
+        "goes on with one network on all experiences so far (Avalanche's Cumulative): reference",
+        "avalanche_dgm.plugins.cumulative.CumulativeStrategy",
+        stock=True,
+    ),
     "joint": Reference("trained anew on all experiences so far: reference", joint=True),
 }
 

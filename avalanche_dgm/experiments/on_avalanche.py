@@ -19,7 +19,7 @@ from avalanche_dgm.experiments.gan_files import GeneratorRecorder
 from avalanche_dgm.experiments.methods import is_joint
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.run_spec import add_method_stats
-from avalanche_dgm.experiments.strategies import build_strategy, measured_step
+from avalanche_dgm.experiments.strategies import accuracies_by_epoch, build_strategy, measured_step
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
 from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.fingerprint import store_fingerprint
@@ -85,7 +85,8 @@ class AvalancheEngine:
         self.logger.position = position
         seed_everything(spec.config.seed, position + 1)
         start = time.perf_counter()
-        self.strategy.train(experience, eval_streams=[], num_workers=0)
+        within = [spec.test_experiences()] if spec.config.every_epoch else []
+        self.strategy.train(experience, eval_streams=within, num_workers=0)
         trained, plugin = time.perf_counter(), replay_plugin(self.strategy)
         awake = plugin.stats.sleep_seconds if plugin is not None else 0.0
         self.strategy.eval(spec.test_experiences(), num_workers=0)
@@ -99,6 +100,7 @@ class AvalancheEngine:
             experience=result.order[position],
             seconds=trained - start + slept,
             eval_seconds=time.perf_counter() - trained - slept,
+            by_epoch=accuracies_by_epoch(self.strategy, spec.tested),
         )
         if plugin is not None:
             add_method_stats(step, plugin.stats)

@@ -31,6 +31,8 @@ class Step:
         epochs: Passes over the experience that it took.
         seconds: Wall time of ``strategy.train``, in seconds, with a sleep before the evaluation.
         eval_seconds: Wall time of the evaluation, in seconds, without it.
+        by_epoch: Test accuracies, as in ``accuracy``, before the experience and after each of its
+            epochs, if these were measured.
         phases: Seconds of each phase that the method reports (generator, sleep, ...).
         replayed: Replay samples drawn while this experience was learned.
         histogram: How often each label was among them.
@@ -52,6 +54,7 @@ class Step:
     epochs: int | None = None
     seconds: float = 0.0
     eval_seconds: float = 0.0
+    by_epoch: list[Row] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     replayed: int = 0
     histogram: dict[int, int] = field(default_factory=dict)

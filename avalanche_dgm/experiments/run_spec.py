@@ -12,7 +12,12 @@ from avalanche.benchmarks.utils import concat_datasets
 
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.experiments import provenance
-from avalanche_dgm.experiments.building import learning_order, task_names, tested_as
+from avalanche_dgm.experiments.building import (
+    learning_order,
+    task_names,
+    tested_as,
+    tested_beside,
+)
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import find_method, is_joint
 from avalanche_dgm.experiments.results import RunResult, Step
@@ -49,8 +54,9 @@ class RunSpec:
         self.shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
         self.order = learning_order(config, benchmark)
         self._tested_as = tested_as(benchmark)
-        # Only the test experiences of what is learned.
-        self.tested = sorted({self._tested_as[i] for i in self.order})
+        # Only the test experiences of what is learned, each of its tasks.
+        beside = tested_beside(benchmark, self.order, self._tested_as)
+        self.tested = sorted({*(self._tested_as[i] for i in self.order), *beside})
         self.label = f"{config.method}, seed {config.seed}"
 
     @property

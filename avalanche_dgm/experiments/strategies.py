@@ -30,8 +30,10 @@ from avalanche_dgm.methods.registry import NamedMethod
 from avalanche_dgm.plugins import plugin_of
 from avalanche_dgm.plugins.accuracies import ExperienceAccuracies, TrainingAccuracy
 from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin
+from avalanche_dgm.plugins.by_epoch import AccuracyByEpoch
 from avalanche_dgm.plugins.metrics import MemoryMetrics, memory_metrics
 from avalanche_dgm.plugins.target_accuracy import TargetAccuracyPlugin
+from avalanche_dgm.randomness import global_state, set_global_state
 
 # Mean and standard deviation of MNIST that Avalanche's default generator has built in.
 _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
@@ -71,15 +73,16 @@ def build_strategy(
         "eval_mb_size": 512,
         "device": device,
         "evaluator": evaluator,
+        "eval_every": 1 if config.every_epoch else -1,
     }
-    annealing: list[Any] = []
+    beside: list[Any] = [TestsWithin()] if config.every_epoch else []
     if config.until is not None:
-        annealing = [TargetAccuracyPlugin(config.until, settle=config.schedule == "cosine")]
+        beside.append(TargetAccuracyPlugin(config.until, settle=config.schedule == "cosine"))
     elif config.schedule == "cosine":
-        annealing = [CosineAnnealingPlugin()]
+        beside.append(CosineAnnealingPlugin())
     if is_stock(method_of(config)):
-        return _stock(spec, annealing, arguments)
-    return Naive(plugins=[*_plugins(spec, progress=progress), *annealing], **arguments)
+        return _stock(spec, beside, arguments)
+    return Naive(plugins=[*_plugins(spec, progress=progress), *beside], **arguments)
 
 
 def _plugins(spec: RunSpec, *, progress: bool) -> list[Any]:
@@ -94,20 +97,20 @@ def _plugins(spec: RunSpec, *, progress: bool) -> list[Any]:
     return [avalanche_plugin(method.plugin)(**options)]
 
 
-def _stock(spec: RunSpec, annealing: list[Any], arguments: dict[str, Any]) -> SupervisedTemplate:
+def _stock(spec: RunSpec, beside: list[Any], arguments: dict[str, Any]) -> SupervisedTemplate:
     """A strategy of Avalanche's with a loop of its own."""
     method = method_of(spec.config)
     if isinstance(method, Reference) and method.plugin is not None:
         options = hyper_parameters(spec.config, spec.n_images)
         made: SupervisedTemplate = avalanche_plugin(method.plugin)(
-            plugins=annealing, **options, **arguments
+            plugins=beside, **options, **arguments
         )
         return made
-    return _generative_replay(spec.shape, annealing, arguments)
+    return _generative_replay(spec.shape, beside, arguments)
 
 
 def _generative_replay(
-    shape: tuple[int, ...], annealing: list[Any], arguments: dict[str, Any]
+    shape: tuple[int, ...], beside: list[Any], arguments: dict[str, Any]
 ) -> SupervisedTemplate:
     """Avalanche's strategy with the generator that it comes with, made quiet."""
     if shape != (1, 28, 28):
@@ -117,11 +120,22 @@ def _generative_replay(
             " a stream of MNIST images."
         )
     standardise = StandardisePlugin()
-    strategy = GenerativeReplay(plugins=[standardise, *annealing], **arguments)
+    strategy = GenerativeReplay(plugins=[standardise, *beside], **arguments)
     # The generator is a strategy of its own: without the same images, and with prints every epoch.
     strategy.generator_strategy.plugins.insert(0, standardise)
     strategy.generator_strategy.evaluator.loggers = []
     return strategy
+
+
+def accuracies_by_epoch(strategy: Any, tested: Sequence[int]) -> list[list[float | None]]:
+    """What a strategy has measured within its last experience, before it and after each epoch.
+
+    Args:
+        strategy: One of `build_strategy`.
+        tested: Indices of the test experiences.
+    """
+    found = [plugin for plugin in strategy.plugins if isinstance(plugin, AccuracyByEpoch)]
+    return [[row.get(j) for j in tested] for row in found[0].rows()] if found else []
 
 
 def measured_step(
@@ -143,6 +157,20 @@ def measured_step(
         **TrainingAccuracy.of(strategy),
         **more,
     )
+
+
+class TestsWithin(AccuracyByEpoch):
+    """Records what is tested within an experience, and lets training go on as without tests."""
+
+    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Keeps the random numbers: reading test images draws from them, too."""
+        super().before_eval(strategy, *args, **kwargs)
+        self._random = global_state()
+
+    def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Restores them."""
+        super().after_eval(strategy, *args, **kwargs)
+        set_global_state(self._random)
 
 
 class StandardisePlugin(SupervisedPlugin):

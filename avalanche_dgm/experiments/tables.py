@@ -128,17 +128,18 @@ def course_table(result: RunResult) -> str:
     """Shows the whole accuracy matrix of one run: a row after each experience.
 
     Args:
-        result: One run; accuracies on experiences not yet learned are in brackets.
+        result: One run; accuracies on experiences not yet learned are in brackets. Tasks that are
+            learned within another experience have none.
     """
 
     def draw(groups: list[tuple[str, list[int]]]) -> str:
         rows = [["after", *(name for name, _ in groups), "average"]]
         for i, step in enumerate(result.steps):
-            seen = set(result.seen(i))
+            coming = set(result.order) - set(result.seen(i))
             cells = []
             for _, members in groups:
                 value = number(mean([step.accuracy[j] for j in members]))
-                cells.append(f"{value} " if seen & set(members) else f"({value})")
+                cells.append(f"{value} " if set(members) - coming else f"({value})")
             rows.append([result.tasks[step.experience], *cells, number(result.average(i))])
         return align(rows)
 

@@ -166,7 +166,6 @@ def paper_hyper(update: str = "memory") -> dict[str, Any]:
     """
     one_of("update", update, *UPDATES)
     return {
-        "share": 0.05,
         "schedule": "alternating",
         "replay_size": UPDATES[update],
         "covariance": False,
@@ -235,7 +234,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
 
     @classmethod
     def paper(cls, update: str = "memory") -> dict[str, Any]:
-        """The hyper-parameters of the paper, see `paper_hyper`; ``share`` is 0.05 of the images."""
+        """The hyper-parameters of the paper, see `paper_hyper`."""
         return paper_hyper(update)
 
     @classmethod

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from avalanche_dgm.experiments.config import require_known
-from avalanche_dgm.papers import furlanello2016, kamra2017
+from avalanche_dgm.papers import furlanello2016, kamra2017, saez2022
 from avalanche_dgm.papers.exhibits import Exhibit, Request
 
 __all__ = ["EXHIBITS", "PAPERS", "Exhibit", "Request", "find", "listing"]
 
-PAPERS = {"kamra2017": kamra2017, "furlanello2016": furlanello2016}
+PAPERS = {"kamra2017": kamra2017, "saez2022": saez2022, "furlanello2016": furlanello2016}
 """The papers by key: each a module with its exhibits."""
 
 EXHIBITS: dict[str, Exhibit] = {

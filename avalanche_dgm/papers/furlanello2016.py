@@ -1,9 +1,18 @@
-"""Furlanello et al. 2016, "Active Long Term Memory Networks": Figure 1."""
+"""Furlanello et al. 2016, "Active Long Term Memory Networks": Figures 1 to 3, Table 1.
+
+A drawn turntable stands in for iLab-20M, and digits for ImageNet.
+"""
 
 from __future__ import annotations
 
-from avalanche_dgm.experiments import deep_linear
-from avalanche_dgm.papers.exhibits import Curves, Exhibit, Shown, Trained
+from collections.abc import Mapping
+from typing import Any
+
+from avalanche_dgm.experiments import deep_linear, recipes
+from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.metrics.functional import mean
+from avalanche_dgm.metrics.stream_accuracies import EpochAccuracy
+from avalanche_dgm.papers.exhibits import Curves, Exhibit, Request, Shown, Trained
 from avalanche_dgm.plots import furlanello2016
 
 TITLE = "Furlanello et al. 2016, Active Long Term Memory Networks"
@@ -33,6 +42,126 @@ def _interference(trained: Trained) -> Shown:
     )
 
 
+_ALONE, _SEQUENTIAL = "ST, Gauss init", "ST, iLab init"
+_NAIVE, _REPLAY = "A-LTM naive", "A-LTM replay"
+#: The table's rows, in its order, and the methods of the recipe that they are.
+_ROWS = {
+    _SEQUENTIAL: "naive",
+    "multi-domain, Gauss init": "joint",
+    "multi-domain, iLab init": "cumulative",
+    _NAIVE: "altm",
+    _REPLAY: "altm-stored",
+}
+_NEW, _OLD = "new domain", "viewpoints"
+#: Of the drawn objects, for a fast run.
+_FEW = {"n_train": 1, "n_test": 1, "size": 8, "fraction": 0.3}
+
+
+def _plan_domains(request: Request) -> recipes.Configs:
+    name, fast = "furlanello2016-table1", {"stream_options": _FEW}
+    alone = request.plan(name, fast=fast, methods=["naive"], stream_options={"alone": True})
+    found = request.plan(name, fast=fast)
+    return {_ALONE: alone["naive"], **{row: found[method] for row, method in _ROWS.items()}}
+
+
+def _plan_memory(request: Request) -> recipes.Configs:
+    planned = _plan_domains(request)
+    return {row: planned[row] for row in (_SEQUENTIAL, _NAIVE, _REPLAY)}
+
+
+def _accuracy(result: RunResult, task: str, step: int = -1) -> float | None:
+    """Accuracy on a task by its name; ``_NEW`` is the domain's that is learned last."""
+    names = list(result.tasks)
+    domain = next(name for name in names if name not in (_OLD, "categories"))
+    name = domain if task == _NEW else task
+    return result.steps[step].accuracy[names.index(name)] if name in names else None
+
+
+def _domains(trained: Trained) -> Shown:
+    """Accuracies on the new domain and on what was learned before it (Table 1)."""
+    cells: dict[str, dict[str, list[float | None]]] = {}
+    for row, results in trained.results.items():
+        tasks = (_NEW,) if row == _ALONE else (_NEW, _OLD, "categories")
+        cells[row] = {task: [_accuracy(result, task) for result in results] for task in tasks}
+    before = trained.results.get(_SEQUENTIAL, [])
+    if before:
+        name = "N, before the new domain"
+        cells[name] = {t: [_accuracy(r, t, 0) for r in before] for t in (_OLD, "categories")}
+    for row, after in cells.items():
+        if row in (_SEQUENTIAL, _NAIVE, _REPLAY):
+            own = [_accuracy(result, _OLD, 0) for result in trained.results[row]]
+            pairs = zip(after[_OLD], own, strict=True)
+            cells[row]["retention of viewpoints"] = [a / b if a and b else None for a, b in pairs]
+    return Shown(cells)
+
+
+def _memory(trained: Trained) -> Shown:
+    """What is left of the viewpoints over the epochs of the new domain (Fig. 3)."""
+    drawn, cells = {}, {}
+    lines: dict[str, dict[str, Any]] = {_OLD: {}, _NEW: {}}
+    for row, results in trained.results.items():
+        for task, rows in lines.items():
+            rows[row] = [_by_epoch(result, task) for result in results]
+        columns = [zip(*lines[task][row], strict=True) for task in (_OLD, _NEW)]
+        pairs = enumerate(zip(*columns, strict=True))
+        drawn[row] = [EpochAccuracy(epoch, mean(old), mean(new)) for epoch, (old, new) in pairs]
+        old = lines[_OLD][row]
+        cells[row] = {
+            "viewpoints before": [line[0] for line in old],
+            "viewpoints at their lowest": [min(line) for line in old],
+            "viewpoints at last": [line[-1] for line in old],
+        }
+    epochs = range(max(len(table) for table in drawn.values()))
+    return Shown(
+        cells,
+        {task: Curves(epochs, rows) for task, rows in lines.items()},
+        {"": furlanello2016.memory_by_epoch(drawn)},
+    )
+
+
+def _by_epoch(result: RunResult, task: str) -> list[float]:
+    names = list(result.tasks)
+    domain = next(name for name in names if name not in (_OLD, "categories"))
+    place = names.index(domain if task == _NEW else task)
+    return [float(row[place] or 0.0) for row in result.steps[-1].by_epoch]
+
+
+#: Rows of Figure 2b: what is learned, the order, the step, and what the paper tabulates of it.
+_ORDERS = {"category": "category-viewpoint", "viewpoint": "viewpoint-category"}
+
+
+def _plan_factors(request: Request) -> recipes.Configs:
+    configs: recipes.Configs = {}
+    for first, order in _ORDERS.items():
+        second = next(other for other in _ORDERS if other != first)
+        found = request.plan(
+            "furlanello2016-fig2",
+            fast={"stream_options": _FEW},
+            stream_options={"order": order},
+        )
+        configs[f"{first}, then {second}"] = found["naive"]
+        configs.setdefault("multi-task", found["joint"])
+    return configs
+
+
+def _factors(trained: Trained) -> Shown:
+    """Categories and viewpoints of the same images, alone, in turn and at once (Fig. 2b)."""
+    columns: Mapping[str, str] = {"category": "categories", "viewpoint": "viewpoints"}
+    cells: dict[str, dict[str, list[float | None]]] = {}
+    for row, results in trained.results.items():
+        first = row.partition(",")[0]
+        if first in columns:
+            place = columns[first]
+            alone = {first: [_of_task(result, place, 0) for result in results]}
+            cells[f"ST-{first}"] = alone
+        cells[row] = {c: [_of_task(r, task, -1) for r in results] for c, task in columns.items()}
+    return Shown(cells)
+
+
+def _of_task(result: RunResult, task: str, step: int) -> float | None:
+    return result.steps[step].accuracy[list(result.tasks).index(task)]
+
+
 EXHIBITS = (
     Exhibit(
         "furlanello2016-fig1",
@@ -41,5 +170,36 @@ EXHIBITS = (
         " once does not. In turns it disturbs less each time, and takes over 100 epochs longer.",
         _interference,
         aliases=("altm-fig1",),
+    ),
+    Exhibit(
+        "furlanello2016-fig2",
+        "Figure 2b: categories and viewpoints of the same images, alone, in turn and at once",
+        "Learning the other task wipes the first one to chance; viewpoints help categories; both at"
+        " once are as good as each alone.",
+        _factors,
+        _plan_factors,
+        aliases=("altm-fig2",),
+    ),
+    Exhibit(
+        "furlanello2016-table1",
+        "Table 1: viewpoints (and categories), then another domain, six ways",
+        "Going on with the new domain wipes the viewpoints; A-LTM without old images keeps part of"
+        " them, with replay all, at a small cost on the new domain.",
+        _domains,
+        _plan_domains,
+        differences=[
+            (_REPLAY, _NAIVE, _OLD),
+            (_NAIVE, _SEQUENTIAL, _OLD),
+            (_REPLAY, _SEQUENTIAL, _NEW),
+        ],
+        aliases=("altm-table1",),
+    ),
+    Exhibit(
+        "furlanello2016-fig3",
+        "Figure 3: what is left of the viewpoints over the epochs of the new domain",
+        "With and without replay the viewpoints drop first; with replay they recover fully.",
+        _memory,
+        _plan_memory,
+        aliases=("altm-fig3",),
     ),
 )

@@ -70,6 +70,19 @@ class AccuracyByEpoch(SupervisedPlugin):
         if self._epoch is not None:
             row = self._rows[-1].setdefault(self._epoch, {})
         row |= self._evaluation.result()
+        self._evaluation.reset()
+
+    def rows(self, training: int = -1) -> list[dict[int, float]]:
+        """The accuracies before a training experience and after each of its epochs.
+
+        Args:
+            training: Which one, in the order in which they were learned; the last one by default.
+
+        Returns:
+            By position of the test experience, an entry for each epoch in which something was
+            measured, in ascending order.
+        """
+        return [row for _, row in sorted(self._rows[training].items())]
 
     def table(
         self,

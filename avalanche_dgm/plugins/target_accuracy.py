@@ -70,6 +70,7 @@ class TargetAccuracyPlugin(SupervisedPlugin):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Restores the optimiser's learning rates."""
         self._restore(strategy)
+        self._counts = None
 
     def _restore(self, strategy: Any) -> None:
         for group, rate in zip(strategy.optimizer.param_groups, self._rates or [], strict=False):

@@ -197,6 +197,8 @@ def build_benchmark(
     from avalanche.benchmarks.utils.flat_data import ConstantSequence
 
     streams = {"train": train, "test": test, **others}
+    # Avalanche joins data sets whose labels are of one kind only.
+    several = any(isinstance(task.label, Tensor) for tasks in streams.values() for task in tasks)
 
     def as_dataset(task: Task) -> TaskAwareSupervisedClassificationDataset:
         if len(task.data) == 0:
@@ -205,11 +207,9 @@ def build_benchmark(
                 " training or the test set?"
             )
         dataset = ImageDataset(task.data)
-        labels = (
-            task.label.tolist()
-            if isinstance(task.label, Tensor)
-            else ConstantSequence(task.label, len(dataset))
-        )
+        labels: Any = ConstantSequence(task.label, len(dataset))
+        if several:
+            labels = (torch.zeros_like(task.data.labels) + task.label).tolist()
         # Built directly: Avalanche's helpers add an empty layer of transforms to every access.
         return TaskAwareSupervisedClassificationDataset(
             [dataset],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.settings import one_of
+from avalanche_dgm.streams.coil import load_coil20
 from avalanche_dgm.streams.ilab import load_ilab
-from avalanche_dgm.streams.rendering import N_VIEWPOINTS, Views, render
+from avalanche_dgm.streams.rendering import N_ROTATIONS, N_VIEWPOINTS, Views, render
 from avalanche_dgm.streams.sources import (
     TORCHVISION_SETS,
     load_pair,
@@ -45,6 +47,7 @@ def turntable(
     fraction: float = 1.0,
     seed: int = 0,
     ilab_root: str | os.PathLike[str] | None = None,
+    coil20: str | os.PathLike[str] | None = None,
 ) -> CLScenario:
     """Categories and viewpoints of the same images, one after the other (A-LTM, Sec. 4.2).
 
@@ -62,23 +65,25 @@ def turntable(
         fraction: Share of each viewpoint's images to keep, in training and test alike.
         seed: Governs the images, or which photographs are read.
         ilab_root: Folder of iLab-20M, see `load_ilab`; ``None`` to draw.
+        coil20: File of COIL-20, see `load_coil20`: 20 real objects and 8 rotations, of each pair
+            of which at most ``n_train`` images are kept, and ``n_test`` are held out.
 
     Returns:
         A benchmark of two experiences, images (channels, size, size) in [0, 1].
 
     Raises:
         ConfigError: An option is out of range.
-        DataError: ``ilab_root`` holds no such photographs.
+        DataError: ``ilab_root`` or ``coil20`` holds no such photographs.
     """
     one_of("order", order, *ORDERS)
-    parts = _views(n_train, n_test, size, channels, fraction, seed, ilab_root)
+    parts = _views(n_train, n_test, size, channels, fraction, seed, ilab_root, coil20)
     shift = 0 if task_labels else _n_categories(parts)
 
     def tasks(views: Views) -> list[Task]:
         both = [_categories(views), _viewpoints(views, shift, VIEWPOINT if task_labels else 0)]
         return both if order == ORDERS[0] else both[::-1]
 
-    return build_benchmark(tasks(parts[0]), tasks(parts[1]), n_classes=N_VIEWPOINTS + shift)
+    return build_benchmark(tasks(parts[0]), tasks(parts[1]), n_classes=_n_classes(parts, shift))
 
 
 def turntable_domains(
@@ -86,6 +91,7 @@ def turntable_domains(
     *,
     domain: str | tuple[Any, Any] = "sklearn-digits",
     categories: bool = False,
+    alone: bool = False,
     n_train: int = 8,
     n_test: int = 2,
     n_train_per_class: int | None = None,
@@ -96,6 +102,7 @@ def turntable_domains(
     seed: int = 0,
     download: bool = False,
     ilab_root: str | os.PathLike[str] | None = None,
+    coil20: str | os.PathLike[str] | None = None,
 ) -> CLScenario:
     """Viewpoints on a turntable, then a domain that shows each object once (A-LTM, Sec. 4.3).
 
@@ -109,6 +116,8 @@ def turntable_domains(
             label) or of folders with a sub-folder a class.
         categories: Learn the categories along with the viewpoints in the first experience, as the
             paper's stable network did. They are then tested as a third test experience.
+        alone: Learn and test the second domain only: what a network reaches there that has learned
+            nothing before.
         n_train: Training images of each category and viewpoint (of 880 pairs).
         n_test: Test images of each.
         n_train_per_class: At most this many training images of each class of the second domain.
@@ -121,9 +130,11 @@ def turntable_domains(
         seed: Governs the images that are drawn, and those that are kept.
         download: Fetch the second domain where it is absent.
         ilab_root: Folder of iLab-20M, see `load_ilab`; ``None`` to draw.
+        coil20: File of COIL-20, as of `turntable`.
 
     Returns:
-        A benchmark of two experiences, images (channels, size, size) in [0, 1].
+        A benchmark of two experiences, images (channels, size, size) in [0, 1]; of one if the
+        second domain is ``alone``.
 
     Raises:
         ConfigError: An option is out of range.
@@ -132,9 +143,9 @@ def turntable_domains(
     second = _second(domain, root, seed=seed, download=download)
     if channels is None:
         channels = second[0].images.shape[1]
-    parts = _views(n_train, n_test, size, channels, fraction, seed, ilab_root)
+    parts = _views(n_train, n_test, size, channels, fraction, seed, ilab_root, coil20)
     shift = _n_categories(parts) if categories and not task_labels else 0
-    after = 0 if task_labels else shift + N_VIEWPOINTS
+    after = 0 if task_labels else _n_classes(parts, shift)
     kept = [
         thin(data, fraction=fraction, per_class=limit, seed=seed)
         for data, limit in zip(second, (n_train_per_class, None), strict=True)
@@ -151,10 +162,12 @@ def turntable_domains(
     named = [_categories(views) for views in parts]
     first = _together(viewpoints[0], named[0]) if categories else viewpoints[0]
     n_classes = 1 + max(int(data.labels.max()) for data in second)
+    if alone:
+        return build_benchmark(others[:1], others[1:], n_classes=n_classes + after)
     return build_benchmark(
         [first, others[0]],
         [viewpoints[1], others[1], *([named[1]] if categories else [])],
-        n_classes=max(N_VIEWPOINTS + shift, n_classes + after),
+        n_classes=max(_n_classes(parts, shift), n_classes + after),
     )
 
 
@@ -185,8 +198,17 @@ def _views(
     fraction: float,
     seed: int,
     ilab_root: str | os.PathLike[str] | None,
+    coil20: str | os.PathLike[str] | None,
 ) -> tuple[Views, Views]:
     """Draws or reads the training and the test images."""
+    if coil20 is not None:
+        if ilab_root is not None:
+            raise ConfigError("Give ilab_root or coil20: a turntable has one set of photographs.")
+        train, test = load_coil20(coil20, n_train=n_train, n_test=n_test, seed=seed)
+        return (
+            _resized(train, size, channels).thin(fraction, seed),
+            _resized(test, size, channels).thin(fraction, seed),
+        )
     if ilab_root is None:
         # Seeds of their own, so that no test image of one seed is a training image of another.
         return (
@@ -201,6 +223,12 @@ def _views(
 
 def _n_categories(parts: tuple[Views, Views]) -> int:
     return 1 + max(int(views.categories.max()) for views in parts)
+
+
+def _n_classes(parts: tuple[Views, Views], shift: int) -> int:
+    """Labels of the viewpoints, and of what comes before them."""
+    photographed = 1 + max(int(views.viewpoints.max()) for views in parts)
+    return shift + (N_VIEWPOINTS if photographed > N_ROTATIONS else photographed)
 
 
 def _categories(views: Views) -> Task:
@@ -221,6 +249,10 @@ def _together(first: Task, second: Task) -> Task:
         torch.cat([torch.zeros_like(t.data.labels) + t.label for t in (first, second)]),
         first.name,
     )
+
+
+def _resized(views: Views, size: int, channels: int) -> Views:
+    return replace(views, images=_fitted(views.images, size, channels))
 
 
 def _fitted(images: Tensor, size: int, channels: int) -> Tensor:
