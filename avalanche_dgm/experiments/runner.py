@@ -11,6 +11,7 @@ from typing import Protocol
 from avalanche.models.dynamic_modules import MultiTaskModule
 from torch import nn
 
+from avalanche_dgm.errors import CheckpointError
 from avalanche_dgm.experiments import report, run_folders, storage
 from avalanche_dgm.experiments.building import build_stream, seed_everything
 from avalanche_dgm.experiments.config import ExperimentConfig
@@ -166,7 +167,11 @@ class Run:
         if not isinstance(learned, Method):
             network, learned = learned, Naive()
             learned.attach(network, task_aware=isinstance(network, MultiTaskModule))
-        save_memory(learned, self.folder / storage.MEMORY)
+        try:
+            save_memory(learned, self.folder / storage.MEMORY)
+        except CheckpointError as error:
+            # Hours of training are worth more than this file.
+            warnings.warn(f"{self.spec.label} keeps no memory: {error}", stacklevel=2)
 
 
 class Engine(Protocol):

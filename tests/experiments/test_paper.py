@@ -8,6 +8,7 @@ import torch
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig
 from avalanche_dgm.experiments.building import build_stream
+from avalanche_dgm.experiments.models import MLP
 from avalanche_dgm.experiments.panels import LogSettings
 from avalanche_dgm.experiments.paper import PaperRun, PaperRuns
 from avalanche_dgm.experiments.run_spec import RunSpec
@@ -68,4 +69,17 @@ def test_a_run_keeps_its_memory_if_it_is_asked_to(tmp_path):
     assert (tmp_path / MEMORY).exists()
     # It belongs to the run: one that replaces it leaves nothing of it.
     run(replace(config, epochs=2), folder=tmp_path, overwrite=True)
+    assert not (tmp_path / MEMORY).exists()
+
+
+def test_a_network_that_no_file_can_hold_costs_no_result(tmp_path, monkeypatch):
+    def state(self):
+        return {"unknown": object()}
+
+    monkeypatch.setattr(MLP, "get_extra_state", state)
+    monkeypatch.setattr(MLP, "set_extra_state", lambda self, state: None)
+    config = ExperimentConfig.create("naive", fast=True, n_experiences=2)
+    with pytest.warns(UserWarning, match="keeps no memory: .*get_extra_state"):
+        assert run(config, folder=tmp_path, keep_memory=True).complete
+    assert read_result(tmp_path).complete
     assert not (tmp_path / MEMORY).exists()
