@@ -20,7 +20,7 @@ class ShapeError(DataError):
 
 
 class LabelError(DataError):
-    """Labels are not whole numbers in the range that the learner can answer."""
+    """Labels are not whole numbers in the range of the learner's outputs."""
 
 
 class RangeError(DataError):
@@ -36,7 +36,7 @@ class CapacityError(ConfigError):
 
 
 class UnknownTaskError(AvalancheDGMError, LookupError):
-    """A prediction was asked for a task that was never learned."""
+    """A prediction was requested for a task that was never learned."""
 
 
 class UnsupportedModelError(AvalancheDGMError, TypeError):

@@ -198,7 +198,7 @@ class OptimizationStep:
 
 @dataclass(frozen=True)
 class Phase:
-    """Something that a method trains on the side.
+    """A network that a method trains itself, and how.
 
     An adapter runs it: `fit` here in memory, or a Lightning Trainer.
 
@@ -296,7 +296,7 @@ class Batches(Iterator[tuple[Tensor, ...]]):
 
     Args:
         data: Tensors of equal length on one device, or none for empty batches.
-        batch_size: Samples a batch; the last of a pass may be smaller, but a last one of a single
+        batch_size: Samples per batch; the last of a pass may be smaller, but a last one of a single
             sample is left out (BatchNorm cannot train on it).
         rng: Generator on the data's device; drawn from when a pass begins.
     """

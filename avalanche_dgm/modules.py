@@ -44,7 +44,7 @@ def size_in_bytes(module: nn.Module) -> int:
 
 
 class Frozen(nn.Module, Generic[M]):
-    """A deep copy of a module without gradients, in evaluation mode for ever.
+    """A deep copy of a module without gradients, always in evaluation mode.
 
     ``train()`` does not thaw it, so that its BatchNorm statistics and dropout stay off even when
     it is a part of something that is put into training mode.

@@ -90,7 +90,7 @@ def save_memory(target: Any, file: FileLike) -> None:
 def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) -> None:
     """Loads what `save_memory` saved; nothing in the file is run.
 
-    Afterwards the method samples, answers and goes on learning as the saved one would have::
+    Afterwards the method samples, predicts and continues learning as the saved one would have::
 
         plugin = DGRPlugin()
         load_memory(plugin, "memory.safetensors", model=net)

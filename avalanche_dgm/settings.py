@@ -21,7 +21,7 @@ P = TypeVar("P", bound="Plain")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Hyper-parameters; an object that exists is valid.
+    """Hyper-parameters, which are checked when an object is made.
 
     What a field's annotation says is checked: a ``Literal``, whole numbers (of at least 1, or of
     the field's metadata ``least``), widths of layers, a range of intensities. A mapping becomes an
@@ -110,7 +110,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings(Settings):
-    """What every method has.
+    """Settings that every method has.
 
     Attributes:
         seed: Seed of everything random in the method, from 0 to 2**63 - 1; ``None`` takes one from

@@ -48,7 +48,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that are added to a table, which is a single one for each key, over all points.
+    """Rows that are appended to the table of a key.
 
     Attributes:
         columns: Names of the columns, always the same for a key.

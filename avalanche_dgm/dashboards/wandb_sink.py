@@ -39,7 +39,7 @@ class WandbSink(Sink):
     Args:
         target: A run, such as the ``experiment`` of Lightning's ``WandbLogger``, or keyword
             arguments of ``wandb.init``. With these the run starts when something is logged, in the
-            first of several processes only; a copy of the sink goes on in the same run. Without an
+            first of several processes only; a copy of the sink continues the same run. Without an
             ``id`` they get that of the variable ``WANDB_RUN_ID``, or a new one.
         tables: Rows of tables that an interrupted run had logged, its `tables`.
 

@@ -305,22 +305,22 @@ class VAESettings(Settings):
         hidden: Widths of the generator's dense layers, or channels of its convolutions.
         latent: Latent dimensions of the generator.
         likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
-        value_range: Smallest and largest possible intensity; ``None`` finds it out where the first
-            experience's samples look like pixels, and sets no bounds to others.
+        value_range: Smallest and largest possible intensity; ``None`` infers it from the first
+            experience if its samples look like pixels, and sets no bounds otherwise.
         kl_weight: Weight of the divergence from the prior in the generator's training, above 0.
-            The bound has 1 (the papers). Less gives sharper images, and costs nothing where codes
-            are drawn from a fitted density instead of the prior.
+            The evidence lower bound has 1 (the papers). Smaller weights give sharper images, and
+            do no harm when codes are drawn from a fitted density instead of the prior.
         sampling: ``"class"`` draws codes from a density fitted to each class's posteriors,
             ``"prior"`` from the standard normal (the papers).
-        components: Gaussians in each class's density of codes, at most; their covariances are drawn
-            half way to the one within all of them.
+        components: Largest number of Gaussians in each class's density of codes; their covariances
+            are shrunk halfway to their pooled covariance.
         consolidation: How the generator keeps what it knows. ``"aligned"`` teaches it to decode
-            the codes of old classes to the very images that its predecessor made of them;
+            the codes of old classes to exactly the images that its predecessor decoded them to;
             ``"rehearsal"`` trains it on generated images as if they were data (the papers).
-        generator_steps: Optimiser steps of the generator an experience.
+        generator_steps: Optimiser steps of the generator per experience.
         generator_epochs: Passes over the data instead of ``generator_steps``.
         generator_optimizer: How the generator is trained.
-        batch_size: New samples a step in fits of the memory; as many are replayed.
+        batch_size: New samples per step when the memory is trained; as many are replayed.
     """
 
     architecture: Literal["auto", "dense", "conv"] = "auto"

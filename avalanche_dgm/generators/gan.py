@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class GAN(Generator, ABC):
-    """A network that makes samples of a class, and the discriminator that it learns against.
+    """A class-conditional generator and the discriminator that it is trained against.
 
     An experience is opened, learned and ended: `open`, `learn`, `end`. `learn` opens it itself
     where that was not done. What was opened and not ended is dropped by the next `open`.

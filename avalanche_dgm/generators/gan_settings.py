@@ -34,12 +34,12 @@ class GANSettings(Settings):
         width: Channels of the generator's last layer; the layers before have 2 and 4 times as many.
         discriminator_width: Channels of the discriminator's first layer.
         latent: Noise dimensions.
-        value_range: Smallest and largest possible intensity; ``None`` finds it out where the first
-            experience's samples look like pixels, and sets no bounds to others.
-        generator_steps: Steps of the generator an experience.
+        value_range: Smallest and largest possible intensity; ``None`` infers it from the first
+            experience if its samples look like pixels, and sets no bounds otherwise.
+        generator_steps: Steps of the generator per experience.
         generator_epochs: Passes over the data instead of ``generator_steps``.
-        batch_size: Samples a step, in fits of the memory.
-        gan_optimizer: How generator and discriminator are trained, both by this one.
+        batch_size: Samples per step when the memory is trained.
+        gan_optimizer: Optimiser of the generator and of the discriminator.
         discriminator_steps: Steps of the discriminator before each of the generator.
         penalty: Weight of the gradient penalty, 0 or more.
         penalty_every: Rounds from one gradient penalty to the next, which weighs as much more (lazy

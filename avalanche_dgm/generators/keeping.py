@@ -112,7 +112,7 @@ class JointReplay(KeepOld):
 
 
 class Alignment(KeepOld):
-    """Holds the network to what its former self makes of the same noise (Wu et al. 2018, RA).
+    """Holds samples to those of the previous network for the same noise (Wu et al. 2018, RA).
 
     A class that comes back is not held: it is learned again.
 
@@ -158,7 +158,7 @@ class Alignment(KeepOld):
 
 
 class EWC(KeepOld):
-    """Holds each weight by how much old classes need it (Seff et al. 2017).
+    """Penalises changes of weights by their Fisher information (Seff et al. 2017).
 
     Args:
         weight: Factor lambda of the penalty, above 0.

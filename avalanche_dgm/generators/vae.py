@@ -68,7 +68,7 @@ def choose_spec(
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto",
     value_range: tuple[float, float] | None = None,
 ) -> VAESpec:
-    """Fills in what the user left open, from the first experience's images.
+    """Fills in settings that the user left open, from the first experience's images.
 
     See `avalanche_dgm.networks.default_architecture` and
     `avalanche_dgm.generators.ranges.choose_scale`.

@@ -45,7 +45,7 @@ class StreamDataModule(pl.LightningDataModule):
         benchmark: An Avalanche benchmark, or any object with a ``train_stream`` and a
             ``test_stream`` of its experiences; a ``valid_stream`` is used if there is one.
         batch_size: Samples a training batch, over all devices.
-        eval_batch_size: Samples a batch otherwise, over all devices.
+        eval_batch_size: Samples per batch in validation and test, over all devices.
         shuffle: Whether to shuffle in each training epoch. Otherwise batches are those of
             Avalanche's loader with ``shuffle=False``.
         seed: Seed of the order, 0 or more; the global generators are not used for it.

@@ -42,7 +42,7 @@ def fit_stream(
     after_experience: Callable[[StreamResult], None] | None = None,
     **data: Any,
 ) -> StreamResult:
-    """Trains a module on a stream, experience by experience, all of it with a Trainer.
+    """Trains a module on a stream with a Trainer, experience by experience.
 
     Args:
         module: The classifier and its method, trained in place.
@@ -53,9 +53,9 @@ def fit_stream(
         callbacks: Lightning's callbacks. Those that stop early or save checkpoints see the
             classifier's training, and are reset for each experience; the others see phases, too.
         epochs: Passes over each experience; the Trainer's ``max_epochs`` by default.
-        until: End an experience before that, once the running training accuracy of an epoch is as
-            high, above 0 and at most 1. With ``OptimizerSpec(schedule="cosine")`` the learning rate
-            then falls to 0 over half as many epochs as it took; see `TargetAccuracyPlugin`.
+        until: End an experience early, once the running training accuracy of an epoch reaches this
+            value, above 0 and at most 1. With ``OptimizerSpec(schedule="cosine")`` the rate then
+            falls to 0 over half as many epochs as it took; see `TargetAccuracyPlugin`.
         test: Which test experiences are tested after each learned one: ``"all"``, ``"seen"`` (as
             many as were learned), or ``"none"``.
         checkpoint_dir: Folder for checkpoints of the run, for `resume`.

@@ -59,7 +59,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def discriminator_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """What a discriminator minimises: the negative of the distance that it estimates.
+    """Loss of a discriminator: the negative of the distance that it estimates.
 
     Args:
         real: Scores (n,) of real samples.
@@ -72,7 +72,7 @@ def discriminator_loss(real: Tensor, generated: Tensor) -> Tensor:
 
 
 def generator_loss(generated: Tensor) -> Tensor:
-    """What a generator minimises.
+    """Loss of a generator.
 
     Args:
         generated: Scores (n,) of what it generated.
@@ -86,7 +86,7 @@ def generator_loss(generated: Tensor) -> Tensor:
 def gradient_penalty(
     score: Callable[[Tensor], Tensor], real: Tensor, generated: Tensor, shares: Tensor
 ) -> Tensor:
-    """How far the discriminator's slope is from 1 between real and generated samples (Eq. 3 there).
+    """Penalty on the discriminator's gradient between real and generated samples (Eq. 3 there).
 
     The result has a gradient with respect to the discriminator, through the gradient that it is
     made of.

@@ -44,18 +44,18 @@ class DualMemorySettings(MemorySettings):
         stm_size: Tasks that the short-term memory holds before it sleeps, n_STM.
         short_term: ``False`` keeps the real samples of ``stm_size`` tasks until sleep instead of
             learning them in short-term memories (Sec. 5.1).
-        routing: Who answers at test time. ``"oracle"`` asks the short-term memory that holds the
-            experience's task, else the LTM (the paper; it tells the method which task an image is
-            from). ``"elbo"`` asks, for each image, the memory whose generator explains it best.
-            ``"sleep"`` consolidates before every evaluation. ``"auto"`` is ``"elbo"``, and goes by
-            task labels where the model itself is given them; it is ``"sleep"`` with a generator
-            that has no score.
+        routing: Which memory predicts at test time. ``"oracle"``: the short-term memory that holds
+            the experience's task, else the LTM (the paper; the method is told which task an image
+            is from). ``"elbo"``: for each image, the memory whose generator explains it best.
+            ``"sleep"`` consolidates before every evaluation. ``"auto"`` is ``"elbo"``, by
+            task labels if the model itself gets them; it is ``"sleep"`` with a generator that has
+            no score.
         unknown_task: With an oracle, a task that was never learned goes to the ``"ltm"``, or is an
             ``"error"``.
         reconstruct: Whether learners see images as their generator reconstructs them, in training
-            and prediction (the paper). Robust to noise, and a little less accurate.
-        ltm_help: Whether the LTM adds its view of a task that it knows to the task's short-term
-            memory, if its generator reconstructs.
+            and prediction (the paper). More robust to noise, a little less accurate.
+        ltm_help: Whether, for a repeated task, the LTM's reconstructions and labels of the new
+            samples are added to the task's short-term memory, if its generator reconstructs.
         learner_steps: Optimiser steps of the long-term learner in one sleep.
         learner_epochs: Passes over the data instead of ``learner_steps``.
         learner_optimizer: How the long-term learner is trained in sleep.
@@ -63,7 +63,7 @@ class DualMemorySettings(MemorySettings):
         stm_latent: Their latent dimensions; ``None`` for the LTM's.
         stm_learner_hidden: Widths of the short-term learners.
         stm_generator_steps: Optimiser steps of a short-term generator; ``None`` for twice
-            ``generator_steps``: what it misses of a task, no later sleep can bring back.
+            ``generator_steps``: what it misses of a task, no later sleep can restore.
     """
 
     kappa: float = 0.05
@@ -100,7 +100,7 @@ class DualMemorySettings(MemorySettings):
 
 
 class DualMemory(nn.Module):
-    """The short-term memory (STM), the long-term memory (LTM), and who answers what.
+    """Short-term memory (STM), long-term memory (LTM), and routing between them.
 
     Args:
         settings: Hyper-parameters.

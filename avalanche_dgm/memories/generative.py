@@ -37,18 +37,18 @@ class MemorySettings(VAESettings):
     The defaults are ours, not the paper's.
 
     Attributes:
-        generator: What generates: ``"vae"``, the autoencoder that the settings above are of; for
-            features of a pretrained network better ``"low-rank"`` or another name of
-            `make_density`; or a `Generator` that has learned nothing, which is copied.
+        generator: ``"vae"``, the autoencoder that the settings above configure; ``"low-rank"`` or
+            another name of `make_density`, better for features of a pretrained network; or an
+            untrained `Generator`, which is copied.
         labels: ``"soft"`` replays the old learner's softened answers, ``"hard"`` its decisions;
-            ``None`` for soft ones.
-        temperature: Softness of soft labels, above 0.
+            ``None`` for ``"soft"``.
+        temperature: Temperature of the softmax of soft labels, above 0.
         kappa: Smallest share of the memory for each new task (Sec. 3.1).
-        n_max: Most samples, generated and incoming, that one consolidation holds at once; ``None``
+        n_max: Most samples, generated and new, that one consolidation holds at once; ``None``
             for no limit. Aligned consolidation holds generated samples for one step only.
-        count: ``"tasks"`` weighs new against old by tasks met, repetitions counted (the paper);
-            ``"classes"`` by the classes that each holds, so that a large first experience keeps
-            its share.
+        count: How new samples are weighed against old ones: ``"tasks"``, by the number of tasks so
+            far, repetitions included (the paper); ``"classes"``, by the number of classes, so that
+            a large first experience keeps its share.
         memory_budget: Most bytes that the memory may keep, as a number or a text such as ``"1MB"``;
             networks that take more are refused. Short-term memories do not count.
     """

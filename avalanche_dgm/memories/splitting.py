@@ -33,7 +33,7 @@ class _Reached(Exception):  # noqa: N818
 
 
 class SplitModel:
-    """A model and where it is cut: behind a layer, or before the part that makes the logits.
+    """A model, cut after one of its layers or before its classifier.
 
     Latents are answered by the layers behind the cut where these run in sequence, nested ones too.
     In other models they are put in at the cut while the whole model runs; what comes before then

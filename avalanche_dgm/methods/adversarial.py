@@ -59,8 +59,8 @@ class GANMethodSettings(FinetuningSettings, MethodSettings):
         classifier: Who answers: ``"learner"``, the user's classifier, to which old samples are
             replayed; ``"discriminator"``, the discriminator's own logits (the paper), and nothing
             else learns.
-        replay_size: Replayed samples a step; ``None`` for as many as make classes weigh alike, and
-            at most four times as many as are new.
+        replay_size: Replayed samples per step; ``None`` for as many as make classes weigh alike,
+            and at most four times as many as are new.
         own_fake_fraction: Share of generated samples among what is shown of the experience's own
             classes, from 0 to below 1. With real samples alone "real or generated" tells new
             classes from old ones, and nothing else is learned about them.

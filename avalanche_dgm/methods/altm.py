@@ -69,7 +69,7 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
         source: Settings of the method that is named by ``replay``, such as
             ``{"generator_epochs": 10}`` of `DynamicMemory` or ``{"layer": "features"}`` of
             `LatentReplay`; ``None`` for its defaults.
-        replay_size: Replayed samples a step; ``None`` for as many as are new.
+        replay_size: Replayed samples per step; ``None`` for as many as are new.
         share: With ``replay="stored"``, the share of each experience's samples that is stored, in
             (0, 1]. If no size is given, it is 0.1, and a class that comes again takes no more room.
         per_class: Samples stored of each class, instead.
@@ -149,7 +149,7 @@ def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     fast=_fast,
 )
 class ALTM(Inspectable, LatentInputs, FinetunedMethod):
-    """Distillation from a frozen stable network.
+    """A-LTM: distillation from a frozen, stable network, with or without replay.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.

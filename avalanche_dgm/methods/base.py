@@ -141,7 +141,7 @@ class MethodStats:
 
 
 class Method(nn.Module):
-    """A way to remember, driven through a few verbs.
+    """Base of all methods; adapters call its few methods at fixed points of training.
 
     An adapter calls, for each experience: `attach`, `check`, `begin`, ``criterion.set``, the phases
     of `before_learning`, then for each batch of the classifier's training `replay`, `forward` and

@@ -229,7 +229,7 @@ def _gaussian(means: Tensor, covariance: Tensor | None) -> tuple[Tensor, Tensor]
 
 @register("ncm", "nearest class mean of frozen features, nothing is trained: reference")
 class NCM(ClosedForm):
-    """Nearest class mean of the features of a network that stays as it is.
+    """Nearest class mean on the features of a frozen network.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
@@ -260,7 +260,7 @@ class SLDASettings(ClosedFormSettings):
 
 @register("slda", "streaming LDA of frozen features, nothing is trained: reference")
 class SLDA(ClosedForm):
-    """Streaming linear discriminant analysis of the features of a network that stays as it is.
+    """Streaming linear discriminant analysis (SLDA) on the features of a frozen network.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
@@ -307,7 +307,7 @@ class RanPACSettings(ClosedFormSettings):
     fast={"projections": 200},
 )
 class RanPAC(ClosedForm):
-    """Ridge regression on random ReLU features, over a network that stays as it is.
+    """RanPAC: ridge regression on random ReLU projections of the features of a frozen network.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.

@@ -145,10 +145,10 @@ def paper_settings(stream: str, *, scale: float = 1.0) -> dict[str, Any]:
     paper=paper_settings,
 )
 class DGDMN(Inspectable, Routing, Method):
-    """Dual memory around any classifier, which becomes the long-term learner.
+    """DGDMN: a dual memory of generators around any classifier, which is the long-term learner.
 
-    The learner of the current experience is the short-term memory's: an adapter trains what
-    `forward` answers with. The user's classifier learns in sleep.
+    The current experience is learned by a network of the short-term memory, which `forward` calls
+    and an adapter trains. The user's classifier learns during sleep.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.

@@ -44,7 +44,7 @@ class DGRSettings(FinetuningSettings, MethodSettings, MemorySettings):
     """Settings of deep generative replay, and of its memory.
 
     Attributes:
-        replay_size: Replayed samples a step; ``None`` for as many as are new, and at least 128.
+        replay_size: Replayed samples per step; ``None`` for as many as are new, and at least 128.
     """
 
     finetune_steps: int | None = field(default=None, metadata={"least": 0})
@@ -59,7 +59,7 @@ class DGRSettings(FinetuningSettings, MethodSettings, MemorySettings):
     paper="dgdmn-direct",
 )
 class DGR(Inspectable, ReplaySource, FinetunedMethod):
-    """Generative replay for any classifier that the user trains.
+    """DGR: deep generative replay for any classifier.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.

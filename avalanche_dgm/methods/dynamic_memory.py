@@ -129,7 +129,7 @@ class DynamicMemorySettings(GANMethodSettings, MaskedGANSettings):
     "dynamic-memory", "a GAN that grows and freezes by masks, replayed to the network", fast=FAST
 )
 class DynamicMemory(GANMethod):
-    """An AC-GAN that learns masks and grows, and replays old classes to a classifier.
+    """Dynamic generative memory: an AC-GAN with learned masks that grows and replays old classes.
 
     Args:
         settings: See `Method`.

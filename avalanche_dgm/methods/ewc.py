@@ -65,7 +65,7 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
     paper=_paper,
 )
 class ElasticWeightConsolidation(Method):
-    """Elastic weight consolidation: weights that old tasks need are held where they were.
+    """Elastic weight consolidation: a penalty on changes of weights that old tasks need.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.

@@ -44,7 +44,7 @@ class EWCGeneratorSettings(GANMethodSettings, ConditionalGANSettings):
     fast={**FAST, "fisher_samples": 8},
 )
 class EWCGenerator(GANMethod):
-    """A conditional GAN whose generator is held where old classes need it to be.
+    """Elastic weight consolidation on the generator of a conditional GAN that replays.
 
     The generator is trained on the experience alone, and nothing is replayed to it. What it still
     makes of old classes is replayed to the classifier.

@@ -36,10 +36,10 @@ class FinetuningSettings(Settings):
     """Settings of balanced fine-tuning.
 
     Attributes:
-        finetune_steps: Optimiser steps on new and replayed samples with which the classifier ends
+        finetune_steps: Optimiser steps of the classifier on new and replayed samples at the end of
             an experience, 0 for none; ``None`` for as many as bring the user's own steps up to 400,
             and at least 100, but none in a part of an online stream.
-        finetune_optimizer: How it is trained then; the user's optimiser stays as it is.
+        finetune_optimizer: Optimiser of these steps; the user's optimiser is left alone.
     """
 
     finetune_steps: int | None = field(default=0, metadata={"least": 0})

@@ -81,7 +81,7 @@ class LatentReplaySettings(
         encode_once: Whether a new experience is encoded once, without its augmentations, and then
             trained on latents only; else each batch is encoded on the way. ``None`` decides it by
             whether the experience is augmented.
-        replay_size: Replayed latents a step; ``None`` for as many as are new, ``"all"`` for
+        replay_size: Replayed latents per step; ``None`` for as many as are new, ``"all"`` for
             everything that is stored.
         labels: What replayed latents are labelled with: ``"soft"``, the softened answers over the
             classes known that the classifier gave before the experience; ``"hard"``, their classes
@@ -196,7 +196,7 @@ def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
     },
 )
 class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
-    """Replay of latents behind a frozen compressor.
+    """Latent replay: stored or generated latents behind frozen first layers of the network.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.

@@ -66,7 +66,7 @@ class MeRGANSettings(GANMethodSettings, ConditionalGANSettings):
     fast=FAST,
 )
 class MeRGAN(GANMethod):
-    """A conditional GAN that replays its own former samples to itself.
+    """MeRGAN: a conditional GAN that replays its own samples to itself and to the classifier.
 
     Generator and discriminator go on from experience to experience. ``replay="joint"`` is joint
     retraining with replayed samples, ``replay="alignment"`` holds the generator to its former self.
@@ -93,7 +93,7 @@ class MeRGAN(GANMethod):
     fast=FAST,
 )
 class GANReplay(GANMethod):
-    """Deep generative replay (Shin et al. 2017) with a GAN: both networks begin anew each time.
+    """Deep generative replay (Shin et al. 2017) with a GAN that is trained anew in each experience.
 
     They learn the experience's samples and what the former generator made of old classes.
 

@@ -90,7 +90,7 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 @register("pseudo-rehearsal", "the same as ppr", paper=_paper)
 @register("ppr", "random inputs, labelled by the network before each experience", paper=_paper)
 class PseudoRehearsal(Inspectable, FinetunedMethod):
-    """Rehearsal of uniformly random inputs.
+    """Pseudo-rehearsal: random inputs with the labels that the network gave them before.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.

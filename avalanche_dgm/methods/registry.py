@@ -94,7 +94,7 @@ METHODS: dict[str, NamedMethod] = {}
 
 
 def register(name: str, description: str, **presets: Any) -> Callable[[K], K]:
-    """Class decorator: makes a method known by a name.
+    """Class decorator: registers a method under a name.
 
     A class may be registered by several names with different settings.
 

@@ -124,7 +124,7 @@ class Summary(AccuracyMatrix):
 
 
 class AverageAccuracy(Summary):
-    """Mean accuracy on the learned experiences, at last; see `functional.average_accuracy`."""
+    """Final mean accuracy on the experiences learned; see `functional.average_accuracy`."""
 
     summary = functional.average_accuracy
 
@@ -136,14 +136,14 @@ class BackwardTransfer(Summary):
 
 
 class Forgetting(Summary):
-    """How far accuracy fell from the best it ever was; see `functional.forgetting`."""
+    """How far accuracy fell from its best value; see `functional.forgetting`."""
 
     higher_is_better = False
     summary = functional.forgetting
 
 
 class Retention(Summary):
-    """Which part of the accuracies is left, at last; see `functional.retention`."""
+    """Share of the accuracy after learning that is left at the end; see `functional.retention`."""
 
     summary = functional.retention
 

@@ -19,7 +19,7 @@ OTHER = "other"
 
 
 class MemorySize(PlottedMetric):
-    """How much a memory takes beside the classifier, by the last look at it.
+    """Size of a memory, without the classifier, at the last update.
 
     Counted are bytes of weights, statistics and stored samples, parameters, and samples, or latents
     of samples, that are kept as they are. All processes hold the whole memory, so theirs are not
@@ -56,7 +56,7 @@ class MemorySize(PlottedMetric):
 
 
 class Cost(PlottedMetric):
-    """Seconds in all and of each phase, and samples a second.
+    """Seconds in total and of each phase, and samples per second.
 
     Updates are added up. Of several processes, which learn side by side, the longest time counts,
     and the samples of all.

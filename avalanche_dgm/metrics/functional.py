@@ -32,7 +32,7 @@ Order = Sequence["int | None"]
 
 
 def average_accuracy(matrix: Values, *, order: Order | None = None) -> float:
-    """Mean accuracy on the learned experiences, at last (Lopez-Paz & Ranzato 2017, ACC).
+    """Final mean accuracy on the experiences learned (Lopez-Paz & Ranzato 2017, ACC).
 
     Returns:
         The mean of ``R[t, j]``, 0 to 1.
@@ -60,7 +60,7 @@ def learning_accuracy(matrix: Values, *, order: Order | None = None) -> float:
 
 
 def forgetting(matrix: Values, *, order: Order | None = None) -> float:
-    """How far accuracy fell from the best it ever was (Chaudhry et al. 2018).
+    """How far accuracy fell from its best value (Chaudhry et al. 2018).
 
     Returns:
         The mean of ``max(R[i, j] over i < t) - R[t, j]`` over the experiences learned before the
@@ -85,7 +85,7 @@ def backward_transfer(matrix: Values, *, order: Order | None = None) -> float:
 
 
 def retention(matrix: Values, *, order: Order | None = None) -> float:
-    """Which part of an accuracy is left: the last one by that right after learning.
+    """Share of the accuracy right after learning that is left at the end.
 
     Other than `backward_transfer` it compares tasks of unequal difficulty: 0.45 left of 0.9 and 0.2
     left of 0.4 are both one half.
@@ -98,7 +98,7 @@ def retention(matrix: Values, *, order: Order | None = None) -> float:
 
 
 def retention_by_experience(matrix: Values, *, order: Order | None = None) -> dict[int, float]:
-    """The part that is left of each experience learned before the last one.
+    """The retention of each experience learned before the last one.
 
     Returns:
         ``R[t, j] / R[l(j), j]`` by column, without experiences that were not measured, or not

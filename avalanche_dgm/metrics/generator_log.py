@@ -36,7 +36,7 @@ _SIZES = ("classes", "generator_bytes", "memory_bytes", "parameters", "capacity_
 
 
 class GeneratorLog:
-    """Writes down what the generator of a method has become; call `note` after each experience.
+    """Writes samples and statistics of a method's generator; call `note` after each experience.
 
     Rows of the CSV files begin with the experience, counted from 0. An experience that is noted
     again, as after an interruption, replaces what was noted of it and of later ones.

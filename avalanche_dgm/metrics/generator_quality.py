@@ -56,7 +56,7 @@ def fixed_samples(memory: GAN, row: int, n: int, *, seed: int = 0) -> Tensor:
 
 
 class Reference(nn.Module):
-    """A classifier of real samples that shows what it classifies them by; see `train_reference`.
+    """A classifier of real samples whose features judge generated ones; see `train_reference`.
 
     Args:
         scaler: What scales and pads samples.
@@ -145,7 +145,7 @@ class GeneratorQuality:
     or of other numbers of samples, cannot be compared**, neither with each other nor with those in
     papers, which have features of an Inception network. The covariance of F features needs well
     over F samples, better ten times as many: with fewer the distance is too large, and falls as
-    samples are added. The 64 features of the reference ask for some hundred samples a class.
+    samples are added. The 64 features of the reference need some hundred samples per class.
 
     ``generated_accuracy`` is the measure of Wu et al. (2018): a classifier that learned *real*
     samples of all classes says how many *generated* ones it takes for what they should be. It sees

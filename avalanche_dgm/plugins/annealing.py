@@ -11,7 +11,7 @@ from avalanche_dgm.fitting import OptimizerSpec
 
 
 class CosineAnnealingPlugin(SupervisedPlugin):
-    """Lets the learning rate fall to 0 over each experience, on half a cosine.
+    """Anneals the learning rate to 0 over each experience, along half a cosine.
 
     How much a classifier knows of old and of new classes varies from step to step as long as the
     steps are large. Avalanche's ``LRSchedulerPlugin`` has one length for all experiences; here

@@ -48,7 +48,7 @@ from avalanche_dgm.randomness import global_state, set_global_state
 
 
 class MethodPlugin(SupervisedPlugin):
-    """Applies a continual-learning method in any ``SupervisedTemplate``.
+    """Applies a continual-learning method in any ``SupervisedTemplate`` of Avalanche.
 
     Replayed samples are appended to each batch for the forward pass. The strategy, its metrics and
     other plugins see the model's outputs for the batch only.
@@ -57,7 +57,7 @@ class MethodPlugin(SupervisedPlugin):
         method: The method.
         oracle: How tasks are told apart: ``"auto"``, ``"experience"``, ``"classes"``, or a
             function from an experience to a string; see `avalanche_dgm.plugins.experiences`.
-        progress: Whether to show progress bars for what the method trains on the side.
+        progress: Whether to show progress bars for the networks that the method itself trains.
     """
 
     supports_distributed = False

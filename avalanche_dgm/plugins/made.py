@@ -15,7 +15,7 @@ from avalanche_dgm.plugins.wrapping import WrappingPlugin
 #: What docstrings say of the arguments that every plugin has.
 ARGUMENTS = {
     "oracle": "How tasks are told apart; see `MethodPlugin`.",
-    "progress": "Whether to show progress bars for what the method trains on the side.",
+    "progress": "Whether to show progress bars for the networks that the method itself trains.",
 }
 
 

@@ -28,10 +28,10 @@ class PluginStrategy(SupervisedTemplate):
     Args:
         model: The classifier; maps images (n, *shape) to logits (n, classes).
         optimizer: Its optimiser.
-        criterion: Its loss; cross-entropy by default.
-        train_mb_size: Samples a batch.
+        criterion: The loss; cross-entropy by default.
+        train_mb_size: Samples per batch.
         train_epochs: Passes over each experience.
-        eval_mb_size: Samples a batch in evaluation; ``train_mb_size`` by default.
+        eval_mb_size: Samples per batch in evaluation; ``train_mb_size`` by default.
         device: Where to compute.
         plugins: Further plugins.
         evaluator: Avalanche's ``EvaluationPlugin``, or a function that makes one.

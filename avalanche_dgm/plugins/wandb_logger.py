@@ -37,7 +37,7 @@ class WandBLogger(DashboardLogger):
     ``method``, those of the strategy, its optimiser and other plugins as ``strategy``.
 
     The run begins with what is first logged, or when `run` or `wandb` is asked for. Only the first
-    of several processes has one. A logger in a checkpoint of the strategy goes on in the same run;
+    of several processes has one. A logger in a checkpoint of the strategy continues the same run;
     offline, the parts of a run lie in a folder each until ``wandb sync`` puts them together. What
     cannot be logged, for want of a network, an account or space, is said in a warning, and training
     goes on; ``mode="offline"`` needs none but the space. Tables stay in a checkpoint with their

@@ -28,7 +28,7 @@ _SLACK = 0.01
 
 
 class FrontEnd(nn.Module):
-    """A frozen copy of a network with what it does to images first.
+    """A frozen copy of a network, with its preprocessing of images.
 
     It stays in evaluation mode, computes no gradients, and runs where its weights are.
 

@@ -103,7 +103,7 @@ def tdigits(
         root: Folder with MNIST in torchvision's layout; ``None`` for ``AVALANCHE_DGM_DATA``.
         n_labels: 40, a class for each task, or 10, the digit whatever its orientation. The paper
             does not say which it used.
-        images_per_task: At most this many training images a task; ``None`` for all of the digit
+        images_per_task: At most this many training images per task; ``None`` for all of the digit
             (5,421 to 6,742).
         task_labels: Give every task its own task label (otherwise all have 0).
         fraction: Share of each task's images to keep, in training and test alike.
