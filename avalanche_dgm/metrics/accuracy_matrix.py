@@ -98,7 +98,7 @@ class AccuracyMatrix(PlottedMetric):
         import matplotlib.pyplot as plt
 
         figure, axes = plt.subplots() if ax is None else (None, ax)
-        shown = axes.imshow((self.compute() if val is None else val).cpu(), vmin=0, vmax=1)
+        shown = axes.imshow((self.compute() if val is None else val).cpu().numpy(), vmin=0, vmax=1)
         axes.set(xlabel="tested on experience", ylabel="after experience")
         axes.figure.colorbar(shown, ax=axes, label="accuracy")
         return figure, axes
