@@ -169,7 +169,7 @@ def _paper(arguments: argparse.Namespace) -> None:
     )
     for exhibit in exhibits:
         if runs.is_global_zero:
-            print(f"{exhibit.title}.\nIn the paper: {exhibit.shows}\n", flush=True)
+            print(f"{exhibit.title}.\n{exhibit.says}\n", flush=True)
         text = make(exhibit, request, runs, name=arguments.name)
         if runs.is_global_zero:
             print(f"{text}\n", flush=True)

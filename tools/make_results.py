@@ -67,7 +67,8 @@ def take_over(runs: Path, results: Path = RESULTS) -> list[Path]:
 
 def file_name(numbers: Numbers) -> str:
     """The name of a results file: the exhibit, and the settings that are not the paper's."""
-    defaults = "-defaults" if numbers["settings"] == "defaults" else ""
+    ours = papers.EXHIBITS[numbers["exhibit"]].ours
+    defaults = "-defaults" if numbers["settings"] == "defaults" and not ours else ""
     scale = f"-scale{numbers['scale']:g}" if numbers["scale"] < 1 else ""
     return f"{numbers['exhibit']}{defaults}{scale}"
 
@@ -113,7 +114,7 @@ def _section(exhibit: Exhibit, files: Mapping[str, Numbers]) -> list[str]:
     order = sorted(
         files, key=lambda name: (files[name]["settings"] != "paper", -files[name]["scale"])
     )
-    parts = [f"### {exhibit.title}\n", f"In the paper: {exhibit.shows}\n"]
+    parts = [f"### {exhibit.title}\n", f"{exhibit.says}\n"]
     for name in order:
         numbers = files[name]
         parts += [f"{_said(numbers)}\n", _table(numbers)]

@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 from avalanche_dgm.experiments.config import require_known
-from avalanche_dgm.papers import furlanello2016, kamra2017, saez2022
+from avalanche_dgm.papers import furlanello2016, kamra2017, package, saez2022
 from avalanche_dgm.papers.exhibits import Exhibit, Request
 
 __all__ = ["EXHIBITS", "PAPERS", "Exhibit", "Request", "find", "listing"]
 
-PAPERS = {"kamra2017": kamra2017, "saez2022": saez2022, "furlanello2016": furlanello2016}
-"""The papers by key: each a module with its exhibits."""
+PAPERS = {
+    "kamra2017": kamra2017,
+    "saez2022": saez2022,
+    "furlanello2016": furlanello2016,
+    "package": package,
+}
+"""The papers by key, and our own tables: each a module with its exhibits."""
 
 EXHIBITS: dict[str, Exhibit] = {
     exhibit.name: exhibit for paper in PAPERS.values() for exhibit in paper.EXHIBITS
@@ -49,6 +54,6 @@ def listing() -> str:
         lines = [f"{paper.TITLE}:"]
         for exhibit in paper.EXHIBITS:
             lines.append(f"  {exhibit.name:{width}}  {exhibit.title}")
-            lines.append(f"  {'':{width}}  In the paper: {exhibit.shows}")
+            lines.append(f"  {'':{width}}  {exhibit.says}")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

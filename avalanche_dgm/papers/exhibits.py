@@ -152,7 +152,7 @@ class Exhibit:
     Attributes:
         name: Such as "kamra2017-fig4": the paper, and what it is there.
         title: What it is.
-        shows: What the paper reads from it.
+        shows: What the paper reads from it; of a table of our own, what it is there for.
         show: Reads it from the finished runs.
         plan: Its runs: the configs of each row, one a seed; ``None`` if it is computed without.
         more: Runs that depend on finished ones, such as buffers of as many bytes; or ``None``.
@@ -173,6 +173,16 @@ class Exhibit:
     def paper(self) -> str:
         """The paper's key, such as "kamra2017"."""
         return self.name.partition("-")[0]
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is of this package's defaults, and of no paper."""
+        return self.paper == "package"
+
+    @property
+    def says(self) -> str:
+        """What it shows, and who says so."""
+        return self.shows if self.ours else f"In the paper: {self.shows}"
 
     @property
     def short(self) -> str:

@@ -82,7 +82,7 @@ def numbers_of(exhibit: Exhibit, trained: Trained, shown: Shown) -> Numbers:
         "shows": exhibit.shows,
         "command": command_of(exhibit, request),
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "settings": "defaults" if request.defaults else "paper",
+        "settings": "defaults" if request.defaults or exhibit.ours else "paper",
         "scale": request.share,
         "fast": request.fast,
         "only": list(request.only),
@@ -102,7 +102,7 @@ def numbers_of(exhibit: Exhibit, trained: Trained, shown: Shown) -> Numbers:
 
 
 def _rows(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
-    theirs = printed(exhibit.paper).get(exhibit.short, {})
+    theirs = {} if exhibit.ours else printed(exhibit.paper).get(exhibit.short, {})
     places = [(row, column) for row, columns in shown.cells.items() for column in columns]
     # A column that was not measured for a row, or a row that was not run, is told with its value.
     places += [

@@ -1,0 +1,92 @@
+"""This package's defaults beside baselines, and what each of our additions is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from avalanche_dgm.experiments.recipes import Configs, load
+from avalanche_dgm.experiments.sweep import buffer_of
+from avalanche_dgm.papers.exhibits import Exhibit, Request, Shown, Trained
+
+TITLE = "This package's defaults"
+
+_ACCURACY, _FORGETTING = "accuracy", "forgetting"
+#: What DGR adds to Shin et al. 2017, and the setting that takes it away.
+ADDITIONS: Mapping[str, Mapping[str, Any]] = {
+    "all": {},
+    "one Gaussian a class for ten": {"components": 1},
+    # Codes of the prior have no class, and no image that they are held to.
+    "codes from the prior, rehearsal": {"sampling": "prior", "consolidation": "rehearsal"},
+    "rehearsal, not alignment": {"consolidation": "rehearsal"},
+    "hard labels": {"labels": "hard"},
+    "divergence of weight 1": {"kl_weight": 1.0},
+    "no fine-tuning": {"finetune_steps": 0},
+}
+
+
+#: Of a fast run: a share of these streams' few images would leave one a class.
+_FEW = {"stream_options": {"n_train_per_class": 20, "test_fraction": 0.1}}
+
+
+def _methods(recipe: str, request: Request) -> Configs:
+    embedded = load(recipe)["stream"] == "sklearn-digits"
+    return request.plan(recipe, fast=_FEW if embedded else None)
+
+
+def _buffers(request: Request, trained: Trained) -> Configs:
+    """A buffer of real images beside each memory that stores none, in as many bytes."""
+    found = {}
+    for row, results in trained.results.items():
+        configs = [buffer_of(result) for result in results]
+        present = [config for config in configs if config is not None]
+        if len(present) == len(results):
+            found[f"replay as {row}"] = present
+    return found
+
+
+def _without(recipe: str, request: Request) -> Configs:
+    rows = {}
+    for row, options in ADDITIONS.items():
+        (rows[row],) = request.plan(recipe, fast=_FEW, method_options=options).values()
+    return rows
+
+
+def _table(trained: Trained) -> Shown:
+    accuracies = trained.each(lambda run: run.average())
+    forgetting = trained.each(lambda run: run.forgetting)
+    return Shown(
+        {row: {_ACCURACY: accuracies[row], _FORGETTING: forgetting[row]} for row in accuracies}
+    )
+
+
+def _comparison(short: str, *differences: tuple[str, str]) -> Exhibit:
+    recipe = f"package-{short}"
+    said = load(recipe)
+    return Exhibit(
+        recipe,
+        said["description"],
+        said["shows"],
+        _table,
+        partial(_methods, recipe),
+        more=_buffers,
+        differences=[(*pair, _ACCURACY) for pair in differences],
+    )
+
+
+_RECIPE = "package-ablation"
+
+EXHIBITS = (
+    _comparison("embedded", ("dgr", "replay as dgr"), ("dgdmn", "replay as dgdmn")),
+    _comparison("digits", ("dgr", "replay as dgr"), ("dgdmn", "replay as dgdmn")),
+    _comparison("split-mnist", ("dgr", "replay as dgr"), ("dgdmn", "replay as dgdmn")),
+    Exhibit(
+        _RECIPE,
+        load(_RECIPE)["description"],
+        load(_RECIPE)["shows"],
+        _table,
+        partial(_without, _RECIPE),
+        differences=[("all", row, _ACCURACY) for row in ADDITIONS if row != "all"],
+    ),
+)
