@@ -26,13 +26,14 @@ ADDITIONS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-#: Of a fast run: a share of these streams' few images would leave one a class.
-_FEW = {"stream_options": {"n_train_per_class": 20, "test_fraction": 0.1}}
+#: Of a fast run. A share of the embedded digits would leave one a class.
+_FAST = {"n_experiences": 2}
+_FAST_EMBEDDED = {**_FAST, "stream_options": {"n_train_per_class": 20}}
 
 
 def _methods(recipe: str, request: Request) -> Configs:
     embedded = load(recipe)["stream"] == "sklearn-digits"
-    return request.plan(recipe, fast=_FEW if embedded else None)
+    return request.plan(recipe, fast=_FAST_EMBEDDED if embedded else _FAST)
 
 
 def _buffers(request: Request, trained: Trained) -> Configs:
@@ -49,7 +50,7 @@ def _buffers(request: Request, trained: Trained) -> Configs:
 def _without(recipe: str, request: Request) -> Configs:
     rows = {}
     for row, options in ADDITIONS.items():
-        (rows[row],) = request.plan(recipe, fast=_FEW, method_options=options).values()
+        (rows[row],) = request.plan(recipe, fast=_FAST_EMBEDDED, method_options=options).values()
     return rows
 
 
