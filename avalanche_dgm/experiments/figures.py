@@ -122,6 +122,8 @@ def usage(source: Path) -> Figure:
         parts["held"] = numbers(mine, "width") - sum(parts.values())
         tasks = numbers(mine, "experience")
         stacked_bars(axes, tasks, parts)
+        first = numbers(mine, "width")[0]
+        axes.plot(tasks, first * (tasks + 1), color="black", linestyle="--", label="worst case")
         task_axes(axes, tasks)
     panels[0].set_ylabel("entries of the mask")
     legend(panels[-1], reverse=True)

@@ -31,7 +31,7 @@ from avalanche_dgm.settings import whole
 FILES = ("usage.csv", "masks.csv", "samples.csv", "samples-*.png", "sizes.csv", "quality.csv")
 
 _USAGE = ("layer", "width", "reserved", "reused", "free")
-_MASKS = ("layer", "step", "scale", "width", "active", "soft_mean")
+_MASKS = ("layer", "step", "scale", "width", "active", "soft_mean", "soft_std")
 _SIZES = ("classes", "generator_bytes", "memory_bytes", "parameters", "capacity_ratio")
 
 

@@ -35,7 +35,8 @@ class MaskTrace:
         Returns:
             For each look and mask: ``layer`` (its name), ``step`` of the generator, counted from 0,
             ``scale`` of the soft masks, ``width``, ``active`` (entries whose embedding is at least
-            0: those that would be reserved or reused) and ``soft_mean``, that of the soft mask.
+            0: those that would be reserved or reused), ``soft_mean`` and ``soft_std``, mean and
+            standard deviation of the soft mask over its entries.
         """
         self._hook.remove()
         seen, self._seen = self._seen, []
@@ -47,9 +48,10 @@ class MaskTrace:
                 "width": size,
                 "active": int(active),
                 "soft_mean": soft,
+                "soft_std": spread,
             }
             for step, scale, values in seen
-            for name, size, (active, soft) in zip(
+            for name, size, (active, soft, spread) in zip(
                 self._names, self._sizes, values.tolist(), strict=True
             )
         ]
@@ -76,8 +78,10 @@ class MaskTrace:
         scale = kwargs["scale"]
         masks = [mask for _, mask in generator.named_masks()]
         active = torch.stack([(mask.embedding >= 0).sum() for mask in masks])
-        soft = torch.stack([mask.soft(scale).mean() for mask in masks])
-        self._seen.append((step, scale, torch.stack([active.to(soft), soft], dim=1)))
+        soft = [mask.soft(scale) for mask in masks]
+        mean = torch.stack([values.mean() for values in soft])
+        spread = torch.stack([values.std(correction=0) for values in soft])
+        self._seen.append((step, scale, torch.stack([active.to(mean), mean, spread], dim=1)))
         if len(self._seen) >= 2 * self.points:
             self._seen = self._seen[::2]
             self._every *= 2

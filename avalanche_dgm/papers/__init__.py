@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from avalanche_dgm.experiments.config import require_known
-from avalanche_dgm.papers import furlanello2016, kamra2017, package, saez2022
+from avalanche_dgm.papers import furlanello2016, kamra2017, ostapenko2019, package, saez2022
 from avalanche_dgm.papers.exhibits import Exhibit, Request
 
 __all__ = ["EXHIBITS", "PAPERS", "Exhibit", "Request", "find", "listing"]
@@ -14,6 +14,7 @@ __all__ = ["EXHIBITS", "PAPERS", "Exhibit", "Request", "find", "listing"]
 PAPERS = {
     "kamra2017": kamra2017,
     "saez2022": saez2022,
+    "ostapenko2019": ostapenko2019,
     "furlanello2016": furlanello2016,
     "package": package,
 }

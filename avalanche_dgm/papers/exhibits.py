@@ -214,10 +214,7 @@ class Exhibit:
         Raises:
             ConfigError: A row or method does not belong to the exhibit.
         """
-        return {} if self.plan is None else self.chosen(self.plan(request), request)
-
-    def chosen(self, configs: Configs, request: Request) -> Configs:
-        """Those of configs that were asked for."""
+        configs = {} if self.plan is None else self.plan(request)
         methods = {row: seeds[0].method for row, seeds in configs.items()}
         for name in request.only:
             require_known(f"method in {self.name}", name, {*methods.values(), *methods})

@@ -40,7 +40,8 @@ def make(exhibit: Exhibit, request: Request, runs: PaperRuns, *, name: str | Non
         _check_folder(folder, exhibit)
     trained = Trained(request, runs.train(configs), folder)
     if exhibit.more is not None:
-        further = exhibit.chosen(exhibit.more(request, trained), request)
+        # They go with the runs that they depend on, of which some may not have been asked for.
+        further = exhibit.more(request, trained)
         trained = Trained(request, {**trained.runs, **runs.train(further)}, folder)
     if not runs.is_global_zero:
         return ""

@@ -101,7 +101,8 @@ def distances(folder: str | Path) -> Figure:
 def usage(folder: str | Path) -> Figure:
     """Draws which part of each layer every task uses, new and shared, and what is free (Fig. 6).
 
-    The paper's picture is of the whole network and relative to its size.
+    The line is the worst case: a network that grows by its first size with every task. The paper's
+    picture is of the whole network and relative to its size.
 
     Args:
         folder: The log's folder, with its usage.csv, which dynamic memories have.
@@ -117,7 +118,7 @@ def masks(folder: str | Path) -> Figure:
     """Draws how the masks settle while tasks are learned (Fig. 7).
 
     Above, the share of a layer's entries that would be used if training ended then; below, the mean
-    of the soft mask, which starts at 0.5.
+    of the soft mask, which starts at 0.5, with its standard deviation over the entries.
 
     Args:
         folder: The log's folder, with its masks.csv.
@@ -128,7 +129,7 @@ def masks(folder: str | Path) -> Figure:
     source = _file(
         folder, "masks.csv", "It needs a memory with masks, and GeneratorObserver or log.watch()."
     )
-    columns = ("experience", "layer", "step", "scale", "width", "active", "soft_mean")
+    columns = ("experience", "layer", "step", "scale", "width", "active", "soft_mean", "soft_std")
     rows = read_rows(source, columns)
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     figure = new_figure(8.0, 5.0)
@@ -147,7 +148,10 @@ def masks(folder: str | Path) -> Figure:
             shares = numbers(part, "active") / numbers(part, "width")
             label = layer if task == next(iter(longest)) else None
             above.plot(x, shares, color=colour, linewidth=1.3, label=label)
-            below.plot(x, numbers(part, "soft_mean"), color=colour, linewidth=1.3)
+            mean, spread = numbers(part, "soft_mean"), numbers(part, "soft_std")
+            below.plot(x, mean, color=colour, linewidth=1.3)
+            low, high = np.clip([mean - spread, mean + spread], 0, 1)
+            below.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     above.set_ylabel("share with e ≥ 0")
     below.set_ylabel("mean of the soft mask")
     for axes in (above, below):

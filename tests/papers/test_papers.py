@@ -62,7 +62,17 @@ def results(out, found, row):
 WITH_RUNS = [exhibit for exhibit in papers.EXHIBITS.values() if exhibit.plan is not None]
 
 
-@pytest.mark.parametrize("exhibit", WITH_RUNS, ids=lambda exhibit: exhibit.name)
+#: Fifteen runs, ten of them of GANs.
+LONG = {"ostapenko2019-table1"}
+
+
+@pytest.mark.parametrize(
+    "exhibit",
+    [
+        pytest.param(e, id=e.name, marks=pytest.mark.slow if e.name in LONG else [])
+        for e in WITH_RUNS
+    ],
+)
 def test_every_exhibit_is_made(exhibit, out, capsys):
     assert make(out, exhibit.name) == 0
     text = capsys.readouterr().out
@@ -312,3 +322,29 @@ def test_printed_values_have_a_place():
 )
 def test_texts_of_cells(mean, half, text):
     assert cell_text({"mean": mean, "half": half}) == text
+
+
+@pytest.mark.slow
+def test_the_table_of_dynamic_memory(out):
+    methods = ["mergan", "dynamic-memory-discriminator", "joint", "joint, first half"]
+    assert make(out, "ostapenko2019-table1", methods=methods) == 0
+    found = numbers(out, "ostapenko2019-table1")
+    for row in methods[:2]:
+        (result,) = results(out, found, row)
+        for n in (5, 10):
+            expected = np.mean(result["accuracy"][n - 1][:n])
+            assert cells(found)[row, f"A{n}"]["values"] == [pytest.approx(expected, abs=1e-6)]
+            judged = result["steps"][n - 1]["generated_accuracy"]
+            shown = cells(found)[row, f"generated A{n}"]["values"]
+            assert shown == [pytest.approx(judged, abs=1e-6)]
+    # One run on all classes, one on half of them; the table has them as one row.
+    (whole,), (half,) = (results(out, found, row) for row in methods[2:])
+    joint = [cells(found)["joint", name]["values"] for name in ("A10", "A5")]
+    assert joint == [[pytest.approx(r["accuracy"][0][0], abs=1e-6)] for r in (whole, half)]
+    assert ("joint, first half", "A10") not in cells(found)
+    assert cells(found)["mergan", "generated A10"]["paper"] == 0.97
+    (memory,) = (run for run in found["runs"] if run["row"] == methods[1])
+    for share, name in ((4, "1/4"), (1, "1")):
+        (buffer,) = results(out, found, f"real images, {name} of its bytes")
+        budget = buffer["config"]["method_options"]["memory_budget"]
+        assert budget == memory["bytes"] // share

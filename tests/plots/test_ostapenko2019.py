@@ -44,6 +44,9 @@ def test_use_of_the_log(log):
     rows = (log / "usage.csv").read_text().splitlines()[1:]
     widths = [int(row.split(",")[2]) for row in rows]
     assert sorted(w for bars in tops for w in bars) == sorted(widths)
+    for axes, bars in zip(figure.axes, tops, strict=True):
+        (worst,) = axes.lines
+        assert worst.get_ydata().tolist() == [bars[0], 2 * bars[0]]
 
 
 def test_samples_of_a_long_stream_are_in_rows(tmp_path, log):
@@ -77,14 +80,17 @@ def test_distances(tmp_path):
 
 def test_masks(tmp_path):
     (tmp_path / "masks.csv").write_text(
-        "experience,layer,step,scale,width,active,soft_mean\n"
-        "0,wide,0,0.1,8,8,0.5\n0,wide,5,9.0,8,3,0.4\n1,wide,0,0.1,11,11,0.5\n1,wide,9,9.0,11,2,0.2\n"
+        "experience,layer,step,scale,width,active,soft_mean,soft_std\n"
+        "0,wide,0,0.1,8,8,0.5,0\n0,wide,5,9.0,8,3,0.4,0.3\n"
+        "1,wide,0,0.1,11,11,0.5,0\n1,wide,9,9.0,11,2,0.2,0.3\n"
     )
     above, below = ostapenko2019.masks(tmp_path).axes
     shares = [line.get_ydata().tolist() for line in above.lines]
     assert shares == [[1.0, 3 / 8], [1.0, 2 / 11]]
     assert [line.get_ydata().tolist() for line in below.lines] == [[0.5, 0.4], [0.5, 0.2]]
     assert [line.get_xdata().tolist() for line in above.lines] == [[-0.5, 0.5], [0.5, 1.5]]
+    heights = [shade.get_paths()[0].vertices[:, 1] for shade in below.collections]
+    assert [[h.min(), h.max()] for h in heights] == [pytest.approx([0.1, 0.7]), [0.0, 0.5]]
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_looks_get_rarer(tmp_path):
     assert sorted({look["step"] for look in found}) == list(range(0, 50, 8))
     assert {look["scale"] for look in found} == {2.0}
     assert all(look["active"] == look["width"] for look in found), "embeddings begin at 0"
-    assert all(look["soft_mean"] == 0.5 for look in found)
+    assert all((look["soft_mean"], look["soft_std"]) == (0.5, 0) for look in found)
     generator(torch.randn(2, 3), scale=2.0)
     assert trace.stop() == []
 
