@@ -3,7 +3,7 @@
 ``python tools/make_results.py [RUNS ...]``: each RUNS is a folder of runs (``runs`` by default).
 What `avalanche-dgm paper` left there is copied to docs/results if it is newer, has no fewer seeds
 and no fewer rows, and is no ``--fast`` run. Then the page is written, and the README's numbers that
-name a file: ``.947 ± .002<!-- FILE; ROW; COLUMN -->``.
+name a file: ``.947 ± .002<!-- FILE; ROW; COLUMN -->``; "memory" and "training" are columns, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
-_MARKED = re.compile(r"([^\s|(]+(?: ± \S+?)?)<!-- ([^;>]+); ([^;>]+); ([^;>]+?) -->")
+_MARKED = re.compile(r"([^\s|(]+(?: ± \S+?| k?B| [MG]B| s)?)<!-- ([^;>]+); ([^;>]+); ([^;>]+?) -->")
+#: What may stand in place of a column.
+_COSTS = ("memory", "training")
 _HEAD = """# Results
 
 Every figure and table of the papers: what the paper says, what `avalanche-dgm paper` measured in
@@ -173,7 +175,11 @@ def filled(text: str, files: Mapping[str, Numbers]) -> str:
     def value(found: re.Match[str]) -> str:
         _, name, row, column = found.groups()
         cells = {(cell["row"], cell["column"]): cell for cell in files[name]["rows"]}
-        return f"{cell_text(cells[row, column])}<!-- {name}; {row}; {column} -->"
+        if column in _COSTS:
+            text = costs_of(files[name])[row][_COSTS.index(column)]
+        else:
+            text = cell_text(cells[row, column])
+        return f"{text}<!-- {name}; {row}; {column} -->"
 
     return _MARKED.sub(value, text)
 

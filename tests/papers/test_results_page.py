@@ -39,6 +39,9 @@ def numbers(**changes):
     }
 
 
+UNITS = (("kB", "memory"), ("s", "training"))
+
+
 def write(folder, found):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "numbers.json").write_text(to_json(found))
@@ -104,6 +107,9 @@ def test_numbers_in_a_text():
     text = f"| TDigits | DGDMN .9 ± .1{mark}, (.5{mark}) | 3 |"
     expected = f"| TDigits | DGDMN .420 ± .013{mark}, (.420 ± .013{mark}) | 3 |"
     assert make_results.filled(text, {"kamra2017-fig7": numbers()}) == expected
+    costs = "".join(f"|3 {u}<!-- kamra2017-fig7; dgdmn; {c} -->" for u, c in UNITS)
+    filled = make_results.filled(costs, {"kamra2017-fig7": numbers()})
+    assert filled == costs.replace("3 kB", "4.0 MB").replace("3 s", "100 s")
     for wrong in (mark.replace("fig7", "fig9"), mark.replace("dgdmn", "dgr")):
         with pytest.raises(KeyError):
             make_results.filled(f"a .9{wrong}", {"kamra2017-fig7": numbers()})
