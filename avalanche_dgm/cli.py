@@ -73,6 +73,9 @@ def _without_deprecations(show: Callable[..., None]) -> Callable[..., None]:
 
 def _run_command(given: Sequence[str], arguments: argparse.Namespace) -> None:
     parser = build_parser()
+    if not given:
+        parser.print_help()
+        return
     _, arguments.more = parser.parse_known_args(given, namespace=arguments)
     if arguments.more and arguments.command not in ("run", "compare"):
         parser.error(f"unrecognized arguments: {' '.join(arguments.more)}")
@@ -115,6 +118,9 @@ def _demo(arguments: argparse.Namespace) -> None:
         "Ten handwritten digits, learned one after the other. When the last one is learned, the\n"
         "first are long gone: no image of them is kept. What does each method still know?",
     )
+    if arguments.is_global_zero and not arguments.print_config:
+        folder = arguments.out / (arguments.name or "demo")
+        print(f"\nOne page about all of it: avalanche-dgm report {folder}")
 
 
 def _paper(arguments: argparse.Namespace) -> None:

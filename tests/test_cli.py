@@ -385,6 +385,11 @@ def test_interrupted_by_hand_and_continued(tmp_path, backend):
     assert json.loads((tmp_path / "r" / "results.json").read_text())["complete"]
 
 
+def test_without_a_command_it_shows_its_help(capsys):
+    assert main([]) == 0
+    assert "compare" in capsys.readouterr().out
+
+
 def test_help_is_fast_and_imports_nothing_heavy():
     code = (
         "import sys; from avalanche_dgm.cli import main; main(['run', '--help']);"

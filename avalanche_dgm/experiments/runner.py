@@ -89,6 +89,9 @@ def run(
                 with warnings.catch_warnings():
                     # Tasks are tested before they are learned on purpose.
                     warnings.filterwarnings("ignore", message="Test task .* was never learned")
+                    if config.fast:
+                        # Of course: too little is learned for that.
+                        warnings.filterwarnings("ignore", message="No unit of the generator's")
                     learned = engine.learn(begun)
             finally:
                 panels.close()

@@ -43,9 +43,9 @@ class ReservedUnits(KeepOld):
         out = [name for name, mask in network.named_masks() if not mask.hard(task).any()]
         if out:
             warnings.warn(
-                f"Nothing of {', '.join(out)} is used by what was learned last: its samples are"
-                f" poor or all alike. Set sparsity lower (now {gan.settings.sparsity}), or train"
-                " longer.",
+                f"No unit of the generator's layer {', '.join(out)} is used by the classes learned"
+                " last: their samples are poor or all alike. Set sparsity lower (now"
+                f" {gan.settings.sparsity}), or train longer.",
                 stacklevel=2,
             )
 

@@ -47,7 +47,7 @@ def main(fast: bool) -> float:
         strategy.train(experience)
         metrics = strategy.eval(benchmark.test_stream[: i + 1])
         accuracy = metrics["Top1_Acc_Stream/eval_phase/test_stream/Task000"]
-        size = f"{plugin.memory_bytes() / 1e6:.1f} MB of memory"
+        size = f"{plugin.memory_bytes() / 1e3:,.0f} kB of memory"
         print(f"after {experience.task_name}: {accuracy:.3f} on all classes so far, {size}")
 
     # What is remembered of a class: images (n, 1, 8, 8) in the data's own units.

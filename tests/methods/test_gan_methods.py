@@ -113,7 +113,7 @@ def test_class_steps_where_another_classifier_answers(kind, class_steps):
 
 def test_a_layer_that_nothing_uses_is_said():
     method = KINDS["dynamic"](seed=1, sparsity=50.0, generator_steps=40)
-    with pytest.warns(UserWarning, match="Nothing of wide, middle, narrow is used.*sparsity lower"):
+    with pytest.warns(UserWarning, match="layer wide, middle, narrow is used.*sparsity lower"):
         driver(method).train(digits(0))
 
 
