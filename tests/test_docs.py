@@ -204,13 +204,15 @@ def commands(path):
     text = path.read_text(encoding="utf-8")
     lines = [line for block in blocks(path, "bash") for line in block.splitlines()]
     lines += re.findall(r"`(avalanche-dgm [^`\n]*)`", text)
-    return [shlex.split(line)[1:] for line in lines if line.startswith("avalanche-dgm ")]
+    found = [line for line in lines if line.startswith("avalanche-dgm ")]
+    return [shlex.split(line, comments=True)[1:] for line in found]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_commands_can_be_given(path, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(ROOT / "tests")  # Where `own_method` is.
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     for text in blocks(path, "yaml"):
         if found := re.match(r"# (\w+\.yaml)\n", text):
             (tmp_path / found[1]).write_text(text)

@@ -22,6 +22,7 @@ LAYERS = {
     "modules": 1,
     "held": 1,
     "settings": 1,
+    "stopping": 1,
     "classes": 2,
     "data": 1,
     "elastic": 1,

@@ -62,8 +62,9 @@ def results(out, found, row):
 WITH_RUNS = [exhibit for exhibit in papers.EXHIBITS.values() if exhibit.plan is not None]
 
 
-#: Fifteen runs, ten of them of GANs.
-LONG = {"ostapenko2019-table1"}
+#: Fifteen runs, ten of them of GANs; and those that differ from others in the images alone.
+LONG = {"ostapenko2019-table1", "ostapenko2019-fig4", "kamra2017-fig5a", "kamra2017-fig6"}
+LONG |= {f"saez2022-table{n}" for n in range(7, 13)}
 
 
 @pytest.mark.parametrize(
