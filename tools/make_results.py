@@ -37,7 +37,8 @@ _HEAD = """# Results
 Every figure and table of the papers: what the paper says, what `avalanche-dgm paper` measured in
 the paper's settings, and in this package's defaults where that was run. Numbers are means over the
 seeds with the half of their 95 % t interval; differences are paired by seed. "memory" is what is
-held beside the classifier at the end. Each section names its file, with the values of every seed,
+held beside the classifier at the end; "training" is wall time, and other work ran beside some of
+the runs. Each section names its file, with the values of every seed,
 the lines of the figure, versions and machine. `make results` makes this page of these files;
 [how they are run](cli.md#figures-and-tables-of-the-papers).
 """
