@@ -6,6 +6,7 @@
 #   make lint    the first three of them                  make docs   HTML pages in docs/_build/html
 #   make results docs/results.md from docs/results/*.json, and from what is newer in RUNS (runs) of `avalanche-dgm paper`
 #   make gpu     what a GPU is worth here, in eight minutes: benchmarks/gpu.py writes docs/results/gpu.json
+#   make dist    wheel and sdist, checked; the README's script from the wheel in a clean environment
 #   make format  rewrite files in the project's layout    make clean  remove what was built (not the environment)
 # Another Python: make test PYTHON=python3.12
 
@@ -20,7 +21,7 @@ ONE    := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
 
 .DELETE_ON_ERROR:
-.PHONY: demo test quick slow lint style types format docs results gpu clean
+.PHONY: demo test quick slow lint style types format docs results dist gpu clean
 
 demo: $(VENV)/.run-stamp
 	$(BIN)/avalanche-dgm demo
@@ -59,6 +60,16 @@ results: $(VENV)/.run-stamp
 gpu: $(VENV)/.run-stamp
 	@mkdir -p docs/results
 	$(BIN)/python benchmarks/gpu.py --device cuda --out docs/results/gpu.json
+
+dist: $(VENV)/.dev-stamp
+	rm -rf dist build/clean
+	$(PIP) install --quiet build twine
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install --quiet dist/*.whl
+	build/clean/bin/python tools/run_readme.py
+	rm -rf build/clean
 
 clean:
 	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache *.egg-info
