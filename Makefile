@@ -68,7 +68,7 @@ dist: $(VENV)/.dev-stamp
 	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv build/clean
 	build/clean/bin/python -m pip install --quiet dist/*.whl
-	build/clean/bin/python tools/run_readme.py
+	$(ONE) build/clean/bin/python tools/run_readme.py
 	rm -rf build/clean
 
 clean:
