@@ -307,7 +307,6 @@ def test_version(capsys):
         ([*LIGHTNING, "--method", "generative-replay"], ["generative-replay", "dgdmn"]),
         ([*LIGHTNING, "--set", "stm_size=0"], ["stm_size", "at least 1"]),
         (["fly"], ["fly"]),
-        ([], ["COMMAND"]),
     ],
 )
 def test_errors_are_one_helpful_line(tmp_path, capsys, arguments, words):
