@@ -27,7 +27,6 @@ def tracked():
 @pytest.fixture(scope="module")
 def built(tracked, tmp_path_factory):
     """The folder with both, made of a copy."""
-    pytest.importorskip("setuptools")
     folder = tmp_path_factory.mktemp("source")
     for name in tracked:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
-from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
-from torch import nn
+from rates import Noting, network, stream
 
-from avalanche_dgm import LatentReplayPlugin, TargetAccuracyPlugin, sklearn_digits
+from avalanche_dgm import LatentReplayPlugin, TargetAccuracyPlugin
 from avalanche_dgm.errors import CheckpointError, ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning import LatentReplayModule, fit_stream, run_on_trainer
@@ -73,25 +72,6 @@ def test_what_is_no_share_is_refused(accuracy):
     module = LatentReplayModule(network())
     with pytest.raises(ConfigError, match="until is"):
         fit_stream(module, stream(), epochs=2, until=accuracy or 0)
-
-
-class Noting(SupervisedPlugin):
-    def __init__(self):
-        super().__init__()
-        self.rates = []
-
-    def before_update(self, strategy, **kwargs):
-        self.rates.append(strategy.optimizer.param_groups[0]["lr"])
-
-
-def network():
-    torch.manual_seed(0)
-    front = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU())
-    return nn.Sequential(front, nn.Linear(30, 10))
-
-
-def stream():
-    return sklearn_digits(n_experiences=2, n_train_per_class=20, seed=0)
 
 
 def strategy(*plugins, net, epochs=12):
