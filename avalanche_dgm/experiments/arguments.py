@@ -15,9 +15,9 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig, TrainerSettings
 from avalanche_dgm.settings import describe_settings
 
-#: What `compare` runs if no methods are named.
 #: Reference methods that take their size in bytes.
 BUFFERS = ("replay", "der++")
+#: What `compare` runs if no methods are named.
 COMPARED = ("naive", "dgr", "dgdmn")
 _SETTINGS = (
     *("model", "n_experiences", "epochs", "until", "batch_size", "lr", "optimizer", "schedule"),
