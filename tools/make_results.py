@@ -2,8 +2,9 @@
 
 ``python tools/make_results.py [RUNS ...]``: each RUNS is a folder of runs (``runs`` by default).
 What `avalanche-dgm paper` left there is copied to docs/results if it is newer, has no fewer seeds
-and no fewer rows, and is no ``--fast`` run. Then the page is written, and the README's numbers that
-name a file: ``.947 ± .002<!-- FILE; ROW; COLUMN -->``; "memory" and "training" are columns, too.
+and no fewer rows, and is no ``--fast`` run. Seeds that follow those of a file are added to it. Then
+the page is written, and the README's numbers that name a file:
+``.947 ± .002<!-- FILE; ROW; COLUMN -->``; "memory" and "training" are columns, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from avalanche_dgm.papers.numbers import (
     cell_text,
     costs_of,
     difference_text,
+    joined,
     paper_text,
     to_json,
 )
@@ -61,6 +63,8 @@ def take_over(runs: Path, results: Path = RESULTS) -> list[Path]:
             continue
         target = results / f"{file_name(new)}.json"
         old = json.loads(target.read_text(encoding="utf-8")) if target.exists() else None
+        if old is not None and new["seeds"][0] == old["seeds"][-1] + 1:
+            new = joined(papers.EXHIBITS[new["exhibit"]], old, new)
         if old is None or _is_better(new, old):
             results.mkdir(exist_ok=True)
             target.write_text(to_json(new), encoding="utf-8")

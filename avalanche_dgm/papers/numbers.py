@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import provenance
 from avalanche_dgm.experiments.pages.groups import estimate
 from avalanche_dgm.experiments.results import RunResult
@@ -54,12 +55,12 @@ def command_of(exhibit: Exhibit, request: Request) -> str:
         exhibit: The exhibit.
         request: Its settings.
     """
-    first = request.seeds[0]
     words = ["avalanche-dgm", "paper", exhibit.name]
     words += ["--defaults"] if request.defaults else []
     words += ["--scale", f"{request.scale:g}"] if request.scale not in (None, 1.0) else []
+    first, count = request.seeds[0], len(request.seeds)
     words += ["--seed", f"{first}"] if first else []
-    words += ["--seeds", f"{len(request.seeds)}"] if len(request.seeds) > 1 else []
+    words += ["--seeds", f"{count}"] if count > 1 else []
     backend = request.fields.get("backend")
     words += ["--backend", backend] if backend is not None else []
     words += ["--methods", *request.only] if request.only else []
@@ -183,6 +184,67 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple, range)):
         return [_rounded(item) for item in value]
     return value
+
+
+def joined(exhibit: Exhibit, one: Numbers, other: Numbers) -> Numbers:
+    """Joins the numbers of further seeds, which another machine may have run.
+
+    Args:
+        exhibit: The exhibit of both.
+        one: Of the first seeds.
+        other: Of the seeds that follow them.
+
+    Returns:
+        What a command with all those seeds would have written.
+
+    Raises:
+        ConfigError: The seeds do not follow each other, or something else was measured.
+    """
+    seeds = [*one["seeds"], *other["seeds"]]
+    if seeds != list(range(seeds[0], seeds[-1] + 1)) or any(
+        one[name] != other[name] for name in ("exhibit", "settings", "scale", "fast", "only")
+    ):
+        raise ConfigError(f"{one['command']} and {other['command']} cannot be joined.")
+    request = Request(
+        scale=None if one["fast"] else one["scale"],
+        seeds=tuple(seeds),
+        only=tuple(one["only"]),
+        fast=one["fast"],
+        defaults=one["settings"] == "defaults" and not exhibit.ours,
+    )
+    cells, further = (_by_place(found["rows"]) for found in (one, other))
+    compared, again = (_by_place(found["differences"]) for found in (one, other))
+    axes, others = ({n: c["x"] for n, c in found["curves"].items()} for found in (one, other))
+    if cells.keys() != further.keys() or compared.keys() != again.keys() or axes != others:
+        raise ConfigError(f"{one['command']} and {other['command']} measured different things.")
+    machines = [*one["machines"], *(m for m in other["machines"] if m not in one["machines"])]
+    moved = [machines.index(machine) for machine in other["machines"]]
+    return {
+        **other,
+        "command": command_of(exhibit, request),
+        "seeds": seeds,
+        "rows": [_with_more(cells[place], further[place]) for place in cells],
+        "differences": [_with_more(compared[place], again[place]) for place in compared],
+        "curves": {
+            name: {
+                "x": curves["x"],
+                "rows": {
+                    r: v + other["curves"][name]["rows"][r] for r, v in curves["rows"].items()
+                },
+            }
+            for name, curves in one["curves"].items()
+        },
+        "runs": one["runs"] + [{**r, "machine": moved[r["machine"]]} for r in other["runs"]],
+        "machines": machines,
+    }
+
+
+def _by_place(cells: Sequence[Numbers]) -> dict[tuple[str, ...], Numbers]:
+    return {(c["row"], c.get("less", ""), c["column"]): c for c in cells}
+
+
+def _with_more(cell: Numbers, more: Numbers) -> Numbers:
+    return {**cell, **_estimated([*cell["values"], *more["values"]])}
 
 
 def to_json(numbers: Numbers) -> str:

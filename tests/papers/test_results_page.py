@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.papers.numbers import to_json
 
 ROOT = Path(__file__).parent.parent.parent
@@ -27,6 +28,8 @@ def numbers(**changes):
         "settings": "paper",
         "scale": 1.0,
         "fast": False,
+        "only": [],
+        "curves": {"accuracy": {"x": [1, 2], "rows": {"dgdmn": [[0.9, 0.41], [0.9, 0.43]]}}},
         "seeds": [0, 1],
         "rows": [{**cell, "values": [0.41, 0.43], "mean": 0.42, "half": 0.0127}],
         "differences": [
@@ -79,6 +82,43 @@ def test_newer_numbers_are_taken_over(tmp_path):
     (other,) = make_results.take_over(runs, results)
     assert other.stem == "kamra2017-fig7-defaults-scale0.1"
     assert set(make_results.read(results)) == {target.stem, other.stem}
+
+
+def test_further_seeds_are_added(tmp_path):
+    """A machine need not run all of them."""
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    write(runs / "kamra2017-fig7", numbers())
+    make_results.take_over(runs, results)
+    (cell,), (difference,) = numbers()["rows"], numbers()["differences"]
+    (run, _), (machine,) = numbers()["runs"], numbers()["machines"]
+    third = numbers(
+        seeds=[2],
+        made="2026-01-02T00:00:00",
+        rows=[{**cell, "values": [0.45], "mean": 0.45, "half": None}],
+        differences=[{**difference, "values": [0.4], "mean": 0.4, "half": None}],
+        curves={"accuracy": {"x": [1, 2], "rows": {"dgdmn": [[0.9, 0.45]]}}},
+        runs=[run],
+        machines=[{**machine, "cpu": "Another"}],
+    )
+    write(runs / "kamra2017-fig7", third)
+    (target,) = make_results.take_over(runs, results)
+    found = json.loads(target.read_text())
+    assert found["command"] == "avalanche-dgm paper kamra2017-fig7 --seeds 3"
+    assert found["seeds"] == [0, 1, 2]
+    (cell,), (difference,) = found["rows"], found["differences"]
+    assert cell["values"] == [0.41, 0.43, 0.45]
+    assert cell["mean"] == pytest.approx(0.43)
+    # Student's t of two degrees of freedom is 4.303 at 97.5 %.
+    assert cell["half"] == pytest.approx(4.3027 * 0.02 / 3**0.5, abs=1e-5)
+    assert difference["values"] == [0.2, 0.3, 0.4]
+    assert found["curves"]["accuracy"]["rows"]["dgdmn"][2] == [0.9, 0.45]
+    assert [m["cpu"] for m in found["machines"]] == ["A Processor", "Another"]
+    assert [r["machine"] for r in found["runs"]] == [0, 0, 1]
+    assert make_results.take_over(runs, results) == [], "they are there"
+    for other in ({"rows": []}, {"only": ["dgdmn"]}):
+        write(runs / "kamra2017-fig7", {**third, "seeds": [3], **other})
+        with pytest.raises(ConfigError):
+            make_results.take_over(runs, results)
 
 
 def test_what_a_section_says():
