@@ -107,21 +107,11 @@ class Dashboard:
             self._settings = dict(settings)
 
     def log_training(self, values: Mapping[str, float], *, step: int) -> None:
-        """Logs scalars of the classifier's training.
-
-        Args:
-            values: Scalars by key, such as ``train/loss``.
-            step: Optimiser steps of the classifier so far.
-        """
+        """Logs scalars of the classifier's training."""
         self._log(values, keys.STEP, step)
 
     def log_experience(self, experience: LearnedExperience, method: Method | None) -> None:
-        """Logs the method's memory after an experience, and its cost; waits for the device.
-
-        Args:
-            experience: The experience.
-            method: The method, or ``None`` for strategies without one.
-        """
+        """Logs the method's memory after an experience, and its cost; waits for the device."""
         if not self.sinks:
             return
         panels: dict[str, Panel] = {keys.TIME_LEARN: experience.seconds}

@@ -101,11 +101,7 @@ TRAIN_ACCURACY = "train/accuracy"
 
 
 def axis_of(key: str) -> str:
-    """The axis that a key lies on.
-
-    Args:
-        key: Name of a panel.
-    """
+    """The axis that a key lies on."""
     for axis, beginnings in AXES.items():
         if key.startswith(beginnings):
             return axis
@@ -122,10 +118,5 @@ def settings_of(method: Method) -> dict[str, Any]:
 
 
 def file_name(key: str, at: int) -> str:
-    """A file's name, without its ending, for a panel at a point of its axis.
-
-    Args:
-        key: Name of the panel.
-        at: Where on its axis.
-    """
+    """A file's name, without its ending, for a panel at a point of its axis."""
     return f"{key.replace('/', '-')}-{at:03d}"

@@ -132,12 +132,7 @@ class FailSafeSink(Sink):
         self._warned: set[str] = set()
 
     def attempt(self, what: str, call: Callable[[], Any]) -> None:
-        """Runs a call; its first error is a warning.
-
-        Args:
-            what: Name of what is logged, for the warning.
-            call: The call.
-        """
+        """Runs a call; its first error is a warning."""
         try:
             call()
         except Exception as error:

@@ -44,11 +44,7 @@ class Examples:
     experiences: Tensor
 
     def of_experiences(self, positions: Sequence[int]) -> Examples:
-        """The images of some test experiences.
-
-        Args:
-            positions: Positions of these in the test stream.
-        """
+        """The images of some test experiences."""
         wanted = torch.tensor(sorted(set(positions)), device=self.experiences.device)
         return self[torch.isin(self.experiences, wanted)]
 

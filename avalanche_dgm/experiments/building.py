@@ -62,11 +62,6 @@ def check_network(config: ExperimentConfig) -> None:
 def build_model(config: ExperimentConfig, benchmark: Any, shape: tuple[int, ...]) -> nn.Module:
     """Makes the classifier: one head, or one a task where the stream has task labels.
 
-    Args:
-        config: The network's name and what shapes it.
-        benchmark: The stream, for its classes and task labels.
-        shape: Shape of one image.
-
     Raises:
         ConfigError: The network cannot learn such a stream, or a class path leads to none.
     """
@@ -115,11 +110,7 @@ def _alexnet(config: ExperimentConfig, shape: tuple[int, ...], heads: dict[int, 
 
 
 def heads_of(experiences: Iterable[Any]) -> dict[int, int]:
-    """Returns how many outputs each task label needs: one more than its largest class.
-
-    Args:
-        experiences: Avalanche's; one may have several task labels.
-    """
+    """Returns how many outputs each task label needs: one more than its largest class."""
     heads: dict[int, int] = {}
     for experience in experiences:
         data = experience.dataset
@@ -129,11 +120,7 @@ def heads_of(experiences: Iterable[Any]) -> dict[int, int]:
 
 
 def optimizer_of(config: ExperimentConfig) -> OptimizerSpec:
-    """How the classifier is trained.
-
-    Args:
-        config: The optimiser's name, its learning rate and schedule.
-    """
+    """How the classifier is trained."""
     options = {"alpha": 0.9, "eps": 1e-8} if config.optimizer == "rmsprop" else {}
     return OptimizerSpec(config.optimizer, config.lr, config.schedule, options=options)
 
@@ -267,9 +254,6 @@ def task_names(benchmark: Any) -> list[str]:
 
 def resolve_device(name: str) -> torch.device:
     """Turns "auto", "cpu" or "cuda" into a device.
-
-    Args:
-        name: One of the three.
 
     Raises:
         ConfigError: A GPU is asked for and PyTorch sees none.

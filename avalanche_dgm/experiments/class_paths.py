@@ -16,10 +16,6 @@ from avalanche_dgm.experiments.config import require_known
 def import_module(name: str, what: str) -> ModuleType:
     """Imports a module from the working folder or installed.
 
-    Args:
-        name: Of the module.
-        what: Names it, for the message.
-
     Raises:
         ConfigError: It cannot be imported.
     """
@@ -33,10 +29,6 @@ def import_module(name: str, what: str) -> ModuleType:
 
 def locate(path: str, what: str) -> Any:
     """Imports what a class path names.
-
-    Args:
-        path: Such as "my_module.MyNet".
-        what: What it is to be, such as "model".
 
     Raises:
         ConfigError: There is no such class or function.

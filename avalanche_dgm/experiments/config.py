@@ -269,9 +269,6 @@ class ExperimentConfig:
     def differences(self, other: ExperimentConfig) -> list[str]:
         """Says in which settings that matter for the result two configs differ.
 
-        Args:
-            other: The config to compare with.
-
         Returns:
             Strings such as "epochs 5 (was 10)", where "was" is the other's value.
         """
@@ -303,20 +300,12 @@ def is_class_path(name: str) -> bool:
 
 
 def paper_stream(stream: str) -> str:
-    """Returns which of the paper's three sequences a stream resembles most.
-
-    Args:
-        stream: Name of a stream.
-    """
+    """Returns which of the paper's three sequences a stream resembles most."""
     return stream if stream in _PAPER_STREAMS else "digits"
 
 
 def present_method(name: str) -> str:
-    """A method's name in place of its former one, which is deprecated.
-
-    Args:
-        name: What the user, or a file of an earlier release, calls it.
-    """
+    """A method's name in place of its former one, which is deprecated."""
     present = _FORMER_METHODS.get(name, name)
     if present != name:
         warnings.warn(f"The method {name} is now called {present}.", FutureWarning, stacklevel=2)
@@ -325,11 +314,6 @@ def present_method(name: str) -> str:
 
 def require_known(what: str, name: str, known: Collection[str]) -> None:
     """Checks a name against those that exist.
-
-    Args:
-        what: What is named, for the message.
-        name: The name given.
-        known: The names that exist.
 
     Raises:
         ConfigError: The name is not among them; the message lists them and the nearest one.

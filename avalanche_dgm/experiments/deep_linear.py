@@ -169,11 +169,6 @@ def hierarchical_features(
 def train(title: str, trained: Sequence[tuple[int, ...]], settings: Settings) -> Panel:
     """Learns the tasks as planned, always from the same start.
 
-    Args:
-        title: Title of the panel.
-        trained: The tasks of each epoch.
-        settings: Data and network.
-
     Returns:
         The errors.
     """
@@ -206,11 +201,7 @@ def train(title: str, trained: Sequence[tuple[int, ...]], settings: Settings) ->
 
 
 def run(settings: Settings | None = None) -> DeepLinearResult:
-    """Runs the whole figure, in seconds on a CPU.
-
-    Args:
-        settings: What differs from the defaults, or ``None``.
-    """
+    """Runs the whole figure, in seconds on a CPU."""
     settings = settings or Settings()
     before = [(A,)] * settings.epochs
     turns = [((A, B)[i % 2],) for i in range(settings.periods) for _ in range(settings.period)]

@@ -343,10 +343,6 @@ def numbers(rows: Sequence[Mapping[str, str]], column: str) -> np.ndarray:
 def read_rows(source: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
     """Reads a CSV file of a log.
 
-    Args:
-        source: The file.
-        columns: What it must have.
-
     Raises:
         DataError: The file cannot be read as one.
     """

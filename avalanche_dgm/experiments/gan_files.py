@@ -38,11 +38,7 @@ class GeneratorRecorder:
         self._quality: GeneratorQuality | None = None
 
     def watch(self, method: Any) -> None:
-        """Begins to look at the masks of an experience that has begun, unless it does already.
-
-        Args:
-            method: The method itself, or its plugin or LightningModule.
-        """
+        """Begins to look at the masks of an experience that has begun, unless it does already."""
         if self._log is not None and not self._log.watching:
             self._log.attach(method)
             self._log.watch()
@@ -52,11 +48,7 @@ class GeneratorRecorder:
         return {"seen": None if self._log is None else self._log.state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores the state within an experience.
-
-        Args:
-            state: What `state` returned.
-        """
+        """Restores the state within an experience."""
         if self._log is not None:
             self._log.set_state(state["seen"])
 

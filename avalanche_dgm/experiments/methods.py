@@ -215,11 +215,7 @@ def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
 
 
 def avalanche_plugin(name: str) -> Any:
-    """The class of an Avalanche plugin, or of a strategy that stands in for one.
-
-    Args:
-        name: In ``avalanche.training.plugins``, or a class path.
-    """
+    """The class of an Avalanche plugin, or of a strategy that stands in for one."""
     if is_class_path(name):
         return class_paths.locate(name, "method")
     return getattr(importlib.import_module("avalanche.training.plugins"), name)

@@ -47,12 +47,7 @@ _TRAINED = ("train_accuracy", "epochs")
 
 
 def trainer_arguments(config: ExperimentConfig, *, progress: bool) -> dict[str, Any]:
-    """Returns the arguments of the Trainer that a config asks for.
-
-    Args:
-        config: The run's settings.
-        progress: Whether to show bars, on a terminal.
-    """
+    """Returns the arguments of the Trainer that a config asks for."""
     settings = config.trainer
     return {
         "accelerator": settings.accelerator or _ACCELERATORS[config.device],
@@ -275,9 +270,6 @@ class StepLogger(BaseLogger):
     """Publishes a step after each experience of a strategy.
 
     It is pickled with the strategy, into checkpoints and to other processes.
-
-    Args:
-        run: The run.
     """
 
     #: The run of this process, as that of a logger from a checkpoint would be outdated.

@@ -21,9 +21,6 @@ _EMPTY = inspect.Parameter.empty
 def describe_options(name: str) -> str:
     """Lists the options of a method or a stream, wrapped to the terminal's width.
 
-    Args:
-        name: Of the method or the stream, or a method's class path.
-
     Raises:
         ConfigError: There is none of this name.
     """

@@ -120,23 +120,13 @@ class RunPanels:
         return self._dashboard
 
     def log_training(self, values: dict[str, float], step: int) -> None:
-        """Logs an epoch's means.
-
-        Args:
-            values: Scalars by key.
-            step: Optimiser steps of the classifier so far.
-        """
+        """Logs an epoch's means."""
         # Joint training starts again in each experience, and so would its steps.
         if not is_joint(self.spec.method):
             self.dashboard.log_training(values, step=step)
 
     def log_experience(self, result: RunResult, method: Method | None) -> None:
-        """Logs the last step, and the method's settings with the first one.
-
-        Args:
-            result: The result so far.
-            method: The method, or ``None``.
-        """
+        """Logs the last step, and the method's settings with the first one."""
         spec, dashboard = self.spec, self.dashboard
         if not dashboard.sinks:
             return

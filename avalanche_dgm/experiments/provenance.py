@@ -24,11 +24,7 @@ _PACKAGES = {
 
 
 def package_version(distribution: str) -> str:
-    """Returns an installed distribution's version, "not installed" if it has none.
-
-    Args:
-        distribution: Its name on the package index.
-    """
+    """Returns an installed distribution's version, "not installed" if it has none."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -54,12 +50,7 @@ def command_line(argv: list[str] | None = None) -> str:
 
 
 def collect(device: str, command: str | None = None) -> dict[str, Any]:
-    """Collects versions, platform, threads and time for a results file.
-
-    Args:
-        device: Name of the device that computes.
-        command: The command line, or ``None`` when called from Python.
-    """
+    """Collects versions, platform, threads and time for a results file."""
     import torch
 
     gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None

@@ -202,13 +202,7 @@ def _usual_base(layers: Sequence[Layer]) -> str:
 
 
 def top(layers: Sequence[Layer], name: str, default: Any) -> Any:
-    """The value of a setting in the highest layer that has it.
-
-    Args:
-        layers: From the lowest.
-        name: Of the setting.
-        default: The value if no layer has it.
-    """
+    """The value of a setting in the highest layer that has it."""
     found = [layer[name] for layer in layers if layer.get(name) is not None]
     return found[-1] if found else default
 
@@ -246,10 +240,6 @@ def plan(*given: Layer, methods: Sequence[str]) -> Configs:
 
 def resolve(values: Layer, method: str) -> ExperimentConfig:
     """Makes the config of a method.
-
-    Args:
-        values: Settings by name.
-        method: Its name.
 
     Raises:
         ConfigError: The settings cannot be run.
@@ -368,11 +358,7 @@ def _made_fast(settings: Layer, method: str) -> dict[str, Any]:
 
 
 def dump(configs: Mapping[str, Sequence[ExperimentConfig]]) -> str:
-    """Writes configs as a file that `load` reads, and that stands on no recipe.
-
-    Args:
-        configs: The configs of each method, one a seed.
-    """
+    """Writes configs as a file that `load` reads, and that stands on no recipe."""
     import yaml
 
     first = {method: seeds[0].to_json() for method, seeds in configs.items()}

@@ -120,11 +120,7 @@ class RunResult:
         return self.accuracies.learned(step)
 
     def average(self, step: int = -1) -> float:
-        """Returns the mean accuracy over the experiences learned up to a step.
-
-        Args:
-            step: Position in ``steps``; the last one by default.
-        """
+        """Returns the mean accuracy over the experiences learned up to a step."""
         return self.accuracies.average(step)
 
     @property
@@ -134,11 +130,7 @@ class RunResult:
         return [accuracies.average(i) for i in range(len(accuracies))]
 
     def recent_averages(self, last: int) -> list[float]:
-        """Returns the mean accuracy on the tasks learned last, after each step.
-
-        Args:
-            last: How many of them; fewer where fewer were learned.
-        """
+        """Returns the mean accuracy on the tasks learned last, after each step."""
         averages = []
         for i, step in enumerate(self.steps):
             learned = {s.experience for s in self.steps[max(0, i + 1 - last) : i + 1]}

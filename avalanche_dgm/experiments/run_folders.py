@@ -81,10 +81,6 @@ def _target(folder: Path, *, overwrite: bool) -> Path:
 def begin(folder: Path, result: RunResult) -> None:
     """Removes the former run; writes the settings of the new one, and its empty result.
 
-    Args:
-        folder: The folder to write to.
-        result: The new run's result, without steps.
-
     Raises:
         ConfigError: A file that no run wrote has a name that this one needs.
     """

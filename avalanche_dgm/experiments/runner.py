@@ -160,11 +160,7 @@ class Run:
             )
 
     def keep(self, learned: Method | nn.Module) -> None:
-        """Saves what was learned, if the run is asked to; called after the last experience.
-
-        Args:
-            learned: The method; of a reference method its network.
-        """
+        """Saves what was learned, if the run is asked to; called after the last experience."""
         if self.folder is None or not self.keep_memory:
             return
         if not isinstance(learned, Method):
@@ -201,9 +197,6 @@ class Engine(Protocol):
 
 def make_engine(config: ExperimentConfig) -> Engine:
     """Makes what trains a config; it is checked before data are loaded.
-
-    Args:
-        config: The run's settings.
 
     Raises:
         ConfigError: The method does not run on this backend, or the devices are not there.

@@ -65,12 +65,7 @@ def run_folder(out: Path, name: str) -> Path:
 
 
 def checkpoint(folder: Path, n_learned: int) -> Path:
-    """Returns the path of the checkpoint after a number of experiences.
-
-    Args:
-        folder: The run folder.
-        n_learned: Experiences learned so far.
-    """
+    """Returns the path of the checkpoint after a number of experiences."""
     return folder / "checkpoints" / f"after-{n_learned}.pt"
 
 
@@ -147,12 +142,7 @@ def _files(folder: Path, *places: str) -> Iterator[tuple[Path, str]]:
 
 
 def remove(folder: Path, paths: Sequence[Path]) -> None:
-    """Removes files, and the folders of a run that are empty then.
-
-    Args:
-        folder: The run folder.
-        paths: Files in it.
-    """
+    """Removes files, and the folders of a run that are empty then."""
     for path in paths:
         path.unlink(missing_ok=True)
     places = [folder / name for name in ("checkpoints", PANELS, "tensorboard")]
@@ -164,13 +154,7 @@ def remove(folder: Path, paths: Sequence[Path]) -> None:
 
 
 def drop_checkpoints(folder: Path, result: RunResult, keep: int | None) -> None:
-    """Removes the checkpoints of a run, all or all but the one to keep.
-
-    Args:
-        folder: The run folder.
-        result: Of the run.
-        keep: Experiences learned at the checkpoint to keep, or ``None``.
-    """
+    """Removes the checkpoints of a run, all or all but the one to keep."""
     kept = None if keep is None else checkpoint(folder, keep)
     place = folder / "checkpoints"
     mine = [path for path in run_files(folder, result) if path.is_relative_to(place)]
@@ -188,13 +172,6 @@ def check_folder(
     """Checks, before anything is computed, that a run may use its folder.
 
     Only the first process does: for others the run may have started already.
-
-    Args:
-        folder: The run folder.
-        config: The settings of the run.
-        resume: Whether the user asked to continue.
-        overwrite: Whether the user asked to replace the run that is there.
-        is_global_zero: Whether this is the first process.
 
     Returns:
         The complete result of the same settings if that is to be resumed, else ``None``.
@@ -265,10 +242,6 @@ def _holds(path: Path, *keys: str) -> bool:
 def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
     """Checks that a comparison may use its folder, in which each run has a subfolder.
 
-    Args:
-        folder: The folder above the runs' folders.
-        runs: The runs' folders.
-
     Raises:
         ConfigError: The folder holds what neither a run nor a comparison wrote.
     """
@@ -312,11 +285,7 @@ def first_names(names: Sequence[str]) -> str:
 
 
 def json_safe(value: Any) -> Any:
-    """Replaces NaN and infinities, which JSON does not have, by ``None``.
-
-    Args:
-        value: Nested dictionaries, lists and numbers.
-    """
+    """Replaces NaN and infinities, which JSON does not have, by ``None``."""
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if isinstance(value, dict):

@@ -44,12 +44,6 @@ def build_strategy(
 ) -> SupervisedTemplate:
     """Makes network, optimiser and strategy of a run.
 
-    Args:
-        spec: What the run learns.
-        loggers: Avalanche's loggers.
-        device: Where to compute.
-        progress: Whether the method may show progress bars.
-
     Raises:
         ConfigError: An option cannot work, or the method cannot learn such images.
     """
@@ -128,12 +122,7 @@ def _generative_replay(
 
 
 def accuracies_by_epoch(strategy: Any, tested: Sequence[int]) -> list[list[float | None]]:
-    """What a strategy has measured within its last experience, before it and after each epoch.
-
-    Args:
-        strategy: One of `build_strategy`.
-        tested: Indices of the test experiences.
-    """
+    """What a strategy has measured within its last experience, before it and after each epoch."""
     found = [plugin for plugin in strategy.plugins if isinstance(plugin, AccuracyByEpoch)]
     return [[row.get(j) for j in tested] for row in found[0].rows()] if found else []
 
@@ -141,15 +130,7 @@ def accuracies_by_epoch(strategy: Any, tested: Sequence[int]) -> list[list[float
 def measured_step(
     strategy: Any, tested: Sequence[int], sizes: Sequence[int], kept: int | None = 0, **more: Any
 ) -> Step:
-    """The step of the experience that a strategy has learned and was tested after.
-
-    Args:
-        strategy: One of `build_strategy`.
-        tested: Indices of the test experiences.
-        sizes: Images of each of them.
-        kept: See `sizes_held`.
-        **more: Further measurements.
-    """
+    """The step of the experience that a strategy has learned and was tested after."""
     accuracies = ExperienceAccuracies.of(strategy)
     return Step(
         **measured([accuracies.get(j) for j in tested], sizes),

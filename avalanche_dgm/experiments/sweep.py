@@ -46,9 +46,6 @@ class Sweep:
     def run(self, configs: Configs) -> dict[str, list[RunResult]]:
         """Checks all configs and folders, then runs those that are not finished.
 
-        Args:
-            configs: The configs of each row of the table, one a seed.
-
         Returns:
             The results in the same order.
 
@@ -209,11 +206,7 @@ def _with_buffer(config: ExperimentConfig, buffer: str, **options: int) -> Exper
 
 
 def new_and_original(row: Sequence[RunResult]) -> str:
-    """Formats the accuracies on the second and the first experience, after the second.
-
-    Args:
-        row: The results of one method over two experiences, one a seed.
-    """
+    """Formats the accuracies on the second and the first experience, after the second."""
     last = [result.steps[-1].accuracy for result in row]
     new, original = (mean([accuracy[j] for accuracy in last]) for j in (1, 0))
     method = row[0].config.method

@@ -13,11 +13,7 @@ _WIDEST = 8
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Aligns rows of cells: the first column to the left, the others to the right.
-
-    Args:
-        rows: The heading and the lines below it, all of the same length.
-    """
+    """Aligns rows of cells: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -37,11 +33,7 @@ def terminal_width() -> int:
 
 
 def described(lines: Mapping[str, str]) -> str:
-    """Names and what they mean, in two columns that fit the terminal.
-
-    Args:
-        lines: Name -> meaning.
-    """
+    """Names and what they mean, in two columns that fit the terminal."""
     indent = max(map(len, lines)) + 4
     return "\n".join(
         textwrap.fill(
@@ -55,12 +47,7 @@ def described(lines: Mapping[str, str]) -> str:
 
 
 def _fitted(tasks: Sequence[str], draw: Callable[[list[tuple[str, list[int]]]], str]) -> str:
-    """A table with as many columns of tasks as the terminal has room for.
-
-    Args:
-        tasks: Their names.
-        draw: Makes the table of columns; see `task_groups`.
-    """
+    """A table with as many columns of tasks as the terminal has room for."""
     for most in range(_MOST_COLUMNS, 0, -1):
         table = draw(task_groups(tasks, most))
         if width_of(table) <= terminal_width():

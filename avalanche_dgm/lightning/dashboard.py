@@ -124,11 +124,7 @@ class DashboardCallback(ReportingCallback):
 
 
 def logger_sinks(trainer: pl.Trainer) -> list[Sink]:
-    """The sinks of a Trainer's loggers for W&B, TensorBoard and CSV files.
-
-    Args:
-        trainer: The Trainer, in its first process.
-    """
+    """The sinks of a Trainer's loggers for W&B, TensorBoard and CSV files."""
     found: list[Sink] = []
     for logger in trainer.loggers:
         if isinstance(logger, pl.loggers.WandbLogger):

@@ -16,9 +16,6 @@ from avalanche_dgm.modules import evaluating, in_chunks
 def method_of(memory: Any) -> Method:
     """The method in a plugin or a LightningModule, or the method itself.
 
-    Args:
-        memory: A plugin, LightningModule or method.
-
     Raises:
         ConfigError: It has no method.
     """

@@ -139,11 +139,7 @@ class WandBLogger(DashboardLogger):
         return [self._wandb] if self.run is not None else []
 
     def log_metrics(self, metric_values: Any) -> None:
-        """Logs the values of metrics, the numbers of a point in one row.
-
-        Args:
-            metric_values: What the evaluation plugin gives.
-        """
+        """Logs the values of metrics, the numbers of a point in one row."""
         self._rows = {}
         super().log_metrics(metric_values)
         rows, self._rows = self._rows, None

@@ -142,9 +142,6 @@ class Group:
 def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     """Puts runs into groups and rows.
 
-    Args:
-        runs: All runs.
-
     Returns:
         The groups in the order in which they were found, and a sentence for each run that was left
         out because it was done again.

@@ -185,9 +185,6 @@ class Run:
 def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Reads all runs in some folders and below them.
 
-    Args:
-        folders: Run folders, or folders above them.
-
     Returns:
         The runs, each once, and a sentence for each that could not be read.
 

@@ -111,11 +111,7 @@ RUN_COLUMNS = (
 
 
 def overview_of(group: Group) -> Overview:
-    """Collects it.
-
-    Args:
-        group: The runs.
-    """
+    """Collects what stands at the head of a group."""
     several = any(len(row.counted) > 1 for row in group.rows)
     note = ["Mean over seeds ± standard deviation."] if several else []
     if len(group.rows) > 1:

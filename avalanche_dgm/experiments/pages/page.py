@@ -56,11 +56,7 @@ _LIGHT_RANGE, _DARK_RANGE = (0.0, 0.88), (0.22, 1.0)
 
 
 def default_page(folders: Sequence[Path]) -> Path:
-    """Where a page is written that was given no place: with the runs if they have one folder.
-
-    Args:
-        folders: Run folders, or folders above them.
-    """
+    """Where a page is written that was given no place: with the runs if they have one folder."""
     if len(folders) == 1 and folders[0].is_dir():
         return folders[0] / _NAME
     return Path(_NAME)
@@ -90,14 +86,7 @@ def write_page(folders: Sequence[Path], path: Path, *, title: str | None = None)
 
 
 def render(groups: Sequence[Group], album: Album, notes: Sequence[str], title: str) -> str:
-    """Makes the page.
-
-    Args:
-        groups: What it is about.
-        album: Pictures of the runs.
-        notes: What readers have to know.
-        title: Its heading.
-    """
+    """Makes the page."""
     drawn: list[Chart] = []
 
     def number(chart: Chart) -> int:

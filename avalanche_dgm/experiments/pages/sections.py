@@ -34,12 +34,7 @@ _BROAD = 1.7
 
 
 def sections_of(group: Group, album: Album) -> list[Section]:
-    """All sections for which something was measured.
-
-    Args:
-        group: The runs.
-        album: Their pictures.
-    """
+    """All sections for which something was measured."""
     found = {
         "Accuracy": [_accuracy(group)],
         "Tasks": [_tasks(group)],
