@@ -80,6 +80,11 @@ class ClassTable(GrowingBuffers):
         same = (wanted[:, None] == self.rows[None]).all(dim=2)
         return torch.where(same.any(dim=1), same.int().argmax(dim=1), -1)
 
+    def count_with(self, tasks: Tensor, labels: Tensor) -> int:
+        """The number of classes there will be with those of samples, see `find`."""
+        pairs = torch.stack([tasks, labels], dim=1)[self.find(tasks, labels) < 0]
+        return len(self) + len(torch.unique(pairs, dim=0))
+
     def balanced(self, n: int, rng: torch.Generator) -> Tensor:
         """Draws rows, balanced over labels and, within a label, over its task labels and groups.
 

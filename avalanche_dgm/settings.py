@@ -115,12 +115,17 @@ class MethodSettings(Settings):
     Attributes:
         seed: Seed of everything random in the method, from 0 to 2**63 - 1; ``None`` takes one from
             PyTorch's global generator at the first draw.
+        memory_budget: Most bytes that are kept between experiences beside the classifier, as a
+            number or a text such as ``"1MB"``. What can be made smaller is; else an experience that
+            would need more is refused.
     """
 
     seed: int | None = field(default=None, metadata={"least": 0})
+    memory_budget: int | str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        read_bytes("memory_budget", self.memory_budget)
         if self.seed is not None and self.seed >= 2**63:
             raise ConfigError(f"seed={self.seed} must be at most 2**63 - 1.")
 

@@ -41,6 +41,11 @@ class ClassMoments(GrowingBuffers):
         self.register_buffer("means", torch.empty(0, 0))
         self.register_buffer("packed", torch.empty(0))
 
+    def bytes_of(self, n_classes: int, d: int) -> int:
+        """Bytes of the moments of so many classes of vectors of d values."""
+        scatter = 2 * d * (d + 1) if self._keeps_scatter else 0
+        return n_classes * (32 + 4 * d) + scatter
+
     @torch.no_grad()
     def add(self, parts: Iterable[Tensor], tasks: Tensor, labels: Tensor) -> None:
         """Adds vectors.

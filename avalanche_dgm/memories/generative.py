@@ -143,9 +143,7 @@ class DeepGenerativeMemory(nn.Module):
         Raises:
             CapacityError: It does not.
         """
-        known = self.generator.classes
-        pairs = torch.stack([tasks, labels], dim=1)[known.find(tasks, labels) < 0]
-        n_classes = len(known) + len(torch.unique(pairs, dim=0))
+        n_classes = self.generator.classes.count_with(tasks, labels)
         self.generator.check_budget(self._memory_budget, n_classes, prod(shape))
 
     # Learning

@@ -198,6 +198,7 @@ class DynamicMemoryArguments(TypedDict, total=False):
     sparsity: float
     at_rest: Literal["float32", "float16"]
     seed: int | None
+    memory_budget: int | str | None
     finetune_steps: int | None
     finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
@@ -216,6 +217,7 @@ class DynamicMemory(_DynamicMemory):
 
 class ElasticWeightConsolidationArguments(TypedDict, total=False):
     seed: int | None
+    memory_budget: int | str | None
     ewc_lambda: float
     fisher: Literal["true", "empirical"]
     fisher_samples: int | None
@@ -246,6 +248,7 @@ class EWCGeneratorArguments(TypedDict, total=False):
     accelerate: bool
     class_inputs: int
     seed: int | None
+    memory_budget: int | str | None
     finetune_steps: int | None
     finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
@@ -283,6 +286,7 @@ class GANReplayArguments(TypedDict, total=False):
     accelerate: bool
     class_inputs: int
     seed: int | None
+    memory_budget: int | str | None
     finetune_steps: int | None
     finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
@@ -366,6 +370,7 @@ class MeRGANArguments(TypedDict, total=False):
     accelerate: bool
     class_inputs: int
     seed: int | None
+    memory_budget: int | str | None
     finetune_steps: int | None
     finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
@@ -386,6 +391,7 @@ class MeRGAN(_MeRGAN):
 
 class NCMArguments(TypedDict, total=False):
     seed: int | None
+    memory_budget: int | str | None
     layer: str | int | nn.Module | None
 
 class NCM(_NCM):
@@ -397,6 +403,7 @@ class NCM(_NCM):
 
 class PseudoRehearsalArguments(TypedDict, total=False):
     seed: int | None
+    memory_budget: int | str | None
     finetune_steps: int | None
     finetune_optimizer: OptimizerSpec
     memory_size: int | None
@@ -412,6 +419,7 @@ class PseudoRehearsal(_PseudoRehearsal):
 
 class RanPACArguments(TypedDict, total=False):
     seed: int | None
+    memory_budget: int | str | None
     layer: str | int | nn.Module | None
     projections: int
     ridge: float | None
@@ -426,6 +434,7 @@ class RanPAC(_RanPAC):
 
 class SLDAArguments(TypedDict, total=False):
     seed: int | None
+    memory_budget: int | str | None
     layer: str | int | nn.Module | None
     shrinkage: float
 

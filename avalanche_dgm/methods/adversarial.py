@@ -23,7 +23,7 @@ from avalanche_dgm.memories.classifiers import spread
 from avalanche_dgm.methods.abilities import Inspectable, ReplaySource, Routing
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
-from avalanche_dgm.modules import copied, evaluating
+from avalanche_dgm.modules import copied, evaluating, size_in_bytes
 from avalanche_dgm.settings import MethodSettings
 
 if TYPE_CHECKING:
@@ -147,11 +147,26 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
         self.generator.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
-        """See `Method.begin`."""
+        """See `Method.begin`.
+
+        Raises:
+            CapacityError: The networks do not fit into ``memory_budget``.
+        """
         super()._begin(data)
         with self.random.seeded_init():
             self.generator.build(data.images)
             self.generator.open(data)
+        self._check_networks()
+
+    def _check_networks(self) -> None:
+        """Checks the bytes of the networks as they are now; a discriminator may still come."""
+        kept = [self.generator, self.deployed]
+        needed = sum(size_in_bytes(module) for module in kept if module is not None)
+        self._check_budget(
+            needed,
+            "Give more, or smaller networks (width=, discriminator_width=), or replay from"
+            " densities of classes (generator='low-rank' of DGR).",
+        )
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the training of the GAN, and that of the discriminator as the classifier."""
@@ -246,6 +261,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
         self._pool, self._new_weight = None, 1.0
         if self.candidate is not None:
             self.deployed, self.candidate = self.candidate, None
+        self._check_networks()
         super().end(data)
 
     def sample(self, n: int) -> Replay:

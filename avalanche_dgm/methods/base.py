@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, Step, append_replay, check_experience
-from avalanche_dgm.errors import CheckpointError
+from avalanche_dgm.errors import CapacityError, CheckpointError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.held import held_bytes
 from avalanche_dgm.losses import UserCriterion, distillation
 from avalanche_dgm.memories.classifiers import counted, grow_to, logits_of, set_counted
 from avalanche_dgm.modules import Savepoint, evaluating
 from avalanche_dgm.randomness import RandomSource
-from avalanche_dgm.settings import MethodSettings, make_settings
+from avalanche_dgm.settings import MethodSettings, make_settings, read_bytes
 
 #: Version of what methods keep, and under which names; states and files of another are refused.
 VERSION = 3
@@ -345,6 +345,23 @@ class Method(nn.Module):
         """Bytes of all that it holds now beside the classifier, copies for `undo` included."""
         # Parameters, buffers and tensors: no data set whose images could be of unknown size.
         return held_bytes(self, without=[self.learner, UserCriterion, MethodStats]) or 0
+
+    def _check_budget(self, needed: int, remedy: str) -> None:
+        """Checks that what is kept between experiences is within ``memory_budget``.
+
+        Args:
+            needed: Bytes that will be kept beside the classifier.
+            remedy: What takes fewer, as a sentence.
+
+        Raises:
+            CapacityError: It is not.
+        """
+        budget = read_bytes("memory_budget", self.settings.memory_budget)
+        if budget is not None and needed > budget:
+            raise CapacityError(
+                f"{type(self).__name__} needs {needed} bytes, more than memory_budget={budget}."
+                f" {remedy}"
+            )
 
     # Taking an experience back
 

@@ -75,6 +75,10 @@ class ClosedForm(Routing, Method):
     needs = Needs(learner=False)
     #: Whether the scatter is needed.
     scatter: ClassVar[bool] = True
+    #: What takes fewer bytes.
+    _smaller: ClassVar[str] = (
+        "Give more, or take NCM, or replay from densities of classes (generator='low-rank')."
+    )
     _split: SplitModel | None
 
     def __init__(self, settings: ClosedFormSettings | None = None, **changes: Any) -> None:
@@ -136,6 +140,7 @@ class ClosedForm(Routing, Method):
 
         Raises:
             ShapeError: Features have another size than those that were learned.
+            CapacityError: What is kept does not fit into ``memory_budget``.
         """
         check_experience(data, shape=self._shape)
         found = self.features(data.images[:1], data.tasks[:1]).shape[1]
@@ -144,6 +149,12 @@ class ClosedForm(Routing, Method):
                 f"Features of {found} values came, but of {self.feature_size} were learned."
             )
         self._check_size(found)
+        n_classes = self.moments.classes.count_with(self._tasks(data.tasks), data.labels)
+        self._check_budget(self._bytes_of(n_classes, found), self._smaller)
+
+    def _bytes_of(self, n_classes: int, size: int) -> int:
+        """Bytes of everything that is kept of so many classes of features of a size."""
+        return self.moments.bytes_of(n_classes, size)
 
     def _check_size(self, size: int) -> None:
         """Checks that the moments of features of a size can be kept."""
@@ -237,6 +248,7 @@ class NCM(ClosedForm):
     """
 
     scatter = False
+    _smaller = "It keeps the mean of each class: give more, or a layer of fewer values (layer=)."
 
     def _solve(self) -> tuple[Tensor, Tensor]:
         return _gaussian(self.moments.means.double(), None)
@@ -319,6 +331,7 @@ class RanPAC(ClosedForm):
     """
 
     settings_type: ClassVar[type[MethodSettings]] = RanPACSettings
+    _smaller = "Give more, or fewer projections."
     ridge: Tensor
 
     def __init__(self, settings: RanPACSettings | None = None, **changes: Any) -> None:
@@ -334,6 +347,10 @@ class RanPAC(ClosedForm):
 
     def _check_size(self, size: int) -> None:
         """The moments are of as many values as there are projections, whatever the features."""
+
+    def _bytes_of(self, n_classes: int, size: int) -> int:
+        m = self.settings.projections
+        return 8 + 4 * m * size + self.moments.bytes_of(n_classes, m)
 
     def _lift(self, features: Tensor) -> Tensor:
         return self.lifting(features)

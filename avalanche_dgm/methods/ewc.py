@@ -83,6 +83,19 @@ class ElasticWeightConsolidation(Method):
         super().__init__(settings, **changes)
         self.penalty = ElasticPenalty()
 
+    def check(self, data: ExperienceData) -> None:
+        """See `Method.check`.
+
+        Raises:
+            CapacityError: The penalty does not fit into ``memory_budget``.
+        """
+        super().check(data)
+        trained = [p for p in self.learner.parameters() if p.requires_grad] if self.learner else []
+        self._check_budget(
+            4 + sum(8 * p.numel() for p in trained),
+            "It keeps two numbers for each weight that is trained: give more, or a smaller model.",
+        )
+
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Trains nothing.
 

@@ -29,7 +29,7 @@ from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
-from avalanche_dgm.modules import Frozen, GrowingBuffers, evaluating
+from avalanche_dgm.modules import Frozen, GrowingBuffers, evaluating, size_in_bytes
 from avalanche_dgm.settings import MethodSettings, positive
 
 
@@ -113,6 +113,7 @@ class PseudoRehearsal(Inspectable, FinetunedMethod):
         """See `Method.check`."""
         check_experience(data, shape=self.box.shape)
         check_variety(data.images, first=self.box.shape is None)
+        self._check_budget(size_in_bytes(self.box), "It keeps two numbers and the task labels.")
         n, size = len(data), self.settings.memory_size
         if size is not None and self.experiences and size <= n:
             raise CapacityError(

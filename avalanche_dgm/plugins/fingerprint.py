@@ -49,9 +49,11 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: str) 
     """
     found = []
     for name in {**saved, **now}:
-        before, after = saved.get(name, "none"), now.get(name, "none")
+        # A setting that was added since, and is left at None, changes nothing.
+        before, after = saved.get(name), now.get(name)
         if before != after:
-            found.append(f"{name}: {before} in the checkpoint, {after} now")
+            words = ["none" if value is None else value for value in (before, after)]
+            found.append(f"{name}: {words[0]} in the checkpoint, {words[1]} now")
     if found:
         more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
         raise CheckpointError(
