@@ -14,13 +14,13 @@ from typing import Any
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.package import check_package, pl
 
-_EVERY = "sees every fit; `module.stage_name` says which"
-_LEARNING = "watches the classifier's training, each experience for itself"
-_BAR = "names experience and phase"
+_EVERY = "is called in every fit; `module.stage_name` says which"
+_LEARNING = "monitors the classifier's training, reset in each experience"
+_BAR = "shows experience and phase"
 
 #: By class: what it does in a stream.
 SUPPORTED = {
-    "BasePredictionWriter": "writes what `trainer.predict` finds afterwards",
+    "BasePredictionWriter": "writes the results of `trainer.predict` after the stream",
     "Callback": _EVERY,
     "Checkpoint": _LEARNING,
     "DeviceStatsMonitor": f"{_EVERY}; needs a logger",
@@ -29,21 +29,21 @@ SUPPORTED = {
     "LearningRateMonitor": f"{_EVERY}; needs a logger",
     "ModelCheckpoint": _LEARNING,
     "ModelSummary": "is printed before every fit",
-    "OnExceptionCheckpoint": "saves the module when a fit fails, a phase's too",
-    "ProgressBar": "sees every fit and test",
+    "OnExceptionCheckpoint": "saves the module when a fit fails, including phases",
+    "ProgressBar": "is called in every fit and test",
     "RichModelSummary": "is printed before every fit",
     "RichProgressBar": _BAR,
-    "Timer": "counts over the whole stream, and ends it",
+    "Timer": "limits the time of the whole stream",
     "TQDMProgressBar": _BAR,
 }
 
 _AVERAGES = (
-    "it averages everything that a module holds, classes and labels among it, and anew in each"
-    " fit. Average the weights of the network after the stream, or in its own forward pass"
+    "it averages everything in the module, including labels, and restarts in each fit. Average the"
+    " network's weights after the stream, or in its own forward pass"
 )
 _FREEZES = (
-    "it freezes layers by the epochs of one fit, and an optimizer outlives many. Set"
-    " requires_grad on the model's parameters before the stream"
+    "it freezes layers by the epoch of a single fit. Set requires_grad on the model's parameters"
+    " before the stream"
 )
 
 #: By class: why not, and what to do instead.
@@ -51,29 +51,28 @@ UNSUPPORTED = {
     "BackboneFinetuning": _FREEZES,
     "BaseFinetuning": _FREEZES,
     "BatchSizeFinder": (
-        "it trains to try sizes, and phases have batch sizes of their own. Give batch_size"
+        "it tries batch sizes in training, and phases have their own. Set batch_size"
     ),
     "EMAWeightAveraging": _AVERAGES,
     "GradientAccumulationScheduler": (
-        "it changes by the epochs of one fit how a step is divided. Give the Trainer"
+        "it changes the accumulation by the epoch of a single fit. Give the Trainer"
         " accumulate_grad_batches"
     ),
     "LearningRateFinder": (
-        "it trains to try rates, on a module that has several optimizers in turn. Give the"
-        " module's optimizer its lr"
+        "it tries learning rates, but the module has several optimizers in turn. Set lr in the"
+        " module's optimizer"
     ),
     "ModelPruning": (
-        "it replaces parameters of networks that are copied and grow. Prune the model with"
+        "it replaces parameters, but networks are copied and grow. Prune the model with"
         " torch.nn.utils.prune after the stream"
     ),
     "SpikeDetection": (
-        "it compares a loss with that of another phase. A loss that is not finite is found without"
-        " it"
+        "it compares losses of different phases. A loss that is not finite is detected without it"
     ),
     "StochasticWeightAveraging": _AVERAGES,
     "ThroughputMonitor": (
-        "it asks a batch for its size, and phases draw theirs where they use them. The result has"
-        " seconds and iterations"
+        "it needs the size of each batch, but phases sample their own. The result has seconds and"
+        " iterations"
     ),
     "WeightAveraging": _AVERAGES,
 }
@@ -96,7 +95,7 @@ def check_callbacks(trainer: pl.Trainer, callbacks: Iterable[Any]) -> None:
         name = type(callback).__name__
         for refused, reason in UNSUPPORTED.items():
             if _is(callback, refused):
-                raise ConfigError(f"The callback {name} is not right in a stream: {reason}.")
+                raise ConfigError(f"The callback {name} cannot be used in a stream: {reason}.")
         if _is(callback, "DeviceStatsMonitor", "LearningRateMonitor") and not trainer.loggers:
             raise ConfigError(f"The callback {name} needs a logger: give the Trainer logger=...")
         on_cpu = isinstance(trainer.accelerator, pl.accelerators.CPUAccelerator)

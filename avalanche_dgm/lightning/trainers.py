@@ -48,7 +48,7 @@ def make_trainer(
     Raises:
         ConfigError: The Trainer limits the number of steps, or is not a Trainer; or Lightning
             cannot make one of the arguments; or something is of Lightning's other package; or a
-            callback is not right in a stream.
+            callback cannot be used in a stream.
     """
     check_package(trainer, callbacks)
     made: Any  # Lightning sets some attributes where type checkers do not see it.

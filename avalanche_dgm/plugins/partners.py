@@ -18,17 +18,17 @@ KINDS = {
     "own": "trains networks of its own",
 }
 
-_NAMES = "it keeps parameters by the names that they had before the model was wrapped"
-_ANOTHER = "it needs the model itself, which is wrapped"
-_NEW = "each task has a new learner, so there is nothing of older tasks to hold in it"
-_EMBEDDINGS = "the model answers with embeddings or prototypes, not with logits to learn from"
-_OWN_LOSS = "its loss is not the criterion alone, so replay cannot be weighed against it"
+_NAMES = "it keeps parameters by name, and wrapping the model changes the names"
+_ANOTHER = "it needs the unwrapped model"
+_NEW = "each task has a new learner, which knows nothing of older tasks"
+_EMBEDDINGS = "the model returns embeddings or prototypes instead of logits"
+_OWN_LOSS = "its loss is more than the criterion, so replay cannot be weighted against it"
 _NO_STEP = "its training loop has no step to which replay could be added"
-_ROWS = "it reads the batch or features of it while replayed samples are among them"
+_ROWS = "it reads the batch, or its features, while replayed samples are in it"
 _GENERATES = "it replays generated samples itself"
-_COPIES = "it puts a copy of the model in place of the one that the memory knows"
-_HEAD = "it overwrites what replay teaches the last layer about older classes"
-_FIXED = "it protects the weights of older tasks by a structure of its own"
+_COPIES = "it replaces the model by a copy that the memory does not know"
+_HEAD = "it overwrites what the last layer learns from replay"
+_FIXED = "it protects the weights of older tasks by its own architecture"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ PARTNERS = (
     Partner("MASPlugin", own=_NEW),
     Partner("RWalkPlugin", latents=_NAMES, own=_NEW),
     Partner("LFLPlugin", latents=_ANOTHER, own=_NEW),
-    Partner("MIRPlugin", latents="it differentiates layers that are frozen", own=_NEW),
+    Partner("MIRPlugin", latents="it needs gradients of frozen layers", own=_NEW),
     Partner("RARPlugin", latents=_ANOTHER, own=_NEW),
     Partner("FromScratchTrainingPlugin", latents=_NAMES, own=_NAMES),
     Partner("Cumulative"),
@@ -108,12 +108,15 @@ PARTNERS = (
     _refused("ICaRL", _EMBEDDINGS),
     _refused("AR1", _OWN_LOSS),
     _refused(
-        "LearningToPrompt", "it gives older classes minus infinity, which replay cannot learn"
+        "LearningToPrompt",
+        "its logits of older classes are minus infinity, so replay has no effect",
     ),
     _refused("ExpertGateStrategy", _FIXED),
     _refused("StreamingLDA", _NO_STEP),
     _refused("SupervisedMetaLearningTemplate", _NO_STEP),
-    _refused("JointTraining", "it trains on all experiences at once: there is nothing to remember"),
+    _refused(
+        "JointTraining", "it trains on all experiences at once, so there is nothing to remember"
+    ),
     _refused("AETraining", "it trains no classifier"),
     _refused("VAETraining", "it trains no classifier"),
 )
@@ -164,10 +167,10 @@ def check_partners(strategy: Any, plugin: Any) -> None:
 
 def table() -> str:
     """The table in Markdown, one row a partner."""
-    lines = ["| Avalanche | " + " | ".join(KINDS) + " | why not |", "|" + "---|" * (len(KINDS) + 2)]
+    lines = ["| Avalanche | " + " | ".join(KINDS) + " | reason |", "|" + "---|" * (len(KINDS) + 2)]
     for partner in PARTNERS:
         cells = [getattr(partner, kind) for kind in KINDS]
-        shown = ["right" if cell is None else "refused" for cell in cells]
+        shown = ["works" if cell is None else "refused" for cell in cells]
         why = "; ".join(dict.fromkeys(cell for cell in cells if cell is not None))
         lines.append(f"| `{partner.title}` | " + " | ".join(shown) + f" | {why} |")
     return "\n".join(lines) + "\n"
