@@ -1,4 +1,4 @@
-"""A method of one's own."""
+"""A method of your own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A generator of one's own: a small class-conditional diffusion model.
+"""A generator of your own: a small class-conditional diffusion model.
 
 Run it with ``python examples/generators/diffusion.py``; ``--fast`` only shows that it works.
 """

@@ -1,4 +1,4 @@
-"""A generator of one's own: scikit-learn's mixture of Gaussians, one for each class.
+"""A generator of your own: scikit-learn's mixture of Gaussians, one for each class.
 
 Run it with ``python examples/generators/gaussian_mixture.py``; ``--fast`` only shows that it works.
 """

@@ -1,4 +1,4 @@
-"""A generator of one's own: a class-conditional normalising flow of affine couplings.
+"""A generator of your own: a class-conditional normalising flow of affine couplings.
 
 Run it with ``python examples/generators/normalizing_flow.py``; ``--fast`` only shows that it works.
 """
