@@ -33,8 +33,8 @@ class OptimizerSpec:
         lr: Learning rate; with ``schedule="one-cycle"``, half of the peak.
         schedule: ``"constant"``; ``"one-cycle"`` (Smith & Topin 2018) over all steps; ``"cosine"``,
             half a cosine from ``lr`` to 0 over all steps.
-        clip_norm: Largest Euclidean norm of all gradients together, or ``None``.
-        clip_value: Largest absolute value of one gradient, or ``None``.
+        clip_norm: Maximum global norm of the gradients, or ``None``.
+        clip_value: Maximum absolute value of each gradient, or ``None``.
         options: Further arguments of the ``torch.optim`` class.
     """
 

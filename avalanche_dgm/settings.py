@@ -115,9 +115,9 @@ class MethodSettings(Settings):
     Attributes:
         seed: Seed of everything random in the method, from 0 to 2**63 - 1; ``None`` takes one from
             PyTorch's global generator at the first draw.
-        memory_budget: Most bytes that are kept between experiences beside the classifier, as a
-            number or a text such as ``"1MB"``. What can be made smaller is; else an experience that
-            would need more is refused.
+        memory_budget: Maximum bytes of the memory between experiences, without the classifier, as a
+            number or text such as ``"1MB"``. The memory is made smaller if possible; otherwise an
+            experience that needs more is refused.
     """
 
     seed: int | None = field(default=None, metadata={"least": 0})

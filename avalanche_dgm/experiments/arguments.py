@@ -29,8 +29,8 @@ _DATA = ("data_root", "download")
 _FLAGS = {"n_experiences": "experiences"}
 
 _EPILOG = (
-    "Any setting of a file is an option, too, such as --method_options.stm_size 3, --model my.Net"
-    " --model.init_args.width 64 or --trainer.devices 2. Options outrank the file."
+    "Every setting of a file is also an option, such as --method_options.stm_size 3, --model my.Net"
+    " --model.init_args.width 64 or --trainer.devices 2. Options override the file."
 )
 
 
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     """
     parser = _Parser(
         prog="avalanche-dgm",
-        description="Learn streams of images with generative memories, beside reference methods.",
+        description="Train generative memories and reference methods on streams of images.",
     )
     parser.add_argument("--version", action=_Version, help="print versions and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -58,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
         return command
 
     for name, usual, what in (
-        ("run", ("dgdmn",), "run a method, a recipe or a file over a stream"),
-        ("compare", COMPARED, "run several methods into one table"),
+        ("run", ("dgdmn",), "train a method on a stream"),
+        ("compare", COMPARED, "train several methods and compare them in a table"),
     ):
         command = add(name, what, epilog=_EPILOG)
         _add_settings(command, " ".join(usual))
@@ -69,22 +69,22 @@ def build_parser() -> argparse.ArgumentParser:
             nargs="*",
             choices=BUFFERS,
             metavar="BUFFER",
-            help="beside each method, a buffer of real images in as many bytes: replay (default)"
-            " or der++, or both",
+            help="for each method, add a buffer of real images of the same size: replay (default),"
+            " der++, or both",
         )
         known = [text for action in command._actions for text in action.option_strings]
         command.set_defaults(usual=usual, options=known)
 
-    demo = add("demo", "see it work in about two minutes: embedded digits, nothing downloaded")
+    demo = add("demo", "a demonstration in about two minutes, without a download")
     _add_running(demo)
     _add_fields(demo, ExperimentConfig, "seed", "fast")
 
-    paper = add("paper", "make the figures and tables of the papers")
+    paper = add("paper", "reproduce figures and tables of the papers")
     paper.add_argument(
         "exhibits",
         nargs="*",
         metavar="NAME",
-        help="such as kamra2017-fig4, fig4, or all; without one, or with list, they are listed",
+        help="such as kamra2017-fig4, fig4 or all; without a name, or with list, they are listed",
     )
     paper.add_argument(
         "--scale",
@@ -102,26 +102,28 @@ def build_parser() -> argparse.ArgumentParser:
     _add_fields(paper, ExperimentConfig, "fast", *_DATA)
     _add_running(paper)
 
-    workspace = add("workspace", "lay the panels out in a project of Weights & Biases")
+    workspace = add("workspace", "set up a view of the panels in Weights & Biases")
     workspace.add_argument(
-        "project", nargs="?", metavar="ENTITY/PROJECT", help="without it, the layout is printed"
+        "project", nargs="?", metavar="ENTITY/PROJECT", help="without it the view is printed"
     )
-    workspace.add_argument("--name", default="Memories", help="of the view (default: %(default)s)")
+    workspace.add_argument(
+        "--name", default="Memories", help="name of the view (default: %(default)s)"
+    )
 
-    report = add("report", "make one HTML page about runs")
+    report = add("report", "make an HTML page that compares runs")
     report.add_argument(
         "runs",
         nargs="*",
         type=Path,
         default=[Path("runs")],
         metavar="RUN",
-        help="folders of runs, or folders above them (default: runs)",
+        help="folders with runs (default: runs)",
     )
     report.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="default: report.html in RUN, or here if there are several",
+        help="default: report.html in RUN, or in the working directory for several",
     )
     report.add_argument("--title", metavar="T", help="heading (default: methods and streams)")
 
@@ -156,7 +158,7 @@ def _add_plugin(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE",
-        help="a Python module, here or installed, that registers methods; may be repeated",
+        help="a Python module that registers methods; may be repeated",
     )
 
 
@@ -177,9 +179,11 @@ def _add_settings(parser: argparse.ArgumentParser, usual: str) -> None:
         dest="methods",
         nargs="+",
         metavar="METHOD",
-        help=f"one or several, see 'list', or a class path (default: {usual})",
+        help=f"one or more names from 'list', or class paths (default: {usual})",
     )
-    settings.add_argument("--stream", help="see 'list', or a class path (default: sklearn-digits)")
+    settings.add_argument(
+        "--stream", help="a name from 'list', or a class path (default: sklearn-digits)"
+    )
     _add_seeds(settings)
     _add_fields(settings, ExperimentConfig, *_SETTINGS)
     for flag, of, example in (
@@ -193,11 +197,13 @@ def _add_settings(parser: argparse.ArgumentParser, usual: str) -> None:
             metavar="KEY=VALUE",
             help=f"an option of the {of}, such as {example}; may be repeated",
         )
-    settings.add_argument("--dataset", metavar="NAME", help="of the stream, such as latent-split's")
+    settings.add_argument("--dataset", metavar="NAME", help="data set of the stream latent-split")
     settings.add_argument(
-        "--case", type=int, metavar="N", help="of the stream latent-split, 1 to 4"
+        "--case", type=int, metavar="N", help="case of the stream latent-split, 1 to 4"
     )
-    settings.add_argument("--share", type=float, metavar="F", help="of the samples that is stored")
+    settings.add_argument(
+        "--share", type=float, metavar="F", help="share of samples that is stored"
+    )
     _add_fields(parser.add_argument_group("data"), ExperimentConfig, *_DATA)
 
 
@@ -206,12 +212,14 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--print-config",
         action="store_true",
-        help="print the YAML file of what would run, and run nothing",
+        help="print the complete config as YAML and exit",
     )
     _add_fields(running, ExperimentConfig, "device")
-    running.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch")
-    running.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER")
-    running.add_argument("--name", help="folder of this run below --out")
+    running.add_argument("--threads", type=int, metavar="N", help="PyTorch's threads")
+    running.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="default: %(default)s"
+    )
+    running.add_argument("--name", help="name of this run's folder in --out")
     running.add_argument(
         "--log",
         nargs="+",
@@ -224,8 +232,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     )
     running.add_argument("--resume", action="store_true", help="continue an interrupted run")
     running.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-    running.add_argument("--quiet", action="store_true", help="no progress, only the table")
-    trainer = parser.add_argument_group("training under a Lightning Trainer")
+    running.add_argument("--quiet", action="store_true", help="print only the table")
+    trainer = parser.add_argument_group("training on a Lightning Trainer")
     _add_fields(trainer, ExperimentConfig, "backend")
     _add_fields(trainer, TrainerSettings, *(f.name for f in fields(TrainerSettings)))
 

@@ -50,20 +50,17 @@ BY_CLASS_PATH = {
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Settings of the Trainer that runs an experiment; an object that exists is valid.
+    """Settings of the Trainer that runs an experiment.
 
     Attributes:
-        devices: Devices of each node, at least 1, or "auto" for all that there are; 1 if not given.
-        accelerator: Kind of device in Lightning's words, such as "cpu" or "gpu"; ``None`` takes
-            the experiment's ``device``.
-        strategy: How several devices work together: "auto" (``ddp`` if there are several), "ddp" or
-            another of its kind.
-        num_nodes: Machines, at least 1, which is the default.
-        precision: Of what is computed: "32-true" (the default), "16-mixed" or "bf16-mixed".
-        accumulate: Batches a step of the optimiser, at least 1, which is the default.
-        clip: Largest Euclidean norm of all gradients together, above 0, or ``None``.
-        save_every: Optimiser steps between two saves within an experience, at least 1; 1000 if not
-            given.
+        devices: Devices of each machine, or "auto" for all; 1 by default.
+        accelerator: Kind of device, such as "cpu" or "gpu"; ``None`` takes ``device``.
+        strategy: "auto" (``ddp`` if there are several devices), "ddp" or another DDP variant.
+        num_nodes: Number of machines; 1 by default.
+        precision: "32-true" (the default), "16-mixed" or "bf16-mixed".
+        accumulate: Batches per optimiser step; 1 by default.
+        clip: Maximum global norm of the gradients, above 0, or ``None``.
+        save_every: Optimiser steps between two saves within an experience; 1000 by default.
 
     Raises:
         ConfigError: A value is out of range.
@@ -108,39 +105,40 @@ class ExperimentConfig:
             plugin or of a `avalanche_dgm.methods.Method`.
         stream: A name in ``avalanche_dgm.streams.STREAMS``, or the class path of what returns an
             Avalanche benchmark.
-        model: The network that classifies: "mlp", "latent-replay-network" or "alexnet-like", or the
-            class path of a module.
-        seed: Governs weights, batches, replay and splits; 0 or more. Of several runs, the first.
-        hidden: Units of each hidden layer of the multilayer perceptron that classifies; one number
-            for the dense layers of a turntable stream's network; none where it is fixed.
-        epochs: Passes over each experience's data, at least 1; with ``until`` the most.
-        until: Training accuracy of an epoch, above 0 and at most 1, that ends an experience; with
-            the schedule "cosine" the learning rate then falls to 0 over half as many epochs as it
-            took. Without it all epochs are trained.
-        batch_size: Images of the experience in one step, at least 1.
+        model: The classifier: "mlp", "latent-replay-network" or "alexnet-like", or the class path
+            of a module.
+        seed: Determines weights, batches, replay and splits; 0 or more. With several seeds, the
+            first.
+        hidden: Units of each hidden layer of the multilayer perceptron; one number for the dense
+            layers of a turntable stream's network; none where the layers are fixed.
+        epochs: Epochs of each experience, at least 1; with ``until`` the maximum.
+        until: Training accuracy of an epoch, above 0 and at most 1, that ends an experience. With
+            the schedule "cosine" the learning rate then decays to 0 over half as many further
+            epochs. Without it all epochs are trained.
+        batch_size: New images per step, at least 1.
         lr: Learning rate, above 0.
         optimizer: "adam", "rmsprop" (rho 0.9, as in the paper) or "sgd".
-        schedule: "constant", or "cosine": the learning rate falls to 0 over each experience.
-        dropout: Probability of dropping a hidden unit, from 0 to below 1.
-        data_root: Folder of the data sets; ``None`` takes that of the variable AVALANCHE_DGM_DATA.
-        download: Fetch a data set that is absent.
-        device: "cpu", "cuda" or "auto" (a GPU if there is one). A file or a command without it has
-            "cpu", with the backend "lightning" "auto".
-        n_experiences: Number of experiences: split streams are cut into so many, of others the
-            first ones are learned. ``None`` for the stream's own.
+        schedule: "constant", or "cosine": the learning rate decays to 0 in each experience.
+        dropout: Dropout probability of hidden units, from 0 to below 1.
+        data_root: Folder of the data sets; ``None`` takes the variable AVALANCHE_DGM_DATA.
+        download: Download a data set that is missing.
+        device: "cpu", "cuda" or "auto" (a GPU if there is one). The default is "cpu", and "auto"
+            with the backend "lightning".
+        n_experiences: Number of experiences: split streams are divided into so many, of others
+            the first are learned. ``None`` for the stream's own.
         revisit: Experiences (counted from 0) that are learned again at the end.
         stream_options: Further keyword arguments of the stream.
         method_options: Hyper-parameters of the method's plugin.
-        model_options: Arguments of a model that is given by class path, or of
-            "latent-replay-network": latent_channels, padding and pool.
+        model_options: Arguments of a model given by class path, or of "latent-replay-network":
+            latent_channels, padding and pool.
         paper: Train with the paper's settings (those of ``Plugin.paper``).
         fast: A run of seconds that shows that everything works, not how well.
-        evaluate_on: "test", or "validation": a share of each class's training images, which are
-            not trained on then, in place of the test images. Settings are chosen by it.
+        evaluate_on: "test", or "validation": a held-out share of each class's training images in
+            place of the test images. Use it for tuning.
         validation_fraction: That share, above 0 and below 1.
-        every_epoch: Also test after each epoch, and before the first (with Avalanche's loop alone).
-        quality: Compare what the generator makes with real samples after each experience.
-        backend: What trains: "avalanche" (the default), its own loop, or "lightning", a Trainer.
+        every_epoch: Also test before the first and after each epoch (with Avalanche's loop only).
+        quality: Compare generated with real samples after each experience.
+        backend: "avalanche" (the default), its training loop, or "lightning", a Trainer.
         trainer: Settings of that Trainer, or a mapping with some of them.
 
     Raises:

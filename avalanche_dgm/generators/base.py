@@ -301,25 +301,25 @@ class VAESettings(Settings):
     The defaults are ours, not the papers'.
 
     Attributes:
-        architecture: ``"auto"``, ``"dense"`` or ``"conv"``; ``"auto"`` looks at the images.
+        architecture: ``"auto"``, ``"dense"`` or ``"conv"``; ``"auto"`` chooses by the images.
         hidden: Widths of the generator's dense layers, or channels of its convolutions.
         latent: Latent dimensions of the generator.
         likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
         value_range: Smallest and largest possible intensity; ``None`` infers it from the first
             experience if its samples look like pixels, and sets no bounds otherwise.
-        kl_weight: Weight of the divergence from the prior in the generator's training, above 0.
-            The evidence lower bound has 1 (the papers). Smaller weights give sharper images, and
-            do no harm when codes are drawn from a fitted density instead of the prior.
-        sampling: ``"class"`` draws codes from a density fitted to each class's posteriors,
+        kl_weight: Weight of the KL divergence from the prior in the generator's loss, above 0. The
+            evidence lower bound has 1 (the papers). Smaller weights give sharper images, which
+            suits latents that are sampled from a fitted density instead of the prior.
+        sampling: ``"class"`` samples latents from a density fitted to each class's posteriors,
             ``"prior"`` from the standard normal (the papers).
-        components: Largest number of Gaussians in each class's density of codes; their covariances
-            are shrunk halfway to their pooled covariance.
-        consolidation: How the generator keeps what it knows. ``"aligned"`` teaches it to decode
-            the codes of old classes to exactly the images that its predecessor decoded them to;
-            ``"rehearsal"`` trains it on generated images as if they were data (the papers).
+        components: Maximum number of Gaussians in the density of each class's latents; their
+            covariances are shrunk halfway to their pooled covariance.
+        consolidation: How the generator keeps old classes. ``"aligned"`` trains it to decode their
+            latents to the same images as its predecessor; ``"rehearsal"`` trains it on generated
+            images as if they were data (the papers).
         generator_steps: Optimiser steps of the generator per experience.
-        generator_epochs: Passes over the data instead of ``generator_steps``.
-        generator_optimizer: How the generator is trained.
+        generator_epochs: Epochs instead of ``generator_steps``.
+        generator_optimizer: Optimiser of the generator.
         batch_size: New samples per step when the memory is trained; as many are replayed.
     """
 

@@ -30,32 +30,31 @@ class GANSettings(Settings):
 
     Attributes:
         architecture: ``"auto"``, ``"dcgan"`` (three layers and a head), ``"resnet"`` (three
-            residual blocks) or ``"dense"`` (flat samples); ``"auto"`` looks at the samples.
+            residual blocks) or ``"dense"`` (flat samples); ``"auto"`` chooses by the samples.
         width: Channels of the generator's last layer; the layers before have 2 and 4 times as many.
         discriminator_width: Channels of the discriminator's first layer.
         latent: Noise dimensions.
         value_range: Smallest and largest possible intensity; ``None`` infers it from the first
             experience if its samples look like pixels, and sets no bounds otherwise.
         generator_steps: Steps of the generator per experience.
-        generator_epochs: Passes over the data instead of ``generator_steps``.
+        generator_epochs: Epochs instead of ``generator_steps``.
         batch_size: Samples per step when the memory is trained.
         gan_optimizer: Optimiser of the generator and of the discriminator.
         discriminator_steps: Steps of the discriminator before each of the generator.
         penalty: Weight of the gradient penalty, 0 or more.
-        penalty_every: Rounds from one gradient penalty to the next, which weighs as much more (lazy
-            regularisation, Karras et al. 2020, Appendix B); 1 for one in each.
-        class_steps: Steps of the discriminator on classes in each round, real samples of the
-            experience and generated old ones; ``None`` for one a known class (the paper). They
-            serve nothing but the discriminator's answers where it is the classifier, which
-            `discriminator_finetune_epochs` make better in less time.
-        aux_classifier_loss: Whether the generator learns from the discriminator's answers on
-            classes: ``"auto"`` if the experience has more than one class, ``"always"`` or
-            ``"never"``.
-        replay_per_class: Samples that are generated of each class, once an experience, to be
-            replayed from then on; ``None`` for as many as the experience has of a class.
+        penalty_every: The gradient penalty is computed in every so many rounds, with as many times
+            the weight (lazy regularisation, Karras et al. 2020, Appendix B).
+        class_steps: Classification steps of the discriminator in each round, on real samples of
+            the experience and generated old ones; ``None`` for one per known class (the paper).
+            They only matter if the discriminator is the classifier, where
+            `discriminator_finetune_epochs` gives better results in less time.
+        aux_classifier_loss: Whether the generator learns from the discriminator's class head:
+            ``"auto"`` if the experience has more than one class, ``"always"`` or ``"never"``.
+        replay_per_class: Samples of each class that are generated once per experience for replay;
+            ``None`` for as many as the experience has of a class.
         accelerate: Whether discriminator and generator are trained in mixed precision (bfloat16)
-            and with channels last, for GPUs that compute it (NVIDIA's since Ampere). Samples are
-            made in float32 all the same.
+            and with channels last, for GPUs that support it (NVIDIA's since Ampere). Samples are
+            generated in float32.
     """
 
     deprecated: ClassVar[Mapping[str, str]] = {
@@ -119,17 +118,18 @@ class MaskedGANSettings(GANSettings):
             variant).
         placement: Where units are masked: ``"before"`` the norm (Eq. 2) or ``"after"`` the
             rectifier.
-        protection: Which weights are frozen: ``"fan"``, all that come into a reserved unit (Eq. 4);
+        protection: Which weights are frozen: ``"fan"``, all into a reserved unit (Eq. 4);
             ``"ends"``, those between two reserved units, which keeps old samples bit by bit only
             with ``placement="after"``.
-        smax: Largest scale of the masks' sigmoid, above 1.
-        annealing: How the scale gets there (Eq. 3): ``"epochs"``, constant within each, or
+        smax: Maximum scale of the masks' sigmoid, above 1.
+        annealing: How the scale increases (Eq. 3): ``"epochs"``, constant within each, or
             ``"steps"``.
-        compensation: What is done about the scale in the embeddings' gradients: ``"authors"``,
+        compensation: How the embeddings' gradients are corrected for the scale: ``"authors"``,
             ``"hat"`` (Serra et al. 2018) or ``"none"``.
-        sparsity: Weight lambda_RU of the share of free units that a task takes (Eq. 6), 0 or more.
-        at_rest: The type of the generator's weights between experiences, see `MaskedSpec`. It is
-            trained, and makes samples, in float32 all the same.
+        sparsity: Weight lambda_RU of the fraction of free units that a task uses (Eq. 6), 0 or
+            more.
+        at_rest: Data type of the generator's weights between experiences, see `MaskedSpec`. It is
+            trained and sampled in float32.
     """
 
     masking: Literal["units", "weights"] = "units"
@@ -169,7 +169,7 @@ class ConditionalGANSettings(GANSettings):
     """Settings of a generator that learns all classes with the same weights.
 
     Attributes:
-        class_inputs: Inputs of the generator that say the class: most classes there can be.
+        class_inputs: Inputs of the generator that encode the class: the maximum number of classes.
     """
 
     class_inputs: int = 32

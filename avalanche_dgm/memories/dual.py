@@ -45,25 +45,24 @@ class DualMemorySettings(MemorySettings):
         short_term: ``False`` keeps the real samples of ``stm_size`` tasks until sleep instead of
             learning them in short-term memories (Sec. 5.1).
         routing: Which memory predicts at test time. ``"oracle"``: the short-term memory that holds
-            the experience's task, else the LTM (the paper; the method is told which task an image
-            is from). ``"elbo"``: for each image, the memory whose generator explains it best.
-            ``"sleep"`` consolidates before every evaluation. ``"auto"`` is ``"elbo"``, by
-            task labels if the model itself gets them; it is ``"sleep"`` with a generator that has
-            no score.
+            the experience's task, otherwise the LTM (the paper: the task is given). ``"elbo"``: for
+            each image, the memory whose generator gives it the largest evidence lower bound.
+            ``"sleep"`` consolidates before every evaluation. ``"auto"`` is ``"elbo"``, restricted
+            by task labels if the model gets them, or ``"sleep"`` if the generator has no score.
         unknown_task: With an oracle, a task that was never learned goes to the ``"ltm"``, or is an
             ``"error"``.
-        reconstruct: Whether learners see images as their generator reconstructs them, in training
-            and prediction (the paper). More robust to noise, a little less accurate.
+        reconstruct: Whether learners are trained and used on the generator's reconstructions of
+            images (the paper). More robust to noise, slightly less accurate.
         ltm_help: Whether, for a repeated task, the LTM's reconstructions and labels of the new
             samples are added to the task's short-term memory, if its generator reconstructs.
         learner_steps: Optimiser steps of the long-term learner in one sleep.
-        learner_epochs: Passes over the data instead of ``learner_steps``.
-        learner_optimizer: How the long-term learner is trained in sleep.
+        learner_epochs: Epochs instead of ``learner_steps``.
+        learner_optimizer: Optimiser of the long-term learner in sleep.
         stm_hidden: Widths of the short-term generators; ``None`` for half of the LTM's.
         stm_latent: Their latent dimensions; ``None`` for the LTM's.
         stm_learner_hidden: Widths of the short-term learners.
         stm_generator_steps: Optimiser steps of a short-term generator; ``None`` for twice
-            ``generator_steps``: what it misses of a task, no later sleep can restore.
+            ``generator_steps``, since what it misses is lost.
     """
 
     kappa: float = 0.05

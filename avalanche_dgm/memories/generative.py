@@ -40,17 +40,17 @@ class MemorySettings(VAESettings):
         generator: ``"vae"``, the autoencoder that the settings above configure; ``"low-rank"`` or
             another name of `make_density`, better for features of a pretrained network; or an
             untrained `Generator`, which is copied.
-        labels: ``"soft"`` replays the old learner's softened answers, ``"hard"`` its decisions;
-            ``None`` for ``"soft"``.
+        labels: Labels of replayed samples: ``"soft"``, the previous learner's probabilities, or
+            ``"hard"``, its predicted classes; ``None`` for ``"soft"``.
         temperature: Temperature of the softmax of soft labels, above 0.
-        kappa: Smallest share of the memory for each new task (Sec. 3.1).
-        n_max: Most samples, generated and new, that one consolidation holds at once; ``None``
-            for no limit. Aligned consolidation holds generated samples for one step only.
-        count: How new samples are weighed against old ones: ``"tasks"``, by the number of tasks so
-            far, repetitions included (the paper); ``"classes"``, by the number of classes, so that
-            a large first experience keeps its share.
-        memory_budget: Most bytes that the memory may keep, as a number or a text such as ``"1MB"``;
-            networks that take more are refused. Short-term memories do not count.
+        kappa: Minimum fraction of the memory for each new task (Sec. 3.1).
+        n_max: Maximum number of samples, generated and new, in one consolidation; ``None`` for no
+            limit. Aligned consolidation keeps generated samples for one step only.
+        count: How new samples are weighted against old ones: ``"tasks"``, by the number of tasks so
+            far, including repetitions (the paper); ``"classes"``, by the number of classes, so that
+            a large first experience keeps its weight.
+        memory_budget: Maximum bytes of the memory, as a number or as text such as ``"1MB"``; larger
+            networks are refused. Short-term memories do not count.
     """
 
     generator: Generator | str = "vae"

@@ -32,26 +32,25 @@ class StoredLatentsSettings(Settings):
     """Settings of stored latents.
 
     Attributes:
-        share: The share of each experience's samples whose latents are stored, in (0, 1]. If no
-            size is given, it is 0.05, and 10 of each class at least, and a class that comes again
-            takes no more room.
-        per_class: Latents stored of each class, instead.
-        per_experience: Latents stored of each experience, instead.
-        total: Latents stored in all, instead.
+        share: Fraction of each experience's samples whose latents are stored, in (0, 1]. If no
+            size is given, it is 0.05, with at least 10 per class, and a class that is learned
+            again takes no further space.
+        per_class: Number of stored latents per class, instead of ``share``.
+        per_experience: Number of stored latents per experience, instead of ``share``.
+        total: Total number of stored latents, instead of ``share``.
         dtype: How they are stored: ``"float32"``, ``"float16"`` or ``"uint8"``, see
             `CompactSamples`.
-        covariance: Whether mean and covariance of each class's latents are kept beside those that
-            are stored, for the noise on them, or which covariance: ``"full"``, ``"shared"``,
-            ``"low-rank"``, ``"diagonal"`` or ``"mixture"``, see `make_density`. ``None`` for full
-            ones if they take no more bytes than what is stored of a class at first, a latent has
-            256 values at most, and neither ``total`` nor ``memory_budget`` is given.
-        at_rest: The type in which the covariances are kept, see `ClassDensity`.
-        memory_budget: Bytes of all that is kept, covariances and counters too, instead of another
-            size; a number or a text such as ``"1MB"``.
-        jitter: Noise on each latent that is drawn, as a share of how much its class varies, from 0
-            (what is stored and nothing else) to 1; ``None`` for 0.5, or with the classes'
-            covariances for n ** -0.1 with n latents stored of a class in the mean. See
-            `StoredMemory.draw` and `ClassDensity.jitter`.
+        covariance: Whether mean and covariance of each class's latents are kept as well, for the
+            noise, or their kind: ``"full"``, ``"shared"``, ``"low-rank"``, ``"diagonal"`` or
+            ``"mixture"``, see `make_density`. ``None`` for ``"full"`` if they take no more bytes
+            than the first stored latents of a class, a latent has at most 256 values, and neither
+            ``total`` nor ``memory_budget`` is given.
+        at_rest: Data type in which the covariances are stored, see `ClassDensity`.
+        memory_budget: Maximum bytes, including covariances and counters, instead of another size;
+            a number or text such as ``"1MB"``.
+        jitter: Noise on each replayed latent, relative to the spread of its class, from 0 (none) to
+            1; ``None`` for 0.5, or with covariances n ** -0.1 for on average n stored latents per
+            class. See `StoredMemory.draw` and `ClassDensity.jitter`.
     """
 
     share: float | None = None

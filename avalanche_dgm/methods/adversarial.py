@@ -53,24 +53,23 @@ def _finetune() -> OptimizerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class GANMethodSettings(FinetuningSettings, MethodSettings):
-    """Settings of a classifier beside a generative adversarial network.
+    """Settings of a classifier with a generative adversarial network as its memory.
 
     Attributes:
-        classifier: Who answers: ``"learner"``, the user's classifier, to which old samples are
-            replayed; ``"discriminator"``, the discriminator's own logits (the paper), and nothing
-            else learns.
-        replay_size: Replayed samples per step; ``None`` for as many as make classes weigh alike,
-            and at most four times as many as are new.
-        own_fake_fraction: Share of generated samples among what is shown of the experience's own
-            classes, from 0 to below 1. With real samples alone "real or generated" tells new
-            classes from old ones, and nothing else is learned about them.
-        discriminator_finetune_epochs: Where the discriminator is the classifier: passes over all
-            classes' samples with which it ends an experience, and at least 60 steps; 0 for none.
-        discriminator_finetune_optimizer: How it is trained then.
-        shift: How far each image is shifted at random in that training, along both sides, at most,
-            as a share of a side; 0 for not at all. A generator's samples, which are all there is of
-            old classes, are never exactly where real ones are, and a discriminator that only saw
-            images unshifted is wrong on real ones a pixel off.
+        classifier: What predicts: ``"learner"``, the user's model, which is trained with replay; or
+            ``"discriminator"``, the discriminator's class head (the paper), and the user's model is
+            not trained.
+        replay_size: Replayed samples per step; ``None`` for as many as give all classes the same
+            weight, but at most four times the new ones.
+        own_fake_fraction: Fraction of generated samples among those of the experience's own
+            classes, from 0 to below 1. With real samples only, "real or generated" would separate
+            new from old classes, and nothing else would be learned.
+        discriminator_finetune_epochs: If the discriminator is the classifier: epochs on samples of
+            all classes at the end of an experience, at least 60 steps; 0 for none.
+        discriminator_finetune_optimizer: Optimiser of this training.
+        shift: Maximum random shift of images in this training, along both sides, as a fraction of a
+            side; 0 for none. Generated samples, the only ones of old classes, differ from real ones
+            by small shifts, so without it real images of old classes are misclassified.
     """
 
     deprecated: ClassVar[Mapping[str, str]] = {

@@ -52,29 +52,29 @@ from avalanche_dgm.settings import MethodSettings, Settings, positive
 class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
     """Settings of A-LTM.
 
-    Those of the base class are for ``replay="generated"``, all but ``consolidation``;
-    ``memory_budget`` is for ``"stored"``, too; the stable network does not count.
+    Those of the base class, except ``consolidation``, are for ``replay="generated"``;
+    ``memory_budget`` is also for ``"stored"``, and does not include the stable network.
 
     Attributes:
-        weight: Factor lambda of the squared distance between H's and N's logits (Eq. 4), above 0,
-            beside the mean cross-entropy; another criterion's scale multiplies it.
-            Larger values hold the old task and slow the new one.
-        replay: Which inputs the distance is measured on: ``None`` (naive), those of the current
-            experience; or old ones. These come from a `StoredMemory`, a `Generator` or a method
-            that is a `ReplaySource`, which have learned nothing and are copied; or from one of
-            these by name: ``"stored"``; ``"generated"``, an autoencoder; or the name of a
-            registered method, such as ``"dynamic-memory"``. With ``"latent-replay"`` the first
-            layers are frozen after the first experience, and the distance is measured on
-            remembered latents behind them.
-        source: Settings of the method that is named by ``replay``, such as
-            ``{"generator_epochs": 10}`` of `DynamicMemory` or ``{"layer": "features"}`` of
-            `LatentReplay`; ``None`` for its defaults.
+        weight: Weight lambda of the squared distance between the logits of H and N (Eq. 4), above
+            0, relative to the mean cross-entropy; it is scaled with the criterion.
+            Larger values preserve the old task and slow down the new one.
+        replay: Inputs on which the distance is computed: ``None`` (naive), those of the current
+            experience; or old ones. These come from an untrained `StoredMemory`, `Generator` or
+            method that is a `ReplaySource`, which is copied; or from one of these by name:
+            ``"stored"``; ``"generated"``, an autoencoder; or the name of a registered method, such
+            as ``"dynamic-memory"``. With ``"latent-replay"`` the first layers are frozen after the
+            first experience, and the distance is computed on remembered latents.
+        source: Settings of the method named by ``replay``, such as ``{"generator_epochs": 10}`` of
+            `DynamicMemory` or ``{"layer": "features"}`` of `LatentReplay`; ``None`` for its
+            defaults.
         replay_size: Replayed samples per step; ``None`` for as many as are new.
-        share: With ``replay="stored"``, the share of each experience's samples that is stored, in
-            (0, 1]. If no size is given, it is 0.1, and a class that comes again takes no more room.
-        per_class: Samples stored of each class, instead.
-        consolidation: What N becomes after an experience: ``"replace"``, a copy of H; ``"distil"``,
-            a network that learns H's answers for the new classes and keeps N's for the old ones.
+        share: With ``replay="stored"``, the fraction of each experience's samples that is stored,
+            in (0, 1]. If no size is given, it is 0.1, and a class that is learned again takes no
+            further space.
+        per_class: Number of stored samples per class, instead of ``share``.
+        consolidation: How N is updated after an experience: ``"replace"``, by a copy of H;
+            ``"distil"``, by distilling H on the new classes and N on the old ones.
         distil_steps: Optimiser steps of ``"distil"``.
         memory_consolidation: ``consolidation`` of `MemorySettings`.
     """

@@ -52,9 +52,9 @@ class ClosedFormSettings(MethodSettings):
     """Settings of a classifier in closed form.
 
     Attributes:
-        layer: Name of the layer whose output, flattened, are the features, as in
-            ``model.named_modules()``, or the very module; ``None`` to find it as latent replay
-            does. A model that is an ``nn.Linear`` has its inputs for features.
+        layer: Name of the layer whose flattened output are the features, as in
+            ``model.named_modules()``, or the module itself; ``None`` to choose as latent replay
+            does. If the model is an ``nn.Linear``, its inputs are the features.
     """
 
     layer: str | int | nn.Module | None = None
@@ -259,7 +259,7 @@ class SLDASettings(ClosedFormSettings):
     """Settings of streaming linear discriminant analysis.
 
     Attributes:
-        shrinkage: Share of the unit matrix in the covariance, above 0 and at most 1.
+        shrinkage: Weight of the identity matrix in the covariance, above 0 and at most 1.
     """
 
     shrinkage: float = 1e-4
@@ -293,11 +293,11 @@ class RanPACSettings(ClosedFormSettings):
     """Settings of random projections with ridge regression.
 
     Attributes:
-        projections: Random features of a sample. Memory grows with their square.
-        ridge: What is added to the diagonal of the Gram matrix, as a number of samples: times the
-            mean square of the random features. ``None`` chooses it in each experience.
-        held_out: Share of an experience by which it is chosen, above 0 and below 1; that is learned
-            afterwards, too.
+        projections: Number of random features. Memory grows with their square.
+        ridge: Value added to the diagonal of the Gram matrix, in units of the mean square of the
+            random features, i.e. a number of samples. ``None`` chooses it in each experience.
+        held_out: Fraction of an experience on which the ridge is chosen, above 0 and below 1; these
+            samples are learned afterwards.
     """
 
     projections: int = 2000

@@ -44,7 +44,7 @@ class DGRSettings(FinetuningSettings, MethodSettings, MemorySettings):
     """Settings of deep generative replay, and of its memory.
 
     Attributes:
-        replay_size: Replayed samples per step; ``None`` for as many as are new, and at least 128.
+        replay_size: Replayed samples per step; ``None`` for as many as are new, at least 128.
     """
 
     finetune_steps: int | None = field(default=None, metadata={"least": 0})

@@ -36,11 +36,12 @@ class ElasticWeightConsolidationSettings(MethodSettings):
     """Settings of elastic weight consolidation (Kirkpatrick et al. 2017).
 
     Attributes:
-        ewc_lambda: Factor lambda of the penalty (Eq. 3), from 0 on, beside the mean cross-entropy;
-            another criterion's scale multiplies it. Larger values hold old tasks and slow new ones.
-        fisher: Which labels the Fisher information is of: ``"true"``, drawn from the network's own
-            answers; ``"empirical"``, those of the data, whose gradients vanish as they are learned.
-        fisher_samples: Samples of an experience that it is estimated from; ``None`` for all.
+        ewc_lambda: Factor lambda of the penalty (Eq. 3), 0 or more, relative to the mean
+            cross-entropy; it is scaled with the criterion. Larger values preserve old tasks and
+            slow down new ones.
+        fisher: Labels for the Fisher information: ``"true"``, sampled from the network's
+            predictions; ``"empirical"``, those of the data, whose gradients vanish once learned.
+        fisher_samples: Samples of an experience used for the estimate; ``None`` for all.
     """
 
     ewc_lambda: float = 100.0

@@ -26,7 +26,7 @@ class EWCGeneratorSettings(GANMethodSettings, ConditionalGANSettings):
 
     Attributes:
         ewc_weight: Factor lambda of the penalty, above 0.
-        fisher_samples: Samples of each new class that the Fisher information is estimated from.
+        fisher_samples: Samples of each new class used to estimate the Fisher information.
     """
 
     ewc_weight: float = 1e7

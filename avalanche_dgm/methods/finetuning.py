@@ -37,9 +37,9 @@ class FinetuningSettings(Settings):
 
     Attributes:
         finetune_steps: Optimiser steps of the classifier on new and replayed samples at the end of
-            an experience, 0 for none; ``None`` for as many as bring the user's own steps up to 400,
-            and at least 100, but none in a part of an online stream.
-        finetune_optimizer: Optimiser of these steps; the user's optimiser is left alone.
+            an experience, 0 for none; ``None`` for as many as bring the experience to 400 steps in
+            total, at least 100, but none for parts of an online stream.
+        finetune_optimizer: Optimiser of these steps; the user's optimiser is not used.
     """
 
     finetune_steps: int | None = field(default=0, metadata={"least": 0})

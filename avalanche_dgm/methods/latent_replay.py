@@ -54,40 +54,34 @@ class LatentReplaySettings(
     """Settings of latent replay.
 
     Those of the base classes are for ``memory="vae"``, the autoencoder over latents, and for
-    ``memory="stored"``; ``at_rest`` and ``covariance`` are for ``memory="density"``, too, where the
-    latter is the covariance of each class's density: ``"full"``, ``"shared"``, ``"low-rank"``,
-    ``"diagonal"`` or ``"mixture"``, see `make_density`, or ``None`` for what fits into
-    ``memory_budget``, or without one into a tenth of the latents' bytes. ``memory_budget`` is for
-    all of them.
+    ``memory="stored"``. ``memory_budget`` applies to every memory. ``at_rest`` and ``covariance``
+    also apply to ``memory="density"``, where ``None`` chooses the covariance that fits into
+    ``memory_budget``, or into a tenth of the latents' bytes.
 
     Attributes:
-        layer: Name of the compressor's last layer, as in ``model.named_modules()``, or the very
-            module. Children of an ``nn.Sequential`` are named by their number, which may be given
-            as such. ``None`` cuts a model with the parts ``compressor`` and ``classifier``, or of
-            two in sequence, between them, and any other before its last ``nn.Linear``.
+        layer: Name of the compressor's last layer, as in ``model.named_modules()``, or the module
+            itself, or the index of a child of an ``nn.Sequential``. ``None`` cuts a model with the
+            parts ``compressor`` and ``classifier``, or a sequence of two parts, between them, and
+            any other before its last ``nn.Linear``.
         compressor: The same.
-        classifier: Name of the part that maps latents to logits, or the very module. Without
-            ``layer`` the model is cut before it; with it, nothing is lost without it but some
-            speed.
-        memory: What remembers latents: ``"stored"``, some of them as they are; ``"density"``, a
-            Gaussian for each class; ``"vae"``, an autoencoder over latents; or a `StoredLatents` or
-            a `Generator` of vectors that has learned nothing, which is copied. A generator is given
-            latents as vectors.
-        schedule: ``"mixed"`` has new and old latents in each step; ``"alternating"`` a step on old
+        classifier: Name of the part that maps latents to logits, or the module itself. Without
+            ``layer`` the model is cut before it; with ``layer`` it only makes training faster.
+        memory: What remembers latents: ``"stored"``, some of them unchanged; ``"density"``, a
+            Gaussian per class; ``"vae"``, an autoencoder over latents; or an untrained
+            `StoredLatents` or `Generator` of vectors, which is copied.
+        schedule: ``"mixed"``: new and old latents in each step; ``"alternating"``: a step on old
             ones after each on new ones (the paper).
-        freeze_after: Experiences before the compressor is frozen. Give 0 for a network that was
-            trained before: that freezes it from the start. Above 1, the chosen *images* are stored
-            (as ``dtype``) and replayed until then, and encoded by the compressor that is frozen.
-        encode_once: Whether a new experience is encoded once, without its augmentations, and then
-            trained on latents only; else each batch is encoded on the way. ``None`` decides it by
-            whether the experience is augmented.
+        freeze_after: Experiences before the compressor is frozen; 0 for a pretrained network.
+            Above 1, the selected *images* are stored (as ``dtype``) and replayed until then, and
+            encoded when the compressor is frozen.
+        encode_once: Whether a new experience is encoded once, without augmentations, or in each
+            batch. ``None`` encodes once unless the experience is augmented.
         replay_size: Replayed latents per step; ``None`` for as many as are new, ``"all"`` for
-            everything that is stored.
-        labels: What replayed latents are labelled with: ``"soft"``, the softened answers over the
-            classes known that the classifier gave before the experience; ``"hard"``, their classes
-            (the paper). ``None`` for soft ones where latents are stored, and hard ones where they
-            are generated: those lean less to new classes.
-        temperature: Softness of soft labels, above 0.
+            all that are stored.
+        labels: Labels of replayed latents: ``"soft"``, the previous classifier's probabilities over
+            the classes it knew; ``"hard"``, their classes (the paper). ``None`` for soft labels of
+            stored latents and hard labels of generated ones.
+        temperature: Temperature of the softmax of soft labels, above 0.
     """
 
     layer: str | int | nn.Module | None = None

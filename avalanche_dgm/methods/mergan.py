@@ -33,10 +33,10 @@ class MeRGANSettings(GANMethodSettings, ConditionalGANSettings):
     """Settings of memory replay GANs (Wu et al. 2018).
 
     Attributes:
-        replay: How the generator keeps old classes: ``"joint"`` trains it on what its former self
-            generates of them as if it were data; ``"alignment"`` holds its samples of old classes
-            to what its former self makes of the same noise; ``"none"`` forgets. Or an object that
-            says how, such as `Alignment` with a weight, which is copied.
+        replay: How the generator keeps old classes: ``"joint"`` trains it on samples of the
+            previous generator as if they were data; ``"alignment"`` trains it to map the same noise
+            to the same images as the previous one; ``"none"`` forgets. Or an object such as
+            `Alignment` with a weight, which is copied.
         alignment: With ``"alignment"``, weight of the squared distance, summed over a batch and
             its pixels, above 0.
     """

@@ -66,10 +66,10 @@ class PseudoRehearsalSettings(FinetuningSettings, MethodSettings):
     """Settings of pseudopattern rehearsal.
 
     Attributes:
-        memory_size: Samples in memory, new and random together; the random ones fill what the
-            experience leaves (appendix B.4). ``None`` for as many random ones as new.
+        memory_size: Total number of new and random samples of an experience (appendix B.4);
+            ``None`` for as many random ones as new.
         labels: ``"hard"`` (the paper) or ``"soft"``.
-        temperature: Softness of soft labels, above 0.
+        temperature: Temperature of the softmax of soft labels, above 0.
     """
 
     memory_size: int | None = None
