@@ -1,15 +1,17 @@
-"""What accuracies say in one number, at the end and after every experience."""
+"""The numbers that runs are compared by, at the end and after every experience."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from avalanche_dgm.experiments.pages import formats
 from avalanche_dgm.experiments.pages.loading import Run
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that follows from accuracies.
+    """A number that follows from accuracies, or what a run cost.
 
     Attributes:
         name: Of `avalanche_dgm.metrics.functional`, or of a step's own.
@@ -18,6 +20,8 @@ class Measure:
         within: What it can be at all.
         more_is_better: Whether larger is better, else smaller.
         final: Whether it is in the final table.
+        cost: Gives what a run that learned something cost; ``None`` where it is not known.
+        text: Writes it.
     """
 
     name: str
@@ -26,6 +30,8 @@ class Measure:
     within: tuple[float, float] = (0.0, 1.0)
     more_is_better: bool = True
     final: bool = True
+    cost: Callable[[Run], float | None] | None = None
+    text: Callable[[float | None], str] = formats.share
 
     @property
     def label(self) -> str:
@@ -40,7 +46,7 @@ class Measure:
 
     def last(self, run: Run) -> float | None:
         """What it is at the end of a run that learned something."""
-        return self.course(run)[-1][1]
+        return self.cost(run) if self.cost is not None else self.course(run)[-1][1]
 
 
 AVERAGE = Measure(
@@ -79,5 +85,33 @@ MEASURES = (
         "Mean accuracy on each experience right before it was learned.",
         within=(-1.0, 1.0),
         final=False,
+    ),
+)
+
+#: The columns of the final table.
+SCORES = (
+    *(measure for measure in MEASURES if measure.final),
+    Measure(
+        "training_time",
+        "Learning, without tests.",
+        more_is_better=False,
+        cost=lambda run: run.seconds,
+        text=formats.seconds,
+    ),
+    Measure(
+        "memory",
+        "All that is held beside the classifier at the end.",
+        more_is_better=False,
+        cost=lambda run: run.steps[-1].held_bytes,
+        text=formats.size,
+    ),
+    Measure(
+        "peak_memory",
+        "The most that is held while an experience is learned.",
+        more_is_better=False,
+        cost=lambda run: max(
+            (peak for step in run.steps if (peak := step.peak_bytes) is not None), default=None
+        ),
+        text=formats.size,
     ),
 )

@@ -21,6 +21,7 @@ from avalanche_dgm.experiments.pages.charts import Chart
 from avalanche_dgm.experiments.pages.groups import Group, group_runs
 from avalanche_dgm.experiments.pages.images import MOST_FRAMES, Album, embed
 from avalanche_dgm.experiments.pages.loading import find_runs
+from avalanche_dgm.experiments.pages.measures import SCORES
 from avalanche_dgm.experiments.provenance import package_version
 from avalanche_dgm.files import write_text
 
@@ -116,7 +117,7 @@ def render(groups: Sequence[Group], album: Album, notes: Sequence[str], title: s
         ],
         methods=len({row.label for group in groups for row in group.rows}),
         runs=sum(len(group.runs) for group in groups),
-        scores=overview.SCORES,
+        scores=SCORES,
         run_columns=overview.RUN_COLUMNS,
         colour_of=colour_of,
         number=number,
