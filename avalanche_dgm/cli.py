@@ -156,23 +156,10 @@ def _paper(arguments: argparse.Namespace) -> None:
             for row, seeds_of_row in rows.items():
                 _print_config({row: seeds_of_row})
         return
-    from avalanche_dgm.experiments.panels import LogSettings
     from avalanche_dgm.experiments.paper import PaperRuns
-    from avalanche_dgm.experiments.provenance import command_line
-    from avalanche_dgm.experiments.sweep import is_global_zero
     from avalanche_dgm.papers.making import make
 
-    _limit_threads(arguments, lightning=words.get("backend") == "lightning")
-    log = LogSettings(tuple(arguments.log), arguments.wandb_project)
-    arguments.is_global_zero = all(is_global_zero(rows) for rows in configs.values())
-    runs = PaperRuns(
-        arguments.out,
-        overwrite=arguments.overwrite,
-        progress=not arguments.quiet,
-        command=command_line(arguments.given),
-        log=log,
-        is_global_zero=arguments.is_global_zero,
-    )
+    runs = PaperRuns(arguments.out, **_running(arguments, *configs.values()))
     for exhibit in exhibits:
         if runs.is_global_zero:
             print(f"{exhibit.title}.\n{exhibit.says}\n", flush=True)
@@ -267,26 +254,14 @@ def _execute(
     if arguments.print_config:
         _print_config(configs)
         return
-    from avalanche_dgm.experiments.panels import LogSettings
-    from avalanche_dgm.experiments.provenance import command_line
     from avalanche_dgm.experiments.storage import run_folder
-    from avalanche_dgm.experiments.sweep import Sweep, check_buffers, is_global_zero
+    from avalanche_dgm.experiments.sweep import Sweep, check_buffers
 
-    backends = {config.backend for seeds in configs.values() for config in seeds}
-    _limit_threads(arguments, lightning="lightning" in backends)
-    log = LogSettings(tuple(arguments.log), arguments.wandb_project)
-    arguments.is_global_zero = is_global_zero(configs)
+    running = _running(arguments, configs)
     if intro and arguments.is_global_zero:
         print(f"{intro}\n", flush=True)
-    sweep = Sweep(
-        folder=run_folder(arguments.out, arguments.name or name),
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        progress=not arguments.quiet,
-        command=command_line(arguments.given),
-        log=log,
-        is_global_zero=arguments.is_global_zero,
-    )
+    folder = run_folder(arguments.out, arguments.name or name)
+    sweep = Sweep(folder, resume=arguments.resume, **running)
     buffers: list[str] | None = getattr(arguments, "equal_bytes", None)
     if buffers is not None:
         buffers = buffers or ["replay"]
@@ -307,17 +282,28 @@ def _print_config(configs: Configs) -> None:
     print(recipes.dump(configs), end="")
 
 
-def _limit_threads(arguments: argparse.Namespace, *, lightning: bool = False) -> None:
-    """Sets the number of threads, if one was given."""
-    if arguments.threads is None:
-        return
-    import torch
+def _running(arguments: argparse.Namespace, *configs: Configs) -> dict[str, Any]:
+    """Fields of `avalanche_dgm.experiments.sweep.Running`; sets the number of threads first."""
+    from avalanche_dgm.experiments.panels import LogSettings
+    from avalanche_dgm.experiments.provenance import command_line
+    from avalanche_dgm.experiments.sweep import is_global_zero
 
-    whole("--threads", arguments.threads)
-    torch.set_num_threads(arguments.threads)
-    if lightning:
+    if arguments.threads is not None:
+        import torch
+
+        whole("--threads", arguments.threads)
+        torch.set_num_threads(arguments.threads)
         # Lightning chooses a number for each process unless it finds this.
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    log = LogSettings(tuple(arguments.log), arguments.wandb_project)
+    arguments.is_global_zero = all(is_global_zero(rows) for rows in configs)
+    return {
+        "overwrite": arguments.overwrite,
+        "progress": not arguments.quiet,
+        "command": command_line(arguments.given),
+        "log": log,
+        "is_global_zero": arguments.is_global_zero,
+    }
 
 
 def _default_name(arguments: argparse.Namespace, configs: Configs) -> str:

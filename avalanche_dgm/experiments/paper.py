@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +18,9 @@ from avalanche_dgm import files
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import storage
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.methods import check_options, find_method
-from avalanche_dgm.experiments.panels import LogSettings
+from avalanche_dgm.experiments.methods import check_options
 from avalanche_dgm.experiments.results import RunResult
-from avalanche_dgm.experiments.sweep import Configs
+from avalanche_dgm.experiments.sweep import Configs, Running
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.saving import load_memory
 
@@ -106,27 +104,20 @@ class PaperRun:
 
 
 @dataclass
-class PaperRuns:
+class PaperRuns(Running):
     """Trains runs that are not there yet.
 
-    An unfinished run goes on, after Ctrl-C or a kill, without being told to.
+    An unfinished run resumes, after Ctrl-C or a kill, without being told to.
 
     Attributes:
         out: Folder of all runs.
-        overwrite: Train anew what is there.
-        progress: Show progress on stderr.
-        command: The command line, saved with the results.
-        log: Where to log panels.
-        is_global_zero: Whether this is the first process.
     """
 
     out: Path
-    overwrite: bool = False
-    progress: bool = False
-    command: str | None = None
-    log: LogSettings = field(default_factory=LogSettings)
-    is_global_zero: bool = True
     _done: dict[Path, PaperRun] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.resume = not self.overwrite
 
     def folder_of(self, config: ExperimentConfig) -> Path:
         """The folder of a run."""
@@ -150,38 +141,15 @@ class PaperRuns:
             check_options(config)
             if self.is_global_zero and folder not in self._done:
                 files.check_unlocked(folder)
-                self._finished(config, folder)
+                self.finished(config, folder)
         return {row: [self._run(row, config) for config in seeds] for row, seeds in configs.items()}
 
-    def _finished(self, config: ExperimentConfig, folder: Path) -> RunResult | None:
-        return storage.check_folder(
-            folder,
-            config,
-            resume=not self.overwrite,
-            overwrite=self.overwrite,
-            is_global_zero=self.is_global_zero,
-        )
-
     def _run(self, row: str, config: ExperimentConfig) -> PaperRun:
-        from avalanche_dgm.experiments.runner import run
-
         folder = self.folder_of(config)
         if folder not in self._done:
-            result = self._finished(config, folder)
+            result = self.finished(config, folder)
             if result is None:
-                if self.progress and self.is_global_zero:
-                    what = find_method(config.method).description
-                    print(f"{row} ({what}), seed {config.seed}: {folder.name}", file=sys.stderr)
-                result = run(
-                    config,
-                    folder=folder,
-                    resume=not self.overwrite,
-                    overwrite=self.overwrite,
-                    progress=self.progress,
-                    command=self.command,
-                    log=self.log,
-                    keep_memory=True,
-                )
+                result = self.run_one(row, config, folder, keep_memory=True)
             self._done[folder] = PaperRun(result, folder)
         return self._done[folder]
 

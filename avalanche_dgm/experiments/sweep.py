@@ -20,14 +20,13 @@ from avalanche_dgm.methods.registry import NamedMethod
 Configs = Mapping[str, Sequence[ExperimentConfig]]
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """Runs several configs.
+@dataclass(kw_only=True)
+class Running:
+    """How runs are run, and reported on.
 
     Attributes:
-        folder: The sweep's folder.
         resume: Resume unfinished runs and keep finished ones.
-        overwrite: Replace what the folder holds.
+        overwrite: Replace what is there.
         progress: Show progress on stderr.
         command: The command line, saved with the results.
         log: Where to log panels.
@@ -35,13 +34,49 @@ class Sweep:
             `is_global_zero`.
     """
 
-    folder: Path
     resume: bool = False
     overwrite: bool = False
     progress: bool = False
     command: str | None = None
     log: LogSettings = field(default_factory=LogSettings)
     is_global_zero: bool = True
+
+    def finished(self, config: ExperimentConfig, folder: Path) -> RunResult | None:
+        """Checks a run's folder; returns the result if the run is finished and to be kept."""
+        return storage.check_folder(
+            folder,
+            config,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            is_global_zero=self.is_global_zero,
+        )
+
+    def run_one(
+        self, row: str, config: ExperimentConfig, folder: Path, *, keep_memory: bool = False
+    ) -> RunResult:
+        """Runs a config; see `runner.run`."""
+        from avalanche_dgm.experiments.runner import run
+
+        if self.progress and self.is_global_zero:
+            what = find_method(config.method).description
+            print(f"{row} ({what}), seed {config.seed}", file=sys.stderr)
+        return run(
+            config,
+            folder=folder,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            progress=self.progress,
+            command=self.command,
+            log=self.log,
+            keep_memory=keep_memory,
+        )
+
+
+@dataclass
+class Sweep(Running):
+    """Runs several configs, each in a folder of the sweep's."""
+
+    folder: Path
 
     def run(self, configs: Configs) -> dict[str, list[RunResult]]:
         """Checks all configs and folders, then runs those that are not finished.
@@ -61,19 +96,11 @@ class Sweep:
         for _, config, _ in runs:
             check_options(config)
         with self._locked([folder for _, _, folder in runs]):
-            finished = {
-                folder: storage.check_folder(
-                    folder,
-                    config,
-                    resume=self.resume,
-                    overwrite=self.overwrite,
-                    is_global_zero=self.is_global_zero,
-                )
-                for _, config, folder in runs
-            }
+            finished = {folder: self.finished(config, folder) for _, config, folder in runs}
             results: dict[str, list[RunResult]] = {name: [] for name in configs}
             for name, config, folder in runs:
-                results[name].append(finished[folder] or self._run_one(config, folder))
+                result = finished[folder] or self.run_one(config.method, config, folder)
+                results[name].append(result)
         return results
 
     @contextmanager
@@ -93,22 +120,6 @@ class Sweep:
         folder = storage.run_folder(self.folder, name) if len(configs) > 1 else self.folder
         alone = all(len(seeds) == 1 for seeds in configs.values())
         return folder if alone else folder / f"seed{config.seed}"
-
-    def _run_one(self, config: ExperimentConfig, folder: Path) -> RunResult:
-        from avalanche_dgm.experiments.runner import run
-
-        if self.progress and self.is_global_zero:
-            what = find_method(config.method).description
-            print(f"{config.method} ({what}), seed {config.seed}", file=sys.stderr)
-        return run(
-            config,
-            folder=folder,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            progress=self.progress,
-            command=self.command,
-            log=self.log,
-        )
 
     def add_buffers(
         self, results: Mapping[str, Sequence[RunResult]], buffers: Sequence[str] = ("replay",)
