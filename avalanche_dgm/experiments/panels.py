@@ -16,14 +16,14 @@ from avalanche_dgm.experiments.config import ExperimentConfig, require_known
 from avalanche_dgm.experiments.methods import is_joint
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.run_spec import RunSpec
+from avalanche_dgm.experiments.storage import PANELS
 from avalanche_dgm.files import write_text
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.plugins.learned import Learned
 from avalanche_dgm.plugins.tested import log_examples
 
 PLACES = ("files", "wandb", "tensorboard", "none")
-#: Folder of the panels in a run's folder, and the file that names its run of W&B.
-FOLDER = "panels"
+#: File in a run's folder that names its run of W&B.
 _WANDB_ID = "wandb-run.txt"
 #: Samples of each class in pictures.
 _SAMPLES = 8
@@ -57,7 +57,7 @@ class LogSettings:
 
         sinks: list[Sink] = []
         if "files" in self.places:
-            sinks.append(FileSink(folder / FOLDER))
+            sinks.append(FileSink(folder / PANELS))
         if "tensorboard" in self.places:
             sinks.append(TensorBoardSink(folder / "tensorboard"))
         if "wandb" in self.places:
@@ -81,7 +81,7 @@ class LogSettings:
         tables: Tables = {}
         if known and "files" in self.places:
             # W&B shows a table as it was logged last: with the rows from before the interruption.
-            files = FileSink(folder / FOLDER)
+            files = FileSink(folder / PANELS)
             tables = {key: files.table_rows(key) for key in keys.TABLES}
         sink = WandbSink(settings, tables=tables)
         if sink.run is None:

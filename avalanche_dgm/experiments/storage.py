@@ -17,11 +17,11 @@ from avalanche_dgm import files
 from avalanche_dgm.dashboards import file_sink
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.methods import METHODS, Reference, has_gan
-from avalanche_dgm.experiments.panels import FOLDER as PANELS
 from avalanche_dgm.experiments.results import RunResult
 
 RESULTS = "results.json"
+#: Subfolder of a run with its panels.
+PANELS = "panels"
 #: What a run that keeps its memory leaves of it; see `avalanche_dgm.save_memory`.
 MEMORY = "memory.safetensors"
 _OF_RUN = ("config", "order", "steps", "provenance")
@@ -85,7 +85,7 @@ def read_result(folder: Path) -> RunResult | None:
     if not os.path.lexists(path):
         return None
     try:
-        return RunResult.from_json(_load(path))
+        return RunResult.from_json(load_json(path))
     except (AvalancheDGMError, OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not a result of this version ({error}). Choose another --name, or remove"
@@ -93,7 +93,14 @@ def read_result(folder: Path) -> RunResult | None:
         ) from error
 
 
-def _load(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """Reads a file of results.
+
+    Raises:
+        ValueError: It is no file, too large, or no JSON.
+        OSError: It cannot be read.
+        RecursionError: It is nested too deeply.
+    """
     if not path.is_file():
         raise ValueError("it is not a file")
     if path.stat().st_size > _MOST_BYTES:
@@ -108,6 +115,8 @@ def run_files(folder: Path, result: RunResult | None) -> list[Path]:
         folder: The run folder.
         result: Of the run; ``None`` if that cannot be read.
     """
+    from avalanche_dgm.experiments.methods import METHODS, Reference, has_gan
+
     # One that is not known here may be of any kind.
     method = METHODS.get(result.config.method) if result is not None else None
     names = [_WRITTEN]
@@ -212,12 +221,8 @@ def _has_staged(folder: Path) -> bool:
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuses a folder that holds files but no run."""
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
     names = _entries(folder)
-    if not names:
-        return
-    if _holds(folder / RESULTS, *_OF_RUN):
+    if not names or _holds(folder / RESULTS, *_OF_RUN):
         return
     what = (
         f"a {RESULTS} that no run wrote"
@@ -233,7 +238,7 @@ def _refuse_foreign(folder: Path) -> None:
 def _holds(path: Path, *keys: str) -> bool:
     """Whether a JSON file has the keys of a file of this package, of any version."""
     try:
-        content = _load(path)
+        content = load_json(path)
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and set(keys) <= content.keys()
@@ -245,8 +250,7 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
     Raises:
         ConfigError: The folder holds what neither a run nor a comparison wrote.
     """
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
+    names = _entries(folder)
     if _holds(folder / RESULTS, *_OF_RUN):
         saved = read_result(folder)
         method = "" if saved is None else f", of {saved.config.method}"
@@ -254,7 +258,6 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
             f"{folder} holds the files of one run{method}; of {len(runs)} runs each has a folder in"
             " it. Choose another --name."
         )
-    names = _entries(folder)
     if _holds(folder / COMPARISON[0], "stream", "methods", "provenance"):
         return
     foreign = [name for name in names if name in COMPARISON]
@@ -269,7 +272,9 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
 
 def _entries(folder: Path) -> list[str]:
     """The entries of a folder, without those of a run that was killed before it wrote a result."""
-    if not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
+    if not folder.exists():
         return []
     left = {files.LOCK, RESULTS}
     return sorted(

@@ -18,16 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.file_sink import IMAGES, SCALARS
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.storage import PANELS, RESULTS, STAGING, load_json
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
-RESULTS = "results.json"
-# Of a run that will replace a finished one.
-_STAGING = ".new"
-_PANELS = "panels"
 #: Parts of a mask that runs record.
 MASK_PARTS = ("reserved", "reused", "free")
-#: Bytes of a `results.json` that is read at most; one of 1000 experiences has about 20 million.
-_MOST_BYTES = 64_000_000
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, le=1e18)]
@@ -231,8 +226,8 @@ def results_below(given: Path) -> list[Path]:
         )
     found = []
     for place, folders, names in os.walk(given):
-        if _STAGING in folders:
-            folders.remove(_STAGING)
+        if STAGING in folders:
+            folders.remove(STAGING)
         # Folders and links of that name too: that they are no result is said.
         found += [Path(place, name) for name in (*folders, *names) if name == RESULTS]
     if not found:
@@ -244,20 +239,9 @@ def results_below(given: Path) -> list[Path]:
 
 
 def read_result(path: Path) -> Result:
-    """Reads a file of results.
-
-    Raises:
-        ValueError: It holds none.
-        OSError: It cannot be read.
-        RecursionError: It is nested too deeply.
-    """
-    if not path.is_file():
-        raise ValueError("it is not a file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
-    values = json.loads(path.read_text(encoding="utf-8"))
+    """Reads a file of results; see `load_json`."""
     # Names of files may hold halves of characters, which no page can.
-    text = json.dumps(values, ensure_ascii=False).encode(errors="replace")
+    text = json.dumps(load_json(path), ensure_ascii=False).encode(errors="replace")
     return Result.model_validate_json(text)
 
 
@@ -274,7 +258,7 @@ def _name(given: Path, folder: Path) -> str:
 
 def _read_panels(run: Run) -> None:
     """Adds the panels of a `FileSink`; lines that an interruption cut off are left out."""
-    panels = run.folder / _PANELS
+    panels = run.folder / PANELS
     for row in _rows(panels / "scalars.csv", SCALARS):
         run.keep(row["axis"], int(row["at"]), row["key"], float(row["value"]))
     pictures = {}
