@@ -149,18 +149,16 @@ def heat_map(matrix: NDArray[Any], names: Sequence[str], after: Sequence[str]) -
     return np.asarray(picture)
 
 
-def scatter(points: NDArray[Any], labels: NDArray[Any], *, title: str = "") -> Pixels:
+def scatter(points: NDArray[Any], labels: NDArray[Any]) -> Pixels:
     """Draws points in two dimensions, a colour for each label.
 
     Args:
         points: Float array (n, 2).
         labels: int array (n,).
-        title: Title of the axes.
     """
     figure = new_figure(5.2, 4.4)
     axes = figure.add_subplot()
     draw_points(axes, points, labels)
-    axes.set_title(title, fontsize=10)
     return pixels_of(figure)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from avalanche_dgm import files
 from avalanche_dgm.dashboards import keys
-from avalanche_dgm.dashboards.keys import file_name
 from avalanche_dgm.dashboards.sinks import Cell, Histogram, Panel, Picture, Pixels, Sink, Table
 from avalanche_dgm.errors import ConfigError
 
@@ -166,7 +165,7 @@ def _cells(
 ) -> tuple[str, Sequence[str], list[Sequence[object]]]:
     """A panel's file, its columns and rows; images are put into ``pictures``, by file name."""
     if isinstance(panel, Picture):
-        name = f"images/{file_name(key, at)}.png"
+        name = f"images/{_flat(key)}-{at:03d}.png"
         pictures[name] = panel.pixels
         return "images.csv", IMAGES, [(key, name, panel.caption)]
     if isinstance(panel, Histogram):
@@ -180,7 +179,7 @@ def _cells(
     for i, row in enumerate(panel.rows):
         for j, cell in enumerate(row):
             if isinstance(cell, np.ndarray):
-                cells[i][j] = name = f"tables/{file_name(key, at)}-{i}-{j}.png"
+                cells[i][j] = name = f"tables/{_flat(key)}-{at:03d}-{i}-{j}.png"
                 pictures[name] = cell
     return _table_name(key), ("axis", "at", *panel.columns), [*cells]
 
@@ -192,7 +191,12 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
 
 
 def _table_name(key: str) -> str:
-    return f"tables/{key.replace('/', '-')}.csv"
+    return f"tables/{_flat(key)}.csv"
+
+
+def _flat(key: str) -> str:
+    """A key in the name of a file."""
+    return key.replace("/", "-")
 
 
 def _key_of(name: str, row: Sequence[str]) -> str:

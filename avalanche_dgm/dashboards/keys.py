@@ -115,8 +115,3 @@ def settings_of(method: Method) -> dict[str, Any]:
         Values that JSON has, such as ``{"class": "DGDMN", "stm_size": 3}``.
     """
     return {"class": type(method).__name__, **method.settings.to_dict()}
-
-
-def file_name(key: str, at: int) -> str:
-    """A file's name, without its ending, for a panel at a point of its axis."""
-    return f"{key.replace('/', '-')}-{at:03d}"

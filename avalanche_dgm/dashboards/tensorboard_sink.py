@@ -41,31 +41,17 @@ class TensorBoardSink(Sink):
             if isinstance(panel, Picture):
                 self.writer.add_image(key, panel.pixels, at, dataformats="HWC")
             elif isinstance(panel, Histogram):
-                self._add_histogram(key, panel.counts, at)
+                if panel.counts:
+                    # A bin for each label, from half below it to half above.
+                    bins = np.arange(max(panel.counts) + 2) - 0.5
+                    labels = np.repeat(list(panel.counts), list(panel.counts.values()))
+                    self.writer.add_histogram(key, labels, at, bins=bins)
             elif isinstance(panel, Table):
                 self._add_table(key, panel, at)
             elif isinstance(panel, Path):
                 self.writer.add_text(key, str(panel), at)
             else:
                 self.writer.add_scalar(key, panel, at)
-
-    def _add_histogram(self, key: str, counts: Mapping[int, int], at: int) -> None:
-        """Adds a histogram with a bin for each label, from half below it to half above."""
-        if not counts:
-            return
-        labels = np.arange(max(counts) + 1)
-        bins = np.array([counts.get(int(label), 0) for label in labels])
-        self.writer.add_histogram_raw(
-            key,
-            min=float(min(counts)),
-            max=float(max(counts)),
-            num=int(bins.sum()),
-            sum=float((labels * bins).sum()),
-            sum_squares=float((labels**2 * bins).sum()),
-            bucket_limits=(labels + 0.5).tolist(),
-            bucket_counts=bins.tolist(),
-            global_step=at,
-        )
 
     def _add_table(self, key: str, table: Table, at: int) -> None:
         """Adds the rows of this point, as text."""

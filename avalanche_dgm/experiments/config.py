@@ -189,9 +189,10 @@ class ExperimentConfig:
         Raises:
             ConfigError: The settings cannot be run.
         """
-        from avalanche_dgm.experiments.recipes import resolve
+        from avalanche_dgm.experiments.recipes import plan
 
-        return resolve({**given, "stream": stream}, method)
+        (configs,) = plan({**given, "stream": stream, "methods": [method]}, methods=()).values()
+        return configs[0]
 
     def __post_init__(self) -> None:
         # Lists of numbers may come from JSON.

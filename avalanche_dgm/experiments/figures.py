@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,9 +22,6 @@ from avalanche_dgm.dashboards.drawing import (
 )
 from avalanche_dgm.errors import DataError
 from avalanche_dgm.experiments.results import RunResult, deviation, mean
-
-if TYPE_CHECKING:
-    from avalanche_dgm.experiments.deep_linear import DeepLinearResult
 
 LINES = ("-", (0, (5, 3)), (0, (1, 2)), (0, (5, 2, 1, 2)))
 """Line styles, for methods that lie on top of one another because they forget all alike."""
@@ -127,38 +124,6 @@ def usage(source: Path) -> Figure:
         task_axes(axes, tasks)
     panels[0].set_ylabel("entries of the mask")
     legend(panels[-1], reverse=True)
-    return figure
-
-
-def deep_linear(result: DeepLinearResult) -> Figure:
-    """Draws errors of networks that learn one task twice (Furlanello et al. 2016, Fig. 1)."""
-    figure = new_figure(9.0, 6.0)
-    settings = result.settings
-    for letter, axes in zip("abcd", figure.subplots(2, 2).flat, strict=True):
-        panel = result.panels["c" if letter == "d" else letter]
-        # Where what interferes no longer drowns in what is not learned yet.
-        first = 2 * settings.period if letter == "d" else 0
-        every = settings.epochs if letter in "ab" else settings.period
-        for switch in range(every, len(panel.trained), every):
-            if switch >= first:
-                axes.axvline(switch, color="0.85", linewidth=0.8)
-        x = np.arange(first, len(panel.errors))
-        for task, name in enumerate("AB"):
-            errors = panel.errors[first:, task].numpy()
-            axes.plot(x, errors, color=PALETTE[task], linestyle=LINES[task], label=f"task {name}")
-        if letter in "cd":
-            both = result.panels["both"].errors.mean(dim=1)[first:].numpy()
-            x = np.arange(first, first + len(both))
-            axes.plot(x, both, color="0.4", linewidth=1, linestyle=":", label="both at once")
-        title = "part of (c)" if letter == "d" else panel.title
-        axes.set_title(f"({letter}) {title}", fontsize=10)
-        axes.set_xlabel("epochs")
-        axes.set_ylim(bottom=0)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        if letter in "ac":
-            axes.set_ylabel("squared error / squared targets")
-            axes.legend(frameon=False, fontsize=9)
     return figure
 
 

@@ -49,7 +49,8 @@ class AvalancheEngine:
         self.generator = GeneratorRecorder(spec, run.folder)
         self.logger = RunLogger(
             spec.label,
-            len(spec.order) if self.bars else None,
+            len(spec.order),
+            bars=self.bars,
             on_epoch=run.panels.log_training,
             on_start=lambda strategy: self.generator.watch(replay_plugin(strategy)),
         )
@@ -152,8 +153,8 @@ class RunLogger(BaseLogger):
 
     Args:
         label: What is trained, put before the bars.
-        n_experiences: Length of the stream, for a bar an experience over all its iterations on
-            stderr; ``None`` for no bars.
+        n_experiences: Length of the stream.
+        bars: Whether to show a bar for each experience, over all its iterations, on stderr.
         on_epoch: Called after each epoch with the mean loss and accuracy by key, and the
             classifier's optimiser steps so far.
         on_start: Called with the strategy when plugins have started an experience, before any
@@ -166,13 +167,14 @@ class RunLogger(BaseLogger):
     def __init__(
         self,
         label: str,
-        n_experiences: int | None,
+        n_experiences: int,
         *,
+        bars: bool,
         on_epoch: Callable[[dict[str, float], int], None],
         on_start: Callable[[Any], None],
     ) -> None:
         super().__init__()
-        self._label, self._n_experiences = label, n_experiences
+        self._label, self._n_experiences, self._bars = label, n_experiences, bars
         self._on_epoch, self._on_start = on_epoch, on_start
         self._means = EpochMeans()
         self._bar: tqdm[Any] | None = None
@@ -186,8 +188,6 @@ class RunLogger(BaseLogger):
     def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Resets the means; opens the experience's bar, or names the next epoch."""
         self._means.start()
-        if self._n_experiences is None:
-            return
         name = (
             f"{self._label}, experience {self.position + 1}/{self._n_experiences}"
             f", epoch {strategy.clock.train_exp_epochs + 1}/{strategy.train_epochs}"
@@ -196,8 +196,8 @@ class RunLogger(BaseLogger):
             total = len(strategy.dataloader) * strategy.train_epochs
             self._bar = tqdm(
                 total=total,
-                desc=name,
                 unit="it",
+                disable=not self._bars,
                 leave=False,
                 file=sys.stderr,
                 dynamic_ncols=True,

@@ -238,15 +238,6 @@ def plan(*given: Layer, methods: Sequence[str]) -> Configs:
     return configs
 
 
-def resolve(values: Layer, method: str) -> ExperimentConfig:
-    """Makes the config of a method.
-
-    Raises:
-        ConfigError: The settings cannot be run.
-    """
-    return _resolve(layers_of(values), _known(method))
-
-
 def _methods(layers: Sequence[Layer]) -> list[str]:
     """The methods of the highest layer that names some."""
     for layer in reversed(layers):

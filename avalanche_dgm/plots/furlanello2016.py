@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
+from avalanche_dgm.dashboards.drawing import PALETTE, new_figure
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import deep_linear, figures
 from avalanche_dgm.experiments.deep_linear import DeepLinearResult
@@ -21,7 +23,37 @@ def interference(result: DeepLinearResult | None = None) -> Figure:
         result: What `avalanche_dgm.experiments.deep_linear.run` measured; ``None`` to run it, which
             takes seconds.
     """
-    return figures.deep_linear(deep_linear.run() if result is None else result)
+    result = deep_linear.run() if result is None else result
+    figure = new_figure(9.0, 6.0)
+    settings = result.settings
+    for letter, axes in zip("abcd", figure.subplots(2, 2).flat, strict=True):
+        panel = result.panels["c" if letter == "d" else letter]
+        # Where what interferes no longer drowns in what is not learned yet.
+        first = 2 * settings.period if letter == "d" else 0
+        every = settings.epochs if letter in "ab" else settings.period
+        for switch in range(every, len(panel.trained), every):
+            if switch >= first:
+                axes.axvline(switch, color="0.85", linewidth=0.8)
+        x = np.arange(first, len(panel.errors))
+        for task, name in enumerate("AB"):
+            errors = panel.errors[first:, task].numpy()
+            axes.plot(
+                x, errors, color=PALETTE[task], linestyle=figures.LINES[task], label=f"task {name}"
+            )
+        if letter in "cd":
+            both = result.panels["both"].errors.mean(dim=1)[first:].numpy()
+            x = np.arange(first, first + len(both))
+            axes.plot(x, both, color="0.4", linewidth=1, linestyle=":", label="both at once")
+        title = "part of (c)" if letter == "d" else panel.title
+        axes.set_title(f"({letter}) {title}", fontsize=10)
+        axes.set_xlabel("epochs")
+        axes.set_ylim(bottom=0)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        if letter in "ac":
+            axes.set_ylabel("squared error / squared targets")
+            axes.legend(frameon=False, fontsize=9)
+    return figure
 
 
 def memory_by_epoch(methods: Mapping[str, Sequence[EpochAccuracy]]) -> Figure:

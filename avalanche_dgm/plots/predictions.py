@@ -49,14 +49,13 @@ def examples(images: Tensor, labels: Tensor, tasks: Tensor | None) -> Examples:
 
 
 @torch.no_grad()
-def answers(classifier: Any, shown: Examples, *, seed: int = 0) -> Tensor:
+def answers(classifier: Any, shown: Examples) -> Tensor:
     """The predicted labels of images.
 
     Args:
         classifier: A plugin, a method or a LightningModule, which predicts without an oracle; or a
             function from images (n, *shape) to logits (n, K), such as a network.
         shown: The images.
-        seed: Seed of random predictions; the method's random source is restored.
 
     Returns:
         int64 tensor (n,), labels, on the device of the images.
@@ -66,7 +65,7 @@ def answers(classifier: Any, shown: Examples, *, seed: int = 0) -> Tensor:
     """
     method = getattr(classifier, "method", classifier)
     if isinstance(method, Method):
-        with method.random.temporary_seed(seed), evaluating(method):
+        with method.random.temporary_seed(0), evaluating(method):
             device = method.rng.device
             answers = in_chunks(
                 lambda images, tasks: method.predict(images.to(device), tasks.to(device)),
