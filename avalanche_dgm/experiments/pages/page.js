@@ -22,12 +22,13 @@
   root.classList.add("js");
 
   // Colours of the style sheet, where it does not reach: in files and bitmaps.
-  function coloured(markup, dark) {
-    return markup.replace(/var\((--[\w-]+)\)/g, (whole, name) => {
+  function coloured(spec, dark) {
+    const text = JSON.stringify(spec).replace(/var\((--[\w-]+)\)/g, (whole, name) => {
       const found = [root, ...document.querySelectorAll(".group")].map((e) => getComputedStyle(e).getPropertyValue(name)).find(Boolean);
       const both = /light-dark\(([^,]+),([^)]+)\)/.exec(found || "");
       return both ? both[dark ? 2 : 1].trim() : found || whole;
     });
+    return JSON.parse(text);
   }
 
   function specOf(chart, changes) {
@@ -44,8 +45,8 @@
     let settings = options;
     if (chart.bitmap) {
       const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-      spec = JSON.parse(coloured(JSON.stringify(spec), dark));
-      settings = { ...options, renderer: "canvas", config: JSON.parse(coloured(JSON.stringify(config), dark)) };
+      spec = coloured(spec, dark);
+      settings = { ...options, renderer: "canvas", config: coloured(config, dark) };
     }
     const { view } = await vegaEmbed(place, spec, settings);
     views.set(place, view);
@@ -124,28 +125,13 @@
   // The figure as it is shown, on light ground, with its title and its legend.
   async function figure(place) {
     const chart = charts[place.dataset.chart];
-    const hidden = document.createElement("div");
-    const shown = views.get(place);
     const height = Math.max(chart.spec.height + 70, chart.zoom.y ? 360 : 0);
-    const changes = { width: 640, height, background: "white", ...(chart.spec.title ? {} : { title: chart.title }) };
-    const { view } = await vegaEmbed(hidden, specOf(chart, changes), { ...options, config: { ...config, legend: { ...config.legend, disable: false } } });
-    const state = shown.getState().signals;
+    const spec = specOf(chart, { width: 640, height, background: "white", ...(chart.spec.title ? {} : { title: chart.title }) });
+    const settings = { ...options, config: coloured({ ...config, legend: { ...config.legend, disable: false } }, false) };
+    const { view } = await vegaEmbed(document.createElement("div"), coloured(spec, false), settings);
+    const state = views.get(place).getState().signals;
     for (const name of ["off", "after", ...Object.values(chart.zoom).map((column) => `zoom_${column}`)]) if (name in state) view.signal(name, state[name]);
-    await view.runAsync();
-    const markup = coloured(await view.toSVG(), false);
-    view.finalize();
-    return markup;
-  }
-
-  async function png(markup) {
-    const image = new Image();
-    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(markup)}`;
-    await image.decode();
-    const canvas = document.createElement("canvas");
-    canvas.width = 2 * image.naturalWidth;
-    canvas.height = 2 * image.naturalHeight;
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    return new Promise((done) => canvas.toBlob(done));
+    return view.runAsync();
   }
 
   async function tool(button) {
@@ -158,9 +144,10 @@
     else if (does === "home") zoom(place, 0);
     else if (does === "csv") save(`${name}.csv`, "text/csv", csv(chart));
     else if (views.has(place)) {
-      const markup = await figure(place);
-      if (does === "svg") save(`${name}.svg`, "image/svg+xml", markup);
-      else save(`${name}.png`, "image/png", await png(markup));
+      const view = await figure(place);
+      if (does === "svg") save(`${name}.svg`, "image/svg+xml", await view.toSVG());
+      else (await view.toCanvas(2)).toBlob((picture) => save(`${name}.png`, "image/png", picture));
+      view.finalize();
     }
   }
 
