@@ -11,7 +11,7 @@ from avalanche_dgm.dashboards import keys
 from avalanche_dgm.experiments.pages import charts
 from avalanche_dgm.experiments.pages.charts import Chart
 from avalanche_dgm.experiments.pages.encodings import Colour
-from avalanche_dgm.experiments.pages.groups import Curve, Group, Points, Row, estimate
+from avalanche_dgm.experiments.pages.groups import Curve, Group, Points, Row
 from avalanche_dgm.experiments.pages.images import Frame
 from avalanche_dgm.experiments.pages.loading import Step
 
@@ -94,10 +94,9 @@ def colour_of(row: Row) -> Colour:
     return Colour(row.label, f"r{row.index}", row.index)
 
 
-def mean_after(row: Row, i: int, value: Callable[[Step], float | None]) -> float | None:
-    """The mean of a number over the seeds that have learned so many experiences."""
-    found = estimate([value(run.steps[i]) for run in row.runs if i < len(run.steps)])
-    return None if found is None else found.mean
+def after_each(value: Callable[[Step], float | None]) -> Points:
+    """The points of a number that each experience has."""
+    return lambda run: [(k, value(step)) for k, step in enumerate(run.steps, 1)]
 
 
 def over_experiences(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from avalanche_dgm.experiments.pages.blocks import (
     Block,
     Card,
     Legend,
+    after_each,
     over_experiences,
     recorded,
 )
@@ -79,13 +80,7 @@ def _used(
     """A chart of a number that is 0 for methods that have no such thing: they have no line."""
     rows = [row for row in group.rows if any(value(step) for step in _steps(row))]
     mine = replace(group, rows=rows)
-    return over_experiences(mine, title, partial(_after_each, value), y=label, note=note)
-
-
-def _after_each(
-    value: Callable[[Step], float | None], run: Run
-) -> list[tuple[float, float | None]]:
-    return [(k, value(step)) for k, step in enumerate(run.steps, 1)]
+    return over_experiences(mine, title, after_each(value), y=label, note=note)
 
 
 def masks_block(group: Group) -> Block:
@@ -171,18 +166,10 @@ def time_block(group: Group) -> Block:
     cards = [
         *([Card("Learning in all, by phase", bars, note=note)] if bars.rows else []),
         *over_experiences(
-            group,
-            "Learning",
-            partial(_after_each, lambda step: step.seconds),
-            y="seconds",
-            text="seconds",
+            group, "Learning", after_each(lambda step: step.seconds), y="seconds", text="seconds"
         ),
         *over_experiences(
-            group,
-            "Tests",
-            partial(_after_each, lambda step: step.eval_seconds),
-            y="seconds",
-            text="seconds",
+            group, "Tests", after_each(lambda step: step.eval_seconds), y="seconds", text="seconds"
         ),
         *recorded(group, keys.SAMPLES_PER_SECOND, "Speed", "samples a second"),
     ]
@@ -210,11 +197,7 @@ def _phases(row: Row, names: Sequence[str]) -> dict[str, float]:
 def training_block(group: Group) -> Block:
     """What was recorded of the classifier's training."""
     found = dict.fromkeys(k for run in group.runs for k in run.scalars if k.startswith("train/"))
-    cards = []
-    for key in found:
-        accuracy = key == keys.TRAIN_ACCURACY
-        cards += recorded(group, key, *_TITLES.get(key, (key, key)), zero=accuracy)
-    return Block(cards)
+    return Block(_numbers(group, found))
 
 
 def more_block(group: Group) -> Block:
@@ -225,7 +208,15 @@ def more_block(group: Group) -> Block:
         for key in run.scalars
         if key not in _ELSEWHERE and not _ELSEWHERE_KINDS.fullmatch(key)
     )
-    cards = []
-    for key in found:
-        cards += recorded(group, key, *_TITLES.get(key, (key, key)), zero=False)
-    return Block(cards, note="As they were recorded, under their names.")
+    return Block(_numbers(group, found), note="As they were recorded, under their names.")
+
+
+def _numbers(group: Group, found: Iterable[str]) -> list[Card]:
+    """A chart of each key."""
+    return [
+        card
+        for key in found
+        for card in recorded(
+            group, key, *_TITLES.get(key, (key, key)), zero=key == keys.TRAIN_ACCURACY
+        )
+    ]

@@ -12,8 +12,8 @@ from avalanche_dgm.experiments.pages.blocks import (
     Card,
     Legend,
     Section,
+    after_each,
     line_card,
-    mean_after,
     over_experiences,
 )
 from avalanche_dgm.experiments.pages.encodings import Colour
@@ -106,19 +106,18 @@ def _matrices(group: Group) -> Block:
     cards = []
     for row in group.rows:
         longest = max(row.runs, key=lambda run: len(run.steps)).steps
-        averages = dict(row.curve(AVERAGE.course))
+        averages = _by_step(row, AVERAGE.course)
+        columns = [
+            _by_step(row, after_each(partial(_accuracy_on, j))) for j in range(len(group.tasks))
+        ]
+        steps = range(1, len(longest) + 1)
         if longest:
             chart = charts.matrix(
                 f"Accuracy matrix, {row.label}",
-                [
-                    [mean_after(row, i, partial(_accuracy_on, j)) for j in range(len(group.tasks))]
-                    for i in range(len(longest))
-                ],
+                [[column.get(k) for column in columns] for k in steps],
                 learned=[step.experience for step in longest],
                 names=group.tasks,
-                averages=[
-                    averages[k].mean if k in averages else None for k in range(1, len(longest) + 1)
-                ],
+                averages=[averages.get(k) for k in steps],
             )
             cards.append(Card(row.label, chart, row=row))
     return Block(
@@ -127,6 +126,11 @@ def _matrices(group: Group) -> Block:
         " test. Pale: not learned yet.",
         slider=("After experience", group.length) if group.length > 1 else None,
     )
+
+
+def _by_step(row: Row, points: Points) -> dict[float, float]:
+    """Means over the seeds that have learned so many experiences."""
+    return {k: value.mean for k, value in row.curve(points)}
 
 
 def _accuracy_on(j: int, step: Step) -> float | None:
@@ -196,15 +200,11 @@ def _replay(group: Group) -> Block:
     parts = [Colour(f"label {label}", f"l{i}") for i, label in enumerate(group.labels)]
     cards = []
     for row in group.rows:
-        steps = max(len(run.steps) for run in row.runs)
+        values: dict[float, dict[str, float]] = {}
+        for part, label in zip(parts, group.labels, strict=True):
+            for k, count in _by_step(row, after_each(partial(_replayed, label))).items():
+                values.setdefault(k, {})[part.label] = count
         if any(step.histogram for run in row.runs for step in run.steps):
-            values: dict[float, dict[str, float]] = {
-                i + 1: {
-                    part.label: mean_after(row, i, partial(_replayed, label)) or 0.0
-                    for part, label in zip(parts, group.labels, strict=True)
-                }
-                for i in range(steps)
-            }
             title = f"Labels replayed, {row.label}"
             chart = charts.stacked(title, parts, values, y="samples replayed")
             cards.append(Card(row.label, chart, row=row))
