@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
-if TYPE_CHECKING:
-    from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
-
-Row = list[float | None]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, le=1e18)]
+Count = Annotated[int, Field(ge=0, le=10**18)]
+Row = list[Share | None]
+#: How files are read: values of another type are refused.
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 @dataclass
@@ -47,22 +53,24 @@ class Step:
             for their class; ``None`` if it was not measured.
     """
 
-    experience: int
+    __pydantic_config__ = _STRICT
+
+    experience: Count
     accuracy: Row
-    stream_accuracy: float | None = None
+    stream_accuracy: Share | None = None
     train_accuracy: float | None = None
     epochs: int | None = None
-    seconds: float = 0.0
-    eval_seconds: float = 0.0
+    seconds: Amount = 0.0
+    eval_seconds: Amount = 0.0
     by_epoch: list[Row] = field(default_factory=list)
-    phases: dict[str, float] = field(default_factory=dict)
-    replayed: int = 0
-    histogram: dict[int, int] = field(default_factory=dict)
-    stm_occupancy: int = 0
-    sleeps: int = 0
-    sleep_seconds: float = 0.0
-    memory_bytes: int | None = None
-    peak_bytes: int | None = None
+    phases: dict[str, Amount] = field(default_factory=dict)
+    replayed: Count = 0
+    histogram: dict[int, Count] = field(default_factory=dict)
+    stm_occupancy: Count = 0
+    sleeps: Count = 0
+    sleep_seconds: Amount = 0.0
+    memory_bytes: Count | None = None
+    peak_bytes: Count | None = None
     fid: float | None = None
     generated_accuracy: float | None = None
 
@@ -100,9 +108,6 @@ class RunResult:
     @property
     def accuracies(self) -> StreamAccuracies:
         """The accuracies so far, with the order of all experiences."""
-        # Help on the command line does without NumPy.
-        from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
-
         return StreamAccuracies(self.matrix, self.order)
 
     @property
@@ -208,34 +213,75 @@ class RunResult:
             ConfigError: Something is absent, or is not what a run writes.
         """
         try:
-            result = cls(
-                config=ExperimentConfig.from_json(values["config"]),
-                tasks=[str(name) for name in values["tasks"]],
-                order=[int(column) for column in values["order"]],
-                steps=[_step(step) for step in values["steps"]],
-                provenance=dict(values["provenance"]),
-                shape=tuple(int(n) for n in values["image_shape"]),
-                method_settings=dict(values.get("method_settings", {})),  # It came later.
-            )
-        except ConfigError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise ConfigError(f"{type(error).__name__}: {error}") from error
-        n_tasks = len(result.tasks)
-        columns = [*result.order, *(step.experience for step in result.steps)]
-        if len(result.steps) > len(result.order) or not set(columns) <= set(range(n_tasks)):
-            raise ConfigError(f"its steps do not fit its order of {n_tasks} tasks")
-        if any(len(step.accuracy) != n_tasks for step in result.steps):
-            raise ConfigError(f"its accuracies do not fit its {n_tasks} tasks")
-        return result
+            # Names of files may hold halves of characters, which no page can.
+            text = json.dumps(values, ensure_ascii=False).encode(errors="replace")
+            file = _File.model_validate_json(text)
+            config = ExperimentConfig.from_json(file.config.model_dump(exclude_unset=True))
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise ConfigError(" ".join(str(error).split())) from error
+        for step, found in zip(file.steps, values["steps"], strict=True):
+            # Versions that did not count the peak wrote 0 also of methods they could not count.
+            if not step.memory_bytes and "peak_bytes" not in found:
+                step.memory_bytes = None
+        return cls(
+            config,
+            file.tasks,
+            file.order,
+            file.steps,
+            file.provenance.model_dump(exclude_unset=True),
+            shape=tuple(file.image_shape),
+            method_settings=file.method_settings,
+        )
 
 
-def _step(values: Mapping[str, Any]) -> Step:
-    """A step from JSON, which has texts for the histogram's labels."""
-    step = Step(**values)
-    step.accuracy = [None if value is None else float(value) for value in step.accuracy]
-    step.histogram = {int(label): int(n) for label, n in step.histogram.items()}
-    return step
+class _Provenance(BaseModel):
+    """What is shown of it; the rest is kept as it is."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    started: str | None = None
+    command: str | None = None
+    platform: str | None = None
+    device: str | None = None
+    gpu: str | None = None
+    versions: dict[str, str] = {}
+
+
+class _Config(BaseModel):
+    """What every version wrote, and the parts that are mappings; `ExperimentConfig` checks all."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    method: str
+    stream: str
+    seed: Count
+    stream_options: dict[str, Any] = {}
+    method_options: dict[str, Any] = {}
+
+
+class _File(BaseModel):
+    """A file of results; what other versions wrote beside this is left out."""
+
+    model_config = _STRICT
+
+    config: _Config
+    tasks: list[str]
+    order: list[Count]
+    steps: list[Step]
+    provenance: _Provenance
+    image_shape: list[Count]
+    method_settings: dict[str, Any] = {}  # It came later.
+
+    @model_validator(mode="after")
+    def _fits(self) -> _File:
+        n = len(self.tasks)
+        if len(self.steps) > len(self.order):
+            raise ValueError(f"{len(self.steps)} steps exceed {len(self.order)} experiences")
+        if any(len(step.accuracy) != n for step in self.steps):
+            raise ValueError(f"a step has not one accuracy for each of {n} tasks")
+        if any(j >= n for j in (*self.order, *(step.experience for step in self.steps))):
+            raise ValueError(f"an experience is not one of {n} tasks")
+        return self
 
 
 def mean(values: Sequence[float | None]) -> float:

@@ -289,7 +289,7 @@ def test_nothing_is_said_of_memory_that_earlier_versions_did_not_count(tmp_path)
         del step["peak_bytes"]
     (folder / "results.json").write_text(json.dumps(values))
     (run,), _ = find_runs([folder])
-    assert [step.held_bytes for step in run.steps] == [None] * 5
+    assert [step.memory_bytes for step in run.steps] == [None] * 5
 
 
 def test_limits_make_sense(tmp_path):

@@ -13,7 +13,7 @@ from avalanche_dgm.experiments.pages.charts import Chart
 from avalanche_dgm.experiments.pages.encodings import Colour
 from avalanche_dgm.experiments.pages.groups import Curve, Group, Points, Row
 from avalanche_dgm.experiments.pages.images import Frame
-from avalanche_dgm.experiments.pages.loading import Step
+from avalanche_dgm.experiments.results import Step
 
 #: Up to so many tasks or labels each is named in a legend; of more, a scale is shown.
 MOST_NAMED = 12

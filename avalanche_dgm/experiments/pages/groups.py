@@ -11,8 +11,9 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from avalanche_dgm.experiments.config import IN_RESULT, PLACE
-from avalanche_dgm.experiments.pages.loading import Config, Result, Run
+from avalanche_dgm.experiments.config import IN_RESULT, PLACE, ExperimentConfig
+from avalanche_dgm.experiments.pages.loading import Run
+from avalanche_dgm.experiments.results import RunResult
 
 #: The confidence of an interval.
 LEVEL = 0.95
@@ -78,12 +79,12 @@ class Row:
     @property
     def counted(self) -> list[Run]:
         """The runs that totals are taken over: the finished ones, or all if none is finished."""
-        return [run for run in self.runs if run.complete] or list(self.runs)
+        return [run for run in self.runs if run.result.complete] or list(self.runs)
 
     @property
     def complete(self) -> bool:
         """Whether a run is finished."""
-        return any(run.complete for run in self.runs)
+        return any(run.result.complete for run in self.runs)
 
     def total(self, value: Callable[[Run], float | None]) -> Estimate | None:
         """Estimates a number of which each run that has learned something has one."""
@@ -192,7 +193,7 @@ def _phrase(key: str, value: Any) -> str:
 def _once(runs: Sequence[Run], notes: list[str]) -> list[Run]:
     """Of runs of one seed, which would count twice, the one that came furthest, then the latest."""
     best: dict[int, Run] = {}
-    for run in sorted(runs, key=lambda r: (len(r.steps), r.result.provenance.started or "")):
+    for run in sorted(runs, key=lambda r: (len(r.steps), r.started)):
         dropped = best.get(run.seed)
         if dropped is not None:
             notes.append(
@@ -202,7 +203,7 @@ def _once(runs: Sequence[Run], notes: list[str]) -> list[Run]:
     return [best[seed] for seed in sorted(best)]
 
 
-def stream_of(result: Result) -> dict[str, Any]:
+def stream_of(result: RunResult) -> dict[str, Any]:
     """What tells streams apart: the name, its options, and how many experiences it has."""
     config = result.config
     return {
@@ -215,9 +216,9 @@ def stream_of(result: Result) -> dict[str, Any]:
     }
 
 
-def settings_of(config: Config) -> dict[str, Any]:
+def settings_of(config: ExperimentConfig) -> dict[str, Any]:
     """The settings that tell rows apart, options of the method among them."""
-    values = config.model_dump()
+    values = config.to_json()
     options, trainer = values.pop("method_options"), values.pop("trainer")
     kept = {k: v for k, v in values.items() if k not in (*_SHARED, "method")}
     kept |= {name: trainer[name] for name in IN_RESULT if name in trainer}

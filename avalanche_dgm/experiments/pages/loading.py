@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import re
@@ -11,99 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.file_sink import IMAGES, SCALARS
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.storage import PANELS, RESULTS, STAGING, load_json
-from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
 #: Parts of a mask that runs record.
 MASK_PARTS = ("reserved", "reused", "free")
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0, le=1e18)]
-Count = Annotated[int, Field(ge=0, le=10**18)]
-
-
-class _Read(BaseModel):
-    """Part of a file: values of another type are refused, fields of other versions are not."""
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Step(_Read):
-    """What was measured after an experience; see `avalanche_dgm.experiments.results.Step`."""
-
-    experience: Count
-    accuracy: list[Share | None]
-    stream_accuracy: Share | None = None
-    seconds: Amount
-    eval_seconds: Amount
-    phases: dict[str, Amount]
-    replayed: Count
-    histogram: dict[int, Count]
-    stm_occupancy: Count
-    sleeps: Count
-    sleep_seconds: Amount
-    memory_bytes: Count | None
-    peak_bytes: Count | None = None
-
-    @property
-    def held_bytes(self) -> int | None:
-        """Bytes that are held beside the classifier; ``None`` if they are not known."""
-        # Versions that did not count the peak wrote 0 also of methods that they could not count.
-        counted = self.memory_bytes or "peak_bytes" in self.model_fields_set
-        return self.memory_bytes if counted else None
-
-
-class Config(_Read):
-    """The settings of a run; those that the page does not know are kept as they are."""
-
-    model_config = ConfigDict(extra="allow")
-
-    method: str
-    stream: str
-    seed: Count
-    stream_options: dict[str, Any] = {}
-    method_options: dict[str, Any] = {}
-    trainer: dict[str, Any] = {}
-    revisit: list[Count] = []
-
-
-class Provenance(_Read):
-    """Where a result comes from."""
-
-    started: str | None = None
-    command: str | None = None
-    platform: str | None = None
-    device: str | None = None
-    gpu: str | None = None
-    versions: dict[str, str] = {}
-
-
-class Result(_Read):
-    """What a run measured."""
-
-    config: Config
-    tasks: list[str]
-    order: list[Count]
-    steps: list[Step]
-    provenance: Provenance
-
-    @model_validator(mode="after")
-    def _fits(self) -> Result:
-        n = len(self.tasks)
-        if len(self.steps) > len(self.order):
-            raise ValueError(f"{len(self.steps)} steps exceed {len(self.order)} experiences")
-        if any(len(step.accuracy) != n for step in self.steps):
-            raise ValueError(f"a step has not one accuracy for each of {n} tasks")
-        if any(j >= n for j in (*self.order, *(step.experience for step in self.steps))):
-            raise ValueError(f"an experience is not one of {n} tasks")
-        return self
 
 
 @dataclass(frozen=True)
@@ -132,7 +47,7 @@ class Run:
 
     folder: Path
     name: str
-    result: Result
+    result: RunResult
     scalars: dict[str, dict[int, float]] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
@@ -148,26 +63,19 @@ class Run:
         return self.result.steps
 
     @property
-    def complete(self) -> bool:
-        """Whether every experience was learned."""
-        return len(self.steps) == len(self.result.order)
-
-    @property
     def progress(self) -> str:
         """How far it came, such as "6 of 10 experiences"."""
         return f"{len(self.steps)} of {len(self.result.order)} experiences"
 
     @property
-    def seconds(self) -> float:
-        """Training time, without tests."""
-        return sum(step.seconds for step in self.steps)
+    def started(self) -> str:
+        """Date and time in UTC, empty if not known."""
+        return self.result.provenance.get("started") or ""
 
     @cached_property
     def summaries(self) -> list[dict[str, float]]:
         """What the accuracies say after each experience, by names of `metrics.functional`."""
-        order = [step.experience for step in self.steps]
-        order += self.result.order[len(order) :]
-        accuracies = StreamAccuracies([step.accuracy for step in self.steps], order)
+        accuracies = self.result.accuracies
         return [accuracies.first(k + 1).summaries() for k in range(len(self.steps))]
 
     def keep(self, axis: str, at: int, key: str, value: float) -> None:
@@ -192,8 +100,8 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         found = []
         for path in results_below(given):
             try:
-                result = read_result(path)
-            except (ValueError, OSError, RecursionError) as error:
+                result = RunResult.from_json(load_json(path))
+            except (ConfigError, ValueError, OSError, RecursionError) as error:
                 notes.append(_unreadable(path, error))
                 continue
             run = Run(path.parent, _name(given, path.parent), result)
@@ -201,7 +109,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             _read_panels(run)
             found.append(run)
         # In the order in which they were run: a comparison's methods as they were named.
-        for run in sorted(found, key=lambda run: run.result.provenance.started or ""):
+        for run in sorted(found, key=lambda run: run.started):
             runs.setdefault(run.folder.resolve(), run)
     if not runs:
         raise ConfigError(f"No run in {', '.join(map(str, folders))} can be read. {notes[0]}")
@@ -236,13 +144,6 @@ def results_below(given: Path) -> list[Path]:
             " run, or one above it, as `avalanche-dgm run`, `compare` and `demo` write them."
         )
     return sorted(found)
-
-
-def read_result(path: Path) -> Result:
-    """Reads a file of results; see `load_json`."""
-    # Names of files may hold halves of characters, which no page can.
-    text = json.dumps(load_json(path), ensure_ascii=False).encode(errors="replace")
-    return Result.model_validate_json(text)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -95,14 +95,14 @@ SCORES = (
         "training_time",
         "Learning, without tests.",
         more_is_better=False,
-        cost=lambda run: run.seconds,
+        cost=lambda run: run.result.seconds,
         text=formats.seconds,
     ),
     Measure(
         "memory",
         "All that is held beside the classifier at the end.",
         more_is_better=False,
-        cost=lambda run: run.steps[-1].held_bytes,
+        cost=lambda run: run.steps[-1].memory_bytes,
         text=formats.size,
     ),
     Measure(

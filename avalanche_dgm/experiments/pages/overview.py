@@ -41,7 +41,7 @@ def overview_of(group: Group) -> dict[str, Any]:
     if len(group.rows) > 1:
         note.append("↑ more is better, ↓ less is better; the best of finished runs is bold.")
     columns = [_column(group, score) for score in SCORES]
-    commands = (run.result.provenance.command for run in group.runs)
+    commands = (run.result.provenance.get("command") for run in group.runs)
     return {
         "note": " ".join(note),
         "lines": [
@@ -81,7 +81,7 @@ def _column(group: Group, score: Measure) -> list[tuple[str, bool]]:
 
 
 def _unfinished(row: Row) -> str | None:
-    parts = [f"seed {run.seed}: {run.progress}" for run in row.runs if not run.complete]
+    parts = [f"seed {run.seed}: {run.progress}" for run in row.runs if not run.result.complete]
     if not parts:
         return None
     left_out = "left out of the numbers" if row.complete else "its numbers are as of then"
@@ -89,7 +89,7 @@ def _unfinished(row: Row) -> str | None:
 
 
 def _facts(group: Group) -> list[tuple[str, str]]:
-    days = sorted(s[:10] for run in group.runs if (s := run.result.provenance.started))
+    days = sorted(run.started[:10] for run in group.runs if run.started)
     dates = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not known"
     tasks = group.tasks
     named = ", ".join(tasks)
@@ -108,14 +108,14 @@ def _facts(group: Group) -> list[tuple[str, str]]:
 
 
 def _all(group: Group, *names: str) -> str:
-    found = (getattr(run.result.provenance, name) for run in group.runs for name in names)
+    found = (run.result.provenance.get(name) for run in group.runs for name in names)
     return ", ".join(dict.fromkeys(value for value in found if value))
 
 
 def _versions(group: Group) -> str:
     found: dict[str, dict[str, None]] = {}
     for run in group.runs:
-        versions = run.result.provenance.versions
+        versions = run.result.provenance.get("versions", {})
         for name in _PACKAGES:
             if name in versions:
                 found.setdefault(name, {})[versions[name]] = None
@@ -134,7 +134,7 @@ def _line(row: Row, run: Run) -> list[str]:
         str(run.seed),
         run.progress,
         formats.share(AVERAGE.last(run)) if run.steps else formats.NOTHING,
-        formats.seconds(run.seconds),
-        formats.size(run.steps[-1].held_bytes) if run.steps else formats.NOTHING,
-        (run.result.provenance.started or formats.NOTHING)[:19].replace("T", " "),
+        formats.seconds(run.result.seconds),
+        formats.size(run.steps[-1].memory_bytes) if run.steps else formats.NOTHING,
+        (run.started or formats.NOTHING)[:19].replace("T", " "),
     ]

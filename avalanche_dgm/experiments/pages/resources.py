@@ -20,7 +20,8 @@ from avalanche_dgm.experiments.pages.blocks import (
 from avalanche_dgm.experiments.pages.encodings import Colour
 from avalanche_dgm.experiments.pages.formats import plural, size_unit
 from avalanche_dgm.experiments.pages.groups import Group, Row
-from avalanche_dgm.experiments.pages.loading import MASK_PARTS, Run, Step
+from avalanche_dgm.experiments.pages.loading import MASK_PARTS, Run
+from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.metrics.functional import SUMMARIES
 
 #: Colours of parts that the style sheet has.
@@ -31,14 +32,14 @@ _REST = "other"
 
 def memory_block(group: Group) -> Block:
     """Bytes, short-term memories, sleeps and replay."""
-    held = [b for r in group.rows for s in _steps(r) for b in (s.held_bytes, s.peak_bytes) if b]
+    held = [b for r in group.rows for s in _steps(r) for b in (s.memory_bytes, s.peak_bytes) if b]
     unit, name = size_unit(max(held, default=0))
-    unknown = [r.label for r in group.rows if any(s.held_bytes is None for s in _steps(r))]
+    unknown = [r.label for r in group.rows if any(s.memory_bytes is None for s in _steps(r))]
     note = "All that is held beside the classifier."
     if unknown:
         note += f" Unknown of {', '.join(unknown)}."
     cards = [
-        *_used(group, "Memory", lambda s: _units(s.held_bytes, unit), f"memory, {name}", note),
+        *_used(group, "Memory", lambda s: _units(s.memory_bytes, unit), f"memory, {name}", note),
         *_used(
             group,
             "Peak memory",
@@ -188,7 +189,7 @@ def _phases(row: Row, names: Sequence[str]) -> dict[str, float]:
 
     found = {name: row.total(partial(seconds, name)) for name in names}
     values = {name: value.mean for name, value in found.items() if value is not None}
-    whole = row.total(lambda run: run.seconds)
+    whole = row.total(lambda run: run.result.seconds)
     # Phases may overlap; what they leave is not negative.
     rest = max(0.0, (whole.mean if whole else 0.0) - sum(values.values()))
     return {**values, _REST: rest}

@@ -19,7 +19,7 @@ from avalanche_dgm.experiments.pages.blocks import (
 from avalanche_dgm.experiments.pages.encodings import Colour
 from avalanche_dgm.experiments.pages.groups import Curve, Estimate, Group, Points, Row
 from avalanche_dgm.experiments.pages.images import Album
-from avalanche_dgm.experiments.pages.loading import Run, Step
+from avalanche_dgm.experiments.pages.loading import Run
 from avalanche_dgm.experiments.pages.measures import AVERAGE, MEASURES
 from avalanche_dgm.experiments.pages.resources import (
     masks_block,
@@ -28,6 +28,7 @@ from avalanche_dgm.experiments.pages.resources import (
     time_block,
     training_block,
 )
+from avalanche_dgm.experiments.results import Step
 
 # As many times as wide as high: a picture of a chart, which needs room.
 _BROAD = 1.7
