@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments.pages.loading import results_below
+from avalanche_dgm.experiments.pages.loading import Run, find_runs
 from avalanche_dgm.experiments.results import RunResult
-from avalanche_dgm.experiments.storage import read_result
 
 Runs = Mapping[str, Sequence[RunResult]]
 """The runs of each method, one a seed."""
@@ -30,37 +29,32 @@ def load(*folders: str | Path) -> dict[str, list[RunResult]]:
     """
     if not folders:
         raise ConfigError("No folder was given. Name the folder of a run, or one above it.")
-    found: dict[Path, RunResult] = {}
-    for folder in folders:
-        # One that cannot be read is refused: a figure that lacks a run would be wrong.
-        read = {path.parent: read_result(path.parent) for path in results_below(Path(folder))}
-        below = {place: result for place, result in read.items() if result is not None}
-        # In the order in which they were run: a comparison's methods as they were named.
-        for place in sorted(below, key=lambda p: str(below[p].provenance.get("started", ""))):
-            found.setdefault(place.resolve(), below[place])
-    runs: dict[str, dict[int, tuple[Path, RunResult]]] = {}
-    for place, result in found.items():
-        method, seed = result.config.method, result.config.seed
-        other, _ = runs.setdefault(method, {}).setdefault(seed, (place, result))
-        if other != place:
+    found, unreadable = find_runs([Path(folder) for folder in folders])
+    if unreadable:
+        # A figure that lacks a run would be wrong.
+        raise ConfigError(" ".join(unreadable))
+    runs: dict[str, dict[int, Run]] = {}
+    for run in found:
+        other = runs.setdefault(run.result.config.method, {}).setdefault(run.seed, run)
+        if other is not run:
             raise ConfigError(
-                f"{other} and {place} are both runs of {method} with seed {seed}. Name folders"
-                " that hold one comparison."
+                f"{other.folder} and {run.folder} are both runs of {run.result.config.method} with"
+                f" seed {run.seed}. Name folders that hold one comparison."
             )
     for method, seeds in runs.items():
-        (first, mine), *others = (seeds[seed] for seed in sorted(seeds))
-        for other, result in others:
-            theirs = result.config
+        first, *others = (seeds[seed] for seed in sorted(seeds))
+        for other in others:
+            theirs = other.result.config
             # What is only measured changes nothing.
-            like_it = mine.config.replace(seed=theirs.seed, quality=theirs.quality)
+            like_it = first.result.config.replace(seed=theirs.seed, quality=theirs.quality)
             differences = theirs.differences(like_it)
             if differences:
                 # Their mean over seeds would be one over settings.
                 raise ConfigError(
-                    f"{other} differs from {first}, both of {method}:"
+                    f"{other.folder} differs from {first.folder}, both of {method}:"
                     f" {', '.join(differences)}. Name folders that hold one comparison."
                 )
-    return {name: [seeds[seed][1] for seed in sorted(seeds)] for name, seeds in runs.items()}
+    return {name: [seeds[seed].result for seed in sorted(seeds)] for name, seeds in runs.items()}
 
 
 def check(runs: Runs, *needed: str) -> RunResult:
