@@ -18,11 +18,14 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.settings import positive, whole
 from avalanche_dgm.stopping import check_target
 
-BACKENDS = ("avalanche", "lightning")
-OPTIMIZERS = ("adam", "rmsprop", "sgd")
-SCHEDULES = ("constant", "cosine")
-DEVICES = ("auto", "cpu", "cuda")
-EVALUATED = ("test", "validation")
+#: Settings that are one of some names.
+_NAMED = {
+    "optimizer": ("adam", "rmsprop", "sgd"),
+    "schedule": ("constant", "cosine"),
+    "device": ("auto", "cpu", "cuda"),
+    "evaluate_on": ("test", "validation"),
+    "backend": ("avalanche", "lightning"),
+}
 #: Those that leave the weights of 32 bits, which memories are made of.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 #: The networks that have a name: their hidden layers, and those of a fast run.
@@ -199,21 +202,19 @@ class ExperimentConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         object.__setattr__(self, "revisit", tuple(self.revisit))
         if isinstance(self.trainer, Mapping):
-            object.__setattr__(self, "trainer", _trainer(self.trainer))
+            _require_fields("setting of a trainer", self.trainer, TrainerSettings)
+            object.__setattr__(self, "trainer", TrainerSettings(**self.trainer))
         for name in BY_CLASS_PATH:
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} instead of a name.")
         object.__setattr__(self, "method", present_method(self.method))
-        require_known("optimizer", self.optimizer, OPTIMIZERS)
-        require_known("schedule", self.schedule, SCHEDULES)
-        require_known("device", self.device, DEVICES)
-        require_known("evaluate_on", self.evaluate_on, EVALUATED)
+        for name, known in _NAMED.items():
+            require_known(name, getattr(self, name), known)
         if not (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
             raise ConfigError(
                 f"validation_fraction is {self.validation_fraction!r}; it is a share above 0 and"
                 " below 1."
             )
-        require_known("backend", self.backend, BACKENDS)
         if not is_class_path(self.model):
             require_known("model", self.model, NETWORKS)
         if self.backend == "avalanche" and self.trainer != TrainerSettings():
@@ -260,9 +261,7 @@ class ExperimentConfig:
         Raises:
             ConfigError: A field is unknown or its value cannot be used.
         """
-        names = [f.name for f in dataclasses.fields(cls)]
-        for name in values:
-            require_known("setting", name, names)
+        _require_fields("setting", values, cls)
         return cls(**values)
 
     def differences(self, other: ExperimentConfig) -> list[str]:
@@ -286,11 +285,10 @@ class ExperimentConfig:
         return kept | {name: trainer[name] for name in IN_RESULT}
 
 
-def _trainer(values: Mapping[str, Any]) -> TrainerSettings:
-    names = [f.name for f in dataclasses.fields(TrainerSettings)]
+def _require_fields(what: str, values: Mapping[str, Any], kind: Any) -> None:
+    known = [f.name for f in dataclasses.fields(kind)]
     for name in values:
-        require_known("setting of a trainer", name, names)
-    return TrainerSettings(**values)
+        require_known(what, name, known)
 
 
 def is_class_path(name: str) -> bool:

@@ -21,7 +21,8 @@ from avalanche_dgm.dashboards.drawing import (
     stacked_bars,
 )
 from avalanche_dgm.errors import DataError
-from avalanche_dgm.experiments.results import RunResult, deviation, mean
+from avalanche_dgm.experiments.results import RunResult, deviation
+from avalanche_dgm.metrics.functional import mean
 
 LINES = ("-", (0, (5, 3)), (0, (1, 2)), (0, (5, 2, 1, 2)))
 """Line styles, for methods that lie on top of one another because they forget all alike."""

@@ -12,7 +12,8 @@ from typing import Any
 from avalanche_dgm import files
 from avalanche_dgm.experiments import storage
 from avalanche_dgm.experiments.methods import has_gan, method_of
-from avalanche_dgm.experiments.results import RunResult, deviation, mean
+from avalanche_dgm.experiments.results import RunResult, deviation
+from avalanche_dgm.metrics.functional import mean
 
 
 def write_run(folder: Path, result: RunResult) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import stdev
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
+from avalanche_dgm.metrics.functional import mean
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -284,15 +285,6 @@ class _File(BaseModel):
         return self
 
 
-def mean(values: Sequence[float | None]) -> float:
-    """Returns the mean of the numbers that are there, NaN if none is."""
-    there = [v for v in values if v is not None]
-    return sum(there) / len(there) if there else math.nan
-
-
 def deviation(values: Sequence[float]) -> float:
     """Returns the sample standard deviation (n - 1), 0 for fewer than two values."""
-    if len(values) < 2:
-        return 0.0
-    centre = mean(values)
-    return math.sqrt(sum((v - centre) ** 2 for v in values) / (len(values) - 1))
+    return stdev(values) if len(values) > 1 else 0.0

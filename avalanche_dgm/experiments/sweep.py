@@ -14,8 +14,9 @@ from avalanche_dgm.experiments import recipes, report, storage, tables
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import check_options, find_method, has_gan, method_of
 from avalanche_dgm.experiments.panels import LogSettings
-from avalanche_dgm.experiments.results import RunResult, mean
+from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.methods.registry import NamedMethod
+from avalanche_dgm.metrics.functional import mean
 
 Configs = Mapping[str, Sequence[ExperimentConfig]]
 

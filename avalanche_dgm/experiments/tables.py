@@ -6,7 +6,8 @@ import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
-from avalanche_dgm.experiments.results import RunResult, deviation, mean
+from avalanche_dgm.experiments.results import RunResult, deviation
+from avalanche_dgm.metrics.functional import mean
 
 _MOST_COLUMNS = 12
 _WIDEST = 8

@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from avalanche_dgm.experiments import recipes
-from avalanche_dgm.experiments.results import RunResult, mean
+from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.metrics.functional import mean
 from avalanche_dgm.papers import kamra2017_memories
 from avalanche_dgm.papers.exhibits import Curves, Exhibit, Request, Shown, Trained
 from avalanche_dgm.plots import kamra2017

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from avalanche_dgm.dashboards.drawing import PALETTE, new_figure, plain_axes
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import figures
-from avalanche_dgm.experiments.results import deviation, mean
+from avalanche_dgm.experiments.results import deviation
+from avalanche_dgm.metrics.functional import mean
 from avalanche_dgm.plots.corruption import Robustness, add_noise, occlude, robustness
 from avalanche_dgm.plots.loading import Runs, check
 from avalanche_dgm.plots.memories import latents, resilience, samples
