@@ -159,7 +159,7 @@ def _paper(arguments: argparse.Namespace) -> None:
     from avalanche_dgm.experiments.paper import PaperRuns
     from avalanche_dgm.papers.making import make
 
-    runs = PaperRuns(arguments.out, **_running(arguments, *configs.values()))
+    runs = PaperRuns(arguments.out, **_launch_options(arguments, *configs.values()))
     for exhibit in exhibits:
         if runs.is_global_zero:
             print(f"{exhibit.title}.\n{exhibit.says}\n", flush=True)
@@ -257,11 +257,11 @@ def _execute(
     from avalanche_dgm.experiments.storage import run_folder
     from avalanche_dgm.experiments.sweep import Sweep, check_buffers
 
-    running = _running(arguments, configs)
+    options = _launch_options(arguments, configs)
     if intro and arguments.is_global_zero:
         print(f"{intro}\n", flush=True)
     folder = run_folder(arguments.out, arguments.name or name)
-    sweep = Sweep(folder, resume=arguments.resume, **running)
+    sweep = Sweep(folder, resume=arguments.resume, **options)
     buffers: list[str] | None = getattr(arguments, "equal_bytes", None)
     if buffers is not None:
         buffers = buffers or ["replay"]
@@ -282,8 +282,8 @@ def _print_config(configs: Configs) -> None:
     print(recipes.dump(configs), end="")
 
 
-def _running(arguments: argparse.Namespace, *configs: Configs) -> dict[str, Any]:
-    """Fields of `avalanche_dgm.experiments.sweep.Running`; sets the number of threads first."""
+def _launch_options(arguments: argparse.Namespace, *configs: Configs) -> dict[str, Any]:
+    """Fields of `avalanche_dgm.experiments.sweep.Launcher`; sets the number of threads first."""
     from avalanche_dgm.experiments.panels import LogSettings
     from avalanche_dgm.experiments.provenance import command_line
     from avalanche_dgm.experiments.sweep import is_global_zero

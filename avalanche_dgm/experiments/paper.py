@@ -20,7 +20,7 @@ from avalanche_dgm.experiments import storage
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import check_options
 from avalanche_dgm.experiments.results import RunResult
-from avalanche_dgm.experiments.sweep import Configs, Running
+from avalanche_dgm.experiments.sweep import Configs, Launcher
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.saving import load_memory
 
@@ -104,7 +104,7 @@ class PaperRun:
 
 
 @dataclass
-class PaperRuns(Running):
+class PaperRuns(Launcher):
     """Trains runs that are not there yet.
 
     An unfinished run resumes, after Ctrl-C or a kill, without being told to.

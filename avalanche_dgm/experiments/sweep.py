@@ -22,8 +22,8 @@ Configs = Mapping[str, Sequence[ExperimentConfig]]
 
 
 @dataclass(kw_only=True)
-class Running:
-    """How runs are run, and reported on.
+class Launcher:
+    """Runs single configs, all in the same way.
 
     Attributes:
         resume: Resume unfinished runs and keep finished ones.
@@ -74,7 +74,7 @@ class Running:
 
 
 @dataclass
-class Sweep(Running):
+class Sweep(Launcher):
     """Runs several configs, each in a folder of the sweep's."""
 
     folder: Path
