@@ -57,7 +57,8 @@ class LogSettings:
 
         sinks: list[Sink] = []
         if "files" in self.places:
-            sinks.append(FileSink(folder / PANELS))
+            # The files belong to the run; other sinks may fail.
+            sinks.append(FailSafeSink(FileSink(folder / PANELS), required=True))
         if "tensorboard" in self.places:
             sinks.append(TensorBoardSink(folder / "tensorboard"))
         if "wandb" in self.places:
@@ -111,11 +112,7 @@ class RunPanels:
         if self._dashboard is None:
             sinks: Sequence[Sink] = []
             if self.folder is not None:
-                opened = self.settings.open(self.folder, self.spec.config)
-                # The files belong to the run; other sinks may fail.
-                sinks = [
-                    FailSafeSink(s, required=True) if isinstance(s, FileSink) else s for s in opened
-                ]
+                sinks = self.settings.open(self.folder, self.spec.config)
             self._dashboard = Dashboard(sinks, samples_per_class=_SAMPLES)
         return self._dashboard
 

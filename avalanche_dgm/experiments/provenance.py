@@ -6,7 +6,7 @@ import datetime
 import os
 import platform
 import shlex
-import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,13 +40,13 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def command_line(argv: list[str] | None = None) -> str:
+def command_line(argv: Sequence[str]) -> str:
     """Returns the command line in a form that a shell accepts.
 
     Args:
-        argv: The arguments after the program's name; those of the process by default.
+        argv: The arguments after the program's name.
     """
-    return shlex.join(["avalanche-dgm", *(sys.argv[1:] if argv is None else argv)])
+    return shlex.join(["avalanche-dgm", *argv])
 
 
 def collect(device: str, command: str | None = None) -> dict[str, Any]:

@@ -191,7 +191,8 @@ def check_folder(
     """
     if not is_global_zero:
         saved = read_result(folder) if resume else None
-        return saved if saved is not None and saved.complete and not _has_staged(folder) else None
+        staged = (folder / STAGING / RESULTS).exists()
+        return saved if saved is not None and saved.complete and not staged else None
     _refuse_foreign(folder)
     if overwrite:
         return None
@@ -213,10 +214,6 @@ def check_folder(
             " experiences). Continue it with --resume, or replace it with --overwrite."
         )
     return None
-
-
-def _has_staged(folder: Path) -> bool:
-    return (folder / STAGING / RESULTS).exists()
 
 
 def _refuse_foreign(folder: Path) -> None:

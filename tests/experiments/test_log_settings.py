@@ -60,7 +60,7 @@ def test_without_wandb_the_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb, "init", init)
     with pytest.warns(RuntimeWarning, match="OSError: Network is unreachable.*WANDB_MODE=offline"):
         sinks = LogSettings(("files", "wandb")).open(tmp_path, CONFIG)
-    assert [type(sink).__name__ for sink in sinks] == ["FileSink"]
+    assert [type(sink.sink).__name__ for sink in sinks] == ["FileSink"]
     assert not list(tmp_path.iterdir())
 
 
