@@ -196,6 +196,7 @@ class RunLogger(BaseLogger):
             total = len(strategy.dataloader) * strategy.train_epochs
             self._bar = tqdm(
                 total=total,
+                desc=name,
                 unit="it",
                 disable=not self._bars,
                 leave=False,

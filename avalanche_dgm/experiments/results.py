@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import stdev
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
@@ -218,8 +218,15 @@ class RunResult:
             text = json.dumps(values, ensure_ascii=False).encode(errors="replace")
             file = _File.model_validate_json(text)
             config = ExperimentConfig.from_json(file.config.model_dump(exclude_unset=True))
+        except ValidationError as error:
+            first, *more = error.errors()
+            parts = (".".join(map(str, first["loc"])), first["msg"])
+            also = f", and {len(more)} more" if more else ""
+            raise ConfigError(": ".join(filter(None, parts)) + also) from error
+        except ConfigError:
+            raise
         except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise ConfigError(" ".join(str(error).split())) from error
+            raise ConfigError(f"{type(error).__name__}: {error}") from error
         for step, found in zip(file.steps, values["steps"], strict=True):
             # Versions that did not count the peak wrote 0 also of methods they could not count.
             if not step.memory_bytes and "peak_bytes" not in found:

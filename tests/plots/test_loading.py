@@ -14,7 +14,7 @@ def write(folder, method, seed=0, started="", steps=2, tasks=("0", "1"), **setti
         config=ExperimentConfig(method=method, seed=seed, **settings),
         tasks=list(tasks),
         order=[0, 1],
-        steps=[Step(i, [0.5, 0.25 + 0.1 * seed]) for i in range(steps)],
+        steps=[Step(i, [0.5, 0.25 + 0.05 * seed]) for i in range(steps)],
         provenance={"started": started},
         shape=(1, 8, 8),
     )
