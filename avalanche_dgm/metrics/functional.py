@@ -195,7 +195,7 @@ def as_array(values: Any) -> NDArray[np.float64]:
     return np.asarray(found, dtype=np.float64)
 
 
-def mean(values: ArrayLike) -> float:
+def mean(values: ArrayLike | Sequence[float | None]) -> float:
     """The mean of the numbers that are there, NaN if none is."""
     found = as_array(values)
     known = found[~np.isnan(found)]
