@@ -149,7 +149,9 @@ class PaperRuns(Launcher):
         if folder not in self._done:
             result = self.finished(config, folder)
             if result is None:
-                result = self.run_one(row, config, folder, keep_memory=True)
+                result = self.run_one(
+                    row, config, folder, where=f": {folder.name}", keep_memory=True
+                )
             self._done[folder] = PaperRun(result, folder)
         return self._done[folder]
 

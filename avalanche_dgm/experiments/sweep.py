@@ -53,14 +53,20 @@ class Launcher:
         )
 
     def run_one(
-        self, row: str, config: ExperimentConfig, folder: Path, *, keep_memory: bool = False
+        self,
+        row: str,
+        config: ExperimentConfig,
+        folder: Path,
+        *,
+        where: str = "",
+        keep_memory: bool = False,
     ) -> RunResult:
-        """Runs a config; see `runner.run`."""
+        """Runs a config, which is announced by its row and where it lies; see `runner.run`."""
         from avalanche_dgm.experiments.runner import run
 
         if self.progress and self.is_global_zero:
             what = find_method(config.method).description
-            print(f"{row} ({what}), seed {config.seed}", file=sys.stderr)
+            print(f"{row} ({what}), seed {config.seed}{where}", file=sys.stderr)
         return run(
             config,
             folder=folder,
