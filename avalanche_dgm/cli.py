@@ -15,11 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, StorageError
-from avalanche_dgm.experiments.arguments import (
-    build_parser,
-    read_options,
-    read_overrides,
-)
+from avalanche_dgm.experiments.arguments import build_parser, read_overrides
 from avalanche_dgm.settings import whole
 
 if TYPE_CHECKING:
@@ -235,13 +231,13 @@ def _words(arguments: argparse.Namespace) -> dict[str, Any]:
     words: dict[str, Any] = {name: given[name] for name in recipes.settings() if name in given}
     trainer = {f.name: given[f.name] for f in fields(TrainerSettings) if f.name in given}
     words |= {"trainer": trainer} if trainer else {}
-    options = {name: given[name] for name in ("share",) if name in given}
-    stream = {name: given[name] for name in ("dataset", "case") if name in given}
-    words["method_options"] = options | read_options(given.get("set", []))
-    words["stream_options"] = stream | read_options(given.get("stream_set", []))
+    words["method_options"] = {name: given[name] for name in ("share",) if name in given}
+    words["stream_options"] = {name: given[name] for name in ("dataset", "case") if name in given}
+    more = [f"--method_options.{pair}" for pair in given.get("set", [])]
+    more += [f"--stream_options.{pair}" for pair in given.get("stream_set", [])]
     known = [f"--{name.replace('_', '-')}" for name in recipes.settings()]
-    more = read_overrides(arguments.more, [*getattr(arguments, "options", ()), *known])
-    return recipes.merge(recipes.check(more, "the command line"), words)
+    found = read_overrides([*arguments.more, *more], [*getattr(arguments, "options", ()), *known])
+    return recipes.merge(recipes.check(found, "the command line"), words)
 
 
 def _execute(

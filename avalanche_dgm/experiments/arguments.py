@@ -194,6 +194,7 @@ def _add_settings(parser: argparse.ArgumentParser, usual: str) -> None:
             flag,
             action="append",
             default=[],
+            type=_pair,
             metavar="KEY=VALUE",
             help=f"an option of the {of}, such as {example}; may be repeated",
         )
@@ -262,25 +263,15 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def read_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Reads KEY=VALUE pairs; a value is read as JSON if it is, else as text.
-
-    Args:
-        pairs: Such as "stm_size=3", "labels=soft", "n_max=none".
-
-    Raises:
-        ConfigError: A pair has no equals sign.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"'{pair}' is not KEY=VALUE, such as stm_size=3.")
-        options[key.replace("-", "_")] = _read_value(text)
-    return options
+def _pair(text: str) -> str:
+    key, equals, _ = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"'{text}' is not KEY=VALUE, such as stm_size=3")
+    return text
 
 
 def _read_value(text: str) -> Any:
+    """A value as JSON if it is, else as text."""
     words = {"none": None, "true": True, "false": False}
     try:
         return words[text.lower()] if text.lower() in words else json.loads(text)
