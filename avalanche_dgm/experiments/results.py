@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import stdev
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -294,4 +294,7 @@ class _File(BaseModel):
 
 def deviation(values: Sequence[float]) -> float:
     """Returns the sample standard deviation (n - 1), 0 for fewer than two values."""
-    return stdev(values) if len(values) > 1 else 0.0
+    if len(values) < 2:
+        return 0.0
+    centre = sum(values) / len(values)
+    return math.sqrt(sum((v - centre) ** 2 for v in values) / (len(values) - 1))

@@ -72,6 +72,7 @@ def test_json_and_back():
 def test_deviation():
     assert deviation([1.0, 3.0]) == pytest.approx(math.sqrt(2))
     assert deviation([1.0]) == 0.0
+    assert math.isnan(deviation([1.0, math.nan]))
 
 
 def test_table_is_aligned_and_shows_spread_over_seeds():
