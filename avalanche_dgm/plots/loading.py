@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.pages.groups import phrase, stream_of
 from avalanche_dgm.experiments.pages.loading import Run, find_runs
 from avalanche_dgm.experiments.results import RunResult
 
@@ -92,7 +93,8 @@ def check(runs: Runs, *needed: str) -> RunResult:
                     f"{who} is not finished ({len(result.steps)} of {len(result.order)}"
                     " experiences). Continue it with --resume, or leave it out."
                 )
-            if _stream(result) != _stream(first):
+            # Names of tasks may depend on the seed, where it shuffles classes.
+            if (stream_of(result), result.order) != (stream_of(first), first.order):
                 raise ConfigError(
                     f"{who} learned {_said(result)}, and others learned {_said(first)}, or its"
                     " experiences in another order. Draw those of one stream."
@@ -100,17 +102,6 @@ def check(runs: Runs, *needed: str) -> RunResult:
     return first
 
 
-def _stream(result: RunResult) -> tuple[object, ...]:
-    # Names of tasks may depend on the seed, where it shuffles classes.
-    return _options(result), len(result.tasks), tuple(result.order)
-
-
-def _options(result: RunResult) -> dict[str, object]:
-    config = result.config
-    return {**config.stream_options, "revisit": list(config.revisit), "stream": config.stream}
-
-
 def _said(result: RunResult) -> str:
-    options = {k: v for k, v in _options(result).items() if k != "stream"}
-    said = "".join(f", {k} {v}" for k, v in options.items() if v not in ([], None))
-    return f"{result.config.stream} ({len(result.order)} experiences{said})"
+    stream, *parts = [(k, v) for k, v in stream_of(result).items() if v not in ((), None)]
+    return f"{stream[1]} ({', '.join(phrase(key, value) for key, value in parts)})"

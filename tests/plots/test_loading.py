@@ -81,7 +81,7 @@ def test_runs_of_one_method_have_one_setting(tmp_path):
 def test_one_figure_has_one_stream(tmp_path):
     write(tmp_path / "a", "dgr", stream_options={"n_train": 100})
     write(tmp_path / "b", "naive")
-    with pytest.raises(ConfigError, match=r"learned sklearn-digits \(2 experiences, n_train 100\)"):
+    with pytest.raises(ConfigError, match=r"learned sklearn-digits \(n_train 100, 2 experiences\)"):
         plots.kamra2017.average_accuracy(plots.load(tmp_path), reference=None)
 
 

@@ -179,12 +179,13 @@ def _apart(
         others = [theirs for other, theirs, _ in found if other == mine]
         # Options that others have and this one leaves at its default need no words.
         differ = [key for key in values if any(o.get(key) != values[key] for o in others)]
-        shown = ", ".join(_phrase(key, values[key]) for key in differ)
+        shown = ", ".join(phrase(key, values[key]) for key in differ)
         labelled.append((f"{mine} ({shown})" if shown else mine, members))
     return labelled
 
 
-def _phrase(key: str, value: Any) -> str:
+def phrase(key: str, value: Any) -> str:
+    """Says what a part of a stream, or a setting, is."""
     if key in ("experiences", "tests"):
         return f"{value} {key if value != 1 else key[:-1]}"
     return f"{key} {value if isinstance(value, str) else json.dumps(value)}"
