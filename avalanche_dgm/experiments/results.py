@@ -107,6 +107,11 @@ class RunResult:
         return len(self.steps) == len(self.order)
 
     @property
+    def progress(self) -> str:
+        """How far it came, such as "6 of 10 experiences"."""
+        return f"{len(self.steps)} of {len(self.order)} experiences"
+
+    @property
     def accuracies(self) -> StreamAccuracies:
         """The accuracies so far, with the order of all experiences."""
         return StreamAccuracies(self.matrix, self.order)

@@ -210,8 +210,8 @@ def check_folder(
         return saved if begun is None else None
     if begun is not None:
         raise ConfigError(
-            f"{folder} holds an unfinished run ({len(begun.steps)} of {len(begun.order)}"
-            " experiences). Continue it with --resume, or replace it with --overwrite."
+            f"{folder} holds an unfinished run ({begun.progress}). Continue it with --resume, or"
+            " replace it with --overwrite."
         )
     return None
 

@@ -90,8 +90,8 @@ def check(runs: Runs, *needed: str) -> RunResult:
             who = f"The run of {name} with seed {result.config.seed}"
             if not result.complete or not result.steps:
                 raise ConfigError(
-                    f"{who} is not finished ({len(result.steps)} of {len(result.order)}"
-                    " experiences). Continue it with --resume, or leave it out."
+                    f"{who} is not finished ({result.progress}). Continue it with --resume, or"
+                    " leave it out."
                 )
             # Names of tasks may depend on the seed, where it shuffles classes.
             if (stream_of(result), result.order) != (stream_of(first), first.order):

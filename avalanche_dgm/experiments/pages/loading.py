@@ -63,11 +63,6 @@ class Run:
         return self.result.steps
 
     @property
-    def progress(self) -> str:
-        """How far it came, such as "6 of 10 experiences"."""
-        return f"{len(self.steps)} of {len(self.result.order)} experiences"
-
-    @property
     def started(self) -> str:
         """Date and time in UTC, empty if not known."""
         return self.result.provenance.get("started") or ""

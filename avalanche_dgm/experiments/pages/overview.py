@@ -81,7 +81,9 @@ def _column(group: Group, score: Measure) -> list[tuple[str, bool]]:
 
 
 def _unfinished(row: Row) -> str | None:
-    parts = [f"seed {run.seed}: {run.progress}" for run in row.runs if not run.result.complete]
+    parts = [
+        f"seed {run.seed}: {run.result.progress}" for run in row.runs if not run.result.complete
+    ]
     if not parts:
         return None
     left_out = "left out of the numbers" if row.complete else "its numbers are as of then"
@@ -132,7 +134,7 @@ def _line(row: Row, run: Run) -> list[str]:
         run.name,
         row.label,
         str(run.seed),
-        run.progress,
+        run.result.progress,
         formats.share(AVERAGE.last(run)) if run.steps else formats.NOTHING,
         formats.seconds(run.result.seconds),
         formats.size(run.steps[-1].memory_bytes) if run.steps else formats.NOTHING,
