@@ -17,7 +17,8 @@ from avalanche_dgm.metrics.functional import mean
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0, le=1e18)]
+#: Differences between clocks may be a little below 0.
+Seconds = Annotated[float, Field(ge=-1, le=1e18)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
 Row = list[Share | None]
 #: How files are read: values of another type are refused.
@@ -61,15 +62,15 @@ class Step:
     stream_accuracy: Share | None = None
     train_accuracy: float | None = None
     epochs: int | None = None
-    seconds: Amount = 0.0
-    eval_seconds: Amount = 0.0
+    seconds: Seconds = 0.0
+    eval_seconds: Seconds = 0.0
     by_epoch: list[Row] = field(default_factory=list)
-    phases: dict[str, Amount] = field(default_factory=dict)
+    phases: dict[str, Seconds] = field(default_factory=dict)
     replayed: Count = 0
     histogram: dict[int, Count] = field(default_factory=dict)
     stm_occupancy: Count = 0
     sleeps: Count = 0
-    sleep_seconds: Amount = 0.0
+    sleep_seconds: Seconds = 0.0
     memory_bytes: Count | None = None
     peak_bytes: Count | None = None
     fid: float | None = None
