@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from avalanche_dgm.errors import ConfigError, DivergenceError
-from avalanche_dgm.settings import one_of, positive
+from avalanche_dgm.settings import check_fields, one_of
 
 #: Steps between two looks at the loss; each look waits for the device.
 CHECK_EVERY = 50
@@ -39,18 +39,16 @@ class OptimizerSpec:
     """
 
     name: str = "adam"
-    lr: float = 1e-3
+    lr: float = field(default=1e-3, metadata={"above": 0})
     schedule: str = "constant"
-    clip_norm: float | None = None
-    clip_value: float | None = None
+    clip_norm: float | None = field(default=None, metadata={"above": 0})
+    clip_value: float | None = field(default=None, metadata={"above": 0})
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         one_of("optimizer", self.name, "adam", "rmsprop", "sgd")
         one_of("schedule", self.schedule, *SCHEDULES)
-        positive("lr", self.lr)
-        positive("clip_norm", self.clip_norm, optional=True)
-        positive("clip_value", self.clip_value, optional=True)
+        check_fields(self)
 
     @classmethod
     def read(cls, name: str, value: Any) -> OptimizerSpec:

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from math import inf, isfinite
+from math import isfinite
 from numbers import Real
 from textwrap import dedent
 from types import NoneType, UnionType
@@ -24,7 +24,8 @@ class Settings:
     """Hyper-parameters, which are checked when an object is made.
 
     What a field's annotation says is checked: a ``Literal``, whole numbers (of at least 1, or of
-    the field's metadata ``least``), widths of layers, a range of intensities. A mapping becomes an
+    the field's metadata ``least``), widths of layers, a range of intensities; and numbers with
+    bounds in the field's metadata, see `number`. A mapping becomes an
     `avalanche_dgm.fitting.OptimizerSpec` where one is expected. A subclass checks what else must
     hold in ``__post_init__``, after that of the base class.
 
@@ -158,8 +159,8 @@ def check_fields(values: Any) -> None:
         object.__setattr__(values, f.name, value)
 
 
-def _checked(name: str, value: Any, hint: Any, *, least: int = 1) -> Any:
-    """A setting's value, if its annotation allows it."""
+def _checked(name: str, value: Any, hint: Any, **bounds: Any) -> Any:
+    """A setting's value, if its annotation and its bounds allow it."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if value is None and NoneType in kinds:
         return None
@@ -169,7 +170,11 @@ def _checked(name: str, value: Any, hint: Any, *, least: int = 1) -> Any:
     if get_origin(kind) is Literal:
         one_of(name, value, *get_args(kind))
     elif kind is int:
-        whole(name, value, least=least, optional=NoneType in kinds)
+        whole(name, value, optional=NoneType in kinds, **bounds)
+    elif kind is float and bounds:
+        number(name, value, optional=NoneType in kinds, **bounds)
+    elif kind is bool and not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r} must be True or False.")
     elif kind == tuple[int, ...]:
         _check_widths(name, value)
     elif kind == tuple[float, float]:
@@ -334,23 +339,51 @@ def whole(
         )
 
 
-def positive(name: str, value: Any, *, optional: bool = False) -> None:
-    """Checks that a number is above 0 and finite.
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    optional: bool = False,
+) -> None:
+    """Checks a finite number.
 
     Args:
         name: What it is.
         value: The number.
+        above: What it must be above.
+        least: The smallest that can work.
+        below: What it must be below.
+        most: The largest that can work.
         optional: Whether it may be ``None``.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: It is no such number.
     """
     if value is None and optional:
         return
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and 0 < value < inf):
-        otherwise = ", or None" if optional else ""
-        raise ConfigError(f"{name}={value!r} must be a number above 0{otherwise}.")
+    bounds = {"above": above, "of at least": least, "below": below, "at most": most}
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not (
+        real
+        and isfinite(value)
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (below is None or value < below)
+        and (most is None or value <= most)
+    ):
+        said = " and ".join(f"{word} {end:g}" for word, end in bounds.items() if end is not None)
+        raise ConfigError(
+            f"{name}={value!r} must be a number {said}{', or None' if optional else ''}."
+        )
+
+
+def positive(name: str, value: Any, *, optional: bool = False) -> None:
+    """Checks that a number is above 0 and finite, see `number`."""
+    number(name, value, above=0, optional=optional)
 
 
 _UNITS = {"": 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3}

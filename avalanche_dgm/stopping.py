@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.settings import number
 
 
 class TrainingTarget:
@@ -29,7 +29,7 @@ class TrainingTarget:
     """
 
     def __init__(self, accuracy: float, *, settle: bool = False) -> None:
-        check_target(accuracy)
+        number("until", accuracy, above=0, most=1)
         self.accuracy, self.settle = accuracy, settle
         self.limit = 1
         self.reached: int | None = None
@@ -85,17 +85,3 @@ class TrainingTarget:
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned."""
         self.limit, self.reached = state["limit"], state["reached"]
-
-
-def check_target(accuracy: Any) -> None:
-    """Checks a training accuracy that is to be reached.
-
-    Raises:
-        ConfigError: It is no number above 0 and at most 1.
-    """
-    number = isinstance(accuracy, (int, float)) and not isinstance(accuracy, bool)
-    if not (number and 0 < accuracy <= 1):
-        raise ConfigError(
-            f"until is {accuracy!r}; it is a share of training samples, above 0 and at most 1, such"
-            " as 0.99."
-        )

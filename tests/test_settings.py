@@ -73,7 +73,7 @@ def test_plain_values_are_written_without_copies():
     @dataclass(frozen=True, kw_only=True)
     class Holding(Settings):
         parts: Any = None
-        optimizer: OptimizerSpec = OptimizerSpec("sgd", 0.1)  # noqa: RUF009
+        optimizer: OptimizerSpec = OptimizerSpec("sgd", 0.1)
 
     written = Holding(parts=(Handle(), Wheel(), {1: 0.5})).to_dict()
     assert written["parts"] == ["<Handle>", {"Wheel": {"width": 2, "kind": "narrow"}}, {"1": 0.5}]

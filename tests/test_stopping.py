@@ -67,10 +67,10 @@ def test_the_rate_falls_to_0_at_the_very_end_and_never_rises(limit):
 
 @pytest.mark.parametrize("accuracy", [0, 1.5, True, "much", None])
 def test_what_is_no_share_is_refused(accuracy):
-    with pytest.raises(ConfigError, match="until is"):
+    with pytest.raises(ConfigError, match="until="):
         TargetAccuracyPlugin(accuracy)
     module = LatentReplayModule(network())
-    with pytest.raises(ConfigError, match="until is"):
+    with pytest.raises(ConfigError, match="until="):
         fit_stream(module, stream(), epochs=2, until=accuracy or 0)
 
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.settings import positive, whole
-from avalanche_dgm.stopping import check_target
+from avalanche_dgm.settings import number, positive, whole
 
 #: Settings that are one of some names.
 _NAMED = {
@@ -233,7 +232,7 @@ class ExperimentConfig:
         whole("n_experiences", self.n_experiences, optional=True)
         positive("lr", self.lr)
         if self.until is not None:
-            check_target(self.until)
+            number("until", self.until, above=0, most=1)
         if not (_is_number(self.dropout) and 0 <= self.dropout < 1):
             raise ConfigError(f"dropout is {self.dropout!r}; it must be from 0 to below 1.")
 

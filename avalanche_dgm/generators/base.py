@@ -19,7 +19,7 @@ from avalanche_dgm.data import ExperienceData, check_experience
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.modules import Frozen, GrowingBuffers, copied, in_chunks, size_in_bytes
-from avalanche_dgm.settings import Plain, Settings, one_of, positive
+from avalanche_dgm.settings import Plain, Settings, one_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -290,10 +290,6 @@ class Generator(GrowingBuffers, ABC):
         self.to(device)
 
 
-def _one_cycle() -> OptimizerSpec:
-    return OptimizerSpec("adam", 1e-3, "one-cycle")
-
-
 @dataclass(frozen=True, kw_only=True)
 class VAESettings(Settings):
     """Settings of a variational autoencoder that remembers classes.
@@ -328,18 +324,17 @@ class VAESettings(Settings):
     latent: int | None = None
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto"
     value_range: tuple[float, float] | None = None
-    kl_weight: float = 0.3
+    kl_weight: float = field(default=0.3, metadata={"above": 0})
     sampling: Literal["class", "prior"] = "class"
     components: int = 10
     consolidation: Literal["aligned", "rehearsal"] = "aligned"
     generator_steps: int = 700
     generator_epochs: int | None = None
-    generator_optimizer: OptimizerSpec = field(default_factory=_one_cycle)
+    generator_optimizer: OptimizerSpec = OptimizerSpec("adam", 1e-3, "one-cycle")
     batch_size: int = 128
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("kl_weight", self.kl_weight)
         if (self.sampling, self.consolidation) == ("prior", "aligned"):
             raise ConfigError(
                 "sampling='prior' with consolidation='aligned' would tie every code to an old image"

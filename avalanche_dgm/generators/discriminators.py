@@ -7,8 +7,9 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.errors import ConfigError, ShapeError
+from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.modules import at_least_single
+from avalanche_dgm.settings import one_of, whole
 
 #: Slope of the leaky rectifiers for negative inputs.
 _LEAK = 0.2
@@ -30,8 +31,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, trunk: nn.Module, n_features: int, n_classes: int) -> None:
         super().__init__()
-        if n_classes < 1:
-            raise ConfigError(f"n_classes={n_classes} must be at least 1.")
+        whole("n_classes", n_classes)
         self.trunk = trunk
         self.score_head = nn.Linear(n_features, 1)
         self.class_head = nn.Linear(n_features, n_classes)
@@ -144,14 +144,9 @@ def build_discriminator(
         ConfigError: The architecture or the norm is unknown, or a number below 1.
         ShapeError: It cannot take such samples.
     """
-    if architecture not in _TRUNKS:
-        raise ConfigError(
-            f"architecture={architecture!r} is not known; use one of {', '.join(_TRUNKS)}."
-        )
-    if norm not in ("auto", "batch", "layer"):
-        raise ConfigError(f"norm={norm!r} is not known; use 'auto', 'batch' or 'layer'.")
-    if width < 1:
-        raise ConfigError(f"width={width} must be at least 1.")
+    one_of("architecture", architecture, *_TRUNKS)
+    one_of("norm", norm, "auto", "batch", "layer")
+    whole("width", width)
     images = architecture != "dense"
     if images and (len(shape) != 3 or shape[1] % 8 or shape[2] % 8):
         raise ShapeError(

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 PIECES = 10
 
 
-def _adam() -> OptimizerSpec:
-    # What a constant rate ends with depends on the last steps: a falling one makes better samples.
-    return OptimizerSpec("adam", 2e-3, "cosine", options={"betas": (0.5, 0.999)})
-
-
 @dataclass(frozen=True, kw_only=True)
 class GANSettings(Settings):
     """Settings of a generator of labelled samples and its discriminator (AC-GAN, WGAN-GP).
@@ -71,21 +66,17 @@ class GANSettings(Settings):
     generator_steps: int = 1000
     generator_epochs: int | None = None
     batch_size: int = field(default=32, metadata={"least": 2})
-    gan_optimizer: OptimizerSpec = field(default_factory=_adam)
+    # What a constant rate ends with depends on the last steps: a falling one makes better samples.
+    gan_optimizer: OptimizerSpec = OptimizerSpec(
+        "adam", 2e-3, "cosine", options={"betas": (0.5, 0.999)}
+    )
     discriminator_steps: int = 1
-    penalty: float = 1.0
+    penalty: float = field(default=1.0, metadata={"least": 0})
     penalty_every: int = 1
     class_steps: int | None = field(default=0, metadata={"least": 0})
     aux_classifier_loss: Literal["auto", "always", "never"] = "auto"
     replay_per_class: int | None = None
     accelerate: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.penalty >= 0:
-            raise ConfigError(f"penalty={self.penalty} must be 0 or more.")
-        if not isinstance(self.accelerate, bool):
-            raise ConfigError(f"accelerate={self.accelerate!r} must be True or False.")
 
     def architecture_for(self, shape: tuple[int, ...]) -> str:
         """The networks' architecture for samples of a shape."""
@@ -135,18 +126,14 @@ class MaskedGANSettings(GANSettings):
     masking: Literal["units", "weights"] = "units"
     placement: Literal["before", "after"] = "before"
     protection: Literal["fan", "ends"] = "fan"
-    smax: float = 1e5
+    smax: float = field(default=1e5, metadata={"above": 1})
     annealing: Literal["epochs", "steps"] = "epochs"
     compensation: Literal["authors", "hat", "none"] = "authors"
-    sparsity: float = 0.002
+    sparsity: float = field(default=0.002, metadata={"least": 0})
     at_rest: AtRest = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.smax > 1:
-            raise ConfigError(f"smax={self.smax} must be above 1: the scale rises to it.")
-        if not self.sparsity >= 0:
-            raise ConfigError(f"sparsity={self.sparsity} must be 0 or more.")
         decay = self.gan_optimizer.options.get("weight_decay", 0)
         if decay:
             raise ConfigError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from avalanche_dgm.data import SamplePool, even_weights
 from avalanche_dgm.elastic import ElasticPenalty, squared_gradients
 from avalanche_dgm.modules import GrowingBuffers, copied, evaluating
-from avalanche_dgm.settings import positive, whole
+from avalanche_dgm.settings import number, whole
 
 if TYPE_CHECKING:
     from avalanche_dgm.generators.gan import GAN
@@ -124,7 +124,7 @@ class Alignment(KeepOld):
 
     def __init__(self, weight: float = 1e-3) -> None:
         super().__init__()
-        positive("weight", weight)
+        number("weight", weight, above=0)
         self.weight = weight
 
     def begin(self, gan: GAN, samples: Tensor, rows: Tensor) -> None:
@@ -172,7 +172,7 @@ class EWC(KeepOld):
 
     def __init__(self, weight: float = 1e7, n_samples: int = 128) -> None:
         super().__init__()
-        positive("weight", weight)
+        number("weight", weight, above=0)
         whole("n_samples", n_samples)
         self.weight, self.n_samples = weight, n_samples
         self.penalty = ElasticPenalty()

@@ -46,7 +46,7 @@ class VAEModule(NetworkModule):
         spec: VAESpec | dict[str, Any],
         *,
         kl_weight: float = 1.0,
-        optimizer: OptimizerSpec | dict[str, Any] = OptimizerSpec(),  # noqa: B008 (frozen)
+        optimizer: OptimizerSpec | dict[str, Any] = OptimizerSpec(),
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class ClassifierModule(NetworkModule):
         self,
         model: nn.Module,
         *,
-        optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = OptimizerSpec(),  # noqa: B008
+        optimizer: OptimizerSpec | OptimizerMaker | dict[str, Any] = OptimizerSpec(),
         task_aware: bool = False,
     ) -> None:
         super().__init__()

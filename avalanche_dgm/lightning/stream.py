@@ -21,8 +21,7 @@ from avalanche_dgm.lightning.ranks import lock_folder
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stream_run import StreamOptions, StreamRun, adapt
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
-from avalanche_dgm.settings import one_of, whole
-from avalanche_dgm.stopping import check_target
+from avalanche_dgm.settings import number, one_of, whole
 
 
 def fit_stream(
@@ -132,7 +131,7 @@ def _check(module: Any, evaluator: Any, options: StreamOptions) -> None:
         )
     whole("epochs", options.epochs, otherwise="; without it the Trainer's max_epochs counts")
     if options.until is not None:
-        check_target(options.until)
+        number("until", options.until, above=0, most=1)
     one_of("test", options.test, "all", "seen", "none")
     whole("save_every", options.save_every)
     if options.resume and options.checkpoint_dir is None:

@@ -6,7 +6,7 @@ Kamra et al. 2017, Section 3.2 and Figure 2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -30,10 +30,6 @@ from avalanche_dgm.memories.short_term import (
 )
 from avalanche_dgm.modules import copied
 from avalanche_dgm.networks import default_architecture, default_hidden
-
-
-def _adam() -> OptimizerSpec:
-    return OptimizerSpec("adam", 1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +70,7 @@ class DualMemorySettings(MemorySettings):
     ltm_help: bool = True
     learner_steps: int = 800
     learner_epochs: int | None = None
-    learner_optimizer: OptimizerSpec = field(default_factory=_adam)
+    learner_optimizer: OptimizerSpec = OptimizerSpec("adam", 1e-3)
     stm_hidden: tuple[int, ...] | None = None
     stm_latent: int | None = None
     stm_learner_hidden: tuple[int, ...] = (64, 64)

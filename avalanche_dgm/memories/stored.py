@@ -15,7 +15,7 @@ from avalanche_dgm.data import Replay, check_values, split_budget
 from avalanche_dgm.errors import CapacityError, ConfigError, DataError, ShapeError, UnknownTaskError
 from avalanche_dgm.memories.compact import CompactSamples
 from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
-from avalanche_dgm.settings import read_bytes, whole
+from avalanche_dgm.settings import number, read_bytes, whole
 
 #: From samples (n, *shape) and their task labels (n,) to other samples.
 Encode = Callable[[Tensor, Tensor], Tensor]
@@ -87,9 +87,7 @@ class StoredMemory(GrowingBuffers):
             )
         for name, count in counts.items():
             whole(name, count, optional=True)
-        number = isinstance(share, (int, float)) and not isinstance(share, bool)
-        if share is not None and not (number and 0 < share <= 1):
-            raise ConfigError(f"share={share!r} must be above 0 and at most 1.")
+        number("share", share, above=0, most=1, optional=True)
         if share is None and (least or not grows):
             raise ConfigError("least and grows are for a memory of some share.")
         if not given:
@@ -245,14 +243,14 @@ class StoredMemory(GrowingBuffers):
             # Smallest value and step of each channel.
             beside += 8 * shape[0]
         each = math.prod(shape) * self.samples.values.element_size() + 4
-        number = (budget - beside) // each
-        if number < n_classes:
+        room = (budget - beside) // each
+        if room < n_classes:
             raise CapacityError(
-                f"memory_budget={budget} has room for {max(0, number)} samples of {each} bytes,"
+                f"memory_budget={budget} has room for {max(0, room)} samples of {each} bytes,"
                 f" fewer than the {n_classes} classes. Give {beside + n_classes * each} or more, or"
                 " keep them as dtype='uint8'."
             )
-        return number
+        return room
 
     def _beside(self, n_classes: int, shape: tuple[int, ...]) -> int:
         """Bytes of what else a subclass keeps of classes."""

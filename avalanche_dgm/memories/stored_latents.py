@@ -14,7 +14,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators import ClassDensity, make_density
 from avalanche_dgm.generators.class_gaussians import Precision
 from avalanche_dgm.memories.stored import Encode, StoredMemory
-from avalanche_dgm.settings import Settings, read_bytes
+from avalanche_dgm.settings import Settings, number
 
 #: Noise where the classes' moments are not kept.
 JITTER = 0.5
@@ -62,10 +62,6 @@ class StoredLatentsSettings(Settings):
     at_rest: Precision | None = None
     memory_budget: int | str | None = None
     jitter: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        read_bytes("memory_budget", self.memory_budget)
 
     def make(self) -> StoredLatents:
         """Makes an empty memory.
@@ -115,9 +111,7 @@ class StoredLatents(StoredMemory):
             self.moments = ClassDensity(at_rest=at_rest)
         else:
             raise ConfigError(f"covariance={covariance!r} must be a name, True, False or None.")
-        number = isinstance(jitter, (int, float)) and not isinstance(jitter, bool)
-        if jitter is not None and not (number and 0 <= jitter <= 1):
-            raise ConfigError(f"jitter={jitter!r} must be a number from 0 to 1, or None.")
+        number("jitter", jitter, least=0, most=1, optional=True)
         self._covariance = None if covariance is None else bool(covariance)
         self._jitter = jitter
 
@@ -129,8 +123,8 @@ class StoredLatents(StoredMemory):
         if self._covariance is None and self.shape is not None:
             values, each = prod(self.shape), len(self) / len(self.counts)
             # A mean and a triangle.
-            number = 2 if self.moments.at_rest == "float16" else 4
-            fits = number * (values + 3) / 2 <= each * self.samples.values.element_size()
+            width = 2 if self.moments.at_rest == "float16" else 4
+            fits = width * (values + 3) / 2 <= each * self.samples.values.element_size()
             limited = self.total is not None or self.memory_budget is not None
             self._covariance = values <= SMALL_LATENT and fits and not limited
         return bool(self._covariance)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, SamplePool, even_weights
-from avalanche_dgm.errors import ConfigError, UnknownTaskError
+from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import OptimizationStep, OptimizerSpec, Phase, epochs_to_steps
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.classifiers import spread
@@ -45,10 +45,6 @@ FAST = {
     "replay_per_class": 16,
     "discriminator_finetune_epochs": 1,
 }
-
-
-def _finetune() -> OptimizerSpec:
-    return OptimizerSpec("adam", 1e-3, "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,20 +79,10 @@ class GANMethodSettings(FinetuningSettings, MethodSettings):
 
     classifier: Literal["learner", "discriminator"] = "learner"
     replay_size: int | None = None
-    own_fake_fraction: float = 0.5
+    own_fake_fraction: float = field(default=0.5, metadata={"least": 0, "below": 1})
     discriminator_finetune_epochs: int = field(default=2, metadata={"least": 0})
-    discriminator_finetune_optimizer: OptimizerSpec = field(default_factory=_finetune)
-    shift: float = 0.07
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.shift < 0.5:
-            raise ConfigError(f"shift={self.shift} must be from 0 to below 0.5 of a side.")
-        if not 0 <= self.own_fake_fraction < 1:
-            raise ConfigError(
-                f"own_fake_fraction={self.own_fake_fraction} must be from 0 to below 1: some real"
-                " samples of a new class are needed to learn it."
-            )
+    discriminator_finetune_optimizer: OptimizerSpec = OptimizerSpec("adam", 1e-3, "cosine")
+    shift: float = field(default=0.07, metadata={"least": 0, "below": 0.5})
 
 
 class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):

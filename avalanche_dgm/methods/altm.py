@@ -19,7 +19,7 @@ consolidation of H into N               ``consolidation``; `ALTM.after_learning`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -45,7 +45,7 @@ from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import METHODS, register
 from avalanche_dgm.modules import Frozen, copied
-from avalanche_dgm.settings import MethodSettings, Settings, positive
+from avalanche_dgm.settings import MethodSettings, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
         memory_consolidation: ``consolidation`` of `MemorySettings`.
     """
 
-    weight: float = 0.1
+    weight: float = field(default=0.1, metadata={"above": 0})
     replay: Method | Generator | StoredMemory | str | None = None
     source: Mapping[str, Any] | None = None
     replay_size: int | None = None
@@ -93,7 +93,6 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
         # Not as the base class does: its consolidation is another one.
         Settings.__post_init__(self)
         self.part(MethodSettings)
-        positive("weight", self.weight)
         memory = MemorySettings.names() - {"consolidation"} | {"memory_consolidation"}
         if self.replay == "stored":
             memory -= {"memory_budget"}

@@ -13,7 +13,7 @@ lambda                                      ``ewc_lambda``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +23,6 @@ from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData, Step
 from avalanche_dgm.elastic import ElasticPenalty, squared_gradients
-from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.registry import register
@@ -44,14 +43,9 @@ class ElasticWeightConsolidationSettings(MethodSettings):
         fisher_samples: Samples of an experience used for the estimate; ``None`` for all.
     """
 
-    ewc_lambda: float = 100.0
+    ewc_lambda: float = field(default=100.0, metadata={"least": 0})
     fisher: Literal["true", "empirical"] = "true"
     fisher_samples: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.ewc_lambda < float("inf"):
-            raise ConfigError(f"ewc_lambda={self.ewc_lambda} must be a number from 0 on.")
 
 
 def _paper(stream: str, *, scale: float) -> dict[str, Any]:

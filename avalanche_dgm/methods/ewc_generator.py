@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from avalanche_dgm.generators.conditional_gan import ConditionalGAN
@@ -17,7 +17,6 @@ from avalanche_dgm.generators.gan_settings import ConditionalGANSettings
 from avalanche_dgm.generators.keeping import EWC
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.registry import register
-from avalanche_dgm.settings import positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +28,8 @@ class EWCGeneratorSettings(GANMethodSettings, ConditionalGANSettings):
         fisher_samples: Samples of each new class used to estimate the Fisher information.
     """
 
-    ewc_weight: float = 1e7
+    ewc_weight: float = field(default=1e7, metadata={"above": 0})
     fisher_samples: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("ewc_weight", self.ewc_weight)
 
 
 @register(

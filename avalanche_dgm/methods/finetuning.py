@@ -27,10 +27,6 @@ ENOUGH_STEPS = 400
 LEAST_STEPS = 100
 
 
-def _cosine() -> OptimizerSpec:
-    return OptimizerSpec("adam", 1e-3, "cosine")
-
-
 @dataclass(frozen=True, kw_only=True)
 class FinetuningSettings(Settings):
     """Settings of balanced fine-tuning.
@@ -43,7 +39,7 @@ class FinetuningSettings(Settings):
     """
 
     finetune_steps: int | None = field(default=0, metadata={"least": 0})
-    finetune_optimizer: OptimizerSpec = field(default_factory=_cosine)
+    finetune_optimizer: OptimizerSpec = OptimizerSpec("adam", 1e-3, "cosine")
 
 
 class FinetunedMethod(Method):

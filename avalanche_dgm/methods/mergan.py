@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from avalanche_dgm.generators.conditional_gan import ConditionalGAN
@@ -20,7 +20,7 @@ from avalanche_dgm.generators.keeping import Alignment, JointReplay, KeepOld
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import copied
-from avalanche_dgm.settings import one_of, positive
+from avalanche_dgm.settings import one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,12 @@ class MeRGANSettings(GANMethodSettings, ConditionalGANSettings):
     """
 
     replay: Literal["joint", "alignment", "none"] | KeepOld = "joint"
-    alignment: float = 1e-3
+    alignment: float = field(default=1e-3, metadata={"above": 0})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.replay, KeepOld):
             one_of("replay", self.replay, "joint", "alignment", "none")
-        positive("alignment", self.alignment)
 
 
 @register(

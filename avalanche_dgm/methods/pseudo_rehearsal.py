@@ -14,7 +14,7 @@ pseudopatterns, appendix B.4
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -30,7 +30,7 @@ from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen, GrowingBuffers, evaluating, size_in_bytes
-from avalanche_dgm.settings import MethodSettings, positive
+from avalanche_dgm.settings import MethodSettings
 
 
 class _InputBox(GrowingBuffers):
@@ -74,11 +74,7 @@ class PseudoRehearsalSettings(FinetuningSettings, MethodSettings):
 
     memory_size: int | None = None
     labels: Literal["hard", "soft"] = "hard"
-    temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive("temperature", self.temperature)
+    temperature: float = field(default=2.0, metadata={"above": 0})
 
 
 def _paper(stream: str, *, scale: float) -> dict[str, Any]:

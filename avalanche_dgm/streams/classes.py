@@ -33,28 +33,13 @@ if TYPE_CHECKING:
     from avalanche_dgm.streams.front_ends import FrontEnd
 
 
-def sklearn_digits(
-    *,
-    n_experiences: int = 10,
-    class_order: Sequence[int] | None = None,
-    shuffle: bool = False,
-    task_labels: bool = False,
-    test_fraction: float = 0.2,
-    fraction: float = 1.0,
-    n_train_per_class: int | None = None,
-    seed: int = 0,
-) -> CLScenario:
+def sklearn_digits(*, test_fraction: float = 0.2, **options: Any) -> CLScenario:
     """The 8x8 handwritten digits that scikit-learn ships (1,797 images): nothing to download.
 
     Args:
-        n_experiences: 10 for one digit an experience, 5 for two, and so on.
-        class_order: The ten digits in the order in which they are met; ``None`` for ascending.
-        shuffle: Draw the order from ``seed`` instead.
-        task_labels: Give every experience its own task label (otherwise all have 0).
         test_fraction: Share of every class that is held out for ``test_stream``.
-        fraction: Share of each class's images to keep, in training and test alike.
-        n_train_per_class: At most this many training images of each class.
-        seed: Governs the held-out images, the kept ones and a shuffled order.
+        **options: The options of ``split``, but of its loading. By default there are ten
+            experiences. The ``seed`` governs the held-out images, too.
 
     Returns:
         A benchmark of images (1, 8, 8) in [0, 1].
@@ -62,18 +47,9 @@ def sklearn_digits(
     Raises:
         ConfigError: An argument is out of range or does not fit ten classes.
     """
+    seed = options.get("seed", 0)
     train, test = load_sklearn_digits(test_fraction=test_fraction, seed=seed)
-    return _class_incremental(
-        train,
-        test,
-        n_experiences=n_experiences,
-        class_order=class_order,
-        shuffle=shuffle,
-        task_labels=task_labels,
-        fraction=fraction,
-        n_train_per_class=n_train_per_class,
-        seed=seed,
-    )
+    return class_incremental(train, test, **{"n_experiences": 10, **options})
 
 
 def digits(root: str | os.PathLike[str] | None = None, **options: Any) -> CLScenario:
@@ -174,7 +150,7 @@ def split(
             )
             for part, name in ((train, "training"), (test, "test"))
         )
-    return _class_incremental(
+    return class_incremental(
         train,
         test,
         n_experiences=n_experiences,
@@ -187,18 +163,19 @@ def split(
     )
 
 
-def _class_incremental(
+def class_incremental(
     train: LabelledImages,
     test: LabelledImages,
     *,
     n_experiences: int,
-    class_order: Sequence[int] | None,
-    shuffle: bool,
-    task_labels: bool,
-    fraction: float,
-    n_train_per_class: int | None,
-    seed: int,
+    class_order: Sequence[int] | None = None,
+    shuffle: bool = False,
+    task_labels: bool = False,
+    fraction: float = 1.0,
+    n_train_per_class: int | None = None,
+    seed: int = 0,
 ) -> CLScenario:
+    """Splits labelled images, see `split`."""
     n_classes = 1 + int(max(train.labels.max(), test.labels.max()))
     order = _order(n_classes, class_order, shuffle=shuffle, seed=seed)
     if n_experiences < 1 or n_classes % n_experiences:

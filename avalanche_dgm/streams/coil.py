@@ -7,7 +7,8 @@ import os
 import numpy as np
 import torch
 
-from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.errors import DataError
+from avalanche_dgm.settings import number, whole
 from avalanche_dgm.streams.rendering import N_ROTATIONS, Views
 
 #: Images of one object, 5 degrees apart.
@@ -38,12 +39,8 @@ def load_coil20(
         ConfigError: A number is out of range.
         DataError: It is no such file.
     """
-    if n_train < 1 or not 1 <= n_test < _POSES:
-        raise ConfigError(
-            f"n_train={n_train} and n_test={n_test} of {_POSES} images of each object and rotation"
-            f" leave nothing to train or to test with; give 1 or more, and hold out at most"
-            f" {_POSES - 1}."
-        )
+    whole("n_train", n_train)
+    number("n_test", n_test, least=1, below=_POSES)
     try:
         with np.load(path, allow_pickle=False) as file:
             pixels = torch.from_numpy(file["images"])
@@ -65,7 +62,7 @@ def load_coil20(
     parts = []
     for chosen in (slice(n_test, n_test + n_train), slice(n_test)):
         rows = (cell * _POSES + order)[:, chosen].flatten()
-        number = cell[:, chosen].flatten()
+        each = cell[:, chosen].flatten()
         images = flat[rows].unsqueeze(1).float() / 255
-        parts.append(Views(images, number // N_ROTATIONS, number % N_ROTATIONS))
+        parts.append(Views(images, each // N_ROTATIONS, each % N_ROTATIONS))
     return parts[0], parts[1]

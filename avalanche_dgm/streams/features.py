@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.errors import DataError
 from avalanche_dgm.files import replacing
-from avalanche_dgm.settings import whole
+from avalanche_dgm.settings import one_of, whole
 from avalanche_dgm.streams.front_ends import FrontEnd, front_end
 from avalanche_dgm.streams.sources import as_tensor
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark
@@ -106,8 +106,7 @@ class FeatureStore:
         cache: str | os.PathLike[str] | None = None,
         dtype: Literal["float32", "float16"] = "float32",
     ) -> None:
-        if dtype not in ("float32", "float16"):
-            raise ConfigError(f"dtype is {dtype!r}; 'float32' or 'float16' is needed.")
+        one_of("dtype", dtype, "float32", "float16")
         self.front, self.dtype = front, getattr(torch, dtype)
         self._folder = None
         #: Where the feature of an image is: a tensor (n, D), and a row of it.

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.errors import DataError
+from avalanche_dgm.settings import number, whole
 from avalanche_dgm.streams.rendering import N_CAMERAS, N_ROTATIONS, Views
 
 # As the tools for the set build and read the names (tfurlanello/ActLTM on GitHub,
@@ -107,11 +108,9 @@ def load_ilab(
         ConfigError: An argument is out of range.
         DataError: There are no such photographs, too few objects, or damaged files.
     """
-    if min(n_train, n_test) < 1 or not 0 < test_fraction < 1:
-        raise ConfigError(
-            f"n_train={n_train}, n_test={n_test} and test_fraction={test_fraction} leave nothing"
-            " to train or to test with; give 1 or more images and a share between 0 and 1."
-        )
+    whole("n_train", n_train)
+    whole("n_test", n_test)
+    number("test_fraction", test_fraction, above=0, below=1)
     found: dict[str, list[tuple[ILabName, Path]]] = defaultdict(list)
     for folder, _, files in os.walk(Path(root).expanduser()):
         for file in files:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.streams.classes import class_incremental
 from avalanche_dgm.streams.sources import load_sklearn_digits, load_torchvision
-from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark, hold_out, thin
+from avalanche_dgm.streams.tensors import LabelledImages, hold_out
 
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
@@ -86,20 +87,16 @@ def latent_split(
         torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
     )
     train, test = hold_out(pooled, test_fraction, seed=seed)
-    train = thin(train, fraction=fraction, per_class=n_train_per_class, seed=seed)
-    test = thin(test, fraction=fraction, seed=seed)
-
-    def tasks(data: LabelledImages) -> list[Task]:
-        return [
-            Task(
-                data.of_classes(classes),
-                position if task_labels else 0,
-                f"classes {', '.join(map(str, classes))}",
-            )
-            for position, classes in enumerate(CASES[case])
-        ]
-
-    return build_benchmark(tasks(train), tasks(test), n_classes=10)
+    return class_incremental(
+        train,
+        test,
+        n_experiences=2,
+        class_order=[*CASES[case][0], *CASES[case][1]],
+        task_labels=task_labels,
+        fraction=fraction,
+        n_train_per_class=n_train_per_class,
+        seed=seed,
+    )
 
 
 def _canonical(dataset: str) -> str:

@@ -44,15 +44,16 @@ class StreamSpec:
     @property
     def options(self) -> tuple[str, ...]:
         """The options that ``make_stream`` takes for this stream."""
-        # They pass everything on to `split`, but always of the same set.
-        fixed = {digits: {"data"}, photos: {"data", "download"}}.get(self.builder)
+        names = [*inspect.signature(self.builder).parameters]
+        # They pass options on to `split`, but always of the same set.
+        fixed = {
+            digits: {"data"},
+            photos: {"data", "download"},
+            sklearn_digits: {"data", "download", "front_end", "cache"},
+        }.get(self.builder)
         if fixed is not None:
-            return tuple(name for name in _parameters(split) if name not in fixed)
-        return _parameters(self.builder)
-
-
-def _parameters(builder: Callable[..., Any]) -> tuple[str, ...]:
-    return tuple(name for name in inspect.signature(builder).parameters if name != "root")
+            names += [name for name in inspect.signature(split).parameters if name not in fixed]
+        return tuple(name for name in dict.fromkeys(names) if name not in ("root", "options"))
 
 
 def _split(
@@ -90,7 +91,12 @@ STREAMS: Mapping[str, StreamSpec] = MappingProxyType(
             embedded=True,
         ),
         "digits": StreamSpec(
-            digits, "MNIST, one digit an experience (DGDMN paper)", (1, 28, 28), 10, 10
+            digits,
+            "MNIST, one digit an experience (DGDMN paper)",
+            (1, 28, 28),
+            10,
+            10,
+            {"n_experiences": 10},
         ),
         "permnist": StreamSpec(
             permnist, "MNIST under six transforms (DGDMN paper)", (1, 28, 28), 10, 6

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.settings import whole
 from avalanche_dgm.streams.tensors import LabelledImages, thin
 from avalanche_dgm.streams.vehicles import CATEGORIES, TABLE, Part
 
@@ -86,13 +87,10 @@ def render(
     Raises:
         ConfigError: An argument is out of range.
     """
-    if per_view < 1:
-        raise ConfigError(f"{per_view} images of each view leave nothing to see; give 1 or more.")
-    if size < 8 or channels not in (1, 3):
-        raise ConfigError(
-            f"Images of {size} pixels a side with {channels} channels cannot be drawn; give 8"
-            " pixels or more, and 1 or 3 channels."
-        )
+    whole("images of each view", per_view)
+    whole("size", size, least=8)
+    if channels not in (1, 3):
+        raise ConfigError(f"Images with {channels} channels cannot be drawn; give 1 or 3.")
     generator = torch.Generator().manual_seed(seed)
     grid = torch.cartesian_prod(torch.arange(len(CATEGORIES)), torch.arange(N_VIEWPOINTS))
     grid = grid.repeat(per_view, 1)

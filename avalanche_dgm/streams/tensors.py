@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.errors import DataError
+from avalanche_dgm.settings import number, whole
 
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
@@ -106,12 +107,8 @@ def thin(
     Raises:
         ConfigError: ``fraction`` or ``per_class`` is out of range.
     """
-    if not 0.0 < fraction <= 1.0:
-        raise ConfigError(f"fraction is {fraction}; it is a share above 0 and at most 1.")
-    if per_class is not None and per_class < 1:
-        raise ConfigError(
-            f"{per_class} images of each class leave nothing to learn; give 1 or more."
-        )
+    number("fraction", fraction, above=0, most=1)
+    whole("images of each class", per_class, optional=True)
     if fraction == 1.0 and per_class is None:
         return data
     generator = torch.Generator().manual_seed(seed)
@@ -161,8 +158,7 @@ def held_out(groups: Tensor, share: float, *, generator: torch.Generator, name: 
     Raises:
         ConfigError: ``share`` is out of range.
     """
-    if not 0.0 < share < 1.0:
-        raise ConfigError(f"{name} is {share}; it is a share between 0 and 1.")
+    number(name, share, above=0, below=1)
     chosen = torch.zeros(len(groups), dtype=torch.bool)
     for group in groups.unique():
         positions = (groups == group).nonzero().flatten()

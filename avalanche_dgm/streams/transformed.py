@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.settings import whole
 from avalanche_dgm.streams.sources import load_torchvision
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark, thin
 
@@ -63,8 +64,7 @@ def permnist(
         ("permuted 12x12 patch", _patch(12, _permuted(12, generator))),
         ("mirrored", _mirrored),
     ]
-    if n_train < 1:
-        raise ConfigError(f"n_train is {n_train}; each task needs at least one image.")
+    whole("n_train", n_train)
     unknown = [task for task in repeat if not 0 <= task < len(transforms)]
     if unknown:
         raise ConfigError(f"repeat names the tasks {unknown}; Permnist has the tasks 0 to 5.")

@@ -113,7 +113,7 @@ def test_wrong_options_are_named(tmp_path):
         latent_split(dataset="svhn")
     with pytest.raises(ConfigError, match=r"case is 5.*4 \[5, 6, 7, 0, 1\] then"):
         latent_split(dataset="sklearn-digits", case=5)
-    with pytest.raises(ConfigError, match="test_fraction is 1"):
+    with pytest.raises(ConfigError, match="test_fraction=1"):
         latent_split(dataset="sklearn-digits", test_fraction=1)
     with pytest.raises(DataError, match="KMNIST cannot be read"):
         latent_split(tmp_path, dataset="KMNIST")

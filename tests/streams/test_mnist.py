@@ -175,5 +175,5 @@ def test_wrong_options():
         permnist(repeat=(6,))
     with pytest.raises(ConfigError, match="40 or 10"):
         tdigits(n_labels=20)
-    with pytest.raises(ConfigError, match="n_train is 0"):
+    with pytest.raises(ConfigError, match="n_train=0"):
         permnist(n_train=0)

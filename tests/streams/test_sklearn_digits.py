@@ -139,9 +139,9 @@ def test_shuffled_order_follows_the_seed():
         ({"n_experiences": 3}, "divisor of 10"),
         ({"class_order": [0, 1]}, "each of the classes 0 to 9"),
         ({"class_order": list(range(10)), "shuffle": True}, "not both"),
-        ({"test_fraction": 1.0}, "test_fraction is 1.0"),
-        ({"fraction": 0.0}, "fraction is 0.0"),
-        ({"n_train_per_class": 0}, "1 or more"),
+        ({"test_fraction": 1.0}, "test_fraction=1.0"),
+        ({"fraction": 0.0}, "fraction=0.0"),
+        ({"n_train_per_class": 0}, "at least 1"),
     ],
 )
 def test_wrong_options_are_named(options, message):

@@ -132,7 +132,7 @@ class TestRender:
         "options", [{"per_view": 0}, {"per_view": 1, "size": 4}, {"per_view": 1, "channels": 2}]
     )
     def test_arguments(self, options):
-        with pytest.raises(ConfigError, match="give"):
+        with pytest.raises(ConfigError, match="give|at least"):
             render(**options)
 
 
@@ -192,7 +192,7 @@ class TestTurntable:
     def test_wrong_options_are_named(self, tmp_path):
         with pytest.raises(ConfigError, match="order='both' is not known; use one of"):
             turntable(order="both")
-        with pytest.raises(ConfigError, match="fraction is 2"):
+        with pytest.raises(ConfigError, match="fraction=2"):
             turntable(fraction=2)
         with pytest.raises(DataError, match="no photographs"):
             turntable(ilab_root=tmp_path)
@@ -295,7 +295,7 @@ class TestDomains:
             turntable_domains(domain="ImageNet")
         with pytest.raises(DataError, match="MNIST cannot be read"):
             turntable_domains(tmp_path, domain="MNIST")
-        with pytest.raises(ConfigError, match="give 1 or more"):
+        with pytest.raises(ConfigError, match="at least 1"):
             turntable_domains(n_train=0)
 
 
