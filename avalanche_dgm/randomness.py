@@ -50,13 +50,8 @@ class RandomSource:
         PyTorch initialises weights from its global generator, which is restored afterwards. After
         an error this source is restored, too.
         """
-        before = self.get_state()
-        try:
-            with seeded_init(self.on("cpu")):
-                yield
-        except BaseException:
-            self.set_state(before)
-            raise
+        with self._restored_after_errors(), seeded_init(self.on("cpu")):
+            yield
 
     @contextmanager
     def rank_seeded(self, rank: int) -> Iterator[None]:
@@ -68,16 +63,10 @@ class RandomSource:
         Args:
             rank: Rank of the process.
         """
-        before = self.get_state()
-        seed = self.child_seed()
-        after = self.get_state()
-        self._reseed((seed + rank) % 2**63)
-        try:
-            yield
-        except BaseException:
-            self.set_state(before)
-            raise
-        self.set_state(after)
+        with self._restored_after_errors():
+            seed = self.child_seed()
+            with self.temporary_seed((seed + rank) % 2**63):
+                yield
 
     @contextmanager
     def temporary_seed(self, seed: int) -> Iterator[None]:
@@ -87,16 +76,22 @@ class RandomSource:
             seed: The seed inside.
         """
         before = self.get_state()
-        self._reseed(seed)
+        self._seed = seed
+        for generator in self._generators.values():
+            generator.manual_seed(seed)
         try:
             yield
         finally:
             self.set_state(before)
 
-    def _reseed(self, seed: int) -> None:
-        self._seed = seed
-        for generator in self._generators.values():
-            generator.manual_seed(seed)
+    @contextmanager
+    def _restored_after_errors(self) -> Iterator[None]:
+        before = self.get_state()
+        try:
+            yield
+        except BaseException:
+            self.set_state(before)
+            raise
 
     def get_state(self) -> dict[str, Any]:
         """Returns the seed and every generator's state (uint8 tensors on the CPU)."""

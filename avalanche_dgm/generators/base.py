@@ -5,7 +5,6 @@ A memory has the autoencoder of `VAESettings` unless it is given another generat
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, check_experience
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
-from avalanche_dgm.modules import Frozen, GrowingBuffers, copied, in_chunks, size_in_bytes
-from avalanche_dgm.settings import Plain, Settings, one_of
+from avalanche_dgm.modules import Frozen, GrowingBuffers, in_chunks, size_in_bytes
+from avalanche_dgm.settings import Plain, Settings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -345,38 +344,3 @@ class VAESettings(Settings):
 
 #: Names of densities of classes that a memory may have for a generator, see `make_density`.
 DENSITIES = ("full", "shared", "low-rank", "diagonal", "mixture")
-
-
-def make_generator(generator: Generator | str, settings: VAESettings) -> Generator:
-    """Makes the generator of a memory.
-
-    Args:
-        generator: A generator that has learned nothing, which is copied; ``"vae"``; or the name of
-            a density of classes, see `make_density`.
-        settings: Those of the autoencoder.
-
-    Raises:
-        ConfigError: There is no such name, or the generator has learned something.
-    """
-    if isinstance(generator, str):
-        one_of("generator", generator, "vae", *DENSITIES)
-        # Not imported before they are needed.
-        made: Generator
-        if generator == "vae":
-            module = importlib.import_module("avalanche_dgm.generators.vae_generator")
-            made = module.VAEGenerator(settings.part(VAESettings))
-        else:
-            module = importlib.import_module("avalanche_dgm.generators.density")
-            made = module.make_density(generator)
-        return made
-    if not isinstance(generator, Generator):
-        raise ConfigError(
-            f"generator={generator!r} is no Generator: give an object of a class that derives from"
-            " avalanche_dgm.generators.Generator, or 'vae'."
-        )
-    if len(generator.classes):
-        raise ConfigError(
-            f"The {type(generator).__name__} has learned {len(generator.classes)} classes already."
-            " Give one that has learned nothing: a memory makes copies of it."
-        )
-    return copied(generator)

@@ -44,7 +44,8 @@ class Discriminator(nn.Module):
             because losses are differences of their means.
         """
         features = self.trunk(samples)
-        return self._score(features), self._classify(features)
+        scores, logits = self.score_head(features).flatten(), self.class_head(features)
+        return at_least_single(scores), at_least_single(logits)
 
     @torch.no_grad()
     def take_over(self, other: Discriminator) -> None:
@@ -60,17 +61,11 @@ class Discriminator(nn.Module):
 
     def score(self, samples: Tensor) -> Tensor:
         """Scores (n,) alone."""
-        return self._score(self.trunk(samples))
+        return at_least_single(self.score_head(self.trunk(samples)).flatten())
 
     def classify(self, samples: Tensor) -> Tensor:
         """Logits (n, n_classes) alone."""
-        return self._classify(self.trunk(samples))
-
-    def _score(self, features: Tensor) -> Tensor:
-        return at_least_single(self.score_head(features).flatten())
-
-    def _classify(self, features: Tensor) -> Tensor:
-        return at_least_single(self.class_head(features))
+        return at_least_single(self.class_head(self.trunk(samples)))
 
 
 def _convolutional(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, int]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
 from avalanche_dgm.modules import AtRest
 from avalanche_dgm.settings import Settings
-
-if TYPE_CHECKING:
-    from avalanche_dgm.generators.gan import GAN
 
 #: Parts of a task in each of which the masks' scale is constant, where there are no epochs.
 PIECES = 10
@@ -169,15 +165,3 @@ class ConditionalGANSettings(GANSettings):
                 f"class_inputs={self.class_inputs} of latent={self.latent} inputs leave none for"
                 " noise. Set latent higher, or class_inputs to the number of classes."
             )
-
-
-def make_masked_gan(settings: MaskedGANSettings, **options: Any) -> GAN:
-    """Makes a `MaskedGAN`, whose module is not imported before.
-
-    Args:
-        settings: Its hyper-parameters.
-        **options: Further arguments of its class.
-    """
-    module = importlib.import_module("avalanche_dgm.generators.masked_gan")
-    made: GAN = module.MaskedGAN(settings, **options)
-    return made

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase, epochs_to_steps
-from avalanche_dgm.generators.base import Generator, Known, VAESettings
-from avalanche_dgm.generators.density import ClassDensity
+from avalanche_dgm.generators.base import DENSITIES, Generator, Known, VAESettings
+from avalanche_dgm.generators.density import ClassDensity, make_density
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
-from avalanche_dgm.modules import in_chunks
-from avalanche_dgm.settings import make_settings
+from avalanche_dgm.modules import copied, in_chunks
+from avalanche_dgm.settings import make_settings, one_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -231,3 +232,32 @@ class VAEGenerator(Generator):
     def _restore(self, state: dict[str, Any]) -> None:
         self.network = None if state["spec"] is None else self.network
         super()._restore(state)
+
+
+def make_generator(generator: Generator | str, settings: VAESettings) -> Generator:
+    """Makes the generator of a memory.
+
+    Args:
+        generator: A generator that has learned nothing, which is copied; ``"vae"``; or the name of
+            a density of classes, see `make_density`.
+        settings: Those of the autoencoder.
+
+    Raises:
+        ConfigError: There is no such name, or the generator has learned something.
+    """
+    if isinstance(generator, str):
+        one_of("generator", generator, "vae", *DENSITIES)
+        if generator == "vae":
+            return VAEGenerator(settings.part(VAESettings))
+        return make_density(generator)
+    if not isinstance(generator, Generator):
+        raise ConfigError(
+            f"generator={generator!r} is no Generator: give an object of a class that derives from"
+            " avalanche_dgm.generators.Generator, or 'vae'."
+        )
+    if len(generator.classes):
+        raise ConfigError(
+            f"The {type(generator).__name__} has learned {len(generator.classes)} classes already."
+            " Give one that has learned nothing: a memory makes copies of it."
+        )
+    return copied(generator)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.generators.base import VAESettings, make_generator
+from avalanche_dgm.generators.base import VAESettings
 from avalanche_dgm.generators.ranges import choose_scale
+from avalanche_dgm.generators.vae_generator import make_generator
 from avalanche_dgm.memories.generative import (
     DeepGenerativeMemory,
     MemorySettings,

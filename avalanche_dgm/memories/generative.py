@@ -22,8 +22,9 @@ from avalanche_dgm.errors import (
     UnsupportedModelError,
 )
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators.base import Generator, VAESettings, make_generator
+from avalanche_dgm.generators.base import Generator, VAESettings
 from avalanche_dgm.generators.density import ClassDensity
+from avalanche_dgm.generators.vae_generator import make_generator
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import CHUNK, evaluating, in_chunks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -123,21 +124,14 @@ class MethodStats:
 
     def state(self) -> dict[str, Any]:
         """What changes within an experience, for `set_state`."""
-        return {
-            "steps": self.steps,
-            "counts": self.counts.clone() if self.counts is not None else None,
-            "phase_seconds": dict(self.phase_seconds),
-            "sleep_seconds": self.sleep_seconds,
-            "peak_bytes": self.peak_bytes,
-        }
+        names = ("steps", "counts", "phase_seconds", "sleep_seconds", "peak_bytes")
+        return copy.deepcopy({name: getattr(self, name) for name in names})
 
     def set_state(self, state: dict[str, Any], device: torch.device) -> None:
         """Continues on a device where `state` was called."""
-        self.steps, counts = state["steps"], state["counts"]
-        self.counts = counts.to(device).clone() if counts is not None else None
-        self.phase_seconds = dict(state["phase_seconds"])
-        self.sleep_seconds = state["sleep_seconds"]
-        self.peak_bytes = state["peak_bytes"]
+        vars(self).update(copy.deepcopy(state))
+        if self.counts is not None:
+            self.counts = self.counts.to(device)
 
 
 class Method(nn.Module):

@@ -19,17 +19,15 @@ configurations.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.generators.gan_settings import MaskedGANSettings, make_masked_gan
+from avalanche_dgm.generators.gan_settings import MaskedGANSettings
+from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.registry import register
-
-if TYPE_CHECKING:
-    from avalanche_dgm.generators.gan import GAN
 
 #: What all of the authors' configurations share: the discriminator answers, nothing comes after the
 #: GAN.
@@ -86,18 +84,18 @@ PAPER: dict[str, dict[str, Any]] = {
 }
 
 
-def paper_hyper(name: str) -> dict[str, Any]:
+def paper_hyper(data: str = "mnist") -> dict[str, Any]:
     """Hyper-parameters of `DynamicMemory` as the authors had them.
 
     Args:
-        name: ``"mnist"``, ``"mnist-weights"``, ``"svhn"``, ``"svhn-weights"`` or ``"cifar10"``.
+        data: ``"mnist"``, ``"mnist-weights"``, ``"svhn"``, ``"svhn-weights"`` or ``"cifar10"``.
 
     Raises:
         ConfigError: There is no such configuration.
     """
-    if name not in PAPER:
-        raise ConfigError(f"There is no configuration {name!r}; there are {', '.join(PAPER)}.")
-    return dict(PAPER[name])
+    if data not in PAPER:
+        raise ConfigError(f"There is no configuration {data!r}; there are {', '.join(PAPER)}.")
+    return dict(PAPER[data])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +138,7 @@ class DynamicMemory(GANMethod):
     # All samples of a class must come in one task.
     needs = Needs(tasks=True)
 
-    def _make_generator(self) -> GAN:
-        return make_masked_gan(self.settings, all_classes=self.routes)
+    paper = staticmethod(paper_hyper)
 
-    @classmethod
-    def paper(cls, data: str = "mnist") -> dict[str, Any]:
-        """The hyper-parameters in the authors' code, see `paper_hyper`."""
-        return paper_hyper(data)
+    def _make_generator(self) -> MaskedGAN:
+        return MaskedGAN(self.settings, all_classes=self.routes)

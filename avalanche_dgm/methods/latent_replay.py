@@ -206,6 +206,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
 
     settings_type: ClassVar = LatentReplaySettings
     source_settings: ClassVar = {"schedule": "mixed", "labels": "hard", "finetune_steps": 0}
+    paper = staticmethod(paper_hyper)
     split: SplitModel | None
     #: The classifier as it was before the experience, for soft labels.
     _teacher: Frozen[nn.Module] | None
@@ -225,11 +226,6 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         self._latent_shape: tuple[int, ...] | None = None
         #: The experience's latents, from when it is trained on them until it ends.
         self._encoded: ExperienceData | None = None
-
-    @classmethod
-    def paper(cls, update: str = "memory") -> dict[str, Any]:
-        """The hyper-parameters of the paper, see `paper_hyper`."""
-        return paper_hyper(update)
 
     @classmethod
     def model_of(
