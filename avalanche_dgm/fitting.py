@@ -284,9 +284,18 @@ def _trained(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def epochs_to_steps(epochs: int, n_samples: int, batch_size: int) -> int:
-    """Number of batches in some passes over a data set, the last of each pass may be smaller."""
-    return epochs * math.ceil(n_samples / batch_size)
+def epochs_to_steps(
+    epochs: int | None, n_samples: int, batch_size: int, *, otherwise: int = 0
+) -> int:
+    """Number of batches in some passes over a data set, the last of each pass may be smaller.
+
+    Args:
+        epochs: Passes; ``None`` for a number of steps in their place.
+        n_samples: Samples of the data set.
+        batch_size: Samples of a batch.
+        otherwise: That number of steps.
+    """
+    return otherwise if epochs is None else epochs * math.ceil(n_samples / batch_size)
 
 
 class Batches(Iterator[tuple[Tensor, ...]]):

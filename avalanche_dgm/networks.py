@@ -118,17 +118,6 @@ class DenseDecoder(nn.Module):
         return self.layers(codes).unflatten(1, self.shape)
 
 
-def dense_encoder(shape: tuple[int, ...], hidden: Sequence[int], n_outputs: int) -> nn.Module:
-    """Dense layers from a flattened sample to ``n_outputs``.
-
-    Args:
-        shape: Shape of one sample, (C, H, W) or (D,).
-        hidden: Widths of the hidden layers.
-        n_outputs: Width of the output.
-    """
-    return nn.Sequential(nn.Flatten(1), mlp([prod(shape), *hidden, n_outputs]))
-
-
 def build_encoder(
     shape: tuple[int, ...], *, architecture: str, hidden: Sequence[int], n_outputs: int
 ) -> nn.Module:
@@ -142,7 +131,7 @@ def build_encoder(
     """
     if architecture == "conv":
         return ConvEncoder(shape, hidden, n_outputs)
-    return dense_encoder(shape, hidden, n_outputs)
+    return nn.Sequential(nn.Flatten(1), mlp([prod(shape), *hidden, n_outputs]))
 
 
 def default_architecture(shape: tuple[int, ...]) -> Literal["dense", "conv"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +70,15 @@ class Discriminator(nn.Module):
         return at_least_single(self.class_head(self.trunk(samples)))
 
 
-def _convolutional(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, int]:
-    """Three convolutions of stride 2, as the authors' code has them."""
-    if norm == "auto":
-        norm = "batch" if min(shape[1:]) >= BATCH_NORM_SIDE else "layer"
+def _convolutional(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
+    """Three convolutions of stride 2, as the authors' code has them.
+
+    Real and generated samples come in batches apart, and where a map has few pixels BatchNorm takes
+    away what tells the batches apart: small images have a normalisation of each sample.
+    """
+    norm: Callable[[int], nn.BatchNorm2d | nn.GroupNorm] = partial(nn.GroupNorm, 1)
+    if min(shape[1:]) >= BATCH_NORM_SIDE:
+        norm = nn.BatchNorm2d
     layers: list[nn.Module] = []
     n_in = shape[0]
     for i, n_out in enumerate((width, 2 * width, 4 * width)):
@@ -79,7 +86,7 @@ def _convolutional(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Mo
         nn.init.normal_(convolution.weight, 0.0, 0.02)
         layers.append(convolution)
         if i:
-            layer = nn.BatchNorm2d(n_out) if norm == "batch" else nn.GroupNorm(1, n_out)
+            layer = norm(n_out)
             nn.init.normal_(layer.weight, 1.0, 0.02)
             layers.append(layer)
         layers.append(nn.LeakyReLU(_LEAK))
@@ -88,7 +95,7 @@ def _convolutional(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Mo
     return nn.Sequential(*layers, nn.Flatten()), n_features
 
 
-def _dense(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, int]:
+def _dense(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
     layers: list[nn.Module] = [nn.Flatten()]
     n_in = int(torch.Size(shape).numel())
     for n_out in (8 * width, 4 * width):
@@ -97,7 +104,7 @@ def _dense(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, in
     return nn.Sequential(*layers), 4 * width
 
 
-def _residual(shape: tuple[int, ...], width: int, norm: str) -> tuple[nn.Module, int]:
+def _residual(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
     """ResNet-18 with a stem for small images and BatchNorm before the heads."""
     from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -114,12 +121,7 @@ _TRUNKS = {"dcgan": _convolutional, "resnet": _residual, "dense": _dense}
 
 
 def build_discriminator(
-    architecture: str,
-    shape: tuple[int, ...],
-    *,
-    width: int = 16,
-    n_classes: int = 1,
-    norm: str = "auto",
+    architecture: str, shape: tuple[int, ...], *, width: int = 16, n_classes: int = 1
 ) -> Discriminator:
     """Builds the discriminator that goes with a generator.
 
@@ -130,17 +132,12 @@ def build_discriminator(
             residual network's last layer has 64 times as many units, the dense layers 8 and 4 times
             as many.
         n_classes: Number of logits.
-        norm: How the three convolutions are normalised: ``"batch"`` (the authors' code) or
-            ``"layer"``. Real and generated samples come in batches apart, and where a map has few
-            pixels BatchNorm takes away what tells the batches apart. ``"auto"`` is ``"layer"`` for
-            sides below 32 pixels.
 
     Raises:
-        ConfigError: The architecture or the norm is unknown, or a number below 1.
+        ConfigError: The architecture is unknown, or a number below 1.
         ShapeError: It cannot take such samples.
     """
     one_of("architecture", architecture, *_TRUNKS)
-    one_of("norm", norm, "auto", "batch", "layer")
     whole("width", width)
     images = architecture != "dense"
     if images and (len(shape) != 3 or shape[1] % 8 or shape[2] % 8):
@@ -148,5 +145,5 @@ def build_discriminator(
             f"A {architecture} discriminator takes images (channels, height, width) whose sides are"
             f" multiples of 8, not samples of shape {shape}."
         )
-    trunk, n_features = _TRUNKS[architecture](shape, width, norm)
+    trunk, n_features = _TRUNKS[architecture](shape, width)
     return Discriminator(trunk, n_features, n_classes)

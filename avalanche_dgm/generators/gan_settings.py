@@ -82,9 +82,8 @@ class GANSettings(Settings):
 
     def rounds(self, n_samples: int) -> int:
         """Steps of the generator on an experience of so many samples."""
-        if self.generator_epochs is None:
-            return self.generator_steps
-        return epochs_to_steps(self.generator_epochs, n_samples, self.batch_size)
+        epochs, steps = self.generator_epochs, self.generator_steps
+        return epochs_to_steps(epochs, n_samples, self.batch_size, otherwise=steps)
 
     def scale(self, number: int, rounds: int) -> float:
         """The scale s of the masks' sigmoid, of no account without masks.

@@ -148,11 +148,9 @@ class VAEGenerator(Generator):
             new, bound = bounds.split([len(batch[0]), len(together) - len(batch[0])])
             return share * new.mean() + (1 - share) * 0.5 * (decoding + bound.mean())
 
-        steps = s.generator_steps
-        if s.generator_epochs is not None:
-            steps = epochs_to_steps(s.generator_epochs, len(samples), s.batch_size)
-        optimizer, size = s.generator_optimizer, s.batch_size
-        return Phase("generator", network, loss, optimizer, steps, size, (samples,))
+        size, n = s.batch_size, len(samples)
+        steps = epochs_to_steps(s.generator_epochs, n, size, otherwise=s.generator_steps)
+        return Phase("generator", network, loss, s.generator_optimizer, steps, size, (samples,))
 
     @torch.no_grad()
     def end(self, rng: torch.Generator) -> None:

@@ -340,7 +340,15 @@ class DualMemory(nn.Module):
             "sleeps": self.sleeps,
             "opened": self.opened,
             "learner": self._learner_arguments,
-            "stm": {slot: memory.describe() for slot, memory in self.slots()},
+            "stm": {
+                slot: {
+                    "key": memory.key,
+                    "n_seen": memory.n_seen,
+                    "number": memory.number,
+                    "classes": list(memory.classes),
+                }
+                for slot, memory in self.slots()
+            },
             "stored": [memory.key for memory in self.stored],
         }
 

@@ -6,7 +6,6 @@ Kamra et al. 2017, Section 3.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,15 +104,6 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
     def classes(self) -> tuple[int, ...]:
         """The task's classes."""
         return self.task_learner.classes
-
-    def describe(self) -> dict[str, Any]:
-        """What is needed to make the memory again, in plain values."""
-        return {
-            "key": self.key,
-            "n_seen": self.n_seen,
-            "number": self.number,
-            "classes": list(self.classes),
-        }
 
 
 class StoredTask(GrowingBuffers):

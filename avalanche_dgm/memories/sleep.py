@@ -126,24 +126,15 @@ class Sleep:
         data: tuple[Tensor, ...] = (images, everything.labels, everything.tasks)
         if everything.targets is not None:
             data = (*data, everything.targets)
-        steps = s.learner_steps
-        if s.learner_epochs is not None:
-            steps = epochs_to_steps(s.learner_epochs, len(everything), s.batch_size)
+        n, size = len(everything), s.batch_size
+        steps = epochs_to_steps(s.learner_epochs, n, size, otherwise=s.learner_steps)
         if ltm.learner is None:
             raise RuntimeError("The long-term memory has no learner; call attach() first.")
         if self._pool is not None:
             self._on_replay(self._pool, int(everything.labels.max()) + 1)
         replays = self._pool is not None or previous is not None
-        kind = "learner, with replay" if replays else "learner"
-        return Phase(
-            f"{self.name} ({kind})",
-            ltm.learner,
-            loss,
-            s.learner_optimizer,
-            steps,
-            s.batch_size,
-            data,
-        )
+        name = f"{self.name} ({'learner, with replay' if replays else 'learner'})"
+        return Phase(name, ltm.learner, loss, s.learner_optimizer, steps, size, data)
 
     def _loss(self, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
         if targets is None:

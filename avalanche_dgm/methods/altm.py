@@ -339,11 +339,9 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
             held = self.distance(old, replay.images, replay.tasks, old_inputs=True)
             return total + self.weight * held
 
-        spec, steps = (
-            OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=10.0),
-            self.settings.distil_steps,
-        )
-        return Phase("consolidation", candidate, loss, spec, steps, 128, (data.images, data.tasks))
+        spec = OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=10.0)
+        samples, steps = (data.images, data.tasks), self.settings.distil_steps
+        return Phase("consolidation", candidate, loss, spec, steps, 128, samples)
 
     def end(self, data: ExperienceData) -> None:
         """Makes N ready for the next experience; the source remembers this one."""

@@ -61,14 +61,13 @@ class Reference(nn.Module):
     Args:
         scaler: What scales and pads samples.
         n_classes: Number of logits.
-        width: Width of its network.
     """
 
-    def __init__(self, scaler: Scaler, n_classes: int, *, width: int = 16) -> None:
+    def __init__(self, scaler: Scaler, n_classes: int) -> None:
         super().__init__()
         self.scaler = scaler
         architecture = "dense" if len(scaler.shape) == 1 else "dcgan"
-        discriminator = build_discriminator(architecture, scaler.padded, width=width)
+        discriminator = build_discriminator(architecture, scaler.padded)
         narrow = nn.Linear(discriminator.class_head.in_features, N_FEATURES)
         self.trunk = nn.Sequential(discriminator.trunk, narrow, nn.LeakyReLU(_LEAK))
         self.head = nn.Linear(N_FEATURES, n_classes)

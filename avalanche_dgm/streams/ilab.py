@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.errors import DataError
-from avalanche_dgm.settings import number, whole
+from avalanche_dgm.settings import whole
 from avalanche_dgm.streams.rendering import N_CAMERAS, N_ROTATIONS, Views
 
 # As the tools for the set build and read the names (tfurlanello/ActLTM on GitHub,
@@ -26,6 +26,8 @@ _NAME = re.compile(
     r"(?P<category>[A-Za-z0-9_]+)-i(?P<instance>\d+)-b(?P<background>\d+)-c(?P<camera>\d+)"
     r"-r(?P<rotation>\d+)-l(?P<light>\d+)-f(?P<focus>\d+)(?:-[^.]*)?\.(?:png|jpe?g|ppm)"
 )
+#: Share of a category's objects that is held out.
+_HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
@@ -78,27 +80,23 @@ class ILabName:
 def load_ilab(
     root: str | os.PathLike[str],
     *,
-    categories: Sequence[str] | None = None,
     n_train: int = 8,
     n_test: int = 2,
     size: int = 32,
     channels: int = 1,
-    test_fraction: float = 0.2,
     seed: int = 0,
 ) -> tuple[Views, Views]:
-    """Reads a part of iLab-20M.
+    """Reads a part of iLab-20M: the first ten categories in alphabetical order.
 
-    No object is both in the training and in the test images.
+    No object is both in the training and in the test images: a fifth of each category's objects is
+    held out, and at least one.
 
     Args:
         root: Folder with the photographs, at any depth.
-        categories: Their names in the order of their labels; ``None`` for the first ten in
-            alphabetical order, or all if there are fewer.
         n_train: At most this many training images of each category and viewpoint.
         n_test: At most this many test images of each.
         size: Height and width to which the central square of each photograph is resized.
         channels: 1 for grey, 3 for colour.
-        test_fraction: Share of every category's objects that is held out; at least one is.
         seed: Which objects are held out, and which photographs are read.
 
     Returns:
@@ -110,7 +108,6 @@ def load_ilab(
     """
     whole("n_train", n_train)
     whole("n_test", n_test)
-    number("test_fraction", test_fraction, above=0, below=1)
     found: dict[str, list[tuple[ILabName, Path]]] = defaultdict(list)
     for folder, _, files in os.walk(Path(root).expanduser()):
         for file in files:
@@ -122,18 +119,11 @@ def load_ilab(
             f"'{os.fspath(root)}' holds no photographs of iLab-20M. Their names are like"
             " car-i0100-b0025-c01-r04-l0-f0.png."
         )
-    chosen = sorted(found)[:10] if categories is None else list(categories)
-    absent = [category for category in chosen if category not in found]
-    if absent:
-        raise DataError(
-            f"'{os.fspath(root)}' has no category {', '.join(absent)}; there are"
-            f" {', '.join(sorted(found))}."
-        )
     generator = torch.Generator().manual_seed(seed)
     parts: tuple[list[tuple[int, ILabName, Path]], ...] = ([], [])
-    for label, category in enumerate(chosen):
+    for label, category in enumerate(sorted(found)[:10]):
         photographs = sorted(found[category], key=lambda pair: pair[1])
-        held_out = _held_out(category, photographs, test_fraction, generator)
+        held_out = _held_out(category, photographs, generator)
         for part, limit, tested in zip(parts, (n_train, n_test), (False, True), strict=True):
             taken: dict[int, int] = defaultdict(int)
             for position in torch.randperm(len(photographs), generator=generator).tolist():
@@ -145,10 +135,7 @@ def load_ilab(
 
 
 def _held_out(
-    category: str,
-    photographs: Sequence[tuple[ILabName, Path]],
-    share: float,
-    generator: torch.Generator,
+    category: str, photographs: Sequence[tuple[ILabName, Path]], generator: torch.Generator
 ) -> set[int]:
     instances = sorted({name.instance for name, _ in photographs})
     if len(instances) < 2:
@@ -156,7 +143,7 @@ def _held_out(
             f"The category {category} has photographs of one object only; two or more are needed,"
             " because the objects of the test are others than those of the training."
         )
-    count = min(len(instances) - 1, max(1, round(share * len(instances))))
+    count = min(len(instances) - 1, max(1, round(_HELD_OUT * len(instances))))
     order = torch.randperm(len(instances), generator=generator)[:count]
     return {instances[i] for i in order.tolist()}
 

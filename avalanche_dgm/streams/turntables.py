@@ -181,10 +181,7 @@ def _second(
     """Reads the second domain's training and test images."""
     if not isinstance(domain, str):
         return load_pair(*domain)
-    if domain not in DOMAINS:
-        raise ConfigError(
-            f"domain is '{domain}'; it must be one of {', '.join(DOMAINS)}, or a pair of datasets."
-        )
+    one_of("domain", domain, *DOMAINS, "a pair of datasets")
     if domain == "sklearn-digits":
         return load_sklearn_digits(seed=seed)
     return load_torchvision(domain, root, download=download)
@@ -204,20 +201,20 @@ def _views(
     if coil20 is not None:
         if ilab_root is not None:
             raise ConfigError("Give ilab_root or coil20: a turntable has one set of photographs.")
-        train, test = load_coil20(coil20, n_train=n_train, n_test=n_test, seed=seed)
-        return (
-            _resized(train, size, channels).thin(fraction, seed),
-            _resized(test, size, channels).thin(fraction, seed),
+        parts = load_coil20(coil20, n_train=n_train, n_test=n_test, seed=seed)
+        train, test = (
+            replace(views, images=_fitted(views.images, size, channels)) for views in parts
         )
-    if ilab_root is None:
+    elif ilab_root is None:
         # Seeds of their own, so that no test image of one seed is a training image of another.
         return (
             render(n_train, size=size, channels=channels, fraction=fraction, seed=2 * seed),
             render(n_test, size=size, channels=channels, fraction=fraction, seed=2 * seed + 1),
         )
-    train, test = load_ilab(
-        ilab_root, n_train=n_train, n_test=n_test, size=size, channels=channels, seed=seed
-    )
+    else:
+        train, test = load_ilab(
+            ilab_root, n_train=n_train, n_test=n_test, size=size, channels=channels, seed=seed
+        )
     return train.thin(fraction, seed), test.thin(fraction, seed)
 
 
@@ -249,10 +246,6 @@ def _together(first: Task, second: Task) -> Task:
         torch.cat([torch.zeros_like(t.data.labels) + t.label for t in (first, second)]),
         first.name,
     )
-
-
-def _resized(views: Views, size: int, channels: int) -> Views:
-    return replace(views, images=_fitted(views.images, size, channels))
 
 
 def _fitted(images: Tensor, size: int, channels: int) -> Tensor:

@@ -186,11 +186,9 @@ def test_a_class_that_comes_back_is_learned_again(kind, classifier):
     """It stays one class; real and generated samples weigh half of it each."""
     method = kind(seed=1, classifier=classifier, own_fake_fraction=0.5)
     learner = driver(method).train(digits(0, 1)).train(digits(2))
-    method.attach(learner.learner, task_aware=False)
     data = digits(1, 3, skip=60)
     method.begin(data)
-    for phase in method.before_learning(data):
-        fit(phase, method.rng)
+    learner.run(method.before_learning(data))
     gan = method.generator
     assert gan.classes.labels.tolist() == [0, 1, 2, 3]
     assert gan.real_shares().tolist() == [0, 0.5, 0, 1]
@@ -210,9 +208,8 @@ def test_a_class_that_comes_back_is_learned_again(kind, classifier):
 
 def test_joint_replay_weighs_each_class_alike():
     method = KINDS["mergan"](seed=1)
-    learner = driver(method).train(digits(0, 1)).train(digits(2))
+    driver(method).train(digits(0, 1)).train(digits(2))
     data = digits(1, 3, skip=60)
-    method.attach(learner.learner, task_aware=False)
     method.begin(data)
     next(method.before_learning(data))
     weights, batch = torch.zeros(4), (torch.zeros(200, 1, 8, 8), torch.zeros(200).long())
@@ -225,8 +222,7 @@ def test_joint_replay_weighs_each_class_alike():
 
 def test_alignment_lets_a_class_that_comes_back_go():
     method = KINDS["alignment"](seed=1)
-    learner = driver(method).train(digits(0, 1)).train(digits(2))
-    method.attach(learner.learner, task_aware=False)
+    driver(method).train(digits(0, 1)).train(digits(2))
     for classes, held in [((1, 3), [0, 2]), ((0, 1, 2), [])]:
         data = digits(*classes)
         method.begin(data)
@@ -294,11 +290,9 @@ def test_replay_is_balanced(kind):
     """Old classes alike; the experience's own generated samples weigh their share."""
     method = kind(seed=1, own_fake_fraction=0.5)
     learner = driver(method).train(digits(0, 1, 2))
-    method.attach(learner.learner, task_aware=False)
     data = digits(3)
     method.begin(data)
-    for phase in method.before_learning(data):
-        fit(phase, method.rng)
+    learner.run(method.before_learning(data))
     assert method._new_weight == pytest.approx(0.5 / 4)
     labels = torch.cat([method.replay(16).labels for _ in range(60)])
     counts = torch.bincount(labels, minlength=4).double()
@@ -317,10 +311,8 @@ def test_replay_is_in_the_users_units(kind, side):
         for data in (digits(0, 1), digits(2))
     )
     learner.train(first)
-    method.attach(learner.learner, task_aware=False)
     method.begin(second)
-    for phase in method.before_learning(second):
-        fit(phase, method.rng)
+    learner.run(method.before_learning(second))
     replay = method.replay(16)
     assert replay.images.shape[1:] == (1, side, side)
     assert replay.images.min() >= 0
@@ -332,10 +324,8 @@ def test_replay_is_in_the_users_units(kind, side):
 def test_without_own_samples_only_old_ones_are_replayed():
     method = KINDS["dynamic"](seed=1, own_fake_fraction=0.0)
     learner = driver(method).train(digits(0, 1))
-    method.attach(learner.learner, task_aware=False)
     method.begin(digits(2))
-    for phase in method.before_learning(digits(2)):
-        fit(phase, method.rng)
+    learner.run(method.before_learning(digits(2)))
     assert method._new_weight == pytest.approx(1 / 3)
     assert set(method.replay(64).labels.tolist()) == {0, 1}
 
@@ -346,10 +336,9 @@ def test_without_own_samples_only_old_ones_are_replayed():
 def test_mergan_goes_on_and_gan_replay_begins_anew():
     for kind, goes_on in ((KINDS["mergan"], True), (KINDS["gan replay"], False)):
         method = kind(seed=1)
-        learner = driver(method).train(digits(0))
+        driver(method).train(digits(0))
         before = copy.deepcopy(method.generator.network.state_dict())
         data = digits(1)
-        method.attach(learner.learner, task_aware=False)
         method.begin(data)
         phases = method.before_learning(data)
         next(phases)

@@ -96,11 +96,10 @@ def test_objects_are_held_out(root):
 
 
 def test_options(root):
-    train, test = load_ilab(root, n_train=2, n_test=1, size=6, channels=3, categories=["plane"])
-    assert train.images.shape == (8, 3, 6, 6)
-    assert test.images.shape == (4, 3, 6, 6)
-    assert set(train.categories.tolist()) == {0}
-    assert bool((levels(train) > 120).all())
+    train, test = load_ilab(root, n_train=2, n_test=1, size=6, channels=3)
+    assert train.images.shape == (3 * 8, 3, 6, 6)
+    assert test.images.shape == (3 * 4, 3, 6, 6)
+    assert set(train.categories.tolist()) == {0, 1, 2}
 
 
 def test_as_a_stream(root):
@@ -116,8 +115,6 @@ def test_as_a_stream(root):
 def test_what_is_wrong_is_named(root, tmp_path_factory):
     with pytest.raises(DataError, match="no photographs of iLab-20M"):
         load_ilab(tmp_path_factory.mktemp("empty"))
-    with pytest.raises(DataError, match="no category tank; there are boat, car, plane"):
-        load_ilab(root, categories=["car", "tank"])
     with pytest.raises(ConfigError, match="n_test=0"):
         load_ilab(root, n_test=0)
     lonely = tmp_path_factory.mktemp("lonely")

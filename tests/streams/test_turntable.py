@@ -291,7 +291,7 @@ class TestDomains:
         assert benchmark.input_shape == spec.input_shape
 
     def test_wrong_options_are_named(self, tmp_path):
-        with pytest.raises(ConfigError, match="domain is 'ImageNet'"):
+        with pytest.raises(ConfigError, match="domain='ImageNet'"):
             turntable_domains(domain="ImageNet")
         with pytest.raises(DataError, match="MNIST cannot be read"):
             turntable_domains(tmp_path, domain="MNIST")
