@@ -6,7 +6,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from math import isfinite
 from numbers import Real
 from textwrap import dedent
@@ -53,13 +53,9 @@ class Settings:
 
     def given(self) -> list[str]:
         """Names of the settings that are not at their defaults."""
-        changed = []
-        for f in fields(self):
-            default = f.default if f.default_factory is MISSING else f.default_factory()
-            value = getattr(self, f.name)
-            if value is not default and value != default:
-                changed.append(f.name)
-        return changed
+        pairs = {f.name: (getattr(self, f.name), _default(f)) for f in fields(self)}
+        # What can be a tensor or an array is not compared with itself.
+        return [name for name, (a, b) in pairs.items() if a is not b and a != b]
 
     def check_owners(self, choice: str, owners: Mapping[str, Iterable[str]]) -> None:
         """Checks that settings of one choice are not given beside another one.
@@ -91,7 +87,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """All settings by name, each as a value that JSON has; see `plain`."""
-        return {name: plain(getattr(self, name)) for name in (f.name for f in fields(self))}
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:
@@ -100,13 +96,16 @@ class Settings:
         keyword = inspect.Parameter.KEYWORD_ONLY
         found = [inspect.Parameter("settings", keyword, default=None, annotation=cls | None)]
         for f in fields(cls):
-            default = f.default if f.default_factory is MISSING else f.default_factory()
-            if default is MISSING:
-                default = inspect.Parameter.empty
+            default = _default(f)
+            default = inspect.Parameter.empty if default is MISSING else default
             found.append(
                 inspect.Parameter(f.name, keyword, default=default, annotation=hints[f.name])
             )
         return found
+
+
+def _default(f: Field[Any]) -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +195,6 @@ def plain(value: Any) -> Any:
         return value.tolist()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, Settings):
-        return value.to_dict()
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

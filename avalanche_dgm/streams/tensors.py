@@ -112,14 +112,8 @@ def thin(
     if fraction == 1.0 and per_class is None:
         return data
     generator = torch.Generator().manual_seed(seed)
-    kept = []
-    for label in data.labels.unique():
-        positions = (data.labels == label).nonzero().flatten()
-        count = max(1, round(fraction * len(positions)))
-        if per_class is not None:
-            count = min(count, per_class)
-        kept.append(positions[torch.randperm(len(positions), generator=generator)[:count]])
-    return data.take(torch.cat(kept).sort().values)
+    chosen = _some_of_each(data.labels, fraction, generator, most=per_class)
+    return data.take(chosen.nonzero().flatten())
 
 
 def hold_out(
@@ -159,11 +153,19 @@ def held_out(groups: Tensor, share: float, *, generator: torch.Generator, name: 
         ConfigError: ``share`` is out of range.
     """
     number(name, share, above=0, below=1)
+    return _some_of_each(groups, share, generator)
+
+
+def _some_of_each(
+    groups: Tensor, share: float, generator: torch.Generator, *, most: int | None = None
+) -> Tensor:
+    """Which samples (N,) are a random share of their group, at least one of each."""
     chosen = torch.zeros(len(groups), dtype=torch.bool)
     for group in groups.unique():
         positions = (groups == group).nonzero().flatten()
         count = max(1, round(share * len(positions)))
-        chosen[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
+        order = torch.randperm(len(positions), generator=generator)
+        chosen[positions[order[: count if most is None else min(count, most)]]] = True
     return chosen
 
 

@@ -180,11 +180,8 @@ class TestTurntable:
                 assert key not in seen, (seed, part, seen.get(key))
                 seen[key] = (seed, part)
 
-    def test_registry(self):
-        benchmark, spec = make_stream("turntable", fraction=0.1), STREAMS["turntable"]
-        assert len(benchmark.train_stream) == spec.n_experiences
-        assert benchmark.n_classes == spec.n_classes
-        assert benchmark.input_shape == spec.input_shape
+    def test_sizes(self):
+        benchmark = make_stream("turntable", fraction=0.1)
         # Of 80 and of 20 images of each viewpoint.
         assert [len(e.dataset) for e in benchmark.train_stream] == [8 * 88] * 2
         assert [len(e.dataset) for e in benchmark.test_stream] == [2 * 88] * 2
