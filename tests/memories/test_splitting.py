@@ -255,18 +255,21 @@ def test_checking_changes_nothing(case):
     assert not any(m._forward_hooks for m in model.modules())
 
 
-@pytest.mark.parametrize("kind", [Heads, Divided, "as_multitask"])
-def test_multi_head_models(kind):
+def multitask():
+    model = as_multitask(SimpleMLP(3, 64, 20, drop_rate=0.3), "classifier")
+    model.classifier.masking = False
+    model.classifier.classifiers["1"] = copy.deepcopy(model.classifier.classifiers["0"])
+    nn.init.normal_(model.classifier.classifiers["1"].classifier.weight)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer"),
+    [(Heads, None), (Divided, "body"), (multitask, "model.features"), (multitask, None)],
+)
+def test_multi_head_models(kind, layer):
     torch.manual_seed(0)
-    layer = {Heads: None, Divided: "body"}.get(kind, "model.features")
-    if kind == "as_multitask":
-        model = as_multitask(SimpleMLP(3, 64, 20, drop_rate=0.3), "classifier")
-        model.classifier.masking = False
-        model.classifier.classifiers["1"] = copy.deepcopy(model.classifier.classifiers["0"])
-        nn.init.normal_(model.classifier.classifiers["1"].classifier.weight)
-    else:
-        model = kind()
-    model.eval()
+    model = kind().eval()
     x, tasks = images(9), torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
     split = SplitModel(model, layer, task_aware=True)
     for part in (tasks[:1], tasks):
@@ -274,6 +277,8 @@ def test_multi_head_models(kind):
         latents = split.encode(x, tasks)
         assert latents.shape == (9, 20)
         torch.testing.assert_close(split.answer(latents, tasks), model(x, tasks))
+    # Unnamed, the cut is before every head.
+    assert split.classifier == ("classifier" if layer is None else None)
     wrong = split.answer(latents, 1 - tasks)
     assert not torch.allclose(wrong, model(x, tasks))
 
@@ -522,20 +527,6 @@ def test_a_head_may_be_replaced_by_a_wider_one():
     answers = split.answer(latents)
     assert answers.shape == (7, 15)
     torch.testing.assert_close(answers, model(images()))
-
-
-def test_before_every_head_of_a_model_with_several():
-    torch.manual_seed(0)
-    model = as_multitask(SimpleMLP(3, 64, 20, drop_rate=0.3), "classifier")
-    model.classifier.masking = False
-    model.classifier.classifiers["1"] = copy.deepcopy(model.classifier.classifiers["0"])
-    nn.init.normal_(model.classifier.classifiers["1"].classifier.weight)
-    model.eval()
-    x, tasks = images(9), torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
-    split = SplitModel(model, task_aware=True)
-    split.check(x, tasks)
-    assert split.classifier == "classifier"
-    torch.testing.assert_close(split.answer(split.encode(x, tasks), tasks), model(x, tasks))
 
 
 def test_copies_are_cut_at_the_same_place_before_any_image():
