@@ -4,6 +4,7 @@ Run it with ``python examples/avalanche/altm.py``; ``--fast`` only shows that it
 """
 
 import argparse
+import io
 
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
@@ -24,7 +25,6 @@ def main(fast: bool) -> float:
     # With one head for all classes old inputs are needed: a few that are stored, or generated ones.
     plugin = ALTMPlugin(replay="stored", per_class=10)
 
-    log = open("altm.log", "w")  # noqa: SIM115 - stays open as long as the logger
     strategy = Naive(
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
@@ -32,7 +32,9 @@ def main(fast: bool) -> float:
         train_epochs=1 if fast else 20,
         eval_mb_size=512,
         plugins=[plugin],
-        evaluator=EvaluationPlugin(accuracy_metrics(stream=True), loggers=[TextLogger(log)]),
+        evaluator=EvaluationPlugin(
+            accuracy_metrics(stream=True), loggers=[TextLogger(io.StringIO())]
+        ),
     )
     for experience in benchmark.train_stream:
         strategy.train(experience)

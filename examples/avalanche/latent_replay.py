@@ -4,6 +4,7 @@ Run it with ``python examples/avalanche/latent_replay.py``; ``--fast`` only show
 """
 
 import argparse
+import io
 
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
@@ -23,7 +24,6 @@ def main(fast: bool) -> float:
     model = latent_replay_network((1, 8, 8), n_classes=10)
     # Twenty latents of each class are kept, a byte for each value.
     plugin = LatentReplayPlugin(per_class=4 if fast else 20, dtype="uint8")
-    log = open("latent_replay.log", "w")  # noqa: SIM115 - stays open as long as the logger
     strategy = Naive(
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
@@ -31,7 +31,9 @@ def main(fast: bool) -> float:
         train_epochs=1 if fast else 20,
         eval_mb_size=512,
         plugins=[plugin],
-        evaluator=EvaluationPlugin(accuracy_metrics(stream=True), loggers=[TextLogger(log)]),
+        evaluator=EvaluationPlugin(
+            accuracy_metrics(stream=True), loggers=[TextLogger(io.StringIO())]
+        ),
     )
     for experience in benchmark.train_stream:
         strategy.train(experience)

@@ -4,6 +4,7 @@ Run it with ``python examples/avalanche/multi_head.py``; ``--fast`` only shows t
 """
 
 import argparse
+import io
 
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
@@ -37,7 +38,6 @@ def main(fast: bool) -> float:
     )
     model = MultiHeadNet()
     plugin = DGRPlugin(generator_steps=20) if fast else DGRPlugin()
-    log = open("multi_head.log", "w")  # noqa: SIM115 - stays open as long as the logger
     strategy = Naive(
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
@@ -46,7 +46,7 @@ def main(fast: bool) -> float:
         eval_mb_size=512,
         plugins=[plugin],
         evaluator=EvaluationPlugin(
-            accuracy_metrics(experience=True), memory_metrics(), loggers=[TextLogger(log)]
+            accuracy_metrics(experience=True), memory_metrics(), loggers=[TextLogger(io.StringIO())]
         ),
     )
 

@@ -4,6 +4,7 @@ Run it with ``python examples/avalanche/paper_figures.py``; ``--fast`` only show
 """
 
 import argparse
+import io
 
 import torch
 from avalanche.logging import TextLogger
@@ -19,14 +20,13 @@ def train(n_experiences: int, fast: bool, plugin: DGDMNPlugin | None = None) -> 
     torch.manual_seed(0)
     benchmark = sklearn_digits(n_experiences=n_experiences, n_train_per_class=20 if fast else None)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 400), nn.ReLU(), nn.Linear(400, 10))
-    log = open("paper_figures.log", "a")  # noqa: SIM115 - stays open as long as the logger
     strategy = Naive(
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
         train_mb_size=32,
         train_epochs=1 if fast else 20,
         plugins=[plugin] if plugin is not None else [],
-        evaluator=EvaluationPlugin(loggers=[TextLogger(log)]),
+        evaluator=EvaluationPlugin(loggers=[TextLogger(io.StringIO())]),
     )
     for experience in benchmark.train_stream:
         strategy.train(experience)

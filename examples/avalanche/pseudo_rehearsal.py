@@ -4,6 +4,7 @@ Run it with ``python examples/avalanche/pseudo_rehearsal.py``; ``--fast`` only s
 """
 
 import argparse
+import io
 
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
@@ -36,9 +37,10 @@ def main(fast: bool) -> float:
     plugin = PseudoRehearsalPlugin()
 
     # Accuracies, and what the memory replays and holds, go to whatever loggers you use.
-    log = open("pseudo_rehearsal.log", "w")  # noqa: SIM115 - stays open as long as the logger
     evaluator = EvaluationPlugin(
-        accuracy_metrics(experience=True, stream=True), memory_metrics(), loggers=[TextLogger(log)]
+        accuracy_metrics(experience=True, stream=True),
+        memory_metrics(),
+        loggers=[TextLogger(io.StringIO())],
     )
     strategy = Naive(
         model=model,

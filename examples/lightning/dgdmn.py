@@ -5,6 +5,7 @@ Run it with ``python examples/lightning/dgdmn.py``; ``--fast`` only shows that i
 """
 
 import argparse
+import io
 
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.logging import TextLogger
@@ -35,9 +36,10 @@ def main(fast: bool, devices: str) -> float:
     module = DGDMNModule(model, **steps)
 
     # Avalanche's metrics and loggers work as in a strategy, over all devices.
-    log = open("dgdmn.log", "w")  # noqa: SIM115 - stays open as long as the logger
     evaluator = EvaluationPlugin(
-        accuracy_metrics(experience=True, stream=True), memory_metrics(), loggers=[TextLogger(log)]
+        accuracy_metrics(experience=True, stream=True),
+        memory_metrics(),
+        loggers=[TextLogger(io.StringIO())],
     )
     result = fit_stream(
         module,

@@ -12,7 +12,7 @@ from avalanche_dgm import sklearn_digits
 from avalanche_dgm.lightning import DynamicMemoryModule, StreamResult, fit_stream
 
 # A few steps are not enough, and small networks make no digits.
-FAST = {"generator_steps": 5, "width": 4, "discriminator_width": 4, "replay_per_class": 20}
+FAST = {"generator_steps": 5, "sparsity": 0.0, "width": 4, "discriminator_width": 4}
 
 
 def report(result: StreamResult) -> None:

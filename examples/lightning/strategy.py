@@ -4,6 +4,7 @@ Run it with ``python examples/lightning/strategy.py``; ``--fast`` only shows tha
 """
 
 import argparse
+import io
 
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics
@@ -21,7 +22,6 @@ def main(fast: bool, devices: str) -> float:
     seed_everything(0, verbose=False)
     benchmark = sklearn_digits(n_experiences=5, n_train_per_class=20 if fast else None)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 400), nn.ReLU(), nn.Linear(400, 10))
-    log = open("strategy.log", "w")  # noqa: SIM115 - stays open as long as the logger
     strategy = EWC(
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
@@ -34,7 +34,7 @@ def main(fast: bool, devices: str) -> float:
         evaluator=EvaluationPlugin(
             accuracy_metrics(stream=True),
             forgetting_metrics(stream=True),
-            loggers=[TextLogger(log)],
+            loggers=[TextLogger(io.StringIO())],
         ),
     )
 
