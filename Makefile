@@ -7,6 +7,8 @@
 #   make results docs/results.md from docs/results/*.json, and from what is newer in RUNS (runs) of `avalanche-dgm paper`
 #   make gpu     what a GPU is worth here, in eight minutes: benchmarks/gpu.py writes docs/results/gpu.json
 #   make dist    wheel and sdist, checked; the README's script from the wheel in a clean environment
+#   make oldest  the quick tests with the oldest dependencies that setup.cfg allows, in an environment of their own:
+#                make oldest PYTHON=python3.10
 #   make format  rewrite files in the project's layout    make clean  remove what was built (not the environment)
 # Another Python: make test PYTHON=python3.12
 
@@ -21,7 +23,7 @@ ONE    := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
 
 .DELETE_ON_ERROR:
-.PHONY: demo test quick slow lint style types format docs results dist gpu clean
+.PHONY: demo test quick slow lint style types format docs results dist oldest gpu clean
 
 demo: $(VENV)/.run-stamp
 	$(BIN)/avalanche-dgm demo
@@ -70,6 +72,15 @@ dist: $(VENV)/.dev-stamp
 	build/clean/bin/python -m pip install --quiet dist/*.whl
 	$(ONE) build/clean/bin/python tools/run_readme.py
 	rm -rf build/clean
+
+oldest:
+	rm -rf build/oldest
+	$(PYTHON) -m venv build/oldest
+	build/oldest/bin/python tools/oldest.py | tee build/oldest/constraints.txt
+	build/oldest/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --constraint build/oldest/constraints.txt --editable '.[test]'
+	$(ONE) build/oldest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow" $(ARGS)
+	rm -rf build/oldest
 
 clean:
 	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -371,6 +371,7 @@ def test_a_method_of_the_user_s(tmp_path):
     save_memory(method, tmp_path / "memory")
     settings = json.loads(parts((tmp_path / "memory").read_bytes())[0]["__metadata__"]["memory"])
     assert settings["settings"] == {
+        "memory_budget": None,
         "size": 3,
         "function": "<builtin_function_or_method>",
         "generator": {"VAEGenerator": VAESettings(latent=2).to_dict()},

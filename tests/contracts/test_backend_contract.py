@@ -29,7 +29,7 @@ class Dropping(nn.Module):
 def stream_of(task_labels=False):
     benchmark = sklearn_digits(n_experiences=5, n_train_per_class=50, task_labels=task_labels)
     return SimpleNamespace(
-        train_stream=list(benchmark.train_stream)[:3], test_stream=list(benchmark.test_stream)
+        train_stream=list(benchmark.train_stream)[:3], test_stream=list(benchmark.test_stream)[:3]
     )
 
 

@@ -70,6 +70,10 @@ def stream(benchmark, n=3):
     return list(benchmark.train_stream[:n])
 
 
+def tested(benchmark, n):
+    return list(benchmark.test_stream[:n])
+
+
 def mlp():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
 
@@ -324,7 +328,7 @@ def by_avalanche(strategy, benchmark, *, n=3, eval_streams=None, **options):
     results = []
     for experience in stream(benchmark, n):
         strategy.train(experience, eval_streams, **options)
-        results.append(dict(strategy.eval(benchmark.test_stream)))
+        results.append(dict(strategy.eval(tested(benchmark, n))))
     return results
 
 

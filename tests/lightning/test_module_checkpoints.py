@@ -56,7 +56,7 @@ def mlp():
 def stream(n=2, **options):
     benchmark = sklearn_digits(n_experiences=5, seed=0, n_train_per_class=10, **options)
     return SimpleNamespace(
-        train_stream=list(benchmark.train_stream)[:n], test_stream=list(benchmark.test_stream)
+        train_stream=list(benchmark.train_stream)[:n], test_stream=list(benchmark.test_stream)[:n]
     )
 
 

@@ -53,7 +53,7 @@ def run(strategy, benchmark, *, n=3, trainer=QUIET, **options):
     return run_on_trainer(
         strategy,
         cases.stream(benchmark, n),
-        test_stream=benchmark.test_stream,
+        test_stream=cases.tested(benchmark, n),
         trainer=trainer if isinstance(trainer, pl.Trainer) else dict(trainer),
         **options,
     )
@@ -134,7 +134,7 @@ def test_every_metric(plugins, benchmark):
         metrics=cases.supervised_metrics,
         eval_every=0,
         n=2,
-        reading={"eval_streams": [benchmark.test_stream]},
+        reading={"eval_streams": [cases.tested(benchmark, 2)]},
     )
     measured = [name for name in results[-1] if cases.MACHINE.search(name)]
     assert len(measured) > 20
@@ -248,7 +248,7 @@ def test_hooks_come_in_the_same_order(benchmark):
     theirs = cases.build(more=[Listener("theirs")], **options)
     for experience in cases.stream(benchmark, 2):
         theirs.train(experience, num_workers=0)
-        theirs.eval(benchmark.test_stream, num_workers=0)
+        theirs.eval(cases.tested(benchmark, 2), num_workers=0)
     assert calls["ours"] == calls["theirs"]
     assert len(calls["ours"]) > 500
 
@@ -261,7 +261,7 @@ def test_the_strategy_goes_on_afterwards(benchmark, tmp_path):
     assert (ours.train_mb_size, ours.eval_mb_size, ours.train_epochs) == (32, 50, 2)
     save_checkpoint(ours, tmp_path / "after.ckpt")
     ours.train(benchmark.train_stream[2])
-    results = ours.eval(benchmark.test_stream)
+    results = ours.eval(cases.tested(benchmark, 3))
     theirs = cases.build("both", cases.dropout)
     check_equal(ours, theirs, [results], cases.by_avalanche(theirs, benchmark)[-1:])
 

@@ -46,7 +46,7 @@ finetuning.ENOUGH_STEPS = finetuning.LEAST_STEPS = 0
 def stream(n=3):
     benchmark = sklearn_digits(n_experiences=5, seed=0)
     return SimpleNamespace(
-        train_stream=list(benchmark.train_stream)[:n], test_stream=list(benchmark.test_stream)
+        train_stream=list(benchmark.train_stream)[:n], test_stream=list(benchmark.test_stream)[:n]
     )
 
 

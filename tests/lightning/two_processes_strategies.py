@@ -26,7 +26,7 @@ def train(name, trainer, *, folder=None, n=3, **options):
     run = {"checkpoint_dir": folder} if folder else {}
     if network == "metrics":
         options = {"metrics": cases.supervised_metrics, "eval_every": 0}
-        run["eval_streams"] = [benchmark.test_stream]
+        run["eval_streams"] = [cases.tested(benchmark, n)]
     if network == "odd":
         options = {"train_mb_size": 33, "eval_mb_size": 51}
     if network == "ordered":
@@ -50,7 +50,7 @@ def train(name, trainer, *, folder=None, n=3, **options):
 def report(strategy, benchmark, trainer, *, n=3, **run):
     """Runs a strategy; what it gave, in a form that can be saved and compared."""
     train = cases.stream(benchmark, n)
-    test = benchmark.test_stream
+    test = cases.tested(benchmark, n)
     results = run_on_trainer(strategy, train, test_stream=test, trainer=dict(trainer), **run)
     return {
         "weights": cases.weights(strategy.model),

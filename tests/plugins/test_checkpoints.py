@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -20,8 +21,8 @@ from avalanche_dgm.streams import sklearn_digits
 
 VARIANTS = ("sgd", "adam replay", "adam ewc")
 
-# Run twice, since importing Avalanche takes seconds. The first process trains every variant once
-# without a stop, and once for two experiences, saved; the second loads and trains the rest.
+# The first process trains every variant once without a stop, and once for two experiences, saved;
+# the second, which begins from nothing, loads and trains the rest.
 SCRIPT = textwrap.dedent(
     """
     import random, sys
@@ -94,19 +95,21 @@ SCRIPT = textwrap.dedent(
 @pytest.fixture(scope="module")
 def continued(tmp_path_factory):
     """The folder that the two processes wrote to, and what the second one printed."""
-    folder, printed = tmp_path_factory.mktemp("runs"), ""
+    folder = tmp_path_factory.mktemp("runs")
     root = Path(__file__).parents[2]
-    for process in ("first", "second"):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", SCRIPT, process, str(folder), *VARIANTS],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        printed = done.stdout
-    return folder, printed
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    first = forked.run(script, "first", folder, *VARIANTS)
+    assert first.returncode == 0, first.stderr[-3000:]
+    second = subprocess.run(
+        [sys.executable, "-W", "ignore", script, "second", folder, *VARIANTS],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
+        check=False,
+    )
+    assert second.returncode == 0, second.stderr[-3000:]
+    return folder, second.stdout
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -67,10 +67,10 @@ def test_our_plugin_last_or_first_makes_no_difference(benchmark):
 @pytest.mark.parametrize("network", [Growing, Normed])
 def test_models(make_plugin, benchmark, network):
     strategy = naive(network(), make_plugin())
-    for experience in benchmark.train_stream:
+    for experience in benchmark.train_stream[:3]:
         strategy.train(experience)
-    result = strategy.eval(benchmark.test_stream)
-    assert sum("Top1_Acc_Exp" in name for name in result) == 5
+    result = strategy.eval(benchmark.test_stream[:3])
+    assert sum("Top1_Acc_Exp" in name for name in result) == 3
 
 
 def test_multi_head_beside_lwf(make_plugin, task_benchmark):

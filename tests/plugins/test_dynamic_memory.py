@@ -190,7 +190,7 @@ def test_a_checkpoint_restores_what_has_grown(kind, hyper, classifier, benchmark
     assert torch.equal(weights(straight.model), weights(resumed.model))
     first, second = (s.plugins[0].method.sample(12).images for s in (straight, resumed))
     assert torch.equal(first, second)
-    first, second = (s.eval(benchmark.test_stream) for s in (straight, resumed))
+    first, second = (s.eval(benchmark.test_stream[:3]) for s in (straight, resumed))
     assert first == second
 
 
