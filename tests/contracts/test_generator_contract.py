@@ -44,9 +44,10 @@ GENERATORS = {
     ),
     "conditional GAN": (
         lambda n: ConditionalGAN(
-            ConditionalGANSettings(generator_steps=n, class_inputs=10, **GAN), keep=JointReplay()
+            ConditionalGANSettings(generator_steps=n, class_inputs=10, batch_size=16, **GAN),
+            keep=JointReplay(),
         ),
-        400,
+        300,
     ),
     "masked GAN": (lambda n: MaskedGAN(MaskedGANSettings(generator_steps=n, **GAN)), 200),
 }
