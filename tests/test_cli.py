@@ -449,7 +449,7 @@ def test_tables_fit_the_terminal(columns, finished, monkeypatch, capsys):
         ("ewc", ["ewc_lambda: float = 100.0", "Factor lambda of the penalty"]),
         ("der++", ["mem_size", "memory_budget"]),
         ("naive", ["no options"]),
-        ("digits", ["class_order", "classes in the order", "n_experiences: int = 10"]),
+        ("digits", ["class_order", "classes in order", "n_experiences: int = 10"]),
         ("dynamic-memory-paper", ["mnist-weights"]),
     ],
 )

@@ -19,9 +19,7 @@ _Row = dict[int, float]
 class AccuracyByEpoch(SupervisedPlugin):
     """Collects the accuracies that a strategy measures while it trains.
 
-    It only listens: the strategy itself is to evaluate in training, which any does with
-    ``eval_every``. So what is learned is the same without it, and answers are those of the
-    strategy, a memory's included::
+    It only records; let the strategy evaluate during training with ``eval_every``::
 
         recorder = AccuracyByEpoch()
         strategy = Naive(..., plugins=[ALTMPlugin(), recorder], eval_every=1)
@@ -29,7 +27,7 @@ class AccuracyByEpoch(SupervisedPlugin):
             strategy.train(experience, eval_streams=[benchmark.test_stream])
         figure = furlanello2016.memory_by_epoch({"naive A-LTM": recorder.table()})
 
-    Evaluations of other streams than a benchmark's test stream are left out.
+    Evaluations of other streams than the benchmark's test stream are ignored.
     """
 
     def __init__(self) -> None:

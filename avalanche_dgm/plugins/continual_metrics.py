@@ -101,45 +101,44 @@ def continual_metrics(
 ) -> list[PluginMetric[dict[str, float]]]:
     """Returns continual-learning metrics for an ``EvaluationPlugin``.
 
-    They are those of `avalanche_dgm.metrics.functional`, reported after each evaluation of the test
-    stream as ``StreamAverageAccuracy_M/eval_phase/test_stream``, in the same way
-    ``StreamAverageAnytimeAccuracy_M``, ``StreamLearningAccuracy_M``, ``StreamForgetting_M``,
-    ``StreamBackwardTransfer_M`` and ``StreamForwardTransfer_M``, so that Avalanche's metrics of
-    similar names can stand beside them, and ``StreamRetention``, of which Avalanche has none. What
-    cannot be said yet is not reported. Evaluate on the test stream after each experience; periodic
-    evaluations (``eval_every``) and those of other streams do not count.
+    The functions of `avalanche_dgm.metrics.functional`, reported after each evaluation of the test
+    stream as ``StreamAverageAccuracy_M/eval_phase/test_stream``, ``StreamAverageAnytimeAccuracy_M``,
+    ``StreamLearningAccuracy_M``, ``StreamForgetting_M``, ``StreamBackwardTransfer_M``,
+    ``StreamForwardTransfer_M`` and ``StreamRetention``. The suffix distinguishes them from
+    Avalanche's metrics. Values that are not defined yet are not reported. Evaluate on the test
+    stream after each experience; periodic evaluations (``eval_every``) and those of other streams
+    do not count.
 
-    Rows of the matrix are experiences in the order in which they are learned, and columns are put
-    into the same order. A test experience belongs to the training experience at the same position
-    or, if the streams are of other lengths, to that of the same classes, or of a part of them.
-    Where several learned experiences share a test experience, as a task that comes again, it counts
-    once, from when it was last learned; an experience that has no test of its own is left out.
+    Rows and columns of the matrix are experiences in the order of learning. A test experience
+    belongs to the training experience at the same position or, if the streams have different
+    lengths, to the one with the same classes, or a superset of them. If several learned experiences
+    share a test experience, as with a repeated task, it counts once, from when it was last learned;
+    an experience without a test is left out.
 
-    Of the same stream Avalanche's values are these:
+    Avalanche's values differ:
 
-    - ``StreamBWT`` is backward transfer; it is 0 after the first experience, when there is none.
+    - ``StreamBWT`` is backward transfer, and 0 after the first experience, where it is undefined.
     - ``StreamForgetting`` is minus backward transfer: it compares with the accuracy right after
-      learning, ``StreamForgetting_M`` with the best accuracy ever, and is never less.
-    - ``StreamForwardTransfer`` subtracts the accuracies before anything was learned, as
-      ``baseline=None`` does; ``baseline=0`` leaves the accuracies ahead themselves. It has what
-      comes next at once, ``StreamForwardTransfer_M`` when it was learned: in a stream that ends
-      early it never comes.
-    - ``Top1_Acc_Stream`` is an average over samples of all that is tested; average accuracy is one
-      over learned experiences, whatever their sizes.
+      learning, ``StreamForgetting_M`` with the best accuracy so far, so it is never smaller.
+    - ``StreamForwardTransfer`` subtracts the accuracies before training, as ``baseline=None``
+      does; ``baseline=0`` subtracts nothing. It includes the next experience immediately,
+      ``StreamForwardTransfer_M`` only once that has been learned.
+    - ``Top1_Acc_Stream`` is the mean over all tested samples; average accuracy is the mean over
+      learned experiences.
 
     Args:
-        average_accuracy: Report the mean accuracy on what was learned.
-        average_anytime_accuracy: Report its mean over the experiences so far.
+        average_accuracy: Report the mean accuracy on learned experiences.
+        average_anytime_accuracy: Report its mean over time.
         learning_accuracy: Report the mean accuracy right after learning.
-        forgetting: Report how far accuracies fell from the best.
-        backward_transfer: Report what later learning changed.
+        forgetting: Report the drop from the best accuracy.
+        backward_transfer: Report the change since each experience was learned.
         forward_transfer: Report accuracies right before learning.
-        retention: Report which part of the accuracies is left.
-        experience_retention: Report it of each experience learned before the last one, as
+        retention: Report the remaining fraction of the accuracies.
+        experience_retention: Report it for each experience but the last, as
             ``ExperienceRetention/eval_phase/test_stream/Task000/Exp000``.
-        baseline: Accuracy in [0, 1] that forward transfer is counted from; ``None`` for what an
-            evaluation before the first experience measures (an own one, or that of
-            ``eval_every``), without which none is reported.
+        baseline: Accuracy in [0, 1] to subtract in forward transfer; ``None`` for that of an
+            evaluation before the first experience (your own, or of ``eval_every``), without which
+            forward transfer is not reported.
         stream: Name of the stream whose evaluations count.
 
     Raises:

@@ -37,9 +37,9 @@ def sklearn_digits(*, test_fraction: float = 0.2, **options: Any) -> CLScenario:
     """The 8x8 handwritten digits that scikit-learn ships (1,797 images): nothing to download.
 
     Args:
-        test_fraction: Share of every class that is held out for ``test_stream``.
-        **options: The options of ``split``, but of its loading. By default there are ten
-            experiences. The ``seed`` governs the held-out images, too.
+        test_fraction: Fraction of every class held out for ``test_stream``.
+        **options: The options of ``split``, except those for loading. By default there are ten
+            experiences. The ``seed`` also determines the held-out images.
 
     Returns:
         A benchmark of images (1, 8, 8) in [0, 1].
@@ -107,16 +107,16 @@ def split(
 
     Args:
         data: "MNIST", "FashionMNIST", "KMNIST", "SVHN", "CIFAR10" or "CIFAR100"; or a pair
-            (training, test) of datasets of (image, label) or of folders with a sub-folder a class.
+            (training, test) of datasets of (image, label) or of folders with a subfolder per class.
         root: Folder of a set given by name; ``None`` for ``AVALANCHE_DGM_DATA``.
         n_experiences: Number of experiences; must divide the number of classes.
-        class_order: The classes in the order in which they are met; ``None`` for ascending.
+        class_order: The classes in order of appearance; ``None`` for ascending.
         shuffle: Draw the order from ``seed`` instead.
         task_labels: Give every experience its own task label (otherwise all have 0).
-        fraction: Share of each class's images to keep, in training and test alike.
+        fraction: Fraction of each class's training and test images to keep.
         n_train_per_class: At most this many training images of each class.
-        seed: Governs the kept images and a shuffled order.
-        download: Fetch a set given by name where it is absent.
+        seed: Determines the kept images and a shuffled order.
+        download: Download a data set given by name if it is missing.
         front_end: A frozen network, or what makes one, such as ``"timm/resnet18"``; the stream is
             of its features, computed once. Images may be of any sizes then, and are read one batch
             after the other.
@@ -127,7 +127,7 @@ def split(
         are scaled to [0, 1]. Features are (D,).
 
     Raises:
-        DataError: The set cannot be found or read.
+        DataError: The data set cannot be found or read.
         ConfigError: An option is out of range.
     """
     train: Any

@@ -22,15 +22,15 @@ def load_coil20(
 ) -> tuple[Views, Views]:
     """Reads COIL-20 as categories (objects) and viewpoints (rotations of 45 degrees).
 
-    Training and test have the same objects from other angles. Some of them look alike from all
-    sides: no method tells their rotation.
+    Training and test have the same objects from other angles. Some of them look the same from
+    all sides, so their rotation cannot be recognised.
 
     Args:
         path: A file of ``numpy.savez`` with ``images``, uint8 (objects, 72, H, W), where images
             follow each other every 5 degrees.
         n_train: At most this many training images of each object and rotation.
         n_test: Images of each that are held out, at most 8 of the 9.
-        seed: Which are held out, and which are kept.
+        seed: Determines which are held out, and which are kept.
 
     Returns:
         The training and the test images, float tensors (N, 1, H, W) in [0, 1].

@@ -42,16 +42,16 @@ def feature_stream(
 ) -> CLScenario:
     """Replaces the images of a benchmark by their features.
 
-    Each image is seen once, in batches, with the transforms that its data set has for evaluation.
+    Each image is read once, in batches, with the data set's evaluation transforms.
 
     Args:
         benchmark: Any Avalanche benchmark of images in [0, 1].
         front: The front end, or what `front_end` makes one of.
         cache: Folder of features that were computed before, by the very same weights and
             preprocessing, of the very same images, in any order or stream; new ones are added.
-            ``None`` keeps nothing.
-        dtype: What features are kept as, in memory and on disk; samples are float32.
-        batch_size: Images at a time.
+            ``None`` for no cache.
+        dtype: Data type of the features in memory and on disk; samples are float32.
+        batch_size: Images per batch.
         workers: Processes that read and decode images.
         progress: Whether a bar is shown on a terminal.
 
@@ -126,7 +126,7 @@ class FeatureStore:
         Args:
             dataset: Samples (image, label, ...): PIL images, arrays or tensors, as `load_pair`
                 takes them, but of any sizes that the front end takes.
-            batch_size: Images at a time.
+            batch_size: Images per batch.
             workers: Processes that read them.
             bar: What the progress bar is called; ``None`` for none.
 

@@ -147,7 +147,7 @@ def front_end(
 
     Raises:
         ConfigError: There is no such network, or timm is not installed.
-        DataError: The weights cannot be had.
+        DataError: The weights cannot be loaded.
     """
     if isinstance(source, FrontEnd):
         return source

@@ -60,18 +60,18 @@ def latent_split(
         dataset: "mnist", "fashion-mnist" or "kmnist"; or "sklearn-digits", the 8x8 digits that
             scikit-learn ships. Case, hyphens and underscores make no difference.
         case: 1 to 4, see ``CASES``.
-        test_fraction: Share of every class that is held out for ``test_stream``.
+        test_fraction: Fraction of every class held out for ``test_stream``.
         task_labels: Give both experiences their own task label (otherwise both have 0).
-        fraction: Share of each class's images to keep, in training and test alike.
+        fraction: Fraction of each class's training and test images to keep.
         n_train_per_class: At most this many training images of each class.
-        seed: Governs the held-out and the kept images; they are the same in all cases.
-        download: Fetch the set where it is absent.
+        seed: Determines the held-out and the kept images; they are the same in all cases.
+        download: Download the data set if it is missing.
 
     Returns:
         A benchmark of two experiences, images (1, 28, 28), or (1, 8, 8), in [0, 1].
 
     Raises:
-        DataError: The set cannot be found or read.
+        DataError: The data set cannot be found or read.
         ConfigError: There is no such set or case, or another option is out of range.
     """
     name = DATASETS.get(_canonical(dataset))

@@ -79,7 +79,7 @@ def render(
         size: Height and width, in pixels.
         channels: 1 for grey, 3 for coloured images.
         fraction: Share of each viewpoint's images to draw; at least one is.
-        seed: Governs everything that is random.
+        seed: Determines everything that is random.
 
     Returns:
         The images in random order.

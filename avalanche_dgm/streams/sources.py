@@ -56,14 +56,14 @@ def load_torchvision(
     Args:
         name: One of ``TORCHVISION_SETS``.
         root: Folder in torchvision's layout, or ``None`` for the environment's.
-        download: Fetch the set where it is absent.
+        download: Download the data set if it is missing.
 
     Returns:
         The training and the test set, intensities scaled from 0 ... 255 to [0, 1].
 
     Raises:
         ConfigError: The name is not known.
-        DataError: The set is not there, or damaged.
+        DataError: The data set is missing or damaged.
     """
     if name not in TORCHVISION_SETS:
         raise ConfigError(
@@ -94,7 +94,7 @@ def load_torchvision(
 
 
 def load_pair(train: Any, test: Any) -> tuple[LabelledImages, LabelledImages]:
-    """Reads two datasets, or two folders with a sub-folder a class, into memory.
+    """Reads two datasets, or two folders with a subfolder per class, into memory.
 
     Args:
         train: A dataset of (image, label), the image a PIL image, an array or a tensor (C, H, W);

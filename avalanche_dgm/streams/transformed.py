@@ -43,7 +43,7 @@ def permnist(
             revises the first and the last, ``(0, 5)``. The test stream always has six experiences.
         task_labels: Give every task its own task label, the same when it comes again (otherwise
             all have 0).
-        fraction: Share of each class's images to keep, in training and test alike.
+        fraction: Fraction of each class's training and test images to keep.
         n_train_per_class: At most this many training images of each class and task.
         seed: Governs the permutations and the drawn images.
         download: Fetch MNIST where it is absent.

@@ -113,7 +113,7 @@ def turntable_domains(
             ``AVALANCHE_DGM_DATA``. The digits of scikit-learn need none.
         domain: "sklearn-digits", or one of torchvision's "MNIST", "FashionMNIST", "KMNIST",
             "SVHN", "CIFAR10" and "CIFAR100"; or a pair (training, test) of datasets of (image,
-            label) or of folders with a sub-folder a class.
+            label) or of folders with a subfolder per class.
         categories: Learn the categories along with the viewpoints in the first experience, as the
             paper's stable network did. They are then tested as a third test experience.
         alone: Learn and test the second domain only: what a network reaches there that has learned
