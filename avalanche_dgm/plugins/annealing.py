@@ -13,7 +13,8 @@ from avalanche_dgm.fitting import OptimizerSpec
 class CosineAnnealingPlugin(SupervisedPlugin):
     """Anneals the learning rate to 0 over each experience, along half a cosine.
 
-    With a constant learning rate, the accuracies on old and new classes vary from step to step. Avalanche's ``LRSchedulerPlugin`` has one length for all experiences; here
+    With a constant learning rate, the accuracies on old and new classes vary from step to step.
+    Avalanche's ``LRSchedulerPlugin`` has one length for all experiences; here
     each takes as many steps as it has. Afterwards the learning rates are what they were.
     ``OptimizerSpec(schedule="cosine")`` is the same for a LightningModule.
     """

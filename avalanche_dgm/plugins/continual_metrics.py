@@ -102,7 +102,7 @@ def continual_metrics(
     """Returns continual-learning metrics for an ``EvaluationPlugin``.
 
     The functions of `avalanche_dgm.metrics.functional`, reported after each evaluation of the test
-    stream as ``StreamAverageAccuracy_M/eval_phase/test_stream``, ``StreamAverageAnytimeAccuracy_M``,
+    stream: ``StreamAverageAccuracy_M/eval_phase/test_stream``, ``StreamAverageAnytimeAccuracy_M``,
     ``StreamLearningAccuracy_M``, ``StreamForgetting_M``, ``StreamBackwardTransfer_M``,
     ``StreamForwardTransfer_M`` and ``StreamRetention``. The suffix distinguishes them from
     Avalanche's metrics. Values that are not defined yet are not reported. Evaluate on the test
