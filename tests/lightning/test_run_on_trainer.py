@@ -256,12 +256,13 @@ def test_hooks_come_in_the_same_order(benchmark):
 def test_the_strategy_goes_on_afterwards(benchmark, tmp_path):
     ours = cases.build("both", cases.dropout)
     before = set(vars(ours))
-    run(ours, benchmark, n=2)
+    tested = cases.tested(benchmark, 3)
+    run_on_trainer(ours, cases.stream(benchmark, 2), test_stream=tested, trainer=dict(QUIET))
     assert set(vars(ours)) == before
     assert (ours.train_mb_size, ours.eval_mb_size, ours.train_epochs) == (32, 50, 2)
     save_checkpoint(ours, tmp_path / "after.ckpt")
     ours.train(benchmark.train_stream[2])
-    results = ours.eval(cases.tested(benchmark, 3))
+    results = ours.eval(tested)
     theirs = cases.build("both", cases.dropout)
     check_equal(ours, theirs, [results], cases.by_avalanche(theirs, benchmark)[-1:])
 
