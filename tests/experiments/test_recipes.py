@@ -140,7 +140,7 @@ def test_another_class_does_not_take_the_arguments_of_the_first():
     ("text", "words"),
     [
         ("epoch: 3", "no setting in .*run.yaml 'epoch'.*'epochs'"),
-        ("epochs: many", "epochs is many; it must be a whole number. Passes over"),
+        ("epochs: many", "epochs is many; it must be a whole number. Epochs of"),
         ("revisit: 0", r"revisit is 0; it must be a list, such as \[0\]. .*counted from 0"),
         (
             "trainer: {devices: [3]}",
