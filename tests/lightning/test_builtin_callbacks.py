@@ -275,7 +275,7 @@ def test_what_is_refused(stream, name, build):
         lambda: fit_stream(own(network()), stream, trainer=QUIET),
         lambda: run_on_trainer(strategy, stream, trainer={**QUIET, "callbacks": [callback]}),
     ):
-        with pytest.raises(ConfigError, match=f"The callback {type(callback).__name__} is not"):
+        with pytest.raises(ConfigError, match=f"The callback {type(callback).__name__} cannot"):
             work()
     assert trainer.callbacks == kept
     assert all(torch.equal(v, before[k]) for k, v in module.model.state_dict().items())
