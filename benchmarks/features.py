@@ -27,7 +27,7 @@ from torch.utils.data import TensorDataset
 
 from avalanche_dgm import LatentReplayPlugin, NCMPlugin, RanPACPlugin, SLDAPlugin
 from avalanche_dgm.held import held_bytes
-from avalanche_dgm.plugins.byte_replay import ByteReplayPlugin
+from avalanche_dgm.plugins.byte_replay import ByteDER, ByteReplayPlugin
 
 Split = tuple[Tensor, Tensor]
 
@@ -37,7 +37,7 @@ class Entry:
     """A method and how its network is trained.
 
     Attributes:
-        plugin: Makes the plugin of some hyper-parameters, or is ``None``.
+        plugin: Makes the plugin, or the strategy, of some hyper-parameters, or is ``None``.
         hyper: These.
         batch_size: New samples a step.
         joint: Whether all experiences come at once.
@@ -58,6 +58,7 @@ METHODS: dict[str, Entry] = {
     "ranpac-4000": Entry(RanPACPlugin, {"seed": 0, "projections": 4000}),
     "naive": Entry(None),
     "replay": Entry(ByteReplayPlugin),
+    "der++": Entry(ByteDER),
     "latent-replay": Entry(LatentReplayPlugin, _LATENT),
     "density": Entry(LatentReplayPlugin, _DENSITY),
     "joint": Entry(None, batch_size=512, joint=True),
@@ -82,9 +83,12 @@ def hold_out(train: Split, share: float) -> tuple[Split, Split]:
     return (vectors[rest], labels[rest]), (vectors[held], labels[held])
 
 
-def network(d: int, n_classes: int, dropout: float) -> nn.Module:
-    """A linear classifier of features (n, d)."""
-    head = nn.Sequential(nn.Dropout(dropout), nn.Linear(d, n_classes))
+def network(d: int, n_classes: int, dropout: float, hidden: int) -> nn.Module:
+    """A classifier of features (n, d): linear, or with one hidden layer."""
+    head = nn.Sequential(nn.Dropout(dropout))
+    if hidden:
+        head.extend([nn.Linear(d, hidden), nn.ReLU(), nn.Dropout(dropout)])
+    head.append(nn.Linear(hidden or d, n_classes))
     return nn.Sequential(OrderedDict(compressor=nn.Identity(), classifier=head))
 
 
@@ -94,14 +98,14 @@ def measure(
     """Accuracies after the last experience, bytes held, seconds of training."""
     vectors, labels = sets[1]
     torch.manual_seed(arguments.seed)
-    model = network(vectors.shape[1], int(labels.max()) + 1, arguments.dropout)
+    n_classes = int(labels.max()) + 1
+    model = network(vectors.shape[1], n_classes, arguments.dropout, arguments.hidden)
     hyper = {**entry.hyper}
-    if arguments.budget is not None and entry.plugin in (LatentReplayPlugin, ByteReplayPlugin):
+    if arguments.budget is not None and entry.plugin is not None:
         hyper["memory_budget"] = arguments.budget
     for change in arguments.set:
         name, _, value = change.partition("=")
         hyper[name] = int(value) if value.isdigit() else value
-    plugin = entry.plugin(**hyper) if entry.plugin is not None else None
     optimizer = torch.optim.Adam(model.parameters(), lr=arguments.lr)
     experiences = list((stream_of(*sets, 1, 0) if entry.joint else benchmark).train_stream)
     n = len(experiences[0].dataset)
@@ -110,15 +114,21 @@ def measure(
     scheduler = LRSchedulerPlugin(
         cosine, step_granularity="iteration", reset_scheduler=True, reset_lr=True
     )
-    strategy = Naive(
-        model=model,
-        optimizer=optimizer,
-        train_mb_size=entry.batch_size,
-        train_epochs=arguments.epochs,
-        eval_mb_size=1000,
-        evaluator=EvaluationPlugin(loggers=[]),
-        plugins=[scheduler] if plugin is None else [plugin, scheduler],
-    )
+    loop = {
+        "model": model,
+        "optimizer": optimizer,
+        "train_mb_size": entry.batch_size,
+        "train_epochs": arguments.epochs,
+        "eval_mb_size": 1000,
+        "evaluator": EvaluationPlugin(loggers=[]),
+    }
+    plugin = strategy = None
+    if entry.plugin is ByteDER:
+        strategy = plugin = ByteDER(**loop, **hyper, plugins=[scheduler])
+    elif entry.plugin is not None:
+        plugin = entry.plugin(**hyper)
+    if strategy is None:
+        strategy = Naive(**loop, plugins=[scheduler] if plugin is None else [plugin, scheduler])
     start = time.process_time()
     for experience in experiences:
         strategy.train(experience)
@@ -156,6 +166,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--hidden", type=int, default=0, help="units of a hidden layer, 0 for none")
     parser.add_argument("--held-out", type=float, default=0.0, help="share tested on, for settings")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
