@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from avalanche_dgm import LatentReplayPlugin, NCMPlugin, RanPACPlugin, SLDAPlugin
+from avalanche_dgm.generators import ClassDensity
 from avalanche_dgm.held import held_bytes
 from avalanche_dgm.plugins.byte_replay import ByteDER, ByteReplayPlugin
 
@@ -51,6 +52,8 @@ class Entry:
 
 _LATENT = {"freeze_after": 0, "seed": 0}
 _DENSITY = {**_LATENT, "memory": "density", "labels": "hard", "replay_size": 384}
+#: The centres of clusters, and what samples differ by from them, in all classes alike.
+_MIXTURE = ClassDensity(covariance="low-rank", tied="all", components=30, rank=128, at_rest="int4")
 METHODS: dict[str, Entry] = {
     "ncm": Entry(NCMPlugin, {"seed": 0}),
     "slda": Entry(SLDAPlugin, {"seed": 0}),
@@ -61,6 +64,7 @@ METHODS: dict[str, Entry] = {
     "der++": Entry(ByteDER),
     "latent-replay": Entry(LatentReplayPlugin, _LATENT),
     "density": Entry(LatentReplayPlugin, _DENSITY),
+    "mixture": Entry(LatentReplayPlugin, {**_DENSITY, "memory": _MIXTURE}),
     "joint": Entry(None, batch_size=512, joint=True),
 }
 

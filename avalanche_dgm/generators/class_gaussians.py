@@ -10,6 +10,7 @@ from torch import Tensor
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.generators.covariances import Full, LowRank, QuantizedLowRank
+from avalanche_dgm.generators.vectors import QuantizedVectors, Vectors
 from avalanche_dgm.modules import AtRest, awake
 from avalanche_dgm.settings import one_of, read_bytes, whole
 
@@ -19,6 +20,8 @@ DATA_SHARE = 0.1
 SMALL, MOST_COLUMNS = 256, 64
 #: Types in which a density can be kept; factors alone are in whole numbers.
 Precision = Literal["float32", "float16", "int8", "int4"]
+#: Bits of their whole numbers.
+_BITS = {"int8": 8, "int4": 4}
 #: Which densities have one covariance: each component, those of a class, or all of all classes.
 Tied = Literal["component", "class", "all"]
 
@@ -29,7 +32,6 @@ class ClassGaussians(Generator):
     covariances: Full | LowRank
     seen: Tensor
     shares: Tensor
-    centres: Tensor
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class ClassGaussians(Generator):
         rank: int = 16,
         shrinkage: float = 0.5,
         at_rest: Precision | None = None,
+        centres_at_rest: Literal["int8", "int4"] | None = None,
         memory_budget: int | str | None = None,
     ) -> None:
         super().__init__()
@@ -53,6 +56,8 @@ class ClassGaussians(Generator):
                 f"at_rest={at_rest!r} is for covariances of low rank: give covariance='low-rank',"
                 " or at_rest='float16'."
             )
+        if centres_at_rest is not None:
+            one_of("centres_at_rest", centres_at_rest, *_BITS)
         whole("components", components)
         whole("rank", rank)
         if isinstance(shrinkage, bool) or not 0 <= shrinkage <= 1:
@@ -64,10 +69,11 @@ class ClassGaussians(Generator):
         self.covariances = Full() if covariance == "full" else self._low_rank(rank)
         self.register_buffer("seen", torch.empty(0, dtype=torch.int64))
         self.register_buffer("shares", torch.empty(0, components))
-        self.register_buffer("centres", torch.empty(0, components, 0))
+        bits = _BITS.get(centres_at_rest or "")
+        self._vectors = QuantizedVectors(components, bits) if bits else Vectors(components)
 
     def _low_rank(self, rank: int) -> LowRank:
-        bits = {"int8": 8, "int4": 4}.get(self.at_rest)
+        bits = _BITS.get(self.at_rest)
         return LowRank(rank) if bits is None else QuantizedLowRank(rank, bits)
 
     @property
@@ -79,6 +85,11 @@ class ClassGaussians(Generator):
     def dense(self) -> bool:
         """Whether a matrix of as many rows and columns as a sample has values is kept."""
         return isinstance(self.covariances, Full)
+
+    @property
+    def centres(self) -> Tensor:
+        """Float tensor (K, components, D), the components' means."""
+        return self._vectors.values
 
     @property
     def means(self) -> Tensor:
@@ -104,7 +115,8 @@ class ClassGaussians(Generator):
 
     def _beside_covariances(self, n_classes: int, d: int) -> int:
         """Bytes of each class's number in the table, how many were seen, shares and means."""
-        return n_classes * (32 + self.components * self._width * (1 + d))
+        each = self._width + self._vectors.bytes_of(d, self._width)
+        return n_classes * (32 + self.components * each)
 
     @property
     def _width(self) -> int:
@@ -181,6 +193,12 @@ class ClassGaussians(Generator):
     def get_extra_state(self) -> dict[str, Any]:
         """What was chosen, too."""
         return {**super().get_extra_state(), "dense": self.dense, "tied": self.tied}
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The name of what was saved before there were centres of a few bits.
+        if f"{prefix}centres" in state:
+            state[f"{prefix}_vectors.values"] = state.pop(f"{prefix}centres")
+        super()._load_from_state_dict(state, prefix, *args)
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)

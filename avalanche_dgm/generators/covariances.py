@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avalanche_dgm.generators.gaussian import cholesky_factor, main_directions, multiply, padded
+from avalanche_dgm.generators.vectors import pack, unpack
 from avalanche_dgm.modules import GrowingBuffers
 
 #: A covariance while it is learned, in float64 on the CPU.
@@ -356,17 +357,13 @@ class QuantizedLowRank(LowRank):
         # To the nearest, but towards zero where that would be more than a value varies.
         more = (multiples.round() * steps).square().sum(dim=1) > total
         multiples = torch.where(more[:, None], multiples.trunc(), multiples.round())
-        codes = (multiples + self._zero).T.to(torch.uint8)
-        if self.bits == 4:
-            codes = F.pad(codes, (0, codes.shape[1] % 2))
-            codes = codes[:, ::2] + 16 * codes[:, 1::2]
+        codes = pack((multiples + self._zero).T, self.bits)
         self.codes[place], self.steps[place] = codes.to(self.codes), steps.to(self.steps)
 
     def _values(self, codes: Tensor, steps: Tensor) -> Tensor:
         """Factors (..., D, rank) of codes (..., rank, D bits / 8)."""
-        if self.bits == 4:
-            codes = torch.stack([codes % 16, codes // 16], dim=-1).flatten(-2)
-        values = (codes[..., : self.scales.shape[1]].to(steps) - self._zero) * steps[..., None]
+        multiples = unpack(codes, self.bits, self.scales.shape[1]).to(steps) - self._zero
+        values = multiples * steps[..., None]
         return values.transpose(-1, -2)
 
     def _read(self, place: int) -> Tensor:

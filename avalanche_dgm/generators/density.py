@@ -54,6 +54,8 @@ class ClassDensity(ClassGaussians):
             ``"int8"`` and ``"int4"`` are for the factors of low-rank covariances, beside which the
             rest is in float16; variances stay those of the samples. ``None`` for ``"int4"`` with
             ``covariance="auto"``, else float32.
+        centres_at_rest: ``"int8"`` or ``"int4"`` for the components' means in whole numbers, too;
+            ``None`` for floating-point numbers.
         memory_budget: Most bytes of all that is kept, as a number or a text such as ``"1MB"``. With
             more classes, low-rank covariances lose their last columns.
 
@@ -172,8 +174,7 @@ class ClassDensity(ClassGaussians):
         self._fit_in(counts, d)
         self.seen = padded(self.seen, torch.zeros(n_classes, dtype=torch.int64, device=device))
         self.shares = padded(self.shares, torch.zeros(n_classes, self.components, device=device))
-        centres = torch.zeros(n_classes, self.components, d, device=device)
-        self.centres = padded(self.centres, centres)
+        self._vectors.grow(n_classes, d, device)
         self.covariances.grow(self._n_places(n_classes), d, device)
         for row in torch.unique(rows).tolist():
             mine = rows == row
@@ -212,7 +213,7 @@ class ClassDensity(ClassGaussians):
             found = [kind.mix(weights, both, samples[:0])]
         missing = self.components - len(learned.shares)
         self.shares[row] = F.pad(learned.shares, (0, missing)).to(self.shares)
-        self.centres[row] = F.pad(learned.centres, (0, 0, 0, missing)).to(self.centres)
+        self._vectors.put(row, F.pad(learned.centres, (0, 0, 0, missing)))
         self.seen[row] = before + n
         components = torch.arange(len(found))
         for place, covariance in zip(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from avalanche_dgm.errors import CapacityError, ConfigError
-from avalanche_dgm.generators import make_density
+from avalanche_dgm.generators import ClassDensity, make_density
 from avalanche_dgm.modules import size_in_bytes
 from avalanche_dgm.settings import read_bytes
 
@@ -132,3 +132,34 @@ def test_bytes_are_read(given, wanted):
 def test_what_is_no_number_of_bytes(given):
     with pytest.raises(ConfigError, match="memory_budget=.*number of bytes"):
         make_density("auto", memory_budget=given)
+
+
+@pytest.mark.parametrize(("bits", "far"), [("int8", 2**-8), ("int4", 2**-4)])
+def test_centres_of_a_few_bits(bits, far):
+    samples, labels = torch.rand(300, 51, generator=rng()), torch.arange(300) % 3
+    tasks, settings = torch.zeros_like(labels), {"covariance": "low-rank", "components": 7}
+    exact = ClassDensity(**settings, at_rest="int4")
+    density = ClassDensity(**settings, at_rest="int4", centres_at_rest=bits)
+    for one in (exact, density):
+        one.add(samples, tasks, labels)
+    kept = density.centres.clone()
+    assert (kept - exact.centres.float()).abs().max() < far
+    assert density.bytes_of(3, 51) == size_in_bytes(density)
+    density.add(samples[:100], tasks[:100], torch.full_like(labels[:100], 5))
+    assert torch.equal(density.centres[:3], kept)
+    again = ClassDensity(**settings, at_rest="int4", centres_at_rest=bits)
+    again.load_state_dict(density.state_dict())
+    assert torch.equal(again.centres, density.centres)
+    rows = torch.arange(4).repeat(5)
+    assert density.sample(rows, rng()).shape == (20, 51)
+
+
+def test_a_state_of_before_centres_of_a_few_bits():
+    samples, labels = torch.rand(60, 5), torch.arange(60) % 3
+    density = ClassDensity(components=2)
+    density.add(samples, torch.zeros_like(labels), labels)
+    state = dict(density.state_dict())
+    state["centres"] = state.pop("_vectors.values")
+    again = ClassDensity(components=2)
+    again.load_state_dict(state)
+    assert torch.equal(again.centres, density.centres)

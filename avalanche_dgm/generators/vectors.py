@@ -1,0 +1,137 @@
+"""A few vectors for each class, kept as floating-point or as whole numbers of a few bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avalanche_dgm.generators.gaussian import padded
+from avalanche_dgm.modules import GrowingBuffers
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Whole numbers (..., D) in bytes.
+
+    Args:
+        codes: From 0 to 2^bits - 1.
+        bits: Bits of a number, 4 or 8.
+
+    Returns:
+        uint8 tensor (..., D bits / 8, rounded up).
+    """
+    codes = codes.to(torch.uint8)
+    if bits == 4:
+        codes = F.pad(codes, (0, codes.shape[-1] % 2))
+        codes = codes[..., ::2] + 16 * codes[..., 1::2]
+    return codes
+
+
+def unpack(packed: Tensor, bits: int, size: int) -> Tensor:
+    """The whole numbers (..., size) that were packed, as uint8; see `pack`."""
+    if bits == 4:
+        packed = torch.stack([packed % 16, packed // 16], dim=-1).flatten(-2)
+    return packed[..., :size]
+
+
+class Vectors(GrowingBuffers):
+    """A few vectors of D values for each of K classes.
+
+    Args:
+        per_class: Vectors of a class.
+
+    Attributes:
+        values: Float tensor (K, per_class, D).
+    """
+
+    values: Tensor
+
+    def __init__(self, per_class: int) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.empty(0, per_class, 0))
+
+    def grow(self, n: int, size: int, device: torch.device) -> None:
+        """Makes room for n classes of vectors of a size; the new ones are zero."""
+        per_class = self.values.shape[1]
+        self.values = padded(self.values, torch.zeros(n, per_class, size, device=device))
+
+    def put(self, row: int, vectors: Tensor) -> None:
+        """Stores the vectors (per_class, D) of a class."""
+        self.values[row] = vectors.to(self.values)
+
+    def bytes_of(self, d: int, width: int) -> int:
+        """Bytes of a vector of d values, of which a floating-point number has so many."""
+        return d * width
+
+
+class QuantizedVectors(Vectors):
+    """Vectors whose values are whole multiples of a step above the vector's smallest value.
+
+    Args:
+        per_class: Vectors of a class.
+        bits: Bits of a multiple, 4 or 8.
+
+    Attributes:
+        codes: uint8 tensor (K, per_class, D bits / 8, rounded up), the multiples.
+        ranges: Float tensor (K, per_class, 2), the smallest value and the step of each vector, half
+            of whose digits are used.
+    """
+
+    codes: Tensor
+    ranges: Tensor
+
+    def __init__(self, per_class: int, bits: int) -> None:
+        GrowingBuffers.__init__(self)
+        self.bits, self.size = bits, 0
+        self.register_buffer("codes", torch.empty(0, per_class, 0, dtype=torch.uint8))
+        self.register_buffer("ranges", torch.empty(0, per_class, 2))
+        #: What was read, float32; no part of the state.
+        self._read: Tensor | None = None
+
+    @property
+    def values(self) -> Tensor:  # type: ignore[override]
+        """Float32 tensor (K, per_class, D)."""
+        if self._read is None or self._read.device != self.codes.device:
+            low, step = self.ranges.float().split(1, dim=-1)
+            self._read = low + step * unpack(self.codes, self.bits, self.size)
+        return self._read
+
+    def grow(self, n: int, size: int, device: torch.device) -> None:
+        """See `Vectors.grow`."""
+        per_class, self.size = self.codes.shape[1], size
+        codes = torch.zeros(
+            n, per_class, -(-size * self.bits // 8), dtype=torch.uint8, device=device
+        )
+        self.codes = padded(self.codes, codes)
+        self.ranges = padded(self.ranges, torch.zeros(n, per_class, 2, device=device))
+        self._read = None
+
+    def put(self, row: int, vectors: Tensor) -> None:
+        """See `Vectors.put`."""
+        # Rounded as it is at rest, so that what is kept does not change later.
+        low, high = vectors.amin(dim=1, keepdim=True), vectors.amax(dim=1, keepdim=True)
+        low = low.clamp(-65504, 65504).half().double()
+        most = 2**self.bits - 1
+        step = ((high - low) / most).clamp(0, 65504).half().double()
+        multiples = torch.where(step > 0, (vectors - low) / step, torch.zeros_like(vectors))
+        codes = pack(multiples.round().clamp(0, most), self.bits)
+        self.codes[row] = codes.to(self.codes)
+        self.ranges[row] = torch.cat([low, step], dim=1).to(self.ranges)
+        self._read = None
+
+    def bytes_of(self, d: int, width: int) -> int:
+        """See `Vectors.bytes_of`."""
+        return -(-d * self.bits // 8) + 2 * width
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The number of values of a vector, for ``state_dict``."""
+        return {"size": self.size}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `get_extra_state` returned."""
+        self.size, self._read = state["size"], None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_read": None}
