@@ -52,8 +52,16 @@ class Entry:
 
 _LATENT = {"freeze_after": 0, "seed": 0}
 _DENSITY = {**_LATENT, "memory": "density", "labels": "hard", "replay_size": 384}
-#: The centres of clusters, and what samples differ by from them, in all classes alike.
-_MIXTURE = ClassDensity(covariance="low-rank", tied="all", components=30, rank=128, at_rest="int4")
+#: Many clusters a class, and one covariance of what samples differ by from their cluster's mean.
+_CLUSTERS = ClassDensity(
+    covariance="low-rank",
+    tied="all",
+    components=100,
+    rank=128,
+    at_rest="int4",
+    centres_at_rest="int4",
+)
+_MIXTURE = {**_LATENT, "memory": _CLUSTERS, "finetune_data": "generated", "finetune_steps": 600}
 METHODS: dict[str, Entry] = {
     "ncm": Entry(NCMPlugin, {"seed": 0}),
     "slda": Entry(SLDAPlugin, {"seed": 0}),
@@ -64,7 +72,7 @@ METHODS: dict[str, Entry] = {
     "der++": Entry(ByteDER),
     "latent-replay": Entry(LatentReplayPlugin, _LATENT),
     "density": Entry(LatentReplayPlugin, _DENSITY),
-    "mixture": Entry(LatentReplayPlugin, {**_DENSITY, "memory": _MIXTURE}),
+    "mixture": Entry(LatentReplayPlugin, _MIXTURE),
     "joint": Entry(None, batch_size=512, joint=True),
 }
 

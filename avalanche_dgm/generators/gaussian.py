@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+#: Clusters up to which k-means is run several times.
+FEW_CLUSTERS = 16
 #: Most numbers that the factors of a batch may have to be gathered for one batched product.
 _AT_ONCE, _AT_ONCE_ON_A_GPU = 2**19, 2**27
 
@@ -102,7 +104,9 @@ def clusters(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
     if n == 1:
         return samples.mean(dim=0, keepdim=True), torch.zeros(len(samples), dtype=torch.int64)
     n = min(n, len(torch.unique(samples, dim=0)))
-    nearest = torch.from_numpy(KMeans(n, n_init=3, random_state=0).fit_predict(samples.numpy()))
+    # Of many clusters the best of several runs is no better than any.
+    runs = 3 if n <= FEW_CLUSTERS else 1
+    nearest = torch.from_numpy(KMeans(n, n_init=runs, random_state=0).fit_predict(samples.numpy()))
     centres = torch.stack([samples[nearest == i].mean(dim=0) for i in range(n)])
     return centres, nearest.long()
 

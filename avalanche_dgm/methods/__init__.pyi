@@ -79,6 +79,7 @@ class ALTMArguments(TypedDict, total=False):
     memory_budget: int | str | None
     seed: int | None
     finetune_steps: int | None
+    finetune_data: Literal["new", "generated"]
     finetune_optimizer: OptimizerSpec
     weight: float
     replay: Method | Generator | StoredMemory | str | None
@@ -162,6 +163,7 @@ class DGRArguments(TypedDict, total=False):
     memory_budget: int | str | None
     seed: int | None
     finetune_steps: int | None
+    finetune_data: Literal["new", "generated"]
     finetune_optimizer: OptimizerSpec
     replay_size: int | None
 
@@ -200,6 +202,7 @@ class DynamicMemoryArguments(TypedDict, total=False):
     seed: int | None
     memory_budget: int | str | None
     finetune_steps: int | None
+    finetune_data: Literal["new", "generated"]
     finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
     replay_size: int | None
@@ -250,6 +253,7 @@ class EWCGeneratorArguments(TypedDict, total=False):
     seed: int | None
     memory_budget: int | str | None
     finetune_steps: int | None
+    finetune_data: Literal["new", "generated"]
     finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
     replay_size: int | None
@@ -288,6 +292,7 @@ class GANReplayArguments(TypedDict, total=False):
     seed: int | None
     memory_budget: int | str | None
     finetune_steps: int | None
+    finetune_data: Literal["new", "generated"]
     finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
     replay_size: int | None
@@ -334,6 +339,7 @@ class LatentReplayArguments(TypedDict, total=False):
     count: Literal["classes", "tasks"]
     seed: int | None
     finetune_steps: int | None
+    finetune_data: Literal["new", "generated"]
     finetune_optimizer: OptimizerSpec
     layer: str | int | nn.Module | None
     compressor: str | nn.Module | None
@@ -372,6 +378,7 @@ class MeRGANArguments(TypedDict, total=False):
     seed: int | None
     memory_budget: int | str | None
     finetune_steps: int | None
+    finetune_data: Literal["new", "generated"]
     finetune_optimizer: OptimizerSpec
     classifier: Literal["learner", "discriminator"]
     replay_size: int | None
@@ -405,6 +412,7 @@ class PseudoRehearsalArguments(TypedDict, total=False):
     seed: int | None
     memory_budget: int | str | None
     finetune_steps: int | None
+    finetune_data: Literal["new", "generated"]
     finetune_optimizer: OptimizerSpec
     memory_size: int | None
     labels: Literal["hard", "soft"]

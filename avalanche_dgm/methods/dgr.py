@@ -118,6 +118,10 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
             return None
         return self._previous.sample(n, self.rng, hard=self._partial)
 
+    def _generate(self, n: int) -> Replay:
+        """See `FinetunedMethod._generate`."""
+        return self.ltm.sample(n, self.rng, hard=True)
+
     def end(self, data: ExperienceData) -> None:
         """Notes what was learned."""
         self.ltm.end(self.rng)

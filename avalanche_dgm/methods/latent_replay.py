@@ -118,6 +118,11 @@ class LatentReplaySettings(
                 "replay_size='all' is for stored latents; what generates them makes any number."
                 " Give a number, or leave it out for as many as are new."
             )
+        if self.finetune_data == "generated" and not generated:
+            raise ConfigError(
+                "finetune_data='generated' is for a memory that generates latents:"
+                " memory='density', for example."
+            )
         self.make_memory()
 
     @property
@@ -390,10 +395,17 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         return self.settings.schedule == "alternating" and len(self.latent_memory.classes) > 0
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the classifier's fine-tuning, then the generative memory's training, if any."""
-        yield from super().after_learning(data)
+        """Yields the classifier's fine-tuning, and the generative memory's training, if any."""
+        if not self._on_generated:
+            yield from super().after_learning(data)
         if isinstance(self.latent_memory, GeneratedLatents):
             yield from self.latent_memory.learn_latents(self._latents(data), self.random)
+        if self._on_generated:
+            yield from super().after_learning(data)
+
+    def _generate(self, n: int) -> Replay:
+        """See `FinetunedMethod._generate`."""
+        return self.sample(n)
 
     def _trained_on(self, data: ExperienceData) -> ExperienceData:
         return data if self._encoded is None else self._encoded

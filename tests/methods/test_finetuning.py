@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from avalanche_dgm import DGRPlugin, sklearn_digits
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.generators import ClassDensity
 from avalanche_dgm.methods import DGR, GANReplay, LatentReplay
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.settings import MethodSettings
@@ -143,3 +145,33 @@ def test_off_unless_asked_for(kind):
 def test_bad_number_of_steps():
     with pytest.raises(ConfigError, match="finetune_steps"):
         DGR(finetune_steps=-1)
+
+
+def latents():
+    density = ClassDensity(covariance="low-rank", tied="all", components=8, rank=8)
+    options = {"layer": "0", "freeze_after": 0, "memory": density}
+    return lambda **settings: LatentReplay(seed=0, **options, **settings)
+
+
+@pytest.mark.parametrize("make", [partial(DGR, seed=0, generator="low-rank"), latents()])
+def test_on_generated_samples_of_all_classes(make):
+    """No real sample is seen in it, but for the first experience, of which nothing is generated."""
+    method, seen = make(finetune_data="generated", finetune_steps=150), []
+    generate = method._generate
+    method._generate = lambda n: seen.append(generate(n)) or seen[-1]
+    driver = Driver(method, network(), steps=5).train(digits(0, 1, 2))
+    assert not seen
+    driver.train(digits(3, 4))
+    assert len(seen) == 150
+    assert all(set(one.labels.tolist()) == set(range(5)) for one in seen)
+    assert all(one.targets is None for one in seen)
+    assert driver.accuracy(digits(0, 1, 2, 3, 4, per_class=40, skip=120)) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(GANReplay, "GANReplay generates no"), (LatentReplay, "memory='density'")],
+)
+def test_what_generates_nothing_for_it(make, words):
+    with pytest.raises(ConfigError, match=words):
+        make(finetune_data="generated")
