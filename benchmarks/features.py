@@ -56,12 +56,12 @@ _DENSITY = {**_LATENT, "memory": "density", "labels": "hard", "replay_size": 384
 _CLUSTERS = ClassDensity(
     covariance="low-rank",
     tied="all",
-    components=100,
+    components=60,
     rank=128,
-    at_rest="int4",
-    centres_at_rest="int4",
+    at_rest="int8",
+    centres_at_rest="int8",
 )
-_MIXTURE = {**_LATENT, "memory": _CLUSTERS, "finetune_data": "generated", "finetune_steps": 600}
+_MIXTURE = {**_LATENT, "memory": _CLUSTERS, "finetune_data": "generated", "finetune_steps": 800}
 METHODS: dict[str, Entry] = {
     "ncm": Entry(NCMPlugin, {"seed": 0}),
     "slda": Entry(SLDAPlugin, {"seed": 0}),
@@ -99,7 +99,7 @@ def network(d: int, n_classes: int, dropout: float, hidden: int) -> nn.Module:
     """A classifier of features (n, d): linear, or with one hidden layer."""
     head = nn.Sequential(nn.Dropout(dropout))
     if hidden:
-        head.extend([nn.Linear(d, hidden), nn.ReLU(), nn.Dropout(dropout)])
+        head.extend([nn.Linear(d, hidden), nn.ReLU(), nn.Dropout(0.5)])
     head.append(nn.Linear(hidden or d, n_classes))
     return nn.Sequential(OrderedDict(compressor=nn.Identity(), classifier=head))
 
