@@ -84,19 +84,6 @@ def mlp(n_outputs=10):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, n_outputs))
 
 
-class Normed(nn.Module):
-    """A classifier with batch normalisation."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(64, 40), nn.BatchNorm1d(40), nn.ReLU(), nn.Linear(40, 10)
-        )
-
-    def forward(self, x):
-        return self.layers(x)
-
-
 def naive(model, *plugins, epochs=1, evaluator=None, optimizer=None, template=Naive, **kwargs):
     """A strategy around a model."""
     return template(

@@ -1,8 +1,7 @@
-"""Our plugins beside Avalanche's own, with growing, multi-head and normalised models."""
+"""Our plugins beside several of Avalanche's own at once, and under its metrics."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training.plugins import (
@@ -14,12 +13,10 @@ from avalanche.training.plugins import (
     ReplayPlugin,
     SynapticIntelligencePlugin,
 )
-from avalanche.training.supervised import Cumulative, Naive
-from nets import Growing, MultiHead
 
 from avalanche_dgm import memory_metrics
 
-from .conftest import Normed, mlp, naive, weights
+from .conftest import mlp, naive
 
 
 def test_beside_other_plugins(make_plugin, benchmark):
@@ -44,48 +41,6 @@ def test_beside_other_plugins(make_plugin, benchmark):
     assert strategy.plugins[0].method.experiences == 3
     results = strategy.eval(benchmark.test_stream[:3])
     assert sum("Top1_Acc_Exp" in name for name in results) == 3
-
-
-def test_our_plugin_last_or_first_makes_no_difference(benchmark):
-    """Penalties that others add stay whole, wherever they stand in the list."""
-    from avalanche_dgm import DGRPlugin
-
-    from .conftest import SMALL
-
-    def run(ours_first):
-        torch.manual_seed(0)
-        net = mlp()
-        pair = [DGRPlugin(**SMALL, seed=0), EWCPlugin(ewc_lambda=100.0)]
-        strategy = naive(net, *(pair if ours_first else pair[::-1]))
-        for experience in benchmark.train_stream[:2]:
-            strategy.train(experience)
-        return weights(net)
-
-    assert torch.allclose(run(True), run(False), atol=1e-4)
-
-
-@pytest.mark.parametrize("network", [Growing, Normed])
-def test_models(make_plugin, benchmark, network):
-    strategy = naive(network(), make_plugin())
-    for experience in benchmark.train_stream[:3]:
-        strategy.train(experience)
-    result = strategy.eval(benchmark.test_stream[:3])
-    assert sum("Top1_Acc_Exp" in name for name in result) == 3
-
-
-def test_multi_head_beside_lwf(make_plugin, task_benchmark):
-    strategy = naive(MultiHead(), make_plugin(), LwFPlugin())
-    for experience in task_benchmark.train_stream[:3]:
-        strategy.train(experience)
-    strategy.eval(task_benchmark.test_stream[:3])
-
-
-@pytest.mark.parametrize("template", [Naive, Cumulative])
-def test_templates(make_plugin, benchmark, template):
-    strategy = naive(mlp(), make_plugin(), template=template)
-    for experience in benchmark.train_stream[:2]:
-        strategy.train(experience)
-    assert strategy.eval(benchmark.test_stream[:2])
 
 
 def _state(method):

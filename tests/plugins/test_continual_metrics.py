@@ -1,4 +1,4 @@
-"""Summaries of the accuracy matrix in Avalanche: against loops, and against Avalanche's own."""
+"""Summaries of the accuracy matrix in Avalanche, beside Avalanche's own."""
 
 import math
 import pickle
@@ -9,7 +9,6 @@ import pytest
 import torch
 from avalanche.benchmarks import split_online_stream
 from avalanche.evaluation.metrics import (
-    Accuracy,
     accuracy_metrics,
     bwt_metrics,
     forgetting_metrics,
@@ -22,7 +21,9 @@ from torch import nn
 from avalanche_dgm import DGRPlugin, continual_metrics, retention_metrics, sklearn_digits
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import NaiveModule, fit_stream
+from avalanche_dgm.metrics import StreamAccuracies
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
+from avalanche_dgm.plugins.continual_metrics import REPORTED
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers")
 WHERE = "/eval_phase/test_stream"
@@ -61,33 +62,10 @@ def accuracies(metrics, n=5):
     return [metrics[f"Top1_Acc_Exp{WHERE}/Task000/Exp{j:03d}"] for j in range(n)]
 
 
-def mean(values):
-    values = [v for v in values if not math.isnan(v)]
-    return sum(values) / len(values) if values else NAN
-
-
-def by_definition(rows, baseline=0.0):
-    """The summaries after the last row, for as many columns as there are test experiences."""
-    t, width = len(rows) - 1, len(rows[0])
-    start = baseline if isinstance(baseline, list) else [baseline] * width
-    best = [
-        max([rows[i][j] for i in range(t) if not math.isnan(rows[i][j])], default=NAN)
-        for j in range(min(t, width))
-    ]
-    values = {
-        "StreamAverageAccuracy_M": mean(rows[t][: t + 1]),
-        "StreamAverageAnytimeAccuracy_M": mean(mean(row[: i + 1]) for i, row in enumerate(rows)),
-        "StreamLearningAccuracy_M": mean(rows[j][j] for j in range(min(t + 1, width))),
-        "StreamForgetting_M": mean(b - rows[t][j] for j, b in enumerate(best)),
-        "StreamBackwardTransfer_M": mean(rows[t][j] - rows[j][j] for j in range(min(t, width))),
-        "StreamRetention": mean(
-            rows[t][j] / rows[j][j] if rows[j][j] else NAN for j in range(min(t, width))
-        ),
-        "StreamForwardTransfer_M": mean(
-            rows[j - 1][j] - start[j] for j in range(1, min(t + 1, width))
-        ),
-    }
-    return {name: value for name, value in values.items() if not math.isnan(value)}
+def summaries(rows, baseline=0.0, order=None):
+    """The summaries after the last row, by the names that they are reported as."""
+    found = StreamAccuracies(rows, order).summaries(baseline=baseline)
+    return {REPORTED[name]: value for name, value in found.items()}
 
 
 class World:
@@ -149,96 +127,49 @@ def dense(rows, width):
     return [[row[j] / 8 if j in row else NAN for j in range(width)] for row in rows]
 
 
-class TestDefinitions:
-    @pytest.mark.parametrize("gaps", [0.0, 0.3])
-    @pytest.mark.parametrize("n", range(1, 9))
-    def test_random_matrices(self, n, gaps):
-        for seed in range(20):
-            rng = random.Random(1000 * n + seed)
-            (metric,) = continual_metrics()
-            world = World(metric, n, n)
-            rows = rows_of(rng, n, n, gaps)
-            for i, row in enumerate(rows):
-                world.learn(i)
-                if not row:
-                    continue
-                found = world.evaluate(row)
-                expected = by_definition(dense(rows[: i + 1], n))
-                assert found == pytest.approx(expected, abs=1e-6)
-                assert metric.result() == pytest.approx(expected, abs=1e-6)
+class TestMatrix:
+    """What is reported of it is tested where it is computed, in `metrics.functional`."""
 
-    @pytest.mark.parametrize("seed", range(20))
-    def test_another_order_of_learning_is_a_renumbering(self, seed):
-        rng = random.Random(seed)
-        n = rng.randint(2, 7)
-        order = rng.sample(range(n), n)
+    @pytest.mark.parametrize("gaps", [0.0, 0.3])
+    def test_each_evaluation_fills_a_row(self, gaps):
+        rng = random.Random(0)
         (metric,) = continual_metrics()
-        world = World(metric, n, n)
-        rows = rows_of(rng, n, n)
+        world, rows = World(metric, 5, 5), rows_of(rng, 5, 5, gaps)
+        for i, row in enumerate(rows):
+            world.learn(i)
+            expected = summaries(dense(rows[: i + 1], 5))
+            assert world.evaluate(row) == pytest.approx(expected, abs=1e-6)
+            assert metric.result() == pytest.approx(expected, abs=1e-6)
+
+    def test_another_order_of_learning(self):
+        rng = random.Random(0)
+        order = rng.sample(range(6), 6)
+        (metric,) = continual_metrics()
+        world, rows = World(metric, 6, 6), rows_of(rng, 6, 6)
         for i, row in enumerate(rows):
             world.learn(order[i])
             found = world.evaluate(row)
-        renumbered = [[row[j] / 8 for j in order] for row in rows]
-        expected = by_definition(renumbered)
-        assert found == pytest.approx(expected, abs=1e-6)
-        assert metric.matrix().tolist() == dense(rows, n)
+        assert found == pytest.approx(summaries(dense(rows, 6), order=order), abs=1e-6)
+        assert metric.matrix().tolist() == dense(rows, 6)
 
-    @pytest.mark.parametrize("seed", range(20))
-    def test_forward_transfer_from_what_was_measured_before(self, seed):
-        rng = random.Random(seed)
-        n = rng.randint(2, 7)
-        (metric,) = continual_metrics(baseline=None)
-        (constant,) = continual_metrics(baseline=0.25)
-        rows = rows_of(rng, n, n)
-        before = {j: rng.randrange(9) for j in range(1, n)}
-        for one in (metric, constant):
-            world = World(one, n, n)
-            assert world.evaluate(before) == {}
-            for i, row in enumerate(rows):
-                world.learn(i)
-                found = world.evaluate(row)
-            start = 0.25 if one is constant else [NAN, *(before[j] / 8 for j in range(1, n))]
-            assert found == pytest.approx(by_definition(dense(rows, n), start), abs=1e-6)
+    @pytest.mark.parametrize("baseline", [None, 0.25])
+    def test_forward_transfer_from_what_was_measured_before(self, baseline):
+        rng = random.Random(0)
+        (metric,) = continual_metrics(baseline=baseline)
+        world, rows = World(metric, 5, 5), rows_of(rng, 5, 5)
+        before = {j: rng.randrange(9) for j in range(1, 5)}
+        assert world.evaluate(before) == {}
+        for i, row in enumerate(rows):
+            world.learn(i)
+            found = world.evaluate(row)
+        start = [NAN, *(before[j] / 8 for j in range(1, 5))] if baseline is None else baseline
+        assert found == pytest.approx(summaries(dense(rows, 5), start), abs=1e-6)
 
     def test_nothing_measured_before_is_no_baseline(self):
         (metric,) = continual_metrics(baseline=None)
         world = World(metric, 2, 2)
         world.learn(0)
         assert "StreamForwardTransfer_M" not in world.evaluate({0: 8, 1: 1})
-
-    def test_relation_to_avalanche_s_values(self):
-        """Avalanche's forgetting is minus backward transfer; ours counts from the best."""
-        from avalanche.evaluation.metrics import Forgetting, ForwardTransfer
-
-        later = 0
-        for seed in range(100):
-            rng = random.Random(seed)
-            n = rng.randint(2, 7)
-            (metric,) = continual_metrics(baseline=None)
-            world, rows = World(metric, n, n), rows_of(rng, n, n)
-            before = {j: rng.randrange(9) for j in range(n)}
-            world.evaluate(before)
-            lost, ahead = Forgetting(), ForwardTransfer()
-            for j, right in before.items():
-                ahead.update(j, right / 8, initial=True)
-            for i, row in enumerate(rows):
-                world.learn(i)
-                found = world.evaluate(row)
-                for j, right in row.items():
-                    lost.update(j, right / 8, initial=i == j)
-                    if i == j - 1:
-                        ahead.update(j, right / 8)
-            theirs = mean(value for j, value in lost.result().items() if j < n - 1)
-            assert found["StreamBackwardTransfer_M"] == pytest.approx(-theirs, abs=1e-6)
-            after = [max(row[j] for row in rows[j : n - 1]) for j in range(n - 1)]
-            best = [max(row[j] for row in rows[: n - 1]) for j in range(n - 1)]
-            gained = mean((b - rows[j][j]) / 8 for j, b in enumerate(best))
-            assert found["StreamForgetting_M"] == pytest.approx(theirs + gained, abs=1e-6)
-            assert found["StreamForgetting_M"] >= theirs - 1e-6
-            later += best != after
-            expected = mean(ahead.result().values())
-            assert found["StreamForwardTransfer_M"] == pytest.approx(expected, abs=1e-6)
-        assert later, "the best may also come before learning"
 
 
 class TestEvaluations:
@@ -267,7 +198,7 @@ class TestEvaluations:
         world.evaluate({1: 8})
         found = world.evaluate({0: 4})
         assert metric.matrix().tolist() == [[0.75, 0.0], [0.5, 1.0]]
-        assert found == pytest.approx(by_definition([[0.75, 0.0], [0.5, 1.0]]))
+        assert found == pytest.approx(summaries([[0.75, 0.0], [0.5, 1.0]]))
 
     def test_experiences_that_were_never_tested(self):
         (metric,) = continual_metrics()
@@ -276,7 +207,7 @@ class TestEvaluations:
         world.learn(1)
         found = world.evaluate({0: 4, 1: 8, 2: 2})
         rows = [[NAN] * 3, [0.5, 1.0, 0.25]]
-        assert found == pytest.approx(by_definition(rows))
+        assert found == pytest.approx(summaries(rows))
         assert set(found) == {
             "StreamAverageAccuracy_M",
             "StreamAverageAnytimeAccuracy_M",
@@ -334,7 +265,7 @@ class TestLengths:
             world.learn(i)
             found = world.evaluate(rows[i])
         # The classes tell which column belongs to which row.
-        assert found == pytest.approx(by_definition([[7 / 8, 1 / 8], [4 / 8, 1.0]]))
+        assert found == pytest.approx(summaries([[7 / 8, 1 / 8], [4 / 8, 1.0]]))
         world.learn(2)
         # The first task counts from when it came again, and the best of the other was 8 of 8.
         found = world.evaluate(rows[2])
@@ -351,7 +282,7 @@ class TestLengths:
             world.learn(i)
             found = world.evaluate(row)
         columns = [[row[0] / 8, NAN, row[1] / 8] for row in rows]
-        assert found == pytest.approx(by_definition(columns))
+        assert found == pytest.approx(summaries(columns))
 
     def test_a_longer_test_stream(self):
         (metric,) = continual_metrics()
@@ -360,7 +291,7 @@ class TestLengths:
         for i, row in enumerate(rows):
             world.learn(i)
             found = world.evaluate(row)
-        assert found == pytest.approx(by_definition(dense(rows, 4)))
+        assert found == pytest.approx(summaries(dense(rows, 4)))
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +318,7 @@ class TestInAvalanche:
     def test_the_definitions(self, run):
         untrained, rows, values = run
         for i in range(5):
-            expected = by_definition(rows[: i + 1], untrained)
+            expected = summaries(rows[: i + 1], untrained)
             assert mine(values[i]) == pytest.approx(expected, abs=1e-6)
 
     def test_avalanche_s_values(self, run, benchmark):
@@ -409,21 +340,7 @@ class TestInAvalanche:
             top = found[f"Top1_Acc_Stream{WHERE}/Task000"]
             assert top == pytest.approx(weighed, abs=1e-6)
         # The last average is over all experiences, which are not equally large.
-        assert ours["StreamAverageAccuracy_M"] == pytest.approx(mean(rows[-1]), abs=1e-6)
-
-    def test_average_accuracy_of_equal_sizes_is_avalanche_s(self):
-        """With as many samples of each experience both averages are one."""
-        (ours,) = continual_metrics()
-        world = World(ours, 3, 3)
-        for i in range(3):
-            world.learn(i)
-            theirs = Accuracy()
-            counts = {0: 8 - i, 1: 3 + i, 2: 2 * i}
-            found = world.evaluate(counts)
-            for j in range(i + 1):
-                answers = (torch.arange(8) >= counts[j]).long()
-                theirs.update(answers, torch.zeros(8, dtype=torch.int64))
-            assert found["StreamAverageAccuracy_M"] == pytest.approx(theirs.result(), abs=1e-6)
+        assert ours["StreamAverageAccuracy_M"] == pytest.approx(sum(rows[-1]) / 5, abs=1e-6)
 
     def test_nothing_collides(self, run):
         names = [name for name in run[2][-1] if name.endswith(WHERE)]
@@ -449,7 +366,7 @@ class TestInAvalanche:
         for experience in benchmark.train_stream[:2]:
             found = naive.train(experience, eval_streams=[benchmark.test_stream])
             rows.append(accuracies(found))
-        assert mine(found) == pytest.approx(by_definition(rows), abs=1e-6)
+        assert mine(found) == pytest.approx(summaries(rows), abs=1e-6)
 
     def test_several_experiences_in_one_call(self, benchmark):
         naive = strategy(continual_metrics(), eval_every=0)
@@ -476,12 +393,12 @@ class TestInAvalanche:
                 # Before an experience all is known of those before it, within one nothing.
                 found = naive.eval(benchmark.test_stream)
                 if part is parts_of[0]:
-                    expected = by_definition(rows) if rows else {}
+                    expected = summaries(rows) if rows else {}
                     assert mine(found) == pytest.approx(expected)
                 naive.train(part)
             rows.append(accuracies(naive.eval(benchmark.test_stream)))
         assert metric.matrix().shape == (2, 5)
-        assert mine(naive.evaluator.get_last_metrics()) == pytest.approx(by_definition(rows))
+        assert mine(naive.evaluator.get_last_metrics()) == pytest.approx(summaries(rows))
 
     def test_a_checkpoint_continues(self, benchmark, tmp_path):
         whole = strategy(continual_metrics(baseline=None))
@@ -524,19 +441,10 @@ def test_under_a_trainer(benchmark):
         NaiveModule(network()), short, trainer=trainer, batch_size=32, evaluator=evaluator
     )
     found = mine(evaluator.get_last_metrics())
-    assert found == pytest.approx(by_definition(result.accuracy.tolist()), abs=1e-6)
-    names = {
-        "average_accuracy": "StreamAverageAccuracy_M",
-        "average_anytime_accuracy": "StreamAverageAnytimeAccuracy_M",
-        "learning_accuracy": "StreamLearningAccuracy_M",
-        "forgetting": "StreamForgetting_M",
-        "backward_transfer": "StreamBackwardTransfer_M",
-        "forward_transfer": "StreamForwardTransfer_M",
-        "retention": "StreamRetention",
-    }
-    assert set(result.continual) == set(names)
+    assert found == pytest.approx(summaries(result.accuracy.tolist()), abs=1e-6)
+    assert set(result.continual) == set(REPORTED)
     for name, value in result.continual.items():
-        assert value == pytest.approx(found[names[name]], abs=1e-6)
+        assert value == pytest.approx(found[REPORTED[name]], abs=1e-6)
 
 
 def test_pickled_in_the_midst_of_a_stream():

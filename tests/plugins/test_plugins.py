@@ -9,7 +9,6 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.supervised import EWC
-from nets import MultiHead
 from torch import nn
 
 from avalanche_dgm import (
@@ -181,13 +180,6 @@ def test_a_list_of_experiences(make_plugin, benchmark):
     assert strategy.plugins[0].method.experiences == 3
 
 
-def test_multi_head_routes_by_task_label(make_plugin, task_benchmark):
-    strategy = naive(MultiHead(), make_plugin())
-    for experience in task_benchmark.train_stream[:3]:
-        strategy.train(experience)
-    strategy.eval(task_benchmark.test_stream[:3])
-
-
 @pytest.mark.parametrize("kind", [DGR, DGDMN, PseudoRehearsal])
 def test_ready_strategies(kind, benchmark):
     net = mlp()
@@ -284,15 +276,6 @@ def test_online_stream_is_one_task_an_experience(benchmark, size):
         strategy.train(experience, eval_streams=[])
     assert plugin.method.experiences == 2
     assert len(plugin.method.ltm.tasks) == 2
-
-
-def test_online_stream_that_hides_its_tasks_is_refused(benchmark):
-    from avalanche.benchmarks.scenarios.online import split_online_stream
-
-    stream = split_online_stream(benchmark.train_stream[FIRST_TWO], experience_size=64)
-    strategy = naive(mlp(), DGDMNPlugin(**DUAL))
-    with pytest.raises(ConfigError, match="access_task_boundaries"):
-        strategy.train(next(iter(stream)), eval_streams=[])
 
 
 def _experience(images=None, labels=None):
@@ -404,14 +387,3 @@ def test_tasks_are_named_by_their_classes(benchmark, task_benchmark):
     assert by_classes(task_benchmark.train_stream[1]).startswith("1:")
     many = SimpleNamespace(task_labels=[0], classes_in_this_experience=[12, 3, 10, 11, 4, 7])
     assert by_classes(many) == "3/4/7/10-12"
-
-
-def test_a_benchmark_with_a_validation_stream(make_plugin, benchmark):
-    """Its experiences have no task labels of their own."""
-    from avalanche.benchmarks import benchmark_with_validation_stream
-
-    held_out = benchmark_with_validation_stream(benchmark, validation_size=0.2)
-    strategy = naive(mlp(), make_plugin())
-    for experience in held_out.train_stream[:2]:
-        strategy.train(experience)
-    assert strategy.plugins[0].method.experiences == 2
