@@ -104,9 +104,6 @@ def describe(owner: Any, *, depth: int = _DEPTH) -> dict[str, Any]:
 def readable(value: Any) -> Any:
     """A value as JSON has it; functions and modules without parameters as a string.
 
-    Args:
-        value: The value.
-
     Returns:
         `_UNKNOWN` for other objects.
     """
@@ -130,12 +127,7 @@ def readable(value: Any) -> Any:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A description with names such as ``optimizer.lr``.
-
-    Args:
-        values: The description.
-        prefix: What the names begin with.
-    """
+    """A description with names such as ``optimizer.lr``."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         inner = isinstance(value, Mapping)

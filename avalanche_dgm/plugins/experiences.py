@@ -198,11 +198,6 @@ def hides_task(experience: Any) -> bool:
 def check_boundaries(experience: Any, oracle: TaskOracle, method: Method) -> None:
     """Checks that a method that needs tasks can identify them.
 
-    Args:
-        experience: An Avalanche experience.
-        oracle: The oracle given by the user.
-        method: The method.
-
     Raises:
         ConfigError: Tasks cannot be identified.
     """
@@ -303,10 +298,6 @@ def reads_differ(used: Any, expected: Any) -> bool:
 
 def image_of(dataset: Any, i: int) -> Tensor:
     """Reads the image of a sample, collated as in a batch.
-
-    Args:
-        dataset: Samples (image, ...).
-        i: Position of the sample.
 
     Raises:
         DataError: The image is no tensor.

@@ -76,11 +76,7 @@ def _tensor(value: Tensor) -> str:
 
 
 def of_stream(stream: Iterable[Any]) -> Fingerprint:
-    """The samples, classes and task labels of each experience.
-
-    Args:
-        stream: The training experiences; empty for a lazy stream.
-    """
+    """The samples, classes and task labels of each experience."""
     experiences = experiences_of(stream)
     if experiences is None:
         return {}
@@ -136,12 +132,7 @@ def of_strategy(strategy: Any, *, begun: bool = False) -> Fingerprint:
 
 
 def of_module(module: Any, stream: Iterable[Any]) -> Fingerprint:
-    """The fingerprint of a `MethodModule` and its stream.
-
-    Args:
-        module: The module, not trained yet.
-        stream: The training experiences.
-    """
+    """The fingerprint of a `MethodModule` and its stream."""
     return flat(describe_module(module)) | of_network(module.model) | of_stream(stream)
 
 
@@ -166,12 +157,6 @@ def check_strategy(
     saved: Any, strategy: Any, stream: Iterable[Any] | None = None, *, where: str
 ) -> None:
     """Checks that a loaded strategy was made as the one that it is loaded into.
-
-    Args:
-        saved: The strategy loaded from a checkpoint.
-        strategy: The strategy that resumes, not trained yet.
-        stream: Its training experiences, if known.
-        where: Name of the checkpoint, for the message.
 
     Raises:
         CheckpointError: They differ.

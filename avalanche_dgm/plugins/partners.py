@@ -125,10 +125,6 @@ PARTNERS = (
 def check_partners(strategy: Any, plugin: Any) -> None:
     """Checks that a strategy, its plugins and its model work beside one of our plugins.
 
-    Args:
-        strategy: The strategy.
-        plugin: Our plugin.
-
     Raises:
         ConfigError: One of them does not work beside it, or the plugin has learned another model.
         UnsupportedModelError: The model is wrapped by another plugin.

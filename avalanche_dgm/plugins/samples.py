@@ -79,10 +79,6 @@ def collate_of(dataset: Any) -> Collate:
 def sample_of(dataset: Any, i: int) -> Sequence[Tensor]:
     """A batch of one sample, collated as the dataset's batches are.
 
-    Args:
-        dataset: An Avalanche dataset.
-        i: Index of the sample.
-
     Raises:
         DataError: The sample cannot be converted to tensors.
     """

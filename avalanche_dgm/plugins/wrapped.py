@@ -89,12 +89,7 @@ class WrappedMultiTaskModel(WrappedModel, MultiTaskModule):
 
 
 def wrap(model: nn.Module, method: Method) -> WrappedModel:
-    """Wraps a model in the module that fits it.
-
-    Args:
-        model: The user's model.
-        method: The method.
-    """
+    """Wraps a model in the module that fits it."""
     kind = WrappedMultiTaskModel if isinstance(model, MultiTaskModule) else WrappedModel
     return kind(model, method)
 
