@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.errors import ConfigError, DataError
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec
-from avalanche_dgm.lightning.means import Means
 from avalanche_dgm.lightning.package import check_package, pl
 from avalanche_dgm.lightning.trainers import may_fuse
 
@@ -19,14 +18,45 @@ from avalanche_dgm.lightning.trainers import may_fuse
 OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
+class Means:
+    """Sums and counts by key, added to without waiting for the device.
+
+    Attributes:
+        sums: By key, the sum and the number of what was summed.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[Any, tuple[Tensor, int]] = {}
+
+    def add(self, key: Any, total: Tensor, n: int = 1) -> None:
+        """Adds values.
+
+        Args:
+            key: What they are values of.
+            total: Scalar, their sum.
+            n: How many they are.
+        """
+        before, seen = self.sums.get(key, (0.0, 0))
+        self.sums[key] = (before + total.detach().float(), seen + n)
+
+    def values(self) -> dict[Any, Tensor]:
+        """The means by key."""
+        return {key: total / n for key, (total, n) in self.sums.items()}
+
+    def total(self) -> Tensor:
+        """The sum of all values, which is not finite if one of them was not."""
+        return torch.stack([total for total, _ in self.sums.values()]).sum()
+
+    def set_sums(self, sums: dict[Any, tuple[Tensor, int]], device: torch.device) -> None:
+        """Restores `sums` on a device."""
+        self.sums = {key: (total.to(device), n) for key, (total, n) in sums.items()}
+
+
 class MeanLoggingModule(pl.LightningModule):
     """Logs means over samples, exact also on several devices."""
 
     def setup(self, stage: str) -> None:
         """Resets the means.
-
-        Args:
-            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
 
         Raises:
             ConfigError: A callback or logger is of Lightning's other package.
@@ -166,22 +196,3 @@ def with_schedule(
         return optimizer
     plan = {"scheduler": schedule, "interval": "step"}
     return {"optimizer": optimizer, "lr_scheduler": plan}
-
-
-def batch_tensors(batch: Any) -> list[Tensor]:
-    """The tensors of a batch, images first.
-
-    Args:
-        batch: A tensor, or a tuple or list of tensors.
-
-    Raises:
-        DataError: It is something else.
-    """
-    columns = list(batch) if isinstance(batch, (tuple, list)) else [batch]
-    if not columns or not all(isinstance(column, Tensor) for column in columns):
-        kinds = ", ".join(type(column).__name__ for column in columns)
-        raise DataError(
-            f"A batch holds {kinds or 'nothing'}; a tensor of images is needed, or a tuple of"
-            " tensors that begins with images."
-        )
-    return columns

@@ -81,10 +81,6 @@ UNSUPPORTED = {
 def check_callbacks(trainer: pl.Trainer, callbacks: Iterable[Any]) -> None:
     """Refuses callbacks that would be wrong in a stream, and their subclasses.
 
-    Args:
-        trainer: The Trainer.
-        callbacks: Its callbacks.
-
     Raises:
         ConfigError: One of them is refused, or lacks what it needs, or is of Lightning's other
             package.

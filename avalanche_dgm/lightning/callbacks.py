@@ -23,11 +23,7 @@ class StreamCallback(pl.Callback):
     """A callback with more hooks: at the start of a stream, in it, and after an experience."""
 
     def logs_to(self, logger: pl.loggers.Logger) -> bool:
-        """Whether it logs accuracies to a logger itself, so that `fit_stream` does not.
-
-        Args:
-            logger: One of the Trainer's.
-        """
+        """Whether it logs accuracies to a logger itself, so that `fit_stream` does not."""
         return False
 
     def on_stream_start(
@@ -87,9 +83,6 @@ def reset_callbacks(trainer: pl.Trainer) -> None:
     """Resets callbacks that stop early or save, in place; called before each experience.
 
     Otherwise an experience would be compared with the best value of the one before it.
-
-    Args:
-        trainer: The Trainer.
     """
     for callback in experience_callbacks(trainer):
         # All of it: the ``state_dict`` of a ModelCheckpoint lacks what it saved last.
@@ -129,36 +122,3 @@ def check_integer_buffers(module: nn.Module, trained: nn.Module) -> Iterator[Non
             " are not trained. They were restored. Leave out callbacks that average or replace all"
             " of a module's buffers."
         )
-
-
-@contextmanager
-def with_callback(trainer: pl.Trainer, callback: pl.Callback | None) -> Iterator[None]:
-    """Adds a callback to a Trainer for a while.
-
-    Args:
-        trainer: The Trainer.
-        callback: The callback, called after the others; ``None`` adds nothing.
-    """
-    made: Any = trainer
-    callbacks = made.callbacks
-    made.callbacks = callbacks if callback is None else [*callbacks, callback]
-    try:
-        yield
-    finally:
-        made.callbacks = callbacks
-
-
-@contextmanager
-def without_experience_callbacks(trainer: pl.Trainer) -> Iterator[None]:
-    """Removes callbacks that stop early or save during a phase, which logs no value they monitor.
-
-    Args:
-        trainer: The Trainer.
-    """
-    made: Any = trainer
-    callbacks, away = made.callbacks, experience_callbacks(trainer)
-    made.callbacks = [c for c in callbacks if c not in away]
-    try:
-        yield
-    finally:
-        made.callbacks = callbacks

@@ -66,9 +66,6 @@ class StreamCheckpointer(StreamCallback):
     def load(self, *, resume: bool) -> dict[str, Any] | None:
         """Loads the latest checkpoint.
 
-        Args:
-            resume: Whether to resume; otherwise the folder must not hold a run.
-
         Returns:
             The ``run`` that `save_experience` saved last, or ``None`` to start from the beginning.
 
@@ -107,10 +104,6 @@ class StreamCheckpointer(StreamCallback):
 
         Of one that was interrupted, it loads the position; `on_train_start` loads the rest.
 
-        Args:
-            module: The module that runs it.
-            stage: The stage, not started.
-
         Returns:
             Whether it was finished.
         """
@@ -134,12 +127,7 @@ class StreamCheckpointer(StreamCallback):
         return False
 
     def save_stage(self, module: MethodModule, stage: Stage) -> None:
-        """Saves the outcome of a stage.
-
-        Args:
-            module: The module that ran it.
-            stage: The stage.
-        """
+        """Saves the outcome of a stage."""
         content = {**self._common(), "module": stage.module.state_dict()}
         if not isinstance(stage, PhaseStage):
             content["optimizer"] = module.learning_optimizer(stage.module).state_dict()

@@ -16,18 +16,23 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.batches import Batches, LazyBatches, TensorBatches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
-from avalanche_dgm.lightning.reading import MEMORY_LIMIT, fits_in_memory
 from avalanche_dgm.plugins.experiences import (
     TaskOracle,
     ends_task,
     find_oracle,
     full_experience,
+    image_of,
     load,
+    reads_differ,
     starts_task,
     test_rule,
     train_rule,
 )
 from avalanche_dgm.plugins.samples import task_column
+from avalanche_dgm.randomness import global_state, set_global_state
+
+#: Largest size in bytes of an experience in memory, and of all cached test sets together.
+MEMORY_LIMIT = 4 * 2**30
 
 
 class StreamDataModule(pl.LightningDataModule):
@@ -105,10 +110,7 @@ class StreamDataModule(pl.LightningDataModule):
         return len(self.benchmark.train_stream)
 
     def set_experience(self, i: int) -> None:
-        """Sets the experience of the next fit.
-
-        Args:
-            i: Position in the training stream, from 0.
+        """Sets the experience of the next fit by its position in the training stream, from 0.
 
         Raises:
             ConfigError: The stream is shorter.
@@ -158,24 +160,18 @@ class StreamDataModule(pl.LightningDataModule):
             ConfigError: The stream is shorter, or there are no batches.
             DataError: The experience cannot be learned.
         """
-        choices: dict[str, Any] = {
+        # Overfitting needs the same batches in each epoch.
+        shuffle = self.shuffle and not getattr(self.trainer, "overfit_batches", 0)
+        choices = {
             "batch_size": self.batch_size,
-            # Overfitting needs the same batches in each epoch.
-            "shuffle": self.shuffle and not getattr(self.trainer, "overfit_batches", 0),
+            "shuffle": shuffle,
             "seed": self.seed,
-            "experience": i,
-            "ranks": ranks,
             "drop_last": self.drop_last,
         }
-        if data is not None or self.reads_into_memory(i):
-            if data is None:
-                part = self.is_part(i)
-                data = self._load(self._find("train", i), i) if part else self.experience_data(i)
-            return TensorBatches(data, tasks=data.tasks, whole=whole, **choices)
-        experience = self._find("train", i)
-        dataset, column = experience.dataset.train(), task_column(experience)
-        choices["tasks"] = _task_labels(dataset) if column is not None else None
-        return LazyBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
+        if data is None and self.reads_into_memory(i):
+            part = self.is_part(i)
+            data = self._load(self._find("train", i), i) if part else self.experience_data(i)
+        return self._batches("train", i, data, ranks=ranks, whole=whole, **choices)
 
     def test_batches(self, j: int, *, ranks: Ranks | None = None, whole: bool = False) -> Batches:
         """Batches of a test experience, in its order.
@@ -192,14 +188,11 @@ class StreamDataModule(pl.LightningDataModule):
         return self._evaluated("test", j, ranks, whole=whole)
 
     def experience_data(self, i: int) -> ExperienceData:
-        """All samples of a training experience, without augmentations.
+        """All samples of the training experience at a position, without augmentations.
 
         For a part of a task in an online stream, these are the samples of the whole task. They are
         on the Trainer's device, or on the CPU without a Trainer. Only the last experience asked
         for is cached.
-
-        Args:
-            i: Position in the training stream.
 
         Raises:
             ConfigError: The stream is shorter.
@@ -228,11 +221,7 @@ class StreamDataModule(pl.LightningDataModule):
         return i
 
     def test_task_of(self, experience: Any) -> str:
-        """The name of a test experience's task.
-
-        Args:
-            experience: An Avalanche experience.
-        """
+        """The name of a test experience's task."""
         return test_rule(self.oracle, self._rule_of(self._find("train", 0)))(experience)
 
     def _rule_of(self, experience: Any) -> TaskOracle:
@@ -253,16 +242,22 @@ class StreamDataModule(pl.LightningDataModule):
     def _evaluated(
         self, stream: str, j: int, ranks: Ranks | None, *, whole: bool = False
     ) -> Batches:
-        choices: dict[str, Any] = {
-            "batch_size": self.eval_batch_size,
-            "experience": j,
-            "ranks": ranks,
-            "exact": True,
-        }
-        if self._from_tensors(stream, j):
-            return TensorBatches(self._evaluation_data(stream, j), whole=whole, **choices)
-        experience = self._find(stream, j)
-        dataset, column = experience.dataset.eval(), task_column(experience)
+        data = self._evaluation_data(stream, j) if self._from_tensors(stream, j) else None
+        choices = {"batch_size": self.eval_batch_size, "exact": True}
+        return self._batches(stream, j, data, ranks=ranks, whole=whole, **choices)
+
+    def _batches(
+        self, stream: str, i: int, data: ExperienceData | None, *, whole: bool, **choices: Any
+    ) -> Batches:
+        training, choices = stream == "train", {"experience": i, **choices}
+        if data is not None:
+            tasks = data.tasks if training else None
+            return TensorBatches(data, tasks=tasks, whole=whole, **choices)
+        experience = self._find(stream, i)
+        dataset, column = experience.dataset, task_column(experience)
+        dataset = dataset.train() if training else dataset.eval()
+        if training and column is not None:
+            choices["tasks"] = _task_labels(dataset)
         return LazyBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
 
     def _evaluation_data(self, stream: str, j: int) -> ExperienceData:
@@ -293,7 +288,7 @@ class StreamDataModule(pl.LightningDataModule):
             return self.in_memory
         if (stream, i) not in self._tensors:
             dataset = self._find(stream, i).dataset
-            self._tensors[stream, i] = fits_in_memory(dataset, training=stream == "train")
+            self._tensors[stream, i] = _fits_in_memory(dataset, training=stream == "train")
         return self._tensors[stream, i]
 
     def _find(self, stream: str, i: int) -> Any:
@@ -326,3 +321,28 @@ def _with_lengths(benchmark: Any) -> Any:
 def _task_labels(dataset: Any) -> Tensor | None:
     labels = getattr(dataset, "targets_task_labels", None)
     return None if labels is None else torch.as_tensor([int(t) for t in labels])
+
+
+def _fits_in_memory(dataset: Any, *, training: bool) -> bool:
+    """Whether a dataset can be read once into tensors.
+
+    Reads some samples under a fixed seed, restored afterwards, so that all processes agree.
+
+    Args:
+        dataset: An Avalanche dataset.
+        training: Whether it is for training; then its training transforms must equal those of
+            evaluation.
+
+    Returns:
+        False if reading is random, or if the tensors would take more than 4 GiB.
+    """
+    n = len(dataset)
+    if n == 0:
+        return True
+    evaluated = dataset.eval()
+    before = global_state()
+    size = image_of(evaluated, 0).numel() * torch.finfo(torch.float32).bits // 8
+    set_global_state(before)
+    if n * size > MEMORY_LIMIT:
+        return False
+    return not reads_differ(dataset.train() if training else evaluated, evaluated)

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.plugins.clock import Clock
+from avalanche.training.templates.problem_type import SupervisedProblem
 from torch import Tensor, nn
 
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 
 
-class StrategyView:
+class StrategyView(SupervisedProblem):
     """A stand-in for a strategy, with the attributes that metrics and loggers read.
 
     Metrics see full batches: those of all devices.
@@ -80,31 +81,12 @@ class StrategyView:
         """Whether it is testing."""
         return not self.is_training
 
-    @property
-    def mb_x(self) -> Tensor:
-        """Images of the current batch (n, *shape)."""
-        return self.mbatch[0]
-
-    @property
-    def mb_y(self) -> Tensor:
-        """Their labels (n,)."""
-        return self.mbatch[1]
-
-    @property
-    def mb_task_id(self) -> Tensor:
-        """Their task labels (n,)."""
-        return self.mbatch[-1]
-
     def stop_training(self) -> None:
         """Asks for no further batches of this experience."""
         self.stops = True
 
     def fire(self, hook: str) -> None:
-        """Calls a hook of the metrics and loggers.
-
-        Args:
-            hook: Its name in Avalanche, such as ``after_training_iteration``.
-        """
+        """Calls a hook of the metrics and loggers."""
         if self.evaluator is None:
             return
         getattr(self.evaluator, hook)(self)
@@ -113,12 +95,7 @@ class StrategyView:
             getattr(self.clock, hook)(self)
 
     def begin(self, experience: Any, *, training: bool) -> None:
-        """Tells the metrics of an experience and its samples.
-
-        Args:
-            experience: An Avalanche experience.
-            training: Whether to train on it, rather than to test.
-        """
+        """Tells the metrics of an experience and its samples."""
         self.is_training, self.experience, self.stops = training, experience, False
         kind = "train" if training else "eval"
         self.fire(f"before_{kind}_dataset_adaptation")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from avalanche.benchmarks.utils import data_loader
@@ -17,6 +18,21 @@ from torch import nn
 from avalanche_dgm.lightning.package import pl
 
 _TRAINING = "train"
+
+
+@contextmanager
+def replaced(owner: Any, **members: Any) -> Iterator[None]:
+    """Puts other members in place of an object's or a module's own for a while."""
+    before = {name: vars(owner)[name] for name in members if name in vars(owner)}
+    for name, member in members.items():
+        setattr(owner, name, member)
+    try:
+        yield
+    finally:
+        for name in members.keys() - before.keys():
+            delattr(owner, name)
+        for name, member in before.items():
+            setattr(owner, name, member)
 
 
 # Processes
@@ -114,15 +130,9 @@ def slurm_checkpoint(trainer: pl.Trainer) -> Any:
     return trainer._checkpoint_connector._hpc_resume_path
 
 
-@contextmanager
-def without_sigterm_notifier(trainer: pl.Trainer) -> Iterator[None]:
+def without_sigterm_notifier(trainer: pl.Trainer) -> AbstractContextManager[None]:
     """Lets a process that gets SIGTERM not talk to the others in the middle of what they do."""
-    connector: Any = trainer._signal_connector
-    connector._sigterm_notifier_fn = lambda *_: None
-    try:
-        yield
-    finally:
-        del connector._sigterm_notifier_fn
+    return replaced(trainer._signal_connector, _sigterm_notifier_fn=lambda *_: None)
 
 
 def time_limit(timer: pl.callbacks.Timer) -> float | None:
@@ -212,34 +222,18 @@ def train_alone(strategy: Any, experience: Any, streams: Any, **options: Any) ->
     type(strategy)._train_exp(strategy, experience, streams, **options)
 
 
-@contextmanager
 def with_loops(
     strategy: Any, *, train: Callable[..., None], evaluate: Callable[..., None]
-) -> Iterator[None]:
-    """Puts other loops over an experience's batches in place of a strategy's own.
-
-    Args:
-        strategy: The strategy.
-        train: In place of ``_train_exp``.
-        evaluate: In place of ``eval_epoch``.
-    """
-    strategy._train_exp, strategy.eval_epoch = train, evaluate
-    try:
-        yield
-    finally:
-        del strategy._train_exp, strategy.eval_epoch
+) -> AbstractContextManager[None]:
+    """Puts other loops over an experience's batches in place of a strategy's own."""
+    return replaced(strategy, _train_exp=train, eval_epoch=evaluate)
 
 
-@contextmanager
-def with_updates(evaluator: Any, around: Callable[[str], Any]) -> Iterator[None]:
+def with_updates(evaluator: Any, around: Callable[[str], Any]) -> AbstractContextManager[None]:
     """Enters a context around each update of an evaluator's metrics.
 
     All hooks go through one method. It is replaced, as the evaluator must stay the object that
     plugins look for.
-
-    Args:
-        evaluator: The strategy's evaluator.
-        around: From the hook's name to a context manager.
     """
     update = evaluator._update_metrics_and_loggers
 
@@ -247,23 +241,10 @@ def with_updates(evaluator: Any, around: Callable[[str], Any]) -> Iterator[None]
         with around(hook):
             return update(strategy, hook)
 
-    evaluator._update_metrics_and_loggers = updated
-    try:
-        yield
-    finally:
-        del evaluator._update_metrics_and_loggers
+    return replaced(evaluator, _update_metrics_and_loggers=updated)
 
 
-class _NotDistributed:
-    is_distributed = False
-
-
-@contextmanager
-def full_batch_loaders() -> Iterator[None]:
+def full_batch_loaders() -> AbstractContextManager[None]:
     """Lets Avalanche's loaders read whole batches in each process."""
-    helper = data_loader.DistributedHelper
-    data_loader.DistributedHelper = _NotDistributed()
-    try:
-        yield
-    finally:
-        data_loader.DistributedHelper = helper
+    alone = SimpleNamespace(is_distributed=False)
+    return replaced(data_loader, DistributedHelper=alone)

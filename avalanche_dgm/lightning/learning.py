@@ -136,33 +136,53 @@ class LearningStage(Stage):
 
     def loss(self, batch: Any) -> Tensor:
         """The loss of a batch and its replay; for an empty batch, the loss of replay alone."""
-        self._on_replay = not len(batch)
         self._set_rate()
-        return self._replay_loss() if self._on_replay else self._new_loss(batch)
-
-    def _set_rate(self) -> None:
-        """Lets the learning rate fall once the target was reached."""
-        if self._target is None or self._rate is None:
-            return
-        batch = self.batch // self._turns
-        rate = self._rate * self._target.factor(self.epoch, batch, self._n_batches)
-        for group in self._trainer.optimizers[0].param_groups:
-            group["lr"] = rate
-
-    def _look_at_target(self) -> None:
-        """Ends the stage after the epoch that reached the target, and those it settles in."""
-        if self._target is None:
-            return
-        accuracy = self.epoch_means()["train/accuracy"].to(self._trainer.strategy.root_device)
-        # The same in every process.
-        reduced = self._trainer.strategy.reduce(accuracy.double(), reduce_op="mean")
-        self._target.end_epoch(self.epoch + 1, float(reduced))
-        self.epochs = self._target.last
-        self._trainer.fit_loop.max_epochs = self.epochs
+        self._on_replay = not len(batch)
+        if self._on_replay:
+            return self._replay_loss()
+        method, view, ranks = self.method, self.view, self._ranks
+        method.stats.steps += 1
+        self._last = n = self.batches.sizes[self.batch // self._turns - self.batches.start]
+        images, labels, tasks = self.batches.shard(batch, n)
+        own = len(images)
+        view.show_batch(batch, n, shard=not self.batches.whole)
+        view.fire("before_training_iteration")
+        view.loss = torch.zeros(1, device=images.device)
+        view.fire("before_forward")
+        replay = None if self._alternates else self._replay(n)
+        logits = method(images, tasks, width=self.width, replay=replay)
+        answers = logits[:own]
+        view.show_outputs(answers, n)
+        view.fire("after_forward")
+        weight = ranks.loss_weight(n, sums=method.criterion.scale.sums)
+        loss = torch.zeros(1, device=images.device) + self.criterion(answers, labels) * weight
+        new = loss
+        if replay is not None:
+            self._count(replay, logits.shape[1])
+            # Computed again, as in Avalanche's loop, so that gradients are equal bit by bit.
+            new = self.criterion(answers, labels) * weight
+        step = Step(
+            images,
+            tasks,
+            answers,
+            new=new,
+            n=n,
+            replay=replay,
+            replay_logits=None if replay is None else logits[own:],
+            share=ranks.loss_weight(n),
+            replay_share=1.0 if replay is None else ranks.loss_weight(self._replayed),
+        )
+        added = method.loss(step)
+        if added is not None:
+            loss = loss + added
+        view.show_loss(loss)
+        view.fire("before_backward")
+        correct = (answers.detach().argmax(dim=1) == labels).sum()
+        self.means.add("train/accuracy", correct, own)
+        return loss.sum()
 
     def _replay_loss(self) -> Tensor:
-        method = self.method
-        replay = self._replay(self._last)
+        method, replay = self.method, self._replay(self._last)
         if replay is None:
             raise RuntimeError("The method alternates with replay, but has none.")
         images, tasks = replay.images[:0], replay.tasks[:0]
@@ -184,11 +204,7 @@ class LearningStage(Stage):
         return loss
 
     def _replay(self, n: int) -> Replay | None:
-        """Samples the same replay in every process and returns this process's shard of it.
-
-        Args:
-            n: Size of the batch over all processes.
-        """
+        """This process's shard of the replay for a batch of ``n``, the same in every process."""
         drawn = self.method.replay(n)
         if drawn is None:
             return None
@@ -200,53 +216,25 @@ class LearningStage(Stage):
         once = self._ranks.can_shard(self._replayed) or self._ranks.rank == 0
         self.method.stats.count(replay if once else replay[:0], width)
 
-    def _new_loss(self, batch: Any) -> Tensor:
-        method, view, ranks = self.method, self.view, self._ranks
-        method.stats.steps += 1
-        n = self.batches.sizes[self.batch // self._turns - self.batches.start]
-        images, labels, tasks = self.batches.shard(batch, n)
-        view.show_batch(batch, n, shard=not self.batches.whole)
-        view.fire("before_training_iteration")
-        view.loss = torch.zeros(1, device=images.device)
-        view.fire("before_forward")
-        self._last, own = n, len(images)
-        replay = None if self._alternates else self._replay(n)
-        logits = method(images, tasks, width=self.width, replay=replay)
-        answers = logits[:own]
-        view.show_outputs(answers, n)
-        view.fire("after_forward")
-        weight = ranks.loss_weight(n, sums=method.criterion.scale.sums)
-        loss = torch.zeros(1, device=images.device)
-        loss = loss + self._new(answers, labels, weight)
-        new = loss
-        if replay is not None:
-            self._count(replay, logits.shape[1])
-            # Computed again, as in Avalanche's loop, so that gradients are equal bit by bit.
-            new = self._new(answers, labels, weight)
-        added = method.loss(
-            Step(
-                images,
-                tasks,
-                answers,
-                new=new,
-                n=n,
-                replay=replay,
-                replay_logits=None if replay is None else logits[own:],
-                share=ranks.loss_weight(n),
-                replay_share=1.0 if replay is None else ranks.loss_weight(self._replayed),
-            )
-        )
-        if added is not None:
-            loss = loss + added
-        view.show_loss(loss)
-        view.fire("before_backward")
-        correct = (answers.detach().argmax(dim=1) == labels).sum()
-        self.means.add("train/accuracy", correct, own)
-        return loss.sum()
+    def _set_rate(self) -> None:
+        """Lets the learning rate fall once the target was reached."""
+        if self._target is None or self._rate is None:
+            return
+        batch = self.batch // self._turns
+        rate = self._rate * self._target.factor(self.epoch, batch, self._n_batches)
+        for group in self._trainer.optimizers[0].param_groups:
+            group["lr"] = rate
 
-    def _new(self, answers: Tensor, labels: Tensor, weight: float) -> Tensor:
-        new = self.criterion(answers, labels)
-        return new if weight == 1.0 else new * weight
+    def _look_at_target(self) -> None:
+        """Ends the stage after the epoch that reached the target, and those it settles in."""
+        if self._target is None:
+            return
+        accuracy = self.epoch_means()["train/accuracy"].to(self._trainer.strategy.root_device)
+        # The same in every process.
+        reduced = self._trainer.strategy.reduce(accuracy.double(), reduce_op="mean")
+        self._target.end_epoch(self.epoch + 1, float(reduced))
+        self.epochs = self._target.last
+        self._trainer.fit_loop.max_epochs = self.epochs
 
     def hook(self, name: str) -> None:
         """Counts iterations and calls Avalanche's metrics."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.batches import Batches
 from avalanche_dgm.lightning.package import pl
 
@@ -20,9 +21,6 @@ def smoke_batches(trainer: pl.Trainer) -> int:
 
 def check_limits(trainer: pl.Trainer) -> None:
     """Refuses what does not work in a stream; lets ``fast_dev_run`` cover the whole stream.
-
-    Args:
-        trainer: The Trainer, before anything is trained.
 
     Raises:
         ConfigError: It limits the number of steps, or leaves nothing to train on; or it splits the
@@ -79,17 +77,13 @@ def apply_limit(loaders: Sequence[Batches], limit: int | float) -> list[Batches]
 
 
 def limited_length(n: int, limit: int | float) -> int:
-    """Returns how many of ``n`` batches a Trainer's limit leaves, at least 1.
-
-    Args:
-        n: Number of batches, at least 1.
-        limit: Number or fraction of batches.
-    """
+    """Returns how many of ``n`` batches a Trainer's limit leaves, at least 1."""
     return min(n, limit) if isinstance(limit, int) else max(int(n * limit), 1)
 
 
-@contextmanager
-def without_limits(trainer: pl.Trainer, loader: Any, *, phase: bool) -> Iterator[None]:
+def without_limits(
+    trainer: pl.Trainer, loader: Any, *, phase: bool
+) -> AbstractContextManager[None]:
     """Turns a Trainer's limits off: `apply_limit` has shortened the loader, or it is a phase's.
 
     Args:
@@ -102,16 +96,11 @@ def without_limits(trainer: pl.Trainer, loader: Any, *, phase: bool) -> Iterator
     if isinstance(interval, int) and made.check_val_every_n_epoch is not None:
         # The experience may be shorter than the interval.
         interval = min(interval, len(loader))
-    changed = {
-        "limit_train_batches": 1.0,
-        "limit_val_batches": 1.0,
-        "limit_test_batches": 1.0,
-        "overfit_batches": 0.0,
-        "val_check_interval": 1.0 if phase else interval,
-    }
-    before = {name: getattr(made, name) for name in changed}
-    vars(made).update(changed)
-    try:
-        yield
-    finally:
-        vars(made).update(before)
+    return internals.replaced(
+        trainer,
+        limit_train_batches=1.0,
+        limit_val_batches=1.0,
+        limit_test_batches=1.0,
+        overfit_batches=0.0,
+        val_check_interval=1.0 if phase else interval,
+    )

@@ -130,9 +130,6 @@ class MethodModule(StagedModule):
     def setup(self, stage: str) -> None:
         """Refuses ``trainer.fit``, which knows no stream.
 
-        Args:
-            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
-
         Raises:
             ConfigError: The module is fitted without `fit_stream`.
         """

@@ -18,9 +18,6 @@ from avalanche_dgm.settings import entries
 def module_of(kind: type[Method]) -> type[MethodModule]:
     """The LightningModule of a method.
 
-    Args:
-        kind: The method.
-
     Returns:
         A class that takes a classifier, the method's hyper-parameters by name, or all of them as
         ``settings``, and ``optimizer`` and ``criterion``; see `MethodModule`.

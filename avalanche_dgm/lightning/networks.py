@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avalanche_dgm.errors import ConfigError, DataError, LabelError
 from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
-from avalanche_dgm.lightning.base import NetworkModule, OptimizerMaker, batch_tensors
+from avalanche_dgm.lightning.base import NetworkModule, OptimizerMaker
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import evaluating
 from avalanche_dgm.randomness import RandomSource
@@ -66,7 +66,7 @@ class VAEModule(NetworkModule):
         self.random = RandomSource(seed)
         with self.random.seeded_init():
             self.vae = VAE(spec)
-        self._own: AbstractContextManager[None] | None = None
+        self._own = ExitStack()
 
     @classmethod
     def for_images(
@@ -142,14 +142,11 @@ class VAEModule(NetworkModule):
     def on_train_start(self) -> None:
         """On several devices each process draws noise of its own."""
         if self.trainer.world_size > 1:
-            self._own = self.random.rank_seeded(self.trainer.global_rank)
-            self._own.__enter__()
+            self._own.enter_context(self.random.rank_seeded(self.trainer.global_rank))
 
     def on_train_end(self) -> None:
         """Afterwards they share the state of their random numbers again."""
-        if self._own is not None:
-            self._own.__exit__(None, None, None)
-            self._own = None
+        self._own.close()
 
     def get_extra_state(self) -> dict[str, Any]:
         """The random numbers' state, for ``state_dict``."""
@@ -160,7 +157,7 @@ class VAEModule(NetworkModule):
         self.random.set_state(state)
 
     def _images(self, batch: Any) -> Tensor:
-        images = batch_tensors(batch)[0]
+        images = _batch_tensors(batch)[0]
         if not self.checked:
             check_images(self.vae.spec, images)
             self.checked = True
@@ -225,7 +222,7 @@ class ClassifierModule(NetworkModule):
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Logits (n, K)."""
-        images, *rest = batch_tensors(batch)
+        images, *rest = _batch_tensors(batch)
         return self(images, _tasks(rest))
 
     def network(self) -> nn.Module:
@@ -234,7 +231,7 @@ class ClassifierModule(NetworkModule):
 
     def measure(self, stage: str, batch: Any, batch_idx: int) -> tuple[dict[str, Tensor], int]:
         """The mean cross-entropy, nats, and the accuracy, 0 to 1."""
-        images, *rest = batch_tensors(batch)
+        images, *rest = _batch_tensors(batch)
         if not rest:
             raise DataError(
                 "The batches hold images only; a classifier needs their classes. Use a loader"
@@ -246,6 +243,25 @@ class ClassifierModule(NetworkModule):
             self.checked = True
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
         return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}, len(labels)
+
+
+def _batch_tensors(batch: Any) -> list[Tensor]:
+    """The tensors of a batch, images first.
+
+    Args:
+        batch: A tensor, or a tuple or list of tensors.
+
+    Raises:
+        DataError: It is something else.
+    """
+    columns = list(batch) if isinstance(batch, (tuple, list)) else [batch]
+    if not columns or not all(isinstance(column, Tensor) for column in columns):
+        kinds = ", ".join(type(column).__name__ for column in columns)
+        raise DataError(
+            f"A batch holds {kinds or 'nothing'}; a tensor of images is needed, or a tuple of"
+            " tensors that begins with images."
+        )
+    return columns
 
 
 def _tasks(rest: list[Tensor]) -> Tensor | None:

@@ -47,9 +47,6 @@ class StreamProgressBar(pl.callbacks.TQDMProgressBar):
 class StreamRichProgressBar(pl.callbacks.RichProgressBar):
     """Lightning's bar for the package rich, which names the experience and the phase.
 
-    Args:
-        **choices: Arguments of Lightning's ``RichProgressBar``.
-
     Raises:
         ConfigError: The package rich is not installed.
     """
@@ -73,9 +70,6 @@ class StreamRichProgressBar(pl.callbacks.RichProgressBar):
 
 def with_stage_names(bar: pl.Callback) -> pl.Callback:
     """Replaces Lightning's own progress bars by those of this module.
-
-    Args:
-        bar: Any callback.
 
     Returns:
         A bar with the same settings; other callbacks unchanged.

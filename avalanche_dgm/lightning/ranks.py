@@ -94,9 +94,6 @@ class Ranks:
         """Seeds the generators by rank; afterwards all processes have the same states again.
 
         Does nothing in a single process.
-
-        Args:
-            *sources: Random sources, besides the global generators.
         """
         if not self.is_distributed:
             yield
@@ -128,13 +125,7 @@ def broadcast_buffers(trainer: pl.Trainer, module: nn.Module) -> None:
 
 
 def broadcast_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSource) -> None:
-    """Broadcasts weights, buffers and random states from rank 0, before training.
-
-    Args:
-        trainer: The Trainer, after its processes were started.
-        module: The module with the weights and buffers.
-        *sources: Random sources, besides the global generators.
-    """
+    """Broadcasts weights, buffers and random states from rank 0, before training."""
     if trainer.world_size == 1:
         return
     strategy = trainer.strategy
@@ -149,12 +140,7 @@ def broadcast_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSour
 
 
 def reduce_counts(trainer: pl.Trainer, method: Method) -> None:
-    """Sums the counts of a method's replay over processes, once per experience.
-
-    Args:
-        trainer: The Trainer, after its processes were started.
-        method: The method whose stats are updated.
-    """
+    """Sums the counts of a method's replay over processes, once per experience."""
     counts = method.stats.counts
     if trainer.world_size > 1 and counts is not None:
         method.stats.counts = trainer.strategy.reduce(counts.clone(), reduce_op="sum")
@@ -163,10 +149,6 @@ def reduce_counts(trainer: pl.Trainer, method: Method) -> None:
 @contextmanager
 def lock_folder(trainer: pl.Trainer, folder: Path | None) -> Iterator[None]:
     """Locks a folder against other runs; rank 0 holds the lock.
-
-    Args:
-        trainer: The Trainer, in each of its processes.
-        folder: The folder, or ``None`` for a run that saves nothing.
 
     Raises:
         ConfigError: Another run uses the folder; raised in every process.
@@ -201,20 +183,30 @@ def check_identical(trainer: pl.Trainer, module: nn.Module, *, when: str) -> Non
     """
     if trainer.world_size == 1:
         return
-    mine = dict(_fingerprints(module.state_dict(), ""))
-    theirs = trainer.strategy.broadcast(mine)
-    differing = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-    # All processes must raise, or the others would wait forever.
-    flag = torch.tensor(float(bool(differing)), device=trainer.strategy.root_device)
-    if float(trainer.strategy.reduce(flag, reduce_op="sum")) == 0:
+    names = differing(trainer, module.state_dict())
+    if names is None:
         return
-    found = ", ".join(differing[:5]) + (" and more" if len(differing) > 5 else "")
-    where = f"Process {trainer.global_rank} differs in {found}." if differing else ""
+    found = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
+    where = f"Process {trainer.global_rank} differs in {found}." if names else ""
     raise RanksDifferError(
         f"The processes' states differ {when}. {where} Possible causes are a module that draws"
         " random numbers or updates statistics outside of the training steps, and devices of"
         " different kinds. check_ranks=False turns this check off."
     )
+
+
+def differing(trainer: pl.Trainer, state: Mapping[Any, Any]) -> list[str] | None:
+    """Names of what differs from the first process; ``None`` if nothing differs in any."""
+    mine = dict(_fingerprints(state, ""))
+    theirs = trainer.strategy.broadcast(mine)
+    found = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    # All processes must raise, or the others would wait forever.
+    return found if any_rank(trainer, bool(found)) else None
+
+
+def any_rank(trainer: pl.Trainer, flag: bool) -> bool:
+    """Whether a flag is set in any process."""
+    return bool(trainer.strategy.reduce_boolean_decision(flag, all=False))
 
 
 def _fingerprints(value: Any, name: str) -> Iterator[tuple[str, tuple[Any, ...]]]:

@@ -20,21 +20,13 @@ _NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.rank(\d+)\.pt")
 
 
 class RunFolder:
-    """One process's files of a run, each named by the position that it was saved at.
-
-    Args:
-        folder: The folder.
-        trainer: The Trainer, in each of its processes.
-    """
+    """One process's files of a run, each named by the position that it was saved at."""
 
     def __init__(self, folder: Path, trainer: pl.Trainer) -> None:
         self.path, self._trainer, self._ranks = folder, trainer, Ranks.of(trainer)
 
     def latest(self, *, resume: bool) -> Position | None:
         """The last position that every process has saved, or ``None``.
-
-        Args:
-            resume: Whether to resume; otherwise the folder must not hold a run.
 
         Raises:
             ConfigError: The folder holds a run and ``resume`` is off.

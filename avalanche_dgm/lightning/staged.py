@@ -8,21 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_dgm.fitting import Phase
+from avalanche_dgm.fitting import CHECK_EVERY, Phase
 from avalanche_dgm.lightning import internals, trainers
 from avalanche_dgm.lightning.base import MeanLoggingModule, with_schedule
 from avalanche_dgm.lightning.callbacks import stream_callbacks
 from avalanche_dgm.lightning.limits import without_limits
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
-from avalanche_dgm.lightning.stopping import (
-    StreamStopped,
-    agrees_on_stop,
-    check_stop,
-    signalled,
-    stop_reason,
-    timers_of,
-)
+from avalanche_dgm.lightning.stopping import StreamStopped, signalled, stop_reason, timers_of
 from avalanche_dgm.methods import Method
 
 
@@ -53,10 +46,6 @@ class StagedModule(MeanLoggingModule):
     def run(self, trainer: pl.Trainer, stage: Stage) -> float:
         """Trains a stage from its current position to its end, and finishes it.
 
-        Args:
-            trainer: The Trainer.
-            stage: The stage to train.
-
         Returns:
             Seconds that it took.
 
@@ -75,44 +64,39 @@ class StagedModule(MeanLoggingModule):
         self.stage = stage
         try:
             with stage.running(trainer, self):
-                check_stop(trainer)
-                self._run(trainer, stage)
+                reason = stop_reason(trainer, agree=True)
+                if reason is not None:
+                    raise StreamStopped(reason)
+                while stage.epoch < stage.epochs:
+                    before = stage.epoch, stage.batch
+                    self._ending, self._cut = None, False
+                    self._fit(trainer, stage)
+                    if stage.epoch < stage.epochs and self._stops(before):
+                        break
         finally:
             self.stage = None
         stage.finish()
         return time.perf_counter() - started
 
-    def _run(self, trainer: pl.Trainer, stage: Stage) -> None:
-        while stage.epoch < stage.epochs:
-            before = stage.epoch, stage.batch
-            self._ending, self._cut = None, False
-            self._fit(trainer, stage)
-            if stage.epoch < stage.epochs and self._stops(before):
-                return
-
     def _fit(self, trainer: pl.Trainer, stage: Stage) -> None:
         """Fits once more: epochs are counted anew, steps go on, the module keeps its device."""
         loop: Any = trainer.fit_loop
-        loader, phase, least = stage.loader(), isinstance(stage, PhaseStage), loop.min_epochs
+        loader, phase = stage.loader(), isinstance(stage, PhaseStage)
         # The rest of an interrupted epoch is a fit of its own: its length differs.
         loop.max_epochs = stage.epoch + 1 if stage.batch else stage.epochs
-        if phase:
-            loop.min_epochs = None
         internals.start_at_epoch(trainer, stage.epoch)
         trainer.should_stop = False
-        timed = internals.fit_timers(timers_of(trainer))
-        try:
-            with trainers.quiet(), timed, without_limits(trainer, loader, phase=phase):
-                trainer.fit(self, train_dataloaders=loader, val_dataloaders=stage.val_loader())
-        finally:
-            loop.min_epochs = least
+        with (
+            trainers.quiet(),
+            internals.fit_timers(timers_of(trainer)),
+            without_limits(trainer, loader, phase=phase),
+            internals.replaced(loop, min_epochs=None if phase else loop.min_epochs),
+        ):
+            trainer.fit(self, train_dataloaders=loader, val_dataloaders=stage.val_loader())
         self.to(trainer.strategy.root_device)
 
     def _stops(self, before: tuple[int, int]) -> bool:
         """Whether the stage ends early, with epochs left.
-
-        Args:
-            before: Epoch and batch before the fit.
 
         Raises:
             StreamStopped: The stream stops here.
@@ -135,8 +119,11 @@ class StagedModule(MeanLoggingModule):
             callback.on_step_end(self.trainer, self, stops=stops)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The stage's loss."""
-        return self._running.step(batch)
+        """The stage's loss, added to the epoch's mean."""
+        stage = self._running
+        loss = stage.loss(batch)
+        stage.means.add(stage.loss_key, loss)
+        return loss
 
     def configure_optimizers(self) -> Any:
         """The stage's optimiser and schedule."""
@@ -202,9 +189,11 @@ class StagedModule(MeanLoggingModule):
         stage.hook("after_training_iteration")
         trainer: Any = self.trainer
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
-            self.log(stage.loss_name, outputs["loss"], batch_size=1)
+            self.log(f"{stage.loss_key}_step", outputs["loss"], batch_size=1)
         stepped = internals.takes_step(trainer)
-        if self._ends(agree=agrees_on_stop(trainer, batch_idx)):
+        # Now and then several processes ask each other whether a signal came to one.
+        agree = trainer.world_size > 1 and batch_idx % CHECK_EVERY == CHECK_EVERY - 1
+        if self._ends(agree=agree):
             # Not while gradients accumulate; and an epoch's last batch ends the epoch anyway.
             trainer.should_stop = self._cut = stepped and not trainer.is_last_batch
         if stepped:
@@ -230,11 +219,7 @@ class StagedModule(MeanLoggingModule):
 
 
 class PhaseModule(StagedModule):
-    """A LightningModule for the phases of a method in a strategy's plugin.
-
-    Args:
-        method: The method.
-    """
+    """A LightningModule for the phases of a method in a strategy's plugin."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
@@ -243,11 +228,6 @@ class PhaseModule(StagedModule):
 
 def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:
     """Runs a phase as a fit of a Trainer; `avalanche_dgm.fitting.fit` does the same in memory.
-
-    Args:
-        trainer: The Trainer, in each of its processes.
-        method: The method that the phase belongs to.
-        phase: The phase.
 
     Returns:
         Seconds that it took.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,9 +20,9 @@ from avalanche_dgm.fitting import (
     StepCycle,
     check_finite,
 )
+from avalanche_dgm.lightning.base import Means
 from avalanche_dgm.lightning.callbacks import check_integer_buffers
 from avalanche_dgm.lightning.limits import smoke_batches
-from avalanche_dgm.lightning.means import Means
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks, broadcast_buffers
 from avalanche_dgm.methods import Method
@@ -44,6 +44,8 @@ class Stage(ABC):
     Attributes:
         epoch: The current epoch, from 0.
         batch: Batches of it that are done.
+        means: Means over the epoch, by their names in the log.
+        loss_key: Name of the last step's loss among them.
     """
 
     #: Whether an error puts back the weights from before.
@@ -52,11 +54,13 @@ class Stage(ABC):
     retain_graph = False
     #: Whether the stage clears the gradients itself, in `loss`.
     clears_gradients = False
+    #: Random sources that are seeded by rank while the stage runs.
+    random_sources: Sequence[RandomSource] = ()
 
     def __init__(self, name: str, *, log_prefix: str, module: nn.Module, epochs: int = 1) -> None:
         self.name, self.log_prefix, self.module, self.epochs = name, log_prefix, module, epochs
         self.epoch, self.batch = 0, 0
-        self.means, self._loss_key = Means(), f"{log_prefix}/loss"
+        self.means, self.loss_key = Means(), f"{log_prefix}/loss"
 
     @abstractmethod
     def loader(self) -> Iterable[Any]:
@@ -70,22 +74,13 @@ class Stage(ABC):
     def loss(self, batch: Any) -> Tensor:
         """The loss on this process's shard of a batch."""
 
-    def random_sources(self) -> list[RandomSource]:
-        """Random sources that are seeded by rank while the stage runs."""
-        return []
-
     @contextmanager
     def running(self, trainer: pl.Trainer, within: nn.Module) -> Iterator[None]:
-        """Surrounds all fits of the stage; what they change beside weights is put back.
-
-        Args:
-            trainer: The Trainer.
-            within: The module that has ``module`` as a part; its other integer buffers must stay.
-        """
+        """Surrounds all fits of the stage; what they change beside weights is put back."""
         before = copy.deepcopy(self.module.state_dict()) if self.restores else None
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.train()
-        seeded = Ranks.of(trainer).rank_seeded(*self.random_sources())
+        seeded = Ranks.of(trainer).rank_seeded(*self.random_sources)
         try:
             with seeded, check_integer_buffers(within, self.module):
                 yield
@@ -94,6 +89,7 @@ class Stage(ABC):
             # Also on Ctrl-C: a half-trained generator must not stand in for what it replaces.
             if before is not None:
                 self.module.load_state_dict(before)
+            self.broken_off()
             raise
         finally:
             self.close()
@@ -106,17 +102,17 @@ class Stage(ABC):
         """Called after the last step, also of a stage that is loaded instead of trained."""
         return
 
+    def broken_off(self) -> None:
+        """Called if it ends before, once its weights are restored."""
+        return
+
     def begin_batch(self) -> bool:
         """Whether there is another batch; if not, the epoch ends early."""
         return True
 
     @abstractmethod
     def optimization(self, *, fused: bool) -> Optimization:
-        """The optimiser and its learning-rate schedule over steps, if any.
-
-        Args:
-            fused: Whether the optimiser may be a fused one.
-        """
+        """The optimiser and its learning-rate schedule over steps, if any."""
 
     def clip(self) -> None:
         """Clips gradients, after the Trainer's own clipping."""
@@ -130,20 +126,9 @@ class Stage(ABC):
         """Restores what was changed for a step; called also after an error."""
         return
 
-    def step(self, batch: Any) -> Tensor:
-        """Returns the loss of a batch and adds it to the epoch's mean."""
-        loss = self.loss(batch)
-        self.means.add(self._loss_key, loss)
-        return loss
-
-    @property
-    def loss_name(self) -> str:
-        """Name of the last step's loss in the log."""
-        return f"{self._loss_key}_step"
-
     def epoch_means(self) -> dict[str, Tensor]:
         """Means over the epoch, by their names in the log; NaN if nothing was trained."""
-        return self.means.values() or {self._loss_key: torch.tensor(math.nan)}
+        return self.means.values() or {self.loss_key: torch.tensor(math.nan)}
 
     def end_epoch(self) -> None:
         """Resets the means and counts the epoch."""
@@ -186,6 +171,8 @@ class PhaseStage(Stage):
             name or phase.name, log_prefix=log_prefix_of(phase.name), module=phase.module
         )
         self.phase, self.method = phase, method
+        # Noise is drawn for this process's shard of a batch.
+        self.random_sources = [method.random]
         # The Trainer's limits do not apply to phases.
         self._n_batches = phase.steps * trainer.accumulate_grad_batches
         if smoke_batches(trainer):
@@ -201,28 +188,13 @@ class PhaseStage(Stage):
         self._cycle = StepCycle(phase)
         self._left_out = ExitStack()
 
-    @contextmanager
-    def running(self, trainer: pl.Trainer, within: nn.Module) -> Iterator[None]:
-        """See `Stage.running`."""
-        try:
-            with super().running(trainer, within):
-                yield
-        except BaseException:
-            self.phase.broken_off()
-            raise
-
     def finish(self) -> None:
         """See `Stage.finish`."""
         self.phase.finish()
 
-    def random_sources(self) -> list[RandomSource]:
-        """See `Stage.random_sources`: noise is drawn for this process's shard of a batch."""
-        return [self.method.random]
-
-    @property
-    def _step(self) -> int:
-        """The optimiser's step, counted from 0."""
-        return self.batch // self._accumulate
+    def broken_off(self) -> None:
+        """See `Stage.broken_off`."""
+        self.phase.broken_off()
 
     def loader(self) -> Iterable[int]:
         """Indices of the batches: each is sampled in `loss`, as the loss draws numbers, too."""
@@ -230,29 +202,21 @@ class PhaseStage(Stage):
 
     def loss(self, batch: int) -> Tensor:
         """See `Stage.loss`."""
-        number = batch % self._accumulate
+        step, number = divmod(batch, self._accumulate)
         if number == 0:
             self._whole = next(self._batches)
-        mine = self._whole
-        if mine and (self._ranks.is_distributed or self._accumulate > 1):
-            parts = Ranks(
-                number * self._ranks.world + self._ranks.rank,
-                self._ranks.world * self._accumulate,
-            )
+        mine, ranks, cycle = self._whole, self._ranks, self._cycle
+        if mine and (ranks.is_distributed or self._accumulate > 1):
+            parts = Ranks(number * ranks.world + ranks.rank, ranks.world * self._accumulate)
             mine = tuple(tensor[parts.shard(len(tensor))] for tensor in mine)
-        return self._of_step(batch // self._accumulate, mine)
-
-    def _of_step(self, step: int, batch: tuple[Tensor, ...]) -> Tensor:
-        cycle, rng = self._cycle, self.method.rng
-        if not self._ranks.is_distributed:
+        if not ranks.is_distributed:
             self._left_out.enter_context(cycle.alone(step))
-            loss = cycle.loss(step, batch, rng)
-        else:
+        loss = cycle.loss(step, mine, self.method.rng)
+        if ranks.is_distributed:
             # DDP waits for a gradient of each parameter; those of others are discarded.
-            loss = cycle.loss(step, batch, rng)
             loss = loss + sum(0.0 * p.sum() for p in cycle.others(step))
         # A mean for each kind of step.
-        self._loss_key = f"{self.log_prefix}/{cycle.at(step).name}"
+        self.loss_key = f"{self.log_prefix}/{cycle.at(step).name}"
         return loss
 
     def optimization(self, *, fused: bool) -> Optimization:
@@ -271,7 +235,7 @@ class PhaseStage(Stage):
             self.close()
         if name == "before_update":
             # Before clipping, so that the clipped gradients are those of the step.
-            self._cycle.before_step(self._step)
+            self._cycle.before_step(self.batch // self._accumulate)
         if name != "after_training_iteration":
             return
         last = self.batch == self._n_batches

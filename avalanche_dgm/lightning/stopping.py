@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import CHECK_EVERY
 from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.package import pl
 
@@ -33,30 +32,6 @@ STOPS = (StreamStopped, pl.utilities.exceptions.SIGTERMException)
 def signalled() -> bool:
     """Whether a signal asked this process to end."""
     return bool(_received)
-
-
-def agrees_on_stop(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether several processes ask each other, after a batch, whether a signal came to one.
-
-    Args:
-        trainer: The Trainer.
-        batch_idx: Number of the batch in its fit.
-    """
-    return trainer.world_size > 1 and batch_idx % CHECK_EVERY == CHECK_EVERY - 1
-
-
-def check_stop(trainer: pl.Trainer) -> None:
-    """Ends the stream between two fits if it shall end.
-
-    Args:
-        trainer: The Trainer, in each of its processes.
-
-    Raises:
-        StreamStopped: A signal was received, or the limit of a ``Timer`` is over.
-    """
-    reason = stop_reason(trainer, agree=True)
-    if reason is not None:
-        raise StreamStopped(reason)
 
 
 def stop_reason(trainer: pl.Trainer, *, agree: bool = False) -> str | None:
@@ -86,13 +61,6 @@ def report_stop(
 ) -> str:
     """Warns that a stream was ended early, and leaves the process if a signal asked for that.
 
-    Args:
-        trainer: The Trainer, in each of its processes.
-        stop: What ended it.
-        learned: Experiences that were learned.
-        n: Length of the stream.
-        folder: Where the run is saved, or ``None``.
-
     Returns:
         Why it ended.
 
@@ -121,9 +89,6 @@ def report_stop(
 def check_slurm_folder(trainer: pl.Trainer) -> None:
     """Refuses a folder from which Lightning would load something into every fit.
 
-    Args:
-        trainer: The Trainer.
-
     Raises:
         ConfigError: In a job of SLURM, its ``default_root_dir`` holds what was saved of a fit.
     """
@@ -142,9 +107,6 @@ def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
 
     These are SIGTERM and, in a job that SLURM shall queue again, the signal for that. Handlers
     that were there are called, too.
-
-    Args:
-        trainer: The Trainer.
     """
     _received.clear()
     if threading.current_thread() is not threading.main_thread():

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from avalanche.evaluation.metrics.forward_transfer import GenericExperienceForwardTransfer
 from avalanche.training.plugins import EvaluationPlugin
 
@@ -17,9 +16,8 @@ from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import lock_folder
 from avalanche_dgm.lightning.results import StreamResult
-from avalanche_dgm.lightning.stream_run import StreamOptions, StreamRun, adapt
+from avalanche_dgm.lightning.stream_run import StreamRun
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
 from avalanche_dgm.settings import number, one_of, whole
 
@@ -87,7 +85,10 @@ def fit_stream(
         raise ConfigError(
             f"{', '.join(sorted(data))} belong to the StreamDataModule; give them to it."
         )
-    options = StreamOptions(
+    run = StreamRun(
+        module,
+        source,
+        evaluator,
         epochs=(made.max_epochs or 0) if epochs is None else epochs,
         until=until,
         test=test,
@@ -97,22 +98,24 @@ def fit_stream(
         check_ranks=check_ranks,
         after_experience=after_experience,
     )
-    _check(module, evaluator, options)
+    _check(run)
     _check_trainer(made, module)
     if smoke_batches(made):
-        options.epochs, options.checkpoint_dir = 1, None
+        run.epochs, run.checkpoint_dir = 1, None
     if not made.limit_test_batches:
-        options.test = "none"
-    result, state = launch(made, _learn, module, source, evaluator, options)
+        run.test = "none"
+    result, state = launch(made, run.run)
     if state is not None:
         # Spawned processes have trained copies.
-        adapt(module, source, len(result), test=options.test)
+        run.adapt(len(result))
         module.load_state_dict(state)
     module.eval()
     return result
 
 
-def _check(module: Any, evaluator: Any, options: StreamOptions) -> None:
+def _check(run: StreamRun) -> None:
+    module: Any = run.module
+    evaluator: Any = run.evaluator
     if not isinstance(module, MethodModule):
         raise ConfigError(
             f"fit_stream trains the modules of this package, such as DGRModule(model), not a"
@@ -129,12 +132,12 @@ def _check(module: Any, evaluator: Any, options: StreamOptions) -> None:
             " after experiences only. Leave forward_transfer_metrics out, or train a strategy with"
             " eval_every=0 by run_on_trainer."
         )
-    whole("epochs", options.epochs, otherwise="; without it the Trainer's max_epochs counts")
-    if options.until is not None:
-        number("until", options.until, above=0, most=1)
-    one_of("test", options.test, "all", "seen", "none")
-    whole("save_every", options.save_every)
-    if options.resume and options.checkpoint_dir is None:
+    whole("epochs", run.epochs, otherwise="; without it the Trainer's max_epochs counts")
+    if run.until is not None:
+        number("until", run.until, above=0, most=1)
+    one_of("test", run.test, "all", "seen", "none")
+    whole("save_every", run.save_every)
+    if run.resume and run.checkpoint_dir is None:
         raise ConfigError("resume=True needs checkpoint_dir, the folder of the interrupted run.")
 
 
@@ -148,27 +151,3 @@ def _check_trainer(trainer: pl.Trainer, module: MethodModule) -> None:
             " gradient, for which DDP would wait forever. Use"
             " strategy='ddp_find_unused_parameters_true'."
         )
-
-
-def _learn(
-    trainer: pl.Trainer,
-    module: MethodModule,
-    data: StreamDataModule,
-    evaluator: EvaluationPlugin | None,
-    options: StreamOptions,
-) -> tuple[StreamResult, dict[str, Any] | None]:
-    """Runs in each process; also returns the weights if the processes were spawned."""
-    spawned = trainer.strategy.launcher is None and trainer.world_size > 1
-    loggers = evaluator.loggers if evaluator is not None else []
-    if evaluator is not None and (trainer.global_rank or smoke_batches(trainer)):
-        evaluator.loggers = []
-    try:
-        with lock_folder(trainer, options.checkpoint_dir):
-            result = StreamRun(trainer, module, data, evaluator, options).run()
-    finally:
-        if evaluator is not None:
-            evaluator.loggers = loggers
-    state = {
-        k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in module.state_dict().items()
-    }
-    return result, state if spawned else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,26 @@ from avalanche_dgm.dashboards import keys
 from avalanche_dgm.data import ExperienceData, check_labels
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.lightning import trainers
+from avalanche_dgm.lightning import internals, trainers
 from avalanche_dgm.lightning.callbacks import (
+    experience_callbacks,
     reset_callbacks,
     stream_callbacks,
-    with_callback,
-    without_experience_callbacks,
 )
 from avalanche_dgm.lightning.checkpointer import StreamCheckpointer
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.learning import LearningStage
-from avalanche_dgm.lightning.limits import apply_limit
+from avalanche_dgm.lightning.limits import apply_limit, smoke_batches
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import Ranks, broadcast_state, check_identical, reduce_counts
+from avalanche_dgm.lightning.ranks import (
+    Ranks,
+    broadcast_state,
+    check_identical,
+    lock_folder,
+    reduce_counts,
+)
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.lightning.stopping import STOPS, report_stop
@@ -42,17 +48,20 @@ from avalanche_dgm.methods.abilities import LatentInputs, Routing
 from avalanche_dgm.metrics import AccuracyMatrix
 from avalanche_dgm.metrics.cost import memory_bytes_of
 from avalanche_dgm.plugins.base import MethodPlugin
-from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import check_boundaries, is_augmented
 from avalanche_dgm.plugins.fingerprint import Fingerprint, of_module
 from avalanche_dgm.plugins.learned import order_of
+from avalanche_dgm.plugins.loop import check_model
 from avalanche_dgm.plugins.samples import with_class_labels
 
 
 @dataclass  # Not frozen: Lightning refuses to hand such to spawned processes.
-class StreamOptions:
-    """Arguments of `avalanche_dgm.lightning.fit_stream`."""
+class StreamRun:
+    """Trains and tests over a stream; see `avalanche_dgm.lightning.fit_stream`."""
 
+    module: MethodModule
+    data: StreamDataModule
+    evaluator: EvaluationPlugin | None
     epochs: int
     until: float | None
     test: str
@@ -62,97 +71,100 @@ class StreamOptions:
     check_ranks: bool
     after_experience: Callable[[StreamResult], None] | None
 
+    def run(self, trainer: pl.Trainer) -> tuple[StreamResult, dict[str, Any] | None]:
+        """Learns the rest of the stream, unless a time limit or a signal ends it early.
 
-def tested_experiences(i: int, n: int, *, test: str) -> range:
-    """Which of ``n`` test experiences are evaluated after experience ``i``.
+        Returns:
+            The result, and the module's state if the processes were spawned.
+        """
+        spawned = trainer.strategy.launcher is None and trainer.world_size > 1
+        silent = self.evaluator is not None and (trainer.global_rank or smoke_batches(trainer))
+        logging: AbstractContextManager[None] = nullcontext()
+        if silent:
+            logging = internals.replaced(self.evaluator, loggers=[])
+        with logging, lock_folder(trainer, self.checkpoint_dir):
+            self._set_up(trainer)
+            # Before the callbacks' states are loaded.
+            reset_callbacks(trainer)
+            saving = [] if self.checkpointer is None else [self.checkpointer]
+            with internals.replaced(trainer, callbacks=[*self.trainer.callbacks, *saving]):
+                self._begin()
+                try:
+                    for i in range(len(self.result), self.n):
+                        self._experience(i)
+                except STOPS as stop:
+                    learned, folder = len(self.result), self.checkpoint_dir
+                    self.result.stopped = report_stop(
+                        trainer, stop, learned=learned, n=self.n, folder=folder
+                    )
+        state = self.module.state_dict() if spawned else {}
+        cpu = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in state.items()}
+        return self.result, cpu or None
 
-    Args:
-        i: The experience learned last, from 0.
-        n: Number of test experiences.
-        test: ``"all"``, ``"seen"`` (as many as were learned) or ``"none"``.
-    """
-    return range(min({"all": n, "seen": i + 1, "none": 0}[test], n))
-
-
-def adapt(module: MethodModule, data: StreamDataModule, n: int, *, test: str) -> None:
-    """Grows a dynamic model to its size after ``n`` experiences and their tests.
-
-    Args:
-        module: The module whose model is adapted.
-        data: The streams.
-        n: Number of experiences learned.
-        test: See `tested_experiences`.
-    """
-    module.model.train()
-    train_stream, test_stream = data.benchmark.train_stream, data.benchmark.test_stream
-    for i in range(n):
-        avalanche_model_adaptation(module.model, with_class_labels(train_stream[i]))
-        for j in tested_experiences(i, len(test_stream), test=test):
-            avalanche_model_adaptation(module.model, with_class_labels(test_stream[j]))
-
-
-class StreamRun:
-    """Trains and tests over a stream, in one process; see `avalanche_dgm.lightning.fit_stream`."""
-
-    def __init__(
-        self,
-        trainer: pl.Trainer,
-        module: MethodModule,
-        data: StreamDataModule,
-        evaluator: EvaluationPlugin | None,
-        options: StreamOptions,
-    ) -> None:
-        self.trainer, self.module, self.data, self.options = trainer, module, data, options
+    def _set_up(self, trainer: pl.Trainer) -> None:
+        module, data = self.module, self.data
+        self.trainer: Any = trainer
         self.method, self.benchmark = module.method, data.benchmark
         self.device = trainer.strategy.root_device
-        self.n = len(self.benchmark.train_stream)
-        for i, experience in enumerate(self.benchmark.train_stream):
+        train_stream, test_stream = self.benchmark.train_stream, self.benchmark.test_stream
+        self.n = len(train_stream)
+        for i, experience in enumerate(train_stream):
             check_boundaries(experience, data.oracle, self.method)
-            if options.checkpoint_dir is not None and data.is_part(i):
+            if self.checkpoint_dir is not None and data.is_part(i):
                 raise ConfigError(
                     "A run over parts of experiences cannot be saved: a checkpoint holds no"
                     " unfinished task. Leave checkpoint_dir out, or learn whole experiences."
                 )
         module.trainer = data.trainer = trainer
-        self.matrix = AccuracyMatrix(max(self.n, len(self.benchmark.test_stream)))
-        self.matrix.to(self.device)
-        order = order_of(list(self.benchmark.train_stream), list(self.benchmark.test_stream))
-        self.result = StreamResult(order=order)
+        self.matrix = AccuracyMatrix(max(self.n, len(test_stream))).to(self.device)
+        self.result = StreamResult(order=order_of(list(train_stream), list(test_stream)))
         self.view = StrategyView(
-            evaluator,
+            self.evaluator,
             module.model,
             trainer=trainer,
             plugins=[MethodPlugin(self.method, oracle=data.oracle)],
             criterion=module.criterion,
-            train_epochs=options.epochs,
+            train_epochs=self.epochs,
             train_mb_size=data.batch_size,
             eval_mb_size=data.eval_batch_size,
         )
         self.checkpointer: StreamCheckpointer | None = None
-        if options.checkpoint_dir is not None:
+        if self.checkpoint_dir is not None:
             self.checkpointer = StreamCheckpointer(
-                options.checkpoint_dir,
+                self.checkpoint_dir,
                 trainer=trainer,
                 method=self.method,
                 view=self.view,
-                save_every=options.save_every,
+                save_every=self.save_every,
                 settings=self._fingerprint(),
             )
-        self.label = ""
-        self._iterations = self._shown = 0
+
+    def tested(self, i: int) -> range:
+        """The test experiences that are evaluated after the training experience at a position."""
+        n = len(self.data.benchmark.test_stream)
+        return range(min({"all": n, "seen": i + 1, "none": 0}[self.test], n))
+
+    def adapt(self, n: int) -> None:
+        """Grows a dynamic model to its size after ``n`` experiences and their tests."""
+        model, benchmark = self.module.model, self.data.benchmark
+        model.train()
+        for i in range(n):
+            avalanche_model_adaptation(model, with_class_labels(benchmark.train_stream[i]))
+            for j in self.tested(i):
+                avalanche_model_adaptation(model, with_class_labels(benchmark.test_stream[j]))
 
     def _fingerprint(self) -> Fingerprint:
         """The settings that must be equal when a run resumes."""
-        trainer: Any = self.trainer
+        trainer = self.trainer
         return {
             "method": type(self.module).__name__,
-            "epochs": self.options.epochs,
-            "until": self.options.until,
+            "epochs": self.epochs,
+            "until": self.until,
             "batch_size": self.data.batch_size,
             "shuffle": self.data.shuffle,
             "experiences": self.n,
             "processes": trainer.world_size,
-            "tests": self.options.test,
+            "tests": self.test,
             "precision": str(trainer.precision),
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "gradient_clip_val": trainer.gradient_clip_val,
@@ -160,17 +172,10 @@ class StreamRun:
             **of_module(self.module, self.benchmark.train_stream),
         }
 
-    def run(self) -> StreamResult:
-        """Learns the rest of the stream, unless a time limit or a signal ends it early."""
-        # Before the callbacks' states are loaded.
-        reset_callbacks(self.trainer)
-        with with_callback(self.trainer, self.checkpointer):
-            return self._run()
-
-    def _run(self) -> StreamResult:
+    def _begin(self) -> None:
         saved = None
         if self.checkpointer is not None:
-            saved = self.checkpointer.load(resume=self.options.resume)
+            saved = self.checkpointer.load(resume=self.resume)
         if saved is None:
             self.module.to(self.device)
             broadcast_state(self.trainer, self.module, self.method.random)
@@ -179,33 +184,6 @@ class StreamRun:
             self._restore(saved)
         for callback in stream_callbacks(self.trainer):
             callback.on_stream_start(self.trainer, self.module, self.benchmark, self.result)
-        try:
-            self._learn()
-        except STOPS as stop:
-            self.result.stopped = report_stop(
-                self.trainer,
-                stop,
-                learned=len(self.result),
-                n=self.n,
-                folder=self.options.checkpoint_dir,
-            )
-        return self.result
-
-    def _learn(self) -> None:
-        for i in range(len(self.result), self.n):
-            try:
-                self._experience(i)
-            except BaseException:
-                # Also on Ctrl-C: an unfinished experience is undone.
-                self.method.undo()
-                raise
-            # Before saving: an interruption here repeats the whole experience.
-            for callback in stream_callbacks(self.trainer):
-                callback.on_experience_end(self.trainer, self.module, self.result)
-            self._save()
-            after_experience = self.options.after_experience
-            if after_experience is not None and self.trainer.is_global_zero:
-                after_experience(self.result)
 
     def _save(self) -> None:
         learner = self.method.active
@@ -229,7 +207,7 @@ class StreamRun:
         module, result = self.module, saved["result"]
         # New weights are drawn before they are loaded: that must not change later draws.
         with torch.random.fork_rng(devices=[]):
-            adapt(module, self.data, len(result), test=self.options.test)
+            self.adapt(len(result))
             module.load_state_dict(saved["module"])
         module.to(self.device)
         learner = self.method.active
@@ -240,6 +218,36 @@ class StreamRun:
         self.result = result
 
     def _experience(self, i: int) -> None:
+        try:
+            seconds = self._learn(i)
+            started = time.perf_counter()
+            if self.check_ranks:
+                check_identical(self.trainer, self.module, when=f"after {self.label}")
+            tested = self.tested(i)
+            if tested:
+                test = StreamTest(
+                    self.trainer,
+                    self.data,
+                    matrix=self.matrix,
+                    row=i,
+                    view=self.view,
+                    experiences=tested,
+                )
+                test.run(self.module)
+            self._note(i, seconds, time.perf_counter() - started)
+        except BaseException:
+            # Also on Ctrl-C: an unfinished experience is undone.
+            self.method.undo()
+            raise
+        # Before saving: an interruption here repeats the whole experience.
+        for callback in stream_callbacks(self.trainer):
+            callback.on_experience_end(self.trainer, self.module, self.result)
+        self._save()
+        if self.after_experience is not None and self.trainer.is_global_zero:
+            self.after_experience(self.result)
+
+    def _learn(self, i: int) -> float:
+        """Trains on an experience; returns the seconds it took."""
         started = time.perf_counter()
         trainer, module, method, view = self.trainer, self.module, self.method, self.view
         experience = self.benchmark.train_stream[i]
@@ -272,7 +280,14 @@ class StreamRun:
             self._phases(method.before_learning(data))
         view.fire("before_training_exp")
         reset_callbacks(trainer)
-        self._learner(data, i, width)
+        self.iterations = self.shown = 0
+        if method.active is None:
+            # As in Avalanche's loop, which begins an epoch before it is told to skip it.
+            view.fire("before_training_epoch")
+        else:
+            stage = self._learning_stage(method.active, data, i, width)
+            self._stage(stage)
+            self.iterations, self.shown = stage.iterations, stage.shown
         if ends:
             self._phases(method.after_learning(data))
             method.end(data)
@@ -280,21 +295,19 @@ class StreamRun:
         view.fire("after_training")
         if ends and isinstance(method, Routing):
             self._phases(method.before_predicting())
-        trained = time.perf_counter()
-        if self.options.check_ranks:
-            check_identical(trainer, module, when=f"after {self.label}")
-        self._test(i)
-        self._note(i, trained - started, time.perf_counter() - trained)
+        return time.perf_counter() - started
 
     def _phases(self, phases: Iterator[Phase]) -> None:
+        learning = experience_callbacks(self.trainer)
         for phase in phases:
             if phase.steps < 1:
                 phase.finish()
                 continue
             name = f"{self.label}: {phase.name}"
-            with without_experience_callbacks(self.trainer):
-                stage = PhaseStage(phase, self.method, self.trainer, name=name)
-                self._stage(stage)
+            # A phase logs no value that callbacks which stop early or save monitor.
+            others = [c for c in self.trainer.callbacks if c not in learning]
+            with internals.replaced(self.trainer, callbacks=others):
+                self._stage(PhaseStage(phase, self.method, self.trainer, name=name))
 
     def _stage(self, stage: Stage) -> None:
         saved = self.checkpointer
@@ -306,64 +319,35 @@ class StreamRun:
         if saved is not None:
             saved.save_stage(self.module, stage)
 
-    def _learner(self, data: ExperienceData, i: int, width: int) -> None:
-        learner = self.method.active
-        self._iterations = self._shown = 0
-        if learner is None:
-            # As in Avalanche's loop, which begins an epoch before it is told to skip it.
-            self.view.fire("before_training_epoch")
-            return
-        dataset = self.benchmark.train_stream[i].dataset
+    def _learning_stage(
+        self, learner: nn.Module, data: ExperienceData, i: int, width: int
+    ) -> LearningStage:
+        trainer, dataset = self.trainer, self.benchmark.train_stream[i].dataset
         prepared = None
         if isinstance(self.method, LatentInputs) and not self.data.is_part(i):
             prepared = self.method.prepare(data, augmented=lambda: is_augmented(dataset))
         batches = self.data.train_batches(
-            i,
-            ranks=Ranks.of(self.trainer),
-            whole=True,
-            data=None if prepared is data else prepared,
+            i, ranks=Ranks.of(trainer), whole=True, data=None if prepared is data else prepared
         )
-        apply_limit([batches], self.trainer.limit_train_batches)
-        validation = self.data.val_dataloader() if self.trainer.limit_val_batches else []
-        stage = LearningStage(
+        apply_limit([batches], trainer.limit_train_batches)
+        validation = self.data.val_dataloader() if trainer.limit_val_batches else []
+        return LearningStage(
             f"{self.label}: learning",
             self.module,
             learner,
             batches=batches,
-            validation=apply_limit(validation, self.trainer.limit_val_batches),
-            epochs=self.options.epochs,
-            until=self.options.until,
+            validation=apply_limit(validation, trainer.limit_val_batches),
+            epochs=self.epochs,
+            until=self.until,
             width=width,
-            trainer=self.trainer,
+            trainer=trainer,
             view=self.view,
         )
-        self._stage(stage)
-        self._iterations, self._shown = stage.iterations, stage.shown
-
-    def _test(self, i: int) -> None:
-        tested = tested_experiences(i, len(self.benchmark.test_stream), test=self.options.test)
-        if not tested:
-            return
-        test = StreamTest(
-            self.trainer, self.data, matrix=self.matrix, row=i, view=self.view, experiences=tested
-        )
-        self.module.stream_test = test
-        try:
-            # Here, as a metric may use the model before the first batch.
-            modes = [(m, m.training) for m in self.module.modules()]
-            self.module.eval()
-            test.begin(self.module)
-            trainers.test(self.trainer, self.module, test.loaders)
-            test.end()
-            for part, mode in modes:
-                part.training = mode
-        finally:
-            self.module.stream_test = None
 
     def _note(self, i: int, seconds: float, test_seconds: float) -> None:
         result, trainer = self.result, self.trainer
         n_test = len(self.benchmark.test_stream)
-        if self.options.test == "none":
+        if self.test == "none":
             result.accuracy = torch.full((i + 1, n_test), torch.nan)
         else:
             result.accuracy = self.matrix.compute()[: i + 1, :n_test].cpu()
@@ -371,8 +355,8 @@ class StreamRun:
         reduce_counts(trainer, self.method)
         result.records.append(copy.deepcopy(replace(self.method.stats.read(), counts=None)))
         result.seconds.append(seconds)
-        result.iterations.append(self._iterations)
-        result.shown.append(self._shown)
+        result.iterations.append(self.iterations)
+        result.shown.append(self.shown)
         result.test_seconds.append(test_seconds)
         result.memory_bytes.append(memory_bytes_of(self.method))
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche.models.utils import avalanche_model_adaptation
 
+from avalanche_dgm.lightning import internals, trainers
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.limits import apply_limit
 from avalanche_dgm.lightning.package import pl
@@ -21,16 +22,7 @@ if TYPE_CHECKING:
 
 
 class StreamTest:
-    """Tests a module on test experiences, with one loader of ``trainer.test`` for each.
-
-    Args:
-        trainer: The Trainer.
-        data: The stream's data.
-        matrix: The accuracy matrix to fill.
-        row: The row of the matrix: the experience learned last.
-        view: The strategy that Avalanche's metrics see.
-        experiences: Positions in the test stream.
-    """
+    """Tests a module on test experiences, with one loader of ``trainer.test`` for each."""
 
     def __init__(
         self,
@@ -53,17 +45,21 @@ class StreamTest:
         self._key: str | None = None
         self._current: int | None = None
 
-    def begin(self, module: MethodModule) -> None:
-        """Called before the first batch."""
-        self._view.is_training = False
-        self._view.current_eval_stream = self._experiences
-        self._view.fire("before_eval")
-
-    def end(self) -> None:
-        """Called after the last batch."""
+    def run(self, module: MethodModule) -> None:
+        """Tests a module; afterwards its parts have the modes that they had."""
+        view = self._view
+        # Here, as a metric may use the model before the first batch.
+        modes = [(part, part.training) for part in module.modules()]
+        module.eval()
+        view.is_training, view.current_eval_stream = False, self._experiences
+        view.fire("before_eval")
+        with internals.replaced(module, stream_test=self):
+            trainers.test(self._trainer, module, self.loaders)
         self._leave()
-        self._view.fire("after_eval")
-        self._view.current_eval_stream, self._view.experience = [], None
+        view.fire("after_eval")
+        view.current_eval_stream, view.experience = [], None
+        for part, mode in modes:
+            part.training = mode
 
     def _enter(self, module: MethodModule, index: int) -> None:
         experience, view = self._experiences[index], self._view
@@ -84,14 +80,7 @@ class StreamTest:
         self._current = None
 
     def step(self, module: MethodModule, batch: Any, batch_idx: int, index: int) -> None:
-        """Predicts this process's shard of a batch and updates the metrics.
-
-        Args:
-            module: The module under test.
-            batch: Images, labels, task labels.
-            batch_idx: Index of the batch.
-            index: Index of the loader.
-        """
+        """Predicts this process's shard of a batch and updates the metrics."""
         if self._current != index:
             self._leave()
             self._enter(module, index)

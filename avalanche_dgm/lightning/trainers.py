@@ -158,13 +158,7 @@ def _in_spawned_process(
 
 
 def test(trainer: pl.Trainer, module: pl.LightningModule, loaders: Any) -> None:
-    """Runs a test epoch; the module stays on its device.
-
-    Args:
-        trainer: A Trainer.
-        module: What to test.
-        loaders: Batches, or a list of such for several test sets.
-    """
+    """Runs a test epoch; the module stays on its device."""
     with quiet(), without_limits(trainer, [], phase=True):
         trainer.test(module, dataloaders=loaders, verbose=False)
     module.to(trainer.strategy.root_device)
@@ -175,9 +169,6 @@ def may_fuse(trainer: pl.Trainer) -> bool:
 
     A fused one undoes the scaling of gradients itself, which is too late to limit them; Lightning
     also refuses to limit those of bfloat16, which are not scaled.
-
-    Args:
-        trainer: The Trainer.
     """
     if trainer.precision == "16-mixed":
         return False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.lightning.callbacks import StreamCallback
@@ -13,22 +13,6 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 
 
-class GeneratorMonitor(Protocol):
-    """A monitor of a generator, such as the one that writes its logs."""
-
-    def watch(self, method: Any) -> None:
-        """Called before each training of the module or a part of it."""
-
-    def note(self, method: Any, experience: int) -> Mapping[str, float]:
-        """Called after an experience, counted from 0; returns metrics by name."""
-
-    def state(self) -> dict[str, Any]:
-        """State within an unfinished experience, for checkpoints."""
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restores what `state` returned."""
-
-
 class ReportingCallback(StreamCallback):
     """Reports in the first process; an experience interrupted meanwhile is reported again.
 
@@ -36,7 +20,10 @@ class ReportingCallback(StreamCallback):
         trained: Called after each epoch of the classifier, with its mean loss and accuracy over all
             processes, by key, and the classifier's optimiser steps so far.
         learned: Called after each experience, before it is saved, with the result so far.
-        monitor: Watches a generator; what it notes joins the result's ``metrics``.
+        monitor: Watches a generator, such as what writes its logs: ``watch(method)`` is called
+            before each training, ``note(method, experience)`` after an experience, counted from 0,
+            and what it returns joins the result's ``metrics``; ``state`` and ``set_state`` are for
+            checkpoints within an experience.
     """
 
     def __init__(
@@ -44,7 +31,7 @@ class ReportingCallback(StreamCallback):
         trained: Callable[[dict[str, float], int], None],
         *,
         learned: Callable[[StreamResult], None] | None = None,
-        monitor: GeneratorMonitor | None = None,
+        monitor: Any = None,
     ) -> None:
         super().__init__()
         self._report_epoch, self._report, self._monitor = trained, learned, monitor

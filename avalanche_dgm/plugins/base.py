@@ -21,7 +21,6 @@ from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.methods.abilities import LatentInputs
 from avalanche_dgm.metrics.cost import memory_bytes_of
-from avalanche_dgm.plugins.checks import check_model
 from avalanche_dgm.plugins.experiences import (
     TaskOracle,
     check_boundaries,
@@ -38,6 +37,7 @@ from avalanche_dgm.plugins.loop import (
     PreparedBatches,
     StrategyCriterion,
     average_gradients,
+    check_model,
     is_alone,
     undo_interrupted,
 )

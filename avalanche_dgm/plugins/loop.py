@@ -1,4 +1,4 @@
-"""Helpers of a strategy's training loop: batches, criterion, steps, interruptions."""
+"""Helpers of a strategy's training loop: checks, batches, criterion, steps, interruptions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from typing import Any
 
 import torch
 from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
+from avalanche.models.dynamic_modules import (
+    DynamicModule,
+    MultiTaskModule,
+    avalanche_model_adaptation,
+)
 from avalanche.training.templates.base import BaseTemplate
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.memories.classifiers import check_learner
 from avalanche_dgm.methods import Method
+from avalanche_dgm.plugins.samples import with_class_labels
 
 
 class PreparedBatches:
@@ -83,9 +90,6 @@ def undo_interrupted(method: Method) -> bool:
     Avalanche has no hook for an error or Ctrl-C, and it evaluates during training, too. So an
     experience counts as interrupted if it has not ended and no call of ``train`` is running.
 
-    Args:
-        method: The method of a strategy's plugin.
-
     Returns:
         Whether the experience was interrupted.
     """
@@ -113,3 +117,29 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
             if n > 1 and parameter.grad is not None:
                 distributed.all_reduce(parameter.grad)
                 parameter.grad /= n
+
+
+def check_model(method: Method, model: nn.Module, data: ExperienceData, experience: Any) -> None:
+    """Checks that a method can teach a model an experience; changes nothing.
+
+    Args:
+        method: The method.
+        model: The user's model, on the device of the data.
+        data: The experience, which the method has checked.
+        experience: Avalanche's experience, to which growing models are adapted: a copy here.
+
+    Raises:
+        UnsupportedModelError: The model cannot learn it.
+        LabelError: It would have no output for one of the labels.
+    """
+    grows = any(isinstance(module, DynamicModule) for module in model.modules())
+    check_learner(
+        model,
+        data,
+        task_aware=isinstance(model, MultiTaskModule),
+        trained=method.needs.learner,
+        copies="" if method.experiences else method.needs.copies,
+        adapt=(lambda copy: avalanche_model_adaptation(copy, with_class_labels(experience)))
+        if grows
+        else None,
+    )

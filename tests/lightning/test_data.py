@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
-from avalanche_dgm.lightning import reading
 from avalanche_dgm.lightning.batches import LazyBatches, TensorBatches
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.package import pl
@@ -274,10 +273,10 @@ class TestAugmentation:
         assert isinstance(StreamDataModule(changed(noisy)).test_batches(0), TensorBatches)
 
     def test_large_experiences_are_read_as_they_are_needed(self, benchmark, monkeypatch):
-        monkeypatch.setattr(reading, "MEMORY_LIMIT", 4 * 64 * 100)
+        monkeypatch.setattr("avalanche_dgm.lightning.data.MEMORY_LIMIT", 4 * 64 * 100)
         assert not StreamDataModule(benchmark).reads_into_memory(0)
         n = len(benchmark.train_stream[0].dataset)
-        monkeypatch.setattr(reading, "MEMORY_LIMIT", 4 * 64 * n)
+        monkeypatch.setattr("avalanche_dgm.lightning.data.MEMORY_LIMIT", 4 * 64 * n)
         assert StreamDataModule(benchmark).reads_into_memory(0)
 
     def test_every_epoch_is_augmented_anew(self):
@@ -398,7 +397,7 @@ class TestMemory:
         assert torch.equal(again.images, first.images)
 
     def test_test_sets_are_kept_up_to_the_limit(self, benchmark, monkeypatch):
-        module = StreamDataModule(benchmark)
+        module = StreamDataModule(benchmark, in_memory=True)
         assert module.test_batches(0).data is module.test_batches(0).data
         monkeypatch.setattr("avalanche_dgm.lightning.data.MEMORY_LIMIT", 1)
         assert module.test_batches(1).data is not module.test_batches(1).data

@@ -36,10 +36,6 @@ class DistributedEvaluation:
     While it is installed, the evaluator's callbacks find in the strategy the batch, outputs and
     mean loss of all processes. Every process computes all metrics, so that plugins which read them
     decide alike; only the first process keeps its loggers.
-
-    Args:
-        trainer: The Trainer, in each of its processes.
-        strategy: The strategy.
     """
 
     def __init__(self, trainer: pl.Trainer, strategy: Any) -> None:
@@ -82,12 +78,7 @@ class DistributedEvaluation:
         return self._ranks.loss_weight(n)
 
     def sample_replay(self, plugin: MethodPlugin, n: int) -> Replay | None:
-        """Samples the same replay in every process and returns this process's shard of it.
-
-        Args:
-            plugin: The plugin whose method replays.
-            n: Samples of this process's batch.
-        """
+        """Samples the same replay in every process and returns this process's shard of it."""
         if self._batch is None:
             return plugin.method.replay(n)
         drawn = plugin.method.replay(len(self._batch[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.errors import ConfigError, RanksDifferError
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import trainers
 from avalanche_dgm.lightning.internals import (
     asked_to_stop,
@@ -19,98 +18,15 @@ from avalanche_dgm.lightning.internals import (
     fire,
     forget_stop,
     ignored_in_ddp,
-    unpack_batch,
 )
 from avalanche_dgm.lightning.limits import limited_length, smoke_batches
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import Ranks, broadcast_buffers, reduce_counts
+from avalanche_dgm.lightning.ranks import any_rank, broadcast_buffers, reduce_counts
 from avalanche_dgm.lightning.staged import StagedModule
 from avalanche_dgm.lightning.stages import Optimization, Stage
-from avalanche_dgm.lightning.strategies.evaluation import DistributedEvaluation
-from avalanche_dgm.lightning.strategies.shared_rng import SharedRNG
+from avalanche_dgm.lightning.strategies.batches import StrategyBatches
 from avalanche_dgm.plugins.metrics import find_plugins
 from avalanche_dgm.plugins.wrapped import WrappedModel
-
-
-class StrategyBatches:
-    """The batches of a strategy's data loader, pulled where Avalanche pulls them.
-
-    Args:
-        trainer: The Trainer, in each of its processes.
-        strategy: The strategy.
-        evaluation: Shows its evaluator the full batches.
-    """
-
-    def __init__(
-        self, trainer: pl.Trainer, strategy: Any, evaluation: DistributedEvaluation
-    ) -> None:
-        self.trainer, self.strategy, self.evaluation = trainer, strategy, evaluation
-        self.ranks = Ranks.of(trainer)
-        self.rng = SharedRNG(self.ranks)
-        self._batches: Iterator[Any] | None = None
-
-    def begin(self) -> None:
-        """Begins to read."""
-        self._batches = iter(self.strategy.dataloader)
-
-    def pull(self) -> bool:
-        """Reads the next batch; returns whether there was one."""
-        if self._batches is None:
-            return False
-        try:
-            self.strategy.mbatch = next(self._batches)
-        except StopIteration:
-            self._batches = None
-            return False
-        return True
-
-    def leave(self) -> None:
-        """Reads no more batches, as after a ``break``."""
-        self._batches = None
-
-    def end(self) -> None:
-        """Asks once more, as a ``for`` loop does at its end: loaders may draw random numbers."""
-        if self._batches is not None:
-            next(self._batches, None)
-        self._batches = None
-
-    def shard(self, *, check: bool = False) -> float:
-        """Replaces the batch by this process's shard.
-
-        Args:
-            check: Whether to check that all processes have read the same batch.
-
-        Returns:
-            The weight of the shard's mean loss in the mean over processes.
-
-        Raises:
-            RanksDifferError: They have not.
-        """
-        unpack_batch(self.strategy)
-        if not self.ranks.is_distributed:
-            return 1.0
-        if check:
-            self._check()
-        return self.evaluation.shard_batch()
-
-    def anybody(self, flag: bool) -> bool:
-        """Whether a flag is set in any process."""
-        if not self.ranks.is_distributed:
-            return flag
-        return bool(self.trainer.strategy.reduce_boolean_decision(flag, all=False))
-
-    def _check(self) -> None:
-        batch = self.strategy.mbatch
-        columns = [column.detach().cpu().contiguous().view(torch.uint8) for column in batch]
-        mine = [zlib.crc32(column.numpy().tobytes()) for column in columns]
-        theirs = self.trainer.strategy.broadcast(mine)
-        if self.anybody(mine != theirs):
-            raise RanksDifferError(
-                "The processes read different batches. Build the benchmark, and all that it draws"
-                " at random, from the same seed in every process: call torch.manual_seed and"
-                " numpy.random.seed, or Lightning's seed_everything, first. check_ranks=False"
-                " goes on without this check."
-            )
 
 
 class StrategyStage(Stage):
@@ -163,7 +79,7 @@ class StrategyStage(Stage):
     @contextmanager
     def running(self, trainer: pl.Trainer, within: nn.Module) -> Iterator[None]:
         """See `Stage.running`; modes and gradients are the strategy's."""
-        with self.batches.rng.active():
+        with self.batches.reading():
             yield
         broadcast_buffers(trainer, self.strategy.model)
         for method in self._methods:
@@ -184,7 +100,7 @@ class StrategyStage(Stage):
     def loss(self, batch: int) -> Tensor:
         """The loss of this process's part of the batch, weighed by its share of the samples."""
         strategy, options = self.strategy, self._options
-        with self.batches.rng.per_rank():
+        with self.batches.per_rank():
             weight = self.batches.shard(check=self._first and self._check_ranks)
             fire(strategy, "before_training_iteration", **options)
             if self.batch % self.trainer.accumulate_grad_batches == 0:
@@ -223,7 +139,7 @@ class StrategyStage(Stage):
         if name == "after_training_iteration":
             self.batches.evaluation.end()
         if name == "before_training_epoch":
-            if self.batches.anybody(asked_to_stop(strategy)):
+            if any_rank(self.trainer, asked_to_stop(strategy)):
                 forget_stop(strategy)
                 self.epochs, self.trainer.should_stop = self.epoch, True
             else:
@@ -241,7 +157,7 @@ class StrategyStage(Stage):
             for name, parameter in module.named_parameters()
             if parameter.requires_grad and parameter.grad is None and name not in left_out
         ]
-        if self.batches.anybody(bool(without)):
+        if any_rank(self.trainer, bool(without)):
             raise ConfigError(
                 "The loss does not depend on all parameters that could be trained"
                 f" ({', '.join(without[:3])}{', ...' if len(without) > 3 else ''}), for which"
@@ -271,14 +187,9 @@ class StrategyModule(StagedModule):
         return super().run(trainer, stage)
 
     def test(self, trainer: pl.Trainer, **options: Any) -> None:
-        """Evaluates on the strategy's data loader, which has at least one batch.
-
-        Args:
-            trainer: The Trainer, in each of its processes.
-            **options: For the hooks of plugins.
-        """
+        """Evaluates on the strategy's data loader, which has at least one batch."""
         self.model, self._options = self.strategy.model, options
-        with self.batches.rng.active():
+        with self.batches.reading():
             n = limited_length(len(self.strategy.dataloader), trainer.limit_test_batches)
             trainers.test(trainer, self, range(n))
 
@@ -297,7 +208,7 @@ class StrategyModule(StagedModule):
         strategy, options = self.strategy, self._options
         if not self.batches.pull():
             return
-        with self.batches.rng.per_rank():
+        with self.batches.per_rank():
             self.batches.shard()
             fire(strategy, "before_eval_iteration", **options)
             fire(strategy, "before_eval_forward", **options)

@@ -1,28 +1,21 @@
-"""`run_on_trainer`: a strategy on a stream, in each process of a Trainer."""
+"""`run_on_trainer`: starts a strategy on a stream in each process of a Trainer."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import internals
-from avalanche_dgm.lightning.callbacks import reset_callbacks
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import broadcast_state, check_identical, lock_folder
-from avalanche_dgm.lightning.run_folder import RunFolder
-from avalanche_dgm.lightning.stopping import STOPS, report_stop
 from avalanche_dgm.lightning.strategies.checks import check_strategy
-from avalanche_dgm.lightning.strategies.session import StrategySession
+from avalanche_dgm.lightning.strategies.session import StrategyRun, StrategySession, bytes_of
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
-from avalanche_dgm.plugins.checkpoints import load_copy, maybe_load_checkpoint, save_checkpoint
-from avalanche_dgm.plugins.fingerprint import store_fingerprint
-from avalanche_dgm.plugins.metrics import find_plugins
+from avalanche_dgm.plugins.checkpoints import load_copy
 
 
 def run_on_trainer(
@@ -97,28 +90,14 @@ def run_on_trainer(
     if getattr(made, "overfit_batches", 0):
         # The same batches in each epoch.
         loader_options = {**loader_options, "shuffle": False}
-    job = _Job(
+    run = StrategyRun(
         strategy, train, test_stream, eval_streams, folder, resume, check_ranks, loader_options
     )
     if not internals.starts_copies(made):
-        return launch(made, _run, job)
-    results, state = launch(made, _run_copy, _for_sending(job, made))
+        return launch(made, _run, run)
+    results, state = launch(made, _run_copy, _for_sending(run, made))
     load_copy(strategy, BytesIO(state), made.strategy.root_device)
     return results
-
-
-@dataclass
-class _Job:
-    """What every process is told to do; see `run_on_trainer`."""
-
-    strategy: Any
-    train: list[Any]
-    test: Any
-    eval_streams: Sequence[Any] | None
-    folder: Path | None
-    resume: bool
-    check_ranks: bool
-    options: dict[str, Any]
 
 
 def _experiences(benchmark: Any) -> list[Any]:
@@ -129,12 +108,12 @@ def _experiences(benchmark: Any) -> list[Any]:
     return train
 
 
-def _for_sending(job: _Job, trainer: pl.Trainer) -> _Job | bytes:
+def _for_sending(run: StrategyRun, trainer: pl.Trainer) -> StrategyRun | bytes:
     if internals.forks(trainer):
-        return job
+        return run
     try:
         # As bytes: otherwise the processes would share the memory of all tensors.
-        return pickle.dumps(job)
+        return pickle.dumps(run)
     except Exception as error:
         raise ConfigError(
             f"The strategy or the stream cannot be sent to spawned processes: {error}. Use"
@@ -142,101 +121,11 @@ def _for_sending(job: _Job, trainer: pl.Trainer) -> _Job | bytes:
         ) from error
 
 
-def _run_copy(trainer: pl.Trainer, sent: _Job | bytes) -> tuple[list[dict[str, Any]], bytes]:
-    job: _Job = pickle.loads(sent) if isinstance(sent, bytes) else sent
-    results = _run(trainer, job)
-    return results, _bytes_of(job.strategy) if trainer.is_global_zero else b""
+def _run(trainer: pl.Trainer, run: StrategyRun) -> list[dict[str, Any]]:
+    return StrategySession(trainer, run).run()
 
 
-def _bytes_of(strategy: Any) -> bytes:
-    buffer = BytesIO()
-    save_checkpoint(strategy, buffer)
-    return buffer.getvalue()
-
-
-def _run(trainer: pl.Trainer, job: _Job) -> list[dict[str, Any]]:
-    """Learns the stream, in each process."""
-    with lock_folder(trainer, job.folder):
-        return _Run(trainer, job).run()
-
-
-class _Run:
-    """A run in one process, between experiences."""
-
-    def __init__(self, trainer: pl.Trainer, job: _Job) -> None:
-        self.trainer, self.job, self.strategy = trainer, job, job.strategy
-        self.folder = RunFolder(job.folder, trainer) if job.folder is not None else None
-        self.results: list[dict[str, Any]] = []
-
-    def run(self) -> list[dict[str, Any]]:
-        trainer, strategy = self.trainer, self.strategy
-        strategy.device = trainer.strategy.root_device
-        internals.skip_distributed_check(strategy)
-        if not self._load():
-            sources = [plugin.method.random for plugin in find_plugins(strategy)]
-            broadcast_state(trainer, strategy.model, *sources)
-        loggers = strategy.evaluator.loggers
-        if smoke_batches(trainer):
-            strategy.evaluator.loggers = []
-        try:
-            self._learn()
-        except STOPS as stop:
-            learned, n = len(self.results), len(self.job.train)
-            report_stop(trainer, stop, learned=learned, n=n, folder=self.job.folder)
-        finally:
-            if smoke_batches(trainer):
-                strategy.evaluator.loggers = loggers
-        return self.results
-
-    def _learn(self) -> None:
-        trainer, strategy, job = self.trainer, self.strategy, self.job
-        for i in range(len(self.results), len(job.train)):
-            name = f"experience {i + 1}/{len(job.train)}"
-            session = StrategySession(trainer, strategy, name=name, check_ranks=job.check_ranks)
-            reset_callbacks(trainer)
-            with session.installed():
-                session.train(job.train[i], job.eval_streams, **job.options)
-                if job.check_ranks:
-                    # Before a test, for which a Trainer gives all processes the first's weights.
-                    for module in (strategy.model, *(p.method for p in find_plugins(strategy))):
-                        check_identical(trainer, module, when=f"after experience {i + 1}")
-                tested = job.test if trainer.limit_test_batches else None
-                self.results.append(session.test(tested, **job.options))
-            numbers = {
-                name: float(value)
-                for name, value in self.results[-1].items()
-                if isinstance(value, (int, float))
-            }
-            for logger in trainer.loggers:
-                logger.log_metrics(numbers, step=trainer.global_step)
-            self._save()
-
-    def _save(self) -> None:
-        if self.folder is not None:
-            content = {
-                "strategy": _bytes_of(self.strategy),
-                "results": self.results,
-                "experiences": len(self.job.train),
-                "steps": self.trainer.global_step,
-            }
-            self.folder.write_alone((len(self.results), 0, 0), content)
-
-    def _load(self) -> bool:
-        """Whether there was a run to go on with."""
-        if self.folder is None:
-            return False
-        latest = self.folder.latest(resume=self.job.resume)
-        if latest is None:
-            store_fingerprint(self.strategy, self.job.train)
-            return False
-        content, n = self.folder.read(latest), len(self.job.train)
-        saved, device = BytesIO(content["strategy"]), self.strategy.device
-        maybe_load_checkpoint(self.strategy, saved, map_location=device, stream=self.job.train)
-        if content["experiences"] != n:
-            raise ConfigError(
-                f"The run in {self.job.folder} is over {content['experiences']} experiences, not"
-                f" {n}. Go on with the same stream, or name another folder."
-            )
-        internals.set_steps(self.trainer, content["steps"])
-        self.results = list(content["results"])
-        return True
+def _run_copy(trainer: pl.Trainer, sent: StrategyRun | bytes) -> tuple[list[dict[str, Any]], bytes]:
+    run: StrategyRun = pickle.loads(sent) if isinstance(sent, bytes) else sent
+    results = _run(trainer, run)
+    return results, bytes_of(run.strategy) if trainer.is_global_zero else b""

@@ -1,126 +1,205 @@
-"""A strategy whose loops over batches are a Trainer's for a while."""
+"""A strategy whose loops over batches are a Trainer's, on a stream, in one process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from avalanche.models.dynamic_modules import MultiTaskModule
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import internals
+from avalanche_dgm.lightning.callbacks import reset_callbacks
+from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.lightning.ranks import broadcast_state, check_identical, lock_folder
+from avalanche_dgm.lightning.run_folder import RunFolder
 from avalanche_dgm.lightning.staged import run_phase_on
+from avalanche_dgm.lightning.stopping import STOPS, report_stop
+from avalanche_dgm.lightning.strategies.batches import StrategyBatches
 from avalanche_dgm.lightning.strategies.evaluation import DistributedEvaluation
-from avalanche_dgm.lightning.strategies.module import (
-    StrategyBatches,
-    StrategyModule,
-    StrategyStage,
-)
+from avalanche_dgm.lightning.strategies.module import StrategyModule, StrategyStage
+from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkpoint
+from avalanche_dgm.plugins.fingerprint import store_fingerprint
 from avalanche_dgm.plugins.metrics import find_plugins
 
 #: The options of loaders that concern how, not what is read: those of training hold for tests.
 _READING = ("num_workers", "pin_memory", "persistent_workers", "ffcv_args")
 
 
+@dataclass
+class StrategyRun:
+    """What every process is told to do; see `avalanche_dgm.lightning.run_on_trainer`."""
+
+    strategy: Any
+    train: list[Any]
+    test: Any
+    eval_streams: Sequence[Any] | None
+    folder: Path | None
+    resume: bool
+    check_ranks: bool
+    options: dict[str, Any]
+
+
 class StrategySession:
     """Trains and evaluates with the strategy's own ``train`` and ``eval``.
 
     They keep the order of everything around the batches; only ``_train_exp`` and ``eval_epoch``
-    are replaced while the session is `installed`. Nothing of it stays with the strategy.
-
-    Args:
-        trainer: The Trainer, in each of its processes.
-        strategy: The strategy.
-        name: What progress bars call the training.
-        check_ranks: Whether to check that all processes read the same batches.
+    are replaced while an experience is learned. Nothing of it stays with the strategy.
     """
 
-    def __init__(self, trainer: pl.Trainer, strategy: Any, *, name: str, check_ranks: bool) -> None:
-        self._trainer, self._strategy = trainer, strategy
-        self._name, self._check_ranks = name, check_ranks
-        self._evaluation = DistributedEvaluation(trainer, strategy)
-        self._batches = StrategyBatches(trainer, strategy, self._evaluation)
-        self._module = StrategyModule(strategy, self._batches)
+    def __init__(self, trainer: pl.Trainer, run: StrategyRun) -> None:
+        self.trainer, self.task, self.strategy = trainer, run, run.strategy
+        self.folder = RunFolder(run.folder, trainer) if run.folder is not None else None
+        self.results: list[dict[str, Any]] = []
+        self._name = ""
         self._training = False
 
+    def run(self) -> list[dict[str, Any]]:
+        """Learns the rest of the stream, unless a limit of time or a signal ends it early."""
+        with lock_folder(self.trainer, self.task.folder):
+            return self._run()
+
+    def _run(self) -> list[dict[str, Any]]:
+        trainer, strategy = self.trainer, self.strategy
+        strategy.device = trainer.strategy.root_device
+        internals.skip_distributed_check(strategy)
+        if not self._load():
+            sources = [plugin.method.random for plugin in find_plugins(strategy)]
+            broadcast_state(trainer, strategy.model, *sources)
+        loggers = strategy.evaluator.loggers
+        if smoke_batches(trainer):
+            strategy.evaluator.loggers = []
+        n = len(self.task.train)
+        try:
+            for i in range(len(self.results), n):
+                self._learn(i)
+        except STOPS as stop:
+            learned = len(self.results)
+            report_stop(trainer, stop, learned=learned, n=n, folder=self.task.folder)
+        finally:
+            if smoke_batches(trainer):
+                strategy.evaluator.loggers = loggers
+        return self.results
+
+    def _learn(self, i: int) -> None:
+        trainer, strategy, task = self.trainer, self.strategy, self.task
+        self._name = f"experience {i + 1}/{len(task.train)}"
+        reset_callbacks(trainer)
+        with self._installed():
+            self._training = True
+            try:
+                strategy.train(task.train[i], task.eval_streams, **task.options)
+            finally:
+                self._training = False
+            if task.check_ranks:
+                # Before a test, for which a Trainer gives all processes the first's weights.
+                for module in (strategy.model, *(p.method for p in find_plugins(strategy))):
+                    check_identical(trainer, module, when=f"after experience {i + 1}")
+            if task.test is not None and trainer.limit_test_batches:
+                reading = {name: v for name, v in task.options.items() if name in _READING}
+                strategy.eval(task.test, **reading)
+        self.results.append(dict(strategy.evaluator.get_last_metrics()))
+        numbers = {
+            name: float(value)
+            for name, value in self.results[-1].items()
+            if isinstance(value, (int, float))
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
+        self._save()
+
+    # The Trainer's loops in the strategy
+
     @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Puts the Trainer's loops into the strategy."""
-        strategy, trainer = self._strategy, self._trainer
-        plugins = find_plugins(strategy)
-        for plugin in plugins:
-            run_phase: Any = partial(_run_phase, trainer, plugin)
-            plugin.run_phase = run_phase  # type: ignore[method-assign]
-            plugin.draw = partial(self._evaluation.sample_replay, plugin)  # type: ignore[method-assign]
-        contexts = [
-            internals.with_loops(strategy, train=self._train_exp, evaluate=self._eval_epoch),
-            self._evaluation.installed(),
-            internals.full_batch_loaders(),
-        ]
+    def _installed(self) -> Iterator[None]:
+        strategy, trainer = self.strategy, self.trainer
+        evaluation = DistributedEvaluation(trainer, strategy)
+        self._batches = StrategyBatches(trainer, strategy, evaluation)
+        self._module = StrategyModule(strategy, self._batches)
         ddp = isinstance(trainer.strategy, pl.strategies.DDPStrategy)
         heads = any(isinstance(part, MultiTaskModule) for part in strategy.model.modules())
-        if ddp and heads and internals.finds_unused(trainer) is None:
-            # Heads of other tasks get no gradient from a batch.
-            contexts.append(internals.finding_unused(trainer))
-        try:
-            with ExitStack() as stack:
-                for context in contexts:
-                    stack.enter_context(context)
-                yield
-        finally:
-            for plugin in plugins:
-                del plugin.run_phase, plugin.draw
-
-    def train(self, experience: Any, streams: Sequence[Any] | None, **options: Any) -> None:
-        """Trains on an experience.
-
-        Args:
-            experience: A training experience.
-            streams: For evaluations in training; see ``strategy.train``.
-            **options: For loaders and the hooks of plugins.
-        """
-        self._training = True
-        try:
-            self._strategy.train(experience, streams, **options)
-        finally:
-            self._training = False
-
-    def test(self, stream: Any, **options: Any) -> dict[str, Any]:
-        """Evaluates on a stream.
-
-        Args:
-            stream: Test experiences, or ``None`` to evaluate nothing.
-            **options: The options of `train`.
-
-        Returns:
-            The evaluator's last metrics.
-        """
-        if stream is not None:
-            reading = {name: value for name, value in options.items() if name in _READING}
-            self._strategy.eval(stream, **reading)
-        return dict(self._strategy.evaluator.get_last_metrics())
+        with ExitStack() as stack:
+            for plugin in find_plugins(strategy):
+                adapted = internals.replaced(
+                    plugin,
+                    run_phase=partial(_run_phase, trainer, plugin),
+                    draw=partial(evaluation.sample_replay, plugin),
+                )
+                stack.enter_context(adapted)
+            stack.enter_context(
+                internals.with_loops(strategy, train=self._train_exp, evaluate=self._eval_epoch)
+            )
+            stack.enter_context(evaluation.installed())
+            stack.enter_context(internals.full_batch_loaders())
+            if ddp and heads and internals.finds_unused(trainer) is None:
+                # Heads of other tasks get no gradient from a batch.
+                stack.enter_context(internals.finding_unused(trainer))
+            yield
 
     def _train_exp(self, experience: Any, streams: Any = None, **options: Any) -> None:
-        strategy = self._strategy
+        strategy = self.strategy
         if strategy.train_epochs < 1 or _length(strategy.dataloader) == 0:
             internals.train_alone(strategy, experience, streams, **options)
             return
         stage = StrategyStage(
-            self._name, self._batches, check_ranks=self._check_ranks, options=options
+            self._name, self._batches, check_ranks=self.task.check_ranks, options=options
         )
-        self._module.run(self._trainer, stage)
+        self._module.run(self.trainer, stage)
 
     def _eval_epoch(self, **options: Any) -> None:
-        strategy = self._strategy
+        strategy = self.strategy
         if self._training or _length(strategy.dataloader) == 0:
             # A Trainer has no loop within another; here every process evaluates all of it.
-            with self._trainer.precision_plugin.val_step_context():
+            with self.trainer.precision_plugin.val_step_context():
                 type(strategy).eval_epoch(strategy, **options)
         else:
-            self._module.test(self._trainer, **options)
+            self._module.test(self.trainer, **options)
+
+    # Checkpoints
+
+    def _save(self) -> None:
+        if self.folder is not None:
+            content = {
+                "strategy": bytes_of(self.strategy),
+                "results": self.results,
+                "experiences": len(self.task.train),
+                "steps": self.trainer.global_step,
+            }
+            self.folder.write_alone((len(self.results), 0, 0), content)
+
+    def _load(self) -> bool:
+        """Whether there was a run to go on with."""
+        if self.folder is None:
+            return False
+        stream, n = self.task.train, len(self.task.train)
+        latest = self.folder.latest(resume=self.task.resume)
+        if latest is None:
+            store_fingerprint(self.strategy, stream)
+            return False
+        content = self.folder.read(latest)
+        saved, device = BytesIO(content["strategy"]), self.strategy.device
+        maybe_load_checkpoint(self.strategy, saved, map_location=device, stream=stream)
+        if content["experiences"] != n:
+            raise ConfigError(
+                f"The run in {self.task.folder} is over {content['experiences']} experiences, not"
+                f" {n}. Go on with the same stream, or name another folder."
+            )
+        internals.set_steps(self.trainer, content["steps"])
+        self.results = list(content["results"])
+        return True
+
+
+def bytes_of(strategy: Any) -> bytes:
+    """A checkpoint of a strategy."""
+    buffer = BytesIO()
+    save_checkpoint(strategy, buffer)
+    return buffer.getvalue()
 
 
 def _length(loader: Any) -> int:
