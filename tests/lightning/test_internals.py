@@ -73,6 +73,18 @@ def test_only_one_file_touches_what_is_private():
     assert found == {"internals.py"}
 
 
+def test_what_is_replaced_comes_back():
+    class Owner:
+        usual = 1
+
+    owner = Owner()
+    owner.own = 2
+    with internals.replaced(owner, usual=3, own=4):
+        assert (owner.usual, owner.own) == (3, 4)
+    assert vars(owner) == {"own": 2}
+    assert owner.usual == 1
+
+
 @pytest.mark.parametrize(
     ("strategy", "copies", "forks"),
     [("ddp_spawn", True, False), ("ddp_fork", True, True), ("ddp", False, None)],

@@ -1,7 +1,6 @@
 """Learning a stream with a Trainer: what users do with it, and what they do wrong."""
 
 import copy
-import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,7 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.plugins import EvaluationPlugin
-from backends import BACKENDS, DUAL, SMALL
+from backends import DUAL, SMALL
 from torch import nn
 
 from avalanche_dgm import sklearn_digits
@@ -20,7 +19,6 @@ from avalanche_dgm.lightning import (
     DGDMNModule,
     DGRModule,
     NaiveModule,
-    PseudoRehearsalModule,
     StreamDataModule,
     fit_stream,
 )
@@ -323,16 +321,6 @@ def test_a_plain_fit_says_what_to_call(short, fit):
     call = (lambda: trainer.fit(module, datamodule=data)) if fit else validate
     with pytest.raises(ConfigError, match=r"trainer\.fit|fit_stream"):
         call()
-
-
-@pytest.mark.parametrize("kind", [DGRModule, DGDMNModule, PseudoRehearsalModule])
-def test_signatures_name_every_hyper_parameter(kind):
-    names = inspect.signature(kind).parameters
-    assert "seed" in names
-    assert {k for _, module, hyper in BACKENDS.values() if module is kind for k in hyper} <= {
-        *names
-    }
-    assert {"optimizer", "criterion"} <= {*inspect.signature(kind.__mro__[1]).parameters}
 
 
 class Impatient(PluginMetric):
