@@ -29,13 +29,7 @@ class Means:
         self.sums: dict[Any, tuple[Tensor, int]] = {}
 
     def add(self, key: Any, total: Tensor, n: int = 1) -> None:
-        """Adds values.
-
-        Args:
-            key: What they are values of.
-            total: Scalar, their sum.
-            n: How many they are.
-        """
+        """Adds the sum of ``n`` values."""
         before, seen = self.sums.get(key, (0.0, 0))
         self.sums[key] = (before + total.detach().float(), seen + n)
 
@@ -85,11 +79,7 @@ class MeanLoggingModule(pl.LightningModule):
             self._means.add((name, loader), mean * n, n)
 
     def log_means(self, stage: str) -> None:
-        """Logs the means of `note` and resets them.
-
-        Args:
-            stage: First part of the names, such as ``val``.
-        """
+        """Logs the means of `note` and resets them."""
         # Lightning's means over processes are exact only if all have the same number of samples.
         mine = [key for key in self._means.sums if key[0].startswith(f"{stage}/")]
         several = len({loader for _, loader in mine}) > 1

@@ -53,13 +53,7 @@ class StreamCallback(pl.Callback):
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
     ) -> None:
-        """Called in every process after an experience was learned and tested.
-
-        Args:
-            trainer: The Trainer.
-            module: The `MethodModule`.
-            result: The result so far, including this experience.
-        """
+        """Called in every process after an experience, which the result has by then."""
 
 
 def stream_callbacks(trainer: pl.Trainer) -> list[StreamCallback]:
@@ -95,10 +89,6 @@ def check_integer_buffers(module: nn.Module, trained: nn.Module) -> Iterator[Non
     """Checks that a fit does not change integer buffers, such as classes, labels and counts.
 
     A callback that averages weights would silently average these, too.
-
-    Args:
-        module: The module that is fitted.
-        trained: The part of it that is trained.
 
     Raises:
         ConfigError: An integer buffer was changed; it was restored.

@@ -83,12 +83,7 @@ class StreamCheckpointer(StreamCallback):
         return dict(content["run"])
 
     def save_experience(self, done: int, run: Mapping[str, Any]) -> None:
-        """Saves the full state after an experience, or before the first one.
-
-        Args:
-            done: Number of experiences learned.
-            run: Further state, which `load` returns.
-        """
+        """Saves the full state after an experience, or before the first; `load` returns ``run``."""
         content = {**self._common(), "run": dict(run), "settings": self._settings}
         self.folder.write_alone((done, 0, 0), content)
         self._mid_stage_positions = []

@@ -173,11 +173,6 @@ def lock_folder(trainer: pl.Trainer, folder: Path | None) -> Iterator[None]:
 def check_identical(trainer: pl.Trainer, module: nn.Module, *, when: str) -> None:
     """Checks that a module's state is equal in every process, bit by bit.
 
-    Args:
-        trainer: The Trainer, after its processes were started.
-        module: The module: its parameters, buffers and extra state are compared.
-        when: Words for the message, such as ``after experience 3``.
-
     Raises:
         RanksDifferError: Some entries differ; the message names them.
     """

@@ -41,10 +41,6 @@ def make_trainer(
 ) -> pl.Trainer:
     """Returns a Trainer that a stream can be learned with.
 
-    Args:
-        trainer: A Trainer, or the arguments of one, or ``None`` for the defaults.
-        callbacks: Further callbacks, or a single one.
-
     Raises:
         ConfigError: The Trainer limits the number of steps, or is not a Trainer; or Lightning
             cannot make one of the arguments; or something is of Lightning's other package; or a

@@ -32,12 +32,6 @@ REPORTED = {
 class ContinualMetrics(AccuracyRecorder):
     """Reports metrics of the accuracy matrix; see `continual_metrics`.
 
-    Args:
-        names: The metrics to report, such as ``average_accuracy``.
-        baseline: See `continual_metrics`.
-        stream: Name of the stream whose evaluations count.
-        by_experience: Report the retention of each experience.
-
     Raises:
         ConfigError: ``baseline`` is no accuracy.
     """

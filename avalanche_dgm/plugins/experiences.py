@@ -103,9 +103,6 @@ def rule_of(stream: Any) -> TaskOracle:
     stream, task labels, classes. If all experiences share classes (domain-incremental learning),
     each is a task, named by its position.
 
-    Args:
-        stream: A stream, a list of experiences, or ``None`` if there is none.
-
     Returns:
         An oracle, which gives a task the same name in training and in tests.
     """
@@ -241,13 +238,6 @@ def load(
     collate: Collate | None = None,
 ) -> ExperienceData:
     """Reads all samples of an experience, without training augmentations.
-
-    Args:
-        experience: An Avalanche experience.
-        key: Its task's name, from an oracle.
-        device: Device of the tensors.
-        num_workers: Worker processes, as in a ``DataLoader``.
-        collate: Collate function; ``None`` for the dataset's own.
 
     Raises:
         DataError: Its samples are not images with a class, or differ in shape.

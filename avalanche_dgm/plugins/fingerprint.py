@@ -39,11 +39,6 @@ _NETWORK = "network: "
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
     """Checks that two fingerprints are equal.
 
-    Args:
-        saved: The fingerprint of the interrupted run.
-        now: The fingerprint of the run that resumes it.
-        where: Name of the interrupted run, such as "The checkpoint x.pt", for the message.
-
     Raises:
         CheckpointError: They differ; the message names every difference.
     """

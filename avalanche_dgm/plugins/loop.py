@@ -122,12 +122,6 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
 def check_model(method: Method, model: nn.Module, data: ExperienceData, experience: Any) -> None:
     """Checks that a method can teach a model an experience; changes nothing.
 
-    Args:
-        method: The method.
-        model: The user's model, on the device of the data.
-        data: The experience, which the method has checked.
-        experience: Avalanche's experience, to which growing models are adapted: a copy here.
-
     Raises:
         UnsupportedModelError: The model cannot learn it.
         LabelError: It would have no output for one of the labels.

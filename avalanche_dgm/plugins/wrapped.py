@@ -18,10 +18,6 @@ class WrappedModel(nn.Module):
     The user's model is a submodule, so Avalanche adapts it as before. The method is none, so that
     optimisers and other plugins see only the networks that are trained.
 
-    Args:
-        model: The user's model.
-        method: The method.
-
     Attributes:
         networks: The method's own networks in use, by `Routing.networks`.
         width: Number of outputs of the user's model.

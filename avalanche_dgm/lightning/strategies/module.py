@@ -35,12 +35,6 @@ class StrategyStage(Stage):
     The Trainer only counts. The order of all hooks, and with one process that of all random
     numbers, is Avalanche's.
 
-    Args:
-        name: Name shown in progress bars.
-        batches: The batches of the strategy's data loader, which has at least one.
-        check_ranks: Whether to check that all processes read the same batches.
-        options: For the hooks of plugins.
-
     Raises:
         ConfigError: The criterion is a sum over samples, on several devices.
     """
