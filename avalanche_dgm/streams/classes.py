@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -29,17 +29,38 @@ from avalanche_dgm.streams.tensors import (
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
     from torch import nn
+    from typing_extensions import Unpack
 
     from avalanche_dgm.streams.front_ends import FrontEnd
 
 
-def sklearn_digits(*, test_fraction: float = 0.2, **options: Any) -> CLScenario:
+class ClassOptions(TypedDict, total=False):
+    """Which classes come when, and how many images of them; see `split`."""
+
+    n_experiences: int
+    class_order: Sequence[int] | None
+    shuffle: bool
+    task_labels: bool
+    fraction: float
+    n_train_per_class: int | None
+    seed: int
+
+
+class SplitOptions(ClassOptions, total=False):
+    """All options of `split`."""
+
+    download: bool
+    front_end: FrontEnd | nn.Module | str | None
+    cache: str | os.PathLike[str] | None
+
+
+def sklearn_digits(*, test_fraction: float = 0.2, **options: Unpack[ClassOptions]) -> CLScenario:
     """The 8x8 handwritten digits that scikit-learn ships (1,797 images): nothing to download.
 
     Args:
         test_fraction: Fraction of every class held out for ``test_stream``.
-        **options: The options of ``split``, except those for loading. By default there are ten
-            experiences. The ``seed`` also determines the held-out images.
+        **options: See `ClassOptions`. By default there are ten experiences. The ``seed`` also
+            determines the held-out images.
 
     Returns:
         A benchmark of images (1, 8, 8) in [0, 1].
@@ -49,10 +70,13 @@ def sklearn_digits(*, test_fraction: float = 0.2, **options: Any) -> CLScenario:
     """
     seed = options.get("seed", 0)
     train, test = load_sklearn_digits(test_fraction=test_fraction, seed=seed)
-    return class_incremental(train, test, **{"n_experiences": 10, **options})
+    options.setdefault("n_experiences", 10)
+    return class_incremental(train, test, **options)
 
 
-def digits(root: str | os.PathLike[str] | None = None, **options: Any) -> CLScenario:
+def digits(
+    root: str | os.PathLike[str] | None = None, **options: Unpack[SplitOptions]
+) -> CLScenario:
     """Digits of the DGDMN paper: task t is all images of MNIST's digit t (Kamra et al. 2017, 8.1).
 
     Args:
@@ -66,10 +90,13 @@ def digits(root: str | os.PathLike[str] | None = None, **options: Any) -> CLScen
         DataError: MNIST cannot be found.
         ConfigError: An option is out of range.
     """
-    return split("MNIST", root, **{"n_experiences": 10, **options})
+    options.setdefault("n_experiences", 10)
+    return split("MNIST", root, **options)
 
 
-def photos(root: str | os.PathLike[str] | None = None, **options: Any) -> CLScenario:
+def photos(
+    root: str | os.PathLike[str] | None = None, **options: Unpack[SplitOptions]
+) -> CLScenario:
     """Your own photographs: a folder with ``train/<class>/`` and ``test/<class>/``.
 
     Args:
@@ -167,7 +194,7 @@ def class_incremental(
     train: LabelledImages,
     test: LabelledImages,
     *,
-    n_experiences: int,
+    n_experiences: int = 5,
     class_order: Sequence[int] | None = None,
     shuffle: bool = False,
     task_labels: bool = False,
