@@ -25,7 +25,7 @@ class Settings:
 
     What a field's annotation says is checked: a ``Literal``, whole numbers (of at least 1, or of
     the field's metadata ``least``), widths of layers, a range of intensities; and numbers with
-    bounds in the field's metadata, see `number`. A mapping becomes an
+    bounds in the field's metadata, see `number`, or ``"bytes"``. A mapping becomes an
     `avalanche_dgm.fitting.OptimizerSpec` where one is expected. A subclass checks what else must
     hold in ``__post_init__``, after that of the base class.
 
@@ -120,14 +120,8 @@ class MethodSettings(Settings):
             experience that needs more is refused.
     """
 
-    seed: int | None = field(default=None, metadata={"least": 0})
-    memory_budget: int | str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        read_bytes("memory_budget", self.memory_budget)
-        if self.seed is not None and self.seed >= 2**63:
-            raise ConfigError(f"seed={self.seed} must be at most 2**63 - 1.")
+    seed: int | None = field(default=None, metadata={"least": 0, "most": 2**63 - 1})
+    memory_budget: int | str | None = field(default=None, metadata={"bytes": True})
 
 
 class Plain:
@@ -163,6 +157,8 @@ def _checked(name: str, value: Any, hint: Any, **bounds: Any) -> Any:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if value is None and NoneType in kinds:
         return None
+    if bounds.get("bytes"):
+        read_bytes(name, value)
     kind, *others = (kind for kind in kinds if kind is not NoneType)
     if others:
         return value
@@ -313,7 +309,13 @@ def one_of(name: str, value: str, *allowed: str) -> None:
 
 
 def whole(
-    name: str, value: Any, *, least: int = 1, optional: bool = False, otherwise: str = ""
+    name: str,
+    value: Any,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    optional: bool = False,
+    otherwise: str = "",
 ) -> None:
     """Checks a whole number.
 
@@ -321,18 +323,21 @@ def whole(
         name: What it counts.
         value: The number.
         least: The smallest that can work.
+        most: The largest that can work, if there is one.
         optional: Whether it may be ``None``.
         otherwise: What else is allowed, for the message.
 
     Raises:
-        ConfigError: It is not a whole number, or too small.
+        ConfigError: It is not a whole number, too small or too large.
     """
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    fits = isinstance(value, int) and value >= least and (most is None or value <= most)
+    if isinstance(value, bool) or not fits:
+        limit = f" and at most {most}" if most is not None else ""
         otherwise = otherwise or (", or None" if optional else "")
         raise ConfigError(
-            f"{name}={value!r} must be a whole number of at least {least}{otherwise}."
+            f"{name}={value!r} must be a whole number of at least {least}{limit}{otherwise}."
         )
 
 

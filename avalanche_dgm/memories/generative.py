@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from avalanche_dgm.generators.vae_generator import make_generator
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import CHUNK, evaluating, in_chunks
-from avalanche_dgm.settings import positive, read_bytes
+from avalanche_dgm.settings import read_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +56,14 @@ class MemorySettings(VAESettings):
 
     generator: Generator | str = "vae"
     labels: Literal["soft", "hard"] | None = None
-    temperature: float = 2.0
+    temperature: float = field(default=2.0, metadata={"above": 0})
     kappa: float = 0.0
     n_max: int | None = None
     count: Literal["classes", "tasks"] = "classes"
-    memory_budget: int | str | None = None
+    memory_budget: int | str | None = field(default=None, metadata={"bytes": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("temperature", self.temperature)
-        read_bytes("memory_budget", self.memory_budget)
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
         given = ", ".join(self._vae_settings_given())
         if self.generator != "vae" and given:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, ClassVar, Literal
 
@@ -60,7 +60,7 @@ class StoredLatentsSettings(Settings):
     dtype: Literal["float32", "float16", "uint8"] = "float32"
     covariance: bool | Literal["full", "shared", "low-rank", "diagonal", "mixture"] | None = None
     at_rest: Precision | None = None
-    memory_budget: int | str | None = None
+    memory_budget: int | str | None = field(default=None, metadata={"bytes": True})
     jitter: float | None = None
 
     def make(self) -> StoredLatents:

@@ -92,7 +92,6 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
     def __post_init__(self) -> None:
         # Not as the base class does: its consolidation is another one.
         Settings.__post_init__(self)
-        self.part(MethodSettings)
         memory = MemorySettings.names() - {"consolidation"} | {"memory_consolidation"}
         if self.replay == "stored":
             memory -= {"memory_budget"}

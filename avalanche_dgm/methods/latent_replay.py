@@ -92,7 +92,7 @@ class LatentReplaySettings(
     freeze_after: int = field(default=1, metadata={"least": 0})
     encode_once: bool | None = None
     replay_size: int | Literal["all"] | None = None
-    temperature: float = 1.0
+    temperature: float = field(default=1.0, metadata={"above": 0})
     # Latents have no bounds, and vary in more ways than images do.
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "gaussian"
     kl_weight: float = 0.1
