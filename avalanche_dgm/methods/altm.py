@@ -209,10 +209,10 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         Raises:
             ConfigError: The classifier has lost outputs that were learned.
         """
-        if self.stable is not None and self.learner is not None:
+        if self.stable is not None:
             one, aware, held = data.images[:1], self.task_aware, self.stable.module
             needed = {t: head_width(held, one, t, task_aware=aware) for t in self._old_tasks}
-            check_heads(self.learner, one, needed, task_aware=aware)
+            check_heads(self._attached, one, needed, task_aware=aware)
         yield from self.source.before_learning(data)
 
     def prepare(
@@ -304,14 +304,14 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         """Yields what H and N learn last, in this order, and then what the source learns."""
         yield from super().after_learning(data)
         distil = self.settings.consolidation == "distil"
-        if distil and self.stable is not None and self.learner is not None:
+        if distil and self.stable is not None:
             # N with the outputs that H has more: N's weights wherever they fit, H's elsewhere.
-            self.candidate = copied(self.learner)
+            self.candidate = copied(self._attached)
             old, new = self.stable.module.state_dict(), self.candidate.state_dict()
             fitting = {k: v for k, v in old.items() if k in new and v.shape == new[k].shape}
             self.candidate.load_state_dict({**new, **fitting})
             try:
-                yield self._distillation(self._trained_on(data), Frozen(self.learner).module)
+                yield self._distillation(self._trained_on(data), Frozen(self._attached).module)
                 self.stable = Frozen(self.candidate)
             finally:
                 # After `undo` there is none.
@@ -350,8 +350,8 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         # N must have the layers that were frozen just now: what is remembered was made by them.
         shared = self.frozen and not frozen
         replaced = self.stable is None or self.settings.consolidation == "replace"
-        if self.learner is not None and (replaced or shared):
-            self.stable = Frozen(self.learner)
+        if replaced or shared:
+            self.stable = Frozen(self._attached)
         super().end(data)
 
     def sample(self, n: int) -> Replay:

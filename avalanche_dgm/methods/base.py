@@ -196,6 +196,13 @@ class Method(nn.Module):
         return self.random.on(device)
 
     @property
+    def _attached(self) -> nn.Module:
+        """The classifier; an error before `attach`."""
+        if self.learner is None:
+            raise RuntimeError("The method has no learner yet; call attach() first.")
+        return self.learner
+
+    @property
     def active(self) -> nn.Module | None:
         """The classifier that learns the current experience, or ``None`` if none does by batches.
 
@@ -325,9 +332,7 @@ class Method(nn.Module):
 
     def _logits(self, images: Tensor, tasks: Tensor, network: nn.Module | None = None) -> Tensor:
         """The logits of the classifier, or of a copy of it, for what it is trained on."""
-        network = self.learner if network is None else network
-        if network is None:
-            raise RuntimeError("The method has no learner yet; call attach() first.")
+        network = self._attached if network is None else network
         return logits_of(network, images, tasks, task_aware=self.task_aware)
 
     def _width(self, images: Tensor, tasks: Tensor) -> int:

@@ -85,7 +85,7 @@ class ElasticWeightConsolidation(Method):
             CapacityError: The penalty does not fit into ``memory_budget``.
         """
         super().check(data)
-        trained = [p for p in self.learner.parameters() if p.requires_grad] if self.learner else []
+        trained = [p for p in self._attached.parameters() if p.requires_grad]
         self._check_budget(
             4 + sum(8 * p.numel() for p in trained),
             "It keeps two numbers for each weight that is trained: give more, or a smaller model.",
@@ -97,20 +97,20 @@ class ElasticWeightConsolidation(Method):
         Raises:
             ConfigError: The classifier has lost weights that are held.
         """
-        if self.learner is not None:
-            self.penalty.check(self.learner)
+        self.penalty.check(self._attached)
         yield from ()
 
     def loss(self, step: Step) -> Tensor | None:
         """Lambda times the penalty (Eq. 3)."""
-        if self.learner is None or not self.penalty.shapes:
+        if not self.penalty.shapes:
             return None
-        return self.criterion.scaled(self.settings.ewc_lambda * self.penalty(self.learner), step.n)
+        return self.criterion.scaled(
+            self.settings.ewc_lambda * self.penalty(self._attached), step.n
+        )
 
     def end(self, data: ExperienceData) -> None:
         """Holds the weights by what the experience needs of them."""
-        if self.learner is not None:
-            self.penalty.add(self.learner, self.fisher(data))
+        self.penalty.add(self._attached, self.fisher(data))
         super().end(data)
 
     def fisher(self, data: ExperienceData) -> dict[str, Tensor]:
@@ -122,9 +122,7 @@ class ElasticWeightConsolidation(Method):
         Returns:
             Tensor of the parameter's shape for each that is trained, by its name.
         """
-        learner, n = self.learner, len(data)
-        if learner is None:
-            raise RuntimeError("The method has no learner yet; call attach() first.")
+        learner, n = self._attached, len(data)
         if self.settings.fisher_samples is not None and self.settings.fisher_samples < n:
             order = torch.randperm(n, generator=self.rng, device=data.images.device)
             data = data.take(order[: self.settings.fisher_samples])

@@ -321,17 +321,17 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         """
         if self.task_aware:
             self._check_cut(data)
-        if len(self.latent_memory.classes) and self.learner is not None:
+        if len(self.latent_memory.classes):
             # In the order of labels, so that a task's last one counts.
             known = sorted(self.latent_memory.classes.rows[:, 1:].tolist())
             needed = {task: label + 1 for task, label in known}
-            check_heads(self.learner, data.images[:1], needed, task_aware=self.task_aware)
+            check_heads(self._attached, data.images[:1], needed, task_aware=self.task_aware)
         if not self.frozen and not self.settings.freeze_after:
             self._prefix = self._cut().freeze()
         # A classifier that is still learning a class is no teacher of it.
         soft = self.settings.soft_labels and not data.partial
-        if soft and len(self.latent_memory.classes) and self.learner is not None:
-            self._hold("_teacher", Frozen(self.learner))
+        if soft and len(self.latent_memory.classes):
+            self._hold("_teacher", Frozen(self._attached))
         yield from ()
 
     def prepare(
