@@ -52,13 +52,10 @@ class Views:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, index: Tensor) -> Views:
-        """Returns a copy of the samples at the given positions, int64 tensor (M,)."""
-        return Views(self.images[index], self.categories[index], self.viewpoints[index])
-
     def thin(self, fraction: float, seed: int) -> Views:
         """Returns a random share of each viewpoint's samples; at least one stays."""
-        return self.take(_kept(self.viewpoints, fraction, seed))
+        index = _kept(self.viewpoints, fraction, seed)
+        return Views(self.images[index], self.categories[index], self.viewpoints[index])
 
 
 def _kept(viewpoints: Tensor, fraction: float, seed: int) -> Tensor:
