@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avalanche_dgm.dashboards import keys
-from avalanche_dgm.deprecated import former_names
 
 #: Pixels of an image: uint8 array (H, W, 3).
 Pixels = NDArray[np.uint8]
@@ -172,4 +171,10 @@ class FailSafeSink(Sink):
 
 
 if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__, {"Guarded": "FailSafeSink"})
+
+    def __getattr__(name: str) -> Any:
+        if name != "Guarded":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        message = f"{__name__}.Guarded is deprecated; use {__name__}.FailSafeSink."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return FailSafeSink
