@@ -14,9 +14,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, StorageError
 from avalanche_dgm.experiments.arguments import build_parser, read_overrides
-from avalanche_dgm.settings import whole
 
 if TYPE_CHECKING:
     from avalanche_dgm.experiments.recipes import Configs

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from avalanche_dgm.checks import one_of
 from avalanche_dgm.errors import ConfigError, DivergenceError
-from avalanche_dgm.settings import check_fields, one_of
+from avalanche_dgm.settings import check_fields
 
 #: Steps between two looks at the loss; each look waits for the device.
 CHECK_EVERY = 50

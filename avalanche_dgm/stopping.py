@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from avalanche_dgm.settings import number
+from avalanche_dgm.checks import number
 
 
 class TrainingTarget:

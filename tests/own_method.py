@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import positive
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.methods import Method, register
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.modules import GrowingBuffers
-from avalanche_dgm.settings import MethodSettings, positive
+from avalanche_dgm.settings import MethodSettings
 
 
 @dataclass(frozen=True, kw_only=True)

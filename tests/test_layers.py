@@ -16,7 +16,7 @@ ROOT = Path(avalanche_dgm.__file__).parent
 LAYERS = {
     "errors": 0,
     "stubs": 0,
-    "deprecated": 0,
+    "checks": 1,
     "files": 1,
     "randomness": 1,
     "modules": 1,

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.dashboards import drawing, keys, views
 from avalanche_dgm.dashboards.sinks import (
     Cell,
@@ -32,7 +33,6 @@ from avalanche_dgm.metrics.cost import (
     stored_samples_of,
 )
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
-from avalanche_dgm.settings import whole
 
 #: Most rows of an image of samples; of more classes the first ones are shown.
 _MOST_ROWS = 40

@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from avalanche_dgm.checks import number, positive, whole
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.settings import number, positive, whole
 
 #: Settings that are one of some names.
 _NAMED = {

@@ -7,12 +7,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import one_of, read_bytes, whole
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.generators.covariances import Full, LowRank, QuantizedLowRank
 from avalanche_dgm.generators.vectors import QuantizedVectors, Vectors
 from avalanche_dgm.modules import AtRest, awake
-from avalanche_dgm.settings import one_of, read_bytes, whole
 
 #: Of the samples' bytes in float32, how many a density may have unasked.
 DATA_SHARE = 0.1

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avalanche_dgm.checks import one_of
 from avalanche_dgm.data import ExperienceData, Replay, check_values
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.fitting import Phase
@@ -19,7 +20,6 @@ from avalanche_dgm.generators.class_gaussians import ClassGaussians
 from avalanche_dgm.generators.components import Components
 from avalanche_dgm.generators.gaussian import padded
 from avalanche_dgm.modules import awake
-from avalanche_dgm.settings import one_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

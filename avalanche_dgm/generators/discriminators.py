@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import one_of, whole
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.modules import at_least_single
-from avalanche_dgm.settings import one_of, whole
 
 #: Slope of the leaky rectifiers for negative inputs.
 _LEAK = 0.2

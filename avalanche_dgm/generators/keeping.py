@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import number, whole
 from avalanche_dgm.data import SamplePool, even_weights
 from avalanche_dgm.elastic import ElasticPenalty, squared_gradients
 from avalanche_dgm.modules import GrowingBuffers, copied, evaluating
-from avalanche_dgm.settings import number, whole
 
 if TYPE_CHECKING:
     from avalanche_dgm.generators.gan import GAN

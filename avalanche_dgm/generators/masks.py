@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import one_of
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.modules import GrowingBuffers
-from avalanche_dgm.settings import one_of
 
 #: How the gradient of an embedding can be compensated for the steepness of its sigmoid.
 Compensation = Literal["hat", "authors", "none"]

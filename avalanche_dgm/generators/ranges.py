@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import check_range
 from avalanche_dgm.errors import RangeError
-from avalanche_dgm.settings import check_range
 
 #: One number for each channel, or for each feature of a flat sample.
 Bounds = tuple[float, ...]

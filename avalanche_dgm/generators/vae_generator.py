@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import one_of
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase, epochs_to_steps
@@ -22,7 +23,7 @@ from avalanche_dgm.generators.density import ClassDensity, make_density
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
 from avalanche_dgm.modules import copied, in_chunks
-from avalanche_dgm.settings import make_settings, one_of
+from avalanche_dgm.settings import make_settings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from avalanche_dgm import settings
+from avalanche_dgm import checks
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.lightning.ranks import Ranks
@@ -133,7 +133,7 @@ class Batches(ABC):
     ) -> None:
         if n == 0:
             raise DataError(f"Experience {experience} holds no samples. Remove it from the stream.")
-        settings.whole("batch_size", batch_size)
+        checks.whole("batch_size", batch_size)
         self.n, self.batch_size, self.shuffle = n, batch_size, shuffle
         self.seed, self.experience = seed, experience
         self.epoch, self.start = epoch, start

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_dgm import settings
+from avalanche_dgm import checks
 from avalanche_dgm.data import ExperienceData, check_experience
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.batches import Batches, LazyBatches, TensorBatches
@@ -90,10 +90,10 @@ class StreamDataModule(pl.LightningDataModule):
                     " benchmark, such as sklearn_digits(), or an object with a train_stream and a"
                     " test_stream."
                 )
-        settings.whole("batch_size", batch_size)
-        settings.whole("eval_batch_size", eval_batch_size)
-        settings.whole("seed", seed, least=0)
-        settings.whole("num_workers", num_workers, least=0)
+        checks.whole("batch_size", batch_size)
+        checks.whole("eval_batch_size", eval_batch_size)
+        checks.whole("seed", seed, least=0)
+        checks.whole("num_workers", num_workers, least=0)
         self.benchmark = _with_lengths(benchmark)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last

@@ -9,6 +9,7 @@ from typing import Any
 from avalanche.evaluation.metrics.forward_transfer import GenericExperienceForwardTransfer
 from avalanche.training.plugins import EvaluationPlugin
 
+from avalanche_dgm.checks import number, one_of, whole
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.builtin_callbacks import check_callbacks
@@ -19,7 +20,6 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stream_run import StreamRun
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
-from avalanche_dgm.settings import number, one_of, whole
 
 
 def fit_stream(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import one_of
 from avalanche_dgm.modules import GrowingBuffers, rounded
-from avalanche_dgm.settings import one_of
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 

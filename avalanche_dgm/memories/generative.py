@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import read_bytes
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import (
     CapacityError,
@@ -28,7 +29,6 @@ from avalanche_dgm.generators.vae_generator import make_generator
 from avalanche_dgm.losses import soft_targets
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import CHUNK, evaluating, in_chunks
-from avalanche_dgm.settings import read_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import number, read_bytes, whole
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import Replay, check_values, split_budget
 from avalanche_dgm.errors import CapacityError, ConfigError, DataError, ShapeError, UnknownTaskError
 from avalanche_dgm.memories.compact import CompactSamples
 from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
-from avalanche_dgm.settings import number, read_bytes, whole
 
 #: From samples (n, *shape) and their task labels (n,) to other samples.
 Encode = Callable[[Tensor, Tensor], Tensor]

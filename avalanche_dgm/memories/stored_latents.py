@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import number
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators import ClassDensity, make_density
 from avalanche_dgm.generators.class_gaussians import Precision
 from avalanche_dgm.memories.stored import Encode, StoredMemory
-from avalanche_dgm.settings import Settings, number
+from avalanche_dgm.settings import Settings
 
 #: Noise where the classes' moments are not kept.
 JITTER = 0.5

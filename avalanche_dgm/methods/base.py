@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import read_bytes
 from avalanche_dgm.data import ExperienceData, Replay, Step, append_replay, check_experience
 from avalanche_dgm.errors import CapacityError, CheckpointError
 from avalanche_dgm.fitting import Phase
@@ -19,7 +20,7 @@ from avalanche_dgm.losses import UserCriterion, distillation
 from avalanche_dgm.memories.classifiers import counted, grow_to, logits_of, set_counted
 from avalanche_dgm.modules import Savepoint, evaluating
 from avalanche_dgm.randomness import RandomSource
-from avalanche_dgm.settings import MethodSettings, make_settings, read_bytes
+from avalanche_dgm.settings import MethodSettings, make_settings
 
 #: Version of what methods keep, and under which names; states and files of another are refused.
 VERSION = 3

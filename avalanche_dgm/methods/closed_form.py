@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import positive
 from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, check_experience, check_values
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.losses import UserCriterion
@@ -39,7 +40,7 @@ from avalanche_dgm.methods.abilities import Routing
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import CHUNK
-from avalanche_dgm.settings import MethodSettings, positive
+from avalanche_dgm.settings import MethodSettings
 
 #: Ridges to choose from.
 RIDGES = tuple(10.0**power for power in range(6))

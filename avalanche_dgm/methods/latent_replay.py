@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import one_of, whole
 from avalanche_dgm.data import ExperienceData, Latents, Replay, append_replay, check_experience
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.fitting import Phase
@@ -44,7 +45,7 @@ from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen
-from avalanche_dgm.settings import MethodSettings, one_of, whole
+from avalanche_dgm.settings import MethodSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from avalanche_dgm.checks import one_of
 from avalanche_dgm.generators.conditional_gan import ConditionalGAN
 from avalanche_dgm.generators.gan_settings import ConditionalGANSettings
 from avalanche_dgm.generators.keeping import Alignment, JointReplay, KeepOld
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import copied
-from avalanche_dgm.settings import one_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.metrics import functional
 from avalanche_dgm.metrics.plotted import PlottedMetric
-from avalanche_dgm.settings import whole
 
 
 def predicted(answers: Tensor, labels: Tensor) -> Tensor:

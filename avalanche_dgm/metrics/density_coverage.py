@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.metrics.plotted import PlottedMetric
-from avalanche_dgm.settings import whole
 
 #: Rows of a matrix of distances that are computed at once.
 _ROWS = 512

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.modules import evaluating, in_chunks
-from avalanche_dgm.settings import whole
 
 
 class _Given(nn.Module):

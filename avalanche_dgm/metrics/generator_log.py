@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm import files
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.masked_gan import MaskedGAN
@@ -25,7 +26,6 @@ from avalanche_dgm.metrics.generator_quality import (
 )
 from avalanche_dgm.metrics.mask_trace import MaskTrace
 from avalanche_dgm.modules import size_in_bytes
-from avalanche_dgm.settings import whole
 
 #: What a log leaves in its folder, as patterns.
 FILES = ("usage.csv", "masks.csv", "samples.csv", "samples-*.png", "sizes.csv", "quality.csv")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase, epochs_to_steps, fit
 from avalanche_dgm.generators.discriminators import build_discriminator
@@ -18,7 +19,6 @@ from avalanche_dgm.generators.ranges import intensity_range
 from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.metrics.frechet import extract_features, frechet_distance
 from avalanche_dgm.randomness import RandomSource
-from avalanche_dgm.settings import whole
 
 #: Features of a reference: few, so that a few hundred samples say how they vary together.
 N_FEATURES = 64

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import one_of, whole
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
 from avalanche_dgm.metrics.accuracy_matrix import predicted
 from avalanche_dgm.metrics.plotted import PlottedMetric
-from avalanche_dgm.settings import one_of, whole
 
 
 class _Counting(PlottedMetric):

@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.dashboards import views
 from avalanche_dgm.dashboards.drawing import draw_points, new_figure
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError
 from avalanche_dgm.experiments import figures
 from avalanche_dgm.plots.corruption import Robustness, add_noise, occlude
 from avalanche_dgm.plots.predictions import examples, method_of
-from avalanche_dgm.settings import whole
 
 #: Of t-SNE: fewer have no neighbours to speak of.
 _LEAST_POINTS = 5

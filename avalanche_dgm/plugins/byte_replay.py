@@ -9,10 +9,10 @@ from avalanche.models.dynamic_modules import MultiTaskModule
 from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.supervised import DER
 
+from avalanche_dgm.checks import read_bytes
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.held import image_bytes
 from avalanche_dgm.modules import evaluating
-from avalanche_dgm.settings import read_bytes
 
 #: Bytes of the random number by which Avalanche's reservoir chooses an image to keep.
 _WEIGHT = 4

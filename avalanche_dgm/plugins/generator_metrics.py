@@ -11,6 +11,7 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricResult
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.dashboards import views
 from avalanche_dgm.metrics.frechet import extract_features
 from avalanche_dgm.metrics.reconstruction import ReconstructionError
@@ -18,7 +19,6 @@ from avalanche_dgm.metrics.replayed import class_coverage
 from avalanche_dgm.plugins.learned import stream_of, tests_of
 from avalanche_dgm.plugins.metrics import LearningMetric, find_plugins
 from avalanche_dgm.plugins.samples import split_batch, task_column
-from avalanche_dgm.settings import whole
 
 _ERRORS = {"squared": "StreamReconstructionMSE", "absolute": "StreamReconstructionMAE"}
 

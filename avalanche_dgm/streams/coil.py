@@ -7,8 +7,8 @@ import os
 import numpy as np
 import torch
 
+from avalanche_dgm.checks import number, whole
 from avalanche_dgm.errors import DataError
-from avalanche_dgm.settings import number, whole
 from avalanche_dgm.streams.rendering import N_ROTATIONS, Views
 
 #: Images of one object, 5 degrees apart.

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from avalanche_dgm.checks import one_of, whole
 from avalanche_dgm.errors import DataError
 from avalanche_dgm.files import replacing
-from avalanche_dgm.settings import one_of, whole
 from avalanche_dgm.streams.front_ends import FrontEnd, front_end
 from avalanche_dgm.streams.sources import as_tensor
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import DataError
-from avalanche_dgm.settings import whole
 from avalanche_dgm.streams.rendering import N_CAMERAS, N_ROTATIONS, Views
 
 # As the tools for the set build and read the names (tfurlanello/ActLTM on GitHub,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.settings import whole
 from avalanche_dgm.streams.tensors import LabelledImages, thin
 from avalanche_dgm.streams.vehicles import CATEGORIES, TABLE, Part
 

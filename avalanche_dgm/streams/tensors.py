@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from avalanche_dgm.checks import number, whole
 from avalanche_dgm.errors import DataError
-from avalanche_dgm.settings import number, whole
 
 if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario

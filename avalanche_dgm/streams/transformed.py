@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.settings import whole
 from avalanche_dgm.streams.sources import load_torchvision
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark, thin
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avalanche_dgm.checks import one_of
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.settings import one_of
 from avalanche_dgm.streams.coil import load_coil20
 from avalanche_dgm.streams.ilab import load_ilab
 from avalanche_dgm.streams.rendering import N_ROTATIONS, N_VIEWPOINTS, Views, render

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from avalanche_dgm.settings import whole
+from avalanche_dgm.checks import whole
 from avalanche_dgm.streams.tensors import assemble, held_out
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from avalanche_dgm.checks import read_bytes
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.generators import ClassDensity, make_density
 from avalanche_dgm.modules import size_in_bytes
-from avalanche_dgm.settings import read_bytes
 
 
 def rng(seed=0):

@@ -1,0 +1,173 @@
+"""Checks of what a user gives: choices, numbers, bytes, widths of layers, ranges of intensities."""
+
+from __future__ import annotations
+
+import re
+from math import isfinite
+from numbers import Real
+from typing import Any
+
+from avalanche_dgm.errors import ConfigError
+
+_UNITS = {"": 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+
+
+def one_of(name: str, value: str, *allowed: str) -> None:
+    """Checks a choice.
+
+    Args:
+        name: What is chosen.
+        value: What was chosen.
+        *allowed: What there is.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
+
+
+def whole(
+    name: str,
+    value: Any,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    optional: bool = False,
+    otherwise: str = "",
+) -> None:
+    """Checks a whole number.
+
+    Args:
+        name: What it counts.
+        value: The number.
+        least: The smallest that can work.
+        most: The largest that can work, if there is one.
+        optional: Whether it may be ``None``.
+        otherwise: What else is allowed, for the message.
+
+    Raises:
+        ConfigError: It is not a whole number, too small or too large.
+    """
+    if value is None and optional:
+        return
+    fits = isinstance(value, int) and value >= least and (most is None or value <= most)
+    if isinstance(value, bool) or not fits:
+        limit = f" and at most {most}" if most is not None else ""
+        otherwise = otherwise or (", or None" if optional else "")
+        raise ConfigError(
+            f"{name}={value!r} must be a whole number of at least {least}{limit}{otherwise}."
+        )
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    optional: bool = False,
+) -> None:
+    """Checks a finite number.
+
+    Args:
+        name: What it is.
+        value: The number.
+        above: What it must be above.
+        least: The smallest that can work.
+        below: What it must be below.
+        most: The largest that can work.
+        optional: Whether it may be ``None``.
+
+    Raises:
+        ConfigError: It is no such number.
+    """
+    if value is None and optional:
+        return
+    bounds = {"above": above, "of at least": least, "below": below, "at most": most}
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not (
+        real
+        and isfinite(value)
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (below is None or value < below)
+        and (most is None or value <= most)
+    ):
+        said = " and ".join(f"{word} {end:g}" for word, end in bounds.items() if end is not None)
+        raise ConfigError(
+            f"{name}={value!r} must be a number {said}{', or None' if optional else ''}."
+        )
+
+
+def positive(name: str, value: Any, *, optional: bool = False) -> None:
+    """Checks that a number is above 0 and finite, see `number`."""
+    number(name, value, above=0, optional=optional)
+
+
+def read_bytes(name: str, value: int | str | None) -> int | None:
+    """Reads a number of bytes.
+
+    Args:
+        name: What they are for.
+        value: The number; or a text such as ``"500 kB"``, ``"1MB"`` or ``"1.5GB"``, in powers of
+            1000; or ``None``, which is returned.
+
+    Raises:
+        ConfigError: It is none of these, or less than one byte.
+    """
+    if value is None:
+        return None
+    found = (
+        re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kKMG]?B?)\s*", value)
+        if isinstance(value, str)
+        else None
+    )
+    if found is not None and found.group(2) in _UNITS:
+        value = int(float(found.group(1)) * _UNITS[found.group(2)])
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(
+            f"{name}={value!r} must be a number of bytes, or a text such as '500kB' or '1.5MB'."
+        )
+    return value
+
+
+def check_widths(name: str, value: Any) -> None:
+    """Checks the widths of layers: one or more whole numbers of at least 1.
+
+    Args:
+        name: What they are called.
+        value: The widths.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    if not isinstance(value, (tuple, list)) or not value:
+        raise ConfigError(
+            f"{name}={value!r} must be a tuple of one or more layer widths, for example (64, 64)."
+        )
+    for width in value:
+        whole(f"each of {name}", width)
+
+
+def check_range(value: tuple[float, float], *, name: str = "value_range") -> None:
+    """Checks the range of intensities that a user gave.
+
+    Args:
+        value: Smallest and largest possible intensity.
+        name: How the user calls it.
+
+    Raises:
+        ConfigError: It is not two finite numbers, the first below the second.
+    """
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name}={value!r} must be two numbers, the smallest and the largest possible"
+            " intensity."
+        ) from error
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ConfigError(f"{name}={value} needs its first number below its second.")
