@@ -60,7 +60,7 @@ def test_a_plain_network_forgets(two_a_time):
 
 
 def test_generative_replay_remembers(two_a_time):
-    assert _final_accuracy(two_a_time, [DGRPlugin(generator_steps=400)], epochs=10) > 0.85
+    assert _final_accuracy(two_a_time, [DGRPlugin(generator_steps=250)], epochs=10) > 0.85
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_dynamic_memory_remembers(one_a_time):
 
 
 def test_dual_memory_remembers(two_a_time):
-    plugin = DGDMNPlugin(generator_steps=400, learner_steps=400)
+    plugin = DGDMNPlugin(generator_steps=250, learner_steps=250)
     assert _final_accuracy(two_a_time, [plugin], epochs=10) > 0.8
 
 
