@@ -104,7 +104,7 @@ def fit_stream(
         run.epochs, run.checkpoint_dir = 1, None
     if not made.limit_test_batches:
         run.test = "none"
-    result, state = launch(made, run.run)
+    result, state = launch(made, _run, run)
     if state is not None:
         # Spawned processes have trained copies.
         run.adapt(len(result))
@@ -151,3 +151,8 @@ def _check_trainer(trainer: pl.Trainer, module: MethodModule) -> None:
             " gradient, for which DDP would wait forever. Use"
             " strategy='ddp_find_unused_parameters_true'."
         )
+
+
+def _run(trainer: pl.Trainer, run: StreamRun) -> tuple[StreamResult, dict[str, Any] | None]:
+    # Lightning separates spawned processes' memory of modules among arguments, not of a method's.
+    return run.run(trainer)
