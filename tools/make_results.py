@@ -36,13 +36,13 @@ _MARKED = re.compile(r"([^\s|(]+(?: ± \S+?| k?B| [MG]B| s)?)<!-- ([^;>]+); ([^;
 _COSTS = ("memory", "training")
 _HEAD = """# Results
 
-Every figure and table of the papers: what the paper says, what `avalanche-dgm paper` measured in
-the paper's settings, and in this package's defaults where that was run. Numbers are means over the
-seeds with the half of their 95 % t interval; differences are paired by seed. "memory" is what is
-held beside the classifier at the end; "training" is wall time, and other work ran beside some of
-the runs. Each section names its file, with the values of every seed,
-the lines of the figure, versions and machine. `make results` makes this page of these files;
-[how they are run](cli.md#figures-and-tables-of-the-papers).
+The figures and tables of the papers: what the paper says, and what
+[`avalanche-dgm paper`](cli.md#figures-and-tables-of-the-papers) measured with the paper's settings
+and, in some cases, with this package's defaults. Numbers are means over seeds ± half the width of
+their 95 % t interval; differences are paired by seed. *Memory* is the size at the end, without the
+classifier. *Training* is wall time, on a machine with other work in some cases. The linked files
+have the values of every seed, the curves of the figure, versions and machine. `make results` writes
+this page.
 """
 
 Numbers = Mapping[str, Any]
