@@ -166,9 +166,14 @@ def size(n_bytes: float | None) -> str:
     """Formats bytes with their unit, "unknown" for ``None``."""
     if n_bytes is None:
         return "unknown"
-    power = min(len(str(int(n_bytes))) - 1, 9) // 3
-    unit = ("B", "kB", "MB", "GB")[power]
-    return f"{n_bytes / 1000**power:.{1 if power else 0}f} {unit}"
+    unit, name = size_unit(n_bytes)
+    return f"{n_bytes / unit:.{0 if unit == 1 else 1}f} {name}"
+
+
+def size_unit(largest: float) -> tuple[int, str]:
+    """The unit that suits sizes up to some number of bytes: in bytes, and its name."""
+    power = min(len(str(int(largest))) - 1, 9) // 3
+    return 1000**power, ("B", "kB", "MB", "GB")[power]
 
 
 def spread(values: Sequence[float]) -> str:

@@ -260,7 +260,7 @@ def test_the_best_is_marked(text):
     best = re.findall(r"<td class=best>([^<]*)<span", text)
     # Of eight numbers; both learn as well at first, and take as long.
     assert len(best) == 10
-    assert "0 bytes" in best
+    assert "0 B" in best
 
 
 def test_one_method_has_no_best(tmp_path):
@@ -277,7 +277,7 @@ def test_memory_that_is_not_known_is_unknown(tmp_path):
     page = page_of(tmp_path, tmp_path)
     line = re.findall(r'<th scope="row"><svg.*?>dgr</th>(.*?)</tr>', page, flags=re.S)[0]
     assert "<td>unknown</td>" in line
-    assert "0 bytes" not in line
+    assert "0 B" not in line
     assert {row["name"] for row in charts_of(page)["Memory"]} == {"dgdmn"}
     assert "Unknown of dgr." in page
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from avalanche_dgm.experiments.pages import formats
 from avalanche_dgm.experiments.pages.loading import Run
+from avalanche_dgm.experiments.tables import size
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ SCORES = (
         "All that is held beside the classifier at the end.",
         more_is_better=False,
         cost=lambda run: run.steps[-1].memory_bytes,
-        text=formats.size,
+        text=size,
     ),
     Measure(
         "peak_memory",
@@ -112,6 +113,6 @@ SCORES = (
         cost=lambda run: max(
             (peak for step in run.steps if (peak := step.peak_bytes) is not None), default=None
         ),
-        text=formats.size,
+        text=size,
     ),
 )

@@ -8,6 +8,7 @@ from avalanche_dgm.experiments.pages import formats
 from avalanche_dgm.experiments.pages.groups import Group, Row, settings_of
 from avalanche_dgm.experiments.pages.loading import Run
 from avalanche_dgm.experiments.pages.measures import AVERAGE, SCORES, Measure
+from avalanche_dgm.experiments.tables import size
 
 #: Up to so many tests each is named.
 _MOST_NAMED = 12
@@ -137,6 +138,6 @@ def _line(row: Row, run: Run) -> list[str]:
         run.result.progress,
         formats.share(AVERAGE.last(run)) if run.steps else formats.NOTHING,
         formats.seconds(run.result.seconds),
-        formats.size(run.steps[-1].memory_bytes) if run.steps else formats.NOTHING,
+        size(run.steps[-1].memory_bytes) if run.steps else formats.NOTHING,
         (run.started or formats.NOTHING)[:19].replace("T", " "),
     ]

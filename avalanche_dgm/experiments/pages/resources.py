@@ -18,10 +18,11 @@ from avalanche_dgm.experiments.pages.blocks import (
     recorded,
 )
 from avalanche_dgm.experiments.pages.encodings import Colour
-from avalanche_dgm.experiments.pages.formats import plural, size_unit
+from avalanche_dgm.experiments.pages.formats import plural
 from avalanche_dgm.experiments.pages.groups import Group, Row
 from avalanche_dgm.experiments.pages.loading import MASK_PARTS, Run
 from avalanche_dgm.experiments.results import Step
+from avalanche_dgm.experiments.tables import size_unit
 from avalanche_dgm.metrics.functional import SUMMARIES
 
 #: Colours of parts that the style sheet has.
