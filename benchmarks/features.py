@@ -61,7 +61,7 @@ _CLUSTERS = ClassDensity(
     at_rest="int8",
     centres_at_rest="int8",
 )
-_MIXTURE = {**_LATENT, "memory": _CLUSTERS, "finetune_data": "generated", "finetune_steps": 800}
+_MIXTURE = {**_LATENT, "memory": _CLUSTERS, "finetune_data": "generated", "finetune_steps": 1200}
 METHODS: dict[str, Entry] = {
     "ncm": Entry(NCMPlugin, {"seed": 0}),
     "slda": Entry(SLDAPlugin, {"seed": 0}),
@@ -99,6 +99,8 @@ def network(d: int, n_classes: int, dropout: float, hidden: int) -> nn.Module:
     """A classifier of features (n, d): linear, or with one hidden layer."""
     head = nn.Sequential(nn.Dropout(dropout))
     if hidden:
+        # Hidden units learn faster from standardised features.
+        head.insert(0, nn.BatchNorm1d(d, affine=False))
         head.extend([nn.Linear(d, hidden), nn.ReLU(), nn.Dropout(0.5)])
     head.append(nn.Linear(hidden or d, n_classes))
     return nn.Sequential(OrderedDict(compressor=nn.Identity(), classifier=head))
