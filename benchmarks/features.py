@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from avalanche.benchmarks.scenarios.supervised import class_incremental_benchmark
-from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.benchmarks.utils import _make_taskaware_classification_dataset
 from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin
 from avalanche.training.supervised import Naive
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ def stream_of(train: Split, test: Split, n_experiences: int, order: int) -> Any:
     for name, (vectors, labels) in (("train", train), ("test", test)):
         data: Any = TensorDataset(vectors.float(), labels)
         data.targets = labels.tolist()
-        sets[name] = as_classification_dataset(data)
+        sets[name] = _make_taskaware_classification_dataset(data, task_labels=0)
     return class_incremental_benchmark(sets, num_experiences=n_experiences, seed=order)
 
 
