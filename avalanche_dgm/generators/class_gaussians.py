@@ -194,11 +194,19 @@ class ClassGaussians(Generator):
         """What was chosen, too."""
         return {**super().get_extra_state(), "dense": self.dense, "tied": self.tied}
 
+    # Before there were centres of a few bits, this module itself had them.
+
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The name of what was saved before there were centres of a few bits.
         if f"{prefix}centres" in state:
-            state[f"{prefix}_vectors.values"] = state.pop(f"{prefix}centres")
+            state[f"{prefix}_vectors.kept"] = state.pop(f"{prefix}centres")
         super()._load_from_state_dict(state, prefix, *args)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        centres = self._buffers.pop("centres", None)
+        if centres is not None:
+            self._vectors = Vectors(self.components)
+            self._vectors.kept = centres
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)

@@ -41,25 +41,31 @@ class Vectors(GrowingBuffers):
 
     Args:
         per_class: Vectors of a class.
+        dtype: Type of what is kept.
 
     Attributes:
-        values: Float tensor (K, per_class, D).
+        kept: The values, (K, per_class, D).
     """
 
-    values: Tensor
+    kept: Tensor
 
-    def __init__(self, per_class: int) -> None:
+    def __init__(self, per_class: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.register_buffer("values", torch.empty(0, per_class, 0))
+        self.register_buffer("kept", torch.empty(0, per_class, 0, dtype=dtype))
+
+    @property
+    def values(self) -> Tensor:
+        """Float tensor (K, per_class, D)."""
+        return self.kept
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
         """Makes room for n classes of vectors of a size; the new ones are zero."""
-        per_class = self.values.shape[1]
-        self.values = padded(self.values, torch.zeros(n, per_class, size, device=device))
+        per_class = self.kept.shape[1]
+        self.kept = padded(self.kept, torch.zeros(n, per_class, size, device=device))
 
     def put(self, row: int, vectors: Tensor) -> None:
         """Stores the vectors (per_class, D) of a class."""
-        self.values[row] = vectors.to(self.values)
+        self.kept[row] = vectors.to(self.kept)
 
     def bytes_of(self, d: int, width: int) -> int:
         """Bytes of a vector of d values, of which a floating-point number has so many."""
@@ -74,37 +80,35 @@ class QuantizedVectors(Vectors):
         bits: Bits of a multiple, 4 or 8.
 
     Attributes:
-        codes: uint8 tensor (K, per_class, D bits / 8, rounded up), the multiples.
+        kept: uint8 tensor (K, per_class, D bits / 8, rounded up), the multiples.
         ranges: Float tensor (K, per_class, 2), the smallest value and the step of each vector, half
             of whose digits are used.
     """
 
-    codes: Tensor
     ranges: Tensor
 
     def __init__(self, per_class: int, bits: int) -> None:
-        GrowingBuffers.__init__(self)
+        super().__init__(per_class, torch.uint8)
         self.bits, self.size = bits, 0
-        self.register_buffer("codes", torch.empty(0, per_class, 0, dtype=torch.uint8))
         self.register_buffer("ranges", torch.empty(0, per_class, 2))
         #: What was read, float32; no part of the state.
         self._read: Tensor | None = None
 
     @property
-    def values(self) -> Tensor:  # type: ignore[override]
+    def values(self) -> Tensor:
         """Float32 tensor (K, per_class, D)."""
-        if self._read is None or self._read.device != self.codes.device:
+        if self._read is None or self._read.device != self.kept.device:
             low, step = self.ranges.float().split(1, dim=-1)
-            self._read = low + step * unpack(self.codes, self.bits, self.size)
+            self._read = low + step * unpack(self.kept, self.bits, self.size)
         return self._read
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
         """See `Vectors.grow`."""
-        per_class, self.size = self.codes.shape[1], size
+        per_class, self.size = self.kept.shape[1], size
         codes = torch.zeros(
             n, per_class, -(-size * self.bits // 8), dtype=torch.uint8, device=device
         )
-        self.codes = padded(self.codes, codes)
+        self.kept = padded(self.kept, codes)
         self.ranges = padded(self.ranges, torch.zeros(n, per_class, 2, device=device))
         self._read = None
 
@@ -117,7 +121,7 @@ class QuantizedVectors(Vectors):
         step = ((high - low) / most).clamp(0, 65504).half().double()
         multiples = torch.where(step > 0, (vectors - low) / step, torch.zeros_like(vectors))
         codes = pack(multiples.round().clamp(0, most), self.bits)
-        self.codes[row] = codes.to(self.codes)
+        self.kept[row] = codes.to(self.kept)
         self.ranges[row] = torch.cat([low, step], dim=1).to(self.ranges)
         self._read = None
 

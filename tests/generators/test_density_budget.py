@@ -1,5 +1,7 @@
 """Densities that fit into some bytes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -154,12 +156,20 @@ def test_centres_of_a_few_bits(bits, far):
     assert density.sample(rows, rng()).shape == (20, 51)
 
 
-def test_a_state_of_before_centres_of_a_few_bits():
+def test_files_of_before_centres_of_a_few_bits():
+    """Of a ``state_dict``, and of a pickle."""
     samples, labels = torch.rand(60, 5), torch.arange(60) % 3
     density = ClassDensity(components=2)
     density.add(samples, torch.zeros_like(labels), labels)
     state = dict(density.state_dict())
-    state["centres"] = state.pop("_vectors.values")
+    state["centres"] = state.pop("_vectors.kept")
     again = ClassDensity(components=2)
     again.load_state_dict(state)
     assert torch.equal(again.centres, density.centres)
+    pickled = copy.deepcopy(density.__dict__)
+    pickled["_buffers"]["centres"] = pickled["_modules"].pop("_vectors").kept
+    again = ClassDensity.__new__(ClassDensity)
+    again.__setstate__(pickled)
+    assert torch.equal(again.centres, density.centres)
+    rows = torch.arange(3)
+    assert torch.equal(again.sample(rows, rng()), density.sample(rows, rng()))
