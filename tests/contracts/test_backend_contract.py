@@ -26,10 +26,11 @@ class Dropping(nn.Module):
         return self.layers(x)
 
 
-def stream_of(task_labels=False):
+def stream_of(task_labels=False, n_tested=3):
     benchmark = sklearn_digits(n_experiences=5, n_train_per_class=50, task_labels=task_labels)
     return SimpleNamespace(
-        train_stream=list(benchmark.train_stream)[:3], test_stream=list(benchmark.test_stream)[:3]
+        train_stream=list(benchmark.train_stream)[:3],
+        test_stream=list(benchmark.test_stream)[:n_tested],
     )
 
 

@@ -39,7 +39,7 @@ ALWAYS = {
 
 def in_avalanche(name, sink):
     torch.manual_seed(1)
-    stream, net = stream_of(), Dropping()
+    stream, net = stream_of(n_tested=5), Dropping()
     plugin = made(name, 0, net, seed=0)
     loggers = [DashboardLogger([sink])] if sink is not None else []
     strategy = Naive(
@@ -59,7 +59,7 @@ def in_avalanche(name, sink):
 
 def on_trainer(name, sink):
     torch.manual_seed(1)
-    stream, net = stream_of(), Dropping()
+    stream, net = stream_of(n_tested=5), Dropping()
     module = made(name, 1, net, optimizer=adam, seed=0)
     fit_stream(
         module,

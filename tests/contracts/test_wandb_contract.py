@@ -43,7 +43,7 @@ ALWAYS = {
 
 
 def in_avalanche(name, folder):
-    net, stream = Dropping(), stream_of()
+    net, stream = Dropping(), stream_of(n_tested=5)
     logger = WandBLogger("memories", name, dir=folder, mode="offline", save_code=False)
     strategy = Naive(
         model=net,
@@ -64,7 +64,7 @@ def on_trainer(name, folder):
     logger = pl.loggers.WandbLogger(project="memories", name=name, save_dir=folder, mode="offline")
     fit_stream(
         made(name, 1, net, optimizer=adam, seed=0),
-        stream_of(),
+        stream_of(n_tested=5),
         trainer={"accelerator": "cpu", "enable_progress_bar": False, "logger": logger},
         callbacks=[DashboardCallback()],
         epochs=1,
