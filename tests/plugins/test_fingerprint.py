@@ -128,6 +128,17 @@ def test_what_may_differ(benchmark, tmp_path):
     assert maybe_load_checkpoint(other, tmp_path / "x")[1] == 1
 
 
+def test_a_setting_that_an_earlier_version_did_not_have():
+    now = fingerprint.of_strategy(strategy(plugins=[DGRPlugin(seed=0)]))
+    (name,) = (name for name in now if name.endswith("method.finetune_steps"))
+    saved = {n: value for n, value in now.items() if n != name}
+    fingerprint.check_same(saved, now, where="It")
+    # One that is gone counts, and so does a method that is new.
+    for before, after in ((now, saved), ({}, {"method.class": "DGR", "method.seed": 0})):
+        with pytest.raises(CheckpointError, match="none (now|in the checkpoint)"):
+            fingerprint.check_same(before, after, where="It")
+
+
 @pytest.mark.parametrize("begun", [True, False])
 def test_models_that_grow_go_on(begun, benchmark, tmp_path):
     first = strategy(Growing())
