@@ -1,7 +1,4 @@
-"""One file per paper; a method is a ``torch.nn.Module`` that an adapter drives.
-
-The names are in the stub beside this file.
-"""
+"""Methods, one file per paper. The stub beside this file lists the names."""
 
 from avalanche_dgm.stubs import attach_stub
 

@@ -1,4 +1,4 @@
-"""What some methods can do beyond `Method`; adapters and dashboards find it by ``isinstance``."""
+"""Interfaces that only some methods implement; adapters and dashboards check by ``isinstance``."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from avalanche_dgm.fitting import Phase
 
 
 class Inspectable(ABC):
-    """A method whose memory can be looked at."""
+    """A method whose memory can be inspected."""
 
     @abstractmethod
     def sample(self, n: int) -> Replay:
-        """Generates or draws n samples of everything that is remembered.
+        """Generates or draws n samples of all classes in the memory.
 
         Raises:
             UnknownTaskError: Nothing was learned yet, or no samples are kept.
         """
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """The memory's latents (n, D) of images (n, *shape); ``None`` without any (yet)."""
+        """The memory's latents (n, D) of images (n, *shape), or ``None`` if it has none yet."""
         return None
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """Images (n, *shape) as the memory sees them; ``None`` if it does not reconstruct (yet)."""
+        """The memory's reconstructions of images (n, *shape), or ``None`` if it has none yet."""
         return None
 
     def stored_samples(self) -> int:
-        """Samples, or latents of samples, that are kept as they are; 0 if all are generated."""
+        """Number of stored samples or latents; 0 if all are generated."""
         return 0
 
 
@@ -40,7 +40,7 @@ class ReplaySource(ABC):
     """A method whose old inputs another method can replay, such as A-LTM.
 
     Attributes:
-        source_settings: Settings that it must have then: nobody asks for its labels.
+        source_settings: Settings that it must have as a source, whose labels are not used.
     """
 
     source_settings: ClassVar[Mapping[str, Any]] = {}
@@ -50,44 +50,43 @@ class ReplaySource(ABC):
         """Draws n old inputs, balanced over old classes and without soft labels.
 
         Returns:
-            Samples, or ``None`` if there is nothing to replay yet.
+            A replay batch, or ``None`` if there is nothing to replay yet.
         """
 
 
 class Routing(ABC):
-    """A method that may answer with networks of its own in place of the user's model."""
+    """A method that may predict with its own networks in place of the user's model."""
 
     @property
     @abstractmethod
     def routes(self) -> bool:
-        """Whether it does; otherwise the user's model answers."""
+        """Whether it predicts with its own networks, with its current settings."""
 
     def networks(self) -> dict[str, nn.Module]:
-        """The networks that the adapter's optimiser may train, each under a name of its own.
+        """The networks that the adapter's optimiser may train, each under a unique name.
 
-        A name is never used for another network, so that what optimisers keep by the names of
-        parameters belongs to this one.
+        Names are never reused, as optimiser states are kept by the names of parameters.
         """
         return {}
 
     def make_room(self, key: str) -> Iterator[Phase]:
-        """Yields what has to be trained before a task can begin."""
+        """Yields the training phases that free a place in the memory for a task."""
         yield from ()
 
     def before_predicting(self) -> Iterator[Phase]:
-        """Yields what is trained before a test between experiences."""
+        """Yields the training phases before an evaluation between experiences."""
         yield from ()
 
     def consolidate(self) -> Iterator[Phase]:
-        """Yields what still has to be trained before the user's model knows everything."""
+        """Yields the training phases that consolidate all learned tasks in the user's model."""
         yield from ()
 
     def test_key(self, key: str, classes: Sequence[int]) -> str | None:
-        """The task that test images are routed by, if an oracle names it.
+        """The task key that test images are routed by.
 
         Args:
-            key: The name that the oracle gives to the test experience.
-            classes: Its classes.
+            key: The test experience's task key from the task oracle.
+            classes: The test experience's classes.
 
         Returns:
             The key for `Method.predict`, or ``None`` to route without it.
@@ -100,30 +99,30 @@ class LatentInputs(ABC):
 
     @property
     def uses_latents(self) -> bool:
-        """Whether it does, now or later; otherwise the classifier is trained on images."""
+        """Whether it trains on latents, now or in a later experience, with its settings."""
         return True
 
     @property
     @abstractmethod
     def frozen(self) -> bool:
-        """Whether the layers that make latents are frozen already."""
+        """Whether the layers that compute latents are frozen already."""
 
     @property
     def alternates(self) -> bool:
-        """Whether replay has steps of its own in this experience, each after one on new samples."""
+        """Whether steps on new samples and steps on replayed ones alternate in this experience."""
         return False
 
     @abstractmethod
     def prepare(
         self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
     ) -> ExperienceData:
-        """What the classifier is trained on: the samples themselves, or their latents.
+        """The training data of the classifier: the samples themselves, or their latents.
 
         Args:
             data: The experience, after `Method.before_learning`.
-            augmented: Tells whether the samples would otherwise be read with augmentations.
+            augmented: Returns whether the experience's samples are augmented.
         """
 
     @abstractmethod
     def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
-        """Latents of a batch, or the images as long as the classifier is trained on these."""
+        """Latents of a batch; before the layers are frozen, the images themselves."""

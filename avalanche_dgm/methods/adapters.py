@@ -1,4 +1,4 @@
-"""Classes that are made of a method: its plugin, its ready strategy, its LightningModule."""
+"""Generates a method's adapter classes: its plugin, its strategy, its LightningModule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avalanche_dgm.settings import describe_settings, entries
 T = TypeVar("T")
 
 _SELF = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_SETTINGS = "All hyper-parameters; those that are given by name replace theirs."
+_SETTINGS = "All hyper-parameters; hyper-parameters given by name replace its values."
 
 
 def make_adapter(
@@ -29,20 +29,20 @@ def make_adapter(
     maker: Callable[[type[Method]], type[T]],
     members: Mapping[str, Any] | None = None,
 ) -> type[T]:
-    """Makes a class around a method.
+    """Makes an adapter class of a method.
 
-    Its signature names every argument, and its docstring explains them. Its instances are pickled
-    by the method's class, which is imported when they are loaded.
+    Its signature and docstring list every argument. Its instances are pickled by a reference to the
+    method's class, which is imported when they are loaded.
 
     Args:
-        name: Of the class.
-        base: What it inherits from.
-        kind: The method.
-        init: Its ``__init__``, called with what the class is called with.
-        parameters: What that takes.
-        arguments: What the docstring says of those that are no hyper-parameters.
-        maker: Returns the class made here, given the method again.
-        members: Further members.
+        name: Name of the class.
+        base: Base class.
+        kind: The method's class.
+        init: ``__init__`` of the class.
+        parameters: Parameters of ``__init__``.
+        arguments: Descriptions of the parameters that are not hyper-parameters, by name.
+        maker: Function from a method's class to this adapter class, for unpickling.
+        members: Further members of the class.
     """
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
@@ -52,14 +52,14 @@ def make_adapter(
         reduced = base.__reduce_ex__(self, protocol)
         return reduced if type(self) is not made else (_restored, (maker, kind), *reduced[2:])
 
-    # A framework that looks for names in it must not drop those that it does not find.
+    # Variable arguments, so that frameworks that filter by the signature drop nothing.
     rest = inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)
     signature = inspect.Signature([_SELF, *parameters])
     __init__.__signature__ = inspect.Signature([_SELF, *parameters, rest])  # type: ignore[attr-defined]
     described = {**describe_settings(kind.settings_type), **entries(inspect.getdoc(kind), "Args")}
     described["settings"] = _SETTINGS
     doc = _docstring(kind, {**described, **arguments}, [p.name for p in parameters])
-    # Without one of its own, help would show what the framework says of its base class.
+    # Otherwise help() would show the docstring of the framework's base class.
     __init__.__doc__ = doc[doc.index("Args:") :]
     __init__.__module__, __init__.__qualname__ = maker.__module__, f"{name}.__init__"
     namespace = {
@@ -70,18 +70,14 @@ def make_adapter(
         **(members or {}),
     }
     made: Any = type(base)(name, (base,), namespace)  # type: ignore[misc]
-    # The base may have put a function of its own around it.
+    # The base class may have wrapped __init__.
     made.__init__.__signature__ = signature
     adapter: type[T] = made
     return adapter
 
 
 def once(make: Callable[[type[Method]], type[T]]) -> Callable[[type[Method]], type[T]]:
-    """Decorator of a function that makes a class: of each method it makes one.
-
-    Args:
-        make: The function.
-    """
+    """Decorator that caches the class that a function makes of a method."""
     made: dict[type[Method], type[T]] = {}
 
     @wraps(make)
@@ -98,10 +94,10 @@ def _restored(maker: Callable[[type[Method]], type[T]], kind: type[Method]) -> T
     return made.__new__(made)
 
 
-def _docstring(kind: type[Method], said: Mapping[str, str], names: Sequence[str]) -> str:
+def _docstring(kind: type[Method], texts: Mapping[str, str], names: Sequence[str]) -> str:
     about = re.split(
         r"^(?:Args|Attributes|Raises):", inspect.getdoc(kind) or "", maxsplit=1, flags=re.M
     )
-    listed = [f"{name}: {indent(said[name], '    ').strip()}" for name in names if name in said]
+    listed = [f"{name}: {indent(texts[name], '    ').strip()}" for name in names if name in texts]
     text = f"{about[0].strip()}\n\nArgs:\n{indent(chr(10).join(listed), '    ')}"
     return f"{text}\n\nRaises:\n    ConfigError: A hyper-parameter is unknown or cannot work.\n"

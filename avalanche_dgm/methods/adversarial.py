@@ -1,7 +1,7 @@
-"""What methods share that remember by a generative adversarial network.
+"""Base class of methods whose memory is a generative adversarial network.
 
 The generator learns an experience against its discriminator. Samples of old classes are generated
-once and replayed to a classifier: the user's, or the discriminator, which has a logit a class.
+once and replayed to the classifier: the user's model, or the discriminator's class head.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ if TYPE_CHECKING:
     from avalanche_dgm.generators.discriminators import Discriminator
     from avalanche_dgm.generators.gan import GAN
 
-#: Samples a step in the finetuning of the discriminator as the classifier.
+#: Batch size of the finetuning of the discriminator as the classifier.
 FINETUNE_BATCH = 64
-#: Its fewest steps, where experiences are small.
+#: Minimum number of its steps.
 LEAST_FINETUNE_STEPS = 60
 
-
-#: For runs that only show that everything works.
+#: Settings for smoke tests.
 FAST = {
     "generator_steps": 5,
     "width": 4,
@@ -88,12 +87,12 @@ class GANMethodSettings(FinetuningSettings, MethodSettings):
 class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
     """A generative adversarial network beside a classifier.
 
-    A subclass makes its generator, and names the class of its settings, which are those of the
-    generator as well.
+    A subclass makes its generator, and sets ``settings_type``, which includes the generator's
+    settings.
 
     Attributes:
-        generator: What remembers.
-        candidate: A discriminator that becomes the classifier when its experience ends.
+        generator: The generator of all classes.
+        candidate: The discriminator that becomes the classifier at the end of this experience.
         deployed: The discriminator that is the classifier.
     """
 
@@ -115,7 +114,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
 
     @abstractmethod
     def _make_generator(self) -> GAN:
-        """Returns the generator, which has learned nothing."""
+        """Returns an untrained generator."""
 
     @property
     def routes(self) -> bool:
@@ -124,7 +123,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
 
     @property
     def active(self) -> nn.Module | None:
-        """See `Method.active`: none by batches, where the discriminator is the classifier."""
+        """See `Method.active`: none if the discriminator is the classifier."""
         return None if self.routes else self.learner
 
     def check(self, data: ExperienceData) -> None:
@@ -144,7 +143,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
         self._check_networks()
 
     def _check_networks(self) -> None:
-        """Checks the bytes of the networks as they are now; a discriminator may still come."""
+        """Checks the current size of the networks; at the end a discriminator may be added."""
         kept = [self.generator, self.deployed]
         needed = sum(size_in_bytes(module) for module in kept if module is not None)
         self._check_budget(
@@ -158,13 +157,13 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
         gan, s = self.generator, self.settings
         yield from gan.learn(data, self.rng)
         if gan.old is None:
-            raise RuntimeError("The generator has generated no old samples.")
+            raise RuntimeError("The generator has not generated samples of old classes.")
         (old, old_rows), fakes = gan.old, s.own_fake_fraction
         per_class = s.replay_per_class or -(-len(data) // len(gan.opened))
         own_rows = gan.opened.repeat_interleave(per_class if fakes else 0)
         own = gan.generate(own_rows, self.rng)
-        # A class weighs 1: generated samples stand for an old one, real ones and the generator's
-        # present ones for a new one, and one that comes back is half old and half new.
+        # Each class weighs 1. An old class has generated samples; a new one has real samples and
+        # those of the current generator; a class seen again is half old and half new.
         real = gan.real_shares()
         generated = torch.cat(
             [
@@ -184,7 +183,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
             )
             yield gan.accelerated(self._finetuning(pool, len(old) + len(samples)))
         elif gan.learned:
-            # Scaled back here, once: a step of the user's classifier only picks some of them.
+            # Scaled back once, not in each step of the user's classifier.
             made = gan.scaler.inverse_transform(torch.cat([old, own]))
             self._pool = SamplePool(made, torch.cat([old_rows, own_rows]), generated)
             self._new_weight = (1 - fakes) * float(real.sum()) / len(real)
@@ -194,27 +193,27 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
 
         Args:
             pool: Real new samples and generated ones, scaled.
-            n: Samples in a pass.
+            n: Samples in an epoch.
         """
         candidate, s = self.candidate, self.settings
         if candidate is None:
             raise RuntimeError("There is no discriminator to train as the classifier.")
 
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator, number: int) -> Tensor:
-            # The batch only says how many: several devices divide them.
+            # Of the batch only the size is used, as several devices share it.
             samples, rows = pool.sample(len(batch[0]), rng)
             samples = shifted(samples, s.shift, rng)
             return F.cross_entropy(candidate.classify(samples), rows)
 
         steps = epochs_to_steps(s.discriminator_finetune_epochs, n, FINETUNE_BATCH)
         steps = max(steps, LEAST_FINETUNE_STEPS) if steps else 0
-        # Several devices have to know that the score's head has no gradient.
+        # DDP must know that the head of the real-or-fake score has no gradient.
         trained = [*candidate.trunk.parameters(), *candidate.class_head.parameters()]
         kinds, spec = [OptimizationStep("loss", trained, loss)], s.discriminator_finetune_optimizer
         return Phase("classifier", candidate, kinds, spec, steps, FINETUNE_BATCH, (pool.rows,))
 
     def replay(self, n: int) -> Replay | None:
-        """See `Method.replay`: each old class as often as any other."""
+        """See `Method.replay`: balanced over old classes."""
         if self._pool is None:
             return None
         size = self.settings.replay_size
@@ -223,7 +222,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
         return self.sample_old(max(size, 1))
 
     def sample_old(self, n: int) -> Replay | None:
-        """See `ReplaySource.sample_old`; new classes are among them, see ``own_fake_fraction``."""
+        """See `ReplaySource.sample_old`; includes new classes, see ``own_fake_fraction``."""
         return self._labelled(*self._pool.sample(n, self.rng)) if self._pool is not None else None
 
     def _labelled(self, images: Tensor, rows: Tensor) -> Replay:
@@ -231,7 +230,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
         return Replay(images, classes.labels[rows], classes.tasks[rows])
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
-        """See `Method.predict`: the learner's logits, or the discriminator's."""
+        """See `Method.predict`: the logits of the learner or of the discriminator."""
         if self.deployed is None:
             return super().predict(images, tasks, key=key)
         with evaluating(self.deployed):
@@ -241,7 +240,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
         return spread(logits, classes, tasks, width, by_task=self.task_aware)
 
     def end(self, data: ExperienceData) -> None:
-        """Ends the experience: what was learned of it is remembered."""
+        """Ends the experience: its networks become part of the memory."""
         self.generator.end(self.rng)
         self._pool, self._new_weight = None, 1.0
         if self.candidate is not None:
@@ -250,7 +249,7 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """See `Inspectable.sample`: as many of each class."""
+        """See `Inspectable.sample`: balanced over classes."""
         gan = self.generator
         if not gan.learned:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
@@ -262,24 +261,25 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
 
         Args:
             label: The class.
-            n: How many.
-            task: Its task label.
+            n: Number of samples.
+            task: The class's task label.
 
         Returns:
             Float tensor (n, *shape), in the user's units.
 
         Raises:
-            UnknownTaskError: It was not learned.
+            UnknownTaskError: The class was not learned.
         """
         gan = self.generator
         classes = gan.classes.rows[: gan.learned].tolist()
-        found = [row for row, (_, t, c) in enumerate(classes) if (t, c) == (task, label)]
-        if not found:
+        rows = [row for row, (_, t, c) in enumerate(classes) if (t, c) == (task, label)]
+        if not rows:
             known = ", ".join(str(c) for _, t, c in classes if t == task)
             raise UnknownTaskError(
-                f"Class {label} was not learned; known are: {known or 'none'}. Train on it first."
+                f"Class {label} was not learned; learned classes: {known or 'none'}. Train on it"
+                " first."
             )
-        return gan.sample(torch.full((n,), found[0], device=gan.classes.rows.device), self.rng)
+        return gan.sample(torch.full((n,), rows[0], device=gan.classes.rows.device), self.rng)
 
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
@@ -306,11 +306,11 @@ class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
 
 
 def shifted(samples: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Shifts each image at random; what comes in from outside is dark.
+    """Shifts each image at random; the border is filled with -1.
 
     Args:
-        samples: Float tensor (n, C, H, W) in [-1, 1], or (n, D), which is left alone.
-        share: The farthest, as a share of each side.
+        samples: Float tensor (n, C, H, W) in [-1, 1]; vectors (n, D) are returned unchanged.
+        share: Maximum shift, as a fraction of each side.
         rng: Generator on the samples' device.
     """
     if samples.ndim != 4 or not share:
@@ -325,6 +325,6 @@ def shifted(samples: Tensor, share: float, rng: torch.Generator) -> Tensor:
         for most, side in zip(far, (height, width), strict=True)
     ]
     each = torch.arange(n, device=device)[:, None, None]
-    # Indexed dimensions come first, hence channels last.
+    # Advanced indexing puts the indexed dimensions first, hence channels last.
     picked = padded.permute(0, 2, 3, 1)[each, places[0][:, :, None], places[1][:, None, :]]
     return picked.permute(0, 3, 1, 2).contiguous()

@@ -1,8 +1,8 @@
 """Active long-term memory networks (Furlanello et al. 2016).
 
-A stable network N, frozen, holds what is known. A flexible one H, the user's model, learns the new
-task and is kept near N's answers for the old ones: on the new inputs (naive), or on old inputs that
-are stored or that a memory makes (replay). Afterwards N takes over what H has learned.
+A stable network N, frozen, has learned the old tasks. A flexible network H, the user's model,
+learns the new task, and its logits for the old tasks are held near those of N: on the new inputs
+(naive), or on stored or generated old inputs (replay). Afterwards H is consolidated into N.
 
 ======================================  =======================================================
 paper                                   code
@@ -11,7 +11,7 @@ N, stable, learning rate 0              `ALTM.stable`, a `Frozen` copy of the us
 H, flexible, with a new head            the user's model
 L = L_new + lambda ||H(x) - N(x)||^2    `ALTM.loss`, `ALTM.distance`, ``weight`` (Eq. 4)
 naive: x are the new inputs             ``replay=None``
-replay: x are old inputs                ``replay=`` a store, a generator or a method that has them
+replay: x are old inputs                ``replay=`` a store, a generator or a replay source
 consolidation of H into N               ``consolidation``; `ALTM.after_learning`, `ALTM.end`
 ======================================  =======================================================
 """
@@ -52,7 +52,7 @@ from avalanche_dgm.settings import MethodSettings, Settings
 class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
     """Settings of A-LTM.
 
-    Those of the base class, except ``consolidation``, are for ``replay="generated"``;
+    The settings of `MemorySettings`, except ``consolidation``, are for ``replay="generated"``;
     ``memory_budget`` is also for ``"stored"``, and does not include the stable network.
 
     Attributes:
@@ -61,16 +61,16 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
             Larger values preserve the old task and slow down the new one.
         replay: Inputs on which the distance is computed: ``None`` (naive), those of the current
             experience; or old ones. These come from an untrained `StoredMemory`, `Generator` or
-            method that is a `ReplaySource`, which is copied; or from one of these by name:
+            method that is a `ReplaySource`, which is copied; or from a source by name:
             ``"stored"``; ``"generated"``, an autoencoder; or the name of a registered method, such
             as ``"dynamic-memory"``. With ``"latent-replay"`` the first layers are frozen after the
-            first experience, and the distance is computed on remembered latents.
+            first experience, and the distance is computed on latents in the memory.
         source: Settings of the method named by ``replay``, such as ``{"generator_epochs": 10}`` of
             `DynamicMemory` or ``{"layer": "features"}`` of `LatentReplay`; ``None`` for its
             defaults.
         replay_size: Replayed samples per step; ``None`` for as many as are new.
         share: With ``replay="stored"``, the fraction of each experience's samples that is stored,
-            in (0, 1]. If no size is given, it is 0.1, and a class that is learned again takes no
+            in (0, 1]. If no size is given, it is 0.1, and a class that is learned again needs no
             further space.
         per_class: Number of stored samples per class, instead of ``share``.
         consolidation: How N is updated after an experience: ``"replace"``, by a copy of H;
@@ -90,7 +90,7 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
     memory_consolidation: str | None = None
 
     def __post_init__(self) -> None:
-        # Not as the base class does: its consolidation is another one.
+        # Not MemorySettings.__post_init__: its setting `consolidation` has other values.
         Settings.__post_init__(self)
         memory = MemorySettings.names() - {"consolidation"} | {"memory_consolidation"}
         if self.replay == "stored":
@@ -98,8 +98,8 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
         self.check_owners("replay", {"stored": ("share", "per_class"), "generated": memory})
         if self.source is not None and self.replay in (None, "stored", "generated"):
             raise ConfigError(
-                f"source={dict(self.source)!r} is for replay by a method that is named. Other"
-                " replay takes its settings beside it."
+                f"source={dict(self.source)!r} is only for replay by a named method. With other"
+                " replay, give settings directly."
             )
         self.make_source()
 
@@ -121,7 +121,7 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
 
 
 def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What makes small what is replayed."""
+    """Settings for smoke tests: a small replay source."""
     replay = settings.get("replay")
     if replay == "generated":
         return {"generator_steps": 30}
@@ -132,13 +132,13 @@ def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @register(
     "altm-generated",
-    "the same, held on images that a generator makes",
+    "A-LTM with distillation on generated images",
     fixed={"replay": "generated"},
     fast=_fast,
 )
 @register(
     "altm-stored",
-    "the same, held on a stored share of the old images",
+    "A-LTM with distillation on a stored fraction of the old images",
     fixed={"replay": "stored"},
 )
 @register(
@@ -156,14 +156,14 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
     Attributes:
         stable: The stable network N, or ``None`` before the first experience.
         known: The classes that N has learned.
-        source: The method whose old inputs are replayed; one that remembers nothing for none.
+        source: The method whose old inputs are replayed; without replay, one without a memory.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
     """
 
     settings_type: ClassVar = ALTMSettings
-    needs = Needs(copies="A copy is the stable network, which the model is held to.")
+    needs = Needs(copies="A copy is the stable network, from which the model is distilled.")
 
     def __init__(self, settings: ALTMSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)
@@ -171,11 +171,11 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         self.known = ClassTable()
         self.stable: Frozen[nn.Module] | None = None
         self.source: Method = self.settings.make_source()
-        # One stream of random numbers, saved once with the state and restored with it.
+        # The source shares the random number generators, which are saved once.
         self.source.random = self.random
         self.needs = replace(self.needs, tasks=self.source.needs.tasks)
         self._old_tasks: list[int] = []
-        #: What the classifier is trained on in the current experience.
+        #: Training data of the classifier in the current experience.
         self._learned_on: ExperienceData | None = None
 
     @property
@@ -204,10 +204,10 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         self._learned_on = data
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields what the source trains.
+        """Yields the source's training phases.
 
         Raises:
-            ConfigError: The classifier has lost outputs that were learned.
+            ConfigError: The classifier lacks outputs of learned classes.
         """
         if self.stable is not None:
             one, aware, held = data.images[:1], self.task_aware, self.stable.module
@@ -239,7 +239,7 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         return self.source._logits(images, tasks, network)
 
     def replay(self, n: int) -> Replay | None:
-        """Draws old inputs; their labels are those that they had, or were drawn for."""
+        """Draws old inputs with their labels."""
         if self.stable is None or not isinstance(self.source, ReplaySource):
             return None
         return self.source.sample_old(self.settings.replay_size or n)
@@ -247,7 +247,7 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
     def _on_new_inputs(
         self, images: Tensor, tasks: Tensor, own: Tensor, network: nn.Module | None = None
     ) -> Tensor:
-        """A network's distance on new inputs: of one head, or summed over those of old tasks."""
+        """A network's distance on new inputs; with several heads, summed over old tasks."""
         if not self.task_aware:
             return self.distance(own, images, tasks, old_inputs=False)
         total = torch.zeros((), device=own.device)
@@ -262,13 +262,13 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
     ) -> Tensor:
         """Squared distance to N's logits.
 
-        On new inputs it is taken over the outputs that N has learned, as the others are to be
-        learned now. On old ones a single head is held as a whole: the outputs of new classes must
-        not rise there; N rates those that it does not have like its lowest.
+        On new inputs it is taken over the outputs of classes that N has learned. On old inputs a
+        single head is compared over all outputs, as logits of new classes must not rise there; the
+        targets of outputs that N does not have are N's lowest logit.
 
         Args:
-            logits: Tensor (n, K), H's answers.
-            images: Float tensor (n, *shape), what was asked; latents, if they are replayed.
+            logits: Tensor (n, K), H's logits.
+            images: Float tensor (n, *shape), the inputs, which may be latents.
             tasks: int64 tensor (n,), task labels, which choose the head.
             old_inputs: Whether the inputs are of old tasks.
 
@@ -278,18 +278,18 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         if self.stable is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         with torch.no_grad():
-            wanted = self._logits(images, tasks, self.stable.module)
+            targets = self._logits(images, tasks, self.stable.module)
         if old_inputs and not self.task_aware:
-            missing = logits.shape[1] - wanted.shape[1]
-            lowest = wanted.amin(dim=1, keepdim=True).expand(-1, missing)
-            return (logits - torch.cat([wanted, lowest], dim=1)).square().sum(dim=1).mean()
-        width = wanted.shape[1]
+            missing = logits.shape[1] - targets.shape[1]
+            lowest = targets.amin(dim=1, keepdim=True).expand(-1, missing)
+            return (logits - torch.cat([targets, lowest], dim=1)).square().sum(dim=1).mean()
+        width = targets.shape[1]
         mask = self.known.outputs(tasks, width, by_task=self.task_aware)
-        difference = (logits[:, :width] - wanted).masked_fill(~mask, 0.0)
+        difference = (logits[:, :width] - targets).masked_fill(~mask, 0.0)
         return difference.square().sum(dim=1).mean()
 
     def loss(self, step: Step) -> Tensor | None:
-        """Lambda times the distance on replayed inputs (Eq. 4), or on the new ones without."""
+        """Lambda times the distance (Eq. 4) on replayed inputs or, without replay, on new ones."""
         if step.replay is not None and step.replay_logits is not None:
             old, share = step.replay, step.replay_share
             distance = self.distance(step.replay_logits, old.images, old.tasks, old_inputs=True)
@@ -301,11 +301,11 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         return loss if share == 1.0 else loss * share
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields what H and N learn last, in this order, and then what the source learns."""
+        """Yields the fine-tuning of H, the consolidation into N, and the source's phases."""
         yield from super().after_learning(data)
         distil = self.settings.consolidation == "distil"
         if distil and self.stable is not None:
-            # N with the outputs that H has more: N's weights wherever they fit, H's elsewhere.
+            # N with H's shapes: N's weights where the shapes agree, H's elsewhere.
             self.candidate = copied(self._attached)
             old, new = self.stable.module.state_dict(), self.candidate.state_dict()
             fitting = {k: v for k, v in old.items() if k in new and v.shape == new[k].shape}
@@ -314,7 +314,7 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
                 yield self._distillation(self._trained_on(data), Frozen(self._attached).module)
                 self.stable = Frozen(self.candidate)
             finally:
-                # After `undo` there is none.
+                # `undo` may have removed it.
                 self._modules.pop("candidate", None)
         yield from self.source.after_learning(data)
 
@@ -329,25 +329,25 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
             images, tasks = batch
             logits = self._logits(images, tasks, candidate)
             with torch.no_grad():
-                wanted = self._logits(images, tasks, teacher)
-            total = (logits - wanted)[:, classes].square().sum(dim=1).mean()
+                targets = self._logits(images, tasks, teacher)
+            total = (logits - targets)[:, classes].square().sum(dim=1).mean()
             replay = self.replay(len(images))
             if replay is None:
                 return total + self.weight * self._on_new_inputs(images, tasks, logits, candidate)
             old = self._logits(replay.images, replay.tasks, candidate)
-            held = self.distance(old, replay.images, replay.tasks, old_inputs=True)
-            return total + self.weight * held
+            distance = self.distance(old, replay.images, replay.tasks, old_inputs=True)
+            return total + self.weight * distance
 
         spec = OptimizerSpec("adam", 1e-3, "one-cycle", clip_norm=10.0)
         samples, steps = (data.images, data.tasks), self.settings.distil_steps
         return Phase("consolidation", candidate, loss, spec, steps, 128, samples)
 
     def end(self, data: ExperienceData) -> None:
-        """Makes N ready for the next experience; the source remembers this one."""
+        """Updates N, and adds the experience to the source."""
         frozen, self._learned_on = self.frozen, None
         self.source.end(data)
         self.known.add(data.tasks, data.labels)
-        # N must have the layers that were frozen just now: what is remembered was made by them.
+        # N must share the layers that were just frozen, which computed the latents in the memory.
         shared = self.frozen and not frozen
         replaced = self.stable is None or self.settings.consolidation == "replace"
         if replaced or shared:
@@ -360,8 +360,8 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         if not isinstance(self.source, Inspectable):
             raise UnknownTaskError(
-                "Without replay A-LTM keeps a network and no inputs. Use replay='stored' or"
-                " 'generated' for samples to look at."
+                "Without replay A-LTM has no samples. Use replay='stored' or 'generated' to inspect"
+                " samples."
             )
         return self.source.sample(n)
 
@@ -380,17 +380,17 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         return self.source.stored_samples() if isinstance(self.source, Inspectable) else 0
 
     def _make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Builds the stable network, as the attached classifier is, before its weights come."""
+        """Builds the stable network from the attached classifier, before its weights are loaded."""
         start = f"{prefix}stable.frozen."
         if not any(name.startswith(start) for name in state_dict):
             self.stable = None
         elif self.learner is None:
             raise ConfigError(
                 "The state holds a stable network. Attach the classifier before loading it:"
-                " the stable network has its architecture."
+                " the stable network has the classifier's architecture."
             )
         elif self.stable is None:
-            # Before the classifier grows: it may have grown since its copy was made.
+            # Before the classifier grows to its saved size, which may be larger.
             self.stable = Frozen(self.learner)
         super()._make_fit(state_dict, prefix)
         if self.stable is not None:

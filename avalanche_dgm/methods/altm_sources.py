@@ -1,7 +1,7 @@
-"""Where the old inputs come from on which A-LTM holds its answers.
+"""Sources of the old inputs that A-LTM replays.
 
-A source is a method whose inputs are replayed and whose labels are not needed: the stable network
-answers instead.
+A source is a method that provides inputs without labels: the targets are the stable network's
+logits.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from avalanche_dgm.methods.base import Method
 from avalanche_dgm.methods.registry import METHODS, load_methods
 from avalanche_dgm.modules import copied
 
-#: Settings that are A-LTM's own to say.
+#: Settings that A-LTM sets itself.
 _OURS = ("replay_size", "seed", "temperature")
 
 
 class StoredReplay(Inspectable, ReplaySource, Method):
-    """A class-balanced choice of the samples of each experience, as they are.
+    """Stores a class-balanced selection of the samples of each experience.
 
     Args:
-        store: Where they are kept; it is empty.
+        store: An empty store.
     """
 
     def __init__(self, store: StoredMemory) -> None:
@@ -62,12 +62,12 @@ def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Metho
 
     Args:
         replay: A `StoredMemory`, a `Generator`, a method that is a `ReplaySource`, the name of a
-            registered one, or ``None`` for a method that remembers nothing. An object has learned
-            nothing, and stays as it is.
-        settings: Those of the method that is named.
+            registered one, or ``None`` for a method without a memory. An object must be untrained;
+            it is copied.
+        settings: Settings of the named method.
 
     Raises:
-        ConfigError: It is nothing of these, or has learned something already.
+        ConfigError: It is none of these, or is trained already.
     """
     if replay is None:
         return Method()
@@ -75,21 +75,21 @@ def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Metho
         return _named(replay, settings or {})
     if settings is not None:
         raise ConfigError(
-            f"source={dict(settings)!r} is for replay by a method that is named. Give settings of"
-            f" this {type(replay).__name__} where it is made."
+            f"source={dict(settings)!r} is only for replay by a named method. Give settings to"
+            f" this {type(replay).__name__} when you create it."
         )
     if isinstance(replay, StoredMemory) and not len(replay):
         return StoredReplay(copied(replay))
     if isinstance(replay, Generator):
         return _named("dgr", {"generator": replay})
     if isinstance(replay, Method) and isinstance(replay, ReplaySource) and not replay.experiences:
-        # Made anew, as the settings may name parts of a model, which must not be copied.
+        # A new object: settings may refer to parts of a model, which must not be copied.
         kind: Any = type(replay)
         made: Method = kind(replay.settings, **kind.source_settings)
         return made
     raise ConfigError(
-        f"replay={replay!r} cannot be replayed. Give a StoredMemory, a Generator, or a method that"
-        f" is a ReplaySource, none of which has learned anything; or one of {_known()}."
+        f"replay={replay!r} cannot be replayed. Give an untrained StoredMemory, Generator, or"
+        f" method that is a ReplaySource; or one of {_known()}."
     )
 
 
@@ -102,8 +102,9 @@ def _named(name: str, settings: Mapping[str, Any]) -> Method:
     foreign = sorted(set(settings) & {*kind.source_settings, *_OURS})
     if foreign:
         raise ConfigError(
-            f"{foreign[0]!r} in source is not for replay={name!r} to say: the stable network"
-            " answers what is replayed, and replay_size and seed are A-LTM's. Leave it out."
+            f"{foreign[0]!r} in source cannot be set for replay={name!r}: the targets are the"
+            " stable network's logits, and replay_size and seed are settings of A-LTM. Leave it"
+            " out."
         )
     made: Method = kind(**{**named.fixed, **settings, **kind.source_settings})
     return made

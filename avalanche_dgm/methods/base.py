@@ -1,4 +1,4 @@
-"""The contract between a method and the framework that drives it, and what a method reports."""
+"""Base class of all methods, and the statistics that a method reports."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from avalanche_dgm.modules import Savepoint, evaluating
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.settings import MethodSettings, make_settings
 
-#: Version of what methods keep, and under which names; states and files of another are refused.
+#: Version of the format of states and files; those of another version are refused.
 VERSION = 3
 
 
 def check_version(name: str, version: int) -> None:
-    """Checks that something saved has this version of what methods keep.
+    """Checks that a saved state or file has this version of the format.
 
     Args:
-        name: What was saved, for the message.
+        name: Name of the state or file, for the message.
         version: Its version.
 
     Raises:
-        CheckpointError: It has another one.
+        CheckpointError: It has another version.
     """
     if version == VERSION:
         return
@@ -44,18 +44,18 @@ def check_version(name: str, version: int) -> None:
         else ("a later", "Update avalanche_dgm, or save the memory with this version.")
     )
     raise CheckpointError(
-        f"{name} was saved by {age} avalanche_dgm (version {version} of what methods keep; this"
-        f" one reads {VERSION}). {remedy}"
+        f"{name} was saved by {age} avalanche_dgm (format version {version}; this one reads"
+        f" {VERSION}). {remedy}"
     )
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method needs of its user.
+    """Requirements of a method.
 
     Attributes:
-        tasks: Whether it must be told which task an experience belongs to.
-        copies: What copies of the classifier are needed for, as a sentence; empty if none are.
+        tasks: Whether each experience must have a task key.
+        copies: Why the classifier must be copyable, as a sentence; empty if it need not be.
         learner: Whether the classifier's parameters must be trainable.
     """
 
@@ -66,20 +66,20 @@ class Needs:
 
 @dataclass
 class MethodStats:
-    """What a method did, for metrics and reports.
+    """Statistics of a method's training, for metrics and reports.
 
     Attributes:
-        steps: Batches that the classifier was trained on in the current experience.
-        replayed: Samples replayed to the classifier in the current experience, as of `read`.
-        histogram: How often each label was replayed in the current experience, as of `read`.
-        stm_occupancy: Tasks that wait for the next sleep.
-        sleeps: Consolidations so far.
-        sleep_seconds: Seconds asleep so far.
-        phase_seconds: Seconds of each phase of the current experience, by name.
-        peak_bytes: The most that was held in the current experience beside the classifier, in
-            bytes, at its begin and its end: with the copies that are kept while it is learned.
+        steps: Training steps of the classifier in the current experience.
+        replayed: Replayed samples in the current experience, updated by `read`.
+        histogram: Replayed samples of each label in the current experience, updated by `read`.
+        stm_occupancy: Tasks in the short-term memory that wait for the next sleep.
+        sleeps: Number of sleeps so far.
+        sleep_seconds: Duration of all sleeps so far, in seconds.
+        phase_seconds: Duration of each phase of the current experience, in seconds, by its name.
+        peak_bytes: Largest size of the method's memory in the current experience, in bytes, without
+            the classifier and with temporary copies; measured at the experience's begin and end.
         counts: int64 tensor (K,), replayed samples of each label, on the device; ``None`` before
-            the first.
+            the first replay.
     """
 
     steps: int = 0
@@ -93,12 +93,12 @@ class MethodStats:
     counts: Tensor | None = field(default=None, repr=False, compare=False)
 
     def begin(self) -> None:
-        """Starts counting anew for an experience."""
+        """Resets the statistics of the current experience."""
         self.counts, self.replayed, self.histogram, self.phase_seconds = None, 0, {}, {}
         self.steps = self.peak_bytes = 0
 
     def count(self, replay: Replay, width: int) -> None:
-        """Counts the labels of what was replayed to a classifier of so many outputs."""
+        """Counts the labels of a replay batch, for a classifier with ``width`` outputs."""
         counts = torch.zeros(0, dtype=torch.int64) if self.counts is None else self.counts
         counts = counts.to(replay.labels.device)
         if len(counts) < width:
@@ -106,17 +106,17 @@ class MethodStats:
         self.counts = counts.index_add_(0, replay.labels, torch.ones_like(replay.labels))
 
     def add_phase(self, name: str, seconds: float) -> None:
-        """Adds the time that a phase took."""
+        """Adds the duration of a phase."""
         self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + seconds
         if name.startswith("sleep"):
             self.sleep_seconds += seconds
 
     def note_bytes(self, n: int) -> None:
-        """Takes note of how many bytes are held."""
+        """Updates the peak with the current size in bytes."""
         self.peak_bytes = max(self.peak_bytes, n)
 
     def read(self) -> MethodStats:
-        """Brings ``replayed`` and ``histogram`` up to date; waits for the device."""
+        """Updates ``replayed`` and ``histogram``; synchronises with the device."""
         if self.counts is not None:
             counts = self.counts.tolist()
             self.replayed = sum(counts)
@@ -124,47 +124,46 @@ class MethodStats:
         return self
 
     def state(self) -> dict[str, Any]:
-        """What changes within an experience, for `set_state`."""
+        """The statistics of the current experience, for `set_state`."""
         names = ("steps", "counts", "phase_seconds", "sleep_seconds", "peak_bytes")
         return copy.deepcopy({name: getattr(self, name) for name in names})
 
     def set_state(self, state: dict[str, Any], device: torch.device) -> None:
-        """Continues on a device where `state` was called."""
+        """Restores what `state` returned, on a device."""
         vars(self).update(copy.deepcopy(state))
         if self.counts is not None:
             self.counts = self.counts.to(device)
 
 
 class Method(nn.Module):
-    """Base of all methods; adapters call its few methods at fixed points of training.
+    """Base class of all methods.
 
-    An adapter calls, for each experience: `attach`, `check`, `begin`, ``criterion.set``, the phases
-    of `before_learning`, then for each batch of the classifier's training `replay`, `forward` and
-    `loss`, at last the phases of `after_learning` and `end`. Phases are run by the adapter, in the
-    order in which they are yielded. ``data`` holds all samples of the experience. An experience
-    that fails or is interrupted before its `end` is taken back by `undo`, which the next `begin`
-    calls, too.
+    An adapter, such as a plugin, calls for each experience: `attach`, `check`, `begin`,
+    ``criterion.set`` and the phases of `before_learning`; for each batch of the classifier's
+    training `replay`, `forward` and `loss`; finally the phases of `after_learning` and `end`. It
+    runs phases in the order in which they are yielded. ``data`` holds all samples of the
+    experience. If an experience fails or is interrupted before `end`, `undo` rolls the method back;
+    the next `begin` calls it, too.
 
-    While an experience is learned a copy of what was remembered before is kept for `undo`. It costs
-    the memory's size; the classifier is not part of it.
+    During an experience, a copy of the memory is kept for `undo`, without the classifier.
 
-    What only some methods can do is in `avalanche_dgm.methods.abilities`.
+    Interfaces that only some methods implement are in `avalanche_dgm.methods.abilities`.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Hyper-parameters that shall differ, by name.
+        **changes: Hyper-parameters that replace those of ``settings``, by name.
 
     Attributes:
         settings_type: The class of its hyper-parameters.
-        needs: What it needs of its user.
+        needs: Its requirements.
         settings: Its hyper-parameters.
-        random: Its random numbers.
+        random: Its random number generators.
         experiences: Experiences learned so far.
         learner: The user's classifier, after `attach`.
-        task_aware: Whether that takes task labels as its second argument.
-        criterion: The loss that the classifier is trained by on new samples.
-        stats: What it did so far.
-        in_training: Set by an adapter while it trains, so that it can tell an interrupted training.
+        task_aware: Whether the classifier takes task labels as its second argument.
+        criterion: The loss on new samples.
+        stats: Statistics of its training.
+        in_training: Set by an adapter during training, to detect an interruption.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
@@ -182,16 +181,16 @@ class Method(nn.Module):
         self.task_aware = self.in_training = False
         self.criterion = UserCriterion()
         self.stats = MethodStats()
-        #: Weight of the new samples' loss, in (0, 1]; that of replayed ones weighs the rest.
+        #: Weight w of the loss on new samples, in (0, 1]; the loss on replay has 1 - w.
         self._new_weight = 1.0
-        #: Softness of soft labels.
+        #: Temperature of the softmax of soft labels.
         self._temperature = 1.0
-        #: For `undo`, with the state of the random numbers then.
+        #: For `undo`: the memory and the state of the random number generators.
         self._before: tuple[Savepoint, dict[str, Any]] | None = None
 
     @property
     def rng(self) -> torch.Generator:
-        """The generator of random numbers on the device that the method is on."""
+        """The random number generator on the method's device."""
         tensors = chain(self.parameters(), self.buffers())
         device = next((t.device for t in tensors), torch.device("cpu"))
         return self.random.on(device)
@@ -205,18 +204,15 @@ class Method(nn.Module):
 
     @property
     def active(self) -> nn.Module | None:
-        """The classifier that learns the current experience, or ``None`` if none does by batches.
-
-        An adapter's optimiser trains its parameters; see `forward`.
-        """
+        """The classifier that an adapter's optimiser trains in this experience, or ``None``."""
         return self.learner
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
-        """Tells which classifier learns.
+        """Sets the classifier to train.
 
         Args:
             learner: The user's model.
-            task_aware: Whether it takes task labels as its second argument.
+            task_aware: Whether the model takes task labels as its second argument.
         """
         self.learner, self.task_aware = learner, task_aware
 
@@ -224,15 +220,15 @@ class Method(nn.Module):
         """Checks that an experience can be learned; changes nothing.
 
         Raises:
-            DataError: It cannot.
+            DataError: The experience cannot be learned.
         """
         check_experience(data)
 
     def begin(self, data: ExperienceData) -> None:
-        """Starts an experience: checks its data, takes room for it.
+        """Starts an experience: checks its data and makes room for it in the memory.
 
         Raises:
-            DataError: It cannot be learned; nothing was changed.
+            DataError: The experience cannot be learned; nothing was changed.
         """
         self.undo()
         self.check(data)
@@ -249,31 +245,30 @@ class Method(nn.Module):
         self.stats.begin()
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields what is trained before the classifier."""
+        """Yields the training phases before the classifier's training."""
         yield from ()
 
     def replay(self, n: int) -> Replay | None:
-        """Draws samples to go with a batch of the current experience.
+        """Draws a replay batch.
 
         Args:
-            n: Size of that batch.
+            n: Size of the batch of new samples.
 
         Returns:
-            The samples, or ``None`` if there is nothing to replay yet.
+            The replay batch, or ``None`` if there is nothing to replay yet.
         """
         return None
 
     def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
-        """The logits of the classifier that learns the current experience.
+        """The logits of the classifier that is trained in the current experience.
 
         Args:
-            images: Float tensor (n, *shape), what it is trained on; n may be 0 if there is a
-                replay.
+            images: Float tensor (n, *shape), new samples; n may be 0 if there is a replay batch.
             tasks: int64 tensor (n,), task labels.
             width: Number of outputs of the user's model.
-            replay: What is appended to the batch, to be answered in the same pass.
+            replay: Replay batch, which is appended to the new samples in the same forward pass.
 
         Returns:
             Tensor (n + len(replay), width) or wider.
@@ -281,16 +276,16 @@ class Method(nn.Module):
         return self._logits(*append_replay(images, tasks, replay))
 
     def loss(self, step: Step) -> Tensor | None:
-        """What a step adds to the loss on new samples, in the units of the user's criterion.
+        """The term that is added to the loss on new samples, in the units of the user's criterion.
 
-        By default replay and new samples weigh (1 - w) and w: with the loss of the new samples
-        given, that is (1 - w) (replay - new).
+        By default the total loss is w new + (1 - w) replay. As the loss on new samples is already
+        counted, the term is (1 - w) (replay - new).
 
         Args:
-            step: The step, with the answers to new and replayed samples.
+            step: The step, with the logits of new and replayed samples.
 
         Returns:
-            Scalar, or ``None`` for nothing. In a step on replayed samples alone, their loss.
+            Scalar, or ``None`` for no term. In a step on replayed samples alone, their loss.
         """
         if step.replay is None:
             return None
@@ -300,7 +295,7 @@ class Method(nn.Module):
     def _replay_loss(self, step: Step) -> Tensor:
         replay, logits = step.replay, step.replay_logits
         if replay is None or logits is None:
-            raise RuntimeError("Nothing was replayed in this step.")
+            raise RuntimeError("This step has no replay batch.")
         if replay.targets is None:
             loss = self.criterion.of_replay(logits, replay.labels, step.n)
         else:
@@ -309,11 +304,11 @@ class Method(nn.Module):
         return loss if step.replay_share == 1.0 else loss * step.replay_share
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields what is trained after the classifier."""
+        """Yields the training phases after the classifier's training."""
         yield from ()
 
     def end(self, data: ExperienceData) -> None:
-        """Ends an experience; drops what was needed for it only."""
+        """Ends an experience; drops its temporary data."""
         self.stats.note_bytes(self.held_bytes())
         self.experiences += 1
         self._keep()
@@ -324,7 +319,7 @@ class Method(nn.Module):
         Args:
             images: Float tensor (n, *shape).
             tasks: int64 tensor (n,), task labels.
-            key: The task's name from an oracle, for methods that route by it.
+            key: The task's key from a task oracle, for methods that route by it.
 
         Returns:
             Tensor (n, K).
@@ -332,29 +327,29 @@ class Method(nn.Module):
         return self._logits(images, tasks)
 
     def _logits(self, images: Tensor, tasks: Tensor, network: nn.Module | None = None) -> Tensor:
-        """The logits of the classifier, or of a copy of it, for what it is trained on."""
+        """The logits of the classifier, or of a copy of it."""
         network = self._attached if network is None else network
         return logits_of(network, images, tasks, task_aware=self.task_aware)
 
     def _width(self, images: Tensor, tasks: Tensor) -> int:
-        """Number of outputs of the user's classifier, asked with the first of some images."""
+        """Number of outputs of the user's classifier, measured on the first image."""
         with evaluating(self.learner):
             return self._logits(images[:1], tasks[:1]).shape[1]
 
     def held_bytes(self) -> int:
-        """Bytes of all that it holds now beside the classifier, copies for `undo` included."""
-        # Parameters, buffers and tensors: no data set whose images could be of unknown size.
+        """Current size in bytes without the classifier, with the copies for `undo`."""
+        # Never None: it holds parameters, buffers and tensors, no data set of unknown size.
         return held_bytes(self, without=[self.learner, UserCriterion, MethodStats]) or 0
 
     def _check_budget(self, needed: int, remedy: str) -> None:
-        """Checks that what is kept between experiences is within ``memory_budget``.
+        """Checks that the memory between experiences fits into ``memory_budget``.
 
         Args:
-            needed: Bytes that will be kept beside the classifier.
-            remedy: What takes fewer, as a sentence.
+            needed: Size of the memory in bytes, without the classifier.
+            remedy: How to need fewer bytes, as a sentence.
 
         Raises:
-            CapacityError: It is not.
+            CapacityError: It does not fit.
         """
         budget = read_bytes("memory_budget", self.settings.memory_budget)
         if budget is not None and needed > budget:
@@ -363,7 +358,7 @@ class Method(nn.Module):
                 f" {remedy}"
             )
 
-    # Taking an experience back
+    # Rollback
 
     @property
     def unfinished(self) -> bool:
@@ -371,15 +366,15 @@ class Method(nn.Module):
         return self._before is not None
 
     def undo(self) -> None:
-        """Takes back what an experience that was begun and not ended has changed.
+        """Rolls back to the state before an unfinished experience, if there is one.
 
-        The classifier keeps what it has learned by batches. Does nothing between experiences.
+        The classifier is not rolled back.
         """
         if self._before is None:
             return
         before, random_state = self._before
         learner, task_aware, in_training = self.learner, self.task_aware, self.in_training
-        # Methods within it, which others may hold, stay the objects that they are.
+        # Nested methods keep their identity, as others may refer to them.
         before.restore(self, keeping=Method)
         self.in_training = in_training
         self.random.set_state(random_state)
@@ -387,34 +382,34 @@ class Method(nn.Module):
             self.attach(learner, task_aware=task_aware)
 
     def _unchanged(self, key: str) -> list[nn.Module]:
-        """Modules that an experience of a task does not change in place: they are not copied."""
+        """Modules that learning a task does not change in place; `undo` needs no copy of them."""
         return []
 
     def _save(self, unchanged: Iterable[nn.Module]) -> None:
-        """Keeps a copy of what is remembered now, for `undo`."""
+        """Saves the current state for `undo`."""
         self._keep()
         shared = [self.random, self.learner, *unchanged]
         self._before = Savepoint(self, shared=shared), self.random.get_state()
 
     def _keep(self) -> None:
-        """Makes what was learned final: `undo` does not go back behind it."""
+        """Drops the saved state: the current one is what `undo` returns to."""
         self._before = None
 
     # State
 
     def _hold(self, name: str, module: Any) -> None:
-        """Sets an attribute that may be a module but is no part of this one's state.
+        """Sets an attribute that may be a module without registering it as a submodule.
 
-        What is needed for the current experience only does not belong into a checkpoint.
+        It is for temporary modules of the current experience, which are not saved in checkpoints.
         """
         object.__setattr__(self, name, module)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nobody trains a copy."""
+        """Copies are not in training."""
         return {**self.__dict__, "in_training": False}
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Random numbers and counters, for ``state_dict``."""
+        """States of the random number generators, and counters, for ``state_dict``."""
         return {
             "version": VERSION,
             "random": self.random.get_state(),
@@ -426,7 +421,7 @@ class Method(nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `get_extra_state` returned."""
+        """Restores the state returned by `get_extra_state`."""
         self.random.set_state(state["random"])
         self.experiences = state["experiences"]
         for name in ("sleeps", "stm_occupancy", "sleep_seconds"):
@@ -437,21 +432,20 @@ class Method(nn.Module):
         extra = state_dict.get(f"{prefix}_extra_state")
         if isinstance(extra, dict):
             check_version(f"The state of {type(self).__name__}", extra.get("version", 1))
-        # What is loaded is final, also after an experience that was interrupted.
+        # A loaded state replaces that of an interrupted experience.
         self._keep()
         self._make_fit(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Gives networks that grow the sizes that a state has, before it is loaded."""
+        """Resizes growing networks to the sizes in a state, before it is loaded."""
         grow_to(self.learner, state_dict, f"{prefix}learner.")
 
 
 class Naive(Method):
-    """Trains the user's model on each experience and does nothing against forgetting.
+    """Trains the user's model on each experience without a memory: the baseline of `NaiveModule`.
 
-    It is what `NaiveModule` compares methods with on Lightning. It is not registered: there is
-    nothing to plug into a strategy, and on the command line ``naive`` is Avalanche's own.
+    It is not registered: on the command line ``naive`` is Avalanche's strategy.
     """
 
     def __init__(self, settings: MethodSettings | None = None, **changes: Any) -> None:

@@ -1,8 +1,8 @@
-"""Classifiers in closed form over frozen features: what latent replay is compared with.
+"""Closed-form classifiers on frozen features: references for latent replay.
 
-Nothing is trained. The user's network up to a cut makes features, and of these each class's count
-and mean and the scatter that all classes share are kept, exactly. What answers is a function of
-those.
+Nothing is trained by gradients. The user's network up to a layer computes features. The count and
+mean of each class and the scatter matrix shared by all classes are kept exactly, and the classifier
+is a function of these moments.
 
 ===========================================  =====================================================
 nearest class mean (Mensink et al. 2013)     `NCM`
@@ -42,20 +42,20 @@ from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import CHUNK
 from avalanche_dgm.settings import MethodSettings
 
-#: Ridges to choose from.
+#: Candidates for the ridge.
 RIDGES = tuple(10.0**power for power in range(6))
-#: Values of a feature up to which the scatter of features is kept: 16,384 take half a gigabyte.
+#: Largest dimension of features with a scatter matrix: at 16,384 it takes half a gigabyte.
 LARGEST = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedFormSettings(MethodSettings):
-    """Settings of a classifier in closed form.
+    """Settings of a closed-form classifier.
 
     Attributes:
-        layer: Name of the layer whose flattened output are the features, as in
-            ``model.named_modules()``, or the module itself; ``None`` to choose as latent replay
-            does. If the model is an ``nn.Linear``, its inputs are the features.
+        layer: Name of the layer whose flattened output is the features, as in
+            ``model.named_modules()``, or the module itself; ``None`` for the default of latent
+            replay. If the model is an ``nn.Linear``, its inputs are the features.
     """
 
     layer: str | int | nn.Module | None = None
@@ -64,21 +64,20 @@ class ClosedFormSettings(MethodSettings):
 class ClosedForm(Routing, Method):
     """A linear classifier that is a function of moments of frozen features.
 
-    The moments are exact: in whatever order samples come, and if classes return, they are those of
-    all samples at once. The user's model is never trained, and no step is taken: its epochs are
-    skipped.
+    The moments are exact: they do not depend on the order of samples and classes. The user's model
+    is never trained, and its epochs are skipped.
 
     Attributes:
-        moments: What is remembered.
+        moments: The moments of the features.
     """
 
     settings_type: ClassVar[type[MethodSettings]] = ClosedFormSettings
     needs = Needs(learner=False)
     #: Whether the scatter is needed.
     scatter: ClassVar[bool] = True
-    #: What takes fewer bytes.
+    #: How to need fewer bytes, for an error message.
     _smaller: ClassVar[str] = (
-        "Give more, or take NCM, or replay from densities of classes (generator='low-rank')."
+        "Give more, or use NCM, or replay from densities of classes (generator='low-rank')."
     )
     _split: SplitModel | None
 
@@ -93,10 +92,10 @@ class ClosedForm(Routing, Method):
 
     @abstractmethod
     def _solve(self) -> tuple[Tensor, Tensor]:
-        """Weights (D, K) and biases (K,), float64, of what `_lift` returns."""
+        """Weights (D, K) and biases (K,), float64, for the output of `_lift`."""
 
     def _lift(self, features: Tensor) -> Tensor:
-        """What the moments are of: by default the features (n, D) themselves."""
+        """Maps features (n, D) to the vectors whose moments are kept; by default the identity."""
         return features
 
     @property
@@ -106,19 +105,19 @@ class ClosedForm(Routing, Method):
 
     @property
     def active(self) -> nn.Module | None:
-        """See `Method.active`: nothing is trained by batches."""
+        """See `Method.active`: none."""
         return None
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
         """See `Method.attach`.
 
         Raises:
-            ConfigError: The learner has no such layer, or it must be named.
+            ConfigError: The learner has no such layer, or no layer can be chosen by default.
         """
         if self._split is None or self._split.model is not learner:
             layer, classifier = self.settings.layer, None
             if self._split is not None:
-                # By names, which copies of the learner have, too.
+                # Names, which are also valid in a copy of the learner.
                 layer, classifier = self._split.layer, self._split.classifier
             split = None
             if layer is not None or not isinstance(learner, nn.Linear):
@@ -133,36 +132,36 @@ class ClosedForm(Routing, Method):
 
     @property
     def feature_size(self) -> int:
-        """Values of one of the features that were learned; 0 before."""
+        """Dimension of the learned features; 0 before the first experience."""
         return self.moments.means.shape[1]
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`.
 
         Raises:
-            ShapeError: Features have another size than those that were learned.
-            CapacityError: What is kept does not fit into ``memory_budget``.
+            ShapeError: The features differ in dimension from the learned ones.
+            CapacityError: The moments do not fit into ``memory_budget``.
         """
         check_experience(data, shape=self._shape)
-        found = self.features(data.images[:1], data.tasks[:1]).shape[1]
-        if self.feature_size not in (0, found):
+        size = self.features(data.images[:1], data.tasks[:1]).shape[1]
+        if self.feature_size not in (0, size):
             raise ShapeError(
-                f"Features of {found} values came, but of {self.feature_size} were learned."
+                f"The features have {size} dimensions, but {self.feature_size} were learned."
             )
-        self._check_size(found)
+        self._check_size(size)
         n_classes = self.moments.classes.count_with(self._tasks(data.tasks), data.labels)
-        self._check_budget(self._bytes_of(n_classes, found), self._smaller)
+        self._check_budget(self._bytes_of(n_classes, size), self._smaller)
 
     def _bytes_of(self, n_classes: int, size: int) -> int:
-        """Bytes of everything that is kept of so many classes of features of a size."""
+        """Size of the memory in bytes, for a number of classes and a dimension of features."""
         return self.moments.bytes_of(n_classes, size)
 
     def _check_size(self, size: int) -> None:
-        """Checks that the moments of features of a size can be kept."""
+        """Checks that the scatter matrix of features of a dimension can be kept."""
         if self.scatter and size > LARGEST:
             raise ConfigError(
-                f"{type(self).__name__} keeps the products of all values of a feature with each"
-                f" other: {size * (size + 1) * 2 / 1e9:.1f} GB for {size} values. Name a layer"
+                f"{type(self).__name__} keeps a scatter matrix of the features:"
+                f" {size * (size + 1) * 2 / 1e9:.1f} GB for {size} dimensions. Name a layer"
                 f" with at most {LARGEST}: layer=<name>."
             )
 
@@ -182,15 +181,15 @@ class ClosedForm(Routing, Method):
         self.moments.add(map(self._lift, features.split(CHUNK)), tasks, labels)
 
     def _tasks(self, tasks: Tensor) -> Tensor:
-        """Task labels that classes are told apart by: of a model without heads, all the same."""
+        """Task labels that distinguish classes: all 0 for a model without heads."""
         return tasks if self.task_aware else torch.zeros_like(tasks)
 
     @torch.no_grad()
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
-        """See `Method.predict`: log-probabilities, of the learner's width.
+        """See `Method.predict`: log-probabilities (n, K), K outputs of the learner.
 
-        They are the softmax of the scores, which is the posterior where these come from Gaussians.
-        Classes that are not known, or of other tasks for a model with heads, have `MASKED_LOGIT`.
+        They are the log-softmax of the scores; for Gaussians, the log-posterior. Unknown classes
+        and, for a model with heads, classes of other tasks have `MASKED_LOGIT`.
         """
         classes = self.moments.classes
         if not len(classes):
@@ -199,7 +198,7 @@ class ClosedForm(Routing, Method):
         scores = self._lift(self.features(images, tasks)) @ weights + biases
         if self.task_aware:
             scores = scores.masked_fill(tasks[:, None] != classes.tasks, -math.inf)
-        # Scores of any size: none may fall below those of classes that are not known.
+        # Known classes must stay above MASKED_LOGIT.
         logits = scores.log_softmax(dim=1).clamp(min=MASKED_LOGIT / 2)
         width = self._width(images, tasks)
         return spread(logits, classes.rows, tasks, width, by_task=self.task_aware)
@@ -208,7 +207,7 @@ class ClosedForm(Routing, Method):
         means = self.moments.means
         if self._linear is None or self._linear[0].device != means.device:
             weights, biases = self._solve()
-            # What all classes have in common decides nothing, and costs digits.
+            # Subtracting the mean over classes changes no prediction and improves precision.
             weights, biases = weights - weights.mean(dim=1, keepdim=True), biases - biases.mean()
             self._linear = weights.to(means), biases.to(means)
         return self._linear
@@ -218,7 +217,7 @@ class ClosedForm(Routing, Method):
         super()._load_from_state_dict(*args)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is computed from the moments."""
+        """Without the cached classifier."""
         return {**super().__getstate__(), "_linear": None}
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -232,7 +231,12 @@ class ClosedForm(Routing, Method):
 
 
 def _gaussian(means: Tensor, covariance: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The linear classifier of equally likely Gaussians (K, D) of one covariance (D, D)."""
+    """The linear classifier for Gaussians with means (K, D), one covariance and equal priors.
+
+    Args:
+        means: Tensor (K, D).
+        covariance: Tensor (D, D); ``None`` for the identity.
+    """
     weights = means.T
     if covariance is not None:
         weights = torch.cholesky_solve(weights, torch.linalg.cholesky(covariance))
@@ -249,7 +253,7 @@ class NCM(ClosedForm):
     """
 
     scatter = False
-    _smaller = "It keeps the mean of each class: give more, or a layer of fewer values (layer=)."
+    _smaller = "It keeps the mean of each class: give more, or a smaller layer (layer=)."
 
     def _solve(self) -> tuple[Tensor, Tensor]:
         return _gaussian(self.moments.means.double(), None)
@@ -297,7 +301,7 @@ class RanPACSettings(ClosedFormSettings):
         projections: Number of random features. Memory grows with their square.
         ridge: Value added to the diagonal of the Gram matrix, in units of the mean square of the
             random features, i.e. a number of samples. ``None`` chooses it in each experience.
-        held_out: Fraction of an experience on which the ridge is chosen, above 0 and below 1; these
+        held_out: Fraction of an experience for choosing the ridge, above 0 and below 1; these
             samples are learned afterwards.
     """
 
@@ -327,7 +331,7 @@ class RanPAC(ClosedForm):
         **changes: Fields of `RanPACSettings` that shall differ.
 
     Attributes:
-        lifting: The random features, fixed from the first experience on.
+        lifting: The random projection, fixed from the first experience on.
         ridge: The ridge in use, float64 scalar; see `RanPACSettings`.
     """
 
@@ -347,7 +351,7 @@ class RanPAC(ClosedForm):
         return len(self.lifting.weight)
 
     def _check_size(self, size: int) -> None:
-        """The moments are of as many values as there are projections, whatever the features."""
+        """The size of the moments does not depend on that of the features."""
 
     def _bytes_of(self, n_classes: int, size: int) -> int:
         m = self.settings.projections
@@ -366,16 +370,16 @@ class RanPAC(ClosedForm):
         super()._learn(features, tasks, labels)
 
     def _choose_ridge(self, features: Tensor, labels: Tensor, rest: Tensor, held: Tensor) -> None:
-        """Takes the ridge with which the rest of an experience predicts what is held out of it.
+        """Chooses the ridge with the smallest error on held-out samples of the experience.
 
-        With what was learned before the ridge would become too large: held-out samples are all of
-        new classes, and answers of old ones only disturb them.
+        Only samples of this experience are used. With the moments of old classes the ridge would
+        become too large, as all held-out samples are of new classes.
         """
         _, labels = torch.unique(labels, return_inverse=True)
         own, tasks = ClassMoments(scatter=True).to(labels.device), torch.zeros_like(labels)
         own.add(map(self._lift, features[rest].split(CHUNK)), tasks[rest], labels[rest])
         rows = own.classes.find(tasks[held], labels[held])
-        # A class may have no sample in the rest.
+        # All zeros for a class without a sample in the rest.
         targets = F.one_hot(rows + 1, len(own.classes) + 1)[:, 1:].to(features)
         inputs = torch.cat([self._lift(part) for part in features[held].split(CHUNK)])
         errors = [(inputs @ _regress(own, r).to(inputs) - targets).square().mean() for r in RIDGES]
@@ -390,8 +394,8 @@ def _regress(moments: ClassMoments, ridge: float | Tensor) -> Tensor:
     """Ridge regression (D, K), float64, from vectors to their classes.
 
     Args:
-        moments: Of the vectors, with scatter.
-        ridge: As a number of average vectors.
+        moments: Moments of the vectors, with scatter.
+        ridge: In units of the mean square of the vectors, i.e. a number of samples.
     """
     gram = moments.gram()
     square = gram.diagonal().mean() / moments.counts.sum()
@@ -400,6 +404,6 @@ def _regress(moments: ClassMoments, ridge: float | Tensor) -> Tensor:
     while failed:
         damped = gram + torch.diag(ridge.expand(len(gram)))
         factor, info = torch.linalg.cholesky_ex(damped)
-        # The moments are kept in float32: rounding may need a larger one.
+        # Rounding of the float32 moments may need a larger ridge.
         failed, ridge = int(info), 10 * ridge
     return torch.cholesky_solve(moments.totals().T, factor)

@@ -9,7 +9,7 @@ learning with replay, Sec. 3.1              `DeepGenerativeMemory.learn`, `sampl
 reconstruction before learning and          `DualMemory.logits`, ``reconstruct=True``
 predicting
 LTM, STM, STTM, Sec. 3.2, Fig. 2            `DualMemory`, `ShortTermTaskMemory`
-a task comes in, Sec. 3.2                   `DGDMN.begin`, `DualMemory.open`, `extra_samples`
+a new task, Sec. 3.2                        `DGDMN.begin`, `DualMemory.open`, `extra_samples`
 STTM learns its task                        `DGDMN.before_learning`, then the user's optimiser
 sleep: STTMs teach the LTM, Sec. 3.2        `DGDMN.after_learning`, `Sleep`
 prediction, with a task oracle              `DGDMN.predict`, `DGDMN.test_key`
@@ -51,7 +51,7 @@ class DGDMNSettings(MethodSettings, DualMemorySettings):
 
 @dataclass(frozen=True)
 class PaperStream:
-    """What the paper tuned for one data set.
+    """Hyper-parameters that the paper tuned for one data set.
 
     Attributes:
         learner_hidden: Widths of every learner's hidden layers (appendix B.3).
@@ -78,8 +78,8 @@ PAPER: dict[str, PaperStream] = {
 def paper_settings(stream: str, *, scale: float = 1.0) -> dict[str, Any]:
     """The hyper-parameters of the paper (appendix B).
 
-    DGR in the paper is the same with ``short_term=False, stm_size=1``: every task goes straight
-    into the long-term memory (Sec. 4.1).
+    DGR in the paper is the same with ``short_term=False, stm_size=1``: every task is learned
+    directly by the long-term memory (Sec. 4.1).
 
     Not given in the paper, and chosen here: the generators' hidden layers (400, 400), the
     short-term networks ("smaller": generators 200-200 with the same latent size, learners 16-16),
@@ -87,7 +87,7 @@ def paper_settings(stream: str, *, scale: float = 1.0) -> dict[str, Any]:
 
     Args:
         stream: ``"digits"``, ``"permnist"`` or ``"tdigits"``.
-        scale: Share of the data set that is used; the memory shrinks with it.
+        scale: Fraction of the data set that is used; the memory is scaled with it.
 
     Raises:
         ConfigError: The paper has no such data set.
@@ -113,10 +113,10 @@ def paper_settings(stream: str, *, scale: float = 1.0) -> dict[str, Any]:
         "n_max": max(1, round(s.n_max * scale)),
         "stm_size": s.stm_size,
         "batch_size": 128,
-        # Passes over the data: autoencoders always, classifiers when trained sequentially (B.2).
+        # Epochs of autoencoders, and of classifiers trained sequentially (B.2).
         "generator_epochs": 25,
         "learner_epochs": 6,
-        # Clipped for the autoencoders (B.2).
+        # Gradients of autoencoders are clipped (B.2).
         "generator_optimizer": replace(_RMSPROP, clip_norm=1.0, clip_value=0.5),
         "learner_optimizer": _RMSPROP,
         "stm_hidden": (200, 200),
@@ -133,7 +133,7 @@ def paper_settings(stream: str, *, scale: float = 1.0) -> dict[str, Any]:
 )
 @register(
     "dgdmn-no-stm",
-    "dual memory that keeps the data of n_STM tasks until it sleeps",
+    "dual memory that stores the data of n_STM tasks until sleep",
     fixed={"short_term": False},
     fast=_FAST,
     paper=paper_settings,
@@ -145,17 +145,17 @@ def paper_settings(stream: str, *, scale: float = 1.0) -> dict[str, Any]:
     paper=paper_settings,
 )
 class DGDMN(Inspectable, Routing, Method):
-    """DGDMN: a dual memory of generators around any classifier, which is the long-term learner.
+    """DGDMN: a dual memory of generators; the user's classifier is the long-term learner.
 
-    The current experience is learned by a network of the short-term memory, which `forward` calls
-    and an adapter trains. The user's classifier learns during sleep.
+    The current experience is learned by a classifier of the short-term memory, which `forward`
+    calls and an adapter trains. The user's classifier is trained during sleep.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
         **changes: Fields of `DGDMNSettings` that shall differ.
 
     Attributes:
-        dual: Both memories.
+        dual: The short-term and the long-term memory.
     """
 
     settings_type: ClassVar[type[MethodSettings]] = DGDMNSettings
@@ -205,21 +205,21 @@ class DGDMN(Inspectable, Routing, Method):
         self._rest()
         if self.settings.short_term:
             self._pool = self.dual.extra_samples(data, self.rng)
-            # When the task was known, as much is replayed as is new.
+            # If the task was seen before, new and old samples have equal weights.
             self._new_weight = 1.0 if self._pool is None else 0.5
             with self.random.seeded_init():
                 self._hold("_active", self.dual.open(data))
 
     def make_room(self, key: str) -> Iterator[Phase]:
-        """Sleeps if there is no room for a task: only after an interrupted sleep."""
+        """Sleeps if the short-term memory is full, which it is after an interrupted sleep."""
         self.undo()
         if self.dual.full and self.dual.find(key) is None:
             yield from self.consolidate()
 
     def _unchanged(self, key: str) -> list[nn.Module]:
-        # The long-term memory learns in sleep only.
         others = [memory for memory in self.dual.sttms() if memory.key != key]
-        # Its generator is built in the first experience, which may fail.
+        # The long-term memory is only trained in sleep, but its generator is built in the first
+        # experience, which may fail.
         ltm = [self.dual.ltm.generator] if self.dual.ltm.tasks else []
         return [*others, *ltm]
 
@@ -232,20 +232,20 @@ class DGDMN(Inspectable, Routing, Method):
         if pool is not None:
             known = ExperienceData(pool.images, pool.labels, pool.tasks, data.key, data.name)
             incoming.append(known)
-        # Its own replay is in the pool already, so that nothing is drawn a second time.
+        # The pool contains the memory's replay already, hence no previous generator.
         merged, name = ExperienceData.cat(incoming), "generator (short-term)"
         yield from memory.learn([merged], self.rng, previous=None, name=name)
         memory.end(self.rng)
         memory.n_seen += len(data)
 
     def replay(self, n: int) -> Replay | None:
-        """Draws from what was already known of the current task."""
+        """Draws from old samples of the current task."""
         return self._pool.draw(n, self.rng) if self._pool is not None else None
 
     def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
-        """See `Method.forward`: the short-term learner's answers, as the criterion takes them."""
+        """See `Method.forward`: outputs of the short-term learner, as the criterion takes them."""
         images, tasks = append_replay(images, tasks, replay)
         if self._active is None:
             return widen(self.dual.logits(self.dual.ltm, images, tasks), width)
@@ -257,35 +257,34 @@ class DGDMN(Inspectable, Routing, Method):
         return logs if takes == "log-probabilities" else logs.exp()
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None = None) -> Tensor:
-        """Answers with the memory that knows best, see `DualMemory.predict`.
+        """See `DualMemory.predict`.
 
         Raises:
-            UnknownTaskError: The oracle names a task that was never learned, and the settings
-                make that an error.
+            UnknownTaskError: The task was never learned, and ``unknown_task="error"``.
         """
         if key is not None and self.settings.unknown_task == "error" and not self.dual.knows(key):
             known = [m.key for m in self.dual.sttms()] + list(self.dual.ltm.tasks)
             raise UnknownTaskError(
-                f"Task {key} was never learned; known are: {'; '.join(known) or 'none'}. Evaluate"
-                " learned experiences only, or set unknown_task='ltm'."
+                f"Task {key} was never learned; learned tasks: {'; '.join(known) or 'none'}."
+                " Evaluate learned experiences only, or set unknown_task='ltm'."
             )
         return self.dual.predict(images, tasks, key=key)
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the phases of sleep once the short-term memory is full."""
+        """Yields the phases of sleep if the short-term memory is full."""
         self._rest()
         if not self.settings.short_term:
-            # Only now: an experience that could not be learned leaves nothing behind.
+            # Not before, so that a failed experience stores nothing.
             self.dual.store(data)
-        # The task is learned, whatever becomes of the sleep.
+        # If sleep is interrupted, the task stays learned.
         self._keep()
         if self.dual.full:
             yield from self.consolidate()
 
     def consolidate(self) -> Iterator[Phase]:
-        """Yields the phases of a sleep now, if anything waits for it.
+        """Yields the phases of sleep, if the short-term memory holds a task.
 
-        After an interruption the memories are as before, and the sleep can be repeated.
+        An interrupted sleep is rolled back and can be repeated.
         """
         if not self.dual.occupancy:
             return
@@ -308,7 +307,7 @@ class DGDMN(Inspectable, Routing, Method):
         self.stats.stm_occupancy, self.stats.sleeps = self.dual.occupancy, self.dual.sleeps
 
     def _rest(self) -> None:
-        """No task is learned."""
+        """Drops the data and the active memory of the current task."""
         self._hold("_active", None)
         self._pool, self._new_weight = None, 1.0
 
@@ -318,9 +317,9 @@ class DGDMN(Inspectable, Routing, Method):
             yield from self.consolidate()
 
     def test_key(self, key: str, classes: Sequence[int]) -> str | None:
-        """The oracle's answer, with ``routing="oracle"``, if it is one task that was learned.
+        """See `Routing.test_key`: the key, with ``routing="oracle"``.
 
-        A test set of several tasks at once has no single key: then images are routed one by one.
+        For a test set of several tasks it is ``None``: its images are routed one by one.
         """
         if self.dual.routing != "oracle":
             return None
@@ -330,14 +329,14 @@ class DGDMN(Inspectable, Routing, Method):
         if learned is None and self.settings.unknown_task == "ltm" and not self._warned:
             self._warned = True
             warnings.warn(
-                f"Test task {key} was never learned: the long-term memory answers for it and its"
-                " like. unknown_task='error' makes this an error.",
+                f"Test task {key} was never learned: it is predicted by the long-term memory. This"
+                " is reported once; unknown_task='error' makes it an error.",
                 stacklevel=2,
             )
         return key
 
     def sample(self, n: int) -> Replay:
-        """See `Inspectable.sample`: of all memories, in proportion to the tasks that each holds."""
+        """See `Inspectable.sample`: from all memories, in proportion to their numbers of tasks."""
         members: list[tuple[Any, int]] = [(m, 1) for m in self.dual.sttms() if m.tasks]
         members += [(task, 1) for task in self.dual.stored]
         if len(self.dual.ltm.tasks):
@@ -355,10 +354,10 @@ class DGDMN(Inspectable, Routing, Method):
         return self.dual.ltm.encode(images)
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Inspectable.reconstruct`: by the memory that explains an image best."""
+        """See `Inspectable.reconstruct`: by the memory to which an image is routed."""
         return self.dual.reconstruct(images, tasks)
 
     def stored_samples(self) -> int:
-        """See `Inspectable.stored_samples`: those that wait for sleep where there is no STM."""
+        """See `Inspectable.stored_samples`: without an STM, those of tasks that wait for sleep."""
         waiting: list[Any] = list(self.dual.stored)
         return sum(len(task.images) for task in waiting)

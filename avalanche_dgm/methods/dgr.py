@@ -1,7 +1,7 @@
 """Deep generative replay (Shin et al. 2017; Kamra et al. 2017, Section 4.1).
 
-A generator remembers the inputs of all old tasks, the learner's former self their labels. While
-the learner trains on new samples, it is shown generated old ones.
+A generator samples inputs of all old tasks, and a copy of the previous classifier labels them. They
+are replayed while the classifier is trained on new samples.
 
 =====================================  ======================================================
 paper (Shin et al. 2017)               code
@@ -9,8 +9,8 @@ paper (Shin et al. 2017)               code
 scholar: generator and solver          ``ltm``, a `DeepGenerativeMemory`; the user's model
 previous scholar                       a frozen copy of the memory, taken when a task begins
 generator learns new and replayed      `DGR.before_learning`, `DeepGenerativeMemory.learn`
-replay: generated inputs, answers of   `DGR.replay`, `DeepGenerativeMemory.sample`
-the previous solver
+replay: generated inputs, labelled     `DGR.replay`, `DeepGenerativeMemory.sample`
+by the previous solver
 loss r L(new) + (1 - r) L(replay)      `Method.loss`
 r, the new task's importance           `DeepGenerativeMemory.fraction` (Kamra et al., Sec. 3.1)
 =====================================  ======================================================
@@ -35,7 +35,7 @@ from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen
 from avalanche_dgm.settings import MethodSettings
 
-#: Replayed samples a step where the user's batches are smaller: fewer are too noisy.
+#: Minimum size of a replay batch by default: smaller ones are too noisy.
 FEWEST_REPLAYED = 128
 
 
@@ -53,9 +53,9 @@ class DGRSettings(FinetuningSettings, MethodSettings, MemorySettings):
 
 @register(
     "dgr",
-    "deep generative replay: every experience straight into one memory",
+    "deep generative replay: one generative memory of all experiences",
     fast={"generator_steps": 30, "finetune_steps": 10},
-    # Kamra et al. train the learner, too, in the memory and after the generator (Sec. 4.1).
+    # Kamra et al. train the learner inside the memory, after the generator (Sec. 4.1).
     paper="dgdmn-direct",
 )
 class DGR(Inspectable, ReplaySource, FinetunedMethod):
@@ -66,7 +66,7 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
         **changes: Fields of `DGRSettings` that shall differ.
 
     Attributes:
-        ltm: The memory of all that was learned.
+        ltm: The generative memory of all experiences.
     """
 
     settings_type: ClassVar[type[MethodSettings]] = DGRSettings
@@ -86,7 +86,7 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
         """See `Method.attach`."""
         super().attach(learner, task_aware=task_aware)
         if self.settings.soft_labels or not self.ltm.generator.conditional:
-            # Otherwise nobody has to label what is generated.
+            # A conditional generator's samples have hard labels without a learner.
             self.ltm.attach(learner, task_aware=task_aware)
 
     def check(self, data: ExperienceData) -> None:
@@ -101,11 +101,12 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
         self.ltm.check_budget(data.images.shape[1:], data.labels, data.tasks)
         self._hold("_previous", Frozen(self.ltm).module if self.ltm.tasks else None)
         self._new_weight = self.ltm.fraction([data])
-        # A learner that is still learning a class is no teacher of it.
+        # In an online stream the learner may have seen only some samples of a class, and is no
+        # teacher of it.
         self._partial = data.partial
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Yields the generator's training: new samples, and what it generated before."""
+        """Yields the generator's training on new samples and on samples of the previous one."""
         yield from self.ltm.learn([data], self.rng, previous=self._previous)
 
     def replay(self, n: int) -> Replay | None:
@@ -113,7 +114,7 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
         return self.sample_old(self.settings.replay_size or max(n, FEWEST_REPLAYED))
 
     def sample_old(self, n: int) -> Replay | None:
-        """See `ReplaySource.sample_old`: of the generator as it was before this experience."""
+        """See `ReplaySource.sample_old`: from the generator before this experience."""
         if self._previous is None:
             return None
         return self._previous.sample(n, self.rng, hard=self._partial)
@@ -123,7 +124,7 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
         return self.ltm.sample(n, self.rng, hard=True)
 
     def end(self, data: ExperienceData) -> None:
-        """Notes what was learned."""
+        """See `Method.end`."""
         self.ltm.end(self.rng)
         self._hold("_previous", None)
         super().end(data)

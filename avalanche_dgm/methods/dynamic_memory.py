@@ -4,16 +4,15 @@
 |---|---|
 | generator with a mask, norms and a head for each task (Sec. 3) | `MaskedGenerator`, `MaskedGAN` |
 | mask of a layer, Eq. 2; steepness of its sigmoid, Eq. 3 | `Mask.soft`, `MaskedGANSettings.scale` |
-| stopped gradients of what is reserved, Eq. 4 | `MaskedLayer.protect` |
+| stopped gradients of reserved weights, Eq. 4 | `MaskedLayer.protect` |
 | cumulative mask, Eq. 5 | `Mask.commit` |
 | sparsity of the masks, Eq. 6 | `MaskedGenerator.sparsity` |
-| growth by what a task has reserved (Sec. 4.2) | `MaskedGenerator.begin_task` |
+| growth by the reserved capacity (Sec. 4.2) | `MaskedGenerator.begin_task` |
 | adversarial losses, auxiliary classifier | `GAN.discriminator_loss`, `GAN.generator_loss` |
 | discriminator that classifies (Sec. 4.1) | ``classifier="discriminator"``, ``class_steps`` |
 | replay of old classes | `GANMethod.before_learning` |
 
-The networks are in `avalanche_dgm.generators.masked_gan`; this file has settings and the authors'
-configurations.
+The networks are in `avalanche_dgm.generators.masked_gan`.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.registry import register
 
-#: What all of the authors' configurations share: the discriminator answers, nothing comes after the
-#: GAN.
+#: Settings of all the authors' configurations: the discriminator is the classifier, and it is not
+#: finetuned after the GAN.
 _AUTHORS: dict[str, Any] = {
     "classifier": "discriminator",
     "batch_size": 64,
@@ -49,10 +48,10 @@ def _adam(lr: float) -> OptimizerSpec:
 _MNIST = {**_AUTHORS, "generator_epochs": 101, "gan_optimizer": _adam(2e-3)}
 _WEIGHTS = {"masking": "weights", "width": 6, "smax": 1e4}
 
-#: The configurations in the authors' code, by data set and variant; those of the paper's CIFAR-10
-#: are lost, and for it the residual network with the settings of the nearest one stands in. SVHN
-#: with masks over units is missing there, too: it has the networks of MNIST, as the paper says, and
-#: the training of SVHN with masks over weights.
+#: The configurations in the authors' code, by data set and variant. Two are missing there: that of
+#: CIFAR-10, replaced by the residual network with the settings of the nearest configuration; and
+#: SVHN with masks over units, replaced by the networks of MNIST, as in the paper, and the training
+#: settings of SVHN with masks over weights.
 PAPER: dict[str, dict[str, Any]] = {
     "mnist": {**_MNIST, "smax": 1e5, "sparsity": 0.01},
     "mnist-weights": {**_MNIST, **_WEIGHTS, "sparsity": 0.08},
@@ -85,7 +84,7 @@ PAPER: dict[str, dict[str, Any]] = {
 
 
 def paper_hyper(data: str = "mnist") -> dict[str, Any]:
-    """Hyper-parameters of `DynamicMemory` as the authors had them.
+    """The authors' hyper-parameters of `DynamicMemory`.
 
     Args:
         data: ``"mnist"``, ``"mnist-weights"``, ``"svhn"``, ``"svhn-weights"`` or ``"cifar10"``.
@@ -105,26 +104,26 @@ class DynamicMemorySettings(GANMethodSettings, MaskedGANSettings):
 
 @register(
     "dynamic-memory-weights",
-    "the same with masks over weights in place of units",
+    "dynamic memory with masks over weights in place of units",
     defaults={"classifier": "discriminator", "smax": 1e4, "width": 6, "sparsity": 0.08},
     fixed={"masking": "weights"},
     fast=FAST,
 )
 @register(
     "dynamic-memory-paper",
-    "the same with the authors' settings (101 epochs a class), --set configuration=...",
+    "dynamic memory with the authors' settings (101 epochs a class), --set configuration=...",
     fixed={"classifier": "discriminator"},
     fast={**FAST, "generator_epochs": None, "discriminator_finetune_epochs": 0},
     configurations=PAPER,
 )
 @register(
     "dynamic-memory-discriminator",
-    "the same as in its paper, where the GAN's discriminator answers",
+    "dynamic memory with the GAN's discriminator as the classifier, as in the paper",
     fixed={"classifier": "discriminator"},
     fast=FAST,
 )
 @register(
-    "dynamic-memory", "a GAN that grows and freezes by masks, replayed to the network", fast=FAST
+    "dynamic-memory", "replay from a GAN that grows and is frozen by learned masks", fast=FAST
 )
 class DynamicMemory(GANMethod):
     """Dynamic generative memory: an AC-GAN with learned masks that grows and replays old classes.
@@ -135,7 +134,7 @@ class DynamicMemory(GANMethod):
     """
 
     settings_type: ClassVar[type[DynamicMemorySettings]] = DynamicMemorySettings
-    # All samples of a class must come in one task.
+    # All samples of a class must be in one task.
     needs = Needs(tasks=True)
 
     paper = staticmethod(paper_hyper)

@@ -4,7 +4,7 @@
 paper                                       code
 ==========================================  =======================================================
 penalty lambda / 2 F (w - w*)^2, Eq. 3      `ElasticPenalty`, `ElasticWeightConsolidation.loss`
-a penalty for each task, Section 2.1        `ElasticPenalty.add`: their sum, in the size of one
+a penalty for each task, Section 2.1        `ElasticPenalty.add`: one penalty, equal to their sum
 diagonal of the Fisher information F        `squared_gradients`, `ElasticWeightConsolidation.fisher`
 lambda                                      ``ewc_lambda``
 ==========================================  =======================================================
@@ -55,19 +55,19 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 
 @register(
     "ewc",
-    "elastic weight consolidation, with the Fisher information of single samples",
+    "elastic weight consolidation, with per-sample gradients for the Fisher information",
     fast={"fisher_samples": 64},
     paper=_paper,
 )
 class ElasticWeightConsolidation(Method):
-    """Elastic weight consolidation: a penalty on changes of weights that old tasks need.
+    """Elastic weight consolidation: a penalty on changes of weights important for old tasks.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
         **changes: Fields of `ElasticWeightConsolidationSettings` that shall differ.
 
     Attributes:
-        penalty: What is held.
+        penalty: The quadratic penalty of all learned tasks.
     """
 
     settings_type: ClassVar[type[MethodSettings]] = ElasticWeightConsolidationSettings
@@ -88,14 +88,14 @@ class ElasticWeightConsolidation(Method):
         trained = [p for p in self._attached.parameters() if p.requires_grad]
         self._check_budget(
             4 + sum(8 * p.numel() for p in trained),
-            "It keeps two numbers for each weight that is trained: give more, or a smaller model.",
+            "It keeps two numbers for each trained weight: give more, or use a smaller model.",
         )
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Trains nothing.
 
         Raises:
-            ConfigError: The classifier has lost weights that are held.
+            ConfigError: The classifier lacks weights that the penalty needs.
         """
         self.penalty.check(self._attached)
         yield from ()
@@ -109,18 +109,18 @@ class ElasticWeightConsolidation(Method):
         )
 
     def end(self, data: ExperienceData) -> None:
-        """Holds the weights by what the experience needs of them."""
+        """Adds the experience's Fisher information to the penalty."""
         self.penalty.add(self._attached, self.fisher(data))
         super().end(data)
 
     def fisher(self, data: ExperienceData) -> dict[str, Tensor]:
-        """The diagonal of the Fisher information of the classifier on samples, their mean.
+        """The diagonal of the classifier's Fisher information, averaged over samples.
 
         Args:
             data: The samples.
 
         Returns:
-            Tensor of the parameter's shape for each that is trained, by its name.
+            Tensor of each trained parameter's shape, by the parameter's name.
         """
         learner, n = self._attached, len(data)
         if self.settings.fisher_samples is not None and self.settings.fisher_samples < n:
@@ -130,29 +130,29 @@ class ElasticWeightConsolidation(Method):
         images, total = in_type_of(learner, data.images), dict[str, Tensor]()
         for task in torch.unique(data.tasks):
             mine = data.tasks == task
-            loss = partial(self._surprise, task[None])
-            found = squared_gradients(learner, loss, images[mine], labels[mine])
-            total = {name: values + total.get(name, 0) for name, values in found.items()}
+            loss = partial(self._negative_log_likelihood, task[None])
+            fisher = squared_gradients(learner, loss, images[mine], labels[mine])
+            total = {name: values + total.get(name, 0) for name, values in fisher.items()}
         return {name: at_least_single(values) / len(data) for name, values in total.items()}
 
     def _drawn_labels(self, data: ExperienceData) -> Tensor:
-        """A label for each sample, drawn from what the classifier takes it for."""
+        """A label for each sample, drawn from the classifier's predictive distribution."""
 
         def probabilities(images: Tensor, tasks: Tensor) -> Tensor:
             return self._log_likelihood(self._logits(images, tasks)).exp()
 
         with evaluating(self.learner):
-            found = in_chunks(probabilities, data.images, data.tasks)
-        return torch.multinomial(found, 1, generator=self.rng)[:, 0]
+            p = in_chunks(probabilities, data.images, data.tasks)
+        return torch.multinomial(p, 1, generator=self.rng)[:, 0]
 
-    def _surprise(
+    def _negative_log_likelihood(
         self, task: Tensor, network: Callable[..., Tensor], image: Tensor, label: Tensor
     ) -> Tensor:
-        """The negative log-likelihood of a label of one image, of a task label (1,)."""
+        """The negative log-likelihood of the label of one image, with its task label (1,)."""
         logits = network(image[None], task) if self.task_aware else network(image[None])
         return F.nll_loss(self._log_likelihood(logits), label[None])
 
-    def _log_likelihood(self, answers: Tensor) -> Tensor:
+    def _log_likelihood(self, outputs: Tensor) -> Tensor:
         if self.criterion.scale.takes == "probabilities":
-            answers = answers.clamp(min=torch.finfo(answers.dtype).tiny).log()
-        return F.log_softmax(at_least_single(answers), dim=1)
+            outputs = outputs.clamp(min=torch.finfo(outputs.dtype).tiny).log()
+        return F.log_softmax(at_least_single(outputs), dim=1)

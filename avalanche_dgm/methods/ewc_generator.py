@@ -34,15 +34,15 @@ class EWCGeneratorSettings(GANMethodSettings, ConditionalGANSettings):
 
 @register(
     "ewc-generator",
-    "a conditional GAN whose generator is held by elastic weight consolidation",
+    "a conditional GAN whose generator is regularised by elastic weight consolidation",
     defaults={"classifier": "discriminator"},
     fast={**FAST, "fisher_samples": 8},
 )
 class EWCGenerator(GANMethod):
     """Elastic weight consolidation on the generator of a conditional GAN that replays.
 
-    The generator is trained on the experience alone, and nothing is replayed to it. What it still
-    makes of old classes is replayed to the classifier.
+    The generator is trained on the samples of the experience only. The samples that it generates of
+    old classes are replayed to the classifier.
 
     Args:
         settings: See `Method`.

@@ -1,7 +1,7 @@
 """Latent replay (Saez de Ocariz Borde 2022).
 
-The first layers of a classifier, the compressor, are frozen after the first experience. What they
-make of a few samples is stored, and replayed to the layers behind them, which go on learning.
+The first layers of a classifier, the compressor, are frozen after the first experience. The latents
+of a few samples are stored and replayed to the remaining layers, which continue to learn.
 
 =====================================  =====================================================
 paper                                  code
@@ -9,11 +9,11 @@ paper                                  code
 compressor and classifier              `SplitModel`: the layers up to ``layer``, the others
 both train together on experience 1    ``freeze_after=1``: `LatentReplay.end` freezes
 a small share is encoded and stored    `LatentReplay.end`, `StoredLatents.add`
-new batches go through the compressor  `LatentReplay.prepare`, once for all epochs
+new batches are encoded                `LatentReplay.prepare`, once for all epochs
 a step on latents after each new one   ``schedule="alternating"``: `LatentReplay.alternates`
-latents as they are, with classes      ``jitter=0``, ``labels="hard"``: `LatentReplay.replay`
-(all of these)                         `LatentReplayPlugin.paper`, ``configuration=paper``
-(beyond it) generated latents          ``memory=`` a generator: `LatentReplay.after_learning`
+stored latents with their classes      ``jitter=0``, ``labels="hard"``: `LatentReplay.replay`
+all settings of the paper              `LatentReplayPlugin.paper`, ``configuration=paper``
+(not in the paper) generated latents   ``memory=`` a generator: `LatentReplay.after_learning`
 =====================================  =====================================================
 """
 
@@ -54,27 +54,27 @@ class LatentReplaySettings(
 ):
     """Settings of latent replay.
 
-    Those of the base classes are for ``memory="vae"``, the autoencoder over latents, and for
-    ``memory="stored"``. ``memory_budget`` applies to every memory. ``at_rest`` and ``covariance``
-    also apply to ``memory="density"``, where ``None`` chooses the covariance that fits into
-    ``memory_budget``, or into a tenth of the latents' bytes.
+    The settings of `MemorySettings` are for ``memory="vae"``, the autoencoder over latents; those
+    of `StoredLatentsSettings` are for ``memory="stored"``. ``memory_budget`` applies to every
+    memory. ``at_rest`` and ``covariance`` also apply to ``memory="density"``, where ``None``
+    chooses the covariance that fits into ``memory_budget``, or into a tenth of the latents' bytes.
 
     Attributes:
         layer: Name of the compressor's last layer, as in ``model.named_modules()``, or the module
             itself, or the index of a child of an ``nn.Sequential``. ``None`` cuts a model with the
             parts ``compressor`` and ``classifier``, or a sequence of two parts, between them, and
             any other before its last ``nn.Linear``.
-        compressor: The same.
+        compressor: Another name of ``layer``.
         classifier: Name of the part that maps latents to logits, or the module itself. Without
             ``layer`` the model is cut before it; with ``layer`` it only makes training faster.
-        memory: What remembers latents: ``"stored"``, some of them unchanged; ``"density"``, a
+        memory: The memory of latents: ``"stored"``, some of them unchanged; ``"density"``, a
             Gaussian per class; ``"vae"``, an autoencoder over latents; or an untrained
             `StoredLatents` or `Generator` of vectors, which is copied.
         schedule: ``"mixed"``: new and old latents in each step; ``"alternating"``: a step on old
             ones after each on new ones (the paper).
-        freeze_after: Experiences before the compressor is frozen; 0 for a pretrained network.
-            Above 1, the selected *images* are stored (as ``dtype``) and replayed until then, and
-            encoded when the compressor is frozen.
+        freeze_after: Experiences before the compressor is frozen; 0 for a pretrained network. Above
+            1, *images* are stored (as ``dtype``) and replayed until then, and encoded when the
+            compressor is frozen.
         encode_once: Whether a new experience is encoded once, without augmentations, or in each
             batch. ``None`` encodes once unless the experience is augmented.
         replay_size: Replayed latents per step; ``None`` for as many as are new, ``"all"`` for
@@ -94,7 +94,7 @@ class LatentReplaySettings(
     encode_once: bool | None = None
     replay_size: int | Literal["all"] | None = None
     temperature: float = field(default=1.0, metadata={"above": 0})
-    # Latents have no bounds, and vary in more ways than images do.
+    # Latents are unbounded, and vary more than images.
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "gaussian"
     kl_weight: float = 0.1
 
@@ -103,20 +103,20 @@ class LatentReplaySettings(
             raise ConfigError("Give a generator of latents as memory=, not as generator=.")
         super().__post_init__()
         if self.layer is not None and self.compressor is not None:
-            raise ConfigError("Give layer or compressor, not both: each says where the cut is.")
+            raise ConfigError("Give layer or compressor, not both: each sets the cut.")
         stored = StoredLatentsSettings.names() - {"memory_budget"}
         if self.memory == "density":
             stored -= {"covariance", "at_rest"}
         vae = MemorySettings.names() - {"labels", "temperature", "memory_budget"}
         if self.memory_budget is not None and not isinstance(self.memory, str):
-            raise ConfigError("Give memory_budget to the memory, where that object is made.")
+            raise ConfigError("Give memory_budget to the memory when you create it.")
         self.check_owners("memory", {"stored": stored, "vae": vae})
         if self.replay_size != "all":
             whole("replay_size", self.replay_size, optional=True, otherwise=", or 'all'")
         generated = self.memory != "stored" and not isinstance(self.memory, StoredLatents)
         if self.replay_size == "all" and generated:
             raise ConfigError(
-                "replay_size='all' is for stored latents; what generates them makes any number."
+                "replay_size='all' is for stored latents; this memory generates them."
                 " Give a number, or leave it out for as many as are new."
             )
         if self.finetune_data == "generated" and not generated:
@@ -133,7 +133,7 @@ class LatentReplaySettings(
         return self.labels == "soft" or (self.labels is None and stored)
 
     def make_memory(self) -> StoredLatents | GeneratedLatents:
-        """Makes what remembers latents.
+        """Makes the memory of latents.
 
         Raises:
             ConfigError: There is no such memory, or it cannot work.
@@ -143,20 +143,20 @@ class LatentReplaySettings(
         if self.freeze_after > 1 and isinstance(made, GeneratedLatents):
             raise ConfigError(
                 f"freeze_after={self.freeze_after} with a memory that generates latents would"
-                " forget what comes before the last of these experiences: latents of a compressor"
-                " that still learns cannot be remembered. Use memory='stored', which keeps some"
-                " images until then, or freeze_after=1."
+                " forget all experiences before the last of these: latents of a compressor that is"
+                " still trained become invalid. Use memory='stored', which keeps some images until"
+                " then, or freeze_after=1."
             )
         return made
 
 
-#: What is replayed after each new batch: all that is stored, or as many latents as the batch has.
-#: The paper says "the latent space memory" (Sec. 5).
+#: Replay after each new batch: all stored latents, which the paper calls "the latent space memory"
+#: (Sec. 5), or as many as the batch has samples.
 UPDATES: Mapping[str, str | None] = MappingProxyType({"memory": "all", "batch": None})
 
 
 def paper_hyper(update: str = "memory") -> dict[str, Any]:
-    """Hyper-parameters of `LatentReplay` in the paper: latents as they are and their classes.
+    """Hyper-parameters of `LatentReplay` in the paper: stored latents and hard labels.
 
     Args:
         update: ``"memory"`` or ``"batch"``, see `UPDATES`.
@@ -175,7 +175,7 @@ def paper_hyper(update: str = "memory") -> dict[str, Any]:
 
 
 def _compact(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A byte for each value that is stored, and two for each of a covariance."""
+    """Stores latents as uint8 and covariances as float16."""
     stored = settings.get("memory", "stored") == "stored"
     return {"dtype": "uint8", "at_rest": "float16"} if stored else {}
 
@@ -186,7 +186,7 @@ def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @register(
     "latent-replay",
-    "a frozen compressor, and stored latents of a few samples",
+    "a frozen compressor, and replay of stored latents of a few samples",
     fast=_fast,
     configurations={
         "default": {},
@@ -196,15 +196,15 @@ def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
     },
 )
 class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
-    """Latent replay: stored or generated latents behind frozen first layers of the network.
+    """Latent replay: frozen first layers of the network, and stored or generated latents.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
         **changes: Fields of `LatentReplaySettings` that shall differ.
 
     Attributes:
-        split: The classifier, cut in two, after `attach`.
-        latent_memory: What remembers.
+        split: The classifier, split in two, after `attach`.
+        latent_memory: The memory of latents.
 
     Raises:
         ConfigError: A hyper-parameter is unknown or cannot work.
@@ -214,7 +214,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
     source_settings: ClassVar = {"schedule": "mixed", "labels": "hard", "finetune_steps": 0}
     paper = staticmethod(paper_hyper)
     split: SplitModel | None
-    #: The classifier as it was before the experience, for soft labels.
+    #: A copy of the classifier from before the experience, for soft labels.
     _teacher: Frozen[nn.Module] | None
 
     def __init__(self, settings: LatentReplaySettings | None = None, **changes: Any) -> None:
@@ -223,14 +223,14 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         self.latent_memory = s.make_memory()
         self._temperature = s.temperature
         if s.soft_labels:
-            self.needs = Needs(copies="A copy gives the soft labels; labels='hard' does without.")
+            self.needs = Needs(copies="A copy gives the soft labels; labels='hard' needs none.")
             self.criterion = UserCriterion(soft_labels=True)
         self._hold("split", None)
         self._hold("_teacher", None)
         self._prefix: FrozenPrefix | None = None
         self._shape: tuple[int, ...] | None = None
         self._latent_shape: tuple[int, ...] | None = None
-        #: The experience's latents, from when it is trained on them until it ends.
+        #: Latents of the current experience, once it is encoded.
         self._encoded: ExperienceData | None = None
 
     @classmethod
@@ -241,7 +241,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         classifier: nn.Module | str | None = None,
         **others: Any,
     ) -> nn.Module:
-        """The model that the hyper-parameters are the parts of: one after the other.
+        """The model that consists of two modules given as hyper-parameters.
 
         Raises:
             ConfigError: A part is missing.
@@ -257,7 +257,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
 
     @property
     def frozen(self) -> bool:
-        """Whether the compressor is."""
+        """Whether the compressor is frozen."""
         return self._prefix is not None
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
@@ -270,7 +270,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
             s, former = self.settings, self.split
             layer, classifier = s.compressor if s.layer is None else s.layer, s.classifier
             if former is not None:
-                # By names, which copies of the learner have, too.
+                # Names, which are also valid in a copy of the learner.
                 layer, classifier = former.layer, former.classifier
             split = SplitModel(learner, layer, classifier=classifier, task_aware=task_aware)
             self._hold("split", split)
@@ -288,13 +288,13 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
 
         Raises:
             CapacityError: No sample of some class would be stored.
-            UnsupportedModelError: The learner cannot be cut behind the layer.
+            UnsupportedModelError: The learner cannot be split after the layer.
         """
         check_experience(data, shape=self._shape)
         if isinstance(self.latent_memory, StoredLatents):
             self.latent_memory.check(data.labels, data.tasks)
         if not self.task_aware:
-            # A head for a new task may be missing still; all else can be told before anything.
+            # With heads, this is checked later: the head of a new task may be missing here.
             self._check_cut(data)
 
     def _begin(self, data: ExperienceData) -> None:
@@ -309,27 +309,28 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         shape = self._cut().check(data.images, data.tasks)
         if self._latent_shape is not None and self.frozen and shape != self._latent_shape:
             raise ShapeError(
-                f"Latents of shape {shape} came, but {self._latent_shape} were learned."
+                f"The latents have shape {shape}, but {self._latent_shape} was learned."
             )
         self.latent_memory.check_size(shape, data.labels, data.tasks)
 
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
-        """Freezes the compressor if it is to be from the start; copies who gives soft labels.
+        """Freezes the compressor if ``freeze_after=0``; copies the classifier for soft labels.
 
         Raises:
-            ConfigError: The classifier has lost outputs that were learned.
-            UnsupportedModelError: It cannot be cut behind the layer, or not be copied.
+            ConfigError: The classifier lacks outputs of learned classes.
+            UnsupportedModelError: It cannot be split after the layer, or not be copied.
         """
         if self.task_aware:
             self._check_cut(data)
         if len(self.latent_memory.classes):
-            # In the order of labels, so that a task's last one counts.
+            # Sorted, so that a task's largest label counts.
             known = sorted(self.latent_memory.classes.rows[:, 1:].tolist())
             needed = {task: label + 1 for task, label in known}
             check_heads(self._attached, data.images[:1], needed, task_aware=self.task_aware)
         if not self.frozen and not self.settings.freeze_after:
             self._prefix = self._cut().freeze()
-        # A classifier that is still learning a class is no teacher of it.
+        # In an online stream the classifier may have seen only some samples of a class, and is no
+        # teacher of it.
         soft = self.settings.soft_labels and not data.partial
         if soft and len(self.latent_memory.classes):
             self._hold("_teacher", Frozen(self._attached))
@@ -360,7 +361,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
     def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
-        """See `Method.forward`; takes images of an experience that is trained on latents, too."""
+        """See `Method.forward`; encodes images if the replay batch has latents."""
         if replay is not None and isinstance(replay.images, Latents):
             images = self.encode_batch(images, tasks)
         return self._logits(*append_replay(images, tasks, replay))
@@ -371,7 +372,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         return super()._logits(images, tasks, network)
 
     def replay(self, n: int) -> Replay | None:
-        """Draws latents; or images, as long as the compressor learns."""
+        """Draws latents; before the compressor is frozen, images."""
         if not len(self.latent_memory.classes):
             return None
         size = self.settings.replay_size or n
@@ -387,7 +388,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         return Replay(replay.images, replay.labels, replay.tasks, targets)
 
     def sample_old(self, n: int) -> Replay | None:
-        """See `ReplaySource.sample_old`: latents; or images, as long as the compressor learns."""
+        """See `ReplaySource.sample_old`: latents; before the compressor is frozen, images."""
         return self.sample(n) if len(self.latent_memory.classes) else None
 
     @property
@@ -412,7 +413,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         return data if self._encoded is None else self._encoded
 
     def end(self, data: ExperienceData) -> None:
-        """Freezes the compressor when it is time to, and remembers the experience by it."""
+        """Adds the experience to the memory, and freezes the compressor after ``freeze_after``."""
         split, memory = self._cut(), self.latent_memory
         freezing = not self.frozen and self.experiences + 1 == self.settings.freeze_after
         frozen = self.frozen or freezing
@@ -428,14 +429,14 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         if frozen:
             self._latent_shape = split.latent_shape
         if freezing:
-            # At last: an error or an interruption before leaves the model as it was.
+            # Last, so that an error or interruption leaves the model unchanged.
             self._prefix = split.freeze()
         self._encoded = None
         self._hold("_teacher", None)
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """See `Inspectable.sample`: latents; or images, as long as the compressor learns."""
+        """See `Inspectable.sample`: latents; before the compressor is frozen, images."""
         memory = self.latent_memory
         if isinstance(memory, GeneratedLatents):
             replay = memory.sample(n, self.rng)
@@ -447,7 +448,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         return replace(replay, images=Latents.of(images))
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Inspectable.encode`: the compressor's, flattened."""
+        """See `Inspectable.encode`: the compressor's output, flattened."""
         if self.split is None or not self.experiences:
             return None
         return self.split.encode(images, tasks).flatten(1)
@@ -464,7 +465,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
         return {**super().get_extra_state(), "prefix": names, "shapes": shapes}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Freezes what was frozen, in the learner that is attached now or will be."""
+        """Restores the state, and freezes the compressor of the current or next learner."""
         super().set_extra_state(state)
         names = state["prefix"]
         self._prefix = FrozenPrefix(tuple(names[0]), tuple(names[1])) if names else None

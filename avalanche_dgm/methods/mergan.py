@@ -33,7 +33,7 @@ class MeRGANSettings(GANMethodSettings, ConditionalGANSettings):
     """Settings of memory replay GANs (Wu et al. 2018).
 
     Attributes:
-        replay: How the generator keeps old classes: ``"joint"`` trains it on samples of the
+        replay: How the generator retains old classes: ``"joint"`` trains it on samples of the
             previous generator as if they were data; ``"alignment"`` trains it to map the same noise
             to the same images as the previous one; ``"none"`` forgets. Or an object such as
             `Alignment` with a weight, which is copied.
@@ -52,23 +52,24 @@ class MeRGANSettings(GANMethodSettings, ConditionalGANSettings):
 
 @register(
     "mergan-alignment",
-    "the same, held to what its former self makes of the same noise",
+    "a conditional GAN, aligned with its previous version on the same noise",
     defaults={"classifier": "discriminator"},
     fixed={"replay": "alignment"},
     fast=FAST,
 )
 @register(
     "mergan",
-    "a conditional GAN that replays its own former samples to itself",
+    "a conditional GAN, retrained jointly on new samples and those of its previous version",
     defaults={"classifier": "discriminator"},
     fixed={"replay": "joint"},
     fast=FAST,
 )
 class MeRGAN(GANMethod):
-    """MeRGAN: a conditional GAN that replays its own samples to itself and to the classifier.
+    """MeRGAN: a conditional GAN whose samples are replayed to itself and to the classifier.
 
-    Generator and discriminator go on from experience to experience. ``replay="joint"`` is joint
-    retraining with replayed samples, ``replay="alignment"`` holds the generator to its former self.
+    Generator and discriminator continue from experience to experience. ``replay="joint"`` is joint
+    retraining with replayed samples, ``replay="alignment"`` aligns the generator with the previous
+    one.
 
     Args:
         settings: See `Method`.
@@ -87,14 +88,14 @@ class MeRGAN(GANMethod):
 
 @register(
     "gan-replay",
-    "deep generative replay with a conditional GAN, made anew each time",
+    "deep generative replay with a conditional GAN, trained from scratch in each experience",
     defaults={"classifier": "discriminator"},
     fast=FAST,
 )
 class GANReplay(GANMethod):
-    """Deep generative replay (Shin et al. 2017) with a GAN that is trained anew in each experience.
+    """Deep generative replay (Shin et al. 2017) with a new GAN in each experience.
 
-    They learn the experience's samples and what the former generator made of old classes.
+    The GAN is trained on the experience's samples and on the previous generator's of old classes.
 
     Args:
         settings: See `Method`.

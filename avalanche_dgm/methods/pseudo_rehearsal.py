@@ -1,6 +1,6 @@
 """Pseudopattern rehearsal (Robins 1995, 2004; Kamra et al. 2017, Section 4.1 and appendix B).
 
-Random inputs, labelled by the learner's former self, stand for the old tasks.
+Random inputs, labelled by the previous classifier, are replayed in place of old samples.
 
 ==========================================  =======================================================
 paper (Kamra et al. 2017)                   code
@@ -84,9 +84,9 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 
 
 @register("pseudo-rehearsal", "the same as ppr", paper=_paper)
-@register("ppr", "random inputs, labelled by the network before each experience", paper=_paper)
+@register("ppr", "random inputs, labelled by the previous classifier", paper=_paper)
 class PseudoRehearsal(Inspectable, FinetunedMethod):
-    """Pseudo-rehearsal: random inputs with the labels that the network gave them before.
+    """Pseudo-rehearsal: replays random inputs with the previous classifier's labels.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
@@ -113,7 +113,7 @@ class PseudoRehearsal(Inspectable, FinetunedMethod):
         n, size = len(data), self.settings.memory_size
         if size is not None and self.experiences and size <= n:
             raise CapacityError(
-                f"memory_size={size} is filled by the experience's {n} samples, so"
+                f"memory_size={size} leaves no room beside the experience's {n} samples, so"
                 " nothing would be rehearsed. Raise it above the size of an experience."
             )
 
@@ -123,7 +123,6 @@ class PseudoRehearsal(Inspectable, FinetunedMethod):
         self._random_per_new = ((self.settings.memory_size or 2 * n) - n) / n
         learner = self.learner if self.experiences else None
         self._hold("_previous", Frozen(learner).module if learner is not None else None)
-        # The share of new samples.
         self._new_weight = 1.0 if learner is None else 1.0 / (1.0 + self._random_per_new)
 
     @torch.no_grad()
@@ -134,7 +133,7 @@ class PseudoRehearsal(Inspectable, FinetunedMethod):
         return self._random(max(1, round(n * self._random_per_new)), self._previous)
 
     def _random(self, n: int, labeller: nn.Module) -> Replay:
-        """Random inputs with a network's answers to them."""
+        """Random inputs, labelled by a network."""
         box = self.box
         images = torch.rand(n, *(box.shape or ()), generator=self.rng, device=box.low.device)
         images = box.low + images * (box.high - box.low)
@@ -153,7 +152,7 @@ class PseudoRehearsal(Inspectable, FinetunedMethod):
 
     @torch.no_grad()
     def sample(self, n: int) -> Replay:
-        """See `Inspectable.sample`: random inputs, labelled by the learner as it is now."""
+        """See `Inspectable.sample`: random inputs, labelled by the current learner."""
         if self.box.shape is None or self.learner is None:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         with evaluating(self.learner):

@@ -1,12 +1,12 @@
-"""Methods under the names by which the command line and other methods call them.
+"""Registry of methods, by the names that the command line uses.
 
-A method registers itself by one line above its class, in its own file::
+A method registers itself by a decorator::
 
     @register("class-means", "replays noise around the mean of each class")
     class ClassMeans(Method): ...
 
-Installed packages are found by the entry point group ``avalanche_dgm.methods``, whose entries name
-modules; any other module registers its methods when it is imported.
+Installed packages register methods by the entry point group ``avalanche_dgm.methods``, whose
+entries are modules; any other module registers its methods when it is imported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from avalanche_dgm.methods.base import Method
 
 K = TypeVar("K", bound=type[Method])
 
-#: The entry point group of packages that bring methods.
+#: The entry point group of packages with methods.
 GROUP = "avalanche_dgm.methods"
 
 Settings = Mapping[str, Any]
@@ -33,22 +33,20 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class NamedMethod:
-    """A method under one of its names.
+    """A registered method.
 
     Attributes:
-        name: On the command line.
+        name: Its name on the command line.
         kind: The method's class.
         description: One line for lists.
-        defaults: Settings that differ from the method's own defaults.
-        fixed: Settings that make the method what its name says; they cannot be changed.
-        fast: Settings for runs that only show that everything works, or a function that makes them
-            from the other settings.
-        configurations: Settings by name, such as the authors', or functions that make them from the
-            other settings. The method begins with the first, or with the one that the option
-            ``configuration`` names.
+        defaults: Settings that differ from the class's defaults.
+        fixed: Settings that the user cannot change, as they define this variant.
+        fast: Settings for smoke tests, or a function from the other settings to these.
+        configurations: Named settings, such as the authors', or functions from the other settings
+            to these. The option ``configuration`` chooses one; the first is the default.
         paper: A function from a data set of the DGDMN paper (Kamra et al. 2017), and the ``scale``
-            of it that is used, to the paper's settings; or the name of the method that the paper
-            calls by this name; ``None`` if the paper has no such method.
+            of it that is used, to the paper's settings; or the registered name of the method that
+            the paper calls by this name; ``None`` if the paper has no such method.
     """
 
     name: str
@@ -63,23 +61,23 @@ class NamedMethod:
     paper: Callable[..., Settings] | str | None = None
 
     def fast_settings(self, given: Settings) -> Settings:
-        """Settings for runs that only show that everything works.
+        """Settings for smoke tests.
 
         Args:
-            given: The other settings that differ from the method's own.
+            given: The other settings that differ from the class's defaults.
         """
         fast = _made(self.fast, given)
         if given.get("generator", "vae") == "vae":
             return fast
-        # Steps are those of the autoencoder.
+        # generator_steps is a setting of the autoencoder.
         return {name: value for name, value in fast.items() if name != "generator_steps"}
 
     def with_configuration(self, name: str | None, given: Settings) -> Settings:
-        """Settings of a configuration, with those that are given in their place.
+        """Settings of a configuration, overridden by others.
 
         Args:
-            name: Of the configuration; ``None`` for the first one.
-            given: The other settings.
+            name: Name of the configuration; ``None`` for the first one.
+            given: The settings that override it.
         """
         chosen = self.configurations[name or next(iter(self.configurations))]
         return {**_made(chosen, given), **given}
@@ -96,10 +94,10 @@ METHODS: dict[str, NamedMethod] = {}
 def register(name: str, description: str, **presets: Any) -> Callable[[K], K]:
     """Class decorator: registers a method under a name.
 
-    A class may be registered by several names with different settings.
+    A class may have several names with different settings.
 
     Args:
-        name: On the command line, such as ``"latent-replay"``.
+        name: Name on the command line, such as ``"latent-replay"``.
         description: One line for lists.
         **presets: Further fields of `NamedMethod`.
 
@@ -112,7 +110,7 @@ def register(name: str, description: str, **presets: Any) -> Callable[[K], K]:
         if known is not None and _place(known.kind) != _place(kind):
             raise ConfigError(
                 f"The name {name!r} of {_place(kind)} belongs to {_place(known.kind)}. Register it"
-                " by another one."
+                " under another name."
             )
         METHODS[name] = NamedMethod(name, kind, description, **presets)
         kind.__signature__ = _Signature()  # type: ignore[attr-defined]
@@ -122,7 +120,7 @@ def register(name: str, description: str, **presets: Any) -> Callable[[K], K]:
 
 
 class _Signature:
-    """What calling a method's class takes, with every hyper-parameter; its instances take other."""
+    """The signature of a method's class, with every hyper-parameter; its instances have none."""
 
     def __get__(self, instance: Method | None, owner: type[Method]) -> inspect.Signature:
         if instance is not None or "settings" not in inspect.signature(owner.__init__).parameters:
@@ -147,8 +145,8 @@ def load_methods() -> None:
             point.load()
         except Exception as error:
             raise ConfigError(
-                f"The methods of {point.value} cannot be loaded, which the entry point"
-                f" {point.name!r} names: {error}. Repair or uninstall that package."
+                f"The methods of {point.value}, named by the entry point {point.name!r}, cannot be"
+                f" loaded: {error}. Repair or uninstall that package."
             ) from error
 
 
@@ -160,11 +158,7 @@ def kinds() -> list[type[Method]]:
 
 
 def find_kind(name: str) -> type[Method] | None:
-    """The registered method whose class has a name, if there is one.
-
-    Args:
-        name: Such as ``"LatentReplay"``.
-    """
+    """The registered method with a class name, such as ``"LatentReplay"``, if there is one."""
     return next((kind for kind in kinds() if kind.__name__ == name), None)
 
 

@@ -251,7 +251,7 @@ def test_what_cannot_work():
     assert driver.method.experiences == 0
     with pytest.raises(UnknownTaskError, match="train on an experience"):
         ALTM().sample(3)
-    with pytest.raises(UnknownTaskError, match="no inputs"):
+    with pytest.raises(UnknownTaskError, match="no samples"):
         learned(1, steps=2).method.sample(3)
 
 

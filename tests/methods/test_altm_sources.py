@@ -189,8 +189,8 @@ def test_one_stream_of_random_numbers():
 def test_what_a_source_refuses():
     for settings, message in (
         ({"replay": "latent"}, "latent-replay"),
-        ({"replay": "stored", "source": {"per_class": 3}}, "takes its settings beside it"),
-        ({"source": {}}, "replay by a method that is named"),
+        ({"replay": "stored", "source": {"per_class": 3}}, "give settings directly"),
+        ({"source": {}}, "replay by a named method"),
         ({"replay": "mergan", "source": {"class_input": 3}}, "class_input"),
         (
             {"replay": "mergan", "source": {"own_fake_fraction": 0.5}},

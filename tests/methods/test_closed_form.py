@@ -370,7 +370,7 @@ def test_a_layer_that_is_not_there(name):
 
 def test_features_whose_products_are_too_many():
     learner = nn.Sequential(nn.Conv2d(1, 300, 1), nn.Flatten(), nn.Linear(300 * 64, 10))
-    with pytest.raises(ConfigError, match=r"0.7 GB for 19200 values.*layer=<name>"):
+    with pytest.raises(ConfigError, match=r"0.7 GB for 19200 dimensions.*layer=<name>"):
         driver_of("slda", learner, layer="0").train(STREAM[0])
     driver_of("ncm", learner, layer="0").train(STREAM[0])
 

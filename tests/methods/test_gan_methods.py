@@ -538,7 +538,7 @@ def test_samples_that_it_cannot_make():
     loud = ExperienceData(9 * loud.images, loud.labels, loud.tasks, "loud")
     with pytest.raises(RangeError, match="value_range"):
         learner.train(loud)
-    with pytest.raises(UnknownTaskError, match="known are: 0"):
+    with pytest.raises(UnknownTaskError, match="learned classes: 0"):
         method.sample_class(5, 1)
 
 

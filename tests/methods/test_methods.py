@@ -149,7 +149,7 @@ def test_dgdmn_unknown_tasks():
     driver = driver_of(DGDMN, unknown_task="error", **DUAL).train(digits(0))
     data = digits(0)
     driver.method.predict(data.images, data.tasks, key="0")
-    with pytest.raises(UnknownTaskError, match="Task 9 was never learned; known are: 0"):
+    with pytest.raises(UnknownTaskError, match="Task 9 was never learned; learned tasks: 0"):
         driver.method.predict(data.images, data.tasks, key="9")
     driver = driver_of(DGDMN, **DUAL).train(digits(0))
     assert driver.method.predict(data.images, data.tasks, key="9").shape == (len(data), 10)
