@@ -1,7 +1,4 @@
-"""What is remembered, and how it is refreshed.
-
-The names are in the stub beside this file.
-"""
+"""Memories of old samples and tasks. The stub beside this file lists the names."""
 
 from avalanche_dgm.stubs import attach_stub
 

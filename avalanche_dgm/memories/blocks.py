@@ -1,4 +1,4 @@
-"""Replay drawn for many steps at once: what is fast for many samples is fast for few a step."""
+"""Replay batches drawn for many steps at once, which is faster than one by one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import Replay
 
-#: Most steps of a block, and most numbers of its samples: 16 MiB.
+#: Maximum steps of a block, and maximum values of its samples: 16 MiB.
 MOST_STEPS, MOST_NUMBERS = 64, 2**22
 
-#: Draws replay of some steps of n samples each, one step after the other.
+#: Draws the concatenated replay batches of several steps, n samples each.
 Draw = Callable[[int, int, torch.Generator], Replay]
 
 
 class Blocks(nn.Module):
-    """Hands out, step by step, replay that is drawn for many steps at once.
+    """Returns replay batches one by one from a block that is drawn for many steps at once.
 
-    A block is begun when the same number of samples is asked for twice in a row; any other number
-    is drawn by itself. Its samples are no part of the state: they are drawn again, from the random
-    numbers that they were drawn from.
+    A block is drawn when the batch size is the same twice in a row; other batches are drawn
+    directly. The state has the random state of the block, from which its samples are drawn again.
     """
 
     def __init__(self) -> None:
@@ -30,22 +29,22 @@ class Blocks(nn.Module):
         self.forget()
 
     def forget(self) -> None:
-        """Drops the block: what it was drawn from has changed."""
-        #: Samples that were asked for at last.
+        """Drops the block, as the generator has changed."""
+        #: Size of the last batch.
         self._last = 0
-        #: Samples of a step, steps, and the random numbers' state before the block was drawn.
+        #: Batch size, number of steps, and the random state before the block was drawn.
         self._drawn: tuple[int, int, Tensor] | None = None
         self._used = 0
         self._samples: Replay | None = None
 
     def take(self, n: int, values: int, rng: torch.Generator, draw: Draw) -> Replay:
-        """Takes the samples of one step.
+        """Returns the replay batch of one step.
 
         Args:
-            n: How many.
-            values: Numbers of a sample.
-            rng: Generator of random numbers on the memory's device.
-            draw: Draws them.
+            n: Batch size.
+            values: Number of values of a sample.
+            rng: Generator on the memory's device.
+            draw: Draws the samples.
         """
         again, self._last = n == self._last, n
         if self._drawn is not None and self._drawn[0] == n and self._used < self._drawn[1]:
@@ -65,17 +64,17 @@ class Blocks(nn.Module):
             self._samples = draw(steps, n, own)
         part = slice(self._used * n, (self._used + 1) * n)
         self._used += 1
-        found = self._samples
+        block = self._samples
         if self._used == steps:
             self._samples = None
-        return Replay(found.images[part], found.labels[part], found.tasks[part])
+        return Replay(block.images[part], block.labels[part], block.tasks[part])
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Where it is, for ``state_dict``."""
+        """Position in the block and its random state, for ``state_dict``."""
         return {"last": self._last, "drawn": self._drawn, "used": self._used}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `get_extra_state` returned."""
+        """Restores the state returned by `get_extra_state`."""
         self._last, self._used, self._samples = state["last"], state["used"], None
         drawn = state["drawn"]
         self._drawn = None if drawn is None else (drawn[0], drawn[1], drawn[2])

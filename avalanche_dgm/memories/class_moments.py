@@ -1,4 +1,4 @@
-"""Counts, means and the common scatter of classes: all that a closed form needs of samples."""
+"""Counts and means of classes and their common scatter, for closed-form classifiers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from avalanche_dgm.modules import GrowingBuffers, at_least_single
 
 
 class ClassMoments(GrowingBuffers):
-    """Moments of labelled vectors that come in parts.
+    """Moments of labelled vectors, updated incrementally.
 
-    They are those of all vectors at once, in whatever parts and order these came, up to rounding
-    (Chan et al. 1983). Tensors are replaced, not written into.
+    Up to rounding, they do not depend on the order of vectors (Chan et al. 1983). Tensors are
+    replaced, not modified in place.
 
     Args:
         scatter: Whether the scatter within classes is kept, too.
@@ -26,7 +26,8 @@ class ClassMoments(GrowingBuffers):
         counts: int64 tensor (K,), vectors of each class.
         means: float32 tensor (K, D).
         packed: float32 tensor (D (D + 1) / 2,), the lower triangle, row by row, of the sum over all
-            vectors of (x - m)(x - m)^T with m the mean of the vector's class; empty without it.
+            vectors of (x - m)(x - m)^T with m the mean of the vector's class; empty without
+            ``scatter``.
     """
 
     counts: Tensor
@@ -42,7 +43,7 @@ class ClassMoments(GrowingBuffers):
         self.register_buffer("packed", torch.empty(0))
 
     def bytes_of(self, n_classes: int, d: int) -> int:
-        """Bytes of the moments of so many classes of vectors of d values."""
+        """Bytes of the moments of ``n_classes`` classes of vectors with d dimensions."""
         scatter = 2 * d * (d + 1) if self._keeps_scatter else 0
         return n_classes * (32 + 4 * d) + scatter
 
@@ -51,9 +52,9 @@ class ClassMoments(GrowingBuffers):
         """Adds vectors.
 
         Args:
-            parts: Float tensors (n, D) that follow each other, one or more.
-            tasks: int64 tensor (N,), task labels of all of them.
-            labels: int64 tensor (N,).
+            parts: Batches of the vectors, float tensors (n, D).
+            tasks: int64 tensor (N,), task labels of all vectors.
+            labels: int64 tensor (N,), labels of all vectors.
         """
         rows = self.classes.add(tasks, labels)
         sums: _Sums | None = None
@@ -87,7 +88,7 @@ class ClassMoments(GrowingBuffers):
 
 
 class _Sums:
-    """The moments in float64 while vectors are added."""
+    """Accumulates moments in float64."""
 
     def __init__(self, moments: ClassMoments, part: Tensor) -> None:
         k, d = len(moments.classes), part.shape[1]
@@ -99,23 +100,23 @@ class _Sums:
             self.scatter = moments.scatter() if len(moments.means) else zeros.new_zeros(d, d)
 
     def add(self, part: Tensor, rows: Tensor) -> None:
-        """Adds vectors (n, D) of the classes in rows (n,)."""
+        """Adds vectors (n, D) with the rows (n,) of their classes."""
         present, at = torch.unique(rows, return_inverse=True)
         zeros = self.means.new_zeros(len(present), part.shape[1])
         new = zeros[:, 0].index_add(0, at, zeros.new_ones(len(at)))
         own = zeros.index_add(0, at, part.double()) / new[:, None]
-        old, apart = self.counts[present], own - self.means[present]
-        both = old + new
+        old, difference = self.counts[present], own - self.means[present]
+        total = old + new
         if self.scatter is not None:
             within = part - own.to(part.dtype)[at]
             self.scatter += within.T @ within
-            self.scatter += (apart * (old * new / both)[:, None]).T @ apart
-        self.means[present] += apart * (new / both)[:, None]
-        self.counts[present] = both
+            self.scatter += (difference * (old * new / total)[:, None]).T @ difference
+        self.means[present] += difference * (new / total)[:, None]
+        self.counts[present] = total
 
 
 class RandomFeatures(GrowingBuffers):
-    """Fixed random projections of vectors, and ReLU.
+    """Fixed random projections of vectors, followed by ReLU.
 
     Attributes:
         weight: float32 tensor (D, M); empty before `draw`.
@@ -128,9 +129,9 @@ class RandomFeatures(GrowingBuffers):
         self.register_buffer("weight", torch.empty(0, 0))
 
     def draw(self, size: int, n: int, rng: torch.Generator) -> None:
-        """Draws n projections of vectors of a size, from the normal distribution."""
+        """Draws n projections of vectors (size,) from the standard normal distribution."""
         self.weight = torch.randn(size, n, generator=rng, device=rng.device)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """The random features (n, M), none below 0, of vectors (n, D)."""
+        """The random features (n, M), 0 or more, of vectors (n, D)."""
         return torch.relu(vectors @ self.weight)

@@ -1,4 +1,4 @@
-"""The user's classifier: its logits, its checks, and how it grows."""
+"""The user's classifier: its logits, checks of it, and its growth."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from avalanche_dgm.randomness import global_state, set_global_state
 
 _HEAD = re.compile(r"classifiers\.(\d+)\.classifier\.weight")
 _COUNTED = "known_train_tasks_labels"
-#: Samples that a classifier is shown at once where its outputs are looked at.
-_SHOWN = 64
+#: Batch size for checks of a classifier's outputs.
+_CHECK_BATCH = 64
 
 
 def logits_of(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) -> Tensor:
@@ -29,13 +29,13 @@ def logits_of(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: 
         learner: The classifier.
         images: Float tensor (n, *shape), of any floating-point type.
         tasks: int64 tensor (n,), task labels.
-        task_aware: Whether the classifier takes them as its second argument.
+        task_aware: Whether the classifier takes task labels as its second argument.
 
     Returns:
         Tensor (n, K).
 
     Raises:
-        UnsupportedModelError: It answers with something else.
+        UnsupportedModelError: The classifier returns something else.
     """
     images = in_type_of(learner, images)
     logits = learner(images, tasks) if task_aware else learner(images)
@@ -43,24 +43,24 @@ def logits_of(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: 
         kind = type(logits).__name__
         shape = f" of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else ""
         raise UnsupportedModelError(
-            f"The model answers with {kind}{shape}; one tensor of logits (batch, classes) is"
-            " needed. Wrap it in a module whose forward returns that tensor."
+            f"The model returns {kind}{shape}; one tensor of logits (batch, classes) is needed."
+            " Wrap it in a module whose forward returns that tensor."
         )
     return logits
 
 
 def spread(logits: Tensor, classes: Tensor, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
-    """Puts the logits of known classes in the places of their labels.
+    """Moves the logits of known classes to the columns of their labels.
 
     Args:
         logits: Tensor (n, K), a column for each class.
         classes: int64 tensor (K, 3), rows of a `ClassTable`.
-        tasks: int64 tensor (n,), task labels of what is classified.
+        tasks: int64 tensor (n,), the samples' task labels.
         width: Outputs of the user's classifier.
-        by_task: Whether a sample has the classes of its own task label only.
+        by_task: Whether to mask classes of other tasks than the sample's.
 
     Returns:
-        Tensor (n, width), `MASKED_LOGIT` in other places.
+        Tensor (n, width), with `MASKED_LOGIT` for all other classes.
     """
     if by_task:
         logits = logits.masked_fill(tasks[:, None] != classes[None, :, 1], MASKED_LOGIT)
@@ -74,32 +74,32 @@ def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> i
 
     Args:
         learner: The classifier, adapted to the experience.
-        data: The experience; a sample of each class is shown.
+        data: The experience; one sample of each class is used.
         task_aware: See `logits_of`.
 
     Raises:
-        LabelError: The head of a task has no output for one of its classes: it answers
-            `MASKED_LOGIT` or minus infinity there, and would never learn it.
+        LabelError: A task's head has no output for one of its classes: the logit is `MASKED_LOGIT`
+            or minus infinity, and the class would never be learned.
     """
     classes = ClassTable()
     rows = classes.add(data.tasks, data.labels)
-    shown = torch.empty(len(classes), dtype=torch.int64, device=rows.device)
-    shown[rows] = torch.arange(len(rows), device=rows.device)
+    examples = torch.empty(len(classes), dtype=torch.int64, device=rows.device)
+    examples[rows] = torch.arange(len(rows), device=rows.device)
     width = 0
     with evaluating(learner):
-        for rows in shown.split(_SHOWN):
+        for rows in examples.split(_CHECK_BATCH):
             labels, tasks = data.labels[rows], data.tasks[rows]
             logits = logits_of(learner, data.images[rows], tasks, task_aware=task_aware)
             width = max(width, logits.shape[1])
             own = logits.gather(1, labels.clamp(max=logits.shape[1] - 1)[:, None])[:, 0]
-            # Exactly this number: a network may well answer with larger ones.
+            # Compared exactly, as valid logits may be large and negative.
             missing = ((own == MASKED_LOGIT) | own.isneginf()) & (labels < logits.shape[1])
             if missing.any():
                 first = int(missing.nonzero()[0])
                 label, task = int(labels[first]), int(tasks[first])
                 raise LabelError(
-                    f"The experience has the label {label} with the task label {task}, and the"
-                    " model has no output for it there. Give that head at least"
+                    f"The experience has the label {label} with the task label {task}, but the"
+                    " model's head of this task has no output for it. Give that head at least"
                     f" {label + 1} outputs, or number the classes of a task from 0."
                 )
     return width
@@ -114,19 +114,19 @@ def check_learner(
     copies: str = "",
     adapt: Callable[[nn.Module], object] | None = None,
 ) -> None:
-    """Checks that a classifier can learn an experience; changes neither it nor random numbers.
+    """Checks that a classifier can learn an experience; changes neither it nor random states.
 
     Args:
         learner: The classifier.
         data: The experience.
         task_aware: Whether the classifier takes task labels.
-        trained: Whether its parameters shall learn.
-        copies: What copies of it are needed for, in sentences; empty if none are.
-        adapt: Lets a classifier grow with the experience; ``None`` for one that does not.
+        trained: Whether its parameters will be trained.
+        copies: Why copies of it are needed, in sentences; empty if none are.
+        adapt: Grows a classifier for the experience; ``None`` if it has a fixed size.
 
     Raises:
-        UnsupportedModelError: It has nothing to learn with, does not answer with one tensor of
-            logits, or cannot be copied.
+        UnsupportedModelError: It has no trainable parameter, does not return one tensor of logits,
+            or cannot be copied.
         LabelError: A label has no output.
     """
     before = global_state()
@@ -139,15 +139,15 @@ def check_learner(
             except UnsupportedModelError as error:
                 if copies:
                     raise UnsupportedModelError(f"{error} {copies}") from error
-                # Adapters look at the labels once more, when the model itself has grown.
+                # Adapters check the labels again after the model itself has grown.
                 return
         if adapt is not None:
             adapt(network)
         check_labels(data, width_of(network, data, task_aware=task_aware))
         if trained and not any(p.requires_grad for p in network.parameters()):
             raise UnsupportedModelError(
-                f"The {type(learner).__name__} has no parameter that requires gradients, so it can"
-                " learn nothing. Set requires_grad of those that shall be trained."
+                f"The {type(learner).__name__} has no parameter that requires gradients, so it"
+                " cannot learn. Set requires_grad of the parameters to train."
             )
         if copies and not lazy:
             first = data.images[:1], data.tasks[:1]
@@ -157,8 +157,8 @@ def check_learner(
                 )
             if shared:
                 raise UnsupportedModelError(
-                    f"A copy of the {type(learner).__name__} answers with the original's"
-                    f" {', '.join(sorted(shared))}, through a function that holds on to the model,"
+                    f"A copy of the {type(learner).__name__} uses the original's"
+                    f" {', '.join(sorted(shared))}, through a function that refers to the model,"
                     " such as a lambda. Make that a method."
                 )
     finally:
@@ -167,7 +167,7 @@ def check_learner(
 
 @torch.no_grad()
 def head_width(network: nn.Module, image: Tensor, task: int, *, task_aware: bool) -> int:
-    """Number of outputs of a classifier's head of a task, asked with an image (1, *shape)."""
+    """Number of outputs of a classifier's head of a task, measured on an image (1, *shape)."""
     label = torch.full((1,), task, dtype=torch.int64, device=image.device)
     with evaluating(network):
         return logits_of(network, image, label, task_aware=task_aware).shape[1]
@@ -176,33 +176,33 @@ def head_width(network: nn.Module, image: Tensor, task: int, *, task_aware: bool
 def check_heads(
     learner: nn.Module, image: Tensor, needed: Mapping[int, int], *, task_aware: bool
 ) -> None:
-    """Checks that a classifier still has the outputs that it has learned.
+    """Checks that a classifier still has the outputs of learned classes.
 
     Args:
         learner: The classifier.
-        image: Float tensor (1, *shape), to ask with.
+        image: Float tensor (1, *shape), an input.
         needed: Task label -> number of outputs.
         task_aware: Whether the classifier takes task labels.
 
     Raises:
-        ConfigError: It has lost some.
+        ConfigError: Outputs are missing.
     """
     for task, n in needed.items():
         width = head_width(learner, image, task, task_aware=task_aware)
         if width < n:
             head = f"The head of task {task}" if task_aware else "The classifier"
             raise ConfigError(
-                f"{head} has {width} outputs now, and needs {n}: so many it has learned, and each"
-                " is held. A head may grow between experiences, not shrink."
+                f"{head} has {width} outputs, but {n} were learned. A head may grow between"
+                " experiences, not shrink."
             )
 
 
 def depends_on(model: nn.Module, run: Callable[[], Tensor]) -> set[str]:
-    """Names of the parameters that a result depends on, whether they are frozen or not.
+    """Names of a model's parameters, frozen or not, on which a result depends.
 
     Args:
-        model: Whose parameters.
-        run: Makes the result.
+        model: The model.
+        run: Computes the result.
     """
     named = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
     frozen = [p for p in named.values() if not p.requires_grad]
@@ -222,20 +222,19 @@ def depends_on(model: nn.Module, run: Callable[[], Tensor]) -> set[str]:
 
 # Classifiers whose outputs or heads grow. Avalanche's ``IncrementalClassifier`` and
 # ``MultiHeadClassifier`` grow when a model is adapted to an experience, so a new model is smaller
-# than a saved state of it. They are known by what they have: this layer does not import Avalanche.
+# than its saved state. They are detected by their attributes, without importing Avalanche.
 
 
 def grow_to(model: nn.Module | None, state: Mapping[str, Any], prefix: str = "") -> None:
-    """Gives growing classifiers the outputs and heads that a state has, with new weights.
+    """Resizes a model's growing classifiers to the outputs and heads in a state, with new weights.
 
     Args:
-        model: Some parts of which may be such classifiers; other parts are left alone. ``None``
-            for nothing.
+        model: The model; ``None`` does nothing.
         state: A ``state_dict``.
-        prefix: What the model's names begin with there.
+        prefix: Prefix of the model's names in it.
     """
     for name, part in _parts(model).items():
-        # The heads of a multi-head classifier are adapted by it alone.
+        # The heads of a multi-head classifier are adapted by the classifier.
         if not (hasattr(part, "adaptation") and getattr(part, "_auto_adapt", False)):
             continue
         start = f"{prefix}{name}." if name else prefix
@@ -256,7 +255,7 @@ def grow_to(model: nn.Module | None, state: Mapping[str, Any], prefix: str = "")
 
 
 def counted(model: nn.Module | None) -> dict[str, Any]:
-    """What Avalanche's multi-task modules count outside of their ``state_dict``, by name."""
+    """Counters of Avalanche's multi-task modules that are not in their ``state_dict``, by name."""
     return {
         name: {"width": part.max_class_label, "tasks": sorted(getattr(part, _COUNTED))}
         for name, part in _parts(model).items()
@@ -265,7 +264,7 @@ def counted(model: nn.Module | None) -> dict[str, Any]:
 
 
 def set_counted(model: nn.Module | None, state: Mapping[str, Any]) -> None:
-    """Takes over what `counted` returned."""
+    """Restores the counters returned by `counted`."""
     parts: dict[str, Any] = _parts(model)
     for name in state.keys() & parts.keys():
         parts[name].max_class_label = state[name]["width"]

@@ -1,4 +1,4 @@
-"""Samples in fewer bytes than their values have."""
+"""Compact storage of samples."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uin
 
 
 class CompactSamples(GrowingBuffers):
-    """Samples of one shape in fewer bytes than their values have; written and read as float32.
+    """Samples of one shape, stored in a smaller type; written and read as float32.
 
     Args:
-        dtype: How they are kept: ``"float32"``, ``"float16"``, or ``"uint8"``, which is 256 steps
-            from the smallest to the largest value of each channel (dimension 1).
+        dtype: Type of the stored values: ``"float32"``, ``"float16"``, or ``"uint8"``, which is 256
+            steps from the smallest to the largest value of each channel (dimension 1).
 
     Raises:
         ConfigError: The ``dtype`` is unknown.
 
     Attributes:
-        values: Tensor (N, *shape) of the kept type.
-        zero: Float tensor (1, C, 1, ...), each channel's smallest value; empty but for uint8.
+        values: Tensor (N, *shape) of the stored type.
+        zero: Float tensor (1, C, 1, ...), each channel's smallest value; empty unless uint8.
         scale: Float tensor like ``zero``, the size of a step.
     """
 
@@ -48,9 +48,10 @@ class CompactSamples(GrowingBuffers):
         return values * self.scale + self.zero if self.dtype == torch.uint8 else values
 
     def write(self, samples: Tensor) -> None:
-        """Keeps these samples (N, *shape) only; what was read of the former ones stays as it was.
+        """Replaces the stored samples by these (N, *shape).
 
-        For that the range of bytes only widens, while there are samples.
+        With uint8, the range of values only widens, so that samples are not changed by being read
+        and written again.
         """
         samples = samples.float()
         if self.dtype == torch.uint8:
@@ -69,5 +70,5 @@ class CompactSamples(GrowingBuffers):
                 return
             low, high = torch.minimum(low, ends[0]), torch.maximum(high, ends[1])
         self.zero = low
-        # A channel that is constant needs no steps.
+        # Avoids a step of 0 for a constant channel.
         self.scale = torch.where(high > low, (high - low) / 255, torch.ones_like(low))

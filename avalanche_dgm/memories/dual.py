@@ -1,4 +1,4 @@
-"""Dual memory: short-term memories of single tasks, one long-term memory, and who answers what.
+"""Dual memory: short-term memories, a long-term memory, and routing between them.
 
 Kamra et al. 2017, Section 3.2 and Figure 2.
 """
@@ -59,7 +59,7 @@ class DualMemorySettings(MemorySettings):
         stm_latent: Their latent dimensions; ``None`` for the LTM's.
         stm_learner_hidden: Widths of the short-term learners.
         stm_generator_steps: Optimiser steps of a short-term generator; ``None`` for twice
-            ``generator_steps``, since what it misses is lost.
+            ``generator_steps``, since the LTM only learns from its samples.
     """
 
     kappa: float = 0.05
@@ -87,7 +87,7 @@ class DualMemorySettings(MemorySettings):
         return [*super()._vae_settings_given(), *given]
 
     def of_the_short_term_vae(self) -> VAESettings:
-        """Settings of a short-term generator; its sizes may be left to the long-term one."""
+        """Settings of a short-term generator; sizes may be ``None``, to derive from the LTM's."""
         settings = self.part(VAESettings, hidden=self.stm_hidden, latent=self.stm_latent)
         if self.stm_generator_steps is not None:
             steps = self.stm_generator_steps
@@ -105,12 +105,12 @@ class DualMemory(nn.Module):
         ltm: The long-term memory; its learner is the user's model.
         stm: Short-term memories by slot, ``"0"`` to ``str(stm_size - 1)``.
         stored: Real samples that wait for sleep, in the variant without STM.
-        routing: The setting, decided.
-        sleeps: Number of consolidations so far.
-        opened: Number of short-term memories so far.
+        routing: The setting, with ``"auto"`` resolved.
+        sleeps: Number of sleeps so far.
+        opened: Number of short-term memories created so far.
 
     Raises:
-        ConfigError: The generator cannot do what the settings ask of it.
+        ConfigError: The generator does not support the settings.
     """
 
     def __init__(self, settings: DualMemorySettings) -> None:
@@ -121,9 +121,9 @@ class DualMemory(nn.Module):
         self.stored = nn.ModuleList()
         self.routing = self._decide_routing()
         self.sleeps = self.opened = 0
-        #: What all short-term learners are made with, once there are samples.
+        #: Arguments of all short-term learners, after `build`.
         self._learner_arguments: dict[str, Any] = {}
-        # In a tuple, so that it is no part of this module's state.
+        # In a tuple, so that it is no submodule.
         short_term = make_generator(settings.generator, settings.of_the_short_term_vae())
         self._template = (short_term,)
 
@@ -151,7 +151,7 @@ class DualMemory(nn.Module):
             self._learner_arguments = self._choose_learner(samples)
 
     def _choose_learner(self, samples: Tensor) -> dict[str, Any]:
-        """Chooses what the settings leave open of short-term learners, see `TaskLearner`."""
+        """Chooses the arguments of short-term learners for the first samples, see `TaskLearner`."""
         s, shape = self.settings, tuple(samples.shape[1:])
         architecture: str = s.architecture
         if architecture == "auto":
@@ -180,11 +180,11 @@ class DualMemory(nn.Module):
         return [memory for _, memory in self.slots()]
 
     def waiting(self) -> list[ExperienceData]:
-        """The real samples that wait for sleep, task by task."""
+        """The real samples of each task that wait for sleep."""
         return [task.data() for task in self.stored if isinstance(task, StoredTask)]
 
     def find(self, key: str) -> ShortTermTaskMemory | None:
-        """The short-term memory that holds a task, if there is one."""
+        """The short-term memory of a task, if there is one."""
         return next((memory for memory in self.sttms() if memory.key == key), None)
 
     def knows(self, key: str) -> bool:
@@ -201,7 +201,7 @@ class DualMemory(nn.Module):
         return classes or None
 
     def _in_ltm(self, key: str) -> Tensor:
-        """The classes (k,) that the long-term memory knows of a task, in ascending order."""
+        """A task's classes (k,) in the long-term memory, in ascending order."""
         table, keys = self.ltm.generator.classes, list(self.ltm.tasks)
         if key not in keys:
             return table.labels[:0]
@@ -209,23 +209,23 @@ class DualMemory(nn.Module):
 
     @property
     def occupancy(self) -> int:
-        """Tasks that wait for the next sleep."""
+        """Number of tasks that wait for the next sleep."""
         return len(self.stm) + len(self.stored)
 
     @property
     def full(self) -> bool:
-        """Whether it is time to sleep."""
+        """Whether sleep is due."""
         return self.occupancy >= self.settings.stm_size
 
     def open(self, data: ExperienceData) -> ShortTermTaskMemory:
-        """Finds or takes the short-term memory for an experience's task, after `build`."""
+        """Finds or creates the short-term memory of an experience's task, after `build`."""
         memory, classes = self.find(data.key), data.classes
         if memory is not None:
             classes = tuple(sorted({*memory.classes, *data.classes}))
             if classes == memory.classes:
                 return memory
-            # The oracle calls it the same task, though it holds more classes now: begin again.
-            # What it knew is replayed to the new memory, see `extra_samples`.
+            # The task has new classes: create a new memory. Samples of the old one are replayed to
+            # it, see `extra_samples`.
             self.close(data.key)
         slot = next(str(i) for i in range(len(self.stm) + 1) if str(i) not in self.stm)
         memory = self._short_term_memory(data.key, self.opened)
@@ -246,61 +246,60 @@ class DualMemory(nn.Module):
                 del self.stm[slot]
 
     def store(self, data: ExperienceData) -> None:
-        """Keeps an experience's real samples until the next sleep."""
+        """Stores an experience's real samples until the next sleep."""
         self.stored.append(StoredTask(data))
 
     @torch.no_grad()
     def extra_samples(self, data: ExperienceData, rng: torch.Generator) -> Replay | None:
-        """What is known already of an incoming task (Sec. 3.2 and 4.3).
+        """Replay of a repeated task (Sec. 3.2 and 4.3).
 
-        The task's own short-term memory replays as many samples as came in for each time it was
-        met; the LTM reconstructs the incoming samples and labels them.
+        The task's short-term memory generates as many samples as incoming ones, times the number of
+        times it has learned the task; the LTM reconstructs and labels the incoming samples.
 
         Returns:
-            Samples with hard labels, or ``None`` if nothing is known.
+            Samples with hard labels, or ``None`` for a new task.
         """
         parts = []
         memory = self.find(data.key)
         if memory is not None and memory.tasks:
             n = len(data) * memory.tasks.total()
             parts.append(memory.sample(n, rng, reconstruct=self.settings.reconstruct))
-        view = self._view_of_ltm(data) if self.settings.ltm_help else None
-        if view is not None:
-            parts.append(view)
+        if self.settings.ltm_help and (reconstructed := self._reconstruct_by_ltm(data)) is not None:
+            parts.append(reconstructed)
         return Replay.cat(parts) if parts else None
 
-    def _view_of_ltm(self, data: ExperienceData) -> Replay | None:
-        """Reconstructs incoming samples of a known task and labels them."""
+    def _reconstruct_by_ltm(self, data: ExperienceData) -> Replay | None:
+        """Incoming samples of a known task, reconstructed and labelled by the LTM."""
         known = self._in_ltm(data.key)
-        # A class that is new to the task could only be mistaken for one that is not.
+        # Without samples of the task's new classes, which the LTM would label wrongly.
         data = data.take(torch.nonzero(torch.isin(data.labels, known)).flatten())
         images = self.ltm.reconstruct(data.images) if len(data) else None
         if images is None:
             return None
         logits = self.ltm.eval_logits(images, data.tasks)
-        # The learner is asked among the task's classes only: the task is known here.
+        # Only the task's classes, as the task is known.
         allowed = torch.zeros_like(logits[0], dtype=torch.bool)
         allowed[known] = True
         labels = logits.masked_fill(~allowed, float("-inf")).argmax(dim=1)
         return Replay(images, labels, data.tasks)
 
     def logits(self, memory: DeepGenerativeMemory, images: Tensor, tasks: Tensor) -> Tensor:
-        """One memory's answers (n, K), to what it sees of images (n, *shape)."""
-        return memory.logits(self.seen(memory, images), tasks)
+        """One memory's logits (n, K) of images (n, *shape)."""
+        return memory.logits(self.inputs(memory, images), tasks)
 
-    def seen(self, memory: DeepGenerativeMemory, images: Tensor) -> Tensor:
-        """What one memory's learner is shown: reconstructions if the settings say so."""
-        view = memory.reconstruct(images) if self.settings.reconstruct else None
-        return images if view is None else view
+    def inputs(self, memory: DeepGenerativeMemory, images: Tensor) -> Tensor:
+        """Inputs of a memory's learner: images, or reconstructions if ``reconstruct`` is set."""
+        reconstructed = memory.reconstruct(images) if self.settings.reconstruct else None
+        return images if reconstructed is None else reconstructed
 
     def predict(self, images: Tensor, tasks: Tensor, *, key: str | None) -> Tensor:
-        """Answers with the memory that knows best (Sec. 3.2).
+        """Logits of the memory to which each image is routed (Sec. 3.2).
 
         Args:
             images: Float tensor (n, *shape).
             tasks: int64 tensor (n,), task labels.
-            key: The task, from an oracle; ``None`` decides for each image by the generators'
-                scores, among the memories that know its task label if the model goes by those.
+            key: The task key, from an oracle; ``None`` to route each image by the generators'
+                scores, for a model with task labels among memories that learned its task label.
 
         Returns:
             Logits (n, K).
@@ -308,34 +307,34 @@ class DualMemory(nn.Module):
         members: list[DeepGenerativeMemory] = [*self.sttms(), self.ltm]
         if key is not None:
             members = [self.find(key) or self.ltm]
-        answers = [self.logits(memory, images, tasks) for memory in members]
-        if len(answers) == 1:
-            return answers[0]
-        width = max(a.shape[1] for a in answers)
-        stacked = torch.stack([widen(a, width) for a in answers])
+        logits = [self.logits(memory, images, tasks) for memory in members]
+        if len(logits) == 1:
+            return logits[0]
+        width = max(part.shape[1] for part in logits)
+        stacked = torch.stack([widen(part, width) for part in logits])
         index = choose_memory(members, images, tasks, by_task=self.ltm.task_aware)
         return stacked[index, torch.arange(len(images), device=images.device)]
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """What the memory that explains each image best makes of it.
+        """Reconstructs each image by the memory to which it is routed.
 
         Args:
             images: Float tensor (n, *shape).
             tasks: int64 tensor (n,), task labels.
 
         Returns:
-            Float tensor (n, *shape), ``None`` if there is nothing that reconstructs (yet).
+            Float tensor (n, *shape), or ``None`` if no memory reconstructs (yet).
         """
         members = [m for m in [*self.sttms(), self.ltm] if m.shape is not None]
-        views = [view for m in members if (view := m.reconstruct(images)) is not None]
-        if not views:
+        parts = [part for m in members if (part := m.reconstruct(images)) is not None]
+        if not parts:
             return None
         index = choose_memory(members, images, tasks, by_task=self.ltm.task_aware)
-        return torch.stack(views)[index, torch.arange(len(images), device=images.device)]
+        return torch.stack(parts)[index, torch.arange(len(images), device=images.device)]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What ``state_dict`` needs to build the memories again."""
+        """Descriptions from which the memories are rebuilt, for ``state_dict``."""
         return {
             "sleeps": self.sleeps,
             "opened": self.opened,
@@ -353,7 +352,7 @@ class DualMemory(nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Makes the short-term memories before their weights are loaded."""
+        """Builds the short-term memories before their weights are loaded."""
         self.sleeps, self.opened = state["sleeps"], state["opened"]
         self._learner_arguments = state["learner"]
         tensors = [*self.parameters(), *self.buffers()]
@@ -379,25 +378,25 @@ def choose_memory(
     """Chooses a memory for each image by its generator's score, such as the evidence lower bound.
 
     Args:
-        memories: The candidates; one that has learned nothing is chosen only if no other can be.
+        memories: The candidates, the LTM last; an untrained one is chosen only if all others are
+            excluded.
         images: Float tensor (n, *shape).
         tasks: int64 tensor (n,), task labels.
-        by_task: Whether only memories that learned an image's task label may answer for it.
+        by_task: Whether an image is only routed to memories that learned its task label.
 
     Returns:
-        int64 tensor (n,), positions in ``memories``.
+        int64 tensor (n,), indices in ``memories``.
     """
-    # Finite, so that a memory that holds nothing still beats nothing at all.
     worst = torch.finfo(torch.float32).max
     scores = []
     for memory in memories:
         score = torch.full((len(images),), worst, device=images.device)
         if memory.tasks:
-            found = memory.score(images)
-            score = torch.zeros_like(score) if found is None else found
+            own = memory.score(images)
+            score = torch.zeros_like(score) if own is None else own
         if memory.tasks and by_task:
             known = (tasks[:, None] == memory.generator.classes.tasks[None]).any(dim=1)
             score = score.masked_fill(~known, worst)
         scores.append(score)
-    # The last candidate is the LTM: it answers where no memory qualifies.
+    # Reversed, so that the LTM is chosen where no memory qualifies.
     return len(memories) - 1 - torch.stack(scores[::-1]).argmin(dim=0)

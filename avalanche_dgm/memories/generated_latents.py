@@ -1,4 +1,4 @@
-"""Latents that are generated, by a generator of vectors; and what remembers latents, by name."""
+"""A generative memory of latents, and the memories of latents by name."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from avalanche_dgm.randomness import RandomSource
 
 
 class GeneratedLatents(DeepGenerativeMemory):
-    """A deep generative memory of latents; labels are the classes that they are generated for.
+    """A deep generative memory of latents, with hard labels from a class-conditional generator.
 
     Args:
         settings: Hyper-parameters.
 
     Raises:
-        ConfigError: The generator cannot be asked for a class.
+        ConfigError: The generator is not class-conditional.
     """
 
     def __init__(self, settings: MemorySettings) -> None:
@@ -38,8 +38,8 @@ class GeneratedLatents(DeepGenerativeMemory):
         self._blocks = Blocks()
         if not self.generator.conditional:
             raise ConfigError(
-                "The generator samples no given class, which leaves latents without labels. Latents"
-                " are generated with sampling='class', or by a generator that samples classes."
+                "The generator is not class-conditional, so its latents have no labels. Use"
+                " sampling='class', or a class-conditional generator."
             )
 
     @property
@@ -52,18 +52,18 @@ class GeneratedLatents(DeepGenerativeMemory):
         check_size(self.generator, shape)
         trial = self
         if self.settings.memory_budget is not None and self.generator.builds and not self.shape:
-            # Its networks are built when the first latents are learned, too late for an error.
+            # Check a copy, as the networks are only built after the experience.
             trial = copied(self)
             with torch.random.fork_rng(devices=[]):
                 trial.generator.build(torch.rand(2, prod(shape)))
         trial.check_budget((prod(shape),), labels, tasks)
 
     def learn_latents(self, latents: ExperienceData, random: RandomSource) -> Iterator[Phase]:
-        """Yields the generator's training on an experience; then comes `end`.
+        """Yields the generator's training on an experience; `end` follows.
 
         Args:
             latents: The experience, with latents of any shape in place of images.
-            random: Random numbers.
+            random: Random number generators.
         """
         vectors = replace(latents, images=latents.images.flatten(1).float())
         with random.seeded_init() if self.generator.builds else nullcontext():
@@ -81,14 +81,14 @@ class GeneratedLatents(DeepGenerativeMemory):
     def sample(
         self, n: int, rng: torch.Generator, *, reconstruct: bool = False, hard: bool = False
     ) -> Replay:
-        """See `DeepGenerativeMemory.sample`; of densities, many steps are drawn at once."""
+        """See `DeepGenerativeMemory.sample`; densities are sampled for many steps at once."""
         if not (self.tasks and isinstance(self.generator, ClassDensity)):
             return super().sample(n, rng, reconstruct=reconstruct, hard=hard)
         return self._blocks.take(n, prod(self.shape or ()), rng, self._draw)
 
     @torch.no_grad()
     def _draw(self, steps: int, n: int, rng: torch.Generator) -> Replay:
-        """Replay of some steps, each balanced over classes."""
+        """Replay batches for several steps, each balanced over classes."""
         known = self.generator.classes
         rows = torch.cat([known.balanced(n, rng) for _ in range(steps)])
         return Replay(self.generator.sample(rows, rng), known.labels[rows], known.tasks[rows])
@@ -97,14 +97,14 @@ class GeneratedLatents(DeepGenerativeMemory):
 def make_memory(
     memory: Any, *, vae: MemorySettings, stored: StoredLatentsSettings
 ) -> StoredLatents | GeneratedLatents:
-    """Makes what remembers latents.
+    """Makes a memory of latents.
 
     Args:
-        memory: A `StoredLatents` or a `Generator` that has learned nothing, which is copied; or
-            ``"stored"``, ``"density"`` or ``"vae"``.
+        memory: An untrained `StoredLatents` or `Generator`, which is copied; or ``"stored"``,
+            ``"density"`` or ``"vae"``.
         vae: Settings for ``"vae"``.
-        stored: Settings for ``"stored"``; covariance, its type and the budget for
-            ``"density"``, too.
+        stored: Settings for ``"stored"``; covariance, its type and the budget also for
+            ``"density"``.
 
     Raises:
         ConfigError: There is no such memory, or it cannot work.
@@ -113,7 +113,7 @@ def make_memory(
         return stored.make()
     if isinstance(memory, StoredLatents):
         if len(memory):
-            raise ConfigError("The memory holds latents already. Give one that is empty.")
+            raise ConfigError("The memory holds latents already. Give an empty one.")
         return copied(memory)
     if memory == "vae":
         return GeneratedLatents(vae)
@@ -121,14 +121,14 @@ def make_memory(
         covariance = stored.covariance
         if isinstance(covariance, bool):
             raise ConfigError(
-                f"covariance={covariance} is for memory='stored': a density has covariances."
+                f"covariance={covariance} is for memory='stored'; a density always has one."
             )
         name = covariance if isinstance(covariance, str) else "auto"
         budget = stored.memory_budget
         memory = make_density(name, at_rest=stored.at_rest, memory_budget=budget)
     if not isinstance(memory, Generator):
         raise ConfigError(
-            f"memory={memory!r} remembers no latents. Give a StoredLatents or a Generator, or one"
-            " of stored, density, vae."
+            f"memory={memory!r} is no memory of latents. Give a StoredLatents or a Generator, or"
+            " one of stored, density, vae."
         )
     return GeneratedLatents(MemorySettings(generator=memory))

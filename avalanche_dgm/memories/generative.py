@@ -1,7 +1,4 @@
-"""Deep generative memory: a generator, a learner, a dictionary of tasks, and the replay rule.
-
-Kamra et al. 2017, Section 3.1 and Figure 1.
-"""
+"""Deep generative memory (Kamra et al. 2017, Section 3.1 and Figure 1), and its replay rule."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ from avalanche_dgm.modules import CHUNK, evaluating, in_chunks
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings(VAESettings):
-    """Settings of one deep generative memory, and of its generator if that is the autoencoder.
+    """Settings of a deep generative memory, and of its generator if that is the autoencoder.
 
     The defaults are ours, not the paper's.
 
@@ -69,7 +66,7 @@ class MemorySettings(VAESettings):
         if self.generator != "vae" and given:
             raise ConfigError(
                 f"{given} is for generator='vae'. Give settings of another generator to that"
-                " generator, where it is made."
+                " generator when you create it."
             )
 
     @property
@@ -79,21 +76,21 @@ class MemorySettings(VAESettings):
 
     def _vae_settings_given(self) -> list[str]:
         """Names of the autoencoder's settings that are not the default ones."""
-        # The learner is trained in batches of this size, too.
+        # batch_size is also a setting of the learner.
         return [name for name in self.part(VAESettings).given() if name != "batch_size"]
 
 
 class DeepGenerativeMemory(nn.Module):
-    """Remembers tasks by generating their samples.
+    """A generator of samples of all learned tasks, and a learner that labels them.
 
     Args:
         settings: Hyper-parameters.
-        generator: A generator that has learned nothing; ``None`` makes that of the settings.
+        generator: An untrained generator; ``None`` makes that of the settings.
 
     Attributes:
-        generator: What generates inputs; its networks are built for the first samples.
-        learner: The classifier that labels what is generated, or ``None`` until `attach`.
-        tasks: How often each task was met, by its key, in the order in which they came.
+        generator: The generator; its networks are built for the first samples.
+        learner: The classifier that labels generated samples, or ``None`` until `attach`.
+        tasks: The dictionary: how often each task was learned, by its key, in order of the first.
     """
 
     learner: nn.Module | None
@@ -108,7 +105,7 @@ class DeepGenerativeMemory(nn.Module):
         self.tasks: Counter[str] = Counter()
         self.task_aware = False
         self.learner = None
-        #: What is learned now, noted in the dictionary by `end`.
+        #: Keys and repetitions of the tasks in training, which `end` adds to the dictionary.
         self._incoming: list[tuple[str, int]] = []
 
     @property
@@ -117,30 +114,29 @@ class DeepGenerativeMemory(nn.Module):
         return self.generator.shape
 
     def attach(self, learner: nn.Module, *, task_aware: bool = False) -> None:
-        """Makes a classifier the memory's learner, see `Method.attach`.
+        """Sets the memory's learner, see `Method.attach`.
 
         Raises:
-            UnsupportedModelError: Samples without a class have no task label, so they cannot be
-                labelled by a learner that needs one.
+            UnsupportedModelError: The learner needs task labels, and the generator is not
+                class-conditional, so its samples have none.
         """
         if task_aware and not self.generator.conditional:
             raise UnsupportedModelError(
-                "The model answers by task label, but what the generator makes has none. Use"
-                " sampling='class', or a generator that samples given classes, with multi-head"
-                " models."
+                "The model needs task labels, but the generator's samples have none. With"
+                " multi-head models, use sampling='class' or a class-conditional generator."
             )
         self.learner, self.task_aware = learner, task_aware
 
     def check_budget(self, shape: Sequence[int], labels: Tensor, tasks: Tensor) -> None:
-        """Checks, once the generator is built, that what is to be learned fits into the budget.
+        """Checks, after the generator is built, that the memory with new classes fits the budget.
 
         Args:
             shape: Shape of a sample.
-            labels: int64 tensor (N,).
-            tasks: int64 tensor (N,), task labels.
+            labels: int64 tensor (N,), new labels.
+            tasks: int64 tensor (N,), their task labels.
 
         Raises:
-            CapacityError: It does not.
+            CapacityError: It does not fit.
         """
         n_classes = self.generator.classes.count_with(tasks, labels)
         self.generator.check_budget(self._memory_budget, n_classes, prod(shape))
@@ -148,7 +144,7 @@ class DeepGenerativeMemory(nn.Module):
     # Learning
 
     def fraction(self, incoming: Sequence[ExperienceData]) -> float:
-        """The share eta of samples of one or more tasks in what is learned with them (Sec. 3.1)."""
+        """The fraction eta of incoming samples in the training data (Sec. 3.1)."""
         if not self.tasks:
             return 1.0
         new, old = self._counted(incoming)
@@ -156,7 +152,7 @@ class DeepGenerativeMemory(nn.Module):
         return new_fraction(new=new, old=old, kappa=self.settings.kappa, tasks=tasks)
 
     def budget(self, incoming: Sequence[ExperienceData]) -> Budget:
-        """How many samples are kept of one or more tasks, and generated of what is known.
+        """The numbers of incoming and generated samples, by the replay rule.
 
         Raises:
             CapacityError: ``n_max`` has no room for one sample of each task.
@@ -168,12 +164,12 @@ class DeepGenerativeMemory(nn.Module):
             n_incoming=sum(len(data) for data in incoming),
             n_max=self.settings.n_max,
             kappa=self.settings.kappa,
-            # One that was met several times is promised no more than the others.
+            # kappa is per task, however often the task was seen.
             tasks=len({data.key for data in incoming}),
         )
 
     def _counted(self, incoming: Sequence[ExperienceData]) -> tuple[int, int]:
-        """New and old, counted as the settings say."""
+        """Numbers of new and old tasks or classes, as ``count`` says."""
         if self.settings.count == "tasks":
             return sum(data.times for data in incoming), self.tasks.total()
         return sum(len(data.classes) for data in incoming), len(self.generator.classes)
@@ -187,15 +183,15 @@ class DeepGenerativeMemory(nn.Module):
         old: tuple[Tensor, Tensor] | None = None,
         name: str = "generator",
     ) -> Iterator[Phase]:
-        """Yields the generator's training on new tasks and on what it knew; then comes `end`.
+        """Yields the generator's training on new tasks and on replay of old ones; `end` follows.
 
         Args:
             incoming: Samples of one or more tasks, after `build`.
             rng: Generator on the memory's device.
-            previous: Snapshot of the memory from before, or ``None`` if nothing shall be kept.
-            old: What was generated of the old tasks already, as by `generate`. Then ``incoming`` is
-                within the budget.
-            name: How progress bars call it.
+            previous: Frozen copy of the previous memory, or ``None`` for no replay.
+            old: Samples of old tasks that `generate` returned; then ``incoming`` is already within
+                the budget.
+            name: Name for progress bars.
         """
         keys = list(dict.fromkeys([*self.tasks, *(data.key for data in incoming)]))
         groups = torch.cat([torch.full_like(d.tasks, keys.index(d.key)) for d in incoming])
@@ -207,7 +203,7 @@ class DeepGenerativeMemory(nn.Module):
             if budget.n_generated:
                 old = previous.generate(budget.n_generated, rng)
         elif old is None and n_max is not None:
-            # Nothing generated is kept beyond a step, so only what comes in is limited.
+            # Generated samples are drawn for each step, so only incoming samples are limited.
             kept = choose(len(data), n_max, rng)
         if kept is not None:
             data, groups = data.take(kept), groups[kept]
@@ -224,7 +220,7 @@ class DeepGenerativeMemory(nn.Module):
             yield replace(phase, name=name)
 
     def end(self, rng: torch.Generator) -> None:
-        """Notes what was learned; nothing, if nothing was."""
+        """Adds the learned tasks to the dictionary."""
         self.generator.end(rng)
         for key, times in self._incoming:
             self.tasks[key] += times
@@ -234,15 +230,15 @@ class DeepGenerativeMemory(nn.Module):
 
     @torch.no_grad()
     def generate(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Generates inputs of what the memory knows, balanced over classes.
+        """Generates inputs, balanced over classes if the generator is class-conditional.
 
         Args:
-            n: How many, at least 1.
+            n: Number of samples, at least 1.
             rng: Generator on the memory's device.
 
         Returns:
-            Samples (n, *shape), and the row (n,) in the generator's ``classes`` of each; -1 where
-            classes cannot be asked for.
+            Samples (n, *shape), and their rows (n,) in the generator's ``classes``; -1 if the
+            generator is not class-conditional.
 
         Raises:
             UnknownTaskError: Nothing was learned yet.
@@ -265,15 +261,15 @@ class DeepGenerativeMemory(nn.Module):
     ) -> Replay:
         """Labels generated inputs.
 
-        Labels are the classes that they were generated for, or, without these, the learner's
-        decisions. Soft labels are the learner's answers over the classes that the memory knows.
-        Without a learner, all else is 0.
+        Labels are the classes given to the generator or, if it is not class-conditional, the
+        learner's predictions. Soft labels are the learner's probabilities over known classes.
+        Without a learner and a class-conditional generator, labels are 0.
 
         Args:
             samples: Float tensor (n, *shape).
             rows: int64 tensor (n,), see `generate`.
             reconstruct: Whether the learner labels the samples' reconstructions.
-            hard: Leave soft labels out, whatever the settings say.
+            hard: Whether to omit soft labels.
         """
         known, conditional = self.generator.classes, self.generator.conditional
         labels = tasks = torch.zeros_like(rows)
@@ -282,8 +278,8 @@ class DeepGenerativeMemory(nn.Module):
         soft = self.settings.soft_labels and not hard
         if self.learner is None or (conditional and not soft):
             return Replay(samples, labels, tasks)
-        shown = self.reconstruct(samples) if reconstruct else samples
-        logits = self.eval_logits(samples if shown is None else shown, tasks)
+        inputs = self.reconstruct(samples) if reconstruct else samples
+        logits = self.eval_logits(samples if inputs is None else inputs, tasks)
         allowed = known.outputs(tasks, logits.shape[1], by_task=self.task_aware)
         targets = soft_targets(logits, allowed=allowed, temperature=self.settings.temperature)
         if not conditional:
@@ -293,10 +289,10 @@ class DeepGenerativeMemory(nn.Module):
     def sample(
         self, n: int, rng: torch.Generator, *, reconstruct: bool = False, hard: bool = False
     ) -> Replay:
-        """Generates labelled samples of what the memory knows, see `generate` and `label`."""
+        """Generates labelled samples, see `generate` and `label`."""
         return self.label(*self.generate(n, rng), reconstruct=reconstruct, hard=hard)
 
-    # Being asked
+    # Inference
 
     def logits(self, samples: Tensor, tasks: Tensor) -> Tensor:
         """The learner's logits (n, K) for samples (n, *shape) with task labels (n,)."""
@@ -306,19 +302,19 @@ class DeepGenerativeMemory(nn.Module):
 
     @torch.no_grad()
     def eval_logits(self, samples: Tensor, tasks: Tensor) -> Tensor:
-        """The same in evaluation mode and without gradients, to label with."""
+        """`logits` in evaluation mode and without gradients."""
         with evaluating(self.learner):
             return in_chunks(self.logits, samples, tasks)
 
     @torch.no_grad()
     def score(self, samples: Tensor) -> Tensor | None:
-        """How badly the generator explains samples (n, *shape), see `Generator.score`."""
+        """The generator's scores (n,) of samples (n, *shape), see `Generator.score`."""
         with evaluating(self.generator):
             return self.generator.score(samples)
 
     @torch.no_grad()
     def encode(self, samples: Tensor) -> Tensor | None:
-        """The generator's codes (n, D) of samples (n, *shape); ``None`` without any (yet)."""
+        """The generator's latents (n, D) of samples (n, *shape), or ``None`` if it has none yet."""
         if self.shape is None:
             return None
         with evaluating(self.generator):
@@ -326,38 +322,38 @@ class DeepGenerativeMemory(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, samples: Tensor) -> Tensor | None:
-        """The generator's view (n, *shape) of samples (n, *shape); ``None`` without any (yet)."""
+        """The generator's reconstructions of samples (n, *shape), or ``None`` if there are none."""
         if self.shape is None or not self.generator.reconstructs:
             return None
         with evaluating(self.generator):
-            return in_chunks(self._view, samples)
+            return in_chunks(self._reconstruct, samples)
 
-    def _view(self, samples: Tensor) -> Tensor:
-        seen = self.generator.reconstruct(samples)
-        return samples if seen is None else seen
+    def _reconstruct(self, samples: Tensor) -> Tensor:
+        reconstructed = self.generator.reconstruct(samples)
+        return samples if reconstructed is None else reconstructed
 
     def get_extra_state(self) -> dict[str, Any]:
         """The dictionary of tasks, for ``state_dict``."""
         return {"tasks": dict(self.tasks)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `get_extra_state` returned."""
+        """Restores the state returned by `get_extra_state`."""
         self.tasks = Counter(state["tasks"])
 
 
 def choose(n: int, k: int, rng: torch.Generator) -> Tensor:
-    """Positions of ``k`` of ``n`` samples, or of all if there are fewer."""
+    """Random indices of ``k`` of ``n`` samples, or of all if there are fewer."""
     return torch.randperm(n, generator=rng, device=rng.device)[:k]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The outcome of the replay rule (Sec. 3.1).
+    """The result of the replay rule (Sec. 3.1).
 
     Attributes:
-        n_incoming: Incoming samples that are kept.
-        n_generated: Samples that the memory generates of what it knows.
-        fraction: The share eta of incoming samples.
+        n_incoming: Number of incoming samples to keep.
+        n_generated: Number of samples to generate.
+        fraction: The fraction eta of incoming samples.
     """
 
     n_incoming: int
@@ -366,12 +362,12 @@ class Budget:
 
 
 def new_fraction(*, new: float, old: float, kappa: float, tasks: int | None = None) -> float:
-    """Share eta of incoming samples: in proportion to the tasks, at least kappa a new task.
+    """Fraction eta of incoming samples: in proportion to tasks, at least kappa per new task.
 
     Args:
-        new: Incoming tasks, repetitions counted; above 0.
-        old: Tasks in the dictionary, repetitions counted.
-        kappa: Smallest share of one new task, in [0, 1].
+        new: Incoming tasks, with repetitions; above 0.
+        old: Tasks in the dictionary, with repetitions.
+        kappa: Minimum fraction of one new task, in [0, 1].
         tasks: Incoming tasks, each counted once; ``None`` if none is repeated.
     """
     return min(1.0, max(new / (new + old), kappa * (new if tasks is None else tasks)))
@@ -389,15 +385,15 @@ def replay_budget(
     """Applies the replay rule.
 
     Args:
-        new: Incoming tasks, repetitions counted; at least 1.
-        old: Tasks in the dictionary, repetitions counted.
+        new: Incoming tasks, with repetitions; at least 1.
+        old: Tasks in the dictionary, with repetitions.
         n_incoming: Incoming samples, at least 1.
-        n_max: Most samples, generated and incoming together, or ``None`` for no limit.
-        kappa: Smallest share of ``n_max`` for each new task, in [0, 1].
+        n_max: Maximum number of generated and incoming samples, or ``None`` for no limit.
+        kappa: Minimum fraction of ``n_max`` for each new task, in [0, 1].
         tasks: Incoming tasks, each counted once; ``None`` if none is repeated.
 
     Returns:
-        Numbers that add up to at most ``n_max``; nothing is generated when nothing is known.
+        Numbers that add up to at most ``n_max``; without old tasks nothing is generated.
 
     Raises:
         CapacityError: ``n_max`` has no room for one sample of each task.
@@ -413,27 +409,27 @@ def replay_budget(
 
 
 def check_capacity(*, n_max: int | None, kappa: float, new: int, old: int = 1) -> None:
-    """Checks that what is promised to each of the new tasks can be held.
+    """Checks that the memory has room for the minimum of each new task.
 
     Raises:
-        CapacityError: It cannot.
+        CapacityError: It has not.
     """
     if not 0 <= kappa <= 1:
-        raise CapacityError(f"kappa={kappa} is a share: give a number from 0 to 1.")
+        raise CapacityError(f"kappa={kappa} is a fraction: give a number from 0 to 1.")
     if n_max is not None and n_max < 1:
         raise CapacityError(f"n_max={n_max} must be at least 1 sample, or None for no limit.")
     if kappa * new > 1 + 1e-9:
         raise CapacityError(
-            f"kappa={kappa} promises {kappa * new:.0%} of the memory to {new} tasks that are"
+            f"kappa={kappa} reserves {kappa * new:.0%} of the memory for {new} tasks that are"
             f" consolidated at once. Lower kappa to at most {1 / new:.3g}, or consolidate fewer"
             " tasks at once (stm_size)."
         )
     if n_max is not None and n_max < new + (1 if old and kappa * new < 1 else 0):
         raise CapacityError(
-            f"n_max={n_max} cannot hold one sample of each of {new} new tasks beside what was"
-            " learned. Raise n_max."
+            f"n_max={n_max} cannot hold one sample of each of {new} new tasks beside old samples."
+            " Raise n_max."
         )
     if n_max is not None and 0 < kappa * n_max < 1:
         raise CapacityError(
-            f"kappa={kappa} of n_max={n_max} is less than one sample a task. Raise either."
+            f"kappa={kappa} of n_max={n_max} is less than one sample per task. Raise either."
         )

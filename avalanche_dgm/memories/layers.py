@@ -1,4 +1,4 @@
-"""A classifier's layers: their names, their order, what they hold, and how they are frozen."""
+"""A classifier's layers: their names, their execution order, and freezing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 
-#: Names of parts that are cut between unless a layer is named.
+#: Names of the parts between which a model is cut by default.
 _PAIR = ("compressor", "classifier")
 
 
 class _StayInEvaluation:
-    """Takes the place of a module's ``train``: only parts that others use, too, change."""
+    """Replaces a frozen module's ``train``: the module itself stays in evaluation mode."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -34,20 +34,20 @@ def find_parts(
     layer: str | int | nn.Module | None,
     classifier: str | nn.Module | None,
 ) -> tuple[str | None, str | None]:
-    """Names of the layer to cut behind, and of the part that answers latents.
+    """Names of the layer to cut after, and of the part that maps latents to logits.
 
     Args:
         model: The model.
-        layer: The layer, its name, the number of a child of a sequential model, or ``None`` to
-            cut before the classifier.
+        layer: The layer, its name, the index of a child of a sequential model, or ``None`` to cut
+            before the classifier.
         classifier: The part, its name, or ``None`` to choose it if there is no layer either.
 
     Returns:
-        A layer and maybe a classifier, to cut behind the layer; a classifier alone, to cut before
-        it; or neither, to cut before the last ``nn.Linear`` that runs, see `find_head`.
+        A layer, and a classifier or ``None``, to cut after the layer; ``None`` and a classifier, to
+        cut before it; or ``None`` twice, to cut before the last ``nn.Linear``, see `find_head`.
 
     Raises:
-        ConfigError: There is no such layer, or it cannot be chosen.
+        ConfigError: There is no such layer, or no layer can be chosen by default.
     """
     part = None if classifier is None else _name_of(model, classifier, "classifier")
     if layer is not None:
@@ -58,76 +58,78 @@ def find_parts(
         return None, part
     if isinstance(model, nn.Sequential) and len(model) == 2:
         first, second = model._modules
-        # What has nothing to learn, such as a normalisation of images, is no compressor.
+        # A part without parameters, such as a normalisation of images, is no compressor.
         if any(True for _ in model[0].parameters()):
             return first, second
     if any(isinstance(module, nn.Linear) for name, module in model.named_modules() if name):
         return None, None
     raise ConfigError(
-        f"Where shall {type(model).__name__} be cut? It has neither parts 'compressor' and"
-        f" 'classifier' nor an nn.Linear, so pass layer=<name>. {_listed(model)}"
+        f"There is no default layer to cut {type(model).__name__} at: it has neither parts"
+        " 'compressor' and 'classifier' nor an nn.Linear. Pass layer=<name>."
+        f" {_listed(model)}"
     )
 
 
 def find_head(model: nn.Module, run: Callable[[], Any]) -> str:
-    """Name of the part that makes logits of a model's last features.
+    """Name of the part that maps a model's last features to logits.
 
-    It is the outermost module that is given the very values that the last ``nn.Linear`` is: that
-    layer itself, or what holds it, such as a dropout and the layer in sequence, or one head a task.
+    It is the outermost module with the same input as the last ``nn.Linear``: that layer itself, or
+    its container, such as a sequence of dropout and the layer, or a multi-head classifier.
 
     Args:
         model: The model, in evaluation mode.
-        run: Lets the model answer, for one task.
+        run: Runs the model's forward pass, for one task.
 
     Raises:
         UnsupportedModelError: No ``nn.Linear`` runs.
     """
-    given: dict[str, Any] = {}
+    inputs_of: dict[str, Any] = {}
 
-    def watch(name: str, module: nn.Module) -> Any:
-        def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            given.pop(name, None)
-            given[name] = inputs[0] if inputs else None
+    def add_hook(name: str, module: nn.Module) -> Any:
+        def record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            inputs_of.pop(name, None)
+            inputs_of[name] = inputs[0] if inputs else None
 
-        return module.register_forward_pre_hook(note)
+        return module.register_forward_pre_hook(record)
 
-    def note_inputs(names: list[str]) -> None:
-        given.clear()
-        handles = [watch(name, model.get_submodule(name)) for name in names]
+    def record_inputs(names: list[str]) -> None:
+        inputs_of.clear()
+        handles = [add_hook(name, model.get_submodule(name)) for name in names]
         try:
             run()
         finally:
             for handle in handles:
                 handle.remove()
 
-    note_inputs([n for n, module in model.named_modules() if n and isinstance(module, nn.Linear)])
-    if not given:
+    linear = [n for n, module in model.named_modules() if n and isinstance(module, nn.Linear)]
+    record_inputs(linear)
+    if not inputs_of:
         raise UnsupportedModelError(
-            f"No nn.Linear runs when the {type(model).__name__} answers, so where it is to be cut"
-            f" must be said: pass layer=<name>. {_listed(model)}"
+            f"No nn.Linear runs in the forward pass of {type(model).__name__}, so there is no"
+            f" default layer to cut it at. Pass layer=<name>. {_listed(model)}"
         )
-    path = next(reversed(given)).split(".")
+    path = next(reversed(inputs_of)).split(".")
     around = [".".join(path[:n]) for n in range(1, len(path) + 1)]
-    note_inputs(around)
-    features = given[around[-1]]
-    return next((n for n in around if _same(given.get(n), features)), around[-1])
+    record_inputs(around)
+    features = inputs_of[around[-1]]
+    return next((n for n in around if _same(inputs_of.get(n), features)), around[-1])
 
 
 def _same(one: Any, two: Any) -> bool:
     return isinstance(one, Tensor) and torch.equal(one, two)
 
 
-def _name_of(model: nn.Module, part: str | int | nn.Module, what: str) -> str:
-    """The name that a model has for one of its parts."""
+def _name_of(model: nn.Module, part: str | int | nn.Module, argument: str) -> str:
+    """The name of one of a model's modules."""
     modules = dict(model.named_modules(remove_duplicate=False))
     if isinstance(part, nn.Module):
-        found = next((name for name, module in modules.items() if module is part and name), None)
-        if found is None:
+        names = [name for name, module in modules.items() if module is part and name]
+        if not names:
             raise ConfigError(
-                f"The {what} is no part of the model. Build the model of the very same objects, for"
-                " example model=torch.nn.Sequential(compressor, classifier)."
+                f"The {argument} is not a module of the model. Build the model from the same"
+                " objects, for example model=torch.nn.Sequential(compressor, classifier)."
             )
-        return found
+        return names[0]
     name = str(part)
     if name not in modules or not name:
         close = difflib.get_close_matches(name, modules, n=1)
@@ -143,10 +145,10 @@ def _listed(model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """What runs before a cut, by the names that the model has for it.
+    """The part of a model before a cut, as names in the model.
 
     Attributes:
-        modules: Modules that run before the cut only.
+        modules: Modules that run only before the cut.
         parameters: Parameters that the latents depend on.
     """
 
@@ -154,10 +156,10 @@ class FrozenPrefix:
     parameters: tuple[str, ...]
 
     def freeze(self, model: nn.Module) -> None:
-        """Freezes it in a model for good.
+        """Freezes this part of a model permanently.
 
         Its parameters need no gradients, and ``train()`` leaves its modules in evaluation mode, so
-        that BatchNorm statistics stay as they are.
+        that BatchNorm statistics do not change.
         """
         modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
         for name in modules.keys() & set(self.modules):
@@ -169,7 +171,7 @@ class FrozenPrefix:
 
 
 def layers_behind(model: nn.Module, layer: str) -> list[nn.Module] | None:
-    """The layers behind a layer, if they and all before it run in sequence."""
+    """The layers after a layer; ``None`` if it is not nested in ``nn.Sequential`` modules only."""
     behind: list[nn.Module] = []
     part = model
     for name in layer.split("."):
@@ -184,13 +186,13 @@ def layers_behind(model: nn.Module, layer: str) -> list[nn.Module] | None:
 def run_order(
     model: nn.Module, part: str, run: Callable[[], Any], *, before: bool = False
 ) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
-    """Finds out which modules run before and which behind a cut.
+    """Determines which modules run before a cut and which after it.
 
     Args:
         model: The model.
         part: Name of the module at which it is cut.
-        run: Lets the model answer.
-        before: Whether the cut is before the module; else behind it.
+        run: Runs the model's forward pass.
+        before: Whether the cut is before the module; otherwise it is after the module.
 
     Returns:
         The modules, by name, that end before the cut, and those that end after it.
@@ -200,11 +202,11 @@ def run_order(
     """
     ended: list[str | None] = []
 
-    def watch(name: str, module: nn.Module) -> Any:
+    def add_hook(name: str, module: nn.Module) -> Any:
         return module.register_forward_hook(lambda *_: ended.append(name))
 
     modules = {name: module for name, module in model.named_modules() if name}
-    handles = [watch(name, module) for name, module in modules.items()]
+    handles = [add_hook(name, module) for name, module in modules.items()]
     at = model.get_submodule(part)
     if before:
         handles.append(at.register_forward_pre_hook(lambda *_: ended.append(None)))
@@ -217,8 +219,8 @@ def run_order(
             handle.remove()
     if (times := ended.count(None)) != 1:
         raise UnsupportedModelError(
-            f"The layer {part!r} runs {times} times when the model answers, and must run once."
-            " Name another layer."
+            f"The layer {part!r} runs {times} times in a forward pass, and must run once. Name"
+            " another layer."
         )
     here = ended.index(None)
     first, then = ([n for n in names if n] for names in (ended[:here], ended[here + 1 :]))

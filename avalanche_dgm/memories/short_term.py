@@ -1,7 +1,4 @@
-"""What a dual memory holds until it sleeps: a small memory of each task, or its real samples.
-
-Kamra et al. 2017, Section 3.2.
-"""
+"""Short-term memories of single tasks, and stored tasks (Kamra et al. 2017, Section 3.2)."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettin
 from avalanche_dgm.modules import GrowingBuffers
 from avalanche_dgm.networks import build_encoder
 
-#: How far below its smallest logit a task's learner rates the classes of other tasks.
+#: Difference between a task learner's smallest logit and its logits of other tasks' classes.
 MARGIN = 10.0
 
 
@@ -26,8 +23,8 @@ class TaskLearner(nn.Module):
     Args:
         classes: The task's classes.
         shape: Shape of one sample, (C, H, W) or (D,).
-        low: One end of the intensities of each channel, or of each feature.
-        high: The other end.
+        low: Smallest value of each channel, or of each feature.
+        high: Largest value of each channel, or of each feature.
         architecture: ``"dense"`` or ``"conv"``.
         hidden: Widths of the dense layers, or channels of the convolutions.
     """
@@ -51,7 +48,7 @@ class TaskLearner(nn.Module):
         self.network = build_encoder(
             shape, architecture=architecture, hidden=hidden, n_outputs=len(classes)
         )
-        # Centred intensities: raw ranges differ from user to user.
+        # Inputs are centred and scaled, as users' ranges differ.
         ranks = (-1, 1, 1) if len(shape) == 3 else (-1,)
         bottom, top = torch.tensor(low), torch.tensor(high)
         self.register_buffer("centre", ((bottom + top) / 2).view(ranks), persistent=False)
@@ -78,13 +75,13 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
 
     Args:
         settings: Hyper-parameters of the dual memory.
-        generator: Its generator, which has learned nothing.
-        key: The task.
-        number: Short-term memories that there were before.
+        generator: Its untrained generator.
+        key: The task key.
+        number: Number of short-term memories before this one.
 
     Attributes:
         task_learner: Its learner, after `take_learner`.
-        n_seen: Samples that were learned.
+        n_seen: Number of learned samples.
     """
 
     task_learner: TaskLearner
@@ -96,7 +93,7 @@ class ShortTermTaskMemory(DeepGenerativeMemory):
         self.key, self.number, self.n_seen = key, number, 0
 
     def take_learner(self, learner: TaskLearner) -> None:
-        """Takes the learner for the task's classes."""
+        """Sets the learner."""
         self.task_learner = learner
         self.attach(learner)
 
@@ -124,7 +121,7 @@ class StoredTask(GrowingBuffers):
             self.register_buffer(name, getattr(data, name).clone())
 
     def sample(self, n: int, rng: torch.Generator) -> Replay:
-        """Draws some of the samples, each as likely as any other."""
+        """Draws n samples uniformly."""
         return Replay(self.images, self.labels, self.tasks).draw(n, rng)
 
     def data(self) -> ExperienceData:

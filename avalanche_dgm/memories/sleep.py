@@ -1,7 +1,4 @@
-"""Sleep: the long-term memory learns all that the short-term memory holds, at once.
-
-Kamra et al. 2017, Sections 3.1 and 3.2.
-"""
+"""Sleep: consolidation of the short-term into the long-term memory (Kamra et al. 2017, Sec. 3)."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from avalanche_dgm.memories.dual import DualMemory
 from avalanche_dgm.memories.generative import choose
 from avalanche_dgm.modules import Frozen
 
-#: Fewest samples drawn of a task that few were seen of, where no budget limits them.
+#: Minimum number of samples drawn of a task, without a budget.
 FEWEST_SAMPLES = 2000
 
 
@@ -28,8 +25,8 @@ class Sleep:
     Args:
         dual: The dual memory.
         rng: Generator on its device.
-        on_replay: Told what the learner is shown of what was known, and the number of classes.
-        hard_loss: What judges samples with hard labels: a mean over them.
+        on_replay: Called with each replay batch of the learner and the number of its outputs.
+        hard_loss: Loss on samples with hard labels, averaged over samples.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class Sleep:
                 data = data.take(choose(len(data), share, rng))
             self._add(Replay(data.images, data.labels, data.tasks), data.key, data.times)
         self._previous = Frozen(dual.ltm).module if dual.ltm.tasks else None
-        #: What was generated of the old tasks, to be learned by generator and learner.
+        #: Generated samples of old tasks, for the training of generator and learner.
         self._old: tuple[Tensor, Tensor] | None = None
         self._pool: Replay | None = None
         if paper:
@@ -71,7 +68,7 @@ class Sleep:
         )
 
     def _apply_budget(self) -> None:
-        """Subsamples what comes in and generates what was known, by the replay rule."""
+        """Subsamples incoming samples and generates old ones, by the replay rule."""
         budget = self.dual.ltm.budget(self._incoming)
         shares = split_budget(budget.n_incoming, [len(data) for data in self._incoming])
         for i, n in enumerate(shares):
@@ -85,9 +82,9 @@ class Sleep:
 
     @property
     def name(self) -> str:
-        """What progress bars say."""
+        """Name for progress bars."""
         names = [data.key for data in self._incoming]
-        # A name may have commas of its own, such as "classes 0, 1".
+        # A key may contain commas, such as "classes 0, 1".
         between = "; " if any("," in name for name in names) else ", "
         return f"sleep: consolidating tasks {between.join(names)}"
 
@@ -103,7 +100,7 @@ class Sleep:
         s, ltm = self.dual.settings, self.dual.ltm
         fraction = self._fraction
         everything = Replay.cat([*self._replays, *([self._pool] if self._pool else [])])
-        # What is rehearsed is in the pool; else it is drawn anew for each step.
+        # Old samples are either in the pool or drawn for each step.
         previous = self._previous if not ltm.generator.rehearses else None
 
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator) -> Tensor:
@@ -112,8 +109,8 @@ class Sleep:
             if previous is None:
                 return self._loss(ltm.logits(images, tasks), labels, targets)
             old = previous.sample(s.batch_size, rng, reconstruct=s.reconstruct)
-            # One forward pass, so that BatchNorm sees old and new together.
-            together = torch.cat([images, self.dual.seen(ltm, old.images)])
+            # One forward pass, so that BatchNorm uses old and new samples together.
+            together = torch.cat([images, self.dual.inputs(ltm, old.images)])
             logits = ltm.logits(together, torch.cat([tasks, old.tasks]))
             self._on_replay(old, logits.shape[1])
             new_logits, old_logits = logits.split([len(images), len(old)])
@@ -121,8 +118,8 @@ class Sleep:
             old_loss = self._loss(old_logits, old.labels, old.targets)
             return fraction * new_loss + (1 - fraction) * old_loss
 
-        # Once for all passes: its generator is trained already.
-        images = self.dual.seen(ltm, everything.images)
+        # Once for all epochs, as the long-term generator is trained already.
+        images = self.dual.inputs(ltm, everything.images)
         data: tuple[Tensor, ...] = (images, everything.labels, everything.tasks)
         if everything.targets is not None:
             data = (*data, everything.targets)
@@ -142,7 +139,7 @@ class Sleep:
         return distillation(logits, targets, temperature=self.dual.settings.temperature).mean()
 
     def wake(self) -> None:
-        """Frees the short-term memory; the long-term one knows its tasks now."""
+        """Ends sleep: adds the tasks to the long-term memory and clears the short-term one."""
         self.dual.ltm.end(self.rng)
         for data in self._incoming:
             self.dual.close(data.key)

@@ -1,4 +1,4 @@
-"""A classifier cut in two at one of its layers: what makes latents, and what answers them."""
+"""A classifier split in two at one of its layers: images to latents, and latents to logits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from avalanche_dgm.memories.layers import (
 )
 from avalanche_dgm.modules import evaluating, in_chunks
 
-#: Images on which a cut is checked.
+#: Number of images for checking a cut.
 _CHECKED = 4
 
 
 class _Reached(Exception):  # noqa: N818
-    """The model has come to the cut; the rest of it need not run."""
+    """Ends a forward pass at the cut."""
 
     def __init__(self, latents: Any) -> None:
         super().__init__()
@@ -35,28 +35,27 @@ class _Reached(Exception):  # noqa: N818
 class SplitModel:
     """A model, cut after one of its layers or before its classifier.
 
-    Latents are answered by the layers behind the cut where these run in sequence, nested ones too.
-    In other models they are put in at the cut while the whole model runs; what comes before then
-    sees a blank image. `check` finds out which way gives the model's own answers, and refuses
-    models that none does.
+    If the layers after the cut run in sequence, latents pass through these layers only. In other
+    models, the whole model runs on blank images, and a hook inserts the latents at the cut. `check`
+    chooses the way that reproduces the model's logits, and refuses models for which none does.
 
     Args:
         model: Maps images, and task labels if ``task_aware``, to logits (n, K).
         layer: Name of the layer whose output is the latent, as in ``model.named_modules()``, or the
-            very module; children of an ``nn.Sequential`` are named by their number. ``None`` to cut
-            a model between its parts ``compressor`` and ``classifier``, or its two in sequence, and
-            any other before its last ``nn.Linear``.
-        classifier: Name of the part that maps the latents to logits, or the very module. Without
+            module itself, or the index of a child of an ``nn.Sequential``. ``None`` cuts a model
+            with the parts ``compressor`` and ``classifier``, or a sequence of two parts, between
+            them, and any other before its last ``nn.Linear``.
+        classifier: Name of the part that maps latents to logits, or the module itself. Without
             ``layer`` the model is cut before it.
         task_aware: Whether the model takes the task labels (n,) as its second argument.
 
     Raises:
-        ConfigError: There is no such layer, or it must be named.
+        ConfigError: There is no such layer, or no layer can be chosen by default.
 
     Attributes:
         layer: Name of the layer whose output is the latent; ``None`` for the classifier's input.
-        classifier: Name of the part that answers latents; ``None`` if there is none, or if it is
-            not yet found out, which the first images do.
+        classifier: Name of the part that maps latents to logits; ``None`` if there is none, or
+            before the first images determine it.
         latent_shape: Shape of one latent, or ``None`` before `check`.
     """
 
@@ -88,7 +87,7 @@ class SplitModel:
 
     @property
     def _where(self) -> str:
-        return f"{'behind' if self.layer else 'before'} the layer {self._place!r}"
+        return f"{'after' if self.layer else 'before'} the layer {self._place!r}"
 
     @torch.no_grad()
     def encode(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
@@ -96,7 +95,7 @@ class SplitModel:
 
         Args:
             images: Float tensor (n, *shape).
-            tasks: int64 tensor (n,), task labels; needed if the model is given them.
+            tasks: int64 tensor (n,), task labels; needed if the model takes them.
 
         Returns:
             The values at the cut (n, *latent shape).
@@ -109,12 +108,12 @@ class SplitModel:
     def answer(
         self, latents: Tensor, tasks: Tensor | None = None, *, model: nn.Module | None = None
     ) -> Tensor:
-        """Answers latents, in the mode that the model is in.
+        """The logits of latents, in the model's current mode.
 
         Args:
             latents: Float tensor (n, *latent shape), of any floating-point type.
-            tasks: int64 tensor (n,), task labels; needed if the model is given them.
-            model: A copy of the model, or one that has grown, to answer in its place.
+            tasks: int64 tensor (n,), task labels; needed if the model takes them.
+            model: A copy of the model, or a grown one, to use in its place.
 
         Returns:
             Logits (n, K).
@@ -130,20 +129,20 @@ class SplitModel:
         return self._by_task(lambda x, t: self._replace_latents(model, x, t), latents, tasks)
 
     def check(self, images: Tensor, tasks: Tensor | None = None) -> tuple[int, ...]:
-        """Finds a way to answer latents as the model answers images; changes nothing in the model.
+        """Chooses how to compute the logits of latents; changes nothing in the model.
 
         Args:
-            images: Float tensor (n, *shape); the first few are shown.
-            tasks: int64 tensor (n,), task labels; needed if the model is given them.
+            images: Float tensor (n, *shape); the first few are used.
+            tasks: int64 tensor (n,), task labels; needed if the model takes them.
 
         Returns:
             The shape of one latent.
 
         Raises:
-            UnsupportedModelError: There is none: values bypass the layer, it runs more than once,
-                or parts are used on both sides of the cut.
+            UnsupportedModelError: No way reproduces the model's logits: values bypass the layer, it
+                runs more than once, or modules are used on both sides of the cut.
         """
-        # Two at least: whether one blank image will do shows only where there are more latents.
+        # At least two, to check whether one blank image suffices for several latents.
         several = torch.arange(_CHECKED, device=images.device) % len(images)
         tasks, images = _or_zeros(tasks, images)[several], images[several]
         self._shape = tuple(images.shape[1:])
@@ -152,45 +151,44 @@ class SplitModel:
             latents = self._by_task(self._encode, images, tasks)
             self._dtype = latents.dtype
             expected = self._expected(images, tasks, latents)
-            # One task, for models that run once for each of those in a batch.
+            # One task, as a model may run its layers once for each task in a batch.
             one = tasks == tasks[0]
             before, after = run_order(
                 self.model,
                 self._place,
-                lambda: self._ask(self.model, images[one], tasks[one]),
+                lambda: self._forward(self.model, images[one], tasks[one]),
                 before=self.layer is None,
             )
             self._way = self._way_that_works(latents, tasks, expected)
         with evaluating(self.model):
-            made = depends_on(self.model, lambda: self._by_task(self._encode, images, tasks))
-            answered = depends_on(self.model, lambda: self.answer(latents, tasks))
+            first = depends_on(self.model, lambda: self._by_task(self._encode, images, tasks))
+            second = depends_on(self.model, lambda: self.answer(latents, tasks))
         shared = {name for name, module in before.items() if name in after and _has_state(module)}
-        shared |= made & answered
+        shared |= first & second
         if shared:
             raise UnsupportedModelError(
                 f"{', '.join(sorted(shared))} is used on both sides of the cut {self._where},"
                 " so it can be neither frozen nor trained. Name a layer with such parts on one side"
                 " only."
             )
-        if not answered:
+        if not second:
             raise UnsupportedModelError(
-                f"Nothing that follows a cut {self._where} has parameters to learn with. Name a"
-                " layer before the last ones."
+                f"No parameters remain to train with a cut {self._where}. Name an earlier layer."
             )
         modules = tuple(name for name in before if name not in after)
-        self._prefix = FrozenPrefix(modules, tuple(sorted(made)))
+        self._prefix = FrozenPrefix(modules, tuple(sorted(first)))
         self.latent_shape = tuple(latents.shape[1:])
         return self.latent_shape
 
     def freeze(self, prefix: FrozenPrefix | None = None) -> FrozenPrefix:
-        """Freezes what comes before the cut, for good.
+        """Freezes the part before the cut permanently.
 
         Args:
-            prefix: What to freeze, as an earlier call returned it; ``None`` finds it out, after
-                `check`.
+            prefix: The part to freeze, returned by an earlier call; ``None`` for that which `check`
+                determined.
 
         Returns:
-            What was frozen.
+            The frozen part.
         """
         prefix = prefix if prefix is not None else self._prefix
         if prefix is None:
@@ -198,17 +196,17 @@ class SplitModel:
         prefix.freeze(self.model)
         return prefix
 
-    # How the two halves run
+    # Running the two halves
 
     def _find(self, images: Tensor, tasks: Tensor) -> None:
-        """Finds the classifier, if that was left to the first images."""
+        """Finds the classifier with the first images, if neither it nor a layer was named."""
         if self.layer is None and self.classifier is None and len(images):
             few = (tasks == tasks[0]).nonzero().flatten()[:_CHECKED]
-            shown = images[few], tasks[few]
-            self.classifier = find_head(self.model, lambda: self._ask(self.model, *shown))
+            batch = images[few], tasks[few]
+            self.classifier = find_head(self.model, lambda: self._forward(self.model, *batch))
 
     def _behind(self, model: nn.Module) -> list[nn.Module]:
-        """The layers that answer latents one after the other, if there are any that do."""
+        """The layers after the cut, if they run in sequence."""
         layers = layers_behind(model, self._place)
         head = [model.get_submodule(self.classifier)] if self.classifier else []
         if self.layer is None:
@@ -219,10 +217,10 @@ class SplitModel:
         place = self.layer or self.classifier
         if place is not None and layers_behind(self.model, place) is not None:
             return ["layers"]
-        # One blank image, or as many as latents for models that note the size of their input.
+        # One blank image; or as many as latents, for models that use the batch size of the input.
         return [*(["layers"] if self.classifier else []), "blank", "blanks"]
 
-    def _ask(self, model: nn.Module, images: Tensor, tasks: Tensor) -> Tensor:
+    def _forward(self, model: nn.Module, images: Tensor, tasks: Tensor) -> Tensor:
         return logits_of(model, images, tasks, task_aware=self.task_aware)
 
     def _encode(self, images: Tensor, tasks: Tensor) -> Tensor:
@@ -231,18 +229,18 @@ class SplitModel:
 
         handle = self._hook(self.model, reached)
         try:
-            self._ask(self.model, images, tasks)
-        except _Reached as found:
-            if isinstance(found.latents, Tensor):
-                return found.latents
+            self._forward(self.model, images, tasks)
+        except _Reached as reached_cut:
+            if isinstance(reached_cut.latents, Tensor):
+                return reached_cut.latents
             raise UnsupportedModelError(
-                f"What comes {self._where} is a {type(found.latents).__name__}; one tensor is"
+                f"The value {self._where} is a {type(reached_cut.latents).__name__}; one tensor is"
                 " needed. Name another layer."
             ) from None
         finally:
             handle.remove()
         raise UnsupportedModelError(
-            f"The layer {self._place!r} does not run when the model answers. Name one that does."
+            f"The layer {self._place!r} does not run in a forward pass. Name one that does."
         )
 
     def _replace_latents(self, model: nn.Module, latents: Tensor, tasks: Tensor) -> Tensor:
@@ -256,42 +254,42 @@ class SplitModel:
 
         handle = self._hook(model, replace)
         try:
-            return self._ask(model, blank, tasks)
+            return self._forward(model, blank, tasks)
         finally:
             handle.remove()
 
     def _hook(self, model: nn.Module, hook: Callable[..., Any]) -> RemovableHandle:
-        """Has something called at the cut: with the output of the layer, or before it runs."""
+        """Registers a hook at the cut: a forward hook of the layer, or a pre-hook of the head."""
         module = model.get_submodule(self._place)
         if self.layer is None:
             return module.register_forward_pre_hook(hook)
         return module.register_forward_hook(hook)
 
     def _by_task(self, run: Callable[[Tensor, Tensor], Tensor], x: Tensor, tasks: Tensor) -> Tensor:
-        """Runs one task after the other where a model might divide its input by task itself."""
+        """Runs each task separately for a model with task labels, which may split its input."""
         if not self.task_aware:
             return run(x, tasks)
         groups = [(tasks == t).nonzero().flatten() for t in tasks.unique()]
         if len(groups) < 2:
             return run(x, tasks)
-        answers = [run(x[rows], tasks[rows]) for rows in groups]
-        width = max(part.shape[1] for part in answers)
-        if width > min(part.shape[1] for part in answers):
-            answers = [nn.functional.pad(part, (0, width - part.shape[1])) for part in answers]
-        return torch.cat(answers)[torch.argsort(torch.cat(groups))]
+        parts = [run(x[rows], tasks[rows]) for rows in groups]
+        width = max(part.shape[1] for part in parts)
+        if width > min(part.shape[1] for part in parts):
+            parts = [nn.functional.pad(part, (0, width - part.shape[1])) for part in parts]
+        return torch.cat(parts)[torch.argsort(torch.cat(groups))]
 
-    # What `check` looks at
+    # Checks
 
     def _expected(self, images: Tensor, tasks: Tensor, latents: Tensor) -> Tensor:
         try:
-            return self._ask(self.model, images, tasks)
+            return self._forward(self.model, images, tasks)
         except UnsupportedModelError:
             raise
         except Exception as error:
             raise UnsupportedModelError(
-                f"The model cannot answer images of shape {self._shape}, of which latents of shape"
-                f" {tuple(latents.shape[1:])} come {self._where}: {error}. What comes behind the"
-                " cut must take latents of that shape."
+                f"The model fails on images of shape {self._shape}, whose latents"
+                f" {self._where} have shape {tuple(latents.shape[1:])}: {error}. The part after"
+                " the cut must take latents of that shape."
             ) from error
 
     def _way_that_works(self, latents: Tensor, tasks: Tensor, expected: Tensor) -> str:
@@ -299,17 +297,17 @@ class SplitModel:
         for way in self._ways():
             self._way = way
             try:
-                found = self.answer(latents, tasks)
+                logits = self.answer(latents, tasks)
             except Exception as error:
-                # What goes wrong inside a user's model can be anything: try the next way.
+                # The user's model may raise any error: try the next way.
                 problem = error
                 continue
-            if found.shape == expected.shape and _close(found, expected):
+            if logits.shape == expected.shape and _close(logits, expected):
                 return way
         raise UnsupportedModelError(
-            f"The model cannot be cut {self._where}: its latents are answered"
-            " otherwise than the images that they were made of. Values bypass the layer (a skip"
-            " connection): name one that everything passes through, such as the end of a block."
+            f"The model cannot be cut {self._where}: the logits of latents differ from those of"
+            " the images. Values bypass the layer (a skip connection): name one that all values"
+            " pass through, such as the end of a block."
         ) from problem
 
 
@@ -320,7 +318,7 @@ def _or_zeros(tasks: Tensor | None, samples: Tensor) -> Tensor:
 
 
 def _close(one: Tensor, two: Tensor) -> bool:
-    # A model that has diverged answers NaN both ways.
+    # NaN equals NaN: the model may have diverged.
     size = float(two.abs().nan_to_num(0.0, 0.0).max()) if two.numel() else 0.0
     return torch.allclose(one, two, rtol=1e-3, atol=1e-4 * size, equal_nan=True)
 

@@ -1,4 +1,4 @@
-"""A few samples kept as they are: images, or latents of any shape."""
+"""A memory of stored samples: images, or latents of any shape."""
 
 from __future__ import annotations
 
@@ -17,44 +17,43 @@ from avalanche_dgm.errors import CapacityError, ConfigError, DataError, ShapeErr
 from avalanche_dgm.memories.compact import CompactSamples
 from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
 
-#: From samples (n, *shape) and their task labels (n,) to other samples.
+#: Function from samples (n, *shape) and their task labels (n,) to encoded samples.
 Encode = Callable[[Tensor, Tensor], Tensor]
 
 
 class StoredMemory(GrowingBuffers):
-    """A random, class-balanced choice of the samples that it was shown.
+    """A random, class-balanced selection of the samples that are added.
 
-    A *class* is one label of one task label, as in `ClassTable`. Every sample is kept together with
-    its class, so that labels and task labels cannot come apart from the samples.
+    A *class* is a pair of label and task label, as in `ClassTable`.
 
-    One size is given at most; without any it is ``default_size``. With ``share`` and
-    ``per_experience``, what is kept is kept for ever. With ``per_class``, ``total`` and bytes, or a
-    ``share`` that does not grow, the memory has a largest size, and each class is a uniform choice
-    of all of its samples that were shown, however often it came (a reservoir).
+    At most one size is given; the default is ``default_size``. With ``share`` and
+    ``per_experience``, stored samples are kept for ever. With ``per_class``, ``total`` and
+    ``memory_budget``, or a ``share`` that does not grow, the size is limited, and the samples of
+    each class are a uniform selection of all that were added of it (reservoir sampling).
 
     Args:
-        share: Share of the samples of each `add`, in (0, 1].
-        per_class: Samples of each class.
-        per_experience: Samples of each `add`.
-        total: Samples in all. Room for new classes comes from the largest.
-        least: With ``share``, samples that are kept of each class at least, or all that it has; 0
-            refuses a share that keeps none of some class.
-        grows: With ``share``, whether a class that comes again adds to what is kept of it;
-            otherwise as many are kept as of the `add` that brought most.
-        dtype: How the samples are kept, see `CompactSamples`.
-        memory_budget: Bytes of all that is kept, as a number or a text such as ``"1MB"``: as
-            ``total``, with as many samples as fit.
+        share: Fraction of the samples of each `add`, in (0, 1].
+        per_class: Number of samples of each class.
+        per_experience: Number of samples of each `add`.
+        total: Total number of samples. New classes replace samples of the largest classes.
+        least: With ``share``, minimum number of samples of each class, if it has as many; with 0, a
+            share that stores no sample of some class is an error.
+        grows: With ``share``, whether further samples of a class increase the number stored of it;
+            otherwise that number is the largest of a single `add`.
+        dtype: Type of the stored samples, see `CompactSamples`.
+        memory_budget: Maximum bytes, as a number or text such as ``"1MB"``: like ``total``, with as
+            many samples as fit.
 
     Raises:
         ConfigError: Several sizes, or one that cannot work, or an unknown ``dtype``.
 
     Attributes:
         default_size: ``share``, ``least`` and ``grows`` if no size is given.
-        samples: The N samples, those of a class one after the other.
+        samples: The N samples, sorted by class.
         members: int32 tensor (N,), each sample's row in ``classes``, ascending.
         classes: The K classes.
-        counts: int64 tensor (K,), samples stored of each class.
-        seen: int64 tensor (K,), samples shown of each class.
+        counts: int64 tensor (K,), stored samples of each class.
+        seen: int64 tensor (K,), samples added of each class, stored or not.
     """
 
     default_size: ClassVar[tuple[float, int, bool]] = (0.1, 0, False)
@@ -81,15 +80,14 @@ class StoredMemory(GrowingBuffers):
         given = [name for name, n in sizes.items() if n is not None]
         if len(given) > 1:
             raise ConfigError(
-                "One of share, per_class, per_experience, total and memory_budget says how much is"
-                " stored, and"
-                f" {' and '.join(given)} are given."
+                "Give one of share, per_class, per_experience, total and memory_budget, not"
+                f" {' and '.join(given)}."
             )
         for name, count in counts.items():
             whole(name, count, optional=True)
         number("share", share, above=0, most=1, optional=True)
         if share is None and (least or not grows):
-            raise ConfigError("least and grows are for a memory of some share.")
+            raise ConfigError("least and grows are only for share=.")
         if not given:
             share, least, grows = self.default_size
         self.share, self.per_class = share, per_class
@@ -110,7 +108,7 @@ class StoredMemory(GrowingBuffers):
 
     @property
     def bytes(self) -> int:
-        """Bytes of everything kept: samples, classes, counters and scales."""
+        """Size in bytes: samples, classes, counters and scales."""
         return size_in_bytes(self)
 
     def check(self, labels: Tensor, tasks: Tensor) -> None:
@@ -125,7 +123,7 @@ class StoredMemory(GrowingBuffers):
         """
         if len(labels) == 0 or len(tasks) != len(labels):
             raise DataError(
-                f"{len(labels)} labels and {len(tasks)} task ids cannot be stored; each sample"
+                f"{len(labels)} labels and {len(tasks)} task labels cannot be stored; each sample"
                 " needs one of each, and there must be samples."
             )
         classes, rows = self._classes_with(labels, tasks)
@@ -150,11 +148,11 @@ class StoredMemory(GrowingBuffers):
             )
 
     def check_size(self, shape: tuple[int, ...], labels: Tensor, tasks: Tensor) -> None:
-        """Checks that samples of a shape can be remembered; changes nothing.
+        """Checks that samples of a shape can be stored; changes nothing.
 
         Args:
             shape: Shape of one sample.
-            labels: int64 tensor (N,), those that are to be learned.
+            labels: int64 tensor (N,), new labels.
             tasks: int64 tensor (N,), their task labels.
 
         Raises:
@@ -177,26 +175,26 @@ class StoredMemory(GrowingBuffers):
         *,
         encode: Encode | None = None,
     ) -> None:
-        """Keeps some of the samples, and makes room for them if it must.
+        """Stores some of the samples, and removes old ones if the memory is full.
+
+        After an error, nothing was changed.
 
         Args:
             samples: Float tensor (N, *shape), finite.
             labels: int64 tensor (N,).
             tasks: int64 tensor (N,), task labels.
             rng: Generator on the memory's device.
-            encode: From samples (n, *shape) and their task labels (n,) to what is stored of them;
-                shown those only that are kept.
+            encode: Encodes the samples to store.
 
         Raises:
-            CapacityError: No sample of some class would be stored. Nothing was changed, as after
-                the other errors.
+            CapacityError: No sample of some class would be stored.
             DataError: There is not one label and one task label for each sample.
             ShapeError: Samples of another shape are stored already.
             RangeError: A value is NaN or infinite.
         """
         self.check(labels, tasks)
         if len(samples) != len(labels):
-            raise DataError(f"{len(samples)} samples came with {len(labels)} labels.")
+            raise DataError(f"{len(samples)} samples have {len(labels)} labels.")
         if encode is None:
             self._check_samples(samples)
         classes, arriving = self._classes_with(labels, tasks)
@@ -229,15 +227,15 @@ class StoredMemory(GrowingBuffers):
         self.seen = seen + arrived
 
     def _number(self, n_classes: int, shape: tuple[int, ...]) -> int:
-        """How many samples of a shape fit into the budget beside what is kept of classes.
+        """Number of samples of a shape that fit into the budget beside the data of classes.
 
         Raises:
-            CapacityError: Fewer than there are classes.
+            CapacityError: Fewer than classes.
         """
         budget = self.memory_budget
         if budget is None:
             return 0
-        # Of a class its number in the table, how many are stored and were seen; a sample's row.
+        # Each class has a row in the table and two counters.
         beside = n_classes * (24 + 8 + 8) + self._beside(n_classes, shape)
         if self.samples.dtype == torch.uint8:
             # Smallest value and step of each channel.
@@ -248,17 +246,17 @@ class StoredMemory(GrowingBuffers):
             raise CapacityError(
                 f"memory_budget={budget} has room for {max(0, room)} samples of {each} bytes,"
                 f" fewer than the {n_classes} classes. Give {beside + n_classes * each} or more, or"
-                " keep them as dtype='uint8'."
+                " use dtype='uint8'."
             )
         return room
 
     def _beside(self, n_classes: int, shape: tuple[int, ...]) -> int:
-        """Bytes of what else a subclass keeps of classes."""
+        """Bytes of a subclass's further data of classes."""
         return 0
 
     @torch.no_grad()
     def convert(self, encode: Encode) -> None:
-        """Replaces every sample by what is made of it.
+        """Encodes all stored samples.
 
         Args:
             encode: From samples (n, *shape) and their task labels (n,) to others (n, *new shape).
@@ -287,7 +285,7 @@ class StoredMemory(GrowingBuffers):
         total: int | None,
         rng: torch.Generator,
     ) -> tuple[list[int], list[int]]:
-        """How many stored samples stay and how many arriving ones are taken, for each class."""
+        """Numbers of old samples to keep and of new samples to store, for each class."""
         together = [a + b for a, b in zip(stored, arriving, strict=True)]
         if self.share is not None or self.per_experience is not None:
             size = self.per_experience or round((self.share or 0.0) * sum(arriving))
@@ -304,7 +302,7 @@ class StoredMemory(GrowingBuffers):
         for size, old, before, n in zip(room, stored, seen, arriving, strict=True):
             stays = old
             if self.grows or (old and n):
-                # Any sample that was ever shown is as likely as any other to be among those kept.
+                # Reservoir sampling: all samples ever added are equally likely to be stored.
                 order = torch.randperm(before + n, generator=rng, device=rng.device)
                 stays = min(int((order[:size] < before).sum()), old)
             kept.append(max(stays, size - n))
@@ -315,15 +313,15 @@ class StoredMemory(GrowingBuffers):
     def draw(self, n: int, rng: torch.Generator, *, jitter: float = 0.0) -> Replay:
         """Draws stored samples, balanced over classes.
 
-        No sample comes twice before all have come. Each class has the same count as the others,
-        one more or less, unless it has fewer samples.
+        Samples are drawn without replacement until all are drawn. The counts of classes differ by
+        at most one, unless a class has fewer samples.
 
         Args:
-            n: How many.
+            n: Number of samples.
             rng: Generator on the memory's device.
-            jitter: Standard deviation of noise that is added to them, as a share of their class's,
-                0 or more. It is the difference of two other samples of the class, and so has the
-                class's covariance without one being kept (a smoothed bootstrap).
+            jitter: Standard deviation of noise, relative to that of the class, 0 or more. The noise
+                is the difference of two random samples of the class, so that it has the class's
+                covariance without storing one (a smoothed bootstrap).
 
         Raises:
             UnknownTaskError: The memory is empty.
@@ -338,7 +336,7 @@ class StoredMemory(GrowingBuffers):
         rows = self.members[index].long()
         samples = self.samples.read(index)
         if jitter:
-            # Two samples of each one's class, with replacement.
+            # Two samples of the same class, with replacement.
             starts = torch.cumsum(self.counts, dim=0) - self.counts
             shares = torch.rand(2, n, generator=rng, device=rng.device, dtype=torch.float64)
             one, other = (starts[rows] + (shares * self.counts[rows]).long()).unbind()
@@ -348,7 +346,7 @@ class StoredMemory(GrowingBuffers):
 
     @torch.no_grad()
     def data(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Everything stored.
+        """All stored samples.
 
         Returns:
             Samples, float32 (N, *shape); labels and task labels, int64 (N,).
@@ -359,7 +357,7 @@ class StoredMemory(GrowingBuffers):
 
 
 def _shuffle(members: Tensor, counts: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Orders samples by class, and randomly within each.
+    """Orders samples by class, and randomly within each class.
 
     Args:
         members: Tensor (N,), each sample's class.
@@ -367,7 +365,7 @@ def _shuffle(members: Tensor, counts: Tensor, rng: torch.Generator) -> tuple[Ten
         rng: Generator on their device.
 
     Returns:
-        Positions (N,), and how many of its class come before each (N,).
+        Indices (N,), and the rank of each sample within its class (N,).
     """
     noise = torch.rand(len(members), generator=rng, device=members.device, dtype=torch.float64)
     order = torch.argsort(members + noise)
@@ -377,11 +375,11 @@ def _shuffle(members: Tensor, counts: Tensor, rng: torch.Generator) -> tuple[Ten
 
 
 def _choose(members: Tensor, quotas: list[int], rng: torch.Generator) -> Tensor:
-    """Positions of a random choice of samples, so many of each class.
+    """Random indices of samples, a given number of each class.
 
     Args:
         members: int64 tensor (N,), each sample's class.
-        quotas: How many of each class are wanted.
+        quotas: Number of samples of each class.
         rng: Generator on the samples' device.
     """
     counts = torch.bincount(members, minlength=len(quotas))

@@ -17,14 +17,15 @@ from avalanche_dgm.generators.class_gaussians import Precision
 from avalanche_dgm.memories.stored import Encode, StoredMemory
 from avalanche_dgm.settings import Settings
 
-#: Noise where the classes' moments are not kept.
+#: Noise without covariances.
 JITTER = 0.5
-#: Where they are, the power of the number stored of a class. It is the -1 / (d + 4) of a kernel's
-#: best width (Scott 1992) for d = 6; tried with 63 to 1,575 latents of 36 values.
+#: With covariances, the noise is this power of the number of stored latents of a class: the
+#: bandwidth exponent -1 / (d + 4) (Scott 1992) for d = 6; tested with 63 to 1,575 latents of 36
+#: dimensions.
 JITTER_POWER = -0.1
-#: Most values of a latent whose class's covariance is kept unasked: each step reads it.
+#: Largest dimension of latents for which covariances are kept by default: each step reads them.
 SMALL_LATENT = 256
-#: Most values of a latent of which a matrix of covariances is kept: 8 MiB a class.
+#: Largest dimension of latents for which covariance matrices can be kept: 8 MiB a class.
 LARGEST_COVARIANCE = 2048
 
 
@@ -33,13 +34,13 @@ class StoredLatentsSettings(Settings):
     """Settings of stored latents.
 
     Attributes:
-        share: Fraction of each experience's samples whose latents are stored, in (0, 1]. If no
-            size is given, it is 0.05, with at least 10 per class, and a class that is learned
-            again takes no further space.
+        share: Fraction of each experience's samples whose latents are stored, in (0, 1]. If no size
+            is given, it is 0.05, with at least 10 per class, and a class that is learned again
+            needs no further space.
         per_class: Number of stored latents per class, instead of ``share``.
         per_experience: Number of stored latents per experience, instead of ``share``.
         total: Total number of stored latents, instead of ``share``.
-        dtype: How they are stored: ``"float32"``, ``"float16"`` or ``"uint8"``, see
+        dtype: Type of the stored latents: ``"float32"``, ``"float16"`` or ``"uint8"``, see
             `CompactSamples`.
         covariance: Whether mean and covariance of each class's latents are kept as well, for the
             noise, or their kind: ``"full"``, ``"shared"``, ``"low-rank"``, ``"diagonal"`` or
@@ -74,18 +75,18 @@ class StoredLatentsSettings(Settings):
 
 
 class StoredLatents(StoredMemory):
-    """A few latents of each class, and mean and covariance of all of them.
+    """A few latents of each class, and mean and covariance of all latents of the class.
 
-    A few latents that are replayed a thousand times are learned by heart. With noise of their
-    class's covariance they are not; and the covariance of all latents of a class is known far
-    better than that of the stored ones, for little memory where a latent has few values.
+    A classifier overfits a few latents that are replayed often; noise with the covariance of the
+    class prevents that. The covariance of all latents of a class is a better estimate than that of
+    the stored ones, and small if latents have few dimensions.
 
     Args:
         covariance: See `StoredLatentsSettings`.
         at_rest: See `StoredLatentsSettings`.
         jitter: See `StoredLatentsSettings`.
-        **size: Arguments of `StoredMemory`. Without a size a share of 0.05 is stored, and 10 of
-            each class at least; a class that comes again takes no more room.
+        **size: Arguments of `StoredMemory`. Without a size a share of 0.05 is stored, at least 10
+            of each class; a class that is learned again needs no further space.
 
     Raises:
         ConfigError: An argument cannot work.
@@ -117,13 +118,10 @@ class StoredLatents(StoredMemory):
         self._jitter = jitter
 
     def wants_moments(self) -> bool:
-        """Whether `note` is to be called.
-
-        Decided once, by the first latents; images that are stored before must not be asked about.
-        """
+        """Whether moments are kept, decided by the first latents; do not call it for images."""
         if self._covariance is None and self.shape is not None:
             values, each = prod(self.shape), len(self) / len(self.counts)
-            # A mean and a triangle.
+            # Size of a mean and a triangular matrix.
             width = 2 if self.moments.at_rest == "float16" else 4
             fits = width * (values + 3) / 2 <= each * self.samples.values.element_size()
             limited = self.total is not None or self.memory_budget is not None
@@ -134,7 +132,7 @@ class StoredLatents(StoredMemory):
         """See `StoredMemory.check_size`.
 
         Raises:
-            ConfigError: They have too many values for the covariances that are asked for.
+            ConfigError: The latents have too many dimensions for covariance matrices.
             CapacityError: The budget has no room for one latent of each class.
         """
         if self._covariance:
@@ -145,7 +143,7 @@ class StoredLatents(StoredMemory):
         return self.moments.bytes_of(n_classes, prod(shape)) if self._covariance else 0
 
     def note(self, latents: Tensor, labels: Tensor, tasks: Tensor) -> None:
-        """Takes the moments of latents, stored or not.
+        """Adds latents, stored or not, to the moments.
 
         Args:
             latents: Float tensor (N, *shape), finite.
@@ -155,11 +153,11 @@ class StoredLatents(StoredMemory):
         self.moments.add(latents, tasks, labels)
 
     def convert(self, encode: Encode) -> None:
-        """See `StoredMemory.convert`; moments of what was shown are those of what is left."""
+        """See `StoredMemory.convert`; the moments are those of the stored latents."""
         super().convert(encode)
         if len(self) and self.wants_moments():
             self.note(*self.data())
-            # They stand for all that was shown.
+            # The stored latents represent all that were seen.
             known = self.moments.classes
             self.moments.seen = self.seen[self.classes.find(known.tasks, known.labels)]
 
@@ -167,7 +165,7 @@ class StoredLatents(StoredMemory):
         """Draws latents, balanced over classes, with noise.
 
         Args:
-            n: How many.
+            n: Number of latents.
             rng: Generator on the memory's device.
 
         Raises:
@@ -186,19 +184,19 @@ class StoredLatents(StoredMemory):
         return {"covariance": self._covariance}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `get_extra_state` returned."""
+        """Restores the state returned by `get_extra_state`."""
         self._covariance = state["covariance"]
 
 
 def check_size(density: nn.Module, shape: tuple[int, ...]) -> None:
-    """Checks that a density can hold latents of a shape, if it is one with a matrix (D, D).
+    """Checks that a density with covariance matrices (D, D) can be fitted to latents of a shape.
 
     Raises:
-        ConfigError: They have too many values.
+        ConfigError: The latents have too many dimensions.
     """
     n = prod(shape)
     if isinstance(density, ClassDensity) and density.dense and n > LARGEST_COVARIANCE:
         raise ConfigError(
-            f"A latent has {n} values, too many for a matrix of their covariances (at most"
-            f" {LARGEST_COVARIANCE}). Cut behind a later layer, or use covariance='low-rank'."
+            f"Latents have {n} dimensions, too many for a covariance matrix (at most"
+            f" {LARGEST_COVARIANCE}). Cut after a later layer, or use covariance='low-rank'."
         )

@@ -76,8 +76,8 @@ def test_many_classes_are_shown_in_parts():
 def test_heads_that_shrink():
     image = torch.rand(1, 1, 8, 8)
     check_heads(network(7), image, {0: 7}, task_aware=False)
-    with pytest.raises(ConfigError, match="The classifier has 5 outputs now, and needs 6"):
+    with pytest.raises(ConfigError, match="The classifier has 5 outputs, but 6 were learned"):
         check_heads(network(5), image, {0: 6}, task_aware=False)
     check_heads(Heads(), image, {0: 5, 1: 5}, task_aware=True)
-    with pytest.raises(ConfigError, match="The head of task 1 has 5 outputs now, and needs 6"):
+    with pytest.raises(ConfigError, match="The head of task 1 has 5 outputs, but 6 were learned"):
         check_heads(Heads(), image, {0: 2, 1: 6}, task_aware=True)

@@ -323,7 +323,7 @@ def test_a_layer_that_does_not_exist_lists_those_that_do():
         SplitModel(nested(), "0.7")
     with pytest.raises(ConfigError, match="no layer 'head'"):
         SplitModel(Custom(), "one", classifier="head")
-    with pytest.raises(ConfigError, match="pass layer=<name>. Its layers are: 0, 1"):
+    with pytest.raises(ConfigError, match="Pass layer=<name>. Its layers are: 0, 1"):
         SplitModel(nn.Sequential(nn.Identity(), nn.Conv2d(1, 10, 8)))
 
 
@@ -369,15 +369,15 @@ class Twice(nn.Module):
     ("model", "layer", "message"),
     [
         (Residual(), "inner", "skip connection"),
-        (Residual(), "last", "follows a cut behind the layer 'last' has parameters"),
+        (Residual(), "last", "with a cut after the layer 'last'"),
         (Residual(), "unused", "does not run"),
         (Twice(), "one", "runs 2 times"),
         (Twice(), "idle", "does not run"),
-        (Twice(), "memory", "What comes behind the layer 'memory' is a tuple"),
+        (Twice(), "memory", "The value after the layer 'memory' is a tuple"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.Linear(20, 10)),
             "1",
-            "latents of shape",
+            "whose latents after the layer '1' have shape",
         ),
     ],
 )
@@ -553,5 +553,5 @@ def test_a_head_that_values_bypass_is_refused():
 def test_a_linear_layer_that_does_not_run_is_none():
     model = nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten(), nn.Identity())
     model[2].idle = nn.Linear(3, 3)
-    with pytest.raises(UnsupportedModelError, match=r"No nn\.Linear runs.*pass layer=<name>"):
+    with pytest.raises(UnsupportedModelError, match=r"No nn\.Linear runs.*Pass layer=<name>"):
         SplitModel(model).check(images())

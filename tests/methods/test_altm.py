@@ -196,7 +196,7 @@ def test_a_head_that_shrinks_is_refused_before_anything_is_trained(settings):
     driver = learned(1, steps=5, **settings)
     driver.learner = network(6)
     before = copy.deepcopy(driver.learner.state_dict())
-    with pytest.raises(ConfigError, match="The classifier has 6 outputs now, and needs 10"):
+    with pytest.raises(ConfigError, match="The classifier has 6 outputs, but 10 were learned"):
         driver.train(digits(1, 2))
     assert all(torch.equal(before[k], v) for k, v in driver.learner.state_dict().items())
     driver.learner = network(12)
@@ -209,7 +209,7 @@ def test_one_of_several_heads_that_shrinks_is_refused():
     driver = Driver(ALTM(seed=0), net, task_aware=True, steps=3)
     driver.train(digits(0, 1, task=0, per_class=20))
     net.heads = nn.ModuleList(nn.Linear(32, 2) for _ in range(2))
-    with pytest.raises(ConfigError, match="The head of task 0 has 2 outputs now, and needs 4"):
+    with pytest.raises(ConfigError, match="The head of task 0 has 2 outputs, but 4 were learned"):
         driver.train(digits(0, 1, task=1, per_class=20))
 
 

@@ -127,7 +127,7 @@ def test_what_cannot_be_copied_is_said_before_training():
 def test_a_head_that_shrinks_is_refused():
     driver = driver_of(LatentReplay(seed=0, layer="2"), network(), steps=5).train(training(FIRST))
     driver.learner = network(4)
-    with pytest.raises(ConfigError, match="has 4 outputs now, and needs 5"):
+    with pytest.raises(ConfigError, match="has 4 outputs, but 5 were learned"):
         driver.train(training((0, 1)))
 
 
@@ -476,9 +476,9 @@ def test_layers_that_cannot_be():
     with pytest.raises(ConfigError, match=r"no layer 'features'.*0\.0, 0\.1"):
         driver_of(LatentReplay(layer="features")).train(training(FIRST))
     net = nn.Sequential(nn.Identity(), nn.Conv2d(1, 10, 8), nn.Flatten())
-    with pytest.raises(ConfigError, match="pass layer=<name>"):
+    with pytest.raises(ConfigError, match="Pass layer=<name>"):
         driver_of(LatentReplay(), net).train(training(FIRST))
-    with pytest.raises(UnsupportedModelError, match="has parameters to learn with"):
+    with pytest.raises(UnsupportedModelError, match="No parameters remain to train"):
         driver_of(LatentReplay(layer="1.4")).train(training(FIRST))
 
 
@@ -607,7 +607,7 @@ def test_the_very_layers_may_be_given():
         other.train(training(SECOND, 20))
         ends.append(other.learner.state_dict())
     assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
-    with pytest.raises(ConfigError, match="compressor is no part of the model"):
+    with pytest.raises(ConfigError, match="compressor is not a module of the model"):
         driver_of(LatentReplay(compressor=nn.Flatten())).train(training(FIRST, 20))
     with pytest.raises(ConfigError, match="layer or compressor, not both"):
         LatentReplay(layer="0", compressor=nn.Flatten())
@@ -625,7 +625,7 @@ def test_settings_are_an_object():
     memory.add(torch.rand(2, 3), torch.tensor([0, 1]), tasks, torch.Generator())
     with pytest.raises(ConfigError, match="holds latents already"):
         LatentReplaySettings(memory=memory)
-    with pytest.raises(ConfigError, match="memory=.*remembers no latents"):
+    with pytest.raises(ConfigError, match="memory=.*is no memory of latents"):
         LatentReplaySettings(memory=nn.Flatten())
     with pytest.raises(ConfigError, match="as memory="):
         LatentReplaySettings(generator=ClassDensity())

@@ -264,7 +264,7 @@ def test_multi_head_models():
     for task, data in enumerate([digits(0, 1, task=0), digits(0, 1, key="again", task=1)]):
         driver.train(data)
         assert set(driver.method.sample(40).tasks.tolist()) == set(range(task + 1))
-    with pytest.raises(UnsupportedModelError, match="samples given classes"):
+    with pytest.raises(UnsupportedModelError, match="class-conditional generator"):
         driver_of(DGR, **{**settings, "generator": Unlabelled()}).train(digits(0))
 
 

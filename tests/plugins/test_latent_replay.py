@@ -202,7 +202,7 @@ def test_the_parts_may_be_given_as_objects(halves):
     assert plugin.method.split.layer == "1.0"
     assert given[1:] == named[1:]
     stranger = LatentReplayPlugin(compressor=nn.Flatten())
-    with pytest.raises(ConfigError, match="compressor is no part of the model"):
+    with pytest.raises(ConfigError, match="compressor is not a module of the model"):
         naive(convolutional(), stranger).train(halves.train_stream[0])
     with pytest.raises(ConfigError, match="layer or compressor, not both"):
         LatentReplayPlugin(layer="0", compressor=compressor)
@@ -300,7 +300,7 @@ def test_a_last_batch_of_one_sample_is_left_out_when_shuffling(halves):
 def test_errors_come_before_anything_is_trained(halves):
     for plugin, error, text in [
         (LatentReplayPlugin(layer="1.9"), ConfigError, "no layer '1.9'.*1.4"),
-        (LatentReplayPlugin(layer="1.4"), UnsupportedModelError, "has parameters to learn with"),
+        (LatentReplayPlugin(layer="1.4"), UnsupportedModelError, "No parameters remain to train"),
         (LatentReplayPlugin(share=0.001), CapacityError, "share=0.001"),
     ]:
         model = convolutional()

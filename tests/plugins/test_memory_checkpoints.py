@@ -156,7 +156,7 @@ def test_parts_of_the_model_by_object(benchmark, tmp_path):
     load_memory(other, tmp_path / "memory", model=net)
     assert torch.equal(other.method.sample(9).images, plugin.method.sample(9).images)
     foreign, _ = make()
-    with pytest.raises(CheckpointError, match="no part of the model"):
+    with pytest.raises(CheckpointError, match="not a module of the model"):
         load_memory(make()[1], tmp_path / "memory", model=foreign)
 
 
