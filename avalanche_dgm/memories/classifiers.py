@@ -49,6 +49,15 @@ def logits_of(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: 
     return logits
 
 
+def is_masked(logits: Tensor) -> Tensor:
+    """Where a classifier has no output: bool tensor of the shape of its logits.
+
+    Growing heads return `MASKED_LOGIT` there, others minus infinity. Compared exactly, as valid
+    logits may be large and negative.
+    """
+    return (logits == MASKED_LOGIT) | logits.isneginf()
+
+
 def spread(logits: Tensor, classes: Tensor, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
     """Moves the logits of known classes to the columns of their labels.
 
@@ -92,8 +101,7 @@ def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> i
             logits = logits_of(learner, data.images[rows], tasks, task_aware=task_aware)
             width = max(width, logits.shape[1])
             own = logits.gather(1, labels.clamp(max=logits.shape[1] - 1)[:, None])[:, 0]
-            # Compared exactly, as valid logits may be large and negative.
-            missing = ((own == MASKED_LOGIT) | own.isneginf()) & (labels < logits.shape[1])
+            missing = is_masked(own) & (labels < logits.shape[1])
             if missing.any():
                 first = int(missing.nonzero()[0])
                 label, task = int(labels[first]), int(tasks[first])

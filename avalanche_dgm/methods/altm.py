@@ -18,6 +18,7 @@ consolidation of H into N               ``consolidation``; `ALTM.after_learning`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.classes import ClassTable
-from avalanche_dgm.data import ExperienceData, Replay, Step
+from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, Replay, Step
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
 from avalanche_dgm.generators import Generator
@@ -35,6 +36,7 @@ from avalanche_dgm.memories.classifiers import (
     counted,
     grow_to,
     head_width,
+    is_masked,
     set_counted,
 )
 from avalanche_dgm.memories.generative import MemorySettings
@@ -264,7 +266,8 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
 
         On new inputs it is taken over the outputs of classes that N has learned. On old inputs a
         single head is compared over all outputs, as logits of new classes must not rise there; the
-        targets of outputs that N does not have are N's lowest logit.
+        targets of outputs that N does not have, or masks, are N's lowest logit. Outputs that H
+        masks do not count.
 
         Args:
             logits: Tensor (n, K), H's logits.
@@ -280,9 +283,12 @@ class ALTM(Inspectable, LatentInputs, FinetunedMethod):
         with torch.no_grad():
             targets = self._logits(images, tasks, self.stable.module)
         if old_inputs and not self.task_aware:
-            missing = logits.shape[1] - targets.shape[1]
-            lowest = targets.amin(dim=1, keepdim=True).expand(-1, missing)
-            return (logits - torch.cat([targets, lowest], dim=1)).square().sum(dim=1).mean()
+            more = logits.shape[1] - targets.shape[1]
+            targets = nn.functional.pad(targets, (0, more), value=MASKED_LOGIT)
+            absent = is_masked(targets)
+            lowest = targets.masked_fill(absent, math.inf).amin(dim=1, keepdim=True)
+            difference = logits - torch.where(absent, lowest, targets)
+            return difference.masked_fill(is_masked(logits), 0.0).square().sum(dim=1).mean()
         width = targets.shape[1]
         mask = self.known.outputs(tasks, width, by_task=self.task_aware)
         difference = (logits[:, :width] - targets).masked_fill(~mask, 0.0)

@@ -100,6 +100,37 @@ def test_replay_adds_the_distance_on_old_inputs():
     torch.testing.assert_close(added_by_replay(driver.method, replay, logits, new), 2 * distance)
 
 
+class Masking(nn.Module):
+    """Has no outputs yet for some classes, as Avalanche's growing classifier."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.net, self.value = network(), value
+        self.register_buffer("absent", torch.arange(10) % 2 == 1)
+
+    def forward(self, x):
+        return self.net(x).masked_fill(self.absent, self.value)
+
+
+@pytest.mark.parametrize("value", [-1000.0, -torch.inf])
+def test_outputs_that_are_masked_are_held_like_those_that_there_are_not(value):
+    net = Masking(value)
+    driver = learned(1, net=net, classes=[(0, 2, 4)], steps=10, replay="stored", per_class=5)
+    driver.method.begin(digits(1, 5))
+    net.absent[[1, 5]] = False
+    replay = driver.method.replay(16)
+    logits = net(replay.images)
+    with torch.no_grad():
+        wanted = driver.method.stable.module.net(replay.images)
+    wanted[:, [1, 5]] = wanted[:, ::2].amin(1, keepdim=True)
+    seen = [0, 1, 2, 4, 5, 6, 8]  # neither network has the others
+    expected = (logits - wanted)[:, seen].square().sum(1).mean()
+    distance = driver.method.distance(logits, replay.images, replay.tasks, old_inputs=True)
+    torch.testing.assert_close(distance, expected)
+    distance.backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
 def test_the_stable_network_is_frozen_for_good():
     """Not by gradients, not by BatchNorm, not by train()."""
     net = nn.Sequential(nn.Flatten(1), nn.Linear(64, 20), nn.BatchNorm1d(20), nn.Linear(20, 10))
