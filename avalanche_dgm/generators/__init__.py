@@ -1,7 +1,4 @@
-"""Networks that can sample what they have learned.
-
-The names are in the stub beside this file.
-"""
+"""Generators of samples of learned classes. The stub beside this file lists the names."""
 
 from avalanche_dgm.stubs import attach_stub
 

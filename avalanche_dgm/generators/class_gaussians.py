@@ -1,4 +1,4 @@
-"""What densities of classes keep, and how it is made to fit into some bytes."""
+"""The state of class-conditional densities, and how it is fitted into a budget of bytes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from avalanche_dgm.generators.covariances import Full, LowRank, QuantizedLowRank
 from avalanche_dgm.generators.vectors import QuantizedVectors, Vectors
 from avalanche_dgm.modules import AtRest, awake
 
-#: Of the samples' bytes in float32, how many a density may have unasked.
+#: Default size of a density, as a fraction of the samples' bytes in float32.
 DATA_SHARE = 0.1
-#: Most values of a sample whose covariance is full unasked; most columns of a factor, unasked.
+#: With ``"auto"``, largest dimension for full covariances, and maximum columns of a factor.
 SMALL, MOST_COLUMNS = 256, 64
-#: Types in which a density can be kept; factors alone are in whole numbers.
+#: Stored types of a density; integers are for factors only.
 Precision = Literal["float32", "float16", "int8", "int4"]
-#: Bits of their whole numbers.
+#: Bits of quantised values.
 _BITS = {"int8": 8, "int4": 4}
-#: Which densities have one covariance: each component, those of a class, or all of all classes.
+#: What shares a covariance: nothing, the components of a class, or all components of all classes.
 Tied = Literal["component", "class", "all"]
 
 
@@ -53,8 +53,8 @@ class ClassGaussians(Generator):
         one_of("at_rest", at_rest, *get_args(Precision))
         if covariance == "full" and at_rest in ("int8", "int4"):
             raise ConfigError(
-                f"at_rest={at_rest!r} is for covariances of low rank: give covariance='low-rank',"
-                " or at_rest='float16'."
+                f"at_rest={at_rest!r} is for low-rank covariances: use covariance='low-rank', or"
+                " at_rest='float16'."
             )
         if centres_at_rest is not None:
             one_of("centres_at_rest", centres_at_rest, *_BITS)
@@ -78,12 +78,12 @@ class ClassGaussians(Generator):
 
     @property
     def _floats(self) -> AtRest:
-        """The type of all but the factors."""
+        """The stored type of all but the factors."""
         return "float32" if self.at_rest == "float32" else "float16"
 
     @property
     def dense(self) -> bool:
-        """Whether a matrix of as many rows and columns as a sample has values is kept."""
+        """Whether covariances are full matrices (D, D)."""
         return isinstance(self.covariances, Full)
 
     @property
@@ -97,7 +97,7 @@ class ClassGaussians(Generator):
         return (self.shares.float()[:, :, None] * self.centres.float()).sum(dim=1)
 
     def _places(self, rows: Tensor, components: Tensor) -> Tensor:
-        """Where the covariances of components (n,) of classes (n,) are."""
+        """Indices of the covariances of components (n,) of classes (n,)."""
         if self.tied == "all":
             return torch.zeros_like(rows)
         return rows if self.tied == "class" else rows * self.components + components
@@ -105,7 +105,7 @@ class ClassGaussians(Generator):
     # Bytes
 
     def _room(self, n_classes: int, seen: int, d: int) -> int | None:
-        """Bytes for the covariances of so many classes and samples; ``None`` without a limit."""
+        """Bytes available for covariances; ``None`` without a limit."""
         limit = self.memory_budget
         if limit is None and self._auto:
             limit = int(DATA_SHARE * 4 * seen * d)
@@ -114,7 +114,7 @@ class ClassGaussians(Generator):
         return limit - self._beside_covariances(n_classes, d)
 
     def _beside_covariances(self, n_classes: int, d: int) -> int:
-        """Bytes of each class's number in the table, how many were seen, shares and means."""
+        """Bytes of all but the covariances: rows of the table, counts, weights and means."""
         each = self._width + self._vectors.bytes_of(d, self._width)
         return n_classes * (32 + self.components * each)
 
@@ -124,14 +124,14 @@ class ClassGaussians(Generator):
         return 4 if self.at_rest == "float32" else 2
 
     def bytes_of(self, n_classes: int, d: int) -> int:
-        """Bytes of everything that is kept of so many classes of samples of d values."""
+        """See `Generator.bytes_of`."""
         kept, each = self.covariances, self._width * d * (d + 1) // 2
         if isinstance(kept, LowRank):
             each = self._width * d + kept.rank * kept.column_bytes(d, self._width)
         return self._beside_covariances(n_classes, d) + self._n_places(n_classes) * each
 
     def check_budget(self, budget: int | None, n_classes: int, d: int) -> None:
-        """See `Generator.check_budget`; what can be made smaller is counted as it will be then."""
+        """See `Generator.check_budget`; covariances count with their smallest possible size."""
         budget = budget or self.memory_budget
         if budget is None:
             return
@@ -140,9 +140,9 @@ class ClassGaussians(Generator):
         least = self._width * rows * numbers + self._beside_covariances(n_classes, d)
         if least > budget:
             raise CapacityError(
-                f"{n_classes} classes of {d} values take {least} bytes at least, more than"
-                f" memory_budget={budget}. Give more, or keep less: covariance='auto', fewer"
-                " components, at_rest='float16'."
+                f"{n_classes} classes of {d} values take at least {least} bytes, more than"
+                f" memory_budget={budget}. Give more, or use covariance='auto', fewer components,"
+                " or at_rest='float16'."
             )
 
     def _n_places(self, n_classes: int) -> int:
@@ -150,7 +150,7 @@ class ClassGaussians(Generator):
         return places[self.tied]
 
     def _fit_in(self, counts: Tensor, d: int) -> None:
-        """Makes room for classes, of which so many samples (K,) were seen, within the budget."""
+        """Reduces the covariances to fit into the budget, for classes with ``counts`` samples."""
         n_classes = len(counts)
         room = self._room(n_classes, int(counts.sum()), d)
         if room is None:
@@ -174,27 +174,27 @@ class ClassGaussians(Generator):
             self.covariances.truncate(self._columns(each, d))
 
     def _columns(self, size: int, d: int) -> int:
-        """Columns of a factor that fit into some bytes beside a diagonal."""
+        """Columns of a factor that fit into ``size`` bytes beside a diagonal."""
         column = self._low_rank(0).column_bytes(d, self._width)
         return max(0, (size - d * self._width) // column)
 
     def _tie_all(self) -> None:
-        """Gives all classes one diagonal."""
+        """Replaces all covariances by one shared diagonal."""
         one, old = self._low_rank(0), self.covariances
         if len(self.seen) and isinstance(old, LowRank):
             weights = (self.seen / self.seen.sum())[:, None].cpu() * self.shares.cpu()
             if self.tied == "class":
                 weights = weights.sum(dim=1)
-            found = [old.get(place) for place in range(len(old))]
+            parts = [old.get(place) for place in range(len(old))]
             one.grow(1, self.centres.shape[2], self.centres.device)
-            one.put(0, one.mix(weights.flatten().tolist(), found, found[0][0][:0]))
+            one.put(0, one.mix(weights.flatten().tolist(), parts, parts[0][0][:0]))
         self.covariances, self.tied = one, "all"
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What was chosen, too."""
+        """See `Generator.get_extra_state`; with the kind of covariances."""
         return {**super().get_extra_state(), "dense": self.dense, "tied": self.tied}
 
-    # Before there were centres of a few bits, this module itself had them.
+    # Old states and pickles have the centres as a buffer of this module.
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
         if f"{prefix}centres" in state:
@@ -213,6 +213,6 @@ class ClassGaussians(Generator):
         if state["dense"] != self.dense:
             self.covariances = Full() if state["dense"] else self._low_rank(0)
         self.tied = state["tied"]
-        # So that what is loaded next is kept in this type.
+        # Converts the buffers to the stored type before values are loaded.
         with awake(self, self._floats):
             pass

@@ -1,4 +1,4 @@
-"""The Gaussians of one class while they are learned: clusters, merged with what was known."""
+"""The Gaussian components of one class during fitting."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from avalanche_dgm.generators.gaussian import clusters, nearest_pair
 
 @dataclass(frozen=True)
 class Components:
-    """Gaussians, in float64 on the CPU.
+    """A mixture of Gaussians, in float64 on the CPU.
 
     Attributes:
-        kind: Computes with covariances.
-        shares: Tensor (c,), their weights, of sum 1.
+        kind: Operations on covariances.
+        shares: Tensor (c,), the components' weights, of sum 1.
         centres: Tensor (c, D), their means.
-        covariances: One for each, or a single one that they share, that within all of them.
+        covariances: One for each component, or the within-component covariance of all.
     """
 
     kind: Covariances[Any]
@@ -32,14 +32,14 @@ class Components:
     def of(
         cls, kind: Covariances[Any], samples: Tensor, variances: Tensor | None, n: int, *, own: bool
     ) -> Components:
-        """The clusters of samples.
+        """Fits components to the clusters of samples.
 
         Args:
-            kind: Computes with covariances.
+            kind: Operations on covariances.
             samples: Tensor (m, D).
             variances: Tensor (D,), the samples' mean variances, or ``None``.
-            n: How many clusters, at most.
-            own: Whether each has a covariance of its own.
+            n: Maximum number of clusters.
+            own: Whether each component has its own covariance.
         """
         centres, nearest = clusters(samples, n)
         shares = torch.bincount(nearest, minlength=len(centres)).double() / len(samples)
@@ -48,44 +48,45 @@ class Components:
         return cls(kind, shares, centres, [kind.of(part, variances) for part in parts])
 
     def with_others(self, others: Components, weight: float, *, own: bool) -> Components:
-        """These and others together, whose weight of all is given."""
-        found = [*others.covariances, *self.covariances]
+        """The mixture of others, with this weight in [0, 1], and these."""
+        covariances = [*others.covariances, *self.covariances]
         if not own:
-            found = [self.kind.mix([weight, 1 - weight], found, self.centres[:0])]
+            covariances = [self.kind.mix([weight, 1 - weight], covariances, self.centres[:0])]
         shares = torch.cat([weight * others.shares, (1 - weight) * self.shares])
-        return Components(self.kind, shares, torch.cat([others.centres, self.centres]), found)
+        centres = torch.cat([others.centres, self.centres])
+        return Components(self.kind, shares, centres, covariances)
 
     def reduced(self, n: int, *, own: bool) -> Components:
-        """At most n: those are joined that this moves least; mean and covariance of all stay."""
-        made = self
-        while len(made.shares) > n:
-            made = made._join_nearest(own)
-        return made
+        """Merges the nearest components until there are n; mean and covariance do not change."""
+        reduced = self
+        while len(reduced.shares) > n:
+            reduced = reduced._merge_nearest(own)
+        return reduced
 
-    def _join_nearest(self, own: bool) -> Components:
-        shares, found = self.shares, self.covariances
+    def _merge_nearest(self, own: bool) -> Components:
+        shares, covariances = self.shares, self.covariances
         i, j, apart = nearest_pair(shares, self.centres)
         keep = [k for k in range(len(shares)) if k not in (i, j)]
         weight = shares[[i, j]].sum()
         both = shares[[i, j]] / weight
         if own:
             between = (apart / weight.sqrt())[None]
-            joined = self.kind.mix(both.tolist(), [found[i], found[j]], between)
-            found = [*(found[k] for k in keep), joined]
+            merged = self.kind.mix(both.tolist(), [covariances[i], covariances[j]], between)
+            covariances = [*(covariances[k] for k in keep), merged]
         else:
-            found = [self.kind.mix([1.0], found, apart[None])]
+            covariances = [self.kind.mix([1.0], covariances, apart[None])]
         centre = both @ self.centres[[i, j]]
         return Components(
             self.kind,
             torch.cat([shares[keep], weight[None]]),
             torch.cat([self.centres[keep], centre[None]]),
-            found,
+            covariances,
         )
 
     def shrunk(self, shrinkage: float) -> Components:
-        """With covariances of their own drawn to that within all; its mean stays the same."""
+        """Shrinks each covariance to the within-component covariance, which does not change."""
         none = self.centres[:0]
         within = self.kind.mix(self.shares.tolist(), self.covariances, none)
         weights = [1 - shrinkage, shrinkage]
-        found = [self.kind.mix(weights, [one, within], none) for one in self.covariances]
-        return Components(self.kind, self.shares, self.centres, found)
+        covariances = [self.kind.mix(weights, [one, within], none) for one in self.covariances]
+        return Components(self.kind, self.shares, self.centres, covariances)

@@ -1,4 +1,4 @@
-"""A GAN that is told the class and learns all of them with the same weights."""
+"""A class-conditional GAN that learns all classes with the same weights."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from avalanche_dgm.modules import evaluating
 
 
 class ConditionalGAN(GAN):
-    """The network of `MaskedGAN` without masks; nothing is reserved and nothing grows.
-
-    Classes may come back.
+    """The network of `MaskedGAN` without masks and growth; classes can be learned again.
 
     Args:
         settings: See `GAN`.
-        keep: How old classes are kept; ``None`` for not at all.
+        keep: How old classes are retained; ``None`` for not at all.
         begins_anew: Whether both networks are new in each experience (deep generative replay, Shin
-            et al. 2017), or go on. New ones have all classes to learn, and take as many times the
-            steps as there are more classes than the experience has.
+            et al. 2017) instead of continuing. New networks learn all classes, so the number of
+            steps is multiplied by the number of all classes over that of the experience's.
         **changes: Fields of `ConditionalGANSettings`.
     """
 
@@ -48,15 +46,15 @@ class ConditionalGAN(GAN):
         """See `GAN.check`.
 
         Raises:
-            ConfigError: There is no room among the inputs that say the class.
+            ConfigError: There are more classes than ``class_inputs``.
         """
         super().check(data)
         known, room = self.known_pairs(), self.settings.class_inputs
         needed = self.learned + len({tuple(pair) for pair in data.pairs.tolist()} - known)
         if needed > room:
             raise ConfigError(
-                f"The generator is told a class by {room} inputs, and there are {needed} classes"
-                " now. Set class_inputs to the number of all classes to come."
+                f"The generator has {room} inputs that encode the class, but there are {needed}"
+                " classes. Set class_inputs to the number of all classes of the stream."
             )
 
     def new_network(self) -> MaskedGenerator:
@@ -73,7 +71,7 @@ class ConditionalGAN(GAN):
         return -(-rounds * len(self.classes) // len(self.opened))
 
     def inputs(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """See `GAN.inputs`; of any classes."""
+        """See `GAN.inputs`; for any classes."""
         s = self.settings
         return noise_with_class(rows, s.class_inputs, s.latent, rng)
 

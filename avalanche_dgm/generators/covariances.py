@@ -1,4 +1,4 @@
-"""Covariances, full or of low rank: learned, merged, drawn from, and kept in few bytes."""
+"""Full and low-rank covariances: estimation, merging, sampling, and compact storage."""
 
 from __future__ import annotations
 
@@ -15,40 +15,37 @@ from avalanche_dgm.generators.gaussian import cholesky_factor, main_directions, 
 from avalanche_dgm.generators.vectors import pack, unpack
 from avalanche_dgm.modules import GrowingBuffers
 
-#: A covariance while it is learned, in float64 on the CPU.
+#: A covariance during estimation, in float64 on the CPU.
 S = TypeVar("S")
 
-#: Smallest variance of a value beside what a factor of low rank has.
+#: Smallest residual variance beside a low-rank factor.
 _FLOOR = 1e-6
 
 
 class Covariances(GrowingBuffers, ABC, Generic[S]):
-    """P covariances of vectors of D values.
-
-    What they are drawn from is made in float32 when it is first needed after a change; it is no
-    part of the state.
-    """
+    """P covariances (D, D)."""
 
     def __init__(self) -> None:
         super().__init__()
+        #: Cache of `_prepare`, not part of the state.
         self._drawn_from: Tensor | None = None
 
     @abstractmethod
     def grow(self, n: int, size: int, device: torch.device) -> None:
-        """Makes room for n covariances of vectors of a size; the new ones are zero."""
+        """Extends to n covariances (size, size); new ones are zero."""
 
     @abstractmethod
     def of(self, deviations: Tensor, variances: Tensor | None) -> S:
-        """The covariance of vectors.
+        """Estimates the covariance of vectors.
 
         Args:
-            deviations: Float64 tensor (m, D) on the CPU, vectors less their mean.
-            variances: Float64 tensor (D,), a variance to be added to each value, or ``None``.
+            deviations: Float64 tensor (m, D) on the CPU, vectors minus their mean.
+            variances: Float64 tensor (D,), added to the diagonal, or ``None``.
         """
 
     @abstractmethod
     def mix(self, weights: Sequence[float], covariances: Sequence[S], apart: Tensor) -> S:
-        """A weighted sum of covariances and of a^T a for the vectors ``apart`` (k, D)."""
+        """A weighted sum of covariances, plus a^T a for the vectors ``apart`` (k, D)."""
 
     @abstractmethod
     def put(self, place: int, covariance: S) -> None:
@@ -56,15 +53,15 @@ class Covariances(GrowingBuffers, ABC, Generic[S]):
 
     @abstractmethod
     def get(self, place: int) -> S:
-        """A covariance that is stored."""
+        """Returns a stored covariance."""
 
     @abstractmethod
     def noise(self, places: Tensor, rng: torch.Generator) -> Tensor:
-        """Draws vectors (n, D) of mean zero and of the covariances at places (n,)."""
+        """Draws vectors (n, D) with mean zero and the covariances at indices (n,)."""
 
     @abstractmethod
     def log_density(self, deviations: Tensor, place: int) -> Tensor:
-        """The log-density (n,) of deviations (n, D) from the mean of a Gaussian, in nats."""
+        """The log-density (n,) of deviations (n, D) from a Gaussian's mean, in nats."""
 
     @abstractmethod
     def dense(self, place: int) -> Tensor:
@@ -72,7 +69,7 @@ class Covariances(GrowingBuffers, ABC, Generic[S]):
 
     @abstractmethod
     def _prepare(self) -> Tensor:
-        """Factors (P, D, q) in float32 by which standard normal numbers are multiplied."""
+        """Factors (P, D, q) in float32, by which standard normal vectors are multiplied."""
 
     def _factors(self) -> Tensor:
         device = next(self.buffers()).device
@@ -89,7 +86,7 @@ class Covariances(GrowingBuffers, ABC, Generic[S]):
 
 
 class Full(Covariances[Tensor]):
-    """Full covariances, as lower Cholesky factors without their zeros.
+    """Full covariances, as packed lower Cholesky factors.
 
     Attributes:
         packed: Float tensor (P, D (D + 1) / 2), the rows of each factor's lower triangle.
@@ -106,7 +103,7 @@ class Full(Covariances[Tensor]):
 
     @property
     def size(self) -> int:
-        """D, values of a vector."""
+        """The dimension D."""
         return (math.isqrt(8 * self.packed.shape[1] + 1) - 1) // 2
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
@@ -116,8 +113,8 @@ class Full(Covariances[Tensor]):
 
     def of(self, deviations: Tensor, variances: Tensor | None) -> Tensor:
         """See `Covariances.of`."""
-        found = deviations.T @ deviations / len(deviations)
-        return found if variances is None else found + torch.diag(variances)
+        covariance = deviations.T @ deviations / len(deviations)
+        return covariance if variances is None else covariance + torch.diag(variances)
 
     def mix(self, weights: Sequence[float], covariances: Sequence[Tensor], apart: Tensor) -> Tensor:
         """See `Covariances.mix`."""
@@ -148,9 +145,9 @@ class Full(Covariances[Tensor]):
 
     def _prepare(self) -> Tensor:
         lower = torch.tril_indices(self.size, self.size, device=self.packed.device)
-        made = self.packed.new_zeros(len(self), self.size, self.size, dtype=torch.float32)
-        made[:, lower[0], lower[1]] = self.packed.float()
-        return made
+        factors = self.packed.new_zeros(len(self), self.size, self.size, dtype=torch.float32)
+        factors[:, lower[0], lower[1]] = self.packed.float()
+        return factors
 
     def noise(self, places: Tensor, rng: torch.Generator) -> Tensor:
         """See `Covariances.noise`."""
@@ -165,15 +162,15 @@ class Full(Covariances[Tensor]):
         return -0.5 * white.square().sum(dim=0) - constant
 
 
-#: Vectors (k, D) whose products with themselves are the covariance, and the variances (D,).
+#: Vectors A (k, D) with covariance A^T A, and the variances (D,).
 Directions = tuple[Tensor, Tensor]
 
 
 class LowRank(Covariances[Directions]):
-    """Covariances F F^T + diag(v) with a factor F of few columns, or none: diagonal ones.
+    """Covariances F F^T + diag(v) with a factor F with few columns; without any, diagonal ones.
 
-    The columns are the directions in which vectors vary most, the first most; the variance of each
-    value is exact. It needs no matrix (D, D), so vectors may have any number of values.
+    The columns are the principal directions in descending order; the variance of each value is
+    exact. There is no matrix (D, D), so D may be large.
 
     Args:
         rank: Columns of each factor.
@@ -206,11 +203,11 @@ class LowRank(Covariances[Directions]):
         self._drawn_from = None
 
     def column_bytes(self, d: int, width: int) -> int:
-        """Bytes of a column of d values, of which a floating-point number has so many."""
+        """Bytes of a column with d values, with ``width`` bytes per floating-point number."""
         return d * width
 
     def truncate(self, rank: int) -> None:
-        """Leaves the last columns out of each factor; their variances are added to v."""
+        """Removes the last columns of each factor; their variances are added to v."""
         for place in range(len(self)):
             lost = self._read(place)[:, rank:].square().sum(dim=1)
             scale = (self.scales[place].double().cpu().square() + lost).sqrt()
@@ -219,19 +216,19 @@ class LowRank(Covariances[Directions]):
         self._drawn_from = None
 
     def _cut(self, rank: int) -> None:
-        """Leaves the last columns out of each factor."""
+        """Removes the last columns of each factor."""
         self.factors = self.factors[..., :rank].clone()
 
     def _read(self, place: int) -> Tensor:
-        """A factor as it is kept, float64 (D, rank) on the CPU."""
+        """A stored factor, float64 (D, rank) on the CPU."""
         return self.factors[place].double().cpu()
 
     def _write(self, place: int, factor: Tensor, total: Tensor) -> None:
-        """Keeps a factor, float64 (D, rank) on the CPU, of vectors of variances (D,)."""
+        """Stores a factor, float64 (D, rank) on the CPU; ``total`` (D,) are the variances."""
         self.factors[place] = factor.to(self.factors)
 
     def approximate(self, full: Full) -> None:
-        """Takes over the variances and main directions of full covariances."""
+        """Approximates full covariances by their variances and principal directions."""
         self.grow(len(full), full.size, full.packed.device)
         for place in range(len(full)):
             factor = full.factor(place)
@@ -258,7 +255,7 @@ class LowRank(Covariances[Directions]):
         rows, total = covariance
         factor = main_directions(rows, self.rank) if self.rank else rows[:0].T
         self._write(place, F.pad(factor, (0, self.rank - factor.shape[1])), total)
-        # Of what is kept of the factor, so that variances stay exact.
+        # From the stored, rounded factor, so that variances are exact.
         rest = (total - self._read(place).square().sum(dim=1)).clamp(min=_FLOOR)
         self.scales[place] = rest.sqrt().to(self.scales)
         self._drawn_from = None
@@ -279,16 +276,16 @@ class LowRank(Covariances[Directions]):
     def noise(self, places: Tensor, rng: torch.Generator) -> Tensor:
         """See `Covariances.noise`."""
         shape, device = (len(places), self.rank), self.scales.device
-        made = torch.randn(len(places), self.scales.shape[1], generator=rng, device=device)
-        made *= self.scales[places].float()
+        noise = torch.randn(len(places), self.scales.shape[1], generator=rng, device=device)
+        noise *= self.scales[places].float()
         if self.rank:
             codes = torch.randn(shape, generator=rng, device=device)
-            made += multiply(self._factors(), codes, places)
-        return made
+            noise += multiply(self._factors(), codes, places)
+        return noise
 
     def log_density(self, deviations: Tensor, place: int) -> Tensor:
         """See `Covariances.log_density`."""
-        # The covariance's inverse and determinant by those of a matrix of the rank's size.
+        # Inverse and determinant by those of a (rank, rank) matrix (Woodbury identity).
         scale = self.scales[place].float()
         white, factor = deviations / scale, self._factors()[place] / scale[:, None]
         inner = torch.linalg.cholesky(factor.T @ factor + torch.eye(self.rank).to(factor))
@@ -299,18 +296,18 @@ class LowRank(Covariances[Directions]):
 
 
 class QuantizedLowRank(LowRank):
-    """Covariances of low rank whose factors are kept in whole numbers of a few bits.
+    """Low-rank covariances with quantised factors.
 
-    A column is kept as multiples of a step of its own, the largest of them its largest value.
+    Each column is stored as integer multiples of its step size.
 
     Args:
         rank: Columns of each factor.
-        bits: Bits of a number, 4 or 8.
+        bits: Bits per value, 4 or 8.
 
     Attributes:
-        codes: uint8 tensor (P, rank, D bits / 8, rounded up), the multiples; of 4 bits, those of
-            two values in a byte.
-        steps: Float tensor (P, rank), half of whose digits are used.
+        codes: uint8 tensor (P, rank, D bits / 8, rounded up), the multiples; with 4 bits, two per
+            byte.
+        steps: Float tensor (P, rank), the step sizes, rounded to float16.
     """
 
     codes: Tensor
@@ -330,7 +327,7 @@ class QuantizedLowRank(LowRank):
 
     @property
     def _zero(self) -> int:
-        """The code of zero, and one more than the largest multiple."""
+        """The code of zero; the largest multiple is one less."""
         return int(2 ** (self.bits - 1))
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
@@ -350,11 +347,11 @@ class QuantizedLowRank(LowRank):
         self.codes, self.steps = self.codes[:, :rank].clone(), self.steps[:, :rank].clone()
 
     def _write(self, place: int, factor: Tensor, total: Tensor) -> None:
-        # Rounded as it is at rest, so that what is kept does not change later.
+        # Rounded to float16, the smallest stored type, so that it is not rounded again.
         steps = (factor.abs().amax(dim=0) / (self._zero - 1)).clamp(max=65504).half().double()
         multiples = torch.where(steps > 0, factor / steps, torch.zeros_like(factor))
         multiples = multiples.clamp(1 - self._zero, self._zero - 1)
-        # To the nearest, but towards zero where that would be more than a value varies.
+        # Rounded to nearest, but towards zero where that would exceed the value's variance.
         more = (multiples.round() * steps).square().sum(dim=1) > total
         multiples = torch.where(more[:, None], multiples.trunc(), multiples.round())
         codes = pack((multiples + self._zero).T, self.bits)

@@ -1,4 +1,4 @@
-"""Densities of classes: generators that are fitted in closed form."""
+"""Class-conditional densities: generators that are fitted in closed form."""
 
 from __future__ import annotations
 
@@ -26,49 +26,47 @@ if TYPE_CHECKING:
 
 
 class ClassDensity(ClassGaussians):
-    """A Gaussian for each class, or a mixture of a few, over latents, codes or other vectors.
+    """A Gaussian, or a mixture of Gaussians, for each class of vectors.
 
-    Learning a class leaves the others as they are, so nothing is replayed to it. A class that
-    comes again is merged with what is known of it, as if all its samples had come at once; the
-    same class of another group (see `Known`) has a density of its own.
+    Classes are fitted independently, so no replay is needed. Further samples of a class are merged
+    with its density, as if all its samples had been fitted at once; the same class of another group
+    (see `Known`) has a separate density.
 
-    The components of a mixture are the clusters of the class's samples (k-means). Of a class that
-    comes in parts, those are joined that this moves least; mean and variances of the class as a
-    whole are those of its samples all the same.
+    The components of a mixture are the clusters of the class's samples (k-means). When further
+    samples add components, the nearest ones are merged; the mean and variances of the class remain
+    those of all its samples.
 
     Args:
-        covariance: ``"full"``; ``"low-rank"``, a factor of a few columns and a diagonal (factor
-            analysis); ``"diagonal"``; or ``"auto"``, what fits into ``memory_budget``, or without
-            one into a tenth of the bytes that the samples have in float32: full covariances of
-            samples of 256 values at most, else as many columns as fit, 64 at most. If classes have
-            too few samples for a diagonal of their own, all share one.
-        components: Gaussians of a class, at most.
-        tied: What has one covariance: each ``"component"``; a ``"class"``, that within its
-            components; or ``"all"`` classes, that within the components of all (as in linear
-            discriminant analysis; a class then adds no more than its means to what is kept).
+        covariance: ``"full"``; ``"low-rank"``, a factor with a few columns and a diagonal (factor
+            analysis); ``"diagonal"``; or ``"auto"``, the one that fits into ``memory_budget``, or
+            by default into a tenth of the samples' bytes in float32: full covariances up to 256
+            dimensions, otherwise as many columns as fit, at most 64. If classes have too few
+            samples for a diagonal each, all share one.
+        components: Maximum number of Gaussians of a class.
+        tied: What shares a covariance: each ``"component"`` has its own; the components of a
+            ``"class"`` share the within-component covariance; or ``"all"`` classes share it (as in
+            linear discriminant analysis; a class then only adds its means to the memory).
         rank: Columns of the factor of a low-rank covariance.
-        shrinkage: With ``tied="component"``, how far the components' covariances are drawn to the
-            one within all components of their class, from 0 to 1.
-        at_rest: The type in which it is kept; learning and sampling are in float32. What a class
-            was fitted to is rounded when it is learned, and not again before it comes back.
-            ``"int8"`` and ``"int4"`` are for the factors of low-rank covariances, beside which the
-            rest is in float16; variances stay those of the samples. ``None`` for ``"int4"`` with
-            ``covariance="auto"``, else float32.
-        centres_at_rest: ``"int8"`` or ``"int4"`` for the components' means in whole numbers, too;
-            ``None`` for floating-point numbers.
-        memory_budget: Most bytes of all that is kept, as a number or a text such as ``"1MB"``. With
-            more classes, low-rank covariances lose their last columns.
+        shrinkage: With ``tied="component"``, how far the components' covariances are shrunk to the
+            within-component covariance of their class, from 0 to 1.
+        at_rest: The stored type; fitting and sampling are in float32. A class is rounded when it is
+            fitted, and not again until it has further samples. ``"int8"`` and ``"int4"`` are for
+            the factors of low-rank covariances, with the rest in float16; variances remain those of
+            the samples. ``None`` for ``"int4"`` with ``covariance="auto"``, else float32.
+        centres_at_rest: ``"int8"`` or ``"int4"`` to quantise the components' means, too; ``None``
+            for floating-point numbers.
+        memory_budget: Maximum bytes, as a number or text such as ``"1MB"``. With more classes,
+            low-rank covariances lose their last columns.
 
     Raises:
         ConfigError: An argument cannot work.
 
     Attributes:
-        covariances: Those of the P components, classes, or all.
-        seen: int64 tensor (K,), the samples that each class was fitted to.
-        shares: Float tensor (K, components), how much of its class each component is; 0 for those
-            that are not needed.
-        centres: Float tensor (K, components, D), where D is the number of values of a sample: the
-            components' means.
+        covariances: The P covariances, of components, of classes, or one of all.
+        seen: int64 tensor (K,), the number of samples of each class.
+        shares: Float tensor (K, components), the components' weights, of sum 1 for each class; 0
+            for unused components.
+        centres: Float tensor (K, components, D), the components' means.
     """
 
     rehearses = False
@@ -77,7 +75,7 @@ class ClassDensity(ClassGaussians):
         """See `Generator.check`.
 
         Raises:
-            ShapeError: Samples of another size were learned before.
+            ShapeError: The samples differ in size from the learned ones.
             RangeError: A value is NaN or infinite.
             CapacityError: The classes do not fit into ``memory_budget``.
         """
@@ -89,7 +87,7 @@ class ClassDensity(ClassGaussians):
         known = self.centres.shape[2]
         if len(self.centres) and known != d:
             raise ShapeError(
-                f"Samples of {d} values came, but {known} are known. Resize them, or use a new"
+                f"The samples have {d} values, but {known} were learned. Resize them, or use a new"
                 " density."
             )
         check_values(samples)
@@ -97,7 +95,7 @@ class ClassDensity(ClassGaussians):
     def _check_room(
         self, samples: Tensor, tasks: Tensor, labels: Tensor, group: int | Tensor | None
     ) -> None:
-        """Checks that classes fit into the budget, before they are known."""
+        """Checks that new classes fit into the budget, before they are added."""
         if self.memory_budget is not None:
             known = copy.deepcopy(self.classes)
             known.add(tasks, labels, group=0 if group is None else group)
@@ -115,7 +113,7 @@ class ClassDensity(ClassGaussians):
         variances: Tensor | None = None,
         merge: bool = True,
     ) -> None:
-        """Learns classes, new ones or more of those that are known; see `update`.
+        """Fits new classes, or further samples of known ones; see `update`.
 
         Args:
             samples: Float tensor (N, *shape).
@@ -140,21 +138,20 @@ class ClassDensity(ClassGaussians):
         merge: bool = True,
         count: int | None = None,
     ) -> None:
-        """Learns classes by their rows.
+        """Fits classes by their rows; after an error, nothing was changed.
 
         Args:
-            samples: Float tensor (N, *shape); the means, where each sample is a distribution.
-            rows: int64 tensor (N,), the row in ``classes`` of each.
-            variances: Float tensor like ``samples``, the samples' variances. The density is that
-                of what is drawn from all of them together (the aggregate posterior of codes).
-            merge: Whether what was learned of these classes before counts as well, sample by
-                sample; otherwise it is replaced.
-            count: The number of samples that those of each class stand for; ``None`` for as many
-                as they are.
+            samples: Float tensor (N, *shape); with ``variances``, the means of distributions.
+            rows: int64 tensor (N,), the samples' rows in ``classes``.
+            variances: Float tensor like ``samples``, the variances of distributions. The density is
+                fitted to their mixture (the aggregate posterior of latents).
+            merge: Whether to merge with the existing densities of these classes, weighted by the
+                numbers of samples; otherwise they are replaced.
+            count: The number of samples that those of each class represent; ``None`` for their own
+                number.
 
         Raises:
-            ShapeError: Samples of another size were learned before. Nothing was changed, as after
-                the other error.
+            ShapeError: The samples differ in size from the learned ones.
             RangeError: A value is NaN or infinite.
         """
         self._check(samples)
@@ -167,7 +164,7 @@ class ClassDensity(ClassGaussians):
         self, flat: Tensor, rows: Tensor, variances: Tensor | None, merge: bool, count: int | None
     ) -> None:
         n_classes, d, device = len(self.classes), flat.shape[1], flat.device
-        # As many as there will be if none is learned anew.
+        # An upper bound, as classes may be replaced.
         counts = torch.bincount(rows, minlength=n_classes)
         counts = (counts.clamp(max=1) * count) if count is not None else counts
         counts[: len(self.seen)] += self.seen.to(counts)
@@ -178,25 +175,25 @@ class ClassDensity(ClassGaussians):
         self.covariances.grow(self._n_places(n_classes), d, device)
         for row in torch.unique(rows).tolist():
             mine = rows == row
-            # Float64 on the CPU: once a class, and Cholesky is not offered on every device.
+            # Float64 on the CPU, as Cholesky is not available on every device.
             part = flat[mine].double().cpu()
-            wide = None
+            variance = None
             if variances is not None:
-                wide = variances.flatten(1)[mine].double().mean(dim=0).cpu()
+                variance = variances.flatten(1)[mine].double().mean(dim=0).cpu()
             before = int(self.seen[row]) if merge else 0
-            self._learn(row, part, wide, len(part) if count is None else count, before)
+            self._learn(row, part, variance, len(part) if count is None else count, before)
 
     def _learn(
         self, row: int, samples: Tensor, variances: Tensor | None, n: int, before: int
     ) -> None:
-        """Learns one class.
+        """Fits one class.
 
         Args:
             row: Its row.
             samples: Float64 tensor (m, D) on the CPU.
             variances: Float64 tensor (D,) on the CPU, the samples' mean variances, or ``None``.
-            n: Samples that these stand for.
-            before: Samples seen before that count as well; 0 learns the class anew.
+            n: Number of samples that these represent.
+            before: Number of earlier samples to merge with; 0 replaces the class.
         """
         kind, own = self.covariances, self.tied == "component"
         learned = Components.of(kind, samples, variances, self.components, own=own)
@@ -205,43 +202,41 @@ class ClassDensity(ClassGaussians):
         learned = learned.reduced(self.components, own=own)
         if own:
             learned = learned.shrunk(self.shrinkage)
-        found, others = learned.covariances, int(self.seen.sum() - self.seen[row])
+        covariances, others = learned.covariances, int(self.seen.sum() - self.seen[row])
         if self.tied == "all" and others:
             total = others + before + n
             weights = [others / total, (before + n) / total]
-            both: list[Any] = [kind.get(0), *found]
-            found = [kind.mix(weights, both, samples[:0])]
+            both: list[Any] = [kind.get(0), *covariances]
+            covariances = [kind.mix(weights, both, samples[:0])]
         missing = self.components - len(learned.shares)
         self.shares[row] = F.pad(learned.shares, (0, missing)).to(self.shares)
         self._vectors.put(row, F.pad(learned.centres, (0, 0, 0, missing)))
         self.seen[row] = before + n
-        components = torch.arange(len(found))
-        for place, covariance in zip(
-            self._places(torch.full_like(components, row), components).tolist(), found, strict=True
-        ):
+        components = torch.arange(len(covariances))
+        places = self._places(torch.full_like(components, row), components).tolist()
+        for place, covariance in zip(places, covariances, strict=True):
             kind.put(place, covariance)
 
     def _known(self, row: int) -> Components:
-        """What is known of a class."""
+        """The components of a known class."""
         shares = self.shares[row].double().cpu()
         used = (shares > 0).nonzero().flatten()
         places: list[int] = self._places(torch.full_like(used, row), used).tolist()
         if self.tied != "component":
             places = places[:1]
-        found = [self.covariances.get(place) for place in places]
-        return Components(
-            self.covariances, shares[used], self.centres[row].double().cpu()[used], found
-        )
+        covariances = [self.covariances.get(place) for place in places]
+        centres = self.centres[row].double().cpu()[used]
+        return Components(self.covariances, shares[used], centres, covariances)
 
     def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
-        """See `Generator.fit`: learns these classes anew when it is run; yields nothing."""
+        """See `Generator.fit`: replaces these classes when iterated; yields nothing."""
         self.update(samples, rows, merge=False)
         yield from ()
 
     def learn(
         self, data: ExperienceData, rng: torch.Generator, **known: Unpack[Known]
     ) -> Iterator[Phase]:
-        """See `Generator.learn`: learns the new samples when it is run; yields nothing."""
+        """See `Generator.learn`: fits the new samples when iterated; yields nothing."""
         self._check(data.images)
         self._check_room(data.images, data.tasks, data.labels, known.get("groups"))
         self.update(data.images, self._add_classes(data, known.get("groups")))
@@ -252,11 +247,11 @@ class ClassDensity(ClassGaussians):
     def _noise(
         self, rows: Tensor, flat: Tensor | None, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Centres (n, D) of components of classes (n,), and deviations (n, D) from them.
+        """Centres (n, D) of components, and random deviations (n, D) from them.
 
         Args:
-            rows: int64 tensor (n,).
-            flat: Samples (n, D) to which the components are the nearest; ``None`` to draw them.
+            rows: int64 tensor (n,), rows of classes.
+            flat: Samples (n, D), whose nearest components are taken; ``None`` to draw components.
             rng: Generator on the density's device.
         """
         chosen = torch.zeros_like(rows)
@@ -291,25 +286,23 @@ class ClassDensity(ClassGaussians):
 
     @torch.no_grad()
     def jitter(self, replay: Replay, strength: float, rng: torch.Generator) -> Replay:
-        """Replaces a part of how samples differ from their class's mean by noise.
+        """Adds noise to samples without changing mean and covariance of their class.
 
-        A sample x of a class of mean m and covariance C becomes m + sqrt(1 - strength^2) (x - m) +
-        strength e, where e has the mean 0 and the covariance C. So mean and covariance of a class
-        stay what they are (the shrunk smoothed bootstrap; Silverman & Young 1987). In a mixture,
-        m and C are those of the component whose mean is nearest.
+        A sample x of a class with mean m and covariance C becomes m + sqrt(1 - strength^2) (x - m)
+        + strength e, where e has mean 0 and covariance C (the shrunk smoothed bootstrap; Silverman
+        & Young 1987). In a mixture, m and C are those of the component with the nearest mean.
 
         Args:
-            replay: Samples; those of classes that were never learned are left as they are.
-            strength: From 0, the samples as they are, to 1, noise alone.
+            replay: Samples; those of unknown classes are not changed.
+            strength: From 0, no noise, to 1, only noise.
             rng: Generator on the samples' device.
         """
         flat = replay.images.flatten(1)
-        found = self.classes.find(replay.tasks, replay.labels)
-        rows = found.clamp(min=0)
-        centres, noise = self._noise(rows, flat, rng)
-        made = centres + math.sqrt(1 - strength**2) * (flat - centres) + strength * noise
-        made = torch.where((found >= 0)[:, None], made, flat)
-        return Replay(made.view_as(replay.images), replay.labels, replay.tasks)
+        rows = self.classes.find(replay.tasks, replay.labels)
+        centres, noise = self._noise(rows.clamp(min=0), flat, rng)
+        jittered = centres + math.sqrt(1 - strength**2) * (flat - centres) + strength * noise
+        jittered = torch.where((rows >= 0)[:, None], jittered, flat)
+        return Replay(jittered.view_as(replay.images), replay.labels, replay.tasks)
 
     @torch.no_grad()
     def log_densities(self, samples: Tensor) -> Tensor:
@@ -325,14 +318,14 @@ class ClassDensity(ClassGaussians):
         return torch.stack([self._log_density(flat, k) for k in range(len(self.seen))], dim=1)
 
     def score(self, samples: Tensor) -> Tensor | None:
-        """See `Generator.score`; classes count as often as `ClassTable.balanced` draws them."""
+        """See `Generator.score`; class priors are the frequencies in `ClassTable.balanced`."""
         labels = self.classes.labels
         same = (labels[:, None] == labels[None, :]).sum(dim=1)
         shares = 1.0 / (same * len(torch.unique(labels)))
         return -torch.logsumexp(self.log_densities(samples) + shares.log(), dim=1)
 
 
-#: What names stand for beside those of covariances.
+#: Arguments for the names that are not covariances.
 _NAMES: dict[str, dict[str, Any]] = {
     "shared": {"covariance": "full", "tied": "all"},
     "mixture": {"covariance": "full", "components": 3},
@@ -343,8 +336,8 @@ def make_density(covariance: str, **options: Any) -> ClassDensity:
     """Makes a density of classes.
 
     Args:
-        covariance: ``"full"``, ``"low-rank"`` or ``"diagonal"``; or ``"shared"``, a full one that
-            all classes have; ``"mixture"``, three components that have their class's full one; or
+        covariance: ``"full"``, ``"low-rank"`` or ``"diagonal"``; or ``"shared"``, a full one shared
+            by all classes; ``"mixture"``, three components that share their class's full one; or
             ``"auto"``.
         **options: Arguments of `ClassDensity`.
 

@@ -1,4 +1,4 @@
-"""Discriminators: networks that tell real samples from generated ones, and classes (AC-GAN)."""
+"""Discriminators with a class head (AC-GAN)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from avalanche_dgm.checks import one_of, whole
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.modules import at_least_single
 
-#: Slope of the leaky rectifiers for negative inputs.
+#: Negative slope of the leaky ReLUs.
 _LEAK = 0.2
-#: From this side on, in pixels, BatchNorm sees enough of each image.
+#: Smallest side of images, in pixels, for BatchNorm.
 BATCH_NORM_SIDE = 32
 
 
 class Discriminator(nn.Module):
-    """A trunk with two linear heads on it: a score, and a logit for each class.
+    """A trunk with two linear heads: a score, and a logit for each class.
 
     Args:
         trunk: Maps samples (n, *shape) to features (n, F).
@@ -42,8 +42,8 @@ class Discriminator(nn.Module):
         """Scores and classifies samples (n, *shape) in [-1, 1].
 
         Returns:
-            Scores (n,), without bounds, and logits (n, n_classes); float32 in mixed precision, too,
-            because losses are differences of their means.
+            Unbounded scores (n,) and logits (n, n_classes), float32 also in mixed precision, as
+            losses are differences of their means.
         """
         features = self.trunk(samples)
         scores, logits = self.score_head(features).flatten(), self.class_head(features)
@@ -51,10 +51,10 @@ class Discriminator(nn.Module):
 
     @torch.no_grad()
     def take_over(self, other: Discriminator) -> None:
-        """Copies the weights of a discriminator of the same trunk that knows the first classes.
+        """Copies the weights of a discriminator with the same trunk and the first classes.
 
         Args:
-            other: That discriminator.
+            other: The other discriminator.
         """
         mine, theirs = self.state_dict(), other.state_dict()
         for name, value in theirs.items():
@@ -62,19 +62,19 @@ class Discriminator(nn.Module):
         self.load_state_dict(mine)
 
     def score(self, samples: Tensor) -> Tensor:
-        """Scores (n,) alone."""
+        """Only the scores (n,)."""
         return at_least_single(self.score_head(self.trunk(samples)).flatten())
 
     def classify(self, samples: Tensor) -> Tensor:
-        """Logits (n, n_classes) alone."""
+        """Only the logits (n, n_classes)."""
         return at_least_single(self.class_head(self.trunk(samples)))
 
 
 def _convolutional(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
-    """Three convolutions of stride 2, as the authors' code has them.
+    """Three convolutions with stride 2, as in the authors' code.
 
-    Real and generated samples come in batches apart, and where a map has few pixels BatchNorm takes
-    away what tells the batches apart: small images have a normalisation of each sample.
+    Real and generated samples are in separate batches. On small feature maps BatchNorm removes the
+    differences between these, so for small images each sample is normalised separately.
     """
     norm: Callable[[int], nn.BatchNorm2d | nn.GroupNorm] = partial(nn.GroupNorm, 1)
     if min(shape[1:]) >= BATCH_NORM_SIDE:
@@ -105,11 +105,11 @@ def _dense(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
 
 
 def _residual(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
-    """ResNet-18 with a stem for small images and BatchNorm before the heads."""
+    """ResNet-18 with a stem for small images, and BatchNorm before the heads."""
     from torchvision.models.resnet import BasicBlock, ResNet
 
     network = ResNet(BasicBlock, [2, 2, 2, 2])
-    # The usual stem leaves one pixel of an image of 32x32.
+    # The usual stem would reduce a 32x32 image to one pixel.
     network.conv1 = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()
     network.fc = nn.Linear(512, 64 * width)
@@ -123,10 +123,10 @@ _TRUNKS = {"dcgan": _convolutional, "resnet": _residual, "dense": _dense}
 def build_discriminator(
     architecture: str, shape: tuple[int, ...], *, width: int = 16, n_classes: int = 1
 ) -> Discriminator:
-    """Builds the discriminator that goes with a generator.
+    """Builds the discriminator for a generator.
 
     Args:
-        architecture: ``"dcgan"``, ``"resnet"`` or ``"dense"``, as the generator's.
+        architecture: The generator's: ``"dcgan"``, ``"resnet"`` or ``"dense"``.
         shape: Shape of one sample: (C, H, W) with H and W multiples of 8, or (D,).
         width: Channels of the first convolution; the others have 2 and 4 times as many. The
             residual network's last layer has 64 times as many units, the dense layers 8 and 4 times

@@ -1,4 +1,4 @@
-"""A generator of labelled samples that learns against a discriminator (AC-GAN, WGAN-GP)."""
+"""Class-conditional generative adversarial networks (AC-GAN, WGAN-GP)."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ from avalanche_dgm.settings import make_settings
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-#: Samples that are generated at once.
+#: Batch size of generation.
 CHUNK = 512
 
 T = TypeVar("T")
 
 
 class GAN(Generator, ABC):
-    """A class-conditional generator and the discriminator that it is trained against.
+    """A class-conditional generator and its discriminator.
 
-    An experience is opened, learned and ended: `open`, `learn`, `end`. `learn` opens it itself
-    where that was not done. What was opened and not ended is dropped by the next `open`.
+    The calls for an experience are `open`, `learn`, `end`; `learn` calls `open` if needed. An
+    unfinished experience is dropped by the next `open`.
 
-    A subclass says how the network is told a class, and what its masks are.
+    A subclass defines how classes are encoded in the network's inputs, and the network's masks.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
-        keep: How old classes are kept.
-        all_classes: Whether the discriminator tells all classes, and not those of the experience
-            alone: it is needed where it is the classifier.
-        **changes: Hyper-parameters that shall differ, by name.
+        keep: How old classes are retained.
+        all_classes: Whether the discriminator has a logit for all classes, which a classifier
+            needs, or only for those of the experience.
+        **changes: Hyper-parameters that replace those of ``settings``, by name.
 
     Attributes:
-        discriminator: What the network learns against, while it learns; kept between experiences
-            with ``keeps_discriminator`` only.
-        learned: Number of classes that are learned; further ones belong to the open experience.
-        experiences: Number of experiences that are learned.
-        opened: int64 tensor (k,), the rows of the open experience's classes; empty without one.
-        opened_rows: int64 tensor (N,), the row of each sample of the open experience.
-        old: Scaled samples (M, *padded) of the classes learned before and their rows (M,), made
-            when the open experience began to be learned.
+        discriminator: The discriminator during training; kept between experiences only with
+            ``keeps_discriminator``.
+        learned: Number of learned classes; further ones belong to the current experience.
+        experiences: Number of learned experiences.
+        opened: int64 tensor (k,), rows of the current experience's classes; empty without one.
+        opened_rows: int64 tensor (N,), rows of the current experience's samples.
+        old: Generated samples of old classes: scaled samples (M, *padded) and their rows (M,);
+            ``None`` before `learn`.
     """
 
     rehearses = False
@@ -97,17 +97,17 @@ class GAN(Generator, ABC):
 
     @property
     def scaler(self) -> Scaler:
-        """Scales samples to what the networks work on; an error before `build`."""
+        """The scaler of the networks' samples; an error before `build`."""
         return _found(self.spec, "networks", "build")
 
     @property
     def network(self) -> MaskedGenerator:
-        """What makes samples; an error before `build`."""
+        """The generator network; an error before `build`."""
         return _found(self._network, "networks", "build")
 
     @property
     def opponent(self) -> Discriminator:
-        """``discriminator``; an error where nothing was learned."""
+        """``discriminator``; an error without one."""
         return _found(self.discriminator, "discriminator", "learn")
 
     def check(self, data: ExperienceData) -> None:
@@ -118,7 +118,7 @@ class GAN(Generator, ABC):
             dense = s.architecture == "dense"
             needed = "flat samples (features,)" if dense else "images (channels, height, width)"
             raise ShapeError(
-                f"architecture={s.architecture!r} makes {needed}, but the samples are of shape"
+                f"architecture={s.architecture!r} generates {needed}, but the samples have shape"
                 f" {shape}. Use architecture='auto'."
             )
         given = s.value_range is not None
@@ -128,7 +128,7 @@ class GAN(Generator, ABC):
         check_scale(data.images, scaler.low, scaler.high, bounded=scaler.bounded, given=given)
 
     def known_pairs(self) -> set[tuple[int, int]]:
-        """Task label and label of each class that was learned."""
+        """Task label and label of each learned class."""
         return {(task, label) for _, task, label in self.classes.rows[: self.learned].tolist()}
 
     def _spec_for(self, samples: Tensor) -> Scaler:
@@ -140,7 +140,7 @@ class GAN(Generator, ABC):
         self._network = self.new_network()
 
     def new_network(self) -> MaskedGenerator:
-        """Returns a new network for the samples that were built for."""
+        """Returns a new generator network."""
         s, scaler = self.settings, self.scaler
         return build_generator(
             MaskedSpec(
@@ -154,11 +154,11 @@ class GAN(Generator, ABC):
         )
 
     def _masks(self) -> Mapping[str, Any]:
-        """The fields of `MaskedSpec` that say what is masked."""
+        """The fields of `MaskedSpec` about masks."""
         return {"masking": "none"}
 
     def new_discriminator(self, n_classes: int) -> Discriminator:
-        """Returns a new discriminator of so many logits, for the samples that were built for."""
+        """Returns a new discriminator with ``n_classes`` logits."""
         scaler, width = self.scaler, self.settings.discriminator_width
         architecture = self.settings.architecture_for(scaler.shape)
         return build_discriminator(architecture, scaler.padded, width=width, n_classes=n_classes)
@@ -166,9 +166,9 @@ class GAN(Generator, ABC):
     # Learning
 
     def open(self, data: ExperienceData, *, groups: Tensor | None = None) -> None:
-        """Takes the classes of an experience in, so that they can be learned.
+        """Starts an experience: adds its classes.
 
-        Initial weights come from PyTorch's global generator, which the caller has seeded.
+        Initial weights are drawn from PyTorch's global generator, which the caller has seeded.
 
         Args:
             data: The experience, after `check` and `build`.
@@ -179,9 +179,9 @@ class GAN(Generator, ABC):
         self.opened = self.opened_rows.unique()
 
     def real_shares(self) -> Tensor:
-        """The share (K,) of each class that real samples stand for; generated ones are the rest.
+        """The fraction (K,) of real samples of each class; the rest are generated.
 
-        All of a new class, nothing of an old one, half of one that comes back.
+        It is 1 for a new class, 0 for an old one, 1/2 for an old one that is learned again.
         """
         shares = torch.ones(len(self.classes), dtype=torch.float64, device=self.opened.device)
         shares[: self.learned] = 0
@@ -191,7 +191,7 @@ class GAN(Generator, ABC):
     def learn(
         self, data: ExperienceData, rng: torch.Generator, **known: Unpack[Known]
     ) -> Iterator[Phase]:
-        """See `Generator.learn`; samples of old classes are generated by itself, unless given."""
+        """See `Generator.learn`; without ``old``, it generates samples of old classes itself."""
         if not len(self.opened):
             with seeded_init(rng):
                 self.open(data, groups=known.get("groups"))
@@ -207,7 +207,7 @@ class GAN(Generator, ABC):
         self.keep.after_training(self, rng)
 
     def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
-        """See `Generator.fit`; of an experience that was opened."""
+        """See `Generator.fit`, for an experience after `open`."""
         samples = self.scaler.transform(samples)
         with seeded_init(rng):
             self._prepare(samples.device)
@@ -216,28 +216,28 @@ class GAN(Generator, ABC):
         yield self.accelerated(self._phase(samples, rows))
 
     def rounds(self, n_samples: int) -> int:
-        """Steps of the network on the open experience of so many samples."""
+        """Training steps of the network on an experience with ``n_samples`` samples."""
         return int(self.settings.rounds(n_samples))
 
     def _prepare(self, device: torch.device) -> None:
-        """Makes the discriminator."""
-        former = self.discriminator
+        """Creates the discriminator."""
+        previous = self.discriminator
         self.discriminator = self.new_discriminator(len(self.classes) - self.first_class).to(device)
-        if self.keeps_discriminator and former is not None:
-            self.discriminator.take_over(former)
+        if self.keeps_discriminator and previous is not None:
+            self.discriminator.take_over(previous)
 
     def accelerated(self, phase: Phase) -> Phase:
-        """The phase as the setting ``accelerate`` asks for."""
+        """The phase, accelerated if the setting ``accelerate`` is on."""
         return accelerate(phase) if self.settings.accelerate else phase
 
     @property
     def first_class(self) -> int:
-        """The row that is the discriminator's first logit."""
+        """The row of the discriminator's first logit."""
         return 0 if self.all_classes else self.learned
 
     @property
     def has_aux_loss(self) -> bool:
-        """Whether the network learns from the discriminator's logits as well."""
+        """Whether the generator has the auxiliary classifier's loss."""
         guide = self.settings.aux_classifier_loss
         return guide == "always" or (guide == "auto" and len(self.opened) > 1)
 
@@ -249,13 +249,13 @@ class GAN(Generator, ABC):
         s, discriminator, network = self.settings, self.opponent, self.network
         trained = [*discriminator.trunk.parameters(), *discriminator.score_head.parameters()]
         trained += discriminator.class_head.parameters() if self.has_aux_loss else []
-        made = [p for p in network.parameters() if p.requires_grad]
+        weights = [p for p in network.parameters() if p.requires_grad]
         kinds = [
             *self._class_steps(samples, rows),
             *[OptimizationStep("discriminator", trained, self.discriminator_loss)]
             * s.discriminator_steps,
             OptimizationStep(
-                "generator", made, self.generator_loss, partial(self.keep.protect, self)
+                "generator", weights, self.generator_loss, partial(self.keep.protect, self)
             ),
         ]
         both = nn.ModuleDict({"discriminator": discriminator, "generator": network})
@@ -264,7 +264,7 @@ class GAN(Generator, ABC):
         return Phase("generator", both, kinds, s.gan_optimizer, steps, s.batch_size, data)
 
     def discriminator_loss(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
-        """Wasserstein loss, the auxiliary classifier's on real samples, and gradient penalty."""
+        """Wasserstein loss, the auxiliary classifier's loss on real samples, gradient penalty."""
         discriminator, every = self.opponent, self.settings.penalty_every
         penalty = 0.0 if number % every else every * self.settings.penalty
         total = torch.zeros((), device=batch[0].device)
@@ -285,7 +285,7 @@ class GAN(Generator, ABC):
         return total
 
     def generator_loss(self, batch: Batch, rng: torch.Generator, number: int) -> Tensor:
-        """Scores of generated samples, the auxiliary classifier's loss, and what is added."""
+        """Wasserstein loss, the auxiliary classifier's loss, and the term of ``keep``."""
         total = self.keep.loss(self, rng, number)
         for _, rows, weight, _ in self.keep.shown(batch, rng):
             generated = self._training_samples(rows, rng, number)
@@ -298,7 +298,7 @@ class GAN(Generator, ABC):
         return total
 
     def _class_steps(self, samples: Tensor, rows: Tensor) -> list[OptimizationStep]:
-        """Steps of the discriminator on classes alone (Ostapenko et al., Sec. 4.1)."""
+        """Classification steps of the discriminator (Ostapenko et al., Sec. 4.1)."""
         discriminator, first = self.opponent, self.first_class
         n = self.settings.class_steps
         n = discriminator.class_head.out_features if n is None else n
@@ -315,26 +315,23 @@ class GAN(Generator, ABC):
         pool = SamplePool(samples, rows, torch.cat(weights))
 
         def loss(batch: Batch, rng: torch.Generator, number: int) -> Tensor:
-            some, classes = pool.sample(len(batch[0]), rng)
-            return F.cross_entropy(discriminator.classify(some), classes - first)
+            drawn, classes = pool.sample(len(batch[0]), rng)
+            return F.cross_entropy(discriminator.classify(drawn), classes - first)
 
         trained = [*discriminator.trunk.parameters(), *discriminator.class_head.parameters()]
         return [OptimizationStep("classes", trained, loss)] * n
 
     def _training_samples(self, rows: Tensor, rng: torch.Generator, number: int) -> Tensor:
-        """Makes scaled samples (n, *padded) of the open experience's classes, with a gradient."""
+        """Scaled samples (n, *padded) of the current experience's classes, with gradients."""
         return self.network(self.inputs(rows, rng), scale=self.scale(number))
 
     @abstractmethod
     def inputs(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """The network's inputs (n, latent) for classes (n,): noise, which says the class.
-
-        See `noise_with_class`.
-        """
+        """The network's inputs (n, latent) for classes (n,), see `noise_with_class`."""
 
     def end(self, rng: torch.Generator) -> None:
-        """See `Generator.end`: its classes are learned."""
-        # A user's own way of keeping old classes may draw from PyTorch's generator there.
+        """See `Generator.end`."""
+        # A user's `KeepOld` may draw from PyTorch's global generator.
         with seeded_init(rng):
             self.keep.end(self)
         self.learned, self.experiences = len(self.classes), self.experiences + 1
@@ -346,14 +343,13 @@ class GAN(Generator, ABC):
 
     @abstractmethod
     def _generate(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Generates some scaled samples (n, *padded), see `generate`."""
+        """Generates a batch of scaled samples (n, *padded), see `generate`."""
 
     def generate(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Generates scaled samples, a chunk at a time and without gradients.
+        """Generates scaled samples in batches, without gradients.
 
         Args:
-            rows: int64 tensor (n,), the class of each; those of the open experience are made as
-                they are learned so far.
+            rows: int64 tensor (n,), their classes, which may be those of the current experience.
             rng: Generator on the generator's device.
 
         Returns:
@@ -370,11 +366,12 @@ class GAN(Generator, ABC):
     # State
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What ``state_dict`` needs to make the networks again."""
-        known = self.discriminator
+        """Sizes from which the networks are rebuilt, and counters, for ``state_dict``."""
+        discriminator = self.discriminator
+        n_logits = discriminator.class_head.out_features if discriminator is not None else None
         return {
             **super().get_extra_state(),
-            "discriminator": known.class_head.out_features if known is not None else None,
+            "discriminator": n_logits,
             "learned": self.learned,
             "experiences": self.experiences,
         }

@@ -11,13 +11,13 @@ from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
 from avalanche_dgm.modules import AtRest
 from avalanche_dgm.settings import Settings
 
-#: Parts of a task in each of which the masks' scale is constant, where there are no epochs.
+#: Parts of a task with a constant scale of the masks, if the number of epochs is not given.
 PIECES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class GANSettings(Settings):
-    """Settings of a generator of labelled samples and its discriminator (AC-GAN, WGAN-GP).
+    """Settings of a class-conditional generator and its discriminator (AC-GAN, WGAN-GP).
 
     Attributes:
         architecture: ``"auto"``, ``"dcgan"`` (three layers and a head), ``"resnet"`` (three
@@ -33,8 +33,8 @@ class GANSettings(Settings):
         gan_optimizer: Optimiser of the generator and of the discriminator.
         discriminator_steps: Steps of the discriminator before each of the generator.
         penalty: Weight of the gradient penalty, 0 or more.
-        penalty_every: The gradient penalty is computed in every so many rounds, with as many times
-            the weight (lazy regularisation, Karras et al. 2020, Appendix B).
+        penalty_every: Interval in rounds of the gradient penalty, whose weight is multiplied by it
+            (lazy regularisation, Karras et al. 2020, Appendix B).
         class_steps: Classification steps of the discriminator in each round, on real samples of
             the experience and generated old ones; ``None`` for one per known class (the paper).
             They only matter if the discriminator is the classifier, where
@@ -42,7 +42,7 @@ class GANSettings(Settings):
         aux_classifier_loss: Whether the generator learns from the discriminator's class head:
             ``"auto"`` if the experience has more than one class, ``"always"`` or ``"never"``.
         replay_per_class: Samples of each class that are generated once per experience for replay;
-            ``None`` for as many as the experience has of a class.
+            ``None`` for as many as the experience has per class.
         accelerate: Whether discriminator and generator are trained in mixed precision (bfloat16)
             and with channels last, for GPUs that support it (NVIDIA's since Ampere). Samples are
             generated in float32.
@@ -62,7 +62,7 @@ class GANSettings(Settings):
     generator_steps: int = 1000
     generator_epochs: int | None = None
     batch_size: int = field(default=32, metadata={"least": 2})
-    # What a constant rate ends with depends on the last steps: a falling one makes better samples.
+    # A decaying learning rate gives better samples than a constant one.
     gan_optimizer: OptimizerSpec = OptimizerSpec(
         "adam", 2e-3, "cosine", options={"betas": (0.5, 0.999)}
     )
@@ -81,16 +81,16 @@ class GANSettings(Settings):
         return "dense" if len(shape) == 1 else "dcgan"
 
     def rounds(self, n_samples: int) -> int:
-        """Steps of the generator on an experience of so many samples."""
+        """Steps of the generator on an experience with ``n_samples`` samples."""
         epochs, steps = self.generator_epochs, self.generator_steps
         return epochs_to_steps(epochs, n_samples, self.batch_size, otherwise=steps)
 
     def scale(self, number: int, rounds: int) -> float:
-        """The scale s of the masks' sigmoid, of no account without masks.
+        """The scale s of the masks' sigmoid; not used without masks.
 
         Args:
-            number: Number of the round, counted from 0.
-            rounds: How many there are.
+            number: The round, counted from 0.
+            rounds: Number of rounds.
         """
         return 1.0
 
@@ -132,8 +132,8 @@ class MaskedGANSettings(GANSettings):
         decay = self.gan_optimizer.options.get("weight_decay", 0)
         if decay:
             raise ConfigError(
-                f"gan_optimizer has weight_decay={decay}, which moves weights without a gradient,"
-                " and with them those that are reserved: old samples would change. Leave it out."
+                f"gan_optimizer has weight_decay={decay}, which would change reserved weights and"
+                " with them old samples. Leave it out."
             )
 
     def scale(self, number: int, rounds: int) -> float:
@@ -162,5 +162,5 @@ class ConditionalGANSettings(GANSettings):
         if self.class_inputs >= self.latent:
             raise ConfigError(
                 f"class_inputs={self.class_inputs} of latent={self.latent} inputs leave none for"
-                " noise. Set latent higher, or class_inputs to the number of classes."
+                " noise. Increase latent, or set class_inputs to the number of classes."
             )

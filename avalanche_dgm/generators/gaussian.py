@@ -1,4 +1,4 @@
-"""Factors of covariances, the main directions of samples, and clusters."""
+"""Factors of covariances, principal directions of samples, and clusters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-#: Clusters up to which k-means is run several times.
+#: Largest number of clusters for which k-means is run several times.
 FEW_CLUSTERS = 16
-#: Most numbers that the factors of a batch may have to be gathered for one batched product.
+#: Largest number of values of a batch's factors for one batched product.
 _AT_ONCE, _AT_ONCE_ON_A_GPU = 2**19, 2**27
 
 
@@ -36,24 +36,24 @@ def multiply(factors: Tensor, vectors: Tensor, rows: Tensor) -> Tensor:
 
 
 def _multiply_all(factors: Tensor, vectors: Tensor, rows: Tensor) -> Tensor:
-    """Every factor times every vector: the host need not wait to know which rows there are."""
+    """Multiplies all factors by all vectors, which needs no synchronisation with the device."""
     n_factors, d, q = factors.shape
     products = (factors.reshape(-1, q) @ vectors.T).view(n_factors, d, len(vectors))
     return products[rows, :, torch.arange(len(vectors), device=rows.device)]
 
 
 def _multiply_by_row(factors: Tensor, vectors: Tensor, rows: Tensor) -> Tensor:
-    """Row by row: a factor is read once, not for each of its vectors."""
+    """Multiplies row by row, so that each factor is read only once."""
     order = torch.argsort(rows, stable=True)
     counts = torch.bincount(rows, minlength=len(factors)).tolist()
     parts = zip(vectors[order].split(counts), factors, strict=True)
-    made = vectors.new_empty(len(vectors), factors.shape[1])
-    made[order] = torch.cat([part @ factor.T for part, factor in parts if len(part)])
-    return made
+    products = vectors.new_empty(len(vectors), factors.shape[1])
+    products[order] = torch.cat([part @ factor.T for part, factor in parts if len(part)])
+    return products
 
 
 def cholesky_factor(covariance: Tensor) -> Tensor:
-    """The lower Cholesky factor of a covariance, with a ridge as large as a singular one needs.
+    """The lower Cholesky factor of a covariance, with the smallest ridge that works.
 
     Args:
         covariance: Float64 tensor (D, D) on the CPU.
@@ -68,19 +68,19 @@ def cholesky_factor(covariance: Tensor) -> Tensor:
 
 
 def padded(old: Tensor, zeros: Tensor) -> Tensor:
-    """The first rows of a tensor of zeros replaced by those there were; a new tensor."""
+    """A copy of ``zeros`` whose first rows are those of ``old``."""
     return torch.cat([old.to(zeros), zeros[len(old) :]]) if len(old) else zeros
 
 
 def main_directions(samples: Tensor, n: int) -> Tensor:
-    """The directions in which samples vary most, each as long as the deviation along it.
+    """The principal directions of samples, scaled by the standard deviation along each.
 
     Args:
-        samples: Float64 tensor (m, D), as deviations from their mean over sqrt(m).
-        n: How many; there are no more than D and m.
+        samples: Float64 tensor (m, D), deviations from their mean over sqrt(m).
+        n: Maximum number of directions.
 
     Returns:
-        Float64 tensor (D, n).
+        Float64 tensor (D, min(n, D, m)).
     """
     from sklearn.utils.extmath import randomized_svd
 
@@ -90,11 +90,11 @@ def main_directions(samples: Tensor, n: int) -> Tensor:
 
 
 def clusters(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Divides samples into clusters (k-means), without random numbers of PyTorch's.
+    """Divides samples into clusters (k-means), deterministically.
 
     Args:
         samples: Float64 tensor (m, D).
-        n: Clusters, at most: equal samples are never divided.
+        n: Maximum number of clusters; there are no more than distinct samples.
 
     Returns:
         Centres (c, D), c <= n, and the cluster of each sample, int64 (m,).
@@ -104,7 +104,7 @@ def clusters(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
     if n == 1:
         return samples.mean(dim=0, keepdim=True), torch.zeros(len(samples), dtype=torch.int64)
     n = min(n, len(torch.unique(samples, dim=0)))
-    # Of many clusters the best of several runs is no better than any.
+    # With many clusters several runs give no better result.
     runs = 3 if n <= FEW_CLUSTERS else 1
     nearest = torch.from_numpy(KMeans(n, n_init=runs, random_state=0).fit_predict(samples.numpy()))
     centres = torch.stack([samples[nearest == i].mean(dim=0) for i in range(n)])
@@ -112,15 +112,15 @@ def clusters(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def nearest_pair(shares: Tensor, centres: Tensor) -> tuple[int, int, Tensor]:
-    """The two components of a mixture whose joining moves it least (Ward 1963).
+    """The two components of a mixture whose merging increases the variance least (Ward 1963).
 
     Args:
         shares: Float64 tensor (c,).
         centres: Float64 tensor (c, D).
 
     Returns:
-        Their numbers, and the vector (D,) whose product with itself is what joining them adds to
-        the covariance within the components.
+        Their indices, and the vector a (D,) with a a^T the increase of the within-component
+        covariance.
     """
     weights = shares[:, None] * shares / (shares[:, None] + shares)
     costs = weights * torch.cdist(centres, centres).square()

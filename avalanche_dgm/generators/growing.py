@@ -25,12 +25,12 @@ from avalanche_dgm.modules import AtRest, at_least_single, awake, convert
 
 
 class MaskedGenerator(nn.Module, ABC):
-    """Base of the generators; see `build_generator` for the networks.
+    """Base class of masked generator networks; see `build_generator`.
 
-    Each task learns a mask, its normalisations and an output layer (the head). What a finished
-    task uses is reserved: later tasks may read it, but not change it. When one begins, the network
-    grows until it has as many free units (or weights) as at the start. So a finished task's images
-    stay the same bit for bit on the same machine, unless `MaskedSpec` says otherwise.
+    Each task learns masks, normalisations and an output layer (the head). The units (or weights) of
+    finished tasks are reserved: later tasks may use but not change them. When a task begins, the
+    network grows until it has as many free units (or weights) as initially. So a finished task's
+    images stay the same bit for bit on the same machine, with the exception in `MaskedSpec`.
 
     A subclass makes its groups with `group`, assigns its layers in the order in which they are
     applied, and implements `features` and `head`.
@@ -39,10 +39,10 @@ class MaskedGenerator(nn.Module, ABC):
         spec: Sizes and options.
 
     Attributes:
-        n_tasks: How many tasks are finished; also the index of the learning one.
-        learning: Whether a task is being learned.
+        n_tasks: Number of finished tasks, which is the index of the current one.
+        learning: Whether there is a current task.
         groups: The groups by name.
-        widths: Their widths in each finished task.
+        widths: The groups' widths in each finished task.
         heads: Each task's output layer.
     """
 
@@ -57,7 +57,7 @@ class MaskedGenerator(nn.Module, ABC):
         self.heads = PerTask()
 
     def group(self, name: str, width: int) -> Group:
-        """Makes a group of channels, with a mask if units are masked."""
+        """Creates a group of channels, with a mask if units are masked."""
         mask = Mask((width,)) if self.spec.masking == "units" else None
         if mask is not None:
             self.masks[name] = mask
@@ -66,7 +66,7 @@ class MaskedGenerator(nn.Module, ABC):
 
     @abstractmethod
     def features(self, z: Tensor, view: View) -> Tensor:
-        """Returns what the heads read, for noise (n, latent)."""
+        """Returns the heads' inputs for noise (n, latent)."""
 
     @abstractmethod
     def head(self, widths: dict[str, int]) -> nn.Module:
@@ -75,7 +75,7 @@ class MaskedGenerator(nn.Module, ABC):
     def forward(
         self, z: Tensor, *, task: int | None = None, scale: float | Tensor | None = None
     ) -> Tensor:
-        """Makes images.
+        """Generates images.
 
         Args:
             z: Noise (n, latent).
@@ -83,39 +83,39 @@ class MaskedGenerator(nn.Module, ABC):
             scale: See `View`.
 
         Returns:
-            Tensor (n, *shape), in -1..1 if the specification says that samples are bounded.
+            Tensor (n, *shape), in -1..1 if ``spec.bounded``.
 
         Raises:
             ShapeError: ``z`` has another shape.
             UnknownTaskError: The task is not finished.
-            ConfigError: The learning task was asked for without a scale.
-            RuntimeError: No task is being learned.
+            ConfigError: The current task needs a scale.
+            RuntimeError: There is no current task.
         """
         if z.ndim != 2 or z.shape[1] != self.spec.latent:
             raise ShapeError(f"Noise must be (n, {self.spec.latent}), not {tuple(z.shape)}.")
         if task is None:
             self._check_learning()
             if scale is None:
-                raise ConfigError("The masks of the learning task need a scale above 0.")
+                raise ConfigError("The masks of the current task need a scale above 0.")
         elif not 0 <= task < self.n_tasks:
             raise UnknownTaskError(f"Task {task} is none of the {self.n_tasks} finished tasks.")
         head = self.heads[self.n_tasks if task is None else task]
         with awake(self, self._kept_as):
-            made = head(self.features(z, View(task, scale)))
-        # In half precision there is hardly a number between -0.99 and -1, the dark of an image.
-        made = at_least_single(made)
-        return torch.tanh(made) if self.spec.bounded else made
+            outputs = head(self.features(z, View(task, scale)))
+        # Half precision has hardly any number between -0.99 and -1, the dark pixels of an image.
+        outputs = at_least_single(outputs)
+        return torch.tanh(outputs) if self.spec.bounded else outputs
 
     def begin_task(self) -> None:
-        """Starts a task: grows to what it needs; new normalisations and head, embeddings of 0.
+        """Starts a task: grows the network, adds normalisations and a head, resets embeddings.
 
-        New weights come from PyTorch's global generator, which the caller has seeded.
+        New weights are drawn from PyTorch's global generator, which the caller has seeded.
 
         Raises:
-            RuntimeError: The last one was neither ended nor dropped.
+            RuntimeError: The current task was neither ended nor dropped.
         """
         if self.learning:
-            raise RuntimeError("A task is being learned; call end_task() or drop_task() first.")
+            raise RuntimeError("There is a current task; call end_task() or drop_task() first.")
         self._set_learning(True)
         self._grow()
         for mask in self._parts(Mask):
@@ -126,7 +126,7 @@ class MaskedGenerator(nn.Module, ABC):
         self._match()
 
     def drop_task(self) -> None:
-        """Throws the learning task away, if there is one; free weights keep what they learned."""
+        """Drops the current task, if there is one; changes of free weights are kept."""
         if not self.learning:
             return
         for mask in self._parts(Mask):
@@ -136,10 +136,10 @@ class MaskedGenerator(nn.Module, ABC):
         self._set_learning(False)
 
     def end_task(self) -> None:
-        """Finishes the learning task: reserves what it uses and freezes what is its own.
+        """Finishes the current task: commits its masks and freezes its normalisations and head.
 
         Raises:
-            RuntimeError: No task is being learned.
+            RuntimeError: There is no current task.
         """
         self._check_learning()
         self.widths.append(self._widths())
@@ -151,17 +151,17 @@ class MaskedGenerator(nn.Module, ABC):
         self._set_learning(False)
 
     def _grow(self) -> None:
-        """Makes as much free as there was at the start (Sec. 4.2).
+        """Grows until as much is free as initially (Sec. 4.2).
 
-        Unit masks: each group grows by the units that are missing. Weight masks: going through the
-        layers in order, each target grows until no free weight is missing.
+        With unit masks, each group grows by its number of reserved units. With weight masks, the
+        output group of each layer, in order, grows until the layer has enough free weights.
         """
         added = dict.fromkeys(self.groups, 0)
         for group in self.groups.values():
             if group.mask is not None:
                 added[group.name] = group.initial - group.mask.n_free
         for layer in self._parts(MaskedLayer):
-            # Inputs or outputs that another layer asks for later only add to the free weights.
+            # Growth for a later layer only adds free weights.
             inputs = added[layer.source.name] if layer.source is not None else 0
             needed = layer.outputs_needed(inputs)
             added[layer.target.name] = max(added[layer.target.name], needed)
@@ -173,15 +173,15 @@ class MaskedGenerator(nn.Module, ABC):
             layer.grow()
 
     def sparsity(self, scale: float | Tensor) -> Tensor:
-        """Which share of the free entries the learning task uses (Eq. 6).
+        """The fraction of free entries of all masks that the current task uses (Eq. 6).
 
-        One ratio over all masks: ``R = sum m (1 - reserved) / sum (1 - reserved)``.
+        ``R = sum m (1 - reserved) / sum (1 - reserved)``.
 
         Args:
             scale: Steepness of the masks.
 
         Returns:
-            Scalar in 0..1, differentiable; 0 if nothing is free.
+            Scalar in 0..1, differentiable; 0 if no entry is free.
         """
         masks = list(self._parts(Mask))
         used = [mask.soft(scale).masked_fill(mask.reserved, 0).sum() for mask in masks]
@@ -190,18 +190,18 @@ class MaskedGenerator(nn.Module, ABC):
 
     @property
     def capacity_ratio(self) -> float:
-        """Masked channels now over those at the start (alpha, Sec. 4.2); at least 1."""
+        """Current over initial number of channels (alpha, Sec. 4.2); at least 1."""
         groups = self.groups.values()
         return sum(g.width for g in groups) / sum(g.initial for g in groups)
 
     def protect(
         self, *, scale: float | Tensor, smax: float, compensation: Compensation = "hat"
     ) -> None:
-        """Prepares the gradients for a step; call it between ``backward`` and ``step``.
+        """Adjusts the gradients; call it between ``backward`` and ``step``.
 
-        Zeroes those of reserved weights (Eq. 4) and compensates those of the embeddings; for
-        ``"hat"``, also bounds the embeddings to -6..6. The optimiser must be new in each task and
-        have no weight decay: with momenta of earlier tasks, reserved weights would still move.
+        Zeroes gradients of reserved weights (Eq. 4) and compensates those of the embeddings; with
+        ``"hat"``, also clamps the embeddings to -6..6. The optimiser must be new in each task and
+        have no weight decay, as momentum and decay change reserved weights without a gradient.
 
         Args:
             scale: Scale of the forward pass.
@@ -209,7 +209,7 @@ class MaskedGenerator(nn.Module, ABC):
             compensation: ``"hat"``, ``"authors"`` or ``"none"``; see `Mask.compensate`.
 
         Raises:
-            ConfigError: Another compensation.
+            ConfigError: The compensation is unknown.
         """
         for layer in self._parts(MaskedLayer):
             layer.protect()
@@ -225,7 +225,7 @@ class MaskedGenerator(nn.Module, ABC):
                 yield name.removeprefix("masks.").removesuffix(".mask"), module
 
     def usage(self) -> list[dict[str, Any]]:
-        """What each finished task uses of each mask; waits for the device.
+        """Usage of each mask by each finished task; synchronises with the device.
 
         Returns:
             Dictionaries of ``name`` (a group, or a layer if weights are masked), ``task``, and
@@ -239,7 +239,7 @@ class MaskedGenerator(nn.Module, ABC):
         ]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What ``load_state_dict`` needs to give this generator's shape to another."""
+        """Sizes from which the layers are rebuilt, for ``state_dict``."""
         return {
             "spec": self.spec.to_dict(),
             "n_tasks": self.n_tasks,
@@ -249,7 +249,7 @@ class MaskedGenerator(nn.Module, ABC):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes the shape over before the weights are loaded.
+        """Resizes the layers before their weights are loaded.
 
         Raises:
             CheckpointError: The state is of a generator with another specification.
@@ -262,17 +262,17 @@ class MaskedGenerator(nn.Module, ABC):
         self.widths = [dict(widths) for widths in state["widths"]]
         for name, group in self.groups.items():
             group.width = state["present"][name]
-        seen = [*self.widths, self._widths()] if self.learning else self.widths
+        all_widths = [*self.widths, self._widths()] if self.learning else self.widths
         for norm in self._parts(NormReLU):
-            made = (nn.BatchNorm1d(widths[norm.group.name]) for widths in seen)
-            norm.norms.restore(made, learning=self.learning)
+            norms = (nn.BatchNorm1d(widths[norm.group.name]) for widths in all_widths)
+            norm.norms.restore(norms, learning=self.learning)
         with torch.random.fork_rng(devices=[]):  # Weights that are replaced at once.
-            self.heads.restore(map(self.head, seen), learning=self.learning)
+            self.heads.restore(map(self.head, all_widths), learning=self.learning)
         self._match()
 
     @property
     def _kept_as(self) -> AtRest:
-        """The type of the weights: float32 while a task is being learned."""
+        """The type of the weights: float32 during a task, else ``at_rest``."""
         return "float32" if self.learning else self.spec.at_rest
 
     def _set_learning(self, learning: bool) -> None:
@@ -282,13 +282,13 @@ class MaskedGenerator(nn.Module, ABC):
 
     def _check_learning(self) -> None:
         if not self.learning:
-            raise RuntimeError("No task is being learned; call begin_task() first.")
+            raise RuntimeError("There is no current task; call begin_task() first.")
 
     def _widths(self) -> dict[str, int]:
         return {name: group.width for name, group in self.groups.items()}
 
     def _match(self) -> None:
-        """Brings new parts to the device, the type and the mode of the others."""
+        """Moves new modules to the device, type and mode of the others."""
         self.to(next(self._parts(MaskedLayer)).weight).train(self.training)
 
     def _parts(self, kind: type[Any]) -> Iterator[Any]:

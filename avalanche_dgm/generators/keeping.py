@@ -1,6 +1,6 @@
-"""How a generative adversarial network keeps old classes, as an object that it is given.
+"""How a GAN retains old classes: `JointReplay` and `Alignment` (Wu et al. 2018), `EWC`, or not.
 
-`JointReplay` and `Alignment` (Wu et al. 2018), `EWC` (Seff et al. 2017), or nothing.
+`EWC` is that of Seff et al. 2017.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ Batch = tuple[Tensor, ...]
 
 
 class Shown(NamedTuple):
-    """Samples that both networks learn from in a step.
+    """A batch of samples on which both networks are trained.
 
     Attributes:
-        samples: Float tensor (n, *padded), scaled: real, or taken for real.
+        samples: Float tensor (n, *padded), scaled samples that count as real.
         rows: int64 tensor (n,), their classes.
-        weight: Of their loss.
-        penalised: Whether the discriminator's gradient is penalised between them and generated
-            samples.
+        weight: Weight of the loss on them.
+        penalised: Whether the gradient penalty is computed between them and generated samples.
     """
 
     samples: Tensor
@@ -41,34 +40,34 @@ class Shown(NamedTuple):
 
 
 class KeepOld(GrowingBuffers):
-    """How a `GAN` keeps old classes while it learns an experience; here: not at all.
+    """How a `GAN` retains old classes during an experience; this base class does not.
 
     Its methods are called in this order; a subclass overrides those that it needs. Rounds are
-    counted from 0; each ends with a step of the generating network.
+    counted from 0; each ends with a step of the generator network.
     """
 
     def begin(self, gan: GAN, samples: Tensor, rows: Tensor) -> None:
         """Called before the training.
 
         Args:
-            gan: What learns.
+            gan: The GAN.
             samples: Float tensor (N, *padded), the experience's scaled samples.
             rows: int64 tensor (N,), their classes.
         """
 
     def shown(self, batch: Batch, rng: torch.Generator) -> list[Shown]:
-        """What both networks learn from in a step, for a batch of the experience."""
+        """The batches on which both networks are trained in a step, for one of the experience."""
         return [Shown(batch[0], batch[1])]
 
     def loss(self, gan: GAN, rng: torch.Generator, number: int = 0) -> Tensor:
-        """What is added to the generating network's loss in a round: a scalar."""
+        """The term, a scalar, that is added to the generator network's loss in a round."""
         return torch.zeros((), device=gan.opened.device)
 
     def protect(self, gan: GAN, number: int) -> None:
-        """Changes the generating network's gradients before its step in a round."""
+        """Changes the generator network's gradients before its step in a round."""
 
     def after_training(self, gan: GAN, rng: torch.Generator) -> None:
-        """Called after the training, while the discriminator is what the network learned by."""
+        """Called after the training, before the discriminator is dropped."""
 
     def end(self, gan: GAN) -> None:
         """Called at the end of the experience."""
@@ -77,8 +76,8 @@ class KeepOld(GrowingBuffers):
 class JointReplay(KeepOld):
     """Trains on generated samples of old classes as if they were data (Wu et al. 2018, JTR).
 
-    Each class weighs the same. One that comes back is learned half by its new samples, half by
-    generated ones.
+    All classes have equal weights. An old class that is learned again has half real and half
+    generated samples.
     """
 
     _old: SamplePool | None = None
@@ -93,13 +92,13 @@ class JointReplay(KeepOld):
         (old, old_rows), real, n_now = gan.old, gan.real_shares(), len(gan.opened)
         self._old = SamplePool(old, old_rows, even_weights(old_rows) * (1 - real[old_rows]))
         n_back = int((gan.opened < gan.learned).sum())
-        # A sum over classes, in the authors' code.
+        # The authors' code sums over classes.
         self._weights = (n_now - n_back / 2) / n_now, (gan.learned - n_back / 2) / n_now
         if n_back:
             self._real = SamplePool(samples, rows, even_weights(rows) * real[rows])
 
     def shown(self, batch: Batch, rng: torch.Generator) -> list[Shown]:
-        """See `KeepOld.shown`: as many of all old classes together as there are new ones."""
+        """See `KeepOld.shown`: as many old samples as new ones."""
         if self._old is None:
             return super().shown(batch, rng)
         n, (new, old) = len(batch[0]), self._weights
@@ -112,12 +111,12 @@ class JointReplay(KeepOld):
 
 
 class Alignment(KeepOld):
-    """Holds samples to those of the previous network for the same noise (Wu et al. 2018, RA).
+    """Aligns samples with those of the previous network for the same noise (Wu et al. 2018, RA).
 
-    A class that comes back is not held: it is learned again.
+    Classes that are learned again are not aligned.
 
     Args:
-        weight: Of the squared distance, summed over a batch and its pixels, above 0.
+        weight: Weight of the squared distance, summed over a batch and its pixels, above 0.
     """
 
     _former: tuple[MaskedGenerator, Tensor] | None = None
@@ -133,22 +132,22 @@ class Alignment(KeepOld):
         held = held[~torch.isin(held, gan.opened)]
         former = None
         if len(held):
-            # In training mode, as the network is: both normalise by the batch.
+            # In training mode, so that both networks use batch statistics.
             former = copied(gan.network).requires_grad_(False).train(), held
         self._former = former
 
     def loss(self, gan: GAN, rng: torch.Generator, number: int = 0) -> Tensor:
-        """The squared distance to the former self's samples of old classes (Eq. 6 there)."""
+        """The squared distance to the previous network's samples of old classes (Eq. 6)."""
         if self._former is None:
             return super().loss(gan, rng, number)
         former, held = self._former
         rows = held.repeat_interleave(max(gan.settings.batch_size // len(held), 1))
         inputs = gan.inputs(rows, rng)
-        # In half precision a small difference would be nothing but its rounding.
+        # In half precision small differences would be lost in rounding.
         with torch.autocast(rows.device.type, enabled=False):
             with torch.no_grad():
-                wanted = former(inputs, scale=1.0)
-            difference = gan.network(inputs, scale=1.0) - wanted
+                targets = former(inputs, scale=1.0)
+            difference = gan.network(inputs, scale=1.0) - targets
         # The authors' code: half of the sum over samples and pixels, mean over classes.
         return self.weight * 0.5 * difference.square().sum() / len(held)
 
@@ -162,10 +161,10 @@ class EWC(KeepOld):
 
     Args:
         weight: Factor lambda of the penalty, above 0.
-        n_samples: Samples of each class that the Fisher information is estimated from.
+        n_samples: Samples of each class for estimating the Fisher information.
 
     Attributes:
-        penalty: What is held.
+        penalty: The quadratic penalty of all learned experiences.
     """
 
     _found: dict[str, Tensor] | None = None
@@ -178,7 +177,7 @@ class EWC(KeepOld):
         self.penalty = ElasticPenalty()
 
     def loss(self, gan: GAN, rng: torch.Generator, number: int = 0) -> Tensor:
-        """Half of lambda times the squared way from where the weights were, weighed."""
+        """Lambda / 2 times the squared change of weights, weighted by the Fisher information."""
         return self.weight * self.penalty(gan.network)
 
     def after_training(self, gan: GAN, rng: torch.Generator) -> None:
@@ -186,16 +185,16 @@ class EWC(KeepOld):
         self._found = self.information(gan, rng)
 
     def information(self, gan: GAN, rng: torch.Generator) -> dict[str, Tensor]:
-        """The diagonal of the Fisher information of the experience's classes, summed over them.
+        """The diagonal of the Fisher information of the experience's classes, summed over classes.
 
-        The mean of each sample's squared gradient of the network's loss, as there is no likelihood.
+        As there is no likelihood, it is the mean squared per-sample gradient of the network's loss.
 
         Args:
-            gan: What has learned the experience, with its discriminator.
+            gan: The GAN after training, with its discriminator.
             rng: Generator on its device.
 
         Returns:
-            Tensor of the parameter's shape for each of the network's, by its name.
+            Tensor of each network parameter's shape, by the parameter's name.
         """
         discriminator = gan.opponent
         inputs = gan.inputs(gan.opened.repeat_interleave(self.n_samples), rng)
@@ -204,11 +203,11 @@ class EWC(KeepOld):
             return -discriminator.score(network(one[None], scale=1.0)).sum()
 
         with evaluating(discriminator):
-            found = squared_gradients(gan.network, loss, inputs)
-        return {name: total / self.n_samples for name, total in found.items()}
+            squares = squared_gradients(gan.network, loss, inputs)
+        return {name: total / self.n_samples for name, total in squares.items()}
 
     def end(self, gan: GAN) -> None:
-        """See `KeepOld.end`; from now on the network is held here."""
+        """See `KeepOld.end`: adds the experience to the penalty."""
         if self._found is not None:
             self.penalty.add(gan.network, self._found)
         self._found = None

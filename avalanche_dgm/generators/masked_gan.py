@@ -1,4 +1,4 @@
-"""Dynamic generative memory: a GAN whose units are reserved for what they make.
+"""Dynamic generative memory: a GAN that reserves the units of learned classes.
 
 Ostapenko et al. 2019, "Learning to remember: dynamic generative memory", Section 4.
 """
@@ -23,40 +23,39 @@ from avalanche_dgm.modules import evaluating
 
 
 class ReservedUnits(KeepOld):
-    """Keeps old classes by masks: what makes their samples is reserved, and never changes."""
+    """Retains old classes by masks: the weights that generate them are reserved and frozen."""
 
     def loss(self, gan: GAN, rng: torch.Generator, number: int = 0) -> Tensor:
-        """How much of what is free is taken (Eq. 6), weighed by how much there is."""
+        """The sparsity loss (Eq. 6), weighted by the growth of the network."""
         weight = gan.settings.sparsity * gan.network.capacity_ratio
         return weight * gan.network.sparsity(gan.scale(number))
 
     def protect(self, gan: GAN, number: int) -> None:
-        """Stops the gradients of what is reserved (Eq. 4)."""
+        """Stops the gradients of reserved weights (Eq. 4)."""
         s = gan.settings
         gan.network.protect(scale=gan.scale(number), smax=s.smax, compensation=s.compensation)
 
     def end(self, gan: GAN) -> None:
-        """Binarises the masks and reserves what they use (Eq. 5)."""
+        """Binarises the masks and reserves their entries (Eq. 5)."""
         network = gan.network
         network.end_task()
         task = network.n_tasks - 1
-        out = [name for name, mask in network.named_masks() if not mask.hard(task).any()]
-        if out:
+        unused = [name for name, mask in network.named_masks() if not mask.hard(task).any()]
+        if unused:
             warnings.warn(
-                f"No unit of the generator's layer {', '.join(out)} is used by the classes learned"
-                " last: their samples are poor or all alike. Set sparsity lower (now"
+                f"No unit of the generator's layer {', '.join(unused)} is used by the classes"
+                " learned last: their samples are poor or all alike. Decrease sparsity (now"
                 f" {gan.settings.sparsity}), or train longer.",
                 stacklevel=2,
             )
 
 
 class MaskedGAN(GAN):
-    """One generator that remembers every class (Ostapenko et al. 2019).
+    """A growing generator with learned masks (Ostapenko et al. 2019).
 
-    Each experience learns which units it uses. What makes its samples is frozen when it ends, and
-    the generator grows by as many units when the next one begins. Samples of old classes are the
-    same for the same noise for ever, bit by bit. A class comes once: what makes its samples is
-    frozen.
+    Each experience learns which units it uses. They are frozen when it ends, and the generator
+    grows by as many units when the next one begins. The samples of old classes for given noise
+    never change, bit by bit. A class can only be learned once.
 
     The group of a class is the number of its experience.
 
@@ -82,22 +81,22 @@ class MaskedGAN(GAN):
 
         Raises:
             LabelError: One of its classes was learned before.
-            ConfigError: More classes than there are noise dimensions to tell them by.
+            ConfigError: There are as many classes as noise dimensions, or more.
         """
         super().check(data)
         known, pairs = self.known_pairs(), data.pairs.tolist()
         again = sorted({label for task, label in pairs if (task, label) in known})
         if again:
             raise LabelError(
-                f"Experience {data.name or data.key} brings back the classes"
+                f"Experience {data.name or data.key} has the classes"
                 f" {', '.join(map(str, again))}, which were learned before. Dynamic generative"
-                " memory learns a class once: what makes its samples is frozen when its experience"
-                " ends. Use a stream in which each class comes in one experience, or a method that"
-                " takes classes back, such as DGDMN."
+                " memory learns a class only once, as its weights are frozen at the end of its"
+                " experience. Use a stream with each class in one experience, or a method that"
+                " learns classes again, such as DGDMN."
             )
         if len(pairs) >= self.settings.latent:
             raise ConfigError(
-                f"latent={self.settings.latent} noise dimensions cannot tell {len(pairs)} classes"
+                f"latent={self.settings.latent} noise dimensions cannot encode {len(pairs)} classes"
                 f" of one experience. Set latent to more than {len(pairs)}."
             )
 
@@ -106,26 +105,26 @@ class MaskedGAN(GAN):
         return {name: getattr(self.settings, name) for name in names}
 
     def open(self, data: ExperienceData, *, groups: Tensor | None = None) -> None:
-        """See `GAN.open`; the network grows, and gets norms and a head for the experience."""
+        """See `GAN.open`; grows the network and adds norms and a head for the experience."""
         self.network.drop_task()
         super().open(data, groups=torch.full_like(data.tasks, self.experiences))
         self.network.begin_task()
         self.network.to(data.images.device)
 
     def inputs(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """See `GAN.inputs`; of the open experience's classes."""
+        """See `GAN.inputs`; for the current experience's classes."""
         return noise_with_class(rows - self.learned, len(self.opened), self.settings.latent, rng)
 
     def _generate(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """One pass for each experience that is asked for, in their order."""
+        """See `GAN.generate`: one forward pass for the classes of each experience."""
         network, groups = self.network, self.classes.groups
         counts: list[int] = torch.bincount(groups).tolist()
         firsts = [0, *accumulate(counts)]
         order = torch.argsort(groups[rows], stable=True)
         parts = []
         with evaluating(network):
-            asked = torch.bincount(groups[rows]).tolist()
-            for experience, mine in enumerate(rows[order].split(asked)):
+            sizes = torch.bincount(groups[rows]).tolist()
+            for experience, mine in enumerate(rows[order].split(sizes)):
                 if not len(mine):
                     continue
                 positions, n_classes = mine - firsts[experience], counts[experience]

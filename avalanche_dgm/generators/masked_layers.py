@@ -1,4 +1,4 @@
-"""Layers whose units or weights are masked task by task (Ostapenko et al. 2019, Sec. 3)."""
+"""Layers with masks over units or weights for each task (Ostapenko et al. 2019, Sec. 3)."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from avalanche_dgm.settings import Plain, check_fields
 
 @dataclass(frozen=True)
 class MaskedSpec(Plain):
-    """Everything that is needed to build a `MaskedGenerator` again.
+    """Specification from which a `MaskedGenerator` is built.
 
-    With unit masks ``placement="before"``, an unused unit still emits the constant
-    ``ReLU(shift)`` of its normalisation. ``protection="ends"`` lets the weights from such units
-    into reserved ones change, so together the two let the images of earlier tasks drift. This is
-    what the authors' code does; the other combinations keep every earlier image as it was.
+    With ``placement="before"``, an unused unit still outputs the constant ``ReLU(shift)`` of its
+    normalisation. With ``protection="ends"``, weights from such units to reserved ones may change.
+    With both, which is what the authors' code does, images of earlier tasks drift; with all other
+    combinations they do not change.
 
     Attributes:
         architecture: ``"dcgan"``, ``"resnet"`` or ``"dense"``.
         shape: Shape of one sample: (C, H, W), or (D,) for ``"dense"``.
-        width: Channels of the narrowest layer at the start (the authors' ``ngf``).
+        width: Initial number of channels of the narrowest layer (the authors' ``ngf``).
         latent: Number of noise inputs.
         masking: ``"units"``, one entry per output channel; ``"weights"``, one per weight; or
-            ``"none"``: the same network without masks. The next two options are about units.
+            ``"none"``. The next two options are for units.
         placement: ``"before"`` the normalisation (``y = m * (W x)``, Eq. 2), or ``"after"`` the
             activation.
-        protection: Which weights earlier tasks keep: ``"fan"``, all that lead into a reserved
-            unit (Eq. 4), or ``"ends"``, those between two reserved units (Serrà et al. 2018,
-            Eq. 2). Weights from the noise are kept by their output alone.
+        protection: Which weights of earlier tasks are frozen: ``"fan"``, all weights into a
+            reserved unit (Eq. 4), or ``"ends"``, those between two reserved units (Serrà et al.
+            2018, Eq. 2). Weights from the noise are frozen if their output is reserved.
         bounded: Whether samples lie in -1..1, so that the last layer ends in a tanh.
-        at_rest: The type of the weights while no task is being learned. All of them are rounded
-            when a task ends; those that it reserved stay as they are then, bit by bit.
+        at_rest: Type of the weights between tasks. All weights are rounded when a task ends; its
+            reserved weights do not change afterwards, bit by bit.
 
     Raises:
-        ConfigError: A value that cannot work.
-        ShapeError: The architecture cannot make samples of this shape.
+        ConfigError: A value cannot work.
+        ShapeError: The architecture cannot generate samples of this shape.
     """
 
     architecture: Literal["dcgan", "resnet", "dense"]
@@ -67,22 +67,22 @@ class MaskedSpec(Plain):
             needed = "images (C, H, W) whose sides are multiples of 8"
         if not fits or min(self.shape) < 1:
             raise ShapeError(
-                f"A {self.architecture} generator makes {needed}, not {self.shape}. Reshape them,"
-                " or use another architecture."
+                f"A {self.architecture} generator generates {needed}, not {self.shape}. Reshape"
+                " them, or use another architecture."
             )
         check_fields(self)
 
 
 @dataclass(eq=False)
 class Group:
-    """Channels that grow together, because layers write to and read from the same ones.
+    """Channels that several layers share, so that they grow together.
 
     Attributes:
-        name: Unique within a generator.
-        width: Present number of channels.
-        mask: Their mask (width,), or ``None`` where weights are masked. A group is no module, so
-            the generator has to register it.
-        initial: Number of channels at the start.
+        name: Unique name within a generator.
+        width: Current number of channels.
+        mask: Their mask (width,), or ``None`` if weights are masked. A group is not a module, so
+            the generator registers the mask.
+        initial: Initial number of channels.
     """
 
     name: str
@@ -94,20 +94,20 @@ class Group:
         self.initial = self.width
 
     def apply(self, x: Tensor, view: View) -> Tensor:
-        """Multiplies (n, width, ...) by the mask of the channels, if there is one."""
+        """Multiplies (n, width, ...) by the channels' mask, if there is one."""
         if self.mask is None:
             return x
         return x * self.mask.values(*view).view(-1, *(1,) * (x.ndim - 2))
 
 
 class MaskedLayer(GrowingBuffers, ABC):
-    """Base of the linear layers without biases.
+    """Base class of linear layers and convolutions without biases.
 
     Args:
-        source: The channels that are read, or the number of inputs that have no mask.
-        target: The channels that are written.
+        source: Input channels, or the number of inputs without a mask.
+        target: Output channels.
         kernel: Size of the kernel; empty for dense layers.
-        spec: What is masked.
+        spec: The generator's specification.
     """
 
     out_dim: ClassVar[int] = 0
@@ -124,17 +124,17 @@ class MaskedLayer(GrowingBuffers, ABC):
         by_weight = spec.masking == "weights"
         self.weight = nn.Parameter(_initial(self.shape(), normal=not by_weight))
         self.mask = Mask(self.shape()) if by_weight else None
-        #: Weights at the start, all of them free.
+        #: Initial number of weights.
         self._n_initial = self.weight.numel()
 
     def shape(self) -> tuple[int, ...]:
-        """Shape of the weight for the present widths of the groups."""
+        """Shape of the weight for the current widths of the groups."""
         return self._arranged(
             self.source.width if self.source is not None else self._n_inputs, self.target.width
         )
 
     def masked_weight(self, view: View) -> Tensor:
-        """The weight as a task sees it: its own part, masked if weights are masked."""
+        """A task's part of the weight, masked if weights are masked."""
         task = view.task
         if self.mask is not None:
             mask = self.mask.values(*view)
@@ -147,10 +147,10 @@ class MaskedLayer(GrowingBuffers, ABC):
         return self._part(self._arranged(n_inputs, self.target.mask.hard(task).numel()))
 
     def forward(self, x: Tensor, view: View) -> Tensor:
-        """Applies the layer, and the units' mask if it comes before the normalisation.
+        """Applies the layer, and the units' mask if ``placement="before"``.
 
         Args:
-            x: Tensor (n, inputs) or (n, inputs, H, W), of the widths that the task had.
+            x: Tensor (n, inputs) or (n, inputs, H, W), with the task's widths.
             view: The task.
         """
         y = self._apply_weight(x, self.masked_weight(view))
@@ -158,22 +158,22 @@ class MaskedLayer(GrowingBuffers, ABC):
 
     @torch.no_grad()
     def protect(self) -> None:
-        """Zeroes the gradients of the weights that earlier tasks keep (Eq. 4), in place."""
+        """Zeroes the gradients of reserved weights (Eq. 4), in place."""
         gradient = self.weight.grad
         if gradient is None:
             return
         if self.mask is not None:
             gradient.masked_fill_(self.mask.reserved, 0)
         elif self.target.mask is not None:
-            kept = self._along(self.target.mask.reserved, self.out_dim)
+            reserved = self._along(self.target.mask.reserved, self.out_dim)
             source = self.source.mask if self.source is not None else None
             if self.spec.protection == "ends" and source is not None:
-                kept = kept & self._along(source.reserved, self.in_dim)
-            gradient.masked_fill_(kept, 0)
+                reserved = reserved & self._along(source.reserved, self.in_dim)
+            gradient.masked_fill_(reserved, 0)
 
     @torch.no_grad()
     def grow(self) -> None:
-        """Extends the weight to the present widths of the groups; the old block stays."""
+        """Extends the weight to the current widths of the groups; old weights do not change."""
         shape = self.shape()
         if shape != tuple(self.weight.shape):
             weight = _initial(shape, normal=self.mask is not None).to(self.weight)
@@ -183,10 +183,10 @@ class MaskedLayer(GrowingBuffers, ABC):
             self.mask.grow(shape)
 
     def outputs_needed(self, added_inputs: int) -> int:
-        """How many outputs make as many weights free as at the start; 0 without a mask of weights.
+        """Outputs to add for as many free weights as initially; 0 without masks over weights.
 
         Args:
-            added_inputs: How many inputs are added anyway.
+            added_inputs: Number of inputs that are added anyway.
         """
         if self.mask is None:
             return 0
@@ -197,15 +197,15 @@ class MaskedLayer(GrowingBuffers, ABC):
 
     @abstractmethod
     def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Applies the weight as the task sees it, without the units' mask."""
+        """Applies a task's weight, without the units' mask."""
 
     def _arranged(self, n_inputs: int, n_outputs: int) -> tuple[int, ...]:
         ends = (n_outputs, n_inputs) if self.out_dim == 0 else (n_inputs, n_outputs)
         return (*ends, *self.kernel)
 
     def _part(self, shape: tuple[int, ...]) -> Tensor:
-        # A copy in one piece: kernels may sum in another order when rows lie further apart, and
-        # the outputs of a finished task must not change in a single bit.
+        # Contiguous: with other strides kernels may sum in another order, and the outputs of a
+        # finished task must be bit-identical.
         return self.weight[tuple(slice(n) for n in shape)].contiguous()
 
     def _along(self, units: Tensor, dim: int) -> Tensor:
@@ -258,7 +258,7 @@ class MaskedConvTranspose2d(MaskedLayer):
 
 
 def _initial(shape: tuple[int, ...], *, normal: bool) -> Tensor:
-    # Drawn on the CPU, so that the same seed gives the same weights on every device.
+    # On the CPU, so that a seed gives the same weights on every device.
     weight = torch.empty(shape)
     if normal:
         return nn.init.normal_(weight, 0.0, 0.02)
@@ -266,42 +266,42 @@ def _initial(shape: tuple[int, ...], *, normal: bool) -> Tensor:
 
 
 class PerTask(nn.ModuleList):
-    """A module for each task, in their order; the last one may be learning."""
+    """A module for each task, in order; the last may be that of the current task."""
 
     def finish(self) -> None:
-        """Freezes the last one."""
+        """Freezes the last module."""
         self[-1].requires_grad_(False)
         self[-1].zero_grad(set_to_none=True)
 
     def restore(self, modules: Iterable[nn.Module], *, learning: bool) -> None:
-        """Takes other modules, whose weights are loaded next; equal ones keep their parameters.
+        """Replaces the modules before a state is loaded; those of equal shapes are kept.
 
         Args:
             modules: One for each task.
-            learning: Whether the last one is learning.
+            learning: Whether the last one is trainable.
         """
-        found = list(modules)
-        for task, (mine, other) in enumerate(zip(self, found, strict=False)):
+        restored = list(modules)
+        for task, (mine, other) in enumerate(zip(self, restored, strict=False)):
             if [p.shape for p in mine.parameters()] == [p.shape for p in other.parameters()]:
-                found[task] = mine
-        for task, module in enumerate(found):
-            module.requires_grad_(learning and task == len(found) - 1)
+                restored[task] = mine
+        for task, module in enumerate(restored):
+            module.requires_grad_(learning and task == len(restored) - 1)
         while len(self):
             del self[-1]
-        self.extend(found)
+        self.extend(restored)
 
 
 class NormReLU(nn.Module):
-    """Batch normalisation of each task's own and ReLU; the units' mask if it comes after these.
+    """A BatchNorm for each task and ReLU, then the units' mask if ``placement="after"``.
 
-    Finished tasks use their running statistics, whatever mode the module is in.
+    Finished tasks always use their running statistics.
 
     Args:
-        group: The channels that are normalised.
-        spec: What is masked, and where.
+        group: The channels.
+        spec: The generator's specification.
 
     Attributes:
-        norms: Scale, shift and statistics of each task.
+        norms: The BatchNorm of each task.
     """
 
     def __init__(self, group: Group, spec: MaskedSpec) -> None:
@@ -310,17 +310,17 @@ class NormReLU(nn.Module):
         self.norms = PerTask()
 
     def begin(self) -> None:
-        """Adds a fresh normalisation of the present width, for a task to learn."""
+        """Adds a BatchNorm of the current width for a new task."""
         self.norms.append(nn.BatchNorm1d(self.group.width))
 
     def forward(self, x: Tensor, view: View) -> Tensor:
         """Normalises and activates (n, width) or (n, width, H, W).
 
-        In train mode the learning task uses the batch's statistics, unless there is but one value
-        per channel.
+        In training mode the current task uses batch statistics, unless there is only one value per
+        channel.
 
         Args:
-            x: Tensor of the width that the task had.
+            x: Tensor with the task's width.
             view: The task.
         """
         norm: Any = self.norms[-1 if view.task is None else view.task]

@@ -25,13 +25,13 @@ def _from_noise(target: Group, spec: MaskedSpec) -> MaskedConvTranspose2d:
 
 
 class MaskedDCGAN(MaskedGenerator):
-    """Transposed convolutions of 4, 2 and 1 times the width (Radford et al. 2016).
+    """Transposed convolutions with 4, 2 and 1 times the width (Radford et al. 2016).
 
-    The first makes (H/8, W/8) pixels of the noise; each further one, and the head, doubles the
-    sides. This is the network of Ostapenko et al. for MNIST and SVHN.
+    The first maps noise to (H/8, W/8) pixels; each further one, and the head, doubles the sides.
+    This is the network of Ostapenko et al. for MNIST and SVHN.
 
     Args:
-        spec: Sizes and options, with images of sides that are multiples of 8.
+        spec: Sizes and options, for images whose sides are multiples of 8.
     """
 
     def __init__(self, spec: MaskedSpec) -> None:
@@ -57,12 +57,12 @@ class MaskedDCGAN(MaskedGenerator):
 
 
 class MaskedResidualBlock(nn.Module):
-    """Upsampling residual block (Gulrajani et al. 2017, App. F) on a stream of channels.
+    """Upsampling residual block (Gulrajani et al. 2017, App. F).
 
     Args:
-        stream: The channels that the block reads and adds to.
-        inner: The channels between its two convolutions.
-        spec: What is masked.
+        stream: Channels of the block's input and output.
+        inner: Channels between its two convolutions.
+        spec: The generator's specification.
     """
 
     def __init__(self, stream: Group, inner: Group, spec: MaskedSpec) -> None:
@@ -80,13 +80,13 @@ class MaskedResidualBlock(nn.Module):
 
 
 class MaskedResNet(MaskedGenerator):
-    """Three upsampling residual blocks on one stream (Gulrajani et al. 2017).
+    """Three upsampling residual blocks (Gulrajani et al. 2017).
 
-    All layers that write to the stream share its mask, because sums need equal widths; between
-    the two convolutions of a block is a group of its own.
+    Inputs and outputs of all blocks share one group, as sums need equal widths; each block has
+    another group between its convolutions.
 
     Args:
-        spec: Sizes and options, with images of sides that are multiples of 8.
+        spec: Sizes and options, for images whose sides are multiples of 8.
     """
 
     def __init__(self, spec: MaskedSpec) -> None:
@@ -112,10 +112,10 @@ class MaskedResNet(MaskedGenerator):
 
 
 class MaskedMLP(MaskedGenerator):
-    """Two dense layers of 4 and 8 times the width, for flat samples.
+    """Two dense layers with 4 and 8 times the width, for flat samples.
 
     Args:
-        spec: Sizes and options, with samples of shape (D,).
+        spec: Sizes and options, for samples of shape (D,).
     """
 
     def __init__(self, spec: MaskedSpec) -> None:
@@ -151,12 +151,12 @@ def build_generator(spec: MaskedSpec) -> MaskedGenerator:
 def noise_with_class(
     positions: Tensor, n_classes: int, latent: int, rng: torch.Generator
 ) -> Tensor:
-    """Standard normal noise whose first entries say the class, as the authors' code has it.
+    """Standard normal noise whose first entries are a one-hot class, as in the authors' code.
 
     Args:
         positions: int64 tensor (n,), the class, from 0 to ``n_classes`` - 1.
-        n_classes: How many there are to tell apart.
-        latent: Entries in all, more than ``n_classes``.
+        n_classes: Number of classes.
+        latent: Total number of entries, more than ``n_classes``.
         rng: Generator on the device of ``positions``.
 
     Returns:

@@ -12,19 +12,19 @@ from avalanche_dgm.checks import one_of
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
 from avalanche_dgm.modules import GrowingBuffers
 
-#: How the gradient of an embedding can be compensated for the steepness of its sigmoid.
+#: How an embedding's gradient is compensated for the steepness of the sigmoid.
 Compensation = Literal["hat", "authors", "none"]
 
-#: Beyond, float32 has no slope of the sigmoid left, and ``cosh`` would overflow soon after.
+#: Beyond, the sigmoid's slope is 0 in float32, and ``cosh`` would soon overflow.
 _COSH_BOUND = 50.0
 
 
 class View(NamedTuple):
-    """Through which task's masks something is computed.
+    """Selects the task whose masks are applied.
 
     Attributes:
-        task: A finished task, or ``None`` for the one that is being learned.
-        scale: Steepness of the learning task's masks, above 0; finished tasks need none.
+        task: A finished task, or ``None`` for the current one.
+        scale: Steepness of the current task's masks, above 0; not used for finished tasks.
     """
 
     task: int | None = None
@@ -32,20 +32,20 @@ class View(NamedTuple):
 
 
 class Mask(GrowingBuffers):
-    """A binary mask that one task after another learns, and that reserves what it uses.
+    """A learned binary mask for each task; entries that finished tasks use are reserved.
 
-    While a task is learned the mask is ``m = sigmoid(s * e)`` with a growing scale ``s``; at its
-    end it becomes ``e >= 0``. The masks of finished tasks are kept with a bit per entry, in the
-    shape that they had.
+    During a task the mask is ``m = sigmoid(s * e)`` with an increasing scale ``s``; at its end it
+    becomes ``e >= 0``. The masks of finished tasks are stored with one bit per entry, in the shape
+    at that time.
 
     Args:
-        shape: ``(units,)``, or the shape of the weight that is masked.
+        shape: ``(units,)``, or the shape of the masked weight.
 
     Attributes:
-        embedding: The learning task's ``e``, of the present shape; 0 at first.
-        reserved: Whether an earlier task uses an entry (Eq. 5), bool, of the present shape.
-        bits: The masks of finished tasks, packed one after the other, uint8.
-        shapes: The shape that the mask had in each finished task.
+        embedding: The current task's ``e``, of the current shape; initially 0.
+        reserved: Whether a finished task uses an entry (Eq. 5), bool, of the current shape.
+        bits: The concatenated masks of finished tasks, packed, uint8.
+        shapes: The mask's shape in each finished task.
     """
 
     embedding: nn.Parameter
@@ -58,22 +58,22 @@ class Mask(GrowingBuffers):
         self.register_buffer("reserved", torch.zeros(shape, dtype=torch.bool))
         self.register_buffer("bits", torch.zeros(0, dtype=torch.uint8))
         self.shapes: list[tuple[int, ...]] = []
-        # Unpacked masks by task: derived from the bits, so neither saved nor copied.
+        # Cache of unpacked masks by task, neither saved nor copied.
         self._unpacked: dict[int, Tensor] = {}
 
     def soft(self, scale: float | Tensor) -> Tensor:
-        """The learning task's mask ``sigmoid(scale * e)``, entries in 0..1."""
+        """The current task's mask ``sigmoid(scale * e)``, entries in 0..1."""
         return torch.sigmoid(scale * self.embedding)
 
     def hard(self, task: int) -> Tensor:
-        """The mask of a finished task, counted from 0: a bool tensor of the shape it had then.
+        """The mask of a finished task, counted from 0: a bool tensor of its shape at that time.
 
         Raises:
-            UnknownTaskError: No such task was finished.
+            UnknownTaskError: There is no such finished task.
         """
         if not 0 <= task < len(self.shapes):
             raise UnknownTaskError(
-                f"Task {task} has no mask; {len(self.shapes)} tasks were finished so far."
+                f"Task {task} has no mask; {len(self.shapes)} tasks are finished."
             )
         known = self._unpacked.get(task)
         if known is None or known.device != self.bits.device:
@@ -81,31 +81,31 @@ class Mask(GrowingBuffers):
         return known
 
     def values(self, task: int | None, scale: float | Tensor | None) -> Tensor:
-        """The hard mask of a finished task, or the soft one of the learning task; see `View`.
+        """The hard mask of a finished task, or the soft mask of the current one; see `View`.
 
         Raises:
-            ConfigError: The soft mask was asked for without a scale.
+            ConfigError: The soft mask has no scale.
         """
         if task is not None:
             return self.hard(task)
         if scale is None:
-            raise ConfigError("The mask of the learning task needs a scale above 0.")
+            raise ConfigError("The mask of the current task needs a scale above 0.")
         return self.soft(scale)
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Puts the embedding back to 0, for a new task."""
+        """Resets the embedding to 0, for a new task."""
         self.embedding.zero_()
         self.embedding.grad = None
 
     @property
     def n_free(self) -> int:
-        """How many entries no task uses; waits for the device."""
+        """Number of entries that are not reserved; synchronises with the device."""
         return int((~self.reserved).sum())
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Finishes the task: makes its mask binary, keeps it and reserves its entries (Eq. 5)."""
+        """Finishes the task: binarises and stores its mask, and reserves its entries (Eq. 5)."""
         mask = self.embedding >= 0
         self.shapes.append(tuple(mask.shape))
         self.bits = torch.cat([self.bits, _pack(mask)])
@@ -113,10 +113,10 @@ class Mask(GrowingBuffers):
 
     @torch.no_grad()
     def grow(self, shape: tuple[int, ...]) -> None:
-        """Gives the mask a new shape; added entries are free, and the embedding is 0 again.
+        """Extends the mask; new entries are free, and the embedding is reset to 0.
 
         Args:
-            shape: As many dimensions as before, none of them shorter.
+            shape: The new shape, with the same number of dimensions, none of them smaller.
         """
         reserved = self.reserved.new_zeros(shape)
         reserved[tuple(slice(n) for n in self.reserved.shape)] = self.reserved
@@ -125,19 +125,19 @@ class Mask(GrowingBuffers):
 
     @torch.no_grad()
     def compensate(self, scale: float | Tensor, smax: float, kind: Compensation) -> None:
-        """Takes the sigmoid's steepness out of the embedding's gradient, in place.
+        """Compensates the embedding's gradient for the sigmoid's steepness, in place.
 
         ``"hat"`` multiplies by ``smax / s * (cosh(s e) + 1) / (cosh(e) + 1)`` (Serrà et al. 2018,
-        Sec. 2.5), which leaves ``smax * sigmoid'(e) * dL/dm`` whatever the scale; ``"authors"``
-        omits ``smax / s``, as the code of Ostapenko et al. does; ``"none"`` does nothing.
+        Sec. 2.5), which gives ``smax * sigmoid'(e) * dL/dm`` for any scale; ``"authors"`` omits
+        ``smax / s``, like the code of Ostapenko et al.; ``"none"`` does nothing.
 
         Args:
             scale: The scale ``s`` of the forward pass.
             smax: Its largest value.
-            kind: Which of the three.
+            kind: The compensation.
 
         Raises:
-            ConfigError: ``kind`` is another.
+            ConfigError: ``kind`` is unknown.
         """
         one_of("compensation", kind, *get_args(Compensation))
         gradient = self.embedding.grad
@@ -151,19 +151,19 @@ class Mask(GrowingBuffers):
 
     @torch.no_grad()
     def clamp(self, limit: float = 6.0) -> None:
-        """Bounds the embedding to -limit..limit, where a step can still move it (HAT)."""
+        """Clamps the embedding to -limit..limit, where its gradients do not vanish (HAT)."""
         self.embedding.clamp_(-limit, limit)
 
     def usage(self, task: int) -> dict[str, int]:
-        """What a finished task uses; waits for the device.
+        """A finished task's usage of the mask; synchronises with the device.
 
         Args:
             task: The task, counted from 0.
 
         Returns:
-            ``width``, the entries that there were; ``reserved``, those that the task was the
-            first to use; ``reused``, those it shares with earlier tasks; and ``free``, those
-            that no task up to this one uses.
+            ``width``, the number of entries at that time; ``reserved``, those that this task used
+            first; ``reused``, those shared with earlier tasks; and ``free``, those that no task up
+            to this one uses.
         """
         mask = self.hard(task)
         before = torch.zeros_like(mask)
@@ -177,11 +177,11 @@ class Mask(GrowingBuffers):
         }
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The shapes, without which the bits cannot be read."""
+        """Shapes of the packed masks, for ``state_dict``."""
         return {"shapes": list(self.shapes)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes the shapes over."""
+        """Restores the state returned by `get_extra_state`."""
         self.shapes = [tuple(shape) for shape in state["shapes"]]
         self._unpacked = {}
 
@@ -192,7 +192,7 @@ class Mask(GrowingBuffers):
     def _unpack(self, task: int) -> Tensor:
         sizes = [prod(shape) for shape in self.shapes[: task + 1]]
         start = sum(_n_bytes(size) for size in sizes[:-1])
-        # Kept for later, when gradients may pass: inference tensors would then be refused.
+        # Cached for later use with autograd, which refuses inference tensors.
         with torch.inference_mode(False):
             packed = self.bits[start : start + _n_bytes(sizes[-1])]
             places = torch.arange(8, dtype=torch.uint8, device=packed.device)
@@ -205,7 +205,7 @@ def _n_bytes(n_bits: int) -> int:
 
 
 def _pack(mask: Tensor) -> Tensor:
-    """Eight entries of a bool tensor to a byte (ceil(n / 8),), the first in the lowest bit."""
+    """Packs a bool tensor into bytes (ceil(n / 8),), the first entry in the lowest bit."""
     padded = mask.new_zeros(8 * _n_bytes(mask.numel()), dtype=torch.uint8)
     padded[: mask.numel()] = mask.flatten()
     places = torch.arange(8, dtype=torch.uint8, device=mask.device)

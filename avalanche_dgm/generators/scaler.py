@@ -1,4 +1,4 @@
-"""From a user's samples to what an adversarial network works on, and back."""
+"""Scaling and padding of samples for adversarial networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avalanche_dgm.generators.base import SampleSpec
 
-#: Sides of images are filled up to a multiple of this: three layers halve or double them.
+#: Sides of images are padded to a multiple of this, as three layers halve or double them.
 SIDE = 8
 
 
@@ -21,8 +21,8 @@ class Scaler(SampleSpec):
         low: Smallest intensity for each channel, in the user's units; for (D,) one for all, or one
             for each feature.
         high: Largest intensity for each channel, above ``low``.
-        bounded: Whether nothing lies outside. Otherwise ``low`` and ``high`` are a scale only, and
-            samples on the scaler may leave [-1, 1].
+        bounded: Whether ``low`` and ``high`` are bounds. Otherwise they are only a scale, and
+            scaled samples may lie outside [-1, 1].
     """
 
     low: tuple[float, ...]
@@ -31,7 +31,7 @@ class Scaler(SampleSpec):
 
     @property
     def padded(self) -> tuple[int, ...]:
-        """Shape of a sample on the scaler."""
+        """Shape of a scaled and padded sample."""
         if len(self.shape) == 1:
             return self.shape
         return self.shape[0], *(-(-side // SIDE) * SIDE for side in self.shape[1:])

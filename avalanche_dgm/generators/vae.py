@@ -22,13 +22,13 @@ from avalanche_dgm.networks import (
 )
 from avalanche_dgm.settings import check_fields
 
-#: Bounds of the encoder's log-variances: outside, ``exp`` would overflow in float16 or vanish.
+#: Bounds of the encoder's log-variances, outside of which ``exp`` overflows or vanishes in float16.
 _LOG_VARIANCE_BOUNDS = (-12.0, 8.0)
 
 
 @dataclass(frozen=True)
 class VAESpec(SampleSpec):
-    """Everything that is needed to build a `VAE` again.
+    """Specification from which a `VAE` is built.
 
     Attributes:
         architecture: ``"dense"`` or ``"conv"``.
@@ -36,7 +36,7 @@ class VAESpec(SampleSpec):
         latent: Number of latent dimensions.
         likelihood: ``"bernoulli"`` or ``"gaussian"``, the distribution of a pixel.
         low: Smallest intensity for each channel, in the user's units. With Gaussian pixels ``low``
-            and ``high`` are a scale and no bounds; flat samples may have one for each feature.
+            and ``high`` are a scale, not bounds; flat samples may have one for each feature.
         high: Largest intensity for each channel, above ``low``.
 
     Raises:
@@ -68,7 +68,7 @@ def choose_spec(
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto",
     value_range: tuple[float, float] | None = None,
 ) -> VAESpec:
-    """Fills in settings that the user left open, from the first experience's images.
+    """Chooses the settings that are ``None`` or ``"auto"`` for the first experience's images.
 
     See `avalanche_dgm.networks.default_architecture` and
     `avalanche_dgm.generators.ranges.choose_scale`.
@@ -79,8 +79,7 @@ def choose_spec(
         hidden: Widths or channels, or ``None``.
         latent: Number of latent dimensions, or ``None``.
         likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
-        value_range: Smallest and largest possible intensity; ``None`` finds them out, or does
-            without.
+        value_range: Smallest and largest possible intensity; ``None`` infers them if possible.
 
     Raises:
         RangeError: Images lie outside ``value_range``.
@@ -100,21 +99,21 @@ def choose_spec(
 
 
 def check_images(spec: VAESpec, images: Tensor, *, given: bool = False) -> None:
-    """Checks that a generator of this specification can produce such images.
+    """Checks that a generator with this specification can produce such images.
 
     Args:
         spec: The generator's specification.
         images: Float tensor (N, *spec.shape).
-        given: Whether the user stated the range; then nothing outside it is accepted.
+        given: Whether the user gave the range; then nothing outside it is accepted.
 
     Raises:
         ShapeError: The images have another shape.
-        RangeError: Intensities outside the range, for Bernoulli pixels; far from it, for Gaussian.
+        RangeError: Intensities outside the range with Bernoulli pixels, far from it with Gaussian.
     """
     shape = tuple(images.shape[1:])
     if shape != spec.shape:
         raise ShapeError(
-            f"Images of shape {shape} were given, but the generator makes {spec.shape}. Resize"
+            f"The images have shape {shape}, but the generator generates {spec.shape}. Resize"
             " them, or use a new generator."
         )
     check_scale(
@@ -131,8 +130,8 @@ def check_images(spec: VAESpec, images: Tensor, *, given: bool = False) -> None:
 class VAE(nn.Module):
     """Encoder, decoder and the evidence lower bound.
 
-    Inside, intensities are scaled from the specification's ``low``..``high`` to [0, 1]; methods
-    take and return the user's range. They take any floating-point type and return the network's.
+    Methods take and return the user's range, which is scaled from ``low``..``high`` to [0, 1]
+    internally. They take any floating-point type and return the network's.
 
     Args:
         spec: Sizes, likelihood and range.
@@ -158,7 +157,7 @@ class VAE(nn.Module):
         if spec.likelihood == "gaussian":
             self.log_scale = nn.Parameter(torch.tensor(-1.0))
         ranks = (-1, 1, 1) if len(spec.shape) == 3 else (-1,)
-        # The range belongs to the specification, so it is not saved a second time.
+        # Not persistent, as the specification has the range.
         self.register_buffer("low", torch.tensor(spec.low).view(ranks), persistent=False)
         self.register_buffer("high", torch.tensor(spec.high).view(ranks), persistent=False)
 
@@ -184,7 +183,7 @@ class VAE(nn.Module):
         return mean, log_variance.clamp(*_LOG_VARIANCE_BOUNDS)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Returns the mean image of each code.
+        """Returns the mean image of each latent.
 
         Args:
             codes: Tensor (n, latent).
@@ -197,18 +196,14 @@ class VAE(nn.Module):
         return self.low + unit * (self.high - self.low)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Returns the images as the model sees them: the decoded posterior means.
-
-        Args:
-            images: Float tensor (n, *shape).
-        """
+        """Returns the decoded posterior means (n, *shape) of images (n, *shape)."""
         return self.decode(self.encode(images)[0])
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """Draws images from the prior.
 
         Args:
-            n: How many.
+            n: Number of images.
             rng: Generator on the model's device.
 
         Returns:
@@ -224,10 +219,10 @@ class VAE(nn.Module):
 
         Args:
             images: Float tensor (n, *shape).
-            rng: Generator for one sample of the code; ``None`` uses the posterior's mean, which
+            rng: Generator for one sample of the latent; ``None`` uses the posterior's mean, which
                 is deterministic.
-            kl_weight: Factor of the divergence from the prior; other values than 1 give another
-                objective than the bound (Higgins et al. 2017).
+            kl_weight: Factor of the divergence from the prior; with values other than 1 the result
+                is not the bound (Higgins et al. 2017).
 
         Returns:
             Tensor (n,), nats.
@@ -241,7 +236,7 @@ class VAE(nn.Module):
         return self._nll(self.decoder(codes), unit) + kl_weight * gaussian_kl(mean, log_variance)
 
     def decoding_loss(self, codes: Tensor, images: Tensor) -> Tensor:
-        """Returns how badly given codes decode to given images.
+        """Returns the negative log-likelihood of images given latents.
 
         Args:
             codes: Tensor (n, latent).

@@ -1,8 +1,8 @@
 """A variational autoencoder that learns one experience after the other.
 
 Kamra et al. 2017 sample the prior and train on generated images as if they were data (``sampling=
-"prior"``, ``consolidation="rehearsal"``). By default codes are drawn from a density fitted to each
-class, and old codes are held to the images that they had.
+"prior"``, ``consolidation="rehearsal"``). By default latents are drawn from a density fitted to
+each class, and the decoder is aligned with the previous one on latents of old classes.
 """
 
 from __future__ import annotations
@@ -28,21 +28,20 @@ from avalanche_dgm.settings import make_settings
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-#: Codes drawn of each old class when its density is fitted anew.
+#: Latents drawn of each old class when its density is refitted.
 REFIT_SAMPLES = 512
 
 
 class VAEGenerator(Generator):
-    """An autoencoder, and a density over the codes of each class.
+    """An autoencoder, and a density over the latents of each class.
 
     Args:
         settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `VAESettings`, instead.
+        **changes: Fields of `VAESettings` that replace those of ``settings``.
 
     Attributes:
         network: The autoencoder, or ``None`` before the first experience.
-        density: The density of each class's codes; in a class that comes again, the components
-            that lie nearest to each other are joined.
+        density: The density of each class's latents.
     """
 
     spec_type: ClassVar = VAESpec
@@ -56,9 +55,9 @@ class VAEGenerator(Generator):
         self.network = None
         self.density = ClassDensity(components=settings.components, tied="component")
         self.classes = self.density.classes
-        #: What `adapt_to` decided.
+        #: The specification that `adapt_to` derived.
         self._adapted: VAESpec | None = None
-        #: What `end` fits the densities to.
+        #: Samples, their groups and the previous generator, to which `end` fits the densities.
         self._learned: tuple[ExperienceData, Tensor | None, VAEGenerator | None] | None = None
 
     def check(self, data: ExperienceData) -> None:
@@ -66,7 +65,7 @@ class VAEGenerator(Generator):
 
         Raises:
             ShapeError: The images' shape has changed.
-            RangeError: The generator cannot produce their intensities, or learn them.
+            RangeError: The generator cannot produce or learn their intensities.
         """
         if self.settings.value_range is None:
             check_variety(data.images, first=self.spec is None)
@@ -100,7 +99,7 @@ class VAEGenerator(Generator):
         self.network = VAE(self.spec)
 
     def adapt_to(self, larger: Generator) -> None:
-        """Takes over range and likelihood, half the widths and the latent size, unless given."""
+        """Copies range and likelihood and, unless given, half the widths and the latent size."""
         if isinstance(larger, VAEGenerator) and larger.spec is not None:
             spec, s = larger.spec, self.settings
             hidden = s.hidden or tuple(max(16, width // 2) for width in spec.hidden)
@@ -121,7 +120,7 @@ class VAEGenerator(Generator):
     def learn(
         self, data: ExperienceData, rng: torch.Generator, **known: Unpack[Known]
     ) -> Iterator[Phase]:
-        """See `Generator.learn`; its classes can be asked for after `end`."""
+        """See `Generator.learn`; its classes can be sampled after `end`."""
         previous, share = known.get("previous"), known.get("share")
         before = previous if isinstance(previous, VAEGenerator) and len(previous.classes) else None
         samples = data.images
@@ -141,8 +140,8 @@ class VAEGenerator(Generator):
                 return network.negative_elbo(batch[0], rng, kl_weight=s.kl_weight).mean()
             rows = previous.classes.balanced(s.batch_size, rng)
             codes, images = previous.codes_and_samples(rows, rng)
-            # Decoding keeps each old code's image; the bound keeps the encoder able to read it.
-            # Each takes every other sample, so that both see all classes.
+            # The decoding loss aligns the decoder, the bound the encoder. Each has every other
+            # sample, so that both have all classes.
             decoding = network.decoding_loss(codes[::2], images[::2]).mean()
             together = torch.cat([batch[0], images[1::2]])
             bounds = network.negative_elbo(together, rng, kl_weight=s.kl_weight)
@@ -155,7 +154,7 @@ class VAEGenerator(Generator):
 
     @torch.no_grad()
     def end(self, rng: torch.Generator) -> None:
-        """Fits the densities of the codes."""
+        """Fits the densities of the latents."""
         if self._learned is None:
             return
         data, groups, previous = self._learned
@@ -163,11 +162,11 @@ class VAEGenerator(Generator):
         if previous is not None and self.rehearses:
             self._refit(previous, rng)
         rows = self._add_classes(data, groups)
-        # Alignment, or the rehearsed samples, have kept the codes of what was known.
+        # Merging is valid, as latents of old classes were aligned or refitted.
         self._fit_densities(data.images, rows, merge=previous is not None)
 
     def _refit(self, previous: VAEGenerator, rng: torch.Generator) -> None:
-        """Fits the densities of old classes, whose codes have moved, to their images' new codes."""
+        """Fits the densities of old classes to the new latents of their generated images."""
         device = previous.classes.rows.device
         for row, count in enumerate(previous.density.seen.tolist()):
             rows = torch.full((REFIT_SAMPLES,), row, device=device)
@@ -177,7 +176,7 @@ class VAEGenerator(Generator):
     def _fit_densities(
         self, samples: Tensor, rows: Tensor, *, merge: bool, count: int | None = None
     ) -> None:
-        """Fits the aggregate posterior of classes: means of codes, and their own variances."""
+        """Fits densities to the aggregate posteriors of classes."""
         network = self._built()
         encoded = in_chunks(lambda part: torch.stack(network.encode(part), dim=1), samples)
         means, log_variances = encoded.unbind(dim=1)
@@ -188,14 +187,14 @@ class VAEGenerator(Generator):
 
     @torch.no_grad()
     def codes_and_samples(self, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Generates samples, and says which codes they were decoded from.
+        """Generates latents and decodes them to samples.
 
         Args:
             rows: int64 tensor (n,), as in `sample`.
-            rng: Generator of random numbers on the network's device.
+            rng: Random number generator on the network's device.
 
         Returns:
-            Codes (n, latent) and samples (n, *shape).
+            Latents (n, latent) and samples (n, *shape).
         """
         network = self._built()
         if self.conditional:
@@ -237,12 +236,12 @@ def make_generator(generator: Generator | str, settings: VAESettings) -> Generat
     """Makes the generator of a memory.
 
     Args:
-        generator: A generator that has learned nothing, which is copied; ``"vae"``; or the name of
-            a density of classes, see `make_density`.
-        settings: Those of the autoencoder.
+        generator: An untrained generator, which is copied; ``"vae"``; or the name of a density, see
+            `make_density`.
+        settings: Settings of the autoencoder.
 
     Raises:
-        ConfigError: There is no such name, or the generator has learned something.
+        ConfigError: There is no such name, or the generator is trained already.
     """
     if isinstance(generator, str):
         one_of("generator", generator, "vae", *DENSITIES)
@@ -251,12 +250,12 @@ def make_generator(generator: Generator | str, settings: VAESettings) -> Generat
         return make_density(generator)
     if not isinstance(generator, Generator):
         raise ConfigError(
-            f"generator={generator!r} is no Generator: give an object of a class that derives from"
+            f"generator={generator!r} is no Generator: give an instance of a subclass of"
             " avalanche_dgm.generators.Generator, or 'vae'."
         )
     if len(generator.classes):
         raise ConfigError(
             f"The {type(generator).__name__} has learned {len(generator.classes)} classes already."
-            " Give one that has learned nothing: a memory makes copies of it."
+            " Give an untrained one."
         )
     return copied(generator)

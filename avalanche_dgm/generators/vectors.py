@@ -1,4 +1,4 @@
-"""A few vectors for each class, kept as floating-point or as whole numbers of a few bits."""
+"""Storage of a few vectors for each class, in floating point or quantised."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from avalanche_dgm.modules import GrowingBuffers
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Whole numbers (..., D) in bytes.
+    """Packs integers (..., D) into bytes.
 
     Args:
-        codes: From 0 to 2^bits - 1.
-        bits: Bits of a number, 4 or 8.
+        codes: Integers from 0 to 2^bits - 1.
+        bits: Bits per integer, 4 or 8.
 
     Returns:
         uint8 tensor (..., D bits / 8, rounded up).
@@ -30,18 +30,18 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int, size: int) -> Tensor:
-    """The whole numbers (..., size) that were packed, as uint8; see `pack`."""
+    """Unpacks integers (..., size), uint8; see `pack`."""
     if bits == 4:
         packed = torch.stack([packed % 16, packed // 16], dim=-1).flatten(-2)
     return packed[..., :size]
 
 
 class Vectors(GrowingBuffers):
-    """A few vectors of D values for each of K classes.
+    """A few vectors (D,) for each of K classes.
 
     Args:
-        per_class: Vectors of a class.
-        dtype: Type of what is kept.
+        per_class: Number of vectors of a class.
+        dtype: Type of the stored values.
 
     Attributes:
         kept: The values, (K, per_class, D).
@@ -59,7 +59,7 @@ class Vectors(GrowingBuffers):
         return self.kept
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
-        """Makes room for n classes of vectors of a size; the new ones are zero."""
+        """Extends to n classes of vectors (size,); new ones are zero."""
         per_class = self.kept.shape[1]
         self.kept = padded(self.kept, torch.zeros(n, per_class, size, device=device))
 
@@ -68,21 +68,21 @@ class Vectors(GrowingBuffers):
         self.kept[row] = vectors.to(self.kept)
 
     def bytes_of(self, d: int, width: int) -> int:
-        """Bytes of a vector of d values, of which a floating-point number has so many."""
+        """Bytes of a vector with d values, with ``width`` bytes per floating-point number."""
         return d * width
 
 
 class QuantizedVectors(Vectors):
-    """Vectors whose values are whole multiples of a step above the vector's smallest value.
+    """Quantised vectors: the smallest value plus integer multiples of a step size.
 
     Args:
-        per_class: Vectors of a class.
-        bits: Bits of a multiple, 4 or 8.
+        per_class: Number of vectors of a class.
+        bits: Bits per value, 4 or 8.
 
     Attributes:
         kept: uint8 tensor (K, per_class, D bits / 8, rounded up), the multiples.
-        ranges: Float tensor (K, per_class, 2), the smallest value and the step of each vector, half
-            of whose digits are used.
+        ranges: Float tensor (K, per_class, 2), smallest value and step size of each vector, rounded
+            to float16.
     """
 
     ranges: Tensor
@@ -91,7 +91,7 @@ class QuantizedVectors(Vectors):
         super().__init__(per_class, torch.uint8)
         self.bits, self.size = bits, 0
         self.register_buffer("ranges", torch.empty(0, per_class, 2))
-        #: What was read, float32; no part of the state.
+        #: Cache of `values`, not part of the state.
         self._read: Tensor | None = None
 
     @property
@@ -114,7 +114,7 @@ class QuantizedVectors(Vectors):
 
     def put(self, row: int, vectors: Tensor) -> None:
         """See `Vectors.put`."""
-        # Rounded as it is at rest, so that what is kept does not change later.
+        # Rounded to float16, the smallest stored type, so that it is not rounded again.
         low, high = vectors.amin(dim=1, keepdim=True), vectors.amax(dim=1, keepdim=True)
         low = low.clamp(-65504, 65504).half().double()
         most = 2**self.bits - 1
@@ -130,11 +130,11 @@ class QuantizedVectors(Vectors):
         return -(-d * self.bits // 8) + 2 * width
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The number of values of a vector, for ``state_dict``."""
+        """The dimension of a vector, for ``state_dict``."""
         return {"size": self.size}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `get_extra_state` returned."""
+        """Restores the state returned by `get_extra_state`."""
         self.size, self._read = state["size"], None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Loss functions: pure functions of tensors.
-
-The names are in the stub beside this file.
-"""
+"""Loss functions: pure functions of tensors. The stub beside this file lists the names."""
 
 from avalanche_dgm.stubs import attach_stub
 

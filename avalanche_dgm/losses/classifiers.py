@@ -1,4 +1,4 @@
-"""Losses of classifiers: distillation, and what is known of the user's own criterion."""
+"""Losses of classifiers: distillation, and the scale of the user's criterion."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.modules import at_least_single
 from avalanche_dgm.randomness import global_state, set_global_state
 
-#: From logits (n, K) and labels (n,) to a scalar.
+#: Function from logits (n, K) and labels (n,) to a scalar.
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
-#: Most classes that a criterion is asked about at once.
+#: Maximum number of classes with which a criterion is measured.
 _MOST_CLASSES = 128
-#: What a criterion must fulfil.
+#: Requirement on a criterion, for messages.
 _NEEDED = (
-    "Replay is weighed against it, so it has to be a function of logits (n, K) and labels (n,)"
-    " alone that returns their mean or their sum over samples"
+    "Replay is weighted against it, so it must be a function of only logits (n, K) and labels (n,)"
+    " that returns a mean or sum over samples"
 )
 
 
 class _UndefinedError(ConfigError):
-    """The criterion says nothing of such answers."""
+    """The criterion is not defined for such outputs."""
 
 
 class CriterionScale(NamedTuple):
-    """How a criterion compares with the mean cross-entropy.
+    """The scale of a criterion relative to the mean cross-entropy.
 
     Attributes:
-        factor: Size of its gradient by a sample's logits, with cross-entropy's as the unit, where
-            all classes are rated alike; above 0.
-        sums: Whether it adds up samples; otherwise it averages them.
-        judged: The classes that it has a gradient for, of those it was asked about.
-        takes: ``"logits"``, ``"log-probabilities"`` (as ``NLLLoss`` does) or ``"probabilities"``.
+        factor: Size of its gradient with respect to a sample's logits, relative to that of
+            cross-entropy, at equal logits; above 0.
+        sums: Whether it sums over samples; otherwise it averages.
+        judged: The measured classes for which it has a gradient.
+        takes: ``"logits"``, ``"log-probabilities"`` (like ``NLLLoss``) or ``"probabilities"``.
     """
 
     factor: float = 1.0
@@ -51,54 +51,54 @@ class CriterionScale(NamedTuple):
 def measure_criterion(
     criterion: Criterion, *, width: int, classes: Iterable[int], like: Tensor
 ) -> CriterionScale:
-    """Measures a criterion by its gradients. Random number generators stay as they are.
+    """Measures a criterion by its gradients; does not change random states.
 
     The factor is exact for multiples of cross-entropy, with class weights, and for log-likelihoods
-    of log-probabilities. Adding what does not depend on the logits changes nothing.
+    of log-probabilities. Terms that do not depend on the logits have no effect.
 
     Args:
         criterion: From logits (n, K) and labels (n,) to a scalar.
         width: Number of classes K.
-        classes: Labels that occur, from 0 to K - 1; at least one, the first of them count most.
-        like: Has the type and device of the logits.
+        classes: One or more labels, from 0 to K - 1, in order of importance.
+        like: Tensor with the type and device of the logits.
 
     Raises:
-        ConfigError: It is no function of logits and labels alone, neither a mean nor a sum over
-            samples, or does not favour the label's class.
+        ConfigError: It is not a function of only logits and labels, neither a mean nor a sum over
+            samples, or does not decrease with the logit of the label's class.
     """
-    # With a single class there would be nothing to tell apart.
+    # A single class would have no gradient.
     width = max(width, 2)
     labels = torch.tensor([*classes][:_MOST_CLASSES], device=like.device)
-    # Undecided answers: as logits or log-probabilities, else as probabilities.
-    answers = (like.new_full((width,), level) for level in (-math.log(width), 1 / width))
+    # Uniform outputs: as logits or log-probabilities, otherwise as probabilities.
+    outputs = (like.new_full((width,), level) for level in (-math.log(width), 1 / width))
     before = global_state()
     try:
         with torch.enable_grad():
             try:
-                return _measure(criterion, next(answers), labels)
+                return _measure(criterion, next(outputs), labels)
             except ConfigError as error:
                 with suppress(ConfigError):
-                    found = _measure(criterion, next(answers), labels)
+                    scale = _measure(criterion, next(outputs), labels)
                     undefined = isinstance(error, _UndefinedError)
-                    return found._replace(takes="probabilities") if undefined else found
+                    return scale._replace(takes="probabilities") if undefined else scale
                 raise error
     finally:
         set_global_state(before)
 
 
-def _measure(criterion: Criterion, answer: Tensor, labels: Tensor) -> CriterionScale:
+def _measure(criterion: Criterion, output: Tensor, labels: Tensor) -> CriterionScale:
     def gradient(labels: Tensor) -> Tensor:
-        logits = answer.repeat(len(labels), 1).requires_grad_()
+        logits = output.repeat(len(labels), 1).requires_grad_()
         return _gradient(criterion, logits, labels)
 
     labels = labels[gradient(labels).abs().sum(dim=1) > 0]
     if not len(labels):
-        # Nothing can be learned now, as with a single class that all others are masked for.
+        # No gradient, as with a single class when all others are masked.
         return CriterionScale()
     once, again = gradient(labels), gradient(labels)
     if not torch.allclose(once, again, rtol=1e-3, atol=0):
         raise ConfigError(
-            f"{_name(criterion)} gives another gradient each time for the same answers. {_NEEDED}."
+            f"{_name(criterion)} has different gradients for the same logits. {_NEEDED}."
         )
     twice = gradient(labels.repeat(2))[: len(labels)]
     share = float((twice * once).sum() / once.square().sum())
@@ -113,11 +113,10 @@ def _measure(criterion: Criterion, answer: Tensor, labels: Tensor) -> CriterionS
     factor = float(f"{factor * (1 if sums else len(labels)):.4g}")
     if not factor > 0:
         raise ConfigError(
-            f"{_name(criterion)} does not get smaller as the label's class is rated higher."
-            f" {_NEEDED}."
+            f"{_name(criterion)} does not decrease with the logit of the label's class. {_NEEDED}."
         )
     others = once.scatter(1, labels[:, None], 0.0)
-    # Without the others' share in it, it falls for ever unless somebody else normalises.
+    # If it does not depend on the other outputs, these must be normalised already.
     takes = "logits" if bool(others.any()) else "log-probabilities"
     return CriterionScale(factor, sums, frozenset(labels.tolist()), takes)
 
@@ -126,7 +125,7 @@ def _gradient(criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
     try:
         loss = criterion(logits, labels)
     except Exception as error:
-        # What a user's own function runs into can be anything.
+        # A user's function may raise any error.
         raise _UndefinedError(
             f"{_name(criterion)} fails for logits of shape {tuple(logits.shape)} and labels of"
             f" shape {tuple(labels.shape)}: {type(error).__name__}: {error}. {_NEEDED}."
@@ -134,25 +133,25 @@ def _gradient(criterion: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
         raise ConfigError(f"{_name(criterion)} returns {kind}, not a scalar. {_NEEDED}.")
-    found: Tensor | None = None
+    gradient: Tensor | None = None
     if loss.requires_grad:
-        (found,) = torch.autograd.grad(loss.sum(), logits, allow_unused=True)
-    if found is None:
+        (gradient,) = torch.autograd.grad(loss.sum(), logits, allow_unused=True)
+    if gradient is None:
         raise ConfigError(f"{_name(criterion)} does not depend on the logits. {_NEEDED}.")
-    if not bool(torch.isfinite(found).all() and torch.isfinite(loss).all()):
+    if not bool(torch.isfinite(gradient).all() and torch.isfinite(loss).all()):
         raise _UndefinedError(
-            f"{_name(criterion)} is not finite where all {logits.shape[1]} classes are rated"
-            f" alike. {_NEEDED}."
+            f"{_name(criterion)} is not finite for equal logits of all {logits.shape[1]} classes."
+            f" {_NEEDED}."
         )
-    return found.detach()
+    return gradient.detach()
 
 
-def _cross_entropy_gradient(found: Tensor, labels: Tensor) -> Tensor:
-    """That of the sum, where all classes are rated alike, among those that were compared."""
-    active = found.abs().sum(dim=0) > 0
+def _cross_entropy_gradient(gradient: Tensor, labels: Tensor) -> Tensor:
+    """Gradient of the summed cross-entropy at equal logits, over the classes with a gradient."""
+    active = gradient.abs().sum(dim=0) > 0
     if int(active.sum()) < 2:
         active = torch.ones_like(active)
-    target = torch.zeros_like(found).scatter_(1, labels[:, None], 1.0)
+    target = torch.zeros_like(gradient).scatter_(1, labels[:, None], 1.0)
     return active / active.sum() - target
 
 
@@ -162,15 +161,15 @@ def _name(criterion: Criterion) -> str:
 
 
 class UserCriterion:
-    """A criterion of any scale, a mean or a sum over samples; cross-entropy until `set` is called.
+    """The user's criterion and its scale; cross-entropy until `set` is called.
 
     Args:
-        weighed: Whether a method weighs anything against it; otherwise any criterion will do.
-        soft_labels: Whether replayed samples are labelled by the softmax of a classifier's logits.
+        weighed: Whether a method weights another loss against it; otherwise it is not measured.
+        soft_labels: Whether replayed samples have soft labels.
 
     Attributes:
         criterion: From logits (n, K) and labels (n,) to a scalar.
-        scale: How it compares with the mean cross-entropy.
+        scale: Its scale relative to the mean cross-entropy.
     """
 
     def __init__(self, *, weighed: bool = True, soft_labels: bool = False) -> None:
@@ -181,28 +180,28 @@ class UserCriterion:
         self._ignored: frozenset[int] = frozenset()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UserCriterion:
-        # The criterion is the user's: copies refer to the same one.
+        # Copies share the user's criterion.
         other = UserCriterion()
         other.__dict__.update(self.__dict__)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        # Nor need it be picklable; it is set again before anything is trained.
+        # It may not be picklable, and it is set again before training.
         return {**self.__dict__, "criterion": F.cross_entropy}
 
     def set(
         self, criterion: Criterion, learner: nn.Module, *, width: int, classes: Iterable[int]
     ) -> None:
-        """Measures a criterion and goes on with it.
+        """Sets and measures the criterion.
 
         Args:
             criterion: From logits (n, K) and labels (n,) to a scalar.
-            learner: The classifier; its logits are taken to be of the type of its parameters.
+            learner: The classifier, whose logits are assumed to have the type of its parameters.
             width: Number of its outputs.
             classes: Labels of the experience.
 
         Raises:
-            ConfigError: Nothing can be weighed against it, see `measure_criterion`; or it takes
+            ConfigError: Its scale cannot be measured, see `measure_criterion`; or it takes
                 probabilities, and replayed samples have soft labels.
         """
         if not self._weighed:
@@ -213,7 +212,7 @@ class UserCriterion:
         scale = measure_criterion(criterion, width=width, classes=known, like=like)
         if self._soft_labels and scale.takes == "probabilities":
             raise ConfigError(
-                "The criterion takes probabilities, and soft labels are made of logits or"
+                "The criterion takes probabilities, but soft labels are computed from logits or"
                 " log-probabilities. Let the model return one of these (CrossEntropyLoss, or"
                 " LogSoftmax with NLLLoss), or use labels='hard'."
             )
@@ -222,31 +221,31 @@ class UserCriterion:
         self._judged |= scale.judged
 
     def of_replay(self, logits: Tensor, labels: Tensor, n: int) -> Tensor:
-        """What it says of replayed samples, as large as of new ones.
+        """The criterion on replayed samples, on the scale of that on new samples.
 
         Args:
             logits: Tensor (m, K).
             labels: int64 tensor (m,).
-            n: Number of new samples that they are weighed against.
+            n: Number of new samples in the step.
 
         Raises:
-            ConfigError: It has no gradient for a class that it had one for when it was learned.
+            ConfigError: It has no gradient for a class for which it had one earlier.
         """
         loss = self._judge(logits, labels)
         return loss * (n / len(labels)) if self.scale.sums else loss
 
     def scaled(self, loss: Tensor, n: int) -> Tensor:
-        """Gives another loss this criterion's scale.
+        """Scales another loss to this criterion's scale.
 
         Args:
-            loss: A mean over samples, of the size of their cross-entropy.
-            n: Number of new samples that it is weighed against.
+            loss: A mean over samples, on the scale of cross-entropy.
+            n: Number of new samples in the step.
         """
         size = self.scale.factor * (n if self.scale.sums else 1)
         return loss if size == 1 else size * loss
 
     def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What it says of samples, as a mean of the size of their cross-entropy.
+        """The criterion as a mean over samples, on the scale of cross-entropy.
 
         Args:
             logits: Tensor (n, K).
@@ -263,19 +262,19 @@ class UserCriterion:
         if self._ignored:
             raise ConfigError(
                 f"The criterion ignores the classes {sorted(self._ignored)} in this experience,"
-                " which were learned before, so replaying them would do nothing. Use one that"
-                " judges all classes, such as MaskedCrossEntropy(mask='seen'), or soft labels."
+                " which were learned before, so replaying them would have no effect. Use one for"
+                " all classes, such as MaskedCrossEntropy(mask='seen'), or soft labels."
             )
         return self.criterion(logits, labels)
 
 
 def soft_targets(logits: Tensor, *, allowed: Tensor, temperature: float) -> Tensor:
-    """Turns a teacher's logits into probabilities over the classes that it knows.
+    """Converts a teacher's logits to probabilities over the classes that it has learned.
 
     Args:
         logits: Tensor (n, K).
-        allowed: bool tensor (n, K) or (K,), true where the teacher has learned the class; each row
-            holds at least one.
+        allowed: bool tensor (n, K) or (K,), true for classes that the teacher has learned, at least
+            one in each row.
         temperature: Above 0; larger is softer.
 
     Returns:
@@ -293,14 +292,14 @@ def distillation(logits: Tensor, targets: Tensor, *, temperature: float) -> Tens
     Args:
         logits: Tensor (n, K), the student's.
         targets: Tensor (n, J), J <= K, rows sum to one.
-        temperature: Above 0, the one with which the targets were made. The factor of its square
-            keeps the gradient's size independent of it (Hinton et al. 2015, Sec. 2).
+        temperature: Temperature of the targets, above 0. The factor of its square keeps the
+            gradient's size independent of it (Hinton et al. 2015, Sec. 2).
 
     Returns:
         Tensor (n,).
     """
     logits = at_least_single(logits)
     log_probabilities = F.log_softmax(logits / temperature, dim=1)[:, : targets.shape[1]]
-    # A class without a target may have no output at all, a logit of minus infinity.
+    # A class without a target may have a logit of minus infinity.
     parts = (targets * log_probabilities).masked_fill(targets == 0, 0.0)
     return -parts.sum(dim=1) * temperature**2

@@ -75,7 +75,7 @@ def generator_loss(generated: Tensor) -> Tensor:
     """Loss of a generator.
 
     Args:
-        generated: Scores (n,) of what it generated.
+        generated: Scores (n,) of generated samples.
 
     Returns:
         Scalar.
@@ -86,16 +86,15 @@ def generator_loss(generated: Tensor) -> Tensor:
 def gradient_penalty(
     score: Callable[[Tensor], Tensor], real: Tensor, generated: Tensor, shares: Tensor
 ) -> Tensor:
-    """Penalty on the discriminator's gradient between real and generated samples (Eq. 3 there).
+    """Gradient penalty of the discriminator between real and generated samples (WGAN-GP, Eq. 3).
 
-    The result has a gradient with respect to the discriminator, through the gradient that it is
-    made of.
+    The result is differentiable with respect to the discriminator's parameters.
 
     Args:
         score: The discriminator, from samples (n, *shape) to scores (n,).
         real: Float tensor (n, *shape).
         generated: Float tensor (n, *shape).
-        shares: Float tensor (n,) in [0, 1], how much of the real sample each mixture has.
+        shares: Float tensor (n,) in [0, 1], the weight of the real sample in each mixture.
 
     Returns:
         Scalar: the mean of the squared difference of the Euclidean norm and 1.

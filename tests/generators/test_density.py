@@ -270,7 +270,7 @@ def test_samples_of_another_size():
     density = ClassDensity()
     one = torch.zeros(1, dtype=torch.int64)
     density.add(torch.rand(1, 3), one, one)
-    with pytest.raises(ShapeError, match="4 values came, but 3"):
+    with pytest.raises(ShapeError, match="have 4 values, but 3"):
         density.add(torch.rand(1, 4), one, one + 1)
     assert density.means.shape == (1, 3)
     assert len(density.classes) == 1

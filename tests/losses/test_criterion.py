@@ -81,10 +81,10 @@ REFUSED = {
     "each": (nn.CrossEntropyLoss(reduction="none"), "not a scalar"),
     "number": (lambda o, t: 3.0, "not a scalar"),
     "not-a-number": (lambda o, t: F.cross_entropy(o, t) * float("nan"), "not finite"),
-    "random": (lambda o, t: F.cross_entropy(o, t) * torch.rand(()), "another gradient each time"),
+    "random": (lambda o, t: F.cross_entropy(o, t) * torch.rand(()), "different gradients"),
     "detached": (lambda o, t: F.cross_entropy(o.detach(), t), "does not depend"),
     "between": (lambda o, t: F.cross_entropy(o, t) * len(t) ** 0.5, "neither a mean nor a sum"),
-    "upside-down": (lambda o, t: -F.cross_entropy(o, t), "does not get smaller"),
+    "upside-down": (lambda o, t: -F.cross_entropy(o, t), "does not decrease"),
     "three-arguments": (lambda o, t, x: F.cross_entropy(o, t), "missing 1 required"),
     "other-width": (nn.CrossEntropyLoss(torch.ones(K + 1)), "weight"),
 }

@@ -113,7 +113,7 @@ def test_class_steps_where_another_classifier_answers(kind, class_steps):
 
 def test_a_layer_that_nothing_uses_is_said():
     method = KINDS["dynamic"](seed=1, sparsity=50.0, generator_steps=40)
-    with pytest.warns(UserWarning, match="layer wide, middle, narrow is used.*sparsity lower"):
+    with pytest.warns(UserWarning, match="layer wide, middle, narrow is used.*Decrease sparsity"):
         driver(method).train(digits(0))
 
 
@@ -170,7 +170,7 @@ def test_a_class_that_comes_back_is_refused():
     method = KINDS["dynamic"](seed=1)
     learner = driver(method).train(digits(0, 1))
     before = images_of(method, 1)
-    with pytest.raises(LabelError, match="brings back the classes 1, which.*frozen"):
+    with pytest.raises(LabelError, match="has the classes 1, which.*frozen"):
         learner.train(digits(1, 2))
     assert torch.equal(images_of(method, 1), before)
     learner.train(digits(2))
