@@ -56,10 +56,10 @@ _DENSITY = {**_LATENT, "memory": "density", "labels": "hard", "replay_size": 384
 _CLUSTERS = ClassDensity(
     covariance="low-rank",
     tied="all",
-    components=60,
+    components=120,
     rank=128,
     at_rest="int8",
-    centres_at_rest="int8",
+    centres_at_rest="int4",
 )
 _MIXTURE = {**_LATENT, "memory": _CLUSTERS, "finetune_data": "generated", "finetune_steps": 1200}
 METHODS: dict[str, Entry] = {
