@@ -4,7 +4,7 @@
 What `avalanche-dgm paper` left there is copied to docs/results if it is newer, has no fewer seeds
 and no fewer rows, and is no ``--fast`` run. Seeds that follow those of a file are added to it. Then
 the page is written, and the README's numbers that name a file:
-``.947 ± .002<!-- FILE; ROW; COLUMN -->``; "memory" and "training" are columns, too.
+``.947 ± .002<!-- FILE; ROW; COLUMN -->``; "memory" and "training time" are columns, too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from avalanche_dgm import papers
 from avalanche_dgm.papers.exhibits import Exhibit
 from avalanche_dgm.papers.numbers import (
+    COSTS,
     cell_text,
     costs_of,
     difference_text,
@@ -32,17 +33,15 @@ RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 _MARKED = re.compile(r"([^\s|(]+(?: ± \S+?| k?B| [MG]B| s)?)<!-- ([^;>]+); ([^;>]+); ([^;>]+?) -->")
-#: What may stand in place of a column.
-_COSTS = ("memory", "training")
 _HEAD = """# Results
 
 The figures and tables of the papers: what the paper says, and what
 [`avalanche-dgm paper`](cli.md#figures-and-tables-of-the-papers) measured with the paper's settings
 and, in some cases, with this package's defaults. Numbers are means over seeds ± half the width of
 their 95 % t interval; differences are paired by seed. *Memory* is the size at the end, without the
-classifier. *Training* is wall time, on a machine with other work in some cases. The linked files
-have the values of every seed, the curves of the figure, versions and machine. `make results` writes
-this page.
+classifier. *Training time* is wall time, on a machine with other work in some cases. The linked
+files have the values of every seed, the curves of the figure, versions and machine. `make results`
+writes this page.
 """
 
 Numbers = Mapping[str, Any]
@@ -155,7 +154,7 @@ def _table(numbers: Numbers) -> str:
     cells = {(cell["row"], cell["column"]): cell for cell in numbers["rows"]}
     rows, columns = (list(dict.fromkeys(place[i] for place in cells)) for i in (0, 1))
     costs = costs_of(numbers)
-    more = ["memory", "training"] if costs else []
+    more = [*COSTS] if costs else []
     lines = [["", *columns, *more], ["---"] * (1 + len(columns) + len(more))]
     for row in rows:
         found = [_both(cells.get((row, column))) for column in columns]
@@ -180,8 +179,8 @@ def filled(text: str, files: Mapping[str, Numbers]) -> str:
     def value(found: re.Match[str]) -> str:
         _, name, row, column = found.groups()
         cells = {(cell["row"], cell["column"]): cell for cell in files[name]["rows"]}
-        if column in _COSTS:
-            text = costs_of(files[name])[row][_COSTS.index(column)]
+        if column in COSTS:
+            text = costs_of(files[name])[row][COSTS.index(column)]
         else:
             text = cell_text(cells[row, column])
         return f"{text}<!-- {name}; {row}; {column} -->"

@@ -28,6 +28,9 @@ PRINTED = Path(__file__).parent / "printed"
 # Of a run's provenance: what may differ between runs of one exhibit, and matters for their times.
 _MACHINE = ("versions", "platform", "cpu", "processors", "threads", "device", "gpu")
 
+#: Columns of a table that come from the runs.
+COSTS = ("memory", "training time")
+
 Numbers = dict[str, Any]
 
 
@@ -282,8 +285,9 @@ def _cell(value: Any) -> Any:
 
 
 def number_text(value: float) -> str:
-    """A number in a table: three decimals below ten, else four digits."""
-    text = f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}"
+    """A number in a table: three decimals below ten, but none of a count; else four digits."""
+    count = abs(value) >= 10 or (abs(value) >= 2 and value == int(value))
+    text = f"{value:,.0f}" if count else f"{value:.3f}"
     return re.sub(r"^(-?)0\.", r"\1.", text)
 
 
@@ -315,7 +319,7 @@ def grid(numbers: Numbers) -> list[list[str]]:
     heading = [""]
     for column in columns:
         heading += [column, *(["paper"] if column in told else [])]
-    table = [heading + (["memory", "training"] if costs else [])]
+    table = [heading + ([*COSTS] if costs else [])]
     for row in rows:
         line = [row]
         for column in columns:

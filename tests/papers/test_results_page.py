@@ -42,7 +42,7 @@ def numbers(**changes):
     }
 
 
-UNITS = (("kB", "memory"), ("s", "training"))
+UNITS = (("kB", "memory"), ("s", "training time"))
 
 
 def write(folder, found):
