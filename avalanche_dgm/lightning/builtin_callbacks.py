@@ -29,7 +29,9 @@ SUPPORTED = {
     "LearningRateMonitor": f"{_EVERY}; needs a logger",
     "ModelCheckpoint": _LEARNING,
     "ModelSummary": "is printed before every fit",
-    "OnExceptionCheckpoint": "saves the module when a fit fails, including phases",
+    "OnExceptionCheckpoint": (
+        "saves the module when a fit fails, including phases; later fits do not load it"
+    ),
     "ProgressBar": "is called in every fit and test",
     "RichModelSummary": "is printed before every fit",
     "RichProgressBar": _BAR,

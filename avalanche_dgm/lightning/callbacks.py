@@ -76,12 +76,14 @@ def experience_callbacks(trainer: pl.Trainer) -> list[Any]:
 def reset_callbacks(trainer: pl.Trainer) -> None:
     """Resets callbacks that stop early or save, in place; called before each experience.
 
-    Otherwise an experience would be compared with the best value of the one before it.
+    Otherwise an experience would be compared with the best value of the one before it. The path of
+    the last checkpoint stays, so that ``last.ckpt`` is that of the stream.
     """
     for callback in experience_callbacks(trainer):
         # All of it: the ``state_dict`` of a ModelCheckpoint lacks what it saved last.
         unused = _unused.setdefault(callback, copy.deepcopy(vars(callback)))
-        vars(callback).update(copy.deepcopy(unused))
+        last = {name: v for name, v in vars(callback).items() if name == "last_model_path"}
+        vars(callback).update(copy.deepcopy(unused) | last)
 
 
 @contextmanager

@@ -96,6 +96,15 @@ def start_at_epoch(trainer: pl.Trainer, epoch: int) -> None:
     loop.epoch_loop.batch_progress.reset()
 
 
+def loading_nothing(trainer: pl.Trainer) -> AbstractContextManager[None]:
+    """Lets fits and tests take the module as it is.
+
+    Otherwise Lightning loads what an ``OnExceptionCheckpoint``, or a job of SLURM that was queued
+    again, left of an earlier fit, even of another run.
+    """
+    return replaced(trainer._checkpoint_connector, _select_ckpt_path=lambda *_, **__: None)
+
+
 def set_steps(trainer: pl.Trainer, steps: int) -> None:
     """Sets the optimiser steps that a Trainer and its loggers count from, its ``global_step``."""
     loop: Any = trainer.fit_loop.epoch_loop
@@ -123,11 +132,6 @@ def requeue_signal(trainer: pl.Trainer) -> Any:
     if not getattr(environment, "auto_requeue", False):
         return None
     return environment.requeue_signal or 0
-
-
-def slurm_checkpoint(trainer: pl.Trainer) -> Any:
-    """The file of an earlier job that Lightning would load into every fit, or ``None``."""
-    return trainer._checkpoint_connector._hpc_resume_path
 
 
 def without_sigterm_notifier(trainer: pl.Trainer) -> AbstractContextManager[None]:

@@ -24,7 +24,8 @@ def check_limits(trainer: pl.Trainer) -> None:
 
     Raises:
         ConfigError: It limits the number of steps, or leaves nothing to train on; or it splits the
-            model among devices or changes the dtype of its weights.
+            model among devices or changes the dtype of its weights; or its profiler fails in a
+            second fit.
     """
     loop: Any = trainer.fit_loop
     n = smoke_batches(trainer)
@@ -54,6 +55,13 @@ def check_limits(trainer: pl.Trainer) -> None:
         raise ConfigError(
             f"precision={trainer.precision!r} changes the dtype of weights, which images and"
             " memories would not match. Use '32-true', 'bf16-mixed' or '16-mixed'."
+        )
+    made: Any = trainer
+    if isinstance(made.profiler, pl.profilers.PyTorchProfiler):
+        raise ConfigError(
+            "Lightning's PyTorchProfiler records one fit and fails in the next, but a stream is"
+            " many fits. Use profiler='simple' or 'advanced', or call this inside of"
+            " torch.profiler.profile()."
         )
     strategy, kinds = trainer.strategy, pl.strategies
     whole = isinstance(strategy, (kinds.SingleDeviceStrategy, kinds.DDPStrategy))
@@ -92,15 +100,17 @@ def without_limits(
         phase: Whether to ignore ``val_check_interval``.
     """
     made: Any = trainer
-    interval = made.val_check_interval
+    limits = {
+        "limit_train_batches": 1.0,
+        "limit_val_batches": 1.0,
+        "limit_test_batches": 1.0,
+        "overfit_batches": 0.0,
+    }
+    # Lightning does not set it if the interval is a time.
+    interval = getattr(made, "val_check_interval", None)
     if isinstance(interval, int) and made.check_val_every_n_epoch is not None:
         # The experience may be shorter than the interval.
         interval = min(interval, len(loader))
-    return internals.replaced(
-        trainer,
-        limit_train_batches=1.0,
-        limit_val_batches=1.0,
-        limit_test_batches=1.0,
-        overfit_batches=0.0,
-        val_check_interval=1.0 if phase else interval,
-    )
+    if interval is not None:
+        limits["val_check_interval"] = 1.0 if phase else interval
+    return internals.replaced(trainer, **limits)

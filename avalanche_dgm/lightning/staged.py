@@ -89,6 +89,7 @@ class StagedModule(MeanLoggingModule):
         with (
             trainers.quiet(),
             internals.fit_timers(timers_of(trainer)),
+            internals.loading_nothing(trainer),
             without_limits(trainer, loader, phase=phase),
             internals.replaced(loop, min_epochs=None if phase else loop.min_epochs),
         ):

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.package import pl
 
@@ -84,21 +83,6 @@ def report_stop(
         # The usual exit code of a process that SIGTERM has ended: it is not done.
         raise pl.utilities.exceptions.SIGTERMException(128 + signal.SIGTERM)
     return reason
-
-
-def check_slurm_folder(trainer: pl.Trainer) -> None:
-    """Refuses a folder from which Lightning would load something into every fit.
-
-    Raises:
-        ConfigError: In a job of SLURM, its ``default_root_dir`` holds what was saved of a fit.
-    """
-    found = internals.slurm_checkpoint(trainer)
-    if "SLURM_NTASKS" in os.environ and found is not None:
-        raise ConfigError(
-            f"Lightning saved {found} when SLURM was about to end another training, and would load"
-            " it into every fit of the stream. Move it away, or give the Trainer another"
-            " default_root_dir. A stream is saved in checkpoint_dir."
-        )
 
 
 @contextmanager

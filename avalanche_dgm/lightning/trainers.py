@@ -20,7 +20,7 @@ from avalanche_dgm.lightning.builtin_callbacks import check_callbacks
 from avalanche_dgm.lightning.limits import check_limits, without_limits
 from avalanche_dgm.lightning.package import PACKAGE, VARIABLE, check_package, pl
 from avalanche_dgm.lightning.progress import StreamProgressBar, with_stage_names
-from avalanche_dgm.lightning.stopping import catching_signals, check_slurm_folder, timers_of
+from avalanche_dgm.lightning.stopping import catching_signals, timers_of
 
 MisconfigurationException = pl.utilities.exceptions.MisconfigurationException
 
@@ -68,7 +68,6 @@ def make_trainer(
     check_package(made.loggers, made.profiler)
     check_callbacks(made, wanted)
     check_limits(made)
-    check_slurm_folder(made)
     # Models that grow do so for a test, too; what is made in inference mode cannot be trained.
     for loop in (made.validate_loop, made.test_loop, made.predict_loop):
         loop.inference_mode = False
@@ -155,7 +154,7 @@ def _in_spawned_process(
 
 def test(trainer: pl.Trainer, module: pl.LightningModule, loaders: Any) -> None:
     """Runs a test epoch; the module stays on its device."""
-    with quiet(), without_limits(trainer, [], phase=True):
+    with quiet(), internals.loading_nothing(trainer), without_limits(trainer, [], phase=True):
         trainer.test(module, dataloaders=loaders, verbose=False)
     module.to(trainer.strategy.root_device)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import signal
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -141,12 +142,23 @@ def test_steps_are_those_of_loggers(tmp_path):
     assert [int(line.split(",")[column]) for line in lines[1:]] == [100, 101, 102]
 
 
-def test_slurm(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_fit_loads_nothing(tmp_path):
+    saves = pl.callbacks.OnExceptionCheckpoint(tmp_path)
+    trainer = pl.Trainer(**{**QUIET, "enable_checkpointing": True}, max_epochs=1, callbacks=[saves])
+    module = fit(trainer)
+    trained = module.layer.weight.item()
+    for loads, within in ((False, internals.loading_nothing(trainer)), (True, nullcontext())):
+        # Each fit removes it. The epoch is over: nothing is trained.
+        trainer.save_checkpoint(saves.ckpt_path)
+        nn.init.constant_(module.layer.weight, 7.0)
+        with within:
+            fit(trainer, module)
+        assert module.layer.weight.item() == (trained if loads else 7.0)
+        nn.init.constant_(module.layer.weight, trained)
+
+
+def test_slurm(monkeypatch):
     assert internals.requeue_signal(pl.Trainer(**QUIET)) is None
-    assert internals.slurm_checkpoint(pl.Trainer(**QUIET)) is None
-    (tmp_path / "hpc_ckpt_1.ckpt").touch()
-    assert "hpc_ckpt_1" in str(internals.slurm_checkpoint(pl.Trainer(**QUIET)))
     environment = import_module(f"{pl.__name__}.plugins.environments").SLURMEnvironment
     for name, value in (("NTASKS", 1), ("JOB_NAME", "job"), ("JOB_ID", 7), ("PROCID", 0)):
         monkeypatch.setenv(f"SLURM_{name}", str(value))

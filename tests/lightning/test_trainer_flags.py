@@ -1,6 +1,7 @@
 """Flags that shorten or change a training: phases keep their steps, and counts are true."""
 
 import warnings
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -221,6 +222,7 @@ def test_tests_that_are_shortened_or_left_out(stream):
         ({"val_check_interval": 2}, 4),
         ({"val_check_interval": 50}, 2),
         ({"val_check_interval": 3, "check_val_every_n_epoch": None}, 2),
+        ({"val_check_interval": timedelta(microseconds=1)}, 8),
         ({"check_val_every_n_epoch": 2}, 1),
     ],
 )
@@ -282,6 +284,7 @@ def test_flags_that_change_nothing(stream, plain, flags):
         ({"max_epochs": -1}, "epochs=-1"),
         ({"max_epochs": 0}, "epochs=0"),
         ({"limit_train_batches": 0}, "limit_train_batches=0"),
+        ({"profiler": "pytorch"}, "PyTorchProfiler"),
     ],
 )
 def test_flags_that_cannot_work(stream, flags, message):
