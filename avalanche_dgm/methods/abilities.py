@@ -17,7 +17,7 @@ class Inspectable(ABC):
 
     @abstractmethod
     def sample(self, n: int) -> Replay:
-        """Generates or draws n samples of all classes in the memory.
+        """Generates or draws n samples of all classes in the memory, with hard labels.
 
         Raises:
             UnknownTaskError: Nothing was learned yet, or no samples are kept.

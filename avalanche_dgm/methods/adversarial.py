@@ -20,7 +20,7 @@ from avalanche_dgm.errors import UnknownTaskError
 from avalanche_dgm.fitting import OptimizationStep, OptimizerSpec, Phase, epochs_to_steps
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.classifiers import spread
-from avalanche_dgm.methods.abilities import Inspectable, ReplaySource, Routing
+from avalanche_dgm.methods.abilities import ReplaySource, Routing
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.modules import copied, evaluating, size_in_bytes
@@ -84,7 +84,7 @@ class GANMethodSettings(FinetuningSettings, MethodSettings):
     shift: float = field(default=0.07, metadata={"least": 0, "below": 0.5})
 
 
-class GANMethod(Inspectable, ReplaySource, Routing, FinetunedMethod):
+class GANMethod(ReplaySource, Routing, FinetunedMethod):
     """A generative adversarial network beside a classifier.
 
     A subclass makes its generator, and sets ``settings_type``, which includes the generator's

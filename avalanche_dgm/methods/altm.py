@@ -148,7 +148,7 @@ def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     "distillation from a frozen copy of the network; --set replay=stored, or a memory",
     fast=_fast,
 )
-class ALTM(Inspectable, LatentInputs, FinetunedMethod):
+class ALTM(LatentInputs, FinetunedMethod):
     """A-LTM: distillation from a frozen, stable network, with or without replay.
 
     Args:

@@ -28,7 +28,7 @@ from avalanche_dgm.data import ExperienceData, Replay, check_experience
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
-from avalanche_dgm.methods.abilities import Inspectable, ReplaySource
+from avalanche_dgm.methods.abilities import ReplaySource
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
@@ -58,7 +58,7 @@ class DGRSettings(FinetuningSettings, MethodSettings, MemorySettings):
     # Kamra et al. train the learner inside the memory, after the generator (Sec. 4.1).
     paper="dgdmn-direct",
 )
-class DGR(Inspectable, ReplaySource, FinetunedMethod):
+class DGR(ReplaySource, FinetunedMethod):
     """DGR: deep generative replay for any classifier.
 
     Args:
@@ -72,6 +72,7 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
     settings_type: ClassVar[type[MethodSettings]] = DGRSettings
     needs = Needs(copies="A copy labels what is replayed.")
     source_settings: ClassVar = {"labels": "hard", "finetune_steps": 0}
+    generates_new = True
 
     def __init__(self, settings: DGRSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)
@@ -119,10 +120,6 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
             return None
         return self._previous.sample(n, self.rng, hard=self._partial)
 
-    def _generate(self, n: int) -> Replay:
-        """See `FinetunedMethod._generate`."""
-        return self.ltm.sample(n, self.rng, hard=True)
-
     def end(self, data: ExperienceData) -> None:
         """See `Method.end`."""
         self.ltm.end(self.rng)
@@ -131,7 +128,7 @@ class DGR(Inspectable, ReplaySource, FinetunedMethod):
 
     def sample(self, n: int) -> Replay:
         """See `Inspectable.sample`."""
-        return self.ltm.sample(n, self.rng)
+        return self.ltm.sample(n, self.rng, hard=True)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
         """See `Inspectable.encode`: means of the generator's posterior."""

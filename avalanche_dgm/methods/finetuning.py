@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import ExperienceData, Replay, Step
+from avalanche_dgm.data import ExperienceData, Step
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import OptimizerSpec, Phase
+from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.settings import MethodSettings, Settings
 
@@ -50,17 +51,21 @@ class FinetuningSettings(Settings):
     finetune_optimizer: OptimizerSpec = OptimizerSpec("adam", 1e-3, "cosine")
 
 
-class FinetunedMethod(Method):
+class FinetunedMethod(Inspectable, Method):
     """A method with balanced fine-tuning of the classifier; see `FinetuningSettings`.
+
+    Attributes:
+        generates_new: Whether, before `end`, `sample` includes classes of the current experience.
 
     Raises:
         ConfigError: ``finetune_data="generated"`` with a method that does not generate samples.
     """
 
+    generates_new: ClassVar[bool] = False
+
     def __init__(self, settings: MethodSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)
-        generates = type(self)._generate is not FinetunedMethod._generate
-        if self.settings.finetune_data == "generated" and not generates:
+        if self.settings.finetune_data == "generated" and not self.generates_new:
             raise ConfigError(
                 "finetune_data='generated' is for DGR and for latent replay that generates:"
                 f" {type(self).__name__} generates no samples of the experience's classes."
@@ -84,10 +89,6 @@ class FinetunedMethod(Method):
         """Whether the experience's fine-tuning is on generated samples."""
         return self.settings.finetune_data == "generated" and self.experiences > 0
 
-    def _generate(self, n: int) -> Replay:
-        """Generates n samples of all classes, including those of the experience."""
-        raise NotImplementedError
-
     def _balanced_finetuning(self, learner: nn.Module, data: ExperienceData, steps: int) -> Phase:
         width = int(data.labels.max()) + 1
 
@@ -107,7 +108,7 @@ class FinetunedMethod(Method):
             # Of the batch only the size is used, as several devices share it.
             images, _, tasks = batch
             n, old = len(images), self.settings.replay_size
-            samples = self._generate(n + (old if isinstance(old, int) else n))
+            samples = self.sample(n + (old if isinstance(old, int) else n))
             logits = self(images[:0], tasks[:0], width=width, replay=samples)
             return self.criterion.of_replay(logits, samples.labels, n)
 

@@ -40,7 +40,7 @@ from avalanche_dgm.memories.generative import MemorySettings
 from avalanche_dgm.memories.layers import FrozenPrefix
 from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.memories.stored_latents import StoredLatents, StoredLatentsSettings
-from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
+from avalanche_dgm.methods.abilities import LatentInputs, ReplaySource
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
@@ -195,7 +195,7 @@ def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
         "paper-batch": paper_hyper("batch"),
     },
 )
-class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
+class LatentReplay(LatentInputs, ReplaySource, FinetunedMethod):
     """Latent replay: frozen first layers of the network, and stored or generated latents.
 
     Args:
@@ -212,6 +212,7 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
 
     settings_type: ClassVar = LatentReplaySettings
     source_settings: ClassVar = {"schedule": "mixed", "labels": "hard", "finetune_steps": 0}
+    generates_new = True
     paper = staticmethod(paper_hyper)
     split: SplitModel | None
     #: A copy of the classifier from before the experience, for soft labels.
@@ -404,10 +405,6 @@ class LatentReplay(Inspectable, LatentInputs, ReplaySource, FinetunedMethod):
             yield from self.latent_memory.learn_latents(self._latents(data), self.random)
         if self._on_generated:
             yield from super().after_learning(data)
-
-    def _generate(self, n: int) -> Replay:
-        """See `FinetunedMethod._generate`."""
-        return self.sample(n)
 
     def _trained_on(self, data: ExperienceData) -> ExperienceData:
         return data if self._encoded is None else self._encoded

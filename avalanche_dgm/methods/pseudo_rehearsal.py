@@ -25,7 +25,6 @@ from avalanche_dgm.errors import CapacityError, UnknownTaskError
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.classifiers import logits_of
-from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
@@ -85,7 +84,7 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 
 @register("pseudo-rehearsal", "the same as ppr", paper=_paper)
 @register("ppr", "random inputs, labelled by the previous classifier", paper=_paper)
-class PseudoRehearsal(Inspectable, FinetunedMethod):
+class PseudoRehearsal(FinetunedMethod):
     """Pseudo-rehearsal: replays random inputs with the previous classifier's labels.
 
     Args:
