@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from functools import partial
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -27,7 +28,7 @@ from avalanche_dgm.dashboards.sinks import Picture
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.pages import default_page, write_page
 from avalanche_dgm.experiments.pages.groups import estimate, group_runs, settings_of
-from avalanche_dgm.experiments.pages.images import embed
+from avalanche_dgm.experiments.pages.images import embed, encode
 from avalanche_dgm.experiments.pages.loading import find_runs
 from avalanche_dgm.experiments.pages.measures import AVERAGE, MEASURES
 from avalanche_dgm.metrics import functional
@@ -503,6 +504,22 @@ def test_many_pictures_are_thinned_evenly(tmp_path):
     assert [frame.at for frame in few.all()][-1] == 40
     assert len(few.all()) < 16
     assert embed(runs, budget=10).all() == []
+
+
+def test_what_has_no_room_is_not_made_ready(tmp_path, monkeypatch):
+    made = Counter()
+
+    def counting(path, level):
+        made[level] += 1
+        return encode(path, level)
+
+    folder = write(tmp_path / "a", result("dgr", n=10), panels=partial(all_panels, picture=noise))
+    runs = find_runs([folder])[0]
+    largest = max(len(encode(picture.path, 0).source) for picture in runs[0].pictures)
+    monkeypatch.setattr("avalanche_dgm.experiments.pages.images.encode", counting)
+    album = embed(runs, budget=largest)
+    assert sum(len(frame.image.source) for frame in album.all()) <= largest
+    assert album.found > 10 > made[0]
 
 
 def test_many_tasks(tmp_path):

@@ -42,6 +42,14 @@ def test_train_and_test_are_the_whole_set_once():
     assert rows(benchmark.train_stream) + rows(benchmark.test_stream) == expected
 
 
+def test_what_is_done_to_one_benchmark_does_not_reach_the_next():
+    first = sklearn_digits(n_experiences=1)
+    images = first.train_stream[0].dataset[0][0]
+    before = images.clone()
+    images.fill_(7.0)
+    assert torch.equal(sklearn_digits(n_experiences=1).train_stream[0].dataset[0][0], before)
+
+
 def test_one_class_an_experience():
     benchmark = sklearn_digits()
     assert benchmark.n_classes == 10

@@ -90,16 +90,17 @@ def embed(runs: Sequence[Run], budget: int = BUDGET) -> Album:
         budget: Characters that all pictures may take.
     """
     encoder = cache(encode)
-    for most, level in _STEPS:
-        album = _album(runs, most, level, encoder)
-        if sum(len(frame.image.source) for frame in album.all()) <= budget:
-            break
+    # Without pictures there is always room.
+    albums = (_album(runs, most, level, encoder, budget) for most, level in _STEPS)
+    album = next(filter(None, albums), Album({}))
     album.found = sum(p.key not in _DRAWN for run in runs for p in run.pictures)
     return album
 
 
-def _album(runs: Sequence[Run], most: int, level: int, encoder: _Encoder) -> Album:
-    """So many pictures of each panel at most, of one size."""
+def _album(
+    runs: Sequence[Run], most: int, level: int, encoder: _Encoder, budget: int
+) -> Album | None:
+    """So many pictures of each panel at most, of one size; ``None`` if there is no room."""
     album = Album({})
     for run in runs:
         series: dict[str, list[Picture]] = {}
@@ -112,6 +113,10 @@ def _album(runs: Sequence[Run], most: int, level: int, encoder: _Encoder) -> Alb
                 if image is None:
                     album.broken += 1
                 else:
+                    budget -= len(image.source)
+                    if budget < 0:
+                        # At once: the rest need not be made ready in this size.
+                        return None
                     frame = Frame(picture.at, picture.caption, image, picture.axis)
                     album.frames.setdefault(run.folder, {}).setdefault(key, []).append(frame)
     return album
