@@ -47,9 +47,9 @@ GENERATORS = {
             ConditionalGANSettings(generator_steps=n, class_inputs=10, batch_size=16, **GAN),
             keep=JointReplay(),
         ),
-        300,
+        160,
     ),
-    "masked GAN": (lambda n: MaskedGAN(MaskedGANSettings(generator_steps=n, **GAN)), 200),
+    "masked GAN": (lambda n: MaskedGAN(MaskedGANSettings(generator_steps=n, **GAN)), 120),
 }
 DEVICES = [
     "cpu",
@@ -243,13 +243,14 @@ def test_flat_samples_are_learned(name):
 
 
 def test_a_returning_class_is_learned_again(name, learned):
-    generator = copy.deepcopy(learned(name))
     if name == "masked GAN":
         with pytest.raises(LabelError, match="learned before"):
-            generator.check(digits(0, 4, skip=60))
+            learned(name).check(digits(0, 4, skip=60))
         return
+    generator = new(name)
+    learn(generator, digits(0, 1))
     learn(generator, digits(0, 4, skip=60), seed=2)
-    assert generator.classes.labels.tolist() == [0, 1, 2, 3, 4]
+    assert generator.classes.labels.tolist() == [0, 1, 4]
 
 
 def test_scores_tell_what_was_learned(name, learned):

@@ -228,7 +228,7 @@ def test_it_learns_digits(architecture, likelihood):
         vae,
         lambda batch, r: vae.negative_elbo(batch[0], r).mean(),
         optimizer,
-        600,
+        300 if likelihood == "gaussian" else 600,
         64,
         (train.images,),
     )

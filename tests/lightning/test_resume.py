@@ -28,7 +28,7 @@ N = 4
 
 @pytest.fixture(scope="module")
 def stream():
-    benchmark = sklearn_digits(n_experiences=5, n_train_per_class=40, seed=0)
+    benchmark = sklearn_digits(n_experiences=5, n_train_per_class=24, seed=0)
     return SimpleNamespace(
         train_stream=list(benchmark.train_stream)[:N], test_stream=list(benchmark.test_stream)
     )
@@ -206,7 +206,7 @@ def test_folders_that_cannot_be_used(stream, saved, tmp_path):
     tmp_path = shutil.copytree(saved[0], tmp_path / "copy")
     with pytest.raises(ConfigError, match="resume=True"):
         learn("dgr", stream, tmp_path)
-    other = sklearn_digits(n_experiences=5, n_train_per_class=40, seed=1)
+    other = sklearn_digits(n_experiences=5, n_train_per_class=24, seed=1)
     data = SimpleNamespace(
         train_stream=list(other.train_stream)[:N], test_stream=stream.test_stream
     )
@@ -214,7 +214,7 @@ def test_folders_that_cannot_be_used(stream, saved, tmp_path):
         ("dgr", stream, {"batch_size": 32}, "batch_size: 16 in the checkpoint, 32 now"),
         ("dgr", stream, {"seed": 1}, "seed: 0 in the checkpoint, 1 now"),
         ("dgdmn", stream, {}, "method: DGRModule in the checkpoint, DGDMNModule now"),
-        ("dgr", data, {}, r"experience 1: 80 samples, data .* in the checkpoint, 80 samples, data"),
+        ("dgr", data, {}, r"experience 1: 48 samples, data .* in the checkpoint, 48 samples, data"),
     ):
         with pytest.raises(CheckpointError, match=said):
             learn(name, learned, tmp_path, resume=True, **options)

@@ -41,10 +41,11 @@ from avalanche_dgm.methods import finetuning
 
 # As in the tests: here, so that every process does, however it was started.
 finetuning.ENOUGH_STEPS = finetuning.LEAST_STEPS = 0
+torch.backends.mkldnn.enabled = False
 
 
-def stream(n=3):
-    benchmark = sklearn_digits(n_experiences=5, seed=0)
+def stream(n=3, n_train_per_class=60):
+    benchmark = sklearn_digits(n_experiences=5, n_train_per_class=n_train_per_class, seed=0)
     return SimpleNamespace(
         train_stream=list(benchmark.train_stream)[:n], test_stream=list(benchmark.test_stream)[:n]
     )
@@ -174,7 +175,8 @@ def main(out, devices, strategy, names):
         if "SAVED" in os.environ:
             settings |= {"checkpoint_dir": os.environ["SAVED"], "resume": True, "save_every": 3}
         timer = pl.callbacks.Timer({"hours": 1})
-        result = fit_stream(module, stream(), callbacks=[Dying(timer), timer], **settings)
+        data = stream(n_train_per_class=None) if name.endswith("@long") else stream()
+        result = fit_stream(module, data, callbacks=[Dying(timer), timer], **settings)
         logs[name].close()
         rank = os.environ.get("LOCAL_RANK", "0")
         state = {

@@ -19,10 +19,10 @@ SEVERAL = {**ONE, "strategy": "ddp", "devices": 2}
 STEPS = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}
 
 
-def train(name, trainer, *, folder=None, n=3, **options):
+def train(name, trainer, *, folder=None, n=3, n_train_per_class=60, **options):
     """Trains one case; returns weights and metrics."""
     plugins, _, network = name.partition("@")
-    benchmark = cases.digits(task_labels=network == "heads")
+    benchmark = cases.digits(task_labels=network == "heads", n_train_per_class=n_train_per_class)
     run = {"checkpoint_dir": folder} if folder else {}
     if network == "metrics":
         options = {"metrics": cases.supervised_metrics, "eval_every": 0}
@@ -103,11 +103,11 @@ def different_data(rank):
 
 def refused():
     """A plugin that is not known to be right is refused, unless the user says otherwise."""
-    allow = [RWalkPlugin]
+    options = {"n_train_per_class": None, "allow": [RWalkPlugin]}
     try:
         train("rwalk@ordered", SEVERAL)
     except ConfigError as error:
-        return {"error": str(error), **train("rwalk@ordered", SEVERAL, allow=allow)}
+        return {"error": str(error), **train("rwalk@ordered", SEVERAL, **options)}
     return {"error": ""}
 
 
@@ -139,7 +139,7 @@ def learned(trainer=None):
     before = dict(cases.SMALL)
     cases.SMALL.update(generator_steps=150, hidden=(64, 64), latent=8)
     try:
-        return train("dgr", trainer or SEVERAL, train_epochs=8)
+        return train("dgr", trainer or SEVERAL, train_epochs=8, n_train_per_class=None)
     finally:
         cases.SMALL.update(before)
 

@@ -155,8 +155,8 @@ def test_labelling_leaves_the_ltm_s_statistics_alone():
 def routed():
     """Zero and one in the long-term memory, four and seven in short-term ones."""
     driver = driver_of(
-        hidden=(128,),
-        stm_hidden=(128,),
+        hidden=(64,),
+        stm_hidden=(64,),
         generator_steps=400,
         learner_steps=200,
         steps=60,

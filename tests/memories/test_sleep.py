@@ -186,8 +186,8 @@ def test_an_interrupted_sleep_is_made_up_for():
 @pytest.mark.parametrize("short_term", [True, False])
 def test_the_long_term_learner_learns_in_sleep(short_term):
     driver = driver_of(
-        hidden=(128,),
-        stm_hidden=(128,),
+        hidden=(64,),
+        stm_hidden=(64,),
         generator_steps=400,
         learner_steps=200,
         batch_size=64,

@@ -109,7 +109,8 @@ def test_what_the_learning_lacks_is_made_up_for():
     test = digits(*range(6), per_class=40, skip=120)
     found = []
     for steps in (None, 0):
-        method = DGR(seed=1, hidden=(128,), generator_steps=250, finetune_steps=steps)
+        sizes = {"hidden": (64,), "generator_steps": 250, "batch_size": 64}
+        method = DGR(seed=1, finetune_steps=steps, **sizes)
         found.append(Driver(method, network(), steps=10).train_all(stream).accuracy(test))
     assert found[0] > 0.85
     assert found[1] < 0.7

@@ -25,7 +25,8 @@ def driver_of(kind, learner=None, *, task_aware=False, steps=20, seed=1, **hyper
 def test_dgr_remembers_and_the_plain_network_does_not(consolidation):
     stream = [digits(*pair, per_class=120) for pair in [(0, 1), (2, 3), (4, 5)]]
     test = digits(*range(6), per_class=40, skip=120)
-    settings = {"hidden": (128,), "generator_steps": 250, "consolidation": consolidation}
+    settings = {"hidden": (64,), "generator_steps": 150, "batch_size": 64}
+    settings["consolidation"] = consolidation
     driver = driver_of(DGR, steps=150, **settings).train_all(stream)
     assert driver.accuracy(test) > 0.75
 
@@ -171,11 +172,12 @@ def test_dgdmn_learns_a_stream_and_tells_its_memories_apart():
         DGDMN,
         steps=100,
         stm_size=2,
-        hidden=(128, 128),
-        stm_hidden=(128, 128),
+        hidden=(64, 64),
+        stm_hidden=(64, 64),
         latent=16,
-        generator_steps=400,
-        learner_steps=300,
+        generator_steps=200,
+        learner_steps=150,
+        batch_size=64,
     )
     for pair in [(0, 1), (2, 3), (4, 5)]:
         driver.train(digits(*pair, per_class=120))
