@@ -38,6 +38,12 @@ COMMON = {
 BACKENDS = ("avalanche", "lightning")
 
 
+@pytest.fixture(autouse=True)
+def few_steps_of_the_reference(monkeypatch):
+    """How good it is matters to no test here."""
+    monkeypatch.setattr("avalanche_dgm.metrics.generator_quality._LEAST_STEPS", 10)
+
+
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

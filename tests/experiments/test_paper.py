@@ -42,8 +42,9 @@ def test_memory_shrinks_with_the_images():
 @pytest.mark.parametrize("backend", ["avalanche", "lightning"])
 @pytest.mark.parametrize("method", ["naive", "ewc", "joint", "dgdmn"])
 def test_a_kept_memory_answers_as_the_run_did(method, backend, tmp_path):
+    few = {"n_train_per_class": 12, "fraction": 0.3}
     config = ExperimentConfig.create(
-        method, fast=True, n_experiences=5, stream_options={"fraction": 0.3}, backend=backend
+        method, fast=True, n_experiences=5, stream_options=few, backend=backend
     )
     runs = PaperRuns(tmp_path, log=LogSettings(("none",)))
     found = runs.train({"row": [config]})["row"][0]
