@@ -6,6 +6,7 @@ What needs PyTorch or Avalanche is imported when a command runs: ``--help`` answ
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_NO_READER = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,9 +34,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit status: 0, 2 for an error of ours or a wrong argument, 130 after Ctrl-C.
+        The exit status: 0, 2 for an error of ours or a wrong argument, 130 after Ctrl-C, 141 if
+        nobody reads the output to its end.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or a pipe whose encoding lacks a character still gets the rest.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output, such as head, has ended. Python must not flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NO_READER
+    return status
+
+
+def _main(given: Sequence[str]) -> int:
     arguments = argparse.Namespace(given=given, is_global_zero=True)
     try:
         with warnings.catch_warnings():

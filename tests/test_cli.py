@@ -400,6 +400,22 @@ def test_help_is_fast_and_imports_nothing_heavy():
     assert "--method" in done.stdout
 
 
+def test_output_that_nobody_reads_or_that_the_encoding_lacks():
+    for words in ("run --print-config", "options dgr"):
+        command = f"{sys.executable} -m avalanche_dgm {words} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (141, "")
+    code = "import sys; from avalanche_dgm.cli import main; main([]); print('\\xe9')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.endswith("\\xe9\n")
+
+
 def test_every_option_is_on_the_page():
     text = (ROOT / "docs" / "cli.md").read_text()
     commands = next(a.choices for a in build_parser()._actions if a.choices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import json
 import sys
@@ -167,9 +168,21 @@ def _add_seeds(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: 1)")
 
 
+class _Once(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(
+                self, "given twice. Name one file as the 'base' of the other."
+            )
+        setattr(namespace, self.dest, values)
+
+
 def _add_settings(parser: argparse.ArgumentParser, usual: str) -> None:
     parser.add_argument(
-        "--config", metavar="FILE", help="a YAML file, or the name of a recipe; see 'list'"
+        "--config",
+        metavar="FILE",
+        action=_Once,
+        help="a YAML file, or the name of a recipe; see 'list'",
     )
     _add_plugin(parser)
     settings = parser.add_argument_group("settings (defaults depend on the stream)")
@@ -271,11 +284,13 @@ def _pair(text: str) -> str:
 
 
 def _read_value(text: str) -> Any:
-    """A value as JSON if it is, else as text."""
+    """A value as JSON or a Python tuple if it is one, else as text."""
     words = {"none": None, "true": True, "false": False}
     try:
+        if text.startswith("("):
+            return list(ast.literal_eval(text))
         return words[text.lower()] if text.lower() in words else json.loads(text)
-    except ValueError:
+    except (ValueError, SyntaxError, TypeError):
         return text
 
 

@@ -84,14 +84,32 @@ def _recipe(name: str) -> Layer:
 
 def _read(path: Path) -> Layer:
     import jsonargparse
+    import yaml
 
     try:
-        values = jsonargparse.get_loader("yaml")(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = jsonargparse.get_loader("yaml")(text)
+        repeated = _repeated(yaml.compose(text, Loader=yaml.SafeLoader))
     except Exception as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings, such as 'method: dgdmn'.")
+    if repeated:
+        raise ConfigError(f"{path} has {repeated[0]!r} twice. Leave one out.")
+    if values.get("method") and values.get("methods"):
+        raise ConfigError(f"{path} has both 'method' and 'methods'. Leave one out.")
     return check(values, str(path))
+
+
+def _repeated(node: Any) -> list[str]:
+    """The keys that a mapping in a YAML document has twice, of which YAML takes the last."""
+    if node is None or isinstance(node.value, str):
+        return []
+    if isinstance(node.value[0] if node.value else None, tuple):
+        keys = [key.value for key, _ in node.value]
+        found = [str(key) for i, key in enumerate(keys) if key in keys[:i]]
+        return found + [key for _, value in node.value for key in _repeated(value)]
+    return [key for value in node.value for key in _repeated(value)]
 
 
 def check(values: Layer, where: str) -> Layer:
@@ -174,7 +192,9 @@ def _spread(values: Layer) -> dict[str, Any]:
                     " perhaps init_args."
                 )
             # The arguments may be those of a class that is named elsewhere.
-            found[name] = given.get("class_path")
+            del found[name]
+            if given.get("class_path") is not None:
+                found[name] = given["class_path"]
             found[options] = {**(given.get("init_args") or {}), **(found.get(options) or {})}
     return found
 
@@ -293,6 +313,7 @@ def _resolve(layers: Sequence[Layer], method: str) -> ExperimentConfig:
         if own.get("fast"):
             settings = _made_fast(settings, method)
         settings = merge(settings, own)
+    settings = {name: value for name, value in settings.items() if value is not None}
     settings |= {"method": method, "stream": stream}
     labels = (settings.get("stream_options") or {}).get("task_labels")
     if settings.get("model") == LATENT and labels and method != "latent-replay":
@@ -318,9 +339,11 @@ def merge(lower: Layer, upper: Layer) -> dict[str, Any]:
 
     Args:
         lower: The settings.
-        upper: Those that outrank them; ``None`` is none.
+        upper: Those that outrank them. ``None`` takes back what is below, but for method, stream
+            and options.
     """
     merged = dict(lower)
+    kept = (*_MAPPINGS, "method", "stream")
     for name, options in BY_CLASS_PATH.items():
         if None not in (upper.get(name), lower.get(name)) and upper[name] != lower[name]:
             # The options of what is replaced.
@@ -328,8 +351,10 @@ def merge(lower: Layer, upper: Layer) -> dict[str, Any]:
     for name, value in upper.items():
         if name in _MAPPINGS and isinstance(value, Mapping):
             value = {**(merged.get(name) or {}), **value}
-        if value is not None:
+        if value is not None or name not in kept:
             merged[name] = value
+    if "model" in upper and upper["model"] is None:
+        merged[BY_CLASS_PATH["model"]] = upper.get(BY_CLASS_PATH["model"]) or {}
     return merged
 
 

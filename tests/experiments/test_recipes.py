@@ -8,7 +8,7 @@ import yaml
 
 from avalanche_dgm.cli import main
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import recipes
+from avalanche_dgm.experiments import ExperimentConfig, recipes
 from avalanche_dgm.experiments.methods import check_options
 from avalanche_dgm.streams import STREAMS
 
@@ -126,6 +126,19 @@ def test_what_outranks_what(tmp_path):
     assert (paper.epochs, paper.optimizer, paper.hidden) == (6, "rmsprop", (24, 24))
 
 
+def test_null_takes_back_what_the_base_sets(tmp_path):
+    base = recipes.load(write(tmp_path, "{base: null, until: 0.9, n_experiences: 2, epochs: 3}"))
+    above = {"until": None, "epochs": None, "per_method": {"dgr": {"n_experiences": None}}}
+    found = recipes.plan(base, recipes.check(above, "above"), methods=["naive", "dgr"])
+    (naive,), (dgr,) = found["naive"], found["dgr"]
+    assert (naive.until, naive.n_experiences, dgr.n_experiences) == (None, 2, None)
+    assert naive.epochs == ExperimentConfig(method="naive", stream="digits").epochs
+    net = {"model": {"class_path": "own.Net", "init_args": {"width": 3}}, "method": "dgr"}
+    usual = recipes.check({"model": None, "method": None, "stream": None}, "above")
+    (plain,) = recipes.plan(recipes.check(net, "below"), usual, methods=())["dgr"]
+    assert (plain.model, plain.model_options) == ("mlp", {})
+
+
 def test_another_class_does_not_take_the_arguments_of_the_first():
     net = {"model": {"class_path": "own.Net", "init_args": {"width": 3}}}
     file, other = recipes.check(net, "a"), recipes.check({"model": "mlp"}, "b")
@@ -149,6 +162,10 @@ def test_another_class_does_not_take_the_arguments_of_the_first():
         ("trainer: {device: 2}", "device"),
         ("- 3", "holds no settings"),
         ("a: [", "cannot be read"),
+        ("", "holds no settings"),
+        ("epochs: 1\nlr: 0.1\nepochs: 2", "has 'epochs' twice"),
+        ("stream_options: {seed: 1, seed: 2}", "has 'seed' twice"),
+        ("method: dgr\nmethods: [naive]", "both 'method' and 'methods'"),
         ("model: {class: own.Net}", "class_path"),
         ("base: run.yaml", "its own base"),
         ("base: demp", "Did you mean 'demo'"),
@@ -206,6 +223,9 @@ def test_options_on_the_command_line_outrank_the_file(folder, capsys):
     assert found["lr"] == 0.01
     words = ["--model", "own_parts.Net", "--model.init_args.width", "5", "--method", "naive"]
     assert printed(capsys, *words)["model"]["init_args"] == {"width": 5}
+    assert printed(capsys, *file, "--n_experiences", "null")["n_experiences"] is None
+    found = printed(capsys, "--method", "dgr", "--set", "hidden=(8, 4)")
+    assert found["method_options"]["hidden"] == [8, 4]
     trainer = ["--backend", "lightning", "--trainer.devices", "2", "--clip", "1.5"]
     assert printed(capsys, *trainer)["trainer"]["devices"] == 2
     assert printed(capsys, *trainer)["trainer"]["clip"] == 1.5
@@ -226,6 +246,7 @@ def test_what_is_printed_is_what_would_run(folder, capsys):
         (["--n_experiences"], "needs a value"),
         (["--trainer.devics", "3"], "devics"),
         (["--config", "demp"], "Did you mean 'demo'"),
+        (["--config", "demo", "--config", "photos"], "given twice"),
         (["--method", "own_parts.Shrunk"], "Did you mean 'Shrink'"),
         (["--method", "own_prts.Shrink"], "cannot be imported"),
         (["--method", "own_parts.Shrink"], "rate"),
