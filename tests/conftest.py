@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -38,28 +37,12 @@ def as_many_steps_as_asked_for(request, monkeypatch, steps_after_the_user_s):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def steps_without_extras():
-    """What PyTorch does in each step beside it, which of a small one is half.
+def no_gpu_is_looked_for():
+    """Each step of an optimizer looks for GPUs, by loading their driver's library.
 
-    It looks for GPUs, by loading their driver's library, and names the step for its profiler;
-    oneDNN prepares each convolution.
+    Where there is none, that is a third of a small step.
     """
     import torch  # Not at the head, which the process that hands out tests runs, too.
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.autograd.profiler, "record_function", lambda *args: nullcontext())
-        patch.setattr(torch.backends.mkldnn, "enabled", False)
-        if not torch.cuda.is_available():
-            os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-            check = "_accelerator_graph_capture_health_check"
-            patch.setattr(torch.optim.Optimizer, check, lambda self: None, raising=False)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def convolutions_as_users_have_them(request, monkeypatch):
-    """In the tests that train for long."""
-    import torch
-
-    if "slow" in request.keywords:
-        monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -41,7 +41,6 @@ from avalanche_dgm.methods import finetuning
 
 # As in the tests: here, so that every process does, however it was started.
 finetuning.ENOUGH_STEPS = finetuning.LEAST_STEPS = 0
-torch.backends.mkldnn.enabled = False
 
 
 def stream(n=3, n_train_per_class=60):
