@@ -1,7 +1,7 @@
 """Generative and latent memories for continual learning without stored data.
 
-Everything users name is importable from here; each part is loaded when it is first asked for. The
-names are in the stub beside this file.
+All public names are importable from here, and loaded on first access. The stub beside this file
+lists them.
 """
 
 from avalanche_dgm.stubs import attach_stub

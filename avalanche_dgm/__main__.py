@@ -1,4 +1,4 @@
-"""Lets `python -m avalanche_dgm` stand for the command `avalanche-dgm`."""
+"""Runs the command `avalanche-dgm` as `python -m avalanche_dgm`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Faster arithmetic for a phase: bfloat16 where it suffices, and channels last."""
+"""Mixed precision (bfloat16) and channels last for a phase."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from avalanche_dgm.fitting import OptimizationStep, Phase
 
 
 def accelerate(phase: Phase) -> Phase:
-    """The same phase, computed in mixed precision and with channels last.
+    """The same phase in mixed precision and with channels last.
 
-    Convolutions and matrix products are computed in bfloat16, by ``torch.autocast``: it has the
-    range of float32, so losses need no scaling. Weights, moments, images and losses are float32.
+    ``torch.autocast`` computes convolutions and matrix products in bfloat16, which has the range of
+    float32, so losses need no scaling. Weights, optimiser states, images and losses are float32.
 
     Args:
         phase: A phase with convolutions. The memory format of its module is changed now and
-            restored when the phase ends, also after an error, as the last bits of a convolution's
-            outputs depend on it.
+            restored when the phase ends or fails, as the last bits of a convolution's outputs
+            depend on it.
     """
     module = phase.module
     _warn_if_slow({parameter.device for parameter in module.parameters()})
@@ -30,16 +30,16 @@ def accelerate(phase: Phase) -> Phase:
         module.to(memory_format=torch.contiguous_format)
         phase.finish()
 
-    def broken_off() -> None:
+    def abort() -> None:
         module.to(memory_format=torch.contiguous_format)
-        phase.broken_off()
+        phase.abort()
 
     return replace(
         phase,
         loss=[_in_bfloat16(step) for step in phase.cycle],
         data=tuple(_channels_last(tensor) for tensor in phase.data),
         finish=finish,
-        broken_off=broken_off,
+        abort=abort,
     )
 
 
@@ -50,7 +50,7 @@ def _warn_if_slow(devices: set[torch.device]) -> None:
         )
         if device.type == "cpu" or emulated:
             warnings.warn(
-                "accelerate=True is for GPUs that compute bfloat16, NVIDIA's since Ampere: this"
+                "accelerate=True is for GPUs that support bfloat16, NVIDIA's since Ampere: this"
                 f" device ({device}) may be many times slower with it. Leave it out here.",
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-"""Checks of what a user gives: choices, numbers, bytes, widths of layers, ranges of intensities."""
+"""Checks of arguments: choices, numbers, bytes, widths of layers, ranges of intensities."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def one_of(name: str, value: str, *allowed: str) -> None:
     """Checks a choice.
 
     Args:
-        name: What is chosen.
-        value: What was chosen.
-        *allowed: What there is.
+        name: Name of the argument.
+        value: Its value.
+        *allowed: Allowed values.
 
     Raises:
-        ConfigError: It is none of them.
+        ConfigError: The value is not allowed.
     """
     if value not in allowed:
         raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
@@ -36,18 +36,18 @@ def whole(
     optional: bool = False,
     otherwise: str = "",
 ) -> None:
-    """Checks a whole number.
+    """Checks an integer.
 
     Args:
-        name: What it counts.
-        value: The number.
-        least: The smallest that can work.
-        most: The largest that can work, if there is one.
+        name: Name of the argument.
+        value: Its value.
+        least: Smallest allowed value.
+        most: Largest allowed value, if there is one.
         optional: Whether it may be ``None``.
-        otherwise: What else is allowed, for the message.
+        otherwise: Other allowed values, for the message.
 
     Raises:
-        ConfigError: It is not a whole number, too small or too large.
+        ConfigError: It is not an integer, too small or too large.
     """
     if value is None and optional:
         return
@@ -73,16 +73,16 @@ def number(
     """Checks a finite number.
 
     Args:
-        name: What it is.
-        value: The number.
-        above: What it must be above.
-        least: The smallest that can work.
-        below: What it must be below.
-        most: The largest that can work.
+        name: Name of the argument.
+        value: Its value.
+        above: Exclusive lower bound.
+        least: Smallest allowed value.
+        below: Exclusive upper bound.
+        most: Largest allowed value.
         optional: Whether it may be ``None``.
 
     Raises:
-        ConfigError: It is no such number.
+        ConfigError: It is not a number within the bounds.
     """
     if value is None and optional:
         return
@@ -96,9 +96,9 @@ def number(
         and (below is None or value < below)
         and (most is None or value <= most)
     ):
-        said = " and ".join(f"{word} {end:g}" for word, end in bounds.items() if end is not None)
+        limits = " and ".join(f"{word} {end:g}" for word, end in bounds.items() if end is not None)
         raise ConfigError(
-            f"{name}={value!r} must be a number {said}{', or None' if optional else ''}."
+            f"{name}={value!r} must be a number {limits}{', or None' if optional else ''}."
         )
 
 
@@ -111,8 +111,8 @@ def read_bytes(name: str, value: int | str | None) -> int | None:
     """Reads a number of bytes.
 
     Args:
-        name: What they are for.
-        value: The number; or a text such as ``"500 kB"``, ``"1MB"`` or ``"1.5GB"``, in powers of
+        name: Name of the argument.
+        value: The number; or text such as ``"500 kB"``, ``"1MB"`` or ``"1.5GB"``, in powers of
             1000; or ``None``, which is returned.
 
     Raises:
@@ -120,29 +120,29 @@ def read_bytes(name: str, value: int | str | None) -> int | None:
     """
     if value is None:
         return None
-    found = (
+    match = (
         re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kKMG]?B?)\s*", value)
         if isinstance(value, str)
         else None
     )
-    if found is not None and found.group(2) in _UNITS:
-        value = int(float(found.group(1)) * _UNITS[found.group(2)])
+    if match is not None and match.group(2) in _UNITS:
+        value = int(float(match.group(1)) * _UNITS[match.group(2)])
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(
-            f"{name}={value!r} must be a number of bytes, or a text such as '500kB' or '1.5MB'."
+            f"{name}={value!r} must be a number of bytes, or text such as '500kB' or '1.5MB'."
         )
     return value
 
 
 def check_widths(name: str, value: Any) -> None:
-    """Checks the widths of layers: one or more whole numbers of at least 1.
+    """Checks the widths of layers: one or more integers of at least 1.
 
     Args:
-        name: What they are called.
+        name: Name of the argument.
         value: The widths.
 
     Raises:
-        ConfigError: They are none.
+        ConfigError: They are not.
     """
     if not isinstance(value, (tuple, list)) or not value:
         raise ConfigError(
@@ -157,7 +157,7 @@ def check_range(value: tuple[float, float], *, name: str = "value_range") -> Non
 
     Args:
         value: Smallest and largest possible intensity.
-        name: How the user calls it.
+        name: Name of the argument.
 
     Raises:
         ConfigError: It is not two finite numbers, the first below the second.

@@ -1,4 +1,4 @@
-"""Which classes are known: one table for everything that remembers."""
+"""The table of learned classes, for all memories."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from avalanche_dgm.modules import GrowingBuffers
 
 
 class ClassTable(GrowingBuffers):
-    """The known classes, in the order in which they came.
+    """The learned classes, in the order in which they were added.
 
-    A *class* is one label of one task label: where several tasks use the same labels, each of them
-    has classes of its own. A memory that tells the same class of several groups apart, such as
-    experiences or tasks, names the group as well.
+    A *class* is a pair of task label and label, so several tasks with the same labels have
+    different classes. A memory may also distinguish groups, such as experiences or tasks.
 
     Attributes:
         rows: int64 tensor (K, 3): group, task label, label of each class.
@@ -30,7 +29,7 @@ class ClassTable(GrowingBuffers):
 
     @property
     def groups(self) -> Tensor:
-        """int64 tensor (K,), the group of each class; 0 where there are none."""
+        """int64 tensor (K,), the group of each class; 0 without groups."""
         return self.rows[:, 0]
 
     @property
@@ -44,12 +43,12 @@ class ClassTable(GrowingBuffers):
         return self.rows[:, 2]
 
     def add(self, tasks: Tensor, labels: Tensor, *, group: int | Tensor = 0) -> Tensor:
-        """Takes in the classes of samples, those that are new in ascending order.
+        """Adds the new classes of samples, in ascending order.
 
         Args:
             tasks: int64 tensor (N,), task labels.
             labels: int64 tensor (N,).
-            group: The group that all of them belong to, or int64 tensor (N,), that of each.
+            group: The group of all samples, or int64 tensor (N,), the group of each.
 
         Returns:
             int64 tensor (N,), each sample's row.
@@ -67,10 +66,10 @@ class ClassTable(GrowingBuffers):
         Args:
             tasks: int64 tensor (N,), task labels.
             labels: int64 tensor (N,).
-            group: The group that all of them belong to, or int64 tensor (N,), that of each.
+            group: The group of all samples, or int64 tensor (N,), the group of each.
 
         Returns:
-            int64 tensor (N,), -1 where the class is unknown.
+            int64 tensor (N,), -1 for unknown classes.
         """
         return self._find(_triples(tasks, labels, group))
 
@@ -81,17 +80,17 @@ class ClassTable(GrowingBuffers):
         return torch.where(same.any(dim=1), same.int().argmax(dim=1), -1)
 
     def count_with(self, tasks: Tensor, labels: Tensor) -> int:
-        """The number of classes there will be with those of samples, see `find`."""
+        """The number of classes including those of samples, see `find`."""
         pairs = torch.stack([tasks, labels], dim=1)[self.find(tasks, labels) < 0]
         return len(self) + len(torch.unique(pairs, dim=0))
 
     def balanced(self, n: int, rng: torch.Generator) -> Tensor:
         """Draws rows, balanced over labels and, within a label, over its task labels and groups.
 
-        Systematic sampling: each row comes up within one of its exact share.
+        Systematic sampling: each row's count differs by less than one from its exact share.
 
         Args:
-            n: How many.
+            n: Number of rows to draw.
             rng: Generator on the table's device.
 
         Returns:
@@ -107,9 +106,9 @@ class ClassTable(GrowingBuffers):
         """Which of a classifier's outputs were learned.
 
         Args:
-            tasks: int64 tensor (n,), task labels of what is classified.
+            tasks: int64 tensor (n,), task labels of samples.
             width: Number of outputs.
-            by_task: Whether a sample has the classes of its own task label only.
+            by_task: Whether a sample's classes are only those of its task label.
 
         Returns:
             bool tensor (n, width).

@@ -1,6 +1,6 @@
 """The command ``avalanche-dgm``.
 
-What needs PyTorch or Avalanche is imported when a command runs: ``--help`` answers at once.
+PyTorch and Avalanche are imported when a command runs, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit status: 0, 2 for an error of ours or a wrong argument, 130 after Ctrl-C, 141 if
-        nobody reads the output to its end.
+        The exit status: 0, 2 for an `AvalancheDGMError` or a wrong argument, 130 after Ctrl-C, 141
+        if the output is a closed pipe.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal or a pipe whose encoding lacks a character still gets the rest.
@@ -54,9 +54,9 @@ def _main(given: Sequence[str]) -> int:
     arguments = argparse.Namespace(given=given, is_global_zero=True)
     try:
         with warnings.catch_warnings():
-            # Avalanche and what it depends on greet with warnings that no user can act on.
+            # Warnings of Avalanche and its dependencies on which no user can act.
             warnings.filterwarnings("ignore", module="qpsolvers")
-            # No filter: Avalanche puts one of its own before it.
+            # Not by a filter, which Avalanche would override.
             warnings.showwarning = _without_deprecations(warnings.showwarning)
             _run_command(given, arguments)
     except SystemExit as end:  # argparse: --help, --version
@@ -119,16 +119,16 @@ def _run(arguments: argparse.Namespace) -> None:
 def _demo(arguments: argparse.Namespace) -> None:
     from avalanche_dgm.experiments import recipes
 
-    # The demonstration is there to be watched again; its folder is nobody's result.
+    # The demo may be repeated, so it overwrites its folder.
     arguments.overwrite = not arguments.resume
-    # Networks this small gain nothing from a second thread, and lose much on a busy machine.
+    # Small networks do not benefit from a second thread.
     arguments.threads = arguments.threads or 1
     _execute(
         arguments,
         "demo",
         recipes.plan(recipes.load("demo"), _words(arguments), methods=()),
-        "Ten handwritten digits, learned one after the other. When the last one is learned, the\n"
-        "first are long gone: no image of them is kept. What does each method still know?",
+        "Ten handwritten digits are learned one after the other, and no images are stored.\n"
+        "How many of the digits does each method still recognise at the end?",
     )
     if arguments.is_global_zero and not arguments.print_config:
         folder = arguments.out / (arguments.name or "demo")
@@ -143,7 +143,7 @@ def _paper(arguments: argparse.Namespace) -> None:
         return
     exhibits = papers.find(*arguments.exhibits)
     if arguments.name and len(exhibits) > 1:
-        raise ConfigError("--name is the folder of one figure or table, and several are named.")
+        raise ConfigError("--name is for one figure or table, but several are given.")
     words = _words(arguments)
     seeds, first = words.pop("seeds", 1), words.pop("seed", 0)
     whole("--seeds", seeds)
@@ -189,8 +189,8 @@ def _workspace(arguments: argparse.Namespace) -> None:
     entity, slash, project = arguments.project.partition("/")
     if not (entity and slash and project):
         raise ConfigError(
-            f"'{arguments.project}' names no project. Give the user or team, a slash, and the"
-            " project, such as my-team/avalanche-dgm."
+            f"'{arguments.project}' is no project. Give entity/project, such as"
+            " my-team/avalanche-dgm."
         )
     print(save_workspace(project, entity=entity, name=arguments.name))
 
@@ -239,7 +239,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def _words(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the command line gives, most of them under the names of fields."""
+    """The settings given on the command line, most of them by the names of fields."""
     from avalanche_dgm.experiments import recipes
     from avalanche_dgm.experiments.config import TrainerSettings
 
@@ -252,7 +252,8 @@ def _words(arguments: argparse.Namespace) -> dict[str, Any]:
     more = [f"--method_options.{pair}" for pair in given.get("set", [])]
     more += [f"--stream_options.{pair}" for pair in given.get("stream_set", [])]
     known = [f"--{name.replace('_', '-')}" for name in recipes.settings()]
-    found = read_overrides([*arguments.more, *more], [*getattr(arguments, "options", ()), *known])
+    overrides = [*arguments.more, *more]
+    found = read_overrides(overrides, [*getattr(arguments, "options", ()), *known])
     return recipes.merge(recipes.check(found, "the command line"), words)
 
 
@@ -305,7 +306,7 @@ def _launch_options(arguments: argparse.Namespace, *configs: Configs) -> dict[st
 
         whole("--threads", arguments.threads)
         torch.set_num_threads(arguments.threads)
-        # Lightning chooses a number for each process unless it finds this.
+        # Otherwise Lightning chooses a number for each process.
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     log = LogSettings(tuple(arguments.log), arguments.wandb_project)
     arguments.is_global_zero = all(is_global_zero(rows) for rows in configs)
@@ -335,6 +336,6 @@ def _how_to_continue(given: Sequence[str]) -> str:
     from avalanche_dgm.experiments.provenance import command_line
 
     kept = [word for word in given if word not in ("--resume", "--overwrite")]
-    # The papers' runs go on without being told to.
+    # `paper` always resumes.
     flags = [] if kept[:1] == ["paper"] else ["--resume"]
     return f"What was learned is saved; continue with: {command_line([*kept, *flags])}"

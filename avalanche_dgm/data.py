@@ -1,4 +1,4 @@
-"""What a method is given of an experience, and the checks that it passes before training."""
+"""Data of experiences and replay batches, and checks before training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor
 from avalanche_dgm.errors import DataError, LabelError, RangeError, ShapeError
 
 MASKED_LOGIT = -1000.0
-"""The logit of a class that a sample's head does not have: no probability, but a finite number."""
+"""The logit of a class that a sample's head does not have: finite, with a probability of 0."""
 
 
 class Latents(Tensor):
-    """Samples that are latents: what the frozen part of a classifier has made of images.
+    """Samples that are latents, the output of the frozen part of a classifier.
 
-    Any other tensor of samples is images. What is cut from latents, joined with them, moved or
-    converted stays latents; `plain` is what a network is given. A state holds plain tensors.
+    All other tensors of samples are images. Results of slicing, concatenating, moving or converting
+    latents are latents, too. Networks take the `plain` tensor, and states contain plain tensors.
     """
 
     @staticmethod
@@ -34,7 +34,7 @@ class Latents(Tensor):
         return self.as_subclass(Tensor)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Latents:
-        """A copy, which is latents, too."""
+        """A copy that is marked as latents, too."""
         return Latents.of(copy.deepcopy(self.plain(), memo))
 
 
@@ -46,13 +46,12 @@ class ExperienceData:
         images: Float tensor (N, C, H, W) or (N, D), any finite range of intensities; `Latents`
             of any shape once they are encoded.
         labels: int64 tensor (N,), class of each image, 0 or more.
-        tasks: int64 tensor (N,), task label of each image (0 where the benchmark has none).
-        key: The name that the task oracle gives to the experience's task; two experiences with
-            equal keys are the same task met twice.
-        name: How progress bars and messages call the experience.
-        times: How often the task was met; above 1 for what a memory hands on after repetitions.
-        partial: Whether its classes may still be half learned when it ends: it is a part of an
-            online stream that hides its tasks.
+        tasks: int64 tensor (N,), task label of each image; 0 if the benchmark has none.
+        key: The task's key from the task oracle; experiences with equal keys repeat a task.
+        name: Name of the experience for progress bars and messages.
+        times: How often the task was repeated; above 1 for samples of a memory.
+        partial: Whether it is a part of an online stream that hides its tasks, so that it may
+            contain only some samples of a class.
     """
 
     images: Tensor
@@ -67,13 +66,13 @@ class ExperienceData:
         return len(self.images)
 
     def take(self, index: Tensor) -> ExperienceData:
-        """The samples at positions (M,)."""
+        """The samples at indices (M,)."""
         images, labels, tasks = (t[index] for t in (self.images, self.labels, self.tasks))
         return replace(self, images=images, labels=labels, tasks=tasks)
 
     @staticmethod
     def cat(parts: Sequence[ExperienceData]) -> ExperienceData:
-        """Joins samples of one or more; all else is said by the first."""
+        """Concatenates samples; all other attributes are those of the first part."""
         return replace(
             parts[0],
             images=torch.cat([part.images for part in parts]),
@@ -97,8 +96,8 @@ class Replay:
     """A batch drawn from a memory.
 
     Attributes:
-        images: Float tensor (n, C, H, W) or (n, D), in the user's units; within the range that was
-            learned for Bernoulli pixels, about so for Gaussian ones. Or `Latents` of any shape.
+        images: Float tensor (n, C, H, W) or (n, D), in the user's units, within the learned range
+            for Bernoulli pixels, approximately for Gaussian ones. Or `Latents` of any shape.
         labels: int64 tensor (n,).
         tasks: int64 tensor (n,), task labels.
         targets: Float tensor (n, K), soft labels that sum to one, or ``None`` for hard labels.
@@ -117,12 +116,12 @@ class Replay:
         return Replay(self.images[index], self.labels[index], self.tasks[index], targets)
 
     def draw(self, n: int, rng: torch.Generator) -> Replay:
-        """Draws n of these samples with replacement, each as likely as any other."""
+        """Draws n of these samples uniformly, with replacement."""
         return self[torch.randint(len(self), (n,), generator=rng, device=self.labels.device)]
 
     @staticmethod
     def cat(replays: Sequence[Replay]) -> Replay:
-        """Joins one or more; soft labels are padded, and kept only if all have them."""
+        """Concatenates batches; soft labels are padded, and kept only if all have them."""
         soft = [r.targets for r in replays if r.targets is not None]
         targets = None
         if len(soft) == len(replays):
@@ -143,13 +142,14 @@ class Step:
     Attributes:
         images: Float tensor (n, *shape), this process's new samples.
         tasks: int64 tensor (n,), their task labels.
-        logits: Tensor (n, K), the classifier's answers to them.
-        new: Their loss, a scalar; ``None`` in a step on replayed samples alone.
+        logits: Tensor (n, K), the classifier's logits.
+        new: The loss on new samples, a scalar; ``None`` in a step on replayed samples alone.
         n: Number of new samples in the step, over all processes.
-        replay: What is replayed beside them, or ``None``.
-        replay_logits: Tensor (m, K), the answers to ``replay.images``.
-        share: What the new samples' loss counts in the mean over processes; 1 for one process.
-        replay_share: What the replayed samples' loss counts in it.
+        replay: The replay batch, or ``None``.
+        replay_logits: Tensor (m, K), the logits of the replay batch.
+        share: Weight of this process's loss on new samples in the mean over processes; 1 for one
+            process.
+        replay_share: Weight of its loss on replayed samples in that mean.
     """
 
     images: Tensor
@@ -171,7 +171,7 @@ def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = No
         shape: Shape of one image learned before, or ``None`` on the first experience.
 
     Raises:
-        DataError: There are no samples, or not one label and one task id for each image.
+        DataError: There are no samples, or not one label and one task label for each image.
         ShapeError: The images are not float (N, C, H, W) or (N, D), or changed their shape.
         LabelError: Labels are not int64 or are negative.
         RangeError: An intensity is NaN or infinite.
@@ -182,13 +182,13 @@ def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = No
         raise DataError(f"{where} holds no samples. Remove it from the stream.")
     if len(labels) != len(images) or len(tasks) != len(images):
         raise DataError(
-            f"{where} has {len(images)} images but {len(labels)} labels and {len(tasks)} task ids."
-            " Each image needs one of each."
+            f"{where} has {len(images)} images but {len(labels)} labels and {len(tasks)} task"
+            " labels. Each image needs one of each."
         )
     if images.ndim not in (2, 4):
         raise ShapeError(
             f"{where} has samples of shape {tuple(images.shape[1:])}; images (channels, height,"
-            " width) or flat vectors (features,) are needed. Add a transform that makes them so."
+            " width) or flat vectors (features,) are needed. Add a transform that reshapes them."
         )
     if not images.is_floating_point():
         raise RangeError(
@@ -207,8 +207,8 @@ def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = No
         )
     if int(labels.min()) < 0:
         raise LabelError(
-            f"{where} has the label {int(labels.min())}. Classes count from 0; drop or renumber"
-            " samples marked as unlabelled."
+            f"{where} has the label {int(labels.min())}. Classes are numbered from 0; drop or"
+            " relabel samples marked as unlabelled."
         )
     if not bool(torch.isfinite(images).all()):
         raise RangeError(
@@ -218,7 +218,7 @@ def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = No
 
 
 def check_values(samples: Tensor) -> None:
-    """Checks that samples can be remembered.
+    """Checks that samples are finite.
 
     Args:
         samples: Float tensor (N, *shape).
@@ -229,7 +229,7 @@ def check_values(samples: Tensor) -> None:
     if not bool(torch.isfinite(samples).all()):
         raise RangeError(
             "A sample has NaN or infinite values. If it is an image, check the transforms; if it"
-            " is a latent, the network that made it has diverged: lower its learning rate."
+            " is a latent, the network has diverged: lower its learning rate."
         )
 
 
@@ -238,7 +238,7 @@ def check_labels(data: ExperienceData, width: int) -> None:
 
     Args:
         data: The experience.
-        width: Number of outputs of the learner once it is adapted to the experience.
+        width: Number of outputs of the learner, adapted to the experience.
 
     Raises:
         LabelError: A label has no output.
@@ -253,12 +253,12 @@ def check_labels(data: ExperienceData, width: int) -> None:
 
 
 def append_replay(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple[Tensor, Tensor]:
-    """Puts replayed samples behind new ones, so that one pass answers both.
+    """Appends replayed samples to new ones, for one forward pass.
 
     Args:
         images: Float tensor (n, *shape).
         tasks: int64 tensor (n,).
-        replay: What was replayed, or ``None``.
+        replay: The replay batch, or ``None``.
     """
     if replay is None:
         return images, tasks
@@ -269,12 +269,12 @@ def append_replay(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple
 
 
 class SamplePool:
-    """Samples that are generated once and drawn from often, some more often than others.
+    """Samples for repeated weighted sampling.
 
     Args:
         samples: Float tensor (M, ...).
         rows: int64 tensor (M,), the class of each.
-        weights: Float tensor (M,), how often each is drawn relative to the others.
+        weights: Float tensor (M,), relative frequency of each.
     """
 
     def __init__(self, samples: Tensor, rows: Tensor, weights: Tensor) -> None:
@@ -288,7 +288,7 @@ class SamplePool:
         """Draws with replacement.
 
         Args:
-            n: How many.
+            n: Number of samples.
             rng: Generator on the samples' device.
 
         Returns:
@@ -301,20 +301,18 @@ class SamplePool:
 
 
 def split_budget(n: int, sizes: Sequence[int]) -> list[int]:
-    """Divides places among tasks or classes, as evenly as their sizes allow (water-filling).
-
-    Each has the same right to them, so a large one gives way to a small one.
+    """Divides a number of samples among tasks or classes, as evenly as possible (water-filling).
 
     Args:
-        n: Places.
-        sizes: Samples of each task or class.
+        n: Number of samples.
+        sizes: Available samples of each task or class.
 
     Returns:
-        Places of each, none above its size; they add up to ``n``, or to all samples if these are
+        Samples of each, at most its size; they add up to ``n``, or to all samples if these are
         fewer.
     """
     shares = [0] * len(sizes)
-    # Smallest first: what a small task leaves is divided among the larger ones.
+    # Smallest first: the rest of a small task's share is divided among the larger ones.
     order = sorted(range(len(sizes)), key=lambda i: sizes[i])
     for position, i in enumerate(order):
         shares[i] = min(sizes[i], n // (len(sizes) - position))
@@ -323,7 +321,7 @@ def split_budget(n: int, sizes: Sequence[int]) -> list[int]:
 
 
 def even_weights(rows: Tensor) -> Tensor:
-    """Weights (M,) that give each class the same share: 1 in all.
+    """Weights (M,) of samples that sum to 1 for each class.
 
     Args:
         rows: int64 tensor (M,), the class of each sample.

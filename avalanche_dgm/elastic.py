@@ -1,4 +1,4 @@
-"""Elastic weights: the diagonal of the Fisher information, and the penalty that it weighs."""
+"""Elastic weight consolidation: per-sample squared gradients and the quadratic penalty."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from torch.func import functional_call, grad, vmap
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.modules import GrowingBuffers, at_least_single, evaluating
 
-#: Numbers of the gradients that are held at once: those of a sample are as many as the weights.
+#: Maximum number of values of the per-sample gradients of a batch.
 _AT_ONCE = 2**23
 
-#: From something that is called as the network is, and a sample, to a scalar.
+#: Function from a callable in place of the network, and a sample, to a scalar.
 SampleLoss = Callable[..., Tensor]
 
 
 def squared_gradients(network: nn.Module, loss: SampleLoss, *samples: Tensor) -> dict[str, Tensor]:
-    """Adds up the squared gradients of single samples, the network in evaluation mode.
+    """Sums squared per-sample gradients, with the network in evaluation mode.
 
-    With the negative log-likelihood for the loss, their mean is the diagonal of the Fisher
-    information. The square of a batch's mean gradient is another thing, and smaller.
+    If the loss is the negative log-likelihood, their mean is the diagonal of the Fisher
+    information. The square of a batch's mean gradient would be smaller.
 
     Args:
-        network: What is differentiated, by its parameters that are trained.
-        loss: Given a stand-in for the network and what ``samples`` has of one sample.
+        network: The network, differentiated with respect to its trainable parameters.
+        loss: Loss of one sample, called with a callable in place of the network and the sample.
         *samples: Tensors (N, ...).
 
     Returns:
-        Tensor of the parameter's shape for each, by its name.
+        Tensor of each parameter's shape, by the parameter's name.
     """
     trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
     weights = {name: p.detach() for name, p in trained.items()}
     size = max(1, _AT_ONCE // max(1, sum(p.numel() for p in weights.values())))
 
-    def of_weights(weights: dict[str, Tensor], *one: Tensor) -> Tensor:
-        def stand_in(*args: Any, **kwargs: Any) -> Any:
+    def loss_of(weights: dict[str, Tensor], *sample: Tensor) -> Tensor:
+        def call(*args: Any, **kwargs: Any) -> Any:
             return functional_call(network, weights, args, kwargs)
 
-        return loss(stand_in, *one)
+        return loss(call, *sample)
 
-    together = vmap(grad(of_weights), in_dims=(None, *(0 for _ in samples)))
-    find: Callable[..., dict[str, Tensor]] = partial(together, weights)
+    vectorised = vmap(grad(loss_of), in_dims=(None, *(0 for _ in samples)))
+    per_sample: Callable[..., dict[str, Tensor]] = partial(vectorised, weights)
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     with evaluating(network):
         for part in zip(*(tensor.split(size) for tensor in samples), strict=True):
             try:
-                found = find(*part)
+                gradients = per_sample(*part)
             except Exception:
-                # A user's network may do what cannot be vectorised, such as look at its inputs.
-                find = partial(_one_by_one, network, trained, loss)
-                found = find(*part)
-            for name, gradients in found.items():
-                # The loss may be made by networks that have gradients of their own.
-                total[name] += gradients.detach().square().sum(dim=0)
+                # A user's network may not be vectorisable, for example with a branch on its input.
+                per_sample = partial(_one_by_one, network, trained, loss)
+                gradients = per_sample(*part)
+            for name, gradient in gradients.items():
+                # Detached, as other networks in the loss may require gradients.
+                total[name] += gradient.detach().square().sum(dim=0)
     return total
 
 
@@ -67,27 +67,27 @@ def _one_by_one(
 ) -> dict[str, Tensor]:
     rows: list[tuple[Tensor, ...]] = []
     with torch.enable_grad():
-        for one in zip(*samples, strict=True):
-            found = torch.autograd.grad(
-                loss(network, *one), [*trained.values()], allow_unused=True, materialize_grads=True
+        for sample in zip(*samples, strict=True):
+            value, weights = loss(network, *sample), [*trained.values()]
+            rows.append(
+                torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
             )
-            rows.append(found)
     columns = [torch.stack(column) for column in zip(*rows, strict=True)]
     return dict(zip(trained, columns, strict=True))
 
 
 class ElasticPenalty(GrowingBuffers):
-    """Half of the sum over tasks of importance times squared distance, in the size of one task.
+    """Half the sum over tasks of importance times squared change of weights.
 
-    A sum of quadratics is one: its importances are their sum, its anchor is the mean of theirs
-    weighed by importance, beside a constant. So nothing grows with the number of tasks, and nothing
-    is lost. Weights that were added since, such as outputs of new classes, are free.
+    The sum of the tasks' quadratics is stored exactly as one quadratic, whose size does not grow
+    with the number of tasks: the sum of importances, the anchors' mean weighted by importance, and
+    a constant. Weights that are added later, such as outputs of new classes, have no penalty.
 
     Attributes:
-        importance: Float tensor (P,), of all weights that are held, one after the other.
-        anchor: Float tensor (P,), where they are held.
-        constant: Float scalar, what the tasks disagree by.
-        shapes: The shape of each parameter that is held, by its name.
+        importance: Float tensor (P,), concatenated importances of all penalised weights.
+        anchor: Float tensor (P,), the weights with no penalty.
+        constant: Float scalar, the constant of the sum.
+        shapes: The shape of each penalised parameter, by its name.
     """
 
     importance: Tensor
@@ -102,11 +102,11 @@ class ElasticPenalty(GrowingBuffers):
         self.shapes: dict[str, tuple[int, ...]] = {}
 
     def add(self, network: nn.Module, importance: dict[str, Tensor]) -> None:
-        """Holds a network's weights where they are now, beside what is held already.
+        """Adds a task's penalty, with the network's current weights as the anchor.
 
         Args:
             network: The network.
-            importance: Tensor of the parameter's shape for each that shall be held, by its name.
+            importance: Tensor of each penalised parameter's shape, by the parameter's name.
         """
         now = {name: at_least_single(p.detach()) for name, p in network.named_parameters()}
         names = [name for name in now if name in importance or name in self.shapes]
@@ -115,24 +115,24 @@ class ElasticPenalty(GrowingBuffers):
         for name in names:
             weights = now[name]
             new = importance.get(name, torch.zeros_like(weights))
-            held, anchor = torch.zeros_like(new), weights.clone()
+            old, anchor = torch.zeros_like(new), weights.clone()
             if name in former:
                 corner = tuple(slice(n) for n in former[name].shape)
-                held[corner], anchor[corner] = former[name], anchors[name]
-            parts.append((new.flatten(), held.flatten(), (weights - anchor).flatten()))
+                old[corner], anchor[corner] = former[name], anchors[name]
+            parts.append((new.flatten(), old.flatten(), (weights - anchor).flatten()))
         if not parts:
             return
-        new, held, way = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        both = held + new
-        # Where nothing is needed, the anchor is of no matter.
-        share = torch.where(both > 0, new / both.clamp(min=torch.finfo(both.dtype).tiny), 1.0)
-        self.constant = self.constant.to(way) + (held * share * way.square()).sum()
-        self.anchor = torch.cat([now[name].flatten() for name in names]) - (1 - share) * way
-        self.importance = both
+        new, old, change = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        total = old + new
+        # With no importance the anchor has no effect.
+        share = torch.where(total > 0, new / total.clamp(min=torch.finfo(total.dtype).tiny), 1.0)
+        self.constant = self.constant.to(change) + (old * share * change.square()).sum()
+        self.anchor = torch.cat([now[name].flatten() for name in names]) - (1 - share) * change
+        self.importance = total
         self.shapes = {name: tuple(now[name].shape) for name in names}
 
     def forward(self, network: nn.Module) -> Tensor:
-        """The penalty of a network as it is now: a scalar."""
+        """The penalty of a network's current weights, a scalar."""
         if not self.shapes:
             return torch.zeros((), device=self.constant.device)
         weights = dict(network.named_parameters())
@@ -140,23 +140,23 @@ class ElasticPenalty(GrowingBuffers):
             weights[name][tuple(slice(n) for n in shape)].flatten()
             for name, shape in self.shapes.items()
         ]
-        way = torch.cat(now) - self.anchor
-        return 0.5 * ((self.importance * way.square()).sum() + self.constant)
+        change = torch.cat(now) - self.anchor
+        return 0.5 * ((self.importance * change.square()).sum() + self.constant)
 
     def check(self, network: nn.Module) -> None:
-        """Checks that a network still has all weights that are held.
+        """Checks that a network still has all penalised weights.
 
         Raises:
-            ConfigError: It has not.
+            ConfigError: Weights are missing.
         """
         weights = dict(network.named_parameters())
         for name, shape in self.shapes.items():
             now = tuple(weights[name].shape) if name in weights else ()
             if len(now) != len(shape) or any(a < b for a, b in zip(now, shape, strict=True)):
                 raise ConfigError(
-                    f"The weights {name} of shape {shape} are held, and the network has"
-                    f" {now or 'none of that name'} now. Layers may be added or grow between"
-                    " experiences; they may not shrink, go or be renamed."
+                    f"The weights {name} had shape {shape} in an earlier experience, but the"
+                    f" network has {now or 'none of that name'} now. Layers may be added or grow"
+                    " between experiences; they may not shrink, be removed or renamed."
                 )
 
     def _split(self, values: Tensor) -> dict[str, Tensor]:
@@ -165,9 +165,9 @@ class ElasticPenalty(GrowingBuffers):
         return {name: part.view(shape) for (name, shape), part in parts}
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The names and shapes."""
+        """Names and shapes of the parameters, for ``state_dict``."""
         return {"shapes": self.shapes}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `get_extra_state` returned."""
+        """Restores the state returned by `get_extra_state`."""
         self.shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}

@@ -1,18 +1,18 @@
-"""The package's own errors.
+"""The package's errors.
 
-Every one says what was wrong and what to do about it. Each also derives from the built-in error
-that a caller would expect, so ``except ValueError`` keeps working.
+Every message says what was wrong and what to do. Each class also derives from a built-in error, so
+that for example ``except ValueError`` works.
 """
 
 from __future__ import annotations
 
 
 class AvalancheDGMError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of all errors of this package."""
 
 
 class DataError(AvalancheDGMError, ValueError):
-    """The images, labels or task ids given to a method cannot be learned."""
+    """The images, labels or task labels of an experience cannot be learned."""
 
 
 class ShapeError(DataError):
@@ -20,7 +20,7 @@ class ShapeError(DataError):
 
 
 class LabelError(DataError):
-    """Labels are not whole numbers in the range of the learner's outputs."""
+    """Labels are not integers in the range of the learner's outputs."""
 
 
 class RangeError(DataError):
@@ -32,23 +32,23 @@ class ConfigError(AvalancheDGMError, ValueError):
 
 
 class CapacityError(ConfigError):
-    """The memory cannot hold what ``kappa`` and ``n_max`` promise (Kamra et al. 2017, Sec. 3.1)."""
+    """The memory does not fit into its budget, or cannot hold a sample of each task or class."""
 
 
 class UnknownTaskError(AvalancheDGMError, LookupError):
-    """A prediction was requested for a task that was never learned."""
+    """A task or class was never learned."""
 
 
 class UnsupportedModelError(AvalancheDGMError, TypeError):
-    """The strategy's model cannot be wrapped or does not answer with one tensor of logits."""
+    """The model cannot be wrapped, split or copied, or does not return one tensor of logits."""
 
 
 class DivergenceError(AvalancheDGMError, RuntimeError):
-    """Training produced a loss that is not finite; the last good weights were put back."""
+    """A loss was not finite; the weights from before were restored."""
 
 
 class RanksDifferError(AvalancheDGMError, RuntimeError):
-    """The processes of a distributed run do not remember the same."""
+    """The processes of a distributed run have different memories."""
 
 
 class CheckpointError(AvalancheDGMError, RuntimeError):

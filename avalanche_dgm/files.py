@@ -1,4 +1,4 @@
-"""Writing files so that an interruption or a full disk leaves whole ones, and locking folders."""
+"""Atomic writing of files, and locking of folders."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from typing import IO
 
 from avalanche_dgm.errors import ConfigError, StorageError
 
-#: The file in a folder that the process which uses it holds.
+#: Name of a folder's lock file.
 LOCK = ".lock"
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[IO[bytes]]:
-    """Opens a file for writing bytes that replaces ``path`` in one step when it is complete.
+    """Opens a file for writing bytes that atomically replaces ``path`` when it is complete.
 
-    Whatever happens before leaves the old file as it was.
+    After an error or an interruption the old file is unchanged.
 
     Args:
-        path: The file to replace; its folder is made.
-        sync: Wait until the bytes are on the disk, so that a power failure leaves a whole file too;
-            of no use for files that can be made again.
+        path: The file to replace; its folder is created.
+        sync: Whether to wait until the bytes are on the disk, so that a power failure does not
+            damage the file; not needed for files that can be recreated.
 
     Raises:
         StorageError: It cannot be written, for example because the disk is full.
     """
     path = Path(path)
-    # In the same folder, since only within one file system a file is replaced in one step.
+    # In the same folder, as replacing a file is only atomic within one file system.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     raw: _Raw | None = None
     try:
@@ -46,7 +46,7 @@ def replacing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[IO
                 os.fsync(raw.fileno())
         os.replace(partial, path)
     except Exception as error:
-        # Serialisers hide the reason behind errors of their own.
+        # Serialisers may replace the original error.
         interruption = _interruption_behind(error)
         if interruption is not None:
             raise interruption from None
@@ -60,27 +60,27 @@ def replacing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[IO
 
 
 def _interruption_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The Ctrl-C that was being handled when an error was raised, if there was one."""
+    """The KeyboardInterrupt during whose handling an error was raised, if there was one."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, sync: bool = True) -> None:
-    """Replaces a file by a text in UTF-8; see `replacing`."""
+    """Replaces a file by UTF-8 text; see `replacing`."""
     with replacing(path, sync=sync) as file:
         file.write(text.encode())
 
 
 def append_text(path: str | os.PathLike[str], text: str) -> None:
-    """Adds a text to a file, all of it or nothing.
+    """Appends text to a file, all of it or nothing.
 
     Args:
         path: The file.
-        text: Encoded as UTF-8.
+        text: The text, encoded as UTF-8.
 
     Raises:
-        StorageError: It cannot be written; the file is as it was.
+        StorageError: It cannot be written; the file is unchanged.
     """
     left = memoryview(text.encode())
     try:
@@ -110,8 +110,8 @@ def cannot_write(path: Path, error: OSError) -> StorageError:
     """
     reason = error.strerror or str(error)
     made = StorageError(
-        f"Cannot write {path}: {reason}. What was saved before is as it was. Make room or get"
-        " the right to write there, or choose another folder."
+        f"Cannot write {path}: {reason}. Files saved before are unchanged. Free disk space, get"
+        " permission to write there, or choose another folder."
     )
     made.errno = error.errno
     return made
@@ -122,7 +122,7 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Locks a folder against other processes; the lock ends with the process.
 
     Args:
-        folder: The folder; it is made if missing.
+        folder: The folder; it is created if missing.
 
     Raises:
         ConfigError: Another process, or another part of this one, uses the folder.
@@ -135,25 +135,25 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
-        with suppress(OSError):  # On a full disk the lock is held, but does not name its process.
+        with suppress(OSError):  # On a full disk the lock works, but does not name its process.
             os.truncate(path, 0)
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        # Removed before it is released, so that waiting processes make a new file.
+        # Removed before it is released, so that waiting processes create a new file.
         with suppress(OSError):
             path.unlink()
         os.close(file)
 
 
 def check_unlocked(folder: Path) -> None:
-    """Refuses a folder that another process has locked; writes nothing.
+    """Checks that no other process has locked a folder; writes nothing.
 
     Args:
         folder: The folder.
 
     Raises:
-        ConfigError: It is locked; the message says by whom.
+        ConfigError: It is locked; the message names the process.
     """
     if (folder / LOCK).exists():
         with lock(folder):
@@ -161,13 +161,13 @@ def check_unlocked(folder: Path) -> None:
 
 
 def _held(path: Path) -> int:
-    """Opens the file of a lock and takes the lock."""
+    """Opens a lock file and locks it."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             taken = _take(file)
             there = os.fstat(file)
-            # The holder before may have removed it in between.
+            # The previous holder may have removed it in between.
             if taken and path.exists() and os.path.samestat(there, path.stat()):
                 return file
             holder = "" if taken else os.pread(file, 200, 0).decode(errors="replace").strip()
@@ -178,7 +178,7 @@ def _held(path: Path) -> int:
         if not taken:
             raise ConfigError(
                 f"{path.parent} is in use by another run ({holder or 'its process is not known'})."
-                " Wait until it has ended, or choose another folder."
+                " Wait until it ends, or choose another folder."
             )
 
 
@@ -187,7 +187,7 @@ def _take(file: int) -> bool:
     if os.name == "nt":
         import msvcrt
 
-        os.lseek(file, 1 << 30, os.SEEK_SET)  # Beyond the text, which others read.
+        os.lseek(file, 1 << 30, os.SEEK_SET)  # Beyond the text, which other processes read.
         try:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         except OSError:
@@ -212,7 +212,7 @@ def _take(file: int) -> bool:
 
 
 class _Raw(io.FileIO):
-    """A file that remembers the first error of writing to it."""
+    """A file that stores the first error of writing to it."""
 
     failed: OSError | None = None
 

@@ -1,4 +1,4 @@
-"""The one inner training loop: tensors on the device, a progress bar, nothing else."""
+"""Training phases, and the training loop that runs them in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avalanche_dgm.checks import one_of
 from avalanche_dgm.errors import ConfigError, DivergenceError
 from avalanche_dgm.settings import check_fields
 
-#: Steps between two looks at the loss; each look waits for the device.
+#: Interval in steps of checking the loss, which synchronises with the device.
 CHECK_EVERY = 50
 
 
@@ -27,7 +27,7 @@ SCHEDULES = ("constant", "one-cycle", "cosine")
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """Which optimiser trains a phase.
+    """Specification of an optimiser.
 
     Attributes:
         name: ``"adam"``, ``"rmsprop"`` or ``"sgd"``.
@@ -53,10 +53,10 @@ class OptimizerSpec:
 
     @classmethod
     def read(cls, name: str, value: Any) -> OptimizerSpec:
-        """Takes a specification, or a mapping of its fields as configuration files have them.
+        """Reads a specification, or a mapping of its fields from a configuration file.
 
         Args:
-            name: Of the setting, for messages.
+            name: Name of the setting, for messages.
             value: The specification or the mapping.
 
         Raises:
@@ -73,34 +73,33 @@ class OptimizerSpec:
         return cls(**value)
 
     def build(self, module: nn.Module, *, fused: bool = True) -> torch.optim.Optimizer:
-        """Makes the optimiser for a module's trainable parameters.
+        """Creates the optimiser of a module's trainable parameters.
 
         Args:
-            module: What it trains.
-            fused: Whether Adam and RMSprop may take their step in one call; not while gradients
-                are scaled.
+            module: The module.
+            fused: Whether Adam and RMSprop may use fused steps, which gradient scaling excludes.
         """
         parameters = _trained(module)
         if self.name == "adam":
-            # The fused step is one call for all parameters: what a small network's time goes to.
+            # Fused steps are much faster for small networks.
             return torch.optim.Adam(
                 parameters, lr=self.lr, **{"fused": fused or None, **self.options}
             )
         if self.name == "rmsprop":
-            alone = set(self.options) <= {"alpha", "eps", "weight_decay"}
-            kind = FusedRMSprop if fused and alone else torch.optim.RMSprop
+            supported = set(self.options) <= {"alpha", "eps", "weight_decay"}
+            kind = FusedRMSprop if fused and supported else torch.optim.RMSprop
             return kind(parameters, lr=self.lr, **self.options)
         return torch.optim.SGD(parameters, lr=self.lr, **self.options)
 
     def build_schedule(
         self, optimizer: torch.optim.Optimizer, steps: int, *, turns: int = 1
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """Makes the learning rate schedule over a number of steps, if there is one.
+        """Creates the learning rate schedule over a number of steps, if there is one.
 
         Args:
-            optimizer: What `build` made; one that had a schedule before begins anew.
-            steps: Its steps.
-            turns: Steps in a row with the same learning rate, of ``"cosine"``.
+            optimizer: An optimiser of `build`; its learning rates are reset.
+            steps: Number of steps.
+            turns: With ``"cosine"``, consecutive steps with the same learning rate.
         """
         if self.schedule == "constant" or steps < 4:
             return None
@@ -117,12 +116,12 @@ class OptimizerSpec:
     def cosine(
         optimizer: torch.optim.Optimizer, steps: int, *, turns: int = 1
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Lets an optimiser's learning rates fall to 0 on half a cosine.
+        """Decays an optimiser's current learning rates to 0 by half a cosine.
 
         Args:
-            optimizer: It has its learning rates.
-            steps: Its steps.
-            turns: Steps in a row with the same learning rate.
+            optimizer: The optimiser.
+            steps: Number of steps.
+            turns: Consecutive steps with the same learning rate.
         """
         n = -(-steps // turns)
         return torch.optim.lr_scheduler.LambdaLR(
@@ -130,7 +129,7 @@ class OptimizerSpec:
         )
 
     def clip(self, module: nn.Module) -> None:
-        """Limits the gradients in place, as Keras does: the norm first, then the values."""
+        """Clips the gradients in place, like Keras: the norm first, then the values."""
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(module.parameters(), self.clip_norm)
         if self.clip_value is not None:
@@ -138,16 +137,16 @@ class OptimizerSpec:
 
 
 class FusedRMSprop(torch.optim.Adam):
-    """RMSprop with a step in one call, which PyTorch has for Adam only.
+    """RMSprop with fused steps, which PyTorch only has for Adam.
 
-    Adam without a first moment is RMSprop but for its bias correction, which has gone after very
-    many steps: so many are counted beforehand.
+    Adam without a first moment is RMSprop except for the bias correction, which vanishes with the
+    number of steps: the step counter starts with a large number.
 
     Args:
-        params: What it trains.
+        params: Parameters.
         lr: Learning rate.
-        alpha: Share that the mean of squared gradients keeps in a step.
-        eps: What is added to its root.
+        alpha: Decay of the mean of squared gradients.
+        eps: Number that is added to its root.
         weight_decay: Factor of the weights that is added to the gradients.
     """
 
@@ -164,7 +163,7 @@ class FusedRMSprop(torch.optim.Adam):
         )
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
-        # Here, as parameters may be replaced by others, which have no state yet.
+        # Here, as new parameters may replace others and have no state yet.
         for p in group["params"]:
             if p.grad is not None and not self.state[p]:
                 step = torch.full((), 1e9, dtype=torch.float32, device=p.device)
@@ -178,15 +177,15 @@ Loss = Callable[[tuple[Tensor, ...], torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class OptimizationStep:
-    """One kind of step of a phase in which several alternate, such as a GAN's two.
+    """One of several alternating steps of a phase, such as those of a GAN.
 
     Attributes:
-        name: What its loss is shown under.
-        parameters: What it trains. All others of the phase's module stay as they are.
-        loss: From one batch, a generator of random numbers and the number of the round, counted
+        name: Name of its loss in logs.
+        parameters: The parameters that it trains; all others of the phase's module do not change.
+        loss: Function from a batch, a random number generator and the number of the round, counted
             from 0, to a scalar loss.
-        before_step: Called with the number of the round between the backward pass and the step, to
-            change gradients.
+        before_step: Called with the number of the round between the backward pass and the optimiser
+            step, to change gradients.
     """
 
     name: str
@@ -197,22 +196,24 @@ class OptimizationStep:
 
 @dataclass(frozen=True)
 class Phase:
-    """A network that a method trains itself, and how.
+    """A training phase of a network of a method.
 
-    An adapter runs it: `fit` here in memory, or a Lightning Trainer.
+    An adapter runs it: by `fit` in memory, or on a Lightning Trainer.
 
     Attributes:
-        name: What a progress bar calls it, for example ``sleep: consolidating tasks 3, 4``.
-        module: What is trained.
-        loss: From one batch and a generator of random numbers to a scalar loss; or several kinds of
-            `OptimizationStep`, taken in this order, round after round. They share one optimiser:
-            what a step does not train has no gradient, and Adam leaves it and its moments alone.
-        optimizer: How it is trained.
-        steps: Number of optimiser steps, of all kinds together.
-        batch_size: Samples of ``data`` a step.
-        data: Tensors of equal length, indexed together; empty when ``loss`` draws its own.
+        name: Name for progress bars, for example ``sleep: consolidating tasks 3, 4``.
+        module: The module to train.
+        loss: Function from a batch and a random number generator to a scalar loss; or several
+            `OptimizationStep`, which make a round and are repeated in this order. They share one
+            optimiser; parameters that a step does not train have no gradient, so that Adam changes
+            neither them nor their moments.
+        optimizer: Specification of the optimiser.
+        steps: Number of optimiser steps of all kinds.
+        batch_size: Samples of ``data`` per step.
+        data: Tensors of equal length, indexed together; empty if ``loss`` draws its own samples.
         finish: Called once after the last step.
-        broken_off: Called if it ends before, when the module has its weights from before it.
+        abort: Called if the phase fails or is interrupted, after the module's weights from before
+            the phase were restored.
     """
 
     name: str
@@ -223,13 +224,13 @@ class Phase:
     batch_size: int
     data: tuple[Tensor, ...] = ()
     finish: Callable[[], None] = lambda: None
-    broken_off: Callable[[], None] = lambda: None
+    abort: Callable[[], None] = lambda: None
 
     @property
     def cycle(self) -> list[OptimizationStep]:
-        """The steps of one round; a single loss makes a round of one step.
+        """The steps of one round; a single loss is a round of one step.
 
-        Of a single loss it trains whatever requires a gradient at the time of the call.
+        A single loss trains all parameters that require gradients at the time of the call.
         """
         if not callable(self.loss):
             return list(self.loss)
@@ -238,10 +239,10 @@ class Phase:
 
 
 class StepCycle:
-    """Which loss trains which parameters in each step of a phase.
+    """The loss and the trained parameters of each step of a phase.
 
     Args:
-        phase: The phase; its module's ``requires_grad`` are those of the training.
+        phase: The phase, with the ``requires_grad`` of its training.
     """
 
     def __init__(self, phase: Phase) -> None:
@@ -263,14 +264,14 @@ class StepCycle:
         return self.at(step).loss(batch, rng, step // len(self.steps))
 
     def before_step(self, step: int) -> None:
-        """Drops the gradients of what the step does not train, and lets it change the rest."""
+        """Drops gradients of parameters that the step does not train; calls its `before_step`."""
         for parameter in self.others(step):
             parameter.grad = None
         self.at(step).before_step(step // len(self.steps))
 
     @contextmanager
     def alone(self, step: int) -> Iterator[None]:
-        """Computes no gradients for what the step does not train."""
+        """Disables gradients of parameters that the step does not train."""
         others = self.others(step)
         for parameter in others:
             parameter.requires_grad_(False)
@@ -288,25 +289,25 @@ def _trained(module: nn.Module) -> list[nn.Parameter]:
 def epochs_to_steps(
     epochs: int | None, n_samples: int, batch_size: int, *, otherwise: int = 0
 ) -> int:
-    """Number of batches in some passes over a data set, the last of each pass may be smaller.
+    """Number of batches in a number of epochs, including smaller last batches.
 
     Args:
-        epochs: Passes; ``None`` for a number of steps in their place.
+        epochs: Number of epochs; ``None`` returns ``otherwise``.
         n_samples: Samples of the data set.
         batch_size: Samples of a batch.
-        otherwise: That number of steps.
+        otherwise: Number of steps without epochs.
     """
     return otherwise if epochs is None else epochs * math.ceil(n_samples / batch_size)
 
 
 class Batches(Iterator[tuple[Tensor, ...]]):
-    """Shuffled batches, pass after pass, for ever.
+    """An infinite iterator of batches, shuffled in each epoch.
 
     Args:
         data: Tensors of equal length on one device, or none for empty batches.
-        batch_size: Samples per batch; the last of a pass may be smaller, but a last one of a single
-            sample is left out (BatchNorm cannot train on it).
-        rng: Generator on the data's device; drawn from when a pass begins.
+        batch_size: Samples per batch; the last of an epoch may be smaller, but is dropped if it has
+            a single sample (BatchNorm cannot train on it).
+        rng: Generator on the data's device, used at the beginning of an epoch.
     """
 
     def __init__(self, data: tuple[Tensor, ...], *, batch_size: int, rng: torch.Generator) -> None:
@@ -333,11 +334,11 @@ class Batches(Iterator[tuple[Tensor, ...]]):
                 return index
 
     def state(self) -> dict[str, Any]:
-        """Where in its pass it is, for `set_state` of an equal one."""
+        """Order and position in the epoch, for `set_state`."""
         return {"order": self._order, "position": self._position}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues where `state` was called."""
+        """Restores what `state` returned."""
         order = state["order"]
         self._order = order.to(self.data[0].device) if order is not None else None
         self._position = state["position"]
@@ -347,12 +348,12 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
     """Runs a phase from start to end.
 
     Args:
-        phase: What to train.
-        rng: Generator on the module's device; shuffles, and is handed to the loss.
-        progress: Whether to show a bar on standard error.
+        phase: The phase.
+        rng: Generator on the module's device, for shuffling and the loss.
+        progress: Whether to show a progress bar on standard error.
 
     Returns:
-        Seconds that it took.
+        Duration in seconds.
 
     Raises:
         DivergenceError: The loss was not finite; the module has its weights from before the phase.
@@ -364,9 +365,9 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
     optimizer = spec.build(module)
     schedule = spec.build_schedule(optimizer, phase.steps)
     module.train()
-    # NaN spreads through the sum, so one look now and then sees a loss that was lost in between.
+    # NaN propagates through the sum, so it suffices to check it at intervals.
     total: Tensor | None = None
-    cycle, seen = StepCycle(phase), {}
+    cycle, losses = StepCycle(phase), {}
     try:
         with torch.enable_grad(), _bar(phase, progress) as bar:
             batches = Batches(phase.data, batch_size=phase.batch_size, rng=rng)
@@ -380,21 +381,21 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
                 optimizer.step()
                 if schedule is not None:
                     schedule.step()
-                seen[cycle.at(step).name] = loss.detach()
+                losses[cycle.at(step).name] = loss.detach()
                 total = loss.detach() if total is None else total + loss.detach()
                 done = step + 1
                 if done % CHECK_EVERY == 0 or done == phase.steps:
                     check_finite(phase, total, done)
-                    shown = {name: f"{float(value):.4g}" for name, value in seen.items()}
-                    bar.set_postfix(shown, refresh=False)
+                    values = {name: f"{float(value):.4g}" for name, value in losses.items()}
+                    bar.set_postfix(values, refresh=False)
                 bar.update()
-            # The last step's gradient may have been the first that was not finite.
+            # The last step's gradient may be the first that is not finite.
             if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
                 check_finite(phase, torch.tensor(math.nan), phase.steps)
     except BaseException:
-        # Also on Ctrl-C: a half-trained generator must not stand in for what it replaces.
+        # Also on Ctrl-C: a partly trained network must not replace the previous one.
         module.load_state_dict(before)
-        phase.broken_off()
+        phase.abort()
         raise
     finally:
         optimizer.zero_grad(set_to_none=True)
@@ -414,7 +415,7 @@ def check_finite(phase: Phase, total: Tensor, step: int) -> None:
     Args:
         phase: The phase.
         total: Scalar.
-        step: Steps that it was summed over.
+        step: Number of steps so far.
 
     Raises:
         DivergenceError: It is not finite.
@@ -422,7 +423,7 @@ def check_finite(phase: Phase, total: Tensor, step: int) -> None:
     if not math.isfinite(float(total)):
         raise DivergenceError(
             f"The loss of {phase.name!r} was not finite by step {step} of {phase.steps}. The"
-            " weights from before this phase were put back and nothing learned is lost. Lower its"
+            " weights from before this phase were restored. Lower its"
             f" learning rate (now {phase.optimizer.lr:g}), set clip_norm, or check the images'"
             " range; then train on this experience again."
         )

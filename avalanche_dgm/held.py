@@ -1,4 +1,4 @@
-"""How many bytes hang on an object: tensors, arrays, and the images that data sets refer to."""
+"""Size in bytes of everything that an object refers to: tensors, arrays, images of data sets."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
-# What is needed to train or to name something, and remembers nothing.
+# Objects that are no memory: names, code, and what is needed for training.
 _OTHER = (
     *(str, bytes, int, float, type, types.ModuleType, types.FunctionType, types.MethodType),
     *(torch.Generator, torch.device, Optimizer, LRScheduler, DataLoader),
 )
-# The most frequent of these, told apart from the rest at once.
+# The most frequent of these, for a fast check.
 _PLAIN = frozenset([str, bytes, int, float, bool, type(None), torch.device, torch.dtype])
-# What a strategy of Avalanche has while it trains or tests, and not to remember.
+# Attributes of an Avalanche strategy that are needed for training and evaluation only.
 _OF_STRATEGY = frozenset(
     [
         *("model", "optimizer", "_criterion", "dataloader", "mbatch", "mb_output", "loss"),
@@ -35,21 +35,21 @@ _OF_STRATEGY = frozenset(
 
 
 def held_bytes(*owners: Any, without: Iterable[Any] = ()) -> int | None:
-    """Bytes of everything that can be reached from some objects by their attributes.
+    """Size in bytes of everything that is reachable from objects by their attributes.
 
-    Tensors and arrays that share memory count once, and so does an image that several buffers
-    refer to. An image has the size in which its data set stores it, such as one byte a pixel;
-    logits that are stored with it count, too. Its label, whatever transforms make of it, what
-    modules compute from the rest and do not save, gradients and states of optimisers do not.
+    Tensors and arrays that share memory count once, and so do images to which several buffers
+    refer. Images count with their size in the data set, such as one byte per pixel, and with logits
+    that are stored with them. Labels, transformed images, caches of modules, gradients and states
+    of optimisers do not count.
 
     Args:
-        *owners: Methods, plugins, buffers, modules, data sets, or a strategy of Avalanche, of which
-            its plugins and attributes of its own count, its model does not.
+        *owners: Methods, plugins, buffers, modules, data sets, or an Avalanche strategy, whose
+            plugins and attributes count, but not its model.
         without: What does not count: classes, objects, and the tensors of modules, such as the
             classifier.
 
     Returns:
-        The bytes, ``None`` where a data set does not tell how large its images are.
+        The size in bytes; ``None`` if the size of a data set's images is not known.
     """
     count = _Count()
     for other in without:
@@ -60,20 +60,20 @@ def held_bytes(*owners: Any, without: Iterable[Any] = ()) -> int | None:
 
 
 def image_bytes(dataset: Any) -> int | None:
-    """Bytes of one image in the form in which a data set stores it; ``None`` if it is not known.
+    """Size in bytes of one image as stored in a data set; ``None`` if it is not known.
 
     Args:
-        dataset: An Avalanche or PyTorch data set of at least one image, all of one size.
+        dataset: An Avalanche or PyTorch data set with at least one image, all of one size.
     """
     source, _ = next(_sources(dataset, np.arange(1)))
     return _stored_size(source)
 
 
 class _Count:
-    """Counts what is visited."""
+    """Visits objects and counts their bytes."""
 
     def __init__(self) -> None:
-        #: Places in memory that do not count.
+        #: Memory addresses that do not count.
         self._without: set[int] = set()
         self._others: tuple[type, ...] = _OTHER
         self._visited: dict[int, Any] = {}
@@ -82,7 +82,7 @@ class _Count:
         self._images: dict[int, tuple[Any, set[int]]] = {}
 
     def total(self) -> int | None:
-        """The bytes of everything visited."""
+        """The bytes of all visited objects."""
         sizes = [(_stored_size(source), len(known)) for source, known in self._images.values()]
         if any(size is None for size, _ in sizes):
             return None
@@ -92,7 +92,7 @@ class _Count:
         return tensors + sum((size or 0) * n for size, n in sizes)
 
     def leave_out(self, other: Any) -> None:
-        """Does not count a class, an object, or the memory of a module."""
+        """Excludes a class, an object, or a module's tensors."""
         if isinstance(other, type):
             self._others += (other,)
             return
@@ -101,7 +101,7 @@ class _Count:
         self._without |= {t.untyped_storage().data_ptr() for t in tensors if not is_lazy(t)}
 
     def visit(self, owner: Any) -> None:
-        """Counts what can be reached from an object."""
+        """Counts everything that is reachable from an object."""
         waiting = deque([owner])
         while waiting:
             value = waiting.popleft()
@@ -111,11 +111,11 @@ class _Count:
                 or id(value) in self._visited
             ):
                 continue
-            # Kept, so that another object does not get its id.
+            # A reference, so that no other object gets its id.
             self._visited[id(value)] = value
             known = getattr(value, "__dict__", {})
             if isinstance(value, nn.Module) and hasattr(type(value), "__getstate__"):
-                # Without what is computed from the rest when it is needed.
+                # Without caches.
                 state = value.__getstate__()
                 known = state if isinstance(state, dict) else known
             if isinstance(value, Tensor):
@@ -133,7 +133,7 @@ class _Count:
             elif {"plugins", "mbatch"} <= known.keys():
                 waiting.extend(part for name, part in known.items() if name not in _OF_STRATEGY)
                 if value is not owner:
-                    # A generator's strategy, held by a plugin.
+                    # The strategy of a generator, referred to by a plugin.
                     waiting.append(known["model"])
             elif not {"current_experience", "benchmark"} & known.keys():
                 waiting.extend(known.values())
@@ -151,7 +151,7 @@ class _Count:
 
 
 def _beside(known: dict[str, Any]) -> Iterator[Tensor]:
-    """What a data set of Avalanche's has of each sample beside image and labels, such as logits."""
+    """Tensors of each sample of an Avalanche data set beside image and labels, such as logits."""
     for attribute in known.get("_data_attributes", {}).values():
         values = attribute.data
         if len(values) and isinstance(values[0], Tensor) and values[0].is_floating_point():
@@ -159,12 +159,12 @@ def _beside(known: dict[str, Any]) -> Iterator[Tensor]:
 
 
 def _sources(dataset: Any, indices: NDArray[Any]) -> Iterator[tuple[Any, NDArray[Any]]]:
-    """The data sets that hold the images of some indices, and the indices there."""
+    """The data sets that store the images at some indices, and the indices in them."""
     known = getattr(dataset, "__dict__", {})
     if "_flat_data" in known:
         yield from _sources(known["_flat_data"], indices)
     elif "_datasets" in known:
-        # Avalanche's concatenation of data sets, of which it takes a subset.
+        # Avalanche's concatenation of data sets, with an optional subset.
         own = known["_indices"]
         yield from _parts(known["_datasets"], indices if own is None else _array(own)[indices])
     elif isinstance(dataset, ConcatDataset):
@@ -189,12 +189,12 @@ def _array(indices: Any) -> NDArray[Any]:
 
 
 def _stored_size(source: Any) -> int | None:
-    """Bytes of the first image of a data set that is made of no others."""
+    """Bytes of the first image of a data set that does not wrap others."""
     data = getattr(source, "data", None)
     if isinstance(data, (Tensor, np.ndarray)) and len(data) == len(source):
         return int(data[0].nbytes)
     if hasattr(source, "samples") and hasattr(source, "loader"):
-        # A folder of images: without the transforms that its items pass.
+        # A folder of images, without its transforms.
         image = source.loader(source.samples[0][0])
     else:
         item = source[0]

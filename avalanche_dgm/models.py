@@ -1,7 +1,7 @@
 """Classifiers of the papers on latent replay and A-LTM, as plain modules.
 
-None of them ends in a softmax: they return logits, for ``torch.nn.CrossEntropyLoss``. A log-softmax
-layer followed by the negative log-likelihood, as a paper may say, is that same loss.
+They return logits, for ``torch.nn.CrossEntropyLoss``, which is the same loss as a paper's
+log-softmax layer with the negative log-likelihood.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _LARGE_SIDE = 64
 
 
 class LatentCompressor(nn.Sequential):
-    """Two convolutions and a pool that shrink an image (Saez de Ocariz Borde 2022, Table 1).
+    """Two convolutions and a pooling layer (Saez de Ocariz Borde 2022, Table 1).
 
-    Fully convolutional: it takes images of any size from `latent_shape` on. With the defaults an
-    image (1, 28, 28) becomes (1, 6, 6), 36 values for 784.
+    Fully convolutional: it takes images of any size that `latent_shape` accepts. With the defaults
+    an image (1, 28, 28) becomes a latent (1, 6, 6), 36 values instead of 784.
 
     Args:
         in_channels: Channels of the images.
@@ -32,7 +32,7 @@ class LatentCompressor(nn.Sequential):
         out_channels: Channels of the latents.
         kernel_size: Side of both kernels, in pixels.
         padding: Pixels added at each side before each convolution.
-        pool: Side and stride of the pool, in pixels.
+        pool: Side and stride of the pooling layer, in pixels.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LatentCompressor(nn.Sequential):
         self._pool = pool
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Says what an image becomes.
+        """Shape of an image's latent.
 
         Args:
             shape: (C, H, W) of the image.
@@ -68,14 +68,14 @@ class LatentCompressor(nn.Sequential):
             (C, H, W) of its latent.
 
         Raises:
-            ShapeError: The image is too small, so that nothing would be left of it.
+            ShapeError: The image is too small.
         """
         height, width = ((side - self._shrink) // self._pool for side in shape[1:])
         if min(height, width) < 1:
             raise ShapeError(
-                f"Images of shape {shape} are too small for the compressor, which takes"
-                f" {self._shrink + self._pool} pixels a side or more. Give it padding"
-                " (padding=2 keeps the size) or a smaller pool."
+                f"Images of shape {shape} are too small for the compressor, which needs sides of"
+                f" at least {self._shrink + self._pool} pixels. Use padding (padding=2 keeps the"
+                " size) or a smaller pool."
             )
         return self.out_channels, height, width
 
@@ -83,9 +83,8 @@ class LatentCompressor(nn.Sequential):
 class LatentClassifier(nn.Sequential):
     """Six convolutions and two dense layers over latents (Saez de Ocariz Borde 2022, Table 2).
 
-    The convolutions keep the size (padding 1): without padding 6x6 values would be used up after
-    two of them. In training mode a batch needs two samples or more, for the BatchNorm of the dense
-    layer.
+    The convolutions keep the size (padding 1), as without padding 6x6 latents would allow only two.
+    In training mode a batch needs at least two samples, for the BatchNorm of the dense layer.
 
     Args:
         n_classes: Number of outputs.
@@ -132,17 +131,17 @@ def latent_replay_network(
         shape: (C, H, W) of an image.
         n_classes: Number of outputs.
         latent_channels: Channels of a latent; 1 in the paper.
-        padding: Of the compressor's convolutions, in pixels. ``None`` for the paper's 0; for 2,
-            which keeps the size, where a side has fewer than 20 pixels.
-        pool: Side of the compressor's pool, in pixels. ``None`` for the paper's 3; for 2 where a
-            side has fewer than 20 pixels.
+        padding: Padding of the compressor's convolutions, in pixels. ``None`` for the paper's 0, or
+            2, which keeps the size, for sides below 20 pixels.
+        pool: Side of the compressor's pooling layer, in pixels. ``None`` for the paper's 3, or 2
+            for sides below 20 pixels.
 
     Returns:
-        A module with the parts ``compressor`` and ``classifier``, one after the other. It maps
-        images (n, C, H, W) to logits (n, n_classes).
+        A sequence of the parts ``compressor`` and ``classifier``, from images (n, C, H, W) to
+        logits (n, n_classes).
 
     Raises:
-        ShapeError: An image has not three dimensions, or is too small.
+        ShapeError: An image does not have three dimensions, or is too small.
     """
     if len(shape) != 3:
         raise ShapeError(f"An image has the shape {shape}; (C, H, W) is needed.")
@@ -155,27 +154,27 @@ def latent_replay_network(
     )
     classifier = LatentClassifier(n_classes, latent_shape=compressor.latent_shape(shape))
     network = nn.Sequential(OrderedDict(compressor=compressor, classifier=classifier))
-    # A quarter faster on a CPU than PyTorch's own order of channels; results differ by rounding.
+    # A quarter faster on a CPU than channels first; results differ by rounding.
     return network.to(memory_format=torch.channels_last)
 
 
 class AlexNetLike(nn.Module):
-    """Five convolutions and two dense layers with dropout in one body, and a head a task.
+    """Five convolutions and two dense layers with dropout, and one head per task.
 
     The layout is that of Krizhevsky et al. (2012) in one tower, without local response
-    normalisation. Sides of 64 pixels and more get its kernels and strides, smaller images 3x3
-    kernels and fewer channels.
+    normalisation. Images with sides of at least 64 pixels have its kernels and strides, smaller
+    ones 3x3 kernels and fewer channels.
 
     Args:
         shape: (C, H, W) of an image.
-        heads: Number of outputs; or task label -> number of outputs, for one head a task.
-        channels: Channels of the five convolutions; ``None`` for a choice by the image's size.
-        hidden: Units of the two dense layers; ``None`` for a choice by the image's size.
+        heads: Number of outputs; or task label -> number of outputs, for one head per task.
+        channels: Channels of the five convolutions; ``None`` chooses by the image's size.
+        hidden: Units of the two dense layers; ``None`` chooses by the image's size.
         dropout: Probability of dropping a unit before each dense layer, from 0 to below 1.
 
     Raises:
         ConfigError: There are not five numbers of channels, or there is no head.
-        ShapeError: An image has not three dimensions, or is below 8 pixels a side.
+        ShapeError: An image does not have three dimensions, or a side below 8 pixels.
     """
 
     def __init__(
@@ -190,7 +189,8 @@ class AlexNetLike(nn.Module):
         super().__init__()
         if len(shape) != 3 or min(shape[1:]) < 8:
             raise ShapeError(
-                f"An image has the shape {shape}; (C, H, W) of 8 pixels a side or more is needed."
+                f"An image has the shape {shape}; (C, H, W) with sides of at least 8 pixels is"
+                " needed."
             )
         large = min(shape[1:]) >= _LARGE_SIDE
         if channels is None:
@@ -212,8 +212,8 @@ class AlexNetLike(nn.Module):
             nn.ReLU(),
         )
         self.heads = MultiHead(hidden, {0: heads} if isinstance(heads, int) else heads)
-        # PyTorch's own initial weights are smaller; without normalisation this depth then takes
-        # several epochs until it starts to learn.
+        # With PyTorch's default initial weights, which are smaller, a network of this depth without
+        # normalisation needs several epochs until it starts to learn.
         for module in (*self.features, *self.dense):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -225,7 +225,7 @@ class AlexNetLike(nn.Module):
 
         Args:
             x: Float tensor (n, C, H, W).
-            task_labels: int64 tensor (n,), or one for all; may be left out if there is one head.
+            task_labels: int64 tensor (n,), or one for all; optional with a single head.
 
         Returns:
             Logits (n, K), see `MultiHead`.
@@ -234,10 +234,10 @@ class AlexNetLike(nn.Module):
 
 
 class MultiHead(nn.Module):
-    """Linear heads of fixed sizes, one a task, whose answers share one tensor.
+    """Linear heads of fixed sizes, one per task, with padded logits.
 
     Args:
-        n_features: Numbers that a head reads.
+        n_features: Number of input features.
         heads: Task label -> number of outputs.
 
     Raises:
@@ -254,18 +254,18 @@ class MultiHead(nn.Module):
         self.width = max(heads.values())
 
     def forward(self, features: Tensor, task_labels: Tensor | int | None = None) -> Tensor:
-        """Answers each sample by the head of its task.
+        """Logits of each sample from the head of its task.
 
         Args:
             features: Float tensor (n, n_features).
-            task_labels: int64 tensor (n,), or one for all; may be left out if there is one head.
+            task_labels: int64 tensor (n,), or one for all; optional with a single head.
 
         Returns:
-            Logits (n, K) with the K of the widest head; those that a sample's head does not have
-            are `MASKED_LOGIT`. A head that answers no sample gets no gradient.
+            Logits (n, K), K outputs of the widest head; those that a sample's head does not have
+            are `MASKED_LOGIT`. A head without a sample has no gradient.
 
         Raises:
-            ConfigError: No task is given though there are several heads, or it has none.
+            ConfigError: Task labels are missing with several heads, or a task has no head.
         """
         if task_labels is None:
             if len(self.heads) > 1:
@@ -279,8 +279,8 @@ class MultiHead(nn.Module):
         logits = features.new_full((len(features), self.width), MASKED_LOGIT)
         for task in tasks:
             rows = (task_labels == task).nonzero().flatten()
-            answers = self._padded(self._head(task)(features[rows]))
-            logits = logits.to(answers.dtype).index_copy(0, rows, answers)
+            own = self._padded(self._head(task)(features[rows]))
+            logits = logits.to(own.dtype).index_copy(0, rows, own)
         return logits
 
     def _head(self, task: int) -> nn.Module:
@@ -296,10 +296,10 @@ class MultiHead(nn.Module):
 
 
 class DeepLinear(nn.Module):
-    """One linear hidden layer and linear heads on it, without biases (Saxe et al. 2014).
+    """One linear hidden layer and linear heads, without biases (Saxe et al. 2014).
 
     Args:
-        n_in: Numbers in one input.
+        n_in: Dimension of an input.
         hidden: Units of the hidden layer.
         outputs: Number of outputs of each head.
         scale: Standard deviation of the initial weights.
@@ -315,13 +315,13 @@ class DeepLinear(nn.Module):
             nn.init.normal_(parameter, std=scale)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Answers inputs (n, n_in) by each head: tensors (n, outputs of the head)."""
+        """Outputs (n, outputs of the head) of each head for inputs (n, n_in)."""
         features = self.hidden(x)
         return [head(features) for head in self.heads]
 
 
 def _convolutions(n_in: int, channels: Sequence[int], *, large: bool) -> nn.Sequential:
-    """The five convolutions, with a pool after the first, the second and the fifth."""
+    """Five convolutions, with pooling after the first, the second and the fifth."""
     kernels = (11, 5, 3, 3, 3) if large else (3,) * 5
     layers: list[nn.Module] = []
     for i, (n_out, kernel) in enumerate(zip(channels, kernels, strict=True)):

@@ -1,4 +1,4 @@
-"""What memories do with networks: growing buffers, copies, modes, data types, chunks."""
+"""Utilities for modules: growing buffers, copies, modes, data types, batches."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from avalanche_dgm.errors import UnsupportedModelError
 
 M = TypeVar("M", bound=nn.Module)
 
-#: Types in which a memory can be kept while nothing learns or samples.
+#: Types in which a memory can be stored between training and sampling.
 AtRest = Literal["float32", "float16"]
 
-#: Samples that pass through a network at once where no gradient is needed.
+#: Batch size of inference.
 CHUNK = 1024
 
 
@@ -46,11 +46,11 @@ def size_in_bytes(module: nn.Module) -> int:
 class Frozen(nn.Module, Generic[M]):
     """A deep copy of a module without gradients, always in evaluation mode.
 
-    ``train()`` does not thaw it, so that its BatchNorm statistics and dropout stay off even when
-    it is a part of something that is put into training mode.
+    ``train()`` has no effect, so BatchNorm statistics do not change and dropout is off even if it
+    is a submodule of a module in training mode.
 
     Args:
-        module: What to copy; the original is left alone.
+        module: The module to copy, which is not changed.
 
     Raises:
         UnsupportedModelError: It cannot be copied.
@@ -59,7 +59,7 @@ class Frozen(nn.Module, Generic[M]):
     def __init__(self, module: M) -> None:
         super().__init__()
         self.frozen: M = copied(module)
-        # One by one, as scripted modules have no requires_grad_.
+        # Each parameter, as scripted modules have no requires_grad_.
         for parameter in self.frozen.parameters():
             parameter.requires_grad_(False)
         self.train(False)
@@ -79,28 +79,28 @@ class Frozen(nn.Module, Generic[M]):
 
 
 def copied(module: M) -> M:
-    """A deep copy of a network, with weights of its own.
+    """A deep copy of a network.
 
-    Tensors that a forward pass left in an attribute, such as the weights of ``weight_norm`` and
-    ``spectral_norm`` in their hook form, are copied by value: `copy.deepcopy` refuses what is part
-    of a graph.
+    Tensors that a forward pass stored in an attribute, such as the weights of ``weight_norm`` and
+    ``spectral_norm`` in their hook form, are copied by value, as `copy.deepcopy` refuses tensors of
+    a graph.
 
     Args:
-        module: The network, which stays as it is.
+        module: The network, which is not changed.
 
     Raises:
-        UnsupportedModelError: It holds something that cannot be copied, such as a lock.
+        UnsupportedModelError: An attribute cannot be copied, such as a lock.
     """
     try:
-        # Without gradients, as copies of scripted modules would be part of a graph themselves.
+        # Without gradients, as copies of scripted modules would otherwise be part of a graph.
         with torch.no_grad():
             memo: dict[int, Any] = {id(t): t.detach().clone() for t in _computed(module)}
             duplicate = copy.deepcopy(module, memo)
     except Exception as error:
-        # What a copy of a user's model runs into can be anything.
+        # Copying a user's model may raise any error.
         raise UnsupportedModelError(
-            f"The {type(module).__name__} cannot be copied ({error}). Keep what cannot be copied"
-            " out of its attributes, or give that a __deepcopy__."
+            f"The {type(module).__name__} cannot be copied ({error}). Remove attributes that cannot"
+            " be copied, or give them a __deepcopy__."
         ) from error
     for mine, original in zip(duplicate.parameters(), module.parameters(), strict=True):
         if mine.requires_grad != original.requires_grad:
@@ -109,7 +109,7 @@ def copied(module: M) -> M:
 
 
 def _computed(module: nn.Module) -> Iterator[Tensor]:
-    """The tensors in a network's attributes that are results, not leaves of a graph."""
+    """The tensors in a network's attributes that are not leaves of a graph."""
     seen: set[int] = set()
     waiting: list[Any] = [value for part in module.modules() for value in vars(part).values()]
     while waiting:
@@ -129,13 +129,14 @@ def _computed(module: nn.Module) -> Iterator[Tensor]:
 
 
 class Savepoint:
-    """A copy of a module, by which what it changes afterwards is taken back.
+    """A copy of a module, for rolling back later changes.
 
-    What does not change in place is not copied: frozen copies, and the buffers of `GrowingBuffers`.
+    Objects that do not change in place are not copied: `Frozen` modules, and the buffers of
+    `GrowingBuffers`.
 
     Args:
         module: The module.
-        shared: Further objects within it that the copy has in common with it.
+        shared: Further objects in it that are not copied.
     """
 
     def __init__(self, module: nn.Module, *, shared: Iterable[Any] = ()) -> None:
@@ -148,11 +149,11 @@ class Savepoint:
         self._copy = copy.deepcopy(module, {id(part): part for part in same if part is not None})
 
     def restore(self, module: nn.Module, *, keeping: type[nn.Module]) -> None:
-        """Makes a module what it was; afterwards this copy is part of it.
+        """Rolls a module back; afterwards this copy is part of it.
 
         Args:
             module: The module.
-            keeping: Submodules of this class are restored, too, rather than replaced.
+            keeping: Submodules of this class are rolled back in place, not replaced.
         """
         _become(module, self._copy, keeping)
 
@@ -170,12 +171,10 @@ def _become(module: nn.Module, other: nn.Module, keeping: type[nn.Module]) -> No
 
 @contextmanager
 def evaluating(module: nn.Module | None) -> Iterator[None]:
-    """Puts a module into evaluation mode for a while.
-
-    Labelling what is generated must not move a classifier's BatchNorm statistics, nor drop units.
+    """Sets a module to evaluation mode inside the context.
 
     Args:
-        module: The module, left alone if it is in evaluation mode throughout, or ``None``.
+        module: The module, or ``None``.
     """
     training = [m for m in module.modules() if m.training] if module is not None else []
     for part in training:
@@ -183,7 +182,7 @@ def evaluating(module: nn.Module | None) -> Iterator[None]:
     try:
         yield
     finally:
-        # One by one, so that parts which the user keeps in evaluation mode stay there.
+        # Only these, as the user may have set other submodules to evaluation mode.
         for part in training:
             part.training = True
 
@@ -200,14 +199,14 @@ def in_type_of(learner: nn.Module, samples: Tensor) -> Tensor:
     for parameter in learner.parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             return samples
-        # Scales of normalisations often are of another type than the layers around them.
+        # Normalisations often have another type than the other layers.
         if parameter.is_floating_point() and parameter.ndim > 1:
             return samples.to(parameter.dtype)
     return samples
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The numbers in another floating-point type; those beyond its range become its largest."""
+    """Converts to another floating-point type; values beyond its range are clamped."""
     if not x.is_floating_point():
         return x
     largest = torch.finfo(dtype).max
@@ -217,13 +216,13 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def convert(module: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds a module's parameters and buffers to another type; parameters stay the same objects.
+    """Rounds a module's parameters, in place, and buffers to another type.
 
     Args:
         module: The module.
         dtype: A floating-point type, see `rounded`.
     """
-    # Weights of inference mode could not be trained later.
+    # Weights created in inference mode could not be trained later.
     with torch.inference_mode(False), torch.no_grad():
         for part in module.modules():
             for parameter in part.parameters(recurse=False):
@@ -235,14 +234,13 @@ def convert(module: nn.Module, dtype: torch.dtype) -> None:
 
 @contextmanager
 def awake(module: nn.Module, at_rest: AtRest) -> Iterator[None]:
-    """Computes in float32 with a module that is kept in a smaller type.
+    """Converts a module to float32 inside the context, and back to a smaller type afterwards.
 
-    What is written inside is rounded once, afterwards. What was kept before stays as it is:
-    every number of the smaller type is one of float32.
+    Unchanged values are not rounded again, as every value of the smaller type is one of float32.
 
     Args:
-        module: The module, whose parameters and buffers are float32 inside.
-        at_rest: The type in which they are kept.
+        module: The module.
+        at_rest: The type of its parameters and buffers outside.
     """
     if at_rest == "float32":
         yield
@@ -255,18 +253,18 @@ def awake(module: nn.Module, at_rest: AtRest) -> Iterator[None]:
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """The same numbers, in float32 if they were computed in half precision."""
+    """Converts half precision to float32; other types are unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @torch.no_grad()
 def in_chunks(function: Callable[..., Tensor], *samples: Tensor, size: int = CHUNK) -> Tensor:
-    """Maps a function over any number of samples, a chunk at a time, without gradients.
+    """Applies a function to samples batch by batch, without gradients.
 
     Args:
-        function: From tensors (n, ...) to one (n, ...).
-        *samples: Tensors (N, ...), an argument each; nothing may come of none.
-        size: Samples of a chunk.
+        function: Function from tensors (n, ...) to one tensor (n, ...).
+        *samples: Its arguments, tensors (N, ...) with N at least 1.
+        size: Batch size.
     """
     parts = zip(*(tensor.split(size) for tensor in samples), strict=True)
     return torch.cat([function(*part) for part in parts])

@@ -1,4 +1,4 @@
-"""Small networks that the memories are built of, sized from the shape of one sample."""
+"""Small networks of the memories, sized for the shape of a sample."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
 
 
 def halvings(shape: tuple[int, ...], channels: Sequence[int]) -> list[tuple[int, int]]:
-    """Spatial sizes of an image as stride-2 convolutions halve it, rounding up.
+    """Spatial sizes after each of several stride-2 convolutions, which halve it, rounding up.
 
     Args:
         shape: (C, H, W) of one image.
         channels: One entry for each convolution.
 
     Returns:
-        ``len(channels) + 1`` pairs (height, width), the first is the image's own.
+        ``len(channels) + 1`` pairs (height, width), beginning with the image's.
     """
     sizes = [(shape[1], shape[2])]
     for _ in channels:
@@ -67,13 +67,13 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The mirror of `ConvEncoder`: nearest-neighbour enlargements, each before a convolution.
+    """The mirror of `ConvEncoder`: nearest-neighbour upsampling before each convolution.
 
-    Any height and width is met exactly, because each enlargement goes to the size that the
-    encoder had there.
+    Each upsampling restores the size at that layer of the encoder, so that any height and width
+    works.
 
     Args:
-        n_inputs: Width of the latent code.
+        n_inputs: Latent dimensions.
         channels: The encoder's channels, in the encoder's order.
         shape: (C, H, W) of one image.
     """
@@ -91,7 +91,7 @@ class ConvDecoder(nn.Module):
         )
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Maps codes (n, n_inputs) to images (n, C, H, W), no final non-linearity."""
+        """Maps latents (n, n_inputs) to images (n, C, H, W), without a final non-linearity."""
         features = self.input(codes).unflatten(1, self.start)
         for size, convolution in zip(self.targets, self.convolutions, strict=True):
             features = F.interpolate(torch.relu(features), size=size, mode="nearest")
@@ -100,10 +100,10 @@ class ConvDecoder(nn.Module):
 
 
 class DenseDecoder(nn.Module):
-    """Dense layers from a code to an image.
+    """Dense layers from a latent to a sample.
 
     Args:
-        n_inputs: Width of the latent code.
+        n_inputs: Latent dimensions.
         hidden: Widths of the hidden layers.
         shape: Shape of one sample, (C, H, W) or (D,).
     """
@@ -114,14 +114,14 @@ class DenseDecoder(nn.Module):
         self.layers = mlp([n_inputs, *hidden, prod(shape)])
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Maps codes (n, n_inputs) to samples (n, *shape), no final non-linearity."""
+        """Maps latents (n, n_inputs) to samples (n, *shape), without a final non-linearity."""
         return self.layers(codes).unflatten(1, self.shape)
 
 
 def build_encoder(
     shape: tuple[int, ...], *, architecture: str, hidden: Sequence[int], n_outputs: int
 ) -> nn.Module:
-    """Builds a network from one sample to ``n_outputs`` numbers.
+    """Builds a network from a sample to ``n_outputs`` outputs.
 
     Args:
         shape: Shape of one sample, (C, H, W) or (D,).
@@ -145,13 +145,13 @@ def default_architecture(shape: tuple[int, ...]) -> Literal["dense", "conv"]:
 
 
 def default_hidden(shape: tuple[int, ...], architecture: str) -> tuple[int, ...]:
-    """Widths of dense layers, or channels of convolutions, that suit samples of a shape.
+    """Default widths of dense layers, or channels of convolutions, for samples of a shape.
 
     Args:
         shape: Shape of one sample, (C, H, W) or (D,).
         architecture: ``"dense"`` or ``"conv"``.
     """
-    # Flat samples cannot be convolved, whatever was asked for; a check elsewhere says so.
+    # Convolutions of flat samples are refused elsewhere.
     if architecture == "dense" or len(shape) != 3:
         width = min(400, max(128, 4 * prod(shape)))
         return (width, width)

@@ -1,4 +1,4 @@
-"""Random numbers whose state travels with the module that draws them."""
+"""Random number generators whose state is part of a module's state."""
 
 from __future__ import annotations
 
@@ -12,26 +12,22 @@ import torch
 
 
 class RandomSource:
-    """A reproducible stream of random numbers, one ``torch.Generator`` a device.
+    """Reproducible random numbers, from one ``torch.Generator`` per device.
 
-    The seed is fixed at the first draw: either the one given, or one drawn from PyTorch's global
-    generator, so that ``torch.manual_seed`` seeds everything by default.
+    Without a seed, one is drawn from PyTorch's global generator at the first use, so that
+    ``torch.manual_seed`` seeds everything by default.
 
     Args:
-        seed: A whole number from 0 to 2**63 - 1, or ``None`` to take one from the global generator.
+        seed: An integer from 0 to 2**63 - 1, or ``None`` to draw one from the global generator.
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        #: The seed that was given, ``None`` if one is drawn.
+        #: The given seed, or ``None``.
         self.seed = self._seed = seed
         self._generators: dict[str, torch.Generator] = {}
 
     def on(self, device: torch.device | str) -> torch.Generator:
-        """Returns the generator of one device, made on first use.
-
-        Args:
-            device: Where the random numbers are wanted.
-        """
+        """Returns the generator of a device, created on first use."""
         key = str(torch.device(device))
         if key not in self._generators:
             if self._seed is None:
@@ -40,15 +36,14 @@ class RandomSource:
         return self._generators[key]
 
     def child_seed(self) -> int:
-        """Draws a seed for another source, so that one seed is enough for a method."""
+        """Draws a seed for another source."""
         return int(torch.randint(2**62, (), generator=self.on("cpu")).item())
 
     @contextmanager
     def seeded_init(self) -> Iterator[None]:
         """Seeds the initial weights of modules that are built inside, on the CPU.
 
-        PyTorch initialises weights from its global generator, which is restored afterwards. After
-        an error this source is restored, too.
+        PyTorch's global generator is restored afterwards; after an error this source, too.
         """
         with self._restored_after_errors(), seeded_init(self.on("cpu")):
             yield
@@ -57,8 +52,8 @@ class RandomSource:
     def rank_seeded(self, rank: int) -> Iterator[None]:
         """Draws different numbers in each process.
 
-        Processes with equal states draw differently inside and have equal states again afterwards,
-        however many numbers each of them drew. After an error this source is restored.
+        Processes with equal states draw different numbers inside and have equal states again
+        afterwards. After an error this source is restored.
 
         Args:
             rank: Rank of the process.
@@ -70,11 +65,7 @@ class RandomSource:
 
     @contextmanager
     def temporary_seed(self, seed: int) -> Iterator[None]:
-        """Draws from another seed; afterwards, also after an error, this source is restored.
-
-        Args:
-            seed: The seed inside.
-        """
+        """Uses another seed inside; afterwards, also after an error, this source is restored."""
         before = self.get_state()
         self._seed = seed
         for generator in self._generators.values():
@@ -101,13 +92,9 @@ class RandomSource:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores what ``get_state`` returned; absent devices are skipped.
-
-        Args:
-            state: What ``get_state`` returned.
-        """
+        """Restores what ``get_state`` returned; absent devices are skipped."""
         self._seed = state["seed"]
-        # In place, as others may hold these generators.
+        # In place, as others may refer to these generators.
         for key in [k for k in self._generators if k not in state["generators"]]:
             del self._generators[key]
         for key, value in state["generators"].items():
@@ -134,12 +121,12 @@ class RandomSource:
 
 @contextmanager
 def seeded_init(rng: torch.Generator) -> Iterator[None]:
-    """Lets a generator of random numbers decide the initial weights of modules built on the CPU.
+    """Seeds the initial weights of modules built on the CPU from a random number generator.
 
-    PyTorch initialises from its global generator, which is left as it was.
+    PyTorch's global generator, which initialises weights, is restored afterwards.
 
     Args:
-        rng: A seed is drawn from it; on a GPU that waits for the device.
+        rng: Generator from which the seed is drawn; on a GPU this synchronises with the device.
     """
     seed = int(torch.randint(2**62, (), generator=rng, device=rng.device).item())
     kept = torch.default_generator.get_state()
@@ -173,7 +160,7 @@ def seed_globally(seed: int) -> None:
     """Seeds the global generators of Python, NumPy and PyTorch.
 
     Args:
-        seed: A whole number from 0 to 2**63 - 1.
+        seed: An integer from 0 to 2**63 - 1.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -1,10 +1,9 @@
-"""Files of what a method remembers: weights, settings and random numbers, without any code.
+"""Files of a method's memory: weights, settings and random states, without code.
 
 A file has the layout of `safetensors <https://github.com/huggingface/safetensors>`_: the length of
-the header (8 bytes), the header (JSON), then the tensors' bytes. Reading one runs nothing that the
-file names. The header's metadata hold, beside the tensors' places: the version of the layout; the
-method, its settings and the rest of its state (JSON); and a SHA-256 over the whole file, computed
-with zeros in the digest's own place.
+the header (8 bytes), the header (JSON), then the tensors' bytes. Reading it runs no code from the
+file. The header's metadata are the format version; the method, its settings and the rest of its
+state (JSON); and a SHA-256 of the whole file, computed with zeros in place of the digest.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ FileLike = str | os.PathLike[str] | IO[bytes]
 
 _KIND = "avalanche_dgm memory"
 _NO_DIGEST = "0" * 64
-#: Names of data types in the header, the largest first: so each tensor's place suits its type.
+#: Names of data types in the header, the largest first, so that tensors are aligned.
 _DTYPES = {
     "I64": torch.int64,
     "F64": torch.float64,
@@ -49,18 +48,18 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def save_memory(target: Any, file: FileLike) -> None:
-    """Saves what a method remembers, and the weights of the classifier that learned with it.
+    """Saves a method's memory and the weights of its classifier.
 
-    To be called between experiences. The optimizer and the strategy are not in the file; for those
-    see `avalanche_dgm.save_checkpoint`. A path is replaced only once the new file is complete.
+    Call it between experiences. The optimizer and the strategy are not saved; see
+    `avalanche_dgm.save_checkpoint`. A path is replaced atomically.
 
     Args:
         target: A plugin, a method, or its LightningModule.
-        file: Path (its folder is made where it is missing) or a file open for writing bytes.
+        file: Path (its folder is created if missing) or a file open for writing bytes.
 
     Raises:
-        CheckpointError: Nothing was learned yet, an experience is under way, or the state holds
-            something else than tensors, numbers, strings, lists and dictionaries.
+        CheckpointError: Nothing was learned yet, an experience is unfinished, or the state contains
+            other values than tensors, numbers, strings, lists and dictionaries.
         OSError: The file cannot be written.
     """
     method = _method_of(target)
@@ -68,8 +67,8 @@ def save_memory(target: Any, file: FileLike) -> None:
         raise CheckpointError("There is nothing to save yet: train on an experience first.")
     if method.unfinished:
         raise CheckpointError(
-            "An experience was begun and not ended. Save between experiences; after an interrupted"
-            f" one call {type(method).__name__}.undo() first."
+            "An experience is unfinished. Save between experiences; after an interrupted one call"
+            f" {type(method).__name__}.undo() first."
         )
     tensors: dict[Any, tuple[str, Tensor]] = {}
     memory = {
@@ -88,26 +87,26 @@ def save_memory(target: Any, file: FileLike) -> None:
 
 
 def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) -> None:
-    """Loads what `save_memory` saved; nothing in the file is run.
+    """Loads a file of `save_memory`, without running code from it.
 
-    Afterwards the method samples, predicts and continues learning as the saved one would have::
+    Afterwards the method samples, predicts and continues to learn like the saved one::
 
         plugin = DGRPlugin()
         load_memory(plugin, "memory.safetensors", model=net)
         strategy = Naive(model=net, optimizer=SGD(net.parameters(), lr=0.1), plugins=[plugin])
 
     Args:
-        target: A plugin, a method, or its LightningModule, made with the saved one's settings
-            (the seed may differ: the saved random numbers go on).
+        target: A plugin, a method, or its LightningModule, with the saved one's settings (the seed
+            may differ, as random states are restored).
         file: Path or a file open for reading bytes.
-        model: The classifier, of the saved one's architecture; it gets the saved weights. A
-            LightningModule has its own already.
+        model: The classifier, with the saved one's architecture, into which the weights are loaded.
+            A LightningModule has it already.
 
     Raises:
-        CheckpointError: The file is damaged, no memory, or of another version, another method,
-            other settings or another network. Target and model are then as they were.
+        CheckpointError: The file is damaged, no memory, or of another version, method, settings or
+            network. Target and model are then unchanged.
         ConfigError: ``model`` is missing.
-        UnsupportedModelError: The model cannot be copied, which the file is tried on.
+        UnsupportedModelError: The model cannot be copied; the file is first loaded into a copy.
         FileNotFoundError: There is no such file.
     """
     method = _method_of(target)
@@ -115,9 +114,9 @@ def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) 
     saved, state = _read(file, name)
     _check(saved, method, name)
     learner = _learner_of(target, method, model)
-    # A plugin knows better than its method how a model is attached.
+    # A plugin attaches the model to its method.
     owner = method if isinstance(target, nn.Module) else target
-    # Copies first, so that what goes wrong changes nothing.
+    # Into a copy first, so that an error changes nothing.
     twin = copied(learner)
     memo = {id(a): b for a, b in zip(learner.modules(), twin.modules(), strict=True)}
     try:
@@ -125,8 +124,8 @@ def load_memory(target: Any, file: FileLike, *, model: nn.Module | None = None) 
     except Exception as error:
         raise CheckpointError(
             f"{name} does not fit the model, a {type(learner).__name__}: {error} Build the model"
-            " as for the run that was saved; one that grows otherwise than Avalanche's classifiers,"
-            " as it had grown (avalanche_model_adaptation)."
+            " as for the saved run; unless it grows like Avalanche's classifiers, also grow it to"
+            " the saved size (avalanche_model_adaptation)."
         ) from error
     _fill(owner, learner, saved["task_aware"], state)
 
@@ -157,8 +156,8 @@ def _learner_of(target: Any, method: Method, model: nn.Module | None) -> nn.Modu
     own = method.learner
     if model is None and own is None:
         raise ConfigError(
-            "The file holds a classifier's weights, too: pass model=, the network that goes on"
-            " learning."
+            "The file contains the weights of a classifier: pass model=, the network to load them"
+            " into."
         )
     if isinstance(target, nn.Module) and target is not method and model not in (None, own):
         raise ConfigError(f"The {type(target).__name__} has its model already; leave model= out.")
@@ -169,11 +168,7 @@ def _learner_of(target: Any, method: Method, model: nn.Module | None) -> nn.Modu
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """A method's settings, defaults included, as plain values; all but seeds.
-
-    Args:
-        method: The method.
-    """
+    """A method's settings with defaults and without seeds, as plain values."""
     settings: dict[str, Any] = _without_seeds(method.settings.to_dict())
     return settings
 
@@ -192,7 +187,7 @@ def _check(saved: dict[str, Any], method: Method, name: str) -> None:
             f" {saved['method']}."
         )
     ours, theirs = settings_of(method), saved["settings"]
-    # A setting that the file does not know is newer than the file.
+    # Settings that are not in the file are newer than the file.
     differ = [k for k in sorted(theirs) if k not in ours or ours[k] != theirs[k]]
     if differ:
         listed = ", ".join(f"{k}={theirs[k]!r} (now {ours.get(k)!r})" for k in differ)
@@ -205,14 +200,14 @@ def _check(saved: dict[str, Any], method: Method, name: str) -> None:
 
 
 def _to_json(value: Any, name: str, tensors: dict[Any, tuple[str, Tensor]]) -> Any:
-    """Plain values for JSON; tensors are noted, by their place in memory, and named."""
+    """Converts to JSON values; tensors are collected by memory address and replaced by names."""
     if isinstance(value, Tensor):
         if value.dtype not in _NAMES or value.layout != torch.strided:
             raise CheckpointError(
-                f"{name} is a tensor of {value.dtype} ({value.layout}), which the file cannot hold."
-                " Use save_checkpoint for this model."
+                f"{name} is a tensor of {value.dtype} ({value.layout}), which the file format does"
+                " not support. Use save_checkpoint for this model."
             )
-        # A classifier is part of a method under several names; its weights are saved once.
+        # The classifier has several names in a method; its weights are saved once.
         place = (value.data_ptr(), value.dtype, value.device, value.shape, value.stride())
         first, _ = tensors.setdefault(place if value.numel() else name, (name, value.detach()))
         return {"tensor": first}
@@ -224,9 +219,9 @@ def _to_json(value: Any, name: str, tensors: dict[Any, tuple[str, Tensor]]) -> A
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {"dict": {k: _to_json(v, f"{name}.{k}", tensors) for k, v in value.items()}}
     raise CheckpointError(
-        f"{name} in the state is a {type(value).__name__}; the file can hold tensors, numbers,"
-        " strings, lists and dictionaries with such keys. Use save_checkpoint for this model, or"
-        " give its class a get_extra_state of plain values."
+        f"{name} in the state is a {type(value).__name__}; the file format supports tensors,"
+        " numbers, strings, lists and dictionaries with string keys. Use save_checkpoint for this"
+        " model, or give its class a get_extra_state of plain values."
     )
 
 
@@ -268,12 +263,12 @@ def _to_bytes(memory: str, tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _read(file: FileLike, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header's account of a memory, and its state; all of it was read and is whole."""
+    """Reads and verifies a file: method, settings and task_aware, and the state."""
     raw = Path(file).read_bytes() if isinstance(file, (str, os.PathLike)) else file.read()
     foreign = (
-        f"{name} is no memory, or it is damaged. Load what save_memory wrote. (A Trainer's file is"
+        f"{name} is no memory, or it is damaged. Load a file of save_memory. (A Trainer's file is"
         " for load_from_checkpoint; one of save_checkpoint for maybe_load_checkpoint, which can run"
-        " code that the file names.)"
+        " code from the file.)"
     )
     try:
         (length,) = struct.unpack_from("<Q", raw)
@@ -286,7 +281,7 @@ def _read(file: FileLike, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if not known:
         raise CheckpointError(foreign)
     check_version(name, version)
-    damaged = f"{name} is damaged: its contents are not those that were saved. Use another copy."
+    damaged = f"{name} is damaged: its checksum does not match. Use another copy."
     at = raw.find(str(digest).encode(), 8)
     whole = hashlib.sha256(raw[:at] + _NO_DIGEST.encode() + raw[at + len(_NO_DIGEST) :])
     if at < 0 or whole.hexdigest() != digest:

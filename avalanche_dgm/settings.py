@@ -1,4 +1,4 @@
-"""Hyper-parameters: frozen dataclasses that check what their annotations say."""
+"""Hyper-parameters: frozen dataclasses that check their fields by the annotations."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ P = TypeVar("P", bound="Plain")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Hyper-parameters, which are checked when an object is made.
+    """Hyper-parameters, checked on construction.
 
-    What a field's annotation says is checked: a ``Literal``, whole numbers (of at least 1, or of
-    the field's metadata ``least``), widths of layers, a range of intensities; and numbers with
-    bounds in the field's metadata, see `number`, or ``"bytes"``. A mapping becomes an
-    `avalanche_dgm.fitting.OptimizerSpec` where one is expected. A subclass checks what else must
-    hold in ``__post_init__``, after that of the base class.
+    Fields are checked by their annotations: ``Literal``, integers (of at least 1, or the field's
+    metadata ``least``), widths of layers, ranges of intensities; and by the field's metadata:
+    bounds of numbers, see `number`, or ``"bytes"``. A mapping is converted to an
+    `avalanche_dgm.fitting.OptimizerSpec` if the annotation is one. A subclass makes further checks
+    in ``__post_init__``, after that of the base class.
 
     Attributes:
-        deprecated: Former names of settings, each with its present one, for one release.
-        deprecated_values: Former values of settings, by the present name of the setting.
+        deprecated: Deprecated names of settings, each with its current one, for one release.
+        deprecated_values: Deprecated values of settings, by the current name of the setting.
     """
 
     deprecated: ClassVar[Mapping[str, str]] = {}
@@ -40,7 +40,7 @@ class Settings:
         check_fields(self)
 
     def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
-        """Itself, as it never changes; with the copies of parts of a model that is copied, too."""
+        """Itself, as it is immutable; but modules that are being copied are replaced."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         copies = {n: memo[id(v)] for n, v in values.items() if memo.get(id(v), v) is not v}
         return replace(self, **copies) if copies else self
@@ -53,54 +53,54 @@ class Settings:
     def given(self) -> list[str]:
         """Names of the settings that are not at their defaults."""
         pairs = {f.name: (getattr(self, f.name), _default(f)) for f in fields(self)}
-        # What can be a tensor or an array is not compared with itself.
+        # Identity first, as tensors and arrays cannot be compared by value.
         return [name for name, (a, b) in pairs.items() if a is not b and a != b]
 
     def check_owners(self, choice: str, owners: Mapping[str, Iterable[str]]) -> None:
-        """Checks that settings of one choice are not given beside another one.
+        """Checks that settings of one choice are not given with another choice.
 
         Args:
-            choice: The setting that chooses, such as ``"replay"``.
-            owners: The names of the settings that belong to each of its values.
+            choice: Name of the choice, such as ``"replay"``.
+            owners: The names of the settings of each of its values.
 
         Raises:
-            ConfigError: They are.
+            ConfigError: A setting is given with another choice.
         """
         for owner, names in owners.items():
             foreign = sorted(set(self.given()) & set(names))
             if foreign and getattr(self, choice) != owner:
                 raise ConfigError(
-                    f"{', '.join(foreign)} is for {choice}={owner!r}. Settings of an object are"
-                    " given where it is made."
+                    f"{', '.join(foreign)} is for {choice}={owner!r}. Give settings of an object"
+                    " when you create it."
                 )
 
     def part(self, kind: type[S], **changes: Any) -> S:
-        """Those of these settings that another class has.
+        """Settings of another class with the values of these.
 
         Args:
             kind: The class, such as a base class of this one.
-            **changes: Settings that shall differ.
+            **changes: Values that replace these.
         """
         mine = {name: getattr(self, name) for name in kind.names() & self.names()}
         return kind(**{**mine, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings by name, each as a value that JSON has; see `plain`."""
+        """All settings by name, as JSON values; see `plain`."""
         return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:
-        """What a function takes that makes such settings: ``settings``, and each one by name."""
+        """Parameters of a function that takes ``settings``, or each setting by name."""
         hints = get_type_hints(cls)
         keyword = inspect.Parameter.KEYWORD_ONLY
-        found = [inspect.Parameter("settings", keyword, default=None, annotation=cls | None)]
+        parameters = [inspect.Parameter("settings", keyword, default=None, annotation=cls | None)]
         for f in fields(cls):
             default = _default(f)
             default = inspect.Parameter.empty if default is MISSING else default
-            found.append(
+            parameters.append(
                 inspect.Parameter(f.name, keyword, default=default, annotation=hints[f.name])
             )
-        return found
+        return parameters
 
 
 def _default(f: Field[Any]) -> Any:
@@ -109,11 +109,11 @@ def _default(f: Field[Any]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings(Settings):
-    """Settings that every method has.
+    """Settings of all methods.
 
     Attributes:
-        seed: Seed of everything random in the method, from 0 to 2**63 - 1; ``None`` takes one from
-            PyTorch's global generator at the first draw.
+        seed: Seed of all random numbers of the method, from 0 to 2**63 - 1; ``None`` draws one from
+            PyTorch's global generator at the first use.
         memory_budget: Maximum bytes of the memory between experiences, without the classifier, as a
             number or text such as ``"1MB"``. The memory is made smaller if possible; otherwise an
             experience that needs more is refused.
@@ -124,7 +124,7 @@ class MethodSettings(Settings):
 
 
 class Plain:
-    """Base of dataclasses that a ``state_dict`` holds as numbers, strings and tuples."""
+    """Base class of dataclasses that are saved in a ``state_dict`` as plain values."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name."""
@@ -132,18 +132,18 @@ class Plain:
 
     @classmethod
     def from_dict(cls: type[P], values: Mapping[str, Any]) -> P:
-        """What `to_dict` described; a file may have made lists of tuples."""
+        """The inverse of `to_dict`; lists, as in JSON, become tuples."""
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def check_fields(values: Any) -> None:
-    """Checks what the annotations of a dataclass say, see `Settings`.
+    """Checks the fields of a dataclass by their annotations, see `Settings`.
 
     Args:
-        values: The dataclass; values that are read, such as optimisers, are replaced.
+        values: The dataclass; mappings of optimisers are replaced by specifications.
 
     Raises:
-        ConfigError: A value is none that its annotation allows.
+        ConfigError: The annotation of a field does not allow its value.
     """
     hints = get_type_hints(type(values))
     for f in fields(values):
@@ -152,7 +152,7 @@ def check_fields(values: Any) -> None:
 
 
 def _checked(name: str, value: Any, hint: Any, **bounds: Any) -> Any:
-    """A setting's value, if its annotation and its bounds allow it."""
+    """A setting's value, checked by its annotation and bounds."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if value is None and NoneType in kinds:
         return None
@@ -179,14 +179,14 @@ def _checked(name: str, value: Any, hint: Any, **bounds: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A setting as numbers, strings, lists and dictionaries; nothing is copied.
+    """Converts a setting to numbers, strings, lists and dictionaries.
 
     Args:
-        value: The setting. Of an object that has settings these are kept under the name of its
-            class, of any other only that name: a string such as ``"<function>"``.
+        value: The setting. An object with settings becomes these under the name of its class, any
+            other object that name as a string such as ``"<function>"``.
     """
     if hasattr(value, "tolist"):
-        # Numbers and arrays of NumPy's, and tensors.
+        # NumPy scalars and arrays, and tensors.
         return value.tolist()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -202,48 +202,48 @@ def plain(value: Any) -> Any:
 
 
 def present(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Puts present names and values in place of deprecated ones, each with a `FutureWarning`.
+    """Replaces deprecated names and values by the current ones, with a `FutureWarning`.
 
     Args:
         kind: The settings' class.
-        values: Names and values given by the user; unknown names stay as they are.
+        values: Names and values given by the user; unknown names are not changed.
 
     Raises:
-        ConfigError: A setting is given under its former and its present name.
+        ConfigError: A setting is given by its deprecated and its current name.
     """
-    found: dict[str, Any] = {}
+    current: dict[str, Any] = {}
     names, former = (_collected(kind, each) for each in ("deprecated", "deprecated_values"))
     for given, value in values.items():
         name = names.get(given, given)
         if name != given and name in values:
-            raise ConfigError(f"{given} is the former name of {name}; give {name} alone.")
+            raise ConfigError(f"{given} is the former name of {name}; give only {name}.")
         # Values of other settings need not be hashable.
         new = former.get(name, {}).get(value, value) if isinstance(value, str) else value
         if name != given or new is not value:
             warnings.warn(
                 f"{given}={value!r} is deprecated; use {name}={new!r}.", FutureWarning, stacklevel=2
             )
-        found[name] = new
-    return found
+        current[name] = new
+    return current
 
 
 def _collected(kind: type, attribute: str) -> dict[str, Any]:
-    """The entries of a mapping that a class and its bases have."""
-    found: dict[str, Any] = {}
+    """The merged mappings of a class and its base classes."""
+    merged: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
-        found |= vars(base).get(attribute, {})
-    return found
+        merged |= vars(base).get(attribute, {})
+    return merged
 
 
 def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: Any = None) -> S:
-    """Builds settings from keyword arguments, with an error that lists the names that exist.
+    """Builds settings from keyword arguments; an error lists the existing names.
 
-    Deprecated names and values are taken with a `FutureWarning`.
+    Deprecated names and values are accepted with a `FutureWarning`.
 
     Args:
         kind: The settings' class.
         values: Names and values given by the user.
-        base: Settings of that class in which the values replace others; ``None`` for the defaults.
+        base: Settings of that class for all other values; ``None`` for the defaults.
 
     Raises:
         ConfigError: A name is unknown, a value cannot work, or ``base`` is of another class.
@@ -253,7 +253,7 @@ def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: An
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(
-            f"Unknown hyper-parameter {', '.join(unknown)}. There are: {', '.join(sorted(known))}."
+            f"Unknown hyper-parameter {', '.join(unknown)}. Available: {', '.join(sorted(known))}."
         )
     if base is None:
         return kind(**values)
@@ -264,16 +264,16 @@ def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: An
 
 
 def describe_settings(kind: Any) -> dict[str, str]:
-    """What the docstrings of a dataclass, and of those it inherits from, say of each field.
+    """Descriptions of a dataclass's fields from its docstring and those of its base classes.
 
     Args:
         kind: The class.
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for owner in reversed(kind.__mro__):
         for title in ("Args", "Attributes"):
-            found |= entries(inspect.getdoc(owner) if "__doc__" in vars(owner) else "", title)
-    return {f.name: found[f.name] for f in fields(kind) if f.name in found}
+            texts |= entries(inspect.getdoc(owner) if "__doc__" in vars(owner) else "", title)
+    return {f.name: texts[f.name] for f in fields(kind) if f.name in texts}
 
 
 def entries(doc: str | None, title: str) -> dict[str, str]:
@@ -281,9 +281,9 @@ def entries(doc: str | None, title: str) -> dict[str, str]:
 
     Args:
         doc: The docstring, without indentation.
-        title: Of the section, such as ``"Args"``.
+        title: Title of the section, such as ``"Args"``.
     """
     section = re.search(rf"^{title}:\n((?:(?: +.*)?\n?)*)", doc or "", re.MULTILINE)
     text = dedent(section.group(1)) if section else ""
     entries = re.findall(r"^(\w+): (.*\n?(?:(?: +.*)?\n)*(?: +.*)?)", f"{text}\n", re.MULTILINE)
-    return {name: inspect.cleandoc(said).strip() for name, said in entries}
+    return {name: inspect.cleandoc(entry).strip() for name, entry in entries}

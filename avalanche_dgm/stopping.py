@@ -1,4 +1,4 @@
-"""When the training of an experience ends: by what was learned, not by a number of epochs."""
+"""Early stopping of an experience at a target accuracy."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from avalanche_dgm.checks import number
 
 
 class TrainingTarget:
-    """Ends an experience once enough of its training samples are answered rightly.
-
-    What is compared is the running accuracy of an epoch, which costs no pass of its own.
+    """Ends an experience once the running training accuracy of an epoch reaches a target.
 
     Args:
-        accuracy: The accuracy that is enough, above 0 and at most 1.
-        settle: Let the learning rate fall to 0, on half a cosine, before the end: over half as many
-            epochs as the target took. How much a classifier knows of old and of new classes swings
-            from step to step as long as the steps are large.
+        accuracy: The target accuracy, above 0 and at most 1.
+        settle: Whether to decay the learning rate to 0 afterwards, by half a cosine, over half as
+            many epochs as the target took. With a large learning rate the accuracies on old and new
+            classes fluctuate from step to step.
 
     Attributes:
-        limit: Most epochs of the experience.
-        reached: Epochs after which the target was reached, or after which the rest of the limit is
-            needed to settle; ``None`` until then.
+        limit: Maximum number of epochs of the experience.
+        reached: Epochs after which the target was reached, or after which the decay must start to
+            end within the limit; ``None`` until then.
 
     Raises:
         ConfigError: The accuracy is out of range.
@@ -37,19 +35,19 @@ class TrainingTarget:
     def begin(self, limit: int) -> None:
         """Starts an experience of at most ``limit`` epochs."""
         self.limit, self.reached = limit, None
-        self._look(0, 0.0)
+        self._check(0, 0.0)
 
     def end_epoch(self, done: int, accuracy: float) -> None:
-        """Takes note of an epoch.
+        """Records the accuracy of an epoch.
 
         Args:
             done: Epochs of the experience so far.
-            accuracy: Its running accuracy, 0 to 1.
+            accuracy: Running accuracy of the last epoch, 0 to 1.
         """
         if self.reached is None:
-            self._look(done, accuracy)
+            self._check(done, accuracy)
 
-    def _look(self, done: int, accuracy: float) -> None:
+    def _check(self, done: int, accuracy: float) -> None:
         following = done + 1
         if accuracy >= self.accuracy or following + self._tail(following) > self.limit:
             self.reached = done
@@ -59,13 +57,13 @@ class TrainingTarget:
 
     @property
     def last(self) -> int:
-        """Epochs after which training ends, as far as is known."""
+        """Number of epochs after which training ends, currently."""
         if self.reached is None:
             return self.limit
         return min(max(1, self.reached + self._tail(self.reached)), self.limit)
 
     def factor(self, epoch: int, batch: int, batches: int) -> float:
-        """What the learning rate is multiplied by, from 1 down to 0.
+        """Factor of the learning rate, from 1 down to 0.
 
         Args:
             epoch: The current epoch, from 0.
@@ -79,7 +77,7 @@ class TrainingTarget:
         return 0.5 * (1 + math.cos(math.pi * min(done, steps) / max(1, steps)))
 
     def state(self) -> dict[str, Any]:
-        """Where it is in an experience, for `set_state`."""
+        """State within an experience, for `set_state`."""
         return {"limit": self.limit, "reached": self.reached}
 
     def set_state(self, state: dict[str, Any]) -> None:

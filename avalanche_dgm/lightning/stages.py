@@ -89,7 +89,7 @@ class Stage(ABC):
             # Also on Ctrl-C: a half-trained generator must not stand in for what it replaces.
             if before is not None:
                 self.module.load_state_dict(before)
-            self.broken_off()
+            self.abort()
             raise
         finally:
             self.close()
@@ -102,7 +102,7 @@ class Stage(ABC):
         """Called after the last step, also of a stage that is loaded instead of trained."""
         return
 
-    def broken_off(self) -> None:
+    def abort(self) -> None:
         """Called if it ends before, once its weights are restored."""
         return
 
@@ -192,9 +192,9 @@ class PhaseStage(Stage):
         """See `Stage.finish`."""
         self.phase.finish()
 
-    def broken_off(self) -> None:
-        """See `Stage.broken_off`."""
-        self.phase.broken_off()
+    def abort(self) -> None:
+        """See `Stage.abort`."""
+        self.phase.abort()
 
     def loader(self) -> Iterable[int]:
         """Indices of the batches: each is sampled in `loss`, as the loss draws numbers, too."""

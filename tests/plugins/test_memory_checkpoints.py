@@ -180,7 +180,7 @@ def test_loading_is_final(benchmark, tmp_path):
     method = plugin.method
     strategy.experience = benchmark.train_stream[1]
     plugin._start(strategy)
-    with pytest.raises(CheckpointError, match="begun and not ended"):
+    with pytest.raises(CheckpointError, match="An experience is unfinished"):
         save_memory(plugin, tmp_path / "memory")
     load_memory(plugin, tmp_path / "memory")
     assert not method.unfinished
