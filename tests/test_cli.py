@@ -287,7 +287,7 @@ def test_version(capsys):
         (["paper", "fig4", "--scale", "0"], ["--scale"]),
         (["paper", "altm-fig"], ["altm-fig1", "Did you mean"]),
         (["paper", "altm-fig1", "--scale", "0.5"], ["--scale", "furlanello2016-fig1"]),
-        (["paper", "altm-fig1", "--methods", "altm"], ["--methods", "no methods"]),
+        (["paper", "altm-fig1", "--methods", "altm"], ["--methods", "only has seeds"]),
         (["paper", "fig3", "fig4", "--name", "mine"], ["--name", "several"]),
         (["paper", "fig4", "--methods", "joint"], ["joint", "dgdmn"]),
         (["paper", "altm-fig1", "--seed", "-1"], ["seed", "at least 0"]),

@@ -1,6 +1,6 @@
-"""The figures and tables of the papers: declared once, each made by one command.
+"""The figures and tables of the papers.
 
-`avalanche-dgm paper NAME` trains what is missing, draws it and writes its numbers.
+`avalanche-dgm paper NAME` trains missing runs, draws the figure and writes its numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PAPERS = {
     "furlanello2016": furlanello2016,
     "package": package,
 }
-"""The papers by key, and our own tables: each a module with its exhibits."""
+"""The modules with the exhibits of each paper, and of this package, by key."""
 
 EXHIBITS: dict[str, Exhibit] = {
     exhibit.name: exhibit for paper in PAPERS.values() for exhibit in paper.EXHIBITS
@@ -27,11 +27,11 @@ EXHIBITS: dict[str, Exhibit] = {
 
 
 def find(*names: str) -> list[Exhibit]:
-    """Returns exhibits by their names.
+    """Returns exhibits by name.
 
     Args:
-        *names: Such as "kamra2017-fig4", or a short name such as "fig4" or "altm-fig1"; "all" for
-            all of them, a paper's key for all of it.
+        *names: Names such as "kamra2017-fig4", or aliases such as "fig4" or "altm-fig1"; a paper's
+            key for all of its exhibits, "all" for those of all papers.
 
     Raises:
         ConfigError: There is no such exhibit.
@@ -48,7 +48,7 @@ def find(*names: str) -> list[Exhibit]:
 
 
 def listing() -> str:
-    """Returns all exhibits and what they show as text."""
+    """Returns a text that lists all exhibits and their claims."""
     width = max(map(len, EXHIBITS))
     parts = []
     for paper in PAPERS.values():

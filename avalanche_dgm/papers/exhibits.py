@@ -1,4 +1,4 @@
-"""What an exhibit of a paper is: a figure or a table, its runs, and what is read from them."""
+"""Exhibits: figures or tables of a paper, with their runs and how results are read from them."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from avalanche_dgm.experiments.paper import PaperRun, results_of
 from avalanche_dgm.experiments.recipes import Configs
 from avalanche_dgm.experiments.results import RunResult
 
-#: The images of a fast run.
+#: Fraction of the images in a fast run.
 FAST_SCALE = 0.01
-# What a recipe says of what is learned; the rest is how.
-_LEARNED = ("stream", "stream_options", "n_experiences", "revisit", "methods")
+# The fields of a recipe that define the problem; the others are settings of methods.
+_PROBLEM = ("stream", "stream_options", "n_experiences", "revisit", "methods")
 
-#: By row and column: one value a seed, ``None`` where there is none.
+#: By row and column: one value per seed, or ``None``.
 Cells = Mapping[str, Mapping[str, Sequence[float | None]]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """In which settings an exhibit is made.
+    """Settings of an exhibit.
 
     Attributes:
-        scale: Share of the images, in training and test, above 0 and at most 1; the memories of the
-            DGDMN paper shrink with it. ``None`` for all of them, or few for a fast run.
+        scale: Fraction of the training and test images, above 0 and at most 1, by which the
+            memories of the DGDMN paper are scaled, too. ``None`` for all, or few in a fast run.
         seeds: The seeds.
         only: Rows or methods; empty for all.
-        fast: Show that everything works, not how well.
-        defaults: Learn the same with this package's defaults in place of the paper's settings.
+        fast: Whether it is a smoke test.
+        defaults: Whether to use this package's defaults in place of the paper's settings.
         fields: Further fields of the configs, such as ``data_root`` and ``device``.
 
     Raises:
@@ -56,13 +56,13 @@ class Request:
 
     @property
     def share(self) -> float:
-        """Share of the images."""
+        """Fraction of the images."""
         usual = FAST_SCALE if self.fast else 1.0
         return usual if self.scale is None else self.scale
 
     @property
     def suffix(self) -> str:
-        """What tells folders of other settings from those of the paper's."""
+        """Suffix of the folder's name for settings that are not the paper's."""
         parts = ["-defaults"] if self.defaults else []
         parts += ["-lightning"] if self.fields.get("backend") == "lightning" else []
         parts += [f"-scale{self.share:g}"] if self.share < 1 and not self.fast else []
@@ -73,31 +73,31 @@ class Request:
 
         Args:
             recipe: Its name.
-            fast: Settings of a fast run alone.
-            **words: Settings that outrank the recipe's.
+            fast: Settings only for a fast run.
+            **words: Settings that override the recipe's.
 
         Returns:
-            The configs of each of its methods, one a seed.
+            The configs of each of its methods, one per seed.
         """
         layer = recipes.load(recipe)
         if self.defaults:
             below = recipes.layers_of(layer)
-            found = {name: recipes.top(below, name, None) for name in _LEARNED}
-            layer = {name: value for name, value in found.items() if value is not None}
-        asked: dict[str, Any] = {**self.fields, "seeds": len(self.seeds), "seed": self.seeds[0]}
+            values = {name: recipes.top(below, name, None) for name in _PROBLEM}
+            layer = {name: value for name, value in values.items() if value is not None}
+        given: dict[str, Any] = {**self.fields, "seeds": len(self.seeds), "seed": self.seeds[0]}
         if self.share < 1:
-            asked["stream_options"] = {"fraction": self.share}
+            given["stream_options"] = {"fraction": self.share}
         if self.fast:
-            asked |= {"fast": True, **(fast or {})}
-        return recipes.plan(layer, words, asked, methods=())
+            given |= {"fast": True, **(fast or {})}
+        return recipes.plan(layer, words, given, methods=())
 
 
 class Curves(NamedTuple):
     """Lines of a figure.
 
     Attributes:
-        x: Where their values belong.
-        rows: By row: one list of values a seed.
+        x: The x values.
+        rows: By row: one list of y values per seed.
     """
 
     x: Sequence[float]
@@ -106,12 +106,12 @@ class Curves(NamedTuple):
 
 @dataclass(frozen=True)
 class Shown:
-    """What an exhibit shows.
+    """The results of an exhibit.
 
     Attributes:
-        cells: The table; of a figure what its text quotes, or its last points.
+        cells: The table; for a figure, values that are quoted in the text, or its last points.
         curves: By quantity: the lines of a figure.
-        figures: By what is put after the exhibit's name: what is drawn; empty for a table.
+        figures: By the suffix of the file's name: the drawn figures; empty for a table.
         notes: Lines for the terminal.
     """
 
@@ -123,12 +123,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Trained:
-    """What an exhibit is made of.
+    """The finished runs of an exhibit.
 
     Attributes:
-        request: What was asked for.
-        runs: By row: the finished runs, one a seed.
-        folder: The exhibit's folder, for what is computed without runs.
+        request: The settings.
+        runs: By row: the finished runs, one per seed.
+        folder: The exhibit's folder.
     """
 
     request: Request
@@ -137,11 +137,11 @@ class Trained:
 
     @cached_property
     def results(self) -> dict[str, list[RunResult]]:
-        """What the runs measured, as the functions of `avalanche_dgm.plots` take it."""
+        """The results of the runs, for the functions of `avalanche_dgm.plots`."""
         return results_of(self.runs)
 
     def each(self, measure: Callable[[RunResult], float | None]) -> dict[str, list[float | None]]:
-        """One value a run, by row."""
+        """One value per run, by row."""
         return {row: [measure(run) for run in runs] for row, runs in self.results.items()}
 
 
@@ -150,13 +150,14 @@ class Exhibit:
     """A figure or a table of a paper.
 
     Attributes:
-        name: Such as "kamra2017-fig4": the paper, and what it is there.
-        title: What it is.
-        shows: What the paper reads from it; of a table of our own, what it is there for.
-        show: Reads it from the finished runs.
-        plan: Its runs: the configs of each row, one a seed; ``None`` if it is computed without.
-        more: Runs that depend on finished ones, such as buffers of as many bytes; or ``None``.
-        differences: Pairs of rows, and a column, whose difference is told with its interval.
+        name: The paper's key and the short name, such as "kamra2017-fig4".
+        title: Title.
+        shows: The paper's claim about it; for a table of this package, its purpose.
+        show: Computes the results from the finished runs.
+        plan: Makes the configs of each row, one per seed; ``None`` for an exhibit without runs.
+        more: Makes the configs of runs that depend on finished ones, such as buffers with as many
+            bytes; or ``None``.
+        differences: Pairs of rows, and a column, whose paired difference is reported.
         aliases: Further names.
     """
 
@@ -176,12 +177,12 @@ class Exhibit:
 
     @property
     def ours(self) -> bool:
-        """Whether it is of this package's defaults, and of no paper."""
+        """Whether it is about this package's defaults, not about a paper."""
         return self.paper == "package"
 
     @property
     def says(self) -> str:
-        """What it shows, and who says so."""
+        """``shows``, marked as the paper's claim if it is."""
         return self.shows if self.ours else f"In the paper: {self.shows}"
 
     @property
@@ -190,10 +191,10 @@ class Exhibit:
         return self.name.partition("-")[2]
 
     def check(self, request: Request) -> None:
-        """Refuses settings that mean nothing for an exhibit without runs.
+        """Checks that an exhibit without runs has no settings of runs.
 
         Raises:
-            ConfigError: There are some.
+            ConfigError: There are such settings.
         """
         foreign = [
             *(["--scale"] if request.scale is not None else []),
@@ -204,12 +205,12 @@ class Exhibit:
         ]
         if self.plan is None and foreign:
             raise ConfigError(
-                f"{', '.join(foreign)}: {self.name} has no use for it. It draws its own data and"
-                " takes seconds: no data set, no methods, only seeds."
+                f"{', '.join(foreign)}: {self.name} does not use it. It generates its own data and"
+                " takes seconds; it only has seeds."
             )
 
     def configs(self, request: Request) -> Configs:
-        """The configs of each row that was asked for, one a seed.
+        """The configs of each requested row, one per seed.
 
         Raises:
             ConfigError: A row or method does not belong to the exhibit.

@@ -1,6 +1,6 @@
 """Furlanello et al. 2016, "Active Long Term Memory Networks": Figures 1 to 3, Table 1.
 
-A drawn turntable stands in for iLab-20M, and digits for ImageNet.
+A rendered turntable replaces iLab-20M, and digits replace ImageNet.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ TITLE = "Furlanello et al. 2016, Active Long Term Memory Networks"
 def _interference(trained: Trained) -> Shown:
     """Two equal tasks, one head each, in deep linear networks (Fig. 1)."""
     request = trained.request
-    found = [deep_linear.run(deep_linear.Settings(seed=seed)) for seed in request.seeds]
-    numbers = [result.numbers for result in found]
+    results = [deep_linear.run(deep_linear.Settings(seed=seed)) for seed in request.seeds]
+    numbers = [result.numbers for result in results]
     curves = {}
-    for name, panel in found[0].panels.items():
+    for name, panel in results[0].panels.items():
         rows = {
-            f"task {'AB'[task]}": [result.panels[name].errors[:, task].tolist() for result in found]
+            f"task {'AB'[task]}": [r.panels[name].errors[:, task].tolist() for r in results]
             for task in range(2)
         }
         curves[f"error, {panel.title}"] = Curves(range(len(panel.errors)), rows)
@@ -37,14 +37,14 @@ def _interference(trained: Trained) -> Shown:
             "in turns": {"epochs later than both at once": [n["delay"] for n in numbers]},
         },
         curves,
-        {"": furlanello2016.interference(found[0])},
-        [deep_linear.summary(found[0])],
+        {"": furlanello2016.interference(results[0])},
+        [deep_linear.summary(results[0])],
     )
 
 
 _ALONE, _SEQUENTIAL = "ST, Gauss init", "ST, iLab init"
 _NAIVE, _REPLAY = "A-LTM naive", "A-LTM replay"
-#: The table's rows, in its order, and the methods of the recipe that they are.
+#: The table's rows and their methods in the recipe.
 _ROWS = {
     _SEQUENTIAL: "naive",
     "multi-domain, Gauss init": "joint",
@@ -53,15 +53,15 @@ _ROWS = {
     _REPLAY: "altm-stored",
 }
 _NEW, _OLD = "new domain", "viewpoints"
-#: Of the drawn objects, for a fast run.
+#: Options of the rendered objects in a fast run.
 _FEW = {"n_train": 1, "n_test": 1, "size": 8, "fraction": 0.3}
 
 
 def _plan_domains(request: Request) -> recipes.Configs:
     name, fast = "furlanello2016-table1", {"stream_options": _FEW}
     alone = request.plan(name, fast=fast, methods=["naive"], stream_options={"alone": True})
-    found = request.plan(name, fast=fast)
-    return {_ALONE: alone["naive"], **{row: found[method] for row, method in _ROWS.items()}}
+    configs = request.plan(name, fast=fast)
+    return {_ALONE: alone["naive"], **{row: configs[method] for row, method in _ROWS.items()}}
 
 
 def _plan_memory(request: Request) -> recipes.Configs:
@@ -70,7 +70,7 @@ def _plan_memory(request: Request) -> recipes.Configs:
 
 
 def _accuracy(result: RunResult, task: str, step: int = -1) -> float | None:
-    """Accuracy on a task by its name; ``_NEW`` is the domain's that is learned last."""
+    """Accuracy on a task by its name; ``_NEW`` is the domain that is learned last."""
     names = list(result.tasks)
     domain = next(name for name in names if name not in (_OLD, "categories"))
     name = domain if task == _NEW else task
@@ -78,7 +78,7 @@ def _accuracy(result: RunResult, task: str, step: int = -1) -> float | None:
 
 
 def _domains(trained: Trained) -> Shown:
-    """Accuracies on the new domain and on what was learned before it (Table 1)."""
+    """Accuracies on the new domain and on the old tasks (Table 1)."""
     cells: dict[str, dict[str, list[float | None]]] = {}
     for row, results in trained.results.items():
         tasks = (_NEW,) if row == _ALONE else (_NEW, _OLD, "categories")
@@ -96,7 +96,7 @@ def _domains(trained: Trained) -> Shown:
 
 
 def _memory(trained: Trained) -> Shown:
-    """What is left of the viewpoints over the epochs of the new domain (Fig. 3)."""
+    """Accuracy on the viewpoints over the epochs of the new domain (Fig. 3)."""
     drawn, cells = {}, {}
     lines: dict[str, dict[str, Any]] = {_OLD: {}, _NEW: {}}
     for row, results in trained.results.items():
@@ -126,7 +126,7 @@ def _by_epoch(result: RunResult, task: str) -> list[float]:
     return [float(row[place] or 0.0) for row in result.steps[-1].by_epoch]
 
 
-#: Rows of Figure 2b: what is learned, the order, the step, and what the paper tabulates of it.
+#: The order of tasks in Figure 2b, by the first one.
 _ORDERS = {"category": "category-viewpoint", "viewpoint": "viewpoint-category"}
 
 
@@ -134,18 +134,18 @@ def _plan_factors(request: Request) -> recipes.Configs:
     configs: recipes.Configs = {}
     for first, order in _ORDERS.items():
         second = next(other for other in _ORDERS if other != first)
-        found = request.plan(
+        planned = request.plan(
             "furlanello2016-fig2",
             fast={"stream_options": _FEW},
             stream_options={"order": order},
         )
-        configs[f"{first}, then {second}"] = found["naive"]
-        configs.setdefault("multi-task", found["joint"])
+        configs[f"{first}, then {second}"] = planned["naive"]
+        configs.setdefault("multi-task", planned["joint"])
     return configs
 
 
 def _factors(trained: Trained) -> Shown:
-    """Categories and viewpoints of the same images, alone, in turn and at once (Fig. 2b)."""
+    """Categories and viewpoints of the same images, alone, in sequence and jointly (Fig. 2b)."""
     columns: Mapping[str, str] = {"category": "categories", "viewpoint": "viewpoints"}
     cells: dict[str, dict[str, list[float | None]]] = {}
     for row, results in trained.results.items():

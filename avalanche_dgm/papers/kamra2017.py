@@ -1,4 +1,4 @@
-"""Kamra et al. 2017, "Deep Generative Dual Memory Network"; Figures 3 to 8 stand here."""
+"""Kamra et al. 2017, "Deep Generative Dual Memory Network", Figures 3 to 8."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _AVERAGE = "average of all tasks"
 _LAST = "average of the last ten"
 _LAST_TWO = "last two tasks when just learned"
 _SECONDS = "seconds of training"
-#: Tasks that a fast run learns of forty: more than the last ten.
+#: Number of tasks in a fast run, more than the last ten.
 _FAST_TASKS = 12
 
 
 def _each_task(draw: Callable[[Any], Figure], trained: Trained) -> Shown:
-    """Accuracy on each task from when it was learned, a panel a method (Fig. 3, 4, 6)."""
+    """Accuracy on each task since it was learned, one panel per method (Fig. 3, 4, 6)."""
     curves = {}
     for row, results in trained.results.items():
         x = list(range(1, len(results[0].order) + 1))
@@ -51,7 +51,7 @@ def _each_task(draw: Callable[[Any], Figure], trained: Trained) -> Shown:
 
 
 def _average(draw: Callable[[Any], Figure], trained: Trained) -> Shown:
-    """The average over the tasks so far, a line a method (Fig. 5, 8b)."""
+    """Average accuracy on the tasks so far, one line per method (Fig. 5, 8b)."""
     cells = _columns({_AVERAGE: _final, "forgetting": _forgetting}, trained)
     return Shown(cells, _averages(trained), {"": draw(trained.results)})
 
@@ -73,7 +73,7 @@ def _long(trained: Trained) -> Shown:
 
 
 def _time(trained: Trained) -> Shown:
-    """How long each method trained (Fig. 8a)."""
+    """Training time of each method (Fig. 8a)."""
     cells = _columns({_SECONDS: lambda run: run.seconds}, trained)
     if {"dgr", "dgdmn"} <= set(cells):
         pairs = zip(cells["dgr"][_SECONDS], cells["dgdmn"][_SECONDS], strict=True)
@@ -104,7 +104,7 @@ def _final(result: RunResult) -> float:
 
 
 def _last_two(result: RunResult) -> float:
-    """Stagnation shows here, before anything can be forgotten."""
+    """Accuracy on the last two tasks when just learned, which measures plasticity."""
     firsts = [i for i, task in enumerate(result.order) if task not in result.order[:i]]
     return mean([result.matrix[i][result.order[i]] for i in firsts[-2:]])
 
@@ -128,15 +128,15 @@ def _of_recipe(
     **more: Any,
 ) -> Exhibit:
     name = recipe or f"kamra2017-{short}"
-    said = recipes.load(name)
+    content = recipes.load(name)
 
     def plan(request: Request) -> recipes.Configs:
         return request.plan(name, fast=fast)
 
     return Exhibit(
         f"kamra2017-{short}",
-        title or said["description"],
-        shows or said["shows"],
+        title or content["description"],
+        shows or content["shows"],
         show,
         plan,
         aliases=(short, *more.pop("aliases", ())),

@@ -1,4 +1,4 @@
-"""Kamra et al. 2017, Figures 9 to 11: what long-term memories of Digits see and make."""
+"""Kamra et al. 2017, Figures 9 to 11: robustness, latents and samples of long-term memories."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from avalanche_dgm.modules import evaluating, in_chunks
 from avalanche_dgm.papers.exhibits import Curves, Exhibit, Request, Shown, Trained
 from avalanche_dgm.plots import kamra2017
 from avalanche_dgm.plots.corruption import DEVIATIONS, OCCLUSIONS
-from avalanche_dgm.plots.predictions import answers
+from avalanche_dgm.plots.predictions import predict
 
 JOINT, SEQUENTIAL, PLAIN = "LTM, all at once", "LTM, one by one", "plain network"
-#: At which corruptions the table has the accuracies; the lines of the figure have all.
+#: Corruptions in the table; the figure's lines have more.
 _QUOTED = {"noise": (0.2, 0.5), "patch": (0.3, 0.5)}
-# For t-SNE and neighbours, of which the paper does not say how many it shows.
+# Images for t-SNE and nearest neighbours; the paper does not give their number.
 _POINTS = 1000
 _SAMPLES = 2000
 
@@ -34,17 +34,17 @@ def _plan(request: Request) -> Configs:
 
 
 def _plan_both(request: Request) -> Configs:
-    # Run for Figure 4, too.
+    # The same run as in Figure 4.
     one_by_one = request.plan("kamra2017-fig4")["dgdmn"]
     return {JOINT: request.plan("kamra2017-fig9")["dgr"], SEQUENTIAL: one_by_one}
 
 
-def _plan_judged(request: Request) -> Configs:
+def _plan_with_classifier(request: Request) -> Configs:
     return {**_plan_both(request), PLAIN: _plan(request)[PLAIN]}
 
 
 def _resilience(trained: Trained) -> Shown:
-    """Accuracy on noisy and on covered images (Fig. 9)."""
+    """Accuracy on noisy and on occluded images (Fig. 9)."""
     measured, pictures = [], None
     for seeds in zip(*trained.runs.values(), strict=True):
         images, labels = seeds[0].test_images()
@@ -65,31 +65,31 @@ def _resilience(trained: Trained) -> Shown:
             at = list(by_kind[kind].x).index(value)
             for row, lines in by_kind[kind].rows.items():
                 cells[row][_column(kind, value)] = [line[at] for line in lines]
-    said = {
+    titles = {
         "noise": "accuracy by standard deviation of the noise",
         "patch": "accuracy by width of the patch",
     }
-    curves = {said[kind]: found for kind, found in by_kind.items()}
+    curves = {titles[kind]: lines for kind, lines in by_kind.items()}
     return Shown(cells, curves, {"": kamra2017.resilience(measured[0], *(pictures or ()))})
 
 
 def _column(kind: str, value: float) -> str:
     if not value:
         return "clean"
-    said = {"noise": "noise of sd {:g}", "patch": "patch of {:g} of the width"}
-    return said[kind].format(value)
+    names = {"noise": "noise of sd {:g}", "patch": "patch of {:g} of the width"}
+    return names[kind].format(value)
 
 
 def _latents(trained: Trained) -> Shown:
-    """Latents of images in two dimensions (Fig. 10), and how well they separate the classes."""
+    """Latents of images in two dimensions (Fig. 10), and their separation of classes."""
     column = "nearest neighbour is of the class"
     cells = {
         row: {column: [_neighbours(run.memory(), *_points(run)) for run in runs]}
         for row, runs in trained.runs.items()
     }
     memories = {row: runs[0].memory() for row, runs in trained.runs.items()}
-    shown = _points(next(iter(trained.runs.values()))[0])
-    return Shown(cells, {}, {"": kamra2017.latents(memories, *shown)})
+    images, labels = _points(next(iter(trained.runs.values()))[0])
+    return Shown(cells, {}, {"": kamra2017.latents(memories, images, labels)})
 
 
 def _points(run: PaperRun) -> tuple[Tensor, Tensor]:
@@ -100,8 +100,8 @@ def _points(run: PaperRun) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _neighbours(memory: Method, images: Tensor, labels: Tensor) -> float:
-    """Share of images whose nearest neighbour among the others, in latents, is of their class."""
-    # The memories of this paper have a variational autoencoder.
+    """Fraction of images whose nearest neighbour in latent space has the same class."""
+    # Not None, as the memories have a variational autoencoder.
     encode = cast(Callable[..., Tensor], _inspectable(memory).encode)
     with evaluating(memory):
         codes: Tensor = in_chunks(encode, images, torch.zeros_like(labels))
@@ -110,10 +110,7 @@ def _neighbours(memory: Method, images: Tensor, labels: Tensor) -> float:
 
 
 def _samples(trained: Trained) -> Shown:
-    """Samples of memories (Fig. 11), and how many a network of real images takes for their class.
-
-    The paper finds the digits learned last sharp, and those before blurred.
-    """
+    """Samples of memories (Fig. 11), and the accuracy of a classifier of real images on them."""
     parts: dict[str, Callable[[Tensor], Tensor]] = {
         "samples taken for their class": lambda labels: labels >= 0,
         "of digits 0 to 5": lambda labels: labels < 6,
@@ -123,11 +120,11 @@ def _samples(trained: Trained) -> Shown:
     cells: dict[str, dict[str, list[float | None]]] = {
         row: {name: [] for name in parts} for row in rows
     }
-    judges = trained.runs.get(PLAIN, ())
-    for judge, row, run in chain.from_iterable(
-        [(judge, row, trained.runs[row][i]) for row in rows] for i, judge in enumerate(judges)
+    classifiers = trained.runs.get(PLAIN, ())
+    for plain, row, run in chain.from_iterable(
+        [(plain, row, trained.runs[row][i]) for row in rows] for i, plain in enumerate(classifiers)
     ):
-        right, labels = _taken(run.memory(), judge.memory(), seed=run.result.config.seed)
+        right, labels = _classified(run.memory(), plain.memory(), seed=run.result.config.seed)
         for name, among in parts.items():
             mine = right[among(labels)].double()
             cells[row][name].append(float(mine.mean()) if len(mine) else None)
@@ -136,18 +133,18 @@ def _samples(trained: Trained) -> Shown:
 
 
 @torch.no_grad()
-def _taken(memory: Method, judge: Method, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Whether a judge answers with the label of each sample, and the labels."""
+def _classified(memory: Method, classifier: Method, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Whether a classifier predicts the label of each sample of a memory, and the labels."""
     with memory.random.temporary_seed(seed):
         drawn = _inspectable(memory).sample(_SAMPLES)
     zeros = torch.zeros_like(drawn.labels)
-    said = answers(judge, Examples(drawn.images, drawn.labels, zeros, zeros))
-    return said == drawn.labels, drawn.labels
+    predictions = predict(classifier, Examples(drawn.images, drawn.labels, zeros, zeros))
+    return predictions == drawn.labels, drawn.labels
 
 
 def _inspectable(memory: Method) -> Inspectable:
     if not isinstance(memory, Inspectable):
-        raise TypeError(f"A {type(memory).__name__} cannot be looked into.")
+        raise TypeError(f"A {type(memory).__name__} cannot be inspected.")
     return memory
 
 
@@ -182,7 +179,7 @@ EXHIBITS = (
         "Learned at once they are sharp. One by one, those of the digits learned last (6 to 9) are"
         " sharp, and those before blurred.",
         _samples,
-        _plan_judged,
+        _plan_with_classifier,
         differences=[
             (SEQUENTIAL, JOINT, "of digits 0 to 5"),
             (SEQUENTIAL, JOINT, "of digits 6 to 9"),

@@ -1,4 +1,4 @@
-"""Makes an exhibit: trains what is missing, draws, and writes its folder."""
+"""Makes an exhibit: trains missing runs, draws figures, and writes its folder."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from avalanche_dgm.experiments.paper import PaperRuns
 from avalanche_dgm.papers.exhibits import Exhibit, Request, Trained
 from avalanche_dgm.papers.numbers import numbers_of, table_text, to_csv, to_json
 
-#: The files of every exhibit; its figures are named after it.
+#: The files of every exhibit, besides its figures.
 NUMBERS, TABLE = "numbers.json", "numbers.csv"
 
 
 def make(exhibit: Exhibit, request: Request, runs: PaperRuns, *, name: str | None = None) -> str:
-    """Trains what is missing and writes the exhibit's folder.
+    """Trains missing runs and writes the exhibit's folder.
 
     Args:
         exhibit: The exhibit.
         request: Its settings.
-        runs: Where runs are trained.
-        name: Of the folder; by default the exhibit's, with the settings that are not the paper's.
+        runs: Trains the runs.
+        name: Name of the folder; by default the exhibit's, with a suffix for settings that are not
+            the paper's.
 
     Returns:
-        The text for the terminal; empty in a process that is not the first.
+        The text for the terminal; empty in all processes but the first.
 
     Raises:
-        ConfigError: The settings cannot be run, or the folder holds something else.
-        StorageError: A file cannot be written; the same command goes on.
+        ConfigError: The settings cannot be run, or the folder has other files.
+        StorageError: A file cannot be written; the same command resumes.
     """
     folder = storage.run_folder(runs.out, name or exhibit.name + request.suffix)
     configs = exhibit.configs(request)
@@ -40,7 +41,7 @@ def make(exhibit: Exhibit, request: Request, runs: PaperRuns, *, name: str | Non
         _check_folder(folder, exhibit)
     trained = Trained(request, runs.train(configs), folder)
     if exhibit.more is not None:
-        # They go with the runs that they depend on, of which some may not have been asked for.
+        # Not filtered by `only`, as they depend on runs that are.
         further = exhibit.more(request, trained)
         trained = Trained(request, {**trained.runs, **runs.train(further)}, folder)
     if not runs.is_global_zero:
@@ -51,7 +52,7 @@ def make(exhibit: Exhibit, request: Request, runs: PaperRuns, *, name: str | Non
     for path, figure in pictures.items():
         save(figure, path)
     files.write_text(folder / TABLE, to_csv(numbers))
-    # Last: it says that the others are there.
+    # Last, as it marks the folder as complete.
     files.write_text(folder / NUMBERS, to_json(numbers))
     parts = [table_text(numbers), *shown.notes]
     if pictures:
@@ -61,7 +62,7 @@ def make(exhibit: Exhibit, request: Request, runs: PaperRuns, *, name: str | Non
 
 
 def _check_folder(folder: Path, exhibit: Exhibit) -> None:
-    """Refuses a folder whose files are not those of this exhibit."""
+    """Checks that a folder has no other files than those of this exhibit."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
     own = {NUMBERS, TABLE, *(path.name for path in folder.glob(f"{exhibit.name}*.png"))}
@@ -70,10 +71,10 @@ def _check_folder(folder: Path, exhibit: Exhibit) -> None:
     with suppress(OSError, ValueError, TypeError, KeyError):
         made = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["exhibit"]
     if made is not None and made != exhibit.name:
-        raise ConfigError(f"{folder} holds {made}. Choose another --name or --out.")
+        raise ConfigError(f"{folder} has the exhibit {made}. Choose another --name or --out.")
     foreign = [name for name in found if files.final_name(Path(name)) not in own]
     if foreign and made is None:
         raise ConfigError(
-            f"{folder} holds {storage.first_names(foreign)}, and no exhibit. Choose another --name"
+            f"{folder} has {storage.first_names(foreign)}, and no exhibit. Choose another --name"
             " or --out, or empty the folder."
         )

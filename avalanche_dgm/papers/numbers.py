@@ -1,6 +1,6 @@
-"""The numbers of an exhibit: one value a seed, means with 95 % intervals, the paper's beside them.
+"""The numbers of an exhibit: one value per seed, means with 95 % intervals, the paper's values.
 
-``numbers.json`` has all of it, ``numbers.csv`` the values alone, a row each.
+``numbers.json`` has all of them, ``numbers.csv`` only the values, one per row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from avalanche_dgm.experiments.tables import align, size
 from avalanche_dgm.papers.exhibits import Exhibit, Request, Shown, Trained
 
 PRINTED = Path(__file__).parent / "printed"
-# Of a run's provenance: what may differ between runs of one exhibit, and matters for their times.
+# The entries of a run's provenance that affect its time.
 _MACHINE = ("versions", "platform", "cpu", "processors", "threads", "device", "gpu")
 
 #: Columns of a table that come from the runs.
@@ -42,7 +42,7 @@ def printed(paper: str) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
         paper: Its key, such as "kamra2017".
 
     Returns:
-        Numbers, or text where the paper says no more.
+        Numbers, or text if the paper gives no number.
     """
     import jsonargparse
 
@@ -52,7 +52,7 @@ def printed(paper: str) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
 
 
 def command_of(exhibit: Exhibit, request: Request) -> str:
-    """The command that makes an exhibit, whatever the places of data and runs.
+    """The command that makes an exhibit, without the folders of data and runs.
 
     Args:
         exhibit: The exhibit.
@@ -71,12 +71,12 @@ def command_of(exhibit: Exhibit, request: Request) -> str:
 
 
 def numbers_of(exhibit: Exhibit, trained: Trained, shown: Shown) -> Numbers:
-    """Collects everything that an exhibit shows, for JSON.
+    """Collects the numbers of an exhibit, for JSON.
 
     Args:
         exhibit: The exhibit.
         trained: Its runs.
-        shown: What was read from them.
+        shown: Its results.
     """
     request = trained.request
     machines, runs = _runs(trained)
@@ -108,7 +108,7 @@ def numbers_of(exhibit: Exhibit, trained: Trained, shown: Shown) -> Numbers:
 def _rows(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
     theirs = {} if exhibit.ours else printed(exhibit.paper).get(exhibit.short, {})
     places = [(row, column) for row, columns in shown.cells.items() for column in columns]
-    # A column that was not measured for a row, or a row that was not run, is told with its value.
+    # Values of the paper are also listed for rows that were not run.
     places += [
         place
         for place in ((row, column) for row, columns in theirs.items() for column in columns)
@@ -126,23 +126,23 @@ def _rows(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
 
 
 def _differences(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
-    """Paired: both rows of the same seed."""
-    found = []
+    """Differences of rows, paired by seed."""
+    entries = []
     for one, other, column in exhibit.differences:
         mine, theirs = (shown.cells.get(row, {}).get(column) for row in (one, other))
         if mine and theirs:
             pairs = zip(mine, theirs, strict=True)
             values = [None if None in pair else pair[0] - pair[1] for pair in pairs]  # type: ignore[operator]
-            found.append({"row": one, "less": other, "column": column, **_estimated(values)})
-    return found
+            entries.append({"row": one, "less": other, "column": column, **_estimated(values)})
+    return entries
 
 
 def _estimated(values: Sequence[float | None]) -> Numbers:
-    found = estimate(values)
-    half = found.half if found is not None else None
+    interval = estimate(values)
+    half = interval.half if interval is not None else None
     return {
         "values": _rounded(values),
-        "mean": _rounded(found.mean) if found is not None else None,
+        "mean": _rounded(interval.mean) if interval is not None else None,
         # None for one seed.
         "half": _rounded(half),
     }
@@ -190,18 +190,18 @@ def _rounded(value: Any) -> Any:
 
 
 def joined(exhibit: Exhibit, one: Numbers, other: Numbers) -> Numbers:
-    """Joins the numbers of further seeds, which another machine may have run.
+    """Joins the numbers of further seeds, possibly of another machine.
 
     Args:
         exhibit: The exhibit of both.
-        one: Of the first seeds.
-        other: Of the seeds that follow them.
+        one: Numbers of the first seeds.
+        other: Numbers of the following seeds.
 
     Returns:
-        What a command with all those seeds would have written.
+        The numbers of a command with all seeds.
 
     Raises:
-        ConfigError: The seeds do not follow each other, or something else was measured.
+        ConfigError: The seeds are not consecutive, or the two have different settings.
     """
     seeds = [*one["seeds"], *other["seeds"]]
     if seeds != list(range(seeds[0], seeds[-1] + 1)) or any(
@@ -251,7 +251,7 @@ def _with_more(cell: Numbers, more: Numbers) -> Numbers:
 
 
 def to_json(numbers: Numbers) -> str:
-    """Formats numbers as JSON, lists of plain values in a line."""
+    """Formats numbers as JSON, with lists of plain values on one line."""
     text = json.dumps(json_safe(numbers), indent=1, allow_nan=False)
     return re.sub(r"\[\s+([^\[\]{}]+?)\s+\]", _joined, text) + "\n"
 
@@ -261,13 +261,13 @@ def _joined(found: re.Match[str]) -> str:
 
 
 def to_csv(numbers: Numbers) -> str:
-    """Formats numbers as CSV, a row a value: of a table's cells, and of a figure's lines."""
+    """Formats cells of tables and lines of figures as CSV, one value per row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["quantity", "row", "x", "seed", "value"])
     seeds = numbers["seeds"]
     for cell in numbers["rows"]:
-        # Rows that were not run have the paper's value alone.
+        # Rows that were not run only have the paper's value.
         for seed, value in zip(seeds, cell["values"], strict=False):
             writer.writerow([cell["column"], cell["row"], "", seed, _cell(value)])
         if cell["paper"] is not None:
@@ -285,14 +285,14 @@ def _cell(value: Any) -> Any:
 
 
 def number_text(value: float) -> str:
-    """A number in a table: three decimals below ten, but none of a count; else four digits."""
+    """Formats a number with three decimals; integers from 2 and numbers from 10 without."""
     count = abs(value) >= 10 or (abs(value) >= 2 and value == int(value))
     text = f"{value:,.0f}" if count else f"{value:.3f}"
     return re.sub(r"^(-?)0\.", r"\1.", text)
 
 
 def cell_text(cell: Mapping[str, Any]) -> str:
-    """The mean of a cell or difference, with the half of its 95 % interval; "-" for none.
+    """The mean of a cell or difference, ± half its 95 % interval; "-" for none.
 
     Args:
         cell: An entry of ``rows`` or ``differences``.
@@ -311,38 +311,38 @@ def paper_text(value: Any) -> str:
 
 
 def grid(numbers: Numbers) -> list[list[str]]:
-    """The table of an exhibit: a heading, then the rows, the paper's values beside ours."""
+    """The table of an exhibit: a heading, then the rows, with the paper's values beside ours."""
     cells = {(cell["row"], cell["column"]): cell for cell in numbers["rows"]}
     rows, columns = (list(dict.fromkeys(place[i] for place in cells)) for i in (0, 1))
-    told = {column for (_, column), cell in cells.items() if cell["paper"] is not None}
+    in_paper = {column for (_, column), cell in cells.items() if cell["paper"] is not None}
     costs = costs_of(numbers)
     heading = [""]
     for column in columns:
-        heading += [column, *(["paper"] if column in told else [])]
+        heading += [column, *(["paper"] if column in in_paper else [])]
     table = [heading + ([*COSTS] if costs else [])]
     for row in rows:
         line = [row]
         for column in columns:
             cell = cells.get((row, column))
             line.append("" if cell is None else cell_text(cell))
-            line += [paper_text(cell and cell["paper"])] if column in told else []
+            line += [paper_text(cell and cell["paper"])] if column in in_paper else []
         table.append(line + (costs.get(row, ["", ""]) if costs else []))
     return table
 
 
 def costs_of(numbers: Numbers) -> dict[str, list[str]]:
-    """Bytes held, and seconds of training, of rows that are runs."""
-    found: dict[str, list[Numbers]] = {}
+    """Memory and training time of rows with runs, as text."""
+    by_row: dict[str, list[Numbers]] = {}
     for run in numbers["runs"]:
-        found.setdefault(run["row"], []).append(run)
+        by_row.setdefault(run["row"], []).append(run)
     return {
         row: [size(runs[0]["bytes"]), f"{sum(r['seconds'] for r in runs) / len(runs):,.0f} s"]
-        for row, runs in found.items()
+        for row, runs in by_row.items()
     }
 
 
 def table_text(numbers: Numbers) -> str:
-    """The table, and paired differences, for the terminal."""
+    """The table and the paired differences, for the terminal."""
     lines = [align(grid(numbers))] if numbers["rows"] else []
     lines += [difference_text(entry) for entry in numbers["differences"]]
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from avalanche_dgm.plots import ostapenko2019
 TITLE = "Ostapenko et al. 2019, Learning to Remember (dynamic generative memory)"
 
 _MEMORY, _AUTHORS, _JOINT = "dynamic-memory-discriminator", "dynamic-memory-paper", "joint"
-#: Shares of the dynamic memory's bytes that buffers of real images have.
+#: Sizes of buffers of real images, as fractions of the dynamic memory's bytes.
 _SHARES = {"1/16": 16, "1/4": 4, "1": 1}
 _A5, _A10 = "A5", "A10"
 _FIRST = "joint, first half"
@@ -37,13 +37,13 @@ def _table_plan(request: Request) -> Configs:
 
 
 def _of_half(config: ExperimentConfig) -> ExperimentConfig:
-    """The first five of the ten classes alone: one of two experiences."""
+    """Only the first five of the ten classes: one of two experiences."""
     return config.replace(stream_options={**config.stream_options, "n_experiences": 2})
 
 
 def _buffers(request: Request, trained: Trained) -> Configs:
-    """Real images in shares of the bytes that the dynamic memory ends with."""
-    found: dict[str, list[ExperimentConfig]] = {}
+    """Buffers of real images, with fractions of the dynamic memory's final size in bytes."""
+    configs: dict[str, list[ExperimentConfig]] = {}
     for result in trained.results.get(_MEMORY, ()):
         whole = buffer_of(result)
         if whole is None:
@@ -51,8 +51,8 @@ def _buffers(request: Request, trained: Trained) -> Configs:
         for share, divisor in _SHARES.items():
             budget = whole.method_options["memory_budget"] // divisor
             config = whole.replace(method_options={"memory_budget": max(budget, 2000)})
-            found.setdefault(f"real images, {share} of its bytes", []).append(config)
-    return found
+            configs.setdefault(f"real images, {share} of its bytes", []).append(config)
+    return configs
 
 
 def _table(trained: Trained) -> Shown:
@@ -84,7 +84,7 @@ def _known(values: Sequence[float | None]) -> list[bool]:
 
 
 def _after(n: int, result: RunResult) -> float | None:
-    """The mean of the accuracies on the first classes when n are learned."""
+    """The average accuracy on the first n classes after they were learned."""
     return result.averages[n - 1] if len(result.averages) >= n else None
 
 
@@ -93,13 +93,13 @@ def _generated(n: int, result: RunResult) -> float | None:
 
 
 def _log(draw: Callable[[Any], Figure], read: Callable[[Path], Any], trained: Trained) -> Shown:
-    """A figure of the first seed's log, and numbers of each seed's."""
+    """A figure of the first seed's log, and numbers of all seeds."""
     row, runs = next(iter(trained.runs.items()))
-    found: list[Mapping[str, tuple[Sequence[float], Sequence[float]]]]
-    found = [read(run.folder) for run in runs]
+    logs: list[Mapping[str, tuple[Sequence[float], Sequence[float]]]]
+    logs = [read(run.folder) for run in runs]
     curves = {
-        quantity: Curves(found[0][quantity][0], {row: [each[quantity][1] for each in found]})
-        for quantity in found[0]
+        quantity: Curves(logs[0][quantity][0], {row: [log[quantity][1] for log in logs]})
+        for quantity in logs[0]
     }
     cells = {row: {name: [lines[-1] for lines in c.rows[row]] for name, c in curves.items()}}
     notes = ["A fast run is of MNIST, whatever the paper shows."] if trained.request.fast else []
@@ -107,7 +107,7 @@ def _log(draw: Callable[[Any], Figure], read: Callable[[Path], Any], trained: Tr
 
 
 def _unchanged(folder: Path) -> dict[str, Any]:
-    """Of the classes learned before, those whose images are the same to the bit."""
+    """Fraction of old classes whose images are bit-identical."""
     rows = read_rows(folder / "samples.csv", ("experience", "class", "sha256"))
     first: dict[str, str] = {}
     same: dict[int, list[bool]] = {}
@@ -128,7 +128,7 @@ def _distances(folder: Path) -> dict[str, Any]:
 
 
 def _capacity(folder: Path) -> dict[str, Any]:
-    """Units of all layers together, beside the worst case."""
+    """Units of all layers, relative to the worst case."""
     rows = read_rows(folder / "usage.csv", ("experience", "layer", "width", "reserved", "reused"))
     tasks = list(dict.fromkeys(int(row["experience"]) for row in rows))
     sums = {
@@ -147,7 +147,7 @@ def _capacity(folder: Path) -> dict[str, Any]:
 
 
 def _settling(folder: Path) -> dict[str, Any]:
-    """The first task's masks: mean and standard deviation of the middle layer's."""
+    """Mean and standard deviation of the middle layer's mask in the first task."""
     columns = ("experience", "layer", "step", "soft_mean", "soft_std")
     rows = read_rows(folder / "masks.csv", columns)
     layers = list(dict.fromkeys(row["layer"] for row in rows))
@@ -161,7 +161,7 @@ def _settling(folder: Path) -> dict[str, Any]:
 
 
 def _accuracy_by_class(trained: Trained) -> Shown:
-    """Accuracy on each class from when it was learned (Fig. 3)."""
+    """Accuracy on each class since it was learned (Fig. 3)."""
     from avalanche_dgm.plots import kamra2017
 
     row, results = next(iter(trained.results.items()))
@@ -171,7 +171,7 @@ def _accuracy_by_class(trained: Trained) -> Shown:
     return Shown(cells, curves, {"": kamra2017.accuracy_per_task(trained.results)})
 
 
-#: So that a fast run needs no other data set and no residual network.
+#: Settings of a fast run, which only needs MNIST and no residual network.
 _ON_MNIST = {"stream": "digits", "method_options": {"configuration": "mnist"}}
 
 

@@ -1,4 +1,4 @@
-"""This package's defaults beside baselines, and what each of our additions is worth."""
+"""This package's defaults beside baselines, and an ablation of our additions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from avalanche_dgm.papers.exhibits import Exhibit, Request, Shown, Trained
 TITLE = "This package's defaults"
 
 _ACCURACY, _FORGETTING = "accuracy", "forgetting"
-#: What DGR adds to Shin et al. 2017, and the setting that takes it away.
+#: The additions of DGR to Shin et al. 2017, and the settings that remove them.
 ADDITIONS: Mapping[str, Mapping[str, Any]] = {
     "all": {},
     "one Gaussian a class for ten": {"components": 1},
-    # Codes of the prior have no class, and no image that they are held to.
+    # Latents of the prior have no class, and no image to align with.
     "codes from the prior, rehearsal": {"sampling": "prior", "consolidation": "rehearsal"},
     "rehearsal, not alignment": {"consolidation": "rehearsal"},
     "hard labels": {"labels": "hard"},
@@ -25,8 +25,7 @@ ADDITIONS: Mapping[str, Mapping[str, Any]] = {
     "no fine-tuning": {"finetune_steps": 0},
 }
 
-
-#: Of a fast run. A share of the embedded digits would leave one a class.
+#: Settings of a fast run. A fraction of the embedded digits would leave one per class.
 _FAST = {"n_experiences": 2}
 _FAST_EMBEDDED = {**_FAST, "stream_options": {"n_train_per_class": 20}}
 
@@ -37,14 +36,14 @@ def _methods(recipe: str, request: Request) -> Configs:
 
 
 def _buffers(request: Request, trained: Trained) -> Configs:
-    """A buffer of real images beside each memory that stores none, in as many bytes."""
-    found = {}
+    """A buffer of real images with as many bytes as each memory that stores none."""
+    buffers = {}
     for row, results in trained.results.items():
         configs = [buffer_of(result) for result in results]
         present = [config for config in configs if config is not None]
         if len(present) == len(results):
-            found[f"replay as {row}"] = present
-    return found
+            buffers[f"replay as {row}"] = present
+    return buffers
 
 
 def _without(recipe: str, request: Request) -> Configs:
@@ -64,11 +63,11 @@ def _table(trained: Trained) -> Shown:
 
 def _comparison(short: str, *differences: tuple[str, str]) -> Exhibit:
     recipe = f"package-{short}"
-    said = load(recipe)
+    content = load(recipe)
     return Exhibit(
         recipe,
-        said["description"],
-        said["shows"],
+        content["description"],
+        content["shows"],
         _table,
         partial(_methods, recipe),
         more=_buffers,

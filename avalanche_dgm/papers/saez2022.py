@@ -1,6 +1,6 @@
 """Saez de Ocariz Borde 2022, "Latent Space based Memory Replay": Tables 3 to 12.
 
-Besides, what this package adds to the paper's replay, a row each at equal bytes.
+And an ablation of this package's additions to the paper's replay, at equal bytes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ TITLE = "Saez de Ocariz Borde 2022, Latent Space based Memory Replay for Continu
 
 #: Data set -> the number of its first table, and its name.
 _SETS = {"mnist": (4, "MNIST"), "fashion-mnist": (7, "Fashion-MNIST"), "kmnist": (10, "KMNIST")}
-#: Shares of the images whose latents are stored; the paper's percentages are of pixels.
+#: Fractions of the images whose latents are stored; the paper's percentages are of pixels.
 _SHARES = {"1 %": 0.01, "5 %": 0.05, "25 %": 0.25}
 _TRAINING, _TESTING, _ORIGINAL = "training", "testing", "original testing"
-#: "An update on the memory" is all of it in the tables, and a batch here (Sec. 5).
+#: Suffix of rows where "an update on the memory" (Sec. 5) is a batch, not the whole memory.
 _BATCH = ", a batch of it a step"
 
-#: What is added to latents as they are and their classes, one after the other. All have the bytes
-#: of the paper's 1 % of MNIST's latents: 63 a class of 36 numbers of 32 bits, with their counts.
+#: Bytes of the paper's 1 % of MNIST's latents, 63 per class of 36 numbers of 32 bits, with their
+#: counts; and the additions to the paper's replay, each with this budget.
 _BUDGET = 48_000
 _ADDED: dict[str, dict[str, object]] = {
     "latents and classes, in turn (paper)": {"configuration": "paper-batch"},
@@ -42,7 +42,7 @@ _ADDED: dict[str, dict[str, object]] = {
 
 
 def _plan(data: str, shares: Mapping[str, float], request: Request) -> recipes.Configs:
-    """Latent replay in each case with each share; of 5 % with both readings of an update."""
+    """Latent replay in each case with each share; for 5 % with both readings of "an update"."""
     configs: recipes.Configs = {}
     for case, (name, share) in itertools.product(CASES, shares.items()):
         row = f"{case} - {name}" if len(shares) > 1 else f"{case}"
@@ -50,22 +50,22 @@ def _plan(data: str, shares: Mapping[str, float], request: Request) -> recipes.C
         if len(shares) > 1 and name == "5 %":
             readings[row + _BATCH] = "paper-batch"
         if request.defaults:
-            # They have a configuration of their own.
+            # The defaults have a configuration, too.
             readings = {row: "compact"}
         for label, configuration in readings.items():
-            found = request.plan(
+            planned = request.plan(
                 "saez2022",
-                # Few images have to be enough for a latent of each class.
+                # Larger, so that few images suffice for a latent of each class.
                 fast={"method_options": {"share": min(1.0, 10 * share)}},
                 stream_options={"dataset": data, "case": case},
                 method_options={"share": share, "configuration": configuration},
             )
-            configs[label] = found["latent-replay"]
+            configs[label] = planned["latent-replay"]
     return configs
 
 
 def _plan_without(data: str, request: Request) -> recipes.Configs:
-    """The same network without replay, nothing frozen."""
+    """The same network without replay and freezing."""
     return {
         f"{case}": request.plan(
             "saez2022", methods=["naive"], stream_options={"dataset": data, "case": case}
@@ -78,8 +78,8 @@ def _cells(step: int, tasks: dict[str, int], trained: Trained) -> Shown:
     """Training accuracy in an experience, and test accuracies after it.
 
     Args:
-        step: Which experience.
-        tasks: Column -> which experience is tested.
+        step: Index of the experience.
+        tasks: Column -> index of the tested experience.
         trained: The runs.
     """
 

@@ -1,7 +1,7 @@
 """The figures of the papers, drawn from runs, memories and logs.
 
-Each function returns a Matplotlib figure, which `save` writes as a PNG file. Nothing here touches
-Matplotlib's global state: it works without a display, and beside figures of one's own.
+Each function returns a Matplotlib figure, which `save` writes as a PNG file. Matplotlib's global
+state is not used, so the functions work without a display and beside the user's figures.
 """
 
 from avalanche_dgm.dashboards.drawing import save

@@ -1,4 +1,4 @@
-"""How well classifiers stand noise and occlusion (Kamra et al. 2017, Sec. 5.2)."""
+"""Robustness of classifiers to noise and occlusion (Kamra et al. 2017, Sec. 5.2)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.plots.predictions import answers, examples
+from avalanche_dgm.plots.predictions import examples, predict
 
 DEVIATIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Standard deviations of the noise, for intensities in [0, 1]; the paper gives none in its text."""
+"""Standard deviations of the noise, for intensities in [0, 1]; the paper's text gives none."""
 OCCLUSIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Widths of the occluding patch, as a fraction of the image's."""
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """Accuracies on images that were corrupted.
+    """Accuracies on corrupted images.
 
     Attributes:
         deviations: Standard deviations of the noise, in the images' units.
         occlusions: Widths of the patch, as a fraction of the image's.
-        noisy: For each classifier accuracies, 0 to 1, one for each deviation.
-        occluded: For each classifier accuracies, 0 to 1, one for each width.
+        noisy: For each classifier, accuracies from 0 to 1 for each deviation.
+        occluded: For each classifier, accuracies from 0 to 1 for each width.
     """
 
     deviations: tuple[float, ...]
@@ -38,13 +38,13 @@ class Robustness:
 
 
 def add_noise(images: Tensor, deviation: float, *, generator: torch.Generator) -> Tensor:
-    """Adds Gaussian noise to each pixel; intensities are not cut off.
+    """Adds Gaussian noise to each pixel; intensities are not clipped.
 
     Args:
         images: Float tensor (n, *shape).
-        deviation: Its standard deviation, at least 0, in the images' units.
-        generator: Source of random numbers, on the CPU. In the same state it draws the same noise,
-            only weaker or stronger, for another deviation.
+        deviation: Standard deviation of the noise, at least 0, in the images' units.
+        generator: Random number generator on the CPU. In the same state, the noise of different
+            deviations only differs by a factor.
 
     Returns:
         Float tensor (n, *shape).
@@ -63,17 +63,16 @@ def occlude(images: Tensor, fraction: float, *, fill: float = 0.0) -> Tensor:
 
     Args:
         images: Float tensor (n, C, H, W).
-        fraction: Width of the patch as a fraction of W, 0 to 1; rounded to whole pixels, and no
-            higher than the image. Where it cannot lie in the very middle, it lies half a pixel
-            towards the top left.
+        fraction: Width of the patch as a fraction of W, 0 to 1; rounded to pixels, and at most H.
+            If it cannot be centred exactly, it is half a pixel towards the top left.
         fill: Intensity of the patch.
 
     Returns:
-        Float tensor (n, C, H, W); the images themselves stay as they are.
+        Float tensor (n, C, H, W), a copy.
 
     Raises:
         ConfigError: The fraction is below 0 or above 1.
-        ShapeError: These are no images.
+        ShapeError: The tensor has another shape.
     """
     if not 0 <= fraction <= 1:
         raise ConfigError(f"The occluded fraction of the width is {fraction}; it must be 0 to 1.")
@@ -100,13 +99,12 @@ def robustness(
 ) -> Robustness:
     """Measures accuracies on noisy and on occluded images (Kamra et al. 2017, Fig. 9b and 9c).
 
-    The paper compares a long-term memory, which classifies its own reconstruction of an image, with
-    a plain network, both trained on all tasks jointly. The memory of a `DGDMN` answers in this way
-    if it was made with ``reconstruct=True``; call `sleep` first, so that no short-term memory
-    answers in its place.
+    The paper compares a long-term memory, which classifies its reconstruction of an image, with a
+    plain network, both trained on all tasks jointly. A `DGDMN` classifies reconstructions with
+    ``reconstruct=True``; call `sleep` first, so that no short-term memory predicts.
 
     Args:
-        classifiers: By name: plugins, methods or LightningModules of this package, asked without an
+        classifiers: By name: plugins, methods or LightningModules of this package, without a task
             oracle, or functions from images (n, *shape) to logits (n, K), such as networks.
         images: Float tensor (n, C, H, W), test images.
         labels: int64 tensor (n,).
@@ -114,15 +112,15 @@ def robustness(
         deviations: Standard deviations of the noise, in the images' units, at least 0.
         occlusions: Widths of a central square patch, as a fraction of the image's, 0 to 1.
         fill: Intensity of the patch; black, if 0 is black.
-        generator: Of the noise, on the CPU; ``None`` for one with seed 0. All classifiers see the
-            same noise, which only grows from one deviation to the next.
+        generator: Random number generator of the noise, on the CPU; ``None`` for one with seed 0.
+            The noise is the same for all classifiers and, up to a factor, for all deviations.
 
     Returns:
         The accuracies.
 
     Raises:
-        ConfigError: There is no classifier, one does not answer, or a number is out of range.
-        ShapeError: These are no images, or not as many labels as images.
+        ConfigError: There is no classifier, one is not supported, or a number is out of range.
+        ShapeError: The images have another shape, or there are not as many labels.
     """
     if not classifiers:
         raise ConfigError("There is no classifier. Name at least one.")
@@ -132,13 +130,13 @@ def robustness(
     noisy: dict[str, list[float]] = {name: [] for name in classifiers}
     occluded: dict[str, list[float]] = {name: [] for name in classifiers}
     for deviation in deviations:
-        # From the same state: the curve then shows the noise's strength, and not its luck.
+        # The same noise up to a factor, so that the curve only shows the effect of its strength.
         generator.set_state(state)
-        shown = add_noise(images, deviation, generator=generator)
-        _note(noisy, classifiers, dataclasses.replace(clean, images=shown))
+        corrupted = add_noise(images, deviation, generator=generator)
+        _evaluate(noisy, classifiers, dataclasses.replace(clean, images=corrupted))
     for fraction in occlusions:
-        shown = occlude(images, fraction, fill=fill)
-        _note(occluded, classifiers, dataclasses.replace(clean, images=shown))
+        corrupted = occlude(images, fraction, fill=fill)
+        _evaluate(occluded, classifiers, dataclasses.replace(clean, images=corrupted))
     return Robustness(
         tuple(deviations),
         tuple(occlusions),
@@ -147,7 +145,9 @@ def robustness(
     )
 
 
-def _note(found: dict[str, list[float]], classifiers: Mapping[str, Any], shown: Examples) -> None:
+def _evaluate(
+    accuracies: dict[str, list[float]], classifiers: Mapping[str, Any], corrupted: Examples
+) -> None:
     for name, classifier in classifiers.items():
-        right = answers(classifier, shown) == shown.labels
-        found[name].append(float(right.double().mean()))
+        right = predict(classifier, corrupted) == corrupted.labels
+        accuracies[name].append(float(right.double().mean()))

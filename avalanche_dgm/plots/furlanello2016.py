@@ -20,7 +20,7 @@ def interference(result: DeepLinearResult | None = None) -> Figure:
     """Draws errors of deep linear networks that learn one task twice, in four panels (Fig. 1).
 
     Args:
-        result: What `avalanche_dgm.experiments.deep_linear.run` measured; ``None`` to run it, which
+        result: Result of `avalanche_dgm.experiments.deep_linear.run`; ``None`` to run it, which
             takes seconds.
     """
     result = deep_linear.run() if result is None else result
@@ -28,7 +28,7 @@ def interference(result: DeepLinearResult | None = None) -> Figure:
     settings = result.settings
     for letter, axes in zip("abcd", figure.subplots(2, 2).flat, strict=True):
         panel = result.panels["c" if letter == "d" else letter]
-        # Where what interferes no longer drowns in what is not learned yet.
+        # Panel (d) begins where the errors are small enough to see the interference.
         first = 2 * settings.period if letter == "d" else 0
         every = settings.epochs if letter in "ab" else settings.period
         for switch in range(every, len(panel.trained), every):
@@ -57,30 +57,29 @@ def interference(result: DeepLinearResult | None = None) -> Figure:
 
 
 def memory_by_epoch(methods: Mapping[str, Sequence[EpochAccuracy]]) -> Figure:
-    """Draws what is left of the old task while a new one is learned (Fig. 3), and the new one.
+    """Draws the accuracies on the old and on the new task while the new one is learned (Fig. 3).
 
-    A dotted line of the method's colour is the old task's accuracy before: with replay of old
-    inputs the paper's networks come back to it after a drop, without they do not.
+    A dotted line in the method's colour is the old task's accuracy before. The paper's networks
+    return to it after a drop if old inputs are replayed, otherwise not.
 
     Args:
-        methods: By name: what `avalanche_dgm.AccuracyByEpoch` recorded, its
-            `table`, from epoch 0 on.
+        methods: By name: the `table` of `avalanche_dgm.AccuracyByEpoch`, from epoch 0 on.
 
     Raises:
-        ConfigError: There is no method, or one has fewer than two epochs or not the one before.
+        ConfigError: There is no method, or one has fewer than two epochs or lacks epoch 0.
     """
     short = [name for name, table in methods.items() if len(table) < 2 or table[0].epoch != 0]
     if short or not methods:
         raise ConfigError(
             f"There is nothing to draw{' of ' + ', '.join(short) if short else ''}: accuracies"
-            " before the new task and after one epoch of it or more are needed. Give the strategy"
-            " an AccuracyByEpoch and eval_every=1, and each call of `train` one experience and"
+            " before the new task and after at least one epoch of it are needed. Give the strategy"
+            " an AccuracyByEpoch and eval_every=1, and call `train` with one experience and"
             " eval_streams."
         )
     figure, (left, right) = figures.row_of(("old task", "new task"), 9.4, 3.8, sharey=True)
     for i, (name, table) in enumerate(methods.items()):
         x = [row.epoch for row in table]
-        # One method at a time: each may have epochs of its own.
+        # One method at a time, as their epochs may differ.
         figures.draw_curves(left, {name: [[row.old for row in table]]}, x=x, first=i)
         figures.draw_curves(right, {name: [[row.new for row in table]]}, x=x, first=i)
         before = left.lines[-1]

@@ -1,7 +1,7 @@
 """The figures of the DGDMN paper: Kamra et al. 2017, "Deep Generative Dual Memory Network".
 
-Those of runs (Fig. 3 to 8) take the runs of each method on one stream, as
-`avalanche_dgm.plots.load` reads them. Those of memories (Fig. 9 to 11) take what was trained.
+Figures 3 to 8 take the runs of each method on one stream, as `avalanche_dgm.plots.load` returns
+them. Figures 9 to 11 take trained memories.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = [
 
 
 def accuracy_per_task(runs: Runs) -> Figure:
-    """Draws a panel for each method: accuracy on each task from when it was learned (Fig. 3, 4).
+    """Draws a panel for each method: accuracy on each task since it was learned (Fig. 3, 4).
 
-    Of several seeds the first is drawn. The black line is the average over the tasks so far.
+    Only the first seed is drawn. The black line is the average over the tasks so far.
 
     Args:
         runs: Finished runs of each method on one stream.
@@ -52,14 +52,14 @@ def accuracy_per_task(runs: Runs) -> Figure:
 
 
 def average_accuracy(runs: Runs, *, reference: str | None = "joint") -> Figure:
-    """Draws the average accuracy over the tasks so far, a line a method (Fig. 5).
+    """Draws the average accuracy over the tasks so far, one line per method (Fig. 5).
 
     Means over seeds with a band of one standard deviation.
 
     Args:
         runs: Finished runs of each method on one stream.
-        reference: The method that was trained on all tasks so far jointly, drawn in grey, or
-            ``None`` if there is none.
+        reference: The method that is trained jointly on all tasks so far, drawn in grey; ``None``
+            for none.
 
     Raises:
         ConfigError: The reference is missing, a run is not finished, or there are several streams.
@@ -69,28 +69,28 @@ def average_accuracy(runs: Runs, *, reference: str | None = "joint") -> Figure:
 
 
 def revision(runs: Runs) -> Figure:
-    """Draws accuracy per task where some tasks are learned once more (Fig. 6).
+    """Draws accuracy per task with repeated tasks (Fig. 6).
 
-    As `accuracy_per_task`, with a dotted line where a task comes back, and which one.
+    Like `accuracy_per_task`, with a labelled dotted line where a task is repeated.
 
     Args:
         runs: Finished runs of each method on one stream, with ``revisit``.
 
     Raises:
-        ConfigError: No task comes back, a run is not finished, or there are several streams.
+        ConfigError: No task is repeated, a run is not finished, or there are several streams.
     """
     first = check(runs)
     back = [i for i, task in enumerate(first.order) if task in first.order[:i]]
     if not back:
         raise ConfigError(
-            f"In these runs on {first.config.stream} no experience is learned a second time. Use"
-            " those of `avalanche-dgm paper fig6`, or of a config with revisit=(0, 5)."
+            f"In these runs on {first.config.stream} no experience is repeated. Use those of"
+            " `avalanche-dgm paper fig6`, or of a config with revisit=(0, 5)."
         )
     figure = figures.panels(runs)
     for axes, _ in zip(figure.axes, runs, strict=False):
         for i in back:
             axes.axvline(i + 1, color="0.4", linewidth=1, linestyle=":", zorder=0)
-            # Tasks are counted as on the colour bar beside the panels.
+            # Numbered like on the colour bar beside the panels.
             axes.text(
                 i + 1,
                 0.5,
@@ -105,22 +105,21 @@ def revision(runs: Runs) -> Figure:
 
 
 def long_stream(runs: Runs, *, last: int = 10) -> Figure:
-    """Draws the average accuracy on all tasks so far and on the last ones of them (Fig. 7).
+    """Draws the average accuracy on all tasks so far and on the last ones (Fig. 7).
 
     Args:
         runs: Finished runs of each method on one stream of more than ``last`` tasks.
-        last: How many tasks "the last ones" are.
+        last: Number of the last tasks.
 
     Raises:
-        ConfigError: The stream is not longer than that, a run is not finished, or there are
-            several streams.
+        ConfigError: The stream is too short, a run is not finished, or there are several streams.
     """
     first = check(runs)
     if not 1 <= last < len(first.order):
         raise ConfigError(
-            f"The runs on {first.config.stream} learned {len(first.order)} experiences, and the"
-            f" figure tells the last {last} from all of them. Use a longer stream, or another last"
-            " (at least 1)."
+            f"The runs on {first.config.stream} learned {len(first.order)} experiences, but the"
+            f" figure needs more than the last {last}. Use a longer stream, or another last (at"
+            " least 1)."
         )
     titles = ("(a) tasks so far", f"(b) last {last} tasks")
     figure, (left, right) = figures.row_of(titles, 10.0, 4.0, sharey=True)
@@ -134,12 +133,12 @@ def long_stream(runs: Runs, *, last: int = 10) -> Figure:
 
 
 def training_time(runs: Runs) -> Figure:
-    """Draws how long each method trained, a bar each (Fig. 8a).
+    """Draws the training time of each method as bars (Fig. 8a).
 
-    Evaluation is left out. Means over seeds, whiskers of one standard deviation.
+    Without evaluation. Means over seeds, with whiskers of one standard deviation.
 
     Args:
-        runs: Finished runs of each method on one stream, timed on the same machine.
+        runs: Finished runs of each method on one stream, all of the same machine.
 
     Raises:
         ConfigError: A run is not finished, or there are several streams, or none.
@@ -172,16 +171,17 @@ def short_term_memory(
 ) -> Figure:
     """Draws the dual memory with and without short-term generative memories (Fig. 8b).
 
-    Two panels as in `accuracy_per_task`, and one with the average over the tasks so far. Without
-    them real images are kept until sleep, and tasks are not known before.
+    Two panels like those of `accuracy_per_task`, and one with the average over the tasks so far.
+    Without short-term memories, real images are stored until sleep, and tasks are not learned
+    before.
 
     Args:
-        runs: Finished runs of both on one stream; others are not drawn.
+        runs: Finished runs of both methods on one stream; others are not drawn.
         with_memory: The method with short-term memories.
-        without: The method without.
+        without: The method without short-term memories.
 
     Raises:
-        ConfigError: One of both is missing, a run is not finished, or there are several streams.
+        ConfigError: A method is missing, a run is not finished, or there are several streams.
     """
     both = {name: runs[name] for name in (with_memory, without) if name in runs}
     first = check(both, with_memory, without)
@@ -202,6 +202,6 @@ def short_term_memory(
     both_names = places[2].legend(loc="lower left", frameon=False, fontsize=9)
     if len(first.tasks) <= 12:
         figures.legend(places[2], handles=list(places[0].lines), title="test images of", fontsize=8)
-        # A second legend would take the first one's place.
+        # Added again, as a second legend replaces the first one.
         places[2].add_artist(both_names)
     return figure

@@ -1,4 +1,4 @@
-"""Pictures of what a memory sees and makes (Kamra et al. 2017, Fig. 9 to 11)."""
+"""Figures of reconstructions, latents and samples of memories (Kamra et al. 2017, Fig. 9 to 11)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avalanche_dgm.experiments import figures
 from avalanche_dgm.plots.corruption import Robustness, add_noise, occlude
 from avalanche_dgm.plots.predictions import examples, method_of
 
-#: Of t-SNE: fewer have no neighbours to speak of.
+#: Minimum number of points for t-SNE.
 _LEAST_POINTS = 5
 
 
@@ -33,23 +33,23 @@ def resilience(
     fill: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Figure:
-    """Draws accuracy on corrupted images, and what a memory makes of some (Fig. 9).
+    """Draws accuracy on corrupted images, and a memory's reconstructions of some (Fig. 9).
 
     Args:
-        measured: What `robustness` measured: panels (b) and (c).
+        measured: Result of `robustness`, for panels (b) and (c).
         memory: A plugin, a method or a LightningModule that reconstructs, for panel (a); ``None``
-            to leave it out.
+            to omit that panel.
         images: Float tensor (n, C, H, W), a few images for panel (a), such as one of each class.
         tasks: int64 tensor (n,), task labels; ``None`` for 0.
-        deviation: Standard deviation of the noise that they are shown with, in their units.
-        occlusion: Width of the patch that they are shown with, as a fraction of theirs, 0 to 1.
+        deviation: Standard deviation of their noise, in the images' units.
+        occlusion: Width of their occluding patch, as a fraction of the images', 0 to 1.
         fill: Intensity of the patch.
-        generator: Of the noise, on the CPU; ``None`` for one with seed 0.
+        generator: Random number generator of the noise, on the CPU; ``None`` for one with seed 0.
 
     Raises:
         ConfigError: The memory does not reconstruct (yet), there are no images for it, or a number
             is out of range.
-        ShapeError: These are no images.
+        ShapeError: The images have another shape.
     """
     if memory is None and images is None:
         figure = new_figure(9.0, 3.4)
@@ -71,14 +71,14 @@ def resilience(
     figure = new_figure(wide, 3.4 + min(5.0, 4 * (wide - 1.8) * height / (len(images) * width)))
     grid = figure.add_gridspec(2, 2, height_ratios=[figure.get_figheight() - 3.2, 3.2])
     axes = figure.add_subplot(grid[0, :])
-    # On the scale of the images: noise beyond it is cut off, as the eye would.
+    # Clipped to the range of the images.
     figures.draw_rows(
         axes,
         {name: row.float().cpu().numpy() for name, row in rows.items()},
         low=float(images.min()),
         high=float(images.max()),
     )
-    axes.set_title("(a) what the memory is shown, and what it sees", fontsize=10)
+    axes.set_title("(a) corrupted images and their reconstructions", fontsize=10)
     _draw_robustness([figure.add_subplot(grid[1, i]) for i in (0, 1)], measured)
     return figure
 
@@ -94,14 +94,15 @@ def latents(
     """Draws latents of images in two dimensions, by t-SNE, a panel for each memory (Fig. 10).
 
     The paper shows the same images and the same seed of t-SNE for a memory that was trained jointly
-    and for one trained task by task. Where clusters lie means nothing; how they are separated does.
+    and for one trained task by task. Only the separation of clusters is meaningful, not their
+    positions.
 
     Args:
         memories: By title: plugins, methods or LightningModules with latents.
         images: Float tensor (n, *shape), n at least 5; some hundred take seconds.
-        labels: int64 tensor (n,), of two classes or more.
+        labels: int64 tensor (n,), of at least two classes.
         tasks: int64 tensor (n,), task labels; ``None`` for 0.
-        seed: Of t-SNE, the same for all.
+        seed: Seed of t-SNE for all memories.
 
     Raises:
         ConfigError: There is no memory, or one has no latents (yet).
@@ -114,8 +115,8 @@ def latents(
         raise ShapeError(f"t-SNE needs at least {_LEAST_POINTS} images, not {len(images)}.")
     if len(labels.unique()) < 2:
         raise LabelError(
-            "All images are of one class, and the figure shows how classes are separated. Give"
-            " images of two classes or more."
+            "All images are of one class, but the figure shows the separation of classes. Give"
+            " images of at least two classes."
         )
     figure, places = figures.row_of(list(memories), 4.2 * len(memories), 4.0)
     for axes, (name, memory) in zip(places, memories.items(), strict=True):
@@ -123,8 +124,8 @@ def latents(
         points = views.embedding(method, shown, seed=seed)
         if points is None:
             raise ConfigError(
-                f"The memory '{name}', a {type(method).__name__}, has no latents. Give one with a"
-                " variational autoencoder, such as DGDMN or DGR, that has learned something."
+                f"The memory '{name}', a {type(method).__name__}, has no latents. Give a trained"
+                " one with a variational autoencoder, such as DGDMN or DGR."
             )
         draw_points(axes, points, labels.cpu().numpy())
     return figure
@@ -134,22 +135,22 @@ def samples(memories: Mapping[str, Any], *, n: int = 10, seed: int = 0) -> Figur
     """Draws samples of each class that memories generate, a panel for each memory (Fig. 11).
 
     The paper shows a long-term memory that was trained jointly and one trained task by task. A
-    `DGDMN` also draws from its short-term memories; call `sleep` first for the long-term one alone.
+    `DGDMN` also samples its short-term memories; call `sleep` first for only the long-term one.
 
     Args:
         memories: By title: plugins, methods or LightningModules that generate images (C, H, W).
-        n: Samples of each class, at least 1. Of a class that is hardly remembered fewer may come.
-        seed: Of the samples; the memories' random numbers stay as they are.
+        n: Samples of each class, at least 1; there may be fewer of classes that are rarely sampled.
+        seed: Seed of the samples; the memories' random states do not change.
 
     Raises:
         ConfigError: There is no memory, one generates no images (yet), or ``n`` is below 1.
     """
     _check_some(memories)
     whole("n", n)
-    found = {name: _drawn(name, memory, n, seed) for name, memory in memories.items()}
-    height = 0.4 * max(map(len, found.values())) + 0.6
-    figure, places = figures.row_of(list(found), (0.4 * n + 0.9) * len(found), height)
-    for axes, rows in zip(places, found.values(), strict=True):
+    drawn = {name: _drawn(name, memory, n, seed) for name, memory in memories.items()}
+    height = 0.4 * max(map(len, drawn.values())) + 0.6
+    figure, places = figures.row_of(list(drawn), (0.4 * n + 0.9) * len(drawn), height)
+    for axes, rows in zip(places, drawn.values(), strict=True):
         figures.draw_rows(axes, rows)
     places[0].set_ylabel("class")
     return figure
@@ -157,13 +158,12 @@ def samples(memories: Mapping[str, Any], *, n: int = 10, seed: int = 0) -> Figur
 
 def _check_some(memories: Mapping[str, Any]) -> None:
     if not memories:
-        raise ConfigError("There is no memory to look at. Give at least one, with its title.")
+        raise ConfigError("There is no memory to draw. Give at least one, with its title.")
 
 
 def _drawn(name: str, memory: Any, n: int, seed: int) -> dict[str, Any]:
     """Rows of samples, as float arrays (k, C, H, W), by class."""
     method = method_of(memory)
-    # So many classes at most: what is asked for grows with them, and is drawn in a moment.
     drawn = views.samples(method, n, n_classes=_n_classes(method, seed), seed=seed)
     if not drawn or next(iter(drawn.values())).ndim != 4:
         raise ConfigError(
@@ -178,21 +178,21 @@ def _drawn(name: str, memory: Any, n: int, seed: int) -> dict[str, Any]:
 
 
 def _n_classes(method: Any, seed: int) -> int:
-    """Classes that a method knows, about: those among some samples."""
+    """Approximate number of learned classes: those among some samples."""
     return max(1, len(views.samples(method, 1, n_classes=64, seed=seed)))
 
 
 def _reconstructed(memory: Any, images: Tensor, tasks: Tensor | None) -> Tensor:
     method = method_of(memory)
-    shown = examples(images, torch.zeros(len(images), dtype=torch.int64), tasks)
-    made = views.reconstructions(method, shown.images, shown.tasks)
-    if made is None:
+    inputs = examples(images, torch.zeros(len(images), dtype=torch.int64), tasks)
+    reconstructed = views.reconstructions(method, inputs.images, inputs.tasks)
+    if reconstructed is None:
         raise ConfigError(
             f"The {type(method).__name__} does not reconstruct images of shape"
             f" {tuple(images.shape[1:])}. Give a memory with a variational autoencoder, such as"
-            " DGDMN or DGR, that has learned images of this shape."
+            " DGDMN or DGR, trained on images of this shape."
         )
-    return made
+    return reconstructed
 
 
 def _draw_robustness(places: list[Axes], measured: Robustness) -> None:

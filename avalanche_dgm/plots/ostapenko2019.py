@@ -1,7 +1,7 @@
 """The figures of Ostapenko et al. 2019, "Learning to Remember", from a generator's log.
 
-Each function takes the folder that `avalanche_dgm.metrics.GeneratorLog` wrote, as
-`avalanche_dgm.GeneratorObserver` and the command line's runs of GAN memories do.
+Each function takes a folder of `avalanche_dgm.metrics.GeneratorLog`, as written by
+`avalanche_dgm.GeneratorObserver` and by the command line's runs of GAN memories.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _PANELS_A_ROW = 5  # at most
 
 
 def samples(folder: str | Path) -> Figure:
-    """Draws samples of every class after every task, a panel each (Fig. 2).
+    """Draws samples of every class after every task, one panel per task (Fig. 2).
 
-    Of the same noise in every panel: a class that is remembered looks the same in all of them. The
-    paper shows the last panel alone.
+    The noise is the same in every panel, so that a retained class looks the same in all of them.
+    The paper shows only the last panel.
 
     Args:
         folder: The log's folder, with its samples.csv and samples-000.png and so on.
 
     Raises:
-        DataError: The files are not there, or are none of a log.
+        DataError: The files are missing, or not of a log.
     """
     rows = read_rows(_file(folder, "samples.csv"), ("experience", "task", "class"))
     after = sorted({int(row["experience"]) for row in rows})
@@ -53,7 +53,7 @@ def samples(folder: str | Path) -> Figure:
         mine = [row for row in rows if int(row["experience"]) == after[i]]
         names = [f"{r['task']}: {r['class']}" if several else r["class"] for r in mine]
         show_rows(axes, pictures[after[i]], names)
-        # All on one scale, whatever the number of classes.
+        # The same scale for all panels.
         axes.set_ylim(height, 0)
         axes.tick_params(labelsize=7)
         axes.set_title(f"after task {after[i]}", fontsize=9)
@@ -61,16 +61,16 @@ def samples(folder: str | Path) -> Figure:
 
 
 def distances(folder: str | Path) -> Figure:
-    """Draws the Frechet distance of each class and of all over the tasks (Fig. 4).
+    """Draws the Frechet distance of each class and of all classes over the tasks (Fig. 4).
 
-    Lower is better. Distances of other features than the paper's cannot be compared with it, see
+    Lower is better. Distances of other features than the paper's are not comparable with it, see
     `avalanche_dgm.metrics.GeneratorQuality`.
 
     Args:
         folder: The log's folder, with its quality.csv.
 
     Raises:
-        DataError: The file is not there, or is none of a log.
+        DataError: The file is missing, or not of a log.
     """
     source = _file(folder, "quality.csv", "Give it quality=GeneratorQuality(images, labels).")
     rows = read_rows(source, ("experience", "class", "fid", "generated_accuracy"))
@@ -99,32 +99,32 @@ def distances(folder: str | Path) -> Figure:
 
 
 def usage(folder: str | Path) -> Figure:
-    """Draws which part of each layer every task uses, new and shared, and what is free (Fig. 6).
+    """Draws the reserved, reused and free units of each layer in every task (Fig. 6).
 
-    The line is the worst case: a network that grows by its first size with every task. The paper's
-    picture is of the whole network and relative to its size.
+    The line is the worst case: a network that grows by its initial size with every task. The
+    paper's figure is of the whole network and relative to its size.
 
     Args:
         folder: The log's folder, with its usage.csv, which dynamic memories have.
 
     Raises:
-        DataError: The file is not there, or is none of a log.
+        DataError: The file is missing, or not of a log.
     """
-    only = "Only memories with masks have it, such as DynamicMemory."
-    return figures.usage(_file(folder, "usage.csv", only))
+    hint = "Only memories with masks have it, such as DynamicMemory."
+    return figures.usage(_file(folder, "usage.csv", hint))
 
 
 def masks(folder: str | Path) -> Figure:
-    """Draws how the masks settle while tasks are learned (Fig. 7).
+    """Draws the convergence of masks during tasks (Fig. 7).
 
-    Above, the share of a layer's entries that would be used if training ended then; below, the mean
-    of the soft mask, which starts at 0.5, with its standard deviation over the entries.
+    Top: the fraction of a layer's entries with an embedding e of at least 0, which a task would use
+    if it ended then. Bottom: mean and standard deviation of the soft mask, which starts at 0.5.
 
     Args:
         folder: The log's folder, with its masks.csv.
 
     Raises:
-        DataError: The file is not there, or is none of a log.
+        DataError: The file is missing, or not of a log.
     """
     source = _file(
         folder, "masks.csv", "It needs a memory with masks, and GeneratorObserver or log.watch()."
@@ -134,7 +134,7 @@ def masks(folder: str | Path) -> Figure:
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     figure = new_figure(8.0, 5.0)
     above, below = figure.subplots(2, 1, sharex=True)
-    # A task takes one unit of the axis, whatever its number of steps.
+    # Each task has the same width on the x axis.
     longest = {
         task: max(int(row["step"]) for row in rows if row["experience"] == task) or 1
         for task in dict.fromkeys(row["experience"] for row in rows)
@@ -166,19 +166,19 @@ def _file(folder: str | Path, name: str, hint: str = "") -> Path:
     path = Path(folder) / name
     if not path.is_file():
         raise DataError(
-            f"There is no {name} in {folder}: it is no folder of a GeneratorLog, or the log did not"
-            f" write it. {hint}".rstrip()
+            f"There is no {name} in {folder}: it is not a folder of a GeneratorLog, or the log did"
+            f" not write this file. {hint}".rstrip()
         )
     return path
 
 
 def _picture(path: Path) -> np.ndarray:
-    """A picture of a log; uint8 array (H, W, 3)."""
+    """Reads a picture of a log: uint8 array (H, W, 3)."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read, and samples.csv names it: {error}. Logs of images have one"
+            f"{path}, which samples.csv refers to, cannot be read: {error}. Logs of images have one"
             " for each experience."
         ) from error

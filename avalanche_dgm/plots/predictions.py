@@ -17,7 +17,7 @@ def method_of(memory: Any) -> Method:
     """The method in a plugin or a LightningModule, or the method itself.
 
     Raises:
-        ConfigError: It has no method.
+        ConfigError: The object has no method.
     """
     method = getattr(memory, "method", memory)
     if not isinstance(method, Method):
@@ -49,13 +49,13 @@ def examples(images: Tensor, labels: Tensor, tasks: Tensor | None) -> Examples:
 
 
 @torch.no_grad()
-def answers(classifier: Any, shown: Examples) -> Tensor:
+def predict(classifier: Any, inputs: Examples) -> Tensor:
     """The predicted labels of images.
 
     Args:
-        classifier: A plugin, a method or a LightningModule, which predicts without an oracle; or a
-            function from images (n, *shape) to logits (n, K), such as a network.
-        shown: The images.
+        classifier: A plugin, a method or a LightningModule, which predicts without a task oracle;
+            or a function from images (n, *shape) to logits (n, K), such as a network.
+        inputs: The images.
 
     Returns:
         int64 tensor (n,), labels, on the device of the images.
@@ -67,20 +67,20 @@ def answers(classifier: Any, shown: Examples) -> Tensor:
     if isinstance(method, Method):
         with method.random.temporary_seed(0), evaluating(method):
             device = method.rng.device
-            answers = in_chunks(
+            logits = in_chunks(
                 lambda images, tasks: method.predict(images.to(device), tasks.to(device)),
-                shown.images,
-                shown.tasks,
+                inputs.images,
+                inputs.tasks,
             )
     elif callable(classifier):
         network = classifier if isinstance(classifier, nn.Module) else None
         weight = next(network.parameters(), None) if network is not None else None
-        device = shown.images.device if weight is None else weight.device
+        device = inputs.images.device if weight is None else weight.device
         with evaluating(network):
-            answers = in_chunks(lambda images: classifier(images.to(device)), shown.images)
+            logits = in_chunks(lambda images: classifier(images.to(device)), inputs.images)
     else:
         raise ConfigError(
             f"A {type(classifier).__name__} does not classify. Give a plugin of this package, its"
             " method or module, or a function from images (n, *shape) to logits (n, K)."
         )
-    return answers.argmax(dim=1).to(shown.images.device)
+    return logits.argmax(dim=1).to(inputs.images.device)

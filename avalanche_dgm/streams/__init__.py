@@ -1,4 +1,4 @@
-"""Task sequences as Avalanche benchmarks: the papers' streams, and splits of any other set.
+"""Avalanche benchmarks: the papers' streams, and splits of other data sets.
 
 All images are float32 tensors in memory. Nothing is downloaded unless ``download=True`` is given.
 """

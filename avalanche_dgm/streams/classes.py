@@ -1,4 +1,4 @@
-"""Class-incremental streams: every experience brings classes that were not there before."""
+"""Class-incremental streams: every experience has new classes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class ClassOptions(TypedDict, total=False):
-    """Which classes come when, and how many images of them; see `split`."""
+    """Options about the order of classes and the number of images; see `split`."""
 
     n_experiences: int
     class_order: Sequence[int] | None
@@ -144,14 +144,14 @@ def split(
         n_train_per_class: At most this many training images of each class.
         seed: Determines the kept images and a shuffled order.
         download: Download a data set given by name if it is missing.
-        front_end: A frozen network, or what makes one, such as ``"timm/resnet18"``; the stream is
-            of its features, computed once. Images may be of any sizes then, and are read one batch
-            after the other.
-        cache: Folder in which the features are kept for the next time; see `feature_stream`.
+        front_end: A frozen network, or an argument of `front_end` such as ``"timm/resnet18"``; the
+            stream consists of its features, computed once. Images may then have any sizes, and are
+            read batch by batch.
+        cache: Folder for storing the features; see `feature_stream`.
 
     Returns:
-        A benchmark whose test stream holds the set's own test images. Images are (C, H, W); bytes
-        are scaled to [0, 1]. Features are (D,).
+        A benchmark whose test stream has the set's test images. Images are (C, H, W); bytes are
+        scaled to [0, 1]. Features are (D,).
 
     Raises:
         DataError: The data set cannot be found or read.
@@ -207,7 +207,7 @@ def class_incremental(
     order = _order(n_classes, class_order, shuffle=shuffle, seed=seed)
     if n_experiences < 1 or n_classes % n_experiences:
         raise ConfigError(
-            f"{n_classes} classes cannot be split into {n_experiences} equal experiences. Take a"
+            f"{n_classes} classes cannot be split into {n_experiences} equal experiences. Use a"
             f" divisor of {n_classes}."
         )
     size = n_classes // n_experiences

@@ -13,7 +13,7 @@ from avalanche_dgm.streams.rendering import N_ROTATIONS, Views
 
 #: Images of one object, 5 degrees apart.
 N_POSES = 72
-#: Poses in a row that count as one rotation, 45 degrees: as many rotations as iLab-20M has.
+#: Consecutive poses of one rotation of 45 degrees, for as many rotations as in iLab-20M.
 _POSES = N_POSES // N_ROTATIONS
 
 
@@ -22,22 +22,21 @@ def load_coil20(
 ) -> tuple[Views, Views]:
     """Reads COIL-20 as categories (objects) and viewpoints (rotations of 45 degrees).
 
-    Training and test have the same objects from other angles. Some of them look the same from
-    all sides, so their rotation cannot be recognised.
+    Training and test images show the same objects from different angles. Some objects look the same
+    from all sides, so their rotation cannot be recognised.
 
     Args:
-        path: A file of ``numpy.savez`` with ``images``, uint8 (objects, 72, H, W), where images
-            follow each other every 5 degrees.
+        path: A file of ``numpy.savez`` with ``images``, uint8 (objects, 72, H, W), 5 degrees apart.
         n_train: At most this many training images of each object and rotation.
-        n_test: Images of each that are held out, at most 8 of the 9.
-        seed: Determines which are held out, and which are kept.
+        n_test: Held-out images of each object and rotation, at most 8 of 9.
+        seed: Determines the held-out and the kept images.
 
     Returns:
         The training and the test images, float tensors (N, 1, H, W) in [0, 1].
 
     Raises:
         ConfigError: A number is out of range.
-        DataError: It is no such file.
+        DataError: The file is not of this format.
     """
     whole("n_train", n_train)
     number("n_test", n_test, least=1, below=_POSES)
@@ -51,7 +50,7 @@ def load_coil20(
         ) from error
     if pixels.ndim != 4 or pixels.shape[1] != N_POSES or pixels.dtype != torch.uint8:
         raise DataError(
-            f"'{os.fspath(path)}' holds {pixels.dtype} images of shape {tuple(pixels.shape)};"
+            f"'{os.fspath(path)}' has {pixels.dtype} images of shape {tuple(pixels.shape)};"
             f" torch.uint8 and (objects, {N_POSES}, height, width) are needed."
         )
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Streams of features: what a front end makes of images, computed once and kept on disk."""
+"""Streams of features of a front end, computed once and cached on disk."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
     from torch import nn
 
-#: Images after which new features are written to the disk.
+#: Number of images after which new features are written to the disk.
 _PART = 8192
-#: Relative difference up to which two features are the same, computed in other batches or on
-#: another device.
+#: Relative tolerance of features that are computed in other batches or on another device.
 _SAME = 0.02
 
 
@@ -46,14 +45,13 @@ def feature_stream(
 
     Args:
         benchmark: Any Avalanche benchmark of images in [0, 1].
-        front: The front end, or what `front_end` makes one of.
-        cache: Folder of features that were computed before, by the very same weights and
-            preprocessing, of the very same images, in any order or stream; new ones are added.
-            ``None`` for no cache.
+        front: The front end, or an argument of `front_end`.
+        cache: Folder of features, to which new ones are added. They are reused for the same images
+            with the same weights and preprocessing, in any stream. ``None`` for no cache.
         dtype: Data type of the features in memory and on disk; samples are float32.
         batch_size: Images per batch.
-        workers: Processes that read and decode images.
-        progress: Whether a bar is shown on a terminal.
+        workers: Number of processes that read and decode images.
+        progress: Whether to show a progress bar on a terminal.
 
     Returns:
         A benchmark of vectors (D,) with the same streams (training, test, validation and others),
@@ -69,30 +67,30 @@ def feature_stream(
     for name, stream in benchmark.streams.items():
         streams[name] = []
         for i, experience in enumerate(stream):
-            named = str(getattr(experience, "task_name", f"experience {i}"))
+            task = str(getattr(experience, "task_name", f"experience {i}"))
             dataset = experience.dataset.eval()
             data = store.features_of(
                 dataset,
                 batch_size=batch_size,
                 workers=workers,
-                bar=f"{name} {named}" if progress else None,
+                bar=f"{name} {task}" if progress else None,
             )
             tasks = getattr(dataset, "targets_task_labels", None)
             label = 0 if tasks is None else torch.tensor([int(t) for t in tasks])
-            streams[name].append(Task(data, label, named))
-    highest = max(int(task.data.labels.max()) for tasks in streams.values() for task in tasks)
+            streams[name].append(Task(data, label, task))
+    highest = max(int(t.data.labels.max()) for parts in streams.values() for t in parts)
     train, test = (streams.pop(name, []) for name in ("train", "test"))
     n_classes = getattr(benchmark, "n_classes", highest + 1)
     return build_benchmark(train, test, n_classes=n_classes, **streams)
 
 
 class FeatureStore:
-    """The features of images that a front end has seen.
+    """Computes and caches features of images.
 
     Args:
         front: The front end.
-        cache: Folder in which they are kept, or ``None``.
-        dtype: What they are kept as.
+        cache: Folder of the cache, or ``None``.
+        dtype: Data type of stored features.
 
     Raises:
         ConfigError: There is no such type.
@@ -109,7 +107,7 @@ class FeatureStore:
         one_of("dtype", dtype, "float32", "float16")
         self.front, self.dtype = front, getattr(torch, dtype)
         self._folder = None
-        #: Where the feature of an image is: a tensor (n, D), and a row of it.
+        #: By name of an image: a tensor (n, D) of features, and a row in it.
         self._known: dict[str, tuple[Tensor, int]] = {}
         self._trusted = True
         if cache is not None:
@@ -121,17 +119,17 @@ class FeatureStore:
     def features_of(
         self, dataset: Any, *, batch_size: int = 128, workers: int = 0, bar: str | None = None
     ) -> LabelledImages:
-        """Makes features of a data set's images, those that it has not seen before.
+        """Returns the features of a data set's images; computes those that are not cached.
 
         Args:
-            dataset: Samples (image, label, ...): PIL images, arrays or tensors, as `load_pair`
-                takes them, but of any sizes that the front end takes.
+            dataset: Samples (image, label, ...): PIL images, arrays or tensors as in `load_pair`,
+                but of any sizes that the front end takes.
             batch_size: Images per batch.
-            workers: Processes that read them.
-            bar: What the progress bar is called; ``None`` for none.
+            workers: Number of processes that read images.
+            bar: Title of the progress bar; ``None`` for none.
 
         Returns:
-            Features (N, D) in the place of images, and the labels.
+            Features (N, D) in place of images, and the labels.
 
         Raises:
             DataError: The set is empty, or the cache does not fit the front end.
@@ -139,7 +137,7 @@ class FeatureStore:
         whole("batch_size", batch_size)
         whole("workers", workers, least=0)
         if len(dataset) == 0:
-            raise DataError("There are no images to make features of: a data set is empty.")
+            raise DataError("A data set is empty, so there are no features to compute.")
         loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=_images_and_labels)
         keys: list[str] = []
         labels: list[int] = []
@@ -172,25 +170,25 @@ class FeatureStore:
         return features.to(self.dtype)
 
     def _check(self, names: list[str], images: list[Tensor]) -> None:
-        """Computes features that the cache has once more, the first time that there are some."""
+        """Recomputes some of the first cached features, to check the cache."""
         if self._trusted:
             return
-        there = [i for i, name in enumerate(names) if name in self._known][:4]
-        if not there:
+        cached = [i for i, name in enumerate(names) if name in self._known][:4]
+        if not cached:
             return
-        found = self._made([images[i] for i in there]).float()
-        kept = torch.stack([self._known[names[i]][0][self._known[names[i]][1]] for i in there])
-        size = float(kept.float().square().mean().sqrt())
-        if found.shape != kept.shape or float((found - kept).abs().max()) > _SAME * size:
+        new = self._made([images[i] for i in cached]).float()
+        old = torch.stack([self._known[names[i]][0][self._known[names[i]][1]] for i in cached])
+        size = float(old.float().square().mean().sqrt())
+        if new.shape != old.shape or float((new - old).abs().max()) > _SAME * size:
             raise DataError(
-                f"The features in {self._folder} are others than the front end makes now. Its"
-                " preprocessing was changed in a way that cannot be seen from outside, in the code"
-                " of a function. Delete that folder, or name another cache."
+                f"The features in {self._folder} differ from those of the front end now: the code"
+                " of its preprocessing has changed, which the cache cannot detect by itself. Delete"
+                " that folder, or use another cache."
             )
         self._trusted = True
 
     def _add(self, new: dict[str, Tensor]) -> None:
-        """Moves new features to those that are known, and to the disk."""
+        """Adds new features to the known ones and to the disk."""
         if not new:
             return
         names, features = list(new), torch.stack(list(new.values()))
@@ -206,7 +204,7 @@ class FeatureStore:
             part = torch.load(path, map_location="cpu", weights_only=True)
             names, features = part["images"], part["features"]
         except Exception as error:
-            # A damaged file can fail in any way.
+            # Reading a damaged file may raise any error.
             raise DataError(
                 f"{path} cannot be read: {error}. Delete it; its features are computed again."
             ) from error
@@ -214,7 +212,7 @@ class FeatureStore:
 
 
 def _name_of(image: Tensor) -> str:
-    """A name of an image (C, H, W) by its intensities."""
+    """A hash of an image (C, H, W)."""
     digest = hashlib.blake2b(str(tuple(image.shape)).encode(), digest_size=12)
     digest.update(image.numpy().tobytes())
     return digest.hexdigest()

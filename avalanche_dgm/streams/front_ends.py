@@ -1,4 +1,4 @@
-"""Front ends: frozen networks that make features of images, preprocessing included."""
+"""Front ends: frozen feature extractors with their preprocessing of images."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from avalanche_dgm.errors import (
 )
 from avalanche_dgm.modules import Frozen, in_type_of
 
-#: What the names of timm's networks begin with.
+#: Prefix of the names of timm's networks.
 _TIMM = "timm/"
-#: How far outside [0, 1] images may be that were resized before.
+#: Tolerance of the range [0, 1], for images that were resized before.
 _SLACK = 0.01
 
 
 class FrontEnd(nn.Module):
     """A frozen copy of a network, with its preprocessing of images.
 
-    It stays in evaluation mode, computes no gradients, and runs where its weights are.
+    It stays in evaluation mode, computes no gradients, and runs on the device of its weights.
 
     Args:
-        network: Maps preprocessed images (n, C, H, W) to features (n, D), or to maps (n, D, h, w),
-            of which the mean over places is taken.
+        network: Maps preprocessed images (n, C, H, W) to features (n, D), or to feature maps (n, D,
+            h, w), which are averaged over positions.
         preprocess: Maps images (n, C, H, W) in [0, 1] to the network's inputs, such as transforms
-            of ``torchvision.transforms.v2``, or ``weights.transforms()`` of torchvision's
-            networks; ``None`` for nothing.
+            of ``torchvision.transforms.v2``, or ``weights.transforms()`` of torchvision's networks;
+            ``None`` for no preprocessing.
 
     Raises:
         UnsupportedModelError: The network cannot be copied.
@@ -52,7 +52,7 @@ class FrontEnd(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Makes features.
+        """Computes features.
 
         Args:
             images: Float tensor (n, C, H, W) in [0, 1], or n images (C, H, W) of any sizes.
@@ -61,9 +61,9 @@ class FrontEnd(nn.Module):
             float32 tensor (n, D), on the network's device.
 
         Raises:
-            RangeError: Intensities outside [0, 1].
-            ShapeError: The preprocessing leaves images of different sizes.
-            UnsupportedModelError: The network gives no vectors.
+            RangeError: Intensities are outside [0, 1].
+            ShapeError: Preprocessed images have different sizes.
+            UnsupportedModelError: The network does not return vectors.
             DataError: A feature is not finite.
         """
         features = self.network(in_type_of(self.network, self._inputs(images)))
@@ -73,12 +73,12 @@ class FrontEnd(nn.Module):
             kind = type(features).__name__
             shape = f" of shape {tuple(features.shape)}" if isinstance(features, Tensor) else ""
             raise UnsupportedModelError(
-                f"The front end gives a {kind}{shape}; one tensor of features (images, D) is"
+                f"The front end returns a {kind}{shape}; one tensor of features (images, D) is"
                 " needed. Wrap the network in a module that pools them."
             )
         features = features.float()
         if not bool(features.isfinite().all()):
-            raise DataError("The front end gives features that are not finite for some images.")
+            raise DataError("The front end's features of some images are not finite.")
         return features
 
     def _inputs(self, images: Tensor | Sequence[Tensor]) -> Tensor:
@@ -91,9 +91,8 @@ class FrontEnd(nn.Module):
         sizes = {tuple(part.shape[1:]) for part in parts}
         if len(sizes) > 1:
             raise ShapeError(
-                f"The images are of different sizes ({sorted(sizes)[:3]}) when they come to the"
-                " network. Give the front end a size (size=224), or a preprocessing that resizes"
-                " and crops them."
+                f"The preprocessed images have different sizes ({sorted(sizes)[:3]}). Give the"
+                " front end a size (size=224), or a preprocessing that resizes and crops them."
             )
         return torch.cat(parts)
 
@@ -102,16 +101,14 @@ class FrontEnd(nn.Module):
         if low < -_SLACK or high > 1 + _SLACK:
             raise RangeError(
                 f"Images have intensities from {low:.4g} to {high:.4g}; a front end takes images in"
-                " [0, 1] and normalises them itself. Leave that out of the data set's transforms."
+                " [0, 1] and normalises them. Remove the normalisation from the data set's"
+                " transforms."
             )
         return images if self.preprocess is None else self.preprocess(images)
 
     def key(self) -> str:
-        """A name of its weights and its preprocessing; others have another one.
-
-        Functions are known by their names only.
-        """
-        # Addresses of functions and objects differ from run to run.
+        """A hash of its weights and its preprocessing; of functions only the names count."""
+        # Without addresses, which differ between runs.
         text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(self))
         digest = hashlib.blake2b(text.encode(), digest_size=12)
         for name, tensor in self.network.state_dict().items():
@@ -121,7 +118,7 @@ class FrontEnd(nn.Module):
         return digest.hexdigest()
 
     def extra_repr(self) -> str:
-        """Shows a preprocessing that is no module."""
+        """The preprocessing, if it is not a module."""
         return "" if isinstance(self.preprocess, nn.Module) else f"preprocess={self.preprocess!r}"
 
 
@@ -135,14 +132,14 @@ def front_end(
     """Makes a frozen feature extractor for images in [0, 1].
 
     Args:
-        source: ``"timm/<name>"`` for a network of timm without its classifier, with the
-            preprocessing that it was trained with, on a GPU if there is one; or a network of yours
-            that gives features: of torchvision's, one whose last layer is an ``nn.Identity``.
-        size: Side in pixels. Images are resized to that shorter side, and their middle square is
-            taken. ``None`` for the size that a network of timm was trained with; images for a
-            network of yours keep theirs.
-        preprocess: What else is done to images before the network, see `FrontEnd`. ``None`` for
-            what a network of timm was trained with, and for nothing in a network of yours.
+        source: ``"timm/<name>"`` for a network of timm without its classifier, with its
+            preprocessing, on a GPU if there is one; or your own network that returns features, such
+            as one of torchvision whose last layer is replaced by an ``nn.Identity``.
+        size: Side in pixels. Images are resized to this shorter side and cropped to the central
+            square. ``None`` for the training size of a network of timm; with your own network,
+            images are not resized.
+        preprocess: Further preprocessing, see `FrontEnd`. ``None`` for that of a network of timm,
+            and for none with your own network.
         pretrained: Whether a network of timm has its pretrained weights, which timm downloads.
 
     Raises:
@@ -174,7 +171,7 @@ def _square(size: int, interpolation: str) -> list[Any]:
     from torchvision.transforms import v2
 
     mode = v2.InterpolationMode(interpolation)
-    # Splines overshoot.
+    # Clamped, as bicubic interpolation overshoots.
     return [
         v2.Resize(size, interpolation=mode, antialias=True),
         v2.CenterCrop(size),
@@ -197,18 +194,18 @@ def _of_timm(name: str, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
         timm = importlib.import_module("timm")
     except ImportError as error:
         raise ConfigError(
-            f"front_end('timm/{name}') needs timm: pip install 'avalanche-dgm[timm]'. Or give a"
-            " network of yours."
+            f"front_end('timm/{name}') needs timm: pip install 'avalanche-dgm[timm]'. Or give your"
+            " own network."
         ) from error
     if not timm.is_model(name.partition(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=5)
-        raise ConfigError(f"timm has no network {name!r}. Near ones: {', '.join(near) or 'none'}.")
+        raise ConfigError(f"timm has no network {name!r}. Similar: {', '.join(near) or 'none'}.")
     try:
         network = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
-        # What fails may be of any kind: the network, the hub, a file.
+        # The connection, the hub or a file may raise any error.
         raise DataError(
-            f"The weights of {name!r} cannot be had: {error}. Without a connection, load them into"
-            " the network from a file and give front_end() that network."
+            f"The weights of {name!r} cannot be loaded: {error}. Without a connection, load them"
+            " from a file into the network, and pass that network to front_end()."
         ) from error
     return network, timm.data.resolve_model_data_config(network)

@@ -1,4 +1,4 @@
-"""Reads photographs of iLab-20M (Borji, Izadi & Itti, CVPR 2016) from its own files."""
+"""Reads photographs of iLab-20M (Borji, Izadi & Itti, CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import DataError
 from avalanche_dgm.streams.rendering import N_CAMERAS, N_ROTATIONS, Views
 
-# As the tools for the set build and read the names (tfurlanello/ActLTM on GitHub,
-# iLab_genImgFileName.m, iLab_parseFileName.m and iLab_splitImages.m): for example
-# car-i0100-b0025-c01-r04-l0-f0-crop256x256.png, with cameras 0 to 10, rotations 0 to 7, lights 0
-# to 4 and focus 0 to 2; the ending after the focus is there for crops only. The files lie in
-# category/category-instance/background, but the names say it all.
+# File names as in the set's tools (tfurlanello/ActLTM on GitHub, iLab_genImgFileName.m,
+# iLab_parseFileName.m and iLab_splitImages.m), for example
+# car-i0100-b0025-c01-r04-l0-f0-crop256x256.png, with cameras 0 to 10, rotations 0 to 7, lights 0 to
+# 4 and focus 0 to 2; only crops have the part after the focus. The folders
+# category/category-instance/background are not needed.
 _NAME = re.compile(
     r"(?P<category>[A-Za-z0-9_]+)-i(?P<instance>\d+)-b(?P<background>\d+)-c(?P<camera>\d+)"
     r"-r(?P<rotation>\d+)-l(?P<light>\d+)-f(?P<focus>\d+)(?:-[^.]*)?\.(?:png|jpe?g|ppm)"
 )
-#: Share of a category's objects that is held out.
+#: Fraction of a category's objects that is held out.
 _HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
 class ILabName:
-    """What the name of a file of iLab-20M says.
+    """The parsed file name of a photograph of iLab-20M.
 
     Attributes:
         category: Such as "car".
@@ -54,13 +54,13 @@ class ILabName:
 
     @classmethod
     def parse(cls, name: str) -> ILabName | None:
-        """Reads a file's name.
+        """Parses a file name.
 
         Args:
-            name: Without its folder.
+            name: The name without the folder.
 
         Returns:
-            What it says, or ``None`` if it is not a name of this set.
+            Its parts, or ``None`` if it is not a name of this set.
         """
         match = _NAME.fullmatch(name)
         if match is None:
@@ -88,16 +88,16 @@ def load_ilab(
 ) -> tuple[Views, Views]:
     """Reads a part of iLab-20M: the first ten categories in alphabetical order.
 
-    No object is both in the training and in the test images: a fifth of each category's objects is
-    held out, and at least one.
+    Training and test images show different objects: a fifth of each category's objects, at least
+    one, is held out.
 
     Args:
         root: Folder with the photographs, at any depth.
         n_train: At most this many training images of each category and viewpoint.
-        n_test: At most this many test images of each.
+        n_test: At most this many test images of each category and viewpoint.
         size: Height and width to which the central square of each photograph is resized.
         channels: 1 for grey, 3 for colour.
-        seed: Which objects are held out, and which photographs are read.
+        seed: Determines the held-out objects and the photographs.
 
     Returns:
         The training and the test images, intensities in [0, 1].
@@ -116,7 +116,7 @@ def load_ilab(
                 found[name.category].append((name, Path(folder) / file))
     if not found:
         raise DataError(
-            f"'{os.fspath(root)}' holds no photographs of iLab-20M. Their names are like"
+            f"'{os.fspath(root)}' has no photographs of iLab-20M. Their names are like"
             " car-i0100-b0025-c01-r04-l0-f0.png."
         )
     generator = torch.Generator().manual_seed(seed)
@@ -140,8 +140,8 @@ def _held_out(
     instances = sorted({name.instance for name, _ in photographs})
     if len(instances) < 2:
         raise DataError(
-            f"The category {category} has photographs of one object only; two or more are needed,"
-            " because the objects of the test are others than those of the training."
+            f"The category {category} has photographs of only one object; at least two are needed,"
+            " as training and test images show different objects."
         )
     count = min(len(instances) - 1, max(1, round(_HELD_OUT * len(instances))))
     order = torch.randperm(len(instances), generator=generator)[:count]
@@ -160,7 +160,7 @@ def _read(part: Sequence[tuple[int, ILabName, Path]], size: int, channels: int) 
 
 
 def _open(path: Path, size: int, channels: int) -> Tensor:
-    """Reads one photograph: its central square, float tensor (channels, size, size)."""
+    """Reads the central square of a photograph: float tensor (channels, size, size)."""
     from PIL import Image
 
     try:

@@ -36,7 +36,7 @@ DATASETS: Mapping[str, str] = MappingProxyType(
         "sklearn-digits": "sklearn-digits",
     }
 )
-"""The sets by the names of ``dataset``; the first three are the paper's."""
+"""The data sets by the names of ``dataset``; the first three are the paper's."""
 
 
 def latent_split(
@@ -53,12 +53,12 @@ def latent_split(
 ) -> CLScenario:
     """Splits ten classes into two experiences of five (Saez de Ocariz Borde 2022, Sec. 5).
 
-    A set's training and test images are pooled, and 10 % of every class are held out anew.
+    A set's training and test images are pooled, and 10 % of every class are held out.
 
     Args:
         root: Folder with the set in torchvision's layout; ``None`` for ``AVALANCHE_DGM_DATA``.
         dataset: "mnist", "fashion-mnist" or "kmnist"; or "sklearn-digits", the 8x8 digits that
-            scikit-learn ships. Case, hyphens and underscores make no difference.
+            scikit-learn ships. Case, hyphens and underscores are ignored.
         case: 1 to 4, see ``CASES``.
         test_fraction: Fraction of every class held out for ``test_stream``.
         task_labels: Give both experiences their own task label (otherwise both have 0).

@@ -1,4 +1,4 @@
-"""The streams by name, for the command line and for experiments."""
+"""Registry of streams by name, for the command line and experiments."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """One named stream.
+    """A registered stream.
 
     Attributes:
         builder: The function that builds it.
-        description: One line about it.
-        input_shape: Shape (C, H, W) of an image; empty where that is the user's data's own.
-        n_classes: Number of classes with the default options; 0 where it is the data's own.
+        description: One line for lists.
+        input_shape: Shape (C, H, W) of an image; empty if it depends on the user's data.
+        n_classes: Number of classes with the default options; 0 if it depends on the user's data.
         n_experiences: Number of experiences with the default options.
-        defaults: Arguments of ``builder`` that the name stands for.
-        embedded: Whether it comes with the installed packages, so that it needs no data root.
+        defaults: Arguments of ``builder`` for this stream.
+        embedded: Whether its data are part of installed packages, so that it needs no data root.
     """
 
     builder: Callable[..., CLScenario]
@@ -45,7 +45,7 @@ class StreamSpec:
     def options(self) -> tuple[str, ...]:
         """The options that ``make_stream`` takes for this stream."""
         names = [*inspect.signature(self.builder).parameters]
-        # They pass options on to `split`, but always of the same set.
+        # These pass options to `split`, but with a fixed data set.
         fixed = {
             digits: {"data"},
             photos: {"data", "download"},
@@ -112,7 +112,7 @@ STREAMS: Mapping[str, StreamSpec] = MappingProxyType(
             2,
         ),
         "photos": StreamSpec(
-            photos, "a folder of yours with train/<class>/ and test/<class>/", (), 0, 5
+            photos, "your own folder with train/<class>/ and test/<class>/", (), 0, 5
         ),
         "turntable": StreamSpec(
             turntable,
@@ -137,7 +137,7 @@ STREAMS: Mapping[str, StreamSpec] = MappingProxyType(
         "split-cifar100": _split("CIFAR100", "CIFAR-100", (3, 32, 32), 100, 10),
     }
 )
-"""Every stream that has a name."""
+"""All registered streams by name."""
 
 
 def make_stream(
@@ -149,7 +149,7 @@ def make_stream(
         name: A key of ``STREAMS``.
         data_root: Folder of data sets in torchvision's layout; ``None`` for
             ``AVALANCHE_DGM_DATA``. Streams that are embedded do not use it.
-        **options: The stream's own options, ``STREAMS[name].options``.
+        **options: The stream's options, ``STREAMS[name].options``.
 
     Returns:
         The benchmark.
@@ -169,8 +169,8 @@ def make_stream(
         )
     if isinstance(options.get("data"), str):
         raise ConfigError(
-            f"The stream '{name}' is of {spec.defaults['data']}, and its option data takes a pair"
-            " of folders (training, test) in its place. Other sets have streams of their own."
+            f"The stream '{name}' is of {spec.defaults['data']}; its option data only takes a pair"
+            " of folders (training, test). Use another stream for another named set."
         )
     arguments = {**spec.defaults, **options}
     if not spec.embedded:

@@ -1,7 +1,7 @@
-"""Toy vehicles on a turntable, drawn as clouds of small surface elements.
+"""Toy vehicles on a turntable, rendered as point clouds.
 
-A vehicle is a list of boxes, tubes and balls. Points spread evenly over their surfaces are turned,
-projected and put into a depth buffer, all images of a batch at once: thousands take seconds.
+A vehicle is a list of boxes, tubes and balls. Points on their surfaces are rotated, projected and
+drawn with a depth buffer, in batches: thousands of images take seconds.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ N_ROTATIONS = 8
 """Positions of the turntable, 45 degrees apart."""
 
 N_CAMERAS = 11
-"""Cameras on an arc over the table, 9 to 171 degrees from its front, all with the same side up.
+"""Cameras on an arc over the table, 9 to 171 degrees from its front.
 
-Behind the top they look at the vehicle from its other side and hang upside down.
+Cameras beyond the top see the vehicle from behind and upside down.
 """
 
 N_VIEWPOINTS = N_ROTATIONS * N_CAMERAS
 """Classes of the viewpoint task; viewpoint = 8 camera + rotation."""
 
-# Points in the area of one pixel.
+# Points per pixel.
 _DENSITY = 3.0
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Views:
-    """Images of objects with the two things that there are to say about each.
+    """Images of objects with two labels each.
 
     Attributes:
         images: float32 tensor (N, C, H, W), intensities in [0, 1].
-        categories: int64 tensor (N,), which object.
+        categories: int64 tensor (N,), the object's category.
         viewpoints: int64 tensor (N,), 8 camera + rotation.
     """
 
@@ -53,13 +53,13 @@ class Views:
         return len(self.images)
 
     def thin(self, fraction: float, seed: int) -> Views:
-        """Returns a random share of each viewpoint's samples; at least one stays."""
+        """Returns a random fraction of each viewpoint's samples, at least one."""
         index = _kept(self.viewpoints, fraction, seed)
         return Views(self.images[index], self.categories[index], self.viewpoints[index])
 
 
 def _kept(viewpoints: Tensor, fraction: float, seed: int) -> Tensor:
-    """Positions of a random share of each viewpoint's samples, ascending."""
+    """Indices of a random fraction of each viewpoint's samples, ascending."""
     rows = torch.arange(len(viewpoints))
     return thin(LabelledImages(rows, viewpoints), fraction=fraction, seed=seed).images
 
@@ -67,16 +67,16 @@ def _kept(viewpoints: Tensor, fraction: float, seed: int) -> Tensor:
 def render(
     per_view: int, *, size: int = 32, channels: int = 1, fraction: float = 1.0, seed: int = 0
 ) -> Views:
-    """Draws every category from every viewpoint.
+    """Renders every category from every viewpoint.
 
-    Each image differs in proportions, shades, size, place, light and background.
+    Images differ in proportions, shades, size, position, light and background.
 
     Args:
         per_view: Images of each category and viewpoint; there are 880 such pairs.
         size: Height and width, in pixels.
         channels: 1 for grey, 3 for coloured images.
-        fraction: Share of each viewpoint's images to draw; at least one is.
-        seed: Determines everything that is random.
+        fraction: Fraction of each viewpoint's images to render, at least one.
+        seed: Seed of all random numbers.
 
     Returns:
         The images in random order.
@@ -87,7 +87,7 @@ def render(
     whole("images of each view", per_view)
     whole("size", size, least=8)
     if channels not in (1, 3):
-        raise ConfigError(f"Images with {channels} channels cannot be drawn; give 1 or 3.")
+        raise ConfigError(f"Images with {channels} channels cannot be rendered; give 1 or 3.")
     generator = torch.Generator().manual_seed(seed)
     grid = torch.cartesian_prod(torch.arange(len(CATEGORIES)), torch.arange(N_VIEWPOINTS))
     grid = grid.repeat(per_view, 1)
@@ -104,7 +104,7 @@ def render(
 
 @dataclass(frozen=True)
 class _Surface:
-    """A vehicle as points: places and normals (P, 3), albedos (P,), the part of each (P,)."""
+    """A vehicle as a point cloud: positions and normals (P, 3), albedos and parts (P,)."""
 
     points: Tensor
     normals: Tensor
@@ -113,7 +113,7 @@ class _Surface:
 
     @classmethod
     def of(cls, parts: Sequence[Part], size: int) -> _Surface:
-        """Spreads points over the parts, enough for images of ``size`` pixels a side."""
+        """Samples points on the parts, enough for images with sides of ``size`` pixels."""
         n_points = _DENSITY * (size / 2.7) ** 2
         counts = [max(40, round(n_points * part.area)) for part in parts]
         drawn = [part.surface(n) for part, n in zip(parts, counts, strict=True)]
@@ -128,7 +128,7 @@ class _Surface:
     def draw(
         self, viewpoints: Tensor, size: int, channels: int, generator: torch.Generator
     ) -> Tensor:
-        """Draws images (n, channels, size, size) from viewpoints (n,)."""
+        """Renders images (n, channels, size, size) from viewpoints (n,)."""
         n = len(viewpoints)
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -144,21 +144,21 @@ class _Surface:
         light = torch.nn.functional.normalize(
             torch.stack([uniform(-0.8, 0.8), uniform(0.0, 1.0), uniform(0.3, 1.0)], dim=1), dim=1
         )
-        # Light and line of sight in the vehicle's own axes. The normals ignore the stretching.
+        # Light and line of sight in the vehicle's axes. The normals ignore the stretching.
         lit = (camera @ light.unsqueeze(2)).squeeze(2) @ self.normals.T
         facing = camera[:, :, 2] @ self.normals.T > 0
         shade = shade.clamp_(0.02, 1) * lit.clamp_(min=0).mul_(0.75).add_(0.35)
         zoom = uniform(0.94, 1.02) * size / 2.7
-        # A mild perspective: what is near is larger.
+        # A slight perspective.
         scale = zoom[:, None] / (1 - 0.2 * placed[:, :, 2])
         shift = uniform(-0.02, 0.02, 2) * size
         right = placed[:, :, 0] * scale + size / 2 + shift[:, :1]
         down = size / 2 - placed[:, :, 1] * scale + shift[:, 1:]
-        covered, seen = _buffer(right, down, placed[:, :, 2], facing, shade, size)
+        covered, shades = _buffer(right, down, placed[:, :, 2], facing, shade, size)
 
         background = uniform(0.15, 0.85, 1, 1) + _ramp(size, uniform(-0.2, 0.2, 2))
         colour = uniform(0.7, 1.1, channels, 1, 1)
-        images = torch.where(covered, seen, background).unsqueeze(1) * colour
+        images = torch.where(covered, shades, background).unsqueeze(1) * colour
         noise = torch.randn(images.shape, generator=generator) * 0.03
         return (images + noise).clamp(0, 1)
 
@@ -177,14 +177,14 @@ def _camera(turn: Tensor, height: Tensor) -> Tensor:
 def _buffer(
     right: Tensor, down: Tensor, near: Tensor, facing: Tensor, shade: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """Of the points (n, P) in each pixel, the mean shade of the foremost ones.
+    """Depth buffer: the mean shade of the nearest points (n, P) in each pixel.
 
     Returns:
-        Which pixels are covered, and their shades: tensors (n, size, size).
+        Whether each pixel is covered, and its shade: tensors (n, size, size).
     """
     column, row = right.floor().long(), down.floor().long()
     inside = facing & (column >= 0) & (column < size) & (row >= 0) & (row < size)
-    # One more place, which is thrown away, for what is not seen.
+    # An additional index, which is dropped, for invisible points.
     place = torch.where(inside, row * size + column, size * size)
     n = len(place)
     front = torch.full((n, size * size + 1), -torch.inf)
@@ -192,11 +192,11 @@ def _buffer(
     visible = (near > front.gather(1, place) - 0.08).to(shade.dtype)
     total = torch.zeros_like(front).scatter_add_(1, place, shade * visible)
     count = torch.zeros_like(front).scatter_add_(1, place, visible)
-    seen = (total / count.clamp(min=1))[:, :-1].view(n, size, size)
-    return (count[:, :-1] > 0).view(n, size, size), seen
+    shades = (total / count.clamp(min=1))[:, :-1].view(n, size, size)
+    return (count[:, :-1] > 0).view(n, size, size), shades
 
 
 def _ramp(size: int, slope: Tensor) -> Tensor:
-    """Brightness (n, size, size) that changes evenly across the image, by slope (n, 2)."""
+    """Brightness (n, size, size) with a linear gradient of slope (n, 2)."""
     across = torch.linspace(-1, 1, size)
     return slope[:, :1, None] * across[:, None] + slope[:, 1:, None] * across[None]

@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn, torchvision, folders of images, any pair of datasets."""
+"""Sources of images: scikit-learn, torchvision, folders of images, any pair of datasets."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from avalanche_dgm.errors import ConfigError, DataError, LabelError, ShapeError
 from avalanche_dgm.streams.tensors import LabelledImages, hold_out
 
 ENVIRONMENT_VARIABLE = "AVALANCHE_DGM_DATA"
-"""Names the folder of data sets where no ``root`` is given."""
+"""The environment variable of the folder of data sets, for use without ``root``."""
 
 TORCHVISION_SETS = ("MNIST", "FashionMNIST", "KMNIST", "SVHN", "CIFAR10", "CIFAR100")
-"""The sets that are known by name, called as in torchvision."""
+"""The sets that can be given by name, as in torchvision."""
 
 
 def find_root(name: str, root: str | os.PathLike[str] | None, *, download: bool) -> Path:
-    """Says in which folder a data set is to be looked for.
+    """Returns the folder of a data set.
 
     Args:
         name: The data set, for the error message.
@@ -43,8 +43,8 @@ def find_root(name: str, root: str | os.PathLike[str] | None, *, download: bool)
     if download:
         return Path.home() / ".cache" / "avalanche_dgm"
     raise DataError(
-        f"Where is {name}? Give the folder (root=..., on the command line --data-root), or set"
-        f" the variable {ENVIRONMENT_VARIABLE} to it, in torchvision's layout; or allow the"
+        f"The folder of {name} is not known. Give it (root=..., on the command line --data-root),"
+        f" or set the variable {ENVIRONMENT_VARIABLE} to it, in torchvision's layout; or allow the"
         " download with download=True (--download). The stream 'sklearn-digits' needs no data."
     )
 
@@ -68,7 +68,7 @@ def load_torchvision(
     """
     if name not in TORCHVISION_SETS:
         raise ConfigError(
-            f"'{name}' is not known by name; {', '.join(TORCHVISION_SETS)} are. Give any other set"
+            f"'{name}' is not known; known are {', '.join(TORCHVISION_SETS)}. Give any other set"
             " as a pair of datasets (training, test)."
         )
     folder = find_root(name, root, download=download)
@@ -85,11 +85,11 @@ def load_torchvision(
         except RuntimeError as error:
             raise DataError(
                 f"{name} cannot be read from '{folder}': {str(error).rstrip('. ')}. Put it there"
-                " in torchvision's layout, name another folder, or allow the download with"
+                " in torchvision's layout, give another folder, or allow the download with"
                 " download=True (--download)."
             ) from error
         labels = raw.labels if name == "SVHN" else raw.targets
-        # CIFAR alone comes with the channels last.
+        # Only CIFAR has the channels last.
         parts.append(_labelled(raw.data, labels, channels_last=name.startswith("CIFAR")))
     return parts[0], parts[1]
 
@@ -99,16 +99,16 @@ def load_pair(train: Any, test: Any) -> tuple[LabelledImages, LabelledImages]:
 
     Args:
         train: A dataset of (image, label), the image a PIL image, an array or a tensor (C, H, W);
-            or the path of a folder as ``torchvision.datasets.ImageFolder`` reads it.
-        test: The same, held apart for testing.
+            or the path of a folder in the layout of ``torchvision.datasets.ImageFolder``.
+        test: The same for the test set.
 
     Returns:
-        The training and the test set. Bytes are scaled to [0, 1], floats are kept as they are.
+        The training and the test set. Bytes are scaled to [0, 1], floats are not changed.
 
     Raises:
-        DataError: A folder or dataset is empty, or the two folders name other classes.
-        ShapeError: The images are not all of one shape.
-        LabelError: A label is not a whole number from 0.
+        DataError: A folder or dataset is empty, or the two folders have different classes.
+        ShapeError: The images have different shapes.
+        LabelError: A label is negative.
     """
     opened = open_pair(train, test)
     return _read(opened[0], "training"), _read(opened[1], "test")
@@ -118,7 +118,7 @@ def open_pair(train: Any, test: Any) -> tuple[Any, Any]:
     """The two data sets of a pair, see `load_pair`, without reading their samples.
 
     Raises:
-        DataError: A folder has no images, or the two name other classes.
+        DataError: A folder has no images, or the two have different classes.
     """
     first, second = (
         _open_folder(s) if isinstance(s, (str, os.PathLike)) else s for s in (train, test)
@@ -127,7 +127,7 @@ def open_pair(train: Any, test: Any) -> tuple[Any, Any]:
     if names[0] is not None and names[1] is not None and list(names[0]) != list(names[1]):
         raise DataError(
             f"The training set has the classes {list(names[0])[:10]}, the test set"
-            f" {list(names[1])[:10]}. Their labels would not mean the same: give both the same"
+            f" {list(names[1])[:10]}. Their labels would not correspond: give both the same"
             " sub-folders."
         )
     return first, second
@@ -139,8 +139,8 @@ def load_sklearn_digits(
     """Loads the 1,797 handwritten digits that scikit-learn ships, shape (1, 8, 8).
 
     Args:
-        test_fraction: Share of every class that is held out, above 0 and below 1.
-        seed: Which images are held out.
+        test_fraction: Fraction of every class that is held out, above 0 and below 1.
+        seed: Determines the held-out images.
 
     Returns:
         The training and the test set, intensities scaled from 0 ... 16 to [0, 1].
@@ -189,13 +189,14 @@ def _read(dataset: Any, part: str) -> LabelledImages:
             )
         if labels[-1] < 0:
             raise LabelError(
-                f"Image {index} of the {part} set has the label {label}; classes count from 0."
+                f"Image {index} of the {part} set has the label {label}; classes are numbered from"
+                " 0."
             )
     return LabelledImages(torch.stack(images), torch.tensor(labels, dtype=torch.int64))
 
 
 def as_tensor(image: Any) -> Tensor:
-    """Turns one image of any usual kind into a float32 tensor (C, H, W)."""
+    """Converts a PIL image, array or tensor to a float32 tensor (C, H, W)."""
     if not isinstance(image, (Tensor, np.ndarray)):
         array = np.array(image)  # a PIL image: (H, W) or (H, W, C)
         image = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -208,7 +209,7 @@ def as_tensor(image: Any) -> Tensor:
 
 
 def _labelled(data: Any, labels: Sequence[int] | Any, *, channels_last: bool) -> LabelledImages:
-    """Scales a whole array of bytes (N, H, W), (N, C, H, W) or (N, H, W, C) to [0, 1]."""
+    """Scales an array of bytes (N, H, W), (N, C, H, W) or (N, H, W, C) to [0, 1]."""
     images = torch.as_tensor(data)
     if images.ndim == 3:
         images = images.unsqueeze(1)

@@ -33,28 +33,24 @@ class LabelledImages:
         return len(self.labels)
 
     def take(self, index: Tensor) -> LabelledImages:
-        """Returns a copy of the samples at the given positions.
-
-        Args:
-            index: int64 tensor (M,), positions from 0 to N - 1.
-        """
+        """Returns a copy of the samples at indices (M,)."""
         return LabelledImages(self.images[index], self.labels[index])
 
     def of_classes(self, classes: Sequence[int]) -> LabelledImages:
-        """Returns a copy of the samples of the given classes, in their order here."""
-        wanted = torch.isin(self.labels, torch.tensor(list(classes), dtype=torch.int64))
-        return self.take(wanted.nonzero().flatten())
+        """Returns a copy of the samples of the given classes, in their original order."""
+        mask = torch.isin(self.labels, torch.tensor(list(classes), dtype=torch.int64))
+        return self.take(mask.nonzero().flatten())
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one experience of a stream holds.
+    """The data of an experience of a stream.
 
     Attributes:
         data: Its samples.
-        label: Its task label; the same task met again has the same one. An int64 tensor (N,) gives
-            each sample one of its own.
-        name: How tables and progress bars call it; the same task met again has the same one.
+        label: Its task label; a repeated task has the same one. An int64 tensor (N,) is the task
+            label of each sample.
+        name: Name for tables and progress bars; a repeated task has the same one.
     """
 
     data: LabelledImages
@@ -63,14 +59,12 @@ class Task:
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Images in one tensor, labels in one list: the cheapest access to one sample that there is.
-
-    Avalanche reads samples one by one, so the label is kept as the plain number that it wants.
+    """A data set with images in one tensor and labels in a list, for fast access to single samples.
 
     Attributes:
-        images: float32 tensor (N, C, H, W), or (N, D), which may be of half precision; samples
-            are float32 then.
-        targets: The N classes.
+        images: float32 tensor (N, C, H, W), or float32 or float16 tensor (N, D); samples are
+            float32.
+        targets: The N labels.
     """
 
     def __init__(self, data: LabelledImages) -> None:
@@ -79,7 +73,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = self.images[index]
-        # Other types are the method's to refuse.
+        # Methods refuse other types.
         return image.float() if image.dtype == torch.float16 else image, self.targets[index]
 
     def __len__(self) -> int:
@@ -93,16 +87,16 @@ def thin(
     per_class: int | None = None,
     seed: int = 0,
 ) -> LabelledImages:
-    """Keeps a random part of every class, so that the classes keep their proportions.
+    """Keeps a random fraction of every class.
 
     Args:
         data: The whole set.
-        fraction: Share of each class to keep, above 0 and at most 1; at least one image stays.
+        fraction: Fraction of each class to keep, above 0 and at most 1; at least one image.
         per_class: At most this many images of each class, or ``None`` for no limit.
-        seed: Which images are kept; a larger part contains the smaller ones of the same seed.
+        seed: Determines the kept images; those of a larger fraction include those of a smaller one.
 
     Returns:
-        The kept samples in their old order.
+        The kept samples in their original order.
 
     Raises:
         ConfigError: ``fraction`` or ``per_class`` is out of range.
@@ -119,15 +113,15 @@ def thin(
 def hold_out(
     data: LabelledImages, share: float, *, seed: int = 0
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Holds out a random part of every class.
+    """Holds out a random fraction of every class.
 
     Args:
         data: The whole set.
-        share: Share of each class to hold out, above 0 and below 1; at least one image is.
-        seed: Which images are held out.
+        share: Fraction of each class to hold out, above 0 and below 1; at least one image.
+        seed: Determines the held-out images.
 
     Returns:
-        The rest and the part held out, both in their old order.
+        The remaining and the held-out samples, both in their original order.
 
     Raises:
         ConfigError: ``share`` is out of range.
@@ -138,16 +132,16 @@ def hold_out(
 
 
 def held_out(groups: Tensor, share: float, *, generator: torch.Generator, name: str) -> Tensor:
-    """Chooses a random part of every group.
+    """Chooses a random fraction of every group.
 
     Args:
         groups: int64 tensor (N,), the group of each sample.
-        share: Share of each group, above 0 and below 1; at least one sample.
-        generator: Chooses.
-        name: What the share is, for the message.
+        share: Fraction of each group, above 0 and below 1; at least one sample.
+        generator: Random number generator.
+        name: Name of the fraction, for the message.
 
     Returns:
-        bool tensor (N,), true for the chosen ones.
+        bool tensor (N,), true for chosen samples.
 
     Raises:
         ConfigError: ``share`` is out of range.
@@ -159,7 +153,7 @@ def held_out(groups: Tensor, share: float, *, generator: torch.Generator, name: 
 def _some_of_each(
     groups: Tensor, share: float, generator: torch.Generator, *, most: int | None = None
 ) -> Tensor:
-    """Which samples (N,) are a random share of their group, at least one of each."""
+    """Mask (N,) of a random fraction of each group, at least one sample."""
     chosen = torch.zeros(len(groups), dtype=torch.bool)
     for group in groups.unique():
         positions = (groups == group).nonzero().flatten()
@@ -172,21 +166,22 @@ def _some_of_each(
 def build_benchmark(
     train: Sequence[Task], test: Sequence[Task], *, n_classes: int, **others: Sequence[Task]
 ) -> CLScenario:
-    """Builds an Avalanche benchmark, one experience a task.
+    """Builds an Avalanche benchmark with one experience per task.
 
     Args:
-        train: The tasks in the order in which they are met; a task may come more than once.
+        train: The tasks in the order of training; a task may be repeated.
         test: The held-out samples of the tasks, each once.
         n_classes: Number of classes of the whole stream; labels lie in 0 ... n_classes - 1.
         **others: The tasks of further streams, such as ``valid``.
 
     Returns:
-        A benchmark with ``train_stream``, ``test_stream`` and the others. Besides Avalanche's own
-        attributes every experience has ``task_name`` and ``benchmark``, its data set the attribute
-        ``task_names``, and the benchmark has ``n_classes`` and ``input_shape`` (C, H, W) or (D,).
+        A benchmark with ``train_stream``, ``test_stream`` and the others. In addition to
+        Avalanche's attributes, every experience has ``task_name`` and ``benchmark``, its data set
+        has ``task_names``, and the benchmark has ``n_classes`` and ``input_shape`` (C, H, W) or
+        (D,).
 
     Raises:
-        DataError: A task holds no samples.
+        DataError: A task has no samples.
     """
     from avalanche.benchmarks.utils.classification_dataset import (
         TaskAwareSupervisedClassificationDataset,
@@ -195,7 +190,7 @@ def build_benchmark(
     from avalanche.benchmarks.utils.flat_data import ConstantSequence
 
     streams = {"train": train, "test": test, **others}
-    # Avalanche joins data sets whose labels are of one kind only.
+    # Avalanche can only concatenate data sets whose task labels have one type.
     several = any(isinstance(task.label, Tensor) for tasks in streams.values() for task in tasks)
 
     def as_dataset(task: Task) -> TaskAwareSupervisedClassificationDataset:
@@ -208,7 +203,7 @@ def build_benchmark(
         labels: Any = ConstantSequence(task.label, len(dataset))
         if several:
             labels = (torch.zeros_like(task.data.labels) + task.label).tolist()
-        # Built directly: Avalanche's helpers add an empty layer of transforms to every access.
+        # Built directly, as Avalanche's helpers add an empty transform to every access.
         return TaskAwareSupervisedClassificationDataset(
             [dataset],
             data_attributes=[
@@ -227,10 +222,10 @@ def build_benchmark(
 
 
 def assemble(streams: Mapping[str, Sequence[tuple[Any, str | None]]]) -> CLScenario:
-    """Makes a benchmark of Avalanche's data sets.
+    """Makes a benchmark from Avalanche data sets.
 
     Args:
-        streams: By name, the data set and the task's name, if it has one, of each experience.
+        streams: By name: the data set and the task's name, or ``None``, of each experience.
     """
     from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
     from avalanche.benchmarks.scenarios.task_aware import with_task_labels
@@ -242,6 +237,6 @@ def assemble(streams: Mapping[str, Sequence[tuple[Any, str | None]]]) -> CLScena
             experience.benchmark = benchmark
             if task is not None:
                 experience.task_name = task
-            # Avalanche's multi-head classifier indexes with them, which a set cannot.
+            # A list, as Avalanche's multi-head classifier uses it as an index.
             experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
     return benchmark

@@ -33,20 +33,20 @@ def permnist(
 ) -> CLScenario:
     """Permnist: six transforms of MNIST, all with the same ten labels.
 
-    The tasks are the original images; their central 8x8 patch black; white; permuted; the central
-    12x12 patch permuted; and mirror images. Each samples its own training images.
+    The tasks are the original images; with the central 8x8 patch black, white, or permuted; with
+    the central 12x12 patch permuted; and mirrored. Each draws its own training images.
 
     Args:
         root: Folder with MNIST in torchvision's layout; ``None`` for ``AVALANCHE_DGM_DATA``.
-        n_train: Training images of each task, drawn at random; all where MNIST has fewer.
-        repeat: Tasks (0 to 5) that come again, with the same images, after the sixth; the paper
-            revises the first and the last, ``(0, 5)``. The test stream always has six experiences.
-        task_labels: Give every task its own task label, the same when it comes again (otherwise
-            all have 0).
+        n_train: Training images of each task, drawn at random; at most all of MNIST.
+        repeat: Tasks (0 to 5) to repeat, with the same images, after the sixth; in the paper the
+            first and the last, ``(0, 5)``. The test stream always has six experiences.
+        task_labels: Give every task its own task label, which repetitions share (otherwise all have
+            0).
         fraction: Fraction of each class's training and test images to keep.
         n_train_per_class: At most this many training images of each class and task.
-        seed: Governs the permutations and the drawn images.
-        download: Fetch MNIST where it is absent.
+        seed: Determines the permutations and the drawn images.
+        download: Download MNIST if it is missing.
 
     Returns:
         A benchmark of images (1, 28, 28) in [0, 1].
@@ -67,7 +67,7 @@ def permnist(
     whole("n_train", n_train)
     unknown = [task for task in repeat if not 0 <= task < len(transforms)]
     if unknown:
-        raise ConfigError(f"repeat names the tasks {unknown}; Permnist has the tasks 0 to 5.")
+        raise ConfigError(f"repeat has the tasks {unknown}; Permnist has the tasks 0 to 5.")
     train, test = load_torchvision("MNIST", root, download=download)
     test = thin(test, fraction=fraction, seed=seed)
 
@@ -97,18 +97,19 @@ def tdigits(
     """TDigits: 40 tasks, each one digit of MNIST in one of four orientations.
 
     First the ten digits, then their mirror images, upside-down images and reflections about the
-    main diagonal. The paper's 240,000 images are all of MNIST four times, 6,000 a task on average.
+    main diagonal. The paper's 240,000 images are all of MNIST four times, on average 6,000 per
+    task.
 
     Args:
         root: Folder with MNIST in torchvision's layout; ``None`` for ``AVALANCHE_DGM_DATA``.
-        n_labels: 40, a class for each task, or 10, the digit whatever its orientation. The paper
-            does not say which it used.
+        n_labels: 40, a class for each task, or 10, the digits. The paper does not say which it
+            used.
         images_per_task: At most this many training images per task; ``None`` for all of the digit
             (5,421 to 6,742).
         task_labels: Give every task its own task label (otherwise all have 0).
-        fraction: Share of each task's images to keep, in training and test alike.
-        seed: Governs which images are kept; the four orientations show the same ones.
-        download: Fetch MNIST where it is absent.
+        fraction: Fraction of each task's training and test images to keep.
+        seed: Determines the kept images, which all four orientations share.
+        download: Download MNIST if it is missing.
 
     Returns:
         A benchmark of images (1, 28, 28) in [0, 1].
@@ -130,15 +131,15 @@ def tdigits(
     ]
 
     def tasks(data: LabelledImages) -> list[Task]:
-        made = []
-        for turn, (name, transform) in enumerate(orientations):
+        parts = []
+        for i, (name, transform) in enumerate(orientations):
             for digit in range(10):
-                turned = _transformed(data.of_classes([digit]), transform)
+                images = _transformed(data.of_classes([digit]), transform)
                 if n_labels == 40:
-                    turned = LabelledImages(turned.images, turned.labels + 10 * turn)
-                label = 10 * turn + digit if task_labels else 0
-                made.append(Task(turned, label, f"digit {digit}{name}"))
-        return made
+                    images = LabelledImages(images.images, images.labels + 10 * i)
+                label = 10 * i + digit if task_labels else 0
+                parts.append(Task(images, label, f"digit {digit}{name}"))
+        return parts
 
     return build_benchmark(tasks(train), tasks(test), n_classes=n_labels)
 
@@ -169,6 +170,6 @@ def _patch(size: int, change: Transform) -> Transform:
 
 
 def _permuted(size: int, generator: torch.Generator) -> Transform:
-    """Moves the pixels of a patch (N, C, size, size) by one permutation drawn here."""
+    """Permutes the pixels of patches (N, C, size, size), by one random permutation."""
     order = torch.randperm(size * size, generator=generator)
     return lambda patch: patch.flatten(-2)[..., order].unflatten(-1, (size, size))

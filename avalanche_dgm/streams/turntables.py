@@ -1,4 +1,4 @@
-"""Objects on a turntable: two tasks over the same images, and a change of domain (A-LTM)."""
+"""Objects on a turntable: two tasks on the same images, and a change of domain (A-LTM)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from avalanche.benchmarks import CLScenario
 
 CATEGORY, VIEWPOINT, DOMAIN = 0, 1, 2
-"""The task labels, in whatever order the tasks are met."""
+"""The task labels, in any order of the tasks."""
 
 ORDERS = ("category-viewpoint", "viewpoint-category")
 """The orders of ``turntable``."""
@@ -51,29 +51,29 @@ def turntable(
 ) -> CLScenario:
     """Categories and viewpoints of the same images, one after the other (A-LTM, Sec. 4.2).
 
-    The paper's iLab-20M is 22 million photographs of toy vehicles. Ten kinds of vehicles are drawn
-    here instead, each from 8 rotations x 11 cameras; or photographs are read, if there are any.
+    The paper's iLab-20M is 22 million photographs of toy vehicles. By default, images of ten kinds
+    of vehicles are rendered instead, each from 8 rotations x 11 cameras.
 
     Args:
         order: "category-viewpoint" or "viewpoint-category".
-        n_train: Training images of each category and viewpoint (of 880 pairs).
-        n_test: Test images of each.
+        n_train: Training images of each category and viewpoint (880 pairs).
+        n_test: Test images of each category and viewpoint.
         size: Height and width, in pixels.
         channels: 1 for grey, 3 for colour.
         task_labels: Give the categories the task label 0 and the viewpoints 1, for one head each.
-            Otherwise all have 0 and the viewpoints' labels count on after the categories'.
-        fraction: Share of each viewpoint's images to keep, in training and test alike.
-        seed: Governs the images, or which photographs are read.
-        ilab_root: Folder of iLab-20M, see `load_ilab`; ``None`` to draw.
-        coil20: File of COIL-20, see `load_coil20`: 20 real objects and 8 rotations, of each pair
-            of which at most ``n_train`` images are kept, and ``n_test`` are held out.
+            Otherwise all have 0, and the viewpoints' labels follow those of the categories.
+        fraction: Fraction of each viewpoint's training and test images to keep.
+        seed: Determines the rendered images, or the photographs that are read.
+        ilab_root: Folder of iLab-20M, see `load_ilab`; ``None`` to render images.
+        coil20: File of COIL-20, see `load_coil20`: 20 real objects and 8 rotations, with at most
+            ``n_train`` training and ``n_test`` test images of each pair.
 
     Returns:
         A benchmark of two experiences, images (channels, size, size) in [0, 1].
 
     Raises:
         ConfigError: An option is out of range.
-        DataError: ``ilab_root`` or ``coil20`` holds no such photographs.
+        DataError: ``ilab_root`` or ``coil20`` has no such photographs.
     """
     one_of("order", order, *ORDERS)
     parts = _views(n_train, n_test, size, channels, fraction, seed, ilab_root, coil20)
@@ -104,37 +104,35 @@ def turntable_domains(
     ilab_root: str | os.PathLike[str] | None = None,
     coil20: str | os.PathLike[str] | None = None,
 ) -> CLScenario:
-    """Viewpoints on a turntable, then a domain that shows each object once (A-LTM, Sec. 4.3).
+    """Viewpoints on a turntable, then another domain (A-LTM, Sec. 4.3).
 
-    The paper's second domain is ImageNet; a smaller set stands in for it.
+    The paper's second domain is ImageNet; here it is a smaller set.
 
     Args:
         root: Folder of the second domain in torchvision's layout; ``None`` for
-            ``AVALANCHE_DGM_DATA``. The digits of scikit-learn need none.
+            ``AVALANCHE_DGM_DATA``. Not needed for the digits of scikit-learn.
         domain: "sklearn-digits", or one of torchvision's "MNIST", "FashionMNIST", "KMNIST",
             "SVHN", "CIFAR10" and "CIFAR100"; or a pair (training, test) of datasets of (image,
             label) or of folders with a subfolder per class.
-        categories: Learn the categories along with the viewpoints in the first experience, as the
-            paper's stable network did. They are then tested as a third test experience.
-        alone: Learn and test the second domain only: what a network reaches there that has learned
-            nothing before.
-        n_train: Training images of each category and viewpoint (of 880 pairs).
-        n_test: Test images of each.
+        categories: Learn the categories together with the viewpoints in the first experience, like
+            the paper's stable network. The test stream then has a third experience with them.
+        alone: Learn and test only the second domain, as a baseline without earlier training.
+        n_train: Training images of each category and viewpoint (880 pairs).
+        n_test: Test images of each category and viewpoint.
         n_train_per_class: At most this many training images of each class of the second domain.
         size: Height and width of all images, in pixels; those of the second domain are resized.
-        channels: 1 for grey, 3 for colour; ``None`` for as many as the second domain has.
-        task_labels: Give the categories the task label 0, the viewpoints 1 and the second domain
-            2, for one head each. Otherwise all have 0 and labels count on from task to task.
-        fraction: Share of each viewpoint's and of each class's images to keep, in training and
-            test alike.
-        seed: Governs the images that are drawn, and those that are kept.
-        download: Fetch the second domain where it is absent.
-        ilab_root: Folder of iLab-20M, see `load_ilab`; ``None`` to draw.
-        coil20: File of COIL-20, as of `turntable`.
+        channels: 1 for grey, 3 for colour; ``None`` for the number of the second domain.
+        task_labels: Give the categories the task label 0, the viewpoints 1 and the second domain 2,
+            for one head each. Otherwise all have 0, and labels continue from task to task.
+        fraction: Fraction of each viewpoint's and each class's training and test images to keep.
+        seed: Determines the rendered and the kept images.
+        download: Download the second domain if it is missing.
+        ilab_root: Folder of iLab-20M, see `load_ilab`; ``None`` to render images.
+        coil20: File of COIL-20, see `turntable`.
 
     Returns:
-        A benchmark of two experiences, images (channels, size, size) in [0, 1]; of one if the
-        second domain is ``alone``.
+        A benchmark of two experiences, images (channels, size, size) in [0, 1]; of one experience
+        with ``alone``.
 
     Raises:
         ConfigError: An option is out of range.
@@ -197,16 +195,16 @@ def _views(
     ilab_root: str | os.PathLike[str] | None,
     coil20: str | os.PathLike[str] | None,
 ) -> tuple[Views, Views]:
-    """Draws or reads the training and the test images."""
+    """Renders or reads the training and the test images."""
     if coil20 is not None:
         if ilab_root is not None:
-            raise ConfigError("Give ilab_root or coil20: a turntable has one set of photographs.")
+            raise ConfigError("Give ilab_root or coil20, not both.")
         parts = load_coil20(coil20, n_train=n_train, n_test=n_test, seed=seed)
         train, test = (
             replace(views, images=_fitted(views.images, size, channels)) for views in parts
         )
     elif ilab_root is None:
-        # Seeds of their own, so that no test image of one seed is a training image of another.
+        # Different seeds, so that no test image of one seed is a training image of another.
         return (
             render(n_train, size=size, channels=channels, fraction=fraction, seed=2 * seed),
             render(n_test, size=size, channels=channels, fraction=fraction, seed=2 * seed + 1),
@@ -223,9 +221,9 @@ def _n_categories(parts: tuple[Views, Views]) -> int:
 
 
 def _n_classes(parts: tuple[Views, Views], shift: int) -> int:
-    """Labels of the viewpoints, and of what comes before them."""
-    photographed = 1 + max(int(views.viewpoints.max()) for views in parts)
-    return shift + (N_VIEWPOINTS if photographed > N_ROTATIONS else photographed)
+    """Number of labels of the viewpoints and, if they are shifted, of the categories."""
+    present = 1 + max(int(views.viewpoints.max()) for views in parts)
+    return shift + (N_VIEWPOINTS if present > N_ROTATIONS else present)
 
 
 def _categories(views: Views) -> Task:
@@ -237,7 +235,7 @@ def _viewpoints(views: Views, shift: int, label: int) -> Task:
 
 
 def _together(first: Task, second: Task) -> Task:
-    """Two tasks over the same images at once, called like the first."""
+    """Joins two tasks on the same images under the first one's name."""
     return Task(
         LabelledImages(
             torch.cat([first.data.images, second.data.images]),
@@ -249,7 +247,7 @@ def _together(first: Task, second: Task) -> Task:
 
 
 def _fitted(images: Tensor, size: int, channels: int) -> Tensor:
-    """Resizes images (N, C, H, W), and makes them grey or gives them three channels."""
+    """Resizes images (N, C, H, W), and converts them to grey or to three channels."""
     if images.shape[1] == 3 and channels == 1:
         weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
         images = (images * weights).sum(dim=1, keepdim=True)

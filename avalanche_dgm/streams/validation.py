@@ -1,4 +1,4 @@
-"""A validation stream of training images, for whatever is tuned."""
+"""A validation stream of training images, for tuning."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 def with_validation(benchmark: Any, fraction: float = 0.1, *, seed: int = 0) -> CLScenario:
     """Holds out training samples of each experience for a ``valid_stream``.
 
-    The share is that of each class of each task, so that the stream is balanced as the training
-    stream is. Settings that are chosen by it have seen no test image. Avalanche's
-    ``benchmark_with_validation_stream`` does the same to the data, without task names.
+    The fraction is held out of each class of each task, so the stream has the balance of the
+    training stream. Unlike Avalanche's ``benchmark_with_validation_stream``, it keeps task names.
 
     Args:
         benchmark: Any Avalanche benchmark with a training and a test stream.
-        fraction: Share of each class that is held out, above 0 and below 1; at least one sample.
-        seed: Governs which samples are held out.
+        fraction: Fraction of each class to hold out, above 0 and below 1; at least one sample.
+        seed: Determines the held-out samples.
 
     Returns:
-        A benchmark with the streams ``train``, without these samples, ``valid`` and ``test``.
+        A benchmark with the streams ``train``, without the held-out samples, ``valid`` and
+        ``test``.
 
     Raises:
         ConfigError: The fraction or the seed is out of range.

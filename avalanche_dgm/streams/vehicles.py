@@ -1,4 +1,4 @@
-"""Toy vehicles and the table that they stand on, made of boxes, tubes and balls."""
+"""Toy vehicles and their turntable, made of boxes, tubes and balls."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a vehicle; x points to its front, z up, and it spans about -1 to 1.
+    """A part of a vehicle. Vehicles extend from about -1 to 1; x points to the front, z up.
 
     Attributes:
-        kind: "box", "ball", "tube", or "plate" for the upper face of a box alone.
-        centre: Its middle.
-        size: Half its extent along x, y and z; of a tube across its axis, its radius.
+        kind: "box", "ball", "tube", or "plate" for only the upper face of a box.
+        centre: Its centre.
+        size: Half its extent along x, y and z; across the axis of a tube, its radius.
         albedo: Brightness, in [0, 1].
-        axis: Of a tube: 0, 1 or 2 for x, y or z.
-        taper: Of a tube: the radius at the far end of its axis by that at the near one.
+        axis: Axis of a tube: 0, 1 or 2 for x, y or z.
+        taper: Ratio of a tube's radii at the far and the near end of its axis.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class Part:
     taper: float = 1.0
 
     def surface(self, n: int) -> tuple[Tensor, Tensor]:
-        """Spreads n points over the surface: places and outward unit normals, tensors (n, 3)."""
+        """Samples n points of the surface: positions and outward unit normals, tensors (n, 3)."""
         size, spread = torch.tensor(self.size), _spread(n)
         if self.kind == "ball":
             points, normals = _ball(size, spread)
@@ -46,7 +46,7 @@ class Part:
 
     @property
     def area(self) -> float:
-        """Its surface, about; more for what would show holes."""
+        """Approximate area of the surface, larger for parts that need more points."""
         x, y, z = self.size
         if self.kind == "plate":
             return 9 * x * y
@@ -54,11 +54,11 @@ class Part:
 
 
 def _spread(n: int) -> Tensor:
-    """Points (n, 3) that fill the unit cube evenly: multiples of powers of a root (Roberts 2018).
+    """A low-discrepancy sequence (n, 3) in the unit cube (Roberts 2018).
 
-    Points drawn at random would leave holes in a surface.
+    Random points would leave holes in a surface.
     """
-    root = 1.2207440846057596  # of x^4 = x + 1
+    root = 1.2207440846057596  # root of x^4 = x + 1
     steps = torch.tensor([root**-1, root**-2, root**-3], dtype=torch.float64)
     return (0.5 + torch.arange(1, n + 1, dtype=torch.float64)[:, None] * steps).frac().float()
 
@@ -92,7 +92,7 @@ def _box(size: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
 def _tube(size: Tensor, axis: int, taper: float, spread: Tensor) -> tuple[Tensor, Tensor]:
     others = [i for i in range(3) if i != axis]
     radius, half = float(size[others[0]]), float(size[axis])
-    # The two caps have this share of the surface.
+    # The two caps' fraction of the surface.
     share = radius / (radius + 2 * half)
     cap = spread[:, 0] < share
     along = torch.where(
@@ -190,11 +190,11 @@ CATEGORIES: Mapping[str, tuple[Part, ...]] = MappingProxyType(
         ),
     }
 )
-"""The vehicles, in alphabetical order; a category's label is its position."""
+"""The vehicles, in alphabetical order; a category's label is its index."""
 
 
 TABLE = (
     Part("plate", (0.6, 0, -0.45), (0.6, 0.9, 0), 0.85),
     Part("plate", (-0.6, 0, -0.45), (0.6, 0.9, 0), 0.2),
 )
-"""The turntable: bright in front of the vehicle, dark behind it, seen from above only."""
+"""The turntable: bright in front of the vehicle, dark behind it, visible only from above."""

@@ -70,7 +70,7 @@ def test_revision_marks_what_comes_back():
     marks = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
     assert marks == [5, 6]
     assert [text.get_text() for text in axes.texts] == ["task 1 again", "task 3 again"]
-    with pytest.raises(ConfigError, match="second time.*revisit"):
+    with pytest.raises(ConfigError, match="is repeated.*revisit"):
         kamra2017.revision({"ewc": [run("ewc")]})
 
 

@@ -155,7 +155,7 @@ def test_code_that_changed_is_found_out(network, tmp_path):
     def preprocess(x):
         return x.flip(-1)
 
-    with pytest.raises(DataError, match="others than the front end makes now.*Delete"):
+    with pytest.raises(DataError, match="differ from those of the front end now.*Delete"):
         feature_stream(digits(), front_end(network, preprocess=preprocess), cache=tmp_path)
 
 
@@ -194,7 +194,7 @@ def test_images_that_are_normalised_already(network):
     original = digits()
     for experience in original.train_stream:
         experience.dataset._datasets[0].images.sub_(0.5)
-    with pytest.raises(RangeError, match="normalises them itself"):
+    with pytest.raises(RangeError, match="Remove the normalisation"):
         feature_stream(original, network)
 
 

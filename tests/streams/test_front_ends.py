@@ -81,9 +81,9 @@ def test_networks_of_other_types():
     ("network", "x", "error", "message"),
     [
         (maps(), images() * 255, RangeError, r"from .* to 25\d.*in \[0, 1\]"),
-        (maps(), images() - 0.5, RangeError, "normalises them itself"),
+        (maps(), images() - 0.5, RangeError, "Remove the normalisation"),
         (nn.Flatten(2), images(), UnsupportedModelError, r"shape \(5, 3, 64\)"),
-        (nn.LSTM(8, 3), images()[:, 0], UnsupportedModelError, "gives a tuple"),
+        (nn.LSTM(8, 3), images()[:, 0], UnsupportedModelError, "returns a tuple"),
     ],
 )
 def test_what_it_refuses(network, x, error, message):

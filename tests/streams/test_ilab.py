@@ -119,7 +119,7 @@ def test_what_is_wrong_is_named(root, tmp_path_factory):
         load_ilab(root, n_test=0)
     lonely = tmp_path_factory.mktemp("lonely")
     (lonely / "car-i0001-b0001-c00-r00-l0-f0.png").write_bytes(b"not an image")
-    with pytest.raises(DataError, match="one object only"):
+    with pytest.raises(DataError, match="only one object"):
         load_ilab(lonely)
     (lonely / "car-i0002-b0001-c00-r00-l0-f0.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match="cannot be read"):
