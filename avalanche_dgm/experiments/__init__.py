@@ -1,7 +1,6 @@
-"""Experiments: a method, a stream and their settings as data, and what runs and reports them.
+"""Experiments: configs of a method on a stream, their execution, results and reports.
 
-Importing this package is cheap; what reads results, and PyTorch and Avalanche, are imported when
-they are needed.
+Importing this package is fast; PyTorch, Avalanche and the reading of results are imported lazily.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The arguments of the command line. Only argparse is imported: ``--help`` answers at once."""
+"""The arguments of the command line. Only argparse is imported, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig, TrainerSettings
 from avalanche_dgm.settings import describe_settings
 
-#: Reference methods that take their size in bytes.
+#: Reference methods with the option ``memory_budget``.
 BUFFERS = ("replay", "der++")
-#: What `compare` runs if no methods are named.
+#: The default methods of `compare`.
 COMPARED = ("naive", "dgr", "dgdmn")
 _SETTINGS = (
     *("model", "n_experiences", "epochs", "until", "batch_size", "lr", "optimizer", "schedule"),
@@ -41,10 +41,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Makes the parser; ``command`` of what it returns names the command.
+    """Makes the parser, whose result has the command's name as ``command``.
 
-    What a run's settings are, and what they mean, is taken from `ExperimentConfig`. The parser
-    raises ``ConfigError`` where argparse would print its usage and exit.
+    Options of a run's settings and their help texts come from `ExperimentConfig`. The parser raises
+    ``ConfigError`` where argparse would print its usage and exit.
     """
     parser = _Parser(
         prog="avalanche-dgm",
@@ -53,16 +53,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print versions and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, what: str, **more: Any) -> argparse.ArgumentParser:
-        command: argparse.ArgumentParser = commands.add_parser(name, help=what, **more)
+    def add(name: str, text: str, **more: Any) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(name, help=text, **more)
         command.set_defaults(command=name)
         return command
 
-    for name, usual, what in (
+    for name, usual, text in (
         ("run", ("dgdmn",), "train a method on a stream"),
         ("compare", COMPARED, "train several methods and compare them in a table"),
     ):
-        command = add(name, what, epilog=_EPILOG)
+        command = add(name, text, epilog=_EPILOG)
         _add_settings(command, " ".join(usual))
         _add_running(command)
         command.add_argument(
@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
             help="for each method, add a buffer of real images of the same size: replay (default),"
             " der++, or both",
         )
-        known = [text for action in command._actions for text in action.option_strings]
+        known = [option for action in command._actions for option in action.option_strings]
         command.set_defaults(usual=usual, options=known)
 
     demo = add("demo", "a demonstration in about two minutes, without a download")
@@ -136,21 +136,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_fields(parser: argparse._ActionsContainer, kind: type, *names: str) -> None:
-    """Adds options for fields of a dataclass: their types, and what its docstring says of them."""
-    said, hints = describe_settings(kind), get_type_hints(kind)
+    """Adds options for fields of a dataclass, with their types and descriptions."""
+    texts, hints = describe_settings(kind), get_type_hints(kind)
     for name in names:
         kinds = get_args(hints[name]) or (hints[name],)
         number = next((one for one in (bool, int, float) if one in kinds), str)
-        text = " ".join(said[name].replace("``", "").split()).replace("%", "%%").rstrip(".")
-        how: dict[str, Any] = {"dest": name, "help": text[0].lower() + text[1:]}
+        text = " ".join(texts[name].replace("``", "").split()).replace("%", "%%").rstrip(".")
+        options: dict[str, Any] = {"dest": name, "help": text[0].lower() + text[1:]}
         if number is bool:
-            how["action"] = "store_true"
+            options["action"] = "store_true"
         else:
-            how["type"] = _devices if name == "devices" else number
-            how["metavar"] = {int: "N", float: "X", str: "NAME"}[number]
+            options["type"] = _devices if name == "devices" else number
+            options["metavar"] = {int: "N", float: "X", str: "NAME"}[number]
         if ... in kinds:
-            how["nargs"] = "+"
-        parser.add_argument(f"--{_FLAGS.get(name, name).replace('_', '-')}", **how)
+            options["nargs"] = "+"
+        parser.add_argument(f"--{_FLAGS.get(name, name).replace('_', '-')}", **options)
 
 
 def _add_plugin(parser: argparse.ArgumentParser) -> None:
@@ -216,7 +216,7 @@ def _add_settings(parser: argparse.ArgumentParser, usual: str) -> None:
         "--case", type=int, metavar="N", help="case of the stream latent-split, 1 to 4"
     )
     settings.add_argument(
-        "--share", type=float, metavar="F", help="share of samples that is stored"
+        "--share", type=float, metavar="F", help="fraction of samples that is stored"
     )
     _add_fields(parser.add_argument_group("data"), ExperimentConfig, *_DATA)
 
@@ -284,7 +284,7 @@ def _pair(text: str) -> str:
 
 
 def _read_value(text: str) -> Any:
-    """A value as JSON or a Python tuple if it is one, else as text."""
+    """A value as JSON or a Python tuple if it is valid, otherwise as text."""
     words = {"none": None, "true": True, "false": False}
     try:
         if text.startswith("("):
@@ -298,13 +298,13 @@ def read_overrides(words: Sequence[str], known: Collection[str]) -> dict[str, An
     """Reads ``--any.option value``, or ``--any.option=value``, into nested settings.
 
     Args:
-        words: Of the command line.
-        known: The options that there are, in front of the first point.
+        words: Arguments of the command line.
+        known: The existing options, up to the first dot.
 
     Raises:
-        ConfigError: A word is no option, an option is unknown or has no value.
+        ConfigError: An option is unknown or has no value.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     left = list(words)
     while left:
         name, equals, text = left.pop(0).partition("=")
@@ -318,11 +318,11 @@ def read_overrides(words: Sequence[str], known: Collection[str]) -> dict[str, An
                 raise ConfigError(f"{name} needs a value, such as {name} 3.")
             text = left.pop(0)
         *above, last = name.removeprefix("--").replace("-", "_").split(".")
-        place = found
+        place = values
         for part in above:
             if not isinstance(place.setdefault(part, {}), dict):
-                # A class path, given before its arguments.
+                # A class path that was given before its arguments.
                 place[part] = {"class_path": place[part]}
             place = place[part]
         place[last] = _read_value(text)
-    return found
+    return values

@@ -1,4 +1,4 @@
-"""What a run is built from: seeds, device, stream, classifier and its optimiser."""
+"""Builds the parts of a run: stream, classifier, optimiser; sets device and seeds."""
 
 from __future__ import annotations
 
@@ -20,50 +20,49 @@ from avalanche_dgm.plugins.samples import task_name_of
 from avalanche_dgm.streams.tensors import assemble
 from avalanche_dgm.streams.validation import with_validation
 
-# From this side on the turntable's network has the channels of the paper's.
+# Smallest side of images for which the turntable's network has the paper's channels.
 _LARGE = 64
-#: What may be set of the latent replay paper's network.
+#: Options of the latent replay paper's network.
 _LATENT_OPTIONS = ("latent_channels", "padding", "pool")
 
 
 def check_network(config: ExperimentConfig) -> None:
-    """Checks, before data are loaded, that a config's network can be made as it says.
+    """Checks, before data are loaded, that a config's network has the given options.
 
     Raises:
-        ConfigError: Hidden units, dropout or arguments are given for a network that has no place
-            for them.
+        ConfigError: The network has no hidden units, dropout or arguments, but some are given.
     """
     own = is_class_path(config.model)
     if (own or config.model == LATENT) and (config.hidden or config.dropout):
-        what = (
+        network = (
             f"the network {config.model}, which has its arguments in model_options"
             if own
             else "the network of the latent replay paper, whose layers are fixed and have no"
             " dropout"
         )
         raise ConfigError(
-            f"{config.method} on {config.stream} trains {what}. Leave --hidden, --dropout and the"
-            " method dropout out."
+            f"{config.method} on {config.stream} trains {network}. Leave --hidden, --dropout and"
+            " the method dropout out."
         )
     known = _LATENT_OPTIONS if config.model == LATENT else ()
     if not own and not set(config.model_options) <= set(known):
         takes = f"only the model_options {', '.join(known)}" if known else "no model_options"
         raise ConfigError(
-            f"The network {config.model} takes {takes}. Set --hidden and --dropout where it has"
-            " such, or give a class path as its name."
+            f"The network {config.model} takes {takes}. Use --hidden and --dropout if it has them,"
+            " or give a class path as its name."
         )
     if config.model == ALEXNET and len(config.hidden) != 1:
         raise ConfigError(
-            f"{config.stream} is learned by five convolutions and two dense layers of the same"
-            f" width: --hidden takes one number there, not {len(config.hidden)}."
+            f"The network of {config.stream} has five convolutions and two dense layers of the same"
+            f" width: --hidden takes one number for it, not {len(config.hidden)}."
         )
 
 
 def build_model(config: ExperimentConfig, benchmark: Any, shape: tuple[int, ...]) -> nn.Module:
-    """Makes the classifier: one head, or one a task where the stream has task labels.
+    """Makes the classifier, with one head per task label of the stream.
 
     Raises:
-        ConfigError: The network cannot learn such a stream, or a class path leads to none.
+        ConfigError: The network cannot learn such a stream, or a class path is not of a module.
     """
     if is_class_path(config.model):
         model = class_paths.make(config.model, config.model_options, "model")
@@ -84,25 +83,25 @@ def build_model(config: ExperimentConfig, benchmark: Any, shape: tuple[int, ...]
 def _compressed(
     config: ExperimentConfig, shape: tuple[int, ...], heads: dict[int, int]
 ) -> nn.Module:
-    """The two networks of the paper on latent replay; it has images of 28x28 and ten classes."""
+    """The compressor and classifier of the latent replay paper."""
     if len(heads) > 1:
         raise ConfigError(
             f"{config.method} has one head for all classes on the command line. Leave task_labels"
-            " out, or use LatentReplayPlugin with a model of yours."
+            " out, or use LatentReplayPlugin with your own model."
         )
     if len(shape) != 3:
         raise ConfigError(
-            f"{config.method} has a convolutional compressor here, and this stream's samples are of"
-            f" shape {shape}. Take another network, --model mlp with --set layer=body.0."
+            f"{config.method} has a convolutional compressor here, but this stream's samples have"
+            f" shape {shape}. Use another network, --model mlp with --set layer=body.0."
         )
     return latent_replay_network(shape, max(heads.values()), **config.model_options)
 
 
 def _alexnet(config: ExperimentConfig, shape: tuple[int, ...], heads: dict[int, int]) -> nn.Module:
-    """The network of the paper on A-LTM, or what is like it for small images."""
+    """The network of the A-LTM paper, or a similar one for small images."""
     options: dict[str, Any] = {"hidden": config.hidden[0], "dropout": config.dropout}
     if min(shape[1:]) < _LARGE:
-        # Half of the usual ones: a comparison over several seeds takes minutes on a CPU, not hours.
+        # Half of the default ones, so that several seeds take minutes on a CPU, not hours.
         options["channels"] = (8,) * 5 if config.fast else (16, 32, 48, 48, 32)
     if len(heads) > 1:
         return MultiTaskAlexNet(shape, heads, **options)
@@ -110,7 +109,7 @@ def _alexnet(config: ExperimentConfig, shape: tuple[int, ...], heads: dict[int, 
 
 
 def heads_of(experiences: Iterable[Any]) -> dict[int, int]:
-    """Returns how many outputs each task label needs: one more than its largest class."""
+    """Returns the number of outputs for each task label: one more than its largest class."""
     heads: dict[int, int] = {}
     for experience in experiences:
         data = experience.dataset
@@ -120,28 +119,28 @@ def heads_of(experiences: Iterable[Any]) -> dict[int, int]:
 
 
 def optimizer_of(config: ExperimentConfig) -> OptimizerSpec:
-    """How the classifier is trained."""
+    """The specification of the classifier's optimiser."""
     options = {"alpha": 0.9, "eps": 1e-8} if config.optimizer == "rmsprop" else {}
     return OptimizerSpec(config.optimizer, config.lr, config.schedule, options=options)
 
 
 def build_stream(config: ExperimentConfig) -> Any:
-    """Makes the Avalanche benchmark that a config names.
+    """Makes the Avalanche benchmark of a config.
 
     Args:
-        config: Stream, its options, seed and data root. ``n_experiences`` says into how many
-            experiences a split stream is cut; other streams keep all, see ``learning_order``.
-            ``evaluate_on`` "validation" puts training images in place of the test stream's.
+        config: Stream, its options, seed and data root. ``n_experiences`` is the number of
+            experiences of a split stream; for other streams see ``learning_order``. With
+            ``evaluate_on`` "validation" the test stream has held-out training images.
 
     Raises:
         ConfigError: An option is unknown or out of range.
-        DataError: The data are not there.
+        DataError: The data are missing.
     """
     benchmark = _named_stream(config)
     if config.evaluate_on == "test":
         return benchmark
     parts = with_validation(benchmark, config.validation_fraction, seed=config.seed)
-    # Metrics ask an experience which stream it is of.
+    # A new benchmark, as metrics use the name of an experience's stream.
     return assemble(
         {
             name: [(e.dataset, task_name_of(e)) for e in stream]
@@ -151,7 +150,7 @@ def build_stream(config: ExperimentConfig) -> Any:
 
 
 def _named_stream(config: ExperimentConfig) -> Any:
-    """The stream with its own test stream."""
+    """The stream with its original test stream."""
     from avalanche_dgm.streams import STREAMS, make_stream
 
     if is_class_path(config.stream):
@@ -170,7 +169,7 @@ def _named_stream(config: ExperimentConfig) -> Any:
         options["n_experiences"] = config.n_experiences
     options |= config.stream_options
     front = options.get("front_end")
-    # Names of timm's networks have dots, too.
+    # Names of timm's networks may have dots, too.
     if isinstance(front, str) and is_class_path(front) and "/" not in front:
         front = {"class_path": front}
     if isinstance(front, Mapping):
@@ -180,24 +179,24 @@ def _named_stream(config: ExperimentConfig) -> Any:
 
 
 def learning_order(config: ExperimentConfig, benchmark: Any) -> list[int]:
-    """Returns the training experiences in the order in which they are learned.
+    """Returns the indices of training experiences in order of learning.
 
     Args:
-        config: ``n_experiences`` keeps the first ones of a stream that is not cut to that number;
-            ``revisit`` appends experiences.
+        config: ``n_experiences`` keeps the first experiences of a stream that is not split into
+            that number; ``revisit`` appends experiences.
         benchmark: The stream.
 
     Raises:
-        ConfigError: The stream has not so many experiences.
+        ConfigError: The stream has fewer experiences.
     """
-    there = len(benchmark.train_stream)
-    n = config.n_experiences or there
-    if n > there:
-        raise ConfigError(f"The stream {config.stream} has {there} experiences, not {n}.")
+    available = len(benchmark.train_stream)
+    n = config.n_experiences or available
+    if n > available:
+        raise ConfigError(f"The stream {config.stream} has {available} experiences, not {n}.")
     for experience in config.revisit:
         if experience >= n:
             raise ConfigError(
-                f"revisit names experience {experience}, but {n} experiences count from 0 to"
+                f"revisit has experience {experience}, but {n} experiences are numbered from 0 to"
                 f" {n - 1}."
             )
     return [*range(n), *config.revisit]
@@ -207,10 +206,10 @@ def tested_as(benchmark: Any) -> list[int]:
     """Returns, for each training experience, the test experience of the same task.
 
     Args:
-        benchmark: The stream. A task that comes again in training is tested once.
+        benchmark: The stream. A repeated task is tested once.
 
     Raises:
-        ConfigError: Of experiences that are not tested one by one, no names say the task.
+        ConfigError: Training and test experiences cannot be matched by task names.
     """
     if len(benchmark.train_stream) == len(benchmark.test_stream):
         return list(range(len(benchmark.train_stream)))
@@ -218,19 +217,19 @@ def tested_as(benchmark: Any) -> list[int]:
     trained = [task_name_of(e) for e in benchmark.train_stream]
     if None in tested or not set(trained) <= set(tested):
         raise ConfigError(
-            f"The stream has {len(trained)} experiences to train on and {len(tested)} to test on,"
-            " and no task_name that says which belong together."
+            f"The stream has {len(trained)} training and {len(tested)} test experiences, and no"
+            " task_name to match them."
         )
     return [tested.index(name) for name in trained]
 
 
 def tested_beside(benchmark: Any, learned: Iterable[int], tested: Sequence[int]) -> list[int]:
-    """Returns the test experiences of further tasks that are learned within an experience.
+    """Returns the test experiences of further task labels within training experiences.
 
     Args:
         benchmark: The stream. An experience may have several task labels.
-        learned: The training experiences that are learned.
-        tested: What `tested_as` returned.
+        learned: The training experiences.
+        tested: The result of `tested_as`.
     """
     trained = heads_of(benchmark.train_stream[i] for i in learned)
     names = {task_name_of(experience) for experience in benchmark.train_stream}
@@ -244,7 +243,7 @@ def tested_beside(benchmark: Any, learned: Iterable[int], tested: Sequence[int])
 
 
 def task_names(benchmark: Any) -> list[str]:
-    """Names each test experience by its classes if these are few and its own, else by its task."""
+    """Names test experiences by their classes if these are few and distinct, else by the task."""
     groups = [sorted(int(c) for c in e.classes_in_this_experience) for e in benchmark.test_stream]
     distinct = len({tuple(group) for group in groups}) == len(groups)
     if distinct and all(len(group) <= 3 for group in groups):
@@ -253,13 +252,13 @@ def task_names(benchmark: Any) -> list[str]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turns "auto", "cpu" or "cuda" into a device.
+    """Converts "auto", "cpu" or "cuda" to a device.
 
     Raises:
-        ConfigError: A GPU is asked for and PyTorch sees none.
+        ConfigError: PyTorch finds no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("PyTorch sees no GPU here. Use --device cpu, or auto.")
+        raise ConfigError("PyTorch finds no GPU. Use --device cpu, or auto.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

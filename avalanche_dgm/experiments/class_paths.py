@@ -1,4 +1,4 @@
-"""What users name by class path: classes and functions of the working folder or installed."""
+"""Imports classes and functions by class path, from the working folder or installed packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from avalanche_dgm.experiments.config import require_known
 
 
 def import_module(name: str, what: str) -> ModuleType:
-    """Imports a module from the working folder or installed.
+    """Imports a module from the working folder or an installed package.
 
     Raises:
         ConfigError: It cannot be imported.
@@ -28,7 +28,7 @@ def import_module(name: str, what: str) -> ModuleType:
 
 
 def locate(path: str, what: str) -> Any:
-    """Imports what a class path names.
+    """Imports a class or function by its class path.
 
     Raises:
         ConfigError: There is no such class or function.
@@ -42,28 +42,28 @@ def locate(path: str, what: str) -> Any:
 
 
 def make(path: str, arguments: Mapping[str, Any], what: str) -> Any:
-    """Calls what a class path names.
+    """Calls a class or function by its class path.
 
     Args:
         path: Such as "my_module.MyNet".
-        arguments: Keyword arguments. One that is a mapping with ``class_path`` and perhaps
-            ``init_args`` is made in the same way.
-        what: What it is to be, such as "model".
+        arguments: Keyword arguments. A mapping with ``class_path`` and optionally ``init_args`` is
+            converted in the same way.
+        what: Its purpose for messages, such as "model".
 
     Raises:
         ConfigError: There is no such class, or it does not take such arguments.
     """
-    found = locate(path, what)
-    made = {
+    target = locate(path, what)
+    converted = {
         name: make(value["class_path"], value.get("init_args") or {}, name)
         if isinstance(value, Mapping) and "class_path" in value
         else value
         for name, value in arguments.items()
     }
     try:
-        inspect.signature(found).bind(**made)
+        inspect.signature(target).bind(**converted)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"{what} {path}: {error}. It takes {inspect.signature(found)}."
+            f"{what} {path}: {error}. It takes {inspect.signature(target)}."
         ) from error
-    return found(**made)
+    return target(**converted)

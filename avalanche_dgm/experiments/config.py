@@ -1,7 +1,4 @@
-"""One experiment as data: what is learned, by which method, with which settings.
-
-Nothing of PyTorch is imported: results are read without it.
-"""
+"""The config of an experiment. It does not import PyTorch, so that results are read without it."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from typing import Any
 from avalanche_dgm.checks import number, positive, whole
 from avalanche_dgm.errors import ConfigError
 
-#: Settings that are one of some names.
+#: Allowed values of settings.
 _NAMED = {
     "optimizer": ("adam", "rmsprop", "sgd"),
     "schedule": ("constant", "cosine"),
@@ -25,9 +22,9 @@ _NAMED = {
     "evaluate_on": ("test", "validation"),
     "backend": ("avalanche", "lightning"),
 }
-#: Those that leave the weights of 32 bits, which memories are made of.
+#: Precisions with weights of 32 bits, which memories need.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-#: The networks that have a name: their hidden layers, and those of a fast run.
+#: The named networks: default hidden layers, and those of a fast run.
 MLP, LATENT, ALEXNET = "mlp", "latent-replay-network", "alexnet-like"
 NETWORKS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     MLP: ((400, 400), (32, 32)),
@@ -36,13 +33,13 @@ NETWORKS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 _FORMER_METHODS = {"dynamic-memory-critic": "dynamic-memory-discriminator"}
 _PAPER_STREAMS = ("digits", "permnist", "tdigits")
-# Where data lie and what computes them does not change what is computed.
+# Settings that do not affect the result.
 PLACE = ("data_root", "download", "device")
 
 
-#: Of a Trainer's settings, those that change the numbers that are learned.
+#: Settings of a Trainer that affect the result.
 IN_RESULT = ("precision", "accumulate", "clip")
-#: What may be given by class path, each with the field that has its arguments.
+#: Settings that may be class paths, and the fields of their arguments.
 BY_CLASS_PATH = {
     "method": "method_options",
     "stream": "stream_options",
@@ -84,35 +81,35 @@ class TrainerSettings:
             whole(name, getattr(self, name))
         if not (self.strategy == "auto" or str(self.strategy).startswith("ddp")):
             raise ConfigError(
-                f"strategy is {self.strategy!r}. Memories need whole networks on every device: use"
-                " auto, ddp, or another strategy of its kind such as ddp_spawn."
+                f"strategy is {self.strategy!r}. Memories need complete networks on every device:"
+                " use auto, ddp, or another DDP strategy such as ddp_spawn."
             )
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"precision is {self.precision!r}. Use one of {', '.join(PRECISIONS)}: memories"
-                " keep weights of 32 bits."
+                " need weights of 32 bits."
             )
         positive("clip", self.clip, optional=True)
 
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """Settings of one run; their ranges are checked, and their names where a run starts.
+    """Settings of a run. Ranges are checked here, names of methods and streams when a run starts.
 
-    Method, stream and model are names, or class paths such as "my_module.MyPlugin" of what the
-    working folder or an installed package has.
+    Method, stream and model are names, or class paths such as "my_module.MyPlugin" in the working
+    folder or an installed package.
 
     Attributes:
         method: A name in ``avalanche_dgm.experiments.METHODS``, or the class path of an Avalanche
             plugin or of a `avalanche_dgm.methods.Method`.
-        stream: A name in ``avalanche_dgm.streams.STREAMS``, or the class path of what returns an
-            Avalanche benchmark.
+        stream: A name in ``avalanche_dgm.streams.STREAMS``, or the class path of a function that
+            returns an Avalanche benchmark.
         model: The classifier: "mlp", "latent-replay-network" or "alexnet-like", or the class path
             of a module.
         seed: Determines weights, batches, replay and splits; 0 or more. With several seeds, the
             first.
         hidden: Units of each hidden layer of the multilayer perceptron; one number for the dense
-            layers of a turntable stream's network; none where the layers are fixed.
+            layers of a turntable stream's network; none if the layers are fixed.
         epochs: Epochs of each experience, at least 1; with ``until`` the maximum.
         until: Training accuracy of an epoch, above 0 and at most 1, that ends an experience. With
             the schedule "cosine" the learning rate then decays to 0 over half as many further
@@ -126,18 +123,18 @@ class ExperimentConfig:
         download: Download a data set that is missing.
         device: "cpu", "cuda" or "auto" (a GPU if there is one). The default is "cpu", and "auto"
             with the backend "lightning".
-        n_experiences: Number of experiences: split streams are divided into so many, of others
-            the first are learned. ``None`` for the stream's own.
+        n_experiences: Number of experiences into which a split stream is divided; of other streams
+            only the first ones are learned. ``None`` for the stream's default.
         revisit: Experiences (counted from 0) that are learned again at the end.
         stream_options: Further keyword arguments of the stream.
         method_options: Hyper-parameters of the method's plugin.
         model_options: Arguments of a model given by class path, or of "latent-replay-network":
             latent_channels, padding and pool.
         paper: Train with the paper's settings (those of ``Plugin.paper``).
-        fast: A run of seconds that shows that everything works, not how well.
-        evaluate_on: "test", or "validation": a held-out share of each class's training images in
+        fast: A smoke test of seconds, with meaningless accuracies.
+        evaluate_on: "test", or "validation": a held-out fraction of each class's training images in
             place of the test images. Use it for tuning.
-        validation_fraction: That share, above 0 and below 1.
+        validation_fraction: The held-out fraction, above 0 and below 1.
         every_epoch: Also test before the first and after each epoch (with Avalanche's loop only).
         quality: Compare generated with real samples after each experience.
         backend: "avalanche" (the default), its training loop, or "lightning", a Trainer.
@@ -180,12 +177,12 @@ class ExperimentConfig:
     def create(
         cls, method: str = "dgdmn", stream: str = "sklearn-digits", **given: Any
     ) -> ExperimentConfig:
-        """Fills in what the recipes have for the stream and the method.
+        """Makes a config with defaults from the recipes of the stream and the method.
 
         Args:
             method: Name of the method.
             stream: Name of the stream.
-            **given: Any other field; ``None`` means its default. ``paper=True`` has the paper's
+            **given: Any other field; ``None`` means its default. ``paper=True`` uses the paper's
                 network, optimiser and epochs, ``fast=True`` tiny networks and one epoch.
 
         Raises:
@@ -197,7 +194,7 @@ class ExperimentConfig:
         return configs[0]
 
     def __post_init__(self) -> None:
-        # Lists of numbers may come from JSON.
+        # Lists from JSON become tuples.
         object.__setattr__(self, "hidden", tuple(self.hidden))
         object.__setattr__(self, "revisit", tuple(self.revisit))
         if isinstance(self.trainer, Mapping):
@@ -206,13 +203,13 @@ class ExperimentConfig:
         for name in BY_CLASS_PATH:
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} instead of a name.")
-        object.__setattr__(self, "method", present_method(self.method))
+        object.__setattr__(self, "method", current_method(self.method))
         for name, known in _NAMED.items():
             require_known(name, getattr(self, name), known)
         if not (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
             raise ConfigError(
-                f"validation_fraction is {self.validation_fraction!r}; it is a share above 0 and"
-                " below 1."
+                f"validation_fraction is {self.validation_fraction!r}; it must be above 0 and below"
+                " 1."
             )
         if not is_class_path(self.model):
             require_known("model", self.model, NETWORKS)
@@ -264,7 +261,7 @@ class ExperimentConfig:
         return cls(**values)
 
     def differences(self, other: ExperimentConfig) -> list[str]:
-        """Says in which settings that matter for the result two configs differ.
+        """Lists the differences in settings that affect the result.
 
         Returns:
             Strings such as "epochs 5 (was 10)", where "was" is the other's value.
@@ -277,7 +274,7 @@ class ExperimentConfig:
         ]
 
     def in_result(self) -> dict[str, Any]:
-        """Returns the settings that matter for the result, as values that JSON has."""
+        """Returns the settings that affect the result, as JSON values."""
         values = self.to_json()
         trainer = values.pop("trainer")
         kept = {name: value for name, value in values.items() if name not in PLACE}
@@ -291,21 +288,21 @@ def _require_fields(what: str, values: Mapping[str, Any], kind: Any) -> None:
 
 
 def is_class_path(name: str) -> bool:
-    """Whether a name is that of a class or function in a module; no other name has a dot."""
+    """Whether a name is a class path, which has a dot."""
     return "." in name
 
 
 def paper_stream(stream: str) -> str:
-    """Returns which of the paper's three sequences a stream resembles most."""
+    """Returns the paper's stream whose settings are used for a stream."""
     return stream if stream in _PAPER_STREAMS else "digits"
 
 
-def present_method(name: str) -> str:
-    """A method's name in place of its former one, which is deprecated."""
-    present = _FORMER_METHODS.get(name, name)
-    if present != name:
-        warnings.warn(f"The method {name} is now called {present}.", FutureWarning, stacklevel=2)
-    return present
+def current_method(name: str) -> str:
+    """A method's current name, with a warning if the given one is deprecated."""
+    current = _FORMER_METHODS.get(name, name)
+    if current != name:
+        warnings.warn(f"The method {name} is now called {current}.", FutureWarning, stacklevel=2)
+    return current
 
 
 def require_known(what: str, name: str, known: Collection[str]) -> None:

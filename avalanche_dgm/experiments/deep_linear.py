@@ -20,7 +20,7 @@ A, B = 0, 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What the experiment is made of; the paper gives the 50 epochs between switches only.
+    """Settings of the experiment; the paper only gives the 50 epochs between switches.
 
     Attributes:
         depth: Levels of the tree below its root; it has 2 ** depth items.
@@ -28,13 +28,13 @@ class Settings:
         flip: Probability that a feature changes its sign from a node to its child, 0 to 0.5.
         hidden: Hidden units.
         scale: Standard deviation of the initial weights.
-        lr: Learning rate of gradient descent over all items at once; an epoch is one step.
+        lr: Learning rate of full-batch gradient descent; an epoch is one step.
         epochs: Epochs before the switch of (a) and (b), and as many after it.
         period: Epochs between the switches of (c).
-        periods: How many of them.
-        converged: Mean error of both tasks, squared and by squared targets, below which they count
-            as learned.
-        seed: Governs data and initial weights.
+        periods: Number of periods.
+        converged: Threshold for convergence of the mean squared error of both tasks, relative to
+            squared targets.
+        seed: Seed of data and initial weights.
     """
 
     depth: int = 4
@@ -68,9 +68,9 @@ class Panel:
     """The errors of one training.
 
     Attributes:
-        title: Which tasks were learned when.
+        title: The order of tasks.
         trained: The tasks of each epoch.
-        errors: Squared errors of tasks A and B before each epoch and after the last, as a share of
+        errors: Squared errors of tasks A and B before each epoch and after the last, relative to
             the targets' sum of squares: tensor (len(trained) + 1, 2).
     """
 
@@ -79,12 +79,12 @@ class Panel:
     errors: Tensor
 
     def rise(self, task: int, start: int, stop: int) -> float:
-        """By how much an error came to exceed what it was at ``start``, until ``stop``."""
+        """The largest rise of an error above its value at ``start``, until ``stop``."""
         part = self.errors[start : stop + 1, task]
         return float(part.max() - part[0])
 
     def converged(self, threshold: float) -> int | None:
-        """The epoch from which on the mean error of both tasks is below; ``None`` if never."""
+        """The epoch after which the mean error stays below the threshold; ``None`` if never."""
         above = (self.errors.mean(dim=1) >= threshold).nonzero()
         epoch = int(above[-1]) + 1 if len(above) else 0
         return epoch if epoch < len(self.errors) else None
@@ -92,11 +92,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class DeepLinearResult:
-    """The panels of the figure, and what they show.
+    """The panels of the figure, and numbers derived from them.
 
     Attributes:
-        settings: What was run.
-        panels: "a" (A, then B), "b" (A, then both) and "c" (in turns; "d" is a part of it), and
+        settings: The settings.
+        panels: "a" (A, then B), "b" (A, then both) and "c" (alternating; "d" is a part of it), and
             "both", in which both are learned from the start.
     """
 
@@ -105,13 +105,13 @@ class DeepLinearResult:
 
     @property
     def interference(self) -> dict[str, float]:
-        """By how much A's error rises after the switch, in (a) and in (b)."""
+        """The rise of A's error after the switch, in (a) and in (b)."""
         start = self.settings.epochs
         return {name: self.panels[name].rise(A, start, 2 * start) for name in ("a", "b")}
 
     @property
     def alternating(self) -> list[float]:
-        """By how much the idle task's error rises in each period of (c), from the second on."""
+        """The rise of the idle task's error in each period of (c), from the second on."""
         length = self.settings.period
         return [
             self.panels["c"].rise((A, B)[(i + 1) % 2], i * length, (i + 1) * length)
@@ -120,7 +120,7 @@ class DeepLinearResult:
 
     @property
     def delay(self) -> int | None:
-        """Epochs that (c) takes longer to converge than both at once; ``None`` if either never."""
+        """Additional epochs of (c) to converge, relative to both; ``None`` if either does not."""
         turns, both = (
             self.panels[name].converged(self.settings.converged) for name in ("c", "both")
         )
@@ -128,7 +128,7 @@ class DeepLinearResult:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """Everything that is read from the figure, for JSON."""
+        """All derived numbers, for JSON."""
         limit = self.settings.converged
         return {
             "interference": self.interference,
@@ -145,18 +145,18 @@ def hierarchical_features(
 ) -> Tensor:
     """Draws features by a branching diffusion on a binary tree (Saxe et al. 2013).
 
-    Each feature starts at the root with either sign and changes it with probability ``flip`` from
-    every node to each of its children. Two items whose last common node lies d levels above them
-    then have the expected product (1 - 2 flip) ** (2 d).
+    Each feature starts at the root with a random sign, which changes with probability ``flip`` from
+    every node to each of its children. Two items whose last common ancestor is d levels above them
+    have the expected product (1 - 2 flip) ** (2 d).
 
     Args:
         depth: Levels of the tree below its root.
-        n: Features, drawn independently of one another.
+        n: Number of independent features.
         flip: Probability of a change of sign.
-        generator: Source of random numbers.
+        generator: Random number generator.
 
     Returns:
-        Float64 tensor (2 ** depth, n) of -1 and 1, neighbours next to one another.
+        Float64 tensor (2 ** depth, n) of -1 and 1, in the order of the tree's leaves.
     """
     values = 1.0 - 2.0 * torch.randint(2, (1, n), generator=generator).double()
     for _ in range(depth):
@@ -167,16 +167,12 @@ def hierarchical_features(
 
 
 def train(title: str, trained: Sequence[tuple[int, ...]], settings: Settings) -> Panel:
-    """Learns the tasks as planned, always from the same start.
-
-    Returns:
-        The errors.
-    """
+    """Trains on the tasks of each epoch, always from the same initial weights."""
     generator = torch.Generator().manual_seed(settings.seed)
     targets = hierarchical_features(
         settings.depth, settings.features, settings.flip, generator=generator
     )
-    # Items of unit length, so that the learning rate does not depend on their number of features.
+    # Unit length, so that the learning rate does not depend on the number of features.
     targets = targets / settings.features**0.5
     items = torch.eye(len(targets), dtype=torch.float64)
     with RandomSource(settings.seed).seeded_init():
@@ -190,10 +186,10 @@ def train(title: str, trained: Sequence[tuple[int, ...]], settings: Settings) ->
     total = targets.square().sum()
     errors = torch.empty(len(trained) + 1, 2, dtype=torch.float64)
     for epoch, tasks in enumerate([*trained, ()]):
-        squares = torch.stack([(answers - targets).square().sum() for answers in model(items)])
+        squares = torch.stack([(outputs - targets).square().sum() for outputs in model(items)])
         errors[epoch] = squares.detach() / total
         if tasks:
-            # Without gradients for the other head, which momentum or decay would move.
+            # No gradients for the other head, which momentum or decay would change.
             optimizer.zero_grad(set_to_none=True)
             (0.5 * squares[list(tasks)].sum()).backward()
             optimizer.step()
@@ -201,7 +197,7 @@ def train(title: str, trained: Sequence[tuple[int, ...]], settings: Settings) ->
 
 
 def run(settings: Settings | None = None) -> DeepLinearResult:
-    """Runs the whole figure, in seconds on a CPU."""
+    """Runs all panels of the figure, in seconds on a CPU."""
     settings = settings or Settings()
     before = [(A,)] * settings.epochs
     turns = [((A, B)[i % 2],) for i in range(settings.periods) for _ in range(settings.period)]
@@ -217,7 +213,7 @@ def run(settings: Settings | None = None) -> DeepLinearResult:
 
 
 def summary(result: DeepLinearResult) -> str:
-    """Says in a few lines what the figure shows."""
+    """Summarises the figure in a few lines."""
     rises, turns = result.interference, result.alternating
     numbers = result.numbers
     return "\n".join(

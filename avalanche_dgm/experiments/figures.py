@@ -1,4 +1,4 @@
-"""Pictures that runs write, and the parts of the papers' figures in `avalanche_dgm.plots`."""
+"""Figures of runs, and parts of the papers' figures in `avalanche_dgm.plots`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from avalanche_dgm.experiments.results import RunResult, deviation
 from avalanche_dgm.metrics.functional import mean
 
 LINES = ("-", (0, (5, 3)), (0, (1, 2)), (0, (5, 2, 1, 2)))
-"""Line styles, for methods that lie on top of one another because they forget all alike."""
+"""Line styles, which distinguish methods whose curves coincide."""
 _MARKERS = "os^Dv<>P"
 _MOST_LEGEND_ENTRIES = 12
 
 
 def accuracy_curves(result: RunResult) -> Figure:
-    """Draws the accuracy on each task from when it was learned, and the average over those seen."""
+    """Draws the accuracy on each task since it was learned, and the average over those seen."""
     figure = new_figure(8.4, 4.8)
     axes = figure.add_subplot()
     draw_run(axes, result)
@@ -45,7 +45,7 @@ def accuracy_curves(result: RunResult) -> Figure:
 
 
 def panels(runs: Mapping[str, Sequence[RunResult]]) -> Figure:
-    """Draws one panel a method with the curves of its first seed, on common axes."""
+    """Draws one panel per method with the curves of its first seed, on common axes."""
     columns = min(3, len(runs))
     rows = math.ceil(len(runs) / columns)
     figure = new_figure(3.6 * columns + 1.0, 2.7 * rows + 0.4)
@@ -66,10 +66,10 @@ def panels(runs: Mapping[str, Sequence[RunResult]]) -> Figure:
 
 
 def comparison(runs: Mapping[str, Sequence[RunResult]], *, reference: str | None = None) -> Figure:
-    """Draws the average over the experiences seen, a line a method, a band of one sd over seeds.
+    """Draws the average over seen experiences of each method, with a band of one sd over seeds.
 
     Args:
-        runs: The runs of each method, one a seed.
+        runs: The runs of each method, one per seed.
         reference: A method whose line is grey and has no markers, or ``None``.
     """
     figure = new_figure(8.0, 4.6)
@@ -85,11 +85,11 @@ def comparison(runs: Mapping[str, Sequence[RunResult]], *, reference: str | None
 
 
 def sample_grid(images: Mapping[int, Any], *, title: str = "") -> Figure:
-    """Draws generated images, one labelled row a class.
+    """Draws generated images, one labelled row per class.
 
     Args:
-        images: Class -> array (n, C, H, W) with C 1 or 3 (other images show their first channel).
-        title: Put above the grid.
+        images: Class -> array (n, C, H, W) with C 1 or 3 (otherwise the first channel is shown).
+        title: Title of the figure.
     """
     rows = {str(label): np.asarray(images[label]) for label in sorted(images)}
     columns = max(len(row) for row in rows.values())
@@ -103,13 +103,13 @@ def sample_grid(images: Mapping[int, Any], *, title: str = "") -> Figure:
 
 
 def usage(source: Path) -> Figure:
-    """Draws which part of each layer every task uses (Ostapenko et al. 2019, Fig. 6).
+    """Draws the usage of each layer by every task (Ostapenko et al. 2019, Fig. 6).
 
     Args:
         source: The ``usage.csv`` of an `avalanche_dgm.metrics.GeneratorLog`.
 
     Raises:
-        DataError: The file cannot be read as one.
+        DataError: The file cannot be read, or is not of this format.
     """
     rows = read_rows(source, ("experience", "layer", "width", "reserved", "reused", "free"))
     layers = list(dict.fromkeys(row["layer"] for row in rows))
@@ -134,22 +134,22 @@ def draw_rows(
     """Draws images, a row for each name.
 
     Args:
-        axes: Where to.
+        axes: The axes.
         rows: Name -> array (n, C, H, W) with C 1 or 3; n may differ.
-        low: Intensity that is black; ``None`` for the smallest there is.
-        high: Intensity that is white; ``None`` for the largest there is.
+        low: Intensity of black; ``None`` for the smallest.
+        high: Intensity of white; ``None`` for the largest.
     """
     pixels = grid([np.asarray(row) for row in rows.values()], low=low, high=high)
     show_rows(axes, pixels, list(rows))
 
 
 def show_rows(axes: Axes, pixels: Any, names: Sequence[str]) -> None:
-    """Shows a picture whose rows, all of the same height, have names.
+    """Draws a picture with labelled rows of equal height.
 
     Args:
-        axes: Where to.
+        axes: The axes.
         pixels: Array (H, W) from 0 to 1, or uint8 array (H, W, 3).
-        names: From above.
+        names: Labels of the rows, from the top.
     """
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks([(r + 0.5) * len(pixels) / len(names) for r in range(len(names))], names)
@@ -170,11 +170,11 @@ def draw_curves(
     """Draws means over seeds, and a band of one sd.
 
     Args:
-        axes: Where to.
-        curves: For each method a list of numbers from each seed.
-        x: Where these numbers belong; ``None`` to count from 1.
+        axes: The axes.
+        curves: For each method, a list of y values of each seed.
+        x: The x values; ``None`` to count from 1.
         reference: A method whose line is grey and has no markers, or ``None``.
-        first: Number of the first method, which its colour and its markers go by.
+        first: Index of the first method, which determines its colour and markers.
     """
     for i, (name, seeds) in enumerate(curves.items(), first):
         columns = [list(column) for column in zip(*seeds, strict=True)]
@@ -199,7 +199,7 @@ def draw_curves(
 
 
 def draw_run(axes: Axes, result: RunResult) -> None:
-    """Draws the accuracy on each task from when it was learned, and the average over those seen."""
+    """Draws the accuracy on each task since it was learned, and the average over those seen."""
     tasks = len(result.tasks)
     x = np.arange(1, len(result.steps) + 1)
     for j in result.seen(len(result.steps) - 1):
@@ -225,10 +225,10 @@ def row_of(
     """Makes a figure of panels side by side.
 
     Args:
-        titles: Of the panels.
-        width: Of the figure, in inches.
-        height: In inches.
-        **shared: What panels have in common, such as ``sharey=True``.
+        titles: Titles of the panels.
+        width: Width of the figure, in inches.
+        height: Height of the figure, in inches.
+        **shared: Arguments of ``Figure.subplots``, such as ``sharey=True``.
     """
     figure = new_figure(width, height)
     panels = list(figure.subplots(1, len(titles), squeeze=False, **shared)[0])
@@ -238,21 +238,21 @@ def row_of(
 
 
 def share_axes(axes: Axes, x: str) -> None:
-    """Lays the axes out for shares such as accuracies, 0 to 1, over x."""
+    """Formats the axes for values from 0 to 1, such as accuracies."""
     axes.set_xlabel(x)
     axes.set_ylim(-0.02, 1.02)
     plain_axes(axes)
 
 
 def stream_axes(axes: Axes, n: int) -> None:
-    """Lays the axes out for accuracies after each of n experiences."""
+    """Formats the axes for accuracies after each of n experiences."""
     share_axes(axes, "experiences learned")
     axes.set_xlim(0.7, n + 0.3)
     axes.set_xticks(range(1, n + 1, max(1, round(n / 10))))
 
 
 def task_axes(axes: Axes, tasks: Any) -> None:
-    """Lays the axes out for tasks, counted from 0."""
+    """Formats the axes for tasks, counted from 0."""
     last = int(max(tasks))
     axes.set_xlabel("task")
     axes.set_xticks(range(0, last + 1, max(1, round((last + 1) / 10))))
@@ -268,13 +268,13 @@ def legend(axes: Axes, **settings: Any) -> None:
 
 
 def seeds_of(runs: Mapping[str, Sequence[RunResult]]) -> str:
-    """Says what is drawn: "mean and sd of 3 seeds"."""
+    """A label of the seeds, such as "mean and sd of 3 seeds"."""
     n = max(len(results) for results in runs.values())
     return "1 seed" if n == 1 else f"mean and sd of {n} seeds"
 
 
 def _task_colour(task: int, n: int) -> Any:
-    # Viridis without its brightest end, which vanishes on white.
+    # Viridis without its brightest end, which is invisible on white.
     return matplotlib.colormaps["viridis"](0.88 * task / max(1, n - 1))
 
 
@@ -295,10 +295,10 @@ def _title(result: RunResult) -> str:
 
 
 def numbers(rows: Sequence[Mapping[str, str]], column: str) -> np.ndarray:
-    """A column of some rows; float array (n,).
+    """A column of rows as a float array (n,).
 
     Raises:
-        DataError: Something in it is no number.
+        DataError: A value is not a number.
     """
     try:
         return np.array([float(row[column]) for row in rows])
@@ -310,7 +310,7 @@ def read_rows(source: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
     """Reads a CSV file of a log.
 
     Raises:
-        DataError: The file cannot be read as one.
+        DataError: The file cannot be read, or lacks a column.
     """
     try:
         with source.open(newline="", encoding="utf-8") as file:

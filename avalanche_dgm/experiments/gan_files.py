@@ -1,4 +1,4 @@
-"""What a run of a memory that is a generative adversarial network leaves beside its results."""
+"""The log and quality measurements of a run's GAN."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from avalanche_dgm.metrics.generator_quality import memory_of
 from avalanche_dgm.plugins.experiences import load, seeded
 
 MEASURED = ("fid", "generated_accuracy")
-"""What of a generator's quality becomes a part of a run's results: fields of `Step`."""
+"""Measurements of a generator's quality in a run's results: fields of `Step`."""
 
 
 class GeneratorRecorder:
-    """Looks at the generator of one run, whatever trains it; see `GeneratorLog` for the files.
+    """Logs and measures the generator of a run on either backend; see `GeneratorLog` for the files.
 
-    Nothing happens if the run's method has no generator that a discriminator trained. What is
-    learned is the same with and without it.
+    It does nothing if the run's method has no GAN, and does not affect training.
 
     Args:
-        spec: What is learned, with the settings: ``quality`` says whether samples are measured.
+        spec: The run; ``quality`` in its config says whether samples are measured.
         folder: The run folder, or ``None`` to write nothing.
     """
 
@@ -34,17 +33,17 @@ class GeneratorRecorder:
         measured = spec.config.quality
         self.active = has_gan(method_of(spec.config)) and (folder is not None or measured)
         self._log = GeneratorLog(folder) if self.active and folder is not None else None
-        # Made when it is asked for: by then a checkpoint was loaded.
+        # Created on first use, after a checkpoint was loaded.
         self._quality: GeneratorQuality | None = None
 
     def watch(self, method: Any) -> None:
-        """Begins to look at the masks of an experience that has begun, unless it does already."""
+        """Starts to log the masks of the current experience, unless it has started already."""
         if self._log is not None and not self._log.watching:
             self._log.attach(method)
             self._log.watch()
 
     def state(self) -> dict[str, Any]:
-        """What was seen of the masks in an experience that is not over."""
+        """The log of masks within an experience, for `set_state`."""
         return {"seen": None if self._log is None else self._log.state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -53,15 +52,14 @@ class GeneratorRecorder:
             self._log.set_state(state["seen"])
 
     def note(self, method: Any, experience: int) -> dict[str, float]:
-        """Writes down what the generator has become after an experience.
+        """Logs the generator after an experience.
 
         Args:
-            method: The method itself, or its plugin or LightningModule.
-            experience: Position of what was learned last, from 0.
+            method: The method, or its plugin or LightningModule.
+            experience: Index of the last learned experience, from 0.
 
         Returns:
-            What was measured of its samples by the names in ``MEASURED``; nothing if the settings
-            do not ask for that.
+            The measurements in ``MEASURED``; empty without ``quality``.
         """
         if not self.active:
             return {}
@@ -70,14 +68,14 @@ class GeneratorRecorder:
         if self._log is not None:
             self._log.attach(method)
             self._log.quality = self._quality
-            found = self._log.note(experience)
+            quality = self._log.note(experience)
         else:
-            found = None if self._quality is None else self._quality.measure(method)
-        return {} if found is None else {name: getattr(found, name) for name in MEASURED}
+            quality = None if self._quality is None else self._quality.measure(method)
+        return {} if quality is None else {name: getattr(quality, name) for name in MEASURED}
 
     def _compared(self, device: torch.device) -> GeneratorQuality:
-        """Trains the reference on the stream's training images, those to come among them."""
-        # A data loader takes a number of the global generator, even if it does not shuffle.
+        """Trains the reference classifier on all training images of the stream."""
+        # Data loaders draw from the global generator, even without shuffling.
         with seeded(0):
             parts = [
                 load(experience, key=f"#{i}", device=device)

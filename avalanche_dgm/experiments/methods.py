@@ -1,4 +1,4 @@
-"""The methods that can be run by name or class path, and their options."""
+"""The methods by name or class path, and their options."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from avalanche_dgm.methods import Method, registry
 from avalanche_dgm.methods.registry import NamedMethod
 from avalanche_dgm.settings import make_settings
 
-# Images of the paper's data sets (appendix A); its memories shrink with a part of them.
+# Images of the paper's data sets (appendix A); its memories are scaled with the fraction in use.
 _PAPER_IMAGES = {"digits": 60_000, "permnist": 180_000, "tdigits": 240_000}
-#: Option of methods that begin with one of the authors' configurations.
+#: Option of methods with several configurations.
 _CONFIGURATION = "configuration"
-# For runs with the paper's settings that only show that everything works.
+# For smoke tests with the paper's settings.
 _FAST_PAPER = {"generator_epochs": 1, "learner_epochs": 1}
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What methods are compared with: Avalanche's own, or nothing at all.
+    """A reference method: one of Avalanche, or a plain network.
 
     Attributes:
         description: One line for lists.
-        plugin: Name of the class in ``avalanche.training.plugins``, or class path of another,
-            whose keyword arguments are the options; ``None`` for the plain network.
-        defaults: Options that differ from the plugin's own defaults.
-        stock: Avalanche's own strategy with a loop of its own: the one that ``plugin`` names, by
-            default its generative replay.
-        joint: Trained anew on all experiences so far.
+        plugin: Name of a class in ``avalanche.training.plugins``, or class path of another, whose
+            keyword arguments are the options; ``None`` for the plain network.
+        defaults: Options that differ from the plugin's defaults.
+        stock: Whether ``plugin`` is an Avalanche strategy with its own training loop; without
+            ``plugin`` it is Avalanche's generative replay.
+        joint: Whether it is retrained on all experiences so far.
     """
 
     description: str
@@ -52,10 +52,10 @@ class Reference:
 
 
 REFERENCES: dict[str, Reference] = {
-    "naive": Reference("plain network, nothing against forgetting"),
+    "naive": Reference("plain network without a memory"),
     "dropout": Reference("plain network with dropout"),
     "generative-replay": Reference(
-        "Avalanche's GenerativeReplay as it comes (28x28 images only)", stock=True
+        "Avalanche's GenerativeReplay with its defaults (only 28x28 images)", stock=True
     ),
     "replay": Reference(
         "stores real images, by mem_size or memory_budget (Avalanche's ReplayPlugin): reference",
@@ -68,8 +68,8 @@ REFERENCES: dict[str, Reference] = {
         stock=True,
     ),
     "icarl": Reference(
-        "stores real images, chosen by herding, and answers by their means (Avalanche's ICaRL):"
-        " reference",
+        "stores real images, chosen by herding, and predicts the nearest mean of features"
+        " (Avalanche's ICaRL): reference",
         "avalanche_dgm.plugins.icarl.SplitICaRL",
         stock=True,
     ),
@@ -80,15 +80,15 @@ REFERENCES: dict[str, Reference] = {
     ),
     "rwalk": Reference("Riemannian walk, without images (Avalanche's RWalkPlugin)", "RWalkPlugin"),
     "cumulative": Reference(
-        "goes on with one network on all experiences so far (Avalanche's Cumulative): reference",
+        "one network that continues on all experiences so far (Avalanche's Cumulative): reference",
         "avalanche_dgm.plugins.cumulative.CumulativeStrategy",
         stock=True,
     ),
-    "joint": Reference("trained anew on all experiences so far: reference", joint=True),
+    "joint": Reference("retrained on all experiences so far: reference", joint=True),
 }
 
 registry.load_methods()
-#: What can be run by name; a method that is registered later is there, too.
+#: All methods by name; includes methods that are registered later.
 METHODS: Mapping[str, NamedMethod | Reference] = ChainMap(registry.METHODS, REFERENCES)  # type: ignore[arg-type]
 
 
@@ -96,42 +96,42 @@ def find_method(name: str) -> NamedMethod | Reference:
     """Finds a method by its name or class path.
 
     Args:
-        name: A name in ``METHODS``; or the class path of a method of this package's kind, of its
-            plugin, or of any other Avalanche plugin.
+        name: A name in ``METHODS``; or the class path of a `Method`, of its plugin, or of any other
+            Avalanche plugin.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no such method.
     """
     if not is_class_path(name):
         require_known("method", name, METHODS)
         return METHODS[name]
-    found = class_paths.locate(name, "method")
-    about = (inspect.getdoc(found) or "").partition("\n")[0]
-    kind = getattr(found, "kind", found)
+    target = class_paths.locate(name, "method")
+    description = (inspect.getdoc(target) or "").partition("\n")[0]
+    kind = getattr(target, "kind", target)
     if inspect.isclass(kind) and issubclass(kind, Method):
-        return NamedMethod(name, kind, about)
-    return Reference(about, plugin=name)
+        return NamedMethod(name, kind, description)
+    return Reference(description, plugin=name)
 
 
 def is_joint(method: NamedMethod | Reference) -> bool:
-    """Whether it is trained anew on all experiences so far."""
+    """Whether it is retrained on all experiences so far."""
     return isinstance(method, Reference) and method.joint
 
 
 def is_stock(method: NamedMethod | Reference) -> bool:
-    """Whether it is a strategy of Avalanche's with a loop of its own."""
+    """Whether it is an Avalanche strategy with its own training loop."""
     return isinstance(method, Reference) and method.stock
 
 
 def has_gan(method: NamedMethod | Reference) -> bool:
-    """Whether it remembers by a generator that a discriminator trained."""
+    """Whether its memory is a GAN."""
     from avalanche_dgm.methods.adversarial import GANMethod
 
     return isinstance(method, NamedMethod) and issubclass(method.kind, GANMethod)
 
 
 def options_of(method: NamedMethod | Reference) -> list[str]:
-    """The names of the options that ``method_options`` may hold."""
+    """The names of the method's options."""
     if isinstance(method, NamedMethod):
         hidden = {"settings", *method.fixed}
         known = [p.name for p in method.kind.settings_type.parameters() if p.name not in hidden]
@@ -143,7 +143,7 @@ def options_of(method: NamedMethod | Reference) -> list[str]:
 
 
 def method_of(config: ExperimentConfig) -> NamedMethod | Reference:
-    """Returns the method that a config names, in the form that its settings ask for."""
+    """Returns a config's method; with ``paper``, the one that the paper calls by this name."""
     method = find_method(config.method)
     if config.paper and isinstance(method, NamedMethod) and isinstance(method.paper, str):
         return METHODS[method.paper]
@@ -154,8 +154,8 @@ def check_options(config: ExperimentConfig) -> None:
     """Checks the method's options and the network before data are loaded.
 
     Raises:
-        ConfigError: The method has no such option, or it cannot have such a value; it has no
-            generator that could be measured; or the network cannot be made as asked for.
+        ConfigError: The method has no such option, or a value cannot work; ``quality`` with a
+            method without a GAN; or the network does not have the given options.
     """
     from avalanche_dgm.streams import STREAMS
 
@@ -166,13 +166,13 @@ def check_options(config: ExperimentConfig) -> None:
     if config.quality and not has_gan(method):
         able = ", ".join(name for name, other in METHODS.items() if has_gan(other))
         raise ConfigError(
-            f"--quality measures the generators of adversarial networks, and {config.method} has"
-            f" none. These have one: {able}."
+            f"--quality measures the generators of GANs, but {config.method} has none. Methods"
+            f" with a GAN: {able}."
         )
     if config.paper and isinstance(method, NamedMethod) and method.paper is None:
         raise ConfigError(
-            f"--paper has the settings of the DGDMN paper, and {config.method} is not of it. Leave"
-            " it out, and set what you want by itself."
+            f"--paper has the settings of the DGDMN paper, which lacks {config.method}."
+            " Leave it out, and give single settings."
         )
     known = options_of(method)
     if config.method_options and not known:
@@ -184,7 +184,7 @@ def check_options(config: ExperimentConfig) -> None:
     if _CONFIGURATION in config.method_options:
         wanted = str(config.method_options[_CONFIGURATION])
         require_known(_CONFIGURATION, wanted, method.configurations)
-    # How large the stream is matters to the paper's memories alone, and only to their size.
+    # The number of images only affects the size of the paper's memories.
     make_settings(method.kind.settings_type, hyper_parameters(config, max(_PAPER_IMAGES.values())))
 
 
@@ -193,7 +193,7 @@ def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
 
     Args:
         config: The run's settings.
-        n_images: Training images of the stream; the paper's memories shrink with their number.
+        n_images: Training images of the stream, with which the paper's memories are scaled.
     """
     method = method_of(config)
     if isinstance(method, Reference):
@@ -215,7 +215,7 @@ def hyper_parameters(config: ExperimentConfig, n_images: int) -> dict[str, Any]:
 
 
 def avalanche_plugin(name: str) -> Any:
-    """The class of an Avalanche plugin, or of a strategy that stands in for one."""
+    """The class of an Avalanche plugin or strategy."""
     if is_class_path(name):
         return class_paths.locate(name, "method")
     return getattr(importlib.import_module("avalanche.training.plugins"), name)

@@ -1,4 +1,4 @@
-"""The classifiers that the experiments train, with one head or several."""
+"""The classifiers of experiments, with one head or several."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from avalanche_dgm.models import AlexNetLike
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU, and one linear layer that answers for all classes.
+    """Dense layers with ReLU, and one linear layer for all classes.
 
     Args:
-        n_features: Numbers in one image.
+        n_features: Number of values of an image.
         n_classes: Number of outputs.
         hidden: Units of each hidden layer.
         dropout: Probability of dropping a hidden unit, from 0 to below 1.
@@ -34,10 +34,10 @@ class MLP(nn.Module):
 
 
 class MultiHeadMLP(MultiTaskModule):
-    """The same with one head for each task label, for task-incremental streams.
+    """`MLP` with one head for each task label, for task-incremental streams.
 
     Args:
-        n_features: Numbers in one image.
+        n_features: Number of values of an image.
         hidden: Units of each hidden layer.
         dropout: Probability of dropping a hidden unit, from 0 to below 1.
     """
@@ -48,15 +48,15 @@ class MultiHeadMLP(MultiTaskModule):
         self.classifier = MultiHeadClassifier(hidden[-1] if hidden else n_features, masking=False)
 
     def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
-        """Returns logits of images (n, C, H, W), each by the head of its task label (n,)."""
+        """Returns logits of images (n, C, H, W) by the heads of their task labels (n,)."""
         return self.classifier(self.body(x), task_labels)
 
 
 class MultiTaskAlexNet(MultiTaskModule):
-    """`AlexNetLike` with a head for each task label, as Avalanche knows multi-task models.
+    """`AlexNetLike` with a head for each task label, as an Avalanche multi-task module.
 
-    The heads are there from the start and keep their sizes, so that a head is as wide as its own
-    task, also if an experience has several task labels.
+    The heads exist from the start with fixed sizes, so that each has the width of its task, even if
+    an experience has several task labels.
 
     Args:
         shape: (C, H, W) of an image.
@@ -69,9 +69,9 @@ class MultiTaskAlexNet(MultiTaskModule):
         self.network = AlexNetLike(shape, heads, **options)
 
     def forward(self, x: Tensor, task_labels: Tensor | int | None) -> Any:
-        """Returns logits (n, K) of images (n, C, H, W), each by the head of its task label (n,).
+        """Returns logits (n, K) of images (n, C, H, W) by the heads of their task labels (n,).
 
-        Without task labels it returns those of each task that was trained, as a dictionary.
+        Without task labels it returns a dictionary of the logits of each trained task.
         """
         if task_labels is None:
             return self.forward_all_tasks(x)

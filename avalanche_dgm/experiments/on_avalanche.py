@@ -1,4 +1,4 @@
-"""Trains a run with Avalanche's loop."""
+"""Runs on Avalanche's training loop."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 class AvalancheEngine:
-    """Trains with an Avalanche strategy; joint training makes a new one for each experience.
+    """Trains with an Avalanche strategy; joint training creates a new one for each experience.
 
-    The random seed of each experience depends on the run's seed and its position only.
+    The random seed of each experience only depends on the run's seed and the experience's position.
     """
 
     is_global_zero = True
@@ -44,7 +44,7 @@ class AvalancheEngine:
         """See `runner.Engine.prepare`."""
         spec, result = run.spec, run.result
         self.run = run
-        # In a log file, a line for each experience is enough.
+        # Without bars in a log file.
         self.bars = run.progress and sys.stderr.isatty()
         self.generator = GeneratorRecorder(spec, run.folder)
         self.logger = RunLogger(
@@ -78,7 +78,7 @@ class AvalancheEngine:
         return True
 
     def learn_experience(self, position: int) -> None:
-        """Trains on one experience, tests on all of them and appends a step."""
+        """Trains on an experience, evaluates on all experiences and appends a step."""
         spec, result = self.run.spec, self.run.result
         if is_joint(spec.method):
             self.strategy = self._build()
@@ -91,7 +91,7 @@ class AvalancheEngine:
         trained, plugin = time.perf_counter(), replay_plugin(self.strategy)
         awake = plugin.stats.sleep_seconds if plugin is not None else 0.0
         self.strategy.eval(spec.test_experiences(), num_workers=0)
-        # A sleep before an evaluation is training, wherever it comes.
+        # A sleep before an evaluation counts as training.
         slept = plugin.stats.sleep_seconds - awake if plugin is not None else 0.0
         step = measured_step(
             self.strategy,
@@ -110,7 +110,7 @@ class AvalancheEngine:
         result.steps.append(step)
 
     def _build(self) -> Any:
-        """Network, optimiser and strategy from the seed."""
+        """Builds network, optimiser and strategy from the seed."""
         seed_everything(self.run.spec.config.seed)
         return build_strategy(self.run.spec, [self.logger], device=self._device, progress=self.bars)
 
@@ -120,7 +120,7 @@ class AvalancheEngine:
         return [self.run.spec.benchmark.train_stream[i] for i in self.run.spec.order]
 
     def _save(self, folder: Path, result: RunResult) -> None:
-        """Writes the checkpoint, then the results that name it, then removes the former one."""
+        """Writes the checkpoint, then the results that refer to it; removes the previous one."""
         n = len(result.steps)
         if not is_joint(self.run.spec.method):
             save_checkpoint(self.strategy, storage.checkpoint(folder, n))
@@ -134,7 +134,7 @@ class AvalancheEngine:
                 " with --overwrite."
             )
         maybe_load_checkpoint(self.strategy, path, map_location=self._device, stream=self._learned)
-        # The checkpoint has replaced the evaluator and the progress bars.
+        # The checkpoint has replaced the evaluator and the settings of progress bars.
         self.strategy.evaluator.loggers = [self.logger]
         for plugin in self.strategy.plugins:
             if hasattr(plugin, "progress"):
@@ -142,19 +142,19 @@ class AvalancheEngine:
 
 
 def replay_plugin(strategy: Any) -> Any | None:
-    """The plugin of a strategy's method (it has statistics of its replay), or ``None``."""
+    """The plugin of a strategy's method, which has ``stats``, or ``None``."""
     return next((p for p in strategy.plugins if hasattr(p, "stats")), None)
 
 
 class RunLogger(BaseLogger):
-    """Shows and tells how the classifier's training goes on; a checkpoint has nothing of it.
+    """Shows and reports the progress of the classifier's training; not saved in checkpoints.
 
-    It also stands in for Avalanche's loggers, so that an evaluator without any does not warn.
+    It also avoids Avalanche's warning about an evaluator without loggers.
 
     Args:
-        label: What is trained, put before the bars.
+        label: Label of the progress bars.
         n_experiences: Length of the stream.
-        bars: Whether to show a bar for each experience, over all its iterations, on stderr.
+        bars: Whether to show a progress bar for each experience on stderr.
         on_epoch: Called after each epoch with the mean loss and accuracy by key, and the
             classifier's optimiser steps so far.
         on_start: Called with the strategy when plugins have started an experience, before any
@@ -162,7 +162,7 @@ class RunLogger(BaseLogger):
     """
 
     position = 0
-    """Of the experience that is learned."""
+    """Position of the current experience."""
 
     def __init__(
         self,
@@ -182,11 +182,11 @@ class RunLogger(BaseLogger):
     def after_train_dataset_adaptation(
         self, strategy: Any, metric_values: Any, **kwargs: Any
     ) -> None:
-        """Tells of the experience: plugins have started just before."""
+        """Reports the start of an experience, after plugins have started it."""
         self._on_start(strategy)
 
     def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Resets the means; opens the experience's bar, or names the next epoch."""
+        """Resets the means; opens the experience's progress bar, or updates its label."""
         self._means.start()
         name = (
             f"{self._label}, experience {self.position + 1}/{self._n_experiences}"
@@ -212,9 +212,9 @@ class RunLogger(BaseLogger):
             self._bar.update()
 
     def after_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Reports the means, for which it waits for the device.
+        """Reports the means, which synchronises with the device.
 
-        Closes the bar after the last epoch: what a method trains next has bars of its own.
+        Closes the bar after the last epoch, as the method's phases have other bars.
         """
         if values := self._means.values():
             self._on_epoch(values, strategy.clock.train_iterations)
@@ -232,5 +232,5 @@ class RunLogger(BaseLogger):
             self._bar = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A run that continues brings a logger of its own.
+        # A resumed run has another logger.
         return {}

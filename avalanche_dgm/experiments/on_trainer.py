@@ -1,7 +1,4 @@
-"""Trains a run with a Lightning Trainer.
-
-Lightning is imported only when such a run starts, through `avalanche_dgm.lightning`.
-"""
+"""Runs on a Lightning Trainer. Lightning is imported only when such a run starts."""
 
 from __future__ import annotations
 
@@ -42,12 +39,12 @@ if TYPE_CHECKING:
 
 _ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "auto": "auto"}
 _EVAL_BATCH = 512
-#: What `ReportingCallback` notes of the classifier's training: fields of `Step`.
+#: Fields of `Step` that `ReportingCallback` records.
 _TRAINED = ("train_accuracy", "epochs")
 
 
 def trainer_arguments(config: ExperimentConfig, *, progress: bool) -> dict[str, Any]:
-    """Returns the arguments of the Trainer that a config asks for."""
+    """Returns the arguments of a config's Trainer."""
     settings = config.trainer
     return {
         "accelerator": settings.accelerator or _ACCELERATORS[config.device],
@@ -57,7 +54,7 @@ def trainer_arguments(config: ExperimentConfig, *, progress: bool) -> dict[str, 
         "precision": settings.precision,
         "accumulate_grad_batches": settings.accumulate,
         "gradient_clip_val": settings.clip,
-        # Not in a log file: there, a line for each experience is enough.
+        # Without bars in a log file.
         "enable_progress_bar": progress and sys.stderr.isatty(),
         "max_epochs": config.epochs,
     }
@@ -65,7 +62,7 @@ def trainer_arguments(config: ExperimentConfig, *, progress: bool) -> dict[str, 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps standard output for the results, and silences Lightning's messages."""
+    """Redirects standard output to stderr, and silences Lightning's messages."""
     import avalanche_dgm.lightning  # noqa: F401 - sets the level of its logger
 
     names = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
@@ -74,7 +71,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            # Lightning's use of PyTorch.
+            # A warning about Lightning's use of PyTorch.
             warnings.filterwarnings("ignore", message=".*all_gather is deprecated")
             yield
     finally:
@@ -86,15 +83,15 @@ class LightningEngine:
     """Trains with a Trainer, in one of its processes.
 
     Raises:
-        ConfigError: The method does not run with a Trainer, or no such Trainer can be made here.
+        ConfigError: The method does not run on a Trainer, or such a Trainer cannot be created.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
         if is_stock(method_of(config)):
             able = ", ".join(name for name, method in METHODS.items() if not is_stock(method))
             raise ConfigError(
-                f"{config.method} has a training loop of Avalanche's own, which a Trainer cannot"
-                f" run. With --backend lightning there are: {able}."
+                f"{config.method} has its own Avalanche training loop, which a Trainer cannot run."
+                f" With --backend lightning use one of: {able}."
             )
         from avalanche_dgm.lightning.trainers import make_trainer
 
@@ -137,7 +134,7 @@ class LightningEngine:
         return run.result.complete
 
     def _joint(self, run: Run) -> bool:
-        """Trains a new model for each experience, on a stream of length one."""
+        """Trains a new model for each experience, as a stream of length one."""
         spec, result = run.spec, run.result
         for position in range(len(result.steps), len(spec.order)):
             seed_everything(spec.config.seed, position + 1)
@@ -196,13 +193,13 @@ class LightningEngine:
         arguments = trainer_arguments(run.spec.config, progress=run.progress)
         strategy = arguments["strategy"]
         if module.task_aware and self.processes > 1 and strategy in ("auto", "ddp", "ddp_spawn"):
-            # Each step uses one of many heads, and DDP would wait for the others' gradients.
+            # Each step uses one of several heads, but DDP waits for gradients of all parameters.
             base = "ddp" if strategy == "auto" else strategy
             arguments["strategy"] = f"{base}_find_unused_parameters_true"
         return arguments
 
     def _by_strategy(self, run: Run) -> bool:
-        """Runs a plugin of Avalanche's in a strategy of Avalanche's."""
+        """Runs an Avalanche strategy with an Avalanche plugin."""
         from avalanche_dgm.lightning import run_on_trainer
 
         spec = run.spec
@@ -217,9 +214,9 @@ class LightningEngine:
             resume=run.resume and run.folder is not None,
             num_workers=0,
         )
-        # The logger may come from a checkpoint or another process.
-        for found in strategy.evaluator.loggers:
-            run.result.steps = found.steps
+        # The logger may be that of a checkpoint or another process.
+        for logger in strategy.evaluator.loggers:
+            run.result.steps = logger.steps
         learned = len(results) == len(spec.order)
         if learned:
             run.keep(strategy.model)
@@ -227,7 +224,7 @@ class LightningEngine:
 
 
 def _module(spec: RunSpec) -> MethodModule:
-    """The classifier with its method."""
+    """The LightningModule of the classifier and the method."""
     import avalanche_dgm.lightning as lightning
 
     config = spec.config
@@ -243,7 +240,7 @@ def _module(spec: RunSpec) -> MethodModule:
 
 
 def _report(run: Run, module: MethodModule, outcome: StreamResult) -> None:
-    """Publishes an experience that `fit_stream` has learned; called in the first process."""
+    """Publishes the last experience of `fit_stream`; called in the first process."""
     run.result.steps = _steps(run, outcome)
     run.publish(module.method)
 
@@ -289,19 +286,19 @@ class StepLogger(BaseLogger):
             StepLogger._run = self._mine
 
     def before_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Starts the clock."""
+        """Starts timing the training."""
         self._started = time.perf_counter()
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Stops it."""
+        """Stops timing the training."""
         self._trained = time.perf_counter() - self._started
 
     def before_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Starts another one."""
+        """Starts timing the evaluation."""
         self._tested = time.perf_counter()
 
     def after_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Adds a step; here all metrics have been computed."""
+        """Adds and publishes a step, after all metrics were computed."""
         run = StepLogger._run
         if run is None:
             return

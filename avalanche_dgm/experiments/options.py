@@ -1,4 +1,4 @@
-"""What can be set of a method or a stream: name, type, default and meaning of each option."""
+"""Lists the options of a method or a stream: name, type, default and description."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def describe_options(name: str) -> str:
     """Lists the options of a method or a stream, wrapped to the terminal's width.
 
     Raises:
-        ConfigError: There is none of this name.
+        ConfigError: There is no method or stream of this name.
     """
     if name in STREAMS:
         return _of_stream(name)
@@ -36,7 +36,7 @@ def describe_options(name: str) -> str:
         return f"{about}\n\nIt has no options."
     plugin = avalanche_plugin(method.plugin)
     return "\n".join(
-        [about, "", *_options(_parameters(plugin), _said(plugin), given=method.defaults)]
+        [about, "", *_options(_parameters(plugin), _descriptions(plugin), given=method.defaults)]
     )
 
 
@@ -50,24 +50,25 @@ def _of_method(about: str, method: NamedMethod) -> str:
         lines += ["", f"Fixed by its name: {fixed}"]
     if method.configurations:
         known = ", ".join(method.configurations)
-        lines += ["", f"configuration: settings to begin with, one of {known}"]
+        lines += ["", f"configuration: initial settings, one of {known}"]
     return "\n".join(lines)
 
 
 def _of_stream(name: str) -> str:
     spec = STREAMS[name]
     builders = [spec.builder, *(s.builder for s in STREAMS.values() if s is not spec)]
-    found: dict[str, inspect.Parameter] = {}
-    said: dict[str, str] = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    texts: dict[str, str] = {}
     for builder in builders:
-        # What a builder passes on is described where it goes to.
+        # Options that a builder passes on are described by the other one.
         for parameter in _parameters(builder):
-            if parameter.name in spec.options and parameter.name not in found:
-                found[parameter.name] = parameter
-                said |= {k: v for k, v in _said(builder).items() if k == parameter.name}
-    ordered = [found[option] for option in spec.options if option in found]
+            if parameter.name in spec.options and parameter.name not in parameters:
+                parameters[parameter.name] = parameter
+                own = _descriptions(builder)
+                texts |= {k: v for k, v in own.items() if k == parameter.name}
+    ordered = [parameters[option] for option in spec.options if option in parameters]
     return "\n".join(
-        [f"{name}: {spec.description}", "", *_options(ordered, said, given=spec.defaults)]
+        [f"{name}: {spec.description}", "", *_options(ordered, texts, given=spec.defaults)]
     )
 
 
@@ -76,15 +77,15 @@ def _parameters(call: Any) -> list[inspect.Parameter]:
     return [p for p in inspect.signature(call).parameters.values() if p.kind not in kinds]
 
 
-def _said(call: Any) -> dict[str, str]:
-    """What docstrings say of each argument, in Google's or in Sphinx' style."""
+def _descriptions(call: Any) -> dict[str, str]:
+    """Descriptions of arguments in Google's or Sphinx' docstring style."""
     text = "\n\n".join(filter(None, (inspect.getdoc(call), inspect.getdoc(call.__init__))))
     sphinx = re.findall(r":param (\w+):\s*(.*?)(?=\n\s*:|\n\s*\n|\Z)", text, re.DOTALL)
     return {**dict(sphinx), **entries(inspect.getdoc(call), "Args")}
 
 
 def _options(
-    parameters: Sequence[inspect.Parameter], said: Mapping[str, str], *, given: Mapping[str, Any]
+    parameters: Sequence[inspect.Parameter], texts: Mapping[str, str], *, given: Mapping[str, Any]
 ) -> list[str]:
     width = shutil.get_terminal_size((100, 24)).columns
     lines = []
@@ -95,7 +96,7 @@ def _options(
             text += f": {_type(parameter.annotation)}"
         text += f" = {default!r}" if default is not _EMPTY else " (must be given)"
         lines += textwrap.wrap(f"  {text}", width, subsequent_indent="    ")
-        meaning = " ".join(said.get(parameter.name, "").split())
+        meaning = " ".join(texts.get(parameter.name, "").split())
         lines += textwrap.wrap(
             meaning, width - 1, initial_indent=" " * 6, subsequent_indent=" " * 6
         )
@@ -104,5 +105,5 @@ def _options(
 
 def _type(annotation: Any) -> str:
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    # Without the modules that types come from.
+    # Without the modules of types.
     return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)

@@ -23,23 +23,23 @@ from avalanche_dgm.plugins.learned import Learned
 from avalanche_dgm.plugins.tested import log_examples
 
 PLACES = ("files", "wandb", "tensorboard", "none")
-#: File in a run's folder that names its run of W&B.
+#: File in a run's folder with the id of its W&B run.
 _WANDB_ID = "wandb-run.txt"
-#: Samples of each class in pictures.
+#: Samples per class in pictures.
 _SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class LogSettings:
-    """Where a run's panels go.
+    """Where to log a run's panels.
 
     Attributes:
         places: ``"files"`` (CSV and PNG in the run folder), ``"wandb"``, ``"tensorboard"`` (in the
-            run folder), or ``"none"`` alone.
+            run folder), or only ``"none"``.
         project: W&B's project.
 
     Raises:
-        ConfigError: A place is unknown, or ``"none"`` is not alone.
+        ConfigError: A place is unknown, or ``"none"`` is not the only one.
     """
 
     places: tuple[str, ...] = ("files",)
@@ -49,15 +49,15 @@ class LogSettings:
         for place in self.places:
             require_known("place to log to", place, PLACES)
         if "none" in self.places and len(self.places) > 1:
-            raise ConfigError("'none' logs nothing: give it alone, or leave it out.")
+            raise ConfigError("'none' logs nothing: give only that, or leave it out.")
 
     def open(self, folder: Path, config: ExperimentConfig) -> list[Sink]:
-        """Opens the places."""
+        """Opens the sinks."""
         from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 
         sinks: list[Sink] = []
         if "files" in self.places:
-            # The files belong to the run; other sinks may fail.
+            # Only the files are required; other sinks may fail.
             sinks.append(FailSafeSink(FileSink(folder / PANELS), required=True))
         if "tensorboard" in self.places:
             sinks.append(TensorBoardSink(folder / "tensorboard"))
@@ -81,7 +81,7 @@ class LogSettings:
         }
         tables: Tables = {}
         if known and "files" in self.places:
-            # W&B shows a table as it was logged last: with the rows from before the interruption.
+            # W&B replaces a table when it is logged, so rows from before an interruption are added.
             files = FileSink(folder / PANELS)
             tables = {key: files.table_rows(key) for key in keys.TABLES}
         sink = WandbSink(settings, tables=tables)
@@ -108,7 +108,7 @@ class RunPanels:
 
     @property
     def dashboard(self) -> Dashboard:
-        """The dashboard; opened when something is logged."""
+        """The dashboard, opened on first use."""
         if self._dashboard is None:
             sinks: Sequence[Sink] = []
             if self.folder is not None:
@@ -118,7 +118,7 @@ class RunPanels:
 
     def log_training(self, values: dict[str, float], step: int) -> None:
         """Logs an epoch's means."""
-        # Joint training starts again in each experience, and so would its steps.
+        # Joint training restarts in each experience, and so would its steps.
         if not is_joint(self.spec.method):
             self.dashboard.log_training(values, step=step)
 
@@ -129,9 +129,9 @@ class RunPanels:
             return
         n, step = len(result.steps), result.steps[-1]
         learned = [spec.benchmark.train_stream[i] for i in spec.order[:n]]
-        # Joint training trains on all of them again.
-        shown = {spec.order[i] for i in range(0 if is_joint(spec.method) else n - 1, n)}
-        n_shown = sum(len(spec.benchmark.train_stream[i].dataset) for i in shown)
+        # Joint training trains on all experiences so far.
+        trained = {spec.order[i] for i in range(0 if is_joint(spec.method) else n - 1, n)}
+        n_trained = sum(len(spec.benchmark.train_stream[i].dataset) for i in trained)
         stats = MethodStats(
             replayed=step.replayed,
             histogram=step.histogram,
@@ -143,7 +143,7 @@ class RunPanels:
         experience = LearnedExperience(
             experiences=n,
             seconds=step.seconds,
-            shown=n_shown * spec.config.epochs,
+            shown=n_trained * spec.config.epochs,
             n_classes=len(Learned.of(learned).classes),
             stats=stats,
         )

@@ -1,7 +1,7 @@
-"""The runs of the papers' figures and tables: each is trained once, whatever asks for it.
+"""The runs of the papers' figures and tables, which share equal runs.
 
-A run lies in ``OUT/paper-runs``, in a folder named after its stream, method, seed and a digest of
-the settings that matter for its result.
+A run is in ``OUT/paper-runs``, in a folder named after its stream, method, seed and a digest of the
+settings that affect its result.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from avalanche_dgm.experiments.sweep import Configs, Launcher
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.saving import load_memory
 
-#: Folder of the runs, in that of all runs.
+#: Subfolder of these runs.
 FOLDER = "paper-runs"
 
 
 def run_name(config: ExperimentConfig) -> str:
-    """The name of a run's folder: two runs have the same one if they have the same result.
+    """The name of a run's folder, equal for runs with equal results.
 
     Args:
-        config: Its settings. Those that are as the dataclass has them do not count: a setting that
-            comes later changes no name.
+        config: Its settings. Only those that differ from the defaults count, so that new settings
+            do not change names.
     """
     usual = ExperimentConfig(method=config.method, stream=config.stream).in_result()
     mine = {name: v for name, v in config.in_result().items() if v != usual[name]}
@@ -46,8 +46,8 @@ class PaperRun:
     """A finished run.
 
     Attributes:
-        result: What it measured.
-        folder: Where its files are, such as those of a `GeneratorLog`.
+        result: Its result.
+        folder: Folder of its files, such as those of a `GeneratorLog`.
     """
 
     result: RunResult
@@ -55,14 +55,14 @@ class PaperRun:
 
     @cached_property
     def stream(self) -> Any:
-        """The Avalanche benchmark that it learned; made anew."""
+        """Its Avalanche benchmark, rebuilt."""
         from avalanche_dgm.experiments.building import build_stream, seed_everything
 
         seed_everything(self.result.config.seed)
         return build_stream(self.result.config)
 
     def test_images(self) -> tuple[Any, Any]:
-        """The test images of its whole stream, float tensor (n, *shape), and their labels (n,)."""
+        """All test images of its stream, float tensor (n, *shape), and their labels (n,)."""
         import torch
 
         samples = [
@@ -74,12 +74,12 @@ class PaperRun:
         return images, torch.tensor([int(sample[1]) for sample in samples])
 
     def memory(self) -> Method:
-        """What it learned: its method with all memories and the classifier.
+        """The trained method with its memories and classifier.
 
-        Of a reference method only the classifier, in a method without a memory.
+        For a reference method it is the classifier in a method without a memory.
 
         Raises:
-            ConfigError: The run's folder does not have it.
+            ConfigError: The run's folder has no file of it.
             CheckpointError: The file cannot be read.
         """
         import torch
@@ -91,7 +91,7 @@ class PaperRun:
         path = self.folder / storage.MEMORY
         if not path.is_file():
             raise ConfigError(
-                f"{self.folder} has no {storage.MEMORY}, which is looked into here. Train that run"
+                f"{self.folder} has no {storage.MEMORY}, which is needed here. Train that run"
                 " again: remove its folder, or use --overwrite."
             )
         spec = RunSpec(self.result.config, self.stream)
@@ -105,9 +105,7 @@ class PaperRun:
 
 @dataclass
 class PaperRuns(Launcher):
-    """Trains runs that are not there yet.
-
-    An unfinished run resumes, after Ctrl-C or a kill, without being told to.
+    """Trains missing runs; unfinished ones always resume.
 
     Attributes:
         out: Folder of all runs.
@@ -124,17 +122,17 @@ class PaperRuns(Launcher):
         return storage.run_folder(self.out, f"{FOLDER}/{run_name(config)}")
 
     def train(self, configs: Configs) -> dict[str, list[PaperRun]]:
-        """Checks all configs and folders, then trains what is missing.
+        """Checks all configs and folders, then trains missing runs.
 
         Args:
-            configs: The configs of each row, one a seed.
+            configs: The configs of each row, one per seed.
 
         Returns:
             The runs in the same order.
 
         Raises:
-            ConfigError: A config or a folder cannot be used; nothing was run then.
-            StorageError: A file cannot be written; the same command goes on.
+            ConfigError: A config or a folder cannot be used; nothing was run.
+            StorageError: A file cannot be written; the same command resumes.
         """
         folders = {self.folder_of(config): config for seeds in configs.values() for config in seeds}
         for folder, config in folders.items():
@@ -157,5 +155,5 @@ class PaperRuns(Launcher):
 
 
 def results_of(runs: Mapping[str, Sequence[PaperRun]]) -> dict[str, list[RunResult]]:
-    """The results of runs, as the functions of `avalanche_dgm.plots` take them."""
+    """The results of runs, for the functions of `avalanche_dgm.plots`."""
     return {row: [run.result for run in seeds] for row, seeds in runs.items()}

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, machine and command line."""
+"""The provenance of a result: versions, machine and command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PACKAGES = {
 
 
 def package_version(distribution: str) -> str:
-    """Returns an installed distribution's version, "not installed" if it has none."""
+    """Returns a distribution's version, or "not installed"."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -32,7 +32,7 @@ def package_version(distribution: str) -> str:
 
 
 def cpu_model() -> str:
-    """Returns the name of the processor as the system gives it, or of its kind."""
+    """Returns the name of the processor, or its architecture if it is not known."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -41,7 +41,7 @@ def cpu_model() -> str:
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """Returns the command line in a form that a shell accepts.
+    """Returns the command line, quoted for a shell.
 
     Args:
         argv: The arguments after the program's name.

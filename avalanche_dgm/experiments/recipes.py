@@ -1,8 +1,7 @@
-"""Runs as files: the recipes that come with the package, and files of the user's.
+"""Recipes: configs of runs as YAML files of the package or the user.
 
-A file has fields of `ExperimentConfig`, and what is in ``ABOUT``. It stands on a recipe, its
-``base``, whose settings hold where it says nothing: by default the one that is named as its stream,
-or else "defaults".
+A file has fields of `ExperimentConfig` and of ``ABOUT``. Other settings are inherited from its
+``base``, another recipe: by default the one with the name of the stream, or else "defaults".
 """
 
 from __future__ import annotations
@@ -23,27 +22,27 @@ from avalanche_dgm.experiments.config import (
     NETWORKS,
     ExperimentConfig,
     TrainerSettings,
+    current_method,
     is_class_path,
     paper_stream,
-    present_method,
     require_known,
 )
 from avalanche_dgm.settings import describe_settings
 
 FOLDER = Path(__file__).parent.parent / "recipes"
-#: The file in a run's folder that repeats the run.
+#: The file in a run's folder from which the run can be repeated.
 FILE = "config.yaml"
-#: What a file says beside a run's settings, with its type.
+#: Fields of a file besides a run's settings, with their types.
 ABOUT: dict[str, Any] = {
     "description": str | None,  # One line for lists.
-    "shows": str | None,  # What the paper reads from the figure.
-    "base": str | None,  # The recipe or file to begin with; null for none.
+    "shows": str | None,  # The paper's claim about the figure.
+    "base": str | None,  # The recipe or file to inherit from; null for none.
     "methods": list[str] | None,  # Names or class paths, in place of one method.
-    "per_method": dict[str, dict[str, Any]] | None,  # Settings of some of them.
+    "per_method": dict[str, dict[str, Any]] | None,  # Settings of single methods.
     "seeds": int | None,  # Number of seeds, from `seed` on.
 }
 _STREAM = "sklearn-digits"
-#: What a setting must be, by the name of its type; a list is shown with the value that was given.
+#: Description of types, for messages; the example of a list has the given value.
 _KINDS = {
     **{"int": "a whole number", "float": "a number", "str": "a name", "bool": "true or false"},
     **{"tuple": "a list, such as [{0}]", "list": "a list, such as [{0}]"},
@@ -56,7 +55,7 @@ Configs = dict[str, list[ExperimentConfig]]
 
 
 def names() -> list[str]:
-    """The names of the recipes that come with the package."""
+    """The names of the package's recipes."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -67,8 +66,8 @@ def load(name: str) -> Layer:
         name: A recipe's name, or the path of a YAML file.
 
     Raises:
-        ConfigError: There is none, or it cannot be read, or a setting is unknown or of another
-            type.
+        ConfigError: There is no such file, it cannot be read, or a setting is unknown or has a
+            wrong type.
     """
     if name in names():
         return _recipe(name)
@@ -93,7 +92,7 @@ def _read(path: Path) -> Layer:
     except Exception as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no settings, such as 'method: dgdmn'.")
+        raise ConfigError(f"{path} has no settings, such as 'method: dgdmn'.")
     if repeated:
         raise ConfigError(f"{path} has {repeated[0]!r} twice. Leave one out.")
     if values.get("method") and values.get("methods"):
@@ -118,29 +117,29 @@ def check(values: Layer, where: str) -> Layer:
     Args:
         values: Settings by name. Method, stream and model may be a mapping with ``class_path`` and
             ``init_args``.
-        where: Where they come from, for the message.
+        where: Their source, for the message.
 
     Returns:
-        The same, each with the type of its field.
+        The settings, converted to the types of their fields.
 
     Raises:
-        ConfigError: One is unknown or of another type.
+        ConfigError: A setting is unknown or has a wrong type.
     """
     for name in values:
         require_known(f"setting in {where}", name, settings())
     try:
-        found = _parser().parse_object(dict(values), defaults=False).as_dict()
+        parsed = _parser().parse_object(dict(values), defaults=False).as_dict()
     except argparse.ArgumentError as error:
         raise ConfigError(f"{where}: {_explain(error)}") from error
-    # A part that is empty is none that was left out.
-    found |= {name: values[name] for name in values if name not in found}
-    for method, own in (found.get("per_method") or {}).items():
-        found["per_method"][method] = check(own, f"{where}, {method}")
-    return _spread(found)
+    # The parser drops empty parts.
+    parsed |= {name: values[name] for name in values if name not in parsed}
+    for method, own in (parsed.get("per_method") or {}).items():
+        parsed["per_method"][method] = check(own, f"{where}, {method}")
+    return _split_class_paths(parsed)
 
 
 def _explain(error: argparse.ArgumentError) -> str:
-    """What is wrong with a setting, in fewer words than jsonargparse's."""
+    """A shorter message than jsonargparse's about a wrong setting."""
     text = str(error)
     key = re.match(r'Parser key "([\w.]+)"', text)
     value = re.search(r"(?:Given|Got) value: (.*)", text)
@@ -150,10 +149,10 @@ def _explain(error: argparse.ArgumentError) -> str:
     if not (key and value and kinds):
         return text
     name = key[1].rpartition(".")[2]
-    wanted = " or ".join(kinds).format(value[1])
-    said = {**describe_settings(ExperimentConfig), **describe_settings(TrainerSettings)}
-    meaning = " ".join(said.get(name, "").split())
-    return f"{key[1]} is {value[1]}; it must be {wanted}. {meaning}".rstrip()
+    needed = " or ".join(kinds).format(value[1])
+    texts = {**describe_settings(ExperimentConfig), **describe_settings(TrainerSettings)}
+    meaning = " ".join(texts.get(name, "").split())
+    return f"{key[1]} is {value[1]}; it must be {needed}. {meaning}".rstrip()
 
 
 @cache
@@ -176,34 +175,34 @@ def _parser() -> Any:
 
 
 def settings() -> list[str]:
-    """The names of all settings that a file may have."""
+    """The names of all fields of a file."""
     return [*(field.name for field in dataclasses.fields(ExperimentConfig)), *ABOUT]
 
 
-def _spread(values: Layer) -> dict[str, Any]:
-    """Puts what is given by class path in two fields: the path, and its arguments."""
-    found = dict(values)
+def _split_class_paths(values: Layer) -> dict[str, Any]:
+    """Splits mappings with class paths into two fields: the path, and its arguments."""
+    split = dict(values)
     for name, options in BY_CLASS_PATH.items():
-        given = found.get(name)
+        given = split.get(name)
         if isinstance(given, Mapping):
             if set(given) - {"class_path", "init_args"}:
                 raise ConfigError(
                     f"{name} is {dict(given)!r}. Give a name, or a mapping with class_path and"
-                    " perhaps init_args."
+                    " optionally init_args."
                 )
             # The arguments may be those of a class that is named elsewhere.
-            del found[name]
+            del split[name]
             if given.get("class_path") is not None:
-                found[name] = given["class_path"]
-            found[options] = {**(given.get("init_args") or {}), **(found.get(options) or {})}
-    return found
+                split[name] = given["class_path"]
+            split[options] = {**(given.get("init_args") or {}), **(split.get(options) or {})}
+    return split
 
 
 def layers_of(*given: Layer) -> list[Layer]:
-    """Puts what the settings stand on below them.
+    """Prepends the settings of base recipes.
 
     Args:
-        *given: Settings, from the lowest to those that outrank the others.
+        *given: Settings, in order of increasing priority.
     """
     layers, seen = list(given), set()
     while True:
@@ -222,22 +221,22 @@ def _usual_base(layers: Sequence[Layer]) -> str:
 
 
 def top(layers: Sequence[Layer], name: str, default: Any) -> Any:
-    """The value of a setting in the highest layer that has it."""
-    found = [layer[name] for layer in layers if layer.get(name) is not None]
-    return found[-1] if found else default
+    """The value of a setting in the layer of highest priority that has it."""
+    values = [layer[name] for layer in layers if layer.get(name) is not None]
+    return values[-1] if values else default
 
 
 def plan(*given: Layer, methods: Sequence[str]) -> Configs:
-    """Makes the configs that files and words ask for.
+    """Makes the configs for the settings of files and the command line.
 
-    An option of a method, and ``quality``, go to the methods that have it; one must.
+    Options of methods, and ``quality``, are given to the methods that have them, at least one.
 
     Args:
-        *given: Settings, from the lowest to those that outrank the others.
-        methods: The methods if none are named.
+        *given: Settings, in order of increasing priority.
+        methods: The default methods.
 
     Returns:
-        The configs of each method, one a seed.
+        The configs of each method, one per seed.
 
     Raises:
         ConfigError: The settings cannot be run.
@@ -247,7 +246,7 @@ def plan(*given: Layer, methods: Sequence[str]) -> Configs:
     for name in (name for layer in layers for name in layer.get("per_method") or ()):
         _known(name)
     if len(chosen) > 1:
-        layers = _shared_out(layers, chosen)
+        layers = _distribute_options(layers, chosen)
     seeds = top(layers, "seeds", 1)
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; at least 1 is needed.")
@@ -259,7 +258,7 @@ def plan(*given: Layer, methods: Sequence[str]) -> Configs:
 
 
 def _methods(layers: Sequence[Layer]) -> list[str]:
-    """The methods of the highest layer that names some."""
+    """The methods of the layer of highest priority that has some."""
     for layer in reversed(layers):
         named = layer.get("methods") or ([layer["method"]] if layer.get("method") else [])
         if named:
@@ -270,20 +269,20 @@ def _methods(layers: Sequence[Layer]) -> list[str]:
 def _known(method: str) -> str:
     from avalanche_dgm.experiments.methods import METHODS
 
-    present = present_method(method)
-    if not is_class_path(present):
-        require_known("method", present, METHODS)
-    return present
+    current = current_method(method)
+    if not is_class_path(current):
+        require_known("method", current, METHODS)
+    return current
 
 
-def _shared_out(layers: Sequence[Layer], methods: Sequence[str]) -> list[Layer]:
-    """Gives the options that are meant for all methods to those that have them."""
+def _distribute_options(layers: Sequence[Layer], methods: Sequence[str]) -> list[Layer]:
+    """Moves common options of methods to those that have them."""
     from avalanche_dgm.experiments.methods import find_method, has_gan, options_of
 
-    found = {method: find_method(method) for method in methods}
-    known = {method: options_of(kind) for method, kind in found.items()}
-    able = [method for method, kind in found.items() if has_gan(kind)] or list(methods)
-    shared: list[Layer] = []
+    kinds = {method: find_method(method) for method in methods}
+    known = {method: options_of(kind) for method, kind in kinds.items()}
+    able = [method for method, kind in kinds.items() if has_gan(kind)] or list(methods)
+    distributed: list[Layer] = []
     for layer in layers:
         options = layer.get("method_options") or {}
         for name in options:
@@ -298,8 +297,8 @@ def _shared_out(layers: Sequence[Layer], methods: Sequence[str]) -> list[Layer]:
                 own = per_method.get(method, {})
                 per_method[method] = {**measured, **own, "method_options": mine}
         rest = {k: v for k, v in layer.items() if k not in ("method_options", "quality")}
-        shared.append({**rest, "per_method": per_method})
-    return shared
+        distributed.append({**rest, "per_method": per_method})
+    return distributed
 
 
 def _resolve(layers: Sequence[Layer], method: str) -> ExperimentConfig:
@@ -317,7 +316,7 @@ def _resolve(layers: Sequence[Layer], method: str) -> ExperimentConfig:
     settings |= {"method": method, "stream": stream}
     labels = (settings.get("stream_options") or {}).get("task_labels")
     if settings.get("model") == LATENT and labels and method != "latent-replay":
-        # With a head for each experience it is not the paper's problem, nor its network.
+        # With several heads it is not the paper's problem.
         settings = {**settings, "model": MLP, "model_options": {}}
     usual, fast = NETWORKS.get(settings.get("model", MLP), ((), ()))
     settings.setdefault("hidden", fast if settings.get("fast") else usual)
@@ -326,27 +325,27 @@ def _resolve(layers: Sequence[Layer], method: str) -> ExperimentConfig:
 
 
 def _of_method(layer: Layer, method: str) -> dict[str, Any]:
-    """The settings that a layer has for a method."""
+    """A layer's settings for a method."""
     general = {name: value for name, value in layer.items() if name not in ABOUT}
     if general.pop("method", None) not in (None, method):
-        # These are another method's.
+        # Options of another method.
         general.pop("method_options", None)
     return merge(general, (layer.get("per_method") or {}).get(method, {}))
 
 
 def merge(lower: Layer, upper: Layer) -> dict[str, Any]:
-    """Settings in which others are replaced; options are replaced one by one.
+    """Merges settings; options of methods, streams and models are merged one by one.
 
     Args:
         lower: The settings.
-        upper: Those that outrank them. ``None`` takes back what is below, but for method, stream
-            and options.
+        upper: Settings of higher priority. ``None`` resets a setting of ``lower``, except method,
+            stream and options.
     """
     merged = dict(lower)
     kept = (*_MAPPINGS, "method", "stream")
     for name, options in BY_CLASS_PATH.items():
         if None not in (upper.get(name), lower.get(name)) and upper[name] != lower[name]:
-            # The options of what is replaced.
+            # Options of the replaced method, stream or model.
             merged.pop(options, None)
     for name, value in upper.items():
         if name in _MAPPINGS and isinstance(value, Mapping):
@@ -359,14 +358,14 @@ def merge(lower: Layer, upper: Layer) -> dict[str, Any]:
 
 
 def _made_fast(settings: Layer, method: str) -> dict[str, Any]:
-    """Settings of a run that only shows that everything works."""
+    """Settings of a smoke test."""
     from avalanche_dgm.experiments.methods import find_method
     from avalanche_dgm.methods.registry import NamedMethod
 
-    found = find_method(method)
+    named = find_method(method)
     quick: Mapping[str, Any] = {}
-    if isinstance(found, NamedMethod):
-        quick = found.fast_settings({**found.defaults, **found.fixed})
+    if isinstance(named, NamedMethod):
+        quick = named.fast_settings({**named.defaults, **named.fixed})
     options = settings.get("method_options") or {}
     kept = {name: value for name, value in settings.items() if name != "hidden"}
     own = {name: value for name, value in options.items() if name not in quick}
@@ -374,7 +373,7 @@ def _made_fast(settings: Layer, method: str) -> dict[str, Any]:
 
 
 def dump(configs: Mapping[str, Sequence[ExperimentConfig]]) -> str:
-    """Writes configs as a file that `load` reads, and that stands on no recipe."""
+    """Writes configs as a file for `load`, without a base."""
     import yaml
 
     first = {method: seeds[0].to_json() for method, seeds in configs.items()}
@@ -400,9 +399,9 @@ def dump(configs: Mapping[str, Sequence[ExperimentConfig]]) -> str:
 
 
 def _joined(values: Layer) -> dict[str, Any]:
-    """Puts a class path and its arguments in one field."""
-    found = dict(values)
+    """The inverse of `_split_class_paths`."""
+    joined = dict(values)
     for name, options in BY_CLASS_PATH.items():
-        if is_class_path(str(found.get(name, ""))):
-            found[name] = {"class_path": found[name], "init_args": found.pop(options, {})}
-    return found
+        if is_class_path(str(joined.get(name, ""))):
+            joined[name] = {"class_path": joined[name], "init_args": joined.pop(options, {})}
+    return joined

@@ -1,4 +1,4 @@
-"""Writes what a run or a comparison measured: CSV, JSON and pictures in the run folder."""
+"""Writes the results of a run or a comparison: CSV, JSON and pictures in the run folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from avalanche_dgm.metrics.functional import mean
 
 
 def write_run(folder: Path, result: RunResult) -> None:
-    """Writes the files of one finished run, last the result that says that it is finished.
+    """Writes the files of a finished run, and last its result, which marks it as finished.
 
-    They are accuracy.csv, accuracy.png and, for methods that generate, samples.png; for those with
-    masks also usage.png.
+    They are accuracy.csv, accuracy.png and, for methods with a generator, samples.png; with masks
+    also usage.png.
     """
     from avalanche_dgm.dashboards.drawing import save
     from avalanche_dgm.experiments import figures
@@ -36,7 +36,7 @@ def write_run(folder: Path, result: RunResult) -> None:
 
 
 def accuracy_csv(result: RunResult) -> str:
-    """Formats the accuracy matrix as CSV, a row after each experience learned."""
+    """Formats the accuracy matrix as CSV, with a row after each learned experience."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["after", *result.tasks, "average_of_seen"])
@@ -47,7 +47,7 @@ def accuracy_csv(result: RunResult) -> str:
 
 
 def write_comparison(folder: Path, runs: Mapping[str, Sequence[RunResult]]) -> None:
-    """Writes the files of a comparison of methods or seeds, above the runs' own folders."""
+    """Writes the files of a comparison of methods or seeds, above the runs' folders."""
     from avalanche_dgm.dashboards.drawing import save
     from avalanche_dgm.experiments import figures
 

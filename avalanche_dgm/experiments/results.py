@@ -1,4 +1,4 @@
-"""What a run measured, and the numbers derived from its accuracy matrix."""
+"""The result of a run, and numbers derived from its accuracy matrix."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from avalanche_dgm.metrics.functional import mean
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
 Share = Annotated[float, Field(ge=0, le=1)]
-#: Differences between clocks may be a little below 0.
+#: Differences of clocks may be slightly below 0.
 Seconds = Annotated[float, Field(ge=-1, le=1e18)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
 Row = list[Share | None]
-#: How files are read: values of another type are refused.
+#: Files are read without conversion of types.
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 @dataclass
 class Step:
-    """Measurements of one trained experience.
+    """Measurements of a learned experience.
 
     Attributes:
-        experience: Which experience was learned, counted from 0.
-        accuracy: Test accuracy (0 to 1) on every experience of the stream afterwards, also on those
-            not yet seen; ``None`` where the method cannot answer.
+        experience: Index of the experience, from 0.
+        accuracy: Test accuracy (0 to 1) on every experience of the stream afterwards, including
+            those not learned yet; ``None`` if it was not measured.
         stream_accuracy: Accuracy over all test images of the stream.
-        train_accuracy: Accuracy of the classifier on the new samples of its last epoch, while it
-            was trained; ``None`` where no classifier is trained by batches.
-        epochs: Passes over the experience that it took.
+        train_accuracy: Running accuracy of the classifier on new samples in its last epoch;
+            ``None`` if no classifier is trained by batches.
+        epochs: Epochs of training.
         seconds: Wall time of ``strategy.train``, in seconds, with a sleep before the evaluation.
-        eval_seconds: Wall time of the evaluation, in seconds, without it.
+        eval_seconds: Wall time of the evaluation, in seconds, without that sleep.
         by_epoch: Test accuracies, as in ``accuracy``, before the experience and after each of its
-            epochs, if these were measured.
+            epochs, if they were measured.
         phases: Seconds of each phase that the method reports (generator, sleep, ...).
-        replayed: Replay samples drawn while this experience was learned.
-        histogram: How often each label was among them.
-        stm_occupancy: Short-term memories in use afterwards (dual memory only).
-        sleeps: Sleeps so far (dual memory only).
+        replayed: Number of replayed samples.
+        histogram: Number of replayed samples of each label.
+        stm_occupancy: Short-term memories in use afterwards (only dual memory).
+        sleeps: Sleeps so far (only dual memory).
         sleep_seconds: Wall time of all sleeps so far, in seconds.
-        memory_bytes: Size of all that is held beside the classifier afterwards, in bytes: weights,
-            importances, copies, stored samples; ``None`` where it is not known.
-        peak_bytes: The most that was held while the experience was learned.
+        memory_bytes: Size of the memory afterwards, in bytes, without the classifier: weights,
+            importances, copies, stored samples; ``None`` if it is not known.
+        peak_bytes: Largest size of the memory during the experience, in bytes.
         fid: Frechet distance of generated samples to real ones; ``None`` if it was not measured.
-        generated_accuracy: Share of generated samples (0 to 1) that a classifier of real ones takes
-            for their class; ``None`` if it was not measured.
+        generated_accuracy: Accuracy (0 to 1) of a classifier of real samples on generated ones;
+            ``None`` if it was not measured.
     """
 
     __pydantic_config__ = _STRICT
@@ -79,18 +79,18 @@ class Step:
 
 @dataclass
 class RunResult:
-    """One run: its settings, what each experience is, and the measurements after each.
+    """A run: its settings, experiences, and the measurements after each of them.
 
     Attributes:
         config: The settings.
         tasks: Short name of each test experience, for columns and legends.
-        order: The experiences in the order in which they are (to be) learned.
-        steps: One entry for each experience learned so far.
+        order: The experiences in order of learning.
+        steps: One entry for each learned experience.
         provenance: Versions, platform and command line.
         samples: Generated images by class, (n, C, H, W) arrays, or empty; not saved in JSON.
         shape: Shape of one image, (channels, height, width).
-        method_settings: All settings of the method, defaults included, as values that JSON has;
-            empty for a method that is not of this package.
+        method_settings: All settings of the method with defaults, as JSON values; empty for methods
+            of other packages.
     """
 
     config: ExperimentConfig
@@ -109,7 +109,7 @@ class RunResult:
 
     @property
     def progress(self) -> str:
-        """How far it came, such as "6 of 10 experiences"."""
+        """The progress, such as "6 of 10 experiences"."""
         return f"{len(self.steps)} of {len(self.order)} experiences"
 
     @property
@@ -124,7 +124,7 @@ class RunResult:
 
     @property
     def summaries(self) -> dict[str, float]:
-        """All that can be said by now; see `avalanche_dgm.metrics.functional`."""
+        """All summaries that are defined so far; see `avalanche_dgm.metrics.functional`."""
         return self.accuracies.summaries()
 
     def seen(self, step: int) -> list[int]:
@@ -150,38 +150,38 @@ class RunResult:
         return averages
 
     def after_classes(self, n: int) -> float | None:
-        """Returns the mean accuracy over n classes when they were learned, one at a time.
+        """Returns the mean accuracy over n classes after they were learned, one per experience.
 
-        The A5 and A10 of Ostapenko et al. 2019: test accuracies of the classes, each counted the
-        same, among all classes learned so far.
+        The A5 and A10 of Ostapenko et al. 2019: the mean over classes of test accuracies among all
+        classes learned so far.
 
         Returns:
-            0 to 1, or ``None`` if the stream has not so many experiences of one class each.
+            0 to 1, or ``None`` if the stream has fewer experiences of one class each.
         """
         step = self.step_of_classes(n)
         return None if step is None else self.average(step)
 
     def step_of_classes(self, n: int) -> int | None:
-        """Returns the position of the step with which n classes were learned, one at a time.
+        """Returns the index of the step after which n classes were learned, one per experience.
 
         Returns:
-            From 0, or ``None`` if the stream has not so many experiences of one class each.
+            From 0, or ``None`` if the stream has fewer experiences of one class each.
         """
         for i in range(len(self.steps)):
             seen = self.seen(i)
             if len(seen) == n:
-                # An experience of few classes is named by them.
+                # Experiences of one class are named by it.
                 return i if all(self.tasks[j].isdigit() for j in seen) else None
         return None
 
     @property
     def forgetting(self) -> float | None:
-        """See `metrics.forgetting`; ``None`` if there was nothing to forget yet."""
+        """See `metrics.forgetting`; ``None`` before the second experience."""
         return self.summaries.get("forgetting")
 
     @property
     def retention(self) -> float | None:
-        """See `metrics.retention`; ``None`` if nothing was known before the last experience."""
+        """See `metrics.retention`; ``None`` if it is not defined."""
         return self.summaries.get("retention")
 
     @property
@@ -217,10 +217,10 @@ class RunResult:
         """Reads what ``to_json`` returned.
 
         Raises:
-            ConfigError: Something is absent, or is not what a run writes.
+            ConfigError: A value is missing or not valid.
         """
         try:
-            # Names of files may hold halves of characters, which no page can.
+            # File names may have surrogates, which cannot be encoded.
             text = json.dumps(values, ensure_ascii=False).encode(errors="replace")
             file = _File.model_validate_json(text)
             config = ExperimentConfig.from_json(file.config.model_dump(exclude_unset=True))
@@ -233,9 +233,9 @@ class RunResult:
             raise
         except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise ConfigError(f"{type(error).__name__}: {error}") from error
-        for step, found in zip(file.steps, values["steps"], strict=True):
-            # Versions that did not count the peak wrote 0 also of methods they could not count.
-            if not step.memory_bytes and "peak_bytes" not in found:
+        for step, saved in zip(file.steps, values["steps"], strict=True):
+            # Versions without the peak also wrote 0 for an unknown size.
+            if not step.memory_bytes and "peak_bytes" not in saved:
                 step.memory_bytes = None
         return cls(
             config,
@@ -249,7 +249,7 @@ class RunResult:
 
 
 class _Provenance(BaseModel):
-    """What is shown of it; the rest is kept as it is."""
+    """The fields that are shown; others are kept without checks."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -262,7 +262,7 @@ class _Provenance(BaseModel):
 
 
 class _Config(BaseModel):
-    """What every version wrote, and the parts that are mappings; `ExperimentConfig` checks all."""
+    """Fields of all versions, and mappings; `ExperimentConfig` checks all fields."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -274,7 +274,7 @@ class _Config(BaseModel):
 
 
 class _File(BaseModel):
-    """A file of results; what other versions wrote beside this is left out."""
+    """A file of results; further fields of other versions are ignored."""
 
     model_config = _STRICT
 
@@ -284,7 +284,7 @@ class _File(BaseModel):
     steps: list[Step]
     provenance: _Provenance
     image_shape: list[Count]
-    method_settings: dict[str, Any] = {}  # It came later.
+    method_settings: dict[str, Any] = {}  # Missing in files of older versions.
 
     @model_validator(mode="after")
     def _fits(self) -> _File:

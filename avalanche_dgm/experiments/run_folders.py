@@ -40,8 +40,8 @@ def claim(
         is_global_zero: Whether this is the first process; the others do not lock.
 
     Yields:
-        The folder to write to, which is a subfolder while the run folder holds a finished run; and
-        the result so far of the run to resume, or ``None``.
+        The folder to write to, which is a subfolder if the run folder has a finished run; and the
+        result so far of the run to resume, or ``None``.
 
     Raises:
         ConfigError: See `storage.check_folder`; or another process uses the folder.
@@ -57,7 +57,7 @@ def claim(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"Cannot make {folder}: {error.strerror}. Choose another --out."
+            f"Cannot create {folder}: {error.strerror}. Choose another --out."
         ) from error
     with files.lock(folder):
         storage.check_folder(folder, config, resume=resume, overwrite=overwrite)
@@ -68,7 +68,7 @@ def claim(
         except AvalancheDGMError as error:
             begun = None if isinstance(error, StorageError) else storage.read_result(target)
             if saved is None and begun is not None and not begun.steps:
-                # There is nothing to resume.
+                # Nothing to resume.
                 _clear(target, begun)
             raise
 
@@ -79,10 +79,10 @@ def _target(folder: Path, *, overwrite: bool) -> Path:
 
 
 def begin(folder: Path, result: RunResult) -> None:
-    """Removes the former run; writes the settings of the new one, and its empty result.
+    """Removes the previous run; writes the settings of the new one, and its empty result.
 
     Raises:
-        ConfigError: A file that no run wrote has a name that this one needs.
+        ConfigError: The run would replace a file that no run wrote.
     """
     if folder.name == storage.STAGING:
         _clear(folder)
@@ -97,7 +97,7 @@ def begin(folder: Path, result: RunResult) -> None:
         )
         if foreign:
             raise ConfigError(
-                f"{folder} holds {storage.first_names(foreign)}, which the run before did not write"
+                f"{folder} has {storage.first_names(foreign)}, which the previous run did not write"
                 " and this one would replace. Move it, or choose another --name."
             )
         _clear(folder / storage.STAGING)
@@ -115,13 +115,13 @@ def _clear(folder: Path, result: RunResult | None = None) -> None:
 
 
 def finish(folder: Path, target: Path, result: RunResult) -> None:
-    """Removes the checkpoints of a complete run, and replaces the finished run before it.
+    """Removes the checkpoints of a complete run, and replaces the previous finished run.
 
-    If the process is killed in between, one of the two results is left, and the next call
-    completes the replacement.
+    If the process is killed in between, one of the two results remains, and the next call completes
+    the replacement.
 
     Raises:
-        ConfigError: A file that no run wrote is in the way; nothing was moved.
+        ConfigError: A file that no run wrote would be replaced; nothing was moved.
     """
     storage.drop_checkpoints(target, result, keep=None)
     left = [p for p in storage.run_files(target, result) if files.final_name(p) != p.name]
@@ -139,8 +139,8 @@ def finish(folder: Path, target: Path, result: RunResult) -> None:
         foreign = [str(p) for p in moved if os.path.lexists(folder / p) and p not in own]
         if foreign:
             raise ConfigError(
-                f"The run is complete, in {target}, but {folder} holds"
-                f" {storage.first_names(foreign)}, which the run before did not write. Move it,"
+                f"The run is complete, in {target}, but {folder} has"
+                f" {storage.first_names(foreign)}, which the previous run did not write. Move it,"
                 " then finish with --resume."
             )
         kept = {*moved, Path(storage.RESULTS)}

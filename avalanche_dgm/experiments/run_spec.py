@@ -31,7 +31,7 @@ _SAMPLES_A_CLASS = 10
 
 
 class RunSpec:
-    """The experiences of a run, to train and to test on.
+    """The training and test experiences of a run.
 
     Args:
         config: The run's settings.
@@ -54,7 +54,7 @@ class RunSpec:
         self.shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
         self.order = learning_order(config, benchmark)
         self._tested_as = tested_as(benchmark)
-        # Only the test experiences of what is learned, each of its tasks.
+        # Only the test experiences of learned tasks.
         beside = tested_beside(benchmark, self.order, self._tested_as)
         self.tested = sorted({*(self._tested_as[i] for i in self.order), *beside})
         self.label = f"{config.method}, seed {config.seed}"
@@ -76,11 +76,11 @@ class RunSpec:
 
     @property
     def columns(self) -> list[int]:
-        """The column of the accuracy matrix that belongs to each experience of the order."""
+        """The column of the accuracy matrix for each experience in order of learning."""
         return [self.tested.index(self._tested_as[index]) for index in self.order]
 
     def train_experience(self, position: int) -> Any:
-        """The experience at a position of the order; for ``joint``, all up to it joined in one."""
+        """The experience at a position; for ``joint``, all up to it as one experience."""
         if not is_joint(self.method):
             return self.benchmark.train_stream[self.order[position]]
         so_far = sorted(set(self.order[: position + 1]))
@@ -92,7 +92,7 @@ class RunSpec:
         return [self.benchmark.test_stream[j] for j in self.tested]
 
     def kept_bytes(self, position: int) -> int | None:
-        """Bytes of the images that must be kept to learn an experience: of all so far for joint."""
+        """Bytes of the images stored for training: for ``joint``, all experiences so far."""
         return held_bytes(self.train_experience(position).dataset) if is_joint(self.method) else 0
 
     @cached_property
@@ -101,17 +101,17 @@ class RunSpec:
         return [len(e.dataset) for e in self.test_experiences()]
 
     def sample_images(self, method: Method) -> dict[int, np.ndarray]:
-        """Samples a few images of each class, (n, C, H, W) arrays; empty if there are none."""
+        """Samples a few images of each class, (n, C, H, W) arrays; empty without a generator."""
         learned = [self.benchmark.train_stream[i] for i in set(self.order)]
         n_classes = len({c for e in learned for c in e.classes_in_this_experience})
         if not isinstance(method, Inspectable):
             return {}
         try:
             replay = method.sample(4 * _SAMPLES_A_CLASS * n_classes)
-        except UnknownTaskError:  # Some keep no samples.
+        except UnknownTaskError:  # A method without samples.
             return {}
         if len(self.shape) != 3 or replay.images[0].numel() != math.prod(self.shape):
-            return {}  # These are features or latents.
+            return {}  # Features or latents.
         images = replay.images.detach().cpu().numpy().reshape(-1, *self.shape)
         labels = replay.labels.cpu().numpy()
         return {
@@ -123,8 +123,8 @@ def measured(row: Sequence[float | None], sizes: Sequence[int]) -> dict[str, Any
     """The accuracies of a `Step`.
 
     Args:
-        row: Accuracies on the test experiences; NaN or ``None`` where not measured.
-        sizes: Images of each of them.
+        row: Accuracies on the test experiences; NaN or ``None`` if not measured.
+        sizes: Number of images of each test experience.
     """
     known = [None if value is None or math.isnan(value) else value for value in row]
     over_all = stream_accuracy(known, sizes)
@@ -135,9 +135,9 @@ def sizes_held(held: int | None, peak: int | None, kept: int | None = 0) -> dict
     """The bytes of a `Step`.
 
     Args:
-        held: Bytes of what is held after an experience; ``None`` if not known.
-        peak: The most while it was learned.
-        kept: Bytes of images that are kept apart from it.
+        held: Size of the memory after an experience, in bytes; ``None`` if not known.
+        peak: Largest size during the experience, in bytes.
+        kept: Bytes of images that are stored outside of the memory.
     """
     if held is None or peak is None or kept is None:
         return {"memory_bytes": None, "peak_bytes": None}

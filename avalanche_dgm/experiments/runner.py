@@ -1,4 +1,4 @@
-"""Runs one experiment: trains over the stream and tests after each experience."""
+"""Runs an experiment: trains on the stream and evaluates after each experience."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ def run(
     log: LogSettings | None = None,
     keep_memory: bool = False,
 ) -> RunResult:
-    """Runs one experiment; with a Trainer, this is called in each of its processes.
+    """Runs an experiment; with a Trainer, this is called in each of its processes.
 
-    A run that resumes has the result of an uninterrupted one. With Avalanche's loop it goes on
-    after the last whole experience, with a Trainer within an experience.
+    A resumed run has the same result as an uninterrupted one. With Avalanche's loop it resumes
+    after the last complete experience, with a Trainer within an experience.
 
     Args:
         config: The run's settings.
         folder: Folder for a checkpoint and the results after each experience, and for the files of
-            `report.write_run` at the end; nothing is written without it. A finished run of the
+            `report.write_run` at the end; nothing is written without it. A finished run with the
             same settings is kept until the new one is complete.
         resume: Resume the run in ``folder``.
         overwrite: Replace the run in ``folder``.
         progress: Show a line for each experience on stderr, and bars if that is a terminal.
         command: The command line, saved with the results.
         log: Where to log panels; ``None`` for files in ``folder``.
-        keep_memory: Save in ``folder`` what was learned, as `avalanche_dgm.save_memory` does; of a
-            reference method the classifier. It changes nothing of the result.
+        keep_memory: Save the trained method in ``folder``, see `avalanche_dgm.save_memory`; for a
+            reference method, the classifier. It does not affect the result.
 
     Returns:
         The measurements and, in the first process, a few generated images of each class.
 
     Raises:
         ConfigError: The settings cannot be run, or differ from those of the run to resume; or the
-            folder holds something else, or is in use.
+            folder has other files, or is in use.
         StorageError: A file cannot be written; the run can be resumed.
         AvalancheDGMError: The data cannot be learned, or a generator diverges.
     """
@@ -87,16 +87,16 @@ def run(
                 run_folders.begin(target, result)
             try:
                 with warnings.catch_warnings():
-                    # Tasks are tested before they are learned on purpose.
+                    # Tasks are evaluated before they are learned on purpose.
                     warnings.filterwarnings("ignore", message="Test task .* was never learned")
                     if config.fast:
-                        # Of course: too little is learned for that.
+                        # Expected, as training is too short.
                         warnings.filterwarnings("ignore", message="No unit of the generator's")
                     learned = engine.learn(begun)
             finally:
                 panels.close()
             if not learned:
-                # A signal stopped a Trainer, as Ctrl-C does: it can be resumed.
+                # A signal stopped the Trainer, like Ctrl-C: the run can be resumed.
                 raise KeyboardInterrupt
             if target is not None and first:
                 report.write_run(target, result)
@@ -106,16 +106,16 @@ def run(
 
 
 class Run:
-    """A run that has begun, whatever trains it.
+    """A started run on either backend.
 
     Args:
-        spec: What it learns.
+        spec: Its specification.
         result: The result so far; engines add its steps.
         folder: The folder to write to, or ``None``.
         panels: The dashboard.
         resume: Whether the user asked to resume the run in the folder.
         progress: Whether to show progress.
-        keep_memory: Whether to save what was learned.
+        keep_memory: Whether to save the trained method.
     """
 
     # Not a dataclass: Lightning would copy its fields to spawned processes.
@@ -138,14 +138,14 @@ class Run:
         method: Method | None = None,
         save: Callable[[Path, RunResult], None] | None = None,
     ) -> None:
-        """Shows what the last step measured; saves the result, unless the run is complete.
+        """Logs the last step; saves the result, unless the run is complete.
 
         Args:
             method: The method, for panels of its memory.
-            save: Saves result and checkpoint; ``None`` for the result alone.
+            save: Saves result and checkpoint; ``None`` to save only the result.
         """
         result = self.result
-        # First: after an interruption it is logged again.
+        # First, as after an interruption it is logged again.
         self.panels.log_experience(result, method)
         if self.folder is not None and not result.complete:
             (save or storage.write_result)(self.folder, result)
@@ -160,7 +160,7 @@ class Run:
             )
 
     def keep(self, learned: Method | nn.Module) -> None:
-        """Saves what was learned, if the run is asked to; called after the last experience."""
+        """Saves the trained method if ``keep_memory``; called after the last experience."""
         if self.folder is None or not self.keep_memory:
             return
         if not isinstance(learned, Method):
@@ -169,12 +169,12 @@ class Run:
         try:
             save_memory(learned, self.folder / storage.MEMORY)
         except CheckpointError as error:
-            # Hours of training are worth more than this file.
-            warnings.warn(f"{self.spec.label} keeps no memory: {error}", stacklevel=2)
+            # Not an error, so that the run's result is not lost.
+            warnings.warn(f"{self.spec.label}: no memory is saved: {error}", stacklevel=2)
 
 
 class Engine(Protocol):
-    """What trains: Avalanche's loop, or a Trainer.
+    """A training backend: Avalanche's loop, or a Trainer.
 
     Attributes:
         is_global_zero: Whether this is the first process, which writes and shows the result.
@@ -185,21 +185,21 @@ class Engine(Protocol):
     device: str
 
     def prepare(self, run: Run) -> None:
-        """Builds or loads what learns. After an error here, an earlier run is still there."""
+        """Builds or loads the strategy or module. After an error an earlier run still exists."""
 
     def learn(self, run: Run) -> bool:
         """Learns the rest of the stream; adds and publishes a step after each experience.
 
         Returns:
-            Whether all of it was learned. Processes other than the first need not have the steps.
+            Whether the whole stream was learned. Processes other than the first may have no steps.
         """
 
 
 def make_engine(config: ExperimentConfig) -> Engine:
-    """Makes what trains a config; it is checked before data are loaded.
+    """Creates a config's engine, before data are loaded.
 
     Raises:
-        ConfigError: The method does not run on this backend, or the devices are not there.
+        ConfigError: The method does not run on this backend, or devices are missing.
     """
     if config.backend == "lightning":
         from avalanche_dgm.experiments.on_trainer import LightningEngine

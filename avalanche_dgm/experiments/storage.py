@@ -22,16 +22,16 @@ from avalanche_dgm.experiments.results import RunResult
 RESULTS = "results.json"
 #: Subfolder of a run with its panels.
 PANELS = "panels"
-#: What a run that keeps its memory leaves of it; see `avalanche_dgm.save_memory`.
+#: File of a run's memory; see `avalanche_dgm.save_memory`.
 MEMORY = "memory.safetensors"
 _OF_RUN = ("config", "order", "steps", "provenance")
 #: Subfolder of a run that will replace a finished one.
 STAGING = ".new"
-#: What a sweep of several runs writes.
+#: Files of a sweep of several runs.
 COMPARISON = ("summary.json", "comparison.png", "tasks.png", "config.yaml")
-#: Bytes of a `results.json` that is read at most; one of 1000 experiences has about 20 million.
+#: Maximum bytes of a `results.json`; one of 1000 experiences has about 20 million.
 _MOST_BYTES = 64_000_000
-# Files of every run, of those that generate, and of those with a GAN memory: `GeneratorLog`.
+# Files of all runs, of those with samples, and of those with a GAN: `GeneratorLog`.
 _WRITTEN = re.compile(
     r"results\.json|memory\.safetensors|config\.yaml|accuracy\.csv|accuracy\.png|wandb-run\.txt"
     r"|tensorboard/events\.out\.tfevents\..+"
@@ -42,14 +42,14 @@ _OF_GAN = re.compile(r"(usage|masks|samples|sizes|quality)\.csv|usage\.png|sampl
 
 
 def run_folder(out: Path, name: str) -> Path:
-    """Returns the folder of a run, which must be within another one.
+    """Returns the folder of a run, which must be inside that of all runs.
 
     Args:
         out: The folder of all runs.
-        name: Of the run.
+        name: Name of the run.
 
     Raises:
-        ConfigError: The name, or a link, leads out of it.
+        ConfigError: The folder is outside, by its name or a link.
     """
     folder = out / name
     try:
@@ -58,8 +58,8 @@ def run_folder(out: Path, name: str) -> Path:
         raise ConfigError(f"'{name}' cannot be the name of a folder in {out}: {error}.") from error
     if not inside or STAGING in folder.parts:
         raise ConfigError(
-            f"'{name}' leads out of {out}, to {folder.resolve()}, or is a name that runs use"
-            " themselves. Choose a --name without '..', a root or a link, or another --out."
+            f"'{name}' is outside of {out}, at {folder.resolve()}, or is a reserved name. Choose a"
+            " --name without '..', a root or a link, or another --out."
         )
     return folder
 
@@ -76,10 +76,10 @@ def write_result(folder: Path, result: RunResult) -> None:
 
 
 def read_result(folder: Path) -> RunResult | None:
-    """Reads the measurements that a run folder holds, ``None`` if it holds none.
+    """Reads the result in a run folder, or ``None`` if there is none.
 
     Raises:
-        ConfigError: The file cannot be read as a result.
+        ConfigError: The file is not a result.
     """
     path = folder / RESULTS
     if not os.path.lexists(path):
@@ -97,7 +97,7 @@ def load_json(path: Path) -> Any:
     """Reads a file of results.
 
     Raises:
-        ValueError: It is no file, too large, or no JSON.
+        ValueError: It is not a file, too large, or not JSON.
         OSError: It cannot be read.
         RecursionError: It is nested too deeply.
     """
@@ -109,34 +109,34 @@ def load_json(path: Path) -> Any:
 
 
 def run_files(folder: Path, result: RunResult | None) -> list[Path]:
-    """The files that a run left in its folder.
+    """The files of a run in its folder.
 
     Args:
         folder: The run folder.
-        result: Of the run; ``None`` if that cannot be read.
+        result: Result of the run; ``None`` if it cannot be read.
     """
     from avalanche_dgm.experiments.methods import METHODS, Reference, has_gan
 
-    # One that is not known here may be of any kind.
+    # An unknown method may have any files.
     method = METHODS.get(result.config.method) if result is not None else None
     names = [_WRITTEN]
     names += [_SAMPLES] if not isinstance(method, Reference) else []
     names += [_OF_GAN] if method is None or has_gan(method) else []
     most = 10**9 if result is None else len(result.order)
-    shown = {p.relative_to(folder).as_posix() for p in file_sink.panel_files(folder / PANELS)}
-    found = []
+    panels = {p.relative_to(folder).as_posix() for p in file_sink.panel_files(folder / PANELS)}
+    paths = []
     for path, name in _files(folder, "", "checkpoints", PANELS, "tensorboard"):
         mine = any(known.fullmatch(name) for known in names)
         numbers = re.findall(r"(?:after|samples)-(\d+)\.", name)
-        if (mine and all(int(n) <= most for n in numbers)) or name in shown:
-            found.append(path)
-    return found
+        if (mine and all(int(n) <= most for n in numbers)) or name in panels:
+            paths.append(path)
+    return paths
 
 
 def _files(folder: Path, *places: str) -> Iterator[tuple[Path, str]]:
-    """Files in places of a folder, and below all but the first, with their names within it.
+    """Files in subfolders, recursive except for the first, and their names relative to the folder.
 
-    Links are left out, and what is behind them. What a killed process left of a file has its name.
+    Links are not followed. Partial files of killed processes have their final names.
     """
     for top in places:
         for place, folders, names in os.walk(folder / top):
@@ -151,19 +151,19 @@ def _files(folder: Path, *places: str) -> Iterator[tuple[Path, str]]:
 
 
 def remove(folder: Path, paths: Sequence[Path]) -> None:
-    """Removes files, and the folders of a run that are empty then."""
+    """Removes files, and then empty folders of a run."""
     for path in paths:
         path.unlink(missing_ok=True)
     places = [folder / name for name in ("checkpoints", PANELS, "tensorboard")]
     below = [p for place in places if not place.is_symlink() for p in place.glob("**/")]
-    # From the innermost; what is not empty stays.
+    # From the innermost; removing a folder that is not empty fails.
     for place in sorted([*below, *places], reverse=True):
         with suppress(OSError):
             place.rmdir()
 
 
 def drop_checkpoints(folder: Path, result: RunResult, keep: int | None) -> None:
-    """Removes the checkpoints of a run, all or all but the one to keep."""
+    """Removes the checkpoints of a run, except the one to keep."""
     kept = None if keep is None else checkpoint(folder, keep)
     place = folder / "checkpoints"
     mine = [path for path in run_files(folder, result) if path.is_relative_to(place)]
@@ -178,15 +178,13 @@ def check_folder(
     overwrite: bool,
     is_global_zero: bool = True,
 ) -> RunResult | None:
-    """Checks, before anything is computed, that a run may use its folder.
-
-    Only the first process does: for others the run may have started already.
+    """Checks, before training, that a run may use its folder; only in the first process.
 
     Returns:
-        The complete result of the same settings if that is to be resumed, else ``None``.
+        The complete result with the same settings if ``resume``, else ``None``.
 
     Raises:
-        ConfigError: The folder holds other files, another run, or an unfinished run that would be
+        ConfigError: The folder has other files, another run, or an unfinished run that would be
             lost.
     """
     if not is_global_zero:
@@ -202,37 +200,37 @@ def check_folder(
     changes = config.differences(saved.config)
     if changes:
         raise ConfigError(
-            f"{folder} holds a run with other settings: {', '.join(changes)}. Choose another"
-            " --name, or replace it with --overwrite."
+            f"{folder} has a run with other settings: {', '.join(changes)}. Choose another --name,"
+            " or replace it with --overwrite."
         )
     begun = read_result(folder / STAGING) if saved.complete else saved
     if resume:
         return saved if begun is None else None
     if begun is not None:
         raise ConfigError(
-            f"{folder} holds an unfinished run ({begun.progress}). Continue it with --resume, or"
+            f"{folder} has an unfinished run ({begun.progress}). Continue it with --resume, or"
             " replace it with --overwrite."
         )
     return None
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuses a folder that holds files but no run."""
+    """Checks that a folder with files has a run."""
     names = _entries(folder)
-    if not names or _holds(folder / RESULTS, *_OF_RUN):
+    if not names or _has_keys(folder / RESULTS, *_OF_RUN):
         return
-    what = (
+    content = (
         f"a {RESULTS} that no run wrote"
         if RESULTS in names
         else f"{first_names(names)}, and no run"
     )
     raise ConfigError(
-        f"{folder} holds {what}. Nothing there is touched, also not with --overwrite: choose"
-        " another --name or --out, or empty the folder."
+        f"{folder} has {content}. It is not changed, even with --overwrite: choose another --name"
+        " or --out, or empty the folder."
     )
 
 
-def _holds(path: Path, *keys: str) -> bool:
+def _has_keys(path: Path, *keys: str) -> bool:
     """Whether a JSON file has the keys of a file of this package, of any version."""
     try:
         content = load_json(path)
@@ -245,30 +243,30 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
     """Checks that a comparison may use its folder, in which each run has a subfolder.
 
     Raises:
-        ConfigError: The folder holds what neither a run nor a comparison wrote.
+        ConfigError: The folder has files that neither a run nor a comparison wrote.
     """
     names = _entries(folder)
-    if _holds(folder / RESULTS, *_OF_RUN):
+    if _has_keys(folder / RESULTS, *_OF_RUN):
         saved = read_result(folder)
         method = "" if saved is None else f", of {saved.config.method}"
         raise ConfigError(
-            f"{folder} holds the files of one run{method}; of {len(runs)} runs each has a folder in"
-            " it. Choose another --name."
+            f"{folder} has the files of one run{method}; {len(runs)} runs need a folder for each"
+            " in it. Choose another --name."
         )
-    if _holds(folder / COMPARISON[0], "stream", "methods", "provenance"):
+    if _has_keys(folder / COMPARISON[0], "stream", "methods", "provenance"):
         return
     foreign = [name for name in names if name in COMPARISON]
-    if not foreign and any(_holds(place / RESULTS, *_OF_RUN) for place in runs):
+    if not foreign and any(_has_keys(place / RESULTS, *_OF_RUN) for place in runs):
         return
     if names:
         raise ConfigError(
-            f"{folder} holds {first_names(foreign or names)}, which no comparison wrote. Choose"
+            f"{folder} has {first_names(foreign or names)}, which no comparison wrote. Choose"
             " another --name or --out, or empty the folder."
         )
 
 
 def _entries(folder: Path) -> list[str]:
-    """The entries of a folder, without those of a run that was killed before it wrote a result."""
+    """The entries of a folder, without those of a run that was killed before its first result."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
     if not folder.exists():

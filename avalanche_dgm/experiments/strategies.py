@@ -1,4 +1,4 @@
-"""How a method becomes an Avalanche strategy, with what measures it."""
+"""Builds the Avalanche strategy of a run, with its metrics."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from avalanche_dgm.plugins.metrics import MemoryMetrics, memory_metrics
 from avalanche_dgm.plugins.target_accuracy import TargetAccuracyPlugin
 from avalanche_dgm.randomness import global_state, set_global_state
 
-# Mean and standard deviation of MNIST that Avalanche's default generator has built in.
+# Mean and standard deviation of MNIST, which Avalanche's default generator assumes.
 _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
 
 
 def build_strategy(
     spec: RunSpec, loggers: Sequence[Any], *, device: torch.device, progress: bool = False
 ) -> SupervisedTemplate:
-    """Makes network, optimiser and strategy of a run.
+    """Builds network, optimiser and strategy of a run.
 
     Raises:
         ConfigError: An option cannot work, or the method cannot learn such images.
@@ -92,7 +92,7 @@ def _plugins(spec: RunSpec, *, progress: bool) -> list[Any]:
 
 
 def _stock(spec: RunSpec, beside: list[Any], arguments: dict[str, Any]) -> SupervisedTemplate:
-    """A strategy of Avalanche's with a loop of its own."""
+    """An Avalanche strategy with its own training loop."""
     method = method_of(spec.config)
     if isinstance(method, Reference) and method.plugin is not None:
         options = hyper_parameters(spec.config, spec.n_images)
@@ -106,31 +106,31 @@ def _stock(spec: RunSpec, beside: list[Any], arguments: dict[str, Any]) -> Super
 def _generative_replay(
     shape: tuple[int, ...], beside: list[Any], arguments: dict[str, Any]
 ) -> SupervisedTemplate:
-    """Avalanche's strategy with the generator that it comes with, made quiet."""
+    """Avalanche's strategy with its default generator, without its prints."""
     if shape != (1, 28, 28):
         raise ConfigError(
-            "generative-replay is Avalanche's own strategy with its default generator, which makes"
-            f" 1x28x28 images only, and this stream's are {'x'.join(map(str, shape))}. Take dgr, or"
-            " a stream of MNIST images."
+            "generative-replay is Avalanche's strategy with its default generator, which only"
+            f" generates 1x28x28 images, but this stream's are {'x'.join(map(str, shape))}. Use"
+            " dgr, or a stream of MNIST images."
         )
     standardise = StandardisePlugin()
     strategy = GenerativeReplay(plugins=[standardise, *beside], **arguments)
-    # The generator is a strategy of its own: without the same images, and with prints every epoch.
+    # The generator has its own strategy, which would see other images, and print in each epoch.
     strategy.generator_strategy.plugins.insert(0, standardise)
     strategy.generator_strategy.evaluator.loggers = []
     return strategy
 
 
 def accuracies_by_epoch(strategy: Any, tested: Sequence[int]) -> list[list[float | None]]:
-    """What a strategy has measured within its last experience, before it and after each epoch."""
-    found = [plugin for plugin in strategy.plugins if isinstance(plugin, AccuracyByEpoch)]
-    return [[row.get(j) for j in tested] for row in found[0].rows()] if found else []
+    """Accuracies before the last experience and after each of its epochs, if measured."""
+    plugins = [plugin for plugin in strategy.plugins if isinstance(plugin, AccuracyByEpoch)]
+    return [[row.get(j) for j in tested] for row in plugins[0].rows()] if plugins else []
 
 
 def measured_step(
     strategy: Any, tested: Sequence[int], sizes: Sequence[int], kept: int | None = 0, **more: Any
 ) -> Step:
-    """The step of the experience that a strategy has learned and was tested after."""
+    """The step of the last experience, after its evaluation."""
     accuracies = ExperienceAccuracies.of(strategy)
     return Step(
         **measured([accuracies.get(j) for j in tested], sizes),
@@ -141,24 +141,24 @@ def measured_step(
 
 
 class TestsWithin(AccuracyByEpoch):
-    """Records what is tested within an experience, and lets training go on as without tests."""
+    """Records evaluations within an experience, without an effect on training."""
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Keeps the random numbers: reading test images draws from them, too."""
+        """Saves the random states, which reading test images changes."""
         super().before_eval(strategy, *args, **kwargs)
         self._random = global_state()
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Restores them."""
+        """Restores the random states."""
         super().after_eval(strategy, *args, **kwargs)
         set_global_state(self._random)
 
 
 class StandardisePlugin(SupervisedPlugin):
-    """Standardises images in [0, 1] as Avalanche's MNIST benchmarks do.
+    """Standardises images in [0, 1] like Avalanche's MNIST benchmarks.
 
-    The streams of this package keep intensities in [0, 1], while the default generator of
-    ``GenerativeReplay`` makes standardised images. Without this they would not match.
+    The streams of this package have intensities in [0, 1], but the default generator of
+    ``GenerativeReplay`` generates standardised images.
     """
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

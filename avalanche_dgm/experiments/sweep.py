@@ -1,4 +1,4 @@
-"""A sweep: several configs, run one after the other in a folder each, and reported together."""
+"""Sweeps: several configs, run one after the other and reported together."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Configs = Mapping[str, Sequence[ExperimentConfig]]
 
 @dataclass(kw_only=True)
 class Launcher:
-    """Runs single configs, all in the same way.
+    """Common settings of runs.
 
     Attributes:
         resume: Resume unfinished runs and keep finished ones.
-        overwrite: Replace what is there.
+        overwrite: Replace existing runs.
         progress: Show progress on stderr.
         command: The command line, saved with the results.
         log: Where to log panels.
@@ -43,7 +43,7 @@ class Launcher:
     is_global_zero: bool = True
 
     def finished(self, config: ExperimentConfig, folder: Path) -> RunResult | None:
-        """Checks a run's folder; returns the result if the run is finished and to be kept."""
+        """Checks a run's folder; returns the result if the run is finished and kept."""
         return storage.check_folder(
             folder,
             config,
@@ -61,12 +61,12 @@ class Launcher:
         where: str = "",
         keep_memory: bool = False,
     ) -> RunResult:
-        """Runs a config, which is announced by its row and where it lies; see `runner.run`."""
+        """Runs a config, after printing its row and ``where``; see `runner.run`."""
         from avalanche_dgm.experiments.runner import run
 
         if self.progress and self.is_global_zero:
-            what = find_method(config.method).description
-            print(f"{row} ({what}), seed {config.seed}{where}", file=sys.stderr)
+            description = find_method(config.method).description
+            print(f"{row} ({description}), seed {config.seed}{where}", file=sys.stderr)
         return run(
             config,
             folder=folder,
@@ -81,7 +81,7 @@ class Launcher:
 
 @dataclass
 class Sweep(Launcher):
-    """Runs several configs, each in a folder of the sweep's."""
+    """Runs several configs, each in a subfolder of the sweep's folder."""
 
     folder: Path
 
@@ -92,7 +92,7 @@ class Sweep(Launcher):
             The results in the same order.
 
         Raises:
-            ConfigError: A config or a folder cannot be used; nothing was run then.
+            ConfigError: A config or a folder cannot be used; nothing was run.
             StorageError: A file cannot be written; the run can be resumed.
         """
         runs = [
@@ -112,7 +112,7 @@ class Sweep(Launcher):
 
     @contextmanager
     def _locked(self, folders: Sequence[Path]) -> Iterator[None]:
-        """Refuses folders in use, and locks the sweep's folder if each run has one of its own."""
+        """Checks that folders are not in use, and locks the sweep's folder if runs have others."""
         with ExitStack() as stack:
             if self.is_global_zero:
                 if self.folder not in folders:
@@ -123,7 +123,7 @@ class Sweep(Launcher):
             yield
 
     def folder_of(self, configs: Configs, name: str, config: ExperimentConfig) -> Path:
-        """Returns a run's folder: the sweep's own one if there is only this run."""
+        """Returns a run's folder: that of the sweep if there is only this run."""
         folder = storage.run_folder(self.folder, name) if len(configs) > 1 else self.folder
         alone = all(len(seeds) == 1 for seeds in configs.values())
         return folder if alone else folder / f"seed{config.seed}"
@@ -131,26 +131,26 @@ class Sweep(Launcher):
     def add_buffers(
         self, results: Mapping[str, Sequence[RunResult]], buffers: Sequence[str] = ("replay",)
     ) -> dict[str, Sequence[RunResult]]:
-        """Runs, beside each generative method, buffers of real images that are as large in bytes.
+        """Runs buffers of real images with as many bytes as each generative method.
 
-        Each buffer gets a folder within that of the sweep.
+        Each buffer has a subfolder of the sweep's folder.
 
         Args:
-            results: What ``run`` returned.
+            results: The results of ``run``.
             buffers: Reference methods with the option ``memory_budget``.
 
         Returns:
-            The rows, each one followed by those of its buffers.
+            The rows, each followed by those of its buffers.
 
         Raises:
-            ConfigError: No image fits into what a method holds.
+            ConfigError: A method's bytes are too few for an image.
         """
         rows: dict[str, Sequence[RunResult]] = {}
         for name, row in results.items():
             rows[name] = row
             for buffer in buffers:
-                found = [buffer_of(result, buffer) for result in row]
-                configs = [config for config in found if config is not None]
+                candidates = [buffer_of(result, buffer) for result in row]
+                configs = [config for config in candidates if config is not None]
                 if len(configs) == len(row):
                     folder = storage.run_folder(self.folder, f"{buffer}-as-{name}")
                     rows |= replace(self, folder=folder).run({f"{buffer} as {name}": configs})
@@ -174,23 +174,23 @@ class Sweep(Launcher):
         # Last, as in the tables of papers.
         parts += [new_and_original(row) for row in results.values() if _of_two_halves(row)]
         rows = results.values()
-        found = [line for row in rows for line in (after_classes(row), generated(row)) if line]
-        parts += ["\n".join(found)] if found else []
+        lines = [line for row in rows for line in (after_classes(row), generated(row)) if line]
+        parts += ["\n".join(lines)] if lines else []
         return "\n\n".join(parts)
 
     def _pictures(self) -> list[Path]:
         series = "samples-*.png"
         own = sorted(set(self.folder.glob("*.png")) - set(self.folder.glob(series)))
-        # One line for all of those after each experience.
+        # One line for all samples after experiences.
         own += [self.folder / series] if any(self.folder.glob(series)) else []
         return [*own, *sorted(self.folder.rglob("*/samples.png"))]
 
 
 def check_buffers(configs: Configs, buffers: Sequence[str]) -> None:
-    """Checks that buffers can be run beside what configs describe, before anything is.
+    """Checks, before training, that buffers can be run with the same settings.
 
     Raises:
-        ConfigError: One has a loop of its own, which a Trainer cannot run.
+        ConfigError: A buffer has its own training loop, which a Trainer cannot run.
     """
     beside = {
         buffer: [_with_buffer(config, buffer) for seeds in configs.values() for config in seeds]
@@ -200,17 +200,17 @@ def check_buffers(configs: Configs, buffers: Sequence[str]) -> None:
 
 
 def buffer_of(result: RunResult, buffer: str = "replay") -> ExperimentConfig | None:
-    """The config of a buffer of real images that is as large as what a run holds at its end.
+    """The config of a buffer of real images with as many bytes as a run's final memory.
 
     Args:
         result: A finished run.
         buffer: A reference method with the option ``memory_budget``.
 
     Returns:
-        The same run with a buffer of as many bytes; ``None`` for one of a reference method, or if
-        nothing is held or its size is not known.
+        The run's config with the buffer; ``None`` for a reference method, or if there is no memory
+        or its size is not known.
     """
-    # Of others, a process of a Trainer that is not the first may have no steps.
+    # Runs of reference methods may have no steps in processes other than the first.
     if not isinstance(method_of(result.config), NamedMethod):
         return None
     held = result.steps[-1].memory_bytes
@@ -232,11 +232,11 @@ def new_and_original(row: Sequence[RunResult]) -> str:
 
 
 def after_classes(row: Sequence[RunResult]) -> str | None:
-    """Says what papers on such memories report: accuracies after 5 and 10 classes.
+    """Formats accuracies after 5 and 10 classes, as in papers on GAN memories.
 
     Returns:
-        A line such as ``gan-replay: A5 .968  A10 .941 (...)``; ``None`` for methods without
-        a discriminator, and where classes are not learned one at a time.
+        A line such as ``gan-replay: A5 .968  A10 .941 (...)``; ``None`` for methods without a GAN,
+        and if experiences have several classes.
     """
     if not has_gan(method_of(row[0].config)):
         return None
@@ -247,17 +247,17 @@ def after_classes(row: Sequence[RunResult]) -> str | None:
             parts.append(f"A{n} {mean(values):.3f}".replace(" 0.", " ."))
     if not parts:
         return None
-    what = "test accuracy after so many classes, mean over classes"
-    return f"{row[0].config.method}: {'  '.join(parts)} ({what})"
+    text = "test accuracy after so many classes, mean over classes"
+    return f"{row[0].config.method}: {'  '.join(parts)} ({text})"
 
 
 def generated(row: Sequence[RunResult]) -> str | None:
-    """Says how good samples are by a measure that tables mix up with A5 and A10 (Wu et al. 2018).
+    """Formats the accuracy on generated samples, distinct from A5 and A10 (Wu et al. 2018).
 
     Returns:
         A line such as ``gan-replay: generated samples that a classifier of real ones takes for
-        their class: after 5 classes .970 ± .004, after 10 .941 ± .010``; where classes are not
-        learned one at a time, of the end alone. ``None`` if it was not measured.
+        their class: after 5 classes .970 ± .004, after 10 .941 ± .010``; if experiences have
+        several classes, only the final value. ``None`` if it was not measured.
     """
     parts: list[str] = []
     for n in (5, 10):
@@ -268,8 +268,8 @@ def generated(row: Sequence[RunResult]) -> str | None:
         parts.append(f"after the last experience {value}")
     if not parts:
         return None
-    what = "generated samples that a classifier of real ones takes for their class"
-    return f"{row[0].config.method}: {what}: {', '.join(parts)}"
+    text = "generated samples that a classifier of real ones takes for their class"
+    return f"{row[0].config.method}: {text}: {', '.join(parts)}"
 
 
 def _measured(row: Sequence[RunResult], steps: Sequence[int | None]) -> str:
@@ -279,10 +279,10 @@ def _measured(row: Sequence[RunResult], steps: Sequence[int | None]) -> str:
         for result, step in zip(row, steps, strict=True)
         if step is not None
     ]
-    there = [value for value in values if value is not None]
-    if len(there) < len(row):
+    known = [value for value in values if value is not None]
+    if len(known) < len(row):
         return ""
-    return re.sub(r"\b0\.", ".", tables.spread(there))
+    return re.sub(r"\b0\.", ".", tables.spread(known))
 
 
 def _of_two_halves(row: Sequence[RunResult]) -> bool:
@@ -309,6 +309,6 @@ def headline(row: Sequence[RunResult]) -> str:
     config, seeds = row[0].config, len(row)
     spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else f"seed {config.seed}"
     settings = ", paper's settings" if config.paper else ""
-    settings += ", --fast (shows that it works, not how well)" if config.fast else ""
-    what = f"{config.evaluate_on} accuracy over {len(row[0].order)} experiences"
-    return f"{config.stream}{settings}: {what}, {spread}"
+    settings += ", --fast (a smoke test)" if config.fast else ""
+    measure = f"{config.evaluate_on} accuracy over {len(row[0].order)} experiences"
+    return f"{config.stream}{settings}: {measure}, {spread}"

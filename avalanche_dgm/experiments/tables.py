@@ -29,12 +29,12 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 
 def terminal_width() -> int:
-    """Characters in a line of the terminal; many where the output goes to a file."""
+    """Characters in a line of the terminal; many if the output is not a terminal."""
     return shutil.get_terminal_size((10_000, 24)).columns
 
 
 def described(lines: Mapping[str, str]) -> str:
-    """Names and what they mean, in two columns that fit the terminal."""
+    """Names and descriptions, in two columns that fit the terminal."""
     indent = max(map(len, lines)) + 4
     return "\n".join(
         textwrap.fill(
@@ -48,7 +48,7 @@ def described(lines: Mapping[str, str]) -> str:
 
 
 def _fitted(tasks: Sequence[str], draw: Callable[[list[tuple[str, list[int]]]], str]) -> str:
-    """A table with as many columns of tasks as the terminal has room for."""
+    """A table with as many columns of tasks as fit the terminal."""
     for most in range(_MOST_COLUMNS, 0, -1):
         table = draw(task_groups(tasks, most))
         if width_of(table) <= terminal_width():
@@ -62,14 +62,14 @@ def width_of(table: str) -> int:
 
 
 def final_table(runs: Mapping[str, Sequence[RunResult]]) -> str:
-    """Shows final test accuracies: methods as rows, tasks and their average as columns.
+    """Formats final test accuracies: methods as rows, tasks and summaries as columns.
 
-    Where the terminal is too narrow for both, the average and what follows is a table below.
+    If the terminal is too narrow, the summaries are a second table. Accuracies are means over
+    seeds; average, forgetting and (with several experiences) retention also have the standard
+    deviation. The memory is its size after the last experience, without the classifier.
 
     Args:
-        runs: The runs of each method, one a seed; columns hold the mean over them, the average,
-            the forgetting and the retention (of two experiences or more) also the standard
-            deviation. The memory is what is held beside the classifier after the last experience.
+        runs: The runs of each method, one per seed.
     """
     first = next(iter(runs.values()))[0]
     several = len(set(first.order)) > 1
@@ -113,21 +113,19 @@ def _beside(*tables: list[list[str]]) -> list[list[str]]:
 
 
 def course_table(result: RunResult) -> str:
-    """Shows the whole accuracy matrix of one run: a row after each experience.
+    """Formats the accuracy matrix of a run: a row after each experience.
 
-    Args:
-        result: One run; accuracies on experiences not yet learned are in brackets. Tasks that are
-            learned within another experience have none.
+    Accuracies on experiences that are learned later are in brackets.
     """
 
     def draw(groups: list[tuple[str, list[int]]]) -> str:
         rows = [["after", *(name for name, _ in groups), "average"]]
         for i, step in enumerate(result.steps):
-            coming = set(result.order) - set(result.seen(i))
+            later = set(result.order) - set(result.seen(i))
             cells = []
             for _, members in groups:
                 value = number(mean([step.accuracy[j] for j in members]))
-                cells.append(f"{value} " if set(members) - coming else f"({value})")
+                cells.append(f"{value} " if set(members) - later else f"({value})")
             rows.append([result.tasks[step.experience], *cells, number(result.average(i))])
         return align(rows)
 
@@ -135,14 +133,14 @@ def course_table(result: RunResult) -> str:
 
 
 def task_groups(tasks: Sequence[str], most: int = _MOST_COLUMNS) -> list[tuple[str, list[int]]]:
-    """Makes columns of tasks: one each, or one for several, and for the last ten, of too many.
+    """Groups tasks into columns: one for each, or with many tasks ranges and the last ten.
 
     Args:
         tasks: Names of the tasks.
-        most: Columns at most.
+        most: Maximum number of columns.
 
     Returns:
-        Name and members (positions in ``tasks``) of each column.
+        Name and members (indices in ``tasks``) of each column.
     """
     if len(tasks) <= most:
         short = all(len(name) <= _WIDEST for name in tasks)
@@ -171,12 +169,12 @@ def size(n_bytes: float | None) -> str:
 
 
 def size_unit(largest: float) -> tuple[int, str]:
-    """The unit that suits sizes up to some number of bytes: in bytes, and its name."""
+    """The unit for sizes up to ``largest`` bytes: its size in bytes, and its name."""
     power = min(len(str(int(largest))) - 1, 9) // 3
     return 1000**power, ("B", "kB", "MB", "GB")[power]
 
 
 def spread(values: Sequence[float]) -> str:
-    """Formats a mean with its standard deviation where there are several values."""
+    """Formats a mean, with the standard deviation if there are several values."""
     centre = number(mean(list(values)))
     return centre if len(values) < 2 else f"{centre} ± {deviation(list(values)):.3f}"

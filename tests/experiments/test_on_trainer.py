@@ -268,7 +268,7 @@ def test_only_the_first_process_minds_the_folder(tmp_path):
 def test_a_method_that_no_trainer_reaches():
     with pytest.raises(ConfigError, match="generative-replay.*naive, dropout, replay"):
         make_engine(config("generative-replay"))
-    with pytest.raises(ConfigError, match=r"der\+\+ has a training loop"):
+    with pytest.raises(ConfigError, match=r"der\+\+ has its own Avalanche training loop"):
         check_buffers({"dgr": [config("dgr")]}, ["replay", "der++"])
 
 

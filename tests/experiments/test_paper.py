@@ -80,7 +80,7 @@ def test_a_network_that_no_file_can_hold_costs_no_result(tmp_path, monkeypatch):
     monkeypatch.setattr(MLP, "get_extra_state", state)
     monkeypatch.setattr(MLP, "set_extra_state", lambda self, state: None)
     config = ExperimentConfig.create("naive", fast=True, n_experiences=2)
-    with pytest.warns(UserWarning, match="keeps no memory: .*get_extra_state"):
+    with pytest.warns(UserWarning, match="no memory is saved: .*get_extra_state"):
         assert run(config, folder=tmp_path, keep_memory=True).complete
     assert read_result(tmp_path).complete
     assert not (tmp_path / MEMORY).exists()

@@ -160,7 +160,7 @@ def test_another_class_does_not_take_the_arguments_of_the_first():
             r"trainer.devices is \[3\]; it must be a whole number or a name",
         ),
         ("trainer: {device: 2}", "device"),
-        ("- 3", "holds no settings"),
+        ("- 3", "has no settings"),
         ("a: [", "cannot be read"),
         ("", "holds no settings"),
         ("epochs: 1\nlr: 0.1\nepochs: 2", "has 'epochs' twice"),

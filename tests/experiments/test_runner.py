@@ -69,7 +69,7 @@ def test_revisited_experiences_come_again():
     result = run(config("naive", revisit=[0, 4]))
     assert [step.experience for step in result.steps] == [0, 1, 2, 3, 4, 0, 4]
     assert len(result.tasks) == 5
-    with pytest.raises(ConfigError, match="revisit names experience 5"):
+    with pytest.raises(ConfigError, match="revisit has experience 5"):
         run(config("naive", revisit=[5]))
 
 

@@ -96,7 +96,7 @@ def test_names_that_leave_the_folder_are_refused(name, tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
     assert sorted(os.listdir(tmp_path)) == ["out"]
     assert sorted(os.listdir(out)) == ["link", "loop"]
-    with pytest.raises(ConfigError, match="leads out"):
+    with pytest.raises(ConfigError, match="is outside of"):
         storage.run_folder(out, "..")
     assert storage.run_folder(out, "a/b") == out / "a" / "b"
 
@@ -126,7 +126,7 @@ def test_what_a_run_would_replace_of_others_is_refused(tmp_path):
     runner.run(config(), folder=tmp_path)
     (tmp_path / "samples.png").write_text("mine")
     before = contents(tmp_path)
-    with pytest.raises(ConfigError, match=r"holds samples\.png, which the run before did not"):
+    with pytest.raises(ConfigError, match=r"has samples\.png, which the previous run did not"):
         runner.run(config("dgr"), folder=tmp_path, overwrite=True)
     assert contents(tmp_path) == before
 

@@ -131,7 +131,7 @@ def test_the_figure_without_runs(tmp_path, capsys):
     assert main(["paper", "altm-fig1", "--out", str(tmp_path), "--name", "notes"]) == 0
     (tmp_path / "notes" / "numbers.json").write_text(json.dumps({"exhibit": "kamra2017-fig4"}))
     assert main([*figure, "--name", "notes"]) == 2
-    assert "holds kamra2017-fig4" in capsys.readouterr().err
+    assert "has the exhibit kamra2017-fig4" in capsys.readouterr().err
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "mine.txt").write_text("")
     assert main([*figure, "--name", "mine"]) == 2
