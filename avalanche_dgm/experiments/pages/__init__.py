@@ -1,7 +1,6 @@
-"""One HTML page about runs: what was measured, side by side, with seeds averaged.
+"""An HTML page that compares the results of runs, averaged over seeds.
 
-`page.write_page` makes it. The page holds everything that it shows: nothing is loaded. PyTorch is
-not needed.
+`page.write_page` writes it. The page is self-contained: it loads nothing. PyTorch is not needed.
 """
 
 from avalanche_dgm.experiments.pages.page import default_page, write_page

@@ -1,4 +1,4 @@
-"""The boxes of a page: charts and pictures with headings; charts with a line for each row."""
+"""The cards of a page, with charts or pictures, and line charts with a curve for each row."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from avalanche_dgm.experiments.pages.groups import Curve, Group, Points, Row
 from avalanche_dgm.experiments.pages.images import Frame
 from avalanche_dgm.experiments.results import Step
 
-#: Up to so many tasks or labels each is named in a legend; of more, a scale is shown.
+#: Maximum number of tasks or labels with legend entries; above, a colour scale is shown.
 MOST_NAMED = 12
-#: Points of a line at most; of more, so many means of neighbours are shown.
+#: Maximum number of points of a line; above, they are averaged in bins.
 MOST_POINTS = 150
-# Accuracies above this one are told apart on an axis that does not begin at 0.
+# If all accuracies are above it, the axis does not begin at 0.
 _LARGE = 0.6
 
 
 @dataclass(frozen=True)
 class Card:
-    """A box with a chart, or with pictures of which one is seen at a time.
+    """A card with a chart, or with pictures that are shown one at a time.
 
     Attributes:
-        title: Its heading.
+        title: The heading.
         chart: The chart.
         frames: The pictures.
         note: A sentence below the heading.
-        row: What the box is about: it is switched off with it.
-        wide: Whether it takes two columns where there is room.
+        row: The row whose legend entry hides the card.
+        wide: Whether it is two columns wide if there is room.
     """
 
     title: str
@@ -46,7 +46,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Legend:
-    """Which colour is what. Of many names the first and the last, with a scale between."""
+    """The legend of colours. Many names become a scale with the first and the last one."""
 
     title: str
     colours: Sequence[Colour]
@@ -59,16 +59,16 @@ class Legend:
 
 @dataclass(frozen=True)
 class Block:
-    """Boxes of one kind.
+    """Cards of one kind.
 
     Attributes:
-        cards: The boxes.
-        title: A heading of its own, if the section has several.
+        cards: The cards.
+        title: A heading, if the section has several blocks.
         note: A sentence.
-        legend: Colours that its charts share.
-        slider: What a slider over its matrices or pictures sets, and the largest number.
-        more: Boxes that are folded away.
-        columns: How many boxes stand side by side where there is room.
+        legend: Colours shared by the charts.
+        slider: Label and maximum of a slider over the matrices or pictures.
+        more: Cards that are collapsed at first.
+        columns: Number of columns of cards if there is room.
     """
 
     cards: Sequence[Card]
@@ -82,7 +82,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a group: identifier within the group, heading, boxes."""
+    """A section of a group: identifier within the group, heading, blocks."""
 
     name: str
     title: str
@@ -95,7 +95,7 @@ def colour_of(row: Row) -> Colour:
 
 
 def after_each(value: Callable[[Step], float | None]) -> Points:
-    """The points of a number that each experience has."""
+    """The points of a value of each step, by number of experiences."""
     return lambda run: [(k, value(step)) for k, step in enumerate(run.steps, 1)]
 
 
@@ -109,7 +109,7 @@ def over_experiences(
     note: str | None = None,
     within: tuple[float, float] = (0.0, 1e300),
 ) -> list[Card]:
-    """The box of a chart over experiences, a line a row; none if there is nothing to draw."""
+    """The card of a line chart over experiences with a curve per row; none if all are empty."""
     curves = {colour_of(row): row.curve(points) for row in group.rows}
     least = min((v.mean for curve in curves.values() for _, v in curve), default=0.0)
     magnified = within == (0.0, 1.0) and least > _LARGE
@@ -124,7 +124,7 @@ def line_card(
     x: str = "experiences learned",
     **drawn: Any,
 ) -> list[Card]:
-    """The box of a chart of the curves that have points; none if no curve has."""
+    """The card of a chart of the curves that have points; none if all are empty."""
     known = {colour: curve for colour, curve in curves.items() if curve}
     return [Card(title, charts.lines(title, known, x=x, **drawn), note=note)] if known else []
 
@@ -138,15 +138,15 @@ def recorded(
     zero: bool = True,
     only_used: bool = False,
 ) -> list[Card]:
-    """The box of a chart of what runs recorded under a key; none if none did.
+    """The card of a chart of a recorded scalar; none if no run recorded it.
 
     Args:
         group: The group.
-        key: Name of the panel.
-        title: Heading of the box.
-        label: Of the axis at the left.
-        zero: Whether that axis begins at 0.
-        only_used: Make none either if the number is 0 everywhere.
+        key: Name of the scalar.
+        title: Heading of the card.
+        label: Label of the y axis.
+        zero: Whether the y axis begins at 0.
+        only_used: Whether to make no card if the scalar is always 0.
     """
     found = [run.scalars[key] for run in group.runs if key in run.scalars]
     if not found or (only_used and not any(any(mine.values()) for mine in found)):
@@ -167,15 +167,15 @@ def recorded(
 
 
 def _width(runs: Sequence[Sequence[int]], points: Sequence[int]) -> int:
-    """How many numbers of an axis make one point; 1 where each is one.
+    """Width of the bins in which points are averaged; 1 for no averaging.
 
     Args:
-        runs: The points of each run, ascending; none where all runs count alike.
-        points: Those of all.
+        runs: The points of each run, ascending; empty if they are the same in all runs.
+        points: The points of all runs.
     """
     width = 1
     if runs and len(points) > max(map(len, runs)):
-        # Seeds have points of their own: a mean of one here and of the other there would zigzag.
+        # Points differ between seeds: means over different seeds would zigzag.
         width = max(b - a for run in runs for a, b in pairwise([0, *run]))
     return max(width, points[-1] // MOST_POINTS + 1 if len(points) > MOST_POINTS else 1)
 
@@ -185,6 +185,6 @@ def _binned(values: dict[int, float], width: int, first: int) -> list[tuple[floa
         return list(values.items())
     bins: dict[int, list[float]] = {}
     for at in sorted(values):
-        # Epochs end with their last update: what ends an interval belongs to it, from 1 on.
+        # Points are at the ends of intervals (such as the last update of an epoch), from 1 on.
         bins.setdefault((at - first) // width, []).append(values[at])
     return [(first + (at + 0.5) * width, sum(mine) / len(mine)) for at, mine in bins.items()]

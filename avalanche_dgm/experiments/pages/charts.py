@@ -1,7 +1,6 @@
-"""Charts as Vega-Lite specifications, with the table of numbers that each is drawn from.
+"""Charts as Vega-Lite specifications, each with its table of numbers.
 
-Colours are names of variables of the style sheet, such as ``r0``: the page follows light and dark
-ground without drawing anything again.
+Colours are names of CSS variables, such as ``r0``, so that light and dark mode need no redrawing.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from avalanche_dgm.experiments.pages.encodings import (
     by_style,
     number,
     order_of,
+    shared_tooltip,
     short,
     sides,
-    told_at_once,
     zoom_of,
 )
 from avalanche_dgm.experiments.pages.groups import Curve
@@ -31,15 +30,15 @@ from avalanche_dgm.experiments.pages.groups import Curve
 _DASHES: Sequence[Sequence[int]] = ([1, 0], [7, 4], [2, 3], [8, 3, 2, 3], [4, 2])
 _HEIGHT = 240
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left")
-#: Lines of more points have no markers.
+#: Lines with more points have no markers.
 _MOST_MARKED = 24
-#: Up to so many columns a matrix has numbers and names.
+#: Matrices with more columns have no numbers and names.
 MOST_NUMBERED = 13
 # Cells above which a matrix is drawn as a bitmap.
 _MOST_SHAPES = 2500
-# What is not learned yet is paler.
+# Opacity of experiences that are not learned yet.
 _PALE = 0.38
-# Of `matrix`; the field of the same name is that of a row.
+# Parameter of `matrix`, and field of its rows.
 _AFTER = "after"
 
 
@@ -48,12 +47,12 @@ class Chart:
     """A chart.
 
     Attributes:
-        title: What it shows.
-        columns: Names of the numbers that it is drawn from.
-        rows: These numbers.
-        spec: How it is drawn, without them.
-        zoom: The column behind each axis that can be zoomed.
-        bitmap: Whether it has so much to draw that one picture is lighter than shapes.
+        title: The title.
+        columns: Names of the columns of its table.
+        rows: Rows of the table.
+        spec: The specification without the table.
+        zoom: The column of each axis that can be zoomed.
+        bitmap: Whether it is drawn as a bitmap, since it has too many shapes for SVG.
     """
 
     title: str
@@ -74,16 +73,16 @@ def lines(
     zero: bool = True,
     within: tuple[float, float] = (-1e300, 1e300),
 ) -> Chart:
-    """Draws means over seeds, with their intervals as bands.
+    """Draws means over seeds, with their confidence intervals as bands.
 
     Args:
-        title: What the chart shows.
+        title: The title.
         curves: The curves, none empty.
-        x: What the axis below counts.
-        y: Name of the axis at the left.
+        x: Label of the x axis.
+        y: Label of the y axis.
         text: Name of the format of values.
-        zero: Whether the axis at the left begins at 0.
-        within: What values can be at all: no band goes further.
+        zero: Whether the y axis begins at 0.
+        within: Range of possible values, to which bands are clipped.
     """
     rows = [
         [colour.label, short(at), short(v.mean), short(v.half), v.n]
@@ -91,7 +90,7 @@ def lines(
         for at, v in curve
     ]
     means = [v.mean for curve in curves.values() for _, v in curve]
-    # An interval of few seeds may be many times as long as what there is to see.
+    # Confidence intervals of few seeds may be much longer than the range of the means.
     reach = 0.5 * (max(means) - min(means)) or 0.5 * abs(means[0]) or 1.0
     low, high = max(min(means) - reach, within[0]), min(max(means) + reach, within[1])
     if min(means) >= 0:
@@ -140,7 +139,7 @@ def lines(
                     "opacity": {"value": 1 if marked else 0},
                 },
             },
-            told_at_once(),
+            shared_tooltip(),
         ],
     }
     columns = ("name", "at", "mean", "half", "seeds")
@@ -148,7 +147,7 @@ def lines(
 
 
 def _bound(name: str, value: str) -> dict[str, str]:
-    """A side of a band. Where one seed is left there is none: it would say that it is certain."""
+    """A bound of a band; null for one seed, where a band of width 0 would suggest certainty."""
     return {"calculate": f"datum.half == null ? null : {value}", "as": name}
 
 
@@ -160,13 +159,13 @@ def stacked(
     y: str,
     text: str = "plain",
 ) -> Chart:
-    """Draws upright bars that are made of parts, one after each experience.
+    """Draws stacked vertical bars, one after each experience.
 
     Args:
-        title: What the chart shows.
+        title: The title.
         parts: From below.
         values: By label of the part, by number of experiences.
-        y: Name of the axis at the left.
+        y: Label of the y axis.
         text: Name of the format of values.
     """
     whole = {"tickMinStep": 1, "grid": False}
@@ -201,7 +200,7 @@ def stacked(
     return Chart(title, columns, _bars(parts, values), spec, zoom)
 
 
-def lying(
+def horizontal(
     title: str,
     parts: Sequence[Colour],
     values: Mapping[str, Mapping[str, float]],
@@ -209,13 +208,13 @@ def lying(
     x: str,
     text: str = "plain",
 ) -> Chart:
-    """Draws lying bars that are made of parts, one for each method.
+    """Draws stacked horizontal bars, one for each method.
 
     Args:
-        title: What the chart shows.
+        title: The title.
         parts: From the left.
         values: By label of the part, by method.
-        x: Name of the axis below.
+        x: Label of the x axis.
         text: Name of the format of values.
     """
     spec = {
@@ -240,7 +239,7 @@ def lying(
 
 
 def _bars(parts: Sequence[Colour], values: Mapping[Any, Mapping[str, float]]) -> list[list[Any]]:
-    """The bar, the part and its length, for each part that there is."""
+    """Rows of bar, part and length, for the parts with values."""
     return [
         [bar, part.label, short(mine[part.label])]
         for bar, mine in values.items()
@@ -259,14 +258,14 @@ def matrix(
 ) -> Chart:
     """Draws an accuracy matrix: a row after each experience, a column for each test.
 
-    A parameter ``after`` of the chart says which row is looked at; later ones are covered.
+    The chart's parameter ``after`` is the current row; later rows are hidden.
 
     Args:
-        title: What it shows.
-        values: Accuracies from 0 to 1; ``None`` where nothing was measured.
+        title: The title.
+        values: Accuracies from 0 to 1; ``None`` if not measured.
         learned: The column of each row's experience.
-        names: Of the columns.
-        averages: For each row, the mean accuracy on what was seen.
+        names: Names of the columns.
+        averages: For each row, the mean accuracy on experiences seen so far.
     """
     rows = []
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""Channels, scales and selections of Vega-Lite that charts have in common."""
+"""Channels, scales and selections of Vega-Lite shared by charts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: Names of formats of values, as D3 writes them, and what stands after the number.
+#: Formats of values by name: D3 format and unit.
 FORMATS = {"share": (".3f", ""), "plain": (".4~g", ""), "seconds": (".3~g", " s")}
 
 
 @dataclass(frozen=True)
 class Colour:
-    """A name in a chart, and how it is drawn.
+    """A name in a chart, and its style.
 
     Attributes:
-        label: What it stands for: a method, a task, a part.
-        name: Variable of the style sheet.
-        style: Number of its dashes and marker.
+        label: The name: a method, a task, a part.
+        name: Name of the CSS variable.
+        style: Index of its dashes and marker.
         strong: Whether its line is thick.
     """
 
@@ -29,24 +29,24 @@ class Colour:
 
     @property
     def value(self) -> str:
-        """The colour, as a style sheet and SVG understand it."""
+        """The colour for CSS and SVG."""
         return f"var(--{self.name})"
 
 
-#: Which names are switched off: axes follow what is left.
+#: Parameter with the hidden names: axes fit the visible ones.
 OFF = {"name": "off", "value": []}
 SHOWN = {"filter": "indexof(off, datum.name) < 0"}
 
 
 def zoom_of(*channels: str) -> dict[str, Any]:
-    """Dragging moves, the wheel with Ctrl zooms, two clicks go back; a wheel alone scrolls."""
+    """Drag to pan, Ctrl and wheel to zoom, double-click to reset; the wheel alone scrolls."""
     wheel = "wheel![event.ctrlKey || event.metaKey]"
     select = {"type": "interval", "encodings": channels, "zoom": wheel}
     return {"name": "zoom", "select": select, "bind": "scales"}
 
 
-def told_at_once() -> dict[str, Any]:
-    """A line at the nearest point of the axis, which tells of all curves there."""
+def shared_tooltip() -> dict[str, Any]:
+    """A rule at the nearest x, with a tooltip of the values of all curves there."""
     near = {"type": "point", "fields": ["at"], "nearest": True, "on": "pointerover"}
     return {
         "transform": [{"pivot": "name", "value": "said", "groupby": ["at"], "op": "max"}],
@@ -62,14 +62,14 @@ def told_at_once() -> dict[str, Any]:
 def number(
     field: str, title: str, *, axis: Mapping[str, Any] | None = None, **scale: Any
 ) -> dict[str, Any]:
-    """A channel of numbers; without words about the scale it begins at 0 and ends with the data."""
+    """A quantitative channel; by default its scale is from 0 to the maximum of the data."""
     scale = {"zero": True, "nice": False, **scale}
     channel = {"field": field, "type": "quantitative", "title": title, "scale": scale}
     return channel if axis is None else {**channel, "axis": axis}
 
 
 def sides(field: str, first: str, last: str, reach: float) -> list[dict[str, str]]:
-    """Where a bar or a cell begins and ends."""
+    """Start and end of a bar or a cell."""
     return [
         {"calculate": f"datum.{field} - {reach}", "as": first},
         {"calculate": f"datum.{field} + {reach}", "as": last},
@@ -83,17 +83,17 @@ def by_name(colours: Sequence[Colour], field: str = "name") -> dict[str, Any]:
 
 
 def by_style(colours: Sequence[Colour], styles: Sequence[Any]) -> dict[str, Any]:
-    """The dashes, or the marker, of each name."""
+    """The dashes or marker of each name."""
     chosen = [styles[c.style % len(styles)] for c in colours]
     return {**by_name(colours), "scale": {"domain": [c.label for c in colours], "range": chosen}}
 
 
 def order_of(parts: Sequence[Colour], field: str) -> dict[str, str]:
-    """Parts of bars lie in their own order, not in that of the alphabet."""
+    """Stacks parts in the given order instead of alphabetically."""
     labels = json.dumps([part.label for part in parts])
     return {"calculate": f"indexof({labels}, datum.{field})", "as": "order"}
 
 
 def short(value: float | None) -> float | None:
-    """Six digits: more are not seen, and make the page larger."""
+    """Rounds to six digits, for a smaller page."""
     return None if value is None else float(f"{value:.6g}")

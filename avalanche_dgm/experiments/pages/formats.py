@@ -1,19 +1,19 @@
-"""Numbers as text, and the names of the formats in which charts write them."""
+"""Numbers as text."""
 
 from __future__ import annotations
 
-#: What stands for a number that there is not.
+#: Text for a missing number.
 NOTHING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 
 
 def share(value: float | None) -> str:
-    """Three decimals, as for accuracies."""
+    """Formats an accuracy with three decimals."""
     return NOTHING if value is None else f"{value:.3f}".replace("-", _MINUS)
 
 
 def seconds(value: float | None) -> str:
-    """Seconds, or minutes or hours where these are many."""
+    """Formats a duration in seconds, minutes (from 10) or hours (from 2)."""
     if value is None:
         return NOTHING
     if value >= 7200:
@@ -24,5 +24,5 @@ def seconds(value: float | None) -> str:
 
 
 def plural(n: int, what: str) -> str:
-    """Writes a number of things."""
+    """Formats a count with a noun."""
     return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -1,4 +1,4 @@
-"""Which runs belong together: groups of one stream, rows of one method and its settings."""
+"""Runs in groups by stream, and in rows by method and settings."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from avalanche_dgm.experiments.config import IN_RESULT, PLACE, ExperimentConfig
 from avalanche_dgm.experiments.pages.loading import Run
 from avalanche_dgm.experiments.results import RunResult
 
-#: The confidence of an interval.
+#: The level of confidence intervals.
 LEVEL = 0.95
-# What a group has in common, or what changes no number; the rest tells rows apart.
-# What is only measured changes nothing, either.
+# Settings that are equal in a group or do not affect results; rows differ in the others.
 _SHARED = ("seed", "stream", "stream_options", "n_experiences", "revisit", "quality", *PLACE)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is known of a mean.
+    """A mean over seeds and its uncertainty.
 
     Attributes:
-        mean: The mean over the seeds.
-        n: Their number.
-        sd: Their sample standard deviation; 0 for one seed.
+        mean: The mean.
+        n: Number of seeds.
+        sd: Sample standard deviation; 0 for one seed.
         half: Half the length of the 95 % t interval of the mean; ``None`` for one seed.
     """
 
@@ -41,7 +40,7 @@ class Estimate:
 
 #: Points of a curve, each with an estimate over the seeds that have it.
 Curve = list[tuple[float, Estimate]]
-#: Gives the points of a run; ``None`` for what is not known.
+#: Returns the points of a run, with ``None`` for missing values.
 Points = Callable[[Run], Sequence[tuple[float, "float | None"]]]
 
 
@@ -49,10 +48,10 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
     """Estimates a mean from one value a seed.
 
     Args:
-        values: The values; those that are ``None`` or not finite are left out.
+        values: The values; those that are ``None`` or not finite are ignored.
 
     Returns:
-        ``None`` if nothing is left.
+        The estimate, or ``None`` without values.
     """
     there = [v for v in values if v is not None and math.isfinite(v)]
     if len(there) < 2:
@@ -67,8 +66,8 @@ class Row:
     """The runs of one method with the same settings, one a seed.
 
     Attributes:
-        label: The method, and what tells it from other rows of the same method.
-        index: Number of its colour, the same in all groups.
+        label: The method, with the settings that differ from other rows of the method.
+        index: Index of its colour, the same in all groups.
         runs: By seed.
     """
 
@@ -78,7 +77,7 @@ class Row:
 
     @property
     def counted(self) -> list[Run]:
-        """The runs that totals are taken over: the finished ones, or all if none is finished."""
+        """The runs for totals: the finished ones, or all if none is finished."""
         return [run for run in self.runs if run.result.complete] or list(self.runs)
 
     @property
@@ -87,11 +86,11 @@ class Row:
         return any(run.result.complete for run in self.runs)
 
     def total(self, value: Callable[[Run], float | None]) -> Estimate | None:
-        """Estimates a number of which each run that has learned something has one."""
+        """Estimates a value per run, over runs with at least one learned experience."""
         return estimate([value(run) for run in self.counted if run.steps])
 
     def curve(self, points: Points) -> Curve:
-        """Estimates a curve: at each point over the runs that have it."""
+        """Estimates a curve, at each point over the runs with that point."""
         found: dict[float, list[float | None]] = {}
         for run in self.runs:
             for x, value in points(run):
@@ -107,7 +106,7 @@ class Group:
     Attributes:
         name: Identifier in the page.
         stream: The stream's name.
-        title: The stream, and what tells it from other groups of the same stream.
+        title: The stream, with the options that differ from other groups of the stream.
         rows: Its rows.
     """
 
@@ -118,12 +117,12 @@ class Group:
 
     @property
     def runs(self) -> list[Run]:
-        """All its runs."""
+        """The runs of all rows."""
         return [run for row in self.rows for run in row.runs]
 
     @property
     def tasks(self) -> list[str]:
-        """Names of the test experiences; numbered where they depend on the seed."""
+        """Names of the test experiences; numbers if names depend on the seed."""
         names = [run.result.tasks for run in self.runs]
         if all(other == names[0] for other in names):
             return names[0]
@@ -131,7 +130,7 @@ class Group:
 
     @property
     def length(self) -> int:
-        """Experiences of the stream."""
+        """Number of experiences of the stream."""
         return len(self.runs[0].result.order)
 
     @property
@@ -144,17 +143,19 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     """Puts runs into groups and rows.
 
     Returns:
-        The groups in the order in which they were found, and a sentence for each run that was left
-        out because it was done again.
+        The groups in order of their first runs, and a sentence for each run that is left out
+        because it was repeated.
     """
     notes: list[str] = []
     groups: list[Group] = []
     indices: dict[str, int] = {}
-    streams = _apart(runs, lambda run: run.result.config.stream, lambda run: stream_of(run.result))
+    streams = _grouped(
+        runs, lambda run: run.result.config.stream, lambda run: stream_of(run.result)
+    )
     for title, members in streams:
         rows = [
-            Row(label, indices.setdefault(label, len(indices)), _once(same, notes))
-            for label, same in _apart(
+            Row(label, indices.setdefault(label, len(indices)), _one_per_seed(same, notes))
+            for label, same in _grouped(
                 members,
                 lambda run: run.result.config.method,
                 lambda run: settings_of(run.result.config),
@@ -165,10 +166,10 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     return groups, notes
 
 
-def _apart(
+def _grouped(
     runs: Sequence[Run], name: Callable[[Run], str], settings: Callable[[Run], dict[str, Any]]
 ) -> list[tuple[str, list[Run]]]:
-    """Runs of the same name and settings; a name that comes again says what differs."""
+    """Groups runs by name and settings; labels of the same name have the settings that differ."""
     same: dict[str, list[Run]] = {}
     for run in runs:
         key = json.dumps([name(run), settings(run)], sort_keys=True)
@@ -177,7 +178,7 @@ def _apart(
     labelled = []
     for mine, values, members in found:
         others = [theirs for other, theirs, _ in found if other == mine]
-        # Options that others have and this one leaves at its default need no words.
+        # Options of others that have default values here are not in the label.
         differ = [key for key in values if any(o.get(key) != values[key] for o in others)]
         shown = ", ".join(phrase(key, values[key]) for key in differ)
         labelled.append((f"{mine} ({shown})" if shown else mine, members))
@@ -185,14 +186,14 @@ def _apart(
 
 
 def phrase(key: str, value: Any) -> str:
-    """Says what a part of a stream, or a setting, is."""
+    """Formats an option of a stream, or a setting."""
     if key in ("experiences", "tests"):
         return f"{value} {key if value != 1 else key[:-1]}"
     return f"{key} {value if isinstance(value, str) else json.dumps(value)}"
 
 
-def _once(runs: Sequence[Run], notes: list[str]) -> list[Run]:
-    """Of runs of one seed, which would count twice, the one that came furthest, then the latest."""
+def _one_per_seed(runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """The run of each seed with the most experiences; among equal ones the latest."""
     best: dict[int, Run] = {}
     for run in sorted(runs, key=lambda r: (len(r.steps), r.started)):
         dropped = best.get(run.seed)
@@ -205,20 +206,20 @@ def _once(runs: Sequence[Run], notes: list[str]) -> list[Run]:
 
 
 def stream_of(result: RunResult) -> dict[str, Any]:
-    """What tells streams apart: the name, its options, and how many experiences it has."""
+    """The identity of a stream: name, options, number of experiences."""
     config = result.config
     return {
         "stream": config.stream,
         **config.stream_options,
         "revisit": config.revisit,
         "experiences": len(result.order),
-        # Those that share a test, or come again.
+        # Fewer if experiences share a test or are revisited.
         **({"tests": len(result.tasks)} if len(result.tasks) != len(result.order) else {}),
     }
 
 
 def settings_of(config: ExperimentConfig) -> dict[str, Any]:
-    """The settings that tell rows apart, options of the method among them."""
+    """The settings in which rows can differ, including options of the method."""
     values = config.to_json()
     options, trainer = values.pop("method_options"), values.pop("trainer")
     kept = {k: v for k, v in values.items() if k not in (*_SHARED, "method")}

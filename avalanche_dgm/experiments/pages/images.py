@@ -1,4 +1,4 @@
-"""The pictures of runs within a page: no more of them than there is room for."""
+"""The pictures of runs in a page, reduced to a maximum size."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from PIL import Image, features
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.experiments.pages.loading import Picture, Run
 
-#: Characters that all pictures of a page may take.
+#: Maximum number of characters of all pictures of a page.
 BUDGET = 3_300_000
-#: Pictures of one panel of one run that are shown at most.
+#: Maximum number of pictures of one panel of one run.
 MOST_FRAMES = 16
-# Longest side in pixels, and quality from 0 to 100, from the best on.
+# Longest side in pixels, and quality from 0 to 100, best first.
 _LEVELS = ((1200, 82), (900, 80), (640, 76), (480, 68), (340, 58))
-# How many pictures of a panel, and their level, from what takes most on.
+# Number of pictures of a panel, and their level, largest first.
 _STEPS = (
     *((MOST_FRAMES, level) for level in range(len(_LEVELS))),
     *((most, len(_LEVELS) - 1) for most in (8, 4, 2, 1, 0)),
 )
-# Of PNG files, beside which lossy ones may be smaller.
+# Colours of PNG files; a lossy file is used if it is smaller.
 _COLOURS = 64
-# The page draws this one itself, from the numbers.
+# Drawn by the page from the numbers.
 _DRAWN = (keys.MATRIX,)
 
 
@@ -51,7 +51,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture in the page, and where on its axis it belongs."""
+    """A picture in the page, and its point on the axis."""
 
     at: int
     caption: str
@@ -65,8 +65,8 @@ class Album:
 
     Attributes:
         frames: By folder of the run, by key of the panel.
-        found: Pictures that the runs have.
-        broken: How many could not be read.
+        found: Number of pictures of the runs.
+        broken: Number of pictures that could not be read.
     """
 
     frames: dict[Path, dict[str, list[Frame]]]
@@ -74,23 +74,23 @@ class Album:
     broken: int = 0
 
     def all(self) -> list[Frame]:
-        """All that are in the page."""
+        """All pictures in the page."""
         return [f for panels in self.frames.values() for mine in panels.values() for f in mine]
 
 
-#: `encode`, which remembers what it made.
+#: `encode` with a cache.
 _Encoder = Callable[[Path, int], "Encoded | None"]
 
 
 def embed(runs: Sequence[Run], budget: int = BUDGET) -> Album:
-    """Prepares the pictures of runs: all alike, as large and as many as there is room for.
+    """Encodes the pictures of runs, of equal size, as large and as many as the budget permits.
 
     Args:
         runs: The runs.
-        budget: Characters that all pictures may take.
+        budget: Maximum number of characters of all pictures.
     """
     encoder = cache(encode)
-    # Without pictures there is always room.
+    # The last step, without pictures, always fits.
     albums = (_album(runs, most, level, encoder, budget) for most, level in _STEPS)
     album = next(filter(None, albums), Album({}))
     album.found = sum(p.key not in _DRAWN for run in runs for p in run.pictures)
@@ -100,7 +100,7 @@ def embed(runs: Sequence[Run], budget: int = BUDGET) -> Album:
 def _album(
     runs: Sequence[Run], most: int, level: int, encoder: _Encoder, budget: int
 ) -> Album | None:
-    """So many pictures of each panel at most, of one size; ``None`` if there is no room."""
+    """Encodes at most ``most`` pictures of each panel; ``None`` if they exceed the budget."""
     album = Album({})
     for run in runs:
         series: dict[str, list[Picture]] = {}
@@ -123,41 +123,41 @@ def _album(
 
 
 def _thin(pictures: Sequence[Picture], most: int) -> list[Picture]:
-    """So many pictures at most, evenly spaced; the last is always among them."""
+    """Selects at most ``most`` pictures, evenly spaced and including the last."""
     n = min(len(pictures), most)
     return [pictures[-1 - round(i * (len(pictures) - 1) / max(1, n - 1))] for i in range(n)][::-1]
 
 
 def encode(path: Path, level: int) -> Encoded | None:
-    """Makes a picture ready for the page.
+    """Encodes a picture for the page.
 
     Args:
         path: The file.
-        level: How small it is to be, from 0 on.
+        level: Index of size and quality, from 0, the largest.
 
     Returns:
-        ``None`` if the file is not a whole picture, as after an interruption.
+        ``None`` if the file is incomplete, for example after an interruption.
     """
     side, quality = _LEVELS[level]
     try:
-        # Other formats may start a program, whatever the file is called.
+        # Reading other formats may start a program, whatever the file name.
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # That it is so large that opening it may be an attack.
+            warnings.simplefilter("error")  # Too large: possibly a decompression bomb.
             with Image.open(path, formats=["PNG"]) as opened:
                 image = opened.convert("RGB")
-    except Exception:  # Of a file that is no whole picture, Pillow raises anything.
+    except Exception:  # Pillow raises anything for broken files.
         return None
     smaller = max(image.size) > side
     if smaller:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
     lossy = "webp" if features.check("webp") else "jpeg"
-    made = {each: _written(image, each, quality) for each in ("png", lossy)}
+    made = {each: _save(image, each, quality) for each in ("png", lossy)}
     best = min(made, key=lambda each: len(made[each]))
     text = base64.b64encode(made[best]).decode("ascii")
     return Encoded(f"data:image/{best};base64,{text}", image.width, image.height, smaller)
 
 
-def _written(image: Image.Image, kind: str, quality: int) -> bytes:
+def _save(image: Image.Image, kind: str, quality: int) -> bytes:
     buffer = io.BytesIO()
     if kind == "png":
         few = image.quantize(_COLOURS, method=Image.Quantize.FASTOCTREE)

@@ -1,4 +1,4 @@
-"""Finds the runs below some folders and reads what they left: results, panels, older logs."""
+"""Finds runs in folders and reads their results, panels and older logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.storage import PANELS, RESULTS, STAGING, load_json
 
-#: Parts of a mask that runs record.
+#: Parts of a mask in recorded panels.
 MASK_PARTS = ("reserved", "reused", "free")
 
 
@@ -37,11 +37,11 @@ class Run:
     """One run.
 
     Attributes:
-        folder: Where it lies.
-        name: The folder's name, with that of the folder that was given.
-        result: What it measured.
-        scalars: Recorded numbers by point of their axis, for each key.
-        axes: The axis of each of these keys.
+        folder: Its folder.
+        name: Path of the folder from the given one.
+        result: Its measurements.
+        scalars: Recorded scalars by point of their axis, for each key.
+        axes: The axis of each key.
         pictures: Recorded pictures, in order.
     """
 
@@ -69,12 +69,12 @@ class Run:
 
     @cached_property
     def summaries(self) -> list[dict[str, float]]:
-        """What the accuracies say after each experience, by names of `metrics.functional`."""
+        """Metrics after each experience, by names of `metrics.functional`."""
         accuracies = self.result.accuracies
         return [accuracies.first(k + 1).summaries() for k in range(len(self.steps))]
 
     def keep(self, axis: str, at: int, key: str, value: float) -> None:
-        """Adds a recorded number; one that is not finite is left out."""
+        """Adds a scalar unless it is not finite."""
         if math.isfinite(value):
             self.scalars.setdefault(key, {})[at] = value
             self.axes[key] = axis
@@ -87,7 +87,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         The runs, each once, and a sentence for each that could not be read.
 
     Raises:
-        ConfigError: A folder is not there or holds no run, or none of them can be read.
+        ConfigError: A folder does not exist or has no run, or no run can be read.
     """
     runs: dict[Path, Run] = {}
     notes: list[str] = []
@@ -103,7 +103,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
             _read_generator_log(run)
             _read_panels(run)
             found.append(run)
-        # In the order in which they were run: a comparison's methods as they were named.
+        # In the order in which they were started, that of a comparison's methods.
         for run in sorted(found, key=lambda run: run.started):
             runs.setdefault(run.folder.resolve(), run)
     if not runs:
@@ -115,10 +115,10 @@ def results_below(given: Path) -> list[Path]:
     """The results of all runs in a folder and below it.
 
     Args:
-        given: A run folder, one above it, or the file with the results itself.
+        given: A run folder, a parent of it, or the results file.
 
     Raises:
-        ConfigError: The folder is not there or holds no run.
+        ConfigError: The folder does not exist or has no run.
     """
     if given.name == RESULTS and given.is_file():
         return [given]
@@ -131,7 +131,7 @@ def results_below(given: Path) -> list[Path]:
     for place, folders, names in os.walk(given):
         if STAGING in folders:
             folders.remove(STAGING)
-        # Folders and links of that name too: that they are no result is said.
+        # Folders and links of that name too: they are reported as unreadable.
         found += [Path(place, name) for name in (*folders, *names) if name == RESULTS]
     if not found:
         raise ConfigError(
@@ -153,14 +153,14 @@ def _name(given: Path, folder: Path) -> str:
 
 
 def _read_panels(run: Run) -> None:
-    """Adds the panels of a `FileSink`; lines that an interruption cut off are left out."""
+    """Adds the panels of a `FileSink`, without lines truncated by an interruption."""
     panels = run.folder / PANELS
     for row in _rows(panels / "scalars.csv", SCALARS):
         run.keep(row["axis"], int(row["at"]), row["key"], float(row["value"]))
     pictures = {}
     for row in _rows(panels / "images.csv", IMAGES):
         path = panels / row["file"]
-        # A list may come from elsewhere: it names nothing outside the run's folder.
+        # Untrusted lists cannot refer to files outside of the run's folder.
         if path.resolve().is_relative_to(panels.resolve()) and path.is_file():
             at = int(row["at"])
             pictures[row["key"], at] = Picture(row["key"], at, path, row["caption"], row["axis"])
@@ -171,12 +171,12 @@ def _read_panels(run: Run) -> None:
 
 
 def _samples(folder: Path, learned: int) -> list[Picture]:
-    """What a generator's log or the end of a run left: pictures in the run folder itself."""
+    """Pictures of generated samples by a generator's log or the end of a run."""
     numbers = {
         path: re.fullmatch(r"samples-(\d+)", path.stem)
         for path in sorted(folder.glob("samples-*.png"))
     }
-    # The log counts from 0, panels say how many experiences were learned.
+    # The log counts experiences from 0, panels from 1.
     found = [Picture(keys.SAMPLES, int(n[1]) + 1, path) for path, n in numbers.items() if n]
     last = folder / "samples.png"
     if not found and last.is_file():
@@ -185,7 +185,7 @@ def _samples(folder: Path, learned: int) -> list[Picture]:
 
 
 def _read_generator_log(run: Run) -> None:
-    """Adds what `GeneratorLog` wrote of sizes and masks, under the names of the panels."""
+    """Adds the sizes and masks of a `GeneratorLog` under the names of panels."""
     sizes = {"capacity_ratio": keys.CAPACITY, "parameters": keys.MEMORY_PARAMETERS}
     for row in _rows(run.folder / "sizes.csv", ("experience", *sizes)):
         for column, key in sizes.items():
@@ -201,7 +201,7 @@ _TEXTS = ("axis", "key", "file", "caption")
 
 
 def _rows(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file that are whole and whose numbers are numbers."""
+    """The complete rows of a CSV file with valid numbers."""
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             rows = list(csv.DictReader(file))

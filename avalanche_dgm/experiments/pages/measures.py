@@ -1,4 +1,4 @@
-"""The numbers that runs are compared by, at the end and after every experience."""
+"""The metrics and costs of runs, at the end and after every experience."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from avalanche_dgm.experiments.tables import size
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that follows from accuracies, or what a run cost.
+    """A metric of accuracies, or a cost of a run.
 
     Attributes:
-        name: Of `avalanche_dgm.metrics.functional`, or of a step's own.
-        explained: What it is, in a sentence.
-        axis: How an axis is called on which it is drawn.
-        within: What it can be at all.
-        more_is_better: Whether larger is better, else smaller.
+        name: Name in `avalanche_dgm.metrics.functional`, or of an attribute of a step.
+        description: One sentence.
+        axis: Label of the axis.
+        within: Range of possible values.
+        more_is_better: Whether larger is better.
         final: Whether it is in the final table.
-        cost: Gives what a run that learned something cost; ``None`` where it is not known.
-        text: Writes it.
+        cost: Returns the cost of a run with learned experiences; ``None`` if unknown.
+        text: Formats a value.
     """
 
     name: str
-    explained: str
+    description: str
     axis: str = "accuracy"
     within: tuple[float, float] = (0.0, 1.0)
     more_is_better: bool = True
@@ -40,13 +40,13 @@ class Measure:
         return self.name.replace("_", " ")
 
     def course(self, run: Run) -> list[tuple[float, float | None]]:
-        """What it was after every experience of a run, counted from 1; ``None`` if not defined."""
+        """Its values after every experience, counted from 1; ``None`` if not defined."""
         if self.name == "stream_accuracy":
             return [(k, step.stream_accuracy) for k, step in enumerate(run.steps, 1)]
         return [(k, found.get(self.name)) for k, found in enumerate(run.summaries, 1)]
 
     def last(self, run: Run) -> float | None:
-        """What it is at the end of a run that learned something."""
+        """Its value at the end of a run with learned experiences."""
         return self.cost(run) if self.cost is not None else self.course(run)[-1][1]
 
 

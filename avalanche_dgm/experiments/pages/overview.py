@@ -1,4 +1,4 @@
-"""The head of a group: the final numbers, what was run, and every run in a line."""
+"""The overview of a group: final numbers, settings, and a table of all runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from avalanche_dgm.experiments.pages.loading import Run
 from avalanche_dgm.experiments.pages.measures import AVERAGE, SCORES, Measure
 from avalanche_dgm.experiments.tables import size
 
-#: Up to so many tests each is named.
+# Maximum number of tests that are listed by name.
 _MOST_NAMED = 12
 _PACKAGES = ("avalanche_dgm", "avalanche", "torch", "pytorch_lightning", "python")
 
 
-#: Heads of the columns of the table of all runs.
+#: Column headings of the table of all runs.
 RUN_COLUMNS = (
     "run",
     "method",
@@ -29,13 +29,13 @@ RUN_COLUMNS = (
 
 
 def overview_of(group: Group) -> dict[str, Any]:
-    """Collects what stands at the head of a group.
+    """Collects the overview of a group.
 
     Returns:
-        By name: ``note``, how the table is to be read; ``lines``, for each row its cells (text, and
-        whether it is the best) and the number of its seeds; ``unfinished``, sentences about runs
-        that are not finished; ``facts``, what was run, and ``settings`` of each row, by name and
-        text; ``commands``, the command lines; ``runs``, the cells of a line for every run.
+        By name: ``note``, an explanation of the table; ``lines``, for each row its cells (text, and
+        whether it is the best) and its number of seeds; ``unfinished``, sentences about unfinished
+        runs; ``facts`` about the stream and ``settings`` of each row, by name and text;
+        ``commands``, the command lines; ``runs``, the table cells of every run.
     """
     several = any(len(row.counted) > 1 for row in group.rows)
     note = ["Mean over seeds ± standard deviation."] if several else []
@@ -66,7 +66,7 @@ def _column(group: Group, score: Measure) -> list[tuple[str, bool]]:
     ]
     best = None
     if len(finished) > 1:
-        # Equal to the digits shown is equally good.
+        # Values that are equal after rounding are equally good.
         best = score.text(max(finished) if score.more_is_better else min(finished))
     cells = []
     for row, value in zip(group.rows, found, strict=True):
@@ -75,7 +75,7 @@ def _column(group: Group, score: Measure) -> list[tuple[str, bool]]:
             cells.append((score.text(None) if learned else formats.NOTHING, False))
             continue
         text = score.text(value.mean)
-        # What runs cost differs between seeds by what else the machine does.
+        # Costs differ between seeds with the load of the machine.
         spread = f" ± {score.text(value.sd)}" if score.cost is None and value.sd > 0 else ""
         cells.append((f"{text}{spread}", row.complete and text == best))
     return cells

@@ -1,4 +1,4 @@
-"""Puts the page together and writes it."""
+"""Renders and writes the page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from avalanche_dgm.experiments.provenance import package_version
 from avalanche_dgm.files import write_text
 
 _NAME = "report.html"
-# On dark ground: the palette's colours, lighter, since black and the deep ones vanish there.
+# Lighter colours for dark mode.
 _PALETTE_DARK = (
     "#4AA3DF",
     "#F28A45",
@@ -37,8 +37,7 @@ _PALETTE_DARK = (
     "#E9EDF1",
     "#C2A54A",
 )
-# Paul Tol's muted colours, and the same on dark ground, for parts of a whole: none is that of a
-# method.
+# Paul Tol's muted colours for parts, in light and dark mode; distinct from those of methods.
 _PARTS = {
     "#CC6677": "#D9808F",
     "#332288": "#8A7FE0",
@@ -50,21 +49,21 @@ _PARTS = {
     "#999933": "#B3B34D",
     "#AA4499": "#C46BB6",
 }
-# As in the pictures of masks that runs write.
+# As in recorded pictures of masks.
 _MASKS = {"reserved": 1, "reused": 2, "held": 5}
-# The parts of viridis that can be seen on light, and on dark ground.
+# The ranges of viridis that are visible in light and in dark mode.
 _LIGHT_RANGE, _DARK_RANGE = (0.0, 0.88), (0.22, 1.0)
 
 
 def default_page(folders: Sequence[Path]) -> Path:
-    """Where a page is written that was given no place: with the runs if they have one folder."""
+    """The default file of a page: in the folder of the runs if there is one folder."""
     if len(folders) == 1 and folders[0].is_dir():
         return folders[0] / _NAME
     return Path(_NAME)
 
 
 def write_page(folders: Sequence[Path], path: Path, *, title: str | None = None) -> int:
-    """Writes the page about all runs in some folders and below them.
+    """Writes the page about all runs in some folders, recursively.
 
     Args:
         folders: Run folders, or folders above them.
@@ -75,7 +74,7 @@ def write_page(folders: Sequence[Path], path: Path, *, title: str | None = None)
         The number of runs.
 
     Raises:
-        ConfigError: A folder holds no run.
+        ConfigError: A folder has no run.
         StorageError: The file cannot be written.
     """
     runs, notes = find_runs(folders)
@@ -87,7 +86,7 @@ def write_page(folders: Sequence[Path], path: Path, *, title: str | None = None)
 
 
 def render(groups: Sequence[Group], album: Album, notes: Sequence[str], title: str) -> str:
-    """Makes the page."""
+    """Renders the page as HTML."""
     drawn: list[Chart] = []
 
     def number(chart: Chart) -> int:
@@ -127,7 +126,7 @@ def render(groups: Sequence[Group], album: Album, notes: Sequence[str], title: s
         digests=[_digest(script) for script in scripts],
         made=_made(album),
     )
-    # Names of folders may hold halves of characters, which no file can.
+    # Names of folders may have lone surrogates, which cannot be encoded.
     return text.lstrip().encode(errors="replace").decode()
 
 
@@ -137,11 +136,11 @@ def _asset(name: str) -> str:
 
 @cache
 def _library() -> str:
-    """Vega-Lite and what it needs, as one script; it takes seconds to put together."""
+    """Vega-Lite and its dependencies as one script; bundling takes seconds."""
     import vl_convert
 
     bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # It has a default.
-    # Names at its top would be names of the page.
+    # A function, so that its top-level names are not global in the page.
     return f"(() => {{{bundle}}})();".replace("</script", "<\\/script")
 
 
@@ -150,13 +149,13 @@ def _digest(script: str) -> str:
 
 
 def _colours(groups: Sequence[Group]) -> str:
-    """The colours that charts name, on light and on dark ground, as variables."""
+    """The colours of charts as CSS variables, for light and dark mode."""
     rows = {row.index for group in groups for row in group.rows}
     n = len(PALETTE)
     found = [(f"r{i}", PALETTE[i % n], _PALETTE_DARK[i % n]) for i in sorted(rows)]
     found += [(f"p{i}", *pair) for i, pair in enumerate(_PARTS.items())]
     found += [(f"mask-{name}", PALETTE[i], _PALETTE_DARK[i]) for name, i in _MASKS.items()]
-    # One scale for all streams: colours are relative, and a legend stands by.
+    # One scale for all streams, since colours are relative.
     style = _block(":root", found)
     for group in groups:
         scales = [

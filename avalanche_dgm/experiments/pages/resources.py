@@ -1,4 +1,4 @@
-"""What a method needs, as boxes: memory, masks, time; and what runs recorded of training."""
+"""Blocks of the resources of methods (memory, masks, time) and of recorded scalars."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.tables import size_unit
 from avalanche_dgm.metrics.functional import SUMMARIES
 
-#: Colours of parts that the style sheet has.
+#: Number of colours of parts in the style sheet.
 PART_COLOURS = 9
 _MOST_LAYERS = 12
 _REST = "other"
@@ -79,14 +79,14 @@ def _used(
     label: str,
     note: str | None = None,
 ) -> list[Card]:
-    """A chart of a number that is 0 for methods that have no such thing: they have no line."""
+    """A chart of a number without the methods for which it is always 0."""
     rows = [row for row in group.rows if any(value(step) for step in _steps(row))]
     mine = replace(group, rows=rows)
     return over_experiences(mine, title, after_each(value), y=label, note=note)
 
 
 def masks_block(group: Group) -> Block:
-    """How much of each mask is in use, and how far the network has grown."""
+    """Used fraction of each mask, and growth of the network."""
     parts = [Colour(name, f"mask-{name}") for name in ("reserved", "reused", "held", "free")]
     cards = recorded(group, keys.CAPACITY, "Capacity", "width, times that at the start")
     left_out = 0
@@ -100,7 +100,7 @@ def masks_block(group: Group) -> Block:
                 for at, value in row.curve(partial(_scalar, key)):
                     values.setdefault(at, {})[part] = value.mean
             for mine in values.values():
-                # What earlier experiences reserved and this one does not use.
+                # Reserved by earlier experiences and not reused by this one.
                 mine["held"] = max(0.0, 1 - sum(mine.values()))
             name = f"{row.label}, layer {layer}"
             chart = charts.stacked(
@@ -129,14 +129,14 @@ def _scalar(key: str, run: Run) -> list[tuple[float, float | None]]:
 
 # Time, training, other numbers.
 
-# A heading, and what the axis is called.
+# Heading and axis label.
 _TITLES = {
     keys.TRAIN_LOSS: ("Training loss", "loss"),
     keys.TRAIN_ACCURACY: ("Training accuracy", "accuracy on batches"),
     keys.RECONSTRUCTION_ERROR: ("Reconstruction error", "mean squared difference"),
     keys.SLEEP_AFTER: ("Experiences learned at a sleep", "experiences"),
 }
-# What other sections show from the results, or the page does not repeat.
+# Keys shown in other sections, or left out.
 _ELSEWHERE = {
     keys.REPLAYED,
     keys.MEMORY_BYTES,
@@ -150,19 +150,21 @@ _ELSEWHERE = {
     keys.SAMPLES_PER_SECOND,
     *(f"{keys.STREAM}{name}" for name in SUMMARIES),
 }
-# The same, of names that depend on the run.
+# The same for names that depend on the run.
 _ELSEWHERE_KINDS = re.compile(r"accuracy/experience_\d+|masks/.+/.+|time/phase/.+|train/.+")
 
 
 def time_block(group: Group) -> Block:
-    """Seconds of learning and of tests."""
+    """Seconds of training and evaluation."""
     names = dict.fromkeys(_phase(p) for run in group.runs for s in run.steps for p in s.phases)
-    # Parts repeat their colours where there are very many; tooltips tell their names.
+    # Colours repeat for very many parts; tooltips have their names.
     own = [name for name in names if name != _REST]
     parts = [Colour(name, f"p{i % PART_COLOURS}") for i, name in enumerate(own)]
     parts.append(Colour(_REST, "p-rest"))
     values = {row.label: _phases(row, own) for row in group.rows}
-    bars = charts.lying("Seconds of learning by phase", parts, values, x="seconds", text="seconds")
+    bars = charts.horizontal(
+        "Seconds of learning by phase", parts, values, x="seconds", text="seconds"
+    )
     several = any(len(row.counted) > 1 for row in group.rows)
     note = "Mean over seeds, without tests." if several else "Without tests."
     cards = [
@@ -179,7 +181,7 @@ def time_block(group: Group) -> Block:
 
 
 def _phase(name: str) -> str:
-    """The phase without what it was about: "sleep" of "sleep: tasks 3, 4"."""
+    """The phase without details: "sleep" for "sleep: tasks 3, 4"."""
     return name.partition(":")[0].strip()
 
 
@@ -191,19 +193,19 @@ def _phases(row: Row, names: Sequence[str]) -> dict[str, float]:
     found = {name: row.total(partial(seconds, name)) for name in names}
     values = {name: value.mean for name, value in found.items() if value is not None}
     whole = row.total(lambda run: run.result.seconds)
-    # Phases may overlap; what they leave is not negative.
+    # Phases may overlap; the rest is at least 0.
     rest = max(0.0, (whole.mean if whole else 0.0) - sum(values.values()))
     return {**values, _REST: rest}
 
 
 def training_block(group: Group) -> Block:
-    """What was recorded of the classifier's training."""
+    """Recorded scalars of the classifier's training."""
     found = dict.fromkeys(k for run in group.runs for k in run.scalars if k.startswith("train/"))
     return Block(_numbers(group, found))
 
 
 def more_block(group: Group) -> Block:
-    """What was recorded and no other section shows."""
+    """Recorded scalars that no other section shows."""
     found = dict.fromkeys(
         key
         for run in group.runs

@@ -1,4 +1,4 @@
-"""The sections of a group: which charts, pictures and tables there are of its runs."""
+"""The sections of a group, with charts, pictures and tables of its runs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from avalanche_dgm.experiments.pages.resources import (
 )
 from avalanche_dgm.experiments.results import Step
 
-# As many times as wide as high: a picture of a chart, which needs room.
+# Pictures of a larger aspect ratio (charts) are two columns wide.
 _BROAD = 1.7
 
 
 def sections_of(group: Group, album: Album) -> list[Section]:
-    """All sections for which something was measured."""
+    """All sections with measurements."""
     found = {
         "Accuracy": [_accuracy(group)],
         "Tasks": [_tasks(group)],
@@ -74,7 +74,7 @@ def _accuracy(group: Group) -> Block:
             y=measure.axis,
             text="share",
             within=measure.within,
-            note=(band if several else alone) if first else measure.explained,
+            note=(band if several else alone) if first else measure.description,
         )
         cards += [replace(card, wide=first) for card in found]
     return Block(cards)
@@ -99,7 +99,7 @@ def _of_task(j: int, run: Run) -> list[tuple[float, float | None]]:
 
 
 def _means(row: Row, points: Points) -> Curve:
-    """Means alone: bands of many lines would cover one another."""
+    """Means without intervals, since bands of many lines would overlap."""
     return [(x, Estimate(value.mean, value.n)) for x, value in row.curve(points)]
 
 
@@ -130,7 +130,7 @@ def _matrices(group: Group) -> Block:
 
 
 def _by_step(row: Row, points: Points) -> dict[float, float]:
-    """Means over the seeds that have learned so many experiences."""
+    """Means over seeds, by number of experiences learned."""
     return {k: value.mean for k, value in row.curve(points)}
 
 
@@ -155,7 +155,7 @@ _PANELS = {
         "Shares of each mask that experiences reserved, reuse, leave free.",
     ),
 }
-# What a slider sets.
+# Labels of sliders, by axis.
 _WHEN = {
     keys.EXPERIENCE: "After experience",
     keys.STEP: "After updates",
