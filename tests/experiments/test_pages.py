@@ -385,7 +385,9 @@ def test_unfinished_runs(tmp_path):
     write(tmp_path / "ewc", result("ewc", n=10, learned=0))
     said = visible(page_of(tmp_path, tmp_path))
     assert "dgr is not finished, seed 1: 6 of 10 experiences (left out of the numbers)" in said
-    assert "naive is not finished, seed 0: 6 of 10 experiences (its numbers are as of then)" in said
+    assert (
+        "naive is not finished, seed 0: 6 of 10 experiences (its numbers are intermediate)" in said
+    )
     assert "ewc is not finished, seed 0: 0 of 10 experiences" in said
     # The finished seed alone is in the table.
     final = np.mean(accuracies(10, keep=0.95, seed=0)[-1])
@@ -562,7 +564,7 @@ def test_where_the_page_lies(compared, tmp_path):
     ("make", "said"),
     [
         (lambda path: path / "none", "There is no folder"),
-        (lambda path: path, "holds no run: there is no results.json"),
+        (lambda path: path, "has no run: there is no results.json"),
     ],
 )
 def test_folders_without_runs(make, said, tmp_path, capsys):

@@ -50,7 +50,7 @@ def test_folders_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match="There is no folder .*nothing"):
         plots.load(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="has no run"):
         plots.load(tmp_path / "empty")
     with pytest.raises(ConfigError, match="No folder"):
         plots.load()

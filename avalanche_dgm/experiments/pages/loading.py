@@ -135,7 +135,7 @@ def results_below(given: Path) -> list[Path]:
         found += [Path(place, name) for name in (*folders, *names) if name == RESULTS]
     if not found:
         raise ConfigError(
-            f"{given} holds no run: there is no {RESULTS} in it or below it. Name the folder of a"
+            f"{given} has no run: there is no {RESULTS} in it or below it. Name the folder of a"
             " run, or one above it, as `avalanche-dgm run`, `compare` and `demo` write them."
         )
     return sorted(found)

@@ -57,7 +57,7 @@ MEASURES = (
     AVERAGE,
     Measure(
         "forgetting",
-        "Mean drop from an experience's best accuracy to the present one.",
+        "Mean drop from an experience's best accuracy to the current one.",
         "0 keeps all",
         (-1.0, 1.0),
         more_is_better=False,
@@ -70,12 +70,12 @@ MEASURES = (
     ),
     Measure(
         "retention",
-        "Which part is left: the present accuracy by that right after learning, on average.",
+        "Mean ratio of the current accuracy to that right after learning.",
         "1 keeps all",
         (0.0, 1e300),
     ),
     Measure("learning_accuracy", "Mean accuracy on each experience right after it was learned."),
-    Measure("stream_accuracy", "Accuracy on all test samples, also not learned yet.", final=False),
+    Measure("stream_accuracy", "Accuracy on all test samples, learned or not.", final=False),
     Measure(
         "average_anytime_accuracy",
         "Mean of the average accuracy after every experience so far.",
@@ -101,14 +101,14 @@ SCORES = (
     ),
     Measure(
         "memory",
-        "All that is held beside the classifier at the end.",
+        "Memory besides the classifier, at the end.",
         more_is_better=False,
         cost=lambda run: run.steps[-1].memory_bytes,
         text=size,
     ),
     Measure(
         "peak_memory",
-        "The most that is held while an experience is learned.",
+        "Largest memory while an experience is learned.",
         more_is_better=False,
         cost=lambda run: max(
             (peak for step in run.steps if (peak := step.peak_bytes) is not None), default=None

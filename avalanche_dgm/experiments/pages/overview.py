@@ -87,7 +87,7 @@ def _unfinished(row: Row) -> str | None:
     ]
     if not parts:
         return None
-    left_out = "left out of the numbers" if row.complete else "its numbers are as of then"
+    left_out = "left out of the numbers" if row.complete else "its numbers are intermediate"
     return f"{row.label} is not finished, {'; '.join(parts)} ({left_out})."
 
 

@@ -196,8 +196,8 @@ def _about_pictures(album: Album) -> list[str]:
     if left_out:
         notes.append(
             f"{shown} of {formats.plural(album.found, 'picture')} are shown: at most"
-            f" {MOST_FRAMES} of a panel of a run, evenly spaced, and no more than keep the page"
-            f" small. The other {left_out} are in the run folders."
+            f" {MOST_FRAMES} of a panel of a run, evenly spaced, within the page's size limit. The"
+            f" other {left_out} are in the run folders."
         )
     if album.broken:
         notes.append(f"{formats.plural(album.broken, 'picture')} could not be read.")
@@ -211,4 +211,4 @@ def _made(album: Album) -> str:
     if not smaller:
         return made
     pictures = formats.plural(smaller, "picture")
-    return f"{made} In the page with fewer pixels than in the run folders: {pictures}."
+    return f"{made} With fewer pixels than in the run folders: {pictures}."

@@ -36,7 +36,7 @@ def memory_block(group: Group) -> Block:
     held = [b for r in group.rows for s in _steps(r) for b in (s.memory_bytes, s.peak_bytes) if b]
     unit, name = size_unit(max(held, default=0))
     unknown = [r.label for r in group.rows if any(s.memory_bytes is None for s in _steps(r))]
-    note = "All that is held beside the classifier."
+    note = "Memory besides the classifier."
     if unknown:
         note += f" Unknown of {', '.join(unknown)}."
     cards = [
@@ -46,14 +46,14 @@ def memory_block(group: Group) -> Block:
             "Peak memory",
             lambda step: _units(step.peak_bytes, unit),
             f"memory, {name}",
-            "The most that is held while an experience is learned.",
+            "Largest memory while an experience is learned.",
         ),
         *_used(
             group,
             "Short-term memories in use",
             lambda step: step.stm_occupancy,
             "short-term memories",
-            "Tasks that wait for the next sleep.",
+            "Tasks to be consolidated at the next sleep.",
         ),
         *_used(group, "Sleeps", lambda step: step.sleeps, "sleeps so far"),
         *_used(group, "Time asleep", lambda step: step.sleep_seconds, "seconds so far"),
@@ -104,7 +104,7 @@ def masks_block(group: Group) -> Block:
                 mine["held"] = max(0.0, 1 - sum(mine.values()))
             name = f"{row.label}, layer {layer}"
             chart = charts.stacked(
-                f"Use of the mask, {name}", parts, values, y="share of the mask", text="share"
+                f"Use of the mask, {name}", parts, values, y="fraction of the mask", text="share"
             )
             cards.append(Card(name, chart, row=row))
     note = f"{plural(left_out, 'more layer')} not shown." if left_out else None
@@ -134,7 +134,7 @@ _TITLES = {
     keys.TRAIN_LOSS: ("Training loss", "loss"),
     keys.TRAIN_ACCURACY: ("Training accuracy", "accuracy on batches"),
     keys.RECONSTRUCTION_ERROR: ("Reconstruction error", "mean squared difference"),
-    keys.SLEEP_AFTER: ("Experiences learned at a sleep", "experiences"),
+    keys.SLEEP_AFTER: ("Experiences learned before a sleep", "experiences"),
 }
 # Keys shown in other sections, or left out.
 _ELSEWHERE = {
@@ -168,7 +168,7 @@ def time_block(group: Group) -> Block:
     several = any(len(row.counted) > 1 for row in group.rows)
     note = "Mean over seeds, without tests." if several else "Without tests."
     cards = [
-        *([Card("Learning in all, by phase", bars, note=note)] if bars.rows else []),
+        *([Card("Total training time by phase", bars, note=note)] if bars.rows else []),
         *over_experiences(
             group, "Learning", after_each(lambda step: step.seconds), y="seconds", text="seconds"
         ),
@@ -212,7 +212,7 @@ def more_block(group: Group) -> Block:
         for key in run.scalars
         if key not in _ELSEWHERE and not _ELSEWHERE_KINDS.fullmatch(key)
     )
-    return Block(_numbers(group, found), note="As they were recorded, under their names.")
+    return Block(_numbers(group, found), note="Recorded scalars by name.")
 
 
 def _numbers(group: Group, found: Iterable[str]) -> list[Card]:

@@ -60,10 +60,10 @@ def sections_of(group: Group, album: Album) -> list[Section]:
 def _accuracy(group: Group) -> Block:
     several = any(len(row.runs) > 1 for row in group.rows)
     band = (
-        "Shaded: 95 % t confidence interval of the mean over seeds, cut off where values cannot be"
+        "Shaded: 95 % t confidence interval of the mean over seeds, clipped to possible values"
         " or the chart ends; a line without a band is one seed."
     )
-    alone = "One seed each: no band of confidence."
+    alone = "One seed each: no confidence intervals."
     cards = []
     for measure in MEASURES:
         first = measure is AVERAGE
@@ -147,12 +147,12 @@ _PANELS = {
     ),
     keys.RECONSTRUCTIONS: (
         "Reconstructions",
-        "Test images of learned classes, and what the generator makes of them.",
+        "Test images of learned classes, and their reconstructions.",
     ),
     keys.LATENTS: ("Latents", "Latents of test images in two dimensions, a colour for each class."),
     keys.MASKS: (
         "Use of masks",
-        "Shares of each mask that experiences reserved, reuse, leave free.",
+        "Fractions of each mask that are reserved, reused and free.",
     ),
 }
 # Labels of sliders, by axis.
