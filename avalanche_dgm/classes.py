@@ -73,10 +73,10 @@ class ClassTable(GrowingBuffers):
         """
         return self._find(_triples(tasks, labels, group))
 
-    def _find(self, wanted: Tensor) -> Tensor:
+    def _find(self, triples: Tensor) -> Tensor:
         if not len(self):
-            return torch.full_like(wanted[:, 0], -1)
-        same = (wanted[:, None] == self.rows[None]).all(dim=2)
+            return torch.full_like(triples[:, 0], -1)
+        same = (triples[:, None] == self.rows[None]).all(dim=2)
         return torch.where(same.any(dim=1), same.int().argmax(dim=1), -1)
 
     def count_with(self, tasks: Tensor, labels: Tensor) -> int:
@@ -116,8 +116,8 @@ class ClassTable(GrowingBuffers):
         columns = (self.labels[:, None] == torch.arange(width, device=self.rows.device)).float()
         if not by_task:
             return (columns.sum(dim=0) > 0).expand(len(tasks), width)
-        mine = (tasks[:, None] == self.tasks[None]).float()
-        return (mine @ columns) > 0
+        same_task = (tasks[:, None] == self.tasks[None]).float()
+        return (same_task @ columns) > 0
 
 
 def _triples(tasks: Tensor, labels: Tensor, group: int | Tensor) -> Tensor:

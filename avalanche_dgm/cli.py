@@ -253,8 +253,8 @@ def _words(arguments: argparse.Namespace) -> dict[str, Any]:
     more += [f"--stream_options.{pair}" for pair in given.get("stream_set", [])]
     known = [f"--{name.replace('_', '-')}" for name in recipes.settings()]
     overrides = [*arguments.more, *more]
-    found = read_overrides(overrides, [*getattr(arguments, "options", ()), *known])
-    return recipes.merge(recipes.check(found, "the command line"), words)
+    values = read_overrides(overrides, [*getattr(arguments, "options", ()), *known])
+    return recipes.merge(recipes.check(values, "the command line"), words)
 
 
 def _execute(

@@ -109,12 +109,12 @@ def cannot_write(path: Path, error: OSError) -> StorageError:
         error: The system's error.
     """
     reason = error.strerror or str(error)
-    made = StorageError(
+    wrapped = StorageError(
         f"Cannot write {path}: {reason}. Files saved before are unchanged. Free disk space, get"
         " permission to write there, or choose another folder."
     )
-    made.errno = error.errno
-    return made
+    wrapped.errno = error.errno
+    return wrapped
 
 
 @contextmanager
@@ -166,9 +166,9 @@ def _held(path: Path) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             taken = _take(file)
-            there = os.fstat(file)
+            opened = os.fstat(file)
             # The previous holder may have removed it in between.
-            if taken and path.exists() and os.path.samestat(there, path.stat()):
+            if taken and path.exists() and os.path.samestat(opened, path.stat()):
                 return file
             holder = "" if taken else os.pread(file, 200, 0).decode(errors="replace").strip()
         except BaseException:

@@ -247,9 +247,9 @@ class StepCycle:
 
     def __init__(self, phase: Phase) -> None:
         self.steps = phase.cycle
-        mine = [{id(p) for p in step.parameters} for step in self.steps]
+        parameters = [{id(p) for p in step.parameters} for step in self.steps]
         trained = _trained(phase.module)
-        self._others = [[p for p in trained if id(p) not in own] for own in mine]
+        self._others = [[p for p in trained if id(p) not in own] for own in parameters]
 
     def at(self, step: int) -> OptimizationStep:
         """The kind of a step, counted from 0."""

@@ -178,10 +178,10 @@ def _sources(dataset: Any, indices: NDArray[Any]) -> Iterator[tuple[Any, NDArray
 def _parts(datasets: Iterable[Any], indices: NDArray[Any]) -> Iterator[tuple[Any, NDArray[Any]]]:
     start = 0
     for part in datasets:
-        mine = indices[(indices >= start) & (indices < start + len(part))] - start
+        positions = indices[(indices >= start) & (indices < start + len(part))] - start
         start += len(part)
-        if len(mine):
-            yield from _sources(part, mine)
+        if len(positions):
+            yield from _sources(part, positions)
 
 
 def _array(indices: Any) -> NDArray[Any]:

@@ -102,9 +102,9 @@ def copied(module: M) -> M:
             f"The {type(module).__name__} cannot be copied ({error}). Remove attributes that cannot"
             " be copied, or give them a __deepcopy__."
         ) from error
-    for mine, original in zip(duplicate.parameters(), module.parameters(), strict=True):
-        if mine.requires_grad != original.requires_grad:
-            mine.requires_grad_(original.requires_grad)
+    for parameter, original in zip(duplicate.parameters(), module.parameters(), strict=True):
+        if parameter.requires_grad != original.requires_grad:
+            parameter.requires_grad_(original.requires_grad)
     return duplicate
 
 
@@ -159,11 +159,11 @@ class Savepoint:
 
 
 def _become(module: nn.Module, other: nn.Module, keeping: type[nn.Module]) -> None:
-    mine = module._modules
+    modules = module._modules
     module.__dict__.clear()
     module.__dict__.update(other.__dict__)
     for name, part in other._modules.items():
-        own = mine.get(name)
+        own = modules.get(name)
         if isinstance(own, keeping) and isinstance(part, keeping):
             _become(own, part, keeping)
             module._modules[name] = own

@@ -115,12 +115,12 @@ def usage(source: Path) -> Figure:
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     figure, panels = row_of(layers, 3.0 * len(layers) + 1.8, 3.2)
     for axes, layer in zip(panels, layers, strict=True):
-        mine = [row for row in rows if row["layer"] == layer]
-        parts = {name: numbers(mine, name) for name in ("reserved", "reused", "free")}
-        parts["held"] = numbers(mine, "width") - sum(parts.values())
-        tasks = numbers(mine, "experience")
+        selected = [row for row in rows if row["layer"] == layer]
+        parts = {name: numbers(selected, name) for name in ("reserved", "reused", "free")}
+        parts["held"] = numbers(selected, "width") - sum(parts.values())
+        tasks = numbers(selected, "experience")
         stacked_bars(axes, tasks, parts)
-        first = numbers(mine, "width")[0]
+        first = numbers(selected, "width")[0]
         axes.plot(tasks, first * (tasks + 1), color="black", linestyle="--", label="worst case")
         task_axes(axes, tasks)
     panels[0].set_ylabel("entries of the mask")

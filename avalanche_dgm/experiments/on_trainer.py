@@ -235,8 +235,8 @@ def _module(spec: RunSpec) -> MethodModule:
         return lightning.NaiveModule(model, optimizer=optimizer, seed=config.seed)
     kind: Any = lightning.module_of(method.kind)
     hyper = hyper_parameters(config, spec.n_images)
-    made: MethodModule = kind(model, optimizer=optimizer, **hyper)
-    return made
+    module: MethodModule = kind(model, optimizer=optimizer, **hyper)
+    return module
 
 
 def _report(run: Run, module: MethodModule, outcome: StreamResult) -> None:

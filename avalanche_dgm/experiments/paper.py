@@ -36,8 +36,8 @@ def run_name(config: ExperimentConfig) -> str:
             do not change names.
     """
     usual = ExperimentConfig(method=config.method, stream=config.stream).in_result()
-    mine = {name: v for name, v in config.in_result().items() if v != usual[name]}
-    digest = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:10]
+    changed = {name: v for name, v in config.in_result().items() if v != usual[name]}
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
     return f"{config.stream}-{config.method}-seed{config.seed}-{digest}"
 
 

@@ -290,12 +290,12 @@ def _distribute_options(layers: Sequence[Layer], methods: Sequence[str]) -> list
                 raise ConfigError(f"None of {', '.join(methods)} has an option '{name}'.")
         per_method = dict(layer.get("per_method") or {})
         for method in methods:
-            mine = {k: v for k, v in options.items() if k in known[method]}
-            mine |= per_method.get(method, {}).get("method_options") or {}
+            accepted = {k: v for k, v in options.items() if k in known[method]}
+            accepted |= per_method.get(method, {}).get("method_options") or {}
             measured = {"quality": method in able} if layer.get("quality") else {}
-            if mine or measured:
+            if accepted or measured:
                 own = per_method.get(method, {})
-                per_method[method] = {**measured, **own, "method_options": mine}
+                per_method[method] = {**measured, **own, "method_options": accepted}
         rest = {k: v for k, v in layer.items() if k not in ("method_options", "quality")}
         distributed.append({**rest, "per_method": per_method})
     return distributed

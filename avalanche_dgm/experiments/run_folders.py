@@ -91,9 +91,9 @@ def begin(folder: Path, result: RunResult) -> None:
             old = storage.read_result(folder)
         except ConfigError:
             old = None
-        mine = storage.run_files(folder, old) if (folder / storage.RESULTS).exists() else []
+        previous = storage.run_files(folder, old) if (folder / storage.RESULTS).exists() else []
         foreign = sorted(
-            str(p.relative_to(folder)) for p in {*storage.run_files(folder, result)} - {*mine}
+            str(p.relative_to(folder)) for p in {*storage.run_files(folder, result)} - {*previous}
         )
         if foreign:
             raise ConfigError(
@@ -101,7 +101,7 @@ def begin(folder: Path, result: RunResult) -> None:
                 " and this one would replace. Move it, or choose another --name."
             )
         _clear(folder / storage.STAGING)
-        storage.remove(folder, mine)
+        storage.remove(folder, previous)
     files.write_text(folder / recipes.FILE, recipes.dump({result.config.method: [result.config]}))
     storage.write_result(folder, result)
 

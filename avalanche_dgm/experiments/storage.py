@@ -126,9 +126,9 @@ def run_files(folder: Path, result: RunResult | None) -> list[Path]:
     panels = {p.relative_to(folder).as_posix() for p in file_sink.panel_files(folder / PANELS)}
     paths = []
     for path, name in _files(folder, "", "checkpoints", PANELS, "tensorboard"):
-        mine = any(known.fullmatch(name) for known in names)
+        matches = any(known.fullmatch(name) for known in names)
         numbers = re.findall(r"(?:after|samples)-(\d+)\.", name)
-        if (mine and all(int(n) <= most for n in numbers)) or name in panels:
+        if (matches and all(int(n) <= most for n in numbers)) or name in panels:
             paths.append(path)
     return paths
 
@@ -166,8 +166,8 @@ def drop_checkpoints(folder: Path, result: RunResult, keep: int | None) -> None:
     """Removes the checkpoints of a run, except the one to keep."""
     kept = None if keep is None else checkpoint(folder, keep)
     place = folder / "checkpoints"
-    mine = [path for path in run_files(folder, result) if path.is_relative_to(place)]
-    remove(folder, [path for path in mine if path != kept])
+    checkpoints = [path for path in run_files(folder, result) if path.is_relative_to(place)]
+    remove(folder, [path for path in checkpoints if path != kept])
 
 
 def check_folder(

@@ -82,8 +82,8 @@ def build_strategy(
 def _plugins(spec: RunSpec, *, progress: bool) -> list[Any]:
     method, options = method_of(spec.config), hyper_parameters(spec.config, spec.n_images)
     if isinstance(method, NamedMethod):
-        made: Any = plugin_of(method.kind)
-        return [made(progress=progress, **options)]
+        plugin: Any = plugin_of(method.kind)
+        return [plugin(progress=progress, **options)]
     if method.plugin is None:
         return []
     if is_class_path(method.plugin):
@@ -96,10 +96,10 @@ def _stock(spec: RunSpec, beside: list[Any], arguments: dict[str, Any]) -> Super
     method = method_of(spec.config)
     if isinstance(method, Reference) and method.plugin is not None:
         options = hyper_parameters(spec.config, spec.n_images)
-        made: SupervisedTemplate = avalanche_plugin(method.plugin)(
+        strategy: SupervisedTemplate = avalanche_plugin(method.plugin)(
             plugins=beside, **options, **arguments
         )
-        return made
+        return strategy
     return _generative_replay(spec.shape, beside, arguments)
 
 

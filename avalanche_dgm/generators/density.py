@@ -174,12 +174,12 @@ class ClassDensity(ClassGaussians):
         self._vectors.grow(n_classes, d, device)
         self.covariances.grow(self._n_places(n_classes), d, device)
         for row in torch.unique(rows).tolist():
-            mine = rows == row
+            selected = rows == row
             # Float64 on the CPU, as Cholesky is not available on every device.
-            part = flat[mine].double().cpu()
+            part = flat[selected].double().cpu()
             variance = None
             if variances is not None:
-                variance = variances.flatten(1)[mine].double().mean(dim=0).cpu()
+                variance = variances.flatten(1)[selected].double().mean(dim=0).cpu()
             before = int(self.seen[row]) if merge else 0
             self._learn(row, part, variance, len(part) if count is None else count, before)
 

@@ -384,8 +384,8 @@ class GAN(Generator, ABC):
             self._network = None
         super()._restore(state)
         if state["discriminator"] is not None:
-            made = self.new_discriminator(state["discriminator"])
-            self.discriminator = made.to(self.classes.rows.device)
+            discriminator = self.new_discriminator(state["discriminator"])
+            self.discriminator = discriminator.to(self.classes.rows.device)
 
 
 def _found(value: T | None, what: str, method: str) -> T:

@@ -102,8 +102,8 @@ class JointReplay(KeepOld):
         if self._old is None:
             return super().shown(batch, rng)
         n, (new, old) = len(batch[0]), self._weights
-        mine = self._real.sample(n, rng) if self._real is not None else (batch[0], batch[1])
-        return [Shown(*mine, new), Shown(*self._old.sample(n, rng), old, penalised=False)]
+        new_samples = self._real.sample(n, rng) if self._real is not None else (batch[0], batch[1])
+        return [Shown(*new_samples, new), Shown(*self._old.sample(n, rng), old, penalised=False)]
 
     def end(self, gan: GAN) -> None:
         """See `KeepOld.end`."""

@@ -124,10 +124,10 @@ class MaskedGAN(GAN):
         parts = []
         with evaluating(network):
             sizes = torch.bincount(groups[rows]).tolist()
-            for experience, mine in enumerate(rows[order].split(sizes)):
-                if not len(mine):
+            for experience, part in enumerate(rows[order].split(sizes)):
+                if not len(part):
                     continue
-                positions, n_classes = mine - firsts[experience], counts[experience]
+                positions, n_classes = part - firsts[experience], counts[experience]
                 noise = noise_with_class(positions, n_classes, self.settings.latent, rng)
                 if experience < network.n_tasks:
                     parts.append(network(noise, task=experience))

@@ -281,9 +281,9 @@ class PerTask(nn.ModuleList):
             learning: Whether the last one is trainable.
         """
         restored = list(modules)
-        for task, (mine, other) in enumerate(zip(self, restored, strict=False)):
-            if [p.shape for p in mine.parameters()] == [p.shape for p in other.parameters()]:
-                restored[task] = mine
+        for task, (current, other) in enumerate(zip(self, restored, strict=False)):
+            if [p.shape for p in current.parameters()] == [p.shape for p in other.parameters()]:
+                restored[task] = current
         for task, module in enumerate(restored):
             module.requires_grad_(learning and task == len(restored) - 1)
         while len(self):

@@ -264,10 +264,10 @@ class StoredMemory(GrowingBuffers):
         if not len(self):
             return
         samples, _, tasks = self.data()
-        made = encode(samples, tasks)
-        check_values(made)
+        encoded = encode(samples, tasks)
+        check_values(encoded)
         self.samples.values = self.samples.values[:0]
-        self.samples.write(made)
+        self.samples.write(encoded)
 
     def _check_samples(self, samples: Tensor) -> None:
         if self.shape is not None and tuple(samples.shape[1:]) != self.shape:

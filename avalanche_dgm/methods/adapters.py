@@ -90,8 +90,8 @@ def once(make: Callable[[type[Method]], type[T]]) -> Callable[[type[Method]], ty
 
 
 def _restored(maker: Callable[[type[Method]], type[T]], kind: type[Method]) -> T:
-    made = maker(kind)
-    return made.__new__(made)
+    adapter = maker(kind)
+    return adapter.__new__(adapter)
 
 
 def _docstring(kind: type[Method], texts: Mapping[str, str], names: Sequence[str]) -> str:

@@ -301,8 +301,8 @@ class GANMethod(ReplaySource, Routing, FinetunedMethod):
         self.generator.set_extra_state(state["generator"])
         for name in ("candidate", "deployed"):
             n_classes = state["discriminators"].get(name)
-            made = self.generator.new_discriminator(n_classes) if n_classes else None
-            setattr(self, name, made.to(device) if made is not None else None)
+            discriminator = self.generator.new_discriminator(n_classes) if n_classes else None
+            setattr(self, name, discriminator.to(device) if discriminator is not None else None)
 
 
 def shifted(samples: Tensor, share: float, rng: torch.Generator) -> Tensor:

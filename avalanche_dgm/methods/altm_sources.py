@@ -85,8 +85,8 @@ def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Metho
     if isinstance(replay, Method) and isinstance(replay, ReplaySource) and not replay.experiences:
         # A new object: settings may refer to parts of a model, which must not be copied.
         kind: Any = type(replay)
-        made: Method = kind(replay.settings, **kind.source_settings)
-        return made
+        source: Method = kind(replay.settings, **kind.source_settings)
+        return source
     raise ConfigError(
         f"replay={replay!r} cannot be replayed. Give an untrained StoredMemory, Generator, or"
         f" method that is a ReplaySource; or one of {_known()}."
@@ -106,8 +106,8 @@ def _named(name: str, settings: Mapping[str, Any]) -> Method:
             " stable network's logits, and replay_size and seed are settings of A-LTM. Leave it"
             " out."
         )
-    made: Method = kind(**{**named.fixed, **settings, **kind.source_settings})
-    return made
+    source: Method = kind(**{**named.fixed, **settings, **kind.source_settings})
+    return source
 
 
 def _known() -> str:

@@ -129,9 +129,9 @@ class ElasticWeightConsolidation(Method):
         labels = self._drawn_labels(data) if self.settings.fisher == "true" else data.labels
         images, total = in_type_of(learner, data.images), dict[str, Tensor]()
         for task in torch.unique(data.tasks):
-            mine = data.tasks == task
+            selected = data.tasks == task
             loss = partial(self._negative_log_likelihood, task[None])
-            fisher = squared_gradients(learner, loss, images[mine], labels[mine])
+            fisher = squared_gradients(learner, loss, images[selected], labels[selected])
             total = {name: values + total.get(name, 0) for name, values in fisher.items()}
         return {name: at_least_single(values) / len(data) for name, values in total.items()}
 

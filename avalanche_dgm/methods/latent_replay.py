@@ -139,15 +139,15 @@ class LatentReplaySettings(
             ConfigError: There is no such memory, or it cannot work.
         """
         vae, stored = self.part(MemorySettings), self.part(StoredLatentsSettings)
-        made = make_memory(self.memory, vae=vae, stored=stored)
-        if self.freeze_after > 1 and isinstance(made, GeneratedLatents):
+        memory = make_memory(self.memory, vae=vae, stored=stored)
+        if self.freeze_after > 1 and isinstance(memory, GeneratedLatents):
             raise ConfigError(
                 f"freeze_after={self.freeze_after} with a memory that generates latents would"
                 " forget all experiences before the last of these: latents of a compressor that is"
                 " still trained become invalid. Use memory='stored', which keeps some images until"
                 " then, or freeze_after=1."
             )
-        return made
+        return memory
 
 
 #: Replay after each new batch: all stored latents, which the paper calls "the latent space memory"

@@ -37,14 +37,14 @@ def find(*names: str) -> list[Exhibit]:
         ConfigError: There is no such exhibit.
     """
     known = {alias: e for e in EXHIBITS.values() for alias in (e.name, *e.aliases)}
-    found: dict[str, Exhibit] = {}
+    exhibits: dict[str, Exhibit] = {}
     for name in names:
         if name == "all" or name in PAPERS:
-            found |= {e.name: e for e in EXHIBITS.values() if name in ("all", e.paper)}
+            exhibits |= {e.name: e for e in EXHIBITS.values() if name in ("all", e.paper)}
         else:
             require_known("figure or table", name, [*known, *PAPERS, "all"])
-            found[known[name].name] = known[name]
-    return list(found.values())
+            exhibits[known[name].name] = known[name]
+    return list(exhibits.values())
 
 
 def listing() -> str:

@@ -126,8 +126,8 @@ def _samples(trained: Trained) -> Shown:
     ):
         right, labels = _classified(run.memory(), plain.memory(), seed=run.result.config.seed)
         for name, among in parts.items():
-            mine = right[among(labels)].double()
-            cells[row][name].append(float(mine.mean()) if len(mine) else None)
+            correct = right[among(labels)].double()
+            cells[row][name].append(float(correct.mean()) if len(correct) else None)
     memories = {row: trained.runs[row][0].memory() for row in rows}
     return Shown(cells, {}, {"": kamra2017.samples(memories)})
 

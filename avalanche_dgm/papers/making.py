@@ -46,15 +46,15 @@ def make(exhibit: Exhibit, request: Request, runs: PaperRuns, *, name: str | Non
         trained = Trained(request, {**trained.runs, **runs.train(further)}, folder)
     if not runs.is_global_zero:
         return ""
-    shown = exhibit.show(trained)
-    numbers = numbers_of(exhibit, trained, shown)
-    pictures = {folder / f"{exhibit.name}{end}.png": f for end, f in shown.figures.items()}
+    results = exhibit.show(trained)
+    numbers = numbers_of(exhibit, trained, results)
+    pictures = {folder / f"{exhibit.name}{end}.png": f for end, f in results.figures.items()}
     for path, figure in pictures.items():
         save(figure, path)
     files.write_text(folder / TABLE, to_csv(numbers))
     # Last, as it marks the folder as complete.
     files.write_text(folder / NUMBERS, to_json(numbers))
-    parts = [table_text(numbers), *shown.notes]
+    parts = [table_text(numbers), *results.notes]
     if pictures:
         parts.append("\n".join(["Pictures:", *(f"  {path}" for path in pictures)]))
     parts.append(f"Numbers: CSV and JSON in {folder}/")
@@ -66,14 +66,14 @@ def _check_folder(folder: Path, exhibit: Exhibit) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder. Choose another --name or --out.")
     own = {NUMBERS, TABLE, *(path.name for path in folder.glob(f"{exhibit.name}*.png"))}
-    found = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
-    made = None
+    names = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+    existing = None
     with suppress(OSError, ValueError, TypeError, KeyError):
-        made = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["exhibit"]
-    if made is not None and made != exhibit.name:
-        raise ConfigError(f"{folder} has the exhibit {made}. Choose another --name or --out.")
-    foreign = [name for name in found if files.final_name(Path(name)) not in own]
-    if foreign and made is None:
+        existing = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))["exhibit"]
+    if existing is not None and existing != exhibit.name:
+        raise ConfigError(f"{folder} has the exhibit {existing}. Choose another --name or --out.")
+    foreign = [name for name in names if files.final_name(Path(name)) not in own]
+    if foreign and existing is None:
         raise ConfigError(
             f"{folder} has {storage.first_names(foreign)}, and no exhibit. Choose another --name"
             " or --out, or empty the folder."

@@ -129,9 +129,9 @@ def _differences(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
     """Differences of rows, paired by seed."""
     entries = []
     for one, other, column in exhibit.differences:
-        mine, theirs = (shown.cells.get(row, {}).get(column) for row in (one, other))
-        if mine and theirs:
-            pairs = zip(mine, theirs, strict=True)
+        ours, theirs = (shown.cells.get(row, {}).get(column) for row in (one, other))
+        if ours and theirs:
+            pairs = zip(ours, theirs, strict=True)
             values = [None if None in pair else pair[0] - pair[1] for pair in pairs]  # type: ignore[operator]
             entries.append({"row": one, "less": other, "column": column, **_estimated(values)})
     return entries

@@ -152,10 +152,10 @@ def _settling(folder: Path) -> dict[str, Any]:
     rows = read_rows(folder / "masks.csv", columns)
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     layer = layers[len(layers) // 2]
-    mine = [r for r in rows if r["layer"] == layer and int(r["experience"]) == 0]
-    x = numbers(mine, "step").tolist()
+    selected = [r for r in rows if r["layer"] == layer and int(r["experience"]) == 0]
+    x = numbers(selected, "step").tolist()
     return {
-        f"{name} of the mask, {layer}": (x, numbers(mine, column).tolist())
+        f"{name} of the mask, {layer}": (x, numbers(selected, column).tolist())
         for name, column in (("mean", "soft_mean"), ("standard deviation", "soft_std"))
     }
 

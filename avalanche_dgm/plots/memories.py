@@ -110,7 +110,7 @@ def latents(
         ShapeError: There are fewer than 5 images, or not as many labels.
     """
     _check_some(memories)
-    shown = examples(images, labels, tasks)
+    chosen = examples(images, labels, tasks)
     if len(images) < _LEAST_POINTS:
         raise ShapeError(f"t-SNE needs at least {_LEAST_POINTS} images, not {len(images)}.")
     if len(labels.unique()) < 2:
@@ -121,7 +121,7 @@ def latents(
     figure, places = figures.row_of(list(memories), 4.2 * len(memories), 4.0)
     for axes, (name, memory) in zip(places, memories.items(), strict=True):
         method = method_of(memory)
-        points = views.embedding(method, shown, seed=seed)
+        points = views.embedding(method, chosen, seed=seed)
         if points is None:
             raise ConfigError(
                 f"The memory '{name}', a {type(method).__name__}, has no latents. Give a trained"

@@ -50,8 +50,8 @@ def samples(folder: str | Path) -> Figure:
         if i >= len(after):
             axes.set_visible(False)
             continue
-        mine = [row for row in rows if int(row["experience"]) == after[i]]
-        names = [f"{r['task']}: {r['class']}" if several else r["class"] for r in mine]
+        selected = [row for row in rows if int(row["experience"]) == after[i]]
+        names = [f"{r['task']}: {r['class']}" if several else r["class"] for r in selected]
         show_rows(axes, pictures[after[i]], names)
         # The same scale for all panels.
         axes.set_ylim(height, 0)
@@ -78,11 +78,11 @@ def distances(folder: str | Path) -> Figure:
     figure = new_figure(7.6, 4.2)
     axes = figure.add_subplot()
     for i, name in enumerate([*names, "all"]):
-        mine = [row for row in rows if row["class"] == name]
+        selected = [row for row in rows if row["class"] == name]
         together = name == "all"
         axes.plot(
-            [int(row["experience"]) for row in mine],
-            numbers(mine, "fid"),
+            [int(row["experience"]) for row in selected],
+            numbers(selected, "fid"),
             color="black" if together else _COLOURS[i % len(_COLOURS)],
             # Lines of the same colour differ.
             linestyle="--" if i // len(_COLOURS) % 2 and not together else "-",
@@ -140,10 +140,10 @@ def masks(folder: str | Path) -> Figure:
         for task in dict.fromkeys(row["experience"] for row in rows)
     }
     for i, layer in enumerate(layers):
-        mine = [row for row in rows if row["layer"] == layer]
+        selected = [row for row in rows if row["layer"] == layer]
         colour = _COLOURS[i % len(_COLOURS)]
         for task, length in longest.items():
-            part = [row for row in mine if row["experience"] == task]
+            part = [row for row in selected if row["experience"] == task]
             x = int(task) + numbers(part, "step") / length - 0.5
             shares = numbers(part, "active") / numbers(part, "width")
             label = layer if task == next(iter(longest)) else None

@@ -108,21 +108,21 @@ def load_ilab(
     """
     whole("n_train", n_train)
     whole("n_test", n_test)
-    found: dict[str, list[tuple[ILabName, Path]]] = defaultdict(list)
+    files_by_class: dict[str, list[tuple[ILabName, Path]]] = defaultdict(list)
     for folder, _, files in os.walk(Path(root).expanduser()):
         for file in files:
             name = ILabName.parse(file)
             if name is not None:
-                found[name.category].append((name, Path(folder) / file))
-    if not found:
+                files_by_class[name.category].append((name, Path(folder) / file))
+    if not files_by_class:
         raise DataError(
             f"'{os.fspath(root)}' has no photographs of iLab-20M. Their names are like"
             " car-i0100-b0025-c01-r04-l0-f0.png."
         )
     generator = torch.Generator().manual_seed(seed)
     parts: tuple[list[tuple[int, ILabName, Path]], ...] = ([], [])
-    for label, category in enumerate(sorted(found)[:10]):
-        photographs = sorted(found[category], key=lambda pair: pair[1])
+    for label, category in enumerate(sorted(files_by_class)[:10]):
+        photographs = sorted(files_by_class[category], key=lambda pair: pair[1])
         held_out = _held_out(category, photographs, generator)
         for part, limit, tested in zip(parts, (n_train, n_test), (False, True), strict=True):
             taken: dict[int, int] = defaultdict(int)

@@ -45,8 +45,8 @@ def with_validation(benchmark: Any, fraction: float = 0.1, *, seed: int = 0) -> 
         parts["valid"].append((data.subset(chosen.nonzero().flatten().tolist()), name))
     for experience in benchmark.test_stream:
         parts["test"].append((experience.dataset, getattr(experience, "task_name", None)))
-    made = assemble(parts)
+    extended = assemble(parts)
     for name in ("n_classes", "input_shape"):
         if hasattr(benchmark, name):
-            setattr(made, name, getattr(benchmark, name))
-    return made
+            setattr(extended, name, getattr(benchmark, name))
+    return extended

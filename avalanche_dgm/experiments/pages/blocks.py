@@ -148,15 +148,15 @@ def recorded(
         zero: Whether the y axis begins at 0.
         only_used: Whether to make no card if the scalar is always 0.
     """
-    found = [run.scalars[key] for run in group.runs if key in run.scalars]
-    if not found or (only_used and not any(any(mine.values()) for mine in found)):
+    series = [run.scalars[key] for run in group.runs if key in run.scalars]
+    if not series or (only_used and not any(any(values.values()) for values in series)):
         return []
     axis = next(run.axes[key] for run in group.runs if key in run.axes)
     names = {keys.STEP: "updates of the classifier", keys.EXPERIENCE: "experiences learned"}
     name = {**names, keys.SLEEP: "sleeps"}.get(axis, axis)
     counted = axis in (keys.EXPERIENCE, keys.SLEEP)
-    points = sorted({at for mine in found for at in mine})
-    width = _width([] if counted else [sorted(mine) for mine in found], points)
+    points = sorted({at for values in series for at in values})
+    width = _width([] if counted else [sorted(values) for values in series], points)
     first = min(1, points[0])
     curves = {
         colour_of(row): row.curve(lambda run: _binned(run.scalars.get(key, {}), width, first))

@@ -241,10 +241,10 @@ def horizontal(
 def _bars(parts: Sequence[Colour], values: Mapping[Any, Mapping[str, float]]) -> list[list[Any]]:
     """Rows of bar, part and length, for the parts with values."""
     return [
-        [bar, part.label, short(mine[part.label])]
-        for bar, mine in values.items()
+        [bar, part.label, short(lengths[part.label])]
+        for bar, lengths in values.items()
         for part in parts
-        if mine.get(part.label, 0.0) > 0
+        if lengths.get(part.label, 0.0) > 0
     ]
 
 

@@ -53,12 +53,12 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
     Returns:
         The estimate, or ``None`` without values.
     """
-    there = [v for v in values if v is not None and math.isfinite(v)]
-    if len(there) < 2:
-        return Estimate(there[0], 1) if there else None
-    n, sd = len(there), stdev(there)
+    finite = [v for v in values if v is not None and math.isfinite(v)]
+    if len(finite) < 2:
+        return Estimate(finite[0], 1) if finite else None
+    n, sd = len(finite), stdev(finite)
     half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(n)
-    return Estimate(fmean(there), n, sd, half)
+    return Estimate(fmean(finite), n, sd, half)
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class Row:
 
     def curve(self, points: Points) -> Curve:
         """Estimates a curve, at each point over the runs with that point."""
-        found: dict[float, list[float | None]] = {}
+        values: dict[float, list[float | None]] = {}
         for run in self.runs:
             for x, value in points(run):
-                found.setdefault(x, []).append(value)
-        estimates = ((x, estimate(found[x])) for x in sorted(found))
+                values.setdefault(x, []).append(value)
+        estimates = ((x, estimate(values[x])) for x in sorted(values))
         return [(x, known) for x, known in estimates if known is not None]
 
 
@@ -174,14 +174,14 @@ def _grouped(
     for run in runs:
         key = json.dumps([name(run), settings(run)], sort_keys=True)
         same.setdefault(key, []).append(run)
-    found = [(name(members[0]), settings(members[0]), members) for members in same.values()]
+    groups = [(name(members[0]), settings(members[0]), members) for members in same.values()]
     labelled = []
-    for mine, values, members in found:
-        others = [theirs for other, theirs, _ in found if other == mine]
+    for title, values, members in groups:
+        others = [options for other, options, _ in groups if other == title]
         # Options of others that have default values here are not in the label.
         differ = [key for key in values if any(o.get(key) != values[key] for o in others)]
-        shown = ", ".join(phrase(key, values[key]) for key in differ)
-        labelled.append((f"{mine} ({shown})" if shown else mine, members))
+        differences = ", ".join(phrase(key, values[key]) for key in differ)
+        labelled.append((f"{title} ({differences})" if differences else title, members))
     return labelled
 
 

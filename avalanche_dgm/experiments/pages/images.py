@@ -75,7 +75,7 @@ class Album:
 
     def all(self) -> list[Frame]:
         """All pictures in the page."""
-        return [f for panels in self.frames.values() for mine in panels.values() for f in mine]
+        return [f for panels in self.frames.values() for frames in panels.values() for f in frames]
 
 
 #: `encode` with a cache.

@@ -49,7 +49,7 @@ def overview_of(group: Group) -> dict[str, Any]:
             (row, [column[i] for column in columns], len(row.runs))
             for i, row in enumerate(group.rows)
         ],
-        "unfinished": [said for row in group.rows if (said := _unfinished(row))],
+        "unfinished": [sentence for row in group.rows if (sentence := _unfinished(row))],
         "facts": [(name, text) for name, text in _facts(group) if text],
         "commands": list(dict.fromkeys(command for command in commands if command)),
         "settings": [(row.label, _settings(row)) for row in group.rows],

@@ -81,8 +81,8 @@ def _used(
 ) -> list[Card]:
     """A chart of a number without the methods for which it is always 0."""
     rows = [row for row in group.rows if any(value(step) for step in _steps(row))]
-    mine = replace(group, rows=rows)
-    return over_experiences(mine, title, after_each(value), y=label, note=note)
+    subgroup = replace(group, rows=rows)
+    return over_experiences(subgroup, title, after_each(value), y=label, note=note)
 
 
 def masks_block(group: Group) -> Block:
@@ -99,9 +99,9 @@ def masks_block(group: Group) -> Block:
                 key = keys.MASK.format(layer=layer, part=part)
                 for at, value in row.curve(partial(_scalar, key)):
                     values.setdefault(at, {})[part] = value.mean
-            for mine in values.values():
+            for fractions in values.values():
                 # Reserved by earlier experiences and not reused by this one.
-                mine["held"] = max(0.0, 1 - sum(mine.values()))
+                fractions["held"] = max(0.0, 1 - sum(fractions.values()))
             name = f"{row.label}, layer {layer}"
             chart = charts.stacked(
                 f"Use of the mask, {name}", parts, values, y="fraction of the mask", text="share"
