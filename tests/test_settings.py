@@ -49,7 +49,7 @@ def test_a_setting_is_given_under_one_name(given):
 
 
 def test_messages_list_present_names_alone():
-    with pytest.raises(ConfigError, match="There are: kind, width"):
+    with pytest.raises(ConfigError, match="Available: kind, width"):
         make_settings(Old, {"wdth": 1})
 
 

@@ -198,7 +198,7 @@ class ExperimentConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         object.__setattr__(self, "revisit", tuple(self.revisit))
         if isinstance(self.trainer, Mapping):
-            _require_fields("setting of a trainer", self.trainer, TrainerSettings)
+            _require_fields("trainer setting", self.trainer, TrainerSettings)
             object.__setattr__(self, "trainer", TrainerSettings(**self.trainer))
         for name in BY_CLASS_PATH:
             if not isinstance(getattr(self, name), str):
@@ -315,9 +315,7 @@ def require_known(what: str, name: str, known: Collection[str]) -> None:
         return
     near = difflib.get_close_matches(str(name), list(known), n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise ConfigError(
-        f"There is no {what} '{name}'.{hint} There are: {', '.join(known) or 'none'}."
-    )
+    raise ConfigError(f"Unknown {what}: '{name}'.{hint} Available: {', '.join(known) or 'none'}.")
 
 
 def _is_number(value: Any) -> bool:

@@ -47,7 +47,7 @@ class LogSettings:
 
     def __post_init__(self) -> None:
         for place in self.places:
-            require_known("place to log to", place, PLACES)
+            require_known("place for logs", place, PLACES)
         if "none" in self.places and len(self.places) > 1:
             raise ConfigError("'none' logs nothing: give only that, or leave it out.")
 

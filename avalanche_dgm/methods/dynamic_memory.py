@@ -93,7 +93,7 @@ def paper_hyper(data: str = "mnist") -> dict[str, Any]:
         ConfigError: There is no such configuration.
     """
     if data not in PAPER:
-        raise ConfigError(f"There is no configuration {data!r}; there are {', '.join(PAPER)}.")
+        raise ConfigError(f"Unknown configuration {data!r}. Available: {', '.join(PAPER)}.")
     return dict(PAPER[data])
 
 

@@ -159,7 +159,7 @@ def make_stream(
         DataError: The data cannot be found or read.
     """
     if name not in STREAMS:
-        raise ConfigError(f"There is no stream '{name}'. There are {', '.join(STREAMS)}.")
+        raise ConfigError(f"Unknown stream: '{name}'. Available: {', '.join(STREAMS)}.")
     spec = STREAMS[name]
     unknown = sorted(set(options) - set(spec.options))
     if unknown:

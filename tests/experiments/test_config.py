@@ -60,9 +60,9 @@ def test_what_cannot_be_run_cannot_be_made(field, value):
 def test_unknown_names_list_those_that_exist():
     with pytest.raises(ConfigError, match="joint.*dgdmn-no-stm"):
         ExperimentConfig.create("nothing")
-    with pytest.raises(ConfigError, match="no stream 'mnist'.*split-mnist"):
+    with pytest.raises(ConfigError, match="Unknown stream: 'mnist'.*split-mnist"):
         check_options(ExperimentConfig.create("naive", "mnist"))
-    with pytest.raises(ConfigError, match="There is no setting 'epoch'.*Did you mean 'epochs'"):
+    with pytest.raises(ConfigError, match="Unknown setting: 'epoch'.*Did you mean 'epochs'"):
         ExperimentConfig.from_json({"epoch": 3})
 
 
@@ -113,10 +113,10 @@ def test_configurations_that_are_not_there():
     for value in ("cifar", ["mnist"], None):
         options = {"configuration": value}
         config = ExperimentConfig.create("dynamic-memory-paper", method_options=options)
-        with pytest.raises(ConfigError, match="no configuration.*mnist-weights.*cifar10"):
+        with pytest.raises(ConfigError, match="Unknown configuration.*mnist-weights.*cifar10"):
             check_options(config)
     config = ExperimentConfig.create("dynamic-memory", method_options={"configuration": "mnist"})
-    with pytest.raises(ConfigError, match="no option of dynamic-memory 'configuration'"):
+    with pytest.raises(ConfigError, match="Unknown option of dynamic-memory: 'configuration'"):
         check_options(config)
 
 

@@ -301,5 +301,5 @@ def test_what_cannot_be_replayed():
     for replay in (Naive(), nn.Flatten(), 3):
         with pytest.raises(ConfigError, match="cannot be replayed"):
             ALTM(replay=replay)
-    with pytest.raises(ConfigError, match="where it is made"):
+    with pytest.raises(ConfigError, match="when you create it"):
         ALTM(replay=ClassDensity(), source={"rank": 3})

@@ -171,7 +171,7 @@ def test_registry_takes_options():
 
 
 def test_registry_names_what_there_is():
-    with pytest.raises(ConfigError, match="no stream 'mnist'.*split-mnist"):
+    with pytest.raises(ConfigError, match="Unknown stream: 'mnist'.*split-mnist"):
         make_stream("mnist")
     with pytest.raises(ConfigError, match="no option n_exp.*n_experiences"):
         make_stream("sklearn-digits", n_exp=5)
