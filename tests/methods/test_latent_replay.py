@@ -512,7 +512,7 @@ def test_latents_too_large_for_a_covariance(memory, covariance):
     net = large()
     before = copy.deepcopy(net.state_dict())
     method = LatentReplay(covariance=covariance, **memory)
-    with pytest.raises(ConfigError, match="2560 values.*covariance='low-rank'"):
+    with pytest.raises(ConfigError, match="2560 dimensions.*covariance='low-rank'"):
         driver_of(method, net, steps=1).train(training(FIRST))
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
