@@ -152,7 +152,7 @@ def test_another_class_does_not_take_the_arguments_of_the_first():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("epoch: 3", "no setting in .*run.yaml 'epoch'.*'epochs'"),
+        ("epoch: 3", "Unknown setting in .*run.yaml: 'epoch'.*'epochs'"),
         ("epochs: many", "epochs is many; it must be a whole number. Epochs of"),
         ("revisit: 0", r"revisit is 0; it must be a list, such as \[0\]. .*counted from 0"),
         (
@@ -170,7 +170,7 @@ def test_another_class_does_not_take_the_arguments_of_the_first():
         ("base: run.yaml", "its own base"),
         ("base: demp", "Did you mean 'demo'"),
         ("methods: [naive, dgr]\nmethod_options: {stm_size: 2}", "None of naive, dgr.*stm_size"),
-        ("per_method: {dgr: {epoch: 3}}", "dgr 'epoch'"),
+        ("per_method: {dgr: {epoch: 3}}", "dgr: 'epoch'"),
         ("per_method: {dgrr: {epochs: 3}}", "Did you mean 'dgr'"),
         ("methods: dgr", "methods"),
     ],
