@@ -162,7 +162,7 @@ def test_another_class_does_not_take_the_arguments_of_the_first():
         ("trainer: {device: 2}", "device"),
         ("- 3", "has no settings"),
         ("a: [", "cannot be read"),
-        ("", "holds no settings"),
+        ("", "has no settings"),
         ("epochs: 1\nlr: 0.1\nepochs: 2", "has 'epochs' twice"),
         ("stream_options: {seed: 1, seed: 2}", "has 'seed' twice"),
         ("method: dgr\nmethods: [naive]", "both 'method' and 'methods'"),
