@@ -51,6 +51,7 @@ class SplitModel:
 
     Raises:
         ConfigError: There is no such layer, or no layer can be chosen by default.
+        UnsupportedModelError: The model has TorchScript modules.
 
     Attributes:
         layer: Name of the layer whose output is the latent; ``None`` for the classifier's input.
@@ -68,6 +69,11 @@ class SplitModel:
         task_aware: bool = False,
     ) -> None:
         self.model = model
+        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+            raise UnsupportedModelError(
+                f"The {type(model).__name__} has modules of TorchScript, which run without hooks"
+                " and so cannot be cut. Use the modules that were scripted or traced."
+            )
         self.layer, self.classifier = find_parts(model, layer, classifier)
         self.task_aware = task_aware
         self.latent_shape: tuple[int, ...] | None = None
@@ -221,7 +227,9 @@ class SplitModel:
         return [*(["layers"] if self.classifier else []), "blank", "blanks"]
 
     def _forward(self, model: nn.Module, images: Tensor, tasks: Tensor) -> Tensor:
-        return logits_of(model, images, tasks, task_aware=self.task_aware)
+        # Compiled code does not call hooks that were added later.
+        with torch.compiler.set_stance("force_eager"):
+            return logits_of(model, images, tasks, task_aware=self.task_aware)
 
     def _encode(self, images: Tensor, tasks: Tensor) -> Tensor:
         def reached(module: nn.Module, inputs: tuple[Any, ...], *output: Any) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -555,3 +556,40 @@ def test_a_linear_layer_that_does_not_run_is_none():
     model[2].idle = nn.Linear(3, 3)
     with pytest.raises(UnsupportedModelError, match=r"No nn\.Linear runs.*Pass layer=<name>"):
         SplitModel(model).check(images())
+
+
+class Headed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 5), nn.ReLU())
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("kind", [partial(torch.compile, backend="eager"), compiled_in_place])
+def test_a_compiled_model_is_cut_like_the_model(kind):
+    """Code that was compiled before the cut calls none of the cut's hooks."""
+    model, images = Headed(), torch.rand(7, 6)
+    plain, compiled = SplitModel(model), SplitModel(kind(copy.deepcopy(model)))
+    compiled.model(images)
+    for split in (plain, compiled):
+        split.check(images)
+    latents = plain.encode(images)
+    assert torch.equal(compiled.encode(images), latents)
+    assert torch.equal(compiled.answer(latents), plain.answer(latents))
+
+
+@pytest.mark.parametrize("part", ["", "body"])
+def test_modules_of_torchscript_are_refused(part):
+    model = Headed()
+    if part:
+        model.body = torch.jit.script(model.body)
+    with pytest.raises(UnsupportedModelError, match="TorchScript"):
+        SplitModel(model if part else torch.jit.script(model))
