@@ -1,7 +1,7 @@
 """LightningModules of the methods, and training over streams with a Trainer.
 
-Only this folder imports PyTorch Lightning, through its module `package`. The names are in the stub
-beside this file.
+Only this folder imports PyTorch Lightning, through its module `package`. `__init__.pyi` lists the
+exported names.
 """
 
 from avalanche_dgm.lightning import package as package

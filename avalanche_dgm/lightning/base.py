@@ -1,4 +1,4 @@
-"""Base classes of the LightningModules: exact means in logs, and training of one network."""
+"""Base classes of the LightningModules: exact logged means, and training of one network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Means:
-    """Sums and counts by key, added to without waiting for the device.
+    """Running means by key; adding values does not synchronise with the device.
 
     Attributes:
-        sums: By key, the sum and the number of what was summed.
+        sums: By key, the sum of values and their number.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Means:
         return {key: total / n for key, (total, n) in self.sums.items()}
 
     def total(self) -> Tensor:
-        """The sum of all values, which is not finite if one of them was not."""
+        """The sum over all keys; not finite if any value was not."""
         return torch.stack([total for total, _ in self.sums.values()]).sum()
 
     def set_sums(self, sums: dict[Any, tuple[Tensor, int]], device: torch.device) -> None:
@@ -53,7 +53,7 @@ class MeanLoggingModule(pl.LightningModule):
         """Resets the means.
 
         Raises:
-            ConfigError: A callback or logger is of Lightning's other package.
+            ConfigError: A callback or logger is from Lightning's other package.
         """
         trainer: Any = self.trainer
         check_package(trainer.callbacks, trainer.loggers)
@@ -67,23 +67,23 @@ class MeanLoggingModule(pl.LightningModule):
         """Logs the means, for each loader if there are several."""
         self.log_means("test")
 
-    def note(self, means: dict[str, Tensor], n: int, loader: int = 0) -> None:
-        """Adds a batch's means, without waiting for the device.
+    def add_means(self, means: dict[str, Tensor], n: int, loader: int = 0) -> None:
+        """Adds a batch's means to those of the epoch.
 
         Args:
-            means: Scalars by their names in the log.
-            n: Samples that each is a mean of.
+            means: Scalars by logged name.
+            n: Samples in the batch.
             loader: Index of the loader.
         """
         for name, mean in means.items():
             self._means.add((name, loader), mean * n, n)
 
     def log_means(self, stage: str) -> None:
-        """Logs the means of `note` and resets them."""
+        """Logs the epoch's means over all processes and resets them."""
         # Lightning's means over processes are exact only if all have the same number of samples.
-        mine = [key for key in self._means.sums if key[0].startswith(f"{stage}/")]
-        several = len({loader for _, loader in mine}) > 1
-        for name, loader in mine:
+        logged = [key for key in self._means.sums if key[0].startswith(f"{stage}/")]
+        several = len({loader for _, loader in logged}) > 1
+        for name, loader in logged:
             total, n = self._means.sums.pop((name, loader))
             pair = torch.stack([total, total.new_tensor(n)])
             pair = self.trainer.strategy.reduce(pair, reduce_op="sum")
@@ -92,7 +92,7 @@ class MeanLoggingModule(pl.LightningModule):
 
 
 class NetworkModule(MeanLoggingModule, ABC):
-    """A network with one optimiser, whose means over samples are logged.
+    """A network with one optimiser, which logs means over samples.
 
     Attributes:
         optimizer: Specification of the optimiser, or a function from parameters to one.
@@ -106,31 +106,31 @@ class NetworkModule(MeanLoggingModule, ABC):
 
     @abstractmethod
     def measure(self, stage: str, batch: Any, batch_idx: int) -> tuple[dict[str, Tensor], int]:
-        """Means over a batch, ``loss`` among them, and the number of its samples.
+        """Means over a batch, including ``loss``, and the number of samples.
 
         Args:
             stage: ``"train"``, ``"val"`` or ``"test"``.
             batch: The batch.
-            batch_idx: Its number.
+            batch_idx: Index of the batch.
         """
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The mean loss."""
-        loss = self._measured("train", batch, batch_idx)
+        loss = self._measure("train", batch, batch_idx)
         self.log("train/loss_step", loss.detach(), prog_bar=True)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs the means."""
-        self._measured("val", batch, batch_idx, dataloader_idx)
+        self._measure("val", batch, batch_idx, dataloader_idx)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs the means."""
-        self._measured("test", batch, batch_idx, dataloader_idx)
+        self._measure("test", batch, batch_idx, dataloader_idx)
 
-    def _measured(self, stage: str, batch: Any, batch_idx: int, loader: int = 0) -> Tensor:
+    def _measure(self, stage: str, batch: Any, batch_idx: int, loader: int = 0) -> Tensor:
         means, n = self.measure(stage, batch, batch_idx)
-        self.note({f"{stage}/{name}": mean for name, mean in means.items()}, n, loader)
+        self.add_means({f"{stage}/{name}": mean for name, mean in means.items()}, n, loader)
         return means["loss"]
 
     def configure_gradient_clipping(
@@ -148,7 +148,8 @@ class NetworkModule(MeanLoggingModule, ABC):
         """The optimiser and its schedule over all steps of the fit.
 
         Raises:
-            ConfigError: The network has no parameters, or a schedule has no number of steps.
+            ConfigError: The network has no parameters to train, or the number of steps that the
+                schedule needs is not known.
         """
         network, spec = self.network(), self.optimizer
         if not any(p.requires_grad for p in network.parameters()):
@@ -169,7 +170,7 @@ class NetworkModule(MeanLoggingModule, ABC):
         return with_schedule(optimizer, schedule)
 
     def setup(self, stage: str) -> None:
-        """Resets the means and checks."""
+        """Resets the means, and lets the first batch be checked again."""
         super().setup(stage)
         self.checked = False
 
@@ -181,8 +182,10 @@ class NetworkModule(MeanLoggingModule, ABC):
 def with_schedule(
     optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler | None
 ) -> Any:
-    """The value of ``configure_optimizers`` for an optimiser and its schedule, if any."""
+    """The return value of ``configure_optimizers`` for an optimiser and its schedule, if any."""
     if schedule is None:
         return optimizer
-    plan = {"scheduler": schedule, "interval": "step"}
-    return {"optimizer": optimizer, "lr_scheduler": plan}
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+    }

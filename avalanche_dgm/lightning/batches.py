@@ -1,4 +1,4 @@
-"""Batches of one experience: the same ones on any number of devices, in a repeatable order."""
+"""Batches of one experience, in a reproducible order that does not depend on the devices."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def batch_indices(
 
     Args:
         n: Number of samples.
-        batch_size: Samples per batch; the last one may be smaller.
+        batch_size: Samples per batch; the last batch may be smaller.
         rng: Generator for shuffling; ``None`` keeps the samples' order. When shuffling, a last
             batch of one sample is dropped, as BatchNorm cannot train on it.
-        tasks: int64 tensor (n,) of task labels, to balance each batch over them as Avalanche does,
-            repeating samples of rarer ones; ``None`` does not balance.
-        drop_last: Whether to drop a last batch that is smaller.
+        tasks: int64 tensor (n,) of task labels, to balance each batch over tasks as Avalanche does,
+            repeating samples of smaller tasks; ``None`` does not balance.
+        drop_last: Whether to drop a smaller last batch.
 
     Returns:
-        int64 tensors of indices, one for each batch.
+        int64 tensors of indices, one per batch.
     """
     groups = [] if tasks is None else [(tasks == t).nonzero().flatten() for t in tasks.unique()]
     if len(groups) > 1:
@@ -59,8 +59,8 @@ def _balanced(
 ) -> list[Tensor]:
     if batch_size < len(groups):
         raise ConfigError(
-            f"The experience has {len(groups)} task labels, and every batch holds samples of each:"
-            f" batch_size={batch_size} is too small for that."
+            f"The experience has {len(groups)} task labels, and every batch must have samples of"
+            f" each: batch_size={batch_size} is too small."
         )
     share, rest = divmod(batch_size, len(groups))
 
@@ -82,29 +82,29 @@ def _balanced(
 
 
 class Batches(ABC):
-    """Base of the loaders of one experience, which iterate over it once per epoch.
+    """Base of the loaders of one experience; an iteration is one epoch.
 
-    They are no ``DataLoader``, so that Lightning does not change their order. Lightning calls
-    `set_epoch`; call it yourself when iterating by hand.
+    They are not a ``DataLoader``, so that Lightning does not change their order. Lightning calls
+    `set_epoch`; other callers must call it themselves.
 
     Args:
         n: Number of samples.
-        batch_size: Samples a batch, over all devices.
+        batch_size: Batch size, over all devices.
         shuffle: Whether to shuffle in each epoch.
-        seed: Seed of the order, which depends on it, ``experience`` and the epoch only.
+        seed: Seed of the order, which depends only on it, ``experience`` and the epoch.
         experience: Index of the experience.
         epoch: The first epoch.
-        start: First batch of that epoch, to resume in the middle of it.
-        ranks: This process among those that share each batch; ``None`` is a single one.
-        whole: Yield full batches in each process all the same; see `shard`.
-        drop_last: Whether to drop a last batch that is smaller.
+        start: Index of the first batch of that epoch, to resume within it.
+        ranks: Rank and world size; ``None`` for a single process.
+        whole: Yield full batches in each process, not its shards; see `shard`.
+        drop_last: Whether to drop a smaller last batch.
         tasks: See `batch_indices`.
         exact: Whether shards must be disjoint, for evaluation: a last batch too small to split
-            is joined to the one before it.
+            is joined to the previous one.
 
     Attributes:
         epoch: The next epoch.
-        start: Its first batch.
+        start: Index of its first batch.
         stop: Number of batches after which an epoch ends; ``None`` for all.
 
     Raises:
@@ -163,10 +163,10 @@ class Batches(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches of an epoch from `start` on, the same each time."""
+        """Yields the batches of the epoch from `start`, the same each time."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch; a new one starts at its first batch."""
+        """Sets the epoch; a new epoch starts at its first batch."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
@@ -192,22 +192,22 @@ class Batches(ABC):
         return order
 
     def _parts(self) -> list[Tensor]:
-        """The indices that this process reads, for each batch of the next epoch."""
+        """Sample indices for this process, for each batch of the next epoch."""
         batches = self._order()[self.start : self.stop]
         return batches if self.whole else [b[self.ranks.shard(len(b))] for b in batches]
 
     def shard(self, batch: Sequence[Tensor], n: int) -> list[Tensor]:
-        """This process's shard of a batch that was yielded.
+        """This process's shard of a yielded batch.
 
         Args:
-            batch: Its columns.
-            n: Its size over all devices.
+            batch: Images, labels and task labels.
+            n: Batch size over all devices.
         """
         return [column[self.ranks.shard(n)] if self.whole else column for column in batch]
 
 
 class TensorBatches(Batches):
-    """Batches of an experience in memory, each made by one indexing on its device.
+    """Batches of an experience in memory, made by indexing on its device.
 
     Args:
         data: The experience.
@@ -232,14 +232,13 @@ class TensorBatches(Batches):
 class LazyBatches(Batches):
     """Batches of an experience that is read from its dataset, with random augmentations.
 
-    Each process reads its shard only. Augmentations draw from the global generators; those of
+    Each process reads only its shard. Augmentations draw from the global generators; those of
     worker processes are seeded by seed, experience, epoch and rank.
 
     Args:
         dataset: Samples (image, class, ...).
         num_workers: Worker processes of the ``DataLoader``.
-        task_column: Index of the task label in a sample, such as -1; ``None`` if there is none:
-            then it is 0.
+        task_column: Index of the task label in a sample, such as -1; ``None`` uses task label 0.
         **choices: See `Batches`.
     """
 
@@ -262,7 +261,7 @@ class LazyBatches(Batches):
             batch_sampler=batches,
             num_workers=self.num_workers,
             collate_fn=collate_of(self._dataset),
-            # A DataLoader without a generator draws from the global one.
+            # Without this argument a DataLoader draws from the global generator.
             generator=self._rng(1 + self.ranks.rank),
         )
         for columns in loader:

@@ -1,8 +1,7 @@
-"""Which of Lightning's own callbacks a stream of many fits can have.
+"""Which of Lightning's own callbacks are supported in a stream of many fits.
 
-A callback that is written for one fit may be wrong in many, with nothing to show for it. So each of
-``pl.callbacks`` is in one of the two tables here, and the refused ones are refused by name. Names
-that the installed version does not have are no matter.
+A callback for a single fit may silently give wrong results in a stream. So each of ``pl.callbacks``
+is in one of the two tables here. Names that the installed version lacks are ignored.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from typing import Any
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.package import check_package, pl
 
-_EVERY = "is called in every fit; `module.stage_name` says which"
+_EVERY = "is called in every fit; `module.stage_name` names the fit"
 _LEARNING = "monitors the classifier's training, reset in each experience"
 _BAR = "shows experience and phase"
 
-#: By class: what it does in a stream.
+#: What each supported callback does in a stream.
 SUPPORTED = {
     "BasePredictionWriter": "writes the results of `trainer.predict` after the stream",
     "Callback": _EVERY,
@@ -40,29 +39,29 @@ SUPPORTED = {
 }
 
 _AVERAGES = (
-    "it averages everything in the module, including labels, and restarts in each fit. Average the"
-    " network's weights after the stream, or in its own forward pass"
+    "it averages all buffers of the module, including labels, and restarts in each fit. Average"
+    " the network's weights after the stream, or in its own forward pass"
 )
 _FREEZES = (
-    "it freezes layers by the epoch of a single fit. Set requires_grad on the model's parameters"
+    "it freezes layers by the epoch of a single fit. Set requires_grad of the model's parameters"
     " before the stream"
 )
 
-#: By class: why not, and what to do instead.
+#: Why each other callback is not supported, and what to do instead.
 UNSUPPORTED = {
     "BackboneFinetuning": _FREEZES,
     "BaseFinetuning": _FREEZES,
     "BatchSizeFinder": (
-        "it tries batch sizes in training, and phases have their own. Set batch_size"
+        "it tunes a single training batch size, but phases have their own. Set batch_size"
     ),
     "EMAWeightAveraging": _AVERAGES,
     "GradientAccumulationScheduler": (
-        "it changes the accumulation by the epoch of a single fit. Give the Trainer"
+        "it changes gradient accumulation by the epoch of a single fit. Give the Trainer"
         " accumulate_grad_batches"
     ),
     "LearningRateFinder": (
-        "it tries learning rates, but the module has several optimizers in turn. Set lr in the"
-        " module's optimizer"
+        "it tunes a single learning rate, but the module has one optimizer per phase. Set lr in"
+        " the module's optimizer"
     ),
     "ModelPruning": (
         "it replaces parameters, but networks are copied and grow. Prune the model with"
@@ -73,26 +72,26 @@ UNSUPPORTED = {
     ),
     "StochasticWeightAveraging": _AVERAGES,
     "ThroughputMonitor": (
-        "it needs the size of each batch, but phases sample their own. The result has seconds and"
-        " iterations"
+        "it needs the size of each batch, but phases sample their own batches. The result has"
+        " seconds and iterations"
     ),
     "WeightAveraging": _AVERAGES,
 }
 
 
 def check_callbacks(trainer: pl.Trainer, callbacks: Iterable[Any]) -> None:
-    """Refuses callbacks that would be wrong in a stream, and their subclasses.
+    """Checks that callbacks, or their base classes, are supported in a stream.
 
     Raises:
-        ConfigError: One of them is refused, or lacks what it needs, or is of Lightning's other
-            package.
+        ConfigError: A callback is not supported, lacks a logger or package, or is from Lightning's
+            other package.
     """
     callbacks = list(callbacks)
     check_package(callbacks)
     for callback in callbacks:
         name = type(callback).__name__
-        for refused, reason in UNSUPPORTED.items():
-            if _is(callback, refused):
+        for unsupported, reason in UNSUPPORTED.items():
+            if _is(callback, unsupported):
                 raise ConfigError(f"The callback {name} cannot be used in a stream: {reason}.")
         if _is(callback, "DeviceStatsMonitor", "LearningRateMonitor") and not trainer.loggers:
             raise ConfigError(f"The callback {name} needs a logger: give the Trainer logger=...")

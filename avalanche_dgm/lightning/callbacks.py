@@ -1,4 +1,4 @@
-"""Callbacks of a stream, and the handling of Lightning's own callbacks in one."""
+"""Stream callbacks, and the handling of Lightning's own callbacks in a stream."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 
-#: The attributes that callbacks had before they were first used.
-_unused: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+#: The attributes of callbacks before their first use.
+_initial: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 
 class StreamCallback(pl.Callback):
-    """A callback with more hooks: at the start of a stream, in it, and after an experience."""
+    """A callback with further hooks for the start of a stream, optimiser steps and experiences."""
 
     def logs_to(self, logger: pl.loggers.Logger) -> bool:
-        """Whether it logs accuracies to a logger itself, so that `fit_stream` does not."""
+        """Whether the callback logs accuracies to a logger in place of `fit_stream`."""
         return False
 
     def on_stream_start(
@@ -34,63 +34,67 @@ class StreamCallback(pl.Callback):
         Args:
             trainer: The Trainer.
             module: The `MethodModule`.
-            benchmark: The benchmark: ``train_stream`` and ``test_stream``.
-            result: The result so far; the same object during the whole stream.
+            benchmark: The benchmark.
+            result: The result so far, updated in place during the stream.
         """
 
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, *, stops: bool) -> None:
         """Called in every process after each optimiser step of the classifier or a phase.
 
-        Lightning calls ``on_train_batch_end`` of callbacks before the module's; this comes after
-        it, when the step is complete.
+        It is called after the module's ``on_train_batch_end``; that of callbacks comes before it.
 
         Args:
             trainer: The Trainer.
-            module: The module; its ``stage`` is what is trained.
-            stops: Whether the stream stops here. Between two epochs it stops in a call of its own.
+            module: The module, with the current ``stage``.
+            stops: Whether the stream stops here. If it stops between two epochs, there is an
+                extra call.
         """
 
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
     ) -> None:
-        """Called in every process after an experience, which the result has by then."""
+        """Called in every process after an experience was added to the result."""
 
 
 def stream_callbacks(trainer: pl.Trainer) -> list[StreamCallback]:
-    """The Trainer's callbacks with hooks for a stream."""
-    made: Any = trainer
-    return [c for c in made.callbacks if isinstance(c, StreamCallback)]
+    """The stream callbacks of a Trainer."""
+    untyped: Any = trainer
+    return [c for c in untyped.callbacks if isinstance(c, StreamCallback)]
 
 
 def experience_callbacks(trainer: pl.Trainer) -> list[Any]:
-    """The callbacks that are reset for each experience: those that stop early or save.
+    """The callbacks that are reset for each experience: early stopping and checkpoints.
 
-    ``OnExceptionCheckpoint`` has no state and is left alone.
+    ``OnExceptionCheckpoint`` has no state and is not reset.
     """
-    made: Any = trainer
+    untyped: Any = trainer
     kinds = (pl.callbacks.EarlyStopping, pl.callbacks.Checkpoint)
-    always = pl.callbacks.OnExceptionCheckpoint
-    return [c for c in made.callbacks if isinstance(c, kinds) and not isinstance(c, always)]
+    stateless = pl.callbacks.OnExceptionCheckpoint
+    return [c for c in untyped.callbacks if isinstance(c, kinds) and not isinstance(c, stateless)]
 
 
 def reset_callbacks(trainer: pl.Trainer) -> None:
-    """Resets callbacks that stop early or save, in place; called before each experience.
+    """Resets the callbacks of `experience_callbacks` in place.
 
-    Otherwise an experience would be compared with the best value of the one before it. The path of
-    the last checkpoint stays, so that ``last.ckpt`` is that of the stream.
+    Otherwise they would compare an experience with the best value of the previous one. The path of
+    the last checkpoint is kept, so that ``last.ckpt`` is that of the stream.
     """
     for callback in experience_callbacks(trainer):
-        # All of it: the ``state_dict`` of a ModelCheckpoint lacks what it saved last.
-        unused = _unused.setdefault(callback, copy.deepcopy(vars(callback)))
+        # All attributes: the ``state_dict`` of a ModelCheckpoint is not complete.
+        initial = _initial.setdefault(callback, copy.deepcopy(vars(callback)))
         last = {name: v for name, v in vars(callback).items() if name == "last_model_path"}
-        vars(callback).update(copy.deepcopy(unused) | last)
+        vars(callback).update(copy.deepcopy(initial) | last)
 
 
 @contextmanager
 def check_integer_buffers(module: nn.Module, trained: nn.Module) -> Iterator[None]:
     """Checks that a fit does not change integer buffers, such as classes, labels and counts.
 
-    A callback that averages weights would silently average these, too.
+    Callbacks that average weights would silently average these, too.
+
+    Args:
+        module: The module.
+        trained: Its trained submodule, whose buffers may change.
 
     Raises:
         ConfigError: An integer buffer was changed; it was restored.
@@ -98,7 +102,7 @@ def check_integer_buffers(module: nn.Module, trained: nn.Module) -> Iterator[Non
 
     def integers() -> dict[str, Tensor]:
         found = module.named_buffers()
-        # Not uint8: these are stored images, and large.
+        # Not uint8: stored images, which are large.
         return {n: b for n, b in found if b.dtype in (torch.int8, torch.int32, torch.int64)}
 
     own = {id(buffer) for buffer in trained.buffers()}
@@ -111,6 +115,6 @@ def check_integer_buffers(module: nn.Module, trained: nn.Module) -> Iterator[Non
     if changed:
         raise ConfigError(
             f"A callback of the Trainer has changed {', '.join(changed[:3])}, integer buffers that"
-            " are not trained. They were restored. Leave out callbacks that average or replace all"
-            " of a module's buffers."
+            " are not trained. They were restored. Remove callbacks that average or replace all"
+            " buffers of a module."
         )

@@ -1,9 +1,8 @@
-"""Checkpoints of a stream, from which a run resumes after it was killed at any point.
+"""Checkpoints of a stream, from which a run resumes after an interruption at any point.
 
 The full state is saved after each experience; within one, after each stage and every
-``save_every`` steps in the middle of a stage. To resume, the experience starts again from its
-beginning: what a method computes between stages is repeated, with the same result at little cost,
-and the training of a finished stage is replaced by its saved outcome.
+``save_every`` steps of a stage. A resumed run restarts the interrupted experience: computations
+between stages are repeated, with the same results; finished stages are loaded, not trained.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from avalanche_dgm.randomness import global_state, set_global_state
 
 
 class StreamCheckpointer(StreamCallback):
-    """Saves and restores one process's state of a run, as a callback of its Trainer.
+    """A callback that saves and restores one process's state of a run.
 
     Args:
         folder: The checkpoint folder.
-        trainer: The Trainer, in each of its processes.
-        method: The method that learns.
-        view: The strategy that Avalanche's metrics see.
-        save_every: Optimiser steps between two saves in the middle of a stage.
+        trainer: The Trainer, after its processes were started.
+        method: The method.
+        view: The strategy stand-in for Avalanche's metrics.
+        save_every: Optimiser steps between two saves within a stage.
         settings: Settings that must be equal when a run resumes.
     """
 
@@ -71,7 +70,7 @@ class StreamCheckpointer(StreamCallback):
 
         Raises:
             ConfigError: The folder holds a run and ``resume`` is off.
-            CheckpointError: It holds another run, or a file is damaged.
+            CheckpointError: The folder holds another run, or a file is damaged.
         """
         latest = self.folder.latest(resume=resume)
         if latest is None:
@@ -83,7 +82,7 @@ class StreamCheckpointer(StreamCallback):
         return dict(content["run"])
 
     def save_experience(self, done: int, run: Mapping[str, Any]) -> None:
-        """Saves the full state after an experience, or before the first; `load` returns ``run``."""
+        """Saves the full state after ``done`` experiences; `load` returns ``run``."""
         content = {**self._common(), "run": dict(run), "settings": self._settings}
         self.folder.write_alone((done, 0, 0), content)
         self._mid_stage_positions = []
@@ -97,10 +96,10 @@ class StreamCheckpointer(StreamCallback):
     def skip(self, module: MethodModule, stage: Stage) -> bool:
         """Loads the outcome of a stage that was finished before the interruption.
 
-        Of one that was interrupted, it loads the position; `on_train_start` loads the rest.
+        Of an interrupted stage it loads the position; `on_train_start` loads the rest.
 
         Returns:
-            Whether it was finished.
+            Whether the stage was finished.
         """
         here = (self._experience, self._stage)
         self._stage, self._steps, self._mid_stage = self._stage + 1, 0, None
@@ -136,7 +135,7 @@ class StreamCheckpointer(StreamCallback):
         content = self._mid_stage
         if content is None:
             return
-        # Here, so that an error puts back the weights from before the stage.
+        # Here, so that an error rolls back to the weights from before the stage.
         stage: Any = pl_module.stage
         stage.module.load_state_dict(content["module"])
         trainer.optimizers[0].load_state_dict(content["optimizer"])
@@ -147,11 +146,11 @@ class StreamCheckpointer(StreamCallback):
         self._mid_stage = None
 
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, *, stops: bool) -> None:
-        """Saves every ``save_every`` steps, and where the stream stops."""
+        """Saves every ``save_every`` steps, and when the stream stops."""
         stage: Any = module.stage
-        if stage.batch:  # Otherwise it is between two epochs, and the step was counted before.
+        if stage.batch:  # 0 between two epochs, where the step was already counted.
             self._steps += 1
-        # After an epoch's last batch there is nothing left of the epoch to resume.
+        # After an epoch's last batch no rest of the epoch is left to resume.
         due = self._steps >= self._next_save and not trainer.is_last_batch
         if not (stops or due):
             return
@@ -169,12 +168,12 @@ class StreamCheckpointer(StreamCallback):
         }
         self.folder.write(position, content)
         self._mid_stage_positions.append(position)
-        # Keeps the last but one: another process may be one save behind.
+        # Keeps the last two: another process may be one save behind.
         for old in self._mid_stage_positions[:-2]:
             self.folder.remove(old)
         del self._mid_stage_positions[:-2]
 
-    # What is saved
+    # Contents of checkpoints
 
     def _common(self) -> dict[str, Any]:
         return {

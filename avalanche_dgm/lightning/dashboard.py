@@ -31,10 +31,10 @@ class DashboardCallback(ReportingCallback):
     Args:
         sinks: Where to log panels; ``None`` for the Trainer's loggers for W&B, TensorBoard and CSV
             (in a folder ``panels`` beside the CSV files).
-        samples_per_class: Samples of each class in images.
+        samples_per_class: Samples per class in image grids.
         latents: Whether to plot an embedding of test latents after the last experience.
         checkpoints: Whether to log the best checkpoint of a ``ModelCheckpoint`` after each
-            experience: in W&B as an artifact.
+            experience; W&B stores it as an artifact.
 
     Raises:
         ConfigError: ``samples_per_class`` is below 1.
@@ -48,8 +48,8 @@ class DashboardCallback(ReportingCallback):
         latents: bool = True,
         checkpoints: bool = False,
     ) -> None:
-        super().__init__(self._trained)
-        # Checks the arguments now; the sinks are opened when the stream starts.
+        super().__init__(self._log_training)
+        # Checks the arguments; the sinks are opened at the start of the stream.
         Dashboard([], samples_per_class=samples_per_class)
         self._sinks = sinks
         self.samples_per_class, self.latents = samples_per_class, latents
@@ -59,10 +59,10 @@ class DashboardCallback(ReportingCallback):
 
     def logs_to(self, logger: pl.loggers.Logger) -> bool:
         """See `StreamCallback.logs_to`."""
-        shown = (pl.loggers.WandbLogger, pl.loggers.TensorBoardLogger)
-        return self._sinks is None and isinstance(logger, shown)
+        kinds = (pl.loggers.WandbLogger, pl.loggers.TensorBoardLogger)
+        return self._sinks is None and isinstance(logger, kinds)
 
-    def _trained(self, values: dict[str, float], step: int) -> None:
+    def _log_training(self, values: dict[str, float], step: int) -> None:
         if self.dashboard is not None:
             self.dashboard.log_training(values, step=step)
 
@@ -99,10 +99,10 @@ class DashboardCallback(ReportingCallback):
         self.dashboard.log_experience(experience, module.method)
         if self.checkpoints and result.best_checkpoints[-1]:
             self.dashboard.log_checkpoint(Path(result.best_checkpoints[-1]), at=n)
-        self._tested(module, result, last=n == len(stream))
+        self._log_test(module, result, last=n == len(stream))
         self.dashboard.log_sleep(result.records[-1], before=before, at=n)
 
-    def _tested(self, module: MethodModule, result: StreamResult, *, last: bool) -> None:
+    def _log_test(self, module: MethodModule, result: StreamResult, *, last: bool) -> None:
         dashboard, tests = self.dashboard, list(self._benchmark.test_stream)
         if dashboard is None or not tests or result.accuracy.isnan().all():
             return

@@ -1,4 +1,4 @@
-"""An Avalanche benchmark as a Lightning data module, one experience a fit."""
+"""An Avalanche benchmark as a LightningDataModule, with one fit per experience."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ from avalanche_dgm.plugins.experiences import (
 from avalanche_dgm.plugins.samples import task_column
 from avalanche_dgm.randomness import global_state, set_global_state
 
-#: Largest size in bytes of an experience in memory, and of all cached test sets together.
+#: Largest size, bytes, of an experience in memory, and of all cached test sets together.
 MEMORY_LIMIT = 4 * 2**30
 
 
 class StreamDataModule(pl.LightningDataModule):
     """Serves a benchmark's experiences to a Trainer.
 
-    ``trainer.fit(module, datamodule=...)`` trains on the experience that `set_experience` chose,
+    ``trainer.fit(module, datamodule=...)`` trains on the experience set by `set_experience`;
     ``trainer.test`` tests on every experience of the test stream. Batches are tuples of images
     (n, *shape) float32, labels (n,) int64 and task labels (n,) int64.
 
-    On several devices each process gets a shard of every batch, and all shards together are the
-    batch of a single process. Lightning adds no sampler. A Trainer weights all shards equally, so
-    steps equal those of a single process exactly if the batches split evenly.
+    On several devices each process gets a shard of every batch; together the shards are the batch
+    of a single process. Lightning adds no sampler. A Trainer weights all shards equally, so steps
+    equal those of a single process exactly only if the batches split evenly.
 
     Args:
         benchmark: An Avalanche benchmark, or any object with a ``train_stream`` and a
             ``test_stream`` of its experiences; a ``valid_stream`` is used if there is one.
-        batch_size: Samples a training batch, over all devices.
-        eval_batch_size: Samples per batch in validation and test, over all devices.
+        batch_size: Training batch size, over all devices.
+        eval_batch_size: Batch size in validation and test, over all devices.
         shuffle: Whether to shuffle in each training epoch. Otherwise batches are those of
             Avalanche's loader with ``shuffle=False``.
         seed: Seed of the order, 0 or more; the global generators are not used for it.
         in_memory: Whether to read each experience once into tensors, with the evaluation
             transforms. ``None`` does so if the training transforms are the same and not random,
             and the tensors take at most 4 GiB. Otherwise images are read for each batch.
-        num_workers: Worker processes, as in a ``DataLoader``.
-        drop_last: Whether to drop a last training batch that is smaller.
+        num_workers: Worker processes of each ``DataLoader``.
+        drop_last: Whether to drop a smaller last training batch.
         oracle: How tasks are identified; see `avalanche_dgm.plugins.experiences`.
 
     Attributes:
@@ -106,7 +106,7 @@ class StreamDataModule(pl.LightningDataModule):
 
     @property
     def n_experiences(self) -> int:
-        """Length of the training stream."""
+        """Number of training experiences."""
         return len(self.benchmark.train_stream)
 
     def set_experience(self, i: int) -> None:
@@ -123,21 +123,21 @@ class StreamDataModule(pl.LightningDataModule):
         return self.train_batches(self.experience, ranks=self._ranks())
 
     def val_dataloader(self) -> list[Batches]:
-        """The same of the validation stream's experience, if there is one."""
+        """This process's shards of the validation batches; empty without a validation stream."""
         stream = getattr(self.benchmark, "valid_stream", None)
         if stream is None or self.experience >= len(stream):
-            # There is no validation stream; Lightning would warn in each fit.
+            # Lightning would warn in each fit.
             warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
             return []
         return [self._evaluated("valid", self.experience, self._ranks())]
 
     def test_dataloader(self) -> list[Batches]:
-        """The same of every experience of the test stream."""
+        """This process's shards of the batches of every test experience."""
         n = len(self.benchmark.test_stream)
         return [self.test_batches(j, ranks=self._ranks()) for j in range(n)]
 
     def predict_dataloader(self) -> list[Batches]:
-        """The same as for a test."""
+        """See `test_dataloader`."""
         return self.test_dataloader()
 
     def train_batches(
@@ -154,7 +154,7 @@ class StreamDataModule(pl.LightningDataModule):
             i: Position in the training stream.
             ranks: This process among those that share each batch; ``None`` is a single one.
             whole: Yield full batches in each process if they are in memory.
-            data: Data in memory to use in place of the experience's samples.
+            data: Samples to use in place of the experience's.
 
         Raises:
             ConfigError: The stream is shorter, or there are no batches.
@@ -183,16 +183,16 @@ class StreamDataModule(pl.LightningDataModule):
 
         Raises:
             ConfigError: The stream is shorter.
-            DataError: The experience holds no samples, or they are no images with classes.
+            DataError: The experience holds no samples, or not images with classes.
         """
         return self._evaluated("test", j, ranks, whole=whole)
 
     def experience_data(self, i: int) -> ExperienceData:
-        """All samples of the training experience at a position, without augmentations.
+        """All samples of a training experience, without augmentations.
 
         For a part of a task in an online stream, these are the samples of the whole task. They are
-        on the Trainer's device, or on the CPU without a Trainer. Only the last experience asked
-        for is cached.
+        on the Trainer's device, or on the CPU without a Trainer. Only the last returned experience
+        is cached.
 
         Raises:
             ConfigError: The stream is shorter.
@@ -210,12 +210,12 @@ class StreamDataModule(pl.LightningDataModule):
         return full_experience(experience) is not experience
 
     def ends_task(self, i: int) -> bool:
-        """Whether a training experience ends a task; most parts of online streams do not."""
+        """Whether a training experience is the last part of a task."""
         parts = [self._find("train", j) for j in range(self.first_part(i), i + 1)]
         return ends_task(parts[-1], sum(len(part.dataset) for part in parts))
 
     def first_part(self, i: int) -> int:
-        """The experience in which the task of a training experience starts."""
+        """Index of the first part of a training experience's task."""
         while not starts_task(self._find("train", i)):
             i -= 1
         return i
@@ -228,11 +228,11 @@ class StreamDataModule(pl.LightningDataModule):
         return train_rule(self.oracle, full_experience(experience), self.benchmark.train_stream)
 
     def reads_into_memory(self, i: int) -> bool:
-        """Whether a training experience is served from tensors; see ``in_memory``."""
+        """Whether a training experience is read once into tensors; see ``in_memory``."""
         return self._from_tensors("train", i)
 
     def state_dict(self) -> dict[str, Any]:
-        """The experience that is trained on, for checkpoints."""
+        """The index of the current experience, for checkpoints."""
         return {"experience": self.experience}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -261,7 +261,7 @@ class StreamDataModule(pl.LightningDataModule):
         return LazyBatches(dataset, num_workers=self.num_workers, task_column=column, **choices)
 
     def _evaluation_data(self, stream: str, j: int) -> ExperienceData:
-        """Test sets are kept, as they are read again after every experience."""
+        """Reads test samples, cached as they are used again after every experience."""
         place = (stream, j, self._device())
         if place not in self._evaluation:
             data = self._load(self._find(stream, j), j)
@@ -277,7 +277,7 @@ class StreamDataModule(pl.LightningDataModule):
         except AttributeError:
             # Not an Avalanche experience: it has no classes or task labels.
             key = f"#{i}"
-        # A DataLoader draws from the global generator, but cached data are not read again.
+        # A DataLoader draws from the global generator; caching must not change later draws.
         with torch.random.fork_rng(devices=[]):
             data = load(experience, key=key, device=self._device(), num_workers=self.num_workers)
         check_experience(data)
@@ -308,7 +308,7 @@ class StreamDataModule(pl.LightningDataModule):
 
 
 def _with_lengths(benchmark: Any) -> Any:
-    """A benchmark whose streams have lengths: some of Avalanche's are iterators."""
+    """Turns streams that are iterators into lists."""
     names = ("train_stream", "test_stream", "valid_stream")
     streams = {name: getattr(benchmark, name, None) for name in names}
     if all(s is None or isinstance(s, Sequence) for s in streams.values()):

@@ -1,4 +1,4 @@
-"""Avalanche's metrics and loggers in a run with a Trainer."""
+"""The strategy stand-in that Avalanche's metrics and loggers see in `fit_stream`."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from avalanche_dgm.lightning.ranks import Ranks
 class StrategyView(SupervisedProblem):
     """A stand-in for a strategy, with the attributes that metrics and loggers read.
 
-    Metrics see full batches: those of all devices.
+    Metrics see the full batches of all devices.
 
     Args:
-        evaluator: Avalanche's evaluation plugin; ``None`` for a view that nobody looks at.
+        evaluator: Avalanche's evaluation plugin; without one, the view does nothing.
         model: The user's model.
-        trainer: The Trainer, in each of its processes.
-        plugins: Further plugins that metrics look up; they are not called.
+        trainer: The Trainer, after its processes were started.
+        plugins: Further plugins that metrics look up; their hooks are not called.
         criterion: The loss, from logits and labels.
-        train_epochs: Passes over an experience.
-        train_mb_size: Samples a step.
-        eval_mb_size: Samples a batch of a test.
+        train_epochs: Epochs per experience.
+        train_mb_size: Training batch size.
+        eval_mb_size: Evaluation batch size.
 
     Attributes:
-        experience: The current experience of training or testing.
+        experience: The current training or test experience.
         mbatch: The current batch: images, labels, task labels.
-        mb_output: Its outputs.
-        loss: Its loss.
+        mb_output: Logits of the current batch.
+        loss: Loss of the current batch.
         dataloader: The batches of the current epoch.
-        adapted_dataset: The experience's samples.
-        is_training: Whether it is training.
-        current_eval_stream: The experiences under test.
+        adapted_dataset: The current experience's dataset.
+        is_training: Whether the current experience is trained on rather than tested.
+        current_eval_stream: The test experiences.
         clock: Avalanche's counters.
-        stops: Whether a metric asked for no further batches of this experience.
+        should_stop: Whether a metric called `stop_training` in this experience.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class StrategyView(SupervisedProblem):
         eval_mb_size: int,
     ) -> None:
         self.evaluator, self.model, self._criterion = evaluator, model, criterion
-        # Functions: whoever measures what hangs on a strategy must not find the Trainer.
+        # Functions: metrics that measure a strategy's attributes must not reach the Trainer.
         self._gather = partial(Ranks.of(trainer).gather, trainer)
         self._reduce = trainer.strategy.reduce
         self.train_epochs, self.train_mb_size = train_epochs, train_mb_size
@@ -74,61 +74,61 @@ class StrategyView(SupervisedProblem):
         self.adapted_dataset: Any = None
         self.is_training = False
         self.current_eval_stream: Any = []
-        self.stops = False
+        self.should_stop = False
 
     @property
     def is_eval(self) -> bool:
-        """Whether it is testing."""
+        """The opposite of `is_training`."""
         return not self.is_training
 
     def stop_training(self) -> None:
-        """Asks for no further batches of this experience."""
-        self.stops = True
+        """Stops training on the current experience after this batch."""
+        self.should_stop = True
 
     def fire(self, hook: str) -> None:
         """Calls a hook of the metrics and loggers."""
         if self.evaluator is None:
             return
         getattr(self.evaluator, hook)(self)
-        # The clock comes last, as in a strategy: metrics see the count before the step.
+        # The clock is last, as in a strategy: metrics see its counts from before the step.
         if hasattr(self.clock, hook):
             getattr(self.clock, hook)(self)
 
     def begin(self, experience: Any, *, training: bool) -> None:
-        """Tells the metrics of an experience and its samples."""
-        self.is_training, self.experience, self.stops = training, experience, False
+        """Sets the experience and its dataset, and calls the hooks of dataset adaptation."""
+        self.is_training, self.experience, self.should_stop = training, experience, False
         kind = "train" if training else "eval"
         self.fire(f"before_{kind}_dataset_adaptation")
         self.adapted_dataset = getattr(experience.dataset, kind)()
         self.fire(f"after_{kind}_dataset_adaptation")
 
-    def show_batch(self, batch: Sequence[Tensor], n: int, *, shard: bool) -> None:
+    def set_batch(self, batch: Sequence[Tensor], n: int, *, shard: bool) -> None:
         """Sets the current batch.
 
         Args:
-            batch: Its columns.
-            n: Its size over all devices.
-            shard: Whether the columns are this process's shard.
+            batch: Images, labels and task labels.
+            n: Batch size over all devices.
+            shard: Whether ``batch`` is this process's shard.
         """
         if self.evaluator is not None:
             self.mbatch = [self._gather(c, n) if shard else c for c in batch]
 
-    def show_outputs(self, outputs: Tensor, n: int) -> None:
-        """Sets the outputs for the current batch from this process's shard of them."""
+    def set_outputs(self, outputs: Tensor, n: int) -> None:
+        """Sets the current batch's logits, gathered from the shards of all processes."""
         if self.evaluator is not None:
             self.mb_output = self._gather(outputs.detach(), n)
 
-    def show_loss(self, loss: Tensor) -> None:
-        """Sets the loss of the current batch to the mean over processes."""
+    def set_loss(self, loss: Tensor) -> None:
+        """Sets the current batch's loss to the mean over processes."""
         if self.evaluator is not None:
             self.loss = self._reduce(loss.detach().clone(), reduce_op="mean")
 
     def last_metrics(self) -> dict[str, Any]:
-        """The last values of all metrics, by name."""
+        """The latest value of each metric, by name."""
         return {} if self.evaluator is None else self.evaluator.get_last_metrics()
 
     def state(self) -> dict[str, Any] | None:
-        """Metrics, their values so far, and the clock, for `set_state`."""
+        """The state of metrics and clock, for `set_state`."""
         if self.evaluator is None:
             return None
         return {
@@ -139,7 +139,7 @@ class StrategyView(SupervisedProblem):
         }
 
     def set_state(self, state: dict[str, Any] | None) -> None:
-        """Restores what `state` returned, unless one of both had no metrics."""
+        """Restores what `state` returned; does nothing without an evaluator."""
         if self.evaluator is None or state is None:
             return
         self.evaluator.metrics = state["metrics"]

@@ -1,7 +1,7 @@
-"""What is private in Lightning, PyTorch and Avalanche and has no public counterpart.
+"""Access to private members of Lightning, PyTorch and Avalanche that have no public counterpart.
 
-No other module of this folder touches a private attribute of an object that is not ours. A test for
-each function fails where a release has changed what it needs.
+No other module of this folder uses private attributes of other packages. Each function has a test
+that fails if a release changes the attributes it uses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TRAINING = "train"
 
 @contextmanager
 def replaced(owner: Any, **members: Any) -> Iterator[None]:
-    """Puts other members in place of an object's or a module's own for a while."""
+    """Temporarily replaces members of an object or module."""
     before = {name: vars(owner)[name] for name in members if name in vars(owner)}
     for name, member in members.items():
         setattr(owner, name, member)
@@ -38,43 +38,43 @@ def replaced(owner: Any, **members: Any) -> Iterator[None]:
 # Processes
 
 
-def starts_copies(trainer: pl.Trainer) -> bool:
-    """Whether a Trainer starts copies of this process, rather than the script again."""
+def uses_multiprocessing(trainer: pl.Trainer) -> bool:
+    """Whether a Trainer forks or spawns processes, rather than starting the script again."""
     kind = pl.strategies.launchers._MultiProcessingLauncher
     return isinstance(trainer.strategy.launcher, kind)
 
 
 def forks(trainer: pl.Trainer) -> bool:
-    """Whether these copies share the memory of this process."""
+    """Whether a Trainer that uses multiprocessing forks its processes."""
     launcher: Any = trainer.strategy.launcher
     return bool(launcher._start_method == "fork")
 
 
-def forget_launcher(trainer: pl.Trainer) -> None:
-    """Lets a Trainer start no further processes."""
+def remove_launcher(trainer: pl.Trainer) -> None:
+    """Prevents a Trainer from starting further processes."""
     trainer.strategy._launcher = None
 
 
 def ignore_in_ddp(module: nn.Module, names: Iterable[str]) -> None:
-    """Names the parameters and buffers that DistributedDataParallel leaves alone."""
+    """Sets the parameters and buffers that DistributedDataParallel ignores."""
     module._ddp_params_and_buffers_to_ignore = list(names)  # type: ignore[assignment]
 
 
 def ignored_in_ddp(module: nn.Module) -> list[str]:
-    """What `ignore_in_ddp` named."""
+    """The names set by `ignore_in_ddp`."""
     names: Any = module._ddp_params_and_buffers_to_ignore
     return list(names)
 
 
-def finds_unused(trainer: pl.Trainer) -> bool | None:
-    """Whether DDP was told to expect unused parameters; ``None`` if nothing was said."""
+def finds_unused_parameters(trainer: pl.Trainer) -> bool | None:
+    """DDP's option ``find_unused_parameters``; ``None`` if it is not set."""
     options = getattr(trainer.strategy, "_ddp_kwargs", {})
     return options.get("find_unused_parameters")
 
 
 @contextmanager
-def finding_unused(trainer: pl.Trainer) -> Iterator[None]:
-    """Lets DDP expect that some parameters get no gradient."""
+def find_unused_parameters(trainer: pl.Trainer) -> Iterator[None]:
+    """Temporarily sets DDP's option ``find_unused_parameters``."""
     strategy: Any = trainer.strategy
     options = strategy._ddp_kwargs
     options["find_unused_parameters"] = True
@@ -88,7 +88,7 @@ def finding_unused(trainer: pl.Trainer) -> Iterator[None]:
 
 
 def start_at_epoch(trainer: pl.Trainer, epoch: int) -> None:
-    """Lets the next fit count from an epoch; the steps go on."""
+    """Starts the next fit at an epoch; the number of steps is kept."""
     loop: Any = trainer.fit_loop
     loop.epoch_progress.reset()
     progress = loop.epoch_progress.current
@@ -106,7 +106,7 @@ def loading_nothing(trainer: pl.Trainer) -> AbstractContextManager[None]:
 
 
 def set_steps(trainer: pl.Trainer, steps: int) -> None:
-    """Sets the optimiser steps that a Trainer and its loggers count from, its ``global_step``."""
+    """Sets a Trainer's ``global_step``, also for its loggers."""
     loop: Any = trainer.fit_loop.epoch_loop
     total = loop.automatic_optimization.optim_progress.optimizer.step.total
     total.ready = total.completed = steps
@@ -114,12 +114,12 @@ def set_steps(trainer: pl.Trainer, steps: int) -> None:
 
 
 def takes_step(trainer: pl.Trainer) -> bool:
-    """Whether the current batch ends with an optimiser step, rather than being accumulated."""
+    """Whether an optimiser step follows the current batch, rather than accumulation."""
     return not trainer.fit_loop._should_accumulate()
 
 
 def may_stop(trainer: pl.Trainer) -> bool:
-    """Whether the least number of epochs is reached."""
+    """Whether ``min_epochs`` and ``min_steps`` are reached."""
     return bool(trainer.fit_loop._can_stop_early)
 
 
@@ -127,7 +127,7 @@ def may_stop(trainer: pl.Trainer) -> bool:
 
 
 def requeue_signal(trainer: pl.Trainer) -> Any:
-    """The signal before SLURM ends a job that it queues again; ``None`` elsewhere, 0 by default."""
+    """The signal for requeueing a SLURM job: 0 for the default, ``None`` without requeueing."""
     environment: Any = getattr(trainer._accelerator_connector, "cluster_environment", None)
     if not getattr(environment, "auto_requeue", False):
         return None
@@ -135,18 +135,18 @@ def requeue_signal(trainer: pl.Trainer) -> Any:
 
 
 def without_sigterm_notifier(trainer: pl.Trainer) -> AbstractContextManager[None]:
-    """Lets a process that gets SIGTERM not talk to the others in the middle of what they do."""
+    """Turns off Lightning's broadcast of SIGTERM, which could interrupt other collectives."""
     return replaced(trainer._signal_connector, _sigterm_notifier_fn=lambda *_: None)
 
 
 def time_limit(timer: pl.callbacks.Timer) -> float | None:
-    """A ``Timer``'s limit, seconds."""
+    """The time limit of a ``Timer``, seconds."""
     return timer._duration
 
 
 @contextmanager
 def stream_timers(timers: Iterable[Any]) -> Iterator[None]:
-    """Lets each ``Timer`` count from here to the end; on its own it begins anew with each fit."""
+    """Lets each ``Timer`` count the time within the context, rather than that of one fit."""
     for timer in timers:
         timer._offset, timer._end_time[_TRAINING] = 0, None
         timer._start_time[_TRAINING] = time.monotonic()
@@ -159,14 +159,14 @@ def stream_timers(timers: Iterable[Any]) -> Iterator[None]:
 
 @contextmanager
 def fit_timers(timers: Iterable[Any]) -> Iterator[None]:
-    """Gives each ``Timer`` the time before a fit, which it does not count itself."""
-    begun = [(timer, timer.start_time(_TRAINING)) for timer in timers]
-    for timer, _ in begun:
+    """Lets each ``Timer`` of `stream_timers` continue counting in a fit, which would reset it."""
+    starts = [(timer, timer.start_time(_TRAINING)) for timer in timers]
+    for timer, _ in starts:
         timer._offset, timer._start_time[_TRAINING] = timer.time_elapsed(_TRAINING), None
     try:
         yield
     finally:
-        for timer, start in begun:
+        for timer, start in starts:
             timer._offset, timer._end_time[_TRAINING] = 0, None
             timer._start_time[_TRAINING] = start
 
@@ -175,12 +175,12 @@ def fit_timers(timers: Iterable[Any]) -> Iterator[None]:
 
 
 def bar_settings(bar: pl.Callback) -> dict[str, Any]:
-    """The arguments that one of Lightning's own progress bars was made with."""
-    shown: Any = bar
-    settings = {"refresh_rate": shown.refresh_rate, "leave": shown._leave}
+    """The constructor arguments of one of Lightning's own progress bars."""
+    untyped: Any = bar
+    settings = {"refresh_rate": untyped.refresh_rate, "leave": untyped._leave}
     if isinstance(bar, pl.callbacks.RichProgressBar):
-        return {**settings, "theme": shown.theme, "console_kwargs": shown._console_kwargs}
-    return {**settings, "process_position": shown.process_position}
+        return {**settings, "theme": untyped.theme, "console_kwargs": untyped._console_kwargs}
+    return {**settings, "process_position": untyped.process_position}
 
 
 # Avalanche's strategies
@@ -192,63 +192,62 @@ def fire(strategy: Any, hook: str, **options: Any) -> None:
 
 
 def skip_distributed_check(strategy: Any) -> None:
-    """Lets a strategy not complain of plugins on several devices, which have been checked."""
+    """Turns off a strategy's warning about plugins on several devices; ours are checked."""
     strategy._distributed_check = True
 
 
 def criterion_of(strategy: Any) -> Any:
-    """The criterion that a strategy was made with."""
+    """The ``criterion`` argument of a strategy."""
     return strategy._criterion
 
 
-def asked_to_stop(strategy: Any) -> bool:
+def stop_requested(strategy: Any) -> bool:
     """Whether a plugin has called ``stop_training``."""
     return bool(strategy._stop_training)
 
 
-def forget_stop(strategy: Any) -> None:
-    """Takes back what `asked_to_stop` tells."""
+def clear_stop_request(strategy: Any) -> None:
+    """Resets `stop_requested`."""
     strategy._stop_training = False
 
 
-def begin_loss(strategy: Any) -> None:
-    """Sets a strategy's loss to that of nothing."""
+def reset_loss(strategy: Any) -> None:
+    """Sets a strategy's loss to 0."""
     strategy.loss = strategy._make_empty_loss()
 
 
 def unpack_batch(strategy: Any) -> None:
-    """Puts a strategy's batch onto its device."""
+    """Moves a strategy's batch to its device."""
     strategy._unpack_minibatch()
 
 
-def train_alone(strategy: Any, experience: Any, streams: Any, **options: Any) -> None:
-    """Trains on an experience by a strategy's own loop."""
+def train_with_own_loop(strategy: Any, experience: Any, streams: Any, **options: Any) -> None:
+    """Trains on an experience with the strategy's own loop."""
     type(strategy)._train_exp(strategy, experience, streams, **options)
 
 
 def with_loops(
     strategy: Any, *, train: Callable[..., None], evaluate: Callable[..., None]
 ) -> AbstractContextManager[None]:
-    """Puts other loops over an experience's batches in place of a strategy's own."""
+    """Temporarily replaces a strategy's loops over an experience's batches."""
     return replaced(strategy, _train_exp=train, eval_epoch=evaluate)
 
 
 def with_updates(evaluator: Any, around: Callable[[str], Any]) -> AbstractContextManager[None]:
-    """Enters a context around each update of an evaluator's metrics.
+    """Enters the context ``around(hook)`` at each update of an evaluator's metrics.
 
-    All hooks go through one method. It is replaced, as the evaluator must stay the object that
-    plugins look for.
+    The evaluator's method is replaced, not the evaluator, as plugins hold references to it.
     """
     update = evaluator._update_metrics_and_loggers
 
-    def updated(strategy: Any, hook: str) -> Any:
+    def wrapped(strategy: Any, hook: str) -> Any:
         with around(hook):
             return update(strategy, hook)
 
-    return replaced(evaluator, _update_metrics_and_loggers=updated)
+    return replaced(evaluator, _update_metrics_and_loggers=wrapped)
 
 
 def full_batch_loaders() -> AbstractContextManager[None]:
-    """Lets Avalanche's loaders read whole batches in each process."""
-    alone = SimpleNamespace(is_distributed=False)
-    return replaced(data_loader, DistributedHelper=alone)
+    """Lets Avalanche's loaders read full batches in each process."""
+    single_process = SimpleNamespace(is_distributed=False)
+    return replaced(data_loader, DistributedHelper=single_process)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class AlternatingBatches:
-    """Yields each batch followed by an empty one, which stands for a step on replay alone.
+    """Yields each batch followed by an empty batch, for a step on replay only.
 
     Args:
         batches: The batches of new samples.
-        done: Steps already taken of the first pair, 0 or 1.
+        done: Steps of the first pair that are already done, 0 or 1.
     """
 
     batch_sampler = None
@@ -40,7 +40,7 @@ class AlternatingBatches:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch; a new one starts at its first batch."""
+        """Sets the epoch; a new epoch starts at its first batch."""
         if epoch != self.batches.epoch:
             self._done = 0
         self.batches.set_epoch(epoch)
@@ -58,23 +58,23 @@ class AlternatingBatches:
 
 
 class LearningStage(Stage):
-    """Training of the classifier on one experience, all its epochs.
+    """Training of the classifier on one experience, for all epochs.
 
     Args:
         name: Name shown in progress bars.
-        module: The method whose replay is trained with each batch, criterion and optimiser.
+        module: The module with method, criterion and optimiser.
         learner: The classifier to train, `Method.active`.
         batches: The experience's batches.
-        validation: Batches of the validation experience, this process's shards; may be empty.
-        epochs: Passes over the experience; with ``until`` the most.
-        until: Training accuracy of an epoch that ends the experience, or ``None``; if the module's
-            learning rate falls on a cosine, it does so then.
+        validation: This process's shards of the validation batches; may be empty.
+        epochs: Number of epochs; with ``until`` the maximum.
+        until: Training accuracy of an epoch that ends the experience, or ``None``. A cosine
+            schedule starts when it is reached.
         width: Number of outputs of the user's model.
-        trainer: The Trainer that will run it.
-        view: The strategy that Avalanche's metrics see.
+        trainer: The Trainer of the run.
+        view: The strategy stand-in for Avalanche's metrics.
 
     Attributes:
-        iterations: Batches of new samples trained on so far.
+        iterations: Batches of new samples so far.
         shown: Samples of these batches, over all devices.
     """
 
@@ -96,27 +96,27 @@ class LearningStage(Stage):
         self.method, self.batches, self.width = module.method, batches, width
         self._validation = list(validation)
         self.criterion, self.view = module.criterion, view
-        # What is learned first is not put back.
+        # The first experience is not rolled back.
         self.restores = module.method.experiences > 0
         self._optimizer, self._schedule = module.learning_optimizer, module.learning_schedule
-        self._rate: float | None = None if until is None else module.settling_rate
+        self._lr: float | None = None if until is None else module.cosine_lr
         self._target: TrainingTarget | None = None
         if until is not None:
-            self._target = TrainingTarget(until, settle=self._rate is not None)
+            self._target = TrainingTarget(until, settle=self._lr is not None)
             self._target.begin(epochs)
         self._n_batches = len(batches)
         self._trainer, self._ranks = trainer, Ranks.of(trainer)
         self.iterations, self.shown = 0, 0
         method = self.method
         self._alternates = isinstance(method, LatentInputs) and method.alternates
-        self._turns = 2 if self._alternates else 1
-        self._last, self._on_replay = 0, False
-        self._replayed = 0
+        self._steps_per_batch = 2 if self._alternates else 1
+        self._batch_size, self._on_replay = 0, False
+        self._n_replayed = 0
 
     def loader(self) -> Iterable[Any]:
-        """The epoch's batches."""
+        """The remaining batches of the current epoch."""
         self.batches.set_epoch(self.epoch)
-        self.batches.start, done = divmod(self.batch, self._turns)
+        self.batches.start, done = divmod(self.batch, self._steps_per_batch)
         self.view.dataloader = self.batches
         return AlternatingBatches(self.batches, done) if self._alternates else self.batches
 
@@ -130,59 +130,60 @@ class LearningStage(Stage):
         if self._target is not None:
             return optimizer, None
         accumulate = self._trainer.accumulate_grad_batches
-        steps = self.epochs * -(-self._turns * self._n_batches // accumulate)
-        turns = self._turns if accumulate == 1 else 1
-        return optimizer, self._schedule(optimizer, steps, turns)
+        steps = self.epochs * -(-self._steps_per_batch * self._n_batches // accumulate)
+        steps_per_batch = self._steps_per_batch if accumulate == 1 else 1
+        return optimizer, self._schedule(optimizer, steps, steps_per_batch)
 
     def loss(self, batch: Any) -> Tensor:
-        """The loss of a batch and its replay; for an empty batch, the loss of replay alone."""
-        self._set_rate()
+        """The loss of a batch and its replay; of an empty batch, the loss of replay only."""
+        self._set_lr()
         self._on_replay = not len(batch)
         if self._on_replay:
             return self._replay_loss()
         method, view, ranks = self.method, self.view, self._ranks
         method.stats.steps += 1
-        self._last = n = self.batches.sizes[self.batch // self._turns - self.batches.start]
+        position = self.batch // self._steps_per_batch - self.batches.start
+        self._batch_size = n = self.batches.sizes[position]
         images, labels, tasks = self.batches.shard(batch, n)
-        own = len(images)
-        view.show_batch(batch, n, shard=not self.batches.whole)
+        n_own = len(images)
+        view.set_batch(batch, n, shard=not self.batches.whole)
         view.fire("before_training_iteration")
         view.loss = torch.zeros(1, device=images.device)
         view.fire("before_forward")
         replay = None if self._alternates else self._replay(n)
         logits = method(images, tasks, width=self.width, replay=replay)
-        answers = logits[:own]
-        view.show_outputs(answers, n)
+        own_logits = logits[:n_own]
+        view.set_outputs(own_logits, n)
         view.fire("after_forward")
         weight = ranks.loss_weight(n, sums=method.criterion.scale.sums)
-        loss = torch.zeros(1, device=images.device) + self.criterion(answers, labels) * weight
+        loss = torch.zeros(1, device=images.device) + self.criterion(own_logits, labels) * weight
         new = loss
         if replay is not None:
             self._count(replay, logits.shape[1])
-            # Computed again, as in Avalanche's loop, so that gradients are equal bit by bit.
-            new = self.criterion(answers, labels) * weight
+            # Computed twice, as in Avalanche's loop, so that gradients are bitwise equal.
+            new = self.criterion(own_logits, labels) * weight
         step = Step(
             images,
             tasks,
-            answers,
+            own_logits,
             new=new,
             n=n,
             replay=replay,
-            replay_logits=None if replay is None else logits[own:],
+            replay_logits=None if replay is None else logits[n_own:],
             share=ranks.loss_weight(n),
-            replay_share=1.0 if replay is None else ranks.loss_weight(self._replayed),
+            replay_share=1.0 if replay is None else ranks.loss_weight(self._n_replayed),
         )
         added = method.loss(step)
         if added is not None:
             loss = loss + added
-        view.show_loss(loss)
+        view.set_loss(loss)
         view.fire("before_backward")
-        correct = (answers.detach().argmax(dim=1) == labels).sum()
-        self.means.add("train/accuracy", correct, own)
+        correct = (own_logits.detach().argmax(dim=1) == labels).sum()
+        self.means.add("train/accuracy", correct, n_own)
         return loss.sum()
 
     def _replay_loss(self) -> Tensor:
-        method, replay = self.method, self._replay(self._last)
+        method, replay = self.method, self._replay(self._batch_size)
         if replay is None:
             raise RuntimeError("The method alternates with replay, but has none.")
         images, tasks = replay.images[:0], replay.tasks[:0]
@@ -193,10 +194,10 @@ class LearningStage(Stage):
             tasks,
             logits[:0],
             new=None,
-            n=self._last,
+            n=self._batch_size,
             replay=replay,
             replay_logits=logits,
-            replay_share=self._ranks.loss_weight(self._replayed),
+            replay_share=self._ranks.loss_weight(self._n_replayed),
         )
         loss = method.loss(step)
         if loss is None:
@@ -204,33 +205,33 @@ class LearningStage(Stage):
         return loss
 
     def _replay(self, n: int) -> Replay | None:
-        """This process's shard of the replay for a batch of ``n``, the same in every process."""
-        drawn = self.method.replay(n)
-        if drawn is None:
+        """This process's shard of the replay for a batch of ``n``."""
+        full = self.method.replay(n)
+        if full is None:
             return None
-        self._replayed = len(drawn)
-        return drawn[self._ranks.shard(len(drawn))]
+        self._n_replayed = len(full)
+        return full[self._ranks.shard(len(full))]
 
     def _count(self, replay: Replay, width: int) -> None:
-        # Replay too small to shard is the same in every process: rank 0 counts it.
-        once = self._ranks.can_shard(self._replayed) or self._ranks.rank == 0
-        self.method.stats.count(replay if once else replay[:0], width)
+        # Replay too small to shard is the same in every process; only rank 0 counts it.
+        counts = self._ranks.can_shard(self._n_replayed) or self._ranks.rank == 0
+        self.method.stats.count(replay if counts else replay[:0], width)
 
-    def _set_rate(self) -> None:
-        """Lets the learning rate fall once the target was reached."""
-        if self._target is None or self._rate is None:
+    def _set_lr(self) -> None:
+        """Decays the learning rate on a cosine once the target was reached."""
+        if self._target is None or self._lr is None:
             return
-        batch = self.batch // self._turns
-        rate = self._rate * self._target.factor(self.epoch, batch, self._n_batches)
+        batch = self.batch // self._steps_per_batch
+        lr = self._lr * self._target.factor(self.epoch, batch, self._n_batches)
         for group in self._trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
 
-    def _look_at_target(self) -> None:
-        """Ends the stage after the epoch that reached the target, and those it settles in."""
+    def _check_target(self) -> None:
+        """Sets the number of epochs from the target accuracy."""
         if self._target is None:
             return
         accuracy = self.epoch_means()["train/accuracy"].to(self._trainer.strategy.root_device)
-        # The same in every process.
+        # The mean over processes, so that all stop together.
         reduced = self._trainer.strategy.reduce(accuracy.double(), reduce_op="mean")
         self._target.end_epoch(self.epoch + 1, float(reduced))
         self.epochs = self._target.last
@@ -239,14 +240,13 @@ class LearningStage(Stage):
     def hook(self, name: str) -> None:
         """Counts iterations and calls Avalanche's metrics."""
         if name == "after_training_iteration" and not self._on_replay:
-            self.iterations, self.shown = self.iterations + 1, self.shown + self._last
+            self.iterations, self.shown = self.iterations + 1, self.shown + self._batch_size
         if name == "after_training_epoch":
-            self._look_at_target()
-        # For Avalanche, a step on replay alone belongs to the iteration before it.
-        within = self._on_replay and "epoch" not in name
-        if not within:
+            self._check_target()
+        # For Avalanche's metrics, a step on replay only is part of the previous iteration.
+        if not self._on_replay or "epoch" in name:
             self.view.fire(name)
-            if self.view.stops:
+            if self.view.should_stop:
                 self._trainer.should_stop = True
 
     def epoch_means(self) -> dict[str, Tensor]:
@@ -257,12 +257,12 @@ class LearningStage(Stage):
         """See `Stage.state`."""
         counts = {"iterations": self.iterations, "shown": self.shown}
         target = None if self._target is None else self._target.state()
-        return {**super().state(), **counts, "last": self._last, "target": target}
+        return {**super().state(), **counts, "last": self._batch_size, "target": target}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """See `Stage.set_state`."""
         super().set_state(state)
-        self._last = state["last"]
+        self._batch_size = state["last"]
         if self._target is not None and state["target"] is not None:
             self._target.set_state(state["target"])
             self.epochs = self._target.last

@@ -1,4 +1,4 @@
-"""A Trainer's limits and debugging flags, which apply to training on experiences, not to phases."""
+"""A Trainer's limits and debugging flags; they apply to training on experiences, not to phases."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from avalanche_dgm.lightning.package import pl
 
 
 def smoke_batches(trainer: pl.Trainer) -> int:
-    """The number of batches that ``fast_dev_run`` asks for, or 0."""
-    made: Any = trainer
-    return int(made.fast_dev_run)
+    """The Trainer's ``fast_dev_run`` as a number of batches; 0 if it is off."""
+    untyped: Any = trainer
+    return int(untyped.fast_dev_run)
 
 
 def check_limits(trainer: pl.Trainer) -> None:
-    """Refuses what does not work in a stream; lets ``fast_dev_run`` cover the whole stream.
+    """Checks a Trainer's limits; lets ``fast_dev_run`` cover the whole stream.
 
     Raises:
-        ConfigError: It limits the number of steps, or leaves nothing to train on; or it splits the
-            model among devices or changes the dtype of its weights; or its profiler fails in a
+        ConfigError: The Trainer limits the number of steps, has no training batches, splits the
+            model among devices, changes the dtype of weights, or has a profiler that fails in a
             second fit.
     """
     loop: Any = trainer.fit_loop
@@ -34,20 +34,20 @@ def check_limits(trainer: pl.Trainer) -> None:
         loop.epoch_loop.max_steps = -1
         warnings.warn(
             f"fast_dev_run: a smoke test of the whole stream, with one epoch and {n}"
-            f" batch{'es' * (n != 1)} of each training, phase and test. What it measures means"
-            " nothing; no logger is written to, and no checkpoint.",
+            f" batch{'es' * (n != 1)} of each training, phase and test. Its metrics are"
+            " meaningless; no logs or checkpoints are written.",
             UserWarning,
             stacklevel=4,
         )
     if trainer.max_steps != -1:
         raise ConfigError(
             f"The Trainer stops after max_steps={trainer.max_steps}, but a stream is many fits"
-            " of different lengths. Set max_epochs, the passes over an experience, instead."
+            " of different lengths. Set max_epochs, the epochs per experience, instead."
         )
     if loop.min_steps:
         raise ConfigError(
             f"The Trainer takes at least min_steps={loop.min_steps}, but a stream is many fits."
-            " Set min_epochs, the least passes over an experience, instead."
+            " Set min_epochs, the least epochs per experience, instead."
         )
     if trainer.limit_train_batches == 0:
         raise ConfigError("With limit_train_batches=0 nothing would be learned. Use 1 or more.")
@@ -73,10 +73,10 @@ def check_limits(trainer: pl.Trainer) -> None:
 
 
 def apply_limit(loaders: Sequence[Batches], limit: int | float) -> list[Batches]:
-    """Shortens loaders to a Trainer's limit, at least to one batch.
+    """Shortens loaders in place to a Trainer's limit, but to no fewer than one batch.
 
     Args:
-        loaders: The loaders, changed in place.
+        loaders: The loaders.
         limit: Number or fraction of batches, such as the Trainer's ``limit_test_batches``.
     """
     for batches in loaders:
@@ -85,21 +85,21 @@ def apply_limit(loaders: Sequence[Batches], limit: int | float) -> list[Batches]
 
 
 def limited_length(n: int, limit: int | float) -> int:
-    """Returns how many of ``n`` batches a Trainer's limit leaves, at least 1."""
+    """Returns ``n`` batches cut to a Trainer's limit, at least 1."""
     return min(n, limit) if isinstance(limit, int) else max(int(n * limit), 1)
 
 
 def without_limits(
     trainer: pl.Trainer, loader: Any, *, phase: bool
 ) -> AbstractContextManager[None]:
-    """Turns a Trainer's limits off: `apply_limit` has shortened the loader, or it is a phase's.
+    """Turns a Trainer's limits off: `apply_limit` applies them, and phases have none.
 
     Args:
         trainer: The Trainer.
         loader: The training loader.
         phase: Whether to ignore ``val_check_interval``.
     """
-    made: Any = trainer
+    untyped: Any = trainer
     limits = {
         "limit_train_batches": 1.0,
         "limit_val_batches": 1.0,
@@ -107,8 +107,8 @@ def without_limits(
         "overfit_batches": 0.0,
     }
     # Lightning does not set it if the interval is a time.
-    interval = getattr(made, "val_check_interval", None)
-    if isinstance(interval, int) and made.check_val_every_n_epoch is not None:
+    interval = getattr(untyped, "val_check_interval", None)
+    if isinstance(interval, int) and untyped.check_val_every_n_epoch is not None:
         # The experience may be shorter than the interval.
         interval = min(interval, len(loader))
     if interval is not None:

@@ -24,7 +24,7 @@ from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.plugins.optimizers import check_step, replace_parameters
 from avalanche_dgm.settings import MethodSettings, plain
 
-#: What trains a classifier unless told otherwise: Adam with a learning rate of 0.001.
+#: Default optimiser of a classifier: Adam with a learning rate of 0.001.
 ADAM = OptimizerSpec()
 
 
@@ -32,7 +32,7 @@ class MethodModule(StagedModule):
     """A classifier that learns a stream with a continual-learning method.
 
     `avalanche_dgm.lightning.fit_stream` trains it; ``trainer.test``, ``trainer.predict`` and
-    ``trainer.save_checkpoint`` work as with any module. A subclass names its method in ``kind``.
+    ``trainer.save_checkpoint`` work as with any module. A subclass sets its method in ``kind``.
     A checkpoint holds the model's weights, but no code: load it with
     ``load_from_checkpoint(path, model=...)``, and pass functions given as ``optimizer`` or
     ``criterion`` again.
@@ -41,14 +41,14 @@ class MethodModule(StagedModule):
         model: The classifier: images (n, *shape) to logits (n, classes), or images and task labels
             for an Avalanche ``MultiTaskModule``.
         optimizer: Optimiser of the classifier, kept across experiences as a strategy's is: an
-            `OptimizerSpec`, whose schedule starts anew in each experience; a dictionary of its
+            `OptimizerSpec`, whose schedule restarts in each experience; a dictionary of its
             fields; or a function from parameters to an optimiser.
         criterion: The loss on new samples, from logits (n, classes) and labels (n,) to a scalar.
-        settings: All hyper-parameters of the method; those that are given by name replace theirs.
+        settings: All hyper-parameters of the method; those given by name take precedence.
         **hyper: Hyper-parameters of the method.
 
     Raises:
-        ConfigError: A hyper-parameter is unknown or cannot work.
+        ConfigError: A hyper-parameter is unknown or out of range.
         UnsupportedModelError: The model is not a ``torch.nn.Module``.
     """
 
@@ -75,19 +75,19 @@ class MethodModule(StagedModule):
         for name, function in (("optimizer", optimizer), ("criterion", criterion)):
             if not (callable(function) or isinstance(function, OptimizerSpec)):
                 raise ConfigError(
-                    f"{name}={function!r} is no function. Pass one, to load_from_checkpoint, too:"
-                    " a checkpoint holds no code."
+                    f"{name}={function!r} is not a function. Pass one, also to"
+                    " load_from_checkpoint: a checkpoint holds no code."
                 )
         for name, value in hyper.items():
             if isinstance(value, str) and value.startswith("<"):
                 raise ConfigError(
-                    f"{name} was an object, {value}. Pass one to load_from_checkpoint, too: a"
+                    f"{name} was an object, {value}. Pass it to load_from_checkpoint again: a"
                     " checkpoint holds no code."
                 )
-        # Lightning warns of modules among them, such as a generator.
+        # Lightning warns about hyper-parameters that are modules, such as a generator.
         modules = [name for name, value in hyper.items() if isinstance(value, nn.Module)]
         self.save_hyperparameters(ignore=["model", "criterion", "settings", *modules])
-        # Plain values, which a checkpoint may hold and `load_from_checkpoint` hands in.
+        # Plain values that a checkpoint can hold and `load_from_checkpoint` passes to __init__.
         given = {**self.hparams, **{name: hyper[name] for name in modules}}
         self.hparams.update({name: plain(value) for name, value in given.items()})
         if criterion is not F.cross_entropy and type(criterion) is not nn.CrossEntropyLoss:
@@ -96,15 +96,15 @@ class MethodModule(StagedModule):
         self.method = self.kind(**hyper)
         self.task_aware = isinstance(model, MultiTaskModule)
         self.method.attach(model, task_aware=self.task_aware)
-        #: The classifier's optimiser, once it was needed.
-        self.optimizer_so_far: torch.optim.Optimizer | None = None
+        #: The classifier's optimiser; ``None`` before `learning_optimizer` is called.
+        self.current_optimizer: torch.optim.Optimizer | None = None
         self._optimized: dict[str, nn.Parameter] = {}
-        #: The current test over the stream, while `fit_stream` tests.
+        #: The current test of `fit_stream`.
         self.stream_test: StreamTest | None = None
 
     @property
     def hparams_initial(self) -> Any:
-        """What a Trainer's loggers are given: `hparams`, and all settings of the method."""
+        """Hyper-parameters for a Trainer's loggers: `hparams` and all settings of the method."""
         initial = copy.copy(self.hparams)
         initial.update({"method": settings_of(self.method)})
         return initial
@@ -114,7 +114,7 @@ class MethodModule(StagedModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
-        """Predicts as the method does at test time.
+        """Predicts with the method's test-time classifier.
 
         Args:
             images: Float tensor (n, *shape).
@@ -128,10 +128,10 @@ class MethodModule(StagedModule):
         return self.method.predict(images, tasks)
 
     def setup(self, stage: str) -> None:
-        """Refuses ``trainer.fit``, which knows no stream.
+        """Resets the means.
 
         Raises:
-            ConfigError: The module is fitted without `fit_stream`.
+            ConfigError: ``trainer.fit`` was called instead of `fit_stream`.
         """
         super().setup(stage)
         if stage == "fit" and self.stage is None:
@@ -146,30 +146,30 @@ class MethodModule(StagedModule):
         learning = self.stage
         if not isinstance(learning, LearningStage):
             raise ConfigError(
-                "Validation belongs to learning a stream: give fit_stream a benchmark with a"
-                " valid_stream. To test a trained module, call trainer.test(module, loader)."
+                "Validation runs only while a stream is learned: give fit_stream a benchmark with"
+                " a valid_stream. To test a trained module, call trainer.test(module, loader)."
             )
         logits = self.method(batch[0], batch[-1], width=learning.width)
-        self._note("val", logits, batch)
+        self._add_batch("val", logits, batch)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs loss and accuracy; during `fit_stream`, fills the accuracy matrix."""
+        """Logs loss and accuracy; during `fit_stream`, updates the accuracy matrix."""
         if self.stream_test is not None:
             self.stream_test.step(self, batch, batch_idx, dataloader_idx)
             return
-        self._note("test", self(batch[0], batch[-1] if len(batch) > 2 else None), batch)
+        self._add_batch("test", self(batch[0], batch[-1] if len(batch) > 2 else None), batch)
 
-    def _note(self, stage: str, logits: Tensor, batch: Any, loader: int = 0) -> None:
+    def _add_batch(self, stage: str, logits: Tensor, batch: Any) -> None:
         labels = batch[1]
         loss = self.criterion(logits, labels)
         means = {
             f"{stage}/loss": loss / len(labels) if self.method.criterion.scale.sums else loss,
             f"{stage}/accuracy": (logits.argmax(dim=1) == labels).float().mean(),
         }
-        self.note(means, len(labels), loader)
+        self.add_means(means, len(labels))
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Logits of a batch: images alone, or a tuple of images and, last, task labels."""
+        """Logits of a batch: images, or a tuple with images first and task labels last."""
         if isinstance(batch, Tensor):
             return self(batch)
         return self(batch[0], batch[-1] if len(batch) > 2 else None)
@@ -179,69 +179,69 @@ class MethodModule(StagedModule):
     ) -> torch.optim.Optimizer:
         """The optimiser of the current experience's classifier.
 
-        New parameters start without momentum; the others keep theirs.
+        New parameters have no optimiser state yet; the others keep theirs.
 
         Args:
             learner: The classifier.
             fused: Whether a new optimiser may be a fused one.
 
         Raises:
-            ConfigError: ``optimizer`` returned no optimiser, or one that cannot be used.
+            ConfigError: ``optimizer`` did not return a usable optimiser.
         """
-        before, now = self._optimized, _trained(learner)
-        if self.optimizer_so_far is None:
-            self.optimizer_so_far, before = self._new_optimizer(learner, fused=fused), now
+        before, now = self._optimized, _trainable(learner)
+        if self.current_optimizer is None:
+            self.current_optimizer, before = self._new_optimizer(learner, fused=fused), now
         new, group_of = now.keys() - before.keys(), dict[int, int]()
         if new:
-            # New parameters join the group that a new optimiser would put them in.
+            # New parameters join the group in which a new optimiser would have them.
             groups = self._new_optimizer(learner, fused=fused).param_groups
-            if len(groups) != len(self.optimizer_so_far.param_groups):
+            if len(groups) != len(self.current_optimizer.param_groups):
                 raise ConfigError(
-                    f"optimizer made {len(self.optimizer_so_far.param_groups)} groups of parameters"
+                    f"optimizer made {len(self.current_optimizer.param_groups)} parameter groups"
                     f" before and {len(groups)} now, so the group of {min(new)} is not known."
                     " Make the same number each time."
                 )
             group_of = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         replace_parameters(
-            self.optimizer_so_far, before, now, lambda parameter: group_of.get(id(parameter))
+            self.current_optimizer, before, now, lambda parameter: group_of.get(id(parameter))
         )
         self._optimized = now
-        return self.optimizer_so_far
+        return self.current_optimizer
 
     def _new_optimizer(self, learner: nn.Module, *, fused: bool) -> torch.optim.Optimizer:
         make = self._make_optimizer
         if isinstance(make, OptimizerSpec):
             return make.build(learner, fused=fused)
-        made = make([*_trained(learner).values()])
-        if not isinstance(made, torch.optim.Optimizer):
+        optimizer = make([*_trainable(learner).values()])
+        if not isinstance(optimizer, torch.optim.Optimizer):
             raise ConfigError(
-                f"optimizer returned a {type(made).__name__}; give an OptimizerSpec, or a"
+                f"optimizer returned a {type(optimizer).__name__}; pass an OptimizerSpec, or a"
                 " function from parameters to a torch.optim.Optimizer."
             )
-        check_step(made)
-        return made
+        check_step(optimizer)
+        return optimizer
 
     def learning_schedule(
-        self, optimizer: torch.optim.Optimizer, steps: int, turns: int
+        self, optimizer: torch.optim.Optimizer, steps: int, steps_per_batch: int
     ) -> Schedule:
         """The classifier's learning-rate schedule in one experience, or ``None``.
 
         Args:
-            optimizer: What `learning_optimizer` returned.
+            optimizer: The optimiser from `learning_optimizer`.
             steps: Optimiser steps in the experience.
-            turns: Optimiser steps per batch.
+            steps_per_batch: Optimiser steps per batch.
         """
         spec = self._make_optimizer
         if not isinstance(spec, OptimizerSpec):
             return None
-        return spec.build_schedule(optimizer, steps, turns=turns)
+        return spec.build_schedule(optimizer, steps, turns=steps_per_batch)
 
     @property
-    def settling_rate(self) -> float | None:
-        """The learning rate that falls on a cosine; ``None`` for any other schedule."""
+    def cosine_lr(self) -> float | None:
+        """The initial learning rate of a cosine schedule; ``None`` for any other schedule."""
         spec = self._make_optimizer
         return spec.lr if isinstance(spec, OptimizerSpec) and spec.schedule == "cosine" else None
 
 
-def _trained(learner: nn.Module) -> dict[str, nn.Parameter]:
+def _trainable(learner: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in learner.named_parameters() if p.requires_grad}

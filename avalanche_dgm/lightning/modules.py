@@ -1,4 +1,4 @@
-"""The LightningModule of each method, made when it is asked for."""
+"""The LightningModules of the methods, created on first access."""
 
 from __future__ import annotations
 
@@ -16,26 +16,20 @@ from avalanche_dgm.settings import entries
 
 @once
 def module_of(kind: type[Method]) -> type[MethodModule]:
-    """The LightningModule of a method.
-
-    Returns:
-        A class that takes a classifier, the method's hyper-parameters by name, or all of them as
-        ``settings``, and ``optimizer`` and ``criterion``; see `MethodModule`.
-    """
+    """The LightningModule class of a method, with its hyper-parameters; see `MethodModule`."""
 
     def init(self: Any, model: nn.Module, **arguments: Any) -> None:
         MethodModule.__init__(self, model, **arguments)
 
-    named = inspect.signature(MethodModule, eval_str=True).parameters
-    own = [named[name] for name in ("model", "optimizer", "criterion")]
-    documented = inspect.getdoc(MethodModule)
+    parameters = inspect.signature(MethodModule, eval_str=True).parameters
+    own = [parameters[name] for name in ("model", "optimizer", "criterion")]
     return make_adapter(
         f"{kind.__name__}Module",
         MethodModule,
         kind,
         init=init,
         parameters=[*own, *kind.settings_type.parameters()],
-        arguments=entries(documented, "Args"),
+        arguments=entries(inspect.getdoc(MethodModule), "Args"),
         maker=module_of,
         members={"kind": kind},
     )

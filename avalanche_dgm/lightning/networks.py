@@ -1,4 +1,4 @@
-"""The networks on their own, for a plain ``Trainer.fit`` on any loader."""
+"""LightningModules of a VAE and a classifier, for ``Trainer.fit`` with any loader."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class VAEModule(NetworkModule):
     """A variational autoencoder (Kingma & Welling 2014).
 
     Batches are images, or tuples or lists that begin with images. Logs ``train/loss``,
-    ``val/loss`` and ``test/loss`` in nats an image; the last two are the negative evidence lower
-    bound whatever ``kl_weight`` is, with the same noise in every epoch.
+    ``val/loss`` and ``test/loss`` in nats per image; the last two are the negative evidence lower
+    bound with a ``kl_weight`` of 1, with the same noise in every epoch.
 
     Args:
         spec: Sizes, likelihood and range of the images; see `for_images`.
-        kl_weight: Factor of the divergence from the prior in training (Higgins et al. 2017).
-        optimizer: How it is trained.
-        seed: Governs the initial weights and the noise; ``None`` takes one from PyTorch's global
+        kl_weight: Factor of the KL divergence from the prior in training (Higgins et al. 2017).
+        optimizer: Specification of the optimiser.
+        seed: Seed of the initial weights and the noise; ``None`` draws one from PyTorch's global
             generator.
 
     Attributes:
         vae: The network.
-        random: Its random numbers; their state is in checkpoints.
+        random: Its random source; the state is in checkpoints.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -50,12 +50,12 @@ class VAEModule(NetworkModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        # Plain values, which a checkpoint may hold and `load_from_checkpoint` hands in.
+        # Plain values that a checkpoint can hold and `load_from_checkpoint` passes to __init__.
         spec = VAESpec.from_dict(spec) if isinstance(spec, dict) else spec
         if not isinstance(spec, VAESpec):
             raise ConfigError(
                 f"spec={spec!r} is a {type(spec).__name__}; a VAESpec is needed."
-                " VAEModule.for_images(images) makes one that fits the images."
+                " VAEModule.for_images(images) chooses one for your images."
             )
         self.optimizer = OptimizerSpec.read("optimizer", optimizer)
         if kl_weight < 0:
@@ -66,7 +66,7 @@ class VAEModule(NetworkModule):
         self.random = RandomSource(seed)
         with self.random.seeded_init():
             self.vae = VAE(spec)
-        self._own = ExitStack()
+        self._rank_seeds = ExitStack()
 
     @classmethod
     def for_images(
@@ -78,15 +78,14 @@ class VAEModule(NetworkModule):
         seed: int | None = None,
         **choices: Any,
     ) -> VAEModule:
-        """Makes one that fits images.
+        """Makes a module with sizes, likelihood and range chosen for images.
 
         Args:
-            images: Float tensor (N, C, H, W) or (N, D); the range of intensities is theirs unless
-                ``value_range`` says it.
+            images: Float tensor (N, C, H, W) or (N, D).
             kl_weight: See the class.
             optimizer: See the class.
             seed: See the class.
-            **choices: What `avalanche_dgm.generators.vae.choose_spec` would choose otherwise:
+            **choices: Overrides for `avalanche_dgm.generators.vae.choose_spec`:
                 ``architecture``, ``hidden``, ``latent``, ``likelihood``, ``value_range``.
 
         Raises:
@@ -107,12 +106,12 @@ class VAEModule(NetworkModule):
         return self.vae.reconstruct(images)
 
     def measure(self, stage: str, batch: Any, batch_idx: int) -> tuple[dict[str, Tensor], int]:
-        """The mean loss, nats an image."""
+        """The mean loss, nats per image."""
         images, kl_weight = self._images(batch), 1.0
         if stage == "train":
             rng, kl_weight = self.random.on(self.device), self.kl_weight
         else:
-            # Training's noise must not depend on how often one looks.
+            # The noise of training must not depend on how often validation runs.
             seed = batch_idx * self.trainer.world_size + self.trainer.global_rank
             rng = torch.Generator(device=self.device).manual_seed(seed)
         loss = self.vae.negative_elbo(images, rng, kl_weight=kl_weight).mean()
@@ -124,10 +123,7 @@ class VAEModule(NetworkModule):
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """Draws images from the prior.
-
-        Args:
-            n: How many.
+        """Samples ``n`` images from the prior.
 
         Returns:
             Tensor (n, *shape), in the images' range.
@@ -140,20 +136,20 @@ class VAEModule(NetworkModule):
         return self.vae
 
     def on_train_start(self) -> None:
-        """On several devices each process draws noise of its own."""
+        """Seeds the noise by rank, on several devices."""
         if self.trainer.world_size > 1:
-            self._own.enter_context(self.random.rank_seeded(self.trainer.global_rank))
+            self._rank_seeds.enter_context(self.random.rank_seeded(self.trainer.global_rank))
 
     def on_train_end(self) -> None:
-        """Afterwards they share the state of their random numbers again."""
-        self._own.close()
+        """Restores a random state that is the same in every process."""
+        self._rank_seeds.close()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The random numbers' state, for ``state_dict``."""
+        """The state of the random source, for ``state_dict``."""
         return self.random.get_state()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what `get_extra_state` returned."""
+        """Restores the state returned by `get_extra_state`."""
         self.random.set_state(state)
 
     def _images(self, batch: Any) -> Tensor:
@@ -165,17 +161,17 @@ class VAEModule(NetworkModule):
 
 
 class ClassifierModule(NetworkModule):
-    """A classifier trained by its cross-entropy.
+    """A classifier trained with the cross-entropy.
 
-    Batches are tuples or lists: images, class labels, and task labels last if there are three or
-    more. Logs ``loss`` (nats) and ``accuracy`` (0 to 1) under ``train/``, ``val/`` and ``test/``.
-    A checkpoint holds the model's weights, not its class:
-    ``ClassifierModule.load_from_checkpoint(path, model=...)``; nor an optimiser that is a
-    function: pass it again.
+    Batches are tuples or lists of images and class labels; of three or more entries, the last is
+    the task labels. Logs ``loss`` (nats) and ``accuracy`` (0 to 1) under ``train/``, ``val/`` and
+    ``test/``. A checkpoint holds the model's weights, but no code: load it with
+    ``ClassifierModule.load_from_checkpoint(path, model=...)``, and pass a function given as
+    ``optimizer`` again.
 
     Args:
-        model: From images (n, *shape) to logits (n, K).
-        optimizer: How it is trained, or a function from its parameters to an optimiser.
+        model: The classifier: images (n, *shape) to logits (n, K).
+        optimizer: Specification of the optimiser, or a function from parameters to an optimiser.
         task_aware: Whether the model takes task labels as its second argument.
 
     Raises:
@@ -195,8 +191,8 @@ class ClassifierModule(NetworkModule):
         elif not (isinstance(optimizer, OptimizerSpec) or callable(optimizer)):
             raise ConfigError(
                 f"optimizer={optimizer!r}: pass an OptimizerSpec, or a function from parameters to"
-                " an optimiser such as lambda p: torch.optim.SGD(p, lr=0.1); to"
-                " load_from_checkpoint, too, which has no code."
+                " an optimiser such as lambda p: torch.optim.SGD(p, lr=0.1), also to"
+                " load_from_checkpoint: a checkpoint holds no code."
             )
         self.save_hyperparameters({"task_aware": task_aware, "optimizer": plain(optimizer)})
         self.model = model
@@ -204,17 +200,17 @@ class ClassifierModule(NetworkModule):
         self.task_aware = task_aware
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
-        """Answers.
+        """Predicts.
 
         Args:
             images: Float tensor (n, *shape).
-            tasks: int64 tensor (n,), task labels; 0 for all by default.
+            tasks: int64 tensor (n,), task labels; 0 by default.
 
         Returns:
             Logits (n, K).
 
         Raises:
-            UnsupportedModelError: The model answers with something else.
+            UnsupportedModelError: The model's output has another type or shape.
         """
         if tasks is None:
             tasks = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -234,8 +230,8 @@ class ClassifierModule(NetworkModule):
         images, *rest = _batch_tensors(batch)
         if not rest:
             raise DataError(
-                "The batches hold images only; a classifier needs their classes. Use a loader"
-                " whose batches are (images, labels) or (images, labels, task labels)."
+                "The batches hold images only; a classifier needs labels. Use a loader whose"
+                " batches are (images, labels) or (images, labels, task labels)."
             )
         labels, logits = rest[0], self(images, _tasks(rest))
         if not self.checked:
@@ -252,7 +248,7 @@ def _batch_tensors(batch: Any) -> list[Tensor]:
         batch: A tensor, or a tuple or list of tensors.
 
     Raises:
-        DataError: It is something else.
+        DataError: The batch has another type.
     """
     columns = list(batch) if isinstance(batch, (tuple, list)) else [batch]
     if not columns or not all(isinstance(column, Tensor) for column in columns):
@@ -269,7 +265,7 @@ def _tasks(rest: list[Tensor]) -> Tensor | None:
 
 
 def _check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Said once, since a GPU only says that an assertion failed."""
+    """Checks labels with messages that a GPU's failed assertion would not give."""
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise LabelError(
             f"The labels have shape {tuple(labels.shape)} and type {labels.dtype}; one int64 class"

@@ -1,9 +1,9 @@
-"""Which of Lightning's two packages is used: ``pytorch_lightning`` or ``lightning.pytorch``.
+"""Chooses between Lightning's two packages: ``pytorch_lightning`` and ``lightning.pytorch``.
 
-Both hold the same code, but a Trainer of one refuses a LightningModule of the other. So one of them
-serves the whole process, and every module here takes ``pl`` from this one. It is the first of:
-what the environment variable `VARIABLE` names; ``pytorch_lightning``, if it is imported already;
-``lightning.pytorch``, if it is; ``pytorch_lightning``.
+Both hold the same code, but a Trainer of one refuses a LightningModule of the other. So a process
+uses only one, and every module of this folder imports ``pl`` from here. It is the first of: the
+value of the environment variable `VARIABLE`; ``pytorch_lightning``, if already imported;
+``lightning.pytorch``, if already imported; ``pytorch_lightning``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
 
-#: Names the package to use: ``pytorch_lightning`` or ``lightning``.
+#: Environment variable for the package: ``pytorch_lightning`` or ``lightning``.
 VARIABLE = "AVALANCHE_DGM_LIGHTNING"
 #: The module of each package with Trainer, callbacks and loggers.
 _MODULES = {"pytorch_lightning": "pytorch_lightning", "lightning": "lightning.pytorch"}
@@ -44,27 +44,27 @@ else:
 
 
 def check_package(*objects: Any) -> None:
-    """Refuses what belongs to the package that is not used.
+    """Checks that no object is from the package that is not used.
 
     Args:
-        *objects: A Trainer, callbacks, loggers and the like, or lists of them; objects that have
-            nothing to do with Lightning are let through.
+        *objects: A Trainer, callbacks, loggers or other objects, or lists of them; objects
+            unrelated to Lightning pass.
 
     Raises:
-        ConfigError: One of them is of the other package.
+        ConfigError: An object is from the other package.
     """
     used, other = PACKAGE, next(package for package in _MODULES if package != PACKAGE)
-    for thing in objects:
-        if isinstance(thing, (list, tuple)):
-            check_package(*thing)
+    for item in objects:
+        if isinstance(item, (list, tuple)):
+            check_package(*item)
             continue
-        roots = {base.__module__.partition(".")[0] for base in type(thing).__mro__}
-        # A class that was derived from those of both fits.
+        roots = {base.__module__.partition(".")[0] for base in type(item).__mro__}
+        # A class derived from classes of both packages passes.
         if other in roots and used not in roots:
             raise ConfigError(
-                f"{type(thing).__name__} is a class of {_MODULES[other]}, but this process uses"
+                f"{type(item).__name__} is a class of {_MODULES[other]}, but this process uses"
                 f" {_MODULES[used]}, and the two do not work together. Import it from"
                 f" {_MODULES[used]}. Or use {_MODULES[other]}: import it before"
                 f" avalanche_dgm.lightning, or set the environment variable {VARIABLE}={other},"
-                f" which also counts if both are imported."
+                f" which also works if both are imported."
             )

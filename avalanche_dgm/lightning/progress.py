@@ -1,4 +1,4 @@
-"""Progress bars that name the experience and the phase."""
+"""Progress bars that show the experience and the phase."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from avalanche_dgm.lightning.package import pl
 
 
 def describe(trainer: pl.Trainer, fallback: str) -> str:
-    """The module's ``stage_name``, with the epoch if there are several."""
+    """The module's ``stage_name``, and the epoch if there are several."""
     name = getattr(trainer.lightning_module, "stage_name", "")
     if not name:
         return fallback
@@ -19,10 +19,10 @@ def describe(trainer: pl.Trainer, fallback: str) -> str:
 
 
 class StreamProgressBar(pl.callbacks.TQDMProgressBar):
-    """Lightning's bar, which names the experience and the phase.
+    """Lightning's tqdm bar with the experience and the phase.
 
     Args:
-        refresh_rate: Steps between two updates; 0 shows nothing.
+        refresh_rate: Steps between two updates; 0 shows no bar.
         leave: Whether to keep finished bars.
     """
 
@@ -33,7 +33,7 @@ class StreamProgressBar(pl.callbacks.TQDMProgressBar):
         self.leaves = leave
 
     def init_test_tqdm(self) -> Any:
-        """The bar of a test; it is removed after each, unless ``leave``."""
+        """The bar of a test, removed at its end unless ``leave``."""
         bar = super().init_test_tqdm()
         bar.leave = self.leaves
         return bar
@@ -45,7 +45,7 @@ class StreamProgressBar(pl.callbacks.TQDMProgressBar):
 
 
 class StreamRichProgressBar(pl.callbacks.RichProgressBar):
-    """Lightning's bar for the package rich, which names the experience and the phase.
+    """Lightning's rich bar with the experience and the phase.
 
     Raises:
         ConfigError: The package rich is not installed.
@@ -56,16 +56,16 @@ class StreamRichProgressBar(pl.callbacks.RichProgressBar):
             super().__init__(**choices)
         except ModuleNotFoundError as error:
             raise ConfigError(
-                "This progress bar needs the package rich: pip install rich. StreamProgressBar"
-                " does without."
+                "This progress bar needs the package rich: pip install rich. Or use"
+                " StreamProgressBar."
             ) from error
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         """Starts the bar of an epoch."""
         super().on_train_epoch_start(trainer, *args)
-        named = describe(trainer, "")
-        if named and self.progress is not None and self.train_progress_bar_id is not None:
-            self.progress.update(self.train_progress_bar_id, description=named)
+        name = describe(trainer, "")
+        if name and self.progress is not None and self.train_progress_bar_id is not None:
+            self.progress.update(self.train_progress_bar_id, description=name)
 
 
 def with_stage_names(bar: pl.Callback) -> pl.Callback:
@@ -75,7 +75,7 @@ def with_stage_names(bar: pl.Callback) -> pl.Callback:
         A bar with the same settings; other callbacks unchanged.
     """
     if type(bar) is pl.callbacks.TQDMProgressBar:
-        # Lightning's default of 1 costs more than a step of a small network.
+        # At Lightning's default of 1 an update takes longer than a step of a small network.
         rate = 20 if bar.refresh_rate == 1 else bar.refresh_rate
         return StreamProgressBar(**{**internals.bar_settings(bar), "refresh_rate": rate})
     if type(bar) is pl.callbacks.RichProgressBar:

@@ -1,8 +1,8 @@
 """Distributed training on one stream: shards of batches, and random numbers per rank.
 
-Every process reads the same batches and takes its shard of each, so that a step sees the same
-samples on any number of devices. Outside of training all processes have the same random states,
-so that they decide alike; during training each rank draws its own numbers.
+Every process reads the same batches and uses its shard of each, so that a step has the same samples
+on any number of devices. Outside of training all processes have the same random states, so that
+their results are equal; during training each rank draws its own random numbers.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from avalanche_dgm.randomness import RandomSource, global_state, seed_globally, 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of a Trainer.
+    """This process's rank in a distributed run.
 
     Attributes:
-        rank: Global rank of this process, from 0.
+        rank: Global rank, from 0.
         world: World size, the number of processes.
     """
 
@@ -39,7 +39,7 @@ class Ranks:
 
     @classmethod
     def of(cls, trainer: pl.Trainer) -> Ranks:
-        """The rank and world size of a Trainer whose processes have been started."""
+        """The rank and world size of a Trainer, after its processes were started."""
         return cls(trainer.global_rank, trainer.world_size)
 
     @property
@@ -48,11 +48,11 @@ class Ranks:
         return self.world > 1
 
     def can_shard(self, n: int) -> bool:
-        """Whether a batch of ``n`` is split: BatchNorm needs two samples in each shard."""
+        """Whether a batch of ``n`` is split: BatchNorm needs two samples per shard."""
         return n >= 2 * self.world
 
     def shard(self, n: int) -> slice:
-        """This process's samples of a batch of ``n``: all of them if it is too small to split."""
+        """This process's samples of a batch of ``n``; all samples if it is too small to split."""
         if not self.can_shard(n):
             return slice(0, n)
         return slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
@@ -73,7 +73,7 @@ class Ranks:
         """Gathers the shards of a batch.
 
         Args:
-            trainer: The Trainer, during a run.
+            trainer: The Trainer, after its processes were started.
             part: This process's shard.
             n: Size of the full batch.
 
@@ -83,17 +83,16 @@ class Ranks:
         if not self.is_distributed or not self.can_shard(n):
             return part
         largest = -(-n // self.world)
-        missing = largest - len(part)
-        padding = [0, 0] * (part.ndim - 1) + [0, missing]
-        everyone = trainer.strategy.all_gather(F.pad(part.detach(), padding))
-        parts = [Ranks(r, self.world).shard(n) for r in range(self.world)]
-        return torch.cat([everyone[r, : p.stop - p.start] for r, p in enumerate(parts)])
+        padding = [0, 0] * (part.ndim - 1) + [0, largest - len(part)]
+        gathered = trainer.strategy.all_gather(F.pad(part.detach(), padding))
+        shards = [Ranks(r, self.world).shard(n) for r in range(self.world)]
+        return torch.cat([gathered[r, : s.stop - s.start] for r, s in enumerate(shards)])
 
     @contextmanager
     def rank_seeded(self, *sources: RandomSource) -> Iterator[None]:
-        """Seeds the generators by rank; afterwards all processes have the same states again.
+        """Seeds the generators by rank within the context; does nothing in a single process.
 
-        Does nothing in a single process.
+        Afterwards all processes have the same states again.
         """
         if not self.is_distributed:
             yield
@@ -114,7 +113,7 @@ class Ranks:
 
 
 def broadcast_buffers(trainer: pl.Trainer, module: nn.Module) -> None:
-    """Broadcasts buffers from rank 0: BatchNorm's statistics differ by each process's shard."""
+    """Broadcasts buffers, such as BatchNorm's statistics of each shard, from rank 0."""
     if trainer.world_size == 1:
         return
     buffers = dict(module.named_buffers())
@@ -132,15 +131,15 @@ def broadcast_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSour
     set_global_state(strategy.broadcast(global_state()))
     for source in sources:
         source.set_state(strategy.broadcast(source.get_state()))
-    mine = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
-    first = strategy.broadcast({name: value.cpu() for name, value in mine.items()})
+    own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
+    first = strategy.broadcast({name: value.cpu() for name, value in own.items()})
     with torch.no_grad():
-        for name, value in mine.items():
+        for name, value in own.items():
             value.copy_(first[name])
 
 
 def reduce_counts(trainer: pl.Trainer, method: Method) -> None:
-    """Sums the counts of a method's replay over processes, once per experience."""
+    """Sums a method's counts of replayed samples over processes, once per experience."""
     counts = method.stats.counts
     if trainer.world_size > 1 and counts is not None:
         method.stats.counts = trainer.strategy.reduce(counts.clone(), reduce_op="sum")
@@ -185,16 +184,16 @@ def check_identical(trainer: pl.Trainer, module: nn.Module, *, when: str) -> Non
     where = f"Process {trainer.global_rank} differs in {found}." if names else ""
     raise RanksDifferError(
         f"The processes' states differ {when}. {where} Possible causes are a module that draws"
-        " random numbers or updates statistics outside of the training steps, and devices of"
-        " different kinds. check_ranks=False turns this check off."
+        " random numbers or updates statistics outside of training steps, and devices of different"
+        " types. check_ranks=False turns this check off."
     )
 
 
 def differing(trainer: pl.Trainer, state: Mapping[Any, Any]) -> list[str] | None:
-    """Names of what differs from the first process; ``None`` if nothing differs in any."""
-    mine = dict(_fingerprints(state, ""))
-    theirs = trainer.strategy.broadcast(mine)
-    found = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    """Names of entries that differ from rank 0's; ``None`` if no process has any."""
+    own = dict(_fingerprints(state, ""))
+    first = trainer.strategy.broadcast(own)
+    found = sorted(k for k in own.keys() | first.keys() if own.get(k) != first.get(k))
     # All processes must raise, or the others would wait forever.
     return found if any_rank(trainer, bool(found)) else None
 

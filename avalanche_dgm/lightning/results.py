@@ -15,19 +15,19 @@ from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
 @dataclass
 class StreamResult:
-    """The outcome of `fit_stream`.
+    """The result of `fit_stream`.
 
     Attributes:
         accuracy: Float tensor (n_learned, n_test): accuracy (0 to 1) on each test experience after
             each learned one, NaN where it was not tested.
-        order: The column of each experience of the stream, ``None`` for one without a test of its
-            own.
-        metrics: Last values of Avalanche's metrics, by name, after each experience.
+        order: Column of each training experience in ``accuracy``; ``None`` without a test
+            experience of its own.
+        metrics: Latest values of Avalanche's metrics, by name, after each experience.
         records: The method's statistics after each experience.
         seconds: Seconds of training on each experience, without the test.
         test_seconds: Seconds of the test after each experience.
-        iterations: Batches of new samples that the classifier was trained on in each experience.
-        shown: Samples that the classifier was trained on in each experience, over all epochs.
+        iterations: Training batches of new samples in each experience.
+        shown: New samples in these batches, over all epochs.
         memory_bytes: Bytes of the method's memory after each experience, without the model.
         best_checkpoints: Best file of a ``ModelCheckpoint`` after each experience.
         stopped: Why the stream was stopped early, such as a time limit; ``None`` if it was not.
@@ -50,18 +50,18 @@ class StreamResult:
 
     @property
     def average_accuracy(self) -> float:
-        """Mean accuracy, after the last experience, over those learned."""
+        """Mean accuracy over the learned experiences, after the last one."""
         return self.continual.get("average_accuracy", math.nan)
 
     @property
     def accuracies(self) -> StreamAccuracies:
-        """The accuracies, with what they belong to."""
+        """The accuracy matrix with the columns' experiences."""
         return StreamAccuracies(self.accuracy, self.order)
 
     @property
     def continual(self) -> dict[str, float]:
         """Continual-learning metrics, by their names in `avalanche_dgm.metrics`.
 
-        Forward transfer is without a baseline. What cannot be said yet is left out.
+        Forward transfer is without a baseline. Metrics that are not defined yet are left out.
         """
         return self.accuracies.summaries()

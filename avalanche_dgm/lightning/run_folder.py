@@ -1,4 +1,4 @@
-"""The files that a run resumes from."""
+"""The checkpoint files of a run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from avalanche_dgm.files import final_name, replacing
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 
-#: Experience, stage and step within the stage, of what comes next.
+#: Where a run resumes: experience, stage, and step within the stage.
 Position = tuple[int, int, int]
 _NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.rank(\d+)\.pt")
 
 
 class RunFolder:
-    """One process's files of a run, each named by the position that it was saved at."""
+    """One process's checkpoint files of a run, named by position."""
 
     def __init__(self, folder: Path, trainer: pl.Trainer) -> None:
         self.path, self._trainer, self._ranks = folder, trainer, Ranks.of(trainer)
@@ -34,9 +34,9 @@ class RunFolder:
         latest = max(self._files().values(), default=(-1, 0, 0))
         if self._ranks.is_distributed:
             strategy = self._trainer.strategy
-            mine = torch.tensor(latest, device=strategy.root_device)
-            first, second, third = min(tuple(p) for p in strategy.all_gather(mine).tolist())
-            latest = first, second, third
+            own = torch.tensor(latest, device=strategy.root_device)
+            experience, stage, step = min(tuple(p) for p in strategy.all_gather(own).tolist())
+            latest = experience, stage, step
         if latest[0] < 0:
             return None
         if not resume:
@@ -47,7 +47,7 @@ class RunFolder:
         return latest
 
     def read(self, position: Position) -> dict[str, Any]:
-        """What was saved at a position, on the CPU.
+        """Loads the checkpoint at a position, onto the CPU.
 
         Raises:
             CheckpointError: The file is missing or damaged.
@@ -63,12 +63,12 @@ class RunFolder:
         return dict(content)
 
     def write(self, position: Position, content: Mapping[str, Any]) -> None:
-        """Saves at a position."""
+        """Saves a checkpoint at a position."""
         with replacing(self._file(position)) as file:
             torch.save(dict(content), file)
 
     def write_alone(self, position: Position, content: Mapping[str, Any]) -> None:
-        """Saves at a position and removes all other files, once every process has saved."""
+        """Saves a checkpoint and, once every process has saved, removes all others."""
         self.write(position, content)
         self._trainer.strategy.barrier("saved")
         for path in self._files(partial=True):
@@ -76,7 +76,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def remove(self, position: Position) -> None:
-        """Removes what was saved at a position."""
+        """Removes the checkpoint at a position."""
         self._file(position).unlink(missing_ok=True)
 
     def _file(self, position: Position) -> Path:
@@ -85,7 +85,7 @@ class RunFolder:
         return self.path / name
 
     def _files(self, *, partial: bool = False) -> dict[Path, Position]:
-        """This process's files; with ``partial`` also what is left of writing others."""
+        """This process's files; with ``partial`` also unfinished temporary files."""
         found = {}
         for path in list(self.path.iterdir()) if self.path.exists() else []:
             match = _NAME.fullmatch(final_name(path) if partial else path.name)

@@ -23,14 +23,14 @@ class StagedModule(MeanLoggingModule):
     """A LightningModule that trains one stage after another, each in a fit of its own.
 
     Attributes:
-        stage: The stage that is trained now, or ``None``.
+        stage: The stage in training, or ``None``.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.stage: Stage | None = None
-        self._ending: str | None = None
-        self._cut = False
+        self._stop_reason: str | None = None
+        self._epoch_cut_short = False
 
     @property
     def stage_name(self) -> str:
@@ -38,7 +38,7 @@ class StagedModule(MeanLoggingModule):
         return self.stage.name if self.stage is not None else ""
 
     @property
-    def _running(self) -> Stage:
+    def _current(self) -> Stage:
         if self.stage is None:
             raise RuntimeError("There is no stage; call run().")
         return self.stage
@@ -47,14 +47,14 @@ class StagedModule(MeanLoggingModule):
         """Trains a stage from its current position to its end, and finishes it.
 
         Returns:
-            Seconds that it took.
+            Duration, seconds.
 
         Raises:
             DivergenceError: The loss of a phase was not finite.
             StreamStopped: The stream stops before the end of the stage.
         """
         started = time.perf_counter()
-        # DDP must not wait for gradients of what is not trained.
+        # DDP must not wait for gradients of parameters that are not trained.
         trained = {id(t) for t in [*stage.module.parameters(), *stage.module.buffers()]}
         everything = [
             *self.named_parameters(remove_duplicate=False),
@@ -69,9 +69,9 @@ class StagedModule(MeanLoggingModule):
                     raise StreamStopped(reason)
                 while stage.epoch < stage.epochs:
                     before = stage.epoch, stage.batch
-                    self._ending, self._cut = None, False
+                    self._stop_reason, self._epoch_cut_short = None, False
                     self._fit(trainer, stage)
-                    if stage.epoch < stage.epochs and self._stops(before):
+                    if stage.epoch < stage.epochs and self._ends_early(before):
                         break
         finally:
             self.stage = None
@@ -79,10 +79,10 @@ class StagedModule(MeanLoggingModule):
         return time.perf_counter() - started
 
     def _fit(self, trainer: pl.Trainer, stage: Stage) -> None:
-        """Fits once more: epochs are counted anew, steps go on, the module keeps its device."""
+        """Runs a fit from the stage's position; steps are counted on from earlier fits."""
         loop: Any = trainer.fit_loop
         loader, phase = stage.loader(), isinstance(stage, PhaseStage)
-        # The rest of an interrupted epoch is a fit of its own: its length differs.
+        # The rest of an interrupted epoch is a fit of its own, as it is shorter.
         loop.max_epochs = stage.epoch + 1 if stage.batch else stage.epochs
         internals.start_at_epoch(trainer, stage.epoch)
         trainer.should_stop = False
@@ -96,32 +96,32 @@ class StagedModule(MeanLoggingModule):
             trainer.fit(self, train_dataloaders=loader, val_dataloaders=stage.val_loader())
         self.to(trainer.strategy.root_device)
 
-    def _stops(self, before: tuple[int, int]) -> bool:
-        """Whether the stage ends early, with epochs left.
+    def _ends_early(self, before: tuple[int, int]) -> bool:
+        """Whether a callback ended the stage with epochs left.
 
         Raises:
             StreamStopped: The stream stops here.
         """
-        stage, trainer = self._running, self.trainer
-        moved = (stage.epoch, stage.batch) != before
-        if moved and stage.epoch and trainer.should_stop and not self._cut:
+        stage, trainer = self._current, self.trainer
+        advanced = (stage.epoch, stage.batch) != before
+        if advanced and stage.epoch and trainer.should_stop and not self._epoch_cut_short:
             return True
-        reason = self._ending or stop_reason(trainer, agree=True)
+        reason = self._stop_reason or stop_reason(trainer, agree=True)
         if reason is None:
-            if moved:
+            if advanced:
                 return False
             reason = f"A callback stopped the Trainer before it had trained {stage.name!r}."
-        if moved and not self._cut:
-            self._tell_step(stops=True)
+        if advanced and not self._epoch_cut_short:
+            self._call_step_end(stops=True)
         raise StreamStopped(reason)
 
-    def _tell_step(self, *, stops: bool) -> None:
+    def _call_step_end(self, *, stops: bool) -> None:
         for callback in stream_callbacks(self.trainer):
             callback.on_step_end(self.trainer, self, stops=stops)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The stage's loss, added to the epoch's mean."""
-        stage = self._running
+        stage = self._current
         loss = stage.loss(batch)
         stage.means.add(stage.loss_key, loss)
         return loss
@@ -129,7 +129,7 @@ class StagedModule(MeanLoggingModule):
     def configure_optimizers(self) -> Any:
         """The stage's optimiser and schedule."""
         fused = trainers.may_fuse(self.trainer)
-        return with_schedule(*self._running.optimization(fused=fused))
+        return with_schedule(*self._current.optimization(fused=fused))
 
     def configure_gradient_clipping(
         self,
@@ -139,88 +139,89 @@ class StagedModule(MeanLoggingModule):
     ) -> None:
         """Clips by the Trainer's settings, then by the stage's."""
         super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        self._running.clip()
+        self._current.clip()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """The backward pass; the graph is kept where the stage says so."""
-        super().backward(loss, *args, retain_graph=self._running.retain_graph, **kwargs)
+        """The backward pass, with the stage's ``retain_graph``."""
+        super().backward(loss, *args, retain_graph=self._current.retain_graph, **kwargs)
 
     def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
-        """Clears the gradients, unless the stage does."""
-        if not self._running.clears_gradients:
+        """Clears the gradients, unless the stage's loss does."""
+        if not self._current.clears_gradients:
             super().optimizer_zero_grad(*args, **kwargs)
 
     def on_train_epoch_start(self) -> None:
         """Calls the stage's hook, unless it resumes in the middle of an epoch."""
-        if not self._running.batch:
-            self._running.hook("before_training_epoch")
+        if not self._current.batch:
+            self._current.hook("before_training_epoch")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        """Ends the epoch if the stage has no further batch."""
-        return None if self._running.begin_batch() else -1
+        """Ends the epoch if the stage has no more batches."""
+        return None if self._current.begin_batch() else -1
 
     def on_after_backward(self) -> None:
         """Calls the stage's hook."""
-        self._running.hook("after_backward")
+        self._current.hook("after_backward")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Calls the stage's hook."""
-        self._running.hook("before_update")
+        self._current.hook("before_update")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Takes the step, then calls the stage's hook."""
         super().optimizer_step(*args, **kwargs)
-        self._running.hook("after_update")
+        self._current.hook("after_update")
 
-    def _ends(self, *, agree: bool = False) -> bool:
+    def _stream_stops(self, *, agree: bool = False) -> bool:
         """Whether the stream should stop at the next point from which it can resume."""
         trainer: Any = self.trainer
-        alone = trainer.world_size == 1
-        if self._ending is None and (trainer.should_stop or agree or (alone and signalled())):
-            self._ending = stop_reason(trainer, agree=agree)
-        if self._ending is None and trainer.should_stop and isinstance(self.stage, PhaseStage):
+        check = trainer.should_stop or agree or (trainer.world_size == 1 and signalled())
+        if self._stop_reason is None and check:
+            self._stop_reason = stop_reason(trainer, agree=agree)
+        if self._stop_reason is None and trainer.should_stop and isinstance(self.stage, PhaseStage):
             # A phase needs all of its steps, so stopping it stops the stream.
-            self._ending = f"A callback stopped the Trainer in {self.stage_name!r}."
-        return self._ending is not None and internals.may_stop(trainer)
+            self._stop_reason = f"A callback stopped the Trainer in {self.stage_name!r}."
+        return self._stop_reason is not None and internals.may_stop(trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the batch and calls the stage's hook and the stream's callbacks."""
-        stage = self._running
+        stage = self._current
         stage.batch += 1
         stage.hook("after_training_iteration")
         trainer: Any = self.trainer
         if trainer.loggers and (batch_idx + 1) % trainer.log_every_n_steps == 0:
             self.log(f"{stage.loss_key}_step", outputs["loss"], batch_size=1)
         stepped = internals.takes_step(trainer)
-        # Now and then several processes ask each other whether a signal came to one.
+        # With several processes, signals are exchanged every CHECK_EVERY batches.
         agree = trainer.world_size > 1 and batch_idx % CHECK_EVERY == CHECK_EVERY - 1
-        if self._ends(agree=agree):
-            # Not while gradients accumulate; and an epoch's last batch ends the epoch anyway.
-            trainer.should_stop = self._cut = stepped and not trainer.is_last_batch
+        if self._stream_stops(agree=agree):
+            # Not while gradients accumulate; the last batch ends the epoch anyway.
+            self._epoch_cut_short = stepped and not trainer.is_last_batch
+            trainer.should_stop = self._epoch_cut_short
         if stepped:
-            self._tell_step(stops=self._cut)
+            self._call_step_end(stops=self._epoch_cut_short)
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's means; an epoch that was cut short is not counted."""
-        stage = self._running
-        whole = stage.batch > 0 and not self._cut
-        if whole:
+        stage = self._current
+        complete = stage.batch > 0 and not self._epoch_cut_short
+        if complete:
             stage.hook("after_training_epoch")
-        several = self.trainer.world_size > 1
+        sync = self.trainer.world_size > 1
         for name, value in stage.epoch_means().items():
             value = value.to(self.trainer.strategy.root_device)
-            self.log(name, value, sync_dist=several, batch_size=1, prog_bar=name == "train/loss")
-        if not whole:
+            self.log(name, value, sync_dist=sync, batch_size=1, prog_bar=name == "train/loss")
+        if not complete:
             return
         stage.end_epoch()
-        if self._ends(agree=True):
+        if self._stream_stops(agree=True):
             # No further epoch. If should_stop is set again, a callback has stopped the stage.
             self.trainer.fit_loop.max_epochs = stage.epoch
             self.trainer.should_stop = False
 
 
 class PhaseModule(StagedModule):
-    """A LightningModule for the phases of a method in a strategy's plugin."""
+    """The LightningModule for the phases of a plugin's method."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
@@ -228,13 +229,13 @@ class PhaseModule(StagedModule):
 
 
 def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:
-    """Runs a phase as a fit of a Trainer; `avalanche_dgm.fitting.fit` does the same in memory.
+    """Runs a phase as a fit of a Trainer, in place of `avalanche_dgm.fitting.fit`.
 
     Returns:
-        Seconds that it took.
+        Duration, seconds.
 
     Raises:
-        DivergenceError: The loss was not finite; the module has its weights from before the phase.
+        DivergenceError: The loss was not finite; the module's weights were rolled back.
         StreamStopped: The stream stops before the end of the phase.
     """
     if phase.steps < 1:

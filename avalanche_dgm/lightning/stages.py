@@ -1,4 +1,4 @@
-"""Stages: what one fit of a Trainer trains, the classifier or a phase of a method."""
+"""Stages: one training of a Trainer, of the classifier or of a phase of a method."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ Optimization = tuple[torch.optim.Optimizer, Schedule]
 
 
 class Stage(ABC):
-    """One training, with its own loss, data and optimiser; `StagedModule` delegates to it.
+    """One training with its own loss, data and optimiser; `StagedModule` delegates to it.
 
     Args:
         name: Name shown in progress bars.
-        log_prefix: Prefix of its values in the log.
+        log_prefix: Prefix of the names of logged values.
         module: The module to train.
-        epochs: Passes over its loader.
+        epochs: Number of epochs.
 
     Attributes:
-        epoch: The current epoch, from 0.
-        batch: Batches of it that are done.
-        means: Means over the epoch, by their names in the log.
-        loss_key: Name of the last step's loss among them.
+        epoch: Index of the current epoch.
+        batch: Batches of the current epoch that are done.
+        means: Means over the epoch, by logged name.
+        loss_key: Logged name of the last step's loss.
     """
 
-    #: Whether an error puts back the weights from before.
+    #: Whether an error rolls back the module's weights.
     restores = False
-    #: Whether the backward pass keeps its graph.
+    #: Passed to ``Tensor.backward``.
     retain_graph = False
-    #: Whether the stage clears the gradients itself, in `loss`.
+    #: Whether `loss` clears the gradients.
     clears_gradients = False
     #: Random sources that are seeded by rank while the stage runs.
     random_sources: Sequence[RandomSource] = ()
@@ -64,7 +64,7 @@ class Stage(ABC):
 
     @abstractmethod
     def loader(self) -> Iterable[Any]:
-        """The batches left in the current epoch, from ``batch`` on."""
+        """The remaining batches of the current epoch, from index ``batch``."""
 
     def val_loader(self) -> Any:
         """Validation batches, or ``None``."""
@@ -76,7 +76,7 @@ class Stage(ABC):
 
     @contextmanager
     def running(self, trainer: pl.Trainer, within: nn.Module) -> Iterator[None]:
-        """Surrounds all fits of the stage; what they change beside weights is put back."""
+        """Context of all fits of the stage; restores training modes and clears gradients."""
         before = copy.deepcopy(self.module.state_dict()) if self.restores else None
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.train()
@@ -86,7 +86,7 @@ class Stage(ABC):
                 yield
             broadcast_buffers(trainer, self.module)
         except BaseException:
-            # Also on Ctrl-C: a half-trained generator must not stand in for what it replaces.
+            # Also on Ctrl-C: a half-trained generator must not be used.
             if before is not None:
                 self.module.load_state_dict(before)
             self.abort()
@@ -99,15 +99,15 @@ class Stage(ABC):
                 part.training = mode
 
     def finish(self) -> None:
-        """Called after the last step, also of a stage that is loaded instead of trained."""
+        """Called after the last step, or after loading the stage's saved outcome."""
         return
 
     def abort(self) -> None:
-        """Called if it ends before, once its weights are restored."""
+        """Called after an error or interruption, once the weights are restored."""
         return
 
     def begin_batch(self) -> bool:
-        """Whether there is another batch; if not, the epoch ends early."""
+        """Prepares the next batch; returns False to end the epoch early."""
         return True
 
     @abstractmethod
@@ -115,19 +115,19 @@ class Stage(ABC):
         """The optimiser and its learning-rate schedule over steps, if any."""
 
     def clip(self) -> None:
-        """Clips gradients, after the Trainer's own clipping."""
+        """Clips gradients, after the Trainer's clipping."""
         return
 
     def hook(self, name: str) -> None:
-        """Called at the points of the training loop that have names in Avalanche's plugins."""
+        """Called with the name of an Avalanche plugin hook, such as ``after_backward``."""
         return
 
     def close(self) -> None:
-        """Restores what was changed for a step; called also after an error."""
+        """Cleans up after a step, also after an error."""
         return
 
     def epoch_means(self) -> dict[str, Tensor]:
-        """Means over the epoch, by their names in the log; NaN if nothing was trained."""
+        """Means over the epoch, by logged name; NaN if nothing was trained."""
         return self.means.values() or {self.loss_key: torch.tensor(math.nan)}
 
     def end_epoch(self) -> None:
@@ -136,7 +136,7 @@ class Stage(ABC):
         self.means = Means()
 
     def state(self) -> dict[str, Any]:
-        """Position and means, for `set_state` of an equal stage that has not started."""
+        """Position and means, for `set_state` of a new stage with the same arguments."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -157,8 +157,8 @@ class PhaseStage(Stage):
 
     Args:
         phase: The phase.
-        method: The method that it belongs to.
-        trainer: The Trainer that will run it.
+        method: The method whose phase it is.
+        trainer: The Trainer of the run.
         name: Name shown in progress bars; the phase's own name by default.
     """
 
@@ -178,15 +178,15 @@ class PhaseStage(Stage):
         if smoke_batches(trainer):
             self._n_batches = min(self._n_batches, smoke_batches(trainer))
         self._ranks, self._accumulate = Ranks.of(trainer), trainer.accumulate_grad_batches
-        # The order of batches is common to all processes, so it is not seeded by rank.
+        # All processes use the same order of batches, so it is not seeded by rank.
         order = method.rng
         if self._ranks.is_distributed:
             order = torch.Generator(device=order.device).manual_seed(method.random.child_seed())
         self._order = order
         self._batches = Batches(phase.data, batch_size=phase.batch_size, rng=order)
-        self._whole: tuple[Tensor, ...] = ()
+        self._step_batch: tuple[Tensor, ...] = ()
         self._cycle = StepCycle(phase)
-        self._left_out = ExitStack()
+        self._frozen = ExitStack()
 
     def finish(self) -> None:
         """See `Stage.finish`."""
@@ -197,25 +197,25 @@ class PhaseStage(Stage):
         self.phase.abort()
 
     def loader(self) -> Iterable[int]:
-        """Indices of the batches: each is sampled in `loss`, as the loss draws numbers, too."""
+        """Batch indices; `loss` samples the batches, to keep the order of random draws."""
         return range(self.batch, self._n_batches)
 
     def loss(self, batch: int) -> Tensor:
         """See `Stage.loss`."""
         step, number = divmod(batch, self._accumulate)
         if number == 0:
-            self._whole = next(self._batches)
-        mine, ranks, cycle = self._whole, self._ranks, self._cycle
-        if mine and (ranks.is_distributed or self._accumulate > 1):
+            self._step_batch = next(self._batches)
+        shard, ranks, cycle = self._step_batch, self._ranks, self._cycle
+        if shard and (ranks.is_distributed or self._accumulate > 1):
             parts = Ranks(number * ranks.world + ranks.rank, ranks.world * self._accumulate)
-            mine = tuple(tensor[parts.shard(len(tensor))] for tensor in mine)
+            shard = tuple(tensor[parts.shard(len(tensor))] for tensor in shard)
         if not ranks.is_distributed:
-            self._left_out.enter_context(cycle.alone(step))
-        loss = cycle.loss(step, mine, self.method.rng)
+            self._frozen.enter_context(cycle.alone(step))
+        loss = cycle.loss(step, shard, self.method.rng)
         if ranks.is_distributed:
-            # DDP waits for a gradient of each parameter; those of others are discarded.
+            # DDP needs a gradient of each parameter; `before_step` drops those not trained.
             loss = loss + sum(0.0 * p.sum() for p in cycle.others(step))
-        # A mean for each kind of step.
+        # One mean per kind of step.
         self.loss_key = f"{self.log_prefix}/{cycle.at(step).name}"
         return loss
 
@@ -226,15 +226,15 @@ class PhaseStage(Stage):
         return optimizer, spec.build_schedule(optimizer, self.phase.steps)
 
     def clip(self) -> None:
-        """See `Stage.clip`: by the phase's own limit."""
+        """Clips by the phase's ``clip_norm``."""
         self.phase.optimizer.clip(self.module)
 
     def hook(self, name: str) -> None:
-        """Ends what was begun for the step; looks now and then whether the loss is finite."""
+        """Handles the step's parameters, and periodically checks that the loss is finite."""
         if name == "after_backward":
             self.close()
         if name == "before_update":
-            # Before clipping, so that the clipped gradients are those of the step.
+            # Before clipping, which must see the gradients of the trained parameters only.
             self._cycle.before_step(self.batch // self._accumulate)
         if name != "after_training_iteration":
             return
@@ -243,8 +243,8 @@ class PhaseStage(Stage):
             check_finite(self.phase, self.means.total(), self.batch // self._accumulate)
 
     def close(self) -> None:
-        """See `Stage.close`."""
-        self._left_out.close()
+        """Unfreezes the parameters that the step does not train."""
+        self._frozen.close()
 
     def state(self) -> dict[str, Any]:
         """See `Stage.state`."""
@@ -262,15 +262,11 @@ class PhaseStage(Stage):
 
 
 def log_prefix_of(name: str) -> str:
-    """Prefix of a phase's values in the log, the same for every experience.
+    """Prefix of a phase's logged names, the same in every experience.
 
-    Args:
-        name: Such as ``sleep: consolidating tasks 3, 4 (learner, with replay)``.
-
-    Returns:
-        Such as ``sleep/learner``.
+    For example ``sleep/learner`` for ``sleep: consolidating tasks 3, 4 (learner, with replay)``.
     """
-    # The last parenthesis: names of tasks may contain others.
+    # The last parenthesis, as task names may contain others.
     head, _, detail = name.rpartition(" (") if name.endswith(")") else (name, "", "")
     first = head.split(":")[0]
     second = detail.rstrip(")").split(",")[0]

@@ -1,4 +1,4 @@
-"""What ends a stream before its last experience: a limit of time, a signal, a callback."""
+"""Stopping a stream early: time limits, signals and callbacks."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from typing import Any
 from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.package import pl
 
-_SIGNALLED = "The process was asked to end by a signal."
-#: Signals that asked the process to end since `catching_signals` began.
+_SIGNALLED = "The process received a signal to end."
+#: Termination signals received since `catching_signals` began.
 _received: set[int] = set()
 
 
-class StreamStopped(Exception):  # noqa: N818 - nothing is wrong
-    """Ends a stream where it is. Whoever learns the stream says so and returns what was learned."""
+class StreamStopped(Exception):  # noqa: N818 - not an error
+    """Stops a stream early; the run then returns its result so far."""
 
 
-#: What leaves a stream where it is: also Lightning's own way to end a process.
+#: Exceptions that stop a stream early, including Lightning's own.
 STOPS = (StreamStopped, pl.utilities.exceptions.SIGTERMException)
 
 
 def signalled() -> bool:
-    """Whether a signal asked this process to end."""
+    """Whether this process received a termination signal."""
     return bool(_received)
 
 
 def stop_reason(trainer: pl.Trainer, *, agree: bool = False) -> str | None:
-    """Says why the stream shall end.
+    """The reason why the stream should stop now, if any.
 
     Args:
-        trainer: The Trainer, in each of its processes.
-        agree: Whether all processes ask at this point, so that a signal to one of them counts.
+        trainer: The Trainer, after its processes were started.
+        agree: Whether all processes call this together, so that a signal to any of them counts.
 
     Returns:
-        The reason, the same in every process; ``None`` if the stream shall go on.
+        The reason, the same in every process; ``None`` to continue.
     """
     received = signalled()
     if trainer.world_size > 1:
@@ -58,10 +58,10 @@ def stop_reason(trainer: pl.Trainer, *, agree: bool = False) -> str | None:
 def report_stop(
     trainer: pl.Trainer, stop: BaseException, *, learned: int, n: int, folder: Path | None
 ) -> str:
-    """Warns that a stream was ended early, and leaves the process if a signal asked for that.
+    """Warns that a stream was stopped early, and ends the process after a signal.
 
     Returns:
-        Why it ended.
+        The reason.
 
     Raises:
         SIGTERMException: A signal was received.
@@ -69,10 +69,10 @@ def report_stop(
     reason = str(stop) or _SIGNALLED
     if trainer.is_global_zero:
         how = (
-            f"The run is saved: the same call with resume=True goes on in {folder}."
+            f"The run is saved: the same call with resume=True continues it from {folder}."
             if folder is not None
-            else "Nothing is saved of the experience after that: with checkpoint_dir and"
-            " resume=True a later call would go on."
+            else "The interrupted experience is not saved; a run with checkpoint_dir can be resumed"
+            " with resume=True."
         )
         warnings.warn(
             f"{reason} {learned} of {n} experiences were learned. {how}", UserWarning, stacklevel=2
@@ -80,17 +80,17 @@ def report_stop(
         if _received - {signal.SIGTERM} and folder is not None:
             _requeue()
     if reason == _SIGNALLED:
-        # The usual exit code of a process that SIGTERM has ended: it is not done.
+        # The usual exit code after SIGTERM, so that the run does not count as finished.
         raise pl.utilities.exceptions.SIGTERMException(128 + signal.SIGTERM)
     return reason
 
 
 @contextmanager
 def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
-    """Notes signals that ask the process to end, also between two fits.
+    """Records termination signals, also between two fits.
 
-    These are SIGTERM and, in a job that SLURM shall queue again, the signal for that. Handlers
-    that were there are called, too.
+    These are SIGTERM and, in a SLURM job with requeueing, the requeue signal. Earlier handlers
+    are called, too.
     """
     _received.clear()
     if threading.current_thread() is not threading.main_thread():
@@ -99,17 +99,17 @@ def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
     numbers = [signal.SIGTERM]
     requeue = internals.requeue_signal(trainer)
     if requeue is not None:
-        # Lightning would save one fit, and load that into every fit of the job's next run.
+        # Lightning would save one fit, and load it into every fit of the requeued job.
         numbers.append(requeue or signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def handler(earlier: Any) -> Callable[[int, Any], None]:
-        def note(number: int, frame: Any) -> None:
+        def record(number: int, frame: Any) -> None:
             _received.add(number)
             if callable(earlier):
                 earlier(number, frame)
 
-        return note
+        return record
 
     for number, earlier in before.items():
         signal.signal(number, handler(earlier))
@@ -128,10 +128,10 @@ def _requeue() -> None:
     job = f"{job}_{os.environ['SLURM_ARRAY_TASK_ID']}" if job else os.environ["SLURM_JOB_ID"]
     done = subprocess.run(["scontrol", "requeue", job], check=False)
     if done.returncode:
-        warnings.warn(f"SLURM did not queue job {job} again.", UserWarning, stacklevel=3)
+        warnings.warn(f"SLURM did not requeue job {job}.", UserWarning, stacklevel=3)
 
 
 def timers_of(trainer: pl.Trainer) -> list[Any]:
-    """Each ``Timer`` of a Trainer; ``max_time`` is one, too."""
-    made: Any = trainer
-    return [callback for callback in made.callbacks if isinstance(callback, pl.callbacks.Timer)]
+    """The ``Timer`` callbacks of a Trainer, including that of ``max_time``."""
+    untyped: Any = trainer
+    return [callback for callback in untyped.callbacks if isinstance(callback, pl.callbacks.Timer)]

@@ -44,25 +44,25 @@ def fit_stream(
     Args:
         module: The classifier and its method, trained in place.
         benchmark: An Avalanche benchmark, or a `StreamDataModule`.
-        trainer: A Trainer, or the arguments of one: devices, strategy, precision, logger, ...
+        trainer: A Trainer, or its arguments: devices, strategy, precision, logger, ...
         evaluator: Avalanche's metrics and loggers. Metrics see full batches, over all devices;
             loggers write in the first process only.
-        callbacks: Lightning's callbacks. Those that stop early or save checkpoints see the
-            classifier's training, and are reset for each experience; the others see phases, too.
-        epochs: Passes over each experience; the Trainer's ``max_epochs`` by default.
+        callbacks: Lightning's callbacks. Early stopping and checkpoint callbacks see only the
+            classifier's training and are reset for each experience; the others also see phases.
+        epochs: Epochs per experience; the Trainer's ``max_epochs`` by default.
         until: End an experience early, once the running training accuracy of an epoch reaches this
-            value, above 0 and at most 1. With ``OptimizerSpec(schedule="cosine")`` the rate then
-            falls to 0 over half as many epochs as it took; see `TargetAccuracyPlugin`.
-        test: Which test experiences are tested after each learned one: ``"all"``, ``"seen"`` (as
-            many as were learned), or ``"none"``.
+            value, above 0 and at most 1. With ``OptimizerSpec(schedule="cosine")`` the learning
+            rate then falls to 0 over half as many epochs; see `TargetAccuracyPlugin`.
+        test: Which test experiences are evaluated after each learned one: ``"all"``, ``"seen"``
+            (as many as were learned), or ``"none"``.
         checkpoint_dir: Folder for checkpoints of the run, for `resume`.
         resume: Resume the run in ``checkpoint_dir`` from its last checkpoint, with the result of
-            an uninterrupted run; without one, start. Checkpoints are pickles, which can run code
-            when they are loaded: resume only from a folder that you trust.
-        save_every: Optimiser steps between two saves within a phase.
+            an uninterrupted run; an empty folder starts a new run. Checkpoints are pickles, which
+            can run code when they are loaded: resume only from a folder that you trust.
+        save_every: Optimiser steps between two saves within a training or phase.
         check_ranks: After each experience, check that all processes have the same state.
-        after_experience: Called in the first process with the result so far, once it is saved; not
-            called again when a run resumes after that. See `StreamCallback`.
+        after_experience: Called in the first process with the result so far, after its checkpoint;
+            a resumed run does not call it again for saved experiences. See `StreamCallback`.
         **data: Arguments of `StreamDataModule`, such as ``batch_size`` and ``shuffle``. Batch sizes
             are counted over all devices.
 
@@ -72,9 +72,9 @@ def fit_stream(
         process.
 
     Raises:
-        ConfigError: Something cannot work; nothing was trained.
-        DataError: An experience cannot be learned; what was learned before is kept.
-        DivergenceError: A phase's loss was not finite; its module has its weights from before.
+        ConfigError: The arguments cannot be used together; nothing was trained.
+        DataError: An experience cannot be learned; earlier experiences are kept.
+        DivergenceError: A phase's loss was not finite; its module's weights were rolled back.
         RanksDifferError: The processes' states differ.
     """
     made = make_trainer(trainer, callbacks=callbacks)
@@ -83,7 +83,7 @@ def fit_stream(
         source = StreamDataModule(benchmark, **data)
     elif data:
         raise ConfigError(
-            f"{', '.join(sorted(data))} belong to the StreamDataModule; give them to it."
+            f"{', '.join(sorted(data))} are arguments of StreamDataModule; pass them to it."
         )
     run = StreamRun(
         module,
@@ -106,7 +106,7 @@ def fit_stream(
         run.test = "none"
     result, state = launch(made, _run, run)
     if state is not None:
-        # Spawned processes have trained copies.
+        # Spawned processes trained a copy of the module.
         run.adapt(len(result))
         module.load_state_dict(state)
     module.eval()
@@ -119,7 +119,7 @@ def _check(run: StreamRun) -> None:
     if not isinstance(module, MethodModule):
         raise ConfigError(
             f"fit_stream trains the modules of this package, such as DGRModule(model), not a"
-            f" {type(module).__name__}. Strategies are trained by run_on_trainer."
+            f" {type(module).__name__}. Use run_on_trainer for Avalanche strategies."
         )
     if evaluator is not None and not isinstance(evaluator, EvaluationPlugin):
         raise ConfigError(
@@ -128,11 +128,11 @@ def _check(run: StreamRun) -> None:
     metrics = evaluator.metrics if evaluator is not None else []
     if any(isinstance(metric, GenericExperienceForwardTransfer) for metric in metrics):
         raise ConfigError(
-            "Forward transfer needs the accuracy before the first experience, and fit_stream tests"
-            " after experiences only. Leave forward_transfer_metrics out, or train a strategy with"
+            "Forward transfer needs the accuracy before the first experience, but fit_stream tests"
+            " only after experiences. Leave forward_transfer_metrics out, or train a strategy with"
             " eval_every=0 by run_on_trainer."
         )
-    whole("epochs", run.epochs, otherwise="; without it the Trainer's max_epochs counts")
+    whole("epochs", run.epochs, otherwise="; the default is the Trainer's max_epochs")
     if run.until is not None:
         number("until", run.until, above=0, most=1)
     one_of("test", run.test, "all", "seen", "none")
@@ -145,14 +145,14 @@ def _check_trainer(trainer: pl.Trainer, module: MethodModule) -> None:
     own = module.configure_callbacks()
     check_callbacks(trainer, own if isinstance(own, Sequence) else [own])
     several = isinstance(trainer.strategy, pl.strategies.DDPStrategy) and module.task_aware
-    if several and not internals.finds_unused(trainer):
+    if several and not internals.finds_unused_parameters(trainer):
         raise ConfigError(
-            "The model has a head for each task, and each step leaves most of them without a"
-            " gradient, for which DDP would wait forever. Use"
-            " strategy='ddp_find_unused_parameters_true'."
+            "The model has a head for each task. In each step most heads get no gradient, for"
+            " which DDP would wait forever. Use strategy='ddp_find_unused_parameters_true'."
         )
 
 
 def _run(trainer: pl.Trainer, run: StreamRun) -> tuple[StreamResult, dict[str, Any] | None]:
-    # Lightning separates spawned processes' memory of modules among arguments, not of a method's.
+    # A function: with spawned processes, Lightning unshares the memory of modules in arguments, but
+    # not in the object of a bound method.
     return run.run(trainer)

@@ -55,7 +55,7 @@ from avalanche_dgm.plugins.loop import check_model
 from avalanche_dgm.plugins.samples import with_class_labels
 
 
-@dataclass  # Not frozen: Lightning refuses to hand such to spawned processes.
+@dataclass  # Not frozen: Lightning cannot pass frozen dataclasses to spawned processes.
 class StreamRun:
     """Trains and tests over a stream; see `avalanche_dgm.lightning.fit_stream`."""
 
@@ -72,7 +72,7 @@ class StreamRun:
     after_experience: Callable[[StreamResult], None] | None
 
     def run(self, trainer: pl.Trainer) -> tuple[StreamResult, dict[str, Any] | None]:
-        """Learns the rest of the stream, unless a time limit or a signal ends it early.
+        """Learns the rest of the stream, unless a time limit or a signal stops it.
 
         Returns:
             The result, and the module's state if the processes were spawned.
@@ -86,8 +86,8 @@ class StreamRun:
             self._set_up(trainer)
             # Before the callbacks' states are loaded.
             reset_callbacks(trainer)
-            saving = [] if self.checkpointer is None else [self.checkpointer]
-            with internals.replaced(trainer, callbacks=[*self.trainer.callbacks, *saving]):
+            added = [] if self.checkpointer is None else [self.checkpointer]
+            with internals.replaced(trainer, callbacks=[*self.trainer.callbacks, *added]):
                 self._begin()
                 try:
                     for i in range(len(self.result), self.n):
@@ -112,8 +112,8 @@ class StreamRun:
             check_boundaries(experience, data.oracle, self.method)
             if self.checkpoint_dir is not None and data.is_part(i):
                 raise ConfigError(
-                    "A run over parts of experiences cannot be saved: a checkpoint holds no"
-                    " unfinished task. Leave checkpoint_dir out, or learn whole experiences."
+                    "A run over parts of experiences cannot be saved: a checkpoint cannot hold an"
+                    " unfinished task. Remove checkpoint_dir, or learn whole experiences."
                 )
         module.trainer = data.trainer = trainer
         self.matrix = AccuracyMatrix(max(self.n, len(test_stream))).to(self.device)
@@ -140,7 +140,7 @@ class StreamRun:
             )
 
     def tested(self, i: int) -> range:
-        """The test experiences that are evaluated after the training experience at a position."""
+        """Indices of the test experiences to evaluate after training experience ``i``."""
         n = len(self.data.benchmark.test_stream)
         return range(min({"all": n, "seen": i + 1, "none": 0}[self.test], n))
 
@@ -187,16 +187,15 @@ class StreamRun:
 
     def _save(self) -> None:
         learner = self.method.active
-        optimizer = self.module.optimizer_so_far
+        optimizer = self.module.current_optimizer
         if optimizer is not None:
-            # A test may have grown the learner, and the method may have frozen parts of it. Some
-            # methods have no learner between experiences: then the optimiser is empty.
+            # A test may grow the learner, and a method may freeze layers. Without a learner
+            # between experiences, the optimiser is empty.
             self.module.learning_optimizer(learner if learner is not None else nn.Identity())
         if self.checkpointer is None:
             return
         run = {
             "module": self.module.state_dict(),
-            # Without a learner there is no state to save.
             "optimizer": optimizer.state_dict() if optimizer and learner is not None else None,
             "matrix": self.matrix.metric_state,
             "result": self.result,
@@ -205,7 +204,7 @@ class StreamRun:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         module, result = self.module, saved["result"]
-        # New weights are drawn before they are loaded: that must not change later draws.
+        # Initialising the weights to be loaded must not change later random draws.
         with torch.random.fork_rng(devices=[]):
             self.adapt(len(result))
             module.load_state_dict(saved["module"])
@@ -234,12 +233,12 @@ class StreamRun:
                     experiences=tested,
                 )
                 test.run(self.module)
-            self._note(i, seconds, time.perf_counter() - started)
+            self._record(i, seconds, time.perf_counter() - started)
         except BaseException:
-            # Also on Ctrl-C: an unfinished experience is undone.
+            # Also on Ctrl-C: an unfinished experience is rolled back.
             self.method.undo()
             raise
-        # Before saving: an interruption here repeats the whole experience.
+        # Before the checkpoint: after an interruption here, the experience is repeated.
         for callback in stream_callbacks(self.trainer):
             callback.on_experience_end(self.trainer, self.module, self.result)
         self._save()
@@ -247,7 +246,7 @@ class StreamRun:
             self.after_experience(self.result)
 
     def _learn(self, i: int) -> float:
-        """Trains on an experience; returns the seconds it took."""
+        """Trains on an experience; returns the seconds."""
         started = time.perf_counter()
         trainer, module, method, view = self.trainer, self.module, self.method, self.view
         experience = self.benchmark.train_stream[i]
@@ -274,7 +273,7 @@ class StreamRun:
         check_labels(data, width)
         method.criterion.set(module.criterion, module.model, width=width, classes=data.classes)
         if method.active is not None:
-            # Refuses an unusable optimiser before anything is trained.
+            # Raises for an unusable optimiser before anything is trained.
             module.learning_optimizer(method.active, fused=trainers.may_fuse(trainer))
         if starts:
             self._phases(method.before_learning(data))
@@ -282,7 +281,7 @@ class StreamRun:
         reset_callbacks(trainer)
         self.iterations = self.shown = 0
         if method.active is None:
-            # As in Avalanche's loop, which begins an epoch before it is told to skip it.
+            # Avalanche's loop calls this hook, too, before it skips the epoch.
             view.fire("before_training_epoch")
         else:
             stage = self._learning_stage(method.active, data, i, width)
@@ -298,26 +297,26 @@ class StreamRun:
         return time.perf_counter() - started
 
     def _phases(self, phases: Iterator[Phase]) -> None:
-        learning = experience_callbacks(self.trainer)
+        excluded = experience_callbacks(self.trainer)
         for phase in phases:
             if phase.steps < 1:
                 phase.finish()
                 continue
             name = f"{self.label}: {phase.name}"
-            # A phase logs no value that callbacks which stop early or save monitor.
-            others = [c for c in self.trainer.callbacks if c not in learning]
-            with internals.replaced(self.trainer, callbacks=others):
+            # Phases do not log the values that these callbacks monitor.
+            callbacks = [c for c in self.trainer.callbacks if c not in excluded]
+            with internals.replaced(self.trainer, callbacks=callbacks):
                 self._stage(PhaseStage(phase, self.method, self.trainer, name=name))
 
     def _stage(self, stage: Stage) -> None:
-        saved = self.checkpointer
-        if saved is not None and saved.skip(self.module, stage):
+        checkpointer = self.checkpointer
+        if checkpointer is not None and checkpointer.skip(self.module, stage):
             return
         seconds = self.module.run(self.trainer, stage)
         if isinstance(stage, PhaseStage):
             self.method.stats.add_phase(stage.phase.name, seconds)
-        if saved is not None:
-            saved.save_stage(self.module, stage)
+        if checkpointer is not None:
+            checkpointer.save_stage(self.module, stage)
 
     def _learning_stage(
         self, learner: nn.Module, data: ExperienceData, i: int, width: int
@@ -344,7 +343,7 @@ class StreamRun:
             view=self.view,
         )
 
-    def _note(self, i: int, seconds: float, test_seconds: float) -> None:
+    def _record(self, i: int, seconds: float, test_seconds: float) -> None:
         result, trainer = self.result, self.trainer
         n_test = len(self.benchmark.test_stream)
         if self.test == "none":

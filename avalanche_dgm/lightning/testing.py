@@ -1,4 +1,4 @@
-"""A test over a stream's experiences: the accuracy matrix and Avalanche's metrics."""
+"""The test over a stream's experiences: accuracy matrix and Avalanche's metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 
 class StreamTest:
-    """Tests a module on test experiences, with one loader of ``trainer.test`` for each."""
+    """Tests a module on test experiences, each a loader of one ``trainer.test``.
+
+    Args:
+        trainer: The Trainer, after its processes were started.
+        data: The stream's data module.
+        matrix: The accuracy matrix to update.
+        row: Index of the last learned experience.
+        view: The strategy stand-in for Avalanche's metrics.
+        experiences: Indices of the test experiences.
+    """
 
     def __init__(
         self,
@@ -46,22 +55,22 @@ class StreamTest:
         self._current: int | None = None
 
     def run(self, module: MethodModule) -> None:
-        """Tests a module; afterwards its parts have the modes that they had."""
+        """Tests a module and restores the training modes of its submodules."""
         view = self._view
-        # Here, as a metric may use the model before the first batch.
+        # Before Lightning does it, as a metric may use the model before the first batch.
         modes = [(part, part.training) for part in module.modules()]
         module.eval()
         view.is_training, view.current_eval_stream = False, self._experiences
         view.fire("before_eval")
         with internals.replaced(module, stream_test=self):
             trainers.test(self._trainer, module, self.loaders)
-        self._leave()
+        self._end_experience()
         view.fire("after_eval")
         view.current_eval_stream, view.experience = [], None
         for part, mode in modes:
             part.training = mode
 
-    def _enter(self, module: MethodModule, index: int) -> None:
+    def _begin_experience(self, module: MethodModule, index: int) -> None:
         experience, view = self._experiences[index], self._view
         view.begin(experience, training=False)
         view.dataloader = self.loaders[index]
@@ -74,7 +83,7 @@ class StreamTest:
         view.fire("before_eval_exp")
         self._current = index
 
-    def _leave(self) -> None:
+    def _end_experience(self) -> None:
         if self._current is not None:
             self._view.fire("after_eval_exp")
         self._current = None
@@ -82,16 +91,16 @@ class StreamTest:
     def step(self, module: MethodModule, batch: Any, batch_idx: int, index: int) -> None:
         """Predicts this process's shard of a batch and updates the metrics."""
         if self._current != index:
-            self._leave()
-            self._enter(module, index)
+            self._end_experience()
+            self._begin_experience(module, index)
         ranks, view, loader = self._ranks, self._view, self.loaders[index]
         n = loader.sizes[batch_idx]
         images, labels, tasks = loader.shard(batch, n)
-        view.show_batch(batch, n, shard=not loader.whole)
+        view.set_batch(batch, n, shard=not loader.whole)
         view.fire("before_eval_iteration")
         view.fire("before_eval_forward")
         logits = module.method.predict(images, tasks, key=self._key)
-        view.show_outputs(logits, n)
+        view.set_outputs(logits, n)
         view.fire("after_eval_forward")
         if view.mb_output is not None:
             view.loss = module.criterion(view.mb_output, view.mb_y)

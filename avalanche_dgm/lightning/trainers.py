@@ -1,4 +1,4 @@
-"""One Trainer for a whole stream: started once, fitted many times."""
+"""One Trainer for a whole stream: launched once, with many fits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MisconfigurationException = pl.utilities.exceptions.MisconfigurationException
 T = TypeVar("T")
 TrainerLike = pl.Trainer | Mapping[str, Any] | None
 
-#: What a Trainer is made with unless the user says otherwise: quiet, as it fits again and again.
+#: Default arguments of a Trainer; quiet, as a stream has many fits.
 _DEFAULTS: dict[str, Any] = {
     "max_epochs": 1,
     "logger": False,
@@ -39,48 +39,51 @@ _DEFAULTS: dict[str, Any] = {
 def make_trainer(
     trainer: TrainerLike, *, callbacks: pl.Callback | Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
-    """Returns a Trainer that a stream can be learned with.
+    """Returns a Trainer for a stream.
+
+    Args:
+        trainer: A Trainer, or the arguments of one.
+        callbacks: Further callbacks.
 
     Raises:
-        ConfigError: The Trainer limits the number of steps, or is not a Trainer; or Lightning
-            cannot make one of the arguments; or something is of Lightning's other package; or a
-            callback cannot be used in a stream.
+        ConfigError: The arguments are invalid; or an object is from Lightning's other package; or
+            a limit or callback cannot be used in a stream.
     """
     check_package(trainer, callbacks)
-    made: Any  # Lightning sets some attributes where type checkers do not see it.
+    result: Any  # Lightning sets some attributes where type checkers do not see it.
     if trainer is None or isinstance(trainer, Mapping):
         check_package(*(trainer or {}).values())
-        made = _build({**(trainer or {})}, _listed(callbacks))
-        wanted = made.callbacks
+        result = _build({**(trainer or {})}, _as_list(callbacks))
+        ordered = result.callbacks
     elif isinstance(trainer, pl.Trainer):
-        made = trainer
-        present = {id(c) for c in made.callbacks}
-        added = [c for c in _listed(callbacks) if id(c) not in present]
-        everything = [*added, *made.callbacks]
-        # As Lightning orders them: what saves sees what the others did.
+        result = trainer
+        present = {id(c) for c in result.callbacks}
+        added = [c for c in _as_list(callbacks) if id(c) not in present]
+        everything = [*added, *result.callbacks]
+        # In Lightning's order: checkpoint callbacks come last.
         saving = [c for c in everything if isinstance(c, pl.callbacks.Checkpoint)]
-        wanted = [c for c in everything if c not in saving] + saving
+        ordered = [c for c in everything if c not in saving] + saving
     else:
         raise ConfigError(
             f"trainer is a {type(trainer).__name__}; a {pl.__name__}.Trainer or a dictionary"
             " with its arguments is needed."
         )
-    check_package(made.loggers, made.profiler)
-    check_callbacks(made, wanted)
-    check_limits(made)
-    # Models that grow do so for a test, too; what is made in inference mode cannot be trained.
-    for loop in (made.validate_loop, made.test_loop, made.predict_loop):
+    check_package(result.loggers, result.profiler)
+    check_callbacks(result, ordered)
+    check_limits(result)
+    # A test may grow the model; parameters made in inference mode cannot be trained.
+    for loop in (result.validate_loop, result.test_loop, result.predict_loop):
         loop.inference_mode = False
-    made.callbacks = [with_stage_names(callback) for callback in wanted]
-    return made
+    result.callbacks = [with_stage_names(callback) for callback in ordered]
+    return result
 
 
-def _listed(callbacks: pl.Callback | Iterable[pl.Callback]) -> list[pl.Callback]:
+def _as_list(callbacks: pl.Callback | Iterable[pl.Callback]) -> list[pl.Callback]:
     return [callbacks] if isinstance(callbacks, pl.Callback) else list(callbacks)
 
 
 def _build(arguments: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
-    callbacks += _listed(arguments.pop("callbacks", None) or [])
+    callbacks += _as_list(arguments.pop("callbacks", None) or [])
     arguments = {**_DEFAULTS, **arguments}
     if arguments.get("max_epochs") is None:
         arguments["max_epochs"] = 1
@@ -95,7 +98,6 @@ def _build(arguments: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Traine
         with quiet():
             return pl.Trainer(callbacks=callbacks, **arguments)
     except (TypeError, ValueError, ImportError, MisconfigurationException) as error:
-        # What the machine or this version of Lightning cannot do.
         raise ConfigError(f"The Trainer cannot be made: {str(error).rstrip('.')}.") from error
 
 
@@ -103,36 +105,36 @@ def launch(trainer: pl.Trainer, function: Callable[..., T], *arguments: Any) -> 
     """Runs a function in every process of a Trainer, once for a whole stream.
 
     Args:
-        trainer: The Trainer; its strategy decides how processes are started.
-        function: Called in each process, with a Trainer that starts no further ones, and with the
-            arguments. Where processes are spawned, all of it must be picklable.
-        *arguments: Its other arguments.
+        trainer: The Trainer; its strategy starts the processes.
+        function: Called in each process with a Trainer that starts no further processes, and with
+            the arguments. For spawned processes, function and arguments must be picklable.
+        *arguments: Further arguments of the function.
 
     Returns:
-        What it returned in the first process.
+        The function's return value in the first process.
     """
     launcher = trainer.strategy.launcher
-    os.environ[VARIABLE] = PACKAGE  # For processes that import in another order.
+    os.environ[VARIABLE] = PACKAGE  # The order of imports may differ in the new processes.
     try:
         if launcher is None:
             return _in_process(trainer, function, arguments)
-        if internals.starts_copies(trainer):
-            # Through a file: the launcher reads what is sent only once the processes have ended,
-            # which they do not do before more than a few kilobytes are read.
+        if internals.uses_multiprocessing(trainer):
+            # Through a file: the launcher joins the processes before it reads their queue, which
+            # deadlocks for results of more than a few kilobytes.
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "result"
                 launcher.launch(_in_spawned_process, trainer, path, function, arguments)
                 return torch.load(path, weights_only=False)
         return launcher.launch(_in_process, trainer, function, arguments)
     except SystemExit as end:
-        # A Trainer turns Ctrl-C into an exit; whoever called may want to say how to go on.
+        # A Trainer turns Ctrl-C into an exit; callers may report how to resume.
         if trainer.interrupted and not isinstance(end, pl.utilities.exceptions.SIGTERMException):
             raise KeyboardInterrupt from end
         raise
 
 
 def _in_process(trainer: pl.Trainer, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-    # With several processes each fit would begin with the random numbers of seed_everything again.
+    # With several processes each fit would restart the generators with seed_everything's seed.
     seed = os.environ.pop("PL_GLOBAL_SEED", None)
     try:
         trainer.strategy.setup_environment()
@@ -146,7 +148,7 @@ def _in_process(trainer: pl.Trainer, function: Callable[..., T], arguments: tupl
 def _in_spawned_process(
     trainer: pl.Trainer, path: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    internals.forget_launcher(trainer)
+    internals.remove_launcher(trainer)
     result = _in_process(trainer, function, arguments)
     if trainer.local_rank == 0:
         torch.save(result, path)
@@ -160,10 +162,10 @@ def test(trainer: pl.Trainer, module: pl.LightningModule, loaders: Any) -> None:
 
 
 def may_fuse(trainer: pl.Trainer) -> bool:
-    """Whether an optimiser may take its step in one call.
+    """Whether fused optimisers can be used.
 
-    A fused one undoes the scaling of gradients itself, which is too late to limit them; Lightning
-    also refuses to limit those of bfloat16, which are not scaled.
+    With 16-mixed precision they unscale gradients in the step itself, after gradient clipping.
+    With bf16-mixed precision Lightning refuses to clip gradients for them.
     """
     if trainer.precision == "16-mixed":
         return False
@@ -172,8 +174,8 @@ def may_fuse(trainer: pl.Trainer) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leaves out what is true of every fit of a stream and says nothing."""
-    # Of all Lightning packages in a process the one that was imported last says where it logs.
+    """Hides messages and warnings of Lightning that do not apply to the fits of a stream."""
+    # If both packages are imported, the last one sets this logger.
     logger: logging.Logger = rank_zero.log
     logger.addFilter(_is_informative)
     try:
@@ -184,7 +186,7 @@ def quiet() -> Iterator[None]:
                 ".*but have no `val_dataloader`.*",
                 ".*Found .* module.* in eval mode.*",
                 ".*exists and is not empty.*",
-                # Lightning's use of PyTorch, which no user can change.
+                # Deprecated calls within Lightning.
                 ".*treespec.*is deprecated.*",
                 ".*all_gather is deprecated.*",
             ):

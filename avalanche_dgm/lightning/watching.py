@@ -1,4 +1,4 @@
-"""Reports of what happens in a stream, to whoever wants to show or to write it."""
+"""Reports of training epochs and experiences, for dashboards and result files."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from avalanche_dgm.lightning.results import StreamResult
 
 
 class ReportingCallback(StreamCallback):
-    """Reports in the first process; an experience interrupted meanwhile is reported again.
+    """Reports from the first process; a resumed experience is reported again.
 
     Args:
-        trained: Called after each epoch of the classifier, with its mean loss and accuracy over all
-            processes, by key, and the classifier's optimiser steps so far.
-        learned: Called after each experience, before it is saved, with the result so far.
-        monitor: Watches a generator, such as what writes its logs: ``watch(method)`` is called
-            before each training, ``note(method, experience)`` after an experience, counted from 0,
-            and what it returns joins the result's ``metrics``; ``state`` and ``set_state`` are for
-            checkpoints within an experience.
+        trained: Called after each epoch of the classifier with the epoch's mean loss and accuracy
+            over all processes, by key, and the classifier's optimiser steps so far.
+        learned: Called after each experience, before the checkpoint, with the result so far.
+        monitor: Logs a generator: ``watch(module)`` is called before each training;
+            ``note(module, experience)`` after each experience, counted from 0, returns values for
+            the result's ``metrics``; ``state`` and ``set_state`` are for checkpoints.
     """
 
     def __init__(
@@ -53,11 +52,11 @@ class ReportingCallback(StreamCallback):
     def on_stream_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, benchmark: Any, result: StreamResult
     ) -> None:
-        """Keeps the result, which has the steps of earlier experiences."""
+        """Stores the result, which holds the steps of earlier experiences."""
         self._result = result
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tells the monitor of a training."""
+        """Calls the monitor's ``watch``."""
         if self._monitor is not None and trainer.is_global_zero:
             self._monitor.watch(pl_module)
 
@@ -80,7 +79,7 @@ class ReportingCallback(StreamCallback):
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
     ) -> None:
-        """Reports an experience."""
+        """Adds the last epoch and the monitor's values to the result, and reports it."""
         result.metrics[-1].update(self._epoch)
         self._epoch = {}
         if not trainer.is_global_zero:

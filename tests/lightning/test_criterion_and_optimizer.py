@@ -120,7 +120,7 @@ def test_what_the_user_leaves_out_stays_out(two):
 
 
 def held(module):
-    return [group["params"] for group in module.optimizer_so_far.param_groups]
+    return [group["params"] for group in module.current_optimizer.param_groups]
 
 
 def groups(parameters):
@@ -137,8 +137,8 @@ def test_new_heads_join_the_groups_that_the_user_would_put_them_in(heads):
     for group, wanted in zip(held(module), (2, 1), strict=True):
         mine = [p for p in model.parameters() if (p.ndim > 1) == (wanted == 2)]
         assert [id(p) for p in group] == [id(p) for p in mine]
-    assert [g["momentum"] for g in module.optimizer_so_far.param_groups] == [0, 0.9]
-    assert len(module.optimizer_so_far.param_groups[0]["params"]) == 6
+    assert [g["momentum"] for g in module.current_optimizer.param_groups] == [0, 0.9]
+    assert len(module.current_optimizer.param_groups[0]["params"]) == 6
 
 
 class StoppedError(Exception):
@@ -182,7 +182,7 @@ def test_learners_that_are_gone_leave_the_optimiser(two):
     sizes = []
 
     def count(result):
-        sizes.append([len(group) for group in held(module)] + [len(module.optimizer_so_far.state)])
+        sizes.append([len(group) for group in held(module)] + [len(module.current_optimizer.state)])
 
     learn(module, two, after_experience=count)
     assert sizes == [[0, 0]] * 2

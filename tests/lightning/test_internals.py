@@ -92,10 +92,10 @@ def test_what_is_replaced_comes_back():
 )
 def test_launchers(strategy, copies, forks):
     trainer = pl.Trainer(**QUIET, devices=2, strategy=strategy)
-    assert internals.starts_copies(trainer) is copies
+    assert internals.uses_multiprocessing(trainer) is copies
     if copies:
         assert internals.forks(trainer) is forks
-    internals.forget_launcher(trainer)
+    internals.remove_launcher(trainer)
     assert trainer.strategy.launcher is None
 
 
@@ -109,13 +109,13 @@ def test_what_ddp_ignores():
 
 def test_what_ddp_expects():
     said = pl.Trainer(**QUIET, devices=2, strategy="ddp_find_unused_parameters_true")
-    assert internals.finds_unused(said) is True
+    assert internals.finds_unused_parameters(said) is True
     trainer = pl.Trainer(**QUIET, devices=2, strategy="ddp")
-    with internals.finding_unused(trainer):
-        assert internals.finds_unused(trainer) is True
+    with internals.find_unused_parameters(trainer):
+        assert internals.finds_unused_parameters(trainer) is True
         assert "self._ddp_kwargs" in inspect.getsource(type(trainer.strategy)._setup_model)
-    assert internals.finds_unused(trainer) is None
-    assert internals.finds_unused(pl.Trainer(**QUIET)) is None
+    assert internals.finds_unused_parameters(trainer) is None
+    assert internals.finds_unused_parameters(pl.Trainer(**QUIET)) is None
 
 
 def test_epochs_begin_where_they_are_told_and_steps_go_on():
@@ -251,11 +251,11 @@ def test_parts_of_a_strategy(experience):
     strategy = strategy_of(criterion=criterion)
     assert internals.criterion_of(strategy) is criterion
     strategy.stop_training()
-    assert internals.asked_to_stop(strategy)
-    internals.forget_stop(strategy)
-    assert not internals.asked_to_stop(strategy)
+    assert internals.stop_requested(strategy)
+    internals.clear_stop_request(strategy)
+    assert not internals.stop_requested(strategy)
     strategy.loss = None
-    internals.begin_loss(strategy)
+    internals.reset_loss(strategy)
     assert float(strategy.loss.sum()) == 0.0
     strategy.device = torch.device("meta")
     strategy.mbatch = [torch.zeros(2), torch.zeros(2)]
@@ -274,7 +274,7 @@ def test_loops_of_a_strategy(experience):
     seen = []
 
     def train(experience, streams, **options):
-        internals.train_alone(strategy, experience, streams, **options)
+        internals.train_with_own_loop(strategy, experience, streams, **options)
         seen.append(strategy.clock.train_exp_iterations)
 
     loops = internals.with_loops(

@@ -94,7 +94,7 @@ def test_it_loads_answers_and_goes_on(streams, tmp_path, name, network):
     # An optimizer is no part of a module's weights.
     changes = {"shuffle": False}
     for again in (module, loaded):
-        again.optimizer_so_far = again._optimized = None
+        again.current_optimizer = again._optimized = None
         torch.manual_seed(1)
         learn(again, second, **changes)
     equal(module.state_dict(), loaded.state_dict())

@@ -266,7 +266,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(short, tmp_path):
     for options, message in cases:
         with pytest.raises(ConfigError, match=message):
             fit_stream(module, short, **{"trainer": QUIET, **options})
-    with pytest.raises(ConfigError, match="StreamDataModule; give them to it"):
+    with pytest.raises(ConfigError, match="StreamDataModule; pass them to it"):
         fit_stream(module, StreamDataModule(short), trainer=QUIET, batch_size=3)
     with pytest.raises(ConfigError, match="run_on_trainer"):
         fit_stream(mlp(), short, trainer=QUIET)

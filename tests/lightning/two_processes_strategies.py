@@ -102,7 +102,7 @@ def different_data(rank):
 
 
 def refused():
-    """A plugin that is not known to be right is refused, unless the user says otherwise."""
+    """A plugin that is not known to be correct is refused, unless the user says otherwise."""
     options = {"n_train_per_class": None, "allow": [RWalkPlugin]}
     try:
         train("rwalk@ordered", SEVERAL)

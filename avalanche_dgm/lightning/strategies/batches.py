@@ -1,4 +1,4 @@
-"""A strategy's batches in a process of a Trainer, with the random numbers of reading them."""
+"""A strategy's batches and random states in a process of a Trainer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from avalanche_dgm.randomness import global_state, set_global_state
 
 
 class StrategyBatches:
-    """The batches of a strategy's data loader, pulled where Avalanche pulls them.
+    """The batches of a strategy's data loader, read where Avalanche's loop reads them.
 
-    In a fit there are two random states. Shared numbers are those that a single process would
-    draw, too, such as the order of samples: they are the same on any number of devices. Numbers
-    for a process's shard of a batch are drawn per rank.
+    A fit has two random states. The shared state is that of a single process and is the same in
+    all processes, for example for the order of samples. The rank's state is for work on a shard.
     """
 
     def __init__(
@@ -28,14 +27,14 @@ class StrategyBatches:
         self.trainer, self.strategy, self.evaluation = trainer, strategy, evaluation
         self.ranks = Ranks.of(trainer)
         self._batches: Iterator[Any] | None = None
-        self._other: dict[str, Any] | None = None
+        self._inactive_state: dict[str, Any] | None = None
 
     def begin(self) -> None:
-        """Begins to read."""
+        """Starts iterating over the strategy's data loader."""
         self._batches = iter(self.strategy.dataloader)
 
-    def pull(self) -> bool:
-        """Reads the next batch; returns whether there was one."""
+    def read_next(self) -> bool:
+        """Sets the strategy's batch to the next one; returns False if there is none."""
         if self._batches is None:
             return False
         try:
@@ -46,11 +45,11 @@ class StrategyBatches:
         return True
 
     def leave(self) -> None:
-        """Reads no more batches, as after a ``break``."""
+        """Stops iterating, as ``break`` does."""
         self._batches = None
 
     def end(self) -> None:
-        """Asks once more, as a ``for`` loop does at its end: loaders may draw random numbers."""
+        """Ends the iteration as a ``for`` loop does, as loaders may draw random numbers there."""
         if self._batches is not None:
             next(self._batches, None)
         self._batches = None
@@ -65,53 +64,52 @@ class StrategyBatches:
             The weight of the shard's mean loss in the mean over processes.
 
         Raises:
-            RanksDifferError: They have not.
+            RanksDifferError: The processes have read different batches.
         """
         unpack_batch(self.strategy)
         if not self.ranks.is_distributed:
             return 1.0
         if check and differing(self.trainer, dict(enumerate(self.strategy.mbatch))) is not None:
             raise RanksDifferError(
-                "The processes read different batches. Build the benchmark, and all that it draws"
-                " at random, from the same seed in every process: call torch.manual_seed and"
-                " numpy.random.seed, or Lightning's seed_everything, first. check_ranks=False"
-                " goes on without this check."
+                "The processes read different batches. Build the benchmark from the same seed in"
+                " every process: call torch.manual_seed and numpy.random.seed, or Lightning's"
+                " seed_everything, first. check_ranks=False turns this check off."
             )
         return self.evaluation.shard_batch()
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Surrounds the loops over batches; draws shared numbers, but for those in `per_rank`."""
+        """Context of a loop over batches, with the shared random state except in `per_rank`."""
         if not self.ranks.is_distributed:
             yield
             return
         shared = _cpu_state()
         with self.ranks.rank_seeded():
-            self._other = _cpu_state()
+            self._inactive_state = _cpu_state()
             set_global_state(shared)
             try:
                 yield
             finally:
-                self._other = None
+                self._inactive_state = None
                 shared = _cpu_state()
         set_global_state(shared)
 
     @contextmanager
     def per_rank(self) -> Iterator[None]:
-        """Draws numbers that are seeded by rank."""
-        self._switch()
+        """Switches to the rank's random state within the context."""
+        self._switch_state()
         try:
             yield
         finally:
-            self._switch()
+            self._switch_state()
 
-    def _switch(self) -> None:
-        if self._other is not None:
+    def _switch_state(self) -> None:
+        if self._inactive_state is not None:
             current = _cpu_state()
-            set_global_state(self._other)
-            self._other = current
+            set_global_state(self._inactive_state)
+            self._inactive_state = current
 
 
 def _cpu_state() -> dict[str, Any]:
-    # The generators of GPUs are left alone: only models draw from them.
+    # Not the generators of GPUs: only models draw from them.
     return {**global_state(), "cuda": []}

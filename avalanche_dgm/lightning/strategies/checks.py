@@ -1,8 +1,8 @@
-"""Which strategies run with a Trainer, and which plugins on several devices.
+"""Checks of strategies that run on a Trainer, and of their plugins on several devices.
 
-On several devices each process sees a shard of every batch. If a plugin computes anything but a
-mean over the batch, or draws samples in the middle of a step, its state silently differs between
-processes. Hence only plugins that are known to be safe run there.
+On several devices each process sees a shard of every batch. The state of a plugin that computes
+anything but a mean over the batch, or draws samples within a step, silently differs between
+processes. So only plugins that are known to be safe are accepted.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.byte_replay import ByteReplayPlugin
 from avalanche_dgm.plugins.target_accuracy import TargetAccuracyPlugin
 
-#: They add means over samples or penalties on weights to the loss, or work between experiences,
-#: when all processes have the same random states.
+#: Plugins that add means over samples or penalties on weights to the loss, or work between
+#: experiences, when all processes have the same random states.
 DISTRIBUTED_SAFE: tuple[type, ...] = (
-    # It reads its memory in order, so that all processes use the same samples.
+    # Reads its memory in order, so that all processes use the same samples.
     AGEMPlugin,
     Clock,
     CosineAnnealingPlugin,
@@ -66,7 +66,7 @@ DISTRIBUTED_SAFE: tuple[type, ...] = (
     ByteReplayPlugin,
     TargetAccuracyPlugin,
 )
-#: They run a backward pass before that of each batch, and clear the gradients for it.
+#: Plugins that run a backward pass of their own before each batch's, and clear the gradients.
 CLEARS_GRADIENTS: tuple[type, ...] = (
     AGEMPlugin,
     GEMPlugin,
@@ -74,7 +74,7 @@ CLEARS_GRADIENTS: tuple[type, ...] = (
     RARPlugin,
     RWalkPlugin,
 )
-#: The methods of Avalanche's loop that a Trainer replaces.
+#: Methods of Avalanche's loop that a Trainer replaces.
 _LOOP = (
     "train",
     "eval",
@@ -98,20 +98,19 @@ def check_strategy(strategy: Any, trainer: pl.Trainer, *, allow: Collection[type
         allow: Classes of plugins or strategies that the user knows to work on several devices.
 
     Raises:
-        ConfigError: It cannot; the message says why.
+        ConfigError: The strategy or a plugin is not supported.
     """
     if not isinstance(strategy, SupervisedTemplate):
         raise ConfigError(
-            f"A {type(strategy).__name__} is no avalanche.training.templates.SupervisedTemplate."
-            " Only strategies with its loop over epochs and batches run under a Trainer; train"
-            " this one with its own train()."
+            f"A {type(strategy).__name__} is not an"
+            " avalanche.training.templates.SupervisedTemplate. Only strategies with its loop over"
+            " epochs and batches run on a Trainer; train this one with its own train()."
         )
     changed = [n for n in _LOOP if _changes(strategy, n)]
     if changed:
         raise ConfigError(
-            f"{type(strategy).__name__} brings a loop of its own ({', '.join(changed)}), which a"
-            " Trainer would replace by the usual one. Train it with its own train(), or write what"
-            " it does as a plugin."
+            f"{type(strategy).__name__} overrides Avalanche's loop ({', '.join(changed)}), which a"
+            " Trainer replaces. Train it with its own train(), or write its changes as a plugin."
         )
     plugins = [plugin for plugin in strategy.plugins if not isinstance(plugin, tuple(allow))]
     if trainer.accumulate_grad_batches != 1:
@@ -136,9 +135,9 @@ def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -
         name = type(plugin).__name__
         if not isinstance(plugin, MethodPlugin) and type(plugin) not in DISTRIBUTED_SAFE:
             raise ConfigError(
-                f"{name} is not known to be right on several devices: each process would show it a"
-                " part of every batch, and what it computes or draws from that can differ between"
-                f" them without a sign. Use one device, or take the responsibility: allow=[{name}]."
+                f"{name} is not known to be correct on several devices: it would see a shard of"
+                " every batch in each process, and its state could silently differ between"
+                f" processes. Use one device, or take the responsibility: allow=[{name}]."
             )
         if isinstance(plugin, LRSchedulerPlugin) and plugin.metric == "train_loss":
             raise ConfigError(
@@ -157,9 +156,9 @@ def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -
             ]
             if changed:
                 raise ConfigError(
-                    f"{kind.__name__} changes {', '.join(changed)} of the loop, which is"
-                    " not known to be right on several devices, where each process has a part of"
-                    " every batch. Use one device, or take the responsibility:"
+                    f"{kind.__name__} overrides {', '.join(changed)} of Avalanche's loop, which is"
+                    " not known to be correct on several devices, where each process has a shard"
+                    " of every batch. Use one device, or take the responsibility:"
                     f" allow=[{kind.__name__}]."
                 )
     reduction = getattr(internals.criterion_of(strategy), "reduction", "mean")

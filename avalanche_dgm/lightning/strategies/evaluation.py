@@ -1,4 +1,4 @@
-"""Avalanche's metrics on several devices: they see full batches, not one device's shard."""
+"""Full batches for Avalanche's metrics on several devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.plugins.base import MethodPlugin
 
-#: Callbacks on a batch after its forward pass.
+#: Hooks on a batch after its forward pass.
 _AFTER_OUTPUT = (
     "after_forward",
     "before_backward",
@@ -33,9 +33,9 @@ _AFTER_OUTPUT = (
 class DistributedEvaluation:
     """Lets a strategy's evaluator see full batches in every process.
 
-    While it is installed, the evaluator's callbacks find in the strategy the batch, outputs and
-    mean loss of all processes. Every process computes all metrics, so that plugins which read them
-    decide alike; only the first process keeps its loggers.
+    While `installed`, the evaluator's hooks see the batch, outputs and mean loss of all processes.
+    Every process computes all metrics, so that plugins which read them behave the same; only the
+    first process keeps its loggers.
     """
 
     def __init__(self, trainer: pl.Trainer, strategy: Any) -> None:
@@ -45,7 +45,7 @@ class DistributedEvaluation:
         self._gathered: tuple[Any, Tensor] | None = None
         # Only rank 0 has loggers, but every process must take part in gathering.
         self._needed: frozenset[str] = trainer.strategy.broadcast(
-            _callbacks_on_outputs(strategy.evaluator)
+            _hooks_on_outputs(strategy.evaluator)
         )
 
     @contextmanager
@@ -81,29 +81,29 @@ class DistributedEvaluation:
         """Samples the same replay in every process and returns this process's shard of it."""
         if self._batch is None:
             return plugin.method.replay(n)
-        drawn = plugin.method.replay(len(self._batch[0]))
-        return None if drawn is None else drawn[self._ranks.shard(len(drawn))]
+        full = plugin.method.replay(len(self._batch[0]))
+        return None if full is None else full[self._ranks.shard(len(full))]
 
     def end(self) -> None:
         """Drops the batch."""
         self._batch = self._gathered = None
 
     @contextmanager
-    def _full_batch(self, callback: str) -> Iterator[None]:
+    def _full_batch(self, hook: str) -> Iterator[None]:
         strategy, full = self._strategy, self._batch
         # Evaluation during training runs on full batches in every process.
         if full is None or strategy.is_training is not self._training:
             yield
             return
-        mine = strategy.mbatch, strategy.mb_output, strategy.loss
+        shard = strategy.mbatch, strategy.mb_output, strategy.loss
         strategy.mbatch = full
-        if callback in self._needed:
+        if hook in self._needed:
             strategy.mb_output = self._gather_outputs(strategy.mb_output, len(full[0]))
             strategy.loss = self._mean_loss(strategy.loss, len(full[0]))
         try:
             yield
         finally:
-            strategy.mbatch, strategy.mb_output, strategy.loss = mine
+            strategy.mbatch, strategy.mb_output, strategy.loss = shard
 
     def _gather_outputs(self, outputs: Any, n: int) -> Tensor:
         if self._gathered is not None and self._gathered[0] is outputs:
@@ -112,12 +112,12 @@ class DistributedEvaluation:
         if not isinstance(outputs, Tensor) or len(outputs) != shard.stop - shard.start:
             raise ConfigError(
                 "The model's outputs for a part of a batch cannot be gathered from all processes:"
-                " metrics on several devices need one tensor with a row for each sample"
-                " of the batch. Use one device, or an EvaluationPlugin() without metrics."
+                " metrics on several devices need one tensor with a row per sample of the batch."
+                " Use one device, or an EvaluationPlugin() without metrics."
             )
         gathered = self._ranks.gather(self._trainer, outputs.detach(), n)
         if not self._ranks.can_shard(n):
-            # Every process ran the full batch, but dropout may differ: rank 0 decides.
+            # Every process ran the full batch, but dropout may differ: uses rank 0's outputs.
             gathered = self._trainer.strategy.all_gather(outputs.detach())[0]
         self._gathered = (outputs, gathered)
         return gathered
@@ -128,15 +128,15 @@ class DistributedEvaluation:
         return torch.as_tensor(mean)
 
 
-def _callbacks_on_outputs(evaluator: Any) -> frozenset[str]:
-    """The callbacks in which some metric or logger reads the outputs for a batch."""
-    usual = {"after_training_iteration", "after_eval_iteration"}
+def _hooks_on_outputs(evaluator: Any) -> frozenset[str]:
+    """The hooks in which metrics or loggers read a batch's outputs."""
+    always = {"after_training_iteration", "after_eval_iteration"}
     if not evaluator.metrics and not evaluator.loggers:
         return frozenset()
-    used = {
+    overridden = {
         name
         for name in _AFTER_OUTPUT
         for metric in evaluator.metrics
         if getattr(type(metric), name, None) is not getattr(PluginMetric, name, None)
     }
-    return frozenset(usual | used)
+    return frozenset(always | overridden)

@@ -1,4 +1,4 @@
-"""A strategy's batches in the loops of a Trainer."""
+"""Training and evaluation of a strategy in the loops of a Trainer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import trainers
 from avalanche_dgm.lightning.internals import (
-    asked_to_stop,
-    begin_loss,
-    finds_unused,
+    clear_stop_request,
+    finds_unused_parameters,
     fire,
-    forget_stop,
     ignored_in_ddp,
+    reset_loss,
+    stop_requested,
 )
 from avalanche_dgm.lightning.limits import limited_length, smoke_batches
 from avalanche_dgm.lightning.package import pl
@@ -30,10 +30,10 @@ from avalanche_dgm.plugins.wrapped import WrappedModel
 
 
 class StrategyStage(Stage):
-    """A strategy's epochs on one experience, step by step as ``SGDUpdate.training_epoch``.
+    """A strategy's epochs on one experience, with the steps of ``SGDUpdate.training_epoch``.
 
-    The Trainer only counts. The order of all hooks, and with one process that of all random
-    numbers, is Avalanche's.
+    The Trainer's loader yields batch indices only. The order of hooks and, in a single process, of
+    random draws is Avalanche's.
 
     Raises:
         ConfigError: The criterion is a sum over samples, on several devices.
@@ -66,13 +66,13 @@ class StrategyStage(Stage):
             )
 
     def loader(self) -> range:
-        """Numbers of the batches: a batch is read where Avalanche's loop reads it."""
+        """Batch indices; `begin_batch` reads the batches."""
         limit = self.trainer.limit_train_batches
         return range(limited_length(len(self.strategy.dataloader), limit))
 
     @contextmanager
     def running(self, trainer: pl.Trainer, within: nn.Module) -> Iterator[None]:
-        """See `Stage.running`; modes and gradients are the strategy's."""
+        """See `Stage.running`; the strategy manages training modes and gradients."""
         with self.batches.reading():
             yield
         broadcast_buffers(trainer, self.strategy.model)
@@ -81,38 +81,38 @@ class StrategyStage(Stage):
         _move_state(self.strategy.optimizer, trainer.strategy.root_device)
 
     def optimization(self, *, fused: bool) -> Optimization:
-        """The strategy's optimiser, which keeps its state from experience to experience."""
+        """The strategy's optimiser, kept across experiences."""
         return self.strategy.optimizer, None
 
     def begin_batch(self) -> bool:
-        """Reads the next batch; without one, or after a plugin's stop, the epoch is over."""
-        if self.batches.pull() and not asked_to_stop(self.strategy):
+        """Reads the next batch; returns False if there is none or a plugin stops training."""
+        if self.batches.read_next() and not stop_requested(self.strategy):
             return True
         self.batches.leave()
         return False
 
     def loss(self, batch: int) -> Tensor:
-        """The loss of this process's part of the batch, weighed by its share of the samples."""
+        """The loss of this process's shard of the batch, weighted by its number of samples."""
         strategy, options = self.strategy, self._options
         with self.batches.per_rank():
             weight = self.batches.shard(check=self._first and self._check_ranks)
             fire(strategy, "before_training_iteration", **options)
             if self.batch % self.trainer.accumulate_grad_batches == 0:
                 strategy.optimizer.zero_grad()
-            begin_loss(strategy)
+            reset_loss(strategy)
             fire(strategy, "before_forward", **options)
             strategy.mb_output = strategy.forward()
             fire(strategy, "after_forward", **options)
             strategy.loss += strategy.criterion()
             fire(strategy, "before_backward", **options)
         loss: Tensor = strategy.loss.sum()
-        # Without the multiplication a single process gets the very gradients of Avalanche's loop.
+        # Unweighted in a single process, for gradients bitwise equal to those of Avalanche's loop.
         return loss * weight if self.batches.ranks.is_distributed else loss
 
     def hook(self, name: str) -> None:
-        """Calls the strategy's hooks where its own loop would."""
+        """Calls the strategy's hooks in the order of its own loop."""
         strategy, options = self.strategy, self._options
-        # Gradients that were scaled for 16 bits are true again only before the step.
+        # With 16-mixed precision, gradients are unscaled only before the step.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if name == "before_training_epoch" and self.epoch >= self.epochs:
             return
@@ -133,38 +133,40 @@ class StrategyStage(Stage):
         if name == "after_training_iteration":
             self.batches.evaluation.end()
         if name == "before_training_epoch":
-            if any_rank(self.trainer, asked_to_stop(strategy)):
-                forget_stop(strategy)
+            if any_rank(self.trainer, stop_requested(strategy)):
+                clear_stop_request(strategy)
                 self.epochs, self.trainer.should_stop = self.epoch, True
             else:
                 self.batches.begin()
 
     def _check_gradients(self) -> None:
-        """Checks in the first step that DistributedDataParallel does not wait for a gradient."""
+        """Checks in the first step that all parameters of DistributedDataParallel get gradients."""
         first, self._first = self._first, False
-        if not self.batches.ranks.is_distributed or not first or finds_unused(self.trainer):
+        if not (first and self.batches.ranks.is_distributed):
+            return
+        if finds_unused_parameters(self.trainer):
             return
         module = self.trainer.lightning_module
-        left_out = set(ignored_in_ddp(module))
-        without = [
+        ignored = set(ignored_in_ddp(module))
+        unused = [
             name.removeprefix("model.")
             for name, parameter in module.named_parameters()
-            if parameter.requires_grad and parameter.grad is None and name not in left_out
+            if parameter.requires_grad and parameter.grad is None and name not in ignored
         ]
-        if any_rank(self.trainer, bool(without)):
+        if any_rank(self.trainer, bool(unused)):
             raise ConfigError(
-                "The loss does not depend on all parameters that could be trained"
-                f" ({', '.join(without[:3])}{', ...' if len(without) > 3 else ''}), for which"
-                " several devices wait in vain. Use strategy='ddp_find_unused_parameters_true', or"
-                " set requires_grad=False on what is not trained."
+                "The loss does not depend on all trainable parameters"
+                f" ({', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''}), and DDP would"
+                " wait forever for their gradients. Use strategy='ddp_find_unused_parameters_true',"
+                " or set requires_grad=False on parameters that are not trained."
             )
 
 
 class StrategyModule(StagedModule):
-    """Trains a strategy by a `StrategyStage`, and evaluates it as Avalanche's ``eval_epoch`` does.
+    """Trains a strategy with a `StrategyStage`, and evaluates it like Avalanche's ``eval_epoch``.
 
     Args:
-        strategy: The strategy; its model is registered anew before each fit, as plugins may
+        strategy: The strategy; its model is registered again before each fit, as plugins may
             replace it.
         batches: The batches of its data loader.
     """
@@ -188,19 +190,19 @@ class StrategyModule(StagedModule):
             trainers.test(trainer, self, range(n))
 
     def on_test_model_eval(self) -> None:
-        """Does nothing: Avalanche sets the modes of the model's parts."""
+        """Does nothing: Avalanche sets the training modes."""
 
     def on_test_model_train(self) -> None:
-        """Does nothing: Avalanche sets the modes of the model's parts."""
+        """Does nothing: Avalanche sets the training modes."""
 
     def on_test_epoch_start(self) -> None:
-        """Begins to read."""
+        """Starts iterating over the strategy's data loader."""
         self.batches.begin()
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Evaluates this process's part of a batch."""
+        """Evaluates this process's shard of a batch."""
         strategy, options = self.strategy, self._options
-        if not self.batches.pull():
+        if not self.batches.read_next():
             return
         with self.batches.per_rank():
             self.batches.shard()
@@ -213,14 +215,14 @@ class StrategyModule(StagedModule):
         self.batches.evaluation.end()
 
     def on_test_epoch_end(self) -> None:
-        """Ends the reading."""
+        """Ends the iteration over the strategy's data loader."""
         self.batches.end()
 
 
 def _move_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Puts an optimiser's state where its parameters are; a Trainer leaves it on the CPU."""
+    """Moves an optimiser's state to the parameters' device; a Trainer leaves it on the CPU."""
     for state in optimizer.state.values():
         for key, value in state.items():
-            # Counts of steps stay where the optimiser wants them.
+            # Optimisers choose the device of step counts.
             if key != "step" and isinstance(value, Tensor):
                 state[key] = value.to(device)

@@ -1,4 +1,4 @@
-"""`run_on_trainer`: starts a strategy on a stream in each process of a Trainer."""
+"""`run_on_trainer`: trains a strategy on a stream with a Trainer."""
 
 from __future__ import annotations
 
@@ -32,50 +32,48 @@ def run_on_trainer(
     allow: Collection[type] = (),
     **loader_options: Any,
 ) -> list[dict[str, Any]]:
-    """Trains a strategy on a stream under a Trainer, and evaluates it after each experience.
+    """Trains a strategy on a stream with a Trainer, and evaluates it after each experience.
 
-    It does what ``strategy.train(experience)`` and ``strategy.eval(benchmark.test_stream)`` do in
-    a loop, with the same hooks in the same order; the batches of training and of the evaluation
-    between experiences run in loops of the Trainer, so that its devices, precision, accumulation,
-    clipping, callbacks and loggers are used. With one process of 32 bits the weights and
-    metrics are those of Avalanche's loop, bit by bit. With several, batch sizes still count all
-    samples of a step, and metrics are computed over all of them::
+    Equivalent to a loop of ``strategy.train(experience)`` and
+    ``strategy.eval(benchmark.test_stream)``, with the same hooks in the same order. Batches of
+    training and of the evaluation between experiences run in the Trainer's loops, with its devices,
+    precision, accumulation, clipping, callbacks and loggers. In a single process with 32 bits,
+    weights and metrics are bitwise equal to those of Avalanche's loop. With several processes,
+    batch sizes and metrics are over all devices::
 
         strategy = EWC(model=net, optimizer=optimizer, criterion=loss, ewc_lambda=1.0)
         results = run_on_trainer(strategy, benchmark, trainer=dict(devices=4, strategy="ddp"))
 
-    The Trainer's ``max_epochs`` is not used: the strategy knows its ``train_epochs``. Where several
-    processes are started, criteria must be means over samples, and plugins must be known to be
-    right there. Afterwards the strategy can be used as after Avalanche's loop, on the Trainer's
-    device.
+    The strategy's ``train_epochs`` is used, not the Trainer's ``max_epochs``. With several
+    processes the criterion must be a mean over samples, and plugins must be known to be correct on
+    several devices. Afterwards the strategy is on the Trainer's device and can be used further.
 
     Args:
         strategy: A ``SupervisedTemplate`` with Avalanche's usual loop over epochs and batches.
         benchmark: A benchmark, or experiences to train on.
-        trainer: A Trainer, or the arguments of one.
-        callbacks: Further callbacks; those that stop early or save begin anew in each experience.
-            ``train/loss`` can be watched.
-        test_stream: What is evaluated after each experience; the benchmark's by default, and
-            nothing for mere experiences.
+        trainer: A Trainer, or its arguments.
+        callbacks: Further callbacks; early stopping and checkpoint callbacks are reset for each
+            experience and can monitor ``train/loss``.
+        test_stream: Test experiences to evaluate after each experience; by default the
+            benchmark's, if ``benchmark`` is one.
         eval_streams: Evaluated in training if the strategy has ``eval_every``; see
             ``strategy.train``. Each process evaluates all of it.
-        checkpoint_dir: Where to save everything after each experience; nothing is by default.
-        resume: Whether to go on with what is saved there. The result is that of a run that was
-            never interrupted. A checkpoint is a pickle, which can run code when it is loaded: go
-            on only with files that you trust.
-        check_ranks: Whether to check that the processes read the same and remember the same.
-        allow: Classes of plugins or strategies of which you know that they are right on several
-            devices.
+        checkpoint_dir: Folder for a checkpoint after each experience; none by default.
+        resume: Resume from the checkpoint in ``checkpoint_dir``, with the result of an
+            uninterrupted run. Checkpoints are pickles, which can run code when they are loaded:
+            resume only from files that you trust.
+        check_ranks: Check that all processes read the same batches and have the same state.
+        allow: Classes of plugins or strategies that you know to be correct on several devices.
         **loader_options: For ``strategy.train``: ``shuffle``, ``num_workers``, ``drop_last``...
 
     Returns:
-        The evaluator's last metrics after each experience, the same in every process but for
-        times and the like. There are fewer, with a warning, if a limit of time ended the stream.
+        The evaluator's latest metrics after each experience; the same in every process, except for
+        measured times. If a time limit stops the stream, only those so far, with a warning.
 
     Raises:
-        ConfigError: Strategy, plugins, Trainer or folder do not fit together.
-        CheckpointError: What is saved cannot be read, or something cannot be saved.
-        RanksDifferError: The processes read or remember different things.
+        ConfigError: Strategy, plugins, Trainer or folder cannot be used together.
+        CheckpointError: A checkpoint cannot be read, or the strategy cannot be saved.
+        RanksDifferError: Batches or states differ between processes.
     """
     made = make_trainer(trainer, callbacks=callbacks)
     check_strategy(strategy, made, allow=allow)
@@ -83,19 +81,19 @@ def run_on_trainer(
     if test_stream is None:
         test_stream = getattr(benchmark, "test_stream", None)
     if resume and checkpoint_dir is None:
-        raise ConfigError("resume=True needs the checkpoint_dir of the run that shall go on.")
+        raise ConfigError("resume=True needs checkpoint_dir, the folder of the interrupted run.")
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     if smoke_batches(made):
         folder = None
     if getattr(made, "overfit_batches", 0):
-        # The same batches in each epoch.
+        # Overfitting needs the same batches in each epoch.
         loader_options = {**loader_options, "shuffle": False}
     run = StrategyRun(
         strategy, train, test_stream, eval_streams, folder, resume, check_ranks, loader_options
     )
-    if not internals.starts_copies(made):
+    if not internals.uses_multiprocessing(made):
         return launch(made, _run, run)
-    results, state = launch(made, _run_copy, _for_sending(run, made))
+    results, state = launch(made, _run_copy, _pickled(run, made))
     load_copy(strategy, BytesIO(state), made.strategy.root_device)
     return results
 
@@ -108,7 +106,7 @@ def _experiences(benchmark: Any) -> list[Any]:
     return train
 
 
-def _for_sending(run: StrategyRun, trainer: pl.Trainer) -> StrategyRun | bytes:
+def _pickled(run: StrategyRun, trainer: pl.Trainer) -> StrategyRun | bytes:
     if internals.forks(trainer):
         return run
     try:
@@ -116,7 +114,7 @@ def _for_sending(run: StrategyRun, trainer: pl.Trainer) -> StrategyRun | bytes:
         return pickle.dumps(run)
     except Exception as error:
         raise ConfigError(
-            f"The strategy or the stream cannot be sent to spawned processes: {error}. Use"
+            f"The strategy or the stream cannot be pickled for spawned processes: {error}. Use"
             " strategy='ddp', which starts your script in each process instead."
         ) from error
 

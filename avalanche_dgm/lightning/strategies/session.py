@@ -1,4 +1,4 @@
-"""A strategy whose loops over batches are a Trainer's, on a stream, in one process."""
+"""The run of a strategy over a stream, in one process of a Trainer."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint, save_checkp
 from avalanche_dgm.plugins.fingerprint import store_fingerprint
 from avalanche_dgm.plugins.metrics import find_plugins
 
-#: The options of loaders that concern how, not what is read: those of training hold for tests.
-_READING = ("num_workers", "pin_memory", "persistent_workers", "ffcv_args")
+#: Loader options that are passed to ``strategy.eval``, too.
+_EVAL_OPTIONS = ("num_workers", "pin_memory", "persistent_workers", "ffcv_args")
 
 
 @dataclass
 class StrategyRun:
-    """What every process is told to do; see `avalanche_dgm.lightning.run_on_trainer`."""
+    """Arguments of a run; see `avalanche_dgm.lightning.run_on_trainer`."""
 
     strategy: Any
     train: list[Any]
@@ -49,8 +49,7 @@ class StrategyRun:
 class StrategySession:
     """Trains and evaluates with the strategy's own ``train`` and ``eval``.
 
-    They keep the order of everything around the batches; only ``_train_exp`` and ``eval_epoch``
-    are replaced while an experience is learned. Nothing of it stays with the strategy.
+    Only ``_train_exp`` and ``eval_epoch`` are replaced, temporarily, by the Trainer's loops.
     """
 
     def __init__(self, trainer: pl.Trainer, run: StrategyRun) -> None:
@@ -61,7 +60,7 @@ class StrategySession:
         self._training = False
 
     def run(self) -> list[dict[str, Any]]:
-        """Learns the rest of the stream, unless a limit of time or a signal ends it early."""
+        """Learns the rest of the stream, unless a time limit or a signal stops it."""
         with lock_folder(self.trainer, self.task.folder):
             return self._run()
 
@@ -98,12 +97,12 @@ class StrategySession:
             finally:
                 self._training = False
             if task.check_ranks:
-                # Before a test, for which a Trainer gives all processes the first's weights.
+                # Before the test, at which a Trainer broadcasts the weights of rank 0.
                 for module in (strategy.model, *(p.method for p in find_plugins(strategy))):
                     check_identical(trainer, module, when=f"after experience {i + 1}")
             if task.test is not None and trainer.limit_test_batches:
-                reading = {name: v for name, v in task.options.items() if name in _READING}
-                strategy.eval(task.test, **reading)
+                options = {name: v for name, v in task.options.items() if name in _EVAL_OPTIONS}
+                strategy.eval(task.test, **options)
         self.results.append(dict(strategy.evaluator.get_last_metrics()))
         numbers = {
             name: float(value)
@@ -137,15 +136,15 @@ class StrategySession:
             )
             stack.enter_context(evaluation.installed())
             stack.enter_context(internals.full_batch_loaders())
-            if ddp and heads and internals.finds_unused(trainer) is None:
+            if ddp and heads and internals.finds_unused_parameters(trainer) is None:
                 # Heads of other tasks get no gradient from a batch.
-                stack.enter_context(internals.finding_unused(trainer))
+                stack.enter_context(internals.find_unused_parameters(trainer))
             yield
 
     def _train_exp(self, experience: Any, streams: Any = None, **options: Any) -> None:
         strategy = self.strategy
         if strategy.train_epochs < 1 or _length(strategy.dataloader) == 0:
-            internals.train_alone(strategy, experience, streams, **options)
+            internals.train_with_own_loop(strategy, experience, streams, **options)
             return
         stage = StrategyStage(
             self._name, self._batches, check_ranks=self.task.check_ranks, options=options
@@ -155,7 +154,7 @@ class StrategySession:
     def _eval_epoch(self, **options: Any) -> None:
         strategy = self.strategy
         if self._training or _length(strategy.dataloader) == 0:
-            # A Trainer has no loop within another; here every process evaluates all of it.
+            # A Trainer's loops cannot be nested, so every process evaluates all batches.
             with self.trainer.precision_plugin.val_step_context():
                 type(strategy).eval_epoch(strategy, **options)
         else:
@@ -174,7 +173,7 @@ class StrategySession:
             self.folder.write_alone((len(self.results), 0, 0), content)
 
     def _load(self) -> bool:
-        """Whether there was a run to go on with."""
+        """Loads the latest checkpoint; returns whether there was one."""
         if self.folder is None:
             return False
         stream, n = self.task.train, len(self.task.train)
@@ -188,7 +187,7 @@ class StrategySession:
         if content["experiences"] != n:
             raise ConfigError(
                 f"The run in {self.task.folder} is over {content['experiences']} experiences, not"
-                f" {n}. Go on with the same stream, or name another folder."
+                f" {n}. Resume with the same stream, or name another folder."
             )
         internals.set_steps(self.trainer, content["steps"])
         self.results = list(content["results"])
@@ -196,7 +195,7 @@ class StrategySession:
 
 
 def bytes_of(strategy: Any) -> bytes:
-    """A checkpoint of a strategy."""
+    """A strategy's checkpoint as bytes."""
     buffer = BytesIO()
     save_checkpoint(strategy, buffer)
     return buffer.getvalue()
@@ -208,11 +207,11 @@ def _length(loader: Any) -> int:
     except TypeError as error:
         raise ConfigError(
             f"The strategy's data loader, a {type(loader).__name__}, has no length, which a Trainer"
-            " needs. Give it a __len__: its number of batches."
+            " needs. Give it a __len__ that returns the number of batches."
         ) from error
 
 
 def _run_phase(trainer: pl.Trainer, plugin: Any, phase: Any) -> float:
     seconds = run_phase_on(trainer, plugin.method, phase)
-    # The time is remembered with the method, which shall be the same everywhere.
+    # The method stores the duration, and its state must be the same in every process.
     return trainer.strategy.broadcast(seconds)
