@@ -1,6 +1,6 @@
 """Avalanche strategy plugins, ready strategies, metrics and checkpoints.
 
-The only folder that imports Avalanche's strategy code.
+Only this folder imports Avalanche's strategy code.
 """
 
 from avalanche_dgm.plugins.made import plugin_of

@@ -1,4 +1,4 @@
-"""Accuracies on test experiences, as a strategy measures them."""
+"""Accuracies of a strategy's evaluations and training."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from avalanche_dgm.plugins.learned import Pairs, stream_of, tests_of
 from avalanche_dgm.plugins.metrics import LearningMetric
 
 
-def right_answers(strategy: Any) -> Tensor | None:
-    """Counts the right answers of a strategy's batch, on its device.
+def count_correct(strategy: Any) -> Tensor | None:
+    """Counts the correct predictions of a strategy's batch, on its device.
 
     Returns:
-        int64 (2,), right answers and samples; ``None`` if the answers are no logits (n, K).
+        int64 (2,), correct predictions and samples; ``None`` if the outputs are not logits (n, K).
     """
-    answers, labels = strategy.mb_output, strategy.mb_y
-    if not isinstance(answers, Tensor) or answers.ndim != 2:
+    logits, labels = strategy.mb_output, strategy.mb_y
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
         return None
-    right = (answers.detach().argmax(dim=1) == labels).sum()
-    return torch.stack([right, right.new_tensor(len(labels))])
+    correct = (logits.detach().argmax(dim=1) == labels).sum()
+    return torch.stack([correct, correct.new_tensor(len(labels))])
 
 
 class ExperienceAccuracies(PluginMetric[dict[int, float]]):
-    """Accuracy on each experience of a stream in the last evaluation; reports nothing itself."""
+    """Accuracy on each experience of a stream in the last evaluation; does not report it."""
 
     def __init__(self, stream: str = "test") -> None:
         super().__init__()
@@ -38,24 +38,24 @@ class ExperienceAccuracies(PluginMetric[dict[int, float]]):
 
     @classmethod
     def of(cls, strategy: Any) -> dict[int, float]:
-        """The accuracies of a strategy's last evaluation that such a metric has counted."""
+        """The accuracies from the metric of this class in a strategy's evaluator."""
         return next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
 
     def before_eval(self, strategy: Any) -> None:
-        """Forgets the former evaluation."""
+        """Resets the counts."""
         self._counts = {}
 
     def after_eval_iteration(self, strategy: Any) -> None:
-        """Adds a batch, on the device; answers that are no logits (n, K) do not count."""
+        """Adds a batch, on the device; outputs that are not logits (n, K) are ignored."""
         experience = strategy.experience
         if stream_of(experience) != self.stream:
             return
-        if (batch := right_answers(strategy)) is not None:
+        if (batch := count_correct(strategy)) is not None:
             position = int(experience.current_experience)
             self._counts[position] = self._counts.get(position, 0) + batch
 
     def result(self, **kwargs: Any) -> dict[int, float]:
-        """Accuracies, 0 to 1, by position in the stream; waits for the device."""
+        """Accuracies, 0 to 1, by position in the stream; synchronises with the device."""
         if not self._counts:
             return {}
         counts = torch.stack(list(self._counts.values())).double()
@@ -71,7 +71,7 @@ class ExperienceAccuracies(PluginMetric[dict[int, float]]):
 
 
 class TrainingAccuracy(PluginMetric[dict[str, Any]]):
-    """Running accuracy on new samples in the last epoch of training; reports nothing itself."""
+    """Running training accuracy on new samples in the last epoch; does not report it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,30 +80,30 @@ class TrainingAccuracy(PluginMetric[dict[str, Any]]):
 
     @classmethod
     def of(cls, strategy: Any) -> dict[str, Any]:
-        """What such a metric of a strategy has counted in its last training."""
+        """The result of the metric of this class in a strategy's evaluator."""
         return next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
 
     def before_training_exp(self, strategy: Any) -> None:
-        """Forgets the former experience."""
+        """Resets the counts."""
         self.reset()
 
     def before_training_iteration(self, strategy: Any) -> None:
-        """Forgets the former epoch when the next one begins."""
+        """Resets the counts at the start of an epoch."""
         done = int(strategy.clock.train_exp_epochs) + 1
         if done != self._epochs:
             self._counts, self._epochs = None, done
 
     def after_training_iteration(self, strategy: Any) -> None:
         """Adds a batch, on the device."""
-        if (batch := right_answers(strategy)) is not None:
+        if (batch := count_correct(strategy)) is not None:
             self._counts = batch if self._counts is None else self._counts + batch
 
     def result(self, **kwargs: Any) -> dict[str, Any]:
-        """Accuracy and number of epochs by their names in `Step`; waits for the device."""
+        """Accuracy and number of epochs, by name; synchronises with the device."""
         if self._counts is None:
             return {}
-        right, n = self._counts.tolist()
-        return {"train_accuracy": right / n, "epochs": self._epochs}
+        correct, n = self._counts.tolist()
+        return {"train_accuracy": correct / n, "epochs": self._epochs}
 
     def reset(self, **kwargs: Any) -> None:
         """Resets the metric."""
@@ -114,13 +114,13 @@ class TrainingAccuracy(PluginMetric[dict[str, Any]]):
 
 
 class AccuracyRecorder(LearningMetric):
-    """Fills an accuracy matrix from evaluations; reports nothing itself.
+    """Fills an accuracy matrix from evaluations; does not report it.
 
-    Evaluations while an experience is learned do not count, nor those of other streams. One that is
-    repeated replaces what was measured, and one of a part of the stream what was measured of it.
+    Evaluations during training and of other streams are ignored. A repeated evaluation overwrites
+    the accuracies of the experiences that it includes.
 
     Args:
-        stream: Name of the stream whose evaluations count.
+        stream: Name of the evaluated stream.
     """
 
     def __init__(self, stream: str = "test") -> None:
@@ -129,7 +129,7 @@ class AccuracyRecorder(LearningMetric):
         self._evaluation = ExperienceAccuracies(stream)
 
     def reset(self, **kwargs: Any) -> None:
-        """Resets the matrix and what was learned."""
+        """Resets the matrix and the learned experiences."""
         super().reset()
         self._tests: list[Pairs] = []
         self._rows: list[dict[int, float]] = []
@@ -146,7 +146,7 @@ class AccuracyRecorder(LearningMetric):
             self._evaluation.after_eval_iteration(strategy)
 
     def end(self) -> bool:
-        """Fills a row; waits for the device. Returns whether a row was filled."""
+        """Fills a row of the matrix; synchronises with the device. Returns whether it did."""
         measured = self._evaluation.result()
         self._evaluation.reset()
         after = len(self.learned.positions)
@@ -154,18 +154,18 @@ class AccuracyRecorder(LearningMetric):
             self._untrained |= measured
         if not after or not measured:
             return False
-        # Experiences that were learned without a test have a row of NaN.
+        # Rows of NaN for experiences after which there was no evaluation.
         self._rows += [{} for _ in range(after - len(self._rows))]
         self._rows[-1] |= measured
         return True
 
     def accuracies(self) -> StreamAccuracies:
-        """The accuracies so far, a column for each experience of the stream, in its order."""
+        """The accuracies so far, with one column per experience of the stream."""
         learned = self.learned.columns(self._tests)
         return StreamAccuracies([self._row(row) for row in self._rows], learned)
 
     def untrained(self) -> NDArray[np.float64]:
-        """Accuracies before anything was learned (S,), NaN where not measured."""
+        """Accuracies before the first training (S,), NaN where not measured."""
         return self._row(self._untrained)
 
     def _row(self, row: dict[int, float]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""A learning rate that falls within each experience."""
+"""An Avalanche plugin for cosine annealing within each experience."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class CosineAnnealingPlugin(SupervisedPlugin):
     """Anneals the learning rate to 0 over each experience, along half a cosine.
 
     With a constant learning rate, the accuracies on old and new classes vary from step to step.
-    Avalanche's ``LRSchedulerPlugin`` has one length for all experiences; here
-    each takes as many steps as it has. Afterwards the learning rates are what they were.
-    ``OptimizerSpec(schedule="cosine")`` is the same for a LightningModule.
+    Unlike Avalanche's ``LRSchedulerPlugin``, the schedule has the length of each experience.
+    Afterwards the learning rates are restored. ``OptimizerSpec(schedule="cosine")`` is the same
+    for a LightningModule.
     """
 
     supports_distributed = True
@@ -30,7 +30,7 @@ class CosineAnnealingPlugin(SupervisedPlugin):
         """Starts the schedule in the first epoch, when the number of batches is known."""
         if strategy.clock.train_exp_epochs > 0:
             return
-        # What is left of an experience that was interrupted.
+        # The previous experience may have been interrupted.
         self._end(strategy)
         steps = strategy.train_epochs * len(strategy.dataloader)
         self._schedule = OptimizerSpec.cosine(strategy.optimizer, steps)
@@ -46,6 +46,5 @@ class CosineAnnealingPlugin(SupervisedPlugin):
 
     def _end(self, strategy: Any) -> None:
         for group in strategy.optimizer.param_groups if self._schedule is not None else []:
-            # The schedule noted there what it began with.
             group["lr"] = group.pop("initial_lr", group["lr"])
         self._schedule = None

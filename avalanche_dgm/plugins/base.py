@@ -1,4 +1,4 @@
-"""The plugin around any method: it calls the method from Avalanche's hooks."""
+"""The base of the plugins: calls a method from Avalanche's hooks."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class MethodPlugin(SupervisedPlugin):
 
     Args:
         method: The method.
-        oracle: How tasks are told apart: ``"auto"``, ``"experience"``, ``"classes"``, or a
+        oracle: How tasks are identified: ``"auto"``, ``"experience"``, ``"classes"``, or a
             function from an experience to a string; see `avalanche_dgm.plugins.experiences`.
-        progress: Whether to show progress bars for the networks that the method itself trains.
+        progress: Whether to show progress bars of the method's phases.
     """
 
     supports_distributed = False
@@ -81,11 +81,11 @@ class MethodPlugin(SupervisedPlugin):
         self._replay_logits: Tensor | None = None
 
     def run_phase(self, phase: Phase) -> float:
-        """Trains a phase and returns the seconds it took; a Trainer's adapter replaces it."""
+        """Trains a phase and returns its seconds; `run_on_trainer` replaces this."""
         return fit(phase, self.method.rng, progress=self.progress)
 
     def draw(self, n: int) -> Replay | None:
-        """Draws the replay for a batch of ``n`` samples; a Trainer's adapter replaces it."""
+        """Samples the replay for a batch of ``n`` samples; `run_on_trainer` replaces this."""
         return self.method.replay(n)
 
     @property
@@ -94,7 +94,7 @@ class MethodPlugin(SupervisedPlugin):
         return self.method.stats.read()
 
     def memory_bytes(self) -> int:
-        """Bytes that the memory takes beside the user's model, stored samples included."""
+        """Bytes of the memory without the user's model, including stored samples."""
         return memory_bytes_of(self.method)
 
     def learner_of(self, strategy: Any) -> nn.Module:
@@ -102,10 +102,10 @@ class MethodPlugin(SupervisedPlugin):
         return strategy.model
 
     def attach(self, model: nn.Module) -> None:
-        """Tells the method which classifier learns.
+        """Sets the method's classifier to train.
 
         Raises:
-            UnsupportedModelError: It is not a ``torch.nn.Module``.
+            UnsupportedModelError: The model is not a ``torch.nn.Module``.
         """
         if not isinstance(model, nn.Module):
             raise UnsupportedModelError(
@@ -114,33 +114,29 @@ class MethodPlugin(SupervisedPlugin):
         self.method.attach(model, task_aware=isinstance(model, MultiTaskModule))
 
     def finish(self, strategy: Any) -> nn.Module:
-        """Gives the strategy the user's model back, if it was wrapped, and returns it.
-
-        The model has learned what the method taught it.
-        """
+        """Sets the strategy's model to the user's trained model, unwrapped, and returns it."""
         return strategy.model
 
     def _run(self, phases: Iterator[Phase]) -> None:
         try:
             for phase in phases:
                 if phase.steps < 1:
-                    # Nothing is trained, and there is nothing to tell of it.
                     phase.finish()
                     continue
                 self.method.stats.add_phase(phase.name, self.run_phase(phase))
         except BaseException:
-            # Also on Ctrl-C: what was not learned to its end is not remembered.
+            # Also on Ctrl-C: an unfinished experience is rolled back.
             self.method.undo()
             self._data = None
             raise
 
     @property
     def partner_kind(self) -> str:
-        """How it works on the strategy: one of `avalanche_dgm.plugins.partners.KINDS`."""
+        """The plugin's key in `avalanche_dgm.plugins.partners.KINDS`."""
         return "batch"
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Checks the rest of the strategy, and marks training as running."""
+        """Checks the strategy's compatibility, and marks training as running."""
         check_partners(strategy, self)
         self.method.in_training = True
 
@@ -149,14 +145,14 @@ class MethodPlugin(SupervisedPlugin):
         self.method.in_training = False
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Removes from the memory what an interrupted training has changed."""
+        """Rolls back an interrupted training."""
         if undo_interrupted(self.method):
             self._data = None
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Reads and checks the experience, before anything is trained or changed."""
         self._column = task_column(strategy.experience)
-        if self._goes_on(strategy):
+        if self._is_further_part(strategy):
             self._n_seen += len(strategy.experience.dataset)
             return
         if type(strategy).optimizer_step is SupervisedTemplate.optimizer_step:
@@ -168,21 +164,21 @@ class MethodPlugin(SupervisedPlugin):
         try:
             self._data = self._start(strategy, **kwargs)
         except AvalancheDGMError:
-            # Reading has drawn from the global generators.
+            # Reading may draw from the global generators.
             set_global_state(before)
             raise
 
     def _start(self, strategy: Any, **kwargs: Any) -> ExperienceData:
         experience = full_experience(strategy.experience)
         check_boundaries(experience, self.oracle, self.method)
-        # Without task labels Avalanche trains on batches that ignore a data set's collate_fn.
-        aware = hasattr(strategy.experience, "task_labels")
+        # Without task labels, Avalanche's training batches ignore a dataset's collate_fn.
+        has_tasks = hasattr(strategy.experience, "task_labels")
         data = load(
             experience,
             key=self._task_of(experience),
             device=strategy.device,
             num_workers=kwargs.get("num_workers", 0),
-            collate=None if aware else default_collate,
+            collate=None if has_tasks else default_collate,
         )
         self.method.to(strategy.device)
         learner = self.learner_of(strategy)
@@ -205,7 +201,7 @@ class MethodPlugin(SupervisedPlugin):
         self.method.begin(data)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Checks the adapted model against the data, then runs the phases before training."""
+        """Checks the adapted model against the data, and runs the phases before training."""
         if self._data is None or self._n_seen > len(strategy.experience.dataset):
             return
         self.width = self.width_of(strategy, self._data)
@@ -230,7 +226,7 @@ class MethodPlugin(SupervisedPlugin):
             )
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Reads a criterion that is itself a plugin: only now it knows the experience."""
+        """Sets a criterion that is itself a plugin, which is now set up for the experience."""
         if isinstance(strategy._criterion, BasePlugin):
             self._set_criterion(strategy)
 
@@ -241,18 +237,18 @@ class MethodPlugin(SupervisedPlugin):
             self.method.criterion.set(self._criterion, learner, width=self.width, classes=classes)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Gives the method the criterion back, which is pickled with the strategy, not with it."""
+        """Sets the method's criterion, which its pickle does not contain."""
         self.__dict__.update(state)
         if self._criterion is not None:
             self.method.criterion.criterion = self._criterion
 
     def width_of(self, strategy: Any, data: ExperienceData) -> int:
-        """Number of outputs of the user's model, once it is adapted to the experience."""
+        """Number of outputs of the user's model, after it was adapted to the experience."""
         learner = self.learner_of(strategy)
         return width_of(learner, data, task_aware=isinstance(learner, MultiTaskModule))
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Appends replayed samples to the batch, unless replay has optimiser steps of its own."""
+        """Appends replayed samples to the batch, unless batch and replay alternate."""
         replay = None if self._alternates else self.draw(len(strategy.mbatch[0]))
         self._replay = replay
         if replay is None:
@@ -279,7 +275,7 @@ class MethodPlugin(SupervisedPlugin):
         """Weights the losses of batch and replay; losses of other plugins are not weighted."""
         images, _, tasks = split_batch(strategy.mbatch, self._column)
         self.method.stats.steps += 1
-        # Without what other plugins have added to it, which is not weighed.
+        # Without losses that other plugins have added, which are not weighted.
         new = strategy.loss if self._replay is None else strategy.criterion()
         added = self.method.loss(
             Step(
@@ -297,14 +293,14 @@ class MethodPlugin(SupervisedPlugin):
             strategy.loss = strategy.loss + added
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Takes an optimiser step on replay, if replay has steps of its own."""
+        """Takes an optimiser step on replay, if batch and replay alternate."""
         replay = self.draw(len(strategy.mb_x)) if self._alternates else None
         if replay is None:
             return
         images, tasks = replay.images[:0], replay.tasks[:0]
         logits = self.method(images, tasks, width=self.width, replay=replay)
         self.method.stats.count(replay, logits.shape[1])
-        # With the strategy's methods, which may scale or clip; its metrics see the batch's loss.
+        # Uses the strategy's methods, which may be overridden; metrics see the batch's loss.
         step = Step(
             images,
             tasks,
@@ -331,31 +327,30 @@ class MethodPlugin(SupervisedPlugin):
 
     @property
     def _alternates(self) -> bool:
-        """Whether replay has steps of its own."""
+        """Whether optimiser steps on the batch and on replay alternate."""
         return isinstance(self.method, LatentInputs) and self.method.alternates
 
     def _keep_model(self, strategy: Any) -> None:
-        """Copies the model's weights, if it is trained by batches and not for the first time."""
+        """Copies the model's weights for a rollback, unless it is the first experience."""
         learner = self.learner_of(strategy)
         if self.method.experiences and self.method.active is learner:
             self._model_before = learner, copy.deepcopy(learner.state_dict())
 
     def _restore_model(self, strategy: Any) -> None:
-        """Restores the model's weights from before an interrupted training.
+        """Rolls the model back to its weights from before an interrupted training.
 
-        The memory has nothing of that experience. What the model forgot in it would be replayed
-        with the model's own outputs as labels, and so never be learned again.
+        Otherwise its degraded outputs would become the labels of replayed samples.
         """
         before, self._model_before = self._model_before, None
         if before is None or before[0] is not self.learner_of(strategy):
             return
         before[0].load_state_dict(before[1])
         warnings.warn(
-            "The training before this one was interrupted. That experience is not remembered, and"
-            " the model goes on with its weights from before it.",
+            "The previous training was interrupted. Its experience is not in the memory, and the"
+            " model was rolled back to its weights from before it.",
             stacklevel=2,
         )
 
-    def _goes_on(self, strategy: Any) -> bool:
-        """Whether the strategy's experience is a further part of the one that is learned."""
+    def _is_further_part(self, strategy: Any) -> bool:
+        """Whether the strategy's experience is a later part of the current task."""
         return self._data is not None and not starts_task(strategy.experience)

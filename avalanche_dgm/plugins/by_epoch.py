@@ -1,4 +1,4 @@
-"""An Avalanche plugin that records old and new accuracies over the epochs of an experience."""
+"""An Avalanche plugin that records accuracies on old and new tasks by epoch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _Row = dict[int, float]
 
 
 class AccuracyByEpoch(SupervisedPlugin):
-    """Collects the accuracies that a strategy measures while it trains.
+    """Records the accuracies of a strategy's evaluations during training.
 
-    It only records; let the strategy evaluate during training with ``eval_every``::
+    Enable these evaluations with ``eval_every``::
 
         recorder = AccuracyByEpoch()
         strategy = Naive(..., plugins=[ALTMPlugin(), recorder], eval_every=1)
@@ -40,13 +40,13 @@ class AccuracyByEpoch(SupervisedPlugin):
         self._evaluation = ExperienceAccuracies()
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Starts a table with the accuracies measured since the last one."""
+        """Starts a table with the accuracies measured since the previous experience."""
         self._learned.append(int(strategy.experience.current_experience))
         self._rows.append({0: self._before} if self._before else {})
         self._before, self._epoch = {}, 0
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Counts epochs: a strategy evaluates before plugins hear of an epoch's end."""
+        """Counts epochs here, as a strategy evaluates before ``after_training_epoch``."""
         if self._epoch is not None:
             self._epoch += 1
 
@@ -63,7 +63,7 @@ class AccuracyByEpoch(SupervisedPlugin):
         self._evaluation.after_eval_iteration(strategy)
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Adds what was measured."""
+        """Records the accuracies."""
         row = self._before
         if self._epoch is not None:
             row = self._rows[-1].setdefault(self._epoch, {})
@@ -74,11 +74,12 @@ class AccuracyByEpoch(SupervisedPlugin):
         """The accuracies before a training experience and after each of its epochs.
 
         Args:
-            training: Which one, in the order in which they were learned; the last one by default.
+            training: Index of the training experience in the order of learning; the last one by
+                default.
 
         Returns:
-            By position of the test experience, an entry for each epoch in which something was
-            measured, in ascending order.
+            Accuracies by position of the test experience, one dictionary per evaluated epoch, in
+            ascending order.
         """
         return [row for _, row in sorted(self._rows[training].items())]
 
@@ -92,21 +93,22 @@ class AccuracyByEpoch(SupervisedPlugin):
         """The accuracies after each epoch of a training experience.
 
         Args:
-            training: Which one, in the order in which they were learned; the last one by default.
-            old: Positions of the test experiences that are old; ``None`` for those of all training
-                experiences before it.
-            new: Positions of those that are new; ``None`` for the one at its own position. Of
-                several the mean is taken.
+            training: Index of the training experience in the order of learning; the last one by
+                default.
+            old: Positions of the old test experiences; ``None`` for those of all previous training
+                experiences.
+            new: Positions of the new test experiences; ``None`` for that of ``training``. Their
+                mean accuracy is used.
 
         Returns:
-            A row for each epoch in which all of them were measured, in ascending order.
+            A row for each epoch in which all of them were evaluated, in ascending order.
 
         Raises:
-            ConfigError: There is no such training experience, or nothing old.
+            ConfigError: There is no such training experience, or no old test experience.
         """
         if not -len(self._rows) <= training < len(self._rows):
             raise ConfigError(
-                f"{len(self._rows)} experiences were learned, and number {training} was asked for."
+                f"training={training} is out of range: {len(self._rows)} experiences were learned."
                 " Train first, with this plugin among the strategy's."
             )
         training %= len(self._rows)
@@ -115,8 +117,8 @@ class AccuracyByEpoch(SupervisedPlugin):
         old = set(self._learned[:training]) - new if old is None else set(old)
         if not old or not new:
             raise ConfigError(
-                "Nothing was learned before this experience: there is no old accuracy. Ask for a"
-                " later one, or name old and new test experiences."
+                "No experience was learned before this one: there is no old accuracy. Choose a"
+                " later experience, or pass old and new test experiences."
             )
         return [
             EpochAccuracy(epoch, *(mean([row[j] for j in part]) for part in (old, new)))

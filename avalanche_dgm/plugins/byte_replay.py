@@ -1,4 +1,4 @@
-"""Avalanche's replay and DER++ with a budget of bytes in place of a number of images."""
+"""Avalanche's replay and DER++ with a memory budget in bytes instead of a number of images."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.held import image_bytes
 from avalanche_dgm.modules import evaluating
 
-#: Bytes of the random number by which Avalanche's reservoir chooses an image to keep.
+#: Bytes of the random number that Avalanche's reservoir stores for each image.
 _WEIGHT = 4
 
 
 def fitting(memory_budget: int, dataset: Any, *, beside: int = 0) -> int:
-    """Counts the images that fit into some bytes.
+    """Returns the number of images that fit into a memory budget.
 
     Args:
-        memory_budget: Bytes of all of them.
-        dataset: Where they come from.
-        beside: Bytes that are stored with each, other than what the reservoir needs.
+        memory_budget: Bytes of all stored images.
+        dataset: The images' dataset.
+        beside: Further bytes stored with each image, such as logits.
 
     Raises:
-        ConfigError: No image fits, or nothing tells how large one is.
+        ConfigError: No image fits, or the size of an image is not known.
     """
     size = image_bytes(dataset)
-    each = None if size is None else size + beside + _WEIGHT
-    if each is None or each > memory_budget:
-        found = "of a size that is not known" if each is None else f"{each - _WEIGHT} bytes large"
+    per_image = None if size is None else size + beside + _WEIGHT
+    if per_image is None or per_image > memory_budget:
+        known = "is not known" if per_image is None else f"is {per_image - _WEIGHT} bytes"
         raise ConfigError(
-            f"No image fits into memory_budget={memory_budget}: one is {found}. Give more, or"
-            " mem_size, a number of images."
+            f"No image fits into memory_budget={memory_budget}: the size of one {known}. Give a"
+            " larger budget, or mem_size, a number of images."
         )
-    return memory_budget // each
+    return memory_budget // per_image
 
 
 class ByteReplayPlugin(ReplayPlugin, supports_distributed=True):  # type: ignore[call-arg]
-    """Stores real images, as many as fit into some bytes, and replays them.
+    """Replays real images, as many as fit into a memory budget.
 
-    Replay is that of Avalanche's ``ReplayPlugin``. An image is as large as its data set stores it:
-    784 bytes of MNIST, one for each pixel, although the network is shown floating-point numbers.
+    Replay is that of Avalanche's ``ReplayPlugin``. The size of an image is that in its dataset,
+    such as 784 bytes in MNIST, not that of the floating-point tensor.
 
     Args:
-        memory_budget: Bytes of all images, with the 4 that the reservoir needs for each, as a
-            number or a text such as ``"1MB"``; ``None`` to store ``mem_size`` images.
-        mem_size: Images, without ``memory_budget``.
-        batch_size: See ``ReplayPlugin``, as for the arguments below.
+        memory_budget: Bytes of all images, including 4 per image for the reservoir, as a number or
+            a string such as ``"1MB"``; ``None`` to store ``mem_size`` images.
+        mem_size: Number of images, without ``memory_budget``.
+        batch_size: See ``ReplayPlugin``, as for the following arguments.
         batch_size_mem: Images replayed with each batch.
-        task_balanced_dataloader: Whether each batch has as many images of each task.
-        storage_policy: Which images are kept.
+        task_balanced_dataloader: Whether each batch is balanced over tasks.
+        storage_policy: Which images are stored.
 
     Raises:
-        ConfigError: ``memory_budget`` is no number of bytes.
+        ConfigError: ``memory_budget`` is not a number of bytes.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class ByteReplayPlugin(ReplayPlugin, supports_distributed=True):  # type: ignore
         self.memory_budget = read_bytes("memory_budget", memory_budget)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Counts how many images fit, before the first experience.
+        """Computes the number of images that fit, before the first experience.
 
         Raises:
-            ConfigError: No image fits, or nothing tells how large one is.
+            ConfigError: No image fits, or the size of an image is not known.
         """
         if self.memory_budget is not None and not len(self.storage_policy.buffer):
             self.mem_size = fitting(self.memory_budget, strategy.experience.dataset)
@@ -87,24 +87,24 @@ class ByteReplayPlugin(ReplayPlugin, supports_distributed=True):  # type: ignore
 
 
 class ByteDER(DER):
-    """Avalanche's dark experience replay (DER, DER++; Buzzega et al. 2020), as many as bytes allow.
+    """Avalanche's dark experience replay (DER, DER++; Buzzega et al. 2020) with a memory budget.
 
-    With each image it stores the logits that the model gave when its experience ended: 4 bytes a
-    class. Replay is Avalanche's, which is left out as long as fewer images are stored than a batch
-    of it has; here that batch is not larger than the memory.
+    With each image it stores the model's logits from the end of the experience, 4 bytes per class.
+    Avalanche does not replay while the memory holds fewer images than a replay batch; here the
+    replay batch is at most as large as the memory.
 
     Args:
-        mem_size: Images, without ``memory_budget``.
-        batch_size_mem: Images replayed with each batch; ``None`` for as many as are new.
-        alpha: Weight of the squared distance from the logits stored.
-        beta: Weight of the loss on the labels stored; 0 is DER, above it DER++.
-        memory_budget: Bytes of all images and logits, with the 4 that the reservoir needs for each;
+        mem_size: Number of images, without ``memory_budget``.
+        batch_size_mem: Images replayed with each batch; ``None`` for the training batch size.
+        alpha: Weight of the squared distance from the stored logits.
+        beta: Weight of the loss on the stored labels; 0 is DER, larger values are DER++.
+        memory_budget: Bytes of all images and logits, including 4 per image for the reservoir;
             ``None`` to store ``mem_size`` images.
         **strategy: Arguments of Avalanche's ``SupervisedTemplate``.
 
     Raises:
-        ConfigError: ``memory_budget`` is no number of bytes, or the model takes task labels; or,
-            when training begins, not even one image of each class fits.
+        ConfigError: ``memory_budget`` is not a number of bytes, or the model takes task labels; or,
+            at the start of training, fewer images fit than there are classes.
     """
 
     batch_size_mem: int
@@ -120,7 +120,7 @@ class ByteDER(DER):
         **strategy: Any,
     ) -> None:
         if isinstance(strategy.get("model"), MultiTaskModule):
-            raise ConfigError("DER stores the logits of a model with one head for all tasks only.")
+            raise ConfigError("DER needs a model with one head for all tasks.")
         super().__init__(
             mem_size=mem_size, batch_size_mem=batch_size_mem, alpha=alpha, beta=beta, **strategy
         )
@@ -139,14 +139,14 @@ class ByteDER(DER):
                 self.storage_policy.max_size = most
             if self.storage_policy.max_size < logits.shape[1]:
                 raise ConfigError(
-                    f"DER stores as many images of each class, and {self.storage_policy.max_size}"
-                    f" are fewer than the {logits.shape[1]} classes. Give a larger memory_budget or"
-                    " mem_size."
+                    f"DER stores the same number of images per class, and"
+                    f" {self.storage_policy.max_size} images are fewer than {logits.shape[1]}"
+                    " classes. Give a larger memory_budget or mem_size."
                 )
         self.batch_size_mem = max(1, min(self._most_replayed, stored))
         super()._before_training_exp(**kwargs)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
-        # As it was made, by which a checkpoint is known to be of the same run.
+        # Restores the constructor argument, which checkpoints compare.
         self.batch_size_mem = self._most_replayed
         super()._after_training_exp(**kwargs)

@@ -1,4 +1,4 @@
-"""Checkpoints of strategies: Avalanche's two functions, working with current PyTorch.
+"""Checkpoints of strategies: Avalanche's two functions for current PyTorch.
 
 ``avalanche.checkpointing`` pickles a strategy with dill, which fails since ``torch.optim`` deletes
 its submodule attributes: dill does not find ``torch.optim.sgd.SGD`` by its name and tries to pickle
@@ -26,13 +26,13 @@ MapLocation = Callable[[Any, str], Any] | torch.device | str | dict[str, str] | 
 def save_checkpoint(strategy: Any, fname: FileLike, exclude: Collection[str] | None = None) -> None:
     """Saves a strategy with its model, optimiser, plugins, loggers and random number generators.
 
-    To be called between experiences, not from inside a training or evaluation loop. A path is
-    replaced only once the new file is complete, so a failure leaves the old checkpoint as it was.
+    Call it between experiences, not within a training or evaluation loop. An existing file is
+    replaced only once the new one is complete.
 
     Args:
         strategy: An Avalanche strategy.
-        fname: Path (its folder is made where it is missing) or a file open for writing bytes.
-        exclude: Names of attributes of the strategy to leave out.
+        fname: Path, whose folder is created if missing, or a file open for writing bytes.
+        exclude: Names of the strategy's attributes to leave out.
 
     Raises:
         CheckpointError: A part of the strategy cannot be pickled.
@@ -53,10 +53,10 @@ def maybe_load_checkpoint(
     *,
     stream: Iterable[Any] | None = None,
 ) -> tuple[T, int]:
-    """Loads a strategy's state where a checkpoint exists; otherwise leaves everything as it is.
+    """Loads a strategy's state if a checkpoint exists; otherwise changes nothing.
 
-    Training continues as if it had not been interrupted: the global random number generators of
-    Python, NumPy and PyTorch are restored too. The strategy's model and optimiser are replaced
+    Training then continues as if it had not been interrupted: the global random number generators
+    of Python, NumPy and PyTorch are restored, too. The strategy's model and optimiser are replaced
     by the loaded ones, so use ``strategy.model`` afterwards::
 
         strategy, done = maybe_load_checkpoint(strategy, path)
@@ -65,25 +65,25 @@ def maybe_load_checkpoint(
             save_checkpoint(strategy, path)
 
     The strategy's class, arguments, optimiser, plugins and network must be those of the checkpoint.
-    Device, loggers, metrics and ``eval_mb_size`` may differ, and the rest can be changed after
-    loading. A model may have grown in training.
+    Device, loggers, metrics and ``eval_mb_size`` may differ; other settings can be changed after
+    loading. A dynamic model may have grown in training.
 
-    A checkpoint is a pickle: loading one runs code that it names. Load only files you trust.
+    A checkpoint is a pickle, which can run code when it is loaded: load only files that you trust.
 
     Args:
-        strategy: A strategy of the class that was saved, made as for a first run.
+        strategy: A strategy of the saved class, created as for a new run.
         fname: Path or a file open for reading bytes.
         map_location: Device to load to, as in ``torch.load``. ``None`` keeps the saved devices.
         unique_objects: Objects, usually the benchmark, whose datasets replace equal ones in the
             file, if their classes are registered for that with Avalanche.
-        stream: The training experiences, by default those of ``unique_objects``; their data must
-            be those of the interrupted run.
+        stream: The training experiences, by default those of ``unique_objects``; they must have
+            the same data as in the interrupted run.
 
     Returns:
-        The strategy, and the number of experiences that it has been trained on (0 without a file).
+        The strategy, and the number of experiences that it was trained on (0 without a file).
 
     Raises:
-        CheckpointError: The file is damaged, or holds another strategy; the message names the
+        CheckpointError: The file is damaged, or holds another strategy; the message lists the
             differences. The strategy and the random states are then unchanged.
     """
     from avalanche_dgm.plugins.fingerprint import check_strategy, store_fingerprint
@@ -103,7 +103,7 @@ def maybe_load_checkpoint(
             content["strategy"], strategy, stream, where=f"The checkpoint {_name(fname)}"
         )
     except Exception:
-        # Reading has set the generators.
+        # Reading the checkpoint changes the generators.
         RNGManager.__setstate__(before)
         raise
     strategy.__dict__.update(content["strategy"].__dict__)
@@ -111,7 +111,7 @@ def maybe_load_checkpoint(
 
 
 def load_copy(strategy: Any, file: IO[bytes], map_location: MapLocation) -> None:
-    """Gives a strategy the state of a copy of it that `save_checkpoint` wrote elsewhere."""
+    """Loads into a strategy the state of its copy in another process, from a checkpoint."""
     strategy.__dict__.update(_read(file, map_location, None)["strategy"].__dict__)
 
 
@@ -130,10 +130,10 @@ def _write(strategy: Any, file: IO[bytes], exclude: Collection[str] | None) -> N
         raise
     except Exception as error:
         raise CheckpointError(
-            f"The {type(strategy).__name__} strategy cannot be saved: {error!r}. Something it"
-            " holds cannot be pickled, usually a plugin's or a logger's open connection or thread:"
-            " leave the strategy's attribute out with exclude=[...], or give that object's class"
-            " a __getstate__."
+            f"The {type(strategy).__name__} strategy cannot be saved: {error!r}. One of its"
+            " attributes cannot be pickled, usually an open connection or thread of a plugin or"
+            " logger: leave the attribute out with exclude=[...], or give the object's class a"
+            " __getstate__."
         ) from error
 
 
@@ -151,7 +151,7 @@ def _read(fname: FileLike, map_location: MapLocation, unique_objects: Any) -> An
         raise
     except Exception as error:
         raise CheckpointError(
-            f"The checkpoint {_name(fname)} cannot be read: {error!r}. It is damaged, no"
+            f"The checkpoint {_name(fname)} cannot be read: {error!r}. It is damaged, not a"
             " checkpoint, or was written with other versions of the packages or of your own"
             " classes. Remove it to start from the first experience."
         ) from error
@@ -181,25 +181,25 @@ def _name(fname: FileLike) -> str:
 def _optimiser_modules_by_name() -> Iterator[None]:
     """Makes every loaded ``torch.optim.<name>`` an attribute of ``torch.optim`` temporarily."""
     prefix = "torch.optim."
-    given: list[str] = []
+    added: list[str] = []
     for full_name, module in list(sys.modules.items()):
         name = full_name.removeprefix(prefix)
         if full_name.startswith(prefix) and "." not in name and not hasattr(torch.optim, name):
             setattr(torch.optim, name, module)
-            given.append(name)
+            added.append(name)
     try:
         yield
     finally:
-        for name in given:
+        for name in added:
             delattr(torch.optim, name)
 
 
 @contextmanager
 def _silent_device_mapping() -> Iterator[None]:
-    """Keeps Avalanche from printing a line for every device object that it loads."""
+    """Keeps Avalanche from printing a line for each loaded device object."""
     from avalanche.checkpointing import checkpoint_internals
 
-    # A global of the module shadows the builtin. Loggers would keep a redirected stdout.
+    # Shadows the builtin. With a redirected stdout, loaded loggers would keep that stream.
     checkpoint_internals.print = lambda *_, **__: None
     try:
         yield
@@ -208,7 +208,7 @@ def _silent_device_mapping() -> Iterator[None]:
 
 
 class _Devices(dict[str, str]):
-    """A ``map_location`` as the mapping of device names that Avalanche asks for."""
+    """A ``map_location`` as Avalanche's mapping of device names."""
 
     def __init__(self, target: Any) -> None:
         super().__init__()

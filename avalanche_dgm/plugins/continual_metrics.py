@@ -17,7 +17,7 @@ from avalanche_dgm.plugins.accuracies import AccuracyRecorder
 from avalanche_dgm.plugins.learned import tested_of
 from avalanche_dgm.plugins.samples import task_labels_of
 
-#: What each of the summaries is reported as. Those of Avalanche's own have other definitions.
+#: Reported name of each metric. Avalanche's own metrics have other definitions.
 REPORTED = {
     "average_accuracy": "StreamAverageAccuracy_M",
     "average_anytime_accuracy": "StreamAverageAnytimeAccuracy_M",
@@ -33,7 +33,7 @@ class ContinualMetrics(AccuracyRecorder):
     """Reports metrics of the accuracy matrix; see `continual_metrics`.
 
     Raises:
-        ConfigError: ``baseline`` is no accuracy.
+        ConfigError: ``baseline`` is not in [0, 1].
     """
 
     def __init__(
@@ -50,31 +50,31 @@ class ContinualMetrics(AccuracyRecorder):
         self.names, self.baseline, self.by_experience = names, baseline, by_experience
 
     def matrix(self) -> Tensor:
-        """The accuracies so far as a float tensor (T, S), a row for each learned experience."""
+        """The accuracies so far, a float tensor (T, S) with one row per learned experience."""
         return torch.from_numpy(self.accuracies().values)
 
     def after_eval(self, strategy: Any) -> MetricResult:
-        """Fills a row of the matrix and reports; waits for the device."""
+        """Fills a row of the matrix and reports; synchronises with the device."""
         if not self.end():
             return None
-        found = self.accuracies()
-        start = self.untrained() if self.baseline is None else self.baseline
-        said = found.summaries(baseline=start)
+        matrix = self.accuracies()
+        baseline = self.untrained() if self.baseline is None else self.baseline
+        summaries = matrix.summaries(baseline=baseline)
         where = f"/eval_phase/{self.stream}_stream"
-        values = {REPORTED[name]: v for name, v in said.items() if name in self.names}
+        values = {REPORTED[name]: v for name, v in summaries.items() if name in self.names}
         reported = self._report(strategy, values, where)
         if self.by_experience:
             step = strategy.clock.train_iterations
             tested = {int(e.current_experience): e for e in tested_of(strategy, self.stream)}
-            for j, left in retention_by_experience(found.values, order=found.order).items():
+            for j, retention in retention_by_experience(matrix.values, order=matrix.order).items():
                 if j in tested:
-                    name = f"ExperienceRetention{where}{_place(tested[j])}"
-                    reported.append(MetricValue(self, name, left, step))
+                    name = f"ExperienceRetention{where}{_suffix(tested[j])}"
+                    reported.append(MetricValue(self, name, retention, step))
         return reported
 
 
-def _place(experience: Any) -> str:
-    """The end of the name of an experience's metric, as Avalanche makes it."""
+def _suffix(experience: Any) -> str:
+    """Avalanche's suffix for the names of an experience's metrics."""
     tasks = task_labels_of(experience)
     task = f"/Task{next(iter(tasks)):03d}" if len(tasks) == 1 else ""
     return f"{task}/Exp{int(experience.current_experience):03d}"
@@ -100,20 +100,20 @@ def continual_metrics(
     ``StreamLearningAccuracy_M``, ``StreamForgetting_M``, ``StreamBackwardTransfer_M``,
     ``StreamForwardTransfer_M`` and ``StreamRetention``. The suffix distinguishes them from
     Avalanche's metrics. Values that are not defined yet are not reported. Evaluate on the test
-    stream after each experience; periodic evaluations (``eval_every``) and those of other streams
-    do not count.
+    stream after each experience; periodic evaluations (``eval_every``) and evaluations of other
+    streams are ignored.
 
-    Rows and columns of the matrix are experiences in the order of learning. A test experience
-    belongs to the training experience at the same position or, if the streams have different
-    lengths, to the one with the same classes, or a superset of them. If several learned experiences
-    share a test experience, as with a repeated task, it counts once, from when it was last learned;
-    an experience without a test is left out.
+    Rows and columns of the matrix are experiences in the order of learning. For streams of equal
+    lengths, the test experience of a training experience is at the same position; otherwise it has
+    the same classes, or a superset of them. If several learned experiences share a test experience,
+    as with a repeated task, it counts once, from the last of them; experiences without a test are
+    left out.
 
     Avalanche's values differ:
 
     - ``StreamBWT`` is backward transfer, and 0 after the first experience, where it is undefined.
     - ``StreamForgetting`` is minus backward transfer: it compares with the accuracy right after
-      learning, ``StreamForgetting_M`` with the best accuracy so far, so it is never smaller.
+      learning. ``StreamForgetting_M`` compares with the best accuracy so far and is never smaller.
     - ``StreamForwardTransfer`` subtracts the accuracies before training, as ``baseline=None``
       does; ``baseline=0`` subtracts nothing. It includes the next experience immediately,
       ``StreamForwardTransfer_M`` only once that has been learned.
@@ -128,17 +128,17 @@ def continual_metrics(
         backward_transfer: Report the change since each experience was learned.
         forward_transfer: Report accuracies right before learning.
         retention: Report the remaining fraction of the accuracies.
-        experience_retention: Report it for each experience but the last, as
+        experience_retention: Report the retention for each experience but the last, as
             ``ExperienceRetention/eval_phase/test_stream/Task000/Exp000``.
         baseline: Accuracy in [0, 1] to subtract in forward transfer; ``None`` for that of an
             evaluation before the first experience (your own, or of ``eval_every``), without which
             forward transfer is not reported.
-        stream: Name of the stream whose evaluations count.
+        stream: Name of the evaluated stream.
 
     Raises:
-        ConfigError: ``baseline`` is no accuracy.
+        ConfigError: ``baseline`` is not in [0, 1].
     """
-    wanted = {
+    reported = {
         "average_accuracy": average_accuracy,
         "average_anytime_accuracy": average_anytime_accuracy,
         "learning_accuracy": learning_accuracy,
@@ -147,7 +147,7 @@ def continual_metrics(
         "forward_transfer": forward_transfer,
         "retention": retention,
     }
-    names = [name for name, is_wanted in wanted.items() if is_wanted]
+    names = [name for name, is_reported in reported.items() if is_reported]
     return [
         ContinualMetrics(
             names, baseline=baseline, stream=stream, by_experience=experience_retention
@@ -158,7 +158,7 @@ def continual_metrics(
 def retention_metrics(
     *, experience: bool = True, stream: bool = True
 ) -> list[PluginMetric[dict[str, float]]]:
-    """Deprecated: the retention alone, of `continual_metrics`.
+    """Deprecated; use `continual_metrics`. Reports only the retention.
 
     Args:
         experience: Report each learned experience but the last.
@@ -166,7 +166,7 @@ def retention_metrics(
     """
     warnings.warn(
         "avalanche_dgm.retention_metrics is deprecated; use avalanche_dgm.continual_metrics, which"
-        " reports StreamRetention too, and with experience_retention=True each experience's.",
+        " reports StreamRetention and, with experience_retention=True, ExperienceRetention.",
         FutureWarning,
         stacklevel=2,
     )

@@ -1,4 +1,4 @@
-"""Avalanche's strategy that goes on with all experiences so far, as the command line makes it."""
+"""Avalanche's cumulative strategy, with defaults for the command line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import nn
 
 
 class CumulativeStrategy(Cumulative):
-    """Trains one network on more and more: what was learned before is where it begins.
+    """Continues training one network on all experiences so far.
 
     Args:
         **strategy: Arguments of Avalanche's ``SupervisedTemplate``; the criterion is the
-            cross-entropy unless it is given.
+            cross-entropy by default.
     """
 
     def __init__(self, **strategy: Any) -> None:

@@ -23,7 +23,7 @@ from avalanche_dgm.plugins.tested import log_examples, names_of
 
 
 class DashboardLogger(BaseLogger, SupervisedPlugin):
-    """Logs panels of a strategy's run, and of the memory if it has a plugin of this package.
+    """Logs panels of a strategy's run and, with a plugin of this package, of its memory.
 
     Give it to the evaluation plugin, and evaluate on the test stream after each experience::
 
@@ -31,13 +31,12 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=[logger])
         strategy = Naive(..., plugins=[DGRPlugin()], evaluator=evaluator)
 
-    Training is not changed. The logger is saved in checkpoints of the strategy and continues from
-    them. Only the first of several processes logs. See `avalanche_dgm.dashboards.keys` for the
-    panels.
+    Training is not changed. The logger is saved in and restored from checkpoints of the strategy.
+    Only the first process logs. See `avalanche_dgm.dashboards.keys` for the panels.
 
     Args:
         sinks: Where to log panels.
-        samples_per_class: Samples of each class in images.
+        samples_per_class: Samples per class in image grids.
         latents: Whether to plot an embedding of test latents after the last experience.
 
     Raises:
@@ -48,11 +47,11 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self, sinks: Sequence[Sink] = (), *, samples_per_class: int = 8, latents: bool = True
     ) -> None:
         """See the class for the arguments."""
-        # Past Avalanche's own, which refuses to be made in others than the first process.
+        # Skips BaseLogger.__init__, which raises in processes other than the first.
         super(BaseLogger, self).__init__()
         self._sinks = list(sinks)
         self.samples_per_class, self.latents = samples_per_class, latents
-        # Checks the arguments now; sinks are opened when something is logged.
+        # Checks the arguments; the sinks are opened with the first log.
         Dashboard([], samples_per_class=samples_per_class)
         self._dashboard: Dashboard | None = None
         self._accuracies = AccuracyRecorder()
@@ -64,12 +63,12 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._means = EpochMeans()
 
     def make_sinks(self) -> Sequence[Sink]:
-        """The sinks; called before the first panel, also after a resumption."""
+        """Returns the sinks; called before the first panel, also after resuming."""
         return self._sinks
 
     @property
     def dashboard(self) -> Dashboard:
-        """The dashboard; made when it is first needed."""
+        """The dashboard, created on first access."""
         if self._dashboard is None:
             sinks = self.make_sinks() if self.watches else []
             self._dashboard = Dashboard(
@@ -79,7 +78,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
     @property
     def watches(self) -> bool:
-        """Whether panels are made: in the first of several processes."""
+        """Whether panels are logged: only in the first process."""
         return is_main_process()
 
     def before_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -91,12 +90,12 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             self._log_sleep(plugin.stats)
 
     def after_training(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Stops the clock; evaluations count from now on."""
+        """Pauses the clock; later evaluations are logged."""
         self._training = False
         self._time.pause()
 
     def before_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Notes the experience."""
+        """Starts the experience."""
         self._accuracies.learned.begin(strategy.experience)
 
     def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
@@ -104,23 +103,23 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._means.start()
 
     def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Adds a batch to them."""
+        """Adds a batch to the epoch's means."""
         if self.watches:
             self._time.shown += self._means.add(strategy)
 
     def after_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Logs the epoch's means; waits for the device."""
+        """Logs the epoch's means; synchronises with the device."""
         values = self._means.values()
         if values:
             self.dashboard.log_training(values, step=strategy.clock.train_iterations)
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Logs the memory at the end of an experience; in online streams after its last part."""
+        """Logs the memory after an experience; in online streams after its last part."""
         learned = self._accuracies.learned
         if not (learned.end(strategy.experience) and self.watches):
             return
         plugins = find_plugins(strategy)
-        # Reading the stats waits for the device, so that all work is timed.
+        # Reading the stats synchronises with the device, so that all work is timed.
         stats = plugins[0].stats if plugins else None
         experience = LearnedExperience(
             experiences=len(learned.positions),
@@ -130,11 +129,11 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             stats=stats,
         )
         self.dashboard.log_experience(experience, plugins[0].method if plugins else None)
-        # Drawing samples for panels is not part of the next experience's time.
+        # The time for the panels does not count towards the next experience.
         self._time.restart()
 
     def before_eval(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Starts to count correct predictions."""
+        """Resets the counts of correct predictions."""
         self._time.pause()
         self._tested = time.perf_counter()
         if self._training or not self.watches:
@@ -190,7 +189,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
 
 
 def _settings_of(strategy: Any) -> dict[str, Any]:
-    """The settings of a strategy, and of the method of this package that it has, if any."""
+    """The settings of a strategy and of its method of this package, if any."""
     described = describe_strategy(strategy)
     found: dict[str, Any] = {"strategy": described}
     for plugin in find_plugins(strategy)[:1]:

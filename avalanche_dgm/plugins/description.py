@@ -1,7 +1,7 @@
-"""Plain descriptions of strategies and plugins: class names and hyper-parameters.
+"""Descriptions of strategies and plugins by class names and hyper-parameters.
 
-Loggers show them, and a run that is continued is compared by them. Devices, loggers, metrics and
-worker processes are not described, and neither is what training changes.
+They are logged, and compared when a run resumes. Devices, loggers, metrics, worker processes and
+state that training changes are not included.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from torch import nn
 from avalanche_dgm.dashboards.keys import settings_of
 from avalanche_dgm.methods import Method
 
-#: Constructor arguments that change nothing of what is learned, or that are described elsewhere.
+#: Constructor arguments that do not affect training, or that are described elsewhere.
 _LEFT_OUT = {
     *("device", "num_workers", "verbose", "progress", "folder", "path", "log_dir"),
     *("evaluator", "eval_every", "eval_mb_size", "peval_mode", "loggers"),
     *("plugins", "model", "module", "optimizer", "criterion", "method"),
-    # Seeds may be drawn, and the last epoch is a state. A method's own seed is a setting.
+    # Seeds may be random, and the last epoch is state. A method's seed is among its settings.
     *("seed", "last_epoch"),
 }
 #: Options of optimisers that do not change the result of a step.
 _IMPLEMENTATION = {"foreach", "fused", "capturable", "differentiable"}
-#: Levels of objects within objects.
+#: Levels of nested objects.
 _DEPTH = 3
 _UNKNOWN = object()
 
@@ -42,10 +42,10 @@ def describe_strategy(strategy: Any, *, parts: bool = True) -> dict[str, Any]:
 
     Args:
         strategy: An Avalanche strategy.
-        parts: Whether objects that plugins hold are described, too, which training may change.
+        parts: Whether to include objects within plugins, which training may change.
 
     Returns:
-        Values that JSON has, in groups.
+        JSON values, in nested dictionaries.
     """
     found = describe(strategy, depth=0)
     found["criterion"] = readable(getattr(strategy, "_criterion", None))
@@ -61,8 +61,8 @@ def describe_strategy(strategy: Any, *, parts: bool = True) -> dict[str, Any]:
         if isinstance(plugin, (EvaluationPlugin, BaseLogger, PeriodicEval)):
             continue
         kind = type(plugin).__name__
-        same = sum(one["class"] == kind for one in plugins.values())
-        name = f"{kind} {same + 1}" if same else kind
+        n_same = sum(plugin["class"] == kind for plugin in plugins.values())
+        name = f"{kind} {n_same + 1}" if n_same else kind
         plugins[name] = describe(plugin, depth=_DEPTH if parts else 0)
     return _known({**found, "plugins": plugins})
 
@@ -78,17 +78,17 @@ def describe_module(module: Any) -> dict[str, Any]:
 
 
 def describe(owner: Any, *, depth: int = _DEPTH) -> dict[str, Any]:
-    """Describes an object by its class, and the constructor arguments that it keeps.
+    """Describes an object by its class and its attributes named as constructor arguments.
 
     Args:
-        owner: The object; of a method these are its settings.
+        owner: The object; a method is described by its settings.
         depth: Levels of nested objects to include.
     """
     if isinstance(owner, Method):
         return settings_of(owner)
     kept = getattr(owner, "__dict__", {})
     found: dict[str, Any] = {"class": type(owner).__name__}
-    # A plugin's own attribute may have the name of a setting, which its method tells.
+    # A plugin's attribute may have the name of a setting, which its method describes.
     method = kept.get("method")
     settings = method.settings.names() if isinstance(method, Method) else set()
     for name in sorted(_arguments(type(owner)) & kept.keys() - _LEFT_OUT - settings):
@@ -102,7 +102,7 @@ def describe(owner: Any, *, depth: int = _DEPTH) -> dict[str, Any]:
 
 
 def readable(value: Any) -> Any:
-    """A value as JSON has it; functions and modules without parameters as a string.
+    """Converts a value to JSON, functions and modules without parameters to a string.
 
     Returns:
         `_UNKNOWN` for other objects.
@@ -127,7 +127,7 @@ def readable(value: Any) -> Any:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A description with names such as ``optimizer.lr``."""
+    """Flattens a description to names such as ``optimizer.lr``."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         inner = isinstance(value, Mapping)
@@ -140,7 +140,7 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(kind: type) -> set[str]:
-    """Names of the constructor's arguments, and of those of the classes it inherits from."""
+    """Names of the constructor arguments of a class and its base classes."""
     names: set[str] = set()
     for base in (k for k in kind.__mro__ if "__init__" in vars(k) and k is not object):
         for source in (base, vars(base)["__init__"]):
@@ -152,9 +152,9 @@ def _arguments(kind: type) -> set[str]:
 
 
 def _is_part(value: Any) -> bool:
-    """Whether an attribute is an object with hyper-parameters of its own."""
+    """Whether an attribute is an object with its own hyper-parameters."""
     root = type(value).__module__.partition(".")[0]
     library = root in ("builtins", "torch", "numpy", "collections", "functools", "weakref", "types")
-    # Objects with a length hold samples, which are compared elsewhere.
+    # Objects with a length hold samples, which the fingerprint of the stream compares.
     other = (BaseLogger, EvaluationPlugin, Sized, Number, type)
     return not library and not isinstance(value, other) and not hasattr(value, "train_mb_size")

@@ -1,4 +1,4 @@
-"""From Avalanche's experiences to the tensors and task keys that methods work on."""
+"""Tensors and task keys of Avalanche's experiences, for the methods."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from avalanche_dgm.plugins.samples import (
     task_name_of,
 )
 
-#: Samples compared to find out whether reading is random. A transform that acts on one sample in
-#: ten is missed once in a thousand times.
+#: Samples compared to detect random transforms. One that changes a tenth of the samples is missed
+#: once in a thousand times.
 _N_COMPARED = 32
 
 #: A function from an experience to the name of its task, equal for repetitions of a task.
@@ -40,7 +40,7 @@ TaskOracle = Callable[[Any], str]
 #: Name of the single task of a stream that hides its task boundaries.
 SINGLE_TASK = "stream"
 
-#: The oracle that `automatic` has found for each stream.
+#: Cache of the oracles chosen by `rule_of`, by stream.
 _RULES: weakref.WeakKeyDictionary[Any, TaskOracle] = weakref.WeakKeyDictionary()
 
 
@@ -75,7 +75,7 @@ def by_name(experience: Any) -> str:
 
 
 def _name_of(classes: tuple[int, ...]) -> str:
-    """Formats classes, three or more consecutive ones as a range."""
+    """Formats classes; three or more consecutive classes as a range."""
     runs: list[list[int]] = []
     for c in classes:
         if runs and c == runs[-1][-1] + 1:
@@ -87,7 +87,7 @@ def _name_of(classes: tuple[int, ...]) -> str:
 
 
 def automatic(experience: Any) -> str:
-    """Names a task by the oracle that suits its stream; see `rule_of`.
+    """The task by the stream's oracle; see `rule_of`.
 
     A stream that hides its task boundaries is a single task.
     """
@@ -104,7 +104,7 @@ def rule_of(stream: Any) -> TaskOracle:
     each is a task, named by its position.
 
     Returns:
-        An oracle, which gives a task the same name in training and in tests.
+        An oracle with the same task names in training and in tests.
     """
     if not isinstance(stream, CLStream):
         return _rule_of(experiences_of(stream))
@@ -117,9 +117,9 @@ def train_rule(oracle: TaskOracle, experience: Any, stream: Any = None) -> TaskO
     """The oracle of a training experience.
 
     Args:
-        oracle: The oracle given by the user.
+        oracle: The user's oracle.
         experience: An Avalanche experience.
-        stream: Its stream, if it has no ``origin_stream``.
+        stream: The experience's stream, if it has no ``origin_stream``.
     """
     if oracle is not automatic or hides_task(experience):
         return oracle
@@ -128,21 +128,21 @@ def train_rule(oracle: TaskOracle, experience: Any, stream: Any = None) -> TaskO
 
 
 def test_rule(oracle: TaskOracle, trained: TaskOracle | None) -> TaskOracle:
-    """The oracle of test experiences, which is that of training.
+    """The oracle of test experiences, the same as in training.
 
     Args:
-        oracle: The oracle given by the user.
-        trained: What `train_rule` returned for a training experience; ``None`` before the first.
+        oracle: The user's oracle.
+        trained: The result of `train_rule` for a training experience; ``None`` before the first.
     """
     if trained is None or (oracle is automatic and trained is by_experience):
-        # Positions name tasks only if those of the test stream are named by positions, too.
+        # Positions identify tasks only if the test stream's oracle uses positions, too.
         return oracle
     return trained
 
 
 def _rule_of(stream: list[Any] | None) -> TaskOracle:
     if not stream or any(hides_task(experience) for experience in stream):
-        # The experiences of lazy streams are not known ahead.
+        # The experiences of lazy streams are not known in advance.
         return by_name
     if all(task_name_of(experience) is not None for experience in stream):
         return by_name
@@ -165,10 +165,10 @@ ORACLES: dict[str, TaskOracle] = {
 
 
 def find_oracle(oracle: str | TaskOracle) -> TaskOracle:
-    """Returns the oracle of a name, or the callable itself.
+    """Returns the oracle of that name; a callable is returned unchanged.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: The name is unknown.
     """
     if callable(oracle):
         return oracle
@@ -193,17 +193,17 @@ def hides_task(experience: Any) -> bool:
 
 
 def check_boundaries(experience: Any, oracle: TaskOracle, method: Method) -> None:
-    """Checks that a method that needs tasks can identify them.
+    """Checks that tasks can be identified if a method needs them.
 
     Raises:
         ConfigError: Tasks cannot be identified.
     """
     if oracle is automatic and method.needs.tasks and hides_task(experience):
-        raise ConfigError(f"{type(method).__name__} must know which task it learns. {_HIDDEN}")
+        raise ConfigError(f"{type(method).__name__} needs to identify tasks. {_HIDDEN}")
 
 
 def starts_task(experience: Any) -> bool:
-    """Whether an experience starts a task; most parts of online streams do not."""
+    """Whether an experience starts a task, unlike later parts of an online stream."""
     if not isinstance(experience, OnlineCLExperience) or hides_task(experience):
         return True
     return bool(experience.is_first_subexp)
@@ -218,12 +218,12 @@ def ends_task(experience: Any, n_seen: int) -> bool:
     """
     if not isinstance(experience, OnlineCLExperience) or hides_task(experience):
         return True
-    # Avalanche marks no last part when the parts divide the experience without a remainder.
+    # Avalanche does not mark the last part if all parts have the same size.
     return bool(experience.is_last_subexp) or n_seen >= len(experience.origin_experience.dataset)
 
 
 def full_experience(experience: Any) -> Any:
-    """The experience that a part of an online stream belongs to, unless boundaries are hidden."""
+    """The experience of which this is a part in an online stream, unless boundaries are hidden."""
     if isinstance(experience, OnlineCLExperience) and not hides_task(experience):
         return experience.origin_experience
     return experience
@@ -240,7 +240,7 @@ def load(
     """Reads all samples of an experience, without training augmentations.
 
     Raises:
-        DataError: Its samples are not images with a class, or differ in shape.
+        DataError: The samples are not images with a class, or differ in shape.
     """
     dataset = experience.dataset.eval()
     if len(dataset) == 0:
@@ -262,9 +262,9 @@ def load(
 
 
 def is_augmented(dataset: Any) -> bool:
-    """Whether training samples differ from those of evaluation, or are random.
+    """Whether training samples are random or differ from those of evaluation.
 
-    Reads some samples under a fixed seed, restored afterwards, so that all processes agree.
+    Reads some samples with a fixed seed, so that the result is the same in all processes.
     """
     return reads_differ(dataset.train(), dataset.eval())
 
@@ -274,12 +274,12 @@ def reads_differ(used: Any, expected: Any) -> bool:
 
     Args:
         used: An Avalanche dataset.
-        expected: Another view of it, or the same one, to find out whether reading is random.
+        expected: Another view of it, or the same view, to detect random transforms.
     """
-    looks = range(0, len(used), max(1, len(used) // _N_COMPARED))
+    compared = range(0, len(used), max(1, len(used) // _N_COMPARED))
     with seeded(0):
         for _ in range(2):
-            for i in looks:
+            for i in compared:
                 image, other = image_of(used, i), image_of(expected, i)
                 if image.shape != other.shape or not torch.equal(image, other):
                     return True
@@ -290,6 +290,6 @@ def image_of(dataset: Any, i: int) -> Tensor:
     """Reads the image of a sample, collated as in a batch.
 
     Raises:
-        DataError: The image is no tensor.
+        DataError: The image is not a tensor.
     """
     return sample_of(dataset, i)[0][0]

@@ -1,7 +1,7 @@
-"""Fingerprints of runs: what must be equal when an interrupted run resumes.
+"""Fingerprints of runs, which must be equal when an interrupted run resumes.
 
-They hold a plain description, the shapes of the network's parameters, and the stream: its classes,
-task labels, numbers of samples and a checksum of some of them.
+They contain a description of the settings, the shapes of the network's parameters, and the stream's
+classes, task labels, numbers of samples and a checksum of some samples.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ _NETWORK = "network: "
 
 
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
-    """Checks that two fingerprints are equal, but for settings that are newer than the saved one.
+    """Checks that two fingerprints are equal; settings of a method that are new are ignored.
 
     Raises:
-        CheckpointError: They differ; the message names every difference.
+        CheckpointError: They differ; the message lists the differences.
     """
     found = []
     for name in {**saved, **now}:
         owner = name.rpartition(".")[0]
         if name not in saved and owner.endswith("method") and f"{owner}.class" in saved:
-            continue  # A method's setting that an earlier version did not have.
+            continue  # A method's setting that did not exist in an earlier version.
         before, after = saved.get(name, "none"), now.get(name, "none")
         if before != after:
             found.append(f"{name}: {before} in the checkpoint, {after} now")
     if found:
         more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
         raise CheckpointError(
-            f"{where} is of another run: {'; '.join(found[:8])}{more}. Go on with what it was begun"
-            " with, or name another place for a new run."
+            f"{where} is of another run: {'; '.join(found[:8])}{more}. Resume with the same"
+            " settings and data, or use another path for a new run."
         )
 
 
@@ -67,7 +67,7 @@ def of_network(model: nn.Module) -> Fingerprint:
 def _tensor(value: Tensor) -> str:
     kind = str(value.dtype).removeprefix("torch.")
     if nn.parameter.is_lazy(value):
-        return f"{kind} of a size that is not known yet"
+        return f"{kind} of unknown size"
     return f"{kind} {tuple(value.shape)}"
 
 
@@ -90,30 +90,30 @@ def _experience(experience: Any) -> str:
         labels = np.asarray(labels_of(dataset), dtype=np.int64)
         classes = ", ".join(map(str, classes_of(experience)))
     except (AvalancheDGMError, TypeError, ValueError, RuntimeError):
-        return text  # Labels that are no classes.
+        return text  # The labels are not classes.
     tasks = ", ".join(map(str, task_labels_of(experience)))
     order = f"{zlib.crc32(labels.tobytes()):08x}"
     return f"{text}, classes {classes}, task labels {tasks}, labels {order}"
 
 
 def _checksum(dataset: Any) -> str:
-    """A checksum of three samples, read as in evaluation."""
+    """A checksum of three samples, with evaluation transforms."""
     n = len(dataset)
     dataset = dataset.eval() if hasattr(dataset, "eval") else dataset
     values = []
     for i in sorted({0, n // 2, n - 1}) if n else []:
-        looks = []
+        reads = []
         for _ in range(2):
-            # Reading may be random; samples that differ under the same seed are left out.
+            # Random samples, which differ even under the same seed, are left out.
             with seeded(0):
                 try:
-                    looks.append(sample_of(dataset, i)[0].detach().cpu().double().flatten())
+                    reads.append(sample_of(dataset, i)[0].detach().cpu().double().flatten())
                 except AvalancheDGMError:
                     return "not known"
-        if torch.equal(looks[0], looks[1]):
-            # Depends on the order of the values, and little on rounding.
-            weights = torch.arange(1, len(looks[0]) + 1, dtype=torch.float64).cos()
-            values.append(float(looks[0] @ weights))
+        if torch.equal(reads[0], reads[1]):
+            # Depends on the order of the values, but hardly on rounding.
+            weights = torch.arange(1, len(reads[0]) + 1, dtype=torch.float64).cos()
+            values.append(float(reads[0] @ weights))
     return " ".join(f"{value:.4g}" for value in values) or "not known"
 
 
@@ -122,7 +122,7 @@ def of_strategy(strategy: Any, *, begun: bool = False) -> Fingerprint:
 
     Args:
         strategy: An Avalanche strategy.
-        begun: Whether it may have been trained: then only what training does not change counts.
+        begun: Whether it may have been trained; then state that training changes is left out.
     """
     return flat(describe_strategy(strategy, parts=not begun)) | of_network(strategy.model)
 
@@ -141,43 +141,43 @@ def store_fingerprint(strategy: Any, stream: Iterable[Any] | None = None) -> Non
     """Stores the fingerprint of a strategy on it, before training.
 
     Args:
-        strategy: The strategy; does nothing if it was trained already.
+        strategy: The strategy; ignored if it was already trained.
         stream: The training experiences, if known.
     """
     if not _trained(strategy):
-        made = of_strategy(strategy)
-        strategy.__dict__[FINGERPRINT] = made | (of_stream(stream) if stream is not None else {})
+        own = of_strategy(strategy)
+        strategy.__dict__[FINGERPRINT] = own | (of_stream(stream) if stream is not None else {})
 
 
 def check_strategy(
     saved: Any, strategy: Any, stream: Iterable[Any] | None = None, *, where: str
 ) -> None:
-    """Checks that a loaded strategy was made as the one that it is loaded into.
+    """Checks that a loaded strategy has the fingerprint of the strategy it is loaded into.
 
     Raises:
         CheckpointError: They differ.
     """
-    begun = saved.__dict__.get(FINGERPRINT)
+    before = saved.__dict__.get(FINGERPRINT)
     now = strategy.__dict__.get(FINGERPRINT)
-    if begun is not None and now is None and not _trained(strategy):
+    if before is not None and now is None and not _trained(strategy):
         now = of_strategy(strategy)
-    if begun is None or now is None:
+    if before is None or now is None:
         # At least one of them was trained before a fingerprint was stored.
-        begun, now = of_strategy(saved, begun=True), of_strategy(strategy, begun=True)
+        before, now = of_strategy(saved, begun=True), of_strategy(strategy, begun=True)
         wrapped = type(saved.model) is not type(strategy.model)
         growing = _growing(strategy.model, wrapped=wrapped)
-        begun, now = (_without(growing, one) for one in (begun, now))
-    streams = {name for name in begun if name.startswith(_STREAM)}
+        before, now = (_without(growing, fingerprint) for fingerprint in (before, now))
+    streams = {name for name in before if name.startswith(_STREAM)}
     now = _without((_STREAM,), now)
     if stream is None or not streams:
-        begun = _without((_STREAM,), begun)
+        before = _without((_STREAM,), before)
     else:
         now |= of_stream(stream)
-    check_same(begun, now, where=where)
+    check_same(before, now, where=where)
 
 
 def _growing(model: nn.Module, *, wrapped: bool) -> tuple[str, ...]:
-    """How the names of parameters begin that may have grown or been renamed in training."""
+    """Prefixes of parameters that training may add, resize or rename."""
     if wrapped:
         return (_NETWORK,)
     return tuple(
@@ -187,5 +187,5 @@ def _growing(model: nn.Module, *, wrapped: bool) -> tuple[str, ...]:
     )
 
 
-def _without(beginnings: tuple[str, ...], found: Fingerprint) -> Fingerprint:
-    return {name: value for name, value in found.items() if not name.startswith(beginnings)}
+def _without(prefixes: tuple[str, ...], found: Fingerprint) -> Fingerprint:
+    return {name: value for name, value in found.items() if not name.startswith(prefixes)}

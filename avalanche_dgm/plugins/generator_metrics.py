@@ -45,17 +45,18 @@ class StreamReconstruction(LearningMetric):
         if int(experience.current_experience) not in self._seen:
             return
         images, labels, tasks = split_batch(strategy.mbatch, task_column(experience))
-        mine = torch.zeros_like(labels, dtype=torch.bool)
+        known = torch.zeros_like(labels, dtype=torch.bool)
         for task, label in learned.classes:
-            mine |= (tasks == task) & (labels == label)
+            known |= (tasks == task) & (labels == label)
+        images, tasks = images[known], tasks[known]
         for plugin in find_plugins(strategy):
-            made = views.reconstructions(plugin.method, images[mine], tasks[mine], seed=self.seed)
-            if made is not None:
-                self._error.to(made.device)
-                self._error.update(images[mine].to(made.device), made)
+            outputs = views.reconstructions(plugin.method, images, tasks, seed=self.seed)
+            if outputs is not None:
+                self._error.to(outputs.device)
+                self._error.update(images.to(outputs.device), outputs)
 
     def after_eval(self, strategy: Any) -> MetricResult:
-        """Reports the errors; waits for the device."""
+        """Reports the errors; synchronises with the device."""
         if not int(self._error.n):
             return None
         found = self._error.compute()
@@ -64,10 +65,10 @@ class StreamReconstruction(LearningMetric):
 
 
 class ReplayQuality(LearningMetric):
-    """Which classes were replayed, and how evenly; see `generator_metrics`."""
+    """Coverage and entropy of the replayed classes; see `generator_metrics`."""
 
     def after_experience(self, strategy: Any) -> dict[str, float]:
-        """Returns both, if something was replayed."""
+        """Returns coverage and entropy, if samples were replayed."""
         known = sorted(self.learned.labels_before())
         counts: Counter[int] = Counter()
         for plugin in find_plugins(strategy):
@@ -80,7 +81,7 @@ class ReplayQuality(LearningMetric):
 
 
 class ReplayAgreement(LearningMetric):
-    """Share of a memory's samples that a reference agrees with; see `generator_metrics`."""
+    """Accuracy of a memory's labels by a reference classifier; see `generator_metrics`."""
 
     def __init__(
         self, reference: Callable[[Tensor], Tensor], *, per_class: int = 50, seed: int = 0
@@ -90,13 +91,13 @@ class ReplayAgreement(LearningMetric):
         self.reference, self.per_class, self.seed = reference, per_class, seed
 
     def after_experience(self, strategy: Any) -> dict[str, float]:
-        """Samples the memory, if it has samples."""
+        """Samples the memory, if it can generate samples."""
         n, agreed = len(self.learned.classes), []
         for plugin in find_plugins(strategy):
             found = views.samples(plugin.method, self.per_class, n_classes=n, seed=self.seed)
             for (_, label), samples in found.items():
-                answers = extract_features(self.reference, samples).argmax(dim=1)
-                agreed.append(answers == label)
+                predictions = extract_features(self.reference, samples).argmax(dim=1)
+                agreed.append(predictions == label)
         return {"ReplayLabelAgreement": float(torch.cat(agreed).float().mean())} if agreed else {}
 
 
@@ -112,26 +113,25 @@ def generator_metrics(
     """Returns metrics of generated and replayed samples for an ``EvaluationPlugin``.
 
     - ``StreamReconstructionMSE/eval_phase/test_stream`` and ``StreamReconstructionMAE/...``, after
-      an evaluation: error of the memory's reconstructions of the test images that belong to
-      learned experiences, in squared units of the images and in their units. Methods that do not
-      reconstruct report none.
-    - ``ReplayCoverage`` and ``ReplayEntropy``, after an experience in which something was replayed:
-      see `avalanche_dgm.metrics.ClassCoverage`, of the classes learned before it. Of several
-      processes each sees what it replayed itself.
+      an evaluation: error of the memory's reconstructions of test images of learned experiences,
+      in squared units and units of the images; not reported for methods without reconstructions.
+    - ``ReplayCoverage`` and ``ReplayEntropy``, after an experience with replay: see
+      `avalanche_dgm.metrics.ClassCoverage`, of previously learned classes. Each process counts its
+      own shard of the replay.
     - ``ReplayLabelAgreement``, after an experience: see `avalanche_dgm.metrics.LabelAgreement`, of
-      samples that are drawn to be judged, as they would be replayed.
+      samples generated for this metric as for replay.
 
-    The random numbers of the method and all others stay as they are: what is learned is the same
-    without these metrics. Evaluations while an experience is learned do not count.
+    Random states are restored, so training is the same without these metrics. Evaluations during
+    training are ignored.
 
     Args:
-        reconstruction: Report errors of reconstructions.
-        coverage: Report which classes were replayed.
-        reference: A classifier that judges labels: from samples (n, *shape), in the user's units,
-            to logits (n, K), such as `avalanche_dgm.metrics.train_reference` returns; ``None`` to
-            report no agreement. It becomes a part of the strategy's checkpoints.
-        per_class: Samples of each class that it judges, at most.
-        stream: Name of the stream whose evaluations count.
+        reconstruction: Report reconstruction errors.
+        coverage: Report the coverage and entropy of replayed classes.
+        reference: A classifier that checks labels: from samples (n, *shape), in the user's units,
+            to logits (n, K), such as from `avalanche_dgm.metrics.train_reference`; ``None`` to
+            report no agreement. It is saved in the strategy's checkpoints.
+        per_class: Maximum number of samples per class for ``reference``.
+        stream: Name of the evaluated stream.
         seed: Seed of the samples.
 
     Raises:

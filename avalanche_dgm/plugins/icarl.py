@@ -13,19 +13,19 @@ from avalanche_dgm.errors import ConfigError
 
 
 class SplitICaRL(ICaRL):
-    """Avalanche's iCaRL (Rebuffi et al. 2017) on a model that it cuts before the last linear layer.
+    """Avalanche's iCaRL (Rebuffi et al. 2017) on a model split before its last linear layer.
 
-    Real images are stored, chosen by herding, as the floating-point numbers that the network is
-    shown; the nearest mean of their features answers.
+    Real images are chosen by herding and stored as floating-point tensors; predictions are by the
+    nearest class mean of their features.
 
     Args:
-        model: The classifier. Its last ``nn.Linear`` is taken out of it.
-        mem_size: Images, of all classes together; rounded up to as many of each.
+        model: The classifier. Its last ``nn.Linear`` is replaced by an identity.
+        mem_size: Number of images of all classes, rounded up to the same number per class.
         **strategy: Further arguments of ``ICaRL``.
 
     Raises:
-        ConfigError: The model has no linear layer, or one head a task; or, when training begins,
-            the experiences do not come in the stream's order, each once.
+        ConfigError: The model has no linear layer, or a head for each task; or, at the start of
+            training, the experience is not the next one of the stream.
     """
 
     def __init__(self, *, model: nn.Module, mem_size: int = 200, **strategy: Any) -> None:
@@ -53,10 +53,10 @@ class SplitICaRL(ICaRL):
         position = self.clock.train_exp_counter
         if classes[position : position + 1] != [[*self.experience.classes_in_this_experience]]:
             raise ConfigError(
-                "iCaRL learns each experience once, in the order of the stream. Leave revisits and"
-                " other orders out."
+                "iCaRL learns each experience once, in the order of the stream. Train on the"
+                " stream's experiences in order, without revisits."
             )
-        # What Avalanche's own class-incremental benchmarks have, and iCaRL asks for.
+        # Attributes of Avalanche's class-incremental benchmarks that iCaRL needs.
         benchmark.n_classes_per_exp = [len(c) for c in classes]
         benchmark.classes_order = [*chain.from_iterable(classes)]
         super()._before_training_exp(**kwargs)

@@ -14,16 +14,15 @@ Pairs = frozenset[tuple[int, int]]
 
 
 class Learned:
-    """Experiences and classes learned so far; call `begin` and `end` around each of them.
+    """Experiences and classes learned so far; call `begin` and `end` around each experience.
 
-    Parts of an online stream count as one experience, even if task boundaries are hidden from the
-    strategy. An evaluation during an experience is a periodic one.
+    The parts of an online stream count as one experience, even if task boundaries are hidden.
 
     Attributes:
         positions: Positions of learned experiences in the training stream, in order of learning.
         classes: Pairs of task label and class learned so far.
         n_stream: Length of the training stream.
-        learning: Whether an experience is being learned.
+        learning: Whether an experience is in training.
     """
 
     def __init__(self) -> None:
@@ -44,19 +43,19 @@ class Learned:
         return learned
 
     def begin(self, experience: Any) -> None:
-        """Begins an experience, or a part of one."""
+        """Starts an experience, or a part of one."""
         if not isinstance(experience, OnlineCLExperience) or experience.is_first_subexp:
             self._n_seen = 0
         self._n_seen += len(experience.dataset)
         self.learning = True
 
     def end(self, experience: Any) -> bool:
-        """Ends it; returns whether the whole experience was learned."""
+        """Ends the experience or part; returns whether the full experience was learned."""
         # Parts that mix experiences have no origin.
         origin = getattr(experience, "origin_experience", None)
         if isinstance(experience, OnlineCLExperience) and origin is not None:
             part, experience = experience, origin
-            # Avalanche marks no last part when the parts divide it without a remainder.
+            # Avalanche does not mark the last part if all parts have the same size.
             if not (part.is_last_subexp or self._n_seen >= len(experience.dataset)):
                 return False
         self.learning = False
@@ -68,15 +67,15 @@ class Learned:
         return True
 
     def labels_before(self) -> set[int]:
-        """The classes learned before the last experience, whatever their task."""
+        """The classes learned before the last experience, over all tasks."""
         return {label for pairs in self._pairs[:-1] for _, label in pairs}
 
     def columns(self, tests: Sequence[Pairs]) -> list[int | None]:
         """The test experience of each learned experience, in the order of learning.
 
-        If the streams have equal lengths, it is the one at the same position. Otherwise it is the
-        only one with the same pairs of task label and class or, if there is none, with all of
-        these and more; ``None`` if it is not unique.
+        For streams of equal lengths, it is at the same position. Otherwise it has the same pairs
+        of task label and class or, if there is none, a superset of them; ``None`` if there are
+        several.
 
         Args:
             tests: Pairs of task label and class of all test experiences.
@@ -84,20 +83,20 @@ class Learned:
         if len(tests) == self.n_stream:
             return list(self.positions)
         return [
-            _match(position, mine, tests)
-            for position, mine in zip(self.positions, self._pairs, strict=True)
+            _match(position, pairs, tests)
+            for position, pairs in zip(self.positions, self._pairs, strict=True)
         ]
 
 
 def order_of(training: Sequence[Any], tests: Sequence[Any]) -> list[int | None]:
-    """The test experience of each training experience, as `Learned.columns` finds it.
+    """The test experience of each training experience; see `Learned.columns`.
 
     Args:
-        training: Training experiences, in the order of learning; each part of one has its test.
+        training: Training experiences or parts of them, in the order of learning.
         tests: Test experiences, all of a stream or some.
 
     Returns:
-        Places in ``tests``; ``None`` for a training experience without one.
+        Indices into ``tests``; ``None`` for a training experience without a test.
     """
     if not tests:
         return [None for _ in training]
@@ -108,16 +107,16 @@ def order_of(training: Sequence[Any], tests: Sequence[Any]) -> list[int | None]:
     return [None if j is None else places.get(j) for j in columns]
 
 
-def _match(position: int, mine: Pairs, tests: Sequence[Pairs]) -> int | None:
-    found = [j for j, pairs in enumerate(tests) if pairs == mine]
-    found = found or [j for j, pairs in enumerate(tests) if pairs >= mine]
+def _match(position: int, trained: Pairs, tests: Sequence[Pairs]) -> int | None:
+    found = [j for j, pairs in enumerate(tests) if pairs == trained]
+    found = found or [j for j, pairs in enumerate(tests) if pairs >= trained]
     if position in found:
         return position
     return found[0] if len(found) == 1 else None
 
 
 def pairs_of(experience: Any) -> Pairs:
-    """Pairs of a task label and a class of an experience."""
+    """All pairs of a task label and a class of an experience."""
     tasks, classes = samples.task_labels_of(experience), samples.classes_of(experience)
     return frozenset((task, label) for task in tasks for label in classes)
 
@@ -128,11 +127,11 @@ def stream_of(experience: Any) -> str:
 
 
 def tested_of(strategy: Any, stream: str) -> list[Any]:
-    """The experiences of a stream, by its name, that a strategy is evaluated on."""
+    """The experiences of a stream, by its name, in a strategy's current evaluation."""
     return [e for e in strategy.current_eval_stream if stream_of(e) == stream]
 
 
 def tests_of(strategy: Any, stream: str) -> list[Pairs]:
-    """Those of all experiences of a stream that is evaluated, also in part; else none."""
-    mine = tested_of(strategy, stream)
-    return [pairs_of(experience) for experience in mine[0].origin_stream] if mine else []
+    """The pairs of all experiences of a stream, if any of them is in the current evaluation."""
+    tested = tested_of(strategy, stream)
+    return [pairs_of(experience) for experience in tested[0].origin_stream] if tested else []

@@ -11,7 +11,7 @@ class LearningTime:
     """Measures the seconds of training, without evaluations during training.
 
     Attributes:
-        shown: Samples that the classifier was trained on meanwhile, added by the caller.
+        shown: Samples that the classifier was trained on in that time, set by the caller.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class LearningTime:
         self._paused = False
 
     def start(self) -> None:
-        """Starts the clock, from the seconds measured before."""
+        """Starts the clock, continuing from the seconds so far."""
         self._since, self._paused = time.perf_counter(), False
 
     def pause(self) -> None:
@@ -31,7 +31,7 @@ class LearningTime:
             self._since, self._paused = None, True
 
     def resume(self) -> None:
-        """Resumes the clock after `pause`; does nothing without one."""
+        """Resumes the clock after `pause`; otherwise does nothing."""
         if self._paused:
             self.start()
 
@@ -48,7 +48,7 @@ class LearningTime:
             self.start()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process has another clock; the seconds so far are kept.
+        # Clocks of different processes are not comparable; only the seconds so far are saved.
         running = 0.0 if self._since is None else time.perf_counter() - self._since
         spent = self._spent + running
         return {**self.__dict__, "_spent": spent, "_since": None, "_paused": False}

@@ -1,4 +1,4 @@
-"""Helpers of a strategy's training loop: checks, batches, criterion, steps, interruptions."""
+"""Helpers for a strategy's training loop: checks, batches, criterion and interruptions."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from avalanche_dgm.plugins.samples import with_class_labels
 
 
 class PreparedBatches:
-    """Batches of data prepared by a method, in place of a strategy's data loader.
+    """A data loader for data prepared by a method, in place of the strategy's.
 
     Args:
         data: The training data of the classifier.
         batch_size: Samples per batch.
         shuffle: Whether to shuffle in each epoch, with the global generator. A last batch of one
             sample is then dropped, as BatchNorm cannot train on it.
-        drop_last: Whether to drop a last batch that is smaller.
+        drop_last: Whether to drop a smaller last batch.
     """
 
     def __init__(
         self, data: ExperienceData, batch_size: int, *, shuffle: bool, drop_last: bool = False
     ) -> None:
         self.data, self.batch_size, self.shuffle = data, batch_size, shuffle
-        whole, rest = divmod(len(data), batch_size)
-        too_small = rest < batch_size if drop_last else shuffle and rest == 1 and whole > 0
+        n_full, rest = divmod(len(data), batch_size)
+        too_small = rest < batch_size if drop_last else shuffle and rest == 1 and n_full > 0
         self._n = len(data) - rest if too_small else len(data)
 
     def __len__(self) -> int:
@@ -60,14 +60,14 @@ class StrategyCriterion:
         self._strategy = strategy
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of logits (n, K) for labels (n,); other attributes of the batch are missing."""
+        """The loss of logits (n, K) for labels (n,); the batch has no images or task labels."""
         strategy = self._strategy
-        kept = strategy.mbatch, strategy.mb_output
+        before = strategy.mbatch, strategy.mb_output
         strategy.mbatch, strategy.mb_output = [None, labels, None], logits
         try:
             return strategy.criterion()
         finally:
-            strategy.mbatch, strategy.mb_output = kept
+            strategy.mbatch, strategy.mb_output = before
 
     @property
     def __name__(self) -> str:
@@ -76,18 +76,18 @@ class StrategyCriterion:
 
 
 def is_alone(strategy: Any) -> bool:
-    """Whether a strategy's batches have samples of its experience and no others.
+    """Whether a strategy's batches have only samples of its experience.
 
-    Strategies and plugins may add samples to the data set, or use a data loader of their own.
+    Strategies and plugins may add samples to the dataset, or use their own data loader.
     """
     same = len(strategy.adapted_dataset) == len(strategy.experience.dataset)
     return same and type(strategy.dataloader) in (TaskBalancedDataLoader, DataLoader)
 
 
 def undo_interrupted(method: Method) -> bool:
-    """Undoes an experience whose training was interrupted.
+    """Rolls back an experience whose training was interrupted.
 
-    Avalanche has no hook for an error or Ctrl-C, and it evaluates during training, too. So an
+    Avalanche has no hook for an error or Ctrl-C, and also evaluates during training. So an
     experience counts as interrupted if it has not ended and no call of ``train`` is running.
 
     Returns:
@@ -108,7 +108,7 @@ def undo_interrupted(method: Method) -> bool:
 
 
 def average_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Averages gradients over processes, which have trained on different shards of the replay."""
+    """Averages the gradients of the processes' replay shards."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return
     n = distributed.get_world_size()
@@ -120,11 +120,11 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def check_model(method: Method, model: nn.Module, data: ExperienceData, experience: Any) -> None:
-    """Checks that a method can teach a model an experience; changes nothing.
+    """Checks that a method can train a model on an experience; changes nothing.
 
     Raises:
-        UnsupportedModelError: The model cannot learn it.
-        LabelError: It would have no output for one of the labels.
+        UnsupportedModelError: The model cannot be trained on it.
+        LabelError: The model lacks an output for one of the labels.
     """
     grows = any(isinstance(module, DynamicModule) for module in model.modules())
     check_learner(

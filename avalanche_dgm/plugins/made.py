@@ -1,4 +1,4 @@
-"""The Avalanche plugin of each method, made when it is asked for."""
+"""The Avalanche plugins of the methods, created on first access."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from avalanche_dgm.methods.registry import find_kind
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.wrapping import WrappingPlugin
 
-#: What docstrings say of the arguments that every plugin has.
+#: Descriptions of the arguments of every plugin, for docstrings.
 ARGUMENTS = {
-    "oracle": "How tasks are told apart; see `MethodPlugin`.",
-    "progress": "Whether to show progress bars for the networks that the method itself trains.",
+    "oracle": "How tasks are identified; see `MethodPlugin`.",
+    "progress": "Whether to show progress bars of the method's phases.",
 }
 
 
 @once
 def plugin_of(kind: type[Method]) -> type[MethodPlugin]:
-    """The Avalanche plugin of a method.
+    """The Avalanche plugin class of a method.
 
     Returns:
-        A class that takes the method's hyper-parameters by name, or all of them as ``settings``,
-        beside ``oracle`` and ``progress``; see `MethodPlugin`.
+        A class that takes the method's hyper-parameters, ``oracle`` and ``progress`` by name; see
+        `MethodPlugin`.
     """
     base = WrappingPlugin if issubclass(kind, (Routing, LatentInputs)) else MethodPlugin
 
@@ -50,17 +50,17 @@ def plugin_of(kind: type[Method]) -> type[MethodPlugin]:
 
 
 def _paper(cls: Any, *which: Any, **arguments: Any) -> MethodPlugin:
-    """Makes the plugin with the settings of the method's paper.
+    """Creates the plugin with the settings of the method's paper.
 
     Args:
         cls: The plugin's class.
-        *which: Arguments of the method's own ``paper``, as are those that it names.
-        **arguments: Arguments of the plugin that shall differ.
+        *which: Arguments of the method's ``paper``.
+        **arguments: Keyword arguments of the method's ``paper``, and overrides of its settings.
     """
-    named = inspect.signature(cls.kind.paper).parameters
-    own = {name: arguments.pop(name) for name in [*arguments] if name in named}
-    made: MethodPlugin = cls(**{**cls.kind.paper(*which, **own), **arguments})
-    return made
+    parameters = inspect.signature(cls.kind.paper).parameters
+    own = {name: arguments.pop(name) for name in [*arguments] if name in parameters}
+    plugin: MethodPlugin = cls(**{**cls.kind.paper(*which, **own), **arguments})
+    return plugin
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The base of metrics for Avalanche; what a method's memory takes, and how long it learns."""
+"""Base classes of the metrics for Avalanche, and metrics of memory and training time."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def find_plugins(strategy: Any) -> list[MethodPlugin]:
 
 
 class ReportedValues(PluginMetric[dict[str, Any]]):
-    """Base of the package's metrics: several values, each reported under a name of its own."""
+    """Base of metrics that report several values, each under its own name."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reset()
 
     def result(self, **kwargs: Any) -> dict[str, Any]:
-        """The last values, by name."""
+        """The latest values, by name."""
         return dict(self._values)
 
     def reset(self, **kwargs: Any) -> None:
@@ -50,7 +50,7 @@ class ReportedValues(PluginMetric[dict[str, Any]]):
 
 
 class LearningMetric(ReportedValues):
-    """Base of metrics that need to know what was learned so far.
+    """Base of metrics that depend on the learned experiences.
 
     A subclass implements `after_experience`, or reports after evaluations.
 
@@ -59,29 +59,29 @@ class LearningMetric(ReportedValues):
     """
 
     def reset(self, **kwargs: Any) -> None:
-        """Resets the metric and what was learned."""
+        """Resets the metric and the learned experiences."""
         super().reset()
         self.learned = Learned()
 
     def before_training_exp(self, strategy: Any) -> MetricResult:
-        """Notes an experience, or a part of one."""
+        """Starts an experience, or a part of one."""
         self.learned.begin(strategy.experience)
         return None
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Notes and reports an experience when all its parts were learned."""
+        """Adds and reports an experience once all its parts were learned."""
         if not self.learned.end(strategy.experience):
             return None
         values = self.after_experience(strategy)
         return self._report(strategy, values) if values else None
 
     def after_experience(self, strategy: Any) -> dict[str, float]:
-        """Returns what is reported after an experience, by name."""
+        """Returns the values to report after an experience, by name."""
         return {}
 
 
 def memory_bytes(strategy: Any) -> int | None:
-    """Bytes that a strategy's plugins, ours and others, hold beside its model; see `held_bytes`."""
+    """Bytes held by all plugins of a strategy, without its model; see `held_bytes`."""
     ours = find_plugins(strategy)
     without = [strategy.model, strategy.evaluator, strategy.clock, *ours]
     others = held_bytes(strategy, without=without)
@@ -89,7 +89,7 @@ def memory_bytes(strategy: Any) -> int | None:
 
 
 class MemoryMetrics(ReportedValues):
-    """What a strategy's plugins hold and have replayed; see `memory_metrics`."""
+    """Memory size and replay of a strategy's plugins; see `memory_metrics`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class MemoryMetrics(ReportedValues):
 
     @classmethod
     def of(cls, strategy: Any) -> tuple[int | None, int | None]:
-        """Bytes held, and the most of them, that a strategy's metric has reported last."""
+        """The latest ``MemoryBytes`` and ``PeakMemoryBytes`` of a strategy's metric."""
         found = next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
         return found.get("MemoryBytes"), found.get("PeakMemoryBytes")
 
@@ -107,16 +107,16 @@ class MemoryMetrics(ReportedValues):
         return None
 
     def before_training_epoch(self, strategy: Any) -> MetricResult:
-        """Takes note of what is held while an experience is learned."""
+        """Updates the peak."""
         self._peak = max(self._peak, memory_bytes(strategy) or 0)
         return None
 
     def after_training_epoch(self, strategy: Any) -> MetricResult:
-        """The same."""
+        """Updates the peak."""
         return self.before_training_epoch(strategy)
 
     def after_training_exp(self, strategy: Any) -> MetricResult:
-        """Reports the bytes, and the sums over the plugins of this package."""
+        """Reports the bytes, and sums over the plugins of this package."""
         values: Counter[str] = Counter()
         for plugin in find_plugins(strategy):
             stats = plugin.stats
@@ -142,20 +142,26 @@ class MemoryMetrics(ReportedValues):
 def memory_metrics() -> list[PluginMetric[Any]]:
     """Returns a metric of the memory for an ``EvaluationPlugin``.
 
-    With any plugins, Avalanche's own among them, it reports ``MemoryBytes`` (weights, importances,
-    copies of the model, statistics and stored samples beside the model; an image as its data set
-    stores it) and ``PeakMemoryBytes`` (the most at the beginning and end of the experience and of
-    its epochs, with the copies that are kept while it is learned); neither where the size of stored
-    images is not known. Of this package's plugins, also ``ReplaySamples`` (samples replayed in the
-    experience), ``ReplayHistogram/LabelNNN``, ``STMOccupancy`` (tasks that wait for sleep),
-    ``Sleeps`` and ``SleepSeconds`` (so far), ``MemoryParameters`` and ``StoredSamples`` (samples,
-    or latents of samples, that are kept as they are).
+    For any plugins, also Avalanche's own:
+
+    - ``MemoryBytes``: weights, importances, copies of the model, statistics and stored samples,
+      without the model; a stored image has its size in the dataset;
+    - ``PeakMemoryBytes``: the maximum at the start and end of the experience and its epochs,
+      including temporary copies during training.
+
+    Both are left out if the size of stored images is not known. For this package's plugins:
+
+    - ``ReplaySamples`` and ``ReplayHistogram/LabelNNN``: samples replayed in the experience;
+    - ``STMOccupancy``: tasks in short-term memory, which await sleep;
+    - ``Sleeps`` and ``SleepSeconds``: totals so far;
+    - ``MemoryParameters``: parameters of the memory;
+    - ``StoredSamples``: stored samples or latents.
     """
     return [MemoryMetrics()]
 
 
 class Cost(ReportedValues):
-    """Seconds of an experience, and samples a second; see `cost_metrics`."""
+    """Training seconds and samples per second; see `cost_metrics`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +173,7 @@ class Cost(ReportedValues):
         self._time.start()
 
     def before_eval(self, strategy: Any) -> None:
-        """Pauses the clock: an evaluation during training does not count."""
+        """Pauses the clock during an evaluation."""
         self._time.pause()
 
     def after_eval(self, strategy: Any) -> None:
@@ -182,7 +188,7 @@ class Cost(ReportedValues):
         """Reports the experience, or the part of one in an online stream."""
         values: defaultdict[str, float] = defaultdict(float)
         for plugin in find_plugins(strategy):
-            # Reading the stats waits for the device, so that all work is timed.
+            # Reading the stats synchronises with the device, so that all work is timed.
             for kind, seconds in seconds_by_kind(plugin.stats.phase_seconds).items():
                 values[f"PhaseSeconds/{kind}"] += seconds
         seconds = self._time.seconds()
@@ -199,13 +205,13 @@ def cost_metrics() -> list[PluginMetric[dict[str, float]]]:
 
     Reported after each training experience, or part of one in an online stream:
 
-    - ``LearnSeconds``: seconds of learning it, with all phases, without evaluations;
-    - ``SamplesPerSecond``: samples that the classifier was shown of it, each pass counted and
-      replay not, by these seconds; nothing if it was shown none;
-    - ``PhaseSeconds/<phase>``: seconds of each phase of this package's memories, such as
-      ``PhaseSeconds/generator``; what follows a colon in a phase's name is left out, so that
-      ``sleep: tasks 3, 4`` counts as ``sleep``.
+    - ``LearnSeconds``: training seconds, with all phases, without evaluations;
+    - ``SamplesPerSecond``: new samples that the classifier was trained on, over all epochs, per
+      second of ``LearnSeconds``; left out without samples;
+    - ``PhaseSeconds/<phase>``: seconds of each phase of this package's methods, such as
+      ``PhaseSeconds/generator``; names are cut at a colon: ``sleep: tasks 3, 4`` counts as
+      ``sleep``.
 
-    An experience that was interrupted and goes on from a checkpoint has no seconds in all.
+    ``LearnSeconds`` of an experience that was resumed from a checkpoint is left out.
     """
     return [Cost()]

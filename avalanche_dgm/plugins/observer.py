@@ -17,25 +17,25 @@ from avalanche_dgm.plugins.metrics import find_plugins
 
 
 class GeneratorObserver(SupervisedPlugin):
-    """Writes files after each training experience: samples, sizes, use of masks, quality.
+    """Writes samples, sizes, mask usage and quality of a GAN to files after each experience.
 
-    Give it to a strategy beside the plugin of a memory that is a generative adversarial network, in
-    any order. See `avalanche_dgm.metrics.GeneratorLog` for the files and for frameworks other than
-    Avalanche. What is learned is the same without it::
+    Give it to a strategy beside the plugin of a method with a GAN, in any order; training is not
+    changed. See `avalanche_dgm.metrics.GeneratorLog` for the files and for frameworks other than
+    Avalanche::
 
         memory = DynamicMemoryPlugin()
         strategy = Naive(..., plugins=[memory, GeneratorObserver("runs/dgm")])
 
     Args:
-        folder: Where to write.
-        watched: The plugin or its method; ``None`` for the only such plugin that the strategy has.
-        quality: Measures samples after each experience, or ``None``. It becomes a part of the
-            strategy's checkpoints.
-        n_samples: Samples of each class in a picture.
-        seed: Seed of their noise.
+        folder: Folder of the files.
+        watched: The plugin or its method; ``None`` for the strategy's only plugin with a GAN.
+        quality: Measures samples after each experience, or ``None``. It is saved in the strategy's
+            checkpoints.
+        n_samples: Samples per class in an image.
+        seed: Seed of the samples' noise.
 
     Raises:
-        ConfigError: What is watched is no such memory, or ``n_samples`` is below 1.
+        ConfigError: ``watched`` has no GAN, or ``n_samples`` is below 1.
     """
 
     def __init__(
@@ -58,29 +58,29 @@ class GeneratorObserver(SupervisedPlugin):
             self.log.attach(_only_method(strategy))
         if self._noted is None:
             self._noted = self.log.memory.experiences
-        self._note()
+        self._log_new()
 
     def after_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Starts to watch the masks: by now the method's plugin has started the experience."""
+        """Starts to record the masks, after the method's plugin has started the experience."""
         if starts_task(strategy.experience):
             self.log.watch()
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Logs the experience."""
-        self._note()
+        self._log_new()
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Logs it if the method's plugin comes after this one."""
-        self._note()
+        """Logs the experience if the method's plugin comes after this one."""
+        self._log_new()
 
-    def _note(self) -> None:
+    def _log_new(self) -> None:
         log = self.log
         if log.memory.experiences == self._noted:
             return
         self._noted = log.memory.experiences
-        several = distributed.is_available() and distributed.is_initialized()
+        is_distributed = distributed.is_available() and distributed.is_initialized()
         # All processes have the same state.
-        if several and distributed.get_rank():
+        if is_distributed and distributed.get_rank():
             log.unwatch()
         else:
             log.note()
@@ -91,8 +91,8 @@ def _only_method(strategy: Any) -> GANMethod:
     found = [method for method in methods if isinstance(method, GANMethod)]
     if len(found) != 1:
         raise ConfigError(
-            f"The strategy has {len(found)} plugins of a memory that is a generative adversarial"
-            " network, and GeneratorObserver needs to know which one to watch. Give the strategy"
-            " one of them, or say watched=plugin."
+            f"The strategy has {len(found)} plugins with a generative adversarial network, but"
+            " GeneratorObserver observes one. Give the strategy one of them, or pass"
+            " watched=plugin."
         )
     return found[0]

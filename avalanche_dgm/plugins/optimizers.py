@@ -10,7 +10,7 @@ from torch import nn
 
 from avalanche_dgm.errors import ConfigError
 
-#: Parameters by their names in a network.
+#: Parameters by name.
 Named = Mapping[str, nn.Parameter]
 
 
@@ -20,36 +20,36 @@ def replace_parameters(
     now: Named,
     group_of: Callable[[nn.Parameter], int | None] = lambda parameter: 0,
 ) -> None:
-    """Replaces the parameters of an optimiser by those that a network has now.
+    """Replaces the parameters of an optimiser by a network's current parameters.
 
-    A new parameter with a known name joins the group of the former one. Removed parameters lose
-    their state. Parameters that the user left out, or that were never in ``before``, stay out.
-    Groups keep their options; their parameters are in the order of ``now``.
+    A parameter that replaces one of the same name joins its group. Removed parameters lose their
+    state. Parameters that the user left out of the optimiser stay out. Groups keep their options;
+    their parameters are in the order of ``now``.
 
     Args:
         optimizer: A ``torch.optim.Optimizer``, or one that wraps another as an attribute.
         before: The network's parameters at the last call.
-        now: Its present parameters.
+        now: The network's current parameters.
         group_of: The index of the group of a parameter with a new name, or ``None`` to leave it
             out.
     """
     groups = [list(group["params"]) for group in optimizer.param_groups]
-    place = {id(p): i for i, group in enumerate(groups) for p in group}
-    gone = {id(p) for p in before.values()} - {id(p) for p in now.values()}
+    index_of = {id(p): i for i, group in enumerate(groups) for p in group}
+    removed = {id(p) for p in before.values()} - {id(p) for p in now.values()}
     for name, parameter in now.items():
-        if id(parameter) not in place:
+        if id(parameter) not in index_of:
             known = name in before
-            index = place.get(id(before[name])) if known else group_of(parameter)
+            index = index_of.get(id(before[name])) if known else group_of(parameter)
             if index is not None:
                 groups[index].append(parameter)
     order = {id(p): i for i, p in enumerate(now.values())}
-    for one in _with_inner(optimizer):
-        for group, parameters in zip(one.param_groups, groups, strict=False):
-            # In place, as wrappers share these lists with the optimiser that they wrap.
-            kept = [p for p in parameters if id(p) not in gone]
+    for nested in _with_inner(optimizer):
+        for group, parameters in zip(nested.param_groups, groups, strict=False):
+            # In place, as wrappers share these lists with the wrapped optimiser.
+            kept = [p for p in parameters if id(p) not in removed]
             group["params"][:] = sorted(kept, key=lambda p: order.get(id(p), -1))
-        for parameter in [p for p in one.state if id(p) in gone]:
-            del one.state[parameter]
+        for parameter in [p for p in nested.state if id(p) in removed]:
+            del nested.state[parameter]
 
 
 def _with_inner(optimizer: Any) -> Iterator[Any]:
@@ -60,22 +60,22 @@ def _with_inner(optimizer: Any) -> Iterator[Any]:
 
 
 def check_step(optimizer: Any) -> None:
-    """Checks that an optimiser steps from gradients alone.
+    """Checks that an optimiser's ``step`` needs no closure.
 
     Raises:
-        ConfigError: It needs a closure that computes the loss again, as LBFGS does.
+        ConfigError: It needs a closure that computes the loss, as LBFGS does.
     """
     # The method of the class, as schedulers replace that of the instance.
-    own = list(inspect.signature(type(optimizer).step).parameters.values())[1:]
-    needed = [
+    parameters = list(inspect.signature(type(optimizer).step).parameters.values())[1:]
+    required = [
         parameter.name
-        for parameter in own
+        for parameter in parameters
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    if needed:
+    if required:
         raise ConfigError(
-            f"The optimizer {type(optimizer).__name__} needs {', '.join(needed)} for a step: it"
-            " computes the loss several times, and replay would be another each time. Use an"
-            " optimizer that steps from gradients alone, such as SGD or Adam."
+            f"The optimizer {type(optimizer).__name__} needs {', '.join(required)} for a step: it"
+            " computes the loss several times, each time with different replay. Use an optimizer"
+            " that needs only gradients, such as SGD or Adam."
         )

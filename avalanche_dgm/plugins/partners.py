@@ -1,6 +1,6 @@
-"""A table of Avalanche's plugins and strategies that work beside ours, checked before training.
+"""The compatibility of Avalanche's plugins and strategies with ours, checked before training.
 
-The documentation prints it, and a test runs each pair.
+The documentation includes the table, and a test runs each pair.
 """
 
 from __future__ import annotations
@@ -11,37 +11,36 @@ from typing import Any
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 from avalanche_dgm.methods import Method
 
-#: Kinds of our plugins, by how they change the strategy's training.
+#: Kinds of our plugins, and how they change the strategy's training.
 KINDS = {
     "batch": "replays into the strategy's batches",
     "latents": "replays latents",
     "own": "trains networks of its own",
 }
 
-_NAMES = "it keeps parameters by name, and wrapping the model changes the names"
+_NAMES = "it stores parameters by name, and wrapping the model changes the names"
 _ANOTHER = "it needs the unwrapped model"
-_NEW = "each task has a new learner, which knows nothing of older tasks"
+_NEW = "each task has a new learner, which has not learned older tasks"
 _EMBEDDINGS = "the model returns embeddings or prototypes instead of logits"
-_OWN_LOSS = "its loss is more than the criterion, so replay cannot be weighted against it"
+_OWN_LOSS = "its loss is not only the criterion, so replay cannot be weighted against it"
 _NO_STEP = "its training loop has no step to which replay could be added"
-_ROWS = "it reads the batch, or its features, while replayed samples are in it"
+_ROWS = "it reads the batch or its features while they include replayed samples"
 _GENERATES = "it replays generated samples itself"
-_COPIES = "it replaces the model by a copy that the memory does not know"
-_HEAD = "it overwrites what the last layer learns from replay"
+_COPIES = "it replaces the model by a copy, which the method does not train"
+_HEAD = "it overwrites the last layer's weights after replay"
 _FIXED = "it protects the weights of older tasks by its own architecture"
 
 
 @dataclass(frozen=True)
 class Partner:
-    """An Avalanche class, with its subclasses, and whether it works beside our plugins.
+    """The compatibility of an Avalanche class and its subclasses with our plugins.
 
     Attributes:
         name: The class's name.
-        batch: Why it does not work beside plugins of the kind ``"batch"``, ``None`` if it does.
+        batch: Why it does not work with plugins of the kind ``"batch"``; ``None`` if it does.
         latents: The same for ``"latents"``.
         own: The same for ``"own"``.
-        setting: Name and value of an attribute that restricts this row to some instances, or
-            ``None``.
+        setting: Name and value of an attribute, if the row is only for instances with it.
     """
 
     name: str
@@ -55,15 +54,15 @@ class Partner:
         """The name, with the setting."""
         return self.name if self.setting is None else "{}({}={!r})".format(self.name, *self.setting)
 
-    def is_kind_of(self, thing: Any) -> bool:
-        """Whether this row is about a given plugin, strategy or model."""
-        kinds = type(thing).__mro__
+    def matches(self, part: Any) -> bool:
+        """Whether the row applies to a plugin, strategy or model."""
+        kinds = type(part).__mro__
         named = any(
             k.__name__ == self.name and k.__module__.startswith("avalanche.") for k in kinds
         )
         if self.setting is None:
             return named
-        return named and getattr(thing, self.setting[0], None) == self.setting[1]
+        return named and getattr(part, self.setting[0], None) == self.setting[1]
 
 
 def _refused(name: str, reason: str) -> Partner:
@@ -115,7 +114,7 @@ PARTNERS = (
     _refused("StreamingLDA", _NO_STEP),
     _refused("SupervisedMetaLearningTemplate", _NO_STEP),
     _refused(
-        "JointTraining", "it trains on all experiences at once, so there is nothing to remember"
+        "JointTraining", "it trains on all experiences at once, so there is nothing to replay"
     ),
     _refused("AETraining", "it trains no classifier"),
     _refused("VAETraining", "it trains no classifier"),
@@ -123,10 +122,10 @@ PARTNERS = (
 
 
 def check_partners(strategy: Any, plugin: Any) -> None:
-    """Checks that a strategy, its plugins and its model work beside one of our plugins.
+    """Checks that a strategy, its plugins and its model are compatible with one of our plugins.
 
     Raises:
-        ConfigError: One of them does not work beside it, or the plugin has learned another model.
+        ConfigError: One of them is not, or the plugin was trained with another model.
         UnsupportedModelError: The model is wrapped by another plugin.
     """
     name, learner, method = type(plugin).__name__, plugin.learner_of(strategy), plugin.method
@@ -134,39 +133,38 @@ def check_partners(strategy: Any, plugin: Any) -> None:
     if len(ours) > 1:
         raise ConfigError(
             f"The strategy has {' and '.join(type(p).__name__ for p in ours)} among its plugins."
-            " Each replays and weighs the loss for itself, so give it one of them, once."
+            " Each replays samples and weights the loss, so use one of them, once."
         )
-    holder = getattr(strategy.model, "method", None)
-    if isinstance(holder, Method) and all(holder is not m for m in method.modules()):
+    wrapper = getattr(strategy.model, "method", None)
+    if isinstance(wrapper, Method) and all(wrapper is not m for m in method.modules()):
         raise UnsupportedModelError(
-            "The strategy's model is wrapped, as it is routed or cut by another plugin already,"
-            f" a {type(holder).__name__}. Give the strategy the model that the other's"
-            " finish(strategy) returns."
+            f"The strategy's model is wrapped by the plugin of another {type(wrapper).__name__}."
+            " Give the strategy the model that the other plugin's finish(strategy) returns."
         )
     if method.experiences and method.learner is not None and method.learner is not learner:
         raise ConfigError(
-            f"This {name} has learned with another model, and labels what it remembers by that"
-            " model's answers. Give the new model a new plugin, or the strategy the old model."
+            f"This {name} was trained with another model, whose predictions label its replay. Use a"
+            " new plugin for the new model, or give the strategy the old model."
         )
-    for thing in (strategy, *strategy.plugins, learner):
-        partner = next((p for p in PARTNERS if p.is_kind_of(thing)), None)
+    for part in (strategy, *strategy.plugins, learner):
+        partner = next((p for p in PARTNERS if p.matches(part)), None)
         reason = getattr(partner, plugin.partner_kind) if partner is not None else None
         if partner is None or reason is None:
             continue
-        kept = type(thing).__name__
-        kept = partner.title if kept == partner.name else f"{kept} ({partner.title})"
+        title = type(part).__name__
+        title = partner.title if title == partner.name else f"{title} ({partner.title})"
         raise ConfigError(
-            f"{name} does not work beside {kept}: {reason}. Leave one of them out; the page"
-            " 'Partners' of the documentation lists what works together."
+            f"{name} does not work with {title}: {reason}. Remove one of them; the page 'Partners'"
+            " of the documentation lists compatible plugins and strategies."
         )
 
 
 def table() -> str:
-    """The table in Markdown, one row a partner."""
+    """The table in Markdown, one row per partner."""
     lines = ["| Avalanche | " + " | ".join(KINDS) + " | reason |", "|" + "---|" * (len(KINDS) + 2)]
     for partner in PARTNERS:
         cells = [getattr(partner, kind) for kind in KINDS]
-        shown = ["works" if cell is None else "refused" for cell in cells]
-        why = "; ".join(dict.fromkeys(cell for cell in cells if cell is not None))
-        lines.append(f"| `{partner.title}` | " + " | ".join(shown) + f" | {why} |")
+        verdicts = ["works" if cell is None else "refused" for cell in cells]
+        reasons = "; ".join(dict.fromkeys(cell for cell in cells if cell is not None))
+        lines.append(f"| `{partner.title}` | " + " | ".join(verdicts) + f" | {reasons} |")
     return "\n".join(lines) + "\n"

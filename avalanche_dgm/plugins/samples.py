@@ -1,4 +1,4 @@
-"""Reading of samples, batches and experiences of all of Avalanche's benchmark builders."""
+"""Reading of samples, batches and experiences from any of Avalanche's benchmark builders."""
 
 from __future__ import annotations
 
@@ -28,12 +28,9 @@ _READ: dict[int, tuple[weakref.ref[Any], list[int]]] = {}
 
 
 def task_column(experience: Any) -> int | None:
-    """The index of the task label in an experience's samples, ``None`` if there is none.
+    """The index of the task label in an experience's samples, from the end, such as -1.
 
-    Further columns, such as sample indices, are no task labels.
-
-    Returns:
-        An index from the end, such as -1.
+    ``None`` without task labels; other columns, such as sample indices, do not count.
     """
     dataset = experience.dataset
     appended = [
@@ -43,7 +40,7 @@ def task_column(experience: Any) -> int | None:
     ]
     if _TASK_LABELS in appended:
         return appended.index(_TASK_LABELS) - len(appended)
-    # Avalanche takes the last column of such an experience for its task labels.
+    # Avalanche uses the last column of such an experience as task labels.
     return -1 if hasattr(experience, "task_labels") else None
 
 
@@ -52,7 +49,7 @@ def find_tasks(batch: Sequence[Tensor], column: int | None) -> int | None:
 
     Args:
         batch: Images, labels, and further columns.
-        column: What `task_column` returned; a batch may lack other columns.
+        column: See `task_column`; a batch may lack other columns.
     """
     return None if column is None or len(batch) < 3 else max(len(batch) + column, 2)
 
@@ -62,7 +59,7 @@ def split_batch(batch: Sequence[Tensor], column: int | None) -> tuple[Tensor, Te
 
     Args:
         batch: Images, labels, and further columns.
-        column: See `task_column`; without task labels all are 0.
+        column: See `task_column`; with ``None``, task labels are 0.
     """
     images, labels = torch.as_tensor(batch[0]), torch.as_tensor(batch[1])
     place = find_tasks(batch, column)
@@ -77,13 +74,13 @@ def collate_of(dataset: Any) -> Collate:
 
 
 def sample_of(dataset: Any, i: int) -> Sequence[Tensor]:
-    """A batch of one sample, collated as the dataset's batches are.
+    """A batch of one sample, collated with the dataset's collate function.
 
     Raises:
         DataError: The sample cannot be converted to tensors.
     """
     sample = dataset[i]
-    # A collate function may raise, or return what it cannot convert unchanged.
+    # A collate function may raise, or return samples unchanged that it cannot convert.
     with suppress(TypeError):
         batch = columns_of(collate_of(dataset)([sample]))
         if isinstance(batch[0], Tensor):
@@ -91,7 +88,7 @@ def sample_of(dataset: Any, i: int) -> Sequence[Tensor]:
     image = sample[0] if isinstance(sample, Sequence) else sample
     raise DataError(
         f"The samples have images of type {type(image).__name__}, not tensors. Convert them with a"
-        " transform (torchvision.transforms.ToTensor), or give the data set a collate_fn."
+        " transform (torchvision.transforms.ToTensor), or give the dataset a collate_fn."
     )
 
 
@@ -99,24 +96,24 @@ def columns_of(batch: Any) -> Sequence[Tensor]:
     """Returns a batch, checked to have images and labels.
 
     Raises:
-        DataError: It has no images or labels.
+        DataError: The batch lacks images or labels.
     """
     if not isinstance(batch, Sequence) or len(batch) < 2:
         raise DataError(
-            f"A batch of the data set is a {type(batch).__name__}; a tuple of images, classes and"
-            " perhaps more is needed. Give the data set a collate_fn that makes one."
+            f"A batch of the dataset is a {type(batch).__name__}; a tuple that begins with images"
+            " and labels is needed. Give the dataset a collate_fn that returns one."
         )
     return batch
 
 
 def labels_of(dataset: Any) -> list[int]:
-    """The class of each sample of a dataset, from ``targets`` or else read from the samples."""
+    """The class of each sample of a dataset, from ``targets`` or, without, from the samples."""
     targets = getattr(dataset, "targets", None)
     if targets is not None:
         return [int(label) for label in targets]
-    known = _READ.get(id(dataset))
-    if known is not None and known[0]() is dataset:
-        return known[1]
+    cached = _READ.get(id(dataset))
+    if cached is not None and cached[0]() is dataset:
+        return cached[1]
     evaluated = dataset.eval()
     with seeded(0):
         labels = [int(sample_of(evaluated, i)[1]) for i in range(len(evaluated))]
@@ -127,10 +124,10 @@ def labels_of(dataset: Any) -> list[int]:
 
 
 def classes_of(experience: Any) -> tuple[int, ...]:
-    """The classes of an experience or else of its samples, in ascending order.
+    """The classes of an experience, in ascending order; without a list, those of its samples.
 
     Raises:
-        LabelError: The classes are no numbers.
+        LabelError: The classes are not numbers.
     """
     classes = getattr(experience, "classes_in_this_experience", None)
     if classes is None:
@@ -140,8 +137,8 @@ def classes_of(experience: Any) -> tuple[int, ...]:
         return tuple(sorted({int(c) for c in classes}))
     except ValueError as error:
         raise LabelError(
-            f"The experience has classes that are no whole numbers ({error}). Give each sample an"
-            " int64 class index."
+            f"The experience has classes that are not integers ({error}). Give each sample an int64"
+            " class index."
         ) from error
 
 
@@ -154,14 +151,14 @@ def task_labels_of(experience: Any) -> tuple[int, ...]:
 
 
 def _distinct(values: Any) -> Iterable[Any]:
-    """The distinct values of a dataset's attribute, which Avalanche may have stored."""
+    """The distinct values of a dataset's attribute; Avalanche's attributes cache them."""
     return getattr(values, "uniques", values) if len(values) else ()
 
 
 def task_name_of(experience: Any) -> str | None:
     """The name of an experience's task, ``None`` if the stream has no task names.
 
-    For parts of experiences it is read from their samples.
+    Parts of an online stream have it in their datasets.
     """
     own = getattr(experience, "task_name", None)
     if own is not None:
@@ -171,16 +168,16 @@ def task_name_of(experience: Any) -> str | None:
 
 
 def with_class_labels(experience: Any) -> Any:
-    """An experience with lists of its classes and task labels, which growing models read.
+    """An experience with lists of its classes and task labels, which dynamic models read.
 
     Returns:
-        The experience; a copy if it had no such lists.
+        The experience, or a copy if it lacked a list.
     """
-    facts = {
+    lists = {
         "classes_in_this_experience": classes_of(experience),
         "task_labels": task_labels_of(experience),
     }
-    missing = {name: list(v) for name, v in facts.items() if not hasattr(experience, name)}
+    missing = {name: list(v) for name, v in lists.items() if not hasattr(experience, name)}
     if missing:
         experience = copy.copy(experience)
         for name, value in missing.items():

@@ -1,4 +1,4 @@
-"""The ready strategy of each method: a naive one with the method's plugin inside."""
+"""The Avalanche strategies of the methods, created on first access."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from avalanche_dgm.settings import entries
 class PluginStrategy(SupervisedTemplate):
     """A supervised strategy around one plugin of this package.
 
-    As Avalanche's own do, it takes arguments by position with a warning, in this order.
+    Like Avalanche's own strategies, it accepts positional arguments in this order, with a warning.
 
     Args:
         model: The classifier; maps images (n, *shape) to logits (n, classes).
-        optimizer: Its optimiser.
+        optimizer: The classifier's optimiser.
         criterion: The loss; cross-entropy by default.
-        train_mb_size: Samples per batch.
-        train_epochs: Passes over each experience.
-        eval_mb_size: Samples per batch in evaluation; ``train_mb_size`` by default.
-        device: Where to compute.
+        train_mb_size: Training batch size.
+        train_epochs: Epochs per experience.
+        eval_mb_size: Evaluation batch size; ``train_mb_size`` by default.
+        device: Device for training and evaluation.
         plugins: Further plugins.
-        evaluator: Avalanche's ``EvaluationPlugin``, or a function that makes one.
+        evaluator: Avalanche's ``EvaluationPlugin``, or a function that returns one.
         eval_every: See Avalanche's ``SupervisedTemplate``.
         peval_mode: See Avalanche's ``SupervisedTemplate``.
-        replay_plugin: What remembers; the strategies of methods make their own.
+        replay_plugin: The method's plugin; the strategies of methods create it.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class PluginStrategy(SupervisedTemplate):
 
 @once
 def strategy_of(kind: type[Method]) -> type[PluginStrategy]:
-    """The ready Avalanche strategy of a method: a naive one with its plugin inside.
+    """The Avalanche strategy class of a method: naive training with the method's plugin.
 
     Returns:
-        A class that takes the arguments of `PluginStrategy` and those of the method's plugin. A
-        method with a ``model_of`` makes the model of its hyper-parameters where none is given.
+        A class that takes the arguments of `PluginStrategy` and of the method's plugin. If the
+        method has a ``model_of``, ``model`` is optional and by default made by it.
     """
     own = [
         parameter

@@ -1,4 +1,4 @@
-"""An Avalanche plugin that ends each experience by what was learned."""
+"""An Avalanche plugin that ends the training of an experience at a target accuracy."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, distributed
 
-from avalanche_dgm.plugins.accuracies import right_answers
+from avalanche_dgm.plugins.accuracies import count_correct
 from avalanche_dgm.stopping import TrainingTarget
 
 
 class TargetAccuracyPlugin(SupervisedPlugin):
     """Ends the training of an experience once its running training accuracy is high enough.
 
-    How many epochs that takes depends on the data; the strategy's ``train_epochs`` is the largest
-    number. Avalanche's ``EarlyStoppingPlugin`` looks at a validation stream instead, and works
-    beside our plugins, too. ``fit_stream(..., until=0.99)`` is the same for a LightningModule.
+    The strategy's ``train_epochs`` is the maximum number of epochs. Avalanche's
+    ``EarlyStoppingPlugin``, which uses a validation stream, works beside our plugins, too.
+    ``fit_stream(..., until=0.99)`` is the same for a LightningModule.
 
     Args:
-        accuracy: Share of an epoch's new samples that were answered rightly while it was trained,
-            above 0 and at most 1. Replayed samples do not count.
-        settle: Let the learning rate fall to 0 on half a cosine before the end, over half as many
-            epochs as the target took; with it, no `CosineAnnealingPlugin` is needed.
+        accuracy: Running training accuracy of an epoch on new samples, without replayed ones,
+            above 0 and at most 1.
+        settle: Then decay the learning rate to 0 on half a cosine, over half as many further
+            epochs; replaces a `CosineAnnealingPlugin`.
 
     Raises:
         ConfigError: The accuracy is out of range.
@@ -39,10 +39,10 @@ class TargetAccuracyPlugin(SupervisedPlugin):
         self._batch = 0
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """Looks at the epoch before, and ends the experience if that was the last."""
+        """Checks the accuracy of the previous epoch, and stops training if it was the last."""
         done = strategy.clock.train_exp_epochs
         if done == 0:
-            # An experience before may have been interrupted.
+            # The previous experience may have been interrupted.
             self._restore(strategy)
             self.target.begin(strategy.train_epochs)
             self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
@@ -62,9 +62,9 @@ class TargetAccuracyPlugin(SupervisedPlugin):
                 group["lr"] = factor * rate
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Counts a batch, on the device."""
+        """Counts a batch's correct predictions, on the device."""
         self._batch += 1
-        if (batch := right_answers(strategy)) is not None:
+        if (batch := count_correct(strategy)) is not None:
             self._counts = batch if self._counts is None else self._counts + batch
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -79,8 +79,8 @@ class TargetAccuracyPlugin(SupervisedPlugin):
 
     @staticmethod
     def _accuracy(counts: Tensor) -> float:
-        """Over all processes; waits for the device."""
+        """Accuracy over all processes; synchronises with the device."""
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(counts)
-        right, n = counts.tolist()
-        return float(right / n)
+        correct, n = counts.tolist()
+        return float(correct / n)

@@ -23,7 +23,7 @@ from avalanche_dgm.plugins.samples import (
     task_column,
 )
 
-#: Number of test images over all classes: enough to embed their latents.
+#: Number of test images over all classes, for the embedding of their latents.
 _EXAMPLES = 500
 
 
@@ -46,56 +46,56 @@ def log_examples(
     at: int,
     last: bool,
 ) -> None:
-    """Logs what a method makes of a few images of each class; see `Dashboard.log_examples`.
+    """Logs panels of a few test images of each class; see `Dashboard.log_examples`.
 
-    They are the same ones each time, and are read when the dashboard has none of a test yet.
+    The images are read once, and again if ``tests`` has further experiences.
 
     Args:
-        dashboard: Where to log.
+        dashboard: The dashboard.
         method: The method.
         tests: Test experiences.
-        learned: Positions in the test stream of those that were learned.
+        learned: Positions in the test stream of the learned experiences.
         at: Experiences learned so far.
         last: Whether the stream is complete.
     """
-    there = {int(experience.current_experience) for experience in tests}
-    if dashboard.examples is None or not there <= dashboard.examples.positions():
+    positions = {int(experience.current_experience) for experience in tests}
+    if dashboard.examples is None or not positions <= dashboard.examples.positions():
         dashboard.examples = _read(tests, dashboard.samples_per_class)
-    # Images of different shapes, or that are no tensors, cannot be shown.
     if dashboard.examples is not None:
         seen = dashboard.examples.of_experiences(learned)
         dashboard.log_examples(method, seen, at=at, last=last)
 
 
 def _read(experiences: Sequence[Any], least: int) -> Examples | None:
+    """Reads example images; ``None`` if they are not tensors of one shape."""
     n_classes = sum(len(classes_of(experience)) for experience in experiences)
-    each = max(least, _EXAMPLES // max(n_classes, 1))
+    per_class = max(least, _EXAMPLES // max(n_classes, 1))
     images: list[Tensor] = []
-    facts: list[tuple[int, int, int]] = []
+    rows: list[tuple[int, int, int]] = []
     with seeded(0):
         for experience in experiences:
             position, column = int(experience.current_experience), task_column(experience)
             dataset = experience.dataset.eval()
-            for i in _first_of_each(experience.dataset, each):
+            for i in _first_of_each_class(experience.dataset, per_class):
                 try:
                     image, label, task = split_batch(sample_of(dataset, i), column)
                 except DataError:
                     return None
                 images.append(image[0].float())
-                facts.append((int(label), int(task), position))
+                rows.append((int(label), int(task), position))
     if len({image.shape for image in images}) != 1:
         return None
-    labels, tasks, positions = torch.tensor(facts).unbind(dim=1)
+    labels, tasks, positions = torch.tensor(rows).unbind(dim=1)
     return Examples(torch.stack(images), labels, tasks, positions)
 
 
-def _first_of_each(dataset: Any, n: int) -> list[int]:
-    """Positions of the first samples of each class."""
+def _first_of_each_class(dataset: Any, n: int) -> list[int]:
+    """Indices of the first ``n`` samples of each class."""
     counts: defaultdict[tuple[int, int], int] = defaultdict(int)
     chosen = []
     tasks = getattr(dataset, "targets_task_labels", [0] * len(dataset))
-    for i, one in enumerate(zip(labels_of(dataset), map(int, tasks), strict=True)):
-        if counts[one] < n:
-            counts[one] += 1
+    for i, pair in enumerate(zip(labels_of(dataset), map(int, tasks), strict=True)):
+        if counts[pair] < n:
+            counts[pair] += 1
             chosen.append(i)
     return chosen

@@ -23,43 +23,43 @@ from avalanche_dgm.plugins.dashboard_logger import DashboardLogger
 class WandBLogger(DashboardLogger):
     """Logs Avalanche's metrics and this package's panels to a run of Weights & Biases.
 
-    Takes the place of ``avalanche.logging.WandBLogger``, with the same arguments, and works with
-    current releases of W&B::
+    Replaces ``avalanche.logging.WandBLogger``, with the same arguments, and works with current
+    releases of W&B::
 
         logger = WandBLogger("my project", "dgr", config={"epochs": 5}, mode="offline")
         evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=[logger])
         strategy = Naive(..., plugins=[DGRPlugin()], evaluator=evaluator)
 
-    Every metric that is given to the evaluation plugin is logged under Avalanche's name, over the
-    axis ``step``: numbers, tensors (as histograms), images, figures and W&B's own charts; others
-    are left out. For the panels, over ``experience`` and ``sleep`` as well, see
-    `avalanche_dgm.dashboards.keys`. With them the run's config has all settings: the method's as
-    ``method``, those of the strategy, its optimiser and other plugins as ``strategy``.
+    The evaluation plugin's metrics are logged under Avalanche's names, over the axis ``step``:
+    numbers, tensors (as histograms), images, figures and W&B's own charts; others are left out. For
+    the panels, also over ``experience`` and ``sleep``, see `avalanche_dgm.dashboards.keys`. The
+    run's config then has all settings: the method's as ``method``, those of the strategy, its
+    optimiser and other plugins as ``strategy``.
 
-    The run begins with what is first logged, or when `run` or `wandb` is asked for. Only the first
-    of several processes has one. A logger in a checkpoint of the strategy continues the same run;
-    offline, the parts of a run lie in a folder each until ``wandb sync`` puts them together. What
-    cannot be logged, for want of a network, an account or space, is said in a warning, and training
-    goes on; ``mode="offline"`` needs none but the space. Tables stay in a checkpoint with their
-    pictures.
+    The run starts with the first logged value, or on access to `run` or `wandb`, and only in the
+    first process. A logger in a strategy's checkpoint resumes the run; offline, each part of the
+    run has its own folder until ``wandb sync`` merges them. If logging fails, for example without a
+    network, an account or disk space, there is a warning and training continues;
+    ``mode="offline"`` needs only disk space. Tables are saved in checkpoints with their images.
 
     Args:
         project_name: Name of the project.
         run_name: Name of the run.
-        log_artifacts: Whether to log the weights that the metric ``WeightCheckpoint`` gives.
-        path: Where to save them, below the working folder.
-        uri: Address of a bucket, which artifacts refer to beside the weights; ``s3`` and ``gs``
-            need the packages that W&B asks for.
-        sync_tfboard: Whether W&B copies what goes to TensorBoard; begins the run at once, since
-            writers that are there already are not copied.
+        log_artifacts: Whether to log the weights from the metric ``WeightCheckpoint``.
+        path: Folder for these weights, relative to the working folder.
+        uri: Address of a bucket, logged as a reference beside the weights; ``s3`` and ``gs`` need
+            further packages for W&B.
+        sync_tfboard: Whether W&B copies TensorBoard logs; starts the run at once, since existing
+            writers are not copied.
         save_code: Whether W&B saves the program.
         config: Hyper-parameters to log.
-        dir: Where W&B's files go; ``None`` for ``WANDB_DIR`` or the working folder.
-        params: Further arguments of ``wandb.init``, before all others here: ``id`` and ``resume``
-            to go on in a run (also ``WANDB_RUN_ID`` and ``WANDB_RESUME``), ``settings``, ``tags``.
+        dir: Folder of W&B's files; ``None`` for ``WANDB_DIR`` or the working folder.
+        params: Further arguments of ``wandb.init``, which override all others here: ``id`` and
+            ``resume`` to resume a run (also ``WANDB_RUN_ID`` and ``WANDB_RESUME``), ``settings``,
+            ``tags``.
         mode: ``"online"``, ``"offline"`` or ``"disabled"``; ``None`` for ``WANDB_MODE``.
-        panels: Whether to log this package's panels; without them only Avalanche's metrics.
-        samples_per_class: Samples of each class in images.
+        panels: Whether to log this package's panels, beside Avalanche's metrics.
+        samples_per_class: Samples per class in image grids.
         latents: Whether to embed the latents of test images after the last experience.
 
     Raises:
@@ -107,23 +107,23 @@ class WandBLogger(DashboardLogger):
 
     @property
     def sink(self) -> WandbSink:
-        """Where everything is logged."""
+        """The W&B sink."""
         sink: Any = self._wandb.sink
         return sink
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
-        """What ``wandb.init`` is given, with the run's id."""
+        """The arguments of ``wandb.init``, with the run's id."""
         return self.sink.init or {}
 
     @property
     def run(self) -> Any:
-        """The run; ``None`` in other processes, and if it could not start."""
+        """The run; ``None`` in processes after the first, and if it could not start."""
         return self.sink.run
 
     @property
     def wandb(self) -> Any:
-        """The module ``wandb``, in which this run is the active one if no other is."""
+        """The module ``wandb``, with this run active unless another one is."""
         import wandb
 
         _ = self.run
@@ -131,15 +131,15 @@ class WandBLogger(DashboardLogger):
 
     @property
     def watches(self) -> bool:
-        """Whether there are panels. Experiences are counted even if the run could not begin."""
+        """Whether panels are logged."""
         return self.panels and super().watches
 
     def make_sinks(self) -> Sequence[Sink]:
-        """The run, if there is one."""
+        """The W&B sink, if the run could start."""
         return [self._wandb] if self.run is not None else []
 
     def log_metrics(self, metric_values: Any) -> None:
-        """Logs the values of metrics, the numbers of a point in one row."""
+        """Logs the values of metrics, the numbers of each step in one row."""
         self._rows = {}
         super().log_metrics(metric_values)
         rows, self._rows = self._rows, None
@@ -147,12 +147,12 @@ class WandBLogger(DashboardLogger):
             self._wandb.log(values, axis=keys.STEP, at=at)
 
     def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
-        """Logs the value of a metric; one that W&B cannot show is left out.
+        """Logs the value of a metric; unsupported types are left out.
 
         Args:
-            name: Avalanche's name of it.
-            value: The value, or alternatives of which the first that can be shown is logged.
-            x_plot: Where on the axis ``step``.
+            name: Avalanche's name of the metric.
+            value: The value, or alternatives, of which the first supported one is logged.
+            x_plot: Value of the axis ``step``.
         """
         at = int(x_plot)
         if name.startswith("WeightCheckpoint"):
@@ -164,19 +164,19 @@ class WandBLogger(DashboardLogger):
             return
         alternatives = value.alternatives if isinstance(value, AlternativeValues) else [value]
         values = map(_image_of, alternatives)
-        found = next((one for one in map(shown, values) if one is not None), None)
-        if found is not None:
-            self._wandb.log({name: found}, axis=keys.STEP, at=at)
+        supported = next((media for media in map(shown, values) if media is not None), None)
+        if supported is not None:
+            self._wandb.log({name: supported}, axis=keys.STEP, at=at)
 
     def after_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Logs the method's panels, and counts the experience as Avalanche's logger does."""
+        """Logs the method's panels and, like Avalanche's logger, the number of the experience."""
         super().after_training_exp(strategy, metric_values, **kwargs)
         at = strategy.clock.train_iterations
         self._wandb.log({"TrainingExperience": self.exp_count}, axis=keys.STEP, at=at)
         self.exp_count += 1
 
     def close(self) -> None:
-        """Finishes the run; waits until everything is uploaded."""
+        """Finishes the run; waits for uploads."""
         super().close()
         self._wandb.close()
 
@@ -187,7 +187,7 @@ class WandBLogger(DashboardLogger):
         # Such as WeightCheckpoint/train_phase/train_stream/Task000/Exp000; the task may be missing.
         found = re.search(r"(?:/Task(\d+))?/Exp(\d+)$", name)
         if found is None:
-            raise DataError(f"The name {name!r} of a checkpoint does not end with its experience.")
+            raise DataError(f"The checkpoint name {name!r} does not end with an experience.")
         metadata = {"experience": int(found[2]), "x_step": at}
         if found[1] is not None:
             metadata["task_id"] = int(found[1])
@@ -198,15 +198,15 @@ class WandBLogger(DashboardLogger):
         artifact.add_file(str(path), name=f"Models/{path.name}")
 
         if self.uri is not None:
-            # The weights are logged even if the bucket cannot be referred to. Without a checksum,
-            # for which W&B would ask the bucket, and wait for an answer.
+            # The weights are logged even if the reference fails. Without a checksum, for which W&B
+            # would access the bucket.
             refer = partial(artifact.add_reference, self.uri, f"References/{path.name}")
             self._wandb.attempt(f"a reference to {self.uri}", partial(refer, checksum=False))
         self.run.log_artifact(artifact)
 
 
 def _image_of(value: Any) -> Any:
-    """An image of Avalanche's as one of PIL's; other values as they are."""
+    """Converts an Avalanche image to a PIL image; returns other values unchanged."""
     if not isinstance(value, TensorImage):
         return value
     pixels: Tensor = value.image.detach().cpu()

@@ -1,4 +1,4 @@
-"""A wrapper around the user's model that predicts as the method does."""
+"""A wrapper around the user's model that predicts with the method."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from avalanche_dgm.plugins.loop import undo_interrupted
 
 
 class WrappedModel(nn.Module):
-    """A user's model with a method's outputs: of its active learner, or, in evaluation, of all.
+    """A wrapper that returns the method's training logits or, in evaluation, its predictions.
 
-    The user's model is a submodule, so Avalanche adapts it as before. The method is none, so that
-    optimisers and other plugins see only the networks that are trained.
+    The user's model is a submodule, so that Avalanche adapts it. The method is not a submodule, so
+    that optimisers and other plugins see only the networks in training.
 
     Attributes:
-        networks: The method's own networks in use, by `Routing.networks`.
+        networks: The method's own networks in use, from `Routing.networks`.
         width: Number of outputs of the user's model.
-        task_key: The task of the images to come, from an oracle, or ``None``.
+        task_key: The task of the test images, from an oracle, or ``None``.
     """
 
     def __init__(self, model: nn.Module, method: Method) -> None:
@@ -33,7 +33,7 @@ class WrappedModel(nn.Module):
         self.networks = nn.ModuleDict()
         self.width = 0
         self.task_key: str | None = None
-        # Past nn.Module's own __setattr__, which would register it.
+        # Bypasses nn.Module.__setattr__, which would register a submodule.
         object.__setattr__(self, "_method", method)
 
     @property
@@ -45,7 +45,7 @@ class WrappedModel(nn.Module):
         """Returns logits.
 
         Args:
-            x: Images (n, *shape), or latents if the method is trained on them.
+            x: Images (n, *shape), or latents if the method trains on latents.
             tasks: int64 tensor (n,), task labels.
         """
         if self.training:
@@ -59,7 +59,7 @@ class WrappedModel(nn.Module):
 
 
 class WrappedMultiTaskModel(WrappedModel, MultiTaskModule):
-    """The same around a model that is given task labels."""
+    """A `WrappedModel` around a model that takes task labels."""
 
     def __init__(self, model: nn.Module, method: Method) -> None:
         MultiTaskModule.__init__(self)
@@ -68,7 +68,7 @@ class WrappedMultiTaskModel(WrappedModel, MultiTaskModule):
     def forward(  # type: ignore[override]
         self, x: Tensor, task_labels: Tensor | None = None
     ) -> Tensor | dict[int, Tensor]:
-        """Returns logits, or those of each task that was trained where there are no task labels.
+        """Returns logits; without task labels, those for each trained task, by task.
 
         Args:
             x: See `logits`.
@@ -85,20 +85,20 @@ class WrappedMultiTaskModel(WrappedModel, MultiTaskModule):
 
 
 def wrap(model: nn.Module, method: Method) -> WrappedModel:
-    """Wraps a model in the module that fits it."""
+    """Wraps a model, with or without task labels."""
     kind = WrappedMultiTaskModel if isinstance(model, MultiTaskModule) else WrappedModel
     return kind(model, method)
 
 
 def put_model(strategy: Any, model: nn.Module) -> None:
-    """Gives a strategy another model, and Avalanche the names of the same parameters in it.
+    """Replaces a strategy's model by its wrapper or wrapped model, and renames the parameters.
 
     Args:
         strategy: The strategy.
-        model: One that has the strategy's model as a child, or is a child of it.
+        model: A parent or child module of the strategy's model.
     """
-    former, strategy.model = strategy.model, model
-    added, removed = _prefix(model, former), _prefix(former, model)
+    previous, strategy.model = strategy.model, model
+    added, removed = _prefix(model, previous), _prefix(previous, model)
     if strategy.optimized_param_id is not None:
         strategy.optimized_param_id = {
             added + name.removeprefix(removed): parameter
@@ -107,5 +107,5 @@ def put_model(strategy: Any, model: nn.Module) -> None:
 
 
 def _prefix(parent: nn.Module, child: nn.Module) -> str:
-    """What the names of a module's child begin with in it; nothing if it is no child of it."""
+    """The prefix of a child's parameters in its parent; empty if it is not a child."""
     return next((f"{name}." for name, part in parent.named_children() if part is child), "")

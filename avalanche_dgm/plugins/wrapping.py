@@ -1,4 +1,4 @@
-"""The plugin of methods that predict with networks of their own or are trained on latents."""
+"""The plugin of methods that route between their own networks or train on latents."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from avalanche_dgm.plugins.wrapped import WrappedModel, put_model, wrap
 
 
 class WrappingPlugin(MethodPlugin):
-    """Wraps the strategy's model if the method has networks of its own or is trained on latents.
+    """Wraps the strategy's model if the method has its own networks or trains on latents.
 
-    ``strategy.model`` then becomes a `WrappedModel` around the user's model, until `finish`. For
+    ``strategy.model`` is then a `WrappedModel` around the user's model, until `finish`. For
     training on latents an experience is encoded once, or batch by batch if it is augmented or
     another plugin adds samples. See `MethodPlugin` for the arguments.
     """
 
-    #: Classes of the experience, if batches also have samples of others.
+    #: Classes of the experience, if batches also have samples of other classes.
     _own: ClassTable | None = None
     #: Whether the batch has no sample of the experience.
     _nothing = False
-    #: Parameters that are not updated in this step, with their gradients.
+    #: Parameters without an update in this step, with their gradients.
     _set_aside: Sequence[tuple[nn.Parameter, Tensor | None]] = ()
     #: Whether `finish` was called since the last experience.
     _finished = False
 
     @property
     def routing(self) -> Routing | None:
-        """The method, if it trains or predicts with networks of its own."""
+        """The method, if it trains or predicts with its own networks."""
         method: Any = self.method
         return method if isinstance(method, Routing) and method.routes else None
 
@@ -79,7 +79,7 @@ class WrappingPlugin(MethodPlugin):
         return wrapped
 
     def consolidate(self) -> None:
-        """Trains the user's model on all that waits for consolidation."""
+        """Consolidates the pending tasks into the user's model."""
         undo_interrupted(self.method)
         if isinstance(self.method, Routing):
             self._run(self.method.consolidate())
@@ -90,9 +90,9 @@ class WrappingPlugin(MethodPlugin):
         self.consolidate()
 
     def finish(self, strategy: Any) -> nn.Module:
-        """Consolidates, gives the strategy the user's model back, and returns it.
+        """Consolidates, sets the strategy's model to the user's model, and returns it.
 
-        The optimiser then holds no parameters of the method's own networks.
+        Parameters of the method's own networks are removed from the optimiser.
         """
         self.consolidate()
         self._finished = True
@@ -106,7 +106,7 @@ class WrappingPlugin(MethodPlugin):
         return self.routing.networks() if self.routing is not None else {}
 
     def _use(self, strategy: Any, wrapped: WrappedModel, networks: dict[str, nn.Module]) -> None:
-        """Puts networks of the method into the wrapped model and the optimiser."""
+        """Replaces the method's networks in the wrapped model and the optimiser."""
         before = dict(wrapped.networks.named_parameters(prefix="networks"))
         wrapped.networks = nn.ModuleDict(networks)
         now = dict(wrapped.networks.named_parameters(prefix="networks"))
@@ -117,7 +117,7 @@ class WrappingPlugin(MethodPlugin):
                 strategy.optimized_param_id.pop(name, None)
 
     def begin(self, strategy: Any, data: ExperienceData) -> None:
-        """Starts the experience and wraps the model, if that is needed."""
+        """Starts the experience and wraps the model if necessary."""
         if self.routing is not None:
             self._run(self.routing.make_room(data.key))
         super().begin(strategy, data)
@@ -136,11 +136,11 @@ class WrappingPlugin(MethodPlugin):
         super().before_training_exp(strategy, *args, **kwargs)
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Skips the epochs if the method trains nothing by batches."""
+        """Skips the epochs if the method has no classifier to train."""
         super().before_training_epoch(strategy, *args, **kwargs)
         if self.method.active is None:
             strategy.stop_training()
-        # Once all plugins have put their data sets and loaders in place.
+        # Here, as plugins may replace datasets and loaders until now.
         alone = self.routing is None or self._data is None or is_alone(strategy)
         self._own = None
         if not alone and self._data is not None:
@@ -148,7 +148,7 @@ class WrappingPlugin(MethodPlugin):
             self._own.add(self._data.tasks, self._data.labels)
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Drops samples that the method's network has no outputs for; encodes images."""
+        """Encodes images, and drops samples of classes that the method's network lacks."""
         super().before_training_iteration(strategy, *args, **kwargs)
         self._nothing = False
         if self._wrapped(strategy) is None:
@@ -158,13 +158,13 @@ class WrappingPlugin(MethodPlugin):
             strategy.mbatch = [self.latents.encode_batch(images, tasks), *strategy.mbatch[1:]]
         if self._own is None:
             return
-        mine = self._own.find(tasks, labels) >= 0
-        self._nothing = not bool(mine.any())
+        known = self._own.find(tasks, labels) >= 0
+        self._nothing = not bool(known.any())
         if not self._nothing:
-            strategy.mbatch = [column[mine] for column in strategy.mbatch]
+            strategy.mbatch = [column[known] for column in strategy.mbatch]
 
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Keeps all but the active learner from being updated by losses of other plugins."""
+        """Removes gradients from other plugins' losses for all but the active learner."""
         active = self.method.active
         if self._wrapped(strategy) is None or active is None:
             return
@@ -175,26 +175,26 @@ class WrappingPlugin(MethodPlugin):
             parameter.grad = None
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Restores the other gradients, which plugins may read after the step."""
+        """Restores these gradients, which plugins may read after the step."""
         super().after_update(strategy, *args, **kwargs)
         for parameter, gradient in self._set_aside:
             parameter.grad = gradient
         self._set_aside = []
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """See `MethodPlugin.after_training_exp`; frees networks that are no longer in use."""
+        """See `MethodPlugin.after_training_exp`; frees networks that are no longer used."""
         super().after_training_exp(strategy, *args, **kwargs)
         wrapped = self._wrapped(strategy)
         if wrapped is not None:
             self._use(strategy, wrapped, self._networks())
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Runs the phases before an evaluation, unless it is within an experience."""
+        """Runs the phases before an evaluation, unless it is during training."""
         super().before_eval(strategy, *args, **kwargs)
         if self._data is not None:
             return
         if self.wraps and strategy.model is self.method.learner and not self._finished:
-            # A loaded method predicts before it learns anything more.
+            # A loaded method may be evaluated before it is trained further.
             self.method.to(strategy.device)
             self._wrap(strategy)
         if self.routing is not None:
@@ -205,7 +205,7 @@ class WrappingPlugin(MethodPlugin):
             self._use(strategy, wrapped, self._networks())
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Names the task of the test images, for methods that route by an oracle."""
+        """Sets the task of the test images, for methods that route by an oracle."""
         wrapped = self._wrapped(strategy)
         if wrapped is not None and self.routing is not None:
             key = self.test_task_of(strategy.experience)

@@ -112,7 +112,7 @@ def test_tables_that_there_are_not(benchmark):
     with pytest.raises(ConfigError, match="0 experiences"):
         AccuracyByEpoch().table()
     recorder, _, _ = learn(benchmark, network(), epochs=1)
-    with pytest.raises(ConfigError, match="Nothing was learned before"):
+    with pytest.raises(ConfigError, match="No experience was learned before"):
         recorder.table(0)
     with pytest.raises(ConfigError, match="number 2"):
         recorder.table(2)

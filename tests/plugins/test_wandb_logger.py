@@ -418,7 +418,7 @@ def test_what_cannot_be_referred_to_is_logged_all_the_same(tmp_path, monkeypatch
     monkeypatch.setattr(wandb.Artifact, "add_reference", refer)
     with pytest.warns(RuntimeWarning, match=r"a reference to s3://models: Error: .*boto3"):
         logger.log_single_metric("WeightCheckpoint/train_phase/train_stream/Exp003", b"w", 8)
-    with pytest.warns(RuntimeWarning, match="does not end with its experience"):
+    with pytest.warns(RuntimeWarning, match="does not end with an experience"):
         logger.log_single_metric("WeightCheckpoint/other", b"w", 8)
     logger.close()
     (artifact,) = runs(tmp_path)[0].artifacts
