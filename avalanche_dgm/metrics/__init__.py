@@ -1,10 +1,9 @@
-"""How well a stream was learned, how good what a memory replays is, and what it costs.
+"""Metrics of accuracy, generated and replayed samples, memory and time.
 
-Functions over an accuracy matrix, the torchmetrics on top, and what looks at generators, replay,
-memory and time. All torchmetrics take the keyword arguments of ``torchmetrics.Metric``. What they
-counted in several batches and processes is added up unless they say otherwise, and their updates
-never wait for the device. The names are in the stub beside this file; those of results need no
-PyTorch.
+Functions of an accuracy matrix need no PyTorch. The torchmetrics take the keyword arguments of
+``torchmetrics.Metric``; unless stated otherwise, their states are summed over batches and
+processes, and their updates do not synchronise with the device. `__init__.pyi` lists the exported
+names.
 """
 
 from avalanche_dgm.stubs import attach_stub

@@ -1,4 +1,4 @@
-"""The accuracy matrix of a stream, counted batch by batch, and its summaries."""
+"""The accuracy matrix of a stream, and metrics computed from it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from avalanche_dgm.metrics.plotted import PlottedMetric
 
 
 def predicted(answers: Tensor, labels: Tensor) -> Tensor:
-    """The classes (n,) of logits (n, K), or of classes (n,) themselves.
+    """The predicted classes (n,), from logits (n, K) or given as classes (n,).
 
     Raises:
-        ShapeError: There is not one answer for each of the labels (n,).
+        ShapeError: The shapes of predictions and labels (n,) do not match.
     """
     logits = answers.ndim == 2 and answers.is_floating_point()
     if labels.ndim != 1 or answers.shape[:1] != labels.shape or not (logits or answers.ndim == 1):
         raise ShapeError(
-            f"Answers of shape {tuple(answers.shape)} do not fit labels of shape"
+            f"Predictions of shape {tuple(answers.shape)} do not match labels of shape"
             f" {tuple(labels.shape)}; logits (n, K) or classes (n,) and labels (n,) are needed."
         )
     return answers.argmax(dim=1) if logits else answers
@@ -32,7 +32,7 @@ def predicted(answers: Tensor, labels: Tensor) -> Tensor:
 class AccuracyMatrix(PlottedMetric):
     """Accuracy on every test experience after every training experience.
 
-    Its subclasses have the same states, so a ``MetricCollection`` of them counts once.
+    Its subclasses have the same states, so a ``MetricCollection`` updates them once.
 
     Args:
         n_experiences: Length T of the training stream.
@@ -61,14 +61,14 @@ class AccuracyMatrix(PlottedMetric):
         """Counts a batch.
 
         Args:
-            answers: Logits (n, K) of floating point, or int64 classes (n,).
+            answers: Float logits (n, K), or int64 classes (n,).
             labels: int64 tensor (n,).
-            step: The training experience learned last, 0 to T - 1.
-            experience: The test experience that the batch is from, 0 to S - 1.
+            step: Index of the last learned experience, 0 to T - 1.
+            experience: Index of the batch's test experience, 0 to S - 1.
 
         Raises:
-            ConfigError: There is no such step or test experience.
-            ShapeError: There is not one answer for each label.
+            ConfigError: ``step`` or ``experience`` is out of range.
+            ShapeError: The shapes of predictions and labels do not match.
         """
         steps, experiences = self.correct.shape
         if not (0 <= step < steps and 0 <= experience < experiences):
@@ -81,42 +81,41 @@ class AccuracyMatrix(PlottedMetric):
         self.total[step, experience] += len(labels)
 
     def compute(self) -> Tensor:
-        """Returns the accuracies so far (T, S), 0 to 1, NaN where nothing was counted."""
+        """Returns the accuracies so far (T, S), 0 to 1, NaN where not measured."""
         return self.correct / self.total
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draws the matrix, with a row for each training experience.
 
         Args:
-            val: A matrix that `compute` returned; ``None`` for that of now.
+            val: A matrix from `compute`; ``None`` for the current one.
             ax: Matplotlib's axes to draw into; ``None`` for a new figure.
 
         Returns:
-            The figure, ``None`` if the axes were given, and the axes.
+            The figure, or ``None`` with ``ax``, and the axes.
         """
-        # Only who draws needs it.
         import matplotlib.pyplot as plt
 
         figure, axes = plt.subplots() if ax is None else (None, ax)
-        shown = axes.imshow((self.compute() if val is None else val).cpu().numpy(), vmin=0, vmax=1)
+        image = axes.imshow((self.compute() if val is None else val).cpu().numpy(), vmin=0, vmax=1)
         axes.set(xlabel="tested on experience", ylabel="after experience")
-        axes.figure.colorbar(shown, ax=axes, label="accuracy")
+        axes.figure.colorbar(image, ax=axes, label="accuracy")
         return figure, axes
 
 
 class Summary(AccuracyMatrix):
-    """Base of the accuracy matrices that are summarised in one number."""
+    """Base of metrics that reduce an accuracy matrix to a number."""
 
     higher_is_better = True
     plot_upper_bound = 1.0
     summary: ClassVar[Callable[..., float]]
 
     def compute(self) -> Tensor:
-        """Returns the summary, a scalar; NaN where nothing can be said yet."""
+        """Returns the metric, a scalar; NaN where it is not defined yet."""
         return self.correct.new_tensor(self._value(super().compute()), dtype=torch.float32)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Draws the summary; see `PlottedMetric.plot`."""
+        """Draws the metric; see `PlottedMetric.plot`."""
         return self._plot(val, ax)
 
     def _value(self, matrix: Tensor) -> float:
@@ -124,26 +123,26 @@ class Summary(AccuracyMatrix):
 
 
 class AverageAccuracy(Summary):
-    """Final mean accuracy on the experiences learned; see `functional.average_accuracy`."""
+    """Final mean accuracy on the learned experiences; see `functional.average_accuracy`."""
 
     summary = functional.average_accuracy
 
 
 class BackwardTransfer(Summary):
-    """What later learning changed on earlier experiences; see `functional.backward_transfer`."""
+    """Effect of later training on earlier experiences; see `functional.backward_transfer`."""
 
     summary = functional.backward_transfer
 
 
 class Forgetting(Summary):
-    """How far accuracy fell from its best value; see `functional.forgetting`."""
+    """Drop of the accuracy from its best value; see `functional.forgetting`."""
 
     higher_is_better = False
     summary = functional.forgetting
 
 
 class Retention(Summary):
-    """Share of the accuracy after learning that is left at the end; see `functional.retention`."""
+    """Remaining fraction of the accuracy right after learning; see `functional.retention`."""
 
     summary = functional.retention
 
@@ -155,17 +154,17 @@ class LearningAccuracy(Summary):
 
 
 class AverageAnytimeAccuracy(Summary):
-    """Average accuracy after every experience; see `functional.average_anytime_accuracy`."""
+    """Average accuracy over time; see `functional.average_anytime_accuracy`."""
 
     summary = functional.average_anytime_accuracy
 
 
 class ForwardTransfer(Summary):
-    """Accuracy on experiences before they are learned; see `functional.forward_transfer`.
+    """Accuracy on experiences right before learning; see `functional.forward_transfer`.
 
     Args:
         n_experiences: See `AccuracyMatrix`.
-        baseline: Accuracy of an untrained network, one number or one for each test experience.
+        baseline: Accuracy of an untrained network, one number or one per test experience.
         **kwargs: Arguments of `AccuracyMatrix`.
     """
 

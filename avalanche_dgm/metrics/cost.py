@@ -1,4 +1,4 @@
-"""What remembering costs: memory and time."""
+"""Memory size and training time of methods."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.metrics.plotted import PlottedMetric
 
-#: The phases that a `Cost` has no name for.
+#: Name for phases that are not in ``phases`` of a `Cost`.
 OTHER = "other"
 
 
 class MemorySize(PlottedMetric):
     """Size of a memory, without the classifier, at the last update.
 
-    Counted are bytes of weights, statistics and stored samples, parameters, and samples, or latents
-    of samples, that are kept as they are. All processes hold the whole memory, so theirs are not
-    added up: the largest counts. If nothing was looked at, all is 0.
+    It is the number of bytes (weights, statistics and stored samples), of parameters, and of stored
+    samples or latents; 0 without an update. Every process holds the full memory, so the maximum
+    over processes is used, not the sum.
     """
 
     is_differentiable = False
     higher_is_better = False
-    # An update replaces what was there: a batch's state cannot be added to it.
+    # An update replaces the state: states of batches cannot be added.
     full_state_update = True
 
     size: Tensor
@@ -38,14 +38,14 @@ class MemorySize(PlottedMetric):
         self.add_state("size", torch.zeros(3, dtype=torch.int64), dist_reduce_fx="max")
 
     def update(self, method: Any) -> None:
-        """Looks at a memory.
+        """Measures a memory.
 
         Args:
-            method: A method, the plugin or LightningModule that it is in, or any other module, all
-                of which is then taken for the memory.
+            method: A method, its plugin or LightningModule, or any other module, which then counts
+                as the memory.
 
         Raises:
-            ConfigError: It is none of these.
+            ConfigError: ``method`` is none of these.
         """
         found = (memory_bytes_of(method), memory_parameters_of(method), stored_samples_of(method))
         self.size = torch.tensor(found, device=self.size.device)
@@ -58,21 +58,20 @@ class MemorySize(PlottedMetric):
 class Cost(PlottedMetric):
     """Seconds in total and of each phase, and samples per second.
 
-    Updates are added up. Of several processes, which learn side by side, the longest time counts,
-    and the samples of all.
+    Updates are summed. Over processes, times are the maximum and samples the sum.
 
     Args:
-        phases: Names of phases to tell apart. A phase is known by what stands before a colon:
-            ``sleep: tasks 3, 4`` is ``sleep``. All others are ``other``. Needed beforehand, as a
-            process may have a phase that another has not.
+        phases: Names of phases to distinguish; all others are ``other``. Names are compared up to a
+            colon: ``sleep: tasks 3, 4`` is ``sleep``. Needed in advance, as processes may have
+            different phases.
 
     Raises:
-        ConfigError: A name is there twice, or is ``other``.
+        ConfigError: A name is repeated or is ``other``.
     """
 
     is_differentiable = False
     higher_is_better = None
-    # Seconds of updates are added, those of processes are not.
+    # Seconds are summed over updates, but not over processes.
     full_state_update = True
 
     phase_seconds: Tensor
@@ -98,16 +97,16 @@ class Cost(PlottedMetric):
 
         Args:
             phase_seconds: Seconds of each phase by name, such as `MethodStats.phase_seconds`.
-            shown: Samples that the classifier was shown by this process, each pass counted.
-            seconds: Seconds in all, from 0 on.
+            shown: Samples that this process trained the classifier on, over all epochs.
+            seconds: Total seconds, at least 0.
 
         Raises:
-            ConfigError: A number is below 0 or none.
+            ConfigError: A number is negative or NaN.
         """
         if not all(value >= 0 for value in (*phase_seconds.values(), shown, seconds)):
             raise ConfigError(
                 f"Seconds of phases {dict(phase_seconds)}, shown={shown} and seconds={seconds} must"
-                " be numbers from 0 on."
+                " be 0 or more."
             )
         spent = dict.fromkeys(self.phases, 0.0)
         for kind, value in seconds_by_kind(phase_seconds).items():
@@ -117,9 +116,9 @@ class Cost(PlottedMetric):
         self.shown += shown
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns scalars: ``seconds``, ``samples_per_second`` and ``seconds/<phase>`` of each.
+        """Returns scalars: ``seconds``, ``samples_per_second`` and ``seconds/<phase>``.
 
-        Samples a second are NaN if no time has passed.
+        Samples per second are NaN for 0 seconds.
         """
         speed = torch.where(self.seconds > 0, self.shown / self.seconds, torch.nan)
         values = {"seconds": self.seconds, "samples_per_second": speed}
@@ -129,23 +128,23 @@ class Cost(PlottedMetric):
 
 
 def seconds_by_kind(phase_seconds: Mapping[str, float]) -> dict[str, float]:
-    """Seconds of phases whose names are equal up to a colon, added up.
+    """Sums the seconds of phases whose names are equal up to a colon.
 
     Args:
         phase_seconds: Seconds by name: ``sleep: tasks 3, 4`` counts as ``sleep``.
     """
-    found: dict[str, float] = {}
+    totals: dict[str, float] = {}
     for name, seconds in phase_seconds.items():
         kind = name.split(":")[0].strip().replace(" ", "_")
-        found[kind] = found.get(kind, 0.0) + seconds
-    return found
+        totals[kind] = totals.get(kind, 0.0) + seconds
+    return totals
 
 
 def memory_bytes_of(method: Any) -> int:
-    """Bytes of a memory beside the classifier: all that hangs on it; see `held_bytes`.
+    """Bytes of a memory without the classifier; see `held_bytes`.
 
     Args:
-        method: As in `MemorySize.update`.
+        method: See `MemorySize.update`.
     """
     found = _inner(method)
     if isinstance(found, Method):
@@ -154,7 +153,7 @@ def memory_bytes_of(method: Any) -> int:
 
 
 def memory_parameters_of(method: Any) -> int:
-    """Parameters of a memory beside the classifier, each counted once."""
+    """Number of parameters of a memory without the classifier, each counted once."""
     found = _inner(method)
     learner = found.learner if isinstance(found, Method) else None
     others = {id(p) for p in learner.parameters()} if learner is not None else set()
@@ -162,7 +161,7 @@ def memory_parameters_of(method: Any) -> int:
 
 
 def stored_samples_of(method: Any) -> int:
-    """Samples, or latents of samples, that a memory keeps as they are."""
+    """Number of samples or latents that a memory stores."""
     found = _inner(method)
     return found.stored_samples() if isinstance(found, Inspectable) else 0
 
@@ -171,7 +170,7 @@ def _inner(method: Any) -> nn.Module:
     inner = getattr(method, "method", method)
     if not isinstance(inner, nn.Module):
         raise ConfigError(
-            f"A {type(method).__name__} has no memory to measure. Give a method of this package,"
+            f"A {type(method).__name__} has no memory to measure. Pass a method of this package,"
             " its plugin or LightningModule, or any other module."
         )
     return inner

@@ -1,4 +1,4 @@
-"""Whether generated samples lie where real ones lie, and wherever real ones lie."""
+"""Density and coverage of generated samples."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.metrics.plotted import PlottedMetric
 
-#: Rows of a matrix of distances that are computed at once.
+#: Rows of the distance matrix that are computed at once.
 _ROWS = 512
 
 
 class DensityCoverage(PlottedMetric):
     """Density and coverage of generated samples (Naeem et al. 2020, k = 5).
 
-    Around each of N real samples lies a ball that reaches to its k-th nearest real neighbour.
-    ``density`` is how many balls a generated sample lies in, by k: about 1 for samples of the same
-    distribution, less for those off it. ``coverage`` is the share of balls with a generated sample
-    in them: it falls if a generator has lost a part of the data. Balls are open, as in the
-    authors' code, so that a copy of a real sample that is there k times more lies in no ball of it.
+    Each of N real samples has a ball whose radius is the distance to its k-th nearest real
+    neighbour. ``density`` is the mean number of balls that contain a generated sample, divided by
+    k: about 1 for samples of the real distribution, less for samples outside of it. ``coverage`` is
+    the fraction of balls that contain a generated sample; it falls if a generator loses a part of
+    the data. Balls are open, as in the authors' code: the ball of a sample with k duplicates is
+    empty.
 
-    Features are kept, in single precision: at most ``limit`` real and as many generated ones **of
-    each process**, the first ones. Processes hand each other theirs when the values are computed,
-    which takes time in proportion to N * (N + M) and memory to N + M.
+    Features are stored in single precision: **in each process** at most the first ``limit`` real
+    and the first ``limit`` generated ones. They are gathered from all processes for the
+    computation, which takes time proportional to N * (N + M) and memory proportional to N + M.
 
     Args:
-        n_features: Features F of a sample. Pixels will do for very small images only; better are
-            those of a classifier, such as `Reference.features`.
-        k: Neighbours, at least 1.
-        limit: Most samples of each kind that a process keeps, more than ``k``.
+        n_features: Features F of a sample. Pixels are suitable only for very small images; better
+            are features of a classifier, such as `Reference.features`.
+        k: Number of neighbours, at least 1.
+        limit: Maximum number of stored samples of each kind and process, more than ``k``.
 
     Raises:
         ConfigError: ``n_features`` or ``k`` is below 1, or ``limit`` is not above ``k``.
@@ -51,7 +52,7 @@ class DensityCoverage(PlottedMetric):
         whole("k", k)
         if limit <= k:
             raise ConfigError(
-                f"limit={limit} must be above k={k}: a sample is no neighbour of its own."
+                f"limit={limit} must be above k={k}: a sample is not a neighbour of itself."
             )
         self.n_features, self.k, self.limit = n_features, k, limit
         self.add_state("real", [], dist_reduce_fx="cat")
@@ -59,22 +60,21 @@ class DensityCoverage(PlottedMetric):
         self._open()
 
     def _open(self) -> None:
-        # A process without samples takes part in gathering with none: of nothing at all it would
-        # not know the shape.
+        # Gathering needs a tensor of the right shape also in a process without samples.
         for parts in (self.real, self.generated):
             parts.append(torch.empty(0, self.n_features, device=self.device))
 
     def reset(self) -> None:
-        """Forgets all samples."""
+        """Removes all samples."""
         super().reset()
         self._open()
 
     def update(self, features: Tensor, real: bool) -> None:
-        """Keeps the features of a batch.
+        """Stores the features of a batch.
 
         Args:
             features: Float tensor (n, F).
-            real: Whether the samples are real, or generated.
+            real: Whether the samples are real rather than generated.
 
         Raises:
             ShapeError: The features have another shape.
@@ -82,7 +82,7 @@ class DensityCoverage(PlottedMetric):
         if features.ndim != 2 or features.shape[1] != self.n_features:
             raise ShapeError(
                 f"Features of shape {tuple(features.shape)} are not (n, {self.n_features}), as"
-                f" n_features={self.n_features} says."
+                f" n_features={self.n_features} requires."
             )
         parts = self.real if real else self.generated
         room = self.limit - sum(len(part) for part in parts)
@@ -90,18 +90,18 @@ class DensityCoverage(PlottedMetric):
             parts.append(features[:room].detach().float().clone())
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns ``density``, a scalar from 0 on, and ``coverage``, one in [0, 1].
+        """Returns the scalars ``density``, at least 0, and ``coverage``, 0 to 1.
 
-        Both are NaN without generated samples or with fewer than k + 1 real ones.
+        Both are NaN without generated samples or with fewer than k + 1 real samples.
         """
         real, generated = _joined(self.real), _joined(self.generated)
         if len(real) <= self.k or not len(generated):
-            nothing = real.new_tensor(torch.nan)
-            return {"density": nothing, "coverage": nothing.clone()}
+            nan = real.new_tensor(torch.nan)
+            return {"density": nan, "coverage": nan.clone()}
         inside = real.new_zeros((), dtype=torch.int64)
         covered = inside.clone()
         for part in real.split(_ROWS):
-            # The nearest of all is the sample itself.
+            # The nearest sample is the sample itself.
             radii = _distances(part, real).kthvalue(self.k + 1, dim=1).values
             balls = _distances(part, generated) < radii[:, None]
             inside += balls.sum()
@@ -110,10 +110,10 @@ class DensityCoverage(PlottedMetric):
 
 
 def _joined(parts: Tensor | list[Tensor]) -> Tensor:
-    """One tensor (n, F) in double precision; after gathering it is one already."""
+    """Concatenates features (n, F) in double precision; after gathering they are one tensor."""
     return (torch.cat(parts) if isinstance(parts, list) else parts).double()
 
 
-def _distances(one: Tensor, other: Tensor) -> Tensor:
-    """Distances (n, m) without the rounding of matrix products: a sample is 0 from itself."""
-    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Distances (n, m), exact enough that a sample has distance 0 from itself."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

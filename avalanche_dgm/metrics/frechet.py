@@ -1,4 +1,4 @@
-"""The Frechet distance of real and generated samples, with any features."""
+"""The Frechet distance between real and generated samples, with any features."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.modules import evaluating, in_chunks
 
 
-class _Given(nn.Module):
-    """Stands in for a network of torchmetrics where its features are computed already."""
+class _Identity(nn.Module):
+    """Replaces torchmetrics' feature network, as features are computed beforehand."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -26,20 +26,20 @@ class _Given(nn.Module):
 
 
 class FrechetDistance(FrechetInceptionDistance):
-    """The Frechet distance of real and generated samples (Heusel et al. 2017).
+    """The Frechet distance between real and generated samples (Heusel et al. 2017).
 
-    That of two Gaussians with the means m and covariances C of the features of both:
+    That of two Gaussians with the means m, m' and covariances C, C' of the features:
     ``|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2))``, computed by torchmetrics in double precision.
-    Nothing is downloaded, and samples may have any size and any range of intensities. What may be
-    compared, and how many samples are needed, is told in `GeneratorQuality`.
+    Nothing is downloaded, and samples may have any size and range of intensities. See
+    `GeneratorQuality` for which distances can be compared, and how many samples are needed.
 
     Args:
-        features: From samples (n, *shape) to features (n, F). A module is asked in evaluation mode
-            and moves with the metric; ``None`` takes the intensities themselves.
-        n_features: F; ``None`` asks ``features.num_features``. Needed beforehand, as a process may
-            have no sample of a kind. Of plain intensities it is their number in a sample.
-        **kwargs: Also ``reset_real_features``: whether a reset forgets the real samples, too (as it
-            does by default).
+        features: From samples (n, *shape) to features (n, F). A module is evaluated in evaluation
+            mode and moves with the metric; ``None`` uses the intensities.
+        n_features: F; by default ``features.num_features``. For intensities, their number per
+            sample. Needed in advance, as a process may have no real or no generated sample.
+        **kwargs: Also ``reset_real_features``: whether a reset includes the real samples (the
+            default).
 
     Raises:
         ConfigError: ``n_features`` is missing or below 1.
@@ -52,48 +52,48 @@ class FrechetDistance(FrechetInceptionDistance):
         n_features: int | None = None,
         **kwargs: Any,
     ) -> None:
-        known: Any = getattr(features, "num_features", None) if n_features is None else n_features
-        whole("n_features", known, otherwise=", or features.num_features be one")
-        # What torchmetrics is given are features: it must not scale them as it scales bytes.
-        super().__init__(feature=_Given(known), normalize=True, **kwargs)
+        size: Any = getattr(features, "num_features", None) if n_features is None else n_features
+        whole("n_features", size, otherwise=", or features.num_features be one")
+        # torchmetrics must not scale features as it scales bytes.
+        super().__init__(feature=_Identity(size), normalize=True, **kwargs)
         self.features = features
-        self.n_features = known
-        # A process may be asked for the distance before it has seen a sample.
+        self.n_features = size
+        # Otherwise missing in a process without samples.
         self.orig_dtype = torch.float64
 
     def update(self, samples: Tensor, real: bool) -> None:
         """Adds a batch.
 
         Args:
-            samples: Float tensor (n, *shape), n from 0 on.
-            real: Whether they are real, or generated.
+            samples: Float tensor (n, *shape), n at least 0.
+            real: Whether the samples are real rather than generated.
 
         Raises:
-            ShapeError: Their features are not (n, n_features).
+            ShapeError: The features are not (n, n_features).
         """
         network = self.features
-        found = samples.flatten(1) if network is None else extract_features(network, samples)
-        if found.shape != (len(samples), self.n_features):
+        features = samples.flatten(1) if network is None else extract_features(network, samples)
+        if features.shape != (len(samples), self.n_features):
             raise ShapeError(
                 f"Samples of shape {tuple(samples.shape)} have features of shape"
-                f" {tuple(found.shape)}, and n_features={self.n_features} asks for"
+                f" {tuple(features.shape)}, but n_features={self.n_features} requires"
                 f" {(len(samples), self.n_features)}."
             )
-        super().update(found.detach().double(), real=real)
+        super().update(features.detach().double(), real=real)
 
     def compute(self) -> Tensor:
-        """Returns a scalar from 0 on, less is better; NaN below two samples of either kind."""
+        """Returns a scalar, at least 0, less is better; NaN below two samples of either kind."""
         if self.real_features_num_samples < 2 or self.fake_features_num_samples < 2:
             return self.real_features_sum.new_tensor(torch.nan)
-        # Rounding may leave something below 0 of equal sets.
+        # For equal sets, rounding errors may give a negative value.
         return super().compute().clamp(min=0)
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """The Frechet distance, from 0 on, of features (n, F) and (m, F); n and m at least 2."""
-    # All that there is was given: of several processes the others may be elsewhere.
+    """The Frechet distance, at least 0, of features (n, F) and (m, F); n and m at least 2."""
+    # The samples are complete, and other processes may not call this: no synchronisation.
     metric = FrechetDistance(n_features=real.shape[1], sync_on_compute=False)
-    # On the CPU: eigenvalues of a few features are faster there, and the same everywhere.
+    # On the CPU: eigenvalues of few features are faster there, and do not depend on the device.
     metric.update(real.cpu(), real=True)
     metric.update(generated.cpu(), real=False)
     return float(metric.compute())
@@ -101,7 +101,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
 
 @torch.no_grad()
 def extract_features(network: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
-    """What a network says of samples, a chunk at a time, in evaluation mode, on its device.
+    """A network's outputs for samples, in chunks, in evaluation mode, on its device.
 
     Args:
         network: From samples to features or logits; a module, a method of one, or a function.
@@ -111,17 +111,17 @@ def extract_features(network: Callable[[Tensor], Tensor], samples: Tensor) -> Te
         Tensor (n, K).
 
     Raises:
-        ShapeError: The network answers with something else.
+        ShapeError: The output has another shape.
     """
     owner = getattr(network, "__self__", network)
     module = owner if isinstance(owner, nn.Module) else None
     weights = iter(()) if module is None else module.parameters()
     device = next((weight.device for weight in weights), samples.device)
     with evaluating(module):
-        said = in_chunks(network, samples.to(device))
-    if said.ndim != 2 or len(said) != len(samples):
+        outputs = in_chunks(network, samples.to(device))
+    if outputs.ndim != 2 or len(outputs) != len(samples):
         raise ShapeError(
-            f"Features and logits must be (n, K), but those of {len(samples)} samples are of shape"
-            f" {tuple(said.shape)}."
+            f"Features and logits must be (n, K), but those of {len(samples)} samples have shape"
+            f" {tuple(outputs.shape)}."
         )
-    return said
+    return outputs

@@ -1,17 +1,16 @@
-"""What an accuracy matrix says in one number. Nothing else in the package computes these.
+"""Metrics of an accuracy matrix, each a number. Nothing else in the package computes them.
 
 All functions take the same two arguments:
 
 - ``matrix`` (T, S), a tensor, an array or nested lists: ``R[i, j]`` is the accuracy on test
   experience *j* after the *i*-th training experience, both counted from 0; NaN or ``None`` where
-  that was not measured. The last row with a measurement is *t*, so a matrix may also be one of a
-  stream that is not through.
-- ``order``: the column of the experience that was learned in each row, ``None`` for one without a
-  test of its own, perhaps followed by the columns of those to come; by default 0, 1, 2 and so on.
+  not measured. The last row with a measurement is *t*, so the stream may be incomplete.
+- ``order``: the column of the experience learned in each row, ``None`` without a test experience of
+  its own, optionally followed by columns of later experiences; by default 0, 1, 2 and so on.
 
-An experience counts from the row in which it was last learned, *l(j)*: j itself, if nothing comes
-again. What was not measured is left out of the means; a mean over nothing is NaN. Of a matrix
-without rows or columns, or one that is none, all raise `ShapeError`.
+*l(j)* is the row in which experience *j* was last learned: *j* itself, unless experiences are
+repeated. Means are over measured values; without any they are NaN. All raise `ShapeError` unless
+the matrix is two-dimensional and not empty.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Order = Sequence["int | None"]
 
 
 def average_accuracy(matrix: Values, *, order: Order | None = None) -> float:
-    """Final mean accuracy on the experiences learned (Lopez-Paz & Ranzato 2017, ACC).
+    """Final mean accuracy on the learned experiences (Lopez-Paz & Ranzato 2017, ACC).
 
     Returns:
         The mean of ``R[t, j]``, 0 to 1.
@@ -42,7 +41,7 @@ def average_accuracy(matrix: Values, *, order: Order | None = None) -> float:
 
 
 def average_anytime_accuracy(matrix: Values, *, order: Order | None = None) -> float:
-    """Mean of what `average_accuracy` was after every experience (Caccia et al. 2022, AAA)."""
+    """Mean of `average_accuracy` over all rows so far (Caccia et al. 2022, AAA)."""
     values, _, t = _read(matrix, order)
     order = _padded(order, values)
     learned = [[j for j in dict.fromkeys(order[: i + 1]) if j is not None] for i in range(t + 1)]
@@ -60,11 +59,11 @@ def learning_accuracy(matrix: Values, *, order: Order | None = None) -> float:
 
 
 def forgetting(matrix: Values, *, order: Order | None = None) -> float:
-    """How far accuracy fell from its best value (Chaudhry et al. 2018).
+    """Drop of the accuracy from its best value (Chaudhry et al. 2018).
 
     Returns:
         The mean of ``max(R[i, j] over i < t) - R[t, j]`` over the experiences learned before the
-        last one, -1 to 1; below 0 if the last accuracies are the best.
+        last one, -1 to 1; negative if the last accuracies are the best.
     """
     values, learned, t = _read(matrix, order)
     before = [j for j, i in learned.items() if i < t]
@@ -74,7 +73,7 @@ def forgetting(matrix: Values, *, order: Order | None = None) -> float:
 
 
 def backward_transfer(matrix: Values, *, order: Order | None = None) -> float:
-    """What later learning changed on earlier experiences (Lopez-Paz & Ranzato 2017, BWT).
+    """Effect of later training on earlier experiences (Lopez-Paz & Ranzato 2017, BWT).
 
     Returns:
         The mean of ``R[t, j] - R[l(j), j]`` over the experiences learned before the last one, -1
@@ -85,14 +84,14 @@ def backward_transfer(matrix: Values, *, order: Order | None = None) -> float:
 
 
 def retention(matrix: Values, *, order: Order | None = None) -> float:
-    """Share of the accuracy right after learning that is left at the end.
+    """Remaining fraction of the accuracy right after learning.
 
-    Other than `backward_transfer` it compares tasks of unequal difficulty: 0.45 left of 0.9 and 0.2
-    left of 0.4 are both one half.
+    Unlike `backward_transfer` it is comparable for tasks of different difficulty: 0.45 of 0.9 and
+    0.2 of 0.4 are both one half.
 
     Returns:
-        The mean of `retention_by_experience`, from 0 on; 1 if everything was kept, more if later
-        learning helped.
+        The mean of `retention_by_experience`, at least 0; 1 without forgetting, above 1 if later
+        training improved the accuracy.
     """
     return mean(list(retention_by_experience(matrix, order=order).values()))
 
@@ -101,12 +100,12 @@ def retention_by_experience(matrix: Values, *, order: Order | None = None) -> di
     """The retention of each experience learned before the last one.
 
     Returns:
-        ``R[t, j] / R[l(j), j]`` by column, without experiences that were not measured, or not
-        learned at all (``R[l(j), j]`` = 0).
+        ``R[t, j] / R[l(j), j]`` by column, without experiences that were not measured or have
+        ``R[l(j), j]`` = 0.
     """
     values, learned, t = _read(matrix, order)
-    left = {j: values[t, j] / values[i, j] for j, i in learned.items() if i < t and values[i, j]}
-    return {j: float(share) for j, share in left.items() if not math.isnan(share)}
+    ratios = {j: values[t, j] / values[i, j] for j, i in learned.items() if i < t and values[i, j]}
+    return {j: float(ratio) for j, ratio in ratios.items() if not math.isnan(ratio)}
 
 
 def forward_transfer(
@@ -116,29 +115,29 @@ def forward_transfer(
 
     Args:
         matrix: Accuracies (T, S).
-        baseline: Accuracy of an untrained network, one number or one for each test experience
-            (S,); 0 gives the accuracy itself.
+        baseline: Accuracy of an untrained network, one number or one per test experience (S,); 0
+            gives the accuracy itself.
         order: The column learned in each row.
 
     Returns:
         The mean of ``R[i - 1, j] - b[j]`` over the experiences j first learned in a row i > 0, -1
-        to 1. One that was not learned yet does not count: perhaps it never will be.
+        to 1. Experiences that were not learned yet are left out.
 
     Raises:
-        ConfigError: There is not one baseline for each test experience.
+        ConfigError: The baseline is neither one number nor one per test experience.
     """
     values, _, t = _read(matrix, order)
-    start = as_array(baseline)
-    if start.ndim > 1 or start.size not in (1, values.shape[1]):
+    offset = as_array(baseline)
+    if offset.ndim > 1 or offset.size not in (1, values.shape[1]):
         raise ConfigError(
-            f"The baseline has shape {start.shape}; one number is needed, or one for each of the"
+            f"The baseline has shape {offset.shape}; one number is needed, or one for each of the"
             f" {values.shape[1]} test experiences."
         )
-    ahead = values - start
+    transfer = values - offset
     first: dict[int | None, int] = {}
     for i, j in enumerate(_padded(order, values)[: t + 1]):
         first.setdefault(j, i)
-    return mean([ahead[i - 1, j] for j, i in first.items() if j is not None and i > 0])
+    return mean([transfer[i - 1, j] for j, i in first.items() if j is not None and i > 0])
 
 
 def stream_accuracy(row: Sequence[float | None], sizes: Sequence[int]) -> float:
@@ -146,10 +145,10 @@ def stream_accuracy(row: Sequence[float | None], sizes: Sequence[int]) -> float:
 
     Args:
         row: Accuracy on each test experience (S,).
-        sizes: Samples of each.
+        sizes: Number of samples of each test experience.
 
     Returns:
-        0 to 1, over the experiences that were measured.
+        0 to 1, over the measured experiences.
     """
     values, counts = as_array(row), np.asarray(sizes, dtype=float)
     counts = np.where(np.isnan(values), 0, counts)
@@ -157,7 +156,7 @@ def stream_accuracy(row: Sequence[float | None], sizes: Sequence[int]) -> float:
     return float(np.nan_to_num(values) @ counts / total) if total else math.nan
 
 
-#: All summaries by name.
+#: All metrics by name.
 SUMMARIES: dict[str, Callable[..., float]] = {
     "average_accuracy": average_accuracy,
     "learning_accuracy": learning_accuracy,
@@ -171,32 +170,32 @@ SUMMARIES: dict[str, Callable[..., float]] = {
 
 def _read(matrix: Values, order: Order | None) -> tuple[NDArray[np.float64], dict[int, int], int]:
     """The matrix, the row in which each column was last learned, and the last measured row."""
-    given = as_array(matrix)
-    if given.ndim != 2 or given.size == 0:
+    values = as_array(matrix)
+    if values.ndim != 2 or values.size == 0:
         raise ShapeError(
-            f"An accuracy matrix is needed, not {type(matrix).__name__} of shape {given.shape}: a"
+            f"An accuracy matrix is needed, not {type(matrix).__name__} of shape {values.shape}: a"
             " row for each learned experience, a column for each test experience."
         )
-    measured = (~np.isnan(given)).any(axis=1).nonzero()[0]
-    t = int(measured[-1]) if len(measured) else len(given) - 1
-    learned = {j: i for i, j in enumerate(_padded(order, given)[: t + 1]) if j is not None}
-    return given, learned, t
+    measured = (~np.isnan(values)).any(axis=1).nonzero()[0]
+    t = int(measured[-1]) if len(measured) else len(values) - 1
+    learned = {j: i for i, j in enumerate(_padded(order, values)[: t + 1]) if j is not None}
+    return values, learned, t
 
 
 def _padded(order: Order | None, values: NDArray[np.float64]) -> list[int | None]:
-    """An entry for each row at least."""
-    known = range(values.shape[1]) if order is None else order
-    return [*known, *[None] * (len(values) - len(known))]
+    """The order, padded with ``None`` to the number of rows."""
+    given = range(values.shape[1]) if order is None else order
+    return [*given, *[None] * (len(values) - len(given))]
 
 
 def as_array(values: Any) -> NDArray[np.float64]:
-    """Numbers in double precision, ``None`` as NaN; tensors of any device."""
-    found = values.detach().cpu() if hasattr(values, "detach") else values
-    return np.asarray(found, dtype=np.float64)
+    """Numbers or a tensor as an array of double precision, with ``None`` as NaN."""
+    numbers = values.detach().cpu() if hasattr(values, "detach") else values
+    return np.asarray(numbers, dtype=np.float64)
 
 
 def mean(values: ArrayLike | Sequence[float | None]) -> float:
-    """The mean of the numbers that are there, NaN if none is."""
-    found = as_array(values)
-    known = found[~np.isnan(found)]
-    return float(known.mean()) if known.size else math.nan
+    """The mean of the values that are not NaN or ``None``; NaN if there are none."""
+    numbers = as_array(values)
+    measured = numbers[~np.isnan(numbers)]
+    return float(measured.mean()) if measured.size else math.nan

@@ -1,4 +1,4 @@
-"""What a generator has become after each experience, in files to look at."""
+"""Files with samples and statistics of a generator after each experience."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from avalanche_dgm.metrics.generator_quality import (
 from avalanche_dgm.metrics.mask_trace import MaskTrace
 from avalanche_dgm.modules import size_in_bytes
 
-#: What a log leaves in its folder, as patterns.
+#: Patterns of the files of a log.
 FILES = ("usage.csv", "masks.csv", "samples.csv", "samples-*.png", "sizes.csv", "quality.csv")
 
 _USAGE = ("layer", "width", "reserved", "reused", "free")
@@ -38,43 +38,43 @@ _SIZES = ("classes", "generator_bytes", "memory_bytes", "parameters", "capacity_
 class GeneratorLog:
     """Writes samples and statistics of a method's generator; call `note` after each experience.
 
-    Rows of the CSV files begin with the experience, counted from 0. An experience that is noted
-    again, as after an interruption, replaces what was noted of it and of later ones.
+    Rows of the CSV files begin with the experience, counted from 0. An experience that is logged
+    again, for example by a resumed run, replaces its rows and those of later experiences.
 
     ``samples-000.png`` and so on
-        Samples of every class, a row each, in the order in which the classes were learned; of the
-        same noise in every file, so that what changed can be seen. Of images only.
+        Samples of every class, a row each, in the order of learning, with the same noise in every
+        file. For images only.
     ``samples.csv``
-        For each of these rows task, class and a checksum: the same if not a bit has changed.
+        Task, class and a checksum of each of these rows, equal if the samples are bitwise equal.
     ``sizes.csv``
-        Bytes of the generator and of all that is remembered, parameters of the generator, and how
-        much wider it is than at the start.
+        Bytes of the generator and of the memory, parameters of the generator, and its width
+        relative to the initial width.
     ``usage.csv``
-        Of dynamic memory: how many entries of each mask the experience was the first to use
-        (reserved), shares with earlier ones (reused), and no one uses (free).
+        For dynamic memory: the number of entries of each mask that the experience was the first to
+        use (reserved), that it shares with earlier ones (reused), and that are unused (free).
     ``masks.csv``
-        Of dynamic memory, if `watch` was called: how the masks settled, see `MaskTrace`.
+        For dynamic memory, if `watch` was called: the masks during training, see `MaskTrace`.
     ``quality.csv``
-        With ``quality``: Frechet distance and accuracy of generated samples by class, and of all.
+        With ``quality``: Frechet distance and accuracy of generated samples, by class and overall.
 
-    In Avalanche `avalanche_dgm.GeneratorObserver` calls it; with a Trainer this does::
+    In Avalanche, use `avalanche_dgm.GeneratorObserver`; with a Trainer::
 
         log = GeneratorLog("runs/dgm", module)
         fit_stream(module, benchmark, after_experience=lambda result: log.note())
 
     and, for the masks, a callback whose ``on_train_start`` calls `watch` unless ``log.watching``.
-    Nothing here draws from the method's random numbers: it learns what it would without a log.
+    The method's random state is not used, so training is the same without a log.
 
     Args:
-        folder: Where to write; made if it is not there.
-        method: A method with a generator that a discriminator trained, or its plugin or
-            LightningModule; ``None`` if `attach` will be called.
+        folder: Folder of the files; created if missing.
+        method: A method with a GAN, or its plugin or LightningModule; ``None`` if `attach` is
+            called later.
         quality: Measures samples, or ``None``.
-        n_samples: Samples of each class in a picture, at least 1.
-        seed: Of their noise.
+        n_samples: Samples per class in an image, at least 1.
+        seed: Seed of the samples' noise.
 
     Raises:
-        ConfigError: It is another method, or ``n_samples`` is below 1.
+        ConfigError: The method has no GAN, or ``n_samples`` is below 1.
     """
 
     def __init__(
@@ -96,19 +96,19 @@ class GeneratorLog:
         self._resumed: dict[str, Any] | None = None
 
     def attach(self, method: Any) -> None:
-        """Says which method to look at, see the class."""
+        """Sets the method; see the class."""
         memory_of(method)
         self.method = getattr(method, "method", method)
 
     @property
     def memory(self) -> GAN:
-        """The method's memory."""
+        """The method's GAN."""
         return memory_of(self.method)
 
     def watch(self) -> None:
-        """Begins to look at the masks, if the method has any.
+        """Starts to record the masks, if the method has any.
 
-        To be called when it has begun an experience and nothing of it was trained yet.
+        Call it after the method has started an experience, before training.
         """
         self.unwatch()
         memory = self.memory
@@ -119,34 +119,33 @@ class GeneratorLog:
 
     @property
     def watching(self) -> bool:
-        """Whether masks are looked at."""
+        """Whether masks are being recorded."""
         return self._trace is not None
 
     def state(self) -> dict[str, Any] | None:
-        """What was seen of the masks in this experience, ``None`` if they are not looked at."""
+        """The recorded masks of the current experience; ``None`` if they are not recorded."""
         return None if self._trace is None else self._trace.state()
 
     def set_state(self, state: dict[str, Any] | None) -> None:
-        """Goes on within an experience, before or after `watch`, with what `state` returned."""
+        """Restores `state` within an experience, before or after `watch`."""
         self._resumed = state
         if self._trace is not None and state is not None:
             self._trace.set_state(state)
 
     def unwatch(self) -> None:
-        """Stops looking at the masks, and forgets what was seen."""
+        """Stops recording the masks, and drops the records."""
         if self._trace is not None:
             self._trace.stop()
             self._trace = None
 
     def note(self, experience: int | None = None) -> Quality | None:
-        """Writes down what there is now; it waits for the device.
+        """Writes the files for the last learned experience; synchronises with the device.
 
         Args:
-            experience: Number of the experience learned last, from 0; ``None`` for as the memory
-                counts.
+            experience: Index of the experience; ``None`` for the memory's own count.
 
         Returns:
-            What was measured, ``None`` without ``quality``.
+            The measured quality; ``None`` without ``quality``.
 
         Raises:
             UnknownTaskError: Nothing was learned yet.
@@ -160,30 +159,31 @@ class GeneratorLog:
             fixed_samples(memory, row, self.n_samples, seed=self.seed)
             for row in range(memory.learned)
         ]
-        self._put("samples.csv", number, ("task", "class", "sha256"), self._checksums(samples))
+        self._write("samples.csv", number, ("task", "class", "sha256"), self._checksums(samples))
         if len(memory.scaler.shape) == 3:
             self._draw(samples, self.folder / f"samples-{number:03d}.png")
-        self._put("sizes.csv", number, _SIZES, [self._sizes()])
+        self._write("sizes.csv", number, _SIZES, [self._sizes()])
         if isinstance(memory, MaskedGAN):
             last = memory.network.n_tasks - 1
             used = [(name, mask.usage(last)) for name, mask in memory.network.named_masks()]
             rows = [(name, *(use[column] for column in _USAGE[1:])) for name, use in used]
-            self._put("usage.csv", number, _USAGE, rows)
+            self._write("usage.csv", number, _USAGE, rows)
         self._resumed = None
         if self._trace is not None:
-            seen, self._trace = self._trace.stop(), None
-            self._put("masks.csv", number, _MASKS, [look.values() for look in seen])
+            records, self._trace = self._trace.stop(), None
+            self._write("masks.csv", number, _MASKS, [record.values() for record in records])
         if self.quality is None:
             return None
-        found = self.quality.measure(self.method)
-        judged: list[tuple[Any, ...]] = [("all", found.fid, found.generated_accuracy)]
-        judged += [(c, fid, found.accuracy_per_class[c]) for c, fid in found.fid_per_class.items()]
-        self._put("quality.csv", number, ("class", "fid", "generated_accuracy"), judged)
-        return found
+        quality = self.quality.measure(self.method)
+        lines: list[tuple[Any, ...]] = [("all", quality.fid, quality.generated_accuracy)]
+        for c, fid in quality.fid_per_class.items():
+            lines.append((c, fid, quality.accuracy_per_class[c]))
+        self._write("quality.csv", number, ("class", "fid", "generated_accuracy"), lines)
+        return quality
 
     def _checksums(self, samples: Sequence[Tensor]) -> Iterable[tuple[int, int, str]]:
-        for (_, task, label), mine in zip(self.memory.classes.rows.tolist(), samples, strict=False):
-            content = mine.cpu().contiguous().numpy().tobytes()
+        for (_, task, label), row in zip(self.memory.classes.rows.tolist(), samples, strict=False):
+            content = row.cpu().contiguous().numpy().tobytes()
             yield task, label, hashlib.sha256(content).hexdigest()
 
     def _draw(self, samples: Sequence[Tensor], path: Path) -> None:
@@ -191,7 +191,7 @@ class GeneratorLog:
 
         scaler = self.memory.scaler
         images = torch.cat(list(samples)).cpu()
-        # On one scale in all files: what an image is, and not what is beside it, sets its grey.
+        # All files use the scaler's range, so that intensities can be compared.
         low, high = (images.new_tensor(v).view(1, -1, 1, 1) for v in (scaler.low, scaler.high))
         images = ((images - low) / (high - low)).clamp(0, 1)
         if images.shape[1] != 3:
@@ -209,17 +209,17 @@ class GeneratorLog:
             memory.network.capacity_ratio,
         )
 
-    def _put(
+    def _write(
         self, name: str, number: int, columns: Sequence[str], rows: Iterable[Iterable[Any]]
     ) -> None:
-        """Puts an experience's rows into a file, in place of those of this and later ones."""
+        """Writes an experience's rows to a file, replacing rows of this and later experiences."""
         path, header = self.folder / name, ["experience", *columns]
         kept: list[list[str]] = []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                first, *former = list(csv.reader(file)) or [[]]
+                first, *existing = list(csv.reader(file)) or [[]]
             if first == header:
-                kept = [row for row in former if int(row[0]) < number]
+                kept = [row for row in existing if int(row[0]) < number]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([header, *kept, *([number, *row] for row in rows)])

@@ -1,4 +1,4 @@
-"""How good the samples are that a memory makes of each class it learned."""
+"""The quality of a memory's generated samples, by class."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.metrics.frechet import extract_features, frechet_distance
 from avalanche_dgm.randomness import RandomSource
 
-#: Features of a reference: few, so that a few hundred samples say how they vary together.
+#: Features of a reference; few, so that a few hundred samples suffice for their covariance.
 N_FEATURES = 64
 _BATCH = 64
-#: Fewer steps leave the running means of a small set's normalisations behind.
+#: With fewer steps on a small set, BatchNorm's running means have not converged.
 _LEAST_STEPS = 150
 _LEAK = 0.2
 
 
 def memory_of(method: Any) -> GAN:
-    """The memory of a method with a generative adversarial network, or of its plugin or module.
+    """The GAN of a method, or of the method of a plugin or LightningModule.
 
     Raises:
-        ConfigError: It is no such method.
+        ConfigError: The method has no GAN.
     """
     memory = getattr(getattr(method, "method", method), "generator", None)
     if not isinstance(memory, GAN):
         raise ConfigError(
-            f"A {type(method).__name__} has no adversarial generator. What can be looked at are the"
-            " methods that have one, such as DynamicMemory, their plugins and modules."
+            f"A {type(method).__name__} has no adversarial generator. Pass a method that has one,"
+            " such as DynamicMemory, or its plugin or module."
         )
     return memory
 
@@ -46,8 +46,7 @@ def memory_of(method: Any) -> GAN:
 def fixed_samples(memory: GAN, row: int, n: int, *, seed: int = 0) -> Tensor:
     """Samples (n, *shape) of one class, a row of ``memory.classes.rows``, in the user's units.
 
-    They are of the same noise whenever a seed is given again. It is no part of the memory's random
-    numbers, which stay as they are.
+    Equal seeds give equal noise. The memory's random state is not changed.
     """
     device = memory.classes.rows.device
     rng = torch.Generator(device=device).manual_seed((seed * 1_000_003 + row) % 2**63)
@@ -56,10 +55,10 @@ def fixed_samples(memory: GAN, row: int, n: int, *, seed: int = 0) -> Tensor:
 
 
 class Reference(nn.Module):
-    """A classifier of real samples whose features judge generated ones; see `train_reference`.
+    """A classifier of real samples that evaluates generated samples; see `train_reference`.
 
     Args:
-        scaler: What scales and pads samples.
+        scaler: Scales and pads samples.
         n_classes: Number of logits.
     """
 
@@ -77,28 +76,29 @@ class Reference(nn.Module):
         return self.trunk(self.scaler.transform(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, n_classes) of samples (n, *shape); a column is a label."""
+        """Logits (n, n_classes) of samples (n, *shape)."""
         return self.head(self.features(images))
 
 
 def train_reference(
     images: Tensor, labels: Tensor, *, epochs: int = 3, seed: int = 0, progress: bool = False
 ) -> Reference:
-    """Trains a small classifier on real samples, by which generated ones are judged.
+    """Trains a small classifier on real samples, to evaluate generated samples.
 
     Args:
         images: Float tensor (N, C, H, W) of any size, or (N, D).
         labels: int64 tensor (N,).
-        epochs: Passes over them; of few samples as many more as make 150 steps.
-        seed: Of its initial weights and the order of the samples; no other random numbers change.
-        progress: Whether to show a bar on standard error.
+        epochs: Number of epochs; for few samples, more until there are 150 steps.
+        seed: Seed of the initial weights and the order of the samples; global random states are not
+            changed.
+        progress: Whether to show a progress bar on standard error.
 
     Returns:
         The classifier, in evaluation mode, on the device of the samples.
 
     Raises:
         ConfigError: ``epochs`` is below 1.
-        ShapeError: The samples are neither images nor flat, or not as many as labels.
+        ShapeError: The samples are neither images nor flat, or their number is not that of labels.
     """
     _check_samples(images, labels)
     whole("epochs", epochs)
@@ -121,13 +121,13 @@ def train_reference(
 
 @dataclass(frozen=True)
 class Quality:
-    """What `GeneratorQuality` measured, of the classes learned so far.
+    """The result of `GeneratorQuality`, for the classes learned so far.
 
     Attributes:
-        fid: Frechet distance of all classes together, 0 or more; less is better.
-        fid_per_class: The same of each class alone.
-        generated_accuracy: Share of generated samples that the reference takes for their class.
-        accuracy_per_class: The same of each class alone.
+        fid: Frechet distance over all classes, at least 0; less is better.
+        fid_per_class: Frechet distance of each class.
+        generated_accuracy: Accuracy of the reference on generated samples, 0 to 1.
+        accuracy_per_class: Accuracy of the reference on generated samples of each class.
     """
 
     fid: float
@@ -137,39 +137,40 @@ class Quality:
 
 
 class GeneratorQuality:
-    """Compares the samples that a memory generates with real ones.
+    """Compares a memory's generated samples with real samples.
 
-    The Frechet distance (FID, see `FrechetDistance`) is one of features of a small classifier of
-    the same data unless others are given: nothing is downloaded. **Distances with other features,
-    or of other numbers of samples, cannot be compared**, neither with each other nor with those in
-    papers, which have features of an Inception network. The covariance of F features needs well
-    over F samples, better ten times as many: with fewer the distance is too large, and falls as
-    samples are added. The 64 features of the reference need some hundred samples per class.
+    The Frechet distance (FID, see `FrechetDistance`) uses by default the features of a small
+    classifier of the same data; nothing is downloaded. **Distances with different features or
+    numbers of samples cannot be compared**, in particular not with published values, which use an
+    Inception network. The covariance of F features needs well over F samples, better ten times as
+    many: with fewer the distance is too large, and falls with more samples. The 64 features of the
+    reference need some hundred samples per class.
 
-    ``generated_accuracy`` is the measure of Wu et al. (2018): a classifier that learned *real*
-    samples of all classes says how many *generated* ones it takes for what they should be. It sees
-    no forgetting in a classifier and no lack of variety in a generator. A5 and A10 of dynamic
-    generative memory (Ostapenko et al. 2019) are the accuracy on *real* test samples of a
-    classifier that learned the classes one after the other; published tables mix the two.
+    ``generated_accuracy`` is the measure of Wu et al. (2018): the accuracy on *generated* samples
+    of a classifier trained on *real* samples of all classes. It measures neither forgetting in a
+    classifier nor the diversity of a generator. A5 and A10 of dynamic generative memory (Ostapenko
+    et al. 2019) are the accuracy on *real* test samples of a classifier that learned the classes
+    incrementally; published tables mix the two.
 
-    A class is a label: where several tasks have it, it is judged over all of them.
+    Classes are labels; a label of several tasks is evaluated over all of them.
 
     Args:
-        images: Float tensor (N, C, H, W) or (N, D), real samples of all classes to come, two or
-            more of each, as the memory learns them or held out. Only their features are kept.
+        images: Float tensor (N, C, H, W) or (N, D), real samples of all classes of the stream, at
+            least two per class, from training or held out. Only their features are stored.
         labels: int64 tensor (N,).
         features: From samples (n, *shape) in the user's units to features (n, F); ``None`` for the
-            reference's. A module is asked in evaluation mode.
-        reference: From samples to logits (n, K), a column a label; ``None`` to train one, see
-            `train_reference`. One without ``features`` of its own needs ``features``.
-        n_per_class: Most real samples of a class, the first ones. As many are generated.
-        seed: Of the noise, which is the same in each measurement, and of the reference.
+            reference's. A module is evaluated in evaluation mode.
+        reference: From samples to logits (n, K), with labels as columns; ``None`` to train one, see
+            `train_reference`. Without a method ``features``, it needs the argument ``features``.
+        n_per_class: Maximum number of real samples per class, the first ones. The same number is
+            generated.
+        seed: Seed of the noise, which is the same in each measurement, and of the reference.
 
     Raises:
         ConfigError: ``n_per_class`` is below 2, or there are no features.
         LabelError: A class has a single sample.
-        ShapeError: The samples are neither images nor flat, or not as many as labels, or the
-            features are not (n, F).
+        ShapeError: The samples are neither images nor flat, their number is not that of labels, or
+            the features are not (n, F).
     """
 
     def __init__(
@@ -186,8 +187,8 @@ class GeneratorQuality:
         for name, given in (("features", features), ("reference", reference)):
             if given is not None and not callable(given):
                 raise ConfigError(
-                    f"{name}={given!r} cannot be called. Give a function or module from images"
-                    " (n, *shape) to a tensor (n, F), a network without its last layer for example."
+                    f"{name}={given!r} cannot be called. Pass a function or module from images"
+                    " (n, *shape) to a tensor (n, F), such as a network without its last layer."
                 )
         whole("n_per_class", n_per_class, least=2)
         self.seed = seed
@@ -195,8 +196,8 @@ class GeneratorQuality:
         few = [str(c) for c, samples in of_class.items() if len(samples) < 2]
         if few:
             raise LabelError(
-                f"There is a single real sample of class {', '.join(few)}, and how samples vary"
-                " needs two or more of each."
+                f"There is only one real sample of class {', '.join(few)}; at least two per class"
+                " are needed."
             )
         if reference is None:
             reference = train_reference(images, labels, seed=seed)
@@ -206,17 +207,15 @@ class GeneratorQuality:
         self._real = {c: extract_features(self._describe, x) for c, x in of_class.items()}
 
     def measure(self, method: Any) -> Quality:
-        """Generates samples of each class learned so far and compares them.
-
-        The method's random numbers, and all others, stay as they are.
+        """Evaluates generated samples of each learned class; random states are not changed.
 
         Args:
-            method: A method with a generator that a discriminator trained, or its plugin or module.
+            method: A method with a GAN, or its plugin or module.
 
         Raises:
-            ConfigError: It is another method.
-            LabelError: A class was learned of which there are no real samples.
-            ShapeError: Generated samples have another shape than real ones.
+            ConfigError: The method has no GAN.
+            LabelError: There are no real samples of a learned class.
+            ShapeError: Generated and real samples have different shapes.
             UnknownTaskError: Nothing was learned yet.
         """
         memory = memory_of(method)
@@ -228,25 +227,24 @@ class GeneratorQuality:
         unknown = sorted(set(rows) - set(self._real))
         if unknown:
             raise LabelError(
-                f"Class {', '.join(map(str, unknown))} was learned, and there are no real samples"
+                f"Class {', '.join(map(str, unknown))} was learned, but there are no real samples"
                 " of it to compare with. Give GeneratorQuality samples of all classes."
             )
-        made, right = {}, {}
-        for label, mine in rows.items():
-            real = self._real[label]
-            samples = self._generate(memory, mine, len(real))
-            made[label] = extract_features(self._describe, samples)
-            right[label] = extract_features(self.reference, samples).argmax(dim=1) == label
-        known = torch.cat([self._real[label] for label in rows])
+        generated, correct = {}, {}
+        for label, rows_of_label in rows.items():
+            samples = self._generate(memory, rows_of_label, len(self._real[label]))
+            generated[label] = extract_features(self._describe, samples)
+            correct[label] = extract_features(self.reference, samples).argmax(dim=1) == label
+        real = torch.cat([self._real[label] for label in rows])
         return Quality(
-            fid=frechet_distance(known, torch.cat(list(made.values()))),
-            fid_per_class={c: frechet_distance(self._real[c], made[c]) for c in rows},
-            generated_accuracy=_share(torch.cat(list(right.values()))),
-            accuracy_per_class={c: _share(right[c]) for c in rows},
+            fid=frechet_distance(real, torch.cat(list(generated.values()))),
+            fid_per_class={c: frechet_distance(self._real[c], generated[c]) for c in rows},
+            generated_accuracy=_accuracy(torch.cat(list(correct.values()))),
+            accuracy_per_class={c: _accuracy(correct[c]) for c in rows},
         )
 
     def _generate(self, memory: GAN, rows: list[int], n: int) -> Tensor:
-        """Samples (n, *shape) of a class, as many of each task that has it."""
+        """Samples (n, *shape) of a class, the same number for each of its tasks."""
         counts = [n // len(rows) + (i < n % len(rows)) for i in range(len(rows))]
         parts = [
             fixed_samples(memory, row, count, seed=self.seed)
@@ -255,22 +253,22 @@ class GeneratorQuality:
         ]
         if parts[0].shape[1:] != self._shape:
             raise ShapeError(
-                f"The memory makes samples of shape {tuple(parts[0].shape[1:])}, and the real ones"
-                f" to compare with are of shape {tuple(self._shape)}."
+                f"The memory generates samples of shape {tuple(parts[0].shape[1:])}, but the real"
+                f" samples have shape {tuple(self._shape)}."
             )
         return torch.cat(parts).to(self._device)
 
 
-def _share(right: Tensor) -> float:
-    return float(right.double().mean())
+def _accuracy(correct: Tensor) -> float:
+    return float(correct.double().mean())
 
 
 def _features_of(reference: Any) -> Callable[[Tensor], Tensor]:
     features = getattr(reference, "features", None)
     if not callable(features) or isinstance(features, nn.Module):
         raise ConfigError(
-            f"The reference, a {type(reference).__name__}, has no method features(images). Give"
-            " features as well, a function from samples (n, *shape) to (n, F)."
+            f"The reference, a {type(reference).__name__}, has no method features(images). Also"
+            " pass features, a function from samples (n, *shape) to (n, F)."
         )
     return features
 

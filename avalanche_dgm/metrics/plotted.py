@@ -1,4 +1,4 @@
-"""Base of the metrics that draw what they computed, as those of torchmetrics do."""
+"""Base of the metrics with a ``plot`` method, as in torchmetrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class PlottedMetric(Metric):
         """Draws a value, or several values as a curve.
 
         Args:
-            val: What `compute` or `forward` returned, or a list of such values; ``None`` for the
-                value of now.
+            val: A value from `compute` or `forward`, or a list of them; ``None`` for the current
+                value.
             ax: Matplotlib's axes to draw into; ``None`` for a new figure.
 
         Returns:
-            The figure, ``None`` if the axes were given, and the axes.
+            The figure, or ``None`` with ``ax``, and the axes.
         """
         return self._plot(val, ax)

@@ -1,4 +1,4 @@
-"""How far reconstructions are from the images they are of."""
+"""The error of reconstructed images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from avalanche_dgm.metrics.plotted import PlottedMetric
 class ReconstructionError(PlottedMetric):
     """Mean squared and mean absolute difference between images and their reconstructions.
 
-    Of each sample the mean over its entries is taken, then that over samples: batches of any
-    size, and parts of several processes, count by their samples, in double precision.
+    The means are over entries and samples, exact for any batch sizes and numbers of processes, in
+    double precision.
     """
 
     is_differentiable = False
@@ -40,7 +40,7 @@ class ReconstructionError(PlottedMetric):
             reconstructions: Float tensor (n, *shape), in the same units.
 
         Raises:
-            ShapeError: The two have different shapes, or no entries a sample.
+            ShapeError: The shapes differ, or samples have no entries.
         """
         if images.shape != reconstructions.shape or images.ndim < 2 or 0 in images.shape[1:]:
             raise ShapeError(
@@ -53,9 +53,9 @@ class ReconstructionError(PlottedMetric):
         self.n += len(images)
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns ``squared`` and ``absolute``, scalars from 0 on.
+        """Returns the scalars ``squared`` and ``absolute``, in squared units and units of images.
 
-        They are in squared units of the images and in their units; NaN of nothing.
+        NaN without samples.
         """
         sums = {"squared": self.squared, "absolute": self.absolute}
         return {name: (value / self.n).float() for name, value in sums.items()}

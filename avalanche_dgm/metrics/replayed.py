@@ -1,4 +1,4 @@
-"""What is replayed: whether its labels are right, and whether all classes are among it."""
+"""Metrics of replayed samples: correctness of labels and coverage of classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avalanche_dgm.metrics.plotted import PlottedMetric
 
 
 class _Counting(PlottedMetric):
-    """Counts labels; what lies outside the range is counted, too, and refused at the end."""
+    """Base of metrics that count labels; labels out of range raise an error in ``compute``."""
 
     is_differentiable = False
     higher_is_better: bool | None = True
@@ -33,35 +33,34 @@ class _Counting(PlottedMetric):
         return torch.zeros(self.n_classes + 1, dtype=torch.int64)
 
     def _count(self, labels: Tensor) -> Tensor:
-        """Counts labels; returns the places (n,) at which they count."""
-        # Looking whether one lies outside would wait for the device: they have a place of their
-        # own, the last one.
-        inside = (labels >= 0) & (labels < self.n_classes)
-        places = torch.where(inside, labels, self.n_classes).long()
-        self.total.index_add_(0, places, torch.ones_like(places))
-        return places
+        """Counts labels; returns the indices (n,) of their counts."""
+        # Labels out of range are counted last: an error here would synchronise with the device.
+        in_range = (labels >= 0) & (labels < self.n_classes)
+        indices = torch.where(in_range, labels, self.n_classes).long()
+        self.total.index_add_(0, indices, torch.ones_like(indices))
+        return indices
 
     def _counted(self) -> Tensor:
-        outside = int(self.total[-1])
-        if outside:
+        n_invalid = int(self.total[-1])
+        if n_invalid:
             raise LabelError(
-                f"{outside} labels lie outside 0 to {self.n_classes - 1}, the classes that"
-                f" n_classes={self.n_classes} promises. Give the metric more classes."
+                f"{n_invalid} labels are not in 0 to {self.n_classes - 1}, the classes of"
+                f" n_classes={self.n_classes}. Give the metric more classes."
             )
         return self.total[:-1]
 
 
 class LabelAgreement(_Counting):
-    """Share of replayed samples whose label a reference classifier agrees with.
+    """Fraction of replayed samples whose label equals the prediction of a reference classifier.
 
-    With a classifier that learned real samples of all classes this is the measure of Wu et
-    al. (2018), ``generated_accuracy`` of `GeneratorQuality`, for what any memory replays. Soft
-    labels are judged by their largest entry: give ``targets.argmax(dim=1)``.
+    With a classifier trained on real samples of all classes this is the measure of Wu et al.
+    (2018), ``generated_accuracy`` of `GeneratorQuality`, for any memory. For soft labels pass
+    ``targets.argmax(dim=1)``.
 
     Args:
         n_classes: Number of classes K.
-        average: ``"micro"`` for the share of all samples, ``"macro"`` for the mean over the classes
-            that were replayed, ``"none"`` for each class.
+        average: ``"micro"`` for the fraction of all samples, ``"macro"`` for the mean over replayed
+            classes, ``"none"`` for each class.
 
     Raises:
         ConfigError: ``n_classes`` is below 1, or ``average`` is unknown.
@@ -79,43 +78,42 @@ class LabelAgreement(_Counting):
         """Counts a batch.
 
         Args:
-            answers: The reference's logits (n, C) of floating point, a column a label, or the
-                int64 classes (n,) that it takes the samples for.
-            labels: int64 tensor (n,), the labels that they were replayed with, 0 to K - 1.
+            answers: The reference's float logits (n, C) or predicted int64 classes (n,).
+            labels: int64 tensor (n,), the labels of the replayed samples, 0 to K - 1.
 
         Raises:
-            ShapeError: There is not one answer for each label.
+            ShapeError: The shapes of predictions and labels do not match.
         """
         agreed = predicted(answers, labels) == labels
         self.agreed.index_add_(0, self._count(labels), agreed.long())
 
     def compute(self) -> Tensor:
-        """Returns the share in [0, 1], for ``average="none"`` that of each class; NaN of nothing.
+        """Returns the fraction in [0, 1], per class for ``average="none"``; NaN without samples.
 
         Raises:
-            LabelError: A label was outside the range.
+            LabelError: A label was out of range.
         """
         total, agreed = self._counted(), self.agreed[:-1]
         if self.average == "micro":
             return agreed.sum() / total.sum()
-        shares = agreed / total
-        return shares.nanmean() if self.average == "macro" else shares
+        fractions = agreed / total
+        return fractions.nanmean() if self.average == "macro" else fractions
 
 
 class ClassCoverage(_Counting):
-    """Which of the known classes the replay contained, and how evenly.
+    """Coverage and entropy of the replayed classes.
 
-    A generator that has lost a class replays nothing of it, which no accuracy on the replay itself
-    shows. ``coverage`` is the share of known classes with at least one replayed sample, 0 if
-    nothing was replayed. ``entropy`` is that of the histogram of their labels by its largest value:
-    1 if all are replayed equally often, 0 if one of several is replayed alone, NaN without replay.
+    If a generator has lost a class, the accuracy on its samples does not show it. ``coverage`` is
+    the fraction of known classes with at least one replayed sample, 0 without replay. ``entropy``
+    is the normalised entropy of their label histogram: 1 if all are replayed equally often, 0 if
+    only one of several is, NaN without replay.
 
     Args:
         n_classes: Number of classes K.
-        known: The classes that there are to replay, 0 to K - 1; ``None`` for all K.
+        known: The learned classes, 0 to K - 1; ``None`` for all K.
 
     Raises:
-        ConfigError: ``n_classes`` is below 1, or no or another class is known.
+        ConfigError: ``n_classes`` is below 1, or ``known`` is empty or out of range.
     """
 
     def __init__(
@@ -132,36 +130,36 @@ class ClassCoverage(_Counting):
         """Counts a batch.
 
         Args:
-            labels: int64 tensor (n,), the labels that samples were replayed with, 0 to K - 1.
+            labels: int64 tensor (n,), the labels of the replayed samples, 0 to K - 1.
 
         Raises:
-            ShapeError: It is no vector.
+            ShapeError: The labels are not one-dimensional.
         """
         if labels.ndim != 1:
-            raise ShapeError(f"Labels (n,) are needed, not of shape {tuple(labels.shape)}.")
+            raise ShapeError(f"Labels must have shape (n,), not {tuple(labels.shape)}.")
         self._count(labels)
 
     def compute(self) -> dict[str, Tensor]:
         """Returns ``coverage`` and ``entropy``, scalars in [0, 1].
 
         Raises:
-            LabelError: A label was outside the range.
+            LabelError: A label was out of range.
         """
         return class_coverage(self._counted()[self.known])
 
 
 def class_coverage(counts: Tensor) -> dict[str, Tensor]:
-    """Which classes there are samples of, and how evenly; see `ClassCoverage`.
+    """Coverage and entropy of classes; see `ClassCoverage`.
 
     Args:
-        counts: Samples of each of the known classes (K,), K at least 1.
+        counts: Number of samples of each known class (K,), K at least 1.
 
     Returns:
         ``coverage`` and ``entropy``, float scalars in [0, 1].
     """
     counts = counts.double()
-    shares = counts / counts.sum()
-    evenly = torch.tensor(float(len(counts))).log().to(shares)
-    # Of a single class it is evenly, if there are samples at all.
-    entropy = torch.special.entr(shares).sum() / evenly if len(counts) > 1 else shares.sum()
+    fractions = counts / counts.sum()
+    maximum = torch.tensor(float(len(counts))).log().to(fractions)
+    # For a single class 1, or NaN without samples.
+    entropy = torch.special.entr(fractions).sum() / maximum if len(counts) > 1 else fractions.sum()
     return {"coverage": (counts > 0).double().mean().float(), "entropy": entropy.float()}

@@ -226,6 +226,6 @@ class TestErrors:
     )
     def test_shapes(self, answers, labels):
         metric = AccuracyMatrix(3)
-        with pytest.raises(ShapeError, match="do not fit"):
+        with pytest.raises(ShapeError, match="do not match"):
             metric.update(torch.zeros(answers), torch.zeros(labels), step=0, experience=0)
         assert int(metric.total.sum()) == 0

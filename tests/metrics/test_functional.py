@@ -175,7 +175,7 @@ def test_an_order_must_fit():
     for wrong in ([0], [0, 5], [0, -1]):
         with pytest.raises(ConfigError, match="order"):
             StreamAccuracies([[0.5, 0.5], [0.5, 0.5]], wrong)
-    with pytest.raises(ShapeError, match="no matrix"):
+    with pytest.raises(ShapeError, match="not a matrix"):
         StreamAccuracies([0.5], [0])
     assert StreamAccuracies([], [0, 1]).summaries() == {}
 

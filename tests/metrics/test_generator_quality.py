@@ -227,7 +227,7 @@ def test_what_cannot_be_measured(real, reference):
         GeneratorQuality(images, labels, reference=reference, n_per_class=1)
     with pytest.raises(LabelError, match="class 9"):
         GeneratorQuality(images[:3], torch.tensor([1, 1, 9]), reference=reference)
-    with pytest.raises(ConfigError, match="Give features"):
+    with pytest.raises(ConfigError, match="pass features"):
         GeneratorQuality(images, labels, reference=network())
     quality = GeneratorQuality(images, labels, reference=reference, n_per_class=20)
     with pytest.raises(ConfigError, match="DGR has no adversarial generator"):
