@@ -34,20 +34,20 @@ from avalanche_dgm.metrics.cost import (
 )
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 
-#: Most rows of an image of samples; of more classes the first ones are shown.
-_MOST_ROWS = 40
-#: Most test images whose latents are embedded.
-_MOST_POINTS = 500
+#: Maximum number of rows in an image of samples, one per class.
+_MAX_ROWS = 40
+#: Maximum number of test images whose latents are embedded.
+_MAX_POINTS = 500
 
 
 @dataclass
 class LearnedExperience:
-    """An experience that was learned.
+    """A learned experience.
 
     Attributes:
         experiences: Number of experiences learned so far, including this one.
-        seconds: Seconds of training on it, NaN if not known.
-        shown: Samples that the classifier was trained on in it, over all epochs.
+        seconds: Seconds of training on the experience, NaN if not known.
+        shown: Samples that the classifier was trained on in the experience, over all epochs.
         n_classes: Approximate number of classes learned so far.
         stats: The method's statistics; ``None`` reads them from the method.
     """
@@ -62,12 +62,12 @@ class LearnedExperience:
 class Dashboard:
     """Logs a run as panels; see `avalanche_dgm.dashboards.keys` for their names and axes.
 
-    Training is not changed: samples are drawn from separate random numbers. A sink that fails does
+    Training is not changed: samples are drawn from separate random generators. A failing sink does
     not stop the run (`FailSafeSink`).
 
     Args:
         sinks: Where to log panels.
-        samples_per_class: Samples of each class in images, at least 1.
+        samples_per_class: Samples per class in image grids, at least 1.
         latents: Whether to plot an embedding of test latents after the last experience, which
             takes a few seconds.
         seed: Seed of the samples in images.
@@ -89,16 +89,16 @@ class Dashboard:
             sink if isinstance(sink, FailSafeSink) else FailSafeSink(sink) for sink in sinks
         ]
         self.samples_per_class, self.latents, self.seed = samples_per_class, latents, seed
-        #: Test images to show, kept here by those who read them.
+        #: Cache of test images, set by the caller of `log_examples`.
         self.examples: Examples | None = None
-        #: The settings that were logged.
+        #: The last logged settings.
         self._settings: dict[str, Any] = {}
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
-        """Logs the run's settings; the same ones again are left out.
+        """Logs the run's settings if they have changed.
 
         Args:
-            settings: Values that JSON has, in groups: ``method`` (see `keys.settings_of`),
+            settings: JSON values in nested dictionaries: ``method`` (see `keys.settings_of`),
                 ``strategy`` and so on.
         """
         if settings and settings != self._settings:
@@ -111,7 +111,10 @@ class Dashboard:
         self._log(values, keys.STEP, step)
 
     def log_experience(self, experience: LearnedExperience, method: Method | None) -> None:
-        """Logs the method's memory after an experience, and its cost; waits for the device."""
+        """Logs the method's memory and training time after an experience.
+
+        Synchronises with the device.
+        """
         if not self.sinks:
             return
         panels: dict[str, Panel] = {keys.TIME_LEARN: experience.seconds}
@@ -129,7 +132,7 @@ class Dashboard:
 
         Args:
             stats: The method's statistics.
-            before: Number of sleeps logged before.
+            before: Number of sleeps at the last call.
             at: Experiences learned so far.
         """
         if stats.sleeps > before:
@@ -143,7 +146,7 @@ class Dashboard:
             method: The method.
             seen: Test images of the experiences learned so far.
             at: Experiences learned so far.
-            last: Whether the stream is complete: then latents are embedded, if asked for.
+            last: Whether the stream is complete; then latents are embedded if ``latents`` is set.
         """
         if not self.sinks or not len(seen.images):
             return
@@ -166,9 +169,9 @@ class Dashboard:
 
         Args:
             accuracies: Accuracies after each experience learned so far. The image leaves out test
-                experiences that were never tested.
+                experiences that were never evaluated.
             names: Names of the test experiences.
-            experiences: Their positions in the test stream, if the columns are not all of it.
+            experiences: Positions of the columns in the test stream; by default all of it.
             seconds: Seconds of the last test.
         """
         if not self.sinks:
@@ -188,10 +191,9 @@ class Dashboard:
         learned = accuracies.order[:at]
         after = [f"({i})" if j is None else names[j] for i, j in enumerate(learned, start=1)]
         if tested:
-            shown = [names[j] for j in tested]
-            pixels = drawing.heat_map(matrix[:, tested], shown, after)
+            pixels = drawing.heat_map(matrix[:, tested], [names[j] for j in tested], after)
             panels[keys.MATRIX] = Picture(pixels, "accuracy matrix")
-        # A table has the same columns in all rows, also for untested experiences.
+        # All rows of a table need the same columns, also for untested experiences.
         row: list[Cell] = [after[-1], *(round(value, 6) for value in last)]
         panels[keys.MATRIX_TABLE] = Table(["after", *names], [row])
         self._log(panels, keys.EXPERIENCE, at)
@@ -208,21 +210,21 @@ class Dashboard:
             sink.close()
 
     def _log(self, panels: Mapping[str, Panel], axis: str, at: int) -> None:
-        known = {
+        finite = {
             key: panel
             for key, panel in panels.items()
             if not isinstance(panel, (int, float)) or math.isfinite(panel)
         }
-        for sink in self.sinks if known else ():
-            sink.log(known, axis=axis, at=at)
+        for sink in self.sinks if finite else ():
+            sink.log(finite, axis=axis, at=at)
 
     def _samples(self, method: Method, experience: LearnedExperience) -> dict[str, Panel]:
         """Samples of every class, as an image and as rows of a table."""
-        found = views.samples(
+        by_class = views.samples(
             method, self.samples_per_class, n_classes=experience.n_classes, seed=self.seed
         )
         rows: dict[str, NDArray[Any]] = {}
-        for (task, label), images in list(found.items())[:_MOST_ROWS]:
+        for (task, label), images in list(by_class.items())[:_MAX_ROWS]:
             row = _drawable(images)
             if row is not None:
                 rows[f"{task}:{label}" if task else str(label)] = row
@@ -235,41 +237,40 @@ class Dashboard:
         at = experience.experiences
         table = [(at, n, drawing.grid([row], low=low, high=high)) for n, row in rows.items()]
         return {
-            keys.SAMPLES: Picture(pixels, f"remembered, by rows: {', '.join(rows)}"),
+            keys.SAMPLES: Picture(pixels, f"samples from the memory, by row: {', '.join(rows)}"),
             keys.SAMPLES_TABLE: Table(("experience", "class", "samples"), table),
         }
 
     def _reconstructions(self, method: Method, seen: Examples) -> dict[str, Panel]:
-        """Test images beside their reconstructions, and the mean squared error."""
-        made = views.reconstructions(method, seen.images, seen.tasks, seed=self.seed)
-        if made is None:
+        """Test images and their reconstructions, and the mean squared error."""
+        outputs = views.reconstructions(method, seen.images, seen.tasks, seed=self.seed)
+        if outputs is None:
             return {}
-        made = made.to(seen.images)
-        error = float((made - seen.images).square().mean())
+        outputs = outputs.to(seen.images)
+        error = float((outputs - seen.images).square().mean())
         panels: dict[str, Panel] = {keys.RECONSTRUCTION_ERROR: error}
         rows = []
-        for one in seen.classes()[:_MOST_ROWS]:
-            mine = seen.rows_of(one)[: max(self.samples_per_class // 2, 1)]
-            pairs = torch.stack([seen.images[mine], made[mine]], dim=1).flatten(0, 1)
-            row = _drawable(pairs)
+        for pair in seen.classes()[:_MAX_ROWS]:
+            index = seen.rows_of(pair)[: max(self.samples_per_class // 2, 1)]
+            row = _drawable(torch.stack([seen.images[index], outputs[index]], dim=1).flatten(0, 1))
             rows += [row] if row is not None else []
         if rows:
-            caption = "test images, each beside its reconstruction; a row for each class"
+            caption = "test images, each followed by its reconstruction; one row per class"
             panels[keys.RECONSTRUCTIONS] = Picture(drawing.grid(rows), caption)
         return panels
 
     def _latents(self, method: Method, seen: Examples) -> dict[str, Panel]:
         """A 2-D embedding of test latents."""
-        some = seen[:: -(-len(seen.images) // _MOST_POINTS)]
-        points = views.embedding(method, some, seed=self.seed)
+        subset = seen[:: -(-len(seen.images) // _MAX_POINTS)]
+        points = views.embedding(method, subset, seed=self.seed)
         if points is None:
             return {}
-        pixels = drawing.scatter(points, some.labels.cpu().numpy())
+        pixels = drawing.scatter(points, subset.labels.cpu().numpy())
         return {keys.LATENTS: Picture(pixels, "latents of test images (t-SNE), coloured by class")}
 
 
 def _mask_panels(method: Any) -> dict[str, Panel]:
-    """Use of masks: an image of all experiences, and the scalars of the last one."""
+    """Mask usage: an image over all experiences, and scalars of the last one."""
     shares = views.mask_shares(method)
     if not shares:
         return {}
@@ -285,7 +286,7 @@ def _mask_panels(method: Any) -> dict[str, Panel]:
 
 
 def _memory_panels(method: Method, stats: MethodStats) -> dict[str, Panel]:
-    """The memory, and the method's statistics in the experience."""
+    """Size of the memory, and the method's statistics in the experience."""
     panels: dict[str, Panel] = {
         keys.MEMORY_BYTES: float(memory_bytes_of(method)),
         keys.MEMORY_PARAMETERS: float(memory_parameters_of(method)),
@@ -301,7 +302,7 @@ def _memory_panels(method: Method, stats: MethodStats) -> dict[str, Panel]:
 
 
 def _drawable(images: Tensor) -> NDArray[Any] | None:
-    """Images (n, C, H, W) as an array; flat samples are made square, if possible."""
+    """Images as an array (n, C, H, W); flat samples become square images, if possible."""
     if images.ndim == 2:
         side = math.isqrt(images.shape[1])
         if side * side != images.shape[1] or side < 4:

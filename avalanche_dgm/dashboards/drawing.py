@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours: distinguishable with every common colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")
-#: Of the parts of a mask, from below: new, shared, held by earlier tasks alone, free.
+#: Colours of the parts of a mask, from the bottom: new, shared, used by earlier tasks only, free.
 MASK_COLOURS = {
     "reserved": PALETTE[1],
     "reused": PALETTE[2],
@@ -26,14 +26,14 @@ MASK_COLOURS = {
     "free": "0.88",
 }
 _DPI = 120
-#: Approximate longest side of a sample in an image; smaller ones are enlarged by whole factors.
+#: Approximate longest side of a sample in an image; smaller samples are enlarged by an integer.
 _SIDE = 32
 _GAP = 2
 _GREY = 128
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Makes an empty figure, in inches."""
+    """Makes an empty figure of a size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -43,13 +43,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as a PNG file; its folder is made."""
+    """Writes a figure as a PNG file; creates the folder if missing."""
     with replacing(path, sync=False) as file:
         figure.savefig(file, format="png")
 
 
 def pixels_of(figure: Figure) -> Pixels:
-    """Draws a figure; uint8 array (H, W, 3)."""
+    """Renders a figure to a uint8 array (H, W, 3)."""
     canvas: Any = figure.canvas
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
@@ -66,15 +66,15 @@ def plain_axes(axes: Axes) -> None:
 def grid(
     rows: Sequence[NDArray[Any]], *, low: float | None = None, high: float | None = None
 ) -> Pixels:
-    """Makes a grid of samples, a row for each array.
+    """Makes a grid of samples, with one row per array.
 
     Args:
-        rows: Arrays (n, C, H, W), n may differ; with C 1 or 3, others show their first channel.
+        rows: Arrays (n, C, H, W) with any n; unless C is 3, only the first channel is used.
         low: Intensity of black; ``None`` for the minimum.
         high: Intensity of white; ``None`` for the maximum.
 
     Returns:
-        uint8 array (h, w, 3), samples enlarged to about 32 pixels if they are smaller.
+        uint8 array (h, w, 3), with samples enlarged to about 32 pixels if they are smaller.
     """
     low = min(float(row.min()) for row in rows) if low is None else low
     high = max(float(row.max()) for row in rows) if high is None else high
@@ -85,8 +85,8 @@ def grid(
     shape = (len(rows) * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3)
     canvas = np.full(shape, _GREY, dtype=np.uint8)
     for r, row in enumerate(rows):
-        shown = row if row.shape[1] == 3 else row[:, :1]
-        unit = np.clip((shown - low) / ((high - low) or 1.0), 0, 1)
+        images = row if row.shape[1] == 3 else row[:, :1]
+        unit = np.clip((images - low) / ((high - low) or 1.0), 0, 1)
         values = (unit * 255 + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
         values = values.repeat(factor, axis=1).repeat(factor, axis=2)
         for c, image in enumerate(values):
@@ -96,14 +96,13 @@ def grid(
 
 
 def heat_map(matrix: NDArray[Any], names: Sequence[str], after: Sequence[str]) -> Pixels:
-    """Draws an accuracy matrix: a row after each experience learned, a column for each test.
-
-    Drawn with PIL, as Matplotlib's figures take a hundred times as long.
+    """Draws an accuracy matrix with PIL, a hundred times as fast as with Matplotlib.
 
     Args:
-        matrix: Float array (T, S), from 0 to 1; NaN where not tested.
+        matrix: Float array (T, S), 0 to 1; NaN where not measured. Rows are learned experiences,
+            columns test experiences.
         names: Names of the S test experiences.
-        after: Names of the T experiences learned.
+        after: Names of the T learned experiences.
 
     Returns:
         uint8 array (H, W, 3).
@@ -123,8 +122,8 @@ def heat_map(matrix: NDArray[Any], names: Sequence[str], after: Sequence[str]) -
     draw = ImageDraw.Draw(picture)
     draw.text((left, 4), "accuracy on the test images of", fill="black", font=font)
     draw.text((4, top + 2), "after", fill="black", font=font)
-    shown = max(1, -(-14 // cell))
-    for j in range(0, tests, shown):
+    interval = max(1, -(-14 // cell))
+    for j in range(0, tests, interval):
         x = left + j * cell
         if upright:
             label = Image.new("RGB", (widest + 2, 14), "white")
@@ -132,7 +131,7 @@ def heat_map(matrix: NDArray[Any], names: Sequence[str], after: Sequence[str]) -
             picture.paste(label.rotate(90, expand=True), (x + cell // 2 - 7, top - widest - 4))
         else:
             draw.text((x + cell // 2, top - 8), names[j], fill="black", font=font, anchor="mm")
-    for i in range(0, steps, shown):
+    for i in range(0, steps, interval):
         y = top + i * cell + cell // 2
         draw.text((left - 6, y), after[i], fill="black", font=font, anchor="rm")
     colours = matplotlib.colormaps["viridis"](np.nan_to_num(matrix), bytes=True)
@@ -150,7 +149,7 @@ def heat_map(matrix: NDArray[Any], names: Sequence[str], after: Sequence[str]) -
 
 
 def scatter(points: NDArray[Any], labels: NDArray[Any]) -> Pixels:
-    """Draws points in two dimensions, a colour for each label.
+    """Draws points in two dimensions, coloured by label.
 
     Args:
         points: Float array (n, 2).
@@ -163,7 +162,7 @@ def scatter(points: NDArray[Any], labels: NDArray[Any]) -> Pixels:
 
 
 def draw_points(axes: Axes, points: NDArray[Any], labels: NDArray[Any]) -> None:
-    """Draws points in two dimensions, a colour for each label, named at the points' median.
+    """Draws points in two dimensions, coloured by label, with the label at the points' median.
 
     Args:
         axes: The axes to draw on.
@@ -172,24 +171,22 @@ def draw_points(axes: Axes, points: NDArray[Any], labels: NDArray[Any]) -> None:
     """
     import matplotlib
 
-    known = sorted(set(labels.tolist()))
-    for i, label in enumerate(known):
-        mine = labels == label
-        colour = matplotlib.colormaps["tab10" if len(known) <= 10 else "tab20"](i % 20)
-        axes.scatter(
-            points[mine, 0], points[mine, 1], s=9, color=colour, label=str(label), linewidths=0
-        )
-        x, y = np.median(points[mine], axis=0)
+    distinct = sorted(set(labels.tolist()))
+    for i, label in enumerate(distinct):
+        group = points[labels == label]
+        colour = matplotlib.colormaps["tab10" if len(distinct) <= 10 else "tab20"](i % 20)
+        axes.scatter(group[:, 0], group[:, 1], s=9, color=colour, label=str(label), linewidths=0)
+        x, y = np.median(group, axis=0)
         axes.text(x, y, str(label), fontsize=10, ha="center", va="center", weight="bold")
     axes.set_xticks([])
     axes.set_yticks([])
 
 
 def usage_bars(shares: Mapping[str, Sequence[Mapping[str, float]]]) -> Pixels:
-    """Draws which share of each mask every experience reserved, reused and left free.
+    """Draws the fractions of each mask that were reserved, reused and free after each experience.
 
     Args:
-        shares: For each layer, a mapping from part to share for each experience.
+        shares: By layer, for each experience a mapping from part to fraction.
     """
     figure = new_figure(2.6 * len(shares) + 1.6, 3.0)
     panels = figure.subplots(1, len(shares), squeeze=False)[0]
@@ -206,12 +203,12 @@ def usage_bars(shares: Mapping[str, Sequence[Mapping[str, float]]]) -> Pixels:
 
 
 def stacked_bars(axes: Axes, x: NDArray[Any], parts: Mapping[str, ArrayLike]) -> None:
-    """Draws upright bars of the parts of a mask.
+    """Draws stacked vertical bars of the parts of a mask.
 
     Args:
         axes: The axes to draw on.
-        x: Where the bars are (n,).
-        parts: Heights (n,) by name of the part, a key of `MASK_COLOURS`.
+        x: Positions of the bars (n,).
+        parts: Heights (n,) by part, a key of `MASK_COLOURS`.
     """
     bottom = np.zeros(len(x))
     for part, colour in MASK_COLOURS.items():

@@ -1,4 +1,4 @@
-"""Panels as plain files: CSV and PNG."""
+"""Panels in CSV and PNG files."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.sinks import Cell, Histogram, Panel, Picture, Pixels, Sink, Table
 from avalanche_dgm.errors import ConfigError
 
-#: Columns of the files that hold many panels.
+#: Columns of the index files, which hold many panels.
 SCALARS = ("axis", "at", "key", "value")
 HISTOGRAMS = ("axis", "at", "key", "label", "count")
 IMAGES = ("axis", "at", "key", "file", "caption")
 FILES = ("axis", "at", "key", "path")
 INDEX_FILES = ("scalars.csv", "histograms.csv", "images.csv", "files.csv")
 
-#: Rows of a file: the axis, the point, and further cells.
+#: Rows of a file: axis, point on the axis, and further cells.
 Rows = list[list[str]]
 
 
 class FileSink(Sink):
-    """Writes panels into a folder, from which `avalanche-dgm report` makes a page.
+    """Writes panels to a folder, for `avalanche-dgm report`.
 
     ``scalars.csv``, ``histograms.csv``, ``images.csv``, ``files.csv``
-        A row for each scalar, label, image and path, in the order in which they were logged.
+        A row per scalar, label, image and path, in the order of logging.
     ``images/KEY-NNN.png``
         The images.
     ``tables/KEY.csv``
-        The rows of each table after their axis and point; an image is given by its file name.
+        The rows of each table, with axis and point first; images are given by file name.
 
-    A run that resumes logs some points again: a panel replaces the one that was logged at the same
-    point before, and all later points of its axis are removed.
+    If a resumed run logs a point again, its panels replace those logged before, and all later
+    points of the axis are removed.
 
     Args:
-        folder: Where to write; made when the first panel is logged.
+        folder: Folder of the files; created with the first panel.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        #: Columns and rows by file name; ``None`` until they are needed.
+        #: Columns and rows by file name; ``None`` before the first access.
         self._read: dict[str, tuple[list[str], Rows]] | None = None
         self._last: dict[str, int] = {}
 
     def log(self, panels: Mapping[str, Panel], *, axis: str, at: int) -> None:
-        """See `Sink.log`; of a file its path is written."""
+        """See `Sink.log`; files are logged as paths."""
         content, pictures = self._content(), dict[str, Pixels]()
         added: dict[str, tuple[Sequence[str], Rows]] = {}
         for key, panel in panels.items():
@@ -60,7 +60,7 @@ class FileSink(Sink):
             rows = [[str(cell) for cell in (axis, at, *row)] for row in cells]
             added.setdefault(name, (columns, []))[1].extend(rows)
         if at <= self._last.get(axis, -1):
-            self._forget(axis, at, {(n, _key_of(n, row)) for n in added for row in added[n][1]})
+            self._remove(axis, at, {(n, _key_of(n, row)) for n in added for row in added[n][1]})
         self._last[axis] = at
         for name, (columns, rows) in added.items():
             self._append(content, name, list(columns), rows)
@@ -70,8 +70,8 @@ class FileSink(Sink):
             with files.replacing(self.folder / name, sync=False) as file:
                 Image.fromarray(pixels).save(file, format="png")
 
-    def _forget(self, axis: str, at: int, again: set[tuple[str, str]]) -> None:
-        """Removes what comes after a point, and the panels that are logged at it again."""
+    def _remove(self, axis: str, at: int, again: set[tuple[str, str]]) -> None:
+        """Removes all later points, and at this point the panels that are logged again."""
         for name, (columns, rows) in self._content().items():
             kept = [
                 row
@@ -86,10 +86,10 @@ class FileSink(Sink):
     def _append(self, content: dict[str, Any], name: str, columns: list[str], rows: Rows) -> None:
         if name not in content and (self.folder / name).exists():
             raise ConfigError(
-                f"{self.folder / name} holds no panels. Choose another folder, or move it."
+                f"{self.folder / name} is not a file of panels. Choose another folder, or move it."
             )
         if name not in content or content[name][0] != columns:
-            # A new file, or one of another run with other columns.
+            # A new file, or one of an earlier run with other columns.
             self._replace(name, columns, [])
         files.append_text(self.folder / name, _csv(rows))
         content[name][1].extend(rows)
@@ -99,7 +99,7 @@ class FileSink(Sink):
         self._content()[name] = columns, rows
 
     def _content(self) -> dict[str, tuple[list[str], Rows]]:
-        """What the files in the folder hold; others are ignored."""
+        """The contents of the panel files in the folder; other files are ignored."""
         if self._read is None:
             self._read = {}
             tables = [p.relative_to(self.folder) for p in sorted(self.folder.glob("tables/*.csv"))]
@@ -114,20 +114,20 @@ class FileSink(Sink):
         path = self.folder / name
         if not path.exists():
             return
-        # Without changes of line ends, which a caption may hold.
+        # Read as bytes: captions may contain line ends, which must not be converted.
         text = path.read_bytes().decode(errors="replace")
         columns, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
         if columns[:2] != ["axis", "at"]:
             return
-        # A process that was killed while it wrote a row has left it incomplete.
-        whole = rows if text.endswith("\n") else rows[:-1]
-        kept = [row for row in whole if len(row) == len(columns) and row[1].isdecimal()]
-        if len(whole) < len(rows):
+        # A process killed while writing leaves an incomplete last row.
+        complete = rows if text.endswith("\n") else rows[:-1]
+        kept = [row for row in complete if len(row) == len(columns) and row[1].isdecimal()]
+        if len(complete) < len(rows):
             self._replace(name, columns, kept)
         self._content()[name] = columns, kept
 
     def table_rows(self, key: str) -> list[tuple[int, Sequence[Cell]]]:
-        """Reads a table: the point and the cells of each row."""
+        """The rows of a table: point on the axis, and cells."""
         _, rows = self._content().get(_table_name(key), ([], []))
         return [(int(row[1]), [self._read_cell(text) for text in row[2:]]) for row in rows]
 
@@ -136,11 +136,11 @@ class FileSink(Sink):
         if text.startswith("tables/") and text.endswith(".png") and path.is_file():
             from PIL import Image
 
-            # An incomplete file is no image.
+            # An incomplete image file raises OSError.
             with contextlib.suppress(OSError):
                 return np.asarray(Image.open(path, formats=["PNG"]).convert("RGB"))
         for kind in (int, float):
-            # A name such as 01 is no number.
+            # A name such as 01 is not a number.
             with contextlib.suppress(ValueError):
                 if repr(kind(text)) == text:
                     return kind(text)
@@ -152,18 +152,18 @@ class FileSink(Sink):
 
 
 def panel_files(folder: Path) -> list[Path]:
-    """The files that a `FileSink` wrote into a folder: index files, and the images they name."""
+    """The files of a `FileSink` in a folder: index files, tables, and the images they refer to."""
     content = FileSink(folder)._content()
-    mine = {*INDEX_FILES, *map(_table_name, keys.TABLES)} & content.keys()
-    cells = {cell for name in mine for row in content[name][1] for cell in row}
-    names = mine | {cell for cell in cells if re.fullmatch(r"(images|tables)/[^/]+\.png", cell)}
+    texts = {*INDEX_FILES, *map(_table_name, keys.TABLES)} & content.keys()
+    cells = {cell for name in texts for row in content[name][1] for cell in row}
+    names = texts | {cell for cell in cells if re.fullmatch(r"(images|tables)/[^/]+\.png", cell)}
     return [path for name in sorted(names) if (path := folder / name).is_file()]
 
 
 def _cells(
     key: str, panel: Panel, at: int, pictures: dict[str, Pixels]
 ) -> tuple[str, Sequence[str], list[Sequence[object]]]:
-    """A panel's file, its columns and rows; images are put into ``pictures``, by file name."""
+    """A panel's file name, columns and rows; adds images to ``pictures`` by file name."""
     if isinstance(panel, Picture):
         name = f"images/{_flat(key)}-{at:03d}.png"
         pictures[name] = panel.pixels
@@ -195,10 +195,10 @@ def _table_name(key: str) -> str:
 
 
 def _flat(key: str) -> str:
-    """A key in the name of a file."""
+    """A key as part of a file name."""
     return key.replace("/", "-")
 
 
 def _key_of(name: str, row: Sequence[str]) -> str:
-    """The panel that a row belongs to: index files hold many, a table file is a single one."""
+    """The key of a row's panel in an index file; empty in a table's file, which has one panel."""
     return row[2] if name in INDEX_FILES else ""

@@ -1,4 +1,4 @@
-"""Panels, and the places that they are logged to."""
+"""Panels, and the sinks that they are logged to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Picture:
 
     Attributes:
         pixels: uint8 array (H, W, 3).
-        caption: What it shows.
+        caption: Caption.
     """
 
     pixels: Pixels
@@ -36,7 +36,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often each label occurs.
+    """Counts of labels.
 
     Attributes:
         counts: Counts by label; may be empty.
@@ -50,7 +50,7 @@ class Table:
     """Rows that are appended to the table of a key.
 
     Attributes:
-        columns: Names of the columns, always the same for a key.
+        columns: Names of the columns, the same at all points of a key.
         rows: The rows of this point.
     """
 
@@ -58,11 +58,11 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-#: What is logged under a key. A path is a file or folder, such as a checkpoint.
+#: A value logged under a key. A path is a file or folder, such as a checkpoint.
 Panel = float | Picture | Histogram | Table | Path
 
-#: Types of panels, in words for a message.
-_WORDS: dict[str, Any] = {
+#: Types of panels by their names in messages.
+_KINDS: dict[str, Any] = {
     "images": Picture,
     "histograms": Histogram,
     "tables": Table,
@@ -72,10 +72,10 @@ _WORDS: dict[str, Any] = {
 
 
 class Sink(ABC):
-    """A place that panels are logged to; see `avalanche_dgm.dashboards.keys` for their names.
+    """A backend that panels are logged to; see `avalanche_dgm.dashboards.keys` for their names.
 
-    Points of an axis increase, except when a run resumes: then points are logged again and replace
-    the former ones.
+    Points on an axis increase, except if a resumed run logs points again, which then replace those
+    logged before.
     """
 
     @abstractmethod
@@ -85,28 +85,28 @@ class Sink(ABC):
         Args:
             panels: Panels by key; numbers are finite.
             axis: Name of the axis.
-            at: Point on it, from 0.
+            at: Point on the axis, from 0.
         """
 
     def settings(self, values: Mapping[str, Any]) -> None:
-        """Logs the settings of the run: as a table, unless there is a better place.
+        """Logs the settings of the run, by default as a table.
 
         Args:
-            values: Values that JSON has, in groups such as ``{"method": {"stm_size": 3}}``.
+            values: JSON values in nested dictionaries such as ``{"method": {"stm_size": 3}}``.
         """
         rows = list(_flat(values))
         self.log({keys.SETTINGS: Table(("setting", "value"), rows)}, axis=keys.START, at=0)
 
     def flush(self) -> None:  # noqa: B027
-        """Writes everything that was logged so far, if it is not written at once."""
+        """Writes buffered panels, if the sink has a buffer."""
 
     def close(self) -> None:
-        """Closes the sink; nothing is logged after it."""
+        """Closes the sink; it is not used afterwards."""
         self.flush()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, int | float | str]]:
-    """Settings by names such as ``method/stm_size``."""
+    """Flattens settings to names such as ``method/stm_size``."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}/")
@@ -115,15 +115,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, in
 
 
 class FailSafeSink(Sink):
-    """Turns errors of a sink into warnings, so that training goes on: no network, no space.
+    """Turns errors of a sink, such as a full disk, into warnings, so that training continues.
 
-    The first error with each kind of panel is a warning; later ones are tried again, silently, as
-    a full disk may have room later.
+    Only the first error for each kind of panel is a warning. Later panels are still logged, as the
+    error may be temporary.
 
     Args:
         sink: The sink.
-        required: Whether the run is incomplete without this sink: then an ``OSError`` is raised,
-            so that the run can resume when there is room.
+        required: Whether to raise an ``OSError`` instead, if the run is incomplete without this
+            sink; the run can then be resumed.
     """
 
     def __init__(self, sink: Sink, *, required: bool = False) -> None:
@@ -131,7 +131,7 @@ class FailSafeSink(Sink):
         self._warned: set[str] = set()
 
     def attempt(self, what: str, call: Callable[[], Any]) -> None:
-        """Runs a call; its first error is a warning."""
+        """Calls a function; the first error for ``what`` is a warning, later ones are ignored."""
         try:
             call()
         except Exception as error:
@@ -142,20 +142,20 @@ class FailSafeSink(Sink):
             self._warned.add(what)
             warnings.warn(
                 f"{type(self.sink).__name__} could not log {what}:"
-                f" {type(error).__name__}: {' '.join(str(error).split())[:300]}. Training goes on;"
-                " this is said once.",
+                f" {type(error).__name__}: {' '.join(str(error).split())[:300]}. Training"
+                " continues; this warning is shown once.",
                 RuntimeWarning,
                 stacklevel=3,
             )
 
     def log(self, panels: Mapping[str, Panel], *, axis: str, at: int) -> None:
-        """See `Sink.log`; each kind of panel by itself."""
-        kinds: dict[str, dict[str, Panel]] = {}
+        """See `Sink.log`; logs each kind of panel separately."""
+        by_kind: dict[str, dict[str, Panel]] = {}
         for key, panel in panels.items():
-            word = next((w for w, kind in _WORDS.items() if isinstance(panel, kind)), "values")
-            kinds.setdefault(word, {})[key] = panel
-        for word, mine in kinds.items():
-            self.attempt(word, partial(self.sink.log, mine, axis=axis, at=at))
+            name = next((n for n, kind in _KINDS.items() if isinstance(panel, kind)), "values")
+            by_kind.setdefault(name, {})[key] = panel
+        for name, group in by_kind.items():
+            self.attempt(name, partial(self.sink.log, group, axis=axis, at=at))
 
     def settings(self, values: Mapping[str, Any]) -> None:
         """See `Sink.settings`."""
@@ -163,7 +163,7 @@ class FailSafeSink(Sink):
 
     def flush(self) -> None:
         """See `Sink.flush`."""
-        self.attempt("what it had kept back", self.sink.flush)
+        self.attempt("its buffered panels", self.sink.flush)
 
     def close(self) -> None:
         """See `Sink.close`."""

@@ -14,8 +14,8 @@ from avalanche_dgm.dashboards.sinks import Histogram, Panel, Picture, Sink, Tabl
 class TensorBoardSink(Sink):
     """Writes panels with PyTorch's ``SummaryWriter``.
 
-    The point of the axis is TensorBoard's step; the prefix of a key tells its axis. Tables with
-    images are left out, as their images are in other panels, too.
+    TensorBoard's step is the point on the axis, which depends on the prefix of the key. Tables with
+    images are left out, as their images are also in other panels.
 
     Args:
         target: A folder, or a ``SummaryWriter`` such as the ``writer`` of Avalanche's
@@ -28,7 +28,7 @@ class TensorBoardSink(Sink):
 
     @property
     def writer(self) -> Any:
-        """The ``SummaryWriter``; opened when something is logged."""
+        """The ``SummaryWriter``, opened on first access."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -36,13 +36,13 @@ class TensorBoardSink(Sink):
         return self._writer
 
     def log(self, panels: Mapping[str, Panel], *, axis: str, at: int) -> None:
-        """See `Sink.log`; of a file its path is logged."""
+        """See `Sink.log`; files are logged as paths."""
         for key, panel in panels.items():
             if isinstance(panel, Picture):
                 self.writer.add_image(key, panel.pixels, at, dataformats="HWC")
             elif isinstance(panel, Histogram):
                 if panel.counts:
-                    # A bin for each label, from half below it to half above.
+                    # One bin per label, from label - 0.5 to label + 0.5.
                     bins = np.arange(max(panel.counts) + 2) - 0.5
                     labels = np.repeat(list(panel.counts), list(panel.counts.values()))
                     self.writer.add_histogram(key, labels, at, bins=bins)
@@ -54,7 +54,7 @@ class TensorBoardSink(Sink):
                 self.writer.add_scalar(key, panel, at)
 
     def _add_table(self, key: str, table: Table, at: int) -> None:
-        """Adds the rows of this point, as text."""
+        """Logs a table's rows at this point as text."""
         if any(isinstance(cell, np.ndarray) for row in table.rows for cell in row):
             return
         lines = ["| " + " | ".join(map(str, row)) + " |" for row in [table.columns, *table.rows]]
@@ -74,8 +74,8 @@ class TensorBoardSink(Sink):
             self._writer = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # What was logged so far must come before what the copy logs.
+        # Events so far must be in files before those of the copy.
         self.flush()
-        # An open file cannot be pickled: the folder is opened again.
+        # An open writer cannot be pickled: the copy opens the folder again.
         folder = self._folder if self._folder is not None else str(self._writer.log_dir)
         return {"_folder": folder, "_writer": None}

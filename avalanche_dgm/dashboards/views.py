@@ -1,4 +1,4 @@
-"""Samples, reconstructions and latents of a method, for images; training is not changed."""
+"""Samples, reconstructions and latents of a method, for panels; training is not changed."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from avalanche_dgm.modules import evaluating
 
 #: Task label and class.
 Class = tuple[int, int]
-#: Samples drawn for each one that is shown, as a memory draws classes at random.
-_DRAWN_PER_SHOWN = 4
+#: Factor of oversampling, as a memory samples classes at random.
+_OVERSAMPLING = 4
 
 
 @dataclass
 class Examples:
-    """A few test images of each class, for images of a dashboard.
+    """A few test images of each class, for panels.
 
     Attributes:
         images: Float tensor (n, *shape).
         labels: int64 tensor (n,).
         tasks: int64 tensor (n,), task labels.
-        experiences: int64 tensor (n,), the position in the test stream of the experience of each.
+        experiences: int64 tensor (n,), positions of the images' experiences in the test stream.
     """
 
     images: Tensor
@@ -45,26 +45,26 @@ class Examples:
 
     def of_experiences(self, positions: Sequence[int]) -> Examples:
         """The images of some test experiences."""
-        wanted = torch.tensor(sorted(set(positions)), device=self.experiences.device)
-        return self[torch.isin(self.experiences, wanted)]
+        selected = torch.tensor(sorted(set(positions)), device=self.experiences.device)
+        return self[torch.isin(self.experiences, selected)]
 
-    def __getitem__(self, some: slice | Tensor) -> Examples:
-        """Some of the images, by a slice or a bool tensor (n,)."""
+    def __getitem__(self, index: slice | Tensor) -> Examples:
+        """A subset of the images, by a slice or a bool tensor (n,)."""
         return Examples(
-            self.images[some], self.labels[some], self.tasks[some], self.experiences[some]
+            self.images[index], self.labels[index], self.tasks[index], self.experiences[index]
         )
 
     def positions(self) -> set[int]:
-        """Positions of the test experiences that the images come from."""
+        """Positions of the images' test experiences."""
         return set(self.experiences.tolist())
 
     def classes(self) -> list[Class]:
-        """Task labels and classes, in ascending order."""
+        """Pairs of task label and class, in ascending order."""
         return sorted(set(zip(self.tasks.tolist(), self.labels.tolist(), strict=True)))
 
-    def rows_of(self, one: Class) -> Tensor:
+    def rows_of(self, pair: Class) -> Tensor:
         """Indices of a class's images."""
-        return ((self.tasks == one[0]) & (self.labels == one[1])).nonzero().flatten()
+        return ((self.tasks == pair[0]) & (self.labels == pair[1])).nonzero().flatten()
 
 
 @torch.no_grad()
@@ -73,34 +73,34 @@ def samples(method: Method, n: int, *, n_classes: int, seed: int = 0) -> dict[Cl
 
     Args:
         method: The method.
-        n: Most samples of each class.
-        n_classes: Approximate number of classes that it has learned.
+        n: Maximum number of samples per class.
+        n_classes: Approximate number of learned classes.
         seed: Seed of the samples.
 
     Returns:
-        A float tensor (k, *shape), k <= n, for each class that was sampled; empty if the method has
-        no samples, or latents.
+        A float tensor (k, *shape), k <= n, for each sampled class; empty if the method cannot
+        generate samples, or only latents.
     """
-    found: dict[Class, Tensor] = {}
+    by_class: dict[Class, Tensor] = {}
     if isinstance(method, GANMethod):
         memory = method.generator
         for row, (_, task, label) in enumerate(memory.classes.rows[: memory.learned].tolist()):
-            found[task, label] = fixed_samples(memory, row, n, seed=seed)
-        return dict(sorted(found.items()))
+            by_class[task, label] = fixed_samples(memory, row, n, seed=seed)
+        return dict(sorted(by_class.items()))
     if not isinstance(method, Inspectable):
         return {}
     with method.random.temporary_seed(seed):
         try:
-            replay = method.sample(_DRAWN_PER_SHOWN * n * max(n_classes, 1))
-        except UnknownTaskError:  # Some keep no samples.
+            replay = method.sample(_OVERSAMPLING * n * max(n_classes, 1))
+        except UnknownTaskError:  # The method has no samples.
             return {}
     if isinstance(replay.images, Latents):
         return {}
     classes = ClassTable()
     rows = classes.add(replay.tasks, replay.labels)
     for row, (_, task, label) in enumerate(classes.rows.tolist()):
-        found[task, label] = replay.images[rows == row][:n]
-    return dict(sorted(found.items()))
+        by_class[task, label] = replay.images[rows == row][:n]
+    return dict(sorted(by_class.items()))
 
 
 @torch.no_grad()
@@ -119,18 +119,18 @@ def reconstructions(
         Float tensor (n, *shape) on the method's device; ``None`` if the method does not
         reconstruct, or there are no images.
     """
-    # Aside from the first question on: even to ask where it computes may draw a seed.
+    # Includes `method.rng`, which may draw a seed.
     with method.random.temporary_seed(seed), evaluating(method):
         device = method.rng.device
-        made = None
+        outputs = None
         if isinstance(method, Inspectable) and len(images):
-            made = method.reconstruct(images.to(device), tasks.to(device))
-    return made if made is None or made.shape == images.shape else None
+            outputs = method.reconstruct(images.to(device), tasks.to(device))
+    return outputs if outputs is None or outputs.shape == images.shape else None
 
 
 @torch.no_grad()
 def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[Any] | None:
-    """Latents of images in two dimensions, by t-SNE (Kamra et al. 2017, Fig. 10).
+    """A two-dimensional t-SNE embedding of the images' latents (Kamra et al. 2017, Fig. 10).
 
     Args:
         method: The method.
@@ -153,7 +153,7 @@ def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[A
     values = codes.flatten(1).float().cpu().numpy()
     if values.shape[1] == 1:
         values = np.pad(values, ((0, 0), (0, 1)))
-    # scikit-learn's t-SNE crashes on equal latents, and refuses those that are not finite.
+    # scikit-learn's t-SNE crashes if all latents are equal, and raises if they are not finite.
     if not np.isfinite(values).all() or not np.ptp(values, axis=0).any():
         return None
     perplexity = min(30.0, (len(values) - 1) / 3)
@@ -162,23 +162,23 @@ def embedding(method: Method, examples: Examples, *, seed: int = 0) -> NDArray[A
 
 
 def mask_shares(method: Method) -> dict[str, list[dict[str, float]]]:
-    """Use of each mask of a dynamic memory by every experience.
+    """Usage of each mask of a dynamic memory after every experience.
 
     Args:
         method: The method; the result is empty for methods without masks.
 
     Returns:
-        By layer, for each experience the shares of the mask's entries that it was the first to use
-        (``reserved``), shares with earlier ones (``reused``), that only earlier ones use
-        (``held``), and that no one uses (``free``).
+        By layer, for each experience the fractions of the mask's entries that it was the first to
+        use (``reserved``), that it shares with earlier experiences (``reused``), that only earlier
+        experiences use (``held``), and that are unused (``free``).
     """
     memory = getattr(method, "generator", None)
     if not isinstance(memory, MaskedGAN) or memory.shape is None:
         return {}
-    found: dict[str, list[dict[str, float]]] = {}
+    by_layer: dict[str, list[dict[str, float]]] = {}
     for use in memory.network.usage():
         width = max(use["width"], 1)
-        shares = {part: use[part] / width for part in ("reserved", "reused", "free")}
-        shares["held"] = 1.0 - sum(shares.values())
-        found.setdefault(use["name"], []).append(shares)
-    return found
+        fractions = {part: use[part] / width for part in ("reserved", "reused", "free")}
+        fractions["held"] = 1.0 - sum(fractions.values())
+        by_layer.setdefault(use["name"], []).append(fractions)
+    return by_layer

@@ -17,38 +17,38 @@ import numpy as np
 
 from avalanche_dgm.dashboards.sinks import Cell, Histogram, Picture, Sink, Table
 
-#: The most bins that a histogram of W&B may have.
-_MOST_BINS = 512
-#: Variables in which launchers give the rank, in order of preference.
+#: Maximum number of bins of a W&B histogram.
+_MAX_BINS = 512
+#: Environment variables with the rank, in order of preference.
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
-#: The rows of tables by key, each with its point.
+#: Rows of tables by key, each with its point on the axis.
 Tables = dict[str, list[tuple[int, Sequence[Cell]]]]
 
-#: Runs that were started here in this process, by id.
-_begun: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+#: Runs that `open_run` started in this process, by id.
+_started: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
 class WandbSink(Sink):
     """Logs panels to a run, each over its own axis.
 
-    W&B drops values that are logged to an earlier step of its own. So the point of an axis is
-    logged as a number beside the values, and ``define_metric`` sets the axis of each key. Points
-    that a resumed run logs again are added to those that the run has; W&B cannot replace them.
+    W&B drops values that are logged at an earlier W&B step. So the point on the axis is logged as a
+    value, too, and ``define_metric`` sets the axis of each key. If a resumed run logs points again,
+    both are in the run; W&B cannot replace values.
 
     Args:
         target: A run, such as the ``experiment`` of Lightning's ``WandbLogger``, or keyword
-            arguments of ``wandb.init``. With these the run starts when something is logged, in the
-            first of several processes only; a copy of the sink continues the same run. Without an
-            ``id`` they get that of the variable ``WANDB_RUN_ID``, or a new one.
-        tables: Rows of tables that an interrupted run had logged, its `tables`.
+            arguments of ``wandb.init``. With arguments, the run starts with the first log, in the
+            first process only, and a copy of the sink continues the same run. The default ``id`` is
+            that of the variable ``WANDB_RUN_ID``, or a new one.
+        tables: Table rows of an interrupted run, its `tables`.
 
     Attributes:
         init: The arguments of ``wandb.init``, with the run's id.
     """
 
     def __init__(self, target: Any, *, tables: Tables | None = None) -> None:
-        #: A table is logged with all its rows each time, as W&B shows the last one only.
+        #: All rows are logged again each time, as W&B displays only the last table.
         self.tables: Tables = {} if tables is None else tables
         self._defined: set[str] = set()
         self.init: dict[str, Any] | None = None
@@ -62,7 +62,7 @@ class WandbSink(Sink):
 
     @property
     def run(self) -> Any:
-        """The run; ``None`` in other processes than the first, and if it could not start."""
+        """The run; ``None`` in processes after the first, and if it could not start."""
         if self.init is not None and not self._tried:
             self._tried = True
             if is_main_process():
@@ -74,15 +74,15 @@ class WandbSink(Sink):
             self._run = open_run(init)
         except Exception as error:
             warnings.warn(
-                f"{type(self).__name__} could not begin its run, so nothing is logged to W&B:"
-                f" {type(error).__name__}: {' '.join(str(error).split())[:300]}. Training goes on;"
-                " offline (mode='offline', or WANDB_MODE=offline) W&B needs neither a network nor"
-                " an account.",
+                f"{type(self).__name__} could not start its run, so nothing is logged to W&B:"
+                f" {type(error).__name__}: {' '.join(str(error).split())[:300]}. Training"
+                " continues. In offline mode (mode='offline' or WANDB_MODE=offline) W&B needs"
+                " neither a network nor an account.",
                 RuntimeWarning,
                 stacklevel=5,
             )
             return
-        # A sweep, or a run that was joined, has another id; a disabled run has none of use.
+        # In a sweep or an already active run the id differs; a disabled run has no valid id.
         if not getattr(self._run, "disabled", False):
             init["id"] = self._run.id
 
@@ -90,17 +90,18 @@ class WandbSink(Sink):
         """Logs a row of the run's history.
 
         Args:
-            panels: Panels by any key, or other values that `shown` knows; the rest is left out.
+            panels: Panels by any key, or other values that `to_wandb` supports; others are left
+                out.
             axis: Name of the axis.
-            at: Point on it, from 0.
+            at: Point on the axis, from 0.
         """
         if self.run is None or self._over:
             return
         values = {key: self._value(key, panel, axis, at) for key, panel in panels.items()}
         values = {key: value for key, value in values.items() if value is not None}
         for key in (axis, *values):
-            # Each key by itself: if several patterns match, W&B takes any of them, and a Trainer's
-            # logger has one that matches all keys. A metric's key may have a star at its end only.
+            # Each key separately: if several patterns match, W&B uses any of them, and a Trainer's
+            # logger defines one for all keys. W&B allows a star only at the end of a key.
             if key not in self._defined and "*" not in key:
                 self.run.define_metric(key, step_metric=None if key == axis else axis)
             self._defined.add(key)
@@ -111,10 +112,10 @@ class WandbSink(Sink):
         if isinstance(panel, Path):
             self._log_file(key, panel, axis, at)
             return None
-        return self._table(key, panel, at) if isinstance(panel, Table) else shown(panel)
+        return self._table(key, panel, at) if isinstance(panel, Table) else to_wandb(panel)
 
     def _table(self, key: str, table: Table, at: int) -> Any:
-        """A table with all its rows so far."""
+        """A W&B table with all rows so far."""
         import wandb
 
         before = [(point, row) for point, row in self.tables.get(key, []) if point < at]
@@ -127,7 +128,7 @@ class WandbSink(Sink):
         """Logs a file or folder as a version of an artifact, with the point as an alias."""
         import wandb
 
-        # Artifacts belong to a project, so their names hold the run's id.
+        # The run's id makes the name unique in the project.
         name = re.sub(r"[^\w.-]", "-", f"{key}-{self.run.id}")
         artifact = wandb.Artifact(name, type="checkpoint", metadata={axis: at})
         if path.is_dir():
@@ -137,18 +138,18 @@ class WandbSink(Sink):
         self.run.log_artifact(artifact, aliases=["latest", f"{axis}-{at:03d}"])
 
     def settings(self, values: Mapping[str, Any]) -> None:
-        """Adds the settings to the run's config, nested as they are."""
+        """Adds the nested settings to the run's config."""
         if self.run is not None and not self._over:
             self.run.config.update(dict(values), allow_val_change=True)
 
     def close(self) -> None:
-        """Finishes the run, if it started; waits until everything is uploaded."""
+        """Finishes the run, if it started; waits for uploads."""
         over, self._over, self._tried = self._over, True, True
         if self._run is not None and not over:
             self._run.finish()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy resumes the run, if it exists.
+        # A copy resumes the run, if there is one.
         run = self._run
         init = self.init if self.init is not None else {"id": run.id, "project": run.project}
         resume = init.get("resume")
@@ -157,15 +158,14 @@ class WandbSink(Sink):
         return {**state, "_tried": False, "_over": False}
 
 
-def shown(value: Any) -> Any:
-    """What ``run.log`` takes for a value.
+def to_wandb(value: Any) -> Any:
+    """Converts a value for ``run.log``.
 
     Args:
-        value: A number, tensor, image (of PIL, Matplotlib or a panel), histogram, or an object of
-            W&B's.
+        value: A number, tensor, image (of PIL, Matplotlib or a panel), histogram, or W&B object.
 
     Returns:
-        A number or an object of W&B's; ``None`` for others, and for a tensor or histogram without
+        A number or W&B object; ``None`` for other types, and for a tensor or histogram without
         finite values.
     """
     import wandb
@@ -174,7 +174,7 @@ def shown(value: Any) -> Any:
     from torch import Tensor
 
     if isinstance(value, Real) or (isinstance(value, Tensor) and value.ndim == 0):
-        # Bools and the numbers of NumPy and PyTorch become Python's.
+        # Converts bools and numbers of NumPy and PyTorch to Python numbers.
         number: Any = value.item() if hasattr(value, "item") else value
         return int(number) if isinstance(number, bool) else number
     if isinstance(value, Tensor):
@@ -184,7 +184,7 @@ def shown(value: Any) -> Any:
     if isinstance(value, Histogram):
         return _histogram(value.counts) if value.counts else None
     if isinstance(value, Picture):
-        # For an array W&B would guess the range.
+        # For an array, W&B would guess the range.
         picture = Image.fromarray(np.ascontiguousarray(value.pixels))
         return wandb.Image(picture, caption=value.caption or None)
     if isinstance(value, Image.Image):
@@ -197,11 +197,11 @@ def shown(value: Any) -> Any:
 
 
 def _histogram(counts: Mapping[int, int]) -> Any:
-    """A bin for each label, or for several if there are many."""
+    """A histogram with one bin per label, or per several labels if there are many."""
     import wandb
 
     first, last = min(counts), max(counts)
-    width = -(-(last - first + 1) // _MOST_BINS)
+    width = -(-(last - first + 1) // _MAX_BINS)
     bins = [0] * -(-(last - first + 1) // width)
     for label, count in counts.items():
         bins[(label - first) // width] += count
@@ -210,16 +210,16 @@ def _histogram(counts: Mapping[int, int]) -> Any:
 
 
 def _uniform_cells(cells: Sequence[Cell]) -> list[Any]:
-    """A table's column with cells of one type, or ``None``, as W&B needs."""
+    """Converts a table's column to cells of one type or ``None``, as W&B requires."""
     if any(isinstance(cell, np.ndarray) for cell in cells):
-        return [shown(Picture(c)) if isinstance(c, np.ndarray) else None for c in cells]
+        return [to_wandb(Picture(c)) if isinstance(c, np.ndarray) else None for c in cells]
     if any(isinstance(cell, str) and cell for cell in cells):
         return [str(cell) for cell in cells]
     return [None if isinstance(cell, str) or cell != cell else cell for cell in cells]
 
 
 def is_main_process() -> bool:
-    """Whether this process logs: it has rank 0, or is the only one."""
+    """Whether this is the only process or has rank 0."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
@@ -230,16 +230,16 @@ def is_main_process() -> bool:
 
 
 def new_run_id() -> str:
-    """A unique run id of eight letters and digits, as W&B's own."""
-    # Does not draw from the global generators, which training uses.
+    """A random run id of eight letters and digits, like W&B's own."""
+    # Does not use the global generators, which training uses.
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 
 def open_run(init: dict[str, Any]) -> Any:
-    """Starts or resumes a run, or joins the active one.
+    """Starts or resumes a run, or returns an existing one.
 
-    A run that the user's program started is joined, as ``wandb.init`` does. A run that was started
-    here stays open beside the new one, unless it has the same id: then it is returned.
+    An open run with the same id is returned, and so is an active run that the user's program
+    started. An active run that was started here stays open beside the new one.
 
     Args:
         init: Keyword arguments of ``wandb.init``, with an ``id``.
@@ -248,19 +248,19 @@ def open_run(init: dict[str, Any]) -> Any:
         The run.
 
     Raises:
-        Exception: Whatever ``wandb.init`` raises: no network, no account, no space.
+        Exception: From ``wandb.init``: no network, account or disk space.
     """
     import wandb
 
     active = wandb.run
-    mine = _begun.get(init["id"])
+    started = _started.get(init["id"])
     # W&B has no public attribute for the end of a run.
-    if mine is not None and not getattr(mine, "_is_finished", False):
-        return mine
-    if active is not None and _begun.get(active.id) is not active:
+    if started is not None and not getattr(started, "_is_finished", False):
+        return started
+    if active is not None and _started.get(active.id) is not active:
         return active
     if active is not None:
         init = {"reinit": "create_new", **init}
     run = wandb.init(**init)
-    _begun[run.id] = run
+    _started[run.id] = run
     return run

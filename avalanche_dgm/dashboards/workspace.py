@@ -1,4 +1,4 @@
-"""A workspace of Weights & Biases with the panels of this package."""
+"""A Weights & Biases workspace with the panels of this package."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from avalanche_dgm.errors import AvalancheDGMError, ConfigError
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel.
+    """A panel.
 
     Attributes:
         title: Title.
         kind: ``"lines"`` for scalars over an axis, ``"media"`` for images, ``"table"`` for the
             last state of a table.
-        keys: Keys of its values; for ``"lines"`` a key with ``*`` is a regular expression.
-        title_y: Label of the y axis, with the unit.
+        keys: Keys of the values; for ``"lines"`` a key with ``*`` is a regular expression.
+        title_y: Label of the y axis.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Panel:
 
     @property
     def axis(self) -> str:
-        """The axis that its keys lie on."""
+        """The axis of the keys."""
         return keys.axis_of(self.keys[0])
 
 
@@ -36,7 +36,7 @@ def _of_stream(*names: str) -> tuple[str, ...]:
     return tuple(f"{keys.STREAM}{name}" for name in names)
 
 
-#: Sections and their panels, from above.
+#: Sections and their panels, from top to bottom.
 LAYOUT: dict[str, tuple[Panel, ...]] = {
     "What is known": (
         Panel("Average accuracy", "lines", _of_stream("average_accuracy"), "test accuracy"),
@@ -78,11 +78,11 @@ LAYOUT: dict[str, tuple[Panel, ...]] = {
 
 
 def build_workspace(project: str, *, entity: str, name: str = "Memories") -> Any:
-    """Makes a workspace; its ``save()`` uploads it to the project.
+    """Creates a workspace; its ``save()`` uploads it to the project.
 
     Args:
-        project: W&B's project.
-        entity: The user or team that it belongs to.
+        project: Name of the W&B project.
+        entity: The user or team that owns the project.
         name: Name of the view.
 
     Returns:
@@ -96,11 +96,11 @@ def build_workspace(project: str, *, entity: str, name: str = "Memories") -> Any
         from wandb_workspaces.reports import v2
     except ImportError as error:
         raise ConfigError(
-            "A workspace of W&B is made with its package wandb-workspaces, which is not installed."
-            " Install it: pip install 'avalanche-dgm[workspace]'."
+            "A W&B workspace needs the package wandb-workspaces, which is not installed: pip"
+            " install 'avalanche-dgm[workspace]'."
         ) from error
 
-    def made(panel: Panel) -> Any:
+    def build(panel: Panel) -> Any:
         if panel.kind == "media":
             return v2.MediaBrowser(title=panel.title, media_keys=list(panel.keys), num_columns=1)
         if panel.kind == "table":
@@ -116,7 +116,7 @@ def build_workspace(project: str, *, entity: str, name: str = "Memories") -> Any
         )
 
     sections = [
-        workspaces.Section(name=title, panels=[made(panel) for panel in panels], is_open=True)
+        workspaces.Section(name=title, panels=[build(panel) for panel in panels], is_open=True)
         for title, panels in LAYOUT.items()
     ]
     return workspaces.Workspace(entity=entity, project=project, name=name, sections=sections)
@@ -126,16 +126,16 @@ def save_workspace(project: str, *, entity: str, name: str = "Memories") -> str:
     """Uploads the workspace to a project.
 
     Args:
-        project: W&B's project.
-        entity: The user or team that it belongs to.
+        project: Name of the W&B project.
+        entity: The user or team that owns the project.
         name: Name of the view.
 
     Returns:
-        Its URL.
+        The workspace's URL.
 
     Raises:
         ConfigError: The package ``wandb-workspaces`` is not installed.
-        AvalancheDGMError: W&B cannot be reached, or refuses it.
+        AvalancheDGMError: The upload failed.
     """
     workspace = build_workspace(project, entity=entity, name=name)
     try:
@@ -143,7 +143,7 @@ def save_workspace(project: str, *, entity: str, name: str = "Memories") -> str:
     except Exception as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise AvalancheDGMError(
-            f"W&B did not take the workspace: {type(error).__name__}: {reason}. Log in with"
+            f"W&B did not accept the workspace: {type(error).__name__}: {reason}. Log in with"
             " 'wandb login', and check the names of entity and project."
         ) from error
     return str(workspace.url)

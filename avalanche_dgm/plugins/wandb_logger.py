@@ -15,7 +15,7 @@ from torch import Tensor
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.sinks import FailSafeSink, Sink
-from avalanche_dgm.dashboards.wandb_sink import WandbSink, shown
+from avalanche_dgm.dashboards.wandb_sink import WandbSink, to_wandb
 from avalanche_dgm.errors import DataError
 from avalanche_dgm.plugins.dashboard_logger import DashboardLogger
 
@@ -164,7 +164,7 @@ class WandBLogger(DashboardLogger):
             return
         alternatives = value.alternatives if isinstance(value, AlternativeValues) else [value]
         values = map(_image_of, alternatives)
-        supported = next((media for media in map(shown, values) if media is not None), None)
+        supported = next((media for media in map(to_wandb, values) if media is not None), None)
         if supported is not None:
             self._wandb.log({name: supported}, axis=keys.STEP, at=at)
 

@@ -132,7 +132,7 @@ def test_what_cannot_be_logged_is_said_once_and_training_goes_on():
     with pytest.warns(RuntimeWarning, match="could not log images"):
         sink.log({"b": Picture(PICTURE)}, axis=keys.STEP, at=2)
     for call in (sink.flush, sink.close):
-        with pytest.warns(RuntimeWarning, match="Training goes on"):
+        with pytest.warns(RuntimeWarning, match="Training continues"):
             call()
 
 

@@ -403,7 +403,7 @@ def test_whatever_happens_training_is_the_same(
         assert sum("could not log numbers: OSError: [Errno 28]" in one for one in said) == 1
     else:
         assert len(said) == 1
-        assert "could not begin its run" in said[0]
+        assert "could not start its run" in said[0]
         assert logger.run is None
     logger.close()
 
