@@ -239,7 +239,7 @@ def open_run(init: dict[str, Any]) -> Any:
     """Starts or resumes a run, or returns an existing one.
 
     An open run with the same id is returned, and so is an active run that the user's program
-    started. An active run that was started here stays open beside the new one.
+    started. An active run that was started here stays open in addition to the new one.
 
     Args:
         init: Keyword arguments of ``wandb.init``, with an ``id``.

@@ -14,19 +14,19 @@ from avalanche_dgm.metrics import functional
 from avalanche_dgm.metrics.plotted import PlottedMetric
 
 
-def predicted(answers: Tensor, labels: Tensor) -> Tensor:
+def predicted(outputs: Tensor, labels: Tensor) -> Tensor:
     """The predicted classes (n,), from logits (n, K) or given as classes (n,).
 
     Raises:
         ShapeError: The shapes of predictions and labels (n,) do not match.
     """
-    logits = answers.ndim == 2 and answers.is_floating_point()
-    if labels.ndim != 1 or answers.shape[:1] != labels.shape or not (logits or answers.ndim == 1):
+    logits = outputs.ndim == 2 and outputs.is_floating_point()
+    if labels.ndim != 1 or outputs.shape[:1] != labels.shape or not (logits or outputs.ndim == 1):
         raise ShapeError(
-            f"Predictions of shape {tuple(answers.shape)} do not match labels of shape"
+            f"Predictions of shape {tuple(outputs.shape)} do not match labels of shape"
             f" {tuple(labels.shape)}; logits (n, K) or classes (n,) and labels (n,) are needed."
         )
-    return answers.argmax(dim=1) if logits else answers
+    return outputs.argmax(dim=1) if logits else outputs
 
 
 class AccuracyMatrix(PlottedMetric):

@@ -18,19 +18,19 @@ from avalanche_dgm.modules import evaluating
 _WEIGHT = 4
 
 
-def fitting(memory_budget: int, dataset: Any, *, beside: int = 0) -> int:
+def images_in_budget(memory_budget: int, dataset: Any, *, extra_bytes: int = 0) -> int:
     """Returns the number of images that fit into a memory budget.
 
     Args:
         memory_budget: Bytes of all stored images.
         dataset: The images' dataset.
-        beside: Further bytes stored with each image, such as logits.
+        extra_bytes: Further bytes stored with each image, such as logits.
 
     Raises:
         ConfigError: No image fits, or the size of an image is not known.
     """
     size = image_bytes(dataset)
-    per_image = None if size is None else size + beside + _WEIGHT
+    per_image = None if size is None else size + extra_bytes + _WEIGHT
     if per_image is None or per_image > memory_budget:
         known = "is not known" if per_image is None else f"is {per_image - _WEIGHT} bytes"
         raise ConfigError(
@@ -81,7 +81,7 @@ class ByteReplayPlugin(ReplayPlugin, supports_distributed=True):  # type: ignore
             ConfigError: No image fits, or the size of an image is not known.
         """
         if self.memory_budget is not None and not len(self.storage_policy.buffer):
-            self.mem_size = fitting(self.memory_budget, strategy.experience.dataset)
+            self.mem_size = images_in_budget(self.memory_budget, strategy.experience.dataset)
             self.storage_policy.max_size = self.mem_size
         super().before_training_exp(strategy, *args, **kwargs)
 
@@ -135,8 +135,9 @@ class ByteDER(DER):
             with torch.no_grad(), evaluating(self.model):
                 logits = self.model(image)
             if self.memory_budget is not None:
-                most = fitting(self.memory_budget, dataset, beside=logits.nbytes)
-                self.storage_policy.max_size = most
+                self.storage_policy.max_size = images_in_budget(
+                    self.memory_budget, dataset, extra_bytes=logits.nbytes
+                )
             if self.storage_policy.max_size < logits.shape[1]:
                 raise ConfigError(
                     f"DER stores the same number of images per class, and"

@@ -163,12 +163,12 @@ def _check(content: Any, strategy: Any, fname: FileLike) -> None:
             f"{_name(fname)} is a PyTorch file, but not a checkpoint of a strategy. Was it"
             " written with save_checkpoint?"
         )
-    saved, wanted = (
+    saved, expected = (
         f"{type(s).__module__}.{type(s).__qualname__}" for s in (content["strategy"], strategy)
     )
-    if saved != wanted:
+    if saved != expected:
         raise CheckpointError(
-            f"The checkpoint {_name(fname)} holds a strategy of the class {saved}, not {wanted}."
+            f"The checkpoint {_name(fname)} holds a strategy of the class {saved}, not {expected}."
             " Load it into the class that was saved, or use another file."
         )
 

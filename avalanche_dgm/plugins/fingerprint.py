@@ -117,14 +117,14 @@ def _checksum(dataset: Any) -> str:
     return " ".join(f"{value:.4g}" for value in values) or "not known"
 
 
-def of_strategy(strategy: Any, *, begun: bool = False) -> Fingerprint:
+def of_strategy(strategy: Any, *, trained: bool = False) -> Fingerprint:
     """The fingerprint of a strategy.
 
     Args:
         strategy: An Avalanche strategy.
-        begun: Whether it may have been trained; then state that training changes is left out.
+        trained: Whether it may have been trained; then state that training changes is left out.
     """
-    return flat(describe_strategy(strategy, parts=not begun)) | of_network(strategy.model)
+    return flat(describe_strategy(strategy, parts=not trained)) | of_network(strategy.model)
 
 
 def of_module(module: Any, stream: Iterable[Any]) -> Fingerprint:
@@ -163,7 +163,7 @@ def check_strategy(
         now = of_strategy(strategy)
     if before is None or now is None:
         # At least one of them was trained before a fingerprint was stored.
-        before, now = of_strategy(saved, begun=True), of_strategy(strategy, begun=True)
+        before, now = of_strategy(saved, trained=True), of_strategy(strategy, trained=True)
         wrapped = type(saved.model) is not type(strategy.model)
         growing = _growing(strategy.model, wrapped=wrapped)
         before, now = (_without(growing, fingerprint) for fingerprint in (before, now))

@@ -19,7 +19,7 @@ from avalanche_dgm.plugins.metrics import find_plugins
 class GeneratorObserver(SupervisedPlugin):
     """Writes samples, sizes, mask usage and quality of a GAN to files after each experience.
 
-    Give it to a strategy beside the plugin of a method with a GAN, in any order; training is not
+    Give it to a strategy with the plugin of a method with a GAN, in any order; training is not
     changed. See `avalanche_dgm.metrics.GeneratorLog` for the files and for frameworks other than
     Avalanche::
 

@@ -15,7 +15,7 @@ from avalanche_dgm.methods import Method
 KINDS = {
     "batch": "replays into the strategy's batches",
     "latents": "replays latents",
-    "own": "trains networks of its own",
+    "own": "trains its own networks",
 }
 
 _NAMES = "it stores parameters by name, and wrapping the model changes the names"

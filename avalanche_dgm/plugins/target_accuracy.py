@@ -15,7 +15,7 @@ class TargetAccuracyPlugin(SupervisedPlugin):
     """Ends the training of an experience once its running training accuracy is high enough.
 
     The strategy's ``train_epochs`` is the maximum number of epochs. Avalanche's
-    ``EarlyStoppingPlugin``, which uses a validation stream, works beside our plugins, too.
+    ``EarlyStoppingPlugin``, which uses a validation stream, works with our plugins, too.
     ``fit_stream(..., until=0.99)`` is the same for a LightningModule.
 
     Args:

@@ -47,8 +47,8 @@ class WandBLogger(DashboardLogger):
         run_name: Name of the run.
         log_artifacts: Whether to log the weights from the metric ``WeightCheckpoint``.
         path: Folder for these weights, relative to the working folder.
-        uri: Address of a bucket, logged as a reference beside the weights; ``s3`` and ``gs`` need
-            further packages for W&B.
+        uri: Address of a bucket, logged as a reference in addition to the weights; ``s3`` and
+            ``gs`` need further packages for W&B.
         sync_tfboard: Whether W&B copies TensorBoard logs; starts the run at once, since existing
             writers are not copied.
         save_code: Whether W&B saves the program.
@@ -58,7 +58,7 @@ class WandBLogger(DashboardLogger):
             ``resume`` to resume a run (also ``WANDB_RUN_ID`` and ``WANDB_RESUME``), ``settings``,
             ``tags``.
         mode: ``"online"``, ``"offline"`` or ``"disabled"``; ``None`` for ``WANDB_MODE``.
-        panels: Whether to log this package's panels, beside Avalanche's metrics.
+        panels: Whether to log this package's panels in addition to Avalanche's metrics.
         samples_per_class: Samples per class in image grids.
         latents: Whether to embed the latents of test images after the last experience.
 
