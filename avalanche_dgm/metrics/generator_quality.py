@@ -254,7 +254,7 @@ class GeneratorQuality:
         if parts[0].shape[1:] != self._shape:
             raise ShapeError(
                 f"The memory generates samples of shape {tuple(parts[0].shape[1:])}, but the real"
-                f" samples have shape {tuple(self._shape)}."
+                f" samples to compare with have shape {tuple(self._shape)}."
             )
         return torch.cat(parts).to(self._device)
 

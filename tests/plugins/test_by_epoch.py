@@ -114,5 +114,5 @@ def test_tables_that_there_are_not(benchmark):
     recorder, _, _ = learn(benchmark, network(), epochs=1)
     with pytest.raises(ConfigError, match="No experience was learned before"):
         recorder.table(0)
-    with pytest.raises(ConfigError, match="number 2"):
+    with pytest.raises(ConfigError, match="training=2 is out of range"):
         recorder.table(2)
