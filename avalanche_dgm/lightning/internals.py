@@ -97,10 +97,10 @@ def start_at_epoch(trainer: pl.Trainer, epoch: int) -> None:
 
 
 def loading_nothing(trainer: pl.Trainer) -> AbstractContextManager[None]:
-    """Lets fits and tests take the module as it is.
+    """Keeps fits and tests from loading a checkpoint.
 
-    Otherwise Lightning loads what an ``OnExceptionCheckpoint``, or a job of SLURM that was queued
-    again, left of an earlier fit, even of another run.
+    Otherwise Lightning loads that of an ``OnExceptionCheckpoint`` or of a requeued SLURM job, from
+    an earlier fit or even another run.
     """
     return replaced(trainer._checkpoint_connector, _select_ckpt_path=lambda *_, **__: None)
 
