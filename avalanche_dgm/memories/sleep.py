@@ -11,8 +11,8 @@ from torch import Tensor
 from avalanche_dgm.data import ExperienceData, Replay, split_budget
 from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.losses import Criterion, distillation
+from avalanche_dgm.memories.budget import choose
 from avalanche_dgm.memories.dual import DualMemory
-from avalanche_dgm.memories.generative import choose
 from avalanche_dgm.modules import Frozen
 
 #: Minimum number of samples drawn of a task, without a budget.
