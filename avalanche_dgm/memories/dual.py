@@ -18,11 +18,8 @@ from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import VAESettings
 from avalanche_dgm.generators.ranges import choose_scale
 from avalanche_dgm.generators.vae_generator import make_generator
-from avalanche_dgm.memories.generative import (
-    DeepGenerativeMemory,
-    MemorySettings,
-    check_capacity,
-)
+from avalanche_dgm.memories.budget import check_capacity
+from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
 from avalanche_dgm.memories.short_term import (
     ShortTermTaskMemory,
     StoredTask,
