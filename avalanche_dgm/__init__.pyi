@@ -1,10 +1,10 @@
 """What the package offers; see `__init__.py`."""
 
 from avalanche_dgm import errors as errors
-from avalanche_dgm.fitting import OptimizerSpec as OptimizerSpec
 from avalanche_dgm.methods.registry import register as register
 from avalanche_dgm.models import AlexNetLike as AlexNetLike
 from avalanche_dgm.models import latent_replay_network as latent_replay_network
+from avalanche_dgm.optimizers import OptimizerSpec as OptimizerSpec
 from avalanche_dgm.plugins.annealing import CosineAnnealingPlugin as CosineAnnealingPlugin
 from avalanche_dgm.plugins.by_epoch import AccuracyByEpoch as AccuracyByEpoch
 from avalanche_dgm.plugins.checkpoints import maybe_load_checkpoint as maybe_load_checkpoint

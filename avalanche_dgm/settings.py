@@ -25,8 +25,8 @@ class Settings:
     Fields are checked by their annotations: ``Literal``, integers (of at least 1, or the field's
     metadata ``least``), widths of layers, ranges of intensities; and by the field's metadata:
     bounds of numbers, see `number`, or ``"bytes"``. A mapping is converted to an
-    `avalanche_dgm.fitting.OptimizerSpec` if the annotation is one. A subclass makes further checks
-    in ``__post_init__``, after that of the base class.
+    `avalanche_dgm.optimizers.OptimizerSpec` if the annotation is one. A subclass makes further
+    checks in ``__post_init__``, after that of the base class.
 
     Attributes:
         deprecated: Deprecated names of settings, each with its current one, for one release.

@@ -14,8 +14,9 @@ import time
 
 import torch
 
-from avalanche_dgm.fitting import OptimizerSpec, Phase, fit
+from avalanche_dgm.fitting import Phase, fit
 from avalanche_dgm.generators import VAE, choose_spec
+from avalanche_dgm.optimizers import OptimizerSpec
 
 BATCH = 128
 

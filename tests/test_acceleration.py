@@ -8,9 +8,10 @@ from driver import Driver, digits, network
 from torch import nn
 
 from avalanche_dgm.acceleration import accelerate
-from avalanche_dgm.fitting import OptimizerSpec, Phase, fit
+from avalanche_dgm.fitting import Phase, fit
 from avalanche_dgm.generators.discriminators import build_discriminator
 from avalanche_dgm.methods import DynamicMemory, MeRGAN
+from avalanche_dgm.optimizers import OptimizerSpec
 
 SMALL = {"generator_steps": 8, "width": 8, "discriminator_width": 8, "latent": 16, "batch_size": 32}
 KINDS = {

@@ -9,14 +9,8 @@ import torch
 from torch import nn
 
 from avalanche_dgm.errors import ConfigError, DivergenceError
-from avalanche_dgm.fitting import (
-    Batches,
-    OptimizationStep,
-    OptimizerSpec,
-    Phase,
-    epochs_to_steps,
-    fit,
-)
+from avalanche_dgm.fitting import Batches, OptimizationStep, Phase, epochs_to_steps, fit
+from avalanche_dgm.optimizers import OptimizerSpec
 
 
 def rng(seed=0):

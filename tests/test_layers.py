@@ -28,6 +28,7 @@ LAYERS = {
     "elastic": 1,
     "networks": 1,
     "models": 1,
+    "optimizers": 1,
     "fitting": 1,
     "acceleration": 1,
     "losses": 2,

@@ -22,11 +22,11 @@ from torch import nn
 
 from avalanche_dgm import load_memory, save_memory
 from avalanche_dgm.errors import CheckpointError, ConfigError, UnsupportedModelError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import VAESettings
 from avalanche_dgm.generators.vae_generator import VAEGenerator
 from avalanche_dgm.methods import ALTM, DGR, Method, Naive, PseudoRehearsal
 from avalanche_dgm.methods.base import VERSION
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import MethodSettings
 
 TINY = {"hidden": (24,), "latent": 6, "generator_steps": 4}

@@ -9,7 +9,7 @@ import pytest
 
 from avalanche_dgm import DynamicMemoryPlugin
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import Settings, make_settings
 
 

@@ -11,9 +11,9 @@ from rates import Noting, network, stream
 
 from avalanche_dgm import LatentReplayPlugin, TargetAccuracyPlugin
 from avalanche_dgm.errors import CheckpointError, ConfigError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning import LatentReplayModule, fit_stream, run_on_trainer
 from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.stopping import TrainingTarget
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}

@@ -14,8 +14,8 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import class_paths
 from avalanche_dgm.experiments.config import ALEXNET, LATENT, ExperimentConfig, is_class_path
 from avalanche_dgm.experiments.models import MLP, MultiHeadMLP, MultiTaskAlexNet
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.models import AlexNetLike, latent_replay_network
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.plugins.samples import task_name_of
 from avalanche_dgm.streams.tensors import assemble
 from avalanche_dgm.streams.validation import with_validation

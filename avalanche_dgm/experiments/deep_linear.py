@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.models import DeepLinear
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.randomness import RandomSource
 
 A, B = 0, 1

@@ -13,8 +13,9 @@ from torch import Tensor
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, check_experience
 from avalanche_dgm.errors import CapacityError, ConfigError
-from avalanche_dgm.fitting import OptimizerSpec, Phase
+from avalanche_dgm.fitting import Phase
 from avalanche_dgm.modules import Frozen, GrowingBuffers, in_chunks, size_in_bytes
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import Plain, Settings
 
 if TYPE_CHECKING:

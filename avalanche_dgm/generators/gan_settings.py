@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec, epochs_to_steps
+from avalanche_dgm.fitting import epochs_to_steps
 from avalanche_dgm.modules import AtRest
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import Settings
 
 #: Parts of a task with a constant scale of the masks, if the number of epochs is not given.

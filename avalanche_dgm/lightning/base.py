@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning.package import check_package, pl
 from avalanche_dgm.lightning.trainers import may_fuse
+from avalanche_dgm.optimizers import OptimizerSpec
 
 #: A function from parameters to their optimiser.
 OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

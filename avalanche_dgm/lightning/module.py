@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from avalanche_dgm.dashboards.keys import settings_of
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning.base import OptimizerMaker
 from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.staged import StagedModule
 from avalanche_dgm.lightning.stages import Schedule
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.methods import Method, Naive
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.plugins.optimizers import check_step, replace_parameters
 from avalanche_dgm.settings import MethodSettings, plain
 

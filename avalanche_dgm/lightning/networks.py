@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, DataError, LabelError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
 from avalanche_dgm.lightning.base import NetworkModule, OptimizerMaker
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import evaluating
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.settings import plain
 

@@ -12,20 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.fitting import (
-    CHECK_EVERY,
-    Batches,
-    OptimizerSpec,
-    Phase,
-    StepCycle,
-    check_finite,
-)
+from avalanche_dgm.fitting import CHECK_EVERY, Batches, Phase, StepCycle, check_finite
 from avalanche_dgm.lightning.base import Means
 from avalanche_dgm.lightning.callbacks import check_integer_buffers
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks, broadcast_buffers
 from avalanche_dgm.methods import Method
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.randomness import RandomSource
 
 Schedule = torch.optim.lr_scheduler.LRScheduler | None

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import VAESettings
 from avalanche_dgm.generators.ranges import choose_scale
 from avalanche_dgm.generators.vae_generator import make_generator
@@ -28,6 +27,7 @@ from avalanche_dgm.memories.short_term import (
 )
 from avalanche_dgm.modules import copied
 from avalanche_dgm.networks import default_architecture, default_hidden
+from avalanche_dgm.optimizers import OptimizerSpec
 
 
 @dataclass(frozen=True, kw_only=True)

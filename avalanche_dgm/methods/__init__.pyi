@@ -20,7 +20,6 @@ from typing import Any, Literal
 from torch import nn
 from typing_extensions import TypedDict, Unpack
 
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.generators.keeping import KeepOld
 from avalanche_dgm.memories.stored import StoredMemory
@@ -55,6 +54,7 @@ from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal as _PseudoReh
 from avalanche_dgm.methods.pseudo_rehearsal import (
     PseudoRehearsalSettings as PseudoRehearsalSettings,
 )
+from avalanche_dgm.optimizers import OptimizerSpec
 
 class ALTMArguments(TypedDict, total=False):
     architecture: Literal["auto", "dense", "conv"]

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, SamplePool, even_weights
 from avalanche_dgm.errors import UnknownTaskError
-from avalanche_dgm.fitting import OptimizationStep, OptimizerSpec, Phase, epochs_to_steps
+from avalanche_dgm.fitting import OptimizationStep, Phase, epochs_to_steps
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.classifiers import spread
 from avalanche_dgm.methods.abilities import ReplaySource, Routing
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.modules import copied, evaluating, size_in_bytes
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import MethodSettings
 
 if TYPE_CHECKING:

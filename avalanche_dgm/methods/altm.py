@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, Replay, Step
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
-from avalanche_dgm.fitting import OptimizerSpec, Phase
+from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators import Generator
 from avalanche_dgm.memories.classifiers import (
     check_heads,
@@ -47,6 +47,7 @@ from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import METHODS, register
 from avalanche_dgm.modules import Frozen, copied
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import MethodSettings, Settings
 
 

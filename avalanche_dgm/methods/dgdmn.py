@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, append_replay, check_experience
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
-from avalanche_dgm.fitting import OptimizerSpec, Phase
+from avalanche_dgm.fitting import Phase
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.dual import DualMemory, DualMemorySettings
 from avalanche_dgm.memories.short_term import ShortTermTaskMemory, widen
@@ -37,6 +37,7 @@ from avalanche_dgm.memories.sleep import Sleep
 from avalanche_dgm.methods.abilities import Inspectable, Routing
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.registry import register
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import MethodSettings
 
 _FAST = {"generator_steps": 30, "learner_steps": 30}

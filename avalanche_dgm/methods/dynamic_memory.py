@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.gan_settings import MaskedGANSettings
 from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.methods.adversarial import FAST, GANMethod, GANMethodSettings
 from avalanche_dgm.methods.base import Needs
 from avalanche_dgm.methods.registry import register
+from avalanche_dgm.optimizers import OptimizerSpec
 
 #: Settings of all the authors' configurations: the discriminator is the classifier, and it is not
 #: finetuned after the GAN.

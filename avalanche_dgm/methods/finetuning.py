@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Step
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec, Phase
+from avalanche_dgm.fitting import Phase
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import MethodSettings, Settings
 
 #: New samples per step.

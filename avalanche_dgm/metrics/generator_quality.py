@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnknownTaskError
-from avalanche_dgm.fitting import OptimizerSpec, Phase, epochs_to_steps, fit
+from avalanche_dgm.fitting import Phase, epochs_to_steps, fit
 from avalanche_dgm.generators.discriminators import build_discriminator
 from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.ranges import intensity_range
 from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.metrics.frechet import extract_features, frechet_distance
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.randomness import RandomSource
 
 #: Features of a reference; few, so that a few hundred samples suffice for their covariance.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from avalanche.core import SupervisedPlugin
 
-from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.optimizers import OptimizerSpec
 
 
 class CosineAnnealingPlugin(SupervisedPlugin):

@@ -6,9 +6,10 @@ from driver import digits
 from torch.distributions import Bernoulli, Independent, Normal
 
 from avalanche_dgm.errors import ConfigError, RangeError, ShapeError
-from avalanche_dgm.fitting import OptimizerSpec, Phase, fit
+from avalanche_dgm.fitting import Phase, fit
 from avalanche_dgm.generators import VAE, VAESpec, choose_spec
 from avalanche_dgm.generators.vae import check_images
+from avalanche_dgm.optimizers import OptimizerSpec
 
 IMAGES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (2, 17, 23), (3, 1, 5), (1, 3, 64)]
 

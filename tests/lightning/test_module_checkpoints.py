@@ -14,7 +14,6 @@ from torch import nn
 
 from avalanche_dgm import load_memory, save_memory, sklearn_digits
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators import make_density
 from avalanche_dgm.lightning import (
     ALTMModule,
@@ -31,6 +30,7 @@ from avalanche_dgm.lightning import (
     fit_stream,
 )
 from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.saving import settings_of
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}

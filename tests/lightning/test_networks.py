@@ -23,11 +23,11 @@ from avalanche_dgm.errors import (
     ShapeError,
     UnsupportedModelError,
 )
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators.vae import VAESpec
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.networks import ClassifierModule, VAEModule
 from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.optimizers import OptimizerSpec
 
 SMALL = {"hidden": (64, 64), "latent": 8}
 FAST = OptimizerSpec(lr=5e-3)
@@ -431,7 +431,7 @@ class TestWithTheDataModule:
 SCRIPT = """
 import sys, json, torch
 from avalanche_dgm import sklearn_digits
-from avalanche_dgm.fitting import OptimizerSpec
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.networks import ClassifierModule, VAEModule
 from avalanche_dgm.lightning.package import pl

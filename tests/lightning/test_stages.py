@@ -9,12 +9,13 @@ from driver import digits, network
 from torch import nn
 
 from avalanche_dgm.errors import DivergenceError
-from avalanche_dgm.fitting import OptimizationStep, OptimizerSpec, Phase, fit
+from avalanche_dgm.fitting import OptimizationStep, Phase, fit
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.staged import run_phase_on
 from avalanche_dgm.lightning.stages import log_prefix_of
 from avalanche_dgm.lightning.trainers import launch, make_trainer
 from avalanche_dgm.methods import DGR
+from avalanche_dgm.optimizers import OptimizerSpec
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.errors import ConfigError, LabelError, UnsupportedModelError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning import (
     DGDMNModule,
     DGRModule,
@@ -23,6 +22,7 @@ from avalanche_dgm.lightning import (
     fit_stream,
 )
 from avalanche_dgm.lightning.package import pl
+from avalanche_dgm.optimizers import OptimizerSpec
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import RangeError, ShapeError, UnknownTaskError, UnsupportedModelError
-from avalanche_dgm.fitting import OptimizerSpec, fit
+from avalanche_dgm.fitting import fit
 from avalanche_dgm.memories import DeepGenerativeMemory, Frozen, MemorySettings
+from avalanche_dgm.optimizers import OptimizerSpec
 
 
 def rng(seed=0):

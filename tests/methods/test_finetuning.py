@@ -15,10 +15,10 @@ from driver import Driver, digits, network
 from avalanche_dgm import DGRPlugin, sklearn_digits
 from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.generators import ClassDensity
 from avalanche_dgm.methods import DGR, GANReplay, LatentReplay
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import MethodSettings
 
 pytestmark = pytest.mark.finetuned

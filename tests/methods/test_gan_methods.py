@@ -10,7 +10,7 @@ from torch import nn
 
 from avalanche_dgm.data import ExperienceData, SamplePool, even_weights
 from avalanche_dgm.errors import ConfigError, LabelError, RangeError, ShapeError, UnknownTaskError
-from avalanche_dgm.fitting import OptimizerSpec, fit
+from avalanche_dgm.fitting import fit
 from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.keeping import Alignment, JointReplay
 from avalanche_dgm.generators.masked_networks import noise_with_class
@@ -18,6 +18,7 @@ from avalanche_dgm.losses import gradient_penalty
 from avalanche_dgm.methods import DynamicMemory, EWCGenerator, GANReplay, MeRGAN
 from avalanche_dgm.methods.adversarial import GANMethod, shifted
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings, paper_hyper
+from avalanche_dgm.optimizers import OptimizerSpec
 
 SMALL = {
     "generator_steps": 6,

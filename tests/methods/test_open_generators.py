@@ -13,10 +13,11 @@ from torch import nn
 
 from avalanche_dgm import DGDMNPlugin, DGRPlugin, load_memory, save_memory, sklearn_digits
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
-from avalanche_dgm.fitting import OptimizerSpec, Phase
+from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators import Generator, make_density
 from avalanche_dgm.generators.conditional_gan import ConditionalGAN, ConditionalGANSettings
 from avalanche_dgm.methods import DGDMN, DGR
+from avalanche_dgm.optimizers import OptimizerSpec
 
 
 class Mixture(Generator):

@@ -10,10 +10,10 @@ from avalanche.training.supervised import Naive
 from rates import Noting, network, stream
 
 from avalanche_dgm import CosineAnnealingPlugin, LatentReplayPlugin
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning import LatentReplayModule, fit_stream, run_on_trainer
 from avalanche_dgm.lightning.strategies.checks import check_strategy
 from avalanche_dgm.lightning.trainers import make_trainer
+from avalanche_dgm.optimizers import OptimizerSpec
 
 
 def strategy(*plugins, net=None, **options):

@@ -30,8 +30,8 @@ from avalanche_dgm.errors import (
     UnknownTaskError,
     UnsupportedModelError,
 )
-from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.methods.adversarial import GANMethod
+from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.plugins.wrapped import WrappedModel
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark
 
