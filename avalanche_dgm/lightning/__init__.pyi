@@ -26,6 +26,7 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from avalanche_dgm.fitting import OptimizerSpec
 from avalanche_dgm.lightning.base import OptimizerMaker
 from avalanche_dgm.methods import (
     ALTM,
@@ -65,7 +66,6 @@ from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings
 from avalanche_dgm.methods.latent_replay import LatentReplaySettings
 from avalanche_dgm.methods.mergan import GANReplaySettings, MeRGANSettings
 from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsalSettings
-from avalanche_dgm.optimizers import OptimizerSpec
 
 class ALTMModule(MethodModule):
     method: ALTM
