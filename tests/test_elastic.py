@@ -112,7 +112,7 @@ def test_new_outputs_are_free_and_old_ones_stay_held():
         grown.weight += 1
     wanted = 0.5 * (4 * first["weight"].sum() + second["weight"].sum())
     torch.testing.assert_close(penalty(grown), wanted)
-    with pytest.raises(ConfigError, match="weight of shape"):
+    with pytest.raises(ConfigError, match="weight had shape"):
         penalty.check(net)
     with pytest.raises(ConfigError, match="none of that name"):
         penalty.check(nn.Sequential(grown))

@@ -87,8 +87,14 @@ def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Metho
         kind: Any = type(replay)
         source: Method = kind(replay.settings, **kind.source_settings)
         return source
+    if isinstance(replay, (StoredMemory, ReplaySource)):
+        raise ConfigError(
+            f"The {type(replay).__name__} given as replay has learned already. Give a new one: it"
+            " learns the same experiences as A-LTM."
+        )
+    named = replay if isinstance(replay, (int, float)) else type(replay).__name__
     raise ConfigError(
-        f"replay={replay!r} cannot be replayed. Give an untrained StoredMemory, Generator, or"
+        f"replay={named} cannot be replayed. Give an untrained StoredMemory, Generator, or"
         f" method that is a ReplaySource; or one of {_known()}."
     )
 

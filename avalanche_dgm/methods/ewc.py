@@ -55,7 +55,7 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 
 @register(
     "ewc",
-    "elastic weight consolidation, with per-sample gradients for the Fisher information",
+    "elastic weight consolidation, Fisher information from per-sample gradients",
     fast={"fisher_samples": 64},
     paper=_paper,
 )

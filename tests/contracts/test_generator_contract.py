@@ -47,9 +47,9 @@ GENERATORS = {
             ConditionalGANSettings(generator_steps=n, class_inputs=10, batch_size=16, **GAN),
             keep=JointReplay(),
         ),
-        160,
+        300,
     ),
-    "masked GAN": (lambda n: MaskedGAN(MaskedGANSettings(generator_steps=n, **GAN)), 120),
+    "masked GAN": (lambda n: MaskedGAN(MaskedGANSettings(generator_steps=n, **GAN)), 200),
 }
 DEVICES = [
     "cpu",

@@ -67,5 +67,5 @@ def test_without_wandb_the_run_goes_on(tmp_path, monkeypatch):
 def test_places():
     with pytest.raises(ConfigError, match="paper"):
         LogSettings(("paper",))
-    with pytest.raises(ConfigError, match="alone"):
+    with pytest.raises(ConfigError, match="give only that"):
         LogSettings(("none", "files"))

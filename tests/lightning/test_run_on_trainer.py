@@ -401,7 +401,7 @@ def test_other_things_that_would_be_wrong_on_several_devices(benchmark):
         several(schedule, benchmark)
     with pytest.raises(ConfigError, match="reduction='sum'"):
         several(cases.build(criterion=nn.CrossEntropyLoss(reduction="sum")), benchmark)
-    with pytest.raises(ConfigError, match=r"AETraining changes criterion.*allow=\[AETraining\]"):
+    with pytest.raises(ConfigError, match=r"AETraining overrides criterion.*allow=\[AETraining\]"):
         several(cases.build(template=AETraining, device="cpu"), benchmark)
 
 
