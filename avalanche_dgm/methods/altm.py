@@ -391,12 +391,7 @@ class ALTM(LatentInputs, FinetunedMethod):
         start = f"{prefix}stable.frozen."
         if not any(name.startswith(start) for name in state_dict):
             self.stable = None
-        elif self.learner is None:
-            raise ConfigError(
-                "The state holds a stable network. Attach the classifier before loading it:"
-                " the stable network has the classifier's architecture."
-            )
-        elif self.stable is None:
+        elif self.stable is None and self.learner is not None:
             # Before the classifier grows to its saved size, which may be larger.
             self.stable = Frozen(self.learner)
         super()._make_fit(state_dict, prefix)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.checks import read_bytes
 from avalanche_dgm.data import ExperienceData, Replay, Step, append_replay, check_experience
-from avalanche_dgm.errors import CapacityError, CheckpointError
+from avalanche_dgm.errors import CapacityError, CheckpointError, ConfigError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.held import held_bytes
 from avalanche_dgm.losses import UserCriterion, distillation
@@ -438,7 +438,17 @@ class Method(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Resizes growing networks to the sizes in a state, before it is loaded."""
+        """Resizes growing networks to the sizes in a state, before it is loaded.
+
+        Raises:
+            ConfigError: The state has the classifier's weights, and no classifier is attached.
+        """
+        if self.learner is None and any(k.startswith(f"{prefix}learner.") for k in state_dict):
+            raise ConfigError(
+                "The state holds the weights of the classifier, and none is attached. Attach the"
+                " classifier before loading, with attach(model) of the plugin, or use save_memory"
+                " and load_memory."
+            )
         grow_to(self.learner, state_dict, f"{prefix}learner.")
 
 

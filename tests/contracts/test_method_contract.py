@@ -174,6 +174,12 @@ def test_a_file_into_a_fresh_one_continues_equally(make, n, tmp_path):
     assert same(driver, fresh)
 
 
+def test_a_state_needs_the_classifier(make):
+    state = trained(make, 1).method.state_dict()
+    with pytest.raises(ConfigError, match="Attach the classifier"):
+        make().method.load_state_dict(state)
+
+
 def test_a_state_of_before_the_first_experience(make):
     driver, fresh = make(), make(seed=3)
     fresh.method.attach(fresh.learner, task_aware=False)

@@ -284,9 +284,3 @@ def test_what_cannot_work():
         ALTM().sample(3)
     with pytest.raises(UnknownTaskError, match="no samples"):
         learned(1, steps=2).method.sample(3)
-
-
-def test_its_state_needs_the_classifier():
-    state = learned(1, steps=2).method.state_dict()
-    with pytest.raises(ConfigError, match="Attach the classifier"):
-        ALTM().load_state_dict(state)
