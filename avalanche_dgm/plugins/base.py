@@ -34,9 +34,11 @@ from avalanche_dgm.plugins.experiences import (
     train_rule,
 )
 from avalanche_dgm.plugins.loop import (
+    BatchMoments,
     PreparedBatches,
     StrategyCriterion,
     average_gradients,
+    check_forward,
     check_model,
     is_alone,
     undo_interrupted,
@@ -61,6 +63,8 @@ class MethodPlugin(SupervisedPlugin):
     """
 
     supports_distributed = False
+    #: Of the batches in the first epoch of an experience.
+    _moments: BatchMoments | None = None
 
     def __init__(
         self, method: Method, *, oracle: str | TaskOracle = "auto", progress: bool = False
@@ -185,6 +189,7 @@ class MethodPlugin(SupervisedPlugin):
         self.attach(learner)
         self.method.check(data)
         check_model(self.method, learner, data, strategy.experience)
+        check_forward(strategy, data)
         self.begin(strategy, data)
         return data
 
@@ -210,6 +215,7 @@ class MethodPlugin(SupervisedPlugin):
             self._set_criterion(strategy)
         self._run(self.method.before_learning(self._data))
         self._keep_model(strategy)
+        self._moments = BatchMoments()
         part = full_experience(strategy.experience) is not strategy.experience
         if part or not is_alone(strategy):
             return
@@ -249,6 +255,8 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Appends replayed samples to the batch, unless batch and replay alternate."""
+        if self._moments is not None:
+            self._moments.add(strategy.mbatch[0])
         replay = None if self._alternates else self.draw(len(strategy.mbatch[0]))
         self._replay = replay
         if replay is None:
@@ -316,6 +324,16 @@ class MethodPlugin(SupervisedPlugin):
         average_gradients(strategy.optimizer)
         strategy.optimizer_step()
         strategy.loss = loss
+
+    def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Compares the batches of the first epoch with what the memory has read."""
+        moments, self._moments = self._moments, None
+        if moments is None or self._data is None or not is_alone(strategy):
+            return
+        part = len(strategy.experience.dataset) < len(self._data)
+        latents = isinstance(self.method, LatentInputs) and self.method.frozen
+        if not part and not latents:
+            moments.warn(self._data.images)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Runs the phases after training, and ends the experience."""

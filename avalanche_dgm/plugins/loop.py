@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -14,14 +15,20 @@ from avalanche.models.dynamic_modules import (
     MultiTaskModule,
     avalanche_model_adaptation,
 )
+from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base import BaseTemplate
 from torch import Tensor, distributed, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.memories.classifiers import check_learner
 from avalanche_dgm.methods import Method
-from avalanche_dgm.plugins.samples import with_class_labels
+from avalanche_dgm.modules import evaluating, in_type_of
+from avalanche_dgm.plugins.samples import seeded, with_class_labels
+
+#: Ratio of standard deviations above which batches are unlike what was read.
+_UNLIKE = 1.9
 
 
 class PreparedBatches:
@@ -76,12 +83,70 @@ class StrategyCriterion:
 
 
 def is_alone(strategy: Any) -> bool:
-    """Whether a strategy's batches have only samples of its experience.
+    """Whether a strategy's batches have each sample of its experience once, and no others.
 
     Strategies and plugins may add samples to the dataset, or use their own data loader.
     """
     same = len(strategy.adapted_dataset) == len(strategy.experience.dataset)
-    return same and type(strategy.dataloader) in (TaskBalancedDataLoader, DataLoader)
+    return same and _is_avalanches(strategy.dataloader, strategy.train_mb_size)
+
+
+def _is_avalanches(loader: Any, batch_size: int) -> bool:
+    """Whether a data loader is one that Avalanche makes, without another sampler or batch size."""
+    if type(loader) is TaskBalancedDataLoader:
+        own = loader.loader_kwargs.keys() & {"sampler", "batch_sampler"}
+        return not own and sum(loader.batch_sizes) == batch_size
+    if type(loader) is not DataLoader or type(loader.batch_sampler) is not BatchSampler:
+        return False
+    sampler = loader.sampler
+    once = type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler
+        and not sampler.replacement
+        and len(sampler) == len(sampler.data_source)
+    )
+    return once and loader.batch_size == batch_size
+
+
+class BatchMoments:
+    """Mean and standard deviation of a strategy's batches, compared with what a memory has read.
+
+    Normalisation in a strategy or plugin, or in one group of transforms only, does not reach the
+    memory: it would replay images that are unlike those of the batches.
+    """
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._sums: tuple[Tensor, Tensor] | None = None
+
+    def add(self, images: Tensor) -> None:
+        """Adds the images of a batch."""
+        images = images.detach().float()
+        sums = images.sum(), images.square().sum()
+        self._n += images.numel()
+        old = self._sums
+        self._sums = sums if old is None else (old[0] + sums[0], old[1] + sums[1])
+
+    def warn(self, read: Tensor) -> None:
+        """Warns if the batches were unlike the images that the memory has read.
+
+        Args:
+            read: Float tensor (n, *shape).
+        """
+        if self._sums is None:
+            return
+        mean, square = (float(value) / self._n for value in self._sums)
+        deviation = max(square - mean**2, 0.0) ** 0.5
+        expected, spread = float(read.mean()), float(read.std(correction=0))
+        large, small = max(deviation, spread), min(deviation, spread)
+        if large <= _UNLIKE * small and abs(mean - expected) <= large:
+            return
+        warnings.warn(
+            f"The images in the batches have the mean {mean:.3g} and the standard deviation"
+            f" {deviation:.3g}, those that the memory has read {expected:.3g} and {spread:.3g}, so"
+            " replay does not resemble the batches. Put normalisation into both groups of"
+            " transforms of the data set, or into the model.",
+            stacklevel=3,
+        )
 
 
 def undo_interrupted(method: Method) -> bool:
@@ -137,3 +202,28 @@ def check_model(method: Method, model: nn.Module, data: ExperienceData, experien
         if grows
         else None,
     )
+
+
+def check_forward(strategy: Any, data: ExperienceData) -> None:
+    """Checks that a strategy's own ``forward()`` returns what its model does.
+
+    The memory runs the model itself: for labels of replayed samples, copies and fine-tuning.
+
+    Raises:
+        ConfigError: It returns something else.
+    """
+    if type(strategy).forward is SupervisedTemplate.forward:
+        return
+    images = in_type_of(strategy.model, data.images[:2])
+    kept = strategy.mbatch
+    strategy.mbatch = [images, data.labels[:2], data.tasks[:2]]
+    try:
+        with seeded(0), torch.no_grad(), evaluating(strategy.model):
+            found, expected = strategy.forward(), SupervisedTemplate.forward(strategy)
+    finally:
+        strategy.mbatch = kept
+    if not torch.equal(found, expected):
+        raise ConfigError(
+            f"{type(strategy).__name__}.forward() returns something else than its model, which the"
+            " memory runs itself. Move what it does, such as a normalisation, into the model."
+        )

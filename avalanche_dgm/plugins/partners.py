@@ -16,11 +16,13 @@ KINDS = {
     "batch": "replays into the strategy's batches",
     "latents": "replays latents",
     "own": "trains its own networks",
+    "closed": "computes its classifier, and trains nothing",
 }
 
 _NAMES = "it stores parameters by name, and wrapping the model changes the names"
 _ANOTHER = "it needs the unwrapped model"
 _NEW = "each task has a new learner, which has not learned older tasks"
+_SKIPPED = "the strategy takes no steps"
 _EMBEDDINGS = "the model returns embeddings or prototypes instead of logits"
 _OWN_LOSS = "its loss is not only the criterion, so replay cannot be weighted against it"
 _NO_STEP = "its training loop has no step to which replay could be added"
@@ -40,6 +42,7 @@ class Partner:
         batch: Why it does not work with plugins of the kind ``"batch"``; ``None`` if it does.
         latents: The same for ``"latents"``.
         own: The same for ``"own"``.
+        closed: The same for ``"closed"``.
         setting: Name and value of an attribute, if the row is only for instances with it.
     """
 
@@ -47,6 +50,7 @@ class Partner:
     batch: str | None = None
     latents: str | None = None
     own: str | None = None
+    closed: str | None = None
     setting: tuple[str, Any] | None = None
 
     @property
@@ -66,25 +70,25 @@ class Partner:
 
 
 def _refused(name: str, reason: str) -> Partner:
-    return Partner(name, batch=reason, latents=reason, own=reason)
+    return Partner(name, batch=reason, latents=reason, own=reason, closed=reason)
 
 
 PARTNERS = (
     Partner("ReplayPlugin"),
     Partner("LwFPlugin"),
-    Partner("EWCPlugin", setting=("mode", "online"), own=_NEW),
-    Partner("EWCPlugin"),
+    Partner("EWCPlugin", setting=("mode", "online"), own=_NEW, closed=_SKIPPED),
+    Partner("EWCPlugin", closed=_SKIPPED),
     Partner("SynapticIntelligencePlugin"),
     Partner("LRSchedulerPlugin"),
     Partner("EarlyStoppingPlugin"),
-    Partner("AGEMPlugin", own=_NEW),
-    Partner("GEMPlugin", own=_NEW),
-    Partner("MASPlugin", own=_NEW),
-    Partner("RWalkPlugin", latents=_NAMES, own=_NEW),
-    Partner("LFLPlugin", latents=_ANOTHER, own=_NEW),
-    Partner("MIRPlugin", latents="it needs gradients of frozen layers", own=_NEW),
-    Partner("RARPlugin", latents=_ANOTHER, own=_NEW),
-    Partner("FromScratchTrainingPlugin", latents=_NAMES, own=_NAMES),
+    Partner("AGEMPlugin", own=_NEW, closed=_SKIPPED),
+    Partner("GEMPlugin", own=_NEW, closed=_SKIPPED),
+    Partner("MASPlugin", own=_NEW, closed=_SKIPPED),
+    Partner("RWalkPlugin", latents=_NAMES, own=_NEW, closed=_SKIPPED),
+    Partner("LFLPlugin", latents=_ANOTHER, own=_NEW, closed=_SKIPPED),
+    Partner("MIRPlugin", latents="it needs gradients of frozen layers", own=_NEW, closed=_SKIPPED),
+    Partner("RARPlugin", latents=_ANOTHER, own=_NEW, closed=_SKIPPED),
+    Partner("FromScratchTrainingPlugin", latents=_NAMES, own=_NAMES, closed=_NAMES),
     Partner("Cumulative"),
     _refused("FeatureDistillationPlugin", _ROWS),
     _refused("GSS_greedyPlugin", _ROWS),

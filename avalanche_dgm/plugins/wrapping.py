@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.methods.abilities import LatentInputs, Routing
+from avalanche_dgm.methods.closed_form import ClosedForm
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.loop import is_alone, undo_interrupted
 from avalanche_dgm.plugins.optimizers import replace_parameters
@@ -57,7 +58,7 @@ class WrappingPlugin(MethodPlugin):
     def partner_kind(self) -> str:
         """See `MethodPlugin.partner_kind`."""
         if self.routing is not None:
-            return "own"
+            return "closed" if isinstance(self.method, ClosedForm) else "own"
         return "latents" if self.latents is not None else "batch"
 
     def learner_of(self, strategy: Any) -> nn.Module:

@@ -9,7 +9,9 @@ import torch
 from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
+from avalanche.training.supervised import Naive
 from torch import nn
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from avalanche_dgm import LatentReplayPlugin, LatentReplayStrategy, latent_split, sklearn_digits
 from avalanche_dgm.errors import CapacityError, ConfigError, UnsupportedModelError
@@ -264,6 +266,31 @@ def test_latents_of_the_images_own_shape(halves, encode_once):
     old, new = accuracies(strategy, halves.test_stream)
     assert min(old, new) > 0.8
     assert accuracies(strategy, halves.test_stream) == [old, new]
+
+
+class Sampling(Naive):
+    """Draws even digits only."""
+
+    def make_train_dataloader(self, **kwargs):
+        data = self.adapted_dataset
+        even = torch.tensor([*data.targets]) % 2 == 0
+        sampler = WeightedRandomSampler(even.double(), 40)
+        self.dataloader = DataLoader(data, batch_size=10, sampler=sampler)
+
+
+def test_a_strategy_s_own_sampler_is_kept(halves):
+    class Labels(SupervisedPlugin):
+        seen = ()
+
+        def after_forward(self, strategy, **kwargs):
+            self.seen = [*self.seen, strategy.mb_y]
+
+    spy = Labels()
+    strategy = naive(convolutional(), LatentReplayPlugin(layer="0"), spy, template=Sampling)
+    for experience in halves.train_stream:
+        strategy.train(experience)
+    assert [len(labels) for labels in spy.seen] == [10] * 8
+    assert not (torch.cat(spy.seen) % 2).any()
 
 
 def test_online_streams(halves):

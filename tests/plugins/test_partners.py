@@ -30,6 +30,7 @@ from avalanche_dgm import (
     DGRPlugin,
     DynamicMemoryPlugin,
     LatentReplayPlugin,
+    SLDAPlugin,
     sklearn_digits,
 )
 from avalanche_dgm.errors import ConfigError
@@ -45,6 +46,7 @@ OURS = {
     "batch": lambda: DGRPlugin(**TINY),
     "latents": lambda: LatentReplayPlugin(layer="body.2", seed=0),
     "own": lambda: DGDMNPlugin(**TINY, learner_steps=2),
+    "closed": lambda: SLDAPlugin(seed=0),
 }
 MORE = {
     "batch": lambda: ALTMPlugin(seed=0),

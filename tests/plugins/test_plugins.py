@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.supervised import EWC
+from avalanche.training.supervised import EWC, Naive
 from torch import nn
 
 from avalanche_dgm import (
@@ -35,7 +36,7 @@ from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.plugins.wrapped import WrappedModel
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark
 
-from .conftest import DUAL, SMALL, mlp, naive, weights
+from .conftest import DUAL, PLUGINS, SMALL, mlp, naive, weights
 
 FIRST_TWO = slice(0, 2)
 
@@ -327,6 +328,42 @@ def test_models_that_answer_otherwise_are_refused(benchmark):
     for plugin in (DGRPlugin(**SMALL), DGDMNPlugin(**DUAL)):
         with pytest.raises(UnsupportedModelError, match="logits"):
             naive(Tuple(), plugin).train(benchmark.train_stream[0])
+
+
+class Scaling(Naive):
+    scale = 2.0
+
+    def forward(self):
+        return self.model(self.scale * self.mb_x)
+
+
+def test_a_forward_that_returns_something_else_than_the_model_is_refused(make_plugin, benchmark):
+    strategy = naive(mlp(), make_plugin(), template=Scaling)
+    before = weights(strategy.model)
+    with pytest.raises(ConfigError, match="Scaling.forward"):
+        strategy.train(benchmark.train_stream[0])
+    assert torch.equal(weights(strategy.model), before)
+    strategy.scale = 1.0
+    strategy.train(benchmark.train_stream[0])
+
+
+class Normalising(Naive):
+    def _unpack_minibatch(self):
+        super()._unpack_minibatch()
+        self.mbatch[0] = (self.mbatch[0] - 0.5) / 0.25
+
+
+@pytest.mark.parametrize("name", ["dgr", "dgdmn", "latent"])
+def test_batches_unlike_what_the_memory_has_read_are_warned_of(name, benchmark):
+    strategy = naive(mlp(), PLUGINS[name](), template=Normalising)
+    with pytest.warns(UserWarning, match="does not resemble the batches") as caught:
+        strategy.train(benchmark.train_stream[0])
+    assert sum("resemble" in str(w.message) for w in caught) == 1
+    strategy = naive(mlp(), PLUGINS[name](), epochs=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*resemble")
+        for experience in benchmark.train_stream[FIRST_TWO]:
+            strategy.train(experience)
 
 
 def test_divergence_keeps_the_last_good_generator(benchmark):
