@@ -268,3 +268,12 @@ def in_chunks(function: Callable[..., Tensor], *samples: Tensor, size: int = CHU
     """
     parts = zip(*(tensor.split(size) for tensor in samples), strict=True)
     return torch.cat([function(*part) for part in parts])
+
+
+def agree(one: Tensor, two: Tensor) -> bool:
+    """Whether two outputs of a network have the same shape and, up to rounding, the same values."""
+    if one.shape != two.shape:
+        return False
+    # NaN equals NaN: the network may have diverged.
+    size = float(two.abs().nan_to_num(0.0, 0.0).max()) if two.numel() else 0.0
+    return torch.allclose(one, two, rtol=1e-3, atol=1e-4 * size, equal_nan=True)

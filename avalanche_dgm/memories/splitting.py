@@ -18,7 +18,7 @@ from avalanche_dgm.memories.layers import (
     layers_behind,
     run_order,
 )
-from avalanche_dgm.modules import evaluating, in_chunks
+from avalanche_dgm.modules import agree, evaluating, in_chunks
 
 #: Number of images for checking a cut.
 _CHECKED = 4
@@ -310,7 +310,7 @@ class SplitModel:
                 # The user's model may raise any error: try the next way.
                 problem = error
                 continue
-            if logits.shape == expected.shape and _close(logits, expected):
+            if agree(logits, expected):
                 return way
         raise UnsupportedModelError(
             f"The model cannot be cut {self._where}: the logits of latents differ from those of"
@@ -323,12 +323,6 @@ def _or_zeros(tasks: Tensor | None, samples: Tensor) -> Tensor:
     if tasks is None:
         return torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
     return tasks
-
-
-def _close(one: Tensor, two: Tensor) -> bool:
-    # NaN equals NaN: the model may have diverged.
-    size = float(two.abs().nan_to_num(0.0, 0.0).max()) if two.numel() else 0.0
-    return torch.allclose(one, two, rtol=1e-3, atol=1e-4 * size, equal_nan=True)
 
 
 def _has_state(module: nn.Module) -> bool:

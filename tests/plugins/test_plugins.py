@@ -347,6 +347,20 @@ def test_a_forward_that_returns_something_else_than_the_model_is_refused(make_pl
     strategy.train(benchmark.train_stream[0])
 
 
+def test_a_forward_is_compared_up_to_rounding(benchmark):
+    """Kernels of a GPU may round differently in two calls; other kinds of outputs are refused."""
+    strategy = naive(mlp(), DGRPlugin(**SMALL), template=Scaling)
+    strategy.scale = 1 + 1e-6
+    strategy.train(benchmark.train_stream[0])
+    with pytest.raises(ConfigError, match="Pairing.forward"):
+        naive(mlp(), DGRPlugin(**SMALL), template=Pairing).train(benchmark.train_stream[0])
+
+
+class Pairing(Naive):
+    def forward(self):
+        return super().forward(), self.mb_x
+
+
 class Normalising(Naive):
     def _unpack_minibatch(self):
         super()._unpack_minibatch()
