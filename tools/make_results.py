@@ -133,7 +133,9 @@ def _section(exhibit: Exhibit, files: Mapping[str, Numbers]) -> list[str]:
 
 def _said(numbers: Numbers) -> str:
     settings = (
-        "Defaults of this package" if numbers["settings"] == "defaults" else "Paper's settings"
+        "Defaults of this package"
+        if numbers["settings"] == "defaults"
+        else papers.EXHIBITS[numbers["exhibit"]].settings
     )
     scale = "all images" if numbers["scale"] == 1 else f"{numbers['scale']:.4g} of the images"
     seeds = numbers["seeds"]

@@ -159,6 +159,7 @@ class Exhibit:
             bytes; or ``None``.
         differences: Pairs of rows, and a column, whose paired difference is reported.
         aliases: Further names.
+        settings: What the runs are trained with, unless it is this package's defaults.
     """
 
     name: str
@@ -169,6 +170,7 @@ class Exhibit:
     more: Callable[[Request, Trained], Configs] | None = None
     differences: Sequence[tuple[str, str, str]] = ()
     aliases: tuple[str, ...] = ()
+    settings: str = "Paper's settings"
 
     @property
     def paper(self) -> str:

@@ -177,5 +177,6 @@ EXHIBITS = (
             (other, one, _ORIGINAL)
             for one, other in zip(list(_ADDED), list(_ADDED)[1:], strict=False)
         ],
+        settings="Defaults of this package but for what the rows name",
     ),
 )
