@@ -13,7 +13,7 @@ from avalanche_dgm.errors import RangeError
 #: One number for each channel, or for each feature of a flat sample.
 Bounds = tuple[float, ...]
 
-#: Fraction of the learned range by which later intensities may exceed it; they are clipped.
+#: Fraction of the learned range by which later intensities may exceed it; generated ones do not.
 RANGE_TOLERANCE = 0.25
 #: Maximum distance of samples from the scale, and maximum ratio of the scale to their range, with
 #: which they can be learned together with the first samples.

@@ -36,19 +36,21 @@ class Scaler(SampleSpec):
             return self.shape
         return self.shape[0], *(-(-side // SIDE) * SIDE for side in self.shape[1:])
 
-    def transform(self, samples: Tensor) -> Tensor:
+    def transform(self, samples: Tensor, *, clip: bool = True) -> Tensor:
         """Scales and pads.
 
         Args:
             samples: Float tensor (n, *shape), in the user's units, of any floating-point type.
+            clip: Whether to clip at the bounds, which generated samples do not exceed either.
+                Without, a classifier sees noisy images as they are.
 
         Returns:
-            float32 tensor (n, *padded) in [-1, 1] if bounded; the padding is -1.
+            float32 tensor (n, *padded), in [-1, 1] if bounded and clipped; the padding is -1.
         """
         samples = samples.float()
         low, high = self._ends(samples)
         scaled = 2 * (samples - low) / (high - low) - 1
-        if self.bounded:
+        if self.bounded and clip:
             scaled = scaled.clamp(-1, 1)
         if self.padded == self.shape:
             return scaled

@@ -162,19 +162,20 @@ class VAE(nn.Module):
         self.register_buffer("high", torch.tensor(spec.high).view(ranks), persistent=False)
 
     def _to_unit(self, images: Tensor) -> Tensor:
-        unit = (images.to(self.low) - self.low) / (self.high - self.low)
-        return unit.clamp(0, 1) if self.spec.likelihood == "bernoulli" else unit
+        return (images.to(self.low) - self.low) / (self.high - self.low)
 
     def _nll(self, outputs: Tensor, unit: Tensor) -> Tensor:
         if self.spec.likelihood == "bernoulli":
-            return bernoulli_nll(outputs, unit)
+            # Only here: an encoder that sees clipped noise sees noise whose mean is not 0.
+            return bernoulli_nll(outputs, unit.clamp(0, 1))
         return gaussian_nll(outputs, unit, self.log_scale.clamp(-5.0, 2.0))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the approximate posterior of each image.
 
         Args:
-            images: Float tensor (n, *shape), in the user's range.
+            images: Float tensor (n, *shape), in the user's range; values outside of it, such as those
+                of noisy images, are not clipped.
 
         Returns:
             Mean and log-variance, each (n, latent).

@@ -235,7 +235,8 @@ class GANMethod(ReplaySource, Routing, FinetunedMethod):
         if self.deployed is None:
             return super().predict(images, tasks, key=key)
         with evaluating(self.deployed):
-            logits = self.deployed.classify(self.generator.scaler.transform(images))
+            scaled = self.generator.scaler.transform(images, clip=False)
+            logits = self.deployed.classify(scaled)
         classes = self.generator.classes.rows[: logits.shape[1]]
         width = self._width(images, tasks)
         return spread(logits, classes, tasks, width, by_task=self.task_aware)

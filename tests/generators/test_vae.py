@@ -76,6 +76,18 @@ def test_samples_stay_in_the_user_s_range(low, high):
     assert samples.max() - samples.min() > 0.9 * (high - low)
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_noise_outside_the_range_reaches_the_encoder(likelihood):
+    spec, images = spec_of((6,), likelihood=likelihood)
+    vae = VAE(spec)
+    # With one layer the posterior's mean is an affine function.
+    vae.encoder = torch.nn.Linear(6, 2 * spec.latent)
+    noise = torch.randn(images.shape)
+    means = [vae.encode(images + factor * noise)[0] for factor in (-3.0, 0.0, 3.0)]
+    torch.testing.assert_close(means[0] + means[2], 2 * means[1])
+    assert vae.negative_elbo(images + 3 * noise).isfinite().all()
+
+
 def test_each_channel_has_its_own_range():
     images = torch.stack([torch.rand(9, 4, 4), 5 + 2 * torch.rand(9, 4, 4)], dim=1)
     spec = choose_spec(images, likelihood="bernoulli")

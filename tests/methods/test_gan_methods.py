@@ -285,6 +285,8 @@ def test_the_discriminator_answers_with_every_class(kind):
     assert set(answers.argmax(dim=1).tolist()) <= {0, 3, 7}
     assert answers[:, 9].max() < answers[:, [0, 3, 7]].min()
     assert all(torch.equal(before[k], v) for k, v in learner.learner.state_dict().items())
+    noisy = digits(0).images - 0.5
+    assert not torch.equal(learner.predict(noisy), learner.predict(noisy.clamp(0, 1)))
 
 
 def test_replay_is_balanced(kind):
