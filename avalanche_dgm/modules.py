@@ -66,7 +66,11 @@ class Frozen(nn.Module, Generic[M]):
 
     @property
     def module(self) -> M:
-        """The copy."""
+        """The copy itself, for its other methods than ``forward``.
+
+        It is in evaluation mode until `train` is called on it or on a module of which it is a
+        submodule, so do not register it as one.
+        """
         return self.frozen
 
     def train(self, mode: bool = True) -> Frozen[M]:

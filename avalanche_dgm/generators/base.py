@@ -295,7 +295,7 @@ class VAESettings(Settings):
         latent: Latent dimensions of the generator.
         likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
         value_range: Smallest and largest possible intensity; ``None`` infers it from the first
-            experience             if its samples look like pixels, and sets no bounds otherwise.
+            experience if its samples look like pixels, and sets no bounds otherwise.
         kl_weight: Weight of the KL divergence from the prior in the generator's loss, above 0. The
             evidence lower bound has 1 (the papers). Smaller weights give sharper images, which
             suits latents that are sampled from a fitted density instead of the prior.

@@ -168,8 +168,8 @@ class DualMemory(nn.Module):
         }
 
     def slots(self) -> list[tuple[str, ShortTermTaskMemory]]:
-        """The slots in use and their short-term memories."""
-        pairs = [(slot, self.stm[slot]) for slot in sorted(self.stm)]
+        """The slots in use and their short-term memories, by the slot's number."""
+        pairs = [(slot, self.stm[slot]) for slot in sorted(self.stm, key=int)]
         return [(slot, m) for slot, m in pairs if isinstance(m, ShortTermTaskMemory)]
 
     def sttms(self) -> list[ShortTermTaskMemory]:

@@ -100,7 +100,7 @@ class PseudoRehearsal(FinetunedMethod):
         self._temperature = self.settings.temperature
         self.criterion = UserCriterion(soft_labels=self.settings.labels == "soft")
         self.box = _InputBox()
-        self._previous: nn.Module | None
+        self._previous: Frozen[nn.Module] | None
         self._hold("_previous", None)
         self._random_per_new = 0.0
 
@@ -121,7 +121,7 @@ class PseudoRehearsal(FinetunedMethod):
         n = len(data)
         self._random_per_new = ((self.settings.memory_size or 2 * n) - n) / n
         learner = self.learner if self.experiences else None
-        self._hold("_previous", Frozen(learner).module if learner is not None else None)
+        self._hold("_previous", Frozen(learner) if learner is not None else None)
         self._new_weight = 1.0 if learner is None else 1.0 / (1.0 + self._random_per_new)
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """The dual memory: slots, what is known of an incoming task, and who answers."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,6 +72,13 @@ def test_slots_open_find_and_close():
     assert third.classes == (5,)
     assert dual.knows("5")
     assert not dual.knows("0")
+
+
+def test_more_than_ten_slots_are_in_numerical_order():
+    dual = dual_of(stm_size=12, kappa=0.0)
+    for i in range(12):
+        dual.open(replace(digits(i % 10), key=f"task {i}"))
+    assert [memory.key for memory in dual.sttms()] == [f"task {i}" for i in range(12)]
 
 
 def test_short_term_memories_are_smaller():
