@@ -174,8 +174,8 @@ class VAE(nn.Module):
         """Returns the approximate posterior of each image.
 
         Args:
-            images: Float tensor (n, *shape), in the user's range; values outside of it, such as those
-                of noisy images, are not clipped.
+            images: Float tensor (n, *shape), in the user's range; values outside of it, such as
+                those of noisy images, are not clipped.
 
         Returns:
             Mean and log-variance, each (n, latent).

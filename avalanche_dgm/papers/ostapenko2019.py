@@ -196,8 +196,8 @@ EXHIBITS = (
         _table_plan,
         _buffers,
         [(_MEMORY, other, _A10) for other in ("mergan", "gan-replay", "ewc-generator")],
-        settings="Defaults of this package, GANs with 10 epochs per class; dynamic-memory-paper with"
-        " the authors' settings",
+        settings="Defaults of this package, GANs with 10 epochs per class; dynamic-memory-paper"
+        " with the authors' settings",
     ),
     _figure(
         2,
