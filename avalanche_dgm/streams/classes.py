@@ -11,13 +11,7 @@ import torch
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.streams.features import FeatureStore
 from avalanche_dgm.streams.front_ends import front_end as make_front_end
-from avalanche_dgm.streams.sources import (
-    find_root,
-    load_pair,
-    load_sklearn_digits,
-    load_torchvision,
-    open_pair,
-)
+from avalanche_dgm.streams.sources import find_root, load_set, load_sklearn_digits
 from avalanche_dgm.streams.tensors import (
     ImageDataset,
     LabelledImages,
@@ -34,8 +28,8 @@ if TYPE_CHECKING:
     from avalanche_dgm.streams.front_ends import FrontEnd
 
 
-class ClassOptions(TypedDict, total=False):
-    """Options about the order of classes and the number of images; see `split`."""
+class SplitOptions(TypedDict, total=False):
+    """The options of `split`."""
 
     n_experiences: int
     class_order: Sequence[int] | None
@@ -44,22 +38,17 @@ class ClassOptions(TypedDict, total=False):
     fraction: float
     n_train_per_class: int | None
     seed: int
-
-
-class SplitOptions(ClassOptions, total=False):
-    """All options of `split`."""
-
     download: bool
     front_end: FrontEnd | nn.Module | str | None
     cache: str | os.PathLike[str] | None
 
 
-def sklearn_digits(*, test_fraction: float = 0.2, **options: Unpack[ClassOptions]) -> CLScenario:
+def sklearn_digits(*, test_fraction: float = 0.2, **options: Unpack[SplitOptions]) -> CLScenario:
     """The 8x8 handwritten digits that scikit-learn ships (1,797 images): nothing to download.
 
     Args:
         test_fraction: Fraction of every class held out for ``test_stream``.
-        **options: See `ClassOptions`. By default there are ten experiences. The ``seed`` also
+        **options: The options of ``split``. By default there are ten experiences. The ``seed`` also
             determines the held-out images.
 
     Returns:
@@ -68,10 +57,9 @@ def sklearn_digits(*, test_fraction: float = 0.2, **options: Unpack[ClassOptions
     Raises:
         ConfigError: An argument is out of range or does not fit ten classes.
     """
-    seed = options.get("seed", 0)
-    train, test = load_sklearn_digits(test_fraction=test_fraction, seed=seed)
+    parts = load_sklearn_digits(test_fraction=test_fraction, seed=options.get("seed", 0))
     options.setdefault("n_experiences", 10)
-    return class_incremental(train, test, **options)
+    return split(parts, **options)
 
 
 def digits(
@@ -133,8 +121,9 @@ def split(
     """Splits a classification set into experiences with equally many classes.
 
     Args:
-        data: "MNIST", "FashionMNIST", "KMNIST", "SVHN", "CIFAR10" or "CIFAR100"; or a pair
-            (training, test) of datasets of (image, label) or of folders with a subfolder per class.
+        data: "MNIST", "FashionMNIST", "KMNIST", "SVHN", "CIFAR10", "CIFAR100" or "sklearn-digits",
+            where case, hyphens and underscores are ignored; or a pair (training, test) of datasets
+            of (image, label) or of folders with a subfolder per class.
         root: Folder of a set given by name; ``None`` for ``AVALANCHE_DGM_DATA``.
         n_experiences: Number of experiences; must divide the number of classes.
         class_order: The classes in order of appearance; ``None`` for ascending.
@@ -157,17 +146,8 @@ def split(
         DataError: The data set cannot be found or read.
         ConfigError: An option is out of range.
     """
-    train: Any
-    test: Any
-    if isinstance(data, str):
-        train, test = load_torchvision(data, root, download=download)
-    elif isinstance(data, Sequence) and len(data) == 2:
-        train, test = (load_pair if front_end is None else open_pair)(*data)
-    else:
-        raise ConfigError(
-            f"data is {data!r}; the name of a set, or a pair (training, test) of datasets or of"
-            ' folders is needed, on the command line --stream-set \'data=["TRAIN", "TEST"]\'.'
-        )
+    read = front_end is None
+    train, test = load_set(data, root, download=download, seed=seed, read=read)
     if front_end is not None:
         store = FeatureStore(make_front_end(front_end), cache=cache)
         train, test = (
@@ -177,32 +157,6 @@ def split(
             )
             for part, name in ((train, "training"), (test, "test"))
         )
-    return class_incremental(
-        train,
-        test,
-        n_experiences=n_experiences,
-        class_order=class_order,
-        shuffle=shuffle,
-        task_labels=task_labels,
-        fraction=fraction,
-        n_train_per_class=n_train_per_class,
-        seed=seed,
-    )
-
-
-def class_incremental(
-    train: LabelledImages,
-    test: LabelledImages,
-    *,
-    n_experiences: int = 5,
-    class_order: Sequence[int] | None = None,
-    shuffle: bool = False,
-    task_labels: bool = False,
-    fraction: float = 1.0,
-    n_train_per_class: int | None = None,
-    seed: int = 0,
-) -> CLScenario:
-    """Splits labelled images, see `split`."""
     n_classes = 1 + int(max(train.labels.max(), test.labels.max()))
     order = _order(n_classes, class_order, shuffle=shuffle, seed=seed)
     if n_experiences < 1 or n_classes % n_experiences:

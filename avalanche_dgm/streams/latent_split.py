@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.streams.classes import class_incremental
-from avalanche_dgm.streams.sources import load_sklearn_digits, load_torchvision
+from avalanche_dgm.streams.classes import split
+from avalanche_dgm.streams.sources import load_set
 from avalanche_dgm.streams.tensors import LabelledImages, hold_out
 
 if TYPE_CHECKING:
@@ -27,16 +26,6 @@ CASES: Mapping[int, tuple[tuple[int, ...], tuple[int, ...]]] = MappingProxyType(
     }
 )
 """The classes of the first and of the second experience (Saez de Ocariz Borde 2022, Table 3)."""
-
-DATASETS: Mapping[str, str] = MappingProxyType(
-    {
-        "mnist": "MNIST",
-        "fashion-mnist": "FashionMNIST",
-        "kmnist": "KMNIST",
-        "sklearn-digits": "sklearn-digits",
-    }
-)
-"""The data sets by the names of ``dataset``; the first three are the paper's."""
 
 
 def latent_split(
@@ -57,8 +46,9 @@ def latent_split(
 
     Args:
         root: Folder with the set in torchvision's layout; ``None`` for ``AVALANCHE_DGM_DATA``.
-        dataset: "mnist", "fashion-mnist" or "kmnist"; or "sklearn-digits", the 8x8 digits that
-            scikit-learn ships. Case, hyphens and underscores are ignored.
+        dataset: "mnist", "fashion-mnist" or "kmnist", which the paper has, or another set of
+            `split` with ten classes, such as "sklearn-digits". Case, hyphens and underscores are
+            ignored.
         case: 1 to 4, see ``CASES``.
         test_fraction: Fraction of every class held out for ``test_stream``.
         task_labels: Give both experiences their own task label (otherwise both have 0).
@@ -74,22 +64,14 @@ def latent_split(
         DataError: The data set cannot be found or read.
         ConfigError: There is no such set or case, or another option is out of range.
     """
-    name = DATASETS.get(_canonical(dataset))
-    if name is None:
-        raise ConfigError(f"dataset is '{dataset}'; it must be one of {', '.join(DATASETS)}.")
     if case not in CASES:
         raise ConfigError(f"case is {case}; the cases are 1 to 4: {_listing()}.")
-    if name == "sklearn-digits":
-        parts = load_sklearn_digits()
-    else:
-        parts = load_torchvision(name, root, download=download)
+    parts = load_set(dataset, root, download=download)
     pooled = LabelledImages(
         torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
     )
-    train, test = hold_out(pooled, test_fraction, seed=seed)
-    return class_incremental(
-        train,
-        test,
+    return split(
+        hold_out(pooled, test_fraction, seed=seed),
         n_experiences=2,
         class_order=[*CASES[case][0], *CASES[case][1]],
         task_labels=task_labels,
@@ -97,11 +79,6 @@ def latent_split(
         n_train_per_class=n_train_per_class,
         seed=seed,
     )
-
-
-def _canonical(dataset: str) -> str:
-    plain = re.sub(r"[^a-z]", "", dataset.lower())
-    return next((name for name in DATASETS if name.replace("-", "") == plain), plain)
 
 
 def _listing() -> str:

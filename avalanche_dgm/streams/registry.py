@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.streams.classes import digits, photos, sklearn_digits, split
+from avalanche_dgm.streams.classes import SplitOptions, digits, photos, sklearn_digits, split
 from avalanche_dgm.streams.latent_split import latent_split
 from avalanche_dgm.streams.transformed import permnist, tdigits
 from avalanche_dgm.streams.turntables import turntable, turntable_domains
@@ -45,15 +45,9 @@ class StreamSpec:
     def options(self) -> tuple[str, ...]:
         """The options that ``make_stream`` takes for this stream."""
         names = [*inspect.signature(self.builder).parameters]
-        # These pass options to `split`, but with a fixed data set.
-        fixed = {
-            digits: {"data"},
-            photos: {"data", "download"},
-            sklearn_digits: {"data", "download", "front_end", "cache"},
-        }.get(self.builder)
-        if fixed is not None:
-            names += [name for name in inspect.signature(split).parameters if name not in fixed]
-        return tuple(name for name in dict.fromkeys(names) if name not in ("root", "options"))
+        if "options" in names:
+            names += SplitOptions.__annotations__
+        return tuple(name for name in names if name not in ("root", "options"))
 
 
 def _split(

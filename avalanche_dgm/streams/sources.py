@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,51 @@ def find_root(name: str, root: str | os.PathLike[str] | None, *, download: bool)
     )
 
 
+def load_set(
+    data: str | Sequence[Any],
+    root: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = False,
+    seed: int = 0,
+    read: bool = True,
+) -> tuple[Any, Any]:
+    """Loads the training and the test set of a data set.
+
+    Args:
+        data: "sklearn-digits", or one of ``TORCHVISION_SETS``, where case, hyphens and underscores
+            are ignored; or a pair (training, test) of `LabelledImages`, of datasets, or of folders,
+            see `load_pair`.
+        root: Folder of a set of torchvision, or ``None`` for the environment's.
+        download: Download a set of torchvision if it is missing.
+        seed: Determines the held-out images of scikit-learn's digits.
+        read: Whether to read the samples of a pair; otherwise see `open_pair`.
+
+    Returns:
+        Two `LabelledImages`; without ``read``, those of a pair as they are.
+
+    Raises:
+        ConfigError: ``data`` is none of these.
+        DataError: The set is missing or damaged, or its parts do not fit together.
+        ShapeError: The images have different shapes.
+        LabelError: A label is negative.
+    """
+    names = ("sklearn-digits", *TORCHVISION_SETS)
+    if isinstance(data, str):
+        plain = {re.sub(r"[\W_]", "", name.lower()): name for name in names}
+        name = plain.get(re.sub(r"[\W_]", "", data.lower()))
+        if name == "sklearn-digits":
+            return load_sklearn_digits(seed=seed)
+        if name is not None:
+            return load_torchvision(name, root, download=download)
+    elif isinstance(data, Sequence) and len(data) == 2:
+        return (load_pair if read else open_pair)(*data)
+    raise ConfigError(
+        f"{data!r} is not a known data set; known are {', '.join(names)}. Give any other set as a"
+        " pair (training, test) of datasets or of folders, on the command line as"
+        ' ["TRAIN", "TEST"].'
+    )
+
+
 def load_torchvision(
     name: str, root: str | os.PathLike[str] | None, *, download: bool = False
 ) -> tuple[LabelledImages, LabelledImages]:
@@ -63,14 +109,8 @@ def load_torchvision(
         The training and the test set, intensities scaled from 0 ... 255 to [0, 1].
 
     Raises:
-        ConfigError: The name is not known.
         DataError: The data set is missing or damaged.
     """
-    if name not in TORCHVISION_SETS:
-        raise ConfigError(
-            f"'{name}' is not known; known are {', '.join(TORCHVISION_SETS)}. Give any other set"
-            " as a pair of datasets (training, test)."
-        )
     folder = find_root(name, root, download=download)
     from torchvision import datasets
 
@@ -99,7 +139,8 @@ def load_pair(train: Any, test: Any) -> tuple[LabelledImages, LabelledImages]:
 
     Args:
         train: A dataset of (image, label), the image a PIL image, an array or a tensor (C, H, W);
-            or the path of a folder in the layout of ``torchvision.datasets.ImageFolder``.
+            or the path of a folder in the layout of ``torchvision.datasets.ImageFolder``; or
+            `LabelledImages`, which are returned as they are.
         test: The same for the test set.
 
     Returns:
@@ -174,6 +215,8 @@ def _open_folder(path: str | os.PathLike[str]) -> Any:
 
 def _read(dataset: Any, part: str) -> LabelledImages:
     """Reads every sample once; ``part`` names the set in messages."""
+    if isinstance(dataset, LabelledImages):
+        return dataset
     if len(dataset) == 0:
         raise DataError(f"The {part} set is empty.")
     images, labels = [], []

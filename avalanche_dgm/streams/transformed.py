@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.streams.sources import load_torchvision
+from avalanche_dgm.streams.sources import load_set
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark, thin
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def permnist(
     unknown = [task for task in repeat if not 0 <= task < len(transforms)]
     if unknown:
         raise ConfigError(f"repeat has the tasks {unknown}; Permnist has the tasks 0 to 5.")
-    train, test = load_torchvision("MNIST", root, download=download)
+    train, test = load_set("MNIST", root, download=download)
     test = thin(test, fraction=fraction, seed=seed)
 
     train_tasks, test_tasks = [], []
@@ -120,7 +120,7 @@ def tdigits(
     """
     if n_labels not in (10, 40):
         raise ConfigError(f"n_labels is {n_labels}; TDigits has 40 or 10 labels.")
-    train, test = load_torchvision("MNIST", root, download=download)
+    train, test = load_set("MNIST", root, download=download)
     train = thin(train, fraction=fraction, per_class=images_per_task, seed=seed)
     test = thin(test, fraction=fraction, seed=seed)
     orientations: list[tuple[str, Transform]] = [

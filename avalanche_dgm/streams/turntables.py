@@ -15,12 +15,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.streams.coil import load_coil20
 from avalanche_dgm.streams.ilab import load_ilab
 from avalanche_dgm.streams.rendering import N_ROTATIONS, N_VIEWPOINTS, Views, render
-from avalanche_dgm.streams.sources import (
-    TORCHVISION_SETS,
-    load_pair,
-    load_sklearn_digits,
-    load_torchvision,
-)
+from avalanche_dgm.streams.sources import load_set
 from avalanche_dgm.streams.tensors import LabelledImages, Task, build_benchmark, thin
 
 if TYPE_CHECKING:
@@ -31,9 +26,6 @@ CATEGORY, VIEWPOINT, DOMAIN = 0, 1, 2
 
 ORDERS = ("category-viewpoint", "viewpoint-category")
 """The orders of ``turntable``."""
-
-DOMAINS = ("sklearn-digits", *TORCHVISION_SETS)
-"""The second domains of ``turntable_domains``."""
 
 
 def turntable(
@@ -111,9 +103,8 @@ def turntable_domains(
     Args:
         root: Folder of the second domain in torchvision's layout; ``None`` for
             ``AVALANCHE_DGM_DATA``. Not needed for the digits of scikit-learn.
-        domain: "sklearn-digits", or one of torchvision's "MNIST", "FashionMNIST", "KMNIST",
-            "SVHN", "CIFAR10" and "CIFAR100"; or a pair (training, test) of datasets of (image,
-            label) or of folders with a subfolder per class.
+        domain: "sklearn-digits", or another set or a pair (training, test), as ``data`` of
+            `split`.
         categories: Learn the categories together with the viewpoints in the first experience, like
             the paper's stable network. The test stream then has a third experience with them.
         alone: Learn and test only the second domain, as a baseline without earlier training.
@@ -138,7 +129,7 @@ def turntable_domains(
         ConfigError: An option is out of range.
         DataError: A set cannot be found or read.
     """
-    second = _second(domain, root, seed=seed, download=download)
+    second = load_set(domain, root, download=download, seed=seed)
     if channels is None:
         channels = second[0].images.shape[1]
     parts = _views(n_train, n_test, size, channels, fraction, seed, ilab_root, coil20)
@@ -167,22 +158,6 @@ def turntable_domains(
         [viewpoints[1], others[1], *([named[1]] if categories else [])],
         n_classes=max(_n_classes(parts, shift), n_classes + after),
     )
-
-
-def _second(
-    domain: str | tuple[Any, Any],
-    root: str | os.PathLike[str] | None,
-    *,
-    seed: int,
-    download: bool,
-) -> tuple[LabelledImages, LabelledImages]:
-    """Reads the second domain's training and test images."""
-    if not isinstance(domain, str):
-        return load_pair(*domain)
-    one_of("domain", domain, *DOMAINS, "a pair of datasets")
-    if domain == "sklearn-digits":
-        return load_sklearn_digits(seed=seed)
-    return load_torchvision(domain, root, download=download)
 
 
 def _views(

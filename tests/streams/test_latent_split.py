@@ -109,8 +109,8 @@ def test_names_in_any_spelling(spelling):
 
 
 def test_wrong_options_are_named(tmp_path):
-    with pytest.raises(ConfigError, match="'svhn'; it must be one of mnist, fashion-mnist"):
-        latent_split(dataset="svhn")
+    with pytest.raises(ConfigError, match="'emnist' is not a known data set.*MNIST"):
+        latent_split(dataset="emnist")
     with pytest.raises(ConfigError, match=r"case is 5.*4 \[5, 6, 7, 0, 1\] then"):
         latent_split(dataset="sklearn-digits", case=5)
     with pytest.raises(ConfigError, match="test_fraction=1"):

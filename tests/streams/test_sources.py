@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 
 from avalanche_dgm.errors import ConfigError, DataError, LabelError, ShapeError
 from avalanche_dgm.streams import digits, make_stream, split
-from avalanche_dgm.streams.sources import find_root, load_pair, load_torchvision
+from avalanche_dgm.streams.sources import find_root, load_pair, load_set, load_torchvision
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_absent_set_says_where_it_was_looked_for(tmp_path):
 
 
 def test_unknown_set(tmp_path):
-    with pytest.raises(ConfigError, match="'EMNIST' is not known.*CIFAR100.*pair"):
+    with pytest.raises(ConfigError, match="'EMNIST' is not a known.*CIFAR100.*pair"):
         split("EMNIST", tmp_path)
 
 
@@ -156,9 +156,18 @@ def test_broken_pairs_are_named():
         split((good, [*good, (torch.zeros(1, 4, 4), 1)]), n_experiences=2)
 
 
+def test_sets_by_name_in_any_spelling_and_tensors():
+    train, test = load_set("SKLEARN_Digits", seed=2)
+    whole = split((train, test), n_experiences=1).train_stream[0].dataset
+    named = split("sklearndigits", n_experiences=1, seed=2).train_stream[0].dataset
+    for i in (0, 700, len(train) - 1):
+        assert torch.equal(named[i][0], train.images[i])
+        assert torch.equal(whole[i][0], train.images[i])
+
+
 def test_what_is_no_pair_is_said():
     for data in (["a"], 3, ["a", "b", "c"]):
-        with pytest.raises(ConfigError, match="data is .*pair"):
+        with pytest.raises(ConfigError, match="not a known data set.*pair"):
             make_stream("split-svhn", data=data)
     with pytest.raises(ConfigError, match="'split-svhn' is of SVHN.*pair of folders"):
         make_stream("split-svhn", data="MNIST")

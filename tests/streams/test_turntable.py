@@ -247,7 +247,7 @@ class TestDomains:
         assert classes == [set(range(88)), set(range(88, 98))]
 
     def test_coloured_domain(self, monkeypatch):
-        from avalanche_dgm.streams import turntables as module
+        from avalanche_dgm.streams import sources as module
         from avalanche_dgm.streams.tensors import LabelledImages
 
         def load(name, root, *, download):
@@ -288,7 +288,7 @@ class TestDomains:
         assert benchmark.input_shape == spec.input_shape
 
     def test_wrong_options_are_named(self, tmp_path):
-        with pytest.raises(ConfigError, match="domain='ImageNet'"):
+        with pytest.raises(ConfigError, match="'ImageNet' is not a known data set"):
             turntable_domains(domain="ImageNet")
         with pytest.raises(DataError, match="MNIST cannot be read"):
             turntable_domains(tmp_path, domain="MNIST")
