@@ -120,11 +120,11 @@ class StreamCheckpointer(StreamCallback):
         self._next_save = self._steps + self._save_every
         return False
 
-    def save_stage(self, module: MethodModule, stage: Stage) -> None:
+    def save_stage(self, stage: Stage) -> None:
         """Saves the outcome of a stage."""
         content = {**self._common(), "module": stage.module.state_dict()}
         if not isinstance(stage, PhaseStage):
-            content["optimizer"] = module.learning_optimizer(stage.module).state_dict()
+            content["optimizer"] = stage.optimizer.state_dict()
             content["stage"] = stage.state()
         self.folder.write((self._experience, self._stage, 0), content)
 
@@ -138,9 +138,9 @@ class StreamCheckpointer(StreamCallback):
         # Here, so that an error rolls back to the weights from before the stage.
         stage: Any = pl_module.stage
         stage.module.load_state_dict(content["module"])
-        trainer.optimizers[0].load_state_dict(content["optimizer"])
-        for config, state in zip(trainer.lr_scheduler_configs, content["schedules"], strict=True):
-            config.scheduler.load_state_dict(state)
+        stage.optimizer.load_state_dict(content["optimizer"])
+        if stage.schedule is not None:
+            stage.schedule.load_state_dict(content["schedules"][0])
         trainer.precision_plugin.load_state_dict(content["precision"])
         self._restore(content)
         self._mid_stage = None
@@ -156,14 +156,13 @@ class StreamCheckpointer(StreamCallback):
             return
         self._next_save = self._steps + self._save_every
         position = (self._experience, self._stage - 1, self._steps)
-        schedules = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         content = {
             **self._common(),
             "steps": self._steps,
             "module": stage.module.state_dict(),
             "stage": stage.state(),
-            "optimizer": trainer.optimizers[0].state_dict(),
-            "schedules": schedules,
+            "optimizer": stage.optimizer.state_dict(),
+            "schedules": [] if stage.schedule is None else [stage.schedule.state_dict()],
             "precision": trainer.precision_plugin.state_dict(),
         }
         self.folder.write(position, content)

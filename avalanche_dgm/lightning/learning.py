@@ -223,7 +223,7 @@ class LearningStage(Stage):
             return
         batch = self.batch // self._steps_per_batch
         lr = self._lr * self._target.factor(self.epoch, batch, self._n_batches)
-        for group in self._trainer.optimizers[0].param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
 
     def _check_target(self) -> None:

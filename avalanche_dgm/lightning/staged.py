@@ -64,6 +64,9 @@ class StagedModule(MeanLoggingModule):
         self.stage = stage
         try:
             with stage.running(trainer, self):
+                # Not in `configure_optimizers`: all fits of the stage share one schedule.
+                fused = trainers.may_fuse(trainer)
+                stage.optimizer, stage.schedule = stage.optimization(fused=fused)
                 reason = stop_reason(trainer, agree=True)
                 if reason is not None:
                     raise StreamStopped(reason)
@@ -128,8 +131,7 @@ class StagedModule(MeanLoggingModule):
 
     def configure_optimizers(self) -> Any:
         """The stage's optimiser and schedule."""
-        fused = trainers.may_fuse(self.trainer)
-        return with_schedule(*self._current.optimization(fused=fused))
+        return with_schedule(self._current.optimizer, self._current.schedule)
 
     def configure_gradient_clipping(
         self,

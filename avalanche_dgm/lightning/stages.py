@@ -40,7 +40,12 @@ class Stage(ABC):
         batch: Batches of the current epoch that are done.
         means: Means over the epoch, by logged name.
         loss_key: Logged name of the last step's loss.
+        optimizer: The optimiser, set when the stage runs.
+        schedule: Its learning-rate schedule, or ``None``.
     """
+
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule = None
 
     #: Whether an error rolls back the module's weights.
     restores = False
@@ -106,7 +111,7 @@ class Stage(ABC):
 
     @abstractmethod
     def optimization(self, *, fused: bool) -> Optimization:
-        """The optimiser and its learning-rate schedule over steps, if any."""
+        """The optimiser and a new learning-rate schedule over all steps, if any."""
 
     def clip(self) -> None:
         """Clips gradients, after the Trainer's clipping."""

@@ -316,7 +316,7 @@ class StreamRun:
         if isinstance(stage, PhaseStage):
             self.method.stats.add_phase(stage.phase.name, seconds)
         if checkpointer is not None:
-            checkpointer.save_stage(self.module, stage)
+            checkpointer.save_stage(stage)
 
     def _learning_stage(
         self, learner: nn.Module, data: ExperienceData, i: int, width: int

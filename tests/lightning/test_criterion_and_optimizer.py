@@ -19,7 +19,9 @@ from avalanche_dgm.lightning import (
     NaiveModule,
     fit_stream,
 )
+from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.optimizers import OptimizerSpec
 
 N = 20
 QUIET = {
@@ -186,3 +188,28 @@ def test_learners_that_are_gone_leave_the_optimiser(two):
 
     learn(module, two, after_experience=count)
     assert sizes == [[0, 0]] * 2
+
+
+class Interrupting(pl.Callback):
+    """Ends a run in the second epoch of the second experience."""
+
+    def on_train_batch_start(self, trainer, pl_module, *args):
+        stage = pl_module.stage
+        if stage.name.startswith("experience 2") and (stage.epoch, stage.batch) == (1, 3):
+            raise StoppedError
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one-cycle"])
+def test_a_schedule_goes_on_after_the_rest_of_an_interrupted_epoch(two, tmp_path, schedule):
+    """The rest of the epoch is a fit of its own; later epochs belong to the same schedule."""
+
+    def run(**options):
+        model = mlp()
+        module = NaiveModule(model, optimizer=OptimizerSpec("adam", 0.01, schedule))
+        with contextlib.suppress(StoppedError):
+            fit_stream(module, two, epochs=4, trainer=QUIET, batch_size=N, test="none", **options)
+        return nn.utils.parameters_to_vector(model.parameters())
+
+    whole = run()
+    run(checkpoint_dir=tmp_path, save_every=2, callbacks=[Interrupting()])
+    assert torch.equal(run(checkpoint_dir=tmp_path, resume=True), whole)
