@@ -60,11 +60,9 @@ class MeanLoggingModule(pl.LightningModule):
         self._means = Means()
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means, for each loader if there are several."""
         self.log_means("val")
 
     def on_test_epoch_end(self) -> None:
-        """Logs the means, for each loader if there are several."""
         self.log_means("test")
 
     def add_means(self, means: dict[str, Tensor], n: int, loader: int = 0) -> None:
@@ -115,17 +113,14 @@ class NetworkModule(MeanLoggingModule, ABC):
         """
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The mean loss."""
         loss = self._measure("train", batch, batch_idx)
         self.log("train/loss_step", loss.detach(), prog_bar=True)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs the means."""
         self._measure("val", batch, batch_idx, dataloader_idx)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs the means."""
         self._measure("test", batch, batch_idx, dataloader_idx)
 
     def _measure(self, stage: str, batch: Any, batch_idx: int, loader: int = 0) -> Tensor:
@@ -170,12 +165,10 @@ class NetworkModule(MeanLoggingModule, ABC):
         return with_schedule(optimizer, schedule)
 
     def setup(self, stage: str) -> None:
-        """Resets the means, and lets the first batch be checked again."""
         super().setup(stage)
         self.checked = False
 
     def on_train_epoch_end(self) -> None:
-        """Logs the epoch's means."""
         self.log_means("train")
 
 

@@ -58,7 +58,6 @@ class DashboardCallback(ReportingCallback):
         self._benchmark: Any = None
 
     def logs_to(self, logger: pl.loggers.Logger) -> bool:
-        """See `StreamCallback.logs_to`."""
         kinds = (pl.loggers.WandbLogger, pl.loggers.TensorBoardLogger)
         return self._sinks is None and isinstance(logger, kinds)
 
@@ -83,7 +82,6 @@ class DashboardCallback(ReportingCallback):
     def on_experience_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, result: StreamResult
     ) -> None:
-        """Logs the panels of an experience."""
         if self.dashboard is None or not isinstance(module, MethodModule):
             return
         stream, n = list(self._benchmark.train_stream), len(result)

@@ -137,7 +137,6 @@ class StreamDataModule(pl.LightningDataModule):
         return [self.test_batches(j, ranks=self._ranks()) for j in range(n)]
 
     def predict_dataloader(self) -> list[Batches]:
-        """See `test_dataloader`."""
         return self.test_dataloader()
 
     def train_batches(
@@ -232,11 +231,9 @@ class StreamDataModule(pl.LightningDataModule):
         return self._from_tensors("train", i)
 
     def state_dict(self) -> dict[str, Any]:
-        """The index of the current experience, for checkpoints."""
         return {"experience": self.experience}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
         self.set_experience(state_dict["experience"])
 
     def _evaluated(

@@ -114,14 +114,12 @@ class LearningStage(Stage):
         self._n_replayed = 0
 
     def loader(self) -> Iterable[Any]:
-        """The remaining batches of the current epoch."""
         self.batches.set_epoch(self.epoch)
         self.batches.start, done = divmod(self.batch, self._steps_per_batch)
         self.view.dataloader = self.batches
         return AlternatingBatches(self.batches, done) if self._alternates else self.batches
 
     def val_loader(self) -> Any:
-        """Batches of the validation experience, or ``None``."""
         return self._validation or None
 
     def optimization(self, *, fused: bool) -> Optimization:
@@ -254,13 +252,11 @@ class LearningStage(Stage):
         return {"train/accuracy": torch.tensor(0.0), **super().epoch_means()}
 
     def state(self) -> dict[str, Any]:
-        """See `Stage.state`."""
         counts = {"iterations": self.iterations, "shown": self.shown}
         target = None if self._target is None else self._target.state()
         return {**super().state(), **counts, "last": self._batch_size, "target": target}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """See `Stage.set_state`."""
         super().set_state(state)
         self._batch_size = state["last"]
         if self._target is not None and state["target"] is not None:

@@ -132,7 +132,6 @@ class VAEModule(NetworkModule):
             return self.vae.sample(n, self.random.on(self.device))
 
     def network(self) -> nn.Module:
-        """The autoencoder."""
         return self.vae
 
     def on_train_start(self) -> None:
@@ -145,11 +144,9 @@ class VAEModule(NetworkModule):
         self._rank_seeds.close()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The state of the random source, for ``state_dict``."""
         return self.random.get_state()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restores the state returned by `get_extra_state`."""
         self.random.set_state(state)
 
     def _images(self, batch: Any) -> Tensor:
@@ -222,7 +219,6 @@ class ClassifierModule(NetworkModule):
         return self(images, _tasks(rest))
 
     def network(self) -> nn.Module:
-        """The model."""
         return self.model
 
     def measure(self, stage: str, batch: Any, batch_idx: int) -> tuple[dict[str, Tensor], int]:

@@ -123,14 +123,12 @@ class StagedModule(MeanLoggingModule):
             callback.on_step_end(self.trainer, self, stops=stops)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The stage's loss, added to the epoch's mean."""
         stage = self._current
         loss = stage.loss(batch)
         stage.means.add(stage.loss_key, loss)
         return loss
 
     def configure_optimizers(self) -> Any:
-        """The stage's optimiser and schedule."""
         return with_schedule(self._current.optimizer, self._current.schedule)
 
     def configure_gradient_clipping(
@@ -144,11 +142,9 @@ class StagedModule(MeanLoggingModule):
         self._current.clip()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """The backward pass, with the stage's ``retain_graph``."""
         super().backward(loss, *args, retain_graph=self._current.retain_graph, **kwargs)
 
     def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
-        """Clears the gradients, unless the stage's loss does."""
         if not self._current.clears_gradients:
             super().optimizer_zero_grad(*args, **kwargs)
 
@@ -162,15 +158,12 @@ class StagedModule(MeanLoggingModule):
         return None if self._current.begin_batch() else -1
 
     def on_after_backward(self) -> None:
-        """Calls the stage's hook."""
         self._current.hook("after_backward")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Calls the stage's hook."""
         self._current.hook("before_update")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Takes the step, then calls the stage's hook."""
         super().optimizer_step(*args, **kwargs)
         self._current.hook("after_update")
 

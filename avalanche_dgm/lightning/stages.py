@@ -188,11 +188,9 @@ class PhaseStage(Stage):
         self._frozen = ExitStack()
 
     def finish(self) -> None:
-        """See `Stage.finish`."""
         self.phase.finish()
 
     def abort(self) -> None:
-        """See `Stage.abort`."""
         self.phase.abort()
 
     def loader(self) -> Iterable[int]:
@@ -200,7 +198,6 @@ class PhaseStage(Stage):
         return range(self.batch, self._n_batches)
 
     def loss(self, batch: int) -> Tensor:
-        """See `Stage.loss`."""
         step, number = divmod(batch, self._accumulate)
         if number == 0:
             self._step_batch = next(self._batches)
@@ -219,13 +216,11 @@ class PhaseStage(Stage):
         return loss
 
     def optimization(self, *, fused: bool) -> Optimization:
-        """See `Stage.optimization`."""
         spec: OptimizerSpec = self.phase.optimizer
         optimizer = spec.build(self.module, fused=fused)
         return optimizer, spec.build_schedule(optimizer, self.phase.steps)
 
     def clip(self) -> None:
-        """Clips by the phase's ``clip_norm``."""
         self.phase.optimizer.clip(self.module)
 
     def hook(self, name: str) -> None:
@@ -246,7 +241,6 @@ class PhaseStage(Stage):
         self._frozen.close()
 
     def state(self) -> dict[str, Any]:
-        """See `Stage.state`."""
         return {
             **super().state(),
             "batches": self._batches.state(),
@@ -254,7 +248,6 @@ class PhaseStage(Stage):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """See `Stage.set_state`."""
         super().set_state(state)
         self._batches.set_state(state["batches"])
         self._order.set_state(state["order"])

@@ -39,12 +39,10 @@ class ReportingCallback(StreamCallback):
         self._epoch: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The monitor's state, and the last epoch."""
         state = {} if self._monitor is None else self._monitor.state()
         return {**state, "epoch": self._epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the monitor's state, and the last epoch."""
         self._epoch = state_dict.get("epoch", {})
         if self._monitor is not None:
             self._monitor.set_state(state_dict)
@@ -56,7 +54,6 @@ class ReportingCallback(StreamCallback):
         self._result = result
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Calls the monitor's ``watch``."""
         if self._monitor is not None and trainer.is_global_zero:
             self._monitor.watch(pl_module)
 

@@ -72,7 +72,7 @@ class StrategyStage(Stage):
 
     @contextmanager
     def running(self, trainer: pl.Trainer, within: nn.Module) -> Iterator[None]:
-        """See `Stage.running`; the strategy manages training modes and gradients."""
+        """The strategy manages training modes and gradients."""
         with self.batches.reading():
             yield
         broadcast_buffers(trainer, self.strategy.model)
@@ -178,7 +178,6 @@ class StrategyModule(StagedModule):
         self._options: dict[str, Any] = {}
 
     def run(self, trainer: pl.Trainer, stage: Stage) -> float:
-        """See `StagedModule.run`."""
         self.model = self.strategy.model
         return super().run(trainer, stage)
 
@@ -196,7 +195,6 @@ class StrategyModule(StagedModule):
         """Does nothing: Avalanche sets the training modes."""
 
     def on_test_epoch_start(self) -> None:
-        """Starts iterating over the strategy's data loader."""
         self.batches.begin()
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
@@ -215,7 +213,6 @@ class StrategyModule(StagedModule):
         self.batches.evaluation.end()
 
     def on_test_epoch_end(self) -> None:
-        """Ends the iteration over the strategy's data loader."""
         self.batches.end()
 
 
