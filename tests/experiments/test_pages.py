@@ -30,7 +30,7 @@ from avalanche_dgm.experiments.pages import default_page, write_page
 from avalanche_dgm.experiments.pages.groups import estimate, group_runs, settings_of
 from avalanche_dgm.experiments.pages.images import embed, encode
 from avalanche_dgm.experiments.pages.loading import find_runs
-from avalanche_dgm.experiments.pages.measures import AVERAGE, MEASURES
+from avalanche_dgm.experiments.pages.quantities import AVERAGE
 from avalanche_dgm.metrics import functional
 
 EMPTY = {"meta", "link", "img", "input", "br", "rect"}
@@ -136,7 +136,7 @@ def test_seeds_are_one_row(compared):
         "naive": [0, 1, 2],
         "dgdmn": [0, 1, 2],
     }
-    curve = rows["naive"].curve(AVERAGE.course)
+    curve = rows["naive"].curve(AVERAGE.points)
     assert [x for x, _ in curve] == [1, 2, 3, 4, 5]
     finals = [np.mean(accuracies(5, keep=0.5, seed=seed)[-1]) for seed in range(3)]
     last = curve[-1][1]
@@ -151,15 +151,13 @@ def test_courses_are_those_of_the_metrics(tmp_path):
     )
     write(tmp_path / "a", made)
     (run,), _ = find_runs([tmp_path])
-    by_name = {measure.name: measure for measure in MEASURES}
     for name in ("forgetting", "backward_transfer", "retention", "forward_transfer"):
         expected = [
             getattr(functional, name)(made.matrix[:k], order=made.order) for k in range(1, 5)
         ]
-        found = by_name[name].course(run)
-        assert [k for k, _ in found] == [1, 2, 3, 4]
-        for (_, value), other in zip(found, expected, strict=True):
-            assert value == (None if np.isnan(other) else pytest.approx(other))
+        found = run.scalars[f"stream/{name}"]
+        for k, other in enumerate(expected, 1):
+            assert found.get(k) == (None if np.isnan(other) else pytest.approx(other))
 
 
 def test_settings_tell_rows_apart(tmp_path):

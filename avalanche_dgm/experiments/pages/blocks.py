@@ -13,7 +13,10 @@ from avalanche_dgm.experiments.pages.charts import Chart
 from avalanche_dgm.experiments.pages.encodings import Colour
 from avalanche_dgm.experiments.pages.groups import Curve, Group, Points, Row
 from avalanche_dgm.experiments.pages.images import Frame
+from avalanche_dgm.experiments.pages.loading import Run
+from avalanche_dgm.experiments.pages.quantities import Quantity
 from avalanche_dgm.experiments.results import Step
+from avalanche_dgm.experiments.tables import size_unit
 
 #: Maximum number of tasks or labels with legend entries; above, a colour scale is shown.
 MOST_NAMED = 12
@@ -21,6 +24,12 @@ MOST_NAMED = 12
 MOST_POINTS = 150
 # If all accuracies are above it, the axis does not begin at 0.
 _LARGE = 0.6
+# Labels of x axes.
+_AXES = {
+    keys.STEP: "updates of the classifier",
+    keys.EXPERIENCE: "experiences learned",
+    keys.SLEEP: "sleeps",
+}
 
 
 @dataclass(frozen=True)
@@ -99,23 +108,6 @@ def after_each(value: Callable[[Step], float | None]) -> Points:
     return lambda run: [(k, value(step)) for k, step in enumerate(run.steps, 1)]
 
 
-def over_experiences(
-    group: Group,
-    title: str,
-    points: Points,
-    *,
-    y: str,
-    text: str = "plain",
-    note: str | None = None,
-    within: tuple[float, float] = (0.0, 1e300),
-) -> list[Card]:
-    """The card of a line chart over experiences with a curve per row; none if all are empty."""
-    curves = {colour_of(row): row.curve(points) for row in group.rows}
-    least = min((v.mean for curve in curves.values() for _, v in curve), default=0.0)
-    magnified = within == (0.0, 1.0) and least > _LARGE
-    return line_card(title, curves, y=y, text=text, zero=not magnified, within=within, note=note)
-
-
 def line_card(
     title: str,
     curves: Mapping[Colour, Curve],
@@ -129,58 +121,76 @@ def line_card(
     return [Card(title, charts.lines(title, known, x=x, **drawn), note=note)] if known else []
 
 
-def recorded(
-    group: Group,
-    key: str,
-    title: str,
-    label: str,
-    *,
-    zero: bool = True,
-    only_used: bool = False,
-) -> list[Card]:
-    """The card of a chart of a recorded scalar; none if no run recorded it.
+def lines(group: Group, quantities: Sequence[Quantity], *, only_used: bool = False) -> list[Card]:
+    """The cards of line charts with a curve per row, without empty ones.
 
     Args:
         group: The group.
-        key: Name of the scalar.
-        title: Heading of the card.
-        label: Label of the y axis.
-        zero: Whether the y axis begins at 0.
-        only_used: Whether to make no card if the scalar is always 0.
+        quantities: What to draw.
+        only_used: Whether to leave out rows in which a quantity is always 0.
     """
-    series = [run.scalars[key] for run in group.runs if key in run.scalars]
-    if not series or (only_used and not any(any(values.values()) for values in series)):
-        return []
-    axis = next(run.axes[key] for run in group.runs if key in run.axes)
-    names = {keys.STEP: "updates of the classifier", keys.EXPERIENCE: "experiences learned"}
-    name = {**names, keys.SLEEP: "sleeps"}.get(axis, axis)
-    counted = axis in (keys.EXPERIENCE, keys.SLEEP)
-    points = sorted({at for values in series for at in values})
-    width = _width([] if counted else [sorted(values) for values in series], points)
-    first = min(1, points[0])
-    curves = {
-        colour_of(row): row.curve(lambda run: _binned(run.scalars.get(key, {}), width, first))
+    return [card for quantity in quantities for card in _lines(group, quantity, only_used)]
+
+
+def _lines(group: Group, quantity: Quantity, only_used: bool) -> list[Card]:
+    key = quantity.key
+    rows = [
+        row
         for row in group.rows
-    }
-    note = f"A point is the mean over {width} {name}." if width > 1 else None
-    return line_card(title, curves, x=name, y=label, zero=zero, note=note)
+        if (values := [v for run in row.runs for _, v in quantity.points(run)])
+        and (any(values) or not only_used)
+    ]
+    runs = [run for row in rows for run in row.runs if key in run.scalars]
+    if not runs:
+        return []
+    series = [run.scalars[key] for run in runs]
+    axis = runs[0].axes[key]
+    x = _AXES.get(axis, axis)
+    width = 1 if axis in (keys.EXPERIENCE, keys.SLEEP) else _width(series)
+    first = min(1, *map(min, series))
+    text, label, unit, notes = quantity.text, quantity.label, 1, [quantity.note]
+    if text == "bytes":
+        unit, name = size_unit(max(max(values.values()) for values in series))
+        text, label = "plain", f"{label}, {name}"
+        unknown = [
+            row.label
+            for row in group.rows
+            if any(len(quantity.points(run)) < len(run.steps) for run in row.runs)
+        ]
+        notes += [f"Unknown of {', '.join(unknown)}."] if unknown else []
+    if width > 1:
+        notes.append(f"A point is the mean over {width} {x}.")
+
+    def points(run: Run) -> list[tuple[float, float]]:
+        binned = _binned(run.scalars.get(key, {}), width, first)
+        return [(at, value / unit) for at, value in binned]
+
+    curves = {colour_of(row): row.curve(points) for row in rows}
+    least = min(estimate.mean for curve in curves.values() for _, estimate in curve)
+    magnified = quantity.within == (0.0, 1.0) and least > _LARGE
+    return line_card(
+        quantity.title,
+        curves,
+        x=x,
+        y=label,
+        text=text,
+        zero=quantity.zero and not magnified,
+        within=quantity.within,
+        note=" ".join(filter(None, notes)) or None,
+    )
 
 
-def _width(runs: Sequence[Sequence[int]], points: Sequence[int]) -> int:
-    """Width of the bins in which points are averaged; 1 for no averaging.
-
-    Args:
-        runs: The points of each run, ascending; empty if they are the same in all runs.
-        points: The points of all runs.
-    """
+def _width(runs: Sequence[Mapping[int, float]]) -> int:
+    """Width of the bins in which the points of runs are averaged; 1 for no averaging."""
+    points = sorted({at for values in runs for at in values})
     width = 1
-    if runs and len(points) > max(map(len, runs)):
+    if len(points) > max(map(len, runs)):
         # Points differ between seeds: means over different seeds would zigzag.
-        width = max(b - a for run in runs for a, b in pairwise([0, *run]))
+        width = max(b - a for values in runs for a, b in pairwise([0, *sorted(values)]))
     return max(width, points[-1] // MOST_POINTS + 1 if len(points) > MOST_POINTS else 1)
 
 
-def _binned(values: dict[int, float], width: int, first: int) -> list[tuple[float, float | None]]:
+def _binned(values: Mapping[int, float], width: int, first: int) -> list[tuple[float, float]]:
     if width == 1:
         return list(values.items())
     bins: dict[int, list[float]] = {}

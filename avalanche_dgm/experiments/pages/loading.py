@@ -8,17 +8,19 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.dashboards.file_sink import IMAGES, SCALARS
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.experiments.pages.quantities import ALL
 from avalanche_dgm.experiments.results import RunResult, Step
 from avalanche_dgm.experiments.storage import PANELS, RESULTS, STAGING, load_json
 
 #: Parts of a mask in recorded panels.
 MASK_PARTS = ("reserved", "reused", "free")
+# Numbers of panels that results have, too, besides those of `QUANTITIES`.
+_IN_RESULTS = re.compile(rf"accuracy/experience_\d+|time/phase/.+|{keys.SLEEP_SECONDS}")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Run:
         folder: Its folder.
         name: Path of the folder from the given one.
         result: Its measurements.
-        scalars: Recorded scalars by point of their axis, for each key.
+        scalars: Numbers of the results and of panels by point of their axis, for each key.
         axes: The axis of each key.
         pictures: Recorded pictures, in order.
     """
@@ -66,12 +68,6 @@ class Run:
     def started(self) -> str:
         """Date and time in UTC, empty if not known."""
         return self.result.provenance.get("started") or ""
-
-    @cached_property
-    def summaries(self) -> list[dict[str, float]]:
-        """Metrics after each experience, by names of `metrics.functional`."""
-        accuracies = self.result.accuracies
-        return [accuracies.first(k + 1).summaries() for k in range(len(self.steps))]
 
     def keep(self, axis: str, at: int, key: str, value: float) -> None:
         """Adds a scalar unless it is not finite."""
@@ -100,6 +96,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
                 notes.append(_unreadable(path, error))
                 continue
             run = Run(path.parent, _name(given, path.parent), result)
+            _read_results(run)
             _read_generator_log(run)
             _read_panels(run)
             found.append(run)
@@ -152,11 +149,24 @@ def _name(given: Path, folder: Path) -> str:
     return top.resolve().name if below == "." else f"{top.resolve().name}/{below}"
 
 
+def _read_results(run: Run) -> None:
+    """Adds the fields and metrics of each step under the names of panels."""
+    accuracies = run.result.accuracies
+    for at, step in enumerate(run.steps, 1):
+        values = {**vars(step), **accuracies.first(at).summaries()}
+        for quantity in ALL:
+            value = values.get(quantity.field)
+            if value is not None:
+                run.keep(keys.EXPERIENCE, at, quantity.key, value)
+
+
 def _read_panels(run: Run) -> None:
     """Adds the panels of a `FileSink`, without lines truncated by an interruption."""
     panels = run.folder / PANELS
+    of_results = {quantity.key for quantity in ALL if quantity.field}
     for row in _rows(panels / "scalars.csv", SCALARS):
-        run.keep(row["axis"], int(row["at"]), row["key"], float(row["value"]))
+        if row["key"] not in of_results and not _IN_RESULTS.fullmatch(row["key"]):
+            run.keep(row["axis"], int(row["at"]), row["key"], float(row["value"]))
     pictures = {}
     for row in _rows(panels / "images.csv", IMAGES):
         path = panels / row["file"]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from avalanche_dgm.experiments.pages import formats
 from avalanche_dgm.experiments.pages.groups import Group, Row, settings_of
 from avalanche_dgm.experiments.pages.loading import Run
-from avalanche_dgm.experiments.pages.measures import AVERAGE, SCORES, Measure
+from avalanche_dgm.experiments.pages.quantities import AVERAGE, SCORES, Quantity
 from avalanche_dgm.experiments.tables import size
 
 # Maximum number of tests that are listed by name.
 _MOST_NAMED = 12
+# Texts of values in the final table.
+_TEXTS: Mapping[str, Callable[[float | None], str]] = {
+    "share": formats.share,
+    "seconds": formats.seconds,
+    "bytes": size,
+}
 _PACKAGES = ("avalanche_dgm", "avalanche", "torch", "pytorch_lightning", "python")
 
 
@@ -57,7 +64,8 @@ def overview_of(group: Group) -> dict[str, Any]:
     }
 
 
-def _column(group: Group, score: Measure) -> list[tuple[str, bool]]:
+def _column(group: Group, score: Quantity) -> list[tuple[str, bool]]:
+    as_text = _TEXTS[score.text]
     found = [row.total(score.last) for row in group.rows]
     finished = [
         value.mean
@@ -67,16 +75,16 @@ def _column(group: Group, score: Measure) -> list[tuple[str, bool]]:
     best = None
     if len(finished) > 1:
         # Values that are equal after rounding are equally good.
-        best = score.text(max(finished) if score.more_is_better else min(finished))
+        best = as_text(max(finished) if score.more_is_better else min(finished))
     cells = []
     for row, value in zip(group.rows, found, strict=True):
         if value is None:
             learned = any(run.steps for run in row.counted)
-            cells.append((score.text(None) if learned else formats.NOTHING, False))
+            cells.append((as_text(None) if learned else formats.NOTHING, False))
             continue
-        text = score.text(value.mean)
+        text = as_text(value.mean)
         # Costs differ between seeds with the load of the machine.
-        spread = f" ± {score.text(value.sd)}" if score.cost is None and value.sd > 0 else ""
+        spread = f" ± {as_text(value.sd)}" if score.text == "share" and value.sd > 0 else ""
         cells.append((f"{text}{spread}", row.complete and text == best))
     return cells
 

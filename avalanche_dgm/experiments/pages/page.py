@@ -21,7 +21,7 @@ from avalanche_dgm.experiments.pages.charts import Chart
 from avalanche_dgm.experiments.pages.groups import Group, group_runs
 from avalanche_dgm.experiments.pages.images import MOST_FRAMES, Album, embed
 from avalanche_dgm.experiments.pages.loading import find_runs
-from avalanche_dgm.experiments.pages.measures import SCORES
+from avalanche_dgm.experiments.pages.quantities import SCORES
 from avalanche_dgm.experiments.provenance import package_version
 from avalanche_dgm.files import write_text
 

@@ -14,16 +14,15 @@ from avalanche_dgm.experiments.pages.blocks import (
     Section,
     after_each,
     line_card,
-    over_experiences,
+    lines,
 )
 from avalanche_dgm.experiments.pages.encodings import Colour
 from avalanche_dgm.experiments.pages.groups import Curve, Estimate, Group, Points, Row
 from avalanche_dgm.experiments.pages.images import Album
 from avalanche_dgm.experiments.pages.loading import Run
-from avalanche_dgm.experiments.pages.measures import AVERAGE, MEASURES
+from avalanche_dgm.experiments.pages.quantities import AVERAGE, QUANTITIES
 from avalanche_dgm.experiments.pages.resources import (
     masks_block,
-    memory_block,
     more_block,
     time_block,
     training_block,
@@ -42,7 +41,7 @@ def sections_of(group: Group, album: Album) -> list[Section]:
         "Matrices": [_matrices(group)],
         "Pictures": _pictures(group, album),
         "Replay": [_replay(group)],
-        "Memory": [memory_block(group)],
+        "Memory": [Block(lines(group, QUANTITIES["Memory"], only_used=True))],
         "Masks": [masks_block(group)],
         "Time": [time_block(group)],
         "Training": [training_block(group)],
@@ -64,20 +63,13 @@ def _accuracy(group: Group) -> Block:
         " or the chart ends; a line without a band is one seed."
     )
     alone = "One seed each: no confidence intervals."
-    cards = []
-    for measure in MEASURES:
-        first = measure is AVERAGE
-        found = over_experiences(
-            group,
-            "Average accuracy on experiences seen" if first else measure.label.capitalize(),
-            measure.course,
-            y=measure.axis,
-            text="share",
-            within=measure.within,
-            note=(band if several else alone) if first else measure.description,
-        )
-        cards += [replace(card, wide=first) for card in found]
-    return Block(cards)
+    note = band if several else alone
+    return Block(
+        [
+            replace(card, wide=True, note=note) if card.title == AVERAGE.title else card
+            for card in lines(group, QUANTITIES["Accuracy"])
+        ]
+    )
 
 
 def _tasks(group: Group) -> Block:
@@ -86,7 +78,7 @@ def _tasks(group: Group) -> Block:
     cards = []
     for row in group.rows:
         found = {c: _means(row, partial(_of_task, j)) for j, c in enumerate(colours)}
-        found[average] = _means(row, AVERAGE.course)
+        found[average] = _means(row, AVERAGE.points)
         title = f"Accuracy on each task, {row.label}"
         for card in line_card(title, found, y="test accuracy", text="share"):
             cards.append(replace(card, title=row.label, row=row))
@@ -107,7 +99,7 @@ def _matrices(group: Group) -> Block:
     cards = []
     for row in group.rows:
         longest = max(row.runs, key=lambda run: len(run.steps)).steps
-        averages = _by_step(row, AVERAGE.course)
+        averages = _by_step(row, AVERAGE.points)
         columns = [
             _by_step(row, after_each(partial(_accuracy_on, j))) for j in range(len(group.tasks))
         ]
