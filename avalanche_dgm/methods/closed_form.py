@@ -30,14 +30,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_dgm.checks import positive
-from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, check_experience, check_values
+from avalanche_dgm.data import MASKED_LOGIT, ExperienceData, check_values
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.class_moments import ClassMoments, RandomFeatures
 from avalanche_dgm.memories.classifiers import spread
 from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.methods.abilities import Routing
-from avalanche_dgm.methods.base import Method, Needs
+from avalanche_dgm.methods.base import Needs
+from avalanche_dgm.methods.cut import CutMethod
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import CHUNK
 from avalanche_dgm.settings import MethodSettings
@@ -61,13 +62,14 @@ class ClosedFormSettings(MethodSettings):
     layer: str | int | nn.Module | None = None
 
 
-class ClosedForm(Routing, Method):
+class ClosedForm(Routing, CutMethod):
     """A linear classifier that is a function of moments of frozen features.
 
     The moments are exact: they do not depend on the order of samples and classes. The user's model
     is never trained, and its epochs are skipped.
 
     Attributes:
+        split: See `CutMethod`; ``None`` if the inputs are the features.
         moments: The moments of the features.
     """
 
@@ -79,14 +81,11 @@ class ClosedForm(Routing, Method):
     _smaller: ClassVar[str] = (
         "Give more, or use NCM, or replay from densities of classes (generator='low-rank')."
     )
-    _split: SplitModel | None
 
     def __init__(self, settings: ClosedFormSettings | None = None, **changes: Any) -> None:
         super().__init__(settings, **changes)
         self.criterion = UserCriterion(weighed=False)
         self.moments = ClassMoments(scatter=self.scatter)
-        self._hold("_split", None)
-        self._shape: tuple[int, ...] | None = None
         #: Weights (D, K) and biases (K,), computed when they are first needed.
         self._linear: tuple[Tensor, Tensor] | None = None
 
@@ -108,26 +107,14 @@ class ClosedForm(Routing, Method):
         """See `Method.active`: none."""
         return None
 
-    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
-        """See `Method.attach`.
-
-        Raises:
-            ConfigError: The learner has no such layer, or no layer can be chosen by default.
-        """
-        if self._split is None or self._split.model is not learner:
-            layer, classifier = self.settings.layer, None
-            if self._split is not None:
-                # Names, which are also valid in a copy of the learner.
-                layer, classifier = self._split.layer, self._split.classifier
-            split = None
-            if layer is not None or not isinstance(learner, nn.Linear):
-                split = SplitModel(learner, layer, classifier=classifier, task_aware=task_aware)
-            self._hold("_split", split)
-        super().attach(learner, task_aware=task_aware)
+    def _cut_learner(self, learner: nn.Module, *, task_aware: bool) -> SplitModel | None:
+        if self.settings.layer is None and isinstance(learner, nn.Linear):
+            return None
+        return super()._cut_learner(learner, task_aware=task_aware)
 
     def features(self, images: Tensor, tasks: Tensor) -> Tensor:
         """The features (n, D), float32 or float64, of images (n, *shape) with tasks (n,)."""
-        encoded = images if self._split is None else self._split.encode(images, tasks)
+        encoded = images if self.split is None else self.split.encode(images, tasks)
         return encoded.as_subclass(Tensor).detach().flatten(1).float()
 
     @property
@@ -142,7 +129,7 @@ class ClosedForm(Routing, Method):
             ShapeError: The features differ in dimension from the learned ones.
             CapacityError: The moments do not fit into ``memory_budget``.
         """
-        check_experience(data, shape=self._shape)
+        super().check(data)
         size = self.features(data.images[:1], data.tasks[:1]).shape[1]
         if self.feature_size not in (0, size):
             raise ShapeError(
@@ -164,10 +151,6 @@ class ClosedForm(Routing, Method):
                 f" {size * (size + 1) * 2 / 1e9:.1f} GB for {size} dimensions. Name a layer"
                 f" with at most {LARGEST}: layer=<name>."
             )
-
-    def _begin(self, data: ExperienceData) -> None:
-        super()._begin(data)
-        self._shape = tuple(data.images.shape[1:])
 
     def end(self, data: ExperienceData) -> None:
         """Adds the experience to the moments."""
@@ -220,6 +203,13 @@ class ClosedForm(Routing, Method):
         """Without the cached classifier."""
         return {**super().__getstate__(), "_linear": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a pickle, also an older one, in which ``split`` is named ``_split``."""
+        state = dict(state)
+        if "_split" in state:
+            state["split"] = state.pop("_split")
+        super().__setstate__(state)
+
     def get_extra_state(self) -> dict[str, Any]:
         """See `Method.get_extra_state`."""
         return {**super().get_extra_state(), "shape": self._shape}
@@ -227,7 +217,7 @@ class ClosedForm(Routing, Method):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """See `Method.set_extra_state`."""
         super().set_extra_state(state)
-        self._shape = tuple(state["shape"]) if state["shape"] is not None else None
+        self._shape = state["shape"]
 
 
 def _gaussian(means: Tensor, covariance: Tensor | None) -> tuple[Tensor, Tensor]:

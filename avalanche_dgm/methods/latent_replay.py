@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.checks import one_of, whole
-from avalanche_dgm.data import ExperienceData, Latents, Replay, append_replay, check_experience
+from avalanche_dgm.data import ExperienceData, Latents, Replay, append_replay
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators import Generator
@@ -42,6 +42,7 @@ from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.memories.stored_latents import StoredLatents, StoredLatentsSettings
 from avalanche_dgm.methods.abilities import LatentInputs, ReplaySource
 from avalanche_dgm.methods.base import Needs
+from avalanche_dgm.methods.cut import CutMethod
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
 from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen
@@ -195,7 +196,7 @@ def _fast(settings: Mapping[str, Any]) -> dict[str, Any]:
         "paper-batch": paper_hyper("batch"),
     },
 )
-class LatentReplay(LatentInputs, ReplaySource, FinetunedMethod):
+class LatentReplay(LatentInputs, ReplaySource, CutMethod, FinetunedMethod):
     """Latent replay: frozen first layers of the network, and stored or generated latents.
 
     Args:
@@ -214,7 +215,6 @@ class LatentReplay(LatentInputs, ReplaySource, FinetunedMethod):
     source_settings: ClassVar = {"schedule": "mixed", "labels": "hard", "finetune_steps": 0}
     generates_new = True
     paper = staticmethod(paper_hyper)
-    split: SplitModel | None
     #: A copy of the classifier from before the experience, for soft labels.
     _teacher: Frozen[nn.Module] | None
 
@@ -226,10 +226,8 @@ class LatentReplay(LatentInputs, ReplaySource, FinetunedMethod):
         if s.soft_labels:
             self.needs = Needs(copies="A copy gives the soft labels; labels='hard' needs none.")
             self.criterion = UserCriterion(soft_labels=True)
-        self._hold("split", None)
         self._hold("_teacher", None)
         self._prefix: FrozenPrefix | None = None
-        self._shape: tuple[int, ...] | None = None
         self._latent_shape: tuple[int, ...] | None = None
         #: Latents of the current experience, once it is encoded.
         self._encoded: ExperienceData | None = None
@@ -261,28 +259,15 @@ class LatentReplay(LatentInputs, ReplaySource, FinetunedMethod):
         """Whether the compressor is frozen."""
         return self._prefix is not None
 
-    def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
-        """See `Method.attach`.
+    def _place(self) -> tuple[Any, Any]:
+        s = self.settings
+        return s.compressor if s.layer is None else s.layer, s.classifier
 
-        Raises:
-            ConfigError: The learner has no such layer.
-        """
-        if self.split is None or self.split.model is not learner:
-            s, former = self.settings, self.split
-            layer, classifier = s.compressor if s.layer is None else s.layer, s.classifier
-            if former is not None:
-                # Names, which are also valid in a copy of the learner.
-                layer, classifier = former.layer, former.classifier
-            split = SplitModel(learner, layer, classifier=classifier, task_aware=task_aware)
-            self._hold("split", split)
-            if self._prefix is not None:
-                split.freeze(self._prefix)
-        super().attach(learner, task_aware=task_aware)
-
-    def _cut(self) -> SplitModel:
-        if self.split is None:
-            raise RuntimeError("The method has no learner yet; call attach() first.")
-        return self.split
+    def _cut_learner(self, learner: nn.Module, *, task_aware: bool) -> SplitModel | None:
+        split = super()._cut_learner(learner, task_aware=task_aware)
+        if split is not None and self._prefix is not None:
+            split.freeze(self._prefix)
+        return split
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`.
@@ -291,7 +276,7 @@ class LatentReplay(LatentInputs, ReplaySource, FinetunedMethod):
             CapacityError: No sample of some class would be stored.
             UnsupportedModelError: The learner cannot be split after the layer.
         """
-        check_experience(data, shape=self._shape)
+        super().check(data)
         if isinstance(self.latent_memory, StoredLatents):
             self.latent_memory.check(data.labels, data.tasks)
         if not self.task_aware:
@@ -300,7 +285,6 @@ class LatentReplay(LatentInputs, ReplaySource, FinetunedMethod):
 
     def _begin(self, data: ExperienceData) -> None:
         super()._begin(data)
-        self._shape = tuple(data.images.shape[1:])
         self._encoded = None
         self._hold("_teacher", None)
         new = len(data.pairs)
@@ -466,7 +450,6 @@ class LatentReplay(LatentInputs, ReplaySource, FinetunedMethod):
         super().set_extra_state(state)
         names = state["prefix"]
         self._prefix = FrozenPrefix(tuple(names[0]), tuple(names[1])) if names else None
-        shapes = (tuple(shape) if shape is not None else None for shape in state["shapes"])
-        self._shape, self._latent_shape = shapes
+        self._shape, self._latent_shape = state["shapes"]
         if self._prefix is not None and self.split is not None:
             self.split.freeze(self._prefix)

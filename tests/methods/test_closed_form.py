@@ -311,6 +311,15 @@ def test_state_and_file_continue_the_same(name, tmp_path):
     assert torch.equal(answers(copied), answers(driver))
 
 
+def test_a_pickle_with_the_former_name_of_the_split_network():
+    driver = driver_of("ncm").train(STREAM[0])
+    state, loaded = driver.method.__getstate__(), NCM.__new__(NCM)
+    state["_split"] = state.pop("split")
+    loaded.__setstate__(state)
+    assert torch.equal(loaded.predict(TEST.images, TEST.tasks), answers(driver))
+    assert not hasattr(copy.deepcopy(loaded), "_split")
+
+
 def test_an_experience_that_fails_is_taken_back(name):
     driver = driver_of(name).train(STREAM[0])
     before, state = answers(driver), copy.deepcopy(driver.method.state_dict())
