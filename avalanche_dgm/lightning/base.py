@@ -50,43 +50,33 @@ class MeanLoggingModule(pl.LightningModule):
     """Logs means over samples, exact also on several devices."""
 
     def setup(self, stage: str) -> None:
-        """Resets the means.
+        """Checks callbacks and loggers.
 
         Raises:
             ConfigError: A callback or logger is from Lightning's other package.
         """
         trainer: Any = self.trainer
         check_package(trainer.callbacks, trainer.loggers)
-        self._means = Means()
 
-    def on_validation_epoch_end(self) -> None:
-        self.log_means("val")
-
-    def on_test_epoch_end(self) -> None:
-        self.log_means("test")
-
-    def add_means(self, means: dict[str, Tensor], n: int, loader: int = 0) -> None:
-        """Adds a batch's means to those of the epoch.
+    def log_means(self, means: dict[str, Tensor], n: int) -> None:
+        """Logs a batch's means, averaged over all samples of the epoch.
 
         Args:
             means: Scalars by logged name.
-            n: Samples in the batch.
-            loader: Index of the loader.
+            n: Samples in this process's batch.
         """
+        # With gloo, Lightning would truncate the mean over processes of integer counts.
+        count: Any = float(n)
         for name, mean in means.items():
-            self._means.add((name, loader), mean * n, n)
-
-    def log_means(self, stage: str) -> None:
-        """Logs the epoch's means over all processes and resets them."""
-        # Lightning's means over processes are exact only if all have the same number of samples.
-        logged = [key for key in self._means.sums if key[0].startswith(f"{stage}/")]
-        several = len({loader for _, loader in logged}) > 1
-        for name, loader in logged:
-            total, n = self._means.sums.pop((name, loader))
-            pair = torch.stack([total, total.new_tensor(n)])
-            pair = self.trainer.strategy.reduce(pair, reduce_op="sum")
-            label = f"{name}/dataloader_idx_{loader}" if several else name
-            self.log(label, pair[0] / pair[1], prog_bar=True, add_dataloader_idx=False)
+            self.log(
+                name,
+                mean,
+                prog_bar=True,
+                on_step=False,
+                on_epoch=True,
+                sync_dist=True,
+                batch_size=count,
+            )
 
 
 class NetworkModule(MeanLoggingModule, ABC):
@@ -118,14 +108,14 @@ class NetworkModule(MeanLoggingModule, ABC):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._measure("val", batch, batch_idx, dataloader_idx)
+        self._measure("val", batch, batch_idx)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._measure("test", batch, batch_idx, dataloader_idx)
+        self._measure("test", batch, batch_idx)
 
-    def _measure(self, stage: str, batch: Any, batch_idx: int, loader: int = 0) -> Tensor:
+    def _measure(self, stage: str, batch: Any, batch_idx: int) -> Tensor:
         means, n = self.measure(stage, batch, batch_idx)
-        self.add_means({f"{stage}/{name}": mean for name, mean in means.items()}, n, loader)
+        self.log_means({f"{stage}/{name}": mean for name, mean in means.items()}, n)
         return means["loss"]
 
     def configure_gradient_clipping(
@@ -167,9 +157,6 @@ class NetworkModule(MeanLoggingModule, ABC):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.checked = False
-
-    def on_train_epoch_end(self) -> None:
-        self.log_means("train")
 
 
 def with_schedule(

@@ -167,7 +167,7 @@ class StreamDataModule(pl.LightningDataModule):
             "seed": self.seed,
             "drop_last": self.drop_last,
         }
-        if data is None and self.reads_into_memory(i):
+        if data is None and self._from_tensors("train", i):
             part = self.is_part(i)
             data = self._load(self._find("train", i), i) if part else self.experience_data(i)
         return self._batches("train", i, data, ranks=ranks, whole=whole, **choices)
@@ -225,10 +225,6 @@ class StreamDataModule(pl.LightningDataModule):
 
     def _rule_of(self, experience: Any) -> TaskOracle:
         return train_rule(self.oracle, full_experience(experience), self.benchmark.train_stream)
-
-    def reads_into_memory(self, i: int) -> bool:
-        """Whether a training experience is read once into tensors; see ``in_memory``."""
-        return self._from_tensors("train", i)
 
     def state_dict(self) -> dict[str, Any]:
         return {"experience": self.experience}

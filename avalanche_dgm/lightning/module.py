@@ -128,7 +128,7 @@ class MethodModule(StagedModule):
         return self.method.predict(images, tasks)
 
     def setup(self, stage: str) -> None:
-        """Resets the means.
+        """Checks how the module is trained.
 
         Raises:
             ConfigError: ``trainer.fit`` was called instead of `fit_stream`.
@@ -166,7 +166,7 @@ class MethodModule(StagedModule):
             f"{stage}/loss": loss / len(labels) if self.method.criterion.scale.sums else loss,
             f"{stage}/accuracy": (logits.argmax(dim=1) == labels).float().mean(),
         }
-        self.add_means(means, len(labels))
+        self.log_means(means, len(labels))
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Logits of a batch: images, or a tuple with images first and task labels last."""

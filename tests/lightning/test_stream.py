@@ -200,8 +200,10 @@ def test_a_trained_module_with_a_plain_trainer(short, tmp_path):
     result = fit_stream(module, short, trainer=QUIET, epochs=10, batch_size=32)
     data = StreamDataModule(short)
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, **QUIET)
-    (*_, last) = trainer.test(module, dataloaders=[data.test_batches(2)], verbose=False)
-    assert last["test/accuracy"] == pytest.approx(float(result.accuracy[2, 2]))
+    tested = trainer.test(module, dataloaders=data.test_dataloader(), verbose=False)
+    for j, values in enumerate(tested):
+        accuracy = float(result.accuracy[2, j])
+        assert values[f"test/accuracy/dataloader_idx_{j}"] == pytest.approx(accuracy)
     logits = torch.cat(trainer.predict(module, dataloaders=[data.test_batches(0)]))
     assert torch.equal(logits, module(data.test_batches(0).data.images))
     trainer.save_checkpoint(tmp_path / "module.ckpt")
