@@ -134,22 +134,24 @@ def read_bytes(name: str, value: int | str | None) -> int | None:
     return value
 
 
-def check_widths(name: str, value: Any) -> None:
-    """Checks the widths of layers: one or more integers of at least 1.
+def check_widths(name: str, value: Any, *, fewest: int = 1, least: int = 1) -> None:
+    """Checks a tuple of integers, such as the widths of layers.
 
     Args:
         name: Name of the argument.
-        value: The widths.
+        value: The integers.
+        fewest: Smallest allowed number of them.
+        least: Smallest allowed value of each.
 
     Raises:
-        ConfigError: They are not.
+        ConfigError: It is no tuple or list, has too few integers, or one is too small.
     """
-    if not isinstance(value, (tuple, list)) or not value:
+    if not isinstance(value, (tuple, list)) or len(value) < fewest:
         raise ConfigError(
             f"{name}={value!r} must be a tuple of one or more layer widths, for example (64, 64)."
         )
     for width in value:
-        whole(f"each of {name}", width)
+        whole(f"each of {name}", width, least=least)
 
 
 def check_range(value: tuple[float, float], *, name: str = "value_range") -> None:

@@ -23,8 +23,8 @@ class Settings:
     """Hyper-parameters, checked on construction.
 
     Fields are checked by their annotations: ``Literal``, integers (of at least 1, or the field's
-    metadata ``least``), widths of layers, ranges of intensities; and by the field's metadata:
-    bounds of numbers, see `number`, or ``"bytes"``. A mapping is converted to an
+    metadata ``least``), tuples of integers, see `check_widths`, ranges of intensities; and by the
+    field's metadata: bounds of numbers, see `number`, or ``"bytes"``. A mapping is converted to an
     `avalanche_dgm.optimizers.OptimizerSpec` if the annotation is one. A subclass makes further
     checks in ``__post_init__``, after that of the base class.
 
@@ -170,7 +170,7 @@ def _checked(name: str, value: Any, hint: Any, **bounds: Any) -> Any:
     elif kind is bool and not isinstance(value, bool):
         raise ConfigError(f"{name}={value!r} must be True or False.")
     elif kind == tuple[int, ...]:
-        check_widths(name, value)
+        check_widths(name, value, **bounds)
     elif kind == tuple[float, float]:
         check_range(value, name=name)
     elif hasattr(kind, "read"):

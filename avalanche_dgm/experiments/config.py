@@ -5,25 +5,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from avalanche_dgm.checks import number, positive, whole
+from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.settings import Settings
 
-#: Allowed values of settings.
-_NAMED = {
-    "optimizer": ("adam", "rmsprop", "sgd"),
-    "schedule": ("constant", "cosine"),
-    "device": ("auto", "cpu", "cuda"),
-    "evaluate_on": ("test", "validation"),
-    "backend": ("avalanche", "lightning"),
-}
-#: Precisions with weights of 32 bits, which memories need.
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 #: The named networks: default hidden layers, and those of a fast run.
 MLP, LATENT, ALEXNET = "mlp", "latent-replay-network", "alexnet-like"
 NETWORKS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -35,8 +25,6 @@ _FORMER_METHODS = {"dynamic-memory-critic": "dynamic-memory-discriminator"}
 _PAPER_STREAMS = ("digits", "permnist", "tdigits")
 # Settings that do not affect the result.
 PLACE = ("data_root", "download", "device")
-
-
 #: Settings of a Trainer that affect the result.
 IN_RESULT = ("precision", "accumulate", "clip")
 #: Settings that may be class paths, and the fields of their arguments.
@@ -48,7 +36,7 @@ BY_CLASS_PATH = {
 
 
 @dataclass(frozen=True)
-class TrainerSettings:
+class TrainerSettings(Settings):
     """Settings of the Trainer that runs an experiment.
 
     Attributes:
@@ -56,7 +44,8 @@ class TrainerSettings:
         accelerator: Kind of device, such as "cpu" or "gpu"; ``None`` takes ``device``.
         strategy: "auto" (``ddp`` if there are several devices), "ddp" or another DDP variant.
         num_nodes: Number of machines; 1 by default.
-        precision: "32-true" (the default), "16-mixed" or "bf16-mixed".
+        precision: "32-true" (the default), "16-mixed" or "bf16-mixed": memories need weights of 32
+            bits.
         accumulate: Batches per optimiser step; 1 by default.
         clip: Maximum global norm of the gradients, above 0, or ``None``.
         save_every: Optimiser steps between two saves within an experience; 1000 by default.
@@ -69,31 +58,24 @@ class TrainerSettings:
     accelerator: str | None = None
     strategy: str = "auto"
     num_nodes: int = 1
-    precision: str = "32-true"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     accumulate: int = 1
-    clip: float | None = None
+    clip: float | None = field(default=None, metadata={"above": 0})
     save_every: int = 1000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.devices != "auto":
             whole("devices", self.devices, otherwise=", or auto")
-        for name in ("num_nodes", "accumulate", "save_every"):
-            whole(name, getattr(self, name))
         if not (self.strategy == "auto" or str(self.strategy).startswith("ddp")):
             raise ConfigError(
                 f"strategy is {self.strategy!r}. Memories need complete networks on every device:"
                 " use auto, ddp, or another DDP strategy such as ddp_spawn."
             )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"precision is {self.precision!r}. Use one of {', '.join(PRECISIONS)}: memories"
-                " need weights of 32 bits."
-            )
-        positive("clip", self.clip, optional=True)
 
 
 @dataclass(frozen=True)
-class ExperimentConfig:
+class ExperimentConfig(Settings):
     """Settings of a run. Ranges are checked here, names of methods and streams when a run starts.
 
     Method, stream and model are names, or class paths such as "my_module.MyPlugin" in the working
@@ -147,30 +129,30 @@ class ExperimentConfig:
     method: str = "dgdmn"
     stream: str = "sklearn-digits"
     model: str = MLP
-    seed: int = 0
-    hidden: tuple[int, ...] = NETWORKS[MLP][0]
+    seed: int = field(default=0, metadata={"least": 0})
+    hidden: tuple[int, ...] = field(default=NETWORKS[MLP][0], metadata={"fewest": 0})
     epochs: int = 5
-    until: float | None = None
+    until: float | None = field(default=None, metadata={"above": 0, "most": 1})
     batch_size: int = 128
-    lr: float = 1e-3
-    optimizer: str = "adam"
-    schedule: str = "constant"
-    dropout: float = 0.0
+    lr: float = field(default=1e-3, metadata={"above": 0})
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    schedule: Literal["constant", "cosine"] = "constant"
+    dropout: float = field(default=0.0, metadata={"least": 0, "below": 1})
     data_root: str | None = None
     download: bool = False
-    device: str = "cpu"
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
     n_experiences: int | None = None
-    revisit: tuple[int, ...] = ()
+    revisit: tuple[int, ...] = field(default=(), metadata={"fewest": 0, "least": 0})
     stream_options: Mapping[str, Any] = field(default_factory=dict)
     method_options: Mapping[str, Any] = field(default_factory=dict)
     model_options: Mapping[str, Any] = field(default_factory=dict)
     paper: bool = False
     fast: bool = False
-    evaluate_on: str = "test"
-    validation_fraction: float = 0.1
+    evaluate_on: Literal["test", "validation"] = "test"
+    validation_fraction: float = field(default=0.1, metadata={"above": 0, "below": 1})
     every_epoch: bool = False
     quality: bool = False
-    backend: str = "avalanche"
+    backend: Literal["avalanche", "lightning"] = "avalanche"
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
 
     @classmethod
@@ -203,14 +185,8 @@ class ExperimentConfig:
         for name in BY_CLASS_PATH:
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} instead of a name.")
+        super().__post_init__()
         object.__setattr__(self, "method", current_method(self.method))
-        for name, known in _NAMED.items():
-            require_known(name, getattr(self, name), known)
-        if not (_is_number(self.validation_fraction) and 0 < self.validation_fraction < 1):
-            raise ConfigError(
-                f"validation_fraction is {self.validation_fraction!r}; it must be above 0 and below"
-                " 1."
-            )
         if not is_class_path(self.model):
             require_known("model", self.model, NETWORKS)
         if self.backend == "avalanche" and self.trainer != TrainerSettings():
@@ -219,19 +195,6 @@ class ExperimentConfig:
             raise ConfigError(
                 "A Trainer tests after experiences; every_epoch needs Avalanche's loop."
             )
-        whole("seed", self.seed, least=0)
-        whole("epochs", self.epochs)
-        whole("batch_size", self.batch_size)
-        for units in self.hidden:
-            whole("each of hidden", units)
-        for experience in self.revisit:
-            whole("each of revisit", experience, least=0)
-        whole("n_experiences", self.n_experiences, optional=True)
-        positive("lr", self.lr)
-        if self.until is not None:
-            number("until", self.until, above=0, most=1)
-        if not (_is_number(self.dropout) and 0 <= self.dropout < 1):
-            raise ConfigError(f"dropout is {self.dropout!r}; it must be from 0 to below 1.")
 
     def replace(self, **changes: Any) -> ExperimentConfig:
         """Returns a copy with other values in some fields."""
@@ -316,7 +279,3 @@ def require_known(what: str, name: str, known: Collection[str]) -> None:
     near = difflib.get_close_matches(str(name), list(known), n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     raise ConfigError(f"Unknown {what}: '{name}'.{hint} Available: {', '.join(known) or 'none'}.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

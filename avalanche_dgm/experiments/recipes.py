@@ -146,6 +146,8 @@ def _explain(error: argparse.ArgumentError) -> str:
     kinds = [
         _KINDS[kind] for kind in re.findall(r"Expected a <class '(\w+)'>", text) if kind in _KINDS
     ]
+    if choices := re.search(r"Expected a typing\.Literal\[(.*)\]", text):
+        kinds = [f"one of {choices[1]}"]
     if not (key and value and kinds):
         return text
     name = key[1].rpartition(".")[2]
@@ -160,7 +162,8 @@ def _parser() -> Any:
     import jsonargparse
 
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    for name, kind in get_type_hints(ExperimentConfig).items():
+    hints = get_type_hints(ExperimentConfig)
+    for name in ExperimentConfig.names():
         if name == "trainer":
             parser.add_class_arguments(TrainerSettings, name)
         elif name in BY_CLASS_PATH:
@@ -168,7 +171,7 @@ def _parser() -> Any:
         elif name in _MAPPINGS:
             parser.add_argument(f"--{name}", type=dict[str, Any] | None)
         else:
-            parser.add_argument(f"--{name}", type=kind | None)
+            parser.add_argument(f"--{name}", type=hints[name] | None)
     for name, kind in ABOUT.items():
         parser.add_argument(f"--{name}", type=kind)
     return parser

@@ -50,11 +50,20 @@ def test_defaults_depend_on_stream_method_and_paper():
         ("device", "tpu"),
         ("n_experiences", 0),
         ("revisit", (-1,)),
+        ("until", 0),
+        ("validation_fraction", 1.0),
+        ("fast", "no"),
     ],
 )
 def test_what_cannot_be_run_cannot_be_made(field, value):
-    with pytest.raises(ConfigError, match=field if field not in ("optimizer",) else "optimizer"):
+    with pytest.raises(ConfigError, match=field):
         ExperimentConfig(**{field: value})
+
+
+def test_some_settings_may_be_empty_or_0():
+    config = ExperimentConfig("naive", "digits", hidden=(), revisit=(0,), seed=0)
+    assert (config.method, config.hidden, config.revisit) == ("naive", (), (0,))
+    assert config.replace(revisit=()).revisit == ()
 
 
 def test_unknown_names_list_those_that_exist():

@@ -160,6 +160,8 @@ def test_another_class_does_not_take_the_arguments_of_the_first():
             r"trainer.devices is \[3\]; it must be a whole number or a name",
         ),
         ("trainer: {device: 2}", "device"),
+        ("optimizer: lbfgs", "optimizer is lbfgs; it must be one of 'adam', 'rmsprop', 'sgd'"),
+        ("trainer: {precision: '64'}", "precision is 64; it must be one of .* 32 bits"),
         ("- 3", "has no settings"),
         ("a: [", "cannot be read"),
         ("", "has no settings"),
