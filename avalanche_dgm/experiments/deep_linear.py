@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from avalanche_dgm.errors import ConfigError
+from avalanche_dgm import settings as base
 from avalanche_dgm.models import DeepLinear
 from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.randomness import RandomSource
@@ -18,12 +17,12 @@ A, B = 0, 1
 """The two tasks, and the heads that learn them."""
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(base.Settings):
     """Settings of the experiment; the paper only gives the 50 epochs between switches.
 
     Attributes:
-        depth: Levels of the tree below its root; it has 2 ** depth items.
+        depth: Levels of the tree below its root, at most 12; it has 2 ** depth items.
         features: Features of each item.
         flip: Probability that a feature changes its sign from a node to its child, 0 to 0.5.
         hidden: Hidden units.
@@ -37,30 +36,17 @@ class Settings:
         seed: Seed of data and initial weights.
     """
 
-    depth: int = 4
+    depth: int = field(default=4, metadata={"most": 12})
     features: int = 100
-    flip: float = 0.1
+    flip: float = field(default=0.1, metadata={"least": 0, "most": 0.5})
     hidden: int = 32
-    scale: float = 0.08
-    lr: float = 0.05
+    scale: float = field(default=0.08, metadata={"above": 0})
+    lr: float = field(default=0.05, metadata={"above": 0})
     epochs: int = 300
     period: int = 50
     periods: int = 14
-    converged: float = 0.01
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        counts = (self.depth, self.features, self.hidden, self.epochs, self.period, self.periods)
-        if min(counts) < 1 or self.depth > 12:
-            raise ConfigError(
-                "depth (at most 12), features, hidden, epochs, period and periods must be 1 or"
-                f" more; the settings are {self}."
-            )
-        if not 0 <= self.flip <= 0.5 or not min(self.scale, self.lr, self.converged) > 0:
-            raise ConfigError(
-                "flip must lie between 0 and 0.5, and scale, lr and converged above 0; the"
-                f" settings are {self}."
-            )
+    converged: float = field(default=0.01, metadata={"above": 0})
+    seed: int = field(default=0, metadata={"least": 0})
 
 
 @dataclass(frozen=True)
@@ -110,34 +96,12 @@ class DeepLinearResult:
         return {name: self.panels[name].rise(A, start, 2 * start) for name in ("a", "b")}
 
     @property
-    def alternating(self) -> list[float]:
-        """The rise of the idle task's error in each period of (c), from the second on."""
-        length = self.settings.period
-        return [
-            self.panels["c"].rise((A, B)[(i + 1) % 2], i * length, (i + 1) * length)
-            for i in range(1, self.settings.periods)
-        ]
-
-    @property
     def delay(self) -> int | None:
         """Additional epochs of (c) to converge, relative to both; ``None`` if either does not."""
         turns, both = (
             self.panels[name].converged(self.settings.converged) for name in ("c", "both")
         )
         return None if turns is None or both is None else turns - both
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """All derived numbers, for JSON."""
-        limit = self.settings.converged
-        return {
-            "interference": self.interference,
-            "alternating": self.alternating,
-            "epochs_in_turns": self.panels["c"].converged(limit),
-            "epochs_both_at_once": self.panels["both"].converged(limit),
-            "delay": self.delay,
-            "settings": asdict(self.settings),
-        }
 
 
 def hierarchical_features(
@@ -210,26 +174,3 @@ def run(settings: Settings | None = None) -> DeepLinearResult:
     return DeepLinearResult(
         settings, {name: train(title, plan, settings) for name, (title, plan) in plans.items()}
     )
-
-
-def summary(result: DeepLinearResult) -> str:
-    """Summarises the figure in a few lines."""
-    rises, turns = result.interference, result.alternating
-    numbers = result.numbers
-    return "\n".join(
-        [
-            "Squared errors by squared targets. Task B is task A, with a head of its own.",
-            f"(a) A, then B: A's error rises by {rises['a']:.3f}.",
-            f"(b) A, then A and B: it rises by {rises['b']:.3f}.",
-            f"(c, d) In turns of {result.settings.period} epochs: the idle task's error rises by "
-            + ", ".join(f"{value:.3f}" for value in turns[:6])
-            + " and so on.",
-            f"Converged after {_epochs(numbers['epochs_in_turns'])} in turns,"
-            f" {_epochs(numbers['epochs_both_at_once'])} with both at once"
-            + (f": {result.delay} epochs later." if result.delay is not None else "."),
-        ]
-    )
-
-
-def _epochs(count: int | None) -> str:
-    return "no number of epochs tried" if count is None else f"{count} epochs"

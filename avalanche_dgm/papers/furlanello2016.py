@@ -22,7 +22,6 @@ def _interference(trained: Trained) -> Shown:
     """Two equal tasks, one head each, in deep linear networks (Fig. 1)."""
     request = trained.request
     results = [deep_linear.run(deep_linear.Settings(seed=seed)) for seed in request.seeds]
-    numbers = [result.numbers for result in results]
     curves = {}
     for name, panel in results[0].panels.items():
         rows = {
@@ -32,13 +31,12 @@ def _interference(trained: Trained) -> Shown:
         curves[f"error, {panel.title}"] = Curves(range(len(panel.errors)), rows)
     return Shown(
         {
-            "A, then B": {"rise of A's error": [n["interference"]["a"] for n in numbers]},
-            "A, then A and B": {"rise of A's error": [n["interference"]["b"] for n in numbers]},
-            "in turns": {"epochs later than both at once": [n["delay"] for n in numbers]},
+            "A, then B": {"rise of A's error": [r.interference["a"] for r in results]},
+            "A, then A and B": {"rise of A's error": [r.interference["b"] for r in results]},
+            "in turns": {"epochs later than both at once": [r.delay for r in results]},
         },
         curves,
         {"": furlanello2016.interference(results[0])},
-        [deep_linear.summary(results[0])],
     )
 
 
