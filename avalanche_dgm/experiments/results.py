@@ -141,6 +141,19 @@ class RunResult:
         accuracies = self.accuracies
         return [accuracies.average(i) for i in range(len(accuracies))]
 
+    def on(self, task: str, step: int = -1) -> float | None:
+        """Returns the accuracy on a task after a step.
+
+        Args:
+            task: Name of the task, as in ``tasks``.
+            step: Index of the step.
+
+        Returns:
+            0 to 1, or ``None`` if there is no such task, or it was not measured.
+        """
+        accuracy = self.steps[step].accuracy
+        return accuracy[self.tasks.index(task)] if task in self.tasks else None
+
     def recent_averages(self, last: int) -> list[float]:
         """Returns the mean accuracy on the tasks learned last, after each step."""
         averages = []

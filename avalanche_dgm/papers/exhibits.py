@@ -144,6 +144,25 @@ class Trained:
         """One value per run, by row."""
         return {row: [measure(run) for run in runs] for row, runs in self.results.items()}
 
+    def table(
+        self, columns: Mapping[str, Callable[[RunResult], float | None]]
+    ) -> dict[str, dict[str, list[float | None]]]:
+        """One value per run, by row and column.
+
+        Args:
+            columns: What is measured in each column.
+        """
+        return {
+            row: {name: [measure(run) for run in runs] for name, measure in columns.items()}
+            for row, runs in self.results.items()
+        }
+
+    def averages(self) -> Curves:
+        """The average accuracy on the tasks so far, after each of them."""
+        rows = {row: [run.averages for run in runs] for row, runs in self.results.items()}
+        n = len(next(iter(self.results.values()))[0].order)
+        return Curves(range(1, n + 1), rows)
+
 
 @dataclass(frozen=True)
 class Exhibit:
@@ -171,6 +190,34 @@ class Exhibit:
     differences: Sequence[tuple[str, str, str]] = ()
     aliases: tuple[str, ...] = ()
     settings: str = "Paper's settings"
+
+    @classmethod
+    def of_recipe(
+        cls,
+        name: str,
+        show: Callable[[Trained], Shown],
+        *,
+        recipe: str | None = None,
+        fast: recipes.Layer | None = None,
+        **more: Any,
+    ) -> Exhibit:
+        """An exhibit with the runs of a recipe, and by default with its title and claim.
+
+        Args:
+            name: Name of the exhibit.
+            show: Computes the results.
+            recipe: Name of the recipe; by default that of the exhibit.
+            fast: Settings only for a fast run.
+            **more: Other fields.
+        """
+        source = recipe or name
+        content = recipes.load(source)
+
+        def plan(request: Request) -> Configs:
+            return request.plan(source, fast=fast)
+
+        usual = {"title": content["description"], "shows": content["shows"], "plan": plan}
+        return cls(name=name, show=show, **{**usual, **more})
 
     @property
     def paper(self) -> str:

@@ -5,7 +5,7 @@ A rendered turntable replaces iLab-20M, and digits replace ImageNet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from avalanche_dgm.experiments import deep_linear, recipes
@@ -50,7 +50,7 @@ _ROWS = {
     _NAIVE: "altm",
     _REPLAY: "altm-stored",
 }
-_NEW, _OLD = "new domain", "viewpoints"
+_NEW, _OLD, _CATEGORIES = "new domain", "viewpoints", "categories"
 #: Options of the rendered objects in a fast run.
 _FEW = {"n_train": 1, "n_test": 1, "size": 8, "fraction": 0.3}
 
@@ -67,29 +67,28 @@ def _plan_memory(request: Request) -> recipes.Configs:
     return {row: planned[row] for row in (_SEQUENTIAL, _NAIVE, _REPLAY)}
 
 
-def _accuracy(result: RunResult, task: str, step: int = -1) -> float | None:
-    """Accuracy on a task by its name; ``_NEW`` is the domain that is learned last."""
-    names = list(result.tasks)
-    domain = next(name for name in names if name not in (_OLD, "categories"))
-    name = domain if task == _NEW else task
-    return result.steps[step].accuracy[names.index(name)] if name in names else None
+def _task(result: RunResult, column: str) -> str:
+    """The task of a column; ``_NEW`` is the domain that is learned last."""
+    if column != _NEW:
+        return column
+    return next(name for name in result.tasks if name not in (_OLD, _CATEGORIES))
+
+
+def _after(step: int, column: str, result: RunResult) -> float | None:
+    return result.on(_task(result, column), step)
 
 
 def _domains(trained: Trained) -> Shown:
     """Accuracies on the new domain and on the old tasks (Table 1)."""
-    cells: dict[str, dict[str, list[float | None]]] = {}
-    for row, results in trained.results.items():
-        tasks = (_NEW,) if row == _ALONE else (_NEW, _OLD, "categories")
-        cells[row] = {task: [_accuracy(result, task) for result in results] for task in tasks}
-    before = trained.results.get(_SEQUENTIAL, [])
-    if before:
-        name = "N, before the new domain"
-        cells[name] = {t: [_accuracy(r, t, 0) for r in before] for t in (_OLD, "categories")}
-    for row, after in cells.items():
-        if row in (_SEQUENTIAL, _NAIVE, _REPLAY):
-            own = [_accuracy(result, _OLD, 0) for result in trained.results[row]]
-            pairs = zip(after[_OLD], own, strict=True)
-            cells[row]["retention of viewpoints"] = [a / b if a and b else None for a, b in pairs]
+    cells = trained.table({t: partial(_after, -1, t) for t in (_NEW, _OLD, _CATEGORIES)})
+    before = trained.table({t: partial(_after, 0, t) for t in (_OLD, _CATEGORIES)})
+    if _ALONE in cells:
+        cells[_ALONE] = {_NEW: cells[_ALONE][_NEW]}
+    for row in {_SEQUENTIAL, _NAIVE, _REPLAY} & set(cells):
+        pairs = zip(cells[row][_OLD], before[row][_OLD], strict=True)
+        cells[row]["retention of viewpoints"] = [a / b if a and b else None for a, b in pairs]
+    if _SEQUENTIAL in before:
+        cells["N, before the new domain"] = before[_SEQUENTIAL]
     return Shown(cells)
 
 
@@ -118,9 +117,7 @@ def _memory(trained: Trained) -> Shown:
 
 
 def _by_epoch(result: RunResult, task: str) -> list[float]:
-    names = list(result.tasks)
-    domain = next(name for name in names if name not in (_OLD, "categories"))
-    place = names.index(domain if task == _NEW else task)
+    place = result.tasks.index(_task(result, task))
     return [float(row[place] or 0.0) for row in result.steps[-1].by_epoch]
 
 
@@ -144,20 +141,16 @@ def _plan_factors(request: Request) -> recipes.Configs:
 
 def _factors(trained: Trained) -> Shown:
     """Categories and viewpoints of the same images, alone, in sequence and jointly (Fig. 2b)."""
-    columns: Mapping[str, str] = {"category": "categories", "viewpoint": "viewpoints"}
+    tasks = {"category": _CATEGORIES, "viewpoint": _OLD}
     cells: dict[str, dict[str, list[float | None]]] = {}
-    for row, results in trained.results.items():
+    after = trained.table({name: partial(_after, -1, task) for name, task in tasks.items()})
+    alone = trained.table({name: partial(_after, 0, task) for name, task in tasks.items()})
+    for row, values in after.items():
         first = row.partition(",")[0]
-        if first in columns:
-            place = columns[first]
-            alone = {first: [_of_task(result, place, 0) for result in results]}
-            cells[f"ST-{first}"] = alone
-        cells[row] = {c: [_of_task(r, task, -1) for r in results] for c, task in columns.items()}
+        if first in tasks:
+            cells[f"ST-{first}"] = {first: alone[row][first]}
+        cells[row] = values
     return Shown(cells)
-
-
-def _of_task(result: RunResult, task: str, step: int) -> float | None:
-    return result.steps[step].accuracy[list(result.tasks).index(task)]
 
 
 EXHIBITS = (

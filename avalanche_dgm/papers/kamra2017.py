@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from avalanche_dgm.experiments import recipes
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.metrics.functional import mean
 from avalanche_dgm.papers import kamra2017_memories
-from avalanche_dgm.papers.exhibits import Curves, Exhibit, Request, Shown, Trained
+from avalanche_dgm.papers.exhibits import Curves, Exhibit, Shown, Trained
 from avalanche_dgm.plots import kamra2017
 
 TITLE = "Kamra et al. 2017, Deep Generative Dual Memory Network"
@@ -21,6 +20,8 @@ _AVERAGE = "average of all tasks"
 _LAST = "average of the last ten"
 _LAST_TWO = "last two tasks when just learned"
 _SECONDS = "seconds of training"
+#: The curves of all figures but Figure 8a.
+_SO_FAR = "average of the tasks so far"
 #: Number of tasks in a fast run, more than the last ten.
 _FAST_TASKS = 12
 
@@ -45,15 +46,14 @@ def _each_task(draw: Callable[[Any], Figure], trained: Trained) -> Shown:
         if task in order[:i]:
             columns[f"task {task + 1} before it comes again"] = partial(_at, i - 1, task)
             columns[f"task {task + 1} then"] = partial(_at, i, task)
-    return Shown(
-        _columns(columns, trained), {**curves, **_averages(trained)}, {"": draw(trained.results)}
-    )
+    curves[_SO_FAR] = trained.averages()
+    return Shown(trained.table(columns), curves, {"": draw(trained.results)})
 
 
 def _average(draw: Callable[[Any], Figure], trained: Trained) -> Shown:
     """Average accuracy on the tasks so far, one line per method (Fig. 5, 8b)."""
-    cells = _columns({_AVERAGE: _final, "forgetting": _forgetting}, trained)
-    return Shown(cells, _averages(trained), {"": draw(trained.results)})
+    cells = trained.table({_AVERAGE: _final, "forgetting": _forgetting})
+    return Shown(cells, {_SO_FAR: trained.averages()}, {"": draw(trained.results)})
 
 
 def _accuracies_by_average(results: Any) -> Figure:
@@ -64,34 +64,22 @@ def _long(trained: Trained) -> Shown:
     """Average accuracies on all tasks so far and on the last ten (Fig. 7)."""
     rows = trained.results
     recent = {row: [r.recent_averages(10) for r in results] for row, results in rows.items()}
-    x = _averages(trained)["average of the tasks so far"].x
+    averages = trained.averages()
     return Shown(
-        _columns({_AVERAGE: _final, _LAST: lambda run: run.recent_averages(10)[-1]}, trained),
-        {**_averages(trained), "average of the last ten tasks": Curves(x, recent)},
+        trained.table({_AVERAGE: _final, _LAST: lambda run: run.recent_averages(10)[-1]}),
+        {_SO_FAR: averages, "average of the last ten tasks": Curves(averages.x, recent)},
         {"": kamra2017.long_stream(rows)},
     )
 
 
 def _time(trained: Trained) -> Shown:
     """Training time of each method (Fig. 8a)."""
-    cells = _columns({_SECONDS: lambda run: run.seconds}, trained)
-    if {"dgr", "dgdmn"} <= set(cells):
-        pairs = zip(cells["dgr"][_SECONDS], cells["dgdmn"][_SECONDS], strict=True)
-        cells["dgr / dgdmn"] = {_SECONDS: [slow / fast for slow, fast in pairs]}
+    seconds = {row: [run.seconds for run in runs] for row, runs in trained.results.items()}
+    if {"dgr", "dgdmn"} <= set(seconds):
+        pairs = zip(seconds["dgr"], seconds["dgdmn"], strict=True)
+        seconds["dgr / dgdmn"] = [slow / fast for slow, fast in pairs]
+    cells = {row: {_SECONDS: values} for row, values in seconds.items()}
     return Shown(cells, {}, {"": kamra2017.training_time(trained.results)})
-
-
-def _columns(
-    measures: Mapping[str, Callable[[RunResult], float | None]], trained: Trained
-) -> dict[str, dict[str, Any]]:
-    columns = {name: trained.each(measure) for name, measure in measures.items()}
-    return {row: {name: values[row] for name, values in columns.items()} for row in trained.results}
-
-
-def _averages(trained: Trained) -> dict[str, Curves]:
-    rows = {row: [r.averages for r in results] for row, results in trained.results.items()}
-    x = list(range(1, len(next(iter(trained.results.values()))[0].order) + 1))
-    return {"average of the tasks so far": Curves(x, rows)}
 
 
 def _from_when_learned(result: RunResult, task: int) -> list[float | None]:
@@ -117,59 +105,30 @@ def _forgetting(result: RunResult) -> float | None:
     return result.forgetting
 
 
-def _of_recipe(
-    short: str,
-    show: Callable[[Trained], Shown],
-    *,
-    recipe: str | None = None,
-    fast: Mapping[str, Any] | None = None,
-    title: str | None = None,
-    shows: str | None = None,
-    **more: Any,
-) -> Exhibit:
-    name = recipe or f"kamra2017-{short}"
-    content = recipes.load(name)
-
-    def plan(request: Request) -> recipes.Configs:
-        return request.plan(name, fast=fast)
-
-    return Exhibit(
-        f"kamra2017-{short}",
-        title or content["description"],
-        shows or content["shows"],
-        show,
-        plan,
-        aliases=(short, *more.pop("aliases", ())),
-        **more,
-    )
-
-
 _VERSUS = (("dgdmn", "dgr", _AVERAGE), ("dgdmn", "ewc", _AVERAGE))
 _FEW = {"n_experiences": _FAST_TASKS}
 
+
+def _figure(short: str, show: Callable[[Trained], Shown], *aliases: str, **more: Any) -> Exhibit:
+    return Exhibit.of_recipe(f"kamra2017-{short}", show, aliases=(short, *aliases), **more)
+
+
+_PER_TASK = partial(_each_task, kamra2017.accuracy_per_task)
+_ACCURACIES = partial(_average, _accuracies_by_average)
 EXHIBITS = (
-    _of_recipe(
-        "fig3",
-        partial(_each_task, kamra2017.accuracy_per_task),
-        differences=(*_VERSUS, ("dgdmn", "ewc", _LAST_TWO)),
-    ),
-    _of_recipe("fig4", partial(_each_task, kamra2017.accuracy_per_task), differences=_VERSUS),
-    _of_recipe("fig5a", partial(_average, _accuracies_by_average), differences=_VERSUS),
-    _of_recipe(
-        "fig5b",
-        partial(_average, _accuracies_by_average),
-        differences=_VERSUS,
-        aliases=("fig5",),
-    ),
-    _of_recipe("fig6", partial(_each_task, kamra2017.revision), differences=_VERSUS[1:]),
-    _of_recipe(
+    _figure("fig3", _PER_TASK, differences=(*_VERSUS, ("dgdmn", "ewc", _LAST_TWO))),
+    _figure("fig4", _PER_TASK, differences=_VERSUS),
+    _figure("fig5a", _ACCURACIES, differences=_VERSUS),
+    _figure("fig5b", _ACCURACIES, "fig5", differences=_VERSUS),
+    _figure("fig6", partial(_each_task, kamra2017.revision), differences=_VERSUS[1:]),
+    _figure(
         "fig7",
         _long,
         fast=_FEW,
         title="Figure 7: accuracy over forty tasks of TDigits",
         differences=[("dgdmn", "dgr", _AVERAGE), ("dgdmn", "dgr", _LAST)],
     ),
-    _of_recipe(
+    _figure(
         "fig8a",
         _time,
         recipe="kamra2017-fig7",
@@ -177,7 +136,7 @@ EXHIBITS = (
         title="Figure 8a: training time of forty tasks of TDigits",
         shows="DGDMN takes about a tenth of the time of DGR.",
     ),
-    _of_recipe(
+    _figure(
         "fig8b",
         partial(_average, kamra2017.short_term_memory),
         differences=[("dgdmn-no-stm", "dgdmn", _AVERAGE)],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from avalanche_dgm.experiments.recipes import Configs, load
+from avalanche_dgm.experiments.recipes import Configs
 from avalanche_dgm.experiments.sweep import buffer_of
 from avalanche_dgm.papers.exhibits import Exhibit, Request, Shown, Trained
 
@@ -30,11 +30,6 @@ _FAST = {"n_experiences": 2}
 _FAST_EMBEDDED = {**_FAST, "stream_options": {"n_train_per_class": 20}}
 
 
-def _methods(recipe: str, request: Request) -> Configs:
-    embedded = load(recipe)["stream"] == "sklearn-digits"
-    return request.plan(recipe, fast=_FAST_EMBEDDED if embedded else _FAST)
-
-
 def _buffers(request: Request, trained: Trained) -> Configs:
     """A buffer of real images with as many bytes as each memory that stores none."""
     buffers = {}
@@ -54,39 +49,27 @@ def _without(recipe: str, request: Request) -> Configs:
 
 
 def _table(trained: Trained) -> Shown:
-    accuracies = trained.each(lambda run: run.average())
-    forgetting = trained.each(lambda run: run.forgetting)
-    return Shown(
-        {row: {_ACCURACY: accuracies[row], _FORGETTING: forgetting[row]} for row in accuracies}
-    )
+    columns = {_ACCURACY: lambda run: run.average(), _FORGETTING: lambda run: run.forgetting}
+    return Shown(trained.table(columns))
 
 
-def _comparison(short: str, *differences: tuple[str, str]) -> Exhibit:
-    recipe = f"package-{short}"
-    content = load(recipe)
-    return Exhibit(
-        recipe,
-        content["description"],
-        content["shows"],
-        _table,
-        partial(_methods, recipe),
-        more=_buffers,
-        differences=[(*pair, _ACCURACY) for pair in differences],
-    )
-
-
+#: Rows that are compared with the row of a buffer of as many bytes.
+_VERSUS = [(method, f"replay as {method}", _ACCURACY) for method in ("dgr", "dgdmn")]
 _RECIPE = "package-ablation"
 
 EXHIBITS = (
-    _comparison("embedded", ("dgr", "replay as dgr"), ("dgdmn", "replay as dgdmn")),
-    _comparison("digits", ("dgr", "replay as dgr"), ("dgdmn", "replay as dgdmn")),
-    _comparison("split-mnist", ("dgr", "replay as dgr"), ("dgdmn", "replay as dgdmn")),
-    Exhibit(
+    *(
+        Exhibit.of_recipe(name, _table, fast=few, more=_buffers, differences=_VERSUS)
+        for name, few in (
+            ("package-embedded", _FAST_EMBEDDED),
+            ("package-digits", _FAST),
+            ("package-split-mnist", _FAST),
+        )
+    ),
+    Exhibit.of_recipe(
         _RECIPE,
-        load(_RECIPE)["description"],
-        load(_RECIPE)["shows"],
         _table,
-        partial(_without, _RECIPE),
+        plan=partial(_without, _RECIPE),
         differences=[("all", row, _ACCURACY) for row in ADDITIONS if row != "all"],
     ),
 )

@@ -86,11 +86,15 @@ def _cells(step: int, tasks: dict[str, int], trained: Trained) -> Shown:
     def tested(place: int, result: RunResult) -> float | None:
         return result.steps[step].accuracy[place]
 
-    columns = {_TRAINING: trained.each(lambda run: run.steps[step].train_accuracy)}
-    columns |= {name: trained.each(partial(tested, place)) for name, place in tasks.items()}
-    columns["epochs"] = trained.each(lambda run: run.steps[step].epochs)
+    cells = trained.table(
+        {
+            _TRAINING: lambda run: run.steps[step].train_accuracy,
+            **{name: partial(tested, place) for name, place in tasks.items()},
+            "epochs": lambda run: run.steps[step].epochs,
+        }
+    )
     return Shown(
-        {row: {name: by[row] for name, by in columns.items()} for row in trained.results},
+        cells,
         notes=["Training accuracy is that of the last epoch while it was trained."],
     )
 
