@@ -6,8 +6,8 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from avalanche_dgm.checks import whole
 from avalanche_dgm.errors import DataError
-from avalanche_dgm.streams.rendering import N_CAMERAS, N_ROTATIONS, Views
+from avalanche_dgm.streams.rendering import N_ROTATIONS, Views
 
 # File names as in the set's tools (tfurlanello/ActLTM on GitHub, iLab_genImgFileName.m,
 # iLab_parseFileName.m and iLab_splitImages.m), for example
@@ -23,58 +23,33 @@ from avalanche_dgm.streams.rendering import N_CAMERAS, N_ROTATIONS, Views
 # 4 and focus 0 to 2; only crops have the part after the focus. The folders
 # category/category-instance/background are not needed.
 _NAME = re.compile(
-    r"(?P<category>[A-Za-z0-9_]+)-i(?P<instance>\d+)-b(?P<background>\d+)-c(?P<camera>\d+)"
-    r"-r(?P<rotation>\d+)-l(?P<light>\d+)-f(?P<focus>\d+)(?:-[^.]*)?\.(?:png|jpe?g|ppm)"
+    r"([A-Za-z0-9_]+)-i(\d+)-b\d+-c0*(10|\d)-r0*([0-7])-l\d+-f\d+(?:-[^.]*)?\.(?:png|jpe?g|ppm)"
 )
 #: Fraction of a category's objects that is held out.
 _HELD_OUT = 0.2
 
 
-@dataclass(frozen=True)
-class ILabName:
-    """The parsed file name of a photograph of iLab-20M.
+class ILabName(NamedTuple):
+    """The parts of a file name of iLab-20M that are needed.
 
     Attributes:
         category: Such as "car".
         instance: Number of the object within its category.
-        background: Number of the background picture.
-        camera: 0 to 10.
-        rotation: 0 to 7, of the turntable.
-        light: 0 to 4.
-        focus: 0 to 2.
+        viewpoint: 8 camera + rotation, 0 to 87.
     """
 
     category: str
     instance: int
-    background: int
-    camera: int
-    rotation: int
-    light: int
-    focus: int
+    viewpoint: int
 
     @classmethod
     def parse(cls, name: str) -> ILabName | None:
-        """Parses a file name.
-
-        Args:
-            name: The name without the folder.
-
-        Returns:
-            Its parts, or ``None`` if it is not a name of this set.
-        """
+        """Parses a file name without the folder; ``None`` if it is not a name of this set."""
         match = _NAME.fullmatch(name)
         if match is None:
             return None
-        fields = match.groupdict()
-        category = fields.pop("category")
-        parsed = cls(category, **{key: int(value) for key, value in fields.items()})
-        known = parsed.camera < N_CAMERAS and parsed.rotation < N_ROTATIONS
-        return parsed if known else None
-
-    @property
-    def viewpoint(self) -> int:
-        """Label of the viewpoint, 8 camera + rotation."""
-        return N_ROTATIONS * self.camera + self.rotation
+        category, instance, camera, rotation = match.groups()
+        return cls(category, int(instance), N_ROTATIONS * int(camera) + int(rotation))
 
 
 def load_ilab(
