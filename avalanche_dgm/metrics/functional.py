@@ -1,6 +1,6 @@
-"""Metrics of an accuracy matrix, each a number. Nothing else in the package computes them.
+"""Metrics of an accuracy matrix, each a number, and means over seeds.
 
-All functions take the same two arguments:
+Nothing else in the package computes them. All metrics take the same two arguments:
 
 - ``matrix`` (T, S), a tensor, an array or nested lists: ``R[i, j]`` is the accuracy on test
   experience *j* after the *i*-th training experience, both counted from 0; NaN or ``None`` where
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from avalanche_dgm.errors import ConfigError, ShapeError
 
+#: The level of confidence intervals.
+LEVEL = 0.95
 #: Accuracies.
 Values = ArrayLike | Sequence[Sequence["float | None"]]
 #: The column learned in each row.
@@ -199,3 +203,40 @@ def mean(values: ArrayLike | Sequence[float | None]) -> float:
     numbers = as_array(values)
     measured = numbers[~np.isnan(numbers)]
     return float(measured.mean()) if measured.size else math.nan
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and its uncertainty.
+
+    Attributes:
+        mean: The mean.
+        n: Number of seeds.
+        sd: Sample standard deviation; 0 for one seed.
+        half: Half the length of the 95 % t interval of the mean; ``None`` for one seed.
+    """
+
+    mean: float
+    n: int
+    sd: float = 0.0
+    half: float | None = None
+
+
+def estimate(values: Sequence[float | None]) -> Estimate | None:
+    """Estimates a mean over seeds.
+
+    Args:
+        values: One value a seed; those that are ``None`` or not finite are ignored.
+
+    Returns:
+        The estimate, or ``None`` without values.
+    """
+    finite = [v for v in values if v is not None and math.isfinite(v)]
+    if len(finite) < 2:
+        return Estimate(finite[0], 1) if finite else None
+    # Takes long to import.
+    from scipy.special import stdtrit
+
+    n, sd = len(finite), stdev(finite)
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(n)
+    return Estimate(fmean(finite), n, sd, half)

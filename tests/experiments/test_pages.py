@@ -20,14 +20,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from runs_on_disk import accuracies, all_panels, noise, pixels, result, write
-from scipy import stats
 
 from avalanche_dgm.cli import main
 from avalanche_dgm.dashboards.file_sink import FileSink
 from avalanche_dgm.dashboards.sinks import Picture
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments.pages import default_page, write_page
-from avalanche_dgm.experiments.pages.groups import estimate, group_runs, settings_of
+from avalanche_dgm.experiments.pages.groups import group_runs, settings_of
 from avalanche_dgm.experiments.pages.images import embed, encode
 from avalanche_dgm.experiments.pages.loading import find_runs
 from avalanche_dgm.experiments.pages.quantities import AVERAGE
@@ -111,20 +110,6 @@ def text(compared, tmp_path_factory):
 
 
 # Numbers.
-
-
-@pytest.mark.parametrize("n", [2, 3, 5, 30])
-def test_an_interval_is_that_of_the_t_distribution(n):
-    values = np.random.default_rng(n).normal(size=n).tolist()
-    found = estimate([*values, None, float("nan")])
-    low, high = stats.t.interval(0.95, n - 1, np.mean(values), stats.sem(values))
-    assert (found.n, found.sd) == (n, pytest.approx(statistics.stdev(values)))
-    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
-
-
-def test_one_seed_has_no_interval():
-    assert estimate([0.5]).half is None
-    assert estimate([None]) is None
 
 
 def test_seeds_are_one_row(compared):

@@ -2,12 +2,15 @@
 
 import math
 import random
+import statistics
 
+import numpy as np
 import pytest
 import torch
 from avalanche.evaluation.metrics import BWT
 from avalanche.evaluation.metrics import Forgetting as AvalancheForgetting
 from avalanche.evaluation.metrics import ForwardTransfer as AvalancheForwardTransfer
+from scipy import stats
 
 from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.metrics import (
@@ -251,3 +254,17 @@ def test_a_matrix_is_needed():
                 function(wrong)
     with pytest.raises(ConfigError, match="each of the 3"):
         forward_transfer(torch.zeros(3, 3), torch.zeros(2))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+def test_an_interval_is_that_of_the_t_distribution(n):
+    values = np.random.default_rng(n).normal(size=n).tolist()
+    found = functional.estimate([*values, None, float("nan")])
+    low, high = stats.t.interval(0.95, n - 1, np.mean(values), stats.sem(values))
+    assert (found.n, found.sd) == (n, pytest.approx(statistics.stdev(values)))
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+
+
+def test_one_seed_has_no_interval():
+    assert functional.estimate([0.5]).half is None
+    assert functional.estimate([None]) is None

@@ -3,62 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
-
-from scipy.special import stdtrit
 
 from avalanche_dgm.experiments.config import IN_RESULT, PLACE, ExperimentConfig
 from avalanche_dgm.experiments.pages.loading import Run
 from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.metrics.functional import Estimate, estimate
 
-#: The level of confidence intervals.
-LEVEL = 0.95
 # Settings that are equal in a group or do not affect results; rows differ in the others.
 _SHARED = ("seed", "stream", "stream_options", "n_experiences", "revisit", "quality", *PLACE)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds and its uncertainty.
-
-    Attributes:
-        mean: The mean.
-        n: Number of seeds.
-        sd: Sample standard deviation; 0 for one seed.
-        half: Half the length of the 95 % t interval of the mean; ``None`` for one seed.
-    """
-
-    mean: float
-    n: int
-    sd: float = 0.0
-    half: float | None = None
 
 
 #: Points of a curve, each with an estimate over the seeds that have it.
 Curve = list[tuple[float, Estimate]]
 #: Returns the points of a run, with ``None`` for missing values.
 Points = Callable[[Run], Sequence[tuple[float, "float | None"]]]
-
-
-def estimate(values: Sequence[float | None]) -> Estimate | None:
-    """Estimates a mean from one value a seed.
-
-    Args:
-        values: The values; those that are ``None`` or not finite are ignored.
-
-    Returns:
-        The estimate, or ``None`` without values.
-    """
-    finite = [v for v in values if v is not None and math.isfinite(v)]
-    if len(finite) < 2:
-        return Estimate(finite[0], 1) if finite else None
-    n, sd = len(finite), stdev(finite)
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(n)
-    return Estimate(fmean(finite), n, sd, half)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from avalanche_dgm.experiments.pages.blocks import (
     lines,
 )
 from avalanche_dgm.experiments.pages.encodings import Colour
-from avalanche_dgm.experiments.pages.groups import Curve, Estimate, Group, Points, Row
+from avalanche_dgm.experiments.pages.groups import Curve, Group, Points, Row
 from avalanche_dgm.experiments.pages.images import Album
 from avalanche_dgm.experiments.pages.loading import Run
 from avalanche_dgm.experiments.pages.quantities import AVERAGE, QUANTITIES
@@ -28,6 +28,7 @@ from avalanche_dgm.experiments.pages.resources import (
     training_block,
 )
 from avalanche_dgm.experiments.results import Step
+from avalanche_dgm.metrics.functional import Estimate
 
 # Pictures of a larger aspect ratio (charts) are two columns wide.
 _BROAD = 1.7
