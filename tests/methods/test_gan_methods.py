@@ -11,6 +11,7 @@ from torch import nn
 from avalanche_dgm.data import ExperienceData, SamplePool, even_weights
 from avalanche_dgm.errors import ConfigError, LabelError, RangeError, ShapeError, UnknownTaskError
 from avalanche_dgm.fitting import fit
+from avalanche_dgm.generators import gan as gan_module
 from avalanche_dgm.generators.gan import GAN
 from avalanche_dgm.generators.keeping import Alignment, JointReplay
 from avalanche_dgm.generators.masked_networks import noise_with_class
@@ -584,3 +585,63 @@ def test_what_the_authors_published():
     assert sum(p.numel() for p in generator.parameters()) == 228_160 + 280 + 140
     with pytest.raises(ConfigError, match="imagenet"):
         paper_hyper("imagenet")
+
+
+def break_once(monkeypatch, times):
+    """The first ``times`` trainings count as failed; the weights at the start of each."""
+    monkeypatch.setattr(gan_module, "LEAST_ROUNDS", 0)
+    original, starts = GAN._phase, []
+
+    def phase(self, samples, rows):
+        starts.append([p.detach().clone() for p in self.network.parameters()])
+        return original(self, samples, rows)
+
+    def failed(self, samples, rows, rng):
+        return self.opened.tolist() if len(starts) <= times else []
+
+    monkeypatch.setattr(GAN, "_phase", phase)
+    monkeypatch.setattr(GAN, "_failed", failed)
+    return starts
+
+
+def test_a_training_that_failed_is_repeated(kind, monkeypatch):
+    method = kind(seed=1)
+    learner = driver(method).train(digits(0))
+    old = images_of(method, 0)
+    starts = break_once(monkeypatch, times=1)
+    with pytest.warns(UserWarning, match="class 3 .*repeated with other random numbers"):
+        learner.train(digits(3))
+    assert len(starts) == 2
+    # GAN replay begins with a new network each time.
+    same = all(torch.equal(*pair) for pair in zip(*starts, strict=True))
+    assert same != isinstance(method, GANReplay)
+    assert method.generator.learned == 2
+    if isinstance(method, DynamicMemory):
+        assert torch.equal(images_of(method, 0), old)
+
+
+def test_a_training_that_fails_again_and_again_is_said(monkeypatch):
+    starts = break_once(monkeypatch, times=5)
+    with pytest.warns(UserWarning, match="was repeated 2 times"):
+        driver(KINDS["dynamic"](seed=1)).train(digits(0))
+    assert len(starts) == 3
+
+
+@pytest.mark.parametrize(
+    ("generated", "fails"),
+    [
+        (lambda real: real[torch.randperm(len(real))] + 0.1 * torch.randn_like(real), False),
+        (lambda real: real[:1].expand_as(real), True),
+        (lambda real: -real, True),
+        (lambda real: torch.full_like(real, float("nan")), True),
+    ],
+    ids=["alike", "one for all", "inverted", "not a number"],
+)
+def test_failure_is_a_distance_of_means(generated, fails, monkeypatch):
+    torch.manual_seed(0)
+    method = KINDS["dynamic"](seed=1)
+    driver(method).train(digits(8))
+    real = method.generator.scaler.transform(digits(8).images)
+    monkeypatch.setattr(method.generator, "generate", lambda rows, rng: generated(real))
+    failed = method.generator._failed(real, torch.zeros(len(real), dtype=torch.int64), method.rng)
+    assert failed == ([0] if fails else [])
