@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from math import prod
@@ -18,6 +18,7 @@ from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators import ClassDensity, Generator, make_density
 from avalanche_dgm.memories.blocks import Blocks
 from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
+from avalanche_dgm.memories.stored import Encode
 from avalanche_dgm.memories.stored_latents import StoredLatents, StoredLatentsSettings, check_size
 from avalanche_dgm.modules import Frozen, copied
 from avalanche_dgm.randomness import RandomSource
@@ -47,6 +48,9 @@ class GeneratedLatents(DeepGenerativeMemory):
         """The classes that were learned."""
         return self.generator.classes
 
+    def check(self, labels: Tensor, tasks: Tensor) -> None:
+        """See `StoredLatents.check`: samples with any labels can be learned."""
+
     def check_size(self, shape: tuple[int, ...], labels: Tensor, tasks: Tensor) -> None:
         """See `StoredLatents.check_size`."""
         check_size(self.generator, shape)
@@ -58,14 +62,17 @@ class GeneratedLatents(DeepGenerativeMemory):
                 trial.generator.build(torch.rand(2, prod(shape)))
         trial.check_budget((prod(shape),), labels, tasks)
 
-    def learn_latents(self, latents: ExperienceData, random: RandomSource) -> Iterator[Phase]:
-        """Yields the generator's training on an experience; `end` follows.
+    def learn_latents(
+        self, latents: Callable[[], ExperienceData], random: RandomSource
+    ) -> Iterator[Phase]:
+        """Yields the generator's training on an experience; `end_experience` follows.
 
         Args:
-            latents: The experience, with latents of any shape in place of images.
+            latents: Returns the experience, with latents of any shape in place of images.
             random: Random number generators.
         """
-        vectors = replace(latents, images=latents.images.flatten(1).float())
+        data = latents()
+        vectors = replace(data, images=data.images.flatten(1).float())
         with random.seeded_init() if self.generator.builds else nullcontext():
             self.generator.build(vectors.images)
         previous = Frozen(self).module if self.tasks else None
@@ -73,17 +80,23 @@ class GeneratedLatents(DeepGenerativeMemory):
         yield from self.learn([vectors], rng, previous=previous, name="latent generator")
         self._blocks.forget()
 
-    def end(self, rng: torch.Generator) -> None:
-        """See `DeepGenerativeMemory.end`."""
-        super().end(rng)
+    def end_experience(
+        self,
+        data: ExperienceData,
+        latents: Callable[[], ExperienceData],
+        rng: torch.Generator,
+        *,
+        encode: Encode | None,
+        freezing: bool,
+    ) -> None:
+        """See `StoredLatents.end_experience`; its latents were learned already."""
+        self.end(rng)
         self._blocks.forget()
 
-    def sample(
-        self, n: int, rng: torch.Generator, *, reconstruct: bool = False, hard: bool = False
-    ) -> Replay:
-        """See `DeepGenerativeMemory.sample`; densities are sampled for many steps at once."""
+    def rehearse(self, n: int, rng: torch.Generator) -> Replay:
+        """See `StoredLatents.rehearse`; densities are sampled for many steps at once."""
         if not (self.tasks and isinstance(self.generator, ClassDensity)):
-            return super().sample(n, rng, reconstruct=reconstruct, hard=hard)
+            return self.sample(n, rng)
         return self._blocks.take(n, prod(self.shape or ()), rng, self._draw)
 
     @torch.no_grad()

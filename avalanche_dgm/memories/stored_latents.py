@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, ClassVar, Literal
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.checks import number
-from avalanche_dgm.data import Replay
+from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators import ClassDensity, make_density
 from avalanche_dgm.generators.class_gaussians import Precision
 from avalanche_dgm.memories.stored import Encode, StoredMemory
+from avalanche_dgm.randomness import RandomSource
 from avalanche_dgm.settings import Settings
 
 #: Noise without covariances.
@@ -160,6 +163,37 @@ class StoredLatents(StoredMemory):
             # The stored latents represent all that were seen.
             known = self.moments.classes
             self.moments.seen = self.seen[self.classes.find(known.tasks, known.labels)]
+
+    def learn_latents(
+        self, latents: Callable[[], ExperienceData], random: RandomSource
+    ) -> Iterator[Phase]:
+        """See `GeneratedLatents.learn_latents`: stored latents need no training."""
+        yield from ()
+
+    def end_experience(
+        self,
+        data: ExperienceData,
+        latents: Callable[[], ExperienceData],
+        rng: torch.Generator,
+        *,
+        encode: Encode | None,
+        freezing: bool,
+    ) -> None:
+        """Stores some of an experience's samples, and adds its latents to the moments.
+
+        Args:
+            data: The experience.
+            latents: Returns the experience with latents in place of images.
+            rng: Generator on the memory's device.
+            encode: From images to latents; ``None`` to store images, before the layers that
+                compute latents are frozen.
+            freezing: Whether what was stored before are images, which are encoded now.
+        """
+        if freezing and encode is not None:
+            self.convert(encode)
+        self.add(data.images, data.labels, data.tasks, rng, encode=encode)
+        if encode is not None and self.wants_moments():
+            self.note(latents().images, data.labels, data.tasks)
 
     def rehearse(self, n: int, rng: torch.Generator) -> Replay:
         """Draws latents, balanced over classes, with noise.

@@ -277,8 +277,7 @@ class LatentReplay(LatentInputs, ReplaySource, CutMethod, FinetunedMethod):
             UnsupportedModelError: The learner cannot be split after the layer.
         """
         super().check(data)
-        if isinstance(self.latent_memory, StoredLatents):
-            self.latent_memory.check(data.labels, data.tasks)
+        self.latent_memory.check(data.labels, data.tasks)
         if not self.task_aware:
             # With heads, this is checked later: the head of a new task may be missing here.
             self._check_cut(data)
@@ -385,8 +384,7 @@ class LatentReplay(LatentInputs, ReplaySource, CutMethod, FinetunedMethod):
         """Yields the classifier's fine-tuning, and the generative memory's training, if any."""
         if not self._on_generated:
             yield from super().after_learning(data)
-        if isinstance(self.latent_memory, GeneratedLatents):
-            yield from self.latent_memory.learn_latents(self._latents(data), self.random)
+        yield from self.latent_memory.learn_latents(lambda: self._latents(data), self.random)
         if self._on_generated:
             yield from super().after_learning(data)
 
@@ -395,18 +393,16 @@ class LatentReplay(LatentInputs, ReplaySource, CutMethod, FinetunedMethod):
 
     def end(self, data: ExperienceData) -> None:
         """Adds the experience to the memory, and freezes the compressor after ``freeze_after``."""
-        split, memory = self._cut(), self.latent_memory
+        split = self._cut()
         freezing = not self.frozen and self.experiences + 1 == self.settings.freeze_after
         frozen = self.frozen or freezing
-        if isinstance(memory, GeneratedLatents):
-            memory.end(self.rng)
-        else:
-            if freezing:
-                memory.convert(split.encode)
-            encode = split.encode if frozen else None
-            memory.add(data.images, data.labels, data.tasks, self.rng, encode=encode)
-            if frozen and memory.wants_moments():
-                memory.note(self._latents(data).images, data.labels, data.tasks)
+        self.latent_memory.end_experience(
+            data,
+            lambda: self._latents(data),
+            self.rng,
+            encode=split.encode if frozen else None,
+            freezing=freezing,
+        )
         if frozen:
             self._latent_shape = split.latent_shape
         if freezing:
@@ -418,13 +414,9 @@ class LatentReplay(LatentInputs, ReplaySource, CutMethod, FinetunedMethod):
 
     def sample(self, n: int) -> Replay:
         """See `Inspectable.sample`: latents; before the compressor is frozen, images."""
-        memory = self.latent_memory
-        if isinstance(memory, GeneratedLatents):
-            replay = memory.sample(n, self.rng)
-        elif self.frozen:
-            replay = memory.rehearse(n, self.rng)
-        else:
-            return memory.draw(n, self.rng)
+        if self.stored is not None and not self.frozen:
+            return self.stored.draw(n, self.rng)
+        replay = self.latent_memory.rehearse(n, self.rng)
         images = replay.images.view(n, *(self._latent_shape or ()))
         return replace(replay, images=Latents.of(images))
 

@@ -27,8 +27,9 @@ def learned(kind="full"):
 
 
 def learn(memory, experience, random):
-    list(memory.learn_latents(experience, random))
-    memory.end(random.on("cpu"))
+    list(memory.learn_latents(lambda: experience, random))
+    rng = random.on("cpu")
+    memory.end_experience(experience, lambda: experience, rng, encode=None, freezing=False)
 
 
 @pytest.mark.parametrize("kind", ["full", "low-rank", "mixture"])
@@ -36,7 +37,7 @@ def test_samples_are_new_and_balanced_at_every_step(kind):
     memory, random = learned(kind)
     rng, seen = random.on("cpu"), []
     for n in [8] * 100 + [5, 8, 8]:
-        replay = memory.sample(n, rng)
+        replay = memory.rehearse(n, rng)
         assert replay.images.shape == (n, 6)
         counts = torch.bincount(replay.labels, minlength=3)
         assert int(counts.max() - counts.min()) <= 1
@@ -50,15 +51,15 @@ def test_steps_of_one_size_are_drawn_together():
     memory, random = learned()
     rng, states = random.on("cpu"), []
     for _ in range(20):
-        memory.sample(8, rng)
+        memory.rehearse(8, rng)
         states.append(rng.get_state())
     changed = [not torch.equal(a, b) for a, b in pairwise(states)]
     assert changed == [True] + [False] * 18
     # Another size is drawn by itself, and the block goes on.
-    memory.sample(7, rng)
+    memory.rehearse(7, rng)
     assert not torch.equal(rng.get_state(), states[-1])
     before = rng.get_state()
-    memory.sample(8, rng)
+    memory.rehearse(8, rng)
     assert torch.equal(rng.get_state(), before)
 
 
@@ -67,7 +68,7 @@ def test_it_goes_on_from_its_state(steps):
     memory, random = learned()
     rng = random.on("cpu")
     for _ in range(steps):
-        memory.sample(8, rng)
+        memory.rehearse(8, rng)
     other, others = (
         GeneratedLatents(MemorySettings(generator=make_density("full"))),
         RandomSource(1),
@@ -76,7 +77,7 @@ def test_it_goes_on_from_its_state(steps):
     others.set_state(copy.deepcopy(random.get_state()))
     copied = copy.deepcopy(memory)
     for n in (8, 8, 3, 8, *[8] * 70):
-        one, two = memory.sample(n, rng), other.sample(n, others.on("cpu"))
+        one, two = memory.rehearse(n, rng), other.rehearse(n, others.on("cpu"))
         assert torch.equal(one.images, two.images)
         assert torch.equal(one.labels, two.labels)
     assert not copied.state_dict()["_blocks._extra_state"]["used"] > 64
@@ -85,6 +86,6 @@ def test_it_goes_on_from_its_state(steps):
 def test_what_is_learned_is_in_the_next_sample():
     memory, random = learned()
     for _ in range(3):
-        memory.sample(8, random.on("cpu"))
+        memory.rehearse(8, random.on("cpu"))
     learn(memory, data(5), random)
-    assert set(memory.sample(8, random.on("cpu")).labels.tolist()) == {0, 1, 2, 5}
+    assert set(memory.rehearse(8, random.on("cpu")).labels.tolist()) == {0, 1, 2, 5}
