@@ -78,7 +78,6 @@ from avalanche_dgm.methods import PseudoRehearsal as _PseudoRehearsal
 from avalanche_dgm.methods import RanPAC as _RanPAC
 from avalanche_dgm.methods.altm import ALTMSettings as ALTMSettings
 from avalanche_dgm.methods.closed_form import ClosedFormSettings as ClosedFormSettings
-from avalanche_dgm.methods.closed_form import RanPACSettings as RanPACSettings
 from avalanche_dgm.methods.closed_form import SLDASettings as SLDASettings
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
 from avalanche_dgm.methods.dgr import DGRSettings as DGRSettings
@@ -87,12 +86,15 @@ from avalanche_dgm.methods.ewc import (
     ElasticWeightConsolidationSettings as ElasticWeightConsolidationSettings,
 )
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings as EWCGeneratorSettings
-from avalanche_dgm.methods.latent_replay import LatentReplaySettings as LatentReplaySettings
+from avalanche_dgm.methods.latent_replay_settings import (
+    LatentReplaySettings as LatentReplaySettings,
+)
 from avalanche_dgm.methods.mergan import GANReplaySettings as GANReplaySettings
 from avalanche_dgm.methods.mergan import MeRGANSettings as MeRGANSettings
 from avalanche_dgm.methods.pseudo_rehearsal import (
     PseudoRehearsalSettings as PseudoRehearsalSettings,
 )
+from avalanche_dgm.methods.ranpac import RanPACSettings as RanPACSettings
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import TaskOracle
 from avalanche_dgm.plugins.strategies import PluginStrategy

@@ -57,15 +57,16 @@ from avalanche_dgm.methods import (
     SLDAArguments,
 )
 from avalanche_dgm.methods.altm import ALTMSettings
-from avalanche_dgm.methods.closed_form import ClosedFormSettings, RanPACSettings, SLDASettings
+from avalanche_dgm.methods.closed_form import ClosedFormSettings, SLDASettings
 from avalanche_dgm.methods.dgdmn import DGDMNSettings
 from avalanche_dgm.methods.dgr import DGRSettings
 from avalanche_dgm.methods.dynamic_memory import DynamicMemorySettings
 from avalanche_dgm.methods.ewc import ElasticWeightConsolidationSettings
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings
-from avalanche_dgm.methods.latent_replay import LatentReplaySettings
+from avalanche_dgm.methods.latent_replay_settings import LatentReplaySettings
 from avalanche_dgm.methods.mergan import GANReplaySettings, MeRGANSettings
 from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsalSettings
+from avalanche_dgm.methods.ranpac import RanPACSettings
 
 class ALTMModule(MethodModule):
     method: ALTM

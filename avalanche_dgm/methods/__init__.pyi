@@ -29,8 +29,6 @@ from avalanche_dgm.methods.altm import ALTMSettings as ALTMSettings
 from avalanche_dgm.methods.closed_form import NCM as _NCM
 from avalanche_dgm.methods.closed_form import SLDA as _SLDA
 from avalanche_dgm.methods.closed_form import ClosedFormSettings as ClosedFormSettings
-from avalanche_dgm.methods.closed_form import RanPAC as _RanPAC
-from avalanche_dgm.methods.closed_form import RanPACSettings as RanPACSettings
 from avalanche_dgm.methods.closed_form import SLDASettings as SLDASettings
 from avalanche_dgm.methods.dgdmn import DGDMN as _DGDMN
 from avalanche_dgm.methods.dgdmn import DGDMNSettings as DGDMNSettings
@@ -45,7 +43,9 @@ from avalanche_dgm.methods.ewc import (
 from avalanche_dgm.methods.ewc_generator import EWCGenerator as _EWCGenerator
 from avalanche_dgm.methods.ewc_generator import EWCGeneratorSettings as EWCGeneratorSettings
 from avalanche_dgm.methods.latent_replay import LatentReplay as _LatentReplay
-from avalanche_dgm.methods.latent_replay import LatentReplaySettings as LatentReplaySettings
+from avalanche_dgm.methods.latent_replay_settings import (
+    LatentReplaySettings as LatentReplaySettings,
+)
 from avalanche_dgm.methods.mergan import GANReplay as _GANReplay
 from avalanche_dgm.methods.mergan import GANReplaySettings as GANReplaySettings
 from avalanche_dgm.methods.mergan import MeRGAN as _MeRGAN
@@ -54,6 +54,8 @@ from avalanche_dgm.methods.pseudo_rehearsal import PseudoRehearsal as _PseudoReh
 from avalanche_dgm.methods.pseudo_rehearsal import (
     PseudoRehearsalSettings as PseudoRehearsalSettings,
 )
+from avalanche_dgm.methods.ranpac import RanPAC as _RanPAC
+from avalanche_dgm.methods.ranpac import RanPACSettings as RanPACSettings
 from avalanche_dgm.optimizers import OptimizerSpec
 
 class ALTMArguments(TypedDict, total=False):

@@ -42,10 +42,10 @@ from avalanche_dgm.memories.classifiers import (
 from avalanche_dgm.memories.generative import MemorySettings
 from avalanche_dgm.memories.stored import StoredMemory
 from avalanche_dgm.methods.abilities import Inspectable, LatentInputs, ReplaySource
-from avalanche_dgm.methods.altm_sources import make_source
+from avalanche_dgm.methods.altm_sources import fast_source, make_source
 from avalanche_dgm.methods.base import Method, Needs
 from avalanche_dgm.methods.finetuning import FinetunedMethod, FinetuningSettings
-from avalanche_dgm.methods.registry import METHODS, register
+from avalanche_dgm.methods.registry import register
 from avalanche_dgm.modules import Frozen, copied
 from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import MethodSettings, Settings
@@ -123,21 +123,11 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
         return make_source(self.replay, self.source)
 
 
-def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings for smoke tests: a small replay source."""
-    replay = settings.get("replay")
-    if replay == "generated":
-        return {"generator_steps": 30}
-    source = METHODS.get(str(replay))
-    fast = source.fast_settings({}) if source is not None else {}
-    return {"source": fast} if fast else {}
-
-
 @register(
     "altm-generated",
     "A-LTM with distillation on generated images",
     fixed={"replay": "generated"},
-    fast=_fast,
+    fast=fast_source,
 )
 @register(
     "altm-stored",
@@ -147,7 +137,7 @@ def _fast(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 @register(
     "altm",
     "distillation from a frozen copy of the network; --set replay=stored, or a memory",
-    fast=_fast,
+    fast=fast_source,
 )
 class ALTM(LatentInputs, FinetunedMethod):
     """A-LTM: distillation from a frozen, stable network, with or without replay.

@@ -99,6 +99,20 @@ def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Metho
     )
 
 
+def fast_source(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of A-LTM for smoke tests: a small source.
+
+    Args:
+        settings: The other settings of A-LTM.
+    """
+    replay = settings.get("replay")
+    if replay == "generated":
+        return {"generator_steps": 30}
+    source = METHODS.get(str(replay))
+    fast = source.fast_settings({}) if source is not None else {}
+    return {"source": fast} if fast else {}
+
+
 def _named(name: str, settings: Mapping[str, Any]) -> Method:
     load_methods()
     named = METHODS.get(name)

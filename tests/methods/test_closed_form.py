@@ -22,8 +22,8 @@ from avalanche_dgm import load_memory, save_memory, sklearn_digits
 from avalanche_dgm.data import MASKED_LOGIT, ExperienceData
 from avalanche_dgm.errors import ConfigError, RangeError, ShapeError
 from avalanche_dgm.memories.class_moments import ClassMoments
-from avalanche_dgm.methods import NCM, SLDA, RanPAC
-from avalanche_dgm.methods.closed_form import RIDGES
+from avalanche_dgm.methods import NCM, SLDA, RanPAC, closed_form
+from avalanche_dgm.methods.ranpac import RIDGES
 from avalanche_dgm.plugins import plugin_of
 
 KINDS = {"ncm": (NCM, {}), "slda": (SLDA, {}), "ranpac": (RanPAC, {"projections": 100})}
@@ -318,6 +318,11 @@ def test_a_pickle_with_the_former_name_of_the_split_network():
     loaded.__setstate__(state)
     assert torch.equal(loaded.predict(TEST.images, TEST.tasks), answers(driver))
     assert not hasattr(copy.deepcopy(loaded), "_split")
+
+
+def test_pickles_find_ranpac_where_it_was():
+    assert closed_form.RanPAC is RanPAC
+    assert closed_form.RanPACSettings is RanPAC.settings_type
 
 
 def test_an_experience_that_fails_is_taken_back(name):
