@@ -218,8 +218,18 @@ def ends_task(experience: Any, n_seen: int) -> bool:
     """
     if not isinstance(experience, OnlineCLExperience) or hides_task(experience):
         return True
+    return is_last_part(experience, n_seen)
+
+
+def is_last_part(part: OnlineCLExperience, n_seen: int) -> bool:
+    """Whether a part of an online stream, whose origin is known, is the last one.
+
+    Args:
+        part: The part.
+        n_seen: Samples in the parts so far, including this one.
+    """
     # Avalanche does not mark the last part if all parts have the same size.
-    return bool(experience.is_last_subexp) or n_seen >= len(experience.origin_experience.dataset)
+    return bool(part.is_last_subexp) or n_seen >= len(part.origin_experience.dataset)
 
 
 def full_experience(experience: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from avalanche.benchmarks import OnlineCLExperience
 
 from avalanche_dgm.plugins import samples
+from avalanche_dgm.plugins.experiences import is_last_part
 
 #: Pairs of task label and class of an experience.
 Pairs = frozenset[tuple[int, int]]
@@ -54,10 +55,9 @@ class Learned:
         # Parts that mix experiences have no origin.
         origin = getattr(experience, "origin_experience", None)
         if isinstance(experience, OnlineCLExperience) and origin is not None:
-            part, experience = experience, origin
-            # Avalanche does not mark the last part if all parts have the same size.
-            if not (part.is_last_subexp or self._n_seen >= len(experience.dataset)):
+            if not is_last_part(experience, self._n_seen):
                 return False
+            experience = origin
         self.learning = False
         stream = samples.stream_of(experience) or [experience]
         self.n_stream = len(samples.experiences_of(stream) or ())
