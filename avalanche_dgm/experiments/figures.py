@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +19,9 @@ from avalanche_dgm.dashboards.drawing import (
     plain_axes,
     stacked_bars,
 )
-from avalanche_dgm.errors import DataError
 from avalanche_dgm.experiments.results import RunResult, deviation
 from avalanche_dgm.metrics.functional import mean
+from avalanche_dgm.metrics.log_files import in_order, read_log
 
 LINES = ("-", (0, (5, 3)), (0, (1, 2)), (0, (5, 2, 1, 2)))
 """Line styles, which distinguish methods whose curves coincide."""
@@ -102,26 +101,27 @@ def sample_grid(images: Mapping[int, Any], *, title: str = "") -> Figure:
     return figure
 
 
-def usage(source: Path) -> Figure:
+def usage(source: Path, *, hint: str = "") -> Figure:
     """Draws the usage of each layer by every task (Ostapenko et al. 2019, Fig. 6).
 
     Args:
         source: The ``usage.csv`` of an `avalanche_dgm.metrics.GeneratorLog`.
+        hint: When a log has this file, for the message if it is missing.
 
     Raises:
         DataError: The file cannot be read, or is not of this format.
     """
-    rows = read_rows(source, ("experience", "layer", "width", "reserved", "reused", "free"))
-    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    rows = read_log(source, "layer", "width", "reserved", "reused", "free", hint=hint)
+    layers = in_order(rows["layer"])
     figure, panels = row_of(layers, 3.0 * len(layers) + 1.8, 3.2)
     for axes, layer in zip(panels, layers, strict=True):
-        selected = [row for row in rows if row["layer"] == layer]
-        parts = {name: numbers(selected, name) for name in ("reserved", "reused", "free")}
-        parts["held"] = numbers(selected, "width") - sum(parts.values())
-        tasks = numbers(selected, "experience")
+        selected = rows[rows["layer"] == layer]
+        parts = {name: selected[name] for name in ("reserved", "reused", "free")}
+        parts["held"] = selected["width"] - sum(parts.values())
+        tasks = selected["experience"]
         stacked_bars(axes, tasks, parts)
-        first = numbers(selected, "width")[0]
-        axes.plot(tasks, first * (tasks + 1), color="black", linestyle="--", label="worst case")
+        worst = selected["width"][0] * (tasks + 1)
+        axes.plot(tasks, worst, color="black", linestyle="--", label="worst case")
         task_axes(axes, tasks)
     panels[0].set_ylabel("entries of the mask")
     legend(panels[-1], reverse=True)
@@ -292,33 +292,3 @@ def _title(result: RunResult) -> str:
     config = result.config
     paper = ", paper's settings" if config.paper else ""
     return f"{config.method} on {config.stream}{paper}, seed {config.seed}"
-
-
-def numbers(rows: Sequence[Mapping[str, str]], column: str) -> np.ndarray:
-    """A column of rows as a float array (n,).
-
-    Raises:
-        DataError: A value is not a number.
-    """
-    try:
-        return np.array([float(row[column]) for row in rows])
-    except ValueError as error:
-        raise DataError(f"The column {column} of a GeneratorLog's file: {error}.") from error
-
-
-def read_rows(source: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
-    """Reads a CSV file of a log.
-
-    Raises:
-        DataError: The file cannot be read, or lacks a column.
-    """
-    try:
-        with source.open(newline="", encoding="utf-8") as file:
-            rows: list[Mapping[str, str]] = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{source} cannot be read: {error}.") from error
-    if not rows or any(row.get(column) is None for row in rows for column in columns):
-        raise DataError(
-            f"{source} is no file of a GeneratorLog with the columns {', '.join(columns)}."
-        )
-    return rows

@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.figures import numbers, read_rows
 from avalanche_dgm.experiments.recipes import Configs
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.sweep import buffer_of
+from avalanche_dgm.metrics.log_files import in_order, read_log
 from avalanche_dgm.papers.exhibits import Curves, Exhibit, Request, Shown, Trained
 from avalanche_dgm.plots import ostapenko2019
 
@@ -108,7 +109,7 @@ def _log(draw: Callable[[Any], Figure], read: Callable[[Path], Any], trained: Tr
 
 def _unchanged(folder: Path) -> dict[str, Any]:
     """Fraction of old classes whose images are bit-identical."""
-    rows = read_rows(folder / "samples.csv", ("experience", "class", "sha256"))
+    rows = read_log(folder / "samples.csv", "class", "sha256")
     first: dict[str, str] = {}
     same: dict[int, list[bool]] = {}
     for row in rows:
@@ -121,41 +122,36 @@ def _unchanged(folder: Path) -> dict[str, Any]:
 
 
 def _distances(folder: Path) -> dict[str, Any]:
-    columns = ("experience", "class", "fid", "generated_accuracy")
-    rows = [r for r in read_rows(folder / "quality.csv", columns) if r["class"] == "all"]
-    x = numbers(rows, "experience").tolist()
-    return {"Frechet distance of all classes": (x, numbers(rows, "fid").tolist())}
+    rows = read_log(folder / "quality.csv", "class", "fid")
+    rows = rows[rows["class"] == "all"]
+    values = (rows["experience"].tolist(), rows["fid"].tolist())
+    return {"Frechet distance of all classes": values}
 
 
 def _capacity(folder: Path) -> dict[str, Any]:
     """Units of all layers, relative to the worst case."""
-    rows = read_rows(folder / "usage.csv", ("experience", "layer", "width", "reserved", "reused"))
-    tasks = list(dict.fromkeys(int(row["experience"]) for row in rows))
-    sums = {
-        name: [sum(numbers([r for r in rows if int(r["experience"]) == t], name)) for t in tasks]
-        for name in ("width", "reserved", "reused")
+    rows = read_log(folder / "usage.csv", "width", "reserved", "reused")
+    tasks, index = np.unique(rows["experience"].astype(int), return_inverse=True)
+    width, reserved, reused = (
+        np.bincount(index, rows[name]) for name in ("width", "reserved", "reused")
+    )
+    shares = {
+        "newly blocked / all": reserved / width,
+        "reused / all": reused / width,
+        "all / worst case": width / (width[0] * np.arange(1, len(width) + 1)),
     }
-    widths = sums["width"]
-    return {
-        "newly blocked / all": (
-            tasks,
-            [a / b for a, b in zip(sums["reserved"], widths, strict=True)],
-        ),
-        "reused / all": (tasks, [a / b for a, b in zip(sums["reused"], widths, strict=True)]),
-        "all / worst case": (tasks, [w / (widths[0] * (t + 1)) for t, w in enumerate(widths)]),
-    }
+    return {name: (tasks.tolist(), values.tolist()) for name, values in shares.items()}
 
 
 def _settling(folder: Path) -> dict[str, Any]:
     """Mean and standard deviation of the middle layer's mask in the first task."""
-    columns = ("experience", "layer", "step", "soft_mean", "soft_std")
-    rows = read_rows(folder / "masks.csv", columns)
-    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    rows = read_log(folder / "masks.csv", "layer", "step", "soft_mean", "soft_std")
+    layers = in_order(rows["layer"])
     layer = layers[len(layers) // 2]
-    selected = [r for r in rows if r["layer"] == layer and int(r["experience"]) == 0]
-    x = numbers(selected, "step").tolist()
+    selected = rows[(rows["layer"] == layer) & (rows["experience"] == 0)]
+    x = selected["step"].tolist()
     return {
-        f"{name} of the mask, {layer}": (x, numbers(selected, column).tolist())
+        f"{name} of the mask, {layer}": (x, selected[column].tolist())
         for name, column in (("mean", "soft_mean"), ("standard deviation", "soft_std"))
     }
 

@@ -15,7 +15,8 @@ from PIL import Image
 from avalanche_dgm.dashboards.drawing import PALETTE, new_figure
 from avalanche_dgm.errors import DataError
 from avalanche_dgm.experiments import figures
-from avalanche_dgm.experiments.figures import legend, numbers, read_rows, show_rows, task_axes
+from avalanche_dgm.experiments.figures import legend, show_rows, task_axes
+from avalanche_dgm.metrics.log_files import in_order, read_log
 
 __all__ = ["distances", "masks", "samples", "usage"]
 
@@ -36,10 +37,10 @@ def samples(folder: str | Path) -> Figure:
     Raises:
         DataError: The files are missing, or not of a log.
     """
-    rows = read_rows(_file(folder, "samples.csv"), ("experience", "task", "class"))
-    after = sorted({int(row["experience"]) for row in rows})
+    rows = read_log(Path(folder) / "samples.csv", "task", "class")
+    after = np.unique(rows["experience"]).astype(int).tolist()
     pictures = {number: _picture(Path(folder) / f"samples-{number:03d}.png") for number in after}
-    several = len({row["task"] for row in rows}) > 1
+    several = len(set(rows["task"])) > 1
     lines = -(-len(after) // _PANELS_A_ROW)
     columns = -(-len(after) // lines)
     height, width = (max(p.shape[side] for p in pictures.values()) for side in (0, 1))
@@ -50,7 +51,7 @@ def samples(folder: str | Path) -> Figure:
         if i >= len(after):
             axes.set_visible(False)
             continue
-        selected = [row for row in rows if int(row["experience"]) == after[i]]
+        selected = rows[rows["experience"] == after[i]]
         names = [f"{r['task']}: {r['class']}" if several else r["class"] for r in selected]
         show_rows(axes, pictures[after[i]], names)
         # The same scale for all panels.
@@ -72,17 +73,17 @@ def distances(folder: str | Path) -> Figure:
     Raises:
         DataError: The file is missing, or not of a log.
     """
-    source = _file(folder, "quality.csv", "Give it quality=GeneratorQuality(images, labels).")
-    rows = read_rows(source, ("experience", "class", "fid", "generated_accuracy"))
-    names = [name for name in dict.fromkeys(row["class"] for row in rows) if name != "all"]
+    hint = "Give it quality=GeneratorQuality(images, labels)."
+    rows = read_log(Path(folder) / "quality.csv", "class", "fid", hint=hint)
+    names = [name for name in in_order(rows["class"]) if name != "all"]
     figure = new_figure(7.6, 4.2)
     axes = figure.add_subplot()
     for i, name in enumerate([*names, "all"]):
-        selected = [row for row in rows if row["class"] == name]
+        selected = rows[rows["class"] == name]
         together = name == "all"
         axes.plot(
-            [int(row["experience"]) for row in selected],
-            numbers(selected, "fid"),
+            selected["experience"],
+            selected["fid"],
             color="black" if together else _COLOURS[i % len(_COLOURS)],
             # Lines of the same colour differ.
             linestyle="--" if i // len(_COLOURS) % 2 and not together else "-",
@@ -91,7 +92,7 @@ def distances(folder: str | Path) -> Figure:
             markersize=3,
             label="all classes" if together else f"class {name}",
         )
-    task_axes(axes, numbers(rows, "experience"))
+    task_axes(axes, rows["experience"])
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Frechet distance")
     legend(axes)
@@ -111,7 +112,7 @@ def usage(folder: str | Path) -> Figure:
         DataError: The file is missing, or not of a log.
     """
     hint = "Only memories with masks have it, such as DynamicMemory."
-    return figures.usage(_file(folder, "usage.csv", hint))
+    return figures.usage(Path(folder) / "usage.csv", hint=hint)
 
 
 def masks(folder: str | Path) -> Figure:
@@ -126,50 +127,37 @@ def masks(folder: str | Path) -> Figure:
     Raises:
         DataError: The file is missing, or not of a log.
     """
-    source = _file(
-        folder, "masks.csv", "It needs a memory with masks, and GeneratorObserver or log.watch()."
-    )
-    columns = ("experience", "layer", "step", "scale", "width", "active", "soft_mean", "soft_std")
-    rows = read_rows(source, columns)
-    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    hint = "It needs a memory with masks, and GeneratorObserver or log.watch()."
+    columns = ("layer", "step", "width", "active", "soft_mean", "soft_std")
+    rows = read_log(Path(folder) / "masks.csv", *columns, hint=hint)
     figure = new_figure(8.0, 5.0)
     above, below = figure.subplots(2, 1, sharex=True)
     # Each task has the same width on the x axis.
     longest = {
-        task: max(int(row["step"]) for row in rows if row["experience"] == task) or 1
-        for task in dict.fromkeys(row["experience"] for row in rows)
+        task: rows["step"][rows["experience"] == task].max() or 1
+        for task in np.unique(rows["experience"])
     }
-    for i, layer in enumerate(layers):
-        selected = [row for row in rows if row["layer"] == layer]
+    for i, layer in enumerate(in_order(rows["layer"])):
+        selected = rows[rows["layer"] == layer]
         colour = _COLOURS[i % len(_COLOURS)]
         for task, length in longest.items():
-            part = [row for row in selected if row["experience"] == task]
-            x = int(task) + numbers(part, "step") / length - 0.5
-            shares = numbers(part, "active") / numbers(part, "width")
+            part = selected[selected["experience"] == task]
+            x = task + part["step"] / length - 0.5
+            shares = part["active"] / part["width"]
             label = layer if task == next(iter(longest)) else None
             above.plot(x, shares, color=colour, linewidth=1.3, label=label)
-            mean, spread = numbers(part, "soft_mean"), numbers(part, "soft_std")
+            mean, spread = part["soft_mean"], part["soft_std"]
             below.plot(x, mean, color=colour, linewidth=1.3)
             low, high = np.clip([mean - spread, mean + spread], 0, 1)
             below.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     above.set_ylabel("share with e ≥ 0")
     below.set_ylabel("mean of the soft mask")
     for axes in (above, below):
-        task_axes(axes, list(map(int, longest)))
+        task_axes(axes, list(longest))
         axes.set_ylim(-0.03, 1.03)
     above.set_xlabel("")
     legend(above)
     return figure
-
-
-def _file(folder: str | Path, name: str, hint: str = "") -> Path:
-    path = Path(folder) / name
-    if not path.is_file():
-        raise DataError(
-            f"There is no {name} in {folder}: it is not a folder of a GeneratorLog, or the log did"
-            f" not write this file. {hint}".rstrip()
-        )
-    return path
 
 
 def _picture(path: Path) -> np.ndarray:

@@ -108,3 +108,10 @@ def test_folders_that_are_none_of_a_log(draw, name, hint, tmp_path):
     (tmp_path / name).write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="GeneratorLog"):
         draw(tmp_path)
+
+
+@pytest.mark.parametrize("row", ["0,all", "0,all,much,0.9", "first,all,2.0,0.9"])
+def test_rows_that_are_none_of_a_log(row, tmp_path):
+    (tmp_path / "quality.csv").write_text(f"experience,class,fid,generated_accuracy\n{row}\n")
+    with pytest.raises(DataError, match=r"quality.csv is no file .* experience, class, fid: \w"):
+        ostapenko2019.distances(tmp_path)
