@@ -78,6 +78,7 @@ def make_adapter(
 
 def once(make: Callable[[type[Method]], type[T]]) -> Callable[[type[Method]], type[T]]:
     """Decorator that caches the class that a function makes of a method."""
+    # Not functools.cache: dill copies its cache, and a copy would make other classes.
     made: dict[type[Method], type[T]] = {}
 
     @wraps(make)
