@@ -215,19 +215,11 @@ class StagedModule(MeanLoggingModule):
             self.trainer.should_stop = False
 
 
-class PhaseModule(StagedModule):
-    """The LightningModule for the phases of a plugin's method."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-
-
 def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:
     """Runs a phase as a fit of a Trainer, in place of `avalanche_dgm.fitting.fit`.
 
     Returns:
-        Duration, seconds.
+        Duration in the first process, seconds.
 
     Raises:
         DivergenceError: The loss was not finite; the module's weights were rolled back.
@@ -236,6 +228,9 @@ def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:
     if phase.steps < 1:
         phase.finish()
         return 0.0
-    module = PhaseModule(method)
+    module = StagedModule()
+    module.add_module("method", method)
     module.to(trainer.strategy.root_device)
-    return module.run(trainer, PhaseStage(phase, method, trainer))
+    seconds = module.run(trainer, PhaseStage(phase, method, trainer))
+    # The method stores the duration, and its state must be the same in every process.
+    return trainer.strategy.broadcast(seconds)

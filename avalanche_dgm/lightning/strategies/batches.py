@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+
+from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import RanksDifferError
 from avalanche_dgm.lightning.internals import unpack_batch
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks, differing
-from avalanche_dgm.lightning.strategies.evaluation import DistributedEvaluation
+from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.randomness import global_state, set_global_state
 
 
@@ -19,13 +22,16 @@ class StrategyBatches:
 
     A fit has two random states. The shared state is that of a single process and is the same in
     all processes, for example for the order of samples. The rank's state is for work on a shard.
+
+    Attributes:
+        full: The batch of which the strategy holds a shard, or ``None``.
+        training: Whether that is a batch of training.
     """
 
-    def __init__(
-        self, trainer: pl.Trainer, strategy: Any, evaluation: DistributedEvaluation
-    ) -> None:
-        self.trainer, self.strategy, self.evaluation = trainer, strategy, evaluation
-        self.ranks = Ranks.of(trainer)
+    def __init__(self, trainer: pl.Trainer, strategy: Any) -> None:
+        self.trainer, self.strategy, self.ranks = trainer, strategy, Ranks.of(trainer)
+        self.full: list[Tensor] | None = None
+        self.training = False
         self._batches: Iterator[Any] | None = None
         self._inactive_state: dict[str, Any] | None = None
 
@@ -66,16 +72,27 @@ class StrategyBatches:
         Raises:
             RanksDifferError: The processes have read different batches.
         """
-        unpack_batch(self.strategy)
-        if not self.ranks.is_distributed:
+        strategy, ranks = self.strategy, self.ranks
+        unpack_batch(strategy)
+        if not ranks.is_distributed:
             return 1.0
-        if check and differing(self.trainer, dict(enumerate(self.strategy.mbatch))) is not None:
+        full, self.training = strategy.mbatch, strategy.is_training
+        if check and differing(self.trainer, dict(enumerate(full))) is not None:
             raise RanksDifferError(
                 "The processes read different batches. Build the benchmark from the same seed in"
                 " every process: call torch.manual_seed and numpy.random.seed, or Lightning's"
                 " seed_everything, first. check_ranks=False turns this check off."
             )
-        return self.evaluation.shard_batch()
+        self.full, n = full, len(full[0])
+        strategy.mbatch = [entry[ranks.shard(n)] for entry in full]
+        return ranks.loss_weight(n)
+
+    def sample_replay(self, plugin: MethodPlugin, n: int) -> Replay | None:
+        """Samples the same replay in every process and returns this process's shard of it."""
+        if self.full is None:
+            return plugin.method.replay(n)
+        replay = plugin.method.replay(len(self.full[0]))
+        return None if replay is None else replay[self.ranks.shard(len(replay))]
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -10,12 +10,9 @@ import torch
 from avalanche.evaluation import PluginMetric
 from torch import Tensor
 
-from avalanche_dgm.data import Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import internals
-from avalanche_dgm.lightning.package import pl
-from avalanche_dgm.lightning.ranks import Ranks
-from avalanche_dgm.plugins.base import MethodPlugin
+from avalanche_dgm.lightning.strategies.batches import StrategyBatches
 
 #: Hooks on a batch after its forward pass.
 _AFTER_OUTPUT = (
@@ -38,61 +35,31 @@ class DistributedEvaluation:
     first process keeps its loggers.
     """
 
-    def __init__(self, trainer: pl.Trainer, strategy: Any) -> None:
-        self._trainer, self._ranks, self._strategy = trainer, Ranks.of(trainer), strategy
-        self._batch: list[Tensor] | None = None
-        self._training = False
+    def __init__(self, batches: StrategyBatches) -> None:
+        self._batches, self._trainer = batches, batches.trainer
         self._gathered: tuple[Any, Tensor] | None = None
         # Only rank 0 has loggers, but every process must take part in gathering.
-        self._needed: frozenset[str] = trainer.strategy.broadcast(
-            _hooks_on_outputs(strategy.evaluator)
+        self._needed: frozenset[str] = self._trainer.strategy.broadcast(
+            _hooks_on_outputs(batches.strategy.evaluator)
         )
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Wraps the evaluator's updates; does nothing in a single process."""
-        evaluator = self._strategy.evaluator
-        if not self._ranks.is_distributed:
+        evaluator = self._batches.strategy.evaluator
+        if not self._batches.ranks.is_distributed:
             yield
             return
         if self._trainer.global_rank:
             evaluator.loggers = []
-        try:
-            with internals.with_updates(evaluator, self._full_batch):
-                yield
-        finally:
-            self.end()
-
-    def shard_batch(self) -> float:
-        """Replaces the strategy's batch by this process's shard.
-
-        Returns:
-            The weight of the shard's mean loss in the mean over processes.
-        """
-        strategy = self._strategy
-        full = strategy.mbatch
-        n = len(full[0])
-        self._batch, self._training = full, strategy.is_training
-        self._gathered = None
-        strategy.mbatch = [entry[self._ranks.shard(n)] for entry in full]
-        return self._ranks.loss_weight(n)
-
-    def sample_replay(self, plugin: MethodPlugin, n: int) -> Replay | None:
-        """Samples the same replay in every process and returns this process's shard of it."""
-        if self._batch is None:
-            return plugin.method.replay(n)
-        full = plugin.method.replay(len(self._batch[0]))
-        return None if full is None else full[self._ranks.shard(len(full))]
-
-    def end(self) -> None:
-        """Drops the batch."""
-        self._batch = self._gathered = None
+        with internals.with_updates(evaluator, self._full_batch):
+            yield
 
     @contextmanager
     def _full_batch(self, hook: str) -> Iterator[None]:
-        strategy, full = self._strategy, self._batch
+        strategy, full = self._batches.strategy, self._batches.full
         # Evaluation during training runs on full batches in every process.
-        if full is None or strategy.is_training is not self._training:
+        if full is None or strategy.is_training is not self._batches.training:
             yield
             return
         shard = strategy.mbatch, strategy.mb_output, strategy.loss
@@ -108,22 +75,23 @@ class DistributedEvaluation:
     def _gather_outputs(self, outputs: Any, n: int) -> Tensor:
         if self._gathered is not None and self._gathered[0] is outputs:
             return self._gathered[1]
-        shard = self._ranks.shard(n)
+        ranks = self._batches.ranks
+        shard = ranks.shard(n)
         if not isinstance(outputs, Tensor) or len(outputs) != shard.stop - shard.start:
             raise ConfigError(
                 "The model's outputs for a part of a batch cannot be gathered from all processes:"
                 " metrics on several devices need one tensor with a row per sample of the batch."
                 " Use one device, or an EvaluationPlugin() without metrics."
             )
-        gathered = self._ranks.gather(self._trainer, outputs.detach(), n)
-        if not self._ranks.can_shard(n):
+        gathered = ranks.gather(self._trainer, outputs.detach(), n)
+        if not ranks.can_shard(n):
             # Every process ran the full batch, but dropout may differ: uses rank 0's outputs.
             gathered = self._trainer.strategy.all_gather(outputs.detach())[0]
         self._gathered = (outputs, gathered)
         return gathered
 
     def _mean_loss(self, loss: Tensor, n: int) -> Tensor:
-        weighted = loss.detach() * self._ranks.loss_weight(n)
+        weighted = loss.detach() * self._batches.ranks.loss_weight(n)
         mean = self._trainer.strategy.reduce(weighted.clone(), reduce_op="mean")
         return torch.as_tensor(mean)
 

@@ -131,7 +131,7 @@ class StrategyStage(Stage):
             broadcast_buffers(self.trainer, strategy.model)
         fire(strategy, name, **options)
         if name == "after_training_iteration":
-            self.batches.evaluation.end()
+            self.batches.full = None
         if name == "before_training_epoch":
             if any_rank(self.trainer, stop_requested(strategy)):
                 clear_stop_request(strategy)
@@ -210,7 +210,7 @@ class StrategyModule(StagedModule):
             fire(strategy, "after_eval_forward", **options)
             strategy.loss = strategy.criterion()
         fire(strategy, "after_eval_iteration", **options)
-        self.batches.evaluation.end()
+        self.batches.full = None
 
     def on_test_epoch_end(self) -> None:
         self.batches.end()

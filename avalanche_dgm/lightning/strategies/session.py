@@ -118,8 +118,7 @@ class StrategySession:
     @contextmanager
     def _installed(self) -> Iterator[None]:
         strategy, trainer = self.strategy, self.trainer
-        evaluation = DistributedEvaluation(trainer, strategy)
-        self._batches = StrategyBatches(trainer, strategy, evaluation)
+        self._batches = StrategyBatches(trainer, strategy)
         self._module = StrategyModule(strategy, self._batches)
         ddp = isinstance(trainer.strategy, pl.strategies.DDPStrategy)
         heads = any(isinstance(part, MultiTaskModule) for part in strategy.model.modules())
@@ -127,14 +126,14 @@ class StrategySession:
             for plugin in find_plugins(strategy):
                 adapted = internals.replaced(
                     plugin,
-                    run_phase=partial(_run_phase, trainer, plugin),
-                    draw=partial(evaluation.sample_replay, plugin),
+                    run_phase=partial(run_phase_on, trainer, plugin.method),
+                    draw=partial(self._batches.sample_replay, plugin),
                 )
                 stack.enter_context(adapted)
             stack.enter_context(
                 internals.with_loops(strategy, train=self._train_exp, evaluate=self._eval_epoch)
             )
-            stack.enter_context(evaluation.installed())
+            stack.enter_context(DistributedEvaluation(self._batches).installed())
             stack.enter_context(internals.full_batch_loaders())
             if ddp and heads and internals.finds_unused_parameters(trainer) is None:
                 # Heads of other tasks get no gradient from a batch.
@@ -209,9 +208,3 @@ def _length(loader: Any) -> int:
             f"The strategy's data loader, a {type(loader).__name__}, has no length, which a Trainer"
             " needs. Give it a __len__ that returns the number of batches."
         ) from error
-
-
-def _run_phase(trainer: pl.Trainer, plugin: Any, phase: Any) -> float:
-    seconds = run_phase_on(trainer, plugin.method, phase)
-    # The method stores the duration, and its state must be the same in every process.
-    return trainer.strategy.broadcast(seconds)
