@@ -21,6 +21,7 @@ from avalanche_dgm.experiments.arguments import build_parser, read_overrides
 
 if TYPE_CHECKING:
     from avalanche_dgm.experiments.recipes import Configs
+    from avalanche_dgm.experiments.runner import RunOptions
 
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -171,12 +172,12 @@ def _paper(arguments: argparse.Namespace) -> None:
     from avalanche_dgm.experiments.paper import PaperRuns
     from avalanche_dgm.papers.making import make
 
-    runs = PaperRuns(arguments.out, **_launch_options(arguments, *configs.values()))
+    runs = PaperRuns(arguments.out, _run_options(arguments, *configs.values()))
     for exhibit in exhibits:
-        if runs.is_global_zero:
+        if arguments.is_global_zero:
             print(f"{exhibit.title}.\n{exhibit.says}\n", flush=True)
         text = make(exhibit, request, runs, name=arguments.name)
-        if runs.is_global_zero:
+        if arguments.is_global_zero:
             print(f"{text}\n", flush=True)
 
 
@@ -270,11 +271,11 @@ def _execute(
     from avalanche_dgm.experiments.storage import run_folder
     from avalanche_dgm.experiments.sweep import Sweep, check_buffers
 
-    options = _launch_options(arguments, configs)
+    options = _run_options(arguments, configs)
     if intro and arguments.is_global_zero:
         print(f"{intro}\n", flush=True)
     folder = run_folder(arguments.out, arguments.name or name)
-    sweep = Sweep(folder, resume=arguments.resume, **options)
+    sweep = Sweep(folder, options)
     buffers: list[str] | None = getattr(arguments, "equal_bytes", None)
     if buffers is not None:
         buffers = buffers or ["replay"]
@@ -282,7 +283,7 @@ def _execute(
     results: Any = sweep.run(configs)
     if buffers is not None:
         results = sweep.add_buffers(results, buffers)
-    if sweep.is_global_zero:
+    if options.is_global_zero:
         print(sweep.summarise(results))
 
 
@@ -295,10 +296,11 @@ def _print_config(configs: Configs) -> None:
     print(recipes.dump(configs), end="")
 
 
-def _launch_options(arguments: argparse.Namespace, *configs: Configs) -> dict[str, Any]:
-    """Fields of `avalanche_dgm.experiments.sweep.Launcher`; sets the number of threads first."""
+def _run_options(arguments: argparse.Namespace, *configs: Configs) -> RunOptions:
+    """How the runs are started; sets the number of threads first."""
     from avalanche_dgm.experiments.panels import LogSettings
     from avalanche_dgm.experiments.provenance import command_line
+    from avalanche_dgm.experiments.runner import RunOptions
     from avalanche_dgm.experiments.sweep import is_global_zero
 
     if arguments.threads is not None:
@@ -310,13 +312,14 @@ def _launch_options(arguments: argparse.Namespace, *configs: Configs) -> dict[st
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     log = LogSettings(tuple(arguments.log), arguments.wandb_project)
     arguments.is_global_zero = all(is_global_zero(rows) for rows in configs)
-    return {
-        "overwrite": arguments.overwrite,
-        "progress": not arguments.quiet,
-        "command": command_line(arguments.given),
-        "log": log,
-        "is_global_zero": arguments.is_global_zero,
-    }
+    return RunOptions(
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        progress=not arguments.quiet,
+        command=command_line(arguments.given),
+        log=log,
+        is_global_zero=arguments.is_global_zero,
+    )
 
 
 def _default_name(arguments: argparse.Namespace, configs: Configs) -> str:

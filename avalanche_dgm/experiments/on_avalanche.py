@@ -45,7 +45,7 @@ class AvalancheEngine:
         spec, result = run.spec, run.result
         self.run = run
         # Without bars in a log file.
-        self.bars = run.progress and sys.stderr.isatty()
+        self.bars = run.options.progress and sys.stderr.isatty()
         self.generator = GeneratorRecorder(spec, run.folder)
         self.logger = RunLogger(
             spec.label,

@@ -185,12 +185,12 @@ class LightningEngine:
             eval_batch_size=_EVAL_BATCH,
             seed=config.seed,
             checkpoint_dir=folder,
-            resume=run.resume and folder is not None,
+            resume=run.options.resume and folder is not None,
             save_every=config.trainer.save_every,
         )
 
     def _arguments(self, run: Run, module: MethodModule) -> dict[str, Any]:
-        arguments = trainer_arguments(run.spec.config, progress=run.progress)
+        arguments = trainer_arguments(run.spec.config, progress=run.options.progress)
         strategy = arguments["strategy"]
         if module.task_aware and self.processes > 1 and strategy in ("auto", "ddp", "ddp_spawn"):
             # Each step uses one of several heads, but DDP waits for gradients of all parameters.
@@ -209,9 +209,9 @@ class LightningEngine:
             strategy,
             [spec.train_experience(position) for position in range(len(spec.order))],
             test_stream=spec.test_experiences(),
-            trainer=trainer_arguments(spec.config, progress=run.progress),
+            trainer=trainer_arguments(spec.config, progress=run.options.progress),
             checkpoint_dir=run.folder / "checkpoints" if run.folder is not None else None,
-            resume=run.resume and run.folder is not None,
+            resume=run.options.resume and run.folder is not None,
             num_workers=0,
         )
         # The logger may be that of a checkpoint or another process.

@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from avalanche_dgm import files
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import storage
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.methods import check_options
 from avalanche_dgm.experiments.results import RunResult
-from avalanche_dgm.experiments.sweep import Configs, Launcher
+from avalanche_dgm.experiments.runner import RunOptions
+from avalanche_dgm.experiments.sweep import Configs, run_all
 from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.saving import load_memory
 
@@ -104,54 +103,42 @@ class PaperRun:
 
 
 @dataclass
-class PaperRuns(Launcher):
+class PaperRuns:
     """Trains missing runs; unfinished ones always resume.
 
     Attributes:
         out: Folder of all runs.
+        options: How to run them; without ``overwrite`` they resume, and all keep their memories.
     """
 
     out: Path
+    options: RunOptions = field(default_factory=RunOptions)
     _done: dict[Path, PaperRun] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.resume = not self.overwrite
 
     def folder_of(self, config: ExperimentConfig) -> Path:
         """The folder of a run."""
         return storage.run_folder(self.out, f"{FOLDER}/{run_name(config)}")
 
     def train(self, configs: Configs) -> dict[str, list[PaperRun]]:
-        """Checks all configs and folders, then trains missing runs.
+        """Trains missing runs; see `avalanche_dgm.experiments.sweep.run_all`.
 
         Args:
             configs: The configs of each row, one per seed.
 
         Returns:
             The runs in the same order.
-
-        Raises:
-            ConfigError: A config or a folder cannot be used; nothing was run.
-            StorageError: A file cannot be written; the same command resumes.
         """
-        folders = {self.folder_of(config): config for seeds in configs.values() for config in seeds}
-        for folder, config in folders.items():
-            check_options(config)
-            if self.is_global_zero and folder not in self._done:
-                files.check_unlocked(folder)
-                self.finished(config, folder)
-        return {row: [self._run(row, config) for config in seeds] for row, seeds in configs.items()}
-
-    def _run(self, row: str, config: ExperimentConfig) -> PaperRun:
-        folder = self.folder_of(config)
-        if folder not in self._done:
-            result = self.finished(config, folder)
-            if result is None:
-                result = self.run_one(
-                    row, config, folder, where=f": {folder.name}", keep_memory=True
-                )
-            self._done[folder] = PaperRun(result, folder)
-        return self._done[folder]
+        folders = {row: [self.folder_of(c) for c in seeds] for row, seeds in configs.items()}
+        planned = [
+            (f"{folder.name}: {row}", config, folder)
+            for row, seeds in configs.items()
+            for config, folder in zip(seeds, folders[row], strict=True)
+            if folder not in self._done
+        ]
+        options = replace(self.options, resume=not self.options.overwrite, keep_memory=True)
+        results = run_all(planned, options)
+        self._done |= {folder: PaperRun(result, folder) for folder, result in results.items()}
+        return {row: [self._done[folder] for folder in seeds] for row, seeds in folders.items()}
 
 
 def results_of(runs: Mapping[str, Sequence[PaperRun]]) -> dict[str, list[RunResult]]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avalanche_dgm import files
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, StorageError
@@ -17,27 +18,23 @@ from avalanche_dgm.experiments import recipes, storage
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.results import RunResult
 
+if TYPE_CHECKING:
+    from avalanche_dgm.experiments.runner import RunOptions
+
 #: File in ``.new`` that lists the files of the earlier run to remove.
 _SWAP = ".swap"
 
 
 @contextmanager
 def claim(
-    folder: Path | None,
-    config: ExperimentConfig,
-    *,
-    resume: bool,
-    overwrite: bool,
-    is_global_zero: bool = True,
+    folder: Path | None, config: ExperimentConfig, options: RunOptions
 ) -> Iterator[tuple[Path | None, RunResult | None]]:
     """Locks a run's folder, and chooses the folder to write to.
 
     Args:
         folder: The run folder, or ``None`` for a run that writes nothing.
         config: The settings of the run.
-        resume: Whether to resume.
-        overwrite: Whether to replace an existing run.
-        is_global_zero: Whether this is the first process; the others do not lock.
+        options: How the run is started; only the first process locks.
 
     Yields:
         The folder to write to, which is a subfolder if the run folder has a finished run; and the
@@ -49,9 +46,8 @@ def claim(
     if folder is None:
         yield None, None
         return
-    if not is_global_zero:
-        target = _target(folder, overwrite=overwrite)
-        yield target, storage.read_result(target) if resume and not overwrite else None
+    if not options.is_global_zero:
+        yield _target(folder, options)
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,9 +56,8 @@ def claim(
             f"Cannot create {folder}: {error.strerror}. Choose another --out."
         ) from error
     with files.lock(folder):
-        storage.check_folder(folder, config, resume=resume, overwrite=overwrite)
-        target = _target(folder, overwrite=overwrite)
-        saved = storage.read_result(target) if resume and not overwrite else None
+        storage.check_folder(folder, config, options)
+        target, saved = _target(folder, options)
         try:
             yield target, saved
         except AvalancheDGMError as error:
@@ -73,9 +68,15 @@ def claim(
             raise
 
 
-def _target(folder: Path, *, overwrite: bool) -> Path:
-    finished = None if overwrite else storage.read_result(folder)
-    return folder / storage.STAGING if finished is not None and finished.complete else folder
+def _target(folder: Path, options: RunOptions) -> tuple[Path, RunResult | None]:
+    """The folder to write to, and the result so far of the run to resume."""
+    if options.overwrite:
+        return folder, None
+    saved = storage.read_result(folder)
+    if saved is not None and saved.complete:
+        folder = folder / storage.STAGING
+        saved = storage.read_result(folder)
+    return folder, saved if options.resume else None
 
 
 def begin(folder: Path, result: RunResult) -> None:

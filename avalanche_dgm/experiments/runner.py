@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from avalanche.models.dynamic_modules import MultiTaskModule
 from torch import nn
@@ -23,16 +24,35 @@ from avalanche_dgm.methods import Method, Naive
 from avalanche_dgm.saving import save_memory
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How runs are started. It does not affect their results.
+
+    Attributes:
+        resume: Resume the unfinished run in a folder, and keep a finished one.
+        overwrite: Replace the run in a folder.
+        progress: Show a line for each experience on stderr, and bars if that is a terminal.
+        command: The command line, saved with the results.
+        log: Where to log panels; ``None`` for files in the run's folder.
+        keep_memory: Save the trained method in the run's folder, see `avalanche_dgm.save_memory`;
+            for a reference method, the classifier.
+        is_global_zero: Whether this is the first process; the others write and print nothing.
+    """
+
+    resume: bool = False
+    overwrite: bool = False
+    progress: bool = False
+    command: str | None = None
+    log: LogSettings | None = None
+    keep_memory: bool = False
+    is_global_zero: bool = True
+
+
 def run(
     config: ExperimentConfig,
-    *,
     folder: Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = False,
-    command: str | None = None,
-    log: LogSettings | None = None,
-    keep_memory: bool = False,
+    options: RunOptions | None = None,
+    **given: Any,
 ) -> RunResult:
     """Runs an experiment; with a Trainer, this is called in each of its processes.
 
@@ -44,13 +64,8 @@ def run(
         folder: Folder for a checkpoint and the results after each experience, and for the files of
             `report.write_run` at the end; nothing is written without it. A finished run with the
             same settings is kept until the new one is complete.
-        resume: Resume the run in ``folder``.
-        overwrite: Replace the run in ``folder``.
-        progress: Show a line for each experience on stderr, and bars if that is a terminal.
-        command: The command line, saved with the results.
-        log: Where to log panels; ``None`` for files in ``folder``.
-        keep_memory: Save the trained method in ``folder``, see `avalanche_dgm.save_memory`; for a
-            reference method, the classifier. It does not affect the result.
+        options: How to run it; whether this is the first process is found here.
+        **given: Fields that replace those of ``options``.
 
     Returns:
         The measurements and, in the first process, a few generated images of each class.
@@ -64,24 +79,14 @@ def run(
     check_options(config)
     engine = make_engine(config)
     first = engine.is_global_zero
+    options = replace(options or RunOptions(), **{**given, "is_global_zero": first})
     seed_everything(config.seed)
     spec = RunSpec(config, build_stream(config))
-    claimed = run_folders.claim(
-        folder, config, resume=resume, overwrite=overwrite, is_global_zero=first
-    )
-    with claimed as (target, saved):
-        result = saved or spec.empty_result(engine.device, command)
+    with run_folders.claim(folder, config, options) as (target, saved):
+        result = saved or spec.empty_result(engine.device, options.command)
         if saved is None or not saved.complete:
-            panels = RunPanels(spec, target if first else None, log or LogSettings())
-            begun = Run(
-                spec,
-                result,
-                target,
-                panels,
-                resume=resume,
-                progress=progress,
-                keep_memory=keep_memory and first,
-            )
+            panels = RunPanels(spec, target if first else None, options.log or LogSettings())
+            begun = Run(spec, result, target, panels, options)
             engine.prepare(begun)
             if target is not None and first and saved is None:
                 run_folders.begin(target, result)
@@ -113,9 +118,7 @@ class Run:
         result: The result so far; engines add its steps.
         folder: The folder to write to, or ``None``.
         panels: The dashboard.
-        resume: Whether the user asked to resume the run in the folder.
-        progress: Whether to show progress.
-        keep_memory: Whether to save the trained method.
+        options: How it was started.
     """
 
     # Not a dataclass: Lightning would copy its fields to spawned processes.
@@ -125,13 +128,10 @@ class Run:
         result: RunResult,
         folder: Path | None,
         panels: RunPanels,
-        *,
-        resume: bool,
-        progress: bool,
-        keep_memory: bool = False,
+        options: RunOptions,
     ) -> None:
         self.spec, self.result, self.folder, self.panels = spec, result, folder, panels
-        self.resume, self.progress, self.keep_memory = resume, progress, keep_memory
+        self.options = options
 
     def publish(
         self,
@@ -149,7 +149,7 @@ class Run:
         self.panels.log_experience(result, method)
         if self.folder is not None and not result.complete:
             (save or storage.write_result)(self.folder, result)
-        if self.progress:
+        if self.options.progress:
             step = result.steps[-1]
             print(
                 f"{self.spec.label}: experience {len(result.steps)}/{len(result.order)}"
@@ -161,7 +161,8 @@ class Run:
 
     def keep(self, learned: Method | nn.Module) -> None:
         """Saves the trained method if ``keep_memory``; called after the last experience."""
-        if self.folder is None or not self.keep_memory:
+        kept = self.options.keep_memory and self.options.is_global_zero
+        if self.folder is None or not kept:
             return
         if not isinstance(learned, Method):
             network, learned = learned, Naive()

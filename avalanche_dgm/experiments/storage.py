@@ -11,13 +11,16 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avalanche_dgm import files
 from avalanche_dgm.dashboards import file_sink
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.results import RunResult
+
+if TYPE_CHECKING:
+    from avalanche_dgm.experiments.runner import RunOptions
 
 RESULTS = "results.json"
 #: Subfolder of a run with its panels.
@@ -170,14 +173,7 @@ def drop_checkpoints(folder: Path, result: RunResult, keep: int | None) -> None:
     remove(folder, [path for path in checkpoints if path != kept])
 
 
-def check_folder(
-    folder: Path,
-    config: ExperimentConfig,
-    *,
-    resume: bool,
-    overwrite: bool,
-    is_global_zero: bool = True,
-) -> RunResult | None:
+def check_folder(folder: Path, config: ExperimentConfig, options: RunOptions) -> RunResult | None:
     """Checks, before training, that a run may use its folder; only in the first process.
 
     Returns:
@@ -187,12 +183,12 @@ def check_folder(
         ConfigError: The folder has other files, another run, or an unfinished run that would be
             lost.
     """
-    if not is_global_zero:
-        saved = read_result(folder) if resume else None
+    if not options.is_global_zero:
+        saved = read_result(folder) if options.resume else None
         staged = (folder / STAGING / RESULTS).exists()
         return saved if saved is not None and saved.complete and not staged else None
     _refuse_foreign(folder)
-    if overwrite:
+    if options.overwrite:
         return None
     saved = read_result(folder)
     if saved is None:
@@ -204,7 +200,7 @@ def check_folder(
             " or replace it with --overwrite."
         )
     begun = read_result(folder / STAGING) if saved.complete else saved
-    if resume:
+    if options.resume:
         return saved if begun is None else None
     if begun is not None:
         raise ConfigError(

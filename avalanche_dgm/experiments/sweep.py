@@ -4,123 +4,93 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from avalanche_dgm import files
-from avalanche_dgm.experiments import recipes, report, storage, tables
+from avalanche_dgm.experiments import recipes, report, runner, storage, tables
 from avalanche_dgm.experiments.config import ExperimentConfig
 from avalanche_dgm.experiments.methods import check_options, find_method, has_gan, method_of
-from avalanche_dgm.experiments.panels import LogSettings
 from avalanche_dgm.experiments.results import RunResult
+from avalanche_dgm.experiments.runner import RunOptions
 from avalanche_dgm.methods.registry import NamedMethod
 from avalanche_dgm.metrics.functional import mean
 
 Configs = Mapping[str, Sequence[ExperimentConfig]]
 
 
-@dataclass(kw_only=True)
-class Launcher:
-    """Common settings of runs.
+#: Name for the user, config and folder of a run.
+Planned = tuple[str, ExperimentConfig, Path]
+
+
+def run_all(
+    planned: Sequence[Planned], options: RunOptions, *, comparison: Path | None = None
+) -> dict[Path, RunResult]:
+    """Checks all configs and folders, then runs those that are not finished.
+
+    Args:
+        planned: The runs; those with the same folder are run once.
+        options: How to run them.
+        comparison: A folder that has those of all runs, which is locked, too.
+
+    Returns:
+        The results by folder.
+
+    Raises:
+        ConfigError: A config or a folder cannot be used; nothing was run.
+        StorageError: A file cannot be written; the run can be resumed.
+    """
+    for _, config, _ in planned:
+        check_options(config)
+    folders = [folder for _, _, folder in planned]
+    with ExitStack() as stack:
+        if options.is_global_zero:
+            if comparison is not None:
+                storage.check_comparison(comparison, folders)
+                stack.enter_context(files.lock(comparison))
+            for folder in folders:
+                files.check_unlocked(folder)
+        kept = {folder: storage.check_folder(folder, c, options) for _, c, folder in planned}
+        results = {folder: result for folder, result in kept.items() if result is not None}
+        for name, config, folder in planned:
+            if folder in results:
+                continue
+            if options.progress and options.is_global_zero:
+                description = find_method(config.method).description
+                print(f"{name} ({description}), seed {config.seed}", file=sys.stderr)
+            results[folder] = runner.run(config, folder, options)
+    return results
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs several configs, each in a subfolder of the sweep's folder.
 
     Attributes:
-        resume: Resume unfinished runs and keep finished ones.
-        overwrite: Replace existing runs.
-        progress: Show progress on stderr.
-        command: The command line, saved with the results.
-        log: Where to log panels.
-        is_global_zero: Whether this is the first process; the others write and print nothing. See
-            `is_global_zero`.
+        folder: The folder.
+        options: How to run them.
     """
 
-    resume: bool = False
-    overwrite: bool = False
-    progress: bool = False
-    command: str | None = None
-    log: LogSettings = field(default_factory=LogSettings)
-    is_global_zero: bool = True
-
-    def finished(self, config: ExperimentConfig, folder: Path) -> RunResult | None:
-        """Checks a run's folder; returns the result if the run is finished and kept."""
-        return storage.check_folder(
-            folder,
-            config,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            is_global_zero=self.is_global_zero,
-        )
-
-    def run_one(
-        self,
-        row: str,
-        config: ExperimentConfig,
-        folder: Path,
-        *,
-        where: str = "",
-        keep_memory: bool = False,
-    ) -> RunResult:
-        """Runs a config, after printing its row and ``where``; see `runner.run`."""
-        from avalanche_dgm.experiments.runner import run
-
-        if self.progress and self.is_global_zero:
-            description = find_method(config.method).description
-            print(f"{row} ({description}), seed {config.seed}{where}", file=sys.stderr)
-        return run(
-            config,
-            folder=folder,
-            resume=self.resume,
-            overwrite=self.overwrite,
-            progress=self.progress,
-            command=self.command,
-            log=self.log,
-            keep_memory=keep_memory,
-        )
-
-
-@dataclass
-class Sweep(Launcher):
-    """Runs several configs, each in a subfolder of the sweep's folder."""
-
     folder: Path
+    options: RunOptions = field(default_factory=RunOptions)
 
     def run(self, configs: Configs) -> dict[str, list[RunResult]]:
-        """Checks all configs and folders, then runs those that are not finished.
+        """Runs the configs; see `run_all`.
 
         Returns:
             The results in the same order.
-
-        Raises:
-            ConfigError: A config or a folder cannot be used; nothing was run.
-            StorageError: A file cannot be written; the run can be resumed.
         """
-        runs = [
-            (name, config, self.folder_of(configs, name, config))
+        planned = {
+            name: [(c.method, c, self.folder_of(configs, name, c)) for c in seeds]
             for name, seeds in configs.items()
-            for config in seeds
-        ]
-        for _, config, _ in runs:
-            check_options(config)
-        with self._locked([folder for _, _, folder in runs]):
-            finished = {folder: self.finished(config, folder) for _, config, folder in runs}
-            results: dict[str, list[RunResult]] = {name: [] for name in configs}
-            for name, config, folder in runs:
-                result = finished[folder] or self.run_one(config.method, config, folder)
-                results[name].append(result)
-        return results
-
-    @contextmanager
-    def _locked(self, folders: Sequence[Path]) -> Iterator[None]:
-        """Checks that folders are not in use, and locks the sweep's folder if runs have others."""
-        with ExitStack() as stack:
-            if self.is_global_zero:
-                if self.folder not in folders:
-                    storage.check_comparison(self.folder, folders)
-                    stack.enter_context(files.lock(self.folder))
-                for folder in folders:
-                    files.check_unlocked(folder)
-            yield
+        }
+        everything = list(chain.from_iterable(planned.values()))
+        alone = self.folder in (folder for _, _, folder in everything)
+        results = run_all(everything, self.options, comparison=None if alone else self.folder)
+        return {name: [results[folder] for _, _, folder in row] for name, row in planned.items()}
 
     def folder_of(self, configs: Configs, name: str, config: ExperimentConfig) -> Path:
         """Returns a run's folder: that of the sweep if there is only this run."""
@@ -298,9 +268,7 @@ def is_global_zero(configs: Configs) -> bool:
     first = True
     for config in (config for seeds in configs.values() for config in seeds):
         if config.backend == "lightning":
-            from avalanche_dgm.experiments.runner import make_engine
-
-            first = make_engine(config).is_global_zero
+            first = runner.make_engine(config).is_global_zero
     return first
 
 

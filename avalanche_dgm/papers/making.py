@@ -37,14 +37,14 @@ def make(exhibit: Exhibit, request: Request, runs: PaperRuns, *, name: str | Non
     """
     folder = storage.run_folder(runs.out, name or exhibit.name + request.suffix)
     configs = exhibit.configs(request)
-    if runs.is_global_zero:
+    if runs.options.is_global_zero:
         _check_folder(folder, exhibit)
     trained = Trained(request, runs.train(configs), folder)
     if exhibit.more is not None:
         # Not filtered by `only`, as they depend on runs that are.
         further = exhibit.more(request, trained)
         trained = Trained(request, {**trained.runs, **runs.train(further)}, folder)
-    if not runs.is_global_zero:
+    if not runs.options.is_global_zero:
         return ""
     results = exhibit.show(trained)
     numbers = numbers_of(exhibit, trained, results)

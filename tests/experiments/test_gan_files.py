@@ -24,7 +24,7 @@ from avalanche_dgm.experiments import (
 )
 from avalanche_dgm.experiments.methods import check_options, has_gan
 from avalanche_dgm.experiments.results import Step
-from avalanche_dgm.experiments.runner import run
+from avalanche_dgm.experiments.runner import RunOptions, run
 from avalanche_dgm.experiments.sweep import Sweep, after_classes, generated
 from avalanche_dgm.metrics.generator_quality import memory_of
 
@@ -56,7 +56,7 @@ def settings(method, **fields):
 
 def sweep(folder, method, **fields):
     config = settings(method, **fields)
-    run = Sweep(folder, overwrite=True)
+    run = Sweep(folder, RunOptions(overwrite=True))
     results = run.run({method: [config]})
     return results[method][0], run.summarise(results)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import METHODS, ExperimentConfig, building, storage
 from avalanche_dgm.experiments.config import TrainerSettings
 from avalanche_dgm.experiments.methods import Reference, is_stock
-from avalanche_dgm.experiments.runner import make_engine, run
+from avalanche_dgm.experiments.runner import RunOptions, make_engine, run
 from avalanche_dgm.experiments.sweep import check_buffers
 from avalanche_dgm.lightning.callbacks import StreamCallback
 from avalanche_dgm.lightning.checkpointer import StreamCheckpointer
@@ -187,7 +188,7 @@ def test_killed_within_an_experience(method, batch, tmp_path, monkeypatch):
     saved = storage.read_result(tmp_path)
     assert len(saved.steps) < 4
     with pytest.raises(ConfigError, match="unfinished run"):
-        storage.check_folder(tmp_path, settings, resume=False, overwrite=False)
+        storage.check_folder(tmp_path, settings, RunOptions())
     trained = []
     with monkeypatch.context() as patch:
         real = StreamCheckpointer.on_step_end
@@ -250,16 +251,15 @@ def test_an_error_before_training_leaves_nothing(tmp_path):
 
 
 def test_only_the_first_process_minds_the_folder(tmp_path):
-    settings = config("naive")
-    choices = {"overwrite": False, "is_global_zero": False}
+    settings, others = config("naive"), partial(RunOptions, is_global_zero=False)
     run(settings, folder=tmp_path)
     result = storage.read_result(tmp_path)
-    assert storage.check_folder(tmp_path, settings, resume=True, **choices).complete
-    assert storage.check_folder(tmp_path, settings, resume=False, **choices) is None
+    assert storage.check_folder(tmp_path, settings, others(resume=True)).complete
+    assert storage.check_folder(tmp_path, settings, others()) is None
     result.steps.pop()
     storage.write_result(tmp_path, result)
     for resume in (True, False):
-        assert storage.check_folder(tmp_path, settings, resume=resume, **choices) is None
+        assert storage.check_folder(tmp_path, settings, others(resume=resume)) is None
 
 
 # What cannot be run

@@ -12,7 +12,7 @@ from avalanche_dgm.experiments.models import MLP
 from avalanche_dgm.experiments.panels import LogSettings
 from avalanche_dgm.experiments.paper import PaperRun, PaperRuns
 from avalanche_dgm.experiments.run_spec import RunSpec
-from avalanche_dgm.experiments.runner import run
+from avalanche_dgm.experiments.runner import RunOptions, run
 from avalanche_dgm.experiments.storage import MEMORY, read_result
 from avalanche_dgm.experiments.strategies import build_strategy
 
@@ -46,7 +46,7 @@ def test_a_kept_memory_answers_as_the_run_did(method, backend, tmp_path):
     config = ExperimentConfig.create(
         method, fast=True, n_experiences=5, stream_options=few, backend=backend
     )
-    runs = PaperRuns(tmp_path, log=LogSettings(("none",)))
+    runs = PaperRuns(tmp_path, RunOptions(log=LogSettings(("none",))))
     found = runs.train({"row": [config]})["row"][0]
     images, labels = found.test_images()
     memory = found.memory()

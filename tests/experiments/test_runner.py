@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import ExperimentConfig, runner, storage
 from avalanche_dgm.experiments.on_avalanche import AvalancheEngine
-from avalanche_dgm.experiments.runner import run
+from avalanche_dgm.experiments.runner import RunOptions, run
 from avalanche_dgm.streams import split
 
 TINY = {"n_train_per_class": 8, "fraction": 0.2}
@@ -146,18 +146,18 @@ def test_missing_checkpoint_is_reported(tmp_path, monkeypatch):
 
 def test_a_folder_is_used_only_by_its_run(tmp_path, monkeypatch):
     settings = config("naive")
-    assert storage.check_folder(tmp_path, settings, resume=True, overwrite=False) is None
+    assert storage.check_folder(tmp_path, settings, RunOptions(resume=True)) is None
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             run(settings, folder=tmp_path)
     with pytest.raises(ConfigError, match=r"unfinished run \(2 of 5"):
-        storage.check_folder(tmp_path, settings, resume=False, overwrite=False)
+        storage.check_folder(tmp_path, settings, RunOptions())
     with pytest.raises(ConfigError, match="other settings: epochs 7"):
-        storage.check_folder(tmp_path, settings.replace(epochs=7), resume=True, overwrite=False)
-    storage.check_folder(tmp_path, settings.replace(epochs=7), resume=False, overwrite=True)
+        storage.check_folder(tmp_path, settings.replace(epochs=7), RunOptions(resume=True))
+    storage.check_folder(tmp_path, settings.replace(epochs=7), RunOptions(overwrite=True))
     run(settings, folder=tmp_path, resume=True)
-    done = storage.check_folder(tmp_path, settings, resume=True, overwrite=False)
+    done = storage.check_folder(tmp_path, settings, RunOptions(resume=True))
     assert done is not None
     assert done.complete
 

@@ -186,7 +186,7 @@ def test_a_kill_while_runs_are_swapped_is_made_good(moves, tmp_path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             run_folders.finish(old, place, new)
     assert storage.read_result(old).complete
-    assert storage.check_folder(old, new.config, resume=True, overwrite=False) is None
+    assert storage.check_folder(old, new.config, runner.RunOptions(resume=True)) is None
     run_folders.finish(old, place, new)
     assert contents(old) == expected
     assert not place.exists()

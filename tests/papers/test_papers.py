@@ -222,9 +222,9 @@ def test_runs_are_shared_and_go_on_after_a_kill(tmp_path, monkeypatch, capsys):
 def test_overwriting_trains_a_shared_run_once(tmp_path, monkeypatch):
     trained, run = [], runner.run
 
-    def noted(config, **words):
+    def noted(config, *more):
         trained.append(config.method)
-        return run(config, **words)
+        return run(config, *more)
 
     monkeypatch.setattr(runner, "run", noted)
     for more in ([], ["--overwrite"]):
