@@ -20,7 +20,7 @@ from avalanche_dgm.errors import AvalancheDGMError, ConfigError, StorageError
 from avalanche_dgm.experiments.arguments import build_parser, read_overrides
 
 if TYPE_CHECKING:
-    from avalanche_dgm.experiments.recipes import Configs
+    from avalanche_dgm.experiments.planning import Configs
     from avalanche_dgm.experiments.runner import RunOptions
 
 _USAGE_ERROR = 2
@@ -105,20 +105,20 @@ def _load_plugin(name: str) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from avalanche_dgm.experiments import recipes
+    from avalanche_dgm.experiments import planning, recipes
 
     file = recipes.load(arguments.config) if arguments.config is not None else {}
     words = _words(arguments)
-    layers = recipes.layers_of(file, words)
-    if "trainer" in words and recipes.top(layers, "backend", "avalanche") != "lightning":
+    layers = planning.layers_of(file, words)
+    if "trainer" in words and planning.top(layers, "backend", "avalanche") != "lightning":
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in words["trainer"])
         raise ConfigError(f"{flags}: only a Trainer has such settings. Add --backend lightning.")
-    configs = recipes.plan(file, words, methods=arguments.usual)
+    configs = planning.plan(file, words, methods=arguments.usual)
     _execute(arguments, _default_name(arguments, configs), configs)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from avalanche_dgm.experiments import recipes
+    from avalanche_dgm.experiments import planning, recipes
 
     # The demo may be repeated, so it overwrites its folder.
     arguments.overwrite = not arguments.resume
@@ -127,7 +127,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     _execute(
         arguments,
         "demo",
-        recipes.plan(recipes.load("demo"), _words(arguments), methods=()),
+        planning.plan(recipes.load("demo"), _words(arguments), methods=()),
         "Ten handwritten digits are learned one after the other, and no images are stored.\n"
         "How many of the digits does each method still recognise at the end?",
     )
@@ -241,7 +241,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def _words(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings given on the command line, most of them by the names of fields."""
-    from avalanche_dgm.experiments import recipes
+    from avalanche_dgm.experiments import planning, recipes
     from avalanche_dgm.experiments.config import TrainerSettings
 
     given = {k: v for k, v in vars(arguments).items() if v is not None and v is not False}
@@ -255,7 +255,7 @@ def _words(arguments: argparse.Namespace) -> dict[str, Any]:
     known = [f"--{name.replace('_', '-')}" for name in recipes.settings()]
     overrides = [*arguments.more, *more]
     values = read_overrides(overrides, [*getattr(arguments, "options", ()), *known])
-    return recipes.merge(recipes.check(values, "the command line"), words)
+    return planning.merge(recipes.check(values, "the command line"), words)
 
 
 def _execute(

@@ -170,7 +170,7 @@ class ExperimentConfig(Settings):
         Raises:
             ConfigError: The settings cannot be run.
         """
-        from avalanche_dgm.experiments.recipes import plan
+        from avalanche_dgm.experiments.planning import plan
 
         (configs,) = plan({**given, "stream": stream, "methods": [method]}, methods=()).values()
         return configs[0]

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import recipes
+from avalanche_dgm.experiments import planning, recipes
 from avalanche_dgm.experiments.config import require_known
 from avalanche_dgm.experiments.paper import PaperRun, results_of
-from avalanche_dgm.experiments.recipes import Configs
+from avalanche_dgm.experiments.planning import Configs
 from avalanche_dgm.experiments.results import RunResult
 
 #: Fraction of the images in a fast run.
@@ -81,15 +81,15 @@ class Request:
         """
         layer = recipes.load(recipe)
         if self.defaults:
-            below = recipes.layers_of(layer)
-            values = {name: recipes.top(below, name, None) for name in _PROBLEM}
+            below = planning.layers_of(layer)
+            values = {name: planning.top(below, name, None) for name in _PROBLEM}
             layer = {name: value for name, value in values.items() if value is not None}
         given: dict[str, Any] = {**self.fields, "seeds": len(self.seeds), "seed": self.seeds[0]}
         if self.share < 1:
             given["stream_options"] = {"fraction": self.share}
         if self.fast:
             given |= {"fast": True, **(fast or {})}
-        return recipes.plan(layer, words, given, methods=())
+        return planning.plan(layer, words, given, methods=())
 
 
 class Curves(NamedTuple):

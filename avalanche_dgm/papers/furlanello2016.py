@@ -8,7 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from avalanche_dgm.experiments import deep_linear, recipes
+from avalanche_dgm.experiments import deep_linear
+from avalanche_dgm.experiments.planning import Configs
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.metrics.functional import mean
 from avalanche_dgm.metrics.stream_accuracies import EpochAccuracy
@@ -55,14 +56,14 @@ _NEW, _OLD, _CATEGORIES = "new domain", "viewpoints", "categories"
 _FEW = {"n_train": 1, "n_test": 1, "size": 8, "fraction": 0.3}
 
 
-def _plan_domains(request: Request) -> recipes.Configs:
+def _plan_domains(request: Request) -> Configs:
     name, fast = "furlanello2016-table1", {"stream_options": _FEW}
     alone = request.plan(name, fast=fast, methods=["naive"], stream_options={"alone": True})
     configs = request.plan(name, fast=fast)
     return {_ALONE: alone["naive"], **{row: configs[method] for row, method in _ROWS.items()}}
 
 
-def _plan_memory(request: Request) -> recipes.Configs:
+def _plan_memory(request: Request) -> Configs:
     planned = _plan_domains(request)
     return {row: planned[row] for row in (_SEQUENTIAL, _NAIVE, _REPLAY)}
 
@@ -125,8 +126,8 @@ def _by_epoch(result: RunResult, task: str) -> list[float]:
 _ORDERS = {"category": "category-viewpoint", "viewpoint": "viewpoint-category"}
 
 
-def _plan_factors(request: Request) -> recipes.Configs:
-    configs: recipes.Configs = {}
+def _plan_factors(request: Request) -> Configs:
+    configs: Configs = {}
     for first, order in _ORDERS.items():
         second = next(other for other in _ORDERS if other != first)
         planned = request.plan(

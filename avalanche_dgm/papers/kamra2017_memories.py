@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avalanche_dgm.dashboards.views import Examples
 from avalanche_dgm.experiments.paper import PaperRun
-from avalanche_dgm.experiments.recipes import Configs
+from avalanche_dgm.experiments.planning import Configs
 from avalanche_dgm.methods import Method
 from avalanche_dgm.methods.abilities import Inspectable
 from avalanche_dgm.modules import evaluating, in_chunks

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from avalanche_dgm.experiments.config import ExperimentConfig
-from avalanche_dgm.experiments.recipes import Configs
+from avalanche_dgm.experiments.planning import Configs
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.sweep import buffer_of
 from avalanche_dgm.metrics.log_files import in_order, read_log

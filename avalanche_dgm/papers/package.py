@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from avalanche_dgm.experiments.recipes import Configs
+from avalanche_dgm.experiments.planning import Configs
 from avalanche_dgm.experiments.sweep import buffer_of
 from avalanche_dgm.papers.exhibits import Exhibit, Request, Shown, Trained
 

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping
 from functools import partial
 
-from avalanche_dgm.experiments import recipes
+from avalanche_dgm.experiments.planning import Configs
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.papers.exhibits import Exhibit, Request, Shown, Trained
 from avalanche_dgm.streams.latent_split import CASES
@@ -41,9 +41,9 @@ _ADDED: dict[str, dict[str, object]] = {
 }
 
 
-def _plan(data: str, shares: Mapping[str, float], request: Request) -> recipes.Configs:
+def _plan(data: str, shares: Mapping[str, float], request: Request) -> Configs:
     """Latent replay in each case with each share; for 5 % with both readings of "an update"."""
-    configs: recipes.Configs = {}
+    configs: Configs = {}
     for case, (name, share) in itertools.product(CASES, shares.items()):
         row = f"{case} - {name}" if len(shares) > 1 else f"{case}"
         readings = {row: "paper"}
@@ -64,7 +64,7 @@ def _plan(data: str, shares: Mapping[str, float], request: Request) -> recipes.C
     return configs
 
 
-def _plan_without(data: str, request: Request) -> recipes.Configs:
+def _plan_without(data: str, request: Request) -> Configs:
     """The same network without replay and freezing."""
     return {
         f"{case}": request.plan(
@@ -116,7 +116,7 @@ def _cases(trained: Trained) -> Shown:
     return Shown(cells, notes=notes)
 
 
-def _plan_added(request: Request) -> recipes.Configs:
+def _plan_added(request: Request) -> Configs:
     budget = {"memory_budget": _BUDGET}
     return {
         row: request.plan(

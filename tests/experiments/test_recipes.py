@@ -8,7 +8,7 @@ import yaml
 
 from avalanche_dgm.cli import main
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import ExperimentConfig, recipes
+from avalanche_dgm.experiments import ExperimentConfig, planning, recipes
 from avalanche_dgm.experiments.methods import check_options
 from avalanche_dgm.streams import STREAMS
 
@@ -89,11 +89,11 @@ def printed(capsys, *words):
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_can_be_run(name, tmp_path):
     assert recipes.load(name)["description"]
-    configs = recipes.plan(recipes.load(name), methods=("naive",))
+    configs = planning.plan(recipes.load(name), methods=("naive",))
     for seeds in configs.values():
         check_options(seeds[0])
     again = recipes.load(write(tmp_path, recipes.dump(configs)))
-    assert recipes.plan(again, methods=()) == configs
+    assert planning.plan(again, methods=()) == configs
 
 
 def test_recipes_named_as_streams_are_of_them():
@@ -112,41 +112,54 @@ def test_what_outranks_what(tmp_path):
             """,
         )
     )
-    dgr = recipes.plan(file, {"batch_size": 4}, methods=())["dgr"][0]
+    dgr = planning.plan(file, {"batch_size": 4}, methods=())["dgr"][0]
     assert (dgr.epochs, dgr.lr, dgr.batch_size) == (7, 0.5, 4)
     assert dgr.method_options == {"generator_steps": 400, "latent": 8}
-    naive = recipes.plan(file, {"methods": ["naive"]}, methods=())["naive"][0]
+    naive = planning.plan(file, {"methods": ["naive"]}, methods=())["naive"][0]
     assert (naive.epochs, naive.lr, naive.batch_size) == (7, 1e-3, 32)
     # Fast replaces what stands below the layer that asks for it, and nothing above.
-    fast = recipes.plan(file, {"fast": True}, methods=())["dgr"][0]
+    fast = planning.plan(file, {"fast": True}, methods=())["dgr"][0]
     assert (fast.epochs, fast.hidden) == (1, (32, 32))
     assert fast.method_options == {"latent": 8}
-    assert recipes.plan(file, {"fast": True, "epochs": 3}, methods=())["dgr"][0].epochs == 3
-    paper = recipes.plan(file, {"paper": True}, methods=())["dgr"][0]
+    assert planning.plan(file, {"fast": True, "epochs": 3}, methods=())["dgr"][0].epochs == 3
+    paper = planning.plan(file, {"paper": True}, methods=())["dgr"][0]
     assert (paper.epochs, paper.optimizer, paper.hidden) == (6, "rmsprop", (24, 24))
 
 
 def test_null_takes_back_what_the_base_sets(tmp_path):
     base = recipes.load(write(tmp_path, "{base: null, until: 0.9, n_experiences: 2, epochs: 3}"))
     above = {"until": None, "epochs": None, "per_method": {"dgr": {"n_experiences": None}}}
-    found = recipes.plan(base, recipes.check(above, "above"), methods=["naive", "dgr"])
+    found = planning.plan(base, recipes.check(above, "above"), methods=["naive", "dgr"])
     (naive,), (dgr,) = found["naive"], found["dgr"]
     assert (naive.until, naive.n_experiences, dgr.n_experiences) == (None, 2, None)
     assert naive.epochs == ExperimentConfig(method="naive", stream="digits").epochs
     net = {"model": {"class_path": "own.Net", "init_args": {"width": 3}}, "method": "dgr"}
     usual = recipes.check({"model": None, "method": None, "stream": None}, "above")
-    (plain,) = recipes.plan(recipes.check(net, "below"), usual, methods=())["dgr"]
+    (plain,) = planning.plan(recipes.check(net, "below"), usual, methods=())["dgr"]
     assert (plain.model, plain.model_options) == ("mlp", {})
+
+
+def test_several_methods_share_the_options_that_they_have():
+    layer = {"methods": ["naive", "dgr", "dgdmn", "mergan"], "quality": True}
+    layer["method_options"] = {"latent": 8, "stm_size": 3}
+    layer["per_method"] = {"dgdmn": {"method_options": {"latent": 9}}}
+    found = {name: seeds[0] for name, seeds in planning.plan(layer, methods=()).items()}
+    assert not found["naive"].method_options
+    assert found["dgr"].method_options == {"latent": 8}
+    assert found["dgdmn"].method_options == {"latent": 9, "stm_size": 3}
+    assert [config.quality for config in found.values()] == [False, False, False, True]
+    without = planning.plan(layer, {"quality": False}, methods=())
+    assert not without["mergan"][0].quality
 
 
 def test_another_class_does_not_take_the_arguments_of_the_first():
     net = {"model": {"class_path": "own.Net", "init_args": {"width": 3}}}
     file, other = recipes.check(net, "a"), recipes.check({"model": "mlp"}, "b")
-    assert recipes.plan(file, other, methods=["naive"])["naive"][0].model_options == {}
+    assert planning.plan(file, other, methods=["naive"])["naive"][0].model_options == {}
     same = recipes.check({"model": {"init_args": {"width": 4}}}, "c")
-    assert recipes.plan(file, same, methods=["naive"])["naive"][0].model_options == {"width": 4}
+    assert planning.plan(file, same, methods=["naive"])["naive"][0].model_options == {"width": 4}
     one = {"method": "dgdmn", "method_options": {"stm_size": 3}}
-    assert not recipes.plan(one, {"methods": ["dgr"]}, methods=())["dgr"][0].method_options
+    assert not planning.plan(one, {"methods": ["dgr"]}, methods=())["dgr"][0].method_options
 
 
 @pytest.mark.parametrize(
@@ -181,7 +194,7 @@ def test_files_that_cannot_be_used(text, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, text)
     with pytest.raises(ConfigError, match=f"(?s){words}"):
-        recipes.plan(recipes.load("run.yaml"), methods=["naive"])
+        planning.plan(recipes.load("run.yaml"), methods=["naive"])
 
 
 # Files of runs
