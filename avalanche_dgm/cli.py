@@ -341,4 +341,4 @@ def _how_to_continue(given: Sequence[str]) -> str:
     kept = [word for word in given if word not in ("--resume", "--overwrite")]
     # `paper` always resumes.
     flags = [] if kept[:1] == ["paper"] else ["--resume"]
-    return f"What was learned is saved; continue with: {command_line([*kept, *flags])}"
+    return f"To continue from what was saved: {command_line([*kept, *flags])}"

@@ -18,10 +18,10 @@ from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import provenance
-from avalanche_dgm.experiments.pages.groups import estimate
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.storage import json_safe
 from avalanche_dgm.experiments.tables import align, size
+from avalanche_dgm.metrics.functional import estimate
 from avalanche_dgm.papers.exhibits import Exhibit, Request, Shown, Trained
 
 PRINTED = Path(__file__).parent / "printed"
