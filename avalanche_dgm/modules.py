@@ -237,14 +237,14 @@ def convert(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 @contextmanager
-def awake(module: nn.Module, at_rest: AtRest) -> Iterator[None]:
+def awake(module: nn.Module, at_rest: str) -> Iterator[None]:
     """Converts a module to float32 inside the context, and back to a smaller type afterwards.
 
     Unchanged values are not rounded again, as every value of the smaller type is one of float32.
 
     Args:
         module: The module.
-        at_rest: The type of its parameters and buffers outside.
+        at_rest: The type of its parameters and buffers outside, ``"float32"`` or ``"float16"``.
     """
     if at_rest == "float32":
         yield

@@ -16,7 +16,6 @@ from avalanche_dgm.generators.masked_layers import Group as Group
 from avalanche_dgm.generators.masked_layers import MaskedConv2d as MaskedConv2d
 from avalanche_dgm.generators.masked_layers import MaskedConvTranspose2d as MaskedConvTranspose2d
 from avalanche_dgm.generators.masked_layers import MaskedLinear as MaskedLinear
-from avalanche_dgm.generators.masked_layers import MaskedSpec as MaskedSpec
 from avalanche_dgm.generators.masked_layers import NormReLU as NormReLU
 from avalanche_dgm.generators.masked_networks import MaskedDCGAN as MaskedDCGAN
 from avalanche_dgm.generators.masked_networks import MaskedMLP as MaskedMLP

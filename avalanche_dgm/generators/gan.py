@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from avalanche_dgm.acceleration import accelerate
 from avalanche_dgm.data import ExperienceData, SamplePool, even_weights
-from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.fitting import OptimizationStep, Phase
 from avalanche_dgm.generators.base import Generator, Known
 from avalanche_dgm.generators.discriminators import Discriminator, build_discriminator
 from avalanche_dgm.generators.gan_settings import GANSettings
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.keeping import Batch, KeepOld
-from avalanche_dgm.generators.masked_layers import MaskedSpec
 from avalanche_dgm.generators.masked_networks import build_generator
 from avalanche_dgm.generators.ranges import check_scale, check_variety, first_range
 from avalanche_dgm.generators.resemblance import unlike
@@ -122,14 +120,8 @@ class GAN(Generator, ABC):
     def check(self, data: ExperienceData) -> None:
         """See `Generator.check`."""
         super().check(data)
-        s, shape = self.settings, tuple(data.images.shape[1:])
-        if (s.architecture == "dense") != (len(shape) == 1) and s.architecture != "auto":
-            dense = s.architecture == "dense"
-            needed = "flat samples (features,)" if dense else "images (channels, height, width)"
-            raise ShapeError(
-                f"architecture={s.architecture!r} generates {needed}, but the samples have shape"
-                f" {shape}. Use architecture='auto'."
-            )
+        s = self.settings
+        s.architecture_for(tuple(data.images.shape[1:]))
         given = s.value_range is not None
         if not given:
             check_variety(data.images, first=self.spec is None)
@@ -150,21 +142,7 @@ class GAN(Generator, ABC):
 
     def new_network(self) -> MaskedGenerator:
         """Returns a new generator network."""
-        s, scaler = self.settings, self.scaler
-        return build_generator(
-            MaskedSpec(
-                architecture=s.architecture_for(scaler.shape),
-                shape=scaler.padded,
-                width=s.width,
-                latent=s.latent,
-                bounded=scaler.bounded,
-                **self._masks(),
-            )
-        )
-
-    def _masks(self) -> Mapping[str, Any]:
-        """The fields of `MaskedSpec` about masks."""
-        return {"masking": "none"}
+        return build_generator(self.settings, self.scaler)
 
     def new_discriminator(self, n_classes: int) -> Discriminator:
         """Returns a new discriminator with ``n_classes`` logits."""

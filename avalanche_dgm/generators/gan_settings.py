@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.errors import ConfigError, ShapeError
 from avalanche_dgm.fitting import epochs_to_steps
 from avalanche_dgm.modules import AtRest
 from avalanche_dgm.optimizers import OptimizerSpec
@@ -55,6 +55,12 @@ class GANSettings(Settings):
         "classes_guide": "aux_classifier_loss",
     }
 
+    # Not annotated, as they are settings of `MaskedGANSettings` only.
+    masking = "none"
+    placement = "before"
+    protection = "fan"
+    at_rest = "float32"
+
     architecture: Literal["auto", "dcgan", "resnet", "dense"] = "auto"
     width: int = 20
     discriminator_width: int = 16
@@ -76,10 +82,21 @@ class GANSettings(Settings):
     accelerate: bool = False
 
     def architecture_for(self, shape: tuple[int, ...]) -> str:
-        """The networks' architecture for samples of a shape."""
-        if self.architecture != "auto":
-            return self.architecture
-        return "dense" if len(shape) == 1 else "dcgan"
+        """The networks' architecture for samples of a shape.
+
+        Raises:
+            ShapeError: The given one cannot generate such samples.
+        """
+        flat = len(shape) == 1
+        if self.architecture == "auto":
+            return "dense" if flat else "dcgan"
+        if (self.architecture == "dense") != flat:
+            needed = "images (channels, height, width)" if flat else "flat samples (features,)"
+            raise ShapeError(
+                f"architecture={self.architecture!r} generates {needed}, but the samples have shape"
+                f" {shape}. Use architecture='auto'."
+            )
+        return self.architecture
 
     def rounds(self, n_samples: int) -> int:
         """Steps of the generator on an experience with ``n_samples`` samples."""
@@ -100,14 +117,20 @@ class GANSettings(Settings):
 class MaskedGANSettings(GANSettings):
     """Settings of a generator that learns masks and grows (Ostapenko et al. 2019).
 
+    With ``placement="before"``, an unused unit still outputs the constant ``ReLU(shift)`` of its
+    normalisation. With ``protection="ends"``, weights from such units to reserved ones may change.
+    With both, which is what the authors' code does, images of earlier tasks drift; with all other
+    combinations they do not change.
+
     Attributes:
-        masking: What a mask covers: ``"units"`` (the paper) or ``"weights"`` (the authors' later
-            variant).
-        placement: Where units are masked: ``"before"`` the norm (Eq. 2) or ``"after"`` the
-            rectifier.
-        protection: Which weights are frozen: ``"fan"``, all into a reserved unit (Eq. 4);
-            ``"ends"``, those between two reserved units, which keeps old samples bit by bit only
-            with ``placement="after"``.
+        masking: What a mask covers: ``"units"`` (the paper), one entry per output channel, or
+            ``"weights"`` (the authors' later variant), one per weight. The next two settings are
+            for units.
+        placement: Where units are masked: ``"before"`` the normalisation (``y = m * (W x)``, Eq. 2)
+            or ``"after"`` the activation.
+        protection: Which weights of earlier tasks are frozen: ``"fan"``, all into a reserved unit
+            (Eq. 4), or ``"ends"``, those between two reserved units (Serrà et al. 2018, Eq. 2).
+            Weights from the noise are frozen if their output is reserved.
         smax: Maximum scale of the masks' sigmoid, above 1.
         annealing: How the scale increases (Eq. 3): ``"epochs"``, constant within each, or
             ``"steps"``.
@@ -115,8 +138,9 @@ class MaskedGANSettings(GANSettings):
             ``"hat"`` (Serra et al. 2018) or ``"none"``.
         sparsity: Weight lambda_RU of the fraction of free units that a task uses (Eq. 6), 0 or
             more.
-        at_rest: Data type of the generator's weights between experiences, see `MaskedSpec`. It is
-            trained and sampled in float32.
+        at_rest: Data type of the generator's weights between experiences. All are rounded when an
+            experience ends; its reserved weights do not change afterwards, bit by bit. The
+            generator is trained and sampled in float32.
     """
 
     masking: Literal["units", "weights"] = "units"

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import CheckpointError, ConfigError, ShapeError, UnknownTaskError
+from avalanche_dgm.generators.gan_settings import GANSettings
 from avalanche_dgm.generators.masked_layers import (
     Group,
     MaskedLayer,
-    MaskedSpec,
     NormReLU,
     PerTask,
 )
 from avalanche_dgm.generators.masks import Compensation, Mask, View
-from avalanche_dgm.modules import AtRest, at_least_single, awake, convert
+from avalanche_dgm.generators.scaler import Scaler
+from avalanche_dgm.modules import at_least_single, awake, convert
 
 
 class MaskedGenerator(nn.Module, ABC):
@@ -30,13 +31,14 @@ class MaskedGenerator(nn.Module, ABC):
     Each task learns masks, normalisations and an output layer (the head). The units (or weights) of
     finished tasks are reserved: later tasks may use but not change them. When a task begins, the
     network grows until it has as many free units (or weights) as initially. So a finished task's
-    images stay the same bit for bit on the same machine, with the exception in `MaskedSpec`.
+    images stay the same bit for bit on the same machine, with the exception in `MaskedGANSettings`.
 
     A subclass makes its groups with `group`, assigns its layers in the order in which they are
     applied, and implements `features` and `head`.
 
     Args:
-        spec: Sizes and options.
+        settings: Sizes and options.
+        scaler: Of the samples. If they are bounded, the network ends in a tanh.
 
     Attributes:
         n_tasks: Number of finished tasks, which is the index of the current one.
@@ -46,9 +48,9 @@ class MaskedGenerator(nn.Module, ABC):
         heads: Each task's output layer.
     """
 
-    def __init__(self, spec: MaskedSpec) -> None:
+    def __init__(self, settings: GANSettings, scaler: Scaler) -> None:
         super().__init__()
-        self.spec = spec
+        self.settings, self.scaler = settings, scaler
         self.n_tasks = 0
         self.learning = False
         self.groups: dict[str, Group] = {}
@@ -58,7 +60,7 @@ class MaskedGenerator(nn.Module, ABC):
 
     def group(self, name: str, width: int) -> Group:
         """Creates a group of channels, with a mask if units are masked."""
-        mask = Mask((width,)) if self.spec.masking == "units" else None
+        mask = Mask((width,)) if self.settings.masking == "units" else None
         if mask is not None:
             self.masks[name] = mask
         self.groups[name] = Group(name, width, mask)
@@ -83,7 +85,7 @@ class MaskedGenerator(nn.Module, ABC):
             scale: See `View`.
 
         Returns:
-            Tensor (n, *shape), in -1..1 if ``spec.bounded``.
+            Tensor (n, *padded), see `Scaler`; in -1..1 if it is ``bounded``.
 
         Raises:
             ShapeError: ``z`` has another shape.
@@ -91,8 +93,8 @@ class MaskedGenerator(nn.Module, ABC):
             ConfigError: The current task needs a scale.
             RuntimeError: There is no current task.
         """
-        if z.ndim != 2 or z.shape[1] != self.spec.latent:
-            raise ShapeError(f"Noise must be (n, {self.spec.latent}), not {tuple(z.shape)}.")
+        if z.ndim != 2 or z.shape[1] != self.settings.latent:
+            raise ShapeError(f"Noise must be (n, {self.settings.latent}), not {tuple(z.shape)}.")
         if task is None:
             self._check_learning()
             if scale is None:
@@ -104,7 +106,7 @@ class MaskedGenerator(nn.Module, ABC):
             outputs = head(self.features(z, View(task, scale)))
         # Half precision has hardly any number between -0.99 and -1, the dark pixels of an image.
         outputs = at_least_single(outputs)
-        return torch.tanh(outputs) if self.spec.bounded else outputs
+        return torch.tanh(outputs) if self.scaler.bounded else outputs
 
     def begin_task(self) -> None:
         """Starts a task: grows the network, adds normalisations and a head, resets embeddings.
@@ -241,7 +243,7 @@ class MaskedGenerator(nn.Module, ABC):
     def get_extra_state(self) -> dict[str, Any]:
         """Sizes from which the layers are rebuilt, for ``state_dict``."""
         return {
-            "spec": self.spec.to_dict(),
+            "spec": self._description(),
             "n_tasks": self.n_tasks,
             "learning": self.learning,
             "present": self._widths(),
@@ -254,9 +256,16 @@ class MaskedGenerator(nn.Module, ABC):
         Raises:
             CheckpointError: The state is of a generator with another specification.
         """
-        spec = MaskedSpec.from_dict(state["spec"])
-        if spec != self.spec:
-            raise CheckpointError(f"The state is of {spec}, but this generator is {self.spec}.")
+        own = self._description()
+        # Text files have lists in place of tuples.
+        other = {**own, **state["spec"], "shape": tuple(state["spec"]["shape"])}
+        if other != own:
+            theirs, ours = (
+                ", ".join(f"{n}={d[n]!r}" for n in own if other[n] != own[n]) for d in (other, own)
+            )
+            raise CheckpointError(
+                f"The state is of a generator with {theirs}, but this one has {ours}."
+            )
         self.n_tasks = state["n_tasks"]
         self._set_learning(state["learning"])
         self.widths = [dict(widths) for widths in state["widths"]]
@@ -270,14 +279,24 @@ class MaskedGenerator(nn.Module, ABC):
             self.heads.restore(map(self.head, all_widths), learning=self.learning)
         self._match()
 
+    def _description(self) -> dict[str, Any]:
+        """The sizes and options on which the state depends."""
+        names = ("width", "latent", "masking", "placement", "protection", "at_rest")
+        return {
+            "architecture": self.settings.architecture_for(self.scaler.shape),
+            "shape": self.scaler.padded,
+            "bounded": self.scaler.bounded,
+            **{name: getattr(self.settings, name) for name in names},
+        }
+
     @property
-    def _kept_as(self) -> AtRest:
+    def _kept_as(self) -> str:
         """The type of the weights: float32 during a task, else ``at_rest``."""
-        return "float32" if self.learning else self.spec.at_rest
+        return "float32" if self.learning else self.settings.at_rest
 
     def _set_learning(self, learning: bool) -> None:
         self.learning = learning
-        if self.spec.at_rest != "float32":
+        if self.settings.at_rest != "float32":
             convert(self, getattr(torch, self._kept_as))
 
     def _check_learning(self) -> None:

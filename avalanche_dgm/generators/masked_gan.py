@@ -6,7 +6,6 @@ Ostapenko et al. 2019, "Learning to remember: dynamic generative memory", Sectio
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -99,10 +98,6 @@ class MaskedGAN(GAN):
                 f"latent={self.settings.latent} noise dimensions cannot encode {len(pairs)} classes"
                 f" of one experience. Set latent to more than {len(pairs)}."
             )
-
-    def _masks(self) -> Mapping[str, Any]:
-        names = ("masking", "placement", "protection", "at_rest")
-        return {name: getattr(self.settings, name) for name in names}
 
     def open(self, data: ExperienceData, *, groups: Tensor | None = None) -> None:
         """See `GAN.open`; grows the network and adds norms and a head for the experience."""

@@ -6,71 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod, sqrt
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avalanche_dgm.errors import ShapeError
+from avalanche_dgm.generators.gan_settings import GANSettings
 from avalanche_dgm.generators.masks import Mask, View
-from avalanche_dgm.modules import AtRest, GrowingBuffers
-from avalanche_dgm.settings import Plain, check_fields
-
-
-@dataclass(frozen=True)
-class MaskedSpec(Plain):
-    """Specification from which a `MaskedGenerator` is built.
-
-    With ``placement="before"``, an unused unit still outputs the constant ``ReLU(shift)`` of its
-    normalisation. With ``protection="ends"``, weights from such units to reserved ones may change.
-    With both, which is what the authors' code does, images of earlier tasks drift; with all other
-    combinations they do not change.
-
-    Attributes:
-        architecture: ``"dcgan"``, ``"resnet"`` or ``"dense"``.
-        shape: Shape of one sample: (C, H, W), or (D,) for ``"dense"``.
-        width: Initial number of channels of the narrowest layer (the authors' ``ngf``).
-        latent: Number of noise inputs.
-        masking: ``"units"``, one entry per output channel; ``"weights"``, one per weight; or
-            ``"none"``. The next two options are for units.
-        placement: ``"before"`` the normalisation (``y = m * (W x)``, Eq. 2), or ``"after"`` the
-            activation.
-        protection: Which weights of earlier tasks are frozen: ``"fan"``, all weights into a
-            reserved unit (Eq. 4), or ``"ends"``, those between two reserved units (Serrà et al.
-            2018, Eq. 2). Weights from the noise are frozen if their output is reserved.
-        bounded: Whether samples lie in -1..1, so that the last layer ends in a tanh.
-        at_rest: Type of the weights between tasks. All weights are rounded when a task ends; its
-            reserved weights do not change afterwards, bit by bit.
-
-    Raises:
-        ConfigError: A value cannot work.
-        ShapeError: The architecture cannot generate samples of this shape.
-    """
-
-    architecture: Literal["dcgan", "resnet", "dense"]
-    shape: tuple[int, ...]
-    width: int = 20
-    latent: int = 128
-    masking: Literal["units", "weights", "none"] = "units"
-    placement: Literal["before", "after"] = "before"
-    protection: Literal["fan", "ends"] = "fan"
-    bounded: bool = True
-    at_rest: AtRest = "float32"
-
-    def __post_init__(self) -> None:
-        sides = self.shape[1:]
-        if self.architecture == "dense":
-            fits, needed = len(self.shape) == 1, "flat samples (D,)"
-        else:
-            fits = len(self.shape) == 3 and not any(side % 8 for side in sides)
-            needed = "images (C, H, W) whose sides are multiples of 8"
-        if not fits or min(self.shape) < 1:
-            raise ShapeError(
-                f"A {self.architecture} generator generates {needed}, not {self.shape}. Reshape"
-                " them, or use another architecture."
-            )
-        check_fields(self)
+from avalanche_dgm.modules import GrowingBuffers
 
 
 @dataclass(eq=False)
@@ -107,7 +51,7 @@ class MaskedLayer(GrowingBuffers, ABC):
         source: Input channels, or the number of inputs without a mask.
         target: Output channels.
         kernel: Size of the kernel; empty for dense layers.
-        spec: The generator's specification.
+        settings: The generator's settings.
     """
 
     out_dim: ClassVar[int] = 0
@@ -115,13 +59,13 @@ class MaskedLayer(GrowingBuffers, ABC):
     weight: nn.Parameter
 
     def __init__(
-        self, source: Group | int, target: Group, kernel: tuple[int, ...], spec: MaskedSpec
+        self, source: Group | int, target: Group, kernel: tuple[int, ...], settings: GANSettings
     ) -> None:
         super().__init__()
         self.source = source if isinstance(source, Group) else None
         self._n_inputs = 0 if isinstance(source, Group) else source
-        self.target, self.kernel, self.spec = target, kernel, spec
-        by_weight = spec.masking == "weights"
+        self.target, self.kernel, self.settings = target, kernel, settings
+        by_weight = settings.masking == "weights"
         self.weight = nn.Parameter(_initial(self.shape(), normal=not by_weight))
         self.mask = Mask(self.shape()) if by_weight else None
         #: Initial number of weights.
@@ -154,7 +98,7 @@ class MaskedLayer(GrowingBuffers, ABC):
             view: The task.
         """
         y = self._apply_weight(x, self.masked_weight(view))
-        return self.target.apply(y, view) if self.spec.placement == "before" else y
+        return self.target.apply(y, view) if self.settings.placement == "before" else y
 
     @torch.no_grad()
     def protect(self) -> None:
@@ -167,7 +111,7 @@ class MaskedLayer(GrowingBuffers, ABC):
         elif self.target.mask is not None:
             reserved = self._along(self.target.mask.reserved, self.out_dim)
             source = self.source.mask if self.source is not None else None
-            if self.spec.protection == "ends" and source is not None:
+            if self.settings.protection == "ends" and source is not None:
                 reserved = reserved & self._along(source.reserved, self.in_dim)
             gradient.masked_fill_(reserved, 0)
 
@@ -215,8 +159,8 @@ class MaskedLayer(GrowingBuffers, ABC):
 class MaskedLinear(MaskedLayer):
     """Dense layer (n, inputs) -> (n, outputs)."""
 
-    def __init__(self, source: Group | int, target: Group, spec: MaskedSpec) -> None:
-        super().__init__(source, target, (), spec)
+    def __init__(self, source: Group | int, target: Group, settings: GANSettings) -> None:
+        super().__init__(source, target, (), settings)
 
     def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
@@ -226,9 +170,9 @@ class MaskedConv2d(MaskedLayer):
     """Convolution (n, inputs, H, W) -> (n, outputs, H, W) with an odd kernel."""
 
     def __init__(
-        self, source: Group | int, target: Group, spec: MaskedSpec, *, kernel: int = 3
+        self, source: Group | int, target: Group, settings: GANSettings, *, kernel: int = 3
     ) -> None:
-        super().__init__(source, target, (kernel, kernel), spec)
+        super().__init__(source, target, (kernel, kernel), settings)
 
     def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, padding=self.kernel[0] // 2)
@@ -244,13 +188,13 @@ class MaskedConvTranspose2d(MaskedLayer):
         self,
         source: Group | int,
         target: Group,
-        spec: MaskedSpec,
+        settings: GANSettings,
         *,
         kernel: tuple[int, int] = (4, 4),
         stride: int = 2,
         padding: int = 1,
     ) -> None:
-        super().__init__(source, target, kernel, spec)
+        super().__init__(source, target, kernel, settings)
         self.stride, self.padding = stride, padding
 
     def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -298,15 +242,15 @@ class NormReLU(nn.Module):
 
     Args:
         group: The channels.
-        spec: The generator's specification.
+        settings: The generator's settings.
 
     Attributes:
         norms: The BatchNorm of each task.
     """
 
-    def __init__(self, group: Group, spec: MaskedSpec) -> None:
+    def __init__(self, group: Group, settings: GANSettings) -> None:
         super().__init__()
-        self.group, self.spec = group, spec
+        self.group, self.settings = group, settings
         self.norms = PerTask()
 
     def begin(self) -> None:
@@ -327,4 +271,4 @@ class NormReLU(nn.Module):
         training = view.task is None and self.training and x.numel() > x.shape[1]
         statistics = norm.running_mean, norm.running_var
         y = F.relu(F.batch_norm(x, *statistics, norm.weight, norm.bias, training=training))
-        return self.group.apply(y, view) if self.spec.placement == "after" else y
+        return self.group.apply(y, view) if self.settings.placement == "after" else y

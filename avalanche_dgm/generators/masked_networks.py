@@ -6,22 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avalanche_dgm.generators.gan_settings import GANSettings
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.masked_layers import (
     Group,
     MaskedConv2d,
     MaskedConvTranspose2d,
     MaskedLinear,
-    MaskedSpec,
     NormReLU,
 )
 from avalanche_dgm.generators.masks import View
+from avalanche_dgm.generators.scaler import Scaler
 
 
-def _from_noise(target: Group, spec: MaskedSpec) -> MaskedConvTranspose2d:
+def _from_noise(target: Group, settings: GANSettings, scaler: Scaler) -> MaskedConvTranspose2d:
     """The layer from noise (n, latent, 1, 1) to pixels (n, target, H / 8, W / 8)."""
-    kernel = (spec.shape[1] // 8, spec.shape[2] // 8)
-    return MaskedConvTranspose2d(spec.latent, target, spec, kernel=kernel, stride=1, padding=0)
+    kernel = (scaler.padded[1] // 8, scaler.padded[2] // 8)
+    return MaskedConvTranspose2d(
+        settings.latent, target, settings, kernel=kernel, stride=1, padding=0
+    )
 
 
 class MaskedDCGAN(MaskedGenerator):
@@ -31,19 +34,20 @@ class MaskedDCGAN(MaskedGenerator):
     This is the network of Ostapenko et al. for MNIST and SVHN.
 
     Args:
-        spec: Sizes and options, for images whose sides are multiples of 8.
+        settings: Sizes and options.
+        scaler: Of the samples (C, H, W).
     """
 
-    def __init__(self, spec: MaskedSpec) -> None:
-        super().__init__(spec)
-        wide = self.group("wide", 4 * spec.width)
-        middle = self.group("middle", 2 * spec.width)
-        narrow = self.group("narrow", spec.width)
-        self.layer1, self.norm1 = _from_noise(wide, spec), NormReLU(wide, spec)
-        self.layer2 = MaskedConvTranspose2d(wide, middle, spec)
-        self.norm2 = NormReLU(middle, spec)
-        self.layer3 = MaskedConvTranspose2d(middle, narrow, spec)
-        self.norm3 = NormReLU(narrow, spec)
+    def __init__(self, settings: GANSettings, scaler: Scaler) -> None:
+        super().__init__(settings, scaler)
+        wide = self.group("wide", 4 * settings.width)
+        middle = self.group("middle", 2 * settings.width)
+        narrow = self.group("narrow", settings.width)
+        self.layer1, self.norm1 = _from_noise(wide, settings, scaler), NormReLU(wide, settings)
+        self.layer2 = MaskedConvTranspose2d(wide, middle, settings)
+        self.norm2 = NormReLU(middle, settings)
+        self.layer3 = MaskedConvTranspose2d(middle, narrow, settings)
+        self.norm3 = NormReLU(narrow, settings)
 
     def features(self, z: Tensor, view: View) -> Tensor:
         """Returns (n, narrow, H/2, W/2) for noise (n, latent)."""
@@ -53,7 +57,7 @@ class MaskedDCGAN(MaskedGenerator):
 
     def head(self, widths: dict[str, int]) -> nn.Module:
         """Returns the transposed convolution to the image."""
-        return nn.ConvTranspose2d(widths["narrow"], self.spec.shape[0], 4, 2, 1, bias=False)
+        return nn.ConvTranspose2d(widths["narrow"], self.scaler.shape[0], 4, 2, 1, bias=False)
 
 
 class MaskedResidualBlock(nn.Module):
@@ -62,15 +66,15 @@ class MaskedResidualBlock(nn.Module):
     Args:
         stream: Channels of the block's input and output.
         inner: Channels between its two convolutions.
-        spec: The generator's specification.
+        settings: The generator's settings.
     """
 
-    def __init__(self, stream: Group, inner: Group, spec: MaskedSpec) -> None:
+    def __init__(self, stream: Group, inner: Group, settings: GANSettings) -> None:
         super().__init__()
-        self.norm1 = NormReLU(stream, spec)
-        self.conv1 = MaskedConv2d(stream, inner, spec)
-        self.norm2 = NormReLU(inner, spec)
-        self.conv2 = MaskedConv2d(inner, stream, spec)
+        self.norm1 = NormReLU(stream, settings)
+        self.conv1 = MaskedConv2d(stream, inner, settings)
+        self.norm2 = NormReLU(inner, settings)
+        self.conv2 = MaskedConv2d(inner, stream, settings)
 
     def forward(self, x: Tensor, view: View) -> Tensor:
         """Maps (n, stream, H, W) to (n, stream, 2H, 2W)."""
@@ -86,18 +90,19 @@ class MaskedResNet(MaskedGenerator):
     another group between its convolutions.
 
     Args:
-        spec: Sizes and options, for images whose sides are multiples of 8.
+        settings: Sizes and options.
+        scaler: Of the samples (C, H, W).
     """
 
-    def __init__(self, spec: MaskedSpec) -> None:
-        super().__init__(spec)
-        stream = self.group("stream", spec.width)
-        self.first = _from_noise(stream, spec)
+    def __init__(self, settings: GANSettings, scaler: Scaler) -> None:
+        super().__init__(settings, scaler)
+        stream = self.group("stream", settings.width)
+        self.first = _from_noise(stream, settings, scaler)
         self.blocks = nn.ModuleList(
-            MaskedResidualBlock(stream, self.group(f"inner{i}", spec.width), spec)
+            MaskedResidualBlock(stream, self.group(f"inner{i}", settings.width), settings)
             for i in range(1, 4)
         )
-        self.norm = NormReLU(stream, spec)
+        self.norm = NormReLU(stream, settings)
 
     def features(self, z: Tensor, view: View) -> Tensor:
         """Returns (n, stream, H, W) for noise (n, latent)."""
@@ -108,21 +113,24 @@ class MaskedResNet(MaskedGenerator):
 
     def head(self, widths: dict[str, int]) -> nn.Module:
         """Returns the convolution to the image."""
-        return nn.Conv2d(widths["stream"], self.spec.shape[0], 3, padding=1)
+        return nn.Conv2d(widths["stream"], self.scaler.shape[0], 3, padding=1)
 
 
 class MaskedMLP(MaskedGenerator):
     """Two dense layers with 4 and 8 times the width, for flat samples.
 
     Args:
-        spec: Sizes and options, for samples of shape (D,).
+        settings: Sizes and options.
+        scaler: Of the samples (D,).
     """
 
-    def __init__(self, spec: MaskedSpec) -> None:
-        super().__init__(spec)
-        first, second = self.group("first", 4 * spec.width), self.group("second", 8 * spec.width)
-        self.layer1, self.norm1 = MaskedLinear(spec.latent, first, spec), NormReLU(first, spec)
-        self.layer2, self.norm2 = MaskedLinear(first, second, spec), NormReLU(second, spec)
+    def __init__(self, settings: GANSettings, scaler: Scaler) -> None:
+        super().__init__(settings, scaler)
+        first = self.group("first", 4 * settings.width)
+        second = self.group("second", 8 * settings.width)
+        self.layer1 = MaskedLinear(settings.latent, first, settings)
+        self.norm1 = NormReLU(first, settings)
+        self.layer2, self.norm2 = MaskedLinear(first, second, settings), NormReLU(second, settings)
 
     def features(self, z: Tensor, view: View) -> Tensor:
         """Returns (n, second) for noise (n, latent)."""
@@ -131,21 +139,25 @@ class MaskedMLP(MaskedGenerator):
 
     def head(self, widths: dict[str, int]) -> nn.Module:
         """Returns the dense layer to the sample."""
-        return nn.Linear(widths["second"], self.spec.shape[0])
+        return nn.Linear(widths["second"], self.scaler.shape[0])
 
 
-def build_generator(spec: MaskedSpec) -> MaskedGenerator:
-    """Builds the network of a specification.
+def build_generator(settings: GANSettings, scaler: Scaler) -> MaskedGenerator:
+    """Builds a generator network.
 
     Args:
-        spec: Sizes and options.
+        settings: Sizes and options.
+        scaler: Of the samples; the network generates scaled ones.
+
+    Raises:
+        ShapeError: The architecture cannot generate such samples.
     """
     networks: dict[str, type[MaskedGenerator]] = {
         "dcgan": MaskedDCGAN,
         "resnet": MaskedResNet,
         "dense": MaskedMLP,
     }
-    return networks[spec.architecture](spec)
+    return networks[settings.architecture_for(scaler.shape)](settings, scaler)
 
 
 def noise_with_class(

@@ -16,13 +16,14 @@ from avalanche_dgm.generators import (
     MaskedConvTranspose2d,
     MaskedLinear,
     MaskedResidualBlock,
-    MaskedSpec,
     NormReLU,
     build_generator,
 )
+from avalanche_dgm.generators.gan_settings import MaskedGANSettings
 from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.masked_layers import MaskedLayer
 from avalanche_dgm.generators.masks import View
+from avalanche_dgm.generators.scaler import Scaler
 
 SHAPES = {"dcgan": (2, 8, 16), "resnet": (1, 16, 8), "dense": (7,)}
 #: masking, placement, protection: those under which nothing may leak.
@@ -45,12 +46,25 @@ def _seed():
     torch.manual_seed(0)
 
 
-def spec_of(architecture, options=SAFE[0], **changes):
+def settings_of(architecture, options=SAFE[0], **changes):
     masking, placement, protection = options
-    values = {"width": 3, "latent": 5, "shape": SHAPES[architecture], **changes}
-    return MaskedSpec(
-        architecture, masking=masking, placement=placement, protection=protection, **values
+    changes = {"width": 3, "latent": 5, **changes}
+    return MaskedGANSettings(
+        architecture=architecture,
+        masking=masking,
+        placement=placement,
+        protection=protection,
+        **changes,
     )
+
+
+def scaler_of(shape):
+    return Scaler(shape, (-1.0,), (1.0,))
+
+
+def generator_of(architecture, options=SAFE[0], *, shape=None, **changes):
+    scaler = scaler_of(shape or SHAPES[architecture])
+    return build_generator(settings_of(architecture, options, **changes), scaler)
 
 
 @pytest.mark.parametrize("missing", ["features", "head"])
@@ -58,12 +72,12 @@ def test_a_generator_without_a_network_cannot_be_made(missing):
     rest = {name: lambda *_: None for name in {"features", "head"} - {missing}}
     kind = type("Unfinished", (MaskedGenerator,), rest)
     with pytest.raises(TypeError, match=f"abstract.*{missing}"):
-        kind(spec_of("dense"))
+        kind(settings_of("dense"), scaler_of((7,)))
 
 
 def test_a_layer_that_does_not_apply_its_weight_cannot_be_made():
     with pytest.raises(TypeError, match="abstract"):
-        MaskedLayer(5, Group("a", 3, None), (), spec_of("dense"))
+        MaskedLayer(5, Group("a", 3, None), (), settings_of("dense"))
 
 
 def learn(generator, *, steps=8, lr=1e-2, compensation="hat", end=True):
@@ -75,11 +89,11 @@ def learn(generator, *, steps=8, lr=1e-2, compensation="hat", end=True):
         mask.embedding.data.normal_(0, 0.3).view(-1)[[0, -1]] = torch.tensor([1.0, -1.0])
     parameters = [p for p in generator.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=lr)
-    goal = torch.randn(generator.spec.shape)
+    goal = torch.randn(generator.scaler.padded)
     for step in range(steps):
         scale = 1 / SMAX + (SMAX - 1 / SMAX) * step / steps
         optimizer.zero_grad()
-        images = generator(torch.randn(8, generator.spec.latent), scale=scale)
+        images = generator(torch.randn(8, generator.settings.latent), scale=scale)
         (-(images * goal).sum(dim=1).mean() + generator.sparsity(scale)).backward()
         generator.protect(scale=scale, smax=SMAX, compensation=compensation)
         optimizer.step()
@@ -89,7 +103,7 @@ def learn(generator, *, steps=8, lr=1e-2, compensation="hat", end=True):
 
 @torch.no_grad()
 def draw(generator, task):
-    z = torch.randn(4, generator.spec.latent, generator=torch.Generator().manual_seed(1))
+    z = torch.randn(4, generator.settings.latent, generator=torch.Generator().manual_seed(1))
     return generator(z, task=task)
 
 
@@ -112,7 +126,7 @@ def kept(layer):
     result = torch.zeros(layer.weight.shape, dtype=torch.bool)
     target = layer.target.mask.reserved
     source = layer.source.mask.reserved if layer.source is not None else None
-    both = layer.spec.protection == "ends" and source is not None
+    both = layer.settings.protection == "ends" and source is not None
     for o in range(layer.weight.shape[layer.out_dim]):
         for i in range(layer.weight.shape[layer.in_dim]):
             place = (o, i) if layer.out_dim == 0 else (i, o)
@@ -124,7 +138,7 @@ def kept(layer):
 @every_option
 @every_type
 def test_old_images_stay_bit_equal_and_reserved_weights_too(architecture, options, at_rest):
-    generator = build_generator(spec_of(architecture, options, at_rest=at_rest))
+    generator = generator_of(architecture, options, at_rest=at_rest)
     images, drift = [], 0.0
     for task in range(3):
         before = [(layer.weight.detach().clone(), kept(layer)) for layer in layers(generator)]
@@ -152,7 +166,7 @@ def test_old_images_stay_bit_equal_and_reserved_weights_too(architecture, option
 @every_network
 @pytest.mark.parametrize("masking", ["units", "weights"])
 def test_free_capacity_returns(architecture, masking):
-    generator = build_generator(spec_of(architecture, (masking, "before", "fan"), width=2))
+    generator = generator_of(architecture, (masking, "before", "fan"), width=2)
     start = [m.n_free for m in masks(generator)]
     for task in range(3):
         learn(generator, steps=3)
@@ -178,7 +192,7 @@ def test_free_capacity_returns(architecture, masking):
 
 def test_weight_masks_grow_by_the_weights_that_are_missing():
     """The rule by hand: dense layers 2 -> 4 -> 8."""
-    generator = build_generator(spec_of("dense", SAFE[3], width=1, latent=2, shape=(3,)))
+    generator = generator_of("dense", SAFE[3], width=1, latent=2, shape=(3,))
     first, second = generator.layer1, generator.layer2
 
     def use(*numbers):
@@ -206,7 +220,7 @@ def test_weight_masks_grow_by_the_weights_that_are_missing():
 
 
 def test_the_last_task_needs_no_room_after_it():
-    generator = build_generator(spec_of("dcgan"))
+    generator = generator_of("dcgan")
     generator.begin_task()
     generator.end_task()
     assert generator.capacity_ratio == 1
@@ -217,7 +231,7 @@ def test_the_last_task_needs_no_room_after_it():
 
 
 def test_units_grow_by_what_is_newly_reserved():
-    generator = build_generator(spec_of("resnet", width=4))
+    generator = generator_of("resnet", width=4)
     generator.begin_task()
     used = {"stream": 3, "inner1": 0, "inner2": 1, "inner3": 4}
     with torch.no_grad():
@@ -241,7 +255,7 @@ def test_units_grow_by_what_is_newly_reserved():
 @every_network
 @every_option
 def test_gradients_are_masked_like_the_plain_rule(architecture, options):
-    generator = build_generator(spec_of(architecture, options))
+    generator = generator_of(architecture, options)
     learn(generator)
     generator.begin_task()
     generator(torch.randn(8, 5), scale=2.0).square().sum().backward()
@@ -258,7 +272,7 @@ def test_gradients_are_masked_like_the_plain_rule(architecture, options):
 
 
 def test_sparsity_is_one_ratio_over_all_masks():
-    generator = build_generator(spec_of("dcgan", width=1))
+    generator = generator_of("dcgan", width=1)
     learn(generator)
     generator.begin_task()
     top, bottom = 0.0, 0
@@ -275,7 +289,7 @@ def test_sparsity_is_one_ratio_over_all_masks():
 @pytest.mark.parametrize("scale", [0.02, 1.0, 7.0])
 def test_compensated_gradient_does_not_depend_on_the_scale(scale):
     """The loss is sum(c * m), so that dL/dm is c."""
-    generator = build_generator(spec_of("dense"))
+    generator = generator_of("dense")
     generator.begin_task()
     factors = []
     for mask in masks(generator):
@@ -295,7 +309,7 @@ def test_compensated_gradient_does_not_depend_on_the_scale(scale):
 @pytest.mark.parametrize("middle", [False, True])
 @every_type
 def test_state_survives(architecture, options, middle, at_rest):
-    generator = build_generator(spec_of(architecture, options, at_rest=at_rest))
+    generator = generator_of(architecture, options, at_rest=at_rest)
     for _ in range(2):
         learn(generator, steps=4)
     if middle:
@@ -304,9 +318,9 @@ def test_state_survives(architecture, options, middle, at_rest):
     file = io.BytesIO()
     torch.save(generator.state_dict(), file)
     file.seek(0)
-    loaded = build_generator(generator.spec)
+    loaded = build_generator(generator.settings, generator.scaler)
     loaded.load_state_dict(torch.load(file, weights_only=True))
-    learned = build_generator(generator.spec)  # one that has to lose a task
+    learned = build_generator(generator.settings, generator.scaler)  # one that has to lose a task
     for _ in range(3):
         learn(learned, steps=1)
     learned.load_state_dict(generator.state_dict())
@@ -337,7 +351,7 @@ def test_state_survives(architecture, options, middle, at_rest):
 
 def test_loading_the_same_shapes_keeps_the_parameters():
     """An optimiser that is in use must not lose them."""
-    generator = build_generator(spec_of("resnet"))
+    generator = generator_of("resnet")
     learn(generator)
     generator.begin_task()
     before = [id(p) for p in generator.parameters()]
@@ -346,9 +360,9 @@ def test_loading_the_same_shapes_keeps_the_parameters():
 
 
 def test_half_precision_is_at_rest_alone():
-    whole = build_generator(spec_of("dcgan"))
+    whole = generator_of("dcgan")
     torch.manual_seed(0)
-    half = build_generator(spec_of("dcgan", at_rest="float16"))
+    half = generator_of("dcgan", at_rest="float16")
     learn(whole, end=False)
     torch.manual_seed(1)
     learn(half, end=False)
@@ -375,7 +389,7 @@ def test_half_precision_is_at_rest_alone():
 
 @every_network
 def test_dropped_task_leaves_no_trace_but_in_free_weights(architecture):
-    generator = build_generator(spec_of(architecture))
+    generator = generator_of(architecture)
     learn(generator)
     old, names = draw(generator, 0), [n for n, _ in generator.named_parameters()]
     learn(generator, end=False)
@@ -391,7 +405,7 @@ def test_dropped_task_leaves_no_trace_but_in_free_weights(architecture):
 
 def test_old_norms_stay_in_eval_mode():
     group = Group("channels", 3)
-    norm, learning = NormReLU(group, spec_of("dense")), View()
+    norm, learning = NormReLU(group, settings_of("dense")), View()
     norm.begin()
     for x in (torch.randn(16, 3), torch.randn(4, 3, 5, 2)):
         plain = nn.BatchNorm1d(3) if x.ndim == 2 else nn.BatchNorm2d(3)
@@ -417,7 +431,7 @@ def test_masks_act_where_they_are_placed():
     mask.embedding.data = torch.tensor([9.0, -9.0])
     mask.commit()
     group = Group("g", 2, mask)
-    before, after = (spec_of("dense", ("units", place, "fan")) for place in ("before", "after"))
+    before, after = (settings_of("dense", ("units", place, "fan")) for place in ("before", "after"))
     x, finished = torch.randn(4, 3), View(0)
     layer = MaskedLinear(3, group, before)
     out = layer(x, finished)
@@ -430,13 +444,13 @@ def test_masks_act_where_they_are_placed():
     norm.eval()
     assert (norm(x[:, :2], finished)[:, 1] == 0).all()
     assert (norm(x[:, :2], finished)[:, 0] != 0).any()
-    norm.spec = before  # then an unused unit emits its shift
+    norm.settings = before  # then an unused unit emits its shift
     assert (norm(torch.zeros(1, 2), finished)[:, 1] == 2).all()
 
 
 def test_residual_block_adds_to_the_upsampled_input():
     stream, inner = Group("s", 2, Mask((2,))), Group("i", 3, Mask((3,)))
-    block = MaskedResidualBlock(stream, inner, spec_of("resnet", ("units", "after", "fan")))
+    block = MaskedResidualBlock(stream, inner, settings_of("resnet", ("units", "after", "fan")))
     for norm in (block.norm1, block.norm2):
         norm.begin()
     block.conv2.weight.data.zero_()
@@ -449,7 +463,7 @@ def test_initial_and_added_weights(masking, normal_first):
     source, target = Group("a", 40), Group("b", 30)
     if masking == "units":
         source.mask, target.mask = Mask((40,)), Mask((30,))
-    layer = MaskedConvTranspose2d(source, target, spec_of("dcgan", (masking, "before", "fan")))
+    layer = MaskedConvTranspose2d(source, target, settings_of("dcgan", (masking, "before", "fan")))
     old = layer.weight.detach().clone()
     source.width, target.width = 60, 50
     layer.grow()
@@ -465,46 +479,49 @@ def test_initial_and_added_weights(masking, normal_first):
 
 @every_network
 def test_images_have_the_shape_and_range(architecture):
-    generator = build_generator(spec_of(architecture))
+    generator = generator_of(architecture)
     generator.begin_task()
     images = generator(torch.randn(6, 5), scale=torch.tensor(1.0))
     assert images.shape == (6, *SHAPES[architecture])
     assert images.abs().max() <= 1
-    assert MaskedSpec.from_dict(generator.spec.to_dict()) == generator.spec
-    listed = {**generator.spec.to_dict(), "shape": list(generator.spec.shape)}
-    assert MaskedSpec.from_dict(listed) == generator.spec
+    state = generator.get_extra_state()
+    listed = {**state["spec"], "shape": list(state["spec"]["shape"])}
+    generator.set_extra_state({**state, "spec": listed})  # as from a text file
 
 
 def test_dcgan_has_the_authors_size():
-    generator = build_generator(MaskedSpec("dcgan", (1, 32, 32)))
+    generator = build_generator(MaskedGANSettings(), scaler_of((1, 28, 28)))
     assert sum(layer.weight.numel() for layer in layers(generator)) == 163_840 + 51_200 + 12_800
     generator.begin_task()
     assert sum(p.numel() for p in generator.heads.parameters()) == 320
 
 
 @pytest.mark.parametrize(
-    ("changes", "error"),
+    ("architecture", "shape"), [("dcgan", (64,)), ("resnet", (64,)), ("dense", (1, 8, 8))]
+)
+def test_architectures_for_other_samples(architecture, shape):
+    with pytest.raises(ShapeError, match="architecture='auto'"):
+        generator_of(architecture, shape=shape)
+
+
+@pytest.mark.parametrize(
+    "changes",
     [
-        ({"architecture": "gan"}, ConfigError),
-        ({"shape": (1, 28, 28)}, ShapeError),
-        ({"shape": (64,)}, ShapeError),
-        ({"architecture": "resnet", "shape": (3, 12, 16)}, ShapeError),
-        ({"architecture": "dense", "shape": (1, 8, 8)}, ShapeError),
-        ({"shape": (0, 8, 8)}, ShapeError),
-        ({"width": 0}, ConfigError),
-        ({"latent": 0}, ConfigError),
-        ({"masking": "layers"}, ConfigError),
-        ({"placement": "inside"}, ConfigError),
-        ({"protection": "none"}, ConfigError),
+        {"architecture": "gan"},
+        {"width": 0},
+        {"latent": 0},
+        {"masking": "layers"},
+        {"placement": "inside"},
+        {"protection": "none"},
     ],
 )
-def test_bad_specifications(changes, error):
-    with pytest.raises(error):
-        MaskedSpec(**{"architecture": "dcgan", "shape": (1, 8, 8), **changes})
+def test_bad_settings(changes):
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        MaskedGANSettings(**changes)
 
 
 def test_misuse_is_explained():
-    generator = build_generator(spec_of("dense"))
+    generator = generator_of("dense")
     z = torch.randn(2, 5)
     with pytest.raises(RuntimeError, match="begin_task"):
         generator(z, scale=1.0)
@@ -522,12 +539,12 @@ def test_misuse_is_explained():
     with pytest.raises(ConfigError, match="compensation"):
         generator.protect(scale=1.0, smax=2.0, compensation="all")
     with pytest.raises(CheckpointError, match="width=9"):
-        build_generator(spec_of("dense", width=9)).load_state_dict(generator.state_dict())
+        generator_of("dense", width=9).load_state_dict(generator.state_dict())
 
 
 @pytest.mark.parametrize(("compensation", "largest"), [("hat", 6.0), ("authors", 40.0)])
 def test_embeddings_are_bounded_with_hat_compensation(compensation, largest):
-    generator = build_generator(spec_of("dense"))
+    generator = generator_of("dense")
     generator.begin_task()
     for mask in masks(generator):
         mask.embedding.data.fill_(-40.0)

@@ -20,7 +20,9 @@ from avalanche_dgm import (
     save_checkpoint,
 )
 from avalanche_dgm.errors import ConfigError, UnknownTaskError
-from avalanche_dgm.generators import MaskedSpec, build_generator
+from avalanche_dgm.generators import build_generator
+from avalanche_dgm.generators.gan_settings import MaskedGANSettings
+from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.methods import DynamicMemory as Method
 from avalanche_dgm.metrics import GeneratorLog, GeneratorQuality, generator_log
 from avalanche_dgm.metrics.mask_trace import MaskTrace
@@ -234,7 +236,7 @@ def test_pictures_are_on_one_scale(channels, tmp_path, monkeypatch):
 
 
 def test_looks_get_rarer(tmp_path):
-    generator = build_generator(MaskedSpec(architecture="dense", shape=(4,), width=2, latent=3))
+    generator = build_generator(MaskedGANSettings(width=2, latent=3), Scaler((4,), (0.0,), (1.0,)))
     generator.begin_task()
     trace = MaskTrace(generator, points=5)
     for _ in range(50):
