@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, ShapeError
-from avalanche_dgm.generators.base import SampleSpec
+from avalanche_dgm.generators.base import SampleSpec, VAESettings
 from avalanche_dgm.generators.ranges import check_scale, choose_scale
 from avalanche_dgm.losses import bernoulli_nll, gaussian_kl, gaussian_nll
 from avalanche_dgm.networks import (
@@ -20,7 +20,7 @@ from avalanche_dgm.networks import (
     default_architecture,
     default_hidden,
 )
-from avalanche_dgm.settings import check_fields
+from avalanche_dgm.settings import check_fields, make_settings
 
 #: Bounds of the encoder's log-variances, outside of which ``exp`` overflows or vanishes in float16.
 _LOG_VARIANCE_BOUNDS = (-12.0, 8.0)
@@ -59,15 +59,7 @@ class VAESpec(SampleSpec):
             )
 
 
-def choose_spec(
-    images: Tensor,
-    *,
-    architecture: Literal["auto", "dense", "conv"] = "auto",
-    hidden: tuple[int, ...] | None = None,
-    latent: int | None = None,
-    likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto",
-    value_range: tuple[float, float] | None = None,
-) -> VAESpec:
+def choose_spec(images: Tensor, settings: VAESettings | None = None, **changes: Any) -> VAESpec:
     """Chooses the settings that are ``None`` or ``"auto"`` for the first experience's images.
 
     See `avalanche_dgm.networks.default_architecture` and
@@ -75,25 +67,25 @@ def choose_spec(
 
     Args:
         images: Float tensor (N, C, H, W) or (N, D).
-        architecture: ``"auto"``, ``"dense"`` or ``"conv"``.
-        hidden: Widths or channels, or ``None``.
-        latent: Number of latent dimensions, or ``None``.
-        likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
-        value_range: Smallest and largest possible intensity; ``None`` infers them if possible.
+        settings: Architecture, sizes, likelihood and range; ``None`` for the defaults.
+        **changes: Fields of `VAESettings` that replace those of ``settings``.
 
     Raises:
+        ConfigError: A setting cannot work.
         RangeError: Images lie outside ``value_range``.
     """
-    shape = tuple(int(s) for s in images.shape[1:])
+    s = make_settings(VAESettings, changes, base=settings)
+    shape = tuple(int(side) for side in images.shape[1:])
     default = default_architecture(shape)
-    chosen = default if architecture == "auto" else architecture
+    architecture = default if s.architecture == "auto" else s.architecture
+    hidden, latent = s.hidden, s.latent
     if hidden is None:
-        hidden = default_hidden(shape, chosen)
+        hidden = default_hidden(shape, architecture)
     if latent is None:
         latent = 16 if prod(shape) <= 128 else 32 if default == "dense" else 64
-    scale = choose_scale(images, likelihood=likelihood, value_range=value_range)
-    spec = VAESpec(shape, chosen, tuple(hidden), latent, *scale)
-    if value_range is not None:
+    scale = choose_scale(images, likelihood=s.likelihood, value_range=s.value_range)
+    spec = VAESpec(shape, architecture, tuple(hidden), latent, *scale)
+    if s.value_range is not None:
         check_images(spec, images, given=True)
     return spec
 

@@ -84,15 +84,7 @@ class VAEGenerator(Generator):
         super().build(samples)
 
     def _spec_for(self, samples: Tensor) -> VAESpec:
-        s = self.settings
-        return self._adapted or choose_spec(
-            samples,
-            architecture=s.architecture,
-            hidden=s.hidden,
-            latent=s.latent,
-            likelihood=s.likelihood,
-            value_range=s.value_range,
-        )
+        return self._adapted or choose_spec(samples, self.settings)
 
     def make_networks(self, shape: tuple[int, ...]) -> None:
         """See `Generator.make_networks`."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.generators.base import VAESettings
-from avalanche_dgm.generators.ranges import choose_scale
+from avalanche_dgm.generators.vae import choose_spec
 from avalanche_dgm.generators.vae_generator import make_generator
 from avalanche_dgm.memories.budget import check_capacity
 from avalanche_dgm.memories.generative import DeepGenerativeMemory, MemorySettings
@@ -26,7 +26,6 @@ from avalanche_dgm.memories.short_term import (
     widen,
 )
 from avalanche_dgm.modules import copied
-from avalanche_dgm.networks import default_architecture, default_hidden
 from avalanche_dgm.optimizers import OptimizerSpec
 
 
@@ -149,23 +148,14 @@ class DualMemory(nn.Module):
 
     def _choose_learner(self, samples: Tensor) -> dict[str, Any]:
         """Chooses the arguments of short-term learners for the first samples, see `TaskLearner`."""
-        s, shape = self.settings, tuple(samples.shape[1:])
-        architecture: str = s.architecture
-        if architecture == "auto":
-            architecture = default_architecture(shape)
+        s = self.settings
+        spec = choose_spec(samples, s.part(VAESettings))
         hidden = s.stm_learner_hidden
-        if architecture == "conv":
+        if spec.architecture == "conv":
             # As wide as a short-term autoencoder.
-            whole = s.hidden or default_hidden(shape, architecture)
-            hidden = s.stm_hidden or tuple(max(16, width // 2) for width in whole)
-        _, low, high = choose_scale(samples, likelihood=s.likelihood, value_range=s.value_range)
-        return {
-            "shape": shape,
-            "low": low,
-            "high": high,
-            "architecture": architecture,
-            "hidden": tuple(hidden),
-        }
+            hidden = s.stm_hidden or tuple(max(16, width // 2) for width in spec.hidden)
+        names = ("shape", "low", "high", "architecture")
+        return {**{name: getattr(spec, name) for name in names}, "hidden": tuple(hidden)}
 
     def slots(self) -> list[tuple[str, ShortTermTaskMemory]]:
         """The slots in use and their short-term memories, by the slot's number."""

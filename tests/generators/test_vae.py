@@ -7,7 +7,7 @@ from torch.distributions import Bernoulli, Independent, Normal
 
 from avalanche_dgm.errors import ConfigError, RangeError, ShapeError
 from avalanche_dgm.fitting import Phase, fit
-from avalanche_dgm.generators import VAE, VAESpec, choose_spec
+from avalanche_dgm.generators import VAE, VAESettings, VAESpec, choose_spec
 from avalanche_dgm.generators.vae import check_images
 from avalanche_dgm.optimizers import OptimizerSpec
 
@@ -54,6 +54,15 @@ def test_sizes_are_chosen(shape):
     assert spec.architecture == ("conv" if shape == (3, 32, 32) else spec.architecture)
     assert VAE(spec).sample(2, rng()).shape == (2, *shape)
     assert VAESpec.from_dict(spec.to_dict()) == spec
+
+
+def test_sizes_are_chosen_by_settings_or_by_name():
+    images = torch.rand(16, 1, 8, 8)
+    settings = VAESettings(hidden=(9, 5), likelihood="gaussian")
+    assert choose_spec(images, settings) == choose_spec(
+        images, hidden=(9, 5), likelihood="gaussian"
+    )
+    assert choose_spec(images, settings, hidden=(4,)).hidden == (4,)
 
 
 def test_small_grey_images_are_dense_bernoulli_and_coloured_ones_convolutional_gaussian():
