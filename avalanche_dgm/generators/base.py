@@ -14,7 +14,7 @@ from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import ExperienceData, check_experience
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.modules import Frozen, GrowingBuffers, in_chunks, size_in_bytes
+from avalanche_dgm.modules import GrowingBuffers, in_chunks, size_in_bytes
 from avalanche_dgm.optimizers import OptimizerSpec
 from avalanche_dgm.settings import Plain, Settings
 
@@ -249,10 +249,6 @@ class Generator(GrowingBuffers, ABC):
                 f" than memory_budget={budget}. Give more, or use smaller networks (hidden=,"
                 " latent=), or a density of classes (make_density) in its place."
             )
-
-    def snapshot(self) -> Frozen[Generator]:
-        """A frozen copy, for replay while this generator is trained."""
-        return Frozen(self)
 
     # State
 

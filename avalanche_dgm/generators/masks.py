@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +45,8 @@ class Mask(GrowingBuffers):
     Attributes:
         embedding: The current task's ``e``, of the current shape; initially 0.
         reserved: Whether a finished task uses an entry (Eq. 5), bool, of the current shape.
-        bits: The concatenated masks of finished tasks, packed, uint8.
+        bits: The concatenated masks of finished tasks, packed, uint8;
+            each begins with a new byte, whose lowest bit is the first entry.
         shapes: The mask's shape in each finished task.
     """
 
@@ -108,7 +110,8 @@ class Mask(GrowingBuffers):
         """Finishes the task: binarises and stores its mask, and reserves its entries (Eq. 5)."""
         mask = self.embedding >= 0
         self.shapes.append(tuple(mask.shape))
-        self.bits = torch.cat([self.bits, _pack(mask)])
+        packed = torch.from_numpy(np.packbits(mask.cpu().numpy(), bitorder="little"))
+        self.bits = torch.cat([self.bits, packed.to(mask.device)])
         self.reserved = self.reserved | mask
 
     @torch.no_grad()
@@ -191,22 +194,9 @@ class Mask(GrowingBuffers):
     @torch.no_grad()
     def _unpack(self, task: int) -> Tensor:
         sizes = [prod(shape) for shape in self.shapes[: task + 1]]
-        start = sum(_n_bytes(size) for size in sizes[:-1])
+        start = sum(-(-size // 8) for size in sizes[:-1])
         # Cached for later use with autograd, which refuses inference tensors.
         with torch.inference_mode(False):
-            packed = self.bits[start : start + _n_bytes(sizes[-1])]
-            places = torch.arange(8, dtype=torch.uint8, device=packed.device)
-            flat = (packed[:, None] >> places).bitwise_and(1).flatten()[: sizes[-1]]
-            return flat.bool().view(self.shapes[task])
-
-
-def _n_bytes(n_bits: int) -> int:
-    return (n_bits + 7) // 8
-
-
-def _pack(mask: Tensor) -> Tensor:
-    """Packs a bool tensor into bytes (ceil(n / 8),), the first entry in the lowest bit."""
-    padded = mask.new_zeros(8 * _n_bytes(mask.numel()), dtype=torch.uint8)
-    padded[: mask.numel()] = mask.flatten()
-    places = torch.arange(8, dtype=torch.uint8, device=mask.device)
-    return (padded.view(-1, 8) << places).sum(dim=1, dtype=torch.uint8)
+            packed = self.bits[start:].cpu().numpy()
+            flat = np.unpackbits(packed, count=sizes[-1], bitorder="little")
+            return torch.from_numpy(flat).to(self.bits.device).bool().view(self.shapes[task])

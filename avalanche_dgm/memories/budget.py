@@ -22,12 +22,10 @@ class Budget:
     Attributes:
         n_incoming: Number of incoming samples to keep.
         n_generated: Number of samples to generate.
-        fraction: The fraction eta of incoming samples.
     """
 
     n_incoming: int
     n_generated: int
-    fraction: float
 
 
 def new_fraction(*, new: float, old: float, kappa: float, tasks: int | None = None) -> float:
@@ -74,7 +72,7 @@ def replay_budget(
     if n_max is not None:
         total = min(n_max, total)
     kept = min(n_incoming, max(round(fraction * total), tasks))
-    return Budget(kept, max(total - kept, 0), fraction)
+    return Budget(kept, max(total - kept, 0))
 
 
 def check_capacity(*, n_max: int | None, kappa: float, new: int, old: int = 1) -> None:

@@ -15,7 +15,7 @@ from avalanche_dgm.classes import ClassTable
 from avalanche_dgm.data import Replay, check_values, split_budget
 from avalanche_dgm.errors import CapacityError, ConfigError, DataError, ShapeError, UnknownTaskError
 from avalanche_dgm.memories.compact import CompactSamples
-from avalanche_dgm.modules import GrowingBuffers, size_in_bytes
+from avalanche_dgm.modules import GrowingBuffers
 
 #: Function from samples (n, *shape) and their task labels (n,) to encoded samples.
 Encode = Callable[[Tensor, Tensor], Tensor]
@@ -105,11 +105,6 @@ class StoredMemory(GrowingBuffers):
     def shape(self) -> tuple[int, ...] | None:
         """Shape of one sample, or ``None`` while the memory is empty."""
         return tuple(self.samples.values.shape[1:]) if len(self) else None
-
-    @property
-    def bytes(self) -> int:
-        """Size in bytes: samples, classes, counters and scales."""
-        return size_in_bytes(self)
 
     def check(self, labels: Tensor, tasks: Tensor) -> None:
         """Checks that samples with these labels could be added; changes nothing.

@@ -16,6 +16,7 @@ from avalanche_dgm.generators.gan_settings import ConditionalGANSettings, Masked
 from avalanche_dgm.generators.keeping import JointReplay
 from avalanche_dgm.generators.masked_gan import MaskedGAN
 from avalanche_dgm.generators.vae_generator import VAEGenerator
+from avalanche_dgm.modules import Frozen
 from avalanche_dgm.randomness import RandomSource
 
 GAN = {"width": 8, "discriminator_width": 8, "latent": 32}
@@ -76,7 +77,7 @@ def learn(generator, data, *, seed=0):
     generator.check(data)
     with random.seeded_init():
         generator.build(data.images)
-    previous = generator.snapshot().module if len(generator.classes) else None
+    previous = Frozen(generator).module if len(generator.classes) else None
     for phase in generator.learn(data, rng, previous=previous):
         fit(phase, rng)
     generator.end(rng)
@@ -208,7 +209,7 @@ def test_a_state_makes_a_new_one_the_same(name, learned, tmp_path):
 def test_a_frozen_copy_stays_as_it_is(name):
     generator = new(name)
     learn(generator, digits(0, 1, per_class=20))
-    frozen, rows = generator.snapshot(), every_row(generator)
+    frozen, rows = Frozen(generator), every_row(generator)
     before = draw(frozen.module, rows)
     learn(generator, digits(2, per_class=20), seed=1)
     assert torch.equal(draw(frozen.module, rows), before)

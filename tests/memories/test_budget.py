@@ -44,7 +44,8 @@ def test_against_brute_force():
     for case in cases(600):
         budget = replay_budget(**{**case, "kappa": float(case["kappa"])})
         eta, total, n_in, n_gen = brute_force(**case)
-        assert budget.fraction == pytest.approx(float(eta)), case
+        known = {name: float(case[name]) for name in ("new", "old", "kappa")}
+        assert new_fraction(**known) == pytest.approx(float(eta)), case
         assert abs(budget.n_incoming + budget.n_generated - total) <= 1, case
         slack = max(1, case["new"])  # rounding, and one sample of each task at least
         assert abs(budget.n_incoming - n_in) <= slack, case
