@@ -167,7 +167,14 @@ class MaskedLinear(MaskedLayer):
 
 
 class MaskedConv2d(MaskedLayer):
-    """Convolution (n, inputs, H, W) -> (n, outputs, H, W) with an odd kernel."""
+    """Convolution (n, inputs, H, W) -> (n, outputs, H, W).
+
+    Args:
+        source: See `MaskedLayer`.
+        target: See `MaskedLayer`.
+        settings: See `MaskedLayer`.
+        kernel: Side of the kernel, odd.
+    """
 
     def __init__(
         self, source: Group | int, target: Group, settings: GANSettings, *, kernel: int = 3
@@ -179,7 +186,16 @@ class MaskedConv2d(MaskedLayer):
 
 
 class MaskedConvTranspose2d(MaskedLayer):
-    """Transposed convolution (n, inputs, H, W) -> (n, outputs, H', W')."""
+    """Transposed convolution (n, inputs, H, W) -> (n, outputs, H', W').
+
+    Args:
+        source: See `MaskedLayer`.
+        target: See `MaskedLayer`.
+        settings: See `MaskedLayer`.
+        kernel: Height and width of the kernel.
+        stride: Factor of the output's sides.
+        padding: Rows and columns that are cut off at each side of the output.
+    """
 
     out_dim = 1
     in_dim = 0
