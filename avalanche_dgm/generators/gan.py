@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 #: Batch size of generation.
 CHUNK = 512
 
-#: How often the training of a GAN that failed is repeated.
-RETRIES = 2
 #: Rounds from which on poor samples are a failure; fewer may just be too few.
 LEAST_ROUNDS = 500
 #: Generated samples that are compared with the real ones.
@@ -199,8 +197,8 @@ class GAN(Generator, ABC):
         self._rounds = self.rounds(len(samples))
         start = copied(self.network).state_dict()
         previous = self.discriminator
-        for attempt in range(1 + RETRIES):
-            if attempt:
+        for repeated in (False, True):
+            if repeated:
                 self.network.load_state_dict(start)
                 self.discriminator = previous
             with seeded_init(rng):
@@ -211,15 +209,12 @@ class GAN(Generator, ABC):
             if not failed:
                 return
             labels = ", ".join(str(label) for label in self.classes.labels[failed].tolist())
+            remedy = "It is repeated once, with other random numbers."
+            if repeated:
+                remedy = "Take more generator steps, or a smaller learning rate (gan_optimizer)."
             warnings.warn(
                 f"The generated samples of class {labels} do not resemble the real ones: the"
-                " training of the GAN failed. "
-                + (
-                    "It is repeated with other random numbers."
-                    if attempt < RETRIES
-                    else f"It was repeated {RETRIES} times. Take more generator steps, or"
-                    " another optimiser (gan_optimizer) with a smaller learning rate."
-                ),
+                f" training of the GAN failed. {remedy}",
                 stacklevel=2,
             )
 
