@@ -148,7 +148,8 @@ def check_widths(name: str, value: Any, *, fewest: int = 1, least: int = 1) -> N
     """
     if not isinstance(value, (tuple, list)) or len(value) < fewest:
         raise ConfigError(
-            f"{name}={value!r} must be a tuple of one or more layer widths, for example (64, 64)."
+            f"{name}={value!r} must be a tuple of {'one or more ' if fewest else ''}integers, for"
+            " example (64, 64)."
         )
     for width in value:
         whole(f"each of {name}", width, least=least)

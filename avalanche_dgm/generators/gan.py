@@ -22,7 +22,7 @@ from avalanche_dgm.generators.growing import MaskedGenerator
 from avalanche_dgm.generators.keeping import Batch, KeepOld
 from avalanche_dgm.generators.masked_networks import build_generator
 from avalanche_dgm.generators.ranges import check_scale, check_variety, first_range
-from avalanche_dgm.generators.resemblance import unlike
+from avalanche_dgm.generators.resemblance import LEAST_ROUNDS, MOST_COMPARED, unlike
 from avalanche_dgm.generators.scaler import Scaler
 from avalanche_dgm.losses import discriminator_loss, generator_loss, gradient_penalty
 from avalanche_dgm.modules import copied, in_chunks
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 
 #: Batch size of generation.
 CHUNK = 512
-
-#: Rounds from which on poor samples are a failure; fewer may just be too few.
-LEAST_ROUNDS = 500
-#: Generated samples that are compared with the real ones.
-MOST_COMPARED = 2048
 
 T = TypeVar("T")
 
@@ -195,8 +190,7 @@ class GAN(Generator, ABC):
         """See `Generator.fit`, for an experience after `open`."""
         samples = self.scaler.transform(samples)
         self._rounds = self.rounds(len(samples))
-        start = copied(self.network).state_dict()
-        previous = self.discriminator
+        start, previous = copied(self.network).state_dict(), self.discriminator
         for repeated in (False, True):
             if repeated:
                 self.network.load_state_dict(start)

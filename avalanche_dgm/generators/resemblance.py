@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Steps of a generator from which on poor samples are a failure; fewer may just be too few.
+LEAST_ROUNDS = 500
+#: Generated samples that are compared.
+MOST_COMPARED = 2048
 #: Real and generated samples of a class from which on their means are compared.
 LEAST_SAMPLES = 16
 #: Squared distance of the means of a class, relative to the variance of the real samples, above
