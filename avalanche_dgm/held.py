@@ -19,10 +19,9 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 # Objects that are no memory: names, code, and what is needed for training.
 _OTHER = (
     *(str, bytes, int, float, type, types.ModuleType, types.FunctionType, types.MethodType),
-    *(torch.Generator, torch.device, Optimizer, LRScheduler, DataLoader),
+    *(torch.Generator, torch.device, torch.dtype, Optimizer, LRScheduler, DataLoader),
+    type(None),
 )
-# The most frequent of these, for a fast check.
-_PLAIN = frozenset([str, bytes, int, float, bool, type(None), torch.device, torch.dtype])
 # Attributes of an Avalanche strategy that are needed for training and evaluation only.
 _OF_STRATEGY = frozenset(
     [
@@ -76,6 +75,8 @@ class _Count:
         #: Memory addresses that do not count.
         self._without: set[int] = set()
         self._others: tuple[type, ...] = _OTHER
+        #: Whether objects of a class do not count: faster than `isinstance` with many classes.
+        self._is_other: dict[type, bool] = {}
         self._visited: dict[int, Any] = {}
         self._views: dict[int, dict[tuple[int, int], int]] = {}
         self._sizes: dict[int, int] = {}
@@ -105,16 +106,22 @@ class _Count:
         waiting = deque([owner])
         while waiting:
             value = waiting.popleft()
-            if (
-                type(value) in _PLAIN
-                or isinstance(value, self._others)
-                or id(value) in self._visited
-            ):
+            kind = type(value)
+            other = self._is_other.get(kind)
+            if other is None:
+                other = self._is_other[kind] = isinstance(value, self._others)
+            if other or id(value) in self._visited:
                 continue
             # A reference, so that no other object gets its id.
             self._visited[id(value)] = value
+            if isinstance(value, dict):
+                waiting.extend(value.values())
+                continue
+            if isinstance(value, (list, tuple, set, frozenset, deque)):
+                waiting.extend(value)
+                continue
             known = getattr(value, "__dict__", {})
-            if isinstance(value, nn.Module) and hasattr(type(value), "__getstate__"):
+            if isinstance(value, nn.Module) and hasattr(kind, "__getstate__"):
                 # Without caches.
                 state = value.__getstate__()
                 known = state if isinstance(state, dict) else known
@@ -122,10 +129,6 @@ class _Count:
                 self._add_tensor(value)
             elif isinstance(value, np.ndarray):
                 self._add(value.ctypes.data, value.nbytes, value.ctypes.data, value.nbytes)
-            elif isinstance(value, dict):
-                waiting.extend(value.values())
-            elif isinstance(value, (list, tuple, set, frozenset, deque)):
-                waiting.extend(value)
             elif "_flat_data" in known or isinstance(value, Dataset):
                 waiting.extend(_beside(known))
                 for source, indices in _sources(value, np.arange(len(value))):
