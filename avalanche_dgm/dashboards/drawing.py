@@ -44,8 +44,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, path: str | Path) -> None:
     """Writes a figure as a PNG file; creates the folder if missing."""
+    canvas: Any = figure.canvas
     with replacing(path, sync=False) as file:
-        figure.savefig(file, format="png")
+        # `savefig` draws twice, to lay out parts that have been laid out here.
+        canvas.print_png(file)
 
 
 def pixels_of(figure: Figure) -> Pixels:
