@@ -25,10 +25,10 @@ LIGHTNING = ["run", "--backend", "lightning"]
 TINY = ["--fast", "--quiet", "--stream-set", "n_train_per_class=12", "--stream-set", "fraction=0.3"]
 
 
-def pixels(path: Path) -> np.ndarray:
+def size_and_colours(path: Path) -> tuple[tuple[int, int], int]:
     with Image.open(path) as image:
         assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
+        return image.size, len(image.convert("RGB").getcolors(image.width * image.height))
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,9 @@ def test_csv_is_the_matrix(finished):
 
 @pytest.mark.parametrize("name", ["accuracy.png", "samples.png"])
 def test_pictures_show_something(finished, name):
-    image = pixels(finished / name)
-    assert min(image.shape[:2]) > 200
-    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+    size, colours = size_and_colours(finished / name)
+    assert min(size) > 200
+    assert colours > 20
 
 
 def test_nothing_is_left_behind(finished):
@@ -119,7 +119,7 @@ def test_a_trainer_leaves_the_same_files(finished, tmp_path, capsys):
     header = (finished / "accuracy.csv").read_text().splitlines()[0]
     assert (folder / "accuracy.csv").read_text().splitlines()[0] == header
     for name in ("accuracy.png", "samples.png"):
-        assert len(np.unique(pixels(folder / name).reshape(-1, 3), axis=0)) > 20
+        assert size_and_colours(folder / name)[1] > 20
 
 
 def test_deprecations_of_third_parties_are_not_shown(tmp_path, recwarn):
@@ -207,7 +207,7 @@ def test_compare_makes_one_table_over_seeds(tmp_path, capsys):
     assert sd == pytest.approx(np.std(finals, ddof=1))
     assert (tmp_path / "c" / "joint" / "seed1" / "results.json").exists()
     for name in ("comparison.png", "tasks.png"):
-        assert len(np.unique(pixels(tmp_path / "c" / name))) > 20
+        assert size_and_colours(tmp_path / "c" / name)[1] > 20
 
 
 def test_compare_measures_the_generators_that_there_are(tmp_path, capsys):
