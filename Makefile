@@ -18,9 +18,11 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # PyTorch's threads spin: several test processes with several threads each are slower than one thread each.
 ONE    := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Tests start Python often: what it has compiled is kept, whatever the user's environment says.
+KEPT   := PYTHONDONTWRITEBYTECODE=
 # Each process begins with a part of the tests in their order, which shares what is made once for a file, and takes from
 # another's when it is through.
-PYTEST := $(ONE) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
+PYTEST := $(ONE) $(KEPT) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations 25
 
 .DELETE_ON_ERROR:
 .PHONY: demo test quick slow lint style types format docs results dist oldest gpu clean
