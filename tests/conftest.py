@@ -1,5 +1,6 @@
 """Makes `driver`, `nets`, `backends` importable: pytest's importlib mode leaves the path alone."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "contracts"))
+
+# Python looks for cycles after 700 new objects, and among all that PyTorch and others have loaded.
+gc.set_threshold(20_000)
+
+
+def pytest_collection_finish():
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +42,18 @@ def as_many_steps_as_asked_for(request, monkeypatch, steps_after_the_user_s):
     if "finetuned" in request.keywords:
         for name, value in steps_after_the_user_s.items():
             monkeypatch.setattr(f"avalanche_dgm.methods.finetuning.{name}", value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_picture_of_each_run(request):
+    """Drawing takes half a second a run; `test_cli.py` looks at these pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in ("experiments", "papers"):
+            from avalanche_dgm.dashboards.drawing import new_figure
+            from avalanche_dgm.experiments import figures
+
+            patch.setattr(figures, "accuracy_curves", lambda result: new_figure(1, 1))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,9 +12,8 @@ from scipy import stats
 
 from avalanche_dgm import papers
 from avalanche_dgm.cli import main
-from avalanche_dgm.dashboards.drawing import new_figure
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.experiments import ExperimentConfig, deep_linear, figures, runner
+from avalanche_dgm.experiments import ExperimentConfig, deep_linear, runner
 from avalanche_dgm.experiments.on_avalanche import AvalancheEngine
 from avalanche_dgm.experiments.paper import FOLDER, run_name
 from avalanche_dgm.papers import saez2022
@@ -33,12 +32,6 @@ def data(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def few_images(data, monkeypatch):
     monkeypatch.setenv("AVALANCHE_DGM_DATA", str(data))
-
-
-@pytest.fixture(autouse=True)
-def no_picture_of_each_run(monkeypatch):
-    """Pictures in a run's folder are tested with runs; drawing takes a third of a small one."""
-    monkeypatch.setattr(figures, "accuracy_curves", lambda result: new_figure(1, 1))
 
 
 @pytest.fixture(scope="module")
