@@ -33,6 +33,20 @@ class SampleSpec(Plain):
     shape: tuple[int, ...]
 
 
+def check_default_type() -> None:
+    """Checks that PyTorch's default type is float32, in which generators compute.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    if torch.get_default_dtype() != torch.float32:
+        raise ConfigError(
+            f"PyTorch's default type is {torch.get_default_dtype()}, and generators need"
+            " torch.float32. Call torch.set_default_dtype(torch.float32), and convert model and"
+            " images with .double() if they need another type."
+        )
+
+
 class Known(TypedDict, total=False):
     """Optional arguments of `Generator.learn`; ``None`` means omitted.
 
@@ -94,8 +108,10 @@ class Generator(GrowingBuffers, ABC):
 
         Raises:
             DataError: The experience cannot be learned.
+            ConfigError: PyTorch's default type is not float32.
         """
         check_experience(data, shape=self.shape)
+        check_default_type()
 
     def build(self, samples: Tensor) -> None:
         """Builds the networks for the first samples; does nothing for later ones.

@@ -15,7 +15,7 @@ from avalanche_dgm.checks import one_of
 from avalanche_dgm.data import ExperienceData, Replay, check_values
 from avalanche_dgm.errors import ShapeError
 from avalanche_dgm.fitting import Phase
-from avalanche_dgm.generators.base import DENSITIES, Known
+from avalanche_dgm.generators.base import DENSITIES, Known, check_default_type
 from avalanche_dgm.generators.class_gaussians import ClassGaussians
 from avalanche_dgm.generators.components import Components
 from avalanche_dgm.generators.gaussian import padded
@@ -78,7 +78,9 @@ class ClassDensity(ClassGaussians):
             ShapeError: The samples differ in size from the learned ones.
             RangeError: A value is NaN or infinite.
             CapacityError: The classes do not fit into ``memory_budget``.
+            ConfigError: PyTorch's default type is not float32.
         """
+        check_default_type()
         self._check(data.images)
         self._check_room(data.images, data.tasks, data.labels, 0)
 

@@ -18,7 +18,13 @@ from avalanche_dgm.checks import one_of
 from avalanche_dgm.data import ExperienceData
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import Phase, epochs_to_steps
-from avalanche_dgm.generators.base import DENSITIES, Generator, Known, VAESettings
+from avalanche_dgm.generators.base import (
+    DENSITIES,
+    Generator,
+    Known,
+    VAESettings,
+    check_default_type,
+)
 from avalanche_dgm.generators.density import ClassDensity, make_density
 from avalanche_dgm.generators.ranges import check_variety
 from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
@@ -66,7 +72,9 @@ class VAEGenerator(Generator):
         Raises:
             ShapeError: The images' shape has changed.
             RangeError: The generator cannot produce or learn their intensities.
+            ConfigError: PyTorch's default type is not float32.
         """
+        check_default_type()
         if self.settings.value_range is None:
             check_variety(data.images, first=self.spec is None)
         self._check(data.images)

@@ -8,7 +8,7 @@ from driver import digits
 from outside import Diffusion, Flow, Mixtures
 
 from avalanche_dgm.data import ExperienceData
-from avalanche_dgm.errors import DataError, LabelError, ShapeError
+from avalanche_dgm.errors import ConfigError, DataError, LabelError, ShapeError
 from avalanche_dgm.fitting import fit
 from avalanche_dgm.generators.conditional_gan import ConditionalGAN
 from avalanche_dgm.generators.density import ClassDensity, make_density
@@ -234,6 +234,17 @@ def test_other_shapes_are_refused_and_change_nothing(name, learned):
     with pytest.raises(ShapeError, match="[Rr]esize"):
         generator.check(small)
     assert same(generator.state_dict(), before)
+
+
+def test_another_default_type_is_refused_before_anything_is_built(name):
+    generator = new(name)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ConfigError, match="set_default_dtype"):
+            generator.check(digits(0, 1, per_class=20))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert generator.spec is None
 
 
 def test_flat_samples_are_learned(name):
