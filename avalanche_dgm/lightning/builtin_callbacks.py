@@ -100,6 +100,41 @@ def check_callbacks(trainer: pl.Trainer, callbacks: Iterable[Any]) -> None:
             raise ConfigError(f"The callback {name} needs the package psutil: pip install psutil.")
 
 
+def check_monitors(trainer: pl.Trainer, module: Any, *, validated: bool) -> None:
+    """Checks that callbacks monitor logged values, unless code of the user may log others.
+
+    Args:
+        trainer: The Trainer.
+        module: What is trained.
+        validated: Whether there is a validation stream.
+
+    Raises:
+        ConfigError: A callback monitors a value that is not logged.
+    """
+    untyped: Any = trainer
+    if any(_may_log(part) for part in (module, *untyped.callbacks)):
+        return
+    logged = ["train/loss", "train/accuracy"]
+    logged += ["train/loss_step"] if trainer.loggers else []
+    logged += ["val/loss", "val/accuracy"] if validated and trainer.limit_val_batches else []
+    for callback in untyped.callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor is None or monitor in logged or not getattr(callback, "strict", True):
+            continue
+        raise ConfigError(
+            f"The callback {type(callback).__name__} monitors {monitor!r}, which is not logged."
+            f" There are {', '.join(logged)}. Values of validation need a benchmark with a"
+            " valid_stream."
+        )
+
+
+def _may_log(part: Any) -> bool:
+    """Whether a module or callback may log values that are not known in advance."""
+    package = type(part).__module__.partition(".")[0]
+    known = package in ("avalanche_dgm", "lightning", "pytorch_lightning")
+    return not known or _is(part, "LambdaCallback", "LearningRateMonitor")
+
+
 def _is(callback: Any, *names: str) -> bool:
     kinds = (getattr(pl.callbacks, name, None) for name in names)
     return isinstance(callback, tuple(kind for kind in kinds if kind is not None))

@@ -12,7 +12,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_dgm.checks import number, one_of, whole
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import internals
-from avalanche_dgm.lightning.builtin_callbacks import check_callbacks
+from avalanche_dgm.lightning.builtin_callbacks import check_callbacks, check_monitors
 from avalanche_dgm.lightning.data import StreamDataModule
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.module import MethodModule
@@ -100,6 +100,8 @@ def fit_stream(
     )
     _check(run)
     _check_trainer(made, module)
+    validation = getattr(source.benchmark, "valid_stream", None)
+    check_monitors(made, module, validated=bool(validation))
     if smoke_batches(made):
         run.epochs, run.checkpoint_dir = 1, None
     if not made.limit_test_batches:

@@ -307,6 +307,31 @@ def test_what_needs_a_logger(stream):
             learn(stream, callback)
 
 
+@pytest.mark.parametrize("kind", [stock.EarlyStopping, stock.ModelCheckpoint])
+def test_a_value_that_is_not_logged_is_named_before_anything_is_trained(stream, kind, tmp_path):
+    module, before = DGRModule(network(), **HYPER), network().state_dict()
+    place = {"dirpath": tmp_path} if kind is stock.ModelCheckpoint else {}
+    for monitor in ("val_loss", "val/loss", "sleep/learner/loss"):
+        callback = kind(monitor=monitor, **place)
+        with pytest.raises(ConfigError, match=f"monitors '{monitor}'.* are train/loss"):
+            fit_stream(module, stream, trainer=QUIET, callbacks=[callback])
+    assert all(torch.equal(v, before[k]) for k, v in module.model.state_dict().items())
+    assert not module.method.experiences
+
+
+class Logging(stock.Callback):
+    """A value of the user's own."""
+
+    def on_train_epoch_end(self, trainer, module):
+        module.log("mine", 1.0)
+
+
+def test_values_of_the_user_s_own_may_be_monitored(stream):
+    stop = stock.EarlyStopping("mine", patience=0)
+    _, result = learn(stream, Logging(), stop, max_epochs=5)
+    assert result.iterations == [2 * BATCHES] * 2
+
+
 class Averaging(stock.Callback):
     """Averages everything, as a callback of somebody else's might."""
 
