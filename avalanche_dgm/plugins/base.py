@@ -34,11 +34,14 @@ from avalanche_dgm.plugins.experiences import (
     train_rule,
 )
 from avalanche_dgm.plugins.loop import (
+    BatchLossFactor,
     BatchMoments,
     PreparedBatches,
     StrategyCriterion,
     average_gradients,
+    check_batch_labels,
     check_forward,
+    check_gradients,
     check_model,
     is_alone,
     undo_interrupted,
@@ -65,6 +68,8 @@ class MethodPlugin(SupervisedPlugin):
     supports_distributed = False
     #: Of the batches in the first epoch of an experience.
     _moments: BatchMoments | None = None
+    #: Of the criterion in the loss of the current batch.
+    _factor: BatchLossFactor | None = None
 
     def __init__(
         self, method: Method, *, oracle: str | TaskOracle = "auto", progress: bool = False
@@ -83,6 +88,7 @@ class MethodPlugin(SupervisedPlugin):
         self._criterion: StrategyCriterion | None = None
         self._replay: Replay | None = None
         self._replay_logits: Tensor | None = None
+        self._labels: Tensor | None = None
 
     def run_phase(self, phase: Phase) -> float:
         """Trains a phase and returns its seconds; `run_on_trainer` replaces this."""
@@ -173,6 +179,7 @@ class MethodPlugin(SupervisedPlugin):
             raise
 
     def _start(self, strategy: Any, **kwargs: Any) -> ExperienceData:
+        check_gradients(self.method)
         experience = full_experience(strategy.experience)
         check_boundaries(experience, self.oracle, self.method)
         # Without task labels, Avalanche's training batches ignore a dataset's collate_fn.
@@ -257,6 +264,7 @@ class MethodPlugin(SupervisedPlugin):
         """Appends replayed samples to the batch, unless batch and replay alternate."""
         if self._moments is not None:
             self._moments.add(strategy.mbatch[0])
+        check_batch_labels(strategy.mbatch[1])
         replay = None if self._alternates else self.draw(len(strategy.mbatch[0]))
         self._replay = replay
         if replay is None:
@@ -267,12 +275,15 @@ class MethodPlugin(SupervisedPlugin):
         place = find_tasks(batch, self._column)
         if place is not None:
             batch[place] = torch.cat([batch[place], replay.tasks])
-        strategy.mbatch = batch
+        strategy.mbatch, self._labels = batch, batch[1]
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Removes the replayed samples and their logits from the batch."""
+        self._factor = BatchLossFactor(strategy)
         if self._replay is None:
             return
+        expected, self._labels = self._labels, None
+        check_batch_labels(strategy.mbatch[1], expected=expected)
         n = len(strategy.mbatch[0]) - len(self._replay)
         self._replay_logits = strategy.mb_output[n:]
         strategy.mb_output = strategy.mb_output[:n]
@@ -281,6 +292,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Weights the losses of batch and replay; losses of other plugins are not weighted."""
+        factor = 1.0 if self._factor is None else self._factor.measure(strategy)
         images, _, tasks = split_batch(strategy.mbatch, self._column)
         self.method.stats.steps += 1
         # Without losses that other plugins have added, which are not weighted.
@@ -298,7 +310,13 @@ class MethodPlugin(SupervisedPlugin):
         )
         self._replay = self._replay_logits = None
         if added is not None:
-            strategy.loss = strategy.loss + added
+            strategy.loss = strategy.loss + factor * added
+
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Checks that no other plugin has replaced the loss."""
+        factor, self._factor = self._factor, None
+        if factor is not None:
+            factor.check()
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Takes an optimiser step on replay, if batch and replay alternate."""

@@ -107,6 +107,77 @@ def _is_avalanches(loader: Any, batch_size: int) -> bool:
     return once and loader.batch_size == batch_size
 
 
+def check_batch_labels(labels: Tensor, expected: Tensor | None = None) -> None:
+    """Checks that other plugins leave a batch as replay needs it.
+
+    Args:
+        labels: The batch's labels.
+        expected: Its labels when replay was appended, or ``None`` before.
+
+    Raises:
+        ConfigError: They are not one class index for each sample, or have changed.
+    """
+    if labels.ndim != 1 or labels.dtype != torch.int64:
+        raise ConfigError(
+            f"The batch has labels of shape {tuple(labels.shape)} and type {labels.dtype}; replay"
+            " needs one int64 class index for each sample. Remove the plugin that replaces them."
+        )
+    if labels is not expected and expected is not None and not torch.equal(labels, expected):
+        raise ConfigError(
+            "A plugin changes the samples of a batch to which replay was appended. Place it before"
+            " this package's plugin in the list of plugins."
+        )
+
+
+class BatchLossFactor:
+    """The factor of a batch's criterion in a strategy's loss, which plugins may scale or replace.
+
+    A zero that requires a gradient is added to the loss before the criterion; its gradient is the
+    factor.
+
+    Args:
+        strategy: The strategy, after its forward pass.
+    """
+
+    def __init__(self, strategy: Any) -> None:
+        self._zero = torch.zeros_like(strategy.loss, requires_grad=True)
+        strategy.loss = strategy.loss + self._zero
+
+    def measure(self, strategy: Any) -> Tensor:
+        """The factor, before the backward pass.
+
+        Raises:
+            ConfigError: A plugin has replaced the loss.
+        """
+        total = strategy.loss.sum()
+        found: Any
+        (found,) = torch.autograd.grad(total, self._zero, retain_graph=True, allow_unused=True)
+        if found is not None:
+            factor: Tensor = found.sum()
+            return factor
+        # A training loop may also assign the criterion instead of adding it.
+        if not torch.equal(total.detach(), strategy.criterion().detach()):
+            raise self._replaced()
+        strategy.loss = total + self._zero.sum()
+        return torch.ones_like(total)
+
+    def check(self) -> None:
+        """Checks, after the backward pass, that no later plugin has replaced the loss.
+
+        Raises:
+            ConfigError: A plugin has replaced the loss.
+        """
+        if self._zero.grad is None:
+            raise self._replaced()
+
+    @staticmethod
+    def _replaced() -> ConfigError:
+        return ConfigError(
+            "A plugin replaces strategy.loss, so replay has no effect or the wrong weight. Add to"
+            " strategy.loss or scale it, or put the new loss into the strategy's criterion."
+        )
+
+
 class BatchMoments:
     """Mean and standard deviation of a strategy's batches, compared with what a memory has read.
 
@@ -182,6 +253,18 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
             if n > 1 and parameter.grad is not None:
                 distributed.all_reduce(parameter.grad)
                 parameter.grad /= n
+
+
+def check_gradients(method: Method) -> None:
+    """Checks that gradients are enabled, if the classifier is trained.
+
+    Raises:
+        ConfigError: They are disabled.
+    """
+    if method.needs.learner and not torch.is_grad_enabled():
+        raise ConfigError(
+            "Gradients are disabled. Do not train within torch.no_grad() or torch.inference_mode()."
+        )
 
 
 def check_model(method: Method, model: nn.Module, data: ExperienceData, experience: Any) -> None:

@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from avalanche.core import SupervisedPlugin
 from avalanche.training.losses import MaskedCrossEntropy
 from avalanche.training.supervised import Naive
 from torch import nn
@@ -122,6 +123,82 @@ def test_without_its_scale_a_criterion_would_change_the_steps(two, monkeypatch):
     for criterion, divisor in SCALES.values():
         found = weights(trained(two.train_stream, CASES["dgr"](), criterion, divisor))
         assert (found - plain).abs().max() > 1e-2
+
+
+class Changing(SupervisedPlugin):
+    """Changes the loss of each batch, as plugins for mixup or accumulated gradients do."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def before_backward(self, strategy, **kwargs):
+        strategy.loss = self.change(strategy)
+
+
+def beside(stream, plugin, other, *, first, divisor=1.0):
+    """The model that a strategy with two plugins has learned."""
+    strategy = strategy_of(plugin, nn.CrossEntropyLoss(), divisor)
+    strategy.plugins.insert(0 if first else len(strategy.plugins), other)
+    for experience in stream:
+        strategy.train(experience)
+    return plugin.learner_of(strategy)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", [name for name in CASES if name != "latent-alternating"])
+def test_a_plugin_may_scale_the_loss(two, name, first):
+    """Replay is scaled as well. Alternating steps on replay have a loss of their own."""
+    plain = weights(trained(two.train_stream, CASES[name](), nn.CrossEntropyLoss()))
+    scaled = Changing(lambda strategy: strategy.loss / 8)
+    found = beside(two.train_stream, CASES[name](), scaled, first=first, divisor=1 / 8)
+    torch.testing.assert_close(weights(found), plain, rtol=1e-3, atol=1e-4)
+
+
+def smooth(strategy):
+    return F.cross_entropy(strategy.mb_output, strategy.mb_y, label_smoothing=0.2)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_a_plugin_that_replaces_the_loss_is_refused_before_the_first_step(two, name, first):
+    """It would drop replay that was added before, and subtract a criterion that is not there."""
+    plugin = CASES[name]()
+    strategy = strategy_of(plugin, nn.CrossEntropyLoss())
+    before = weights(strategy.model).clone()
+    strategy.plugins.insert(0 if first else len(strategy.plugins), Changing(smooth))
+    with pytest.raises(ConfigError, match=r"replaces strategy\.loss"):
+        strategy.train(two.train_stream[0])
+    assert torch.equal(weights(plugin.learner_of(strategy)), before)
+
+
+class Assigning(Naive):
+    """A loop of its own, in which the criterion is the loss instead of a part of it."""
+
+    def training_epoch(self, **kwargs):
+        for batch in self.dataloader:
+            self.mbatch = batch
+            self._unpack_minibatch()
+            self._before_training_iteration(**kwargs)
+            self.optimizer.zero_grad()
+            self._before_forward(**kwargs)
+            self.mb_output = self.forward()
+            self._after_forward(**kwargs)
+            self.loss = self.criterion()
+            self._before_backward(**kwargs)
+            self.backward()
+            self._after_backward(**kwargs)
+            self._before_update(**kwargs)
+            self.optimizer_step()
+            self._after_update(**kwargs)
+            self._after_training_iteration(**kwargs)
+
+
+@pytest.mark.parametrize("name", ["dgr", "latent", "altm"])
+def test_a_loop_may_assign_the_criterion(two, name):
+    plain = weights(trained(two.train_stream, CASES[name](), nn.CrossEntropyLoss()))
+    found = trained(two.train_stream, CASES[name](), nn.CrossEntropyLoss(), template=Assigning)
+    assert torch.equal(weights(found), plain)
 
 
 class Noted(nn.Module):

@@ -354,6 +354,58 @@ def test_the_documentation_prints_the_table():
     assert table() in page.read_text(encoding="utf-8")
 
 
+# Plugins of the user's own
+
+
+class Rehearsing(SupervisedPlugin):
+    """Appends samples of the batch before to a batch, as Avalanche's strategies with buffers do."""
+
+    def before_training_exp(self, strategy, **kwargs):
+        self.kept = None
+
+    def before_forward(self, strategy, **kwargs):
+        batch = [column.clone() for column in strategy.mbatch]
+        if self.kept is not None:
+            pairs = zip(batch, self.kept, strict=True)
+            strategy.mbatch = [torch.cat([column, old]) for column, old in pairs]
+        self.kept = [column[:3] for column in batch]
+
+
+@pytest.mark.parametrize("kind", ["batch", "latents"])
+def test_samples_may_be_appended_before_replay_and_not_behind_it(tiny, kind):
+    """Behind it, they would take the places of replayed samples and the targets of these."""
+    for first in (True, False):
+        plugin = OURS[kind]()
+        plugins = [plugin, Rehearsing()] if first else [Rehearsing(), plugin]
+        strategy = Naive(**options(Net(), plugins))
+        strategy.train(tiny.train_stream[0])
+        if not first:
+            strategy.train(tiny.train_stream[1])
+            assert plugin.method.experiences == 2
+            continue
+        with pytest.raises(ConfigError, match="Place it before"):
+            strategy.train(tiny.train_stream[1])
+
+
+class Softening(SupervisedPlugin):
+    """Replaces classes by probabilities, as mixup does."""
+
+    def before_training_iteration(self, strategy, **kwargs):
+        images, labels, *more = strategy.mbatch
+        strategy.mbatch = [images, nn.functional.one_hot(labels, 10).float(), *more]
+
+
+@pytest.mark.parametrize("kind", ["batch", "latents"])
+@pytest.mark.parametrize("first", [True, False])
+def test_labels_that_are_probabilities_are_refused_before_the_first_step(tiny, kind, first):
+    net = Net()
+    before = copy.deepcopy(net.state_dict())
+    plugins = [OURS[kind](), Softening()] if first else [Softening(), OURS[kind]()]
+    with pytest.raises(ConfigError, match="one int64 class index"):
+        Naive(**options(net, plugins)).train(tiny.train_stream[0])
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
 # Our plugins among themselves
 
 

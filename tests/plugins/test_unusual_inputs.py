@@ -13,7 +13,13 @@ from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from avalanche_dgm import ALTMPlugin, DGRPlugin, MeRGANPlugin
-from avalanche_dgm.errors import AvalancheDGMError, LabelError, RangeError, UnsupportedModelError
+from avalanche_dgm.errors import (
+    AvalancheDGMError,
+    ConfigError,
+    LabelError,
+    RangeError,
+    UnsupportedModelError,
+)
 from avalanche_dgm.plugins.wrapped import WrappedModel
 
 from .conftest import GAN, PLUGINS, naive
@@ -312,6 +318,17 @@ def test_a_label_without_an_output_later_changes_nothing(name):
     before = everything(strategy, strategy.optimizer, plugin, model)
     with pytest.raises(LabelError, match="label 5, but the model has 4 outputs"):
         strategy.train(benchmark.train_stream[2])
+    assert not same(before, everything(strategy, strategy.optimizer, plugin, model))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_without_gradients_is_refused(name, mode):
+    torch.manual_seed(0)
+    model, plugin = mlp(), MINE[name]()
+    strategy = naive(model, plugin)
+    before = everything(strategy, strategy.optimizer, plugin, model)
+    with mode(), pytest.raises(ConfigError, match="Gradients are disabled"):
+        strategy.train(stream(PARTS).train_stream[0])
     assert not same(before, everything(strategy, strategy.optimizer, plugin, model))
 
 
