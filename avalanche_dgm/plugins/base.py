@@ -222,7 +222,7 @@ class MethodPlugin(SupervisedPlugin):
             self._set_criterion(strategy)
         self._run(self.method.before_learning(self._data))
         self._keep_model(strategy)
-        self._moments = BatchMoments()
+        self._moments = BatchMoments(self.width)
         part = full_experience(strategy.experience) is not strategy.experience
         if part or not is_alone(strategy):
             return
@@ -262,9 +262,9 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Appends replayed samples to the batch, unless batch and replay alternate."""
-        if self._moments is not None:
-            self._moments.add(strategy.mbatch[0])
         check_batch_labels(strategy.mbatch[1])
+        if self._moments is not None:
+            self._moments.add(*strategy.mbatch[:2])
         replay = None if self._alternates else self.draw(len(strategy.mbatch[0]))
         self._replay = replay
         if replay is None:
@@ -352,6 +352,7 @@ class MethodPlugin(SupervisedPlugin):
         latents = isinstance(self.method, LatentInputs) and self.method.frozen
         if not part and not latents:
             moments.warn(self._data.images)
+            moments.warn_of_labels(self._data.images, self._data.classes)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Runs the phases after training, and ends the experience."""

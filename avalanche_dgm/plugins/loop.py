@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -179,23 +179,47 @@ class BatchLossFactor:
 
 
 class BatchMoments:
-    """Mean and standard deviation of a strategy's batches, compared with what a memory has read.
+    """Moments and labels of a strategy's batches, compared with what a memory has read.
 
     Normalisation in a strategy or plugin, or in one group of transforms only, does not reach the
-    memory: it would replay images that are unlike those of the batches.
+    memory: it would replay images that are unlike those of the batches. Nor do changes of labels.
+
+    Args:
+        width: Number of the model's outputs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         self._n = 0
         self._sums: tuple[Tensor, Tensor] | None = None
+        self._has_label = torch.zeros(width, dtype=torch.bool)
 
-    def add(self, images: Tensor) -> None:
-        """Adds the images of a batch."""
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        """Adds the images and labels of a batch."""
+        self._has_label = self._has_label.to(labels.device)
+        self._has_label[labels] = True
         images = images.detach().float()
         sums = images.sum(), images.square().sum()
         self._n += images.numel()
         old = self._sums
         self._sums = sums if old is None else (old[0] + sums[0], old[1] + sums[1])
+
+    def warn_of_labels(self, read: Tensor, classes: Sequence[int]) -> None:
+        """Warns if the batches had labels that the memory has not read.
+
+        Args:
+            read: Float tensor (n, *shape), the images that it has read.
+            classes: Their classes.
+        """
+        if self._n > read.numel():
+            return  # Another plugin has added samples to the batches.
+        others = sorted(set(self._has_label.nonzero().flatten().tolist()) - set(classes))
+        if others:
+            warnings.warn(
+                f"The batches have the labels {', '.join(map(str, others))}, which the memory has"
+                " not read, so replay has other labels than the batches. Change labels in both"
+                " groups of transforms of the data set.",
+                stacklevel=3,
+            )
 
     def warn(self, read: Tensor) -> None:
         """Warns if the batches were unlike the images that the memory has read.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import random
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -360,12 +361,12 @@ def test_the_documentation_prints_the_table():
 class Rehearsing(SupervisedPlugin):
     """Appends samples of the batch before to a batch, as Avalanche's strategies with buffers do."""
 
-    def before_training_exp(self, strategy, **kwargs):
-        self.kept = None
+    kept = None
 
     def before_forward(self, strategy, **kwargs):
         batch = [column.clone() for column in strategy.mbatch]
-        if self.kept is not None:
+        # Images of before do not fit the latents of a later experience.
+        if self.kept is not None and self.kept[0].shape[1:] == batch[0].shape[1:]:
             pairs = zip(batch, self.kept, strict=True)
             strategy.mbatch = [torch.cat([column, old]) for column, old in pairs]
         self.kept = [column[:3] for column in batch]
@@ -380,7 +381,9 @@ def test_samples_may_be_appended_before_replay_and_not_behind_it(tiny, kind):
         strategy = Naive(**options(Net(), plugins))
         strategy.train(tiny.train_stream[0])
         if not first:
-            strategy.train(tiny.train_stream[1])
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message=".*has not read")
+                strategy.train(tiny.train_stream[1])
             assert plugin.method.experiences == 2
             continue
         with pytest.raises(ConfigError, match="Place it before"):

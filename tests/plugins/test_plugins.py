@@ -367,6 +367,27 @@ class Normalising(Naive):
         self.mbatch[0] = (self.mbatch[0] - 0.5) / 0.25
 
 
+class Renumbering(Naive):
+    """Numbers the classes of each experience from 0."""
+
+    def _unpack_minibatch(self):
+        super()._unpack_minibatch()
+        self.mbatch[1] = self.mbatch[1] % 2
+
+
+@pytest.mark.parametrize("name", ["dgr", "latent"])
+def test_labels_that_the_memory_has_not_read_are_warned_of(name, benchmark):
+    strategy = naive(mlp(), PLUGINS[name](), template=Renumbering)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*has not read")
+        # Classes 0 and 1 keep their numbers.
+        strategy.train(benchmark.train_stream[0])
+    if name == "latent":
+        strategy = naive(mlp(), PLUGINS[name](), template=Renumbering)
+    with pytest.warns(UserWarning, match="the labels 0, 1, which the memory has not read"):
+        strategy.train(benchmark.train_stream[1])
+
+
 @pytest.mark.parametrize("name", ["dgr", "dgdmn", "latent"])
 def test_batches_unlike_what_the_memory_has_read_are_warned_of(name, benchmark):
     strategy = naive(mlp(), PLUGINS[name](), template=Normalising)
