@@ -99,11 +99,11 @@ class VAEGenerator(Generator):
         self.network = VAE(self.spec)
 
     def adapt_to(self, larger: Generator) -> None:
-        """Copies range and likelihood and, unless given, half the widths and the latent size."""
+        """Copies range and likelihood and, unless given, the widths and the latent size."""
         if isinstance(larger, VAEGenerator) and larger.spec is not None:
             spec, s = larger.spec, self.settings
-            hidden = s.hidden or tuple(max(16, width // 2) for width in spec.hidden)
-            self._adapted = replace(spec, hidden=hidden, latent=s.latent or spec.latent)
+            hidden, latent = s.hidden or spec.hidden, s.latent or spec.latent
+            self._adapted = replace(spec, hidden=hidden, latent=latent)
 
     def _built(self) -> VAE:
         if self.network is None:

@@ -6,7 +6,7 @@ Kamra et al. 2017, Section 3.2 and Figure 2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -51,13 +51,15 @@ class DualMemorySettings(MemorySettings):
         learner_steps: Optimiser steps of the long-term learner in one sleep.
         learner_epochs: Epochs instead of ``learner_steps``.
         learner_optimizer: Optimiser of the long-term learner in sleep.
-        stm_hidden: Widths of the short-term generators; ``None`` for half of the LTM's.
+        stm_hidden: Widths of the short-term generators; ``None`` for the LTM's.
         stm_latent: Their latent dimensions; ``None`` for the LTM's.
         stm_learner_hidden: Widths of the short-term learners.
         stm_generator_steps: Optimiser steps of a short-term generator; ``None`` for twice
             ``generator_steps``, since the LTM only learns from its samples.
     """
 
+    # Samples of short-term memories are learned once more, so each loses less with sharper images.
+    kl_weight: float = field(default=0.1, metadata={"above": 0})
     kappa: float = 0.05
     stm_size: int = 2
     short_term: bool = True
@@ -67,7 +69,7 @@ class DualMemorySettings(MemorySettings):
     ltm_help: bool = True
     learner_steps: int = 800
     learner_epochs: int | None = None
-    learner_optimizer: OptimizerSpec = OptimizerSpec("adam", 1e-3)
+    learner_optimizer: OptimizerSpec = OptimizerSpec("adam", 1e-3, "cosine")
     stm_hidden: tuple[int, ...] | None = None
     stm_latent: int | None = None
     stm_learner_hidden: tuple[int, ...] = (64, 64)
@@ -152,7 +154,7 @@ class DualMemory(nn.Module):
         spec = choose_spec(samples, s.part(VAESettings))
         hidden = s.stm_learner_hidden
         if spec.architecture == "conv":
-            # As wide as a short-term autoencoder.
+            # It learns one task, so half of the long-term autoencoder's widths suffice.
             hidden = s.stm_hidden or tuple(max(16, width // 2) for width in spec.hidden)
         names = ("shape", "low", "high", "architecture")
         return {**{name: getattr(spec, name) for name in names}, "hidden": tuple(hidden)}

@@ -81,11 +81,10 @@ def test_more_than_ten_slots_are_in_numerical_order():
     assert [memory.key for memory in dual.sttms()] == [f"task {i}" for i in range(12)]
 
 
-def test_short_term_memories_are_smaller():
+def test_short_term_memories_have_the_long_term_one_s_sizes_or_their_own():
     dual = dual_of()
-    memory = dual.open(digits(0))
-    assert memory.generator.network.spec.hidden == (16,)
-    assert memory.generator.network.spec.latent == 8
+    spec = dual.open(digits(0)).generator.network.spec
+    assert (spec.hidden, spec.latent) == ((32,), 8)
     dual = dual_of(stm_hidden=(20, 24), stm_latent=3)
     assert dual.open(digits(0)).generator.network.spec.hidden == (20, 24)
     assert dual.find("0").generator.network.spec.latent == 3
