@@ -165,7 +165,7 @@ def routed():
         hidden=(64,),
         stm_hidden=(64,),
         generator_steps=400,
-        learner_steps=200,
+        learner_steps=400,
         steps=60,
         stm_size=2,
         batch_size=64,

@@ -12,6 +12,7 @@ from avalanche_dgm.data import ExperienceData, Replay
 from avalanche_dgm.fitting import fit
 from avalanche_dgm.memories.sleep import FEWEST_SAMPLES, Sleep
 from avalanche_dgm.methods import DGDMN
+from avalanche_dgm.optimizers import OptimizerSpec
 
 TINY = {
     "hidden": (32,),
@@ -116,7 +117,13 @@ def test_a_small_task_is_not_crowded_out_by_a_large_one():
 
 def test_what_is_rehearsed_is_reconstructed_once():
     """And the learner ends as if each batch had been reconstructed for itself."""
-    driver = driver_of(reconstruct=True, consolidation="rehearsal", labels="hard", learner_epochs=3)
+    driver = driver_of(
+        reconstruct=True,
+        consolidation="rehearsal",
+        labels="hard",
+        learner_epochs=3,
+        learner_optimizer=OptimizerSpec("adam", 1e-3),
+    )
     method = driver.train_all([digits(i) for i in range(3)]).method
     assert method.dual.sleeps == 1
     ltm, sleep = method.dual.ltm, sleep_of(method)
@@ -189,7 +196,7 @@ def test_the_long_term_learner_learns_in_sleep(short_term):
         hidden=(64,),
         stm_hidden=(64,),
         generator_steps=400,
-        learner_steps=200,
+        learner_steps=400,
         batch_size=64,
         steps=60,
         stm_size=2,
@@ -221,7 +228,7 @@ def test_without_replay_the_second_sleep_would_erase_the_first():
     driver = driver_of(
         hidden=(64,),
         generator_steps=100,
-        learner_steps=200,
+        learner_steps=400,
         batch_size=64,
         stm_size=2,
         short_term=False,
