@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.experiments import provenance
 from avalanche_dgm.experiments.results import RunResult
 from avalanche_dgm.experiments.storage import json_safe
@@ -118,7 +117,7 @@ def _rows(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
         {
             "row": row,
             "column": column,
-            **_estimated(shown.cells.get(row, {}).get(column, ())),
+            **estimated(shown.cells.get(row, {}).get(column, ())),
             "paper": theirs.get(row, {}).get(column),
         }
         for row, column in places
@@ -133,11 +132,12 @@ def _differences(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
         if ours and theirs:
             pairs = zip(ours, theirs, strict=True)
             values = [None if None in pair else pair[0] - pair[1] for pair in pairs]  # type: ignore[operator]
-            entries.append({"row": one, "less": other, "column": column, **_estimated(values)})
+            entries.append({"row": one, "less": other, "column": column, **estimated(values)})
     return entries
 
 
-def _estimated(values: Sequence[float | None]) -> Numbers:
+def estimated(values: Sequence[float | None]) -> Numbers:
+    """Values, one for each seed, with their mean and half the width of its interval."""
     interval = estimate(values)
     half = interval.half if interval is not None else None
     return {
@@ -187,67 +187,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple, range)):
         return [_rounded(item) for item in value]
     return value
-
-
-def joined(exhibit: Exhibit, one: Numbers, other: Numbers) -> Numbers:
-    """Joins the numbers of further seeds, possibly of another machine.
-
-    Args:
-        exhibit: The exhibit of both.
-        one: Numbers of the first seeds.
-        other: Numbers of the following seeds.
-
-    Returns:
-        The numbers of a command with all seeds.
-
-    Raises:
-        ConfigError: The seeds are not consecutive, or the two have different settings.
-    """
-    seeds = [*one["seeds"], *other["seeds"]]
-    if seeds != list(range(seeds[0], seeds[-1] + 1)) or any(
-        one[name] != other[name] for name in ("exhibit", "settings", "scale", "fast", "only")
-    ):
-        raise ConfigError(f"{one['command']} and {other['command']} cannot be joined.")
-    request = Request(
-        scale=None if one["fast"] else one["scale"],
-        seeds=tuple(seeds),
-        only=tuple(one["only"]),
-        fast=one["fast"],
-        defaults=one["settings"] == "defaults" and not exhibit.ours,
-    )
-    cells, further = (_by_place(found["rows"]) for found in (one, other))
-    compared, again = (_by_place(found["differences"]) for found in (one, other))
-    axes, others = ({n: c["x"] for n, c in found["curves"].items()} for found in (one, other))
-    if cells.keys() != further.keys() or compared.keys() != again.keys() or axes != others:
-        raise ConfigError(f"{one['command']} and {other['command']} measured different things.")
-    machines = [*one["machines"], *(m for m in other["machines"] if m not in one["machines"])]
-    moved = [machines.index(machine) for machine in other["machines"]]
-    return {
-        **other,
-        "command": command_of(exhibit, request),
-        "seeds": seeds,
-        "rows": [_with_more(cells[place], further[place]) for place in cells],
-        "differences": [_with_more(compared[place], again[place]) for place in compared],
-        "curves": {
-            name: {
-                "x": curves["x"],
-                "rows": {
-                    r: v + other["curves"][name]["rows"][r] for r, v in curves["rows"].items()
-                },
-            }
-            for name, curves in one["curves"].items()
-        },
-        "runs": one["runs"] + [{**r, "machine": moved[r["machine"]]} for r in other["runs"]],
-        "machines": machines,
-    }
-
-
-def _by_place(cells: Sequence[Numbers]) -> dict[tuple[str, ...], Numbers]:
-    return {(c["row"], c.get("less", ""), c["column"]): c for c in cells}
-
-
-def _with_more(cell: Numbers, more: Numbers) -> Numbers:
-    return {**cell, **_estimated([*cell["values"], *more["values"]])}
 
 
 def to_json(numbers: Numbers) -> str:

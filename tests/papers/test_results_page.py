@@ -121,6 +121,43 @@ def test_further_seeds_are_added(tmp_path):
             make_results.take_over(runs, results)
 
 
+def test_rows_measured_again_replace_those_of_the_file(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    (cell,), (run, other_run) = numbers()["rows"], numbers()["runs"]
+    dgr = {**cell, "row": "dgr", "values": [0.21, 0.13], "mean": 0.17, "half": 0.5}
+    of_dgr = [{**run, "row": "dgr"}, {**other_run, "row": "dgr"}]
+    whole = numbers(rows=[cell, dgr], runs=[*numbers()["runs"], *of_dgr])
+    write(runs / "kamra2017-fig7", whole)
+    make_results.take_over(runs, results)
+    again = numbers(
+        command="avalanche-dgm paper kamra2017-fig7 --seeds 2 --methods dgdmn",
+        only=["dgdmn"],
+        made="2026-01-02T00:00:00",
+        rows=[{**cell, "values": [0.5, 0.6], "mean": 0.55, "half": 0.6}],
+        differences=[],
+        curves={"accuracy": {"x": [1, 2], "rows": {"dgdmn": [[0.9, 0.5], [0.9, 0.6]]}}},
+        machines=[{**numbers()["machines"][0], "cpu": "Another"}],
+    )
+    write(runs / "kamra2017-fig7", again)
+    (target,) = make_results.take_over(runs, results)
+    found = json.loads(target.read_text())
+    assert found["command"] == whole["command"]
+    assert [c["values"] for c in found["rows"]] == [[0.5, 0.6], [0.21, 0.13]]
+    (difference,) = found["differences"]
+    assert difference["values"] == pytest.approx([0.29, 0.47])
+    assert difference["mean"] == pytest.approx(0.38)
+    assert found["curves"]["accuracy"]["rows"]["dgdmn"] == [[0.9, 0.5], [0.9, 0.6]]
+    assert [(r["row"], r["machine"]) for r in found["runs"]] == [
+        *[("dgr", 0)] * 2,
+        *[("dgdmn", 1)] * 2,
+    ]
+    assert make_results.take_over(runs, results) == [], "they are there"
+    unknown = {**again, "made": "2026-01-03T00:00:00", "curves": {}}
+    write(runs / "kamra2017-fig7", unknown)
+    with pytest.raises(ConfigError):
+        make_results.take_over(runs, results)
+
+
 def test_what_a_section_says():
     files = {
         "kamra2017-fig7-defaults": numbers(settings="defaults", seeds=[0]),
