@@ -69,21 +69,27 @@ def measure_criterion(
     # A single class would have no gradient.
     width = max(width, 2)
     labels = torch.tensor([*classes][:_MOST_CLASSES], device=like.device)
-    # Uniform outputs: as logits or log-probabilities, otherwise as probabilities.
-    outputs = (like.new_full((width,), level) for level in (-math.log(width), 1 / width))
+    # Uniform outputs, as logits or log-probabilities and as probabilities.
+    logs, shares = (like.new_full((width,), level) for level in (-math.log(width), 1 / width))
     before = global_state()
     try:
         with torch.enable_grad():
             try:
-                return _measure(criterion, next(outputs), labels)
+                return _measure(criterion, logs, labels)
             except ConfigError as error:
                 with suppress(ConfigError):
-                    scale = _measure(criterion, next(outputs), labels)
-                    undefined = isinstance(error, _UndefinedError)
-                    return scale._replace(takes="probabilities") if undefined else scale
+                    if not isinstance(error, _UndefinedError):
+                        return _measure(criterion, shares, labels)
+                    scale = _measure(_after_softmax(criterion), logs, labels)
+                    return scale._replace(takes="probabilities")
                 raise error
     finally:
         set_global_state(before)
+
+
+def _after_softmax(criterion: Criterion) -> Criterion:
+    """A criterion of probabilities as one of logits, by which its gradients are comparable."""
+    return lambda logits, labels: criterion(logits.softmax(dim=1), labels)
 
 
 def _measure(criterion: Criterion, output: Tensor, labels: Tensor) -> CriterionScale:

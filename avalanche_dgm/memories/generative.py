@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any, Literal
 
@@ -83,7 +83,8 @@ class MemorySettings(VAESettings):
     def _vae_settings_given(self) -> list[str]:
         """Names of the autoencoder's settings that are not the default ones."""
         # batch_size is also a setting of the learner.
-        return [name for name in self.part(VAESettings).given() if name != "batch_size"]
+        names = {f.name for f in fields(VAESettings)} - {"batch_size"}
+        return [name for name in self.given() if name in names]
 
 
 class DeepGenerativeMemory(nn.Module):

@@ -52,8 +52,8 @@ KNOWN = {
     "absolute": (l1, 2 / K, False),
     "hinge": (nn.MultiMarginLoss(), 1, False),
     "binary": (lambda o, t: F.binary_cross_entropy_with_logits(o, one_hot(t)), 1 / K, False),
-    # of probabilities: 1 / (p (1 - p)) / K
-    "probabilities": (lambda o, t: F.binary_cross_entropy(o, one_hot(t)), 1 / 0.9, False),
+    # of probabilities: 1 / (p (1 - p)) / K, times the derivative p of the softmax
+    "probabilities": (lambda o, t: F.binary_cross_entropy(o, one_hot(t)), 0.1 / 0.9, False),
 }
 
 

@@ -176,7 +176,7 @@ def test_dgdmn_learns_a_stream_and_tells_its_memories_apart():
         stm_hidden=(64, 64),
         latent=16,
         generator_steps=200,
-        learner_steps=150,
+        learner_steps=300,
         batch_size=64,
     )
     for pair in [(0, 1), (2, 3), (4, 5)]:
