@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.papers.exhibits import Exhibit, Request
-from avalanche_dgm.papers.numbers import Numbers, command_of, estimated
+from avalanche_dgm.papers.numbers import Numbers, command_of, difference, estimated
 
 _SETTINGS = ("exhibit", "settings", "scale", "fast")
 
@@ -88,7 +87,7 @@ def with_rows(one: Numbers, other: Numbers) -> Numbers:
         **one,
         "made": other["made"],
         "rows": [*cells.values()],
-        "differences": [_difference(cells, entry) for entry in one["differences"]],
+        "differences": [_measured_again(entry, cells) for entry in one["differences"]],
         "curves": {
             name: {
                 "x": curves["x"],
@@ -120,9 +119,7 @@ def _with_more(cell: Numbers, more: Numbers) -> Numbers:
     return {**cell, **estimated([*cell["values"], *more["values"]])}
 
 
-def _difference(cells: Mapping[tuple[str, ...], Numbers], entry: Numbers) -> Numbers:
-    """A difference of two rows, from their values."""
-    rows: list[Any] = [cells[row, "", entry["column"]] for row in (entry["row"], entry["less"])]
-    pairs = zip(rows[0]["values"], rows[1]["values"], strict=True)
-    values = [None if None in pair else pair[0] - pair[1] for pair in pairs]
-    return {**entry, **estimated(values)}
+def _measured_again(entry: Numbers, cells: Mapping[tuple[str, ...], Numbers]) -> Numbers:
+    """A difference, from the values of its rows."""
+    ours, theirs = (cells[row, "", entry["column"]] for row in (entry["row"], entry["less"]))
+    return {**entry, **difference(ours["values"], theirs["values"])}

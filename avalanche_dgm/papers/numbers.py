@@ -130,10 +130,16 @@ def _differences(exhibit: Exhibit, shown: Shown) -> list[Numbers]:
     for one, other, column in exhibit.differences:
         ours, theirs = (shown.cells.get(row, {}).get(column) for row in (one, other))
         if ours and theirs:
-            pairs = zip(ours, theirs, strict=True)
-            values = [None if None in pair else pair[0] - pair[1] for pair in pairs]  # type: ignore[operator]
-            entries.append({"row": one, "less": other, "column": column, **estimated(values)})
+            entries.append(
+                {"row": one, "less": other, "column": column, **difference(ours, theirs)}
+            )
     return entries
+
+
+def difference(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Numbers:
+    """The difference of two rows, paired by seed; see `estimated`."""
+    pairs = zip(ours, theirs, strict=True)
+    return estimated([None if a is None or b is None else a - b for a, b in pairs])
 
 
 def estimated(values: Sequence[float | None]) -> Numbers:
