@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -122,9 +123,10 @@ class _Count:
                 continue
             known = getattr(value, "__dict__", {})
             if isinstance(value, nn.Module) and hasattr(kind, "__getstate__"):
-                # Without caches.
-                state = value.__getstate__()
-                known = state if isinstance(state, dict) else known
+                # Without caches. Modules that cannot be pickled, such as parametrised ones, raise.
+                with suppress(Exception):
+                    state = value.__getstate__()
+                    known = state if isinstance(state, dict) else known
             if isinstance(value, Tensor):
                 self._add_tensor(value)
             elif isinstance(value, np.ndarray):
