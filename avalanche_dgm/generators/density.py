@@ -265,7 +265,8 @@ class ClassDensity(ClassGaussians):
             distances = (flat[:, None] - self.centres[rows].float()).square().sum(dim=2)
             chosen = distances.masked_fill(self.shares[rows] == 0, math.inf).argmin(dim=1)
         centres = self.centres[rows, chosen].float()
-        return centres, self.covariances.noise(self._places(rows, chosen), rng)
+        with torch.autocast(rows.device.type, enabled=False):
+            return centres, self.covariances.noise(self._places(rows, chosen), rng)
 
     def _log_density(self, flat: Tensor, row: int) -> Tensor:
         """The log-density (n,) of samples (n, D) under one class, in nats."""
@@ -317,7 +318,9 @@ class ClassDensity(ClassGaussians):
             Float tensor (n, K).
         """
         flat = samples.flatten(1).to(self.centres.device, torch.float32)
-        return torch.stack([self._log_density(flat, k) for k in range(len(self.seen))], dim=1)
+        # Inverses and determinants are too inexact in half precision.
+        with torch.autocast(flat.device.type, enabled=False):
+            return torch.stack([self._log_density(flat, k) for k in range(len(self.seen))], dim=1)
 
     def score(self, samples: Tensor) -> Tensor | None:
         """See `Generator.score`; class priors are the frequencies in `ClassTable.balanced`."""

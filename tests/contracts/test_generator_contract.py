@@ -155,6 +155,18 @@ def test_any_number_of_samples(name, learned, n):
     assert draw(learned(name), torch.zeros(n, dtype=torch.int64)).shape == (n, 1, 8, 8)
 
 
+def test_mixed_precision(name, learned):
+    """Drawing and scoring many samples within autocast, as in steps of a Trainer."""
+    generator, data = learned(name), digits(0, 1, 2, 3)
+    rows = every_row(generator, 600)
+    expected, scores = draw(generator, rows), generator.score(data.images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        samples, found = draw(generator, rows), generator.score(data.images)
+    assert (samples.float() - expected).abs().mean() < 0.01
+    if scores is not None:
+        assert torch.corrcoef(torch.stack([scores, found.float()]))[0, 1] > 0.99
+
+
 def test_rows_come_balanced(name, learned):
     generator = learned(name)
     rows = generator.classes.balanced(10, torch.Generator().manual_seed(0))
