@@ -264,8 +264,26 @@ def append_replay(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple
         return images, tasks
     if not len(images):
         return replay.images, replay.tasks
-    images = torch.cat([images, replay.images.to(images.dtype)])
-    return images, torch.cat([tasks, replay.tasks])
+    return join(images, replay.images), torch.cat([tasks, replay.tasks])
+
+
+def join(images: Tensor, replayed: Tensor) -> Tensor:
+    """Appends replayed images to new ones, in their type.
+
+    Args:
+        images: Float tensor (n, *shape).
+        replayed: Float tensor (m, *shape).
+
+    Raises:
+        ShapeError: The shapes of an image differ.
+    """
+    if images.shape[1:] != replayed.shape[1:]:
+        raise ShapeError(
+            f"The batch has images of shape {tuple(images.shape[1:])}, but the memory replays"
+            f" {tuple(replayed.shape[1:])}, as it reads the data with the evaluation transforms."
+            " Let both groups of transforms, and plugins that change batches, give the same shape."
+        )
+    return torch.cat([images, replayed.to(images.dtype)])
 
 
 class SamplePool:

@@ -224,6 +224,8 @@ def fit(phase: Phase, rng: torch.Generator, *, progress: bool = False) -> float:
                 cycle.before_step(step)
                 spec.clip(module)
                 optimizer.step()
+                # A surrounding autocast would go on with its copies of the old weights.
+                torch.clear_autocast_cache()
                 if schedule is not None:
                     schedule.step()
                 losses[cycle.at(step).name] = loss.detach()

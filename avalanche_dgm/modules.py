@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
@@ -174,6 +174,23 @@ def _become(module: nn.Module, other: nn.Module, keeping: type[nn.Module]) -> No
 
 
 @contextmanager
+def trainable() -> Iterator[None]:
+    """Enables gradients inside the context, and turns the caller's inference mode and autocast off.
+
+    An evaluation, in which a method may train, is often run within them.
+    """
+    with ExitStack() as contexts:
+        contexts.enter_context(torch.inference_mode(False))
+        contexts.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                # Without its cache of weights, which lasts until the caller's context ends.
+                off = torch.autocast(device, enabled=False, cache_enabled=False)
+                contexts.enter_context(off)
+        yield
+
+
+@contextmanager
 def evaluating(module: nn.Module | None) -> Iterator[None]:
     """Sets a module to evaluation mode inside the context.
 
@@ -278,6 +295,8 @@ def agree(one: Tensor, two: Tensor) -> bool:
     """Whether two outputs of a network have the same shape and, up to rounding, the same values."""
     if one.shape != two.shape:
         return False
+    kind = torch.promote_types(one.dtype, two.dtype)
+    one, two = one.to(kind), two.to(kind)
     # NaN equals NaN: the network may have diverged.
     size = float(two.abs().nan_to_num(0.0, 0.0).max()) if two.numel() else 0.0
     return torch.allclose(one, two, rtol=1e-3, atol=1e-4 * size, equal_nan=True)

@@ -167,7 +167,7 @@ class StreamDataModule(pl.LightningDataModule):
             "seed": self.seed,
             "drop_last": self.drop_last,
         }
-        if data is None and self._from_tensors("train", i):
+        if data is None and self.reads_once("train", i):
             part = self.is_part(i)
             data = self._load(self._find("train", i), i) if part else self.experience_data(i)
         return self._batches("train", i, data, ranks=ranks, whole=whole, **choices)
@@ -235,7 +235,7 @@ class StreamDataModule(pl.LightningDataModule):
     def _evaluated(
         self, stream: str, j: int, ranks: Ranks | None, *, whole: bool = False
     ) -> Batches:
-        data = self._evaluation_data(stream, j) if self._from_tensors(stream, j) else None
+        data = self._evaluation_data(stream, j) if self.reads_once(stream, j) else None
         choices = {"batch_size": self.eval_batch_size, "exact": True}
         return self._batches(stream, j, data, ranks=ranks, whole=whole, **choices)
 
@@ -276,7 +276,13 @@ class StreamDataModule(pl.LightningDataModule):
         check_experience(data)
         return data
 
-    def _from_tensors(self, stream: str, i: int) -> bool:
+    def reads_once(self, stream: str, i: int) -> bool:
+        """Whether an experience is read once into tensors, with the evaluation transforms.
+
+        Args:
+            stream: ``"train"``, ``"valid"`` or ``"test"``.
+            i: Position in that stream.
+        """
         if self.in_memory is not None:
             return self.in_memory
         if (stream, i) not in self._tensors:

@@ -165,6 +165,8 @@ class StagedModule(MeanLoggingModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        # An autocast around the Trainer would go on with its copies of the old weights.
+        torch.clear_autocast_cache()
         self._current.hook("after_update")
 
     def _stream_stops(self, *, agree: bool = False) -> bool:

@@ -48,7 +48,11 @@ from avalanche_dgm.methods.abilities import LatentInputs, Routing
 from avalanche_dgm.metrics import AccuracyMatrix
 from avalanche_dgm.metrics.cost import memory_bytes_of
 from avalanche_dgm.plugins.base import MethodPlugin
-from avalanche_dgm.plugins.experiences import check_boundaries, is_augmented
+from avalanche_dgm.plugins.experiences import (
+    check_boundaries,
+    check_training_shape,
+    is_augmented,
+)
 from avalanche_dgm.plugins.fingerprint import Fingerprint, of_module
 from avalanche_dgm.plugins.learned import order_of
 from avalanche_dgm.plugins.loop import check_model
@@ -264,6 +268,8 @@ class StreamRun:
         if starts:
             method.check(data)
             check_model(method, module.model, data, experience)
+            if not self.data.reads_once("train", i):
+                check_training_shape(method, experience.dataset, data)
             if isinstance(method, Routing):
                 self._phases(method.make_room(data.key))
             method.begin(data)

@@ -49,6 +49,8 @@ def make_trainer(
         ConfigError: The arguments are invalid; or an object is from Lightning's other package; or
             a limit or callback cannot be used in a stream.
     """
+    if torch.is_inference_mode_enabled():
+        raise ConfigError("Inference mode is on. Do not train within torch.inference_mode().")
     check_package(trainer, callbacks)
     result: Any  # Lightning sets some attributes where type checkers do not see it.
     if trainer is None or isinstance(trainer, Mapping):

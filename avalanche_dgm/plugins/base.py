@@ -14,16 +14,18 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from avalanche_dgm.data import ExperienceData, Replay, Step, check_labels
+from avalanche_dgm.data import ExperienceData, Replay, Step, check_labels, join
 from avalanche_dgm.errors import AvalancheDGMError, UnsupportedModelError
 from avalanche_dgm.fitting import Phase, fit
 from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.methods.abilities import LatentInputs
 from avalanche_dgm.metrics.cost import memory_bytes_of
+from avalanche_dgm.modules import in_type_of, trainable
 from avalanche_dgm.plugins.experiences import (
     TaskOracle,
     check_boundaries,
+    check_training_shape,
     ends_task,
     find_oracle,
     full_experience,
@@ -129,11 +131,12 @@ class MethodPlugin(SupervisedPlugin):
 
     def _run(self, phases: Iterator[Phase]) -> None:
         try:
-            for phase in phases:
-                if phase.steps < 1:
-                    phase.finish()
-                    continue
-                self.method.stats.add_phase(phase.name, self.run_phase(phase))
+            with trainable():
+                for phase in phases:
+                    if phase.steps < 1:
+                        phase.finish()
+                        continue
+                    self.method.stats.add_phase(phase.name, self.run_phase(phase))
         except BaseException:
             # Also on Ctrl-C: an unfinished experience is rolled back.
             self.method.undo()
@@ -196,6 +199,7 @@ class MethodPlugin(SupervisedPlugin):
         self.attach(learner)
         self.method.check(data)
         check_model(self.method, learner, data, strategy.experience)
+        check_training_shape(self.method, experience.dataset, data)
         check_forward(strategy, data)
         self.begin(strategy, data)
         return data
@@ -263,6 +267,7 @@ class MethodPlugin(SupervisedPlugin):
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Appends replayed samples to the batch, unless batch and replay alternate."""
         check_batch_labels(strategy.mbatch[1])
+        self._convert(strategy)
         if self._moments is not None:
             self._moments.add(*strategy.mbatch[:2])
         replay = None if self._alternates else self.draw(len(strategy.mbatch[0]))
@@ -270,12 +275,22 @@ class MethodPlugin(SupervisedPlugin):
         if replay is None:
             return
         batch = list(strategy.mbatch)
-        batch[0] = torch.cat([batch[0], replay.images.to(batch[0].dtype)])
+        batch[0] = join(batch[0], replay.images)
         batch[1] = torch.cat([batch[1], replay.labels])
         place = find_tasks(batch, self._column)
         if place is not None:
             batch[place] = torch.cat([batch[place], replay.tasks])
         strategy.mbatch, self._labels = batch, batch[1]
+
+    def before_eval_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Converts the images to the type of the model's weights."""
+        self._convert(strategy)
+
+    def _convert(self, strategy: Any) -> None:
+        """Converts a batch's images to the type of the model's weights, as the memory does."""
+        images, *others = strategy.mbatch
+        if self.partner_kind == "batch" and images.is_floating_point():
+            strategy.mbatch = [in_type_of(strategy.model, images), *others]
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Removes the replayed samples and their logits from the batch."""
@@ -320,6 +335,8 @@ class MethodPlugin(SupervisedPlugin):
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Takes an optimiser step on replay, if batch and replay alternate."""
+        # An autocast around the training would go on with its copies of the old weights.
+        torch.clear_autocast_cache()
         replay = self.draw(len(strategy.mb_x)) if self._alternates else None
         if replay is None:
             return
@@ -341,6 +358,7 @@ class MethodPlugin(SupervisedPlugin):
         strategy.backward()
         average_gradients(strategy.optimizer)
         strategy.optimizer_step()
+        torch.clear_autocast_cache()
         strategy.loss = loss
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

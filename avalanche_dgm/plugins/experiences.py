@@ -12,9 +12,10 @@ from avalanche.benchmarks import CLStream, OnlineCLExperience
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.data import ExperienceData, join
 from avalanche_dgm.errors import ConfigError, DataError
 from avalanche_dgm.methods import Method
+from avalanche_dgm.methods.abilities import LatentInputs
 from avalanche_dgm.plugins.samples import (
     Collate,
     classes_of,
@@ -294,6 +295,25 @@ def reads_differ(used: Any, expected: Any) -> bool:
                 if image.shape != other.shape or not torch.equal(image, other):
                     return True
     return False
+
+
+def check_training_shape(method: Method, dataset: Any, data: ExperienceData) -> None:
+    """Checks that training transforms keep the shape that a memory of images has read.
+
+    Args:
+        method: The method.
+        dataset: The experience's Avalanche dataset.
+        data: Its samples, read with the evaluation transforms.
+
+    Raises:
+        ShapeError: They change it, so replay could not be appended to a batch.
+    """
+    latents = isinstance(method, LatentInputs) and method.uses_latents
+    if latents or not method.needs.learner:
+        return
+    with seeded(0):
+        image = image_of(dataset.train(), 0)
+    join(image[None], data.images[:1])
 
 
 def image_of(dataset: Any, i: int) -> Tensor:

@@ -333,5 +333,6 @@ def check_forward(strategy: Any, data: ExperienceData) -> None:
     if not (isinstance(found, Tensor) and agree(found, expected)):
         raise ConfigError(
             f"{type(strategy).__name__}.forward() returns something else than its model, which the"
-            " memory runs itself. Move what it does, such as a normalisation, into the model."
+            " memory runs itself. Move what it does, such as a normalisation or autocast, into the"
+            " model."
         )

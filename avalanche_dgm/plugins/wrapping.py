@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.classes import ClassTable
@@ -199,8 +198,7 @@ class WrappingPlugin(MethodPlugin):
             self.method.to(strategy.device)
             self._wrap(strategy)
         if self.routing is not None:
-            with torch.enable_grad():
-                self._run(self.routing.before_predicting())
+            self._run(self.routing.before_predicting())
         wrapped = self._wrapped(strategy)
         if wrapped is not None:
             self._use(strategy, wrapped, self._networks())

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import TransformGroups, make_avalanche_dataset
 from backends import DUAL, SMALL
 from torch import nn
 from torch.nn.utils import weight_norm
 
 from avalanche_dgm import sklearn_digits
-from avalanche_dgm.errors import LabelError, UnsupportedModelError
+from avalanche_dgm.errors import ConfigError, LabelError, ShapeError, UnsupportedModelError
 from avalanche_dgm.lightning import (
     ALTMModule,
     DGDMNModule,
@@ -43,8 +45,8 @@ def mlp(n_outputs=10, wrap=lambda layer: layer):
     )
 
 
-def learned(module, short):
-    trainer = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 1}
+def learned(module, short, **options):
+    trainer = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 1, **options}
     fit_stream(module, short, trainer=trainer)
     return torch.cat([p.detach().flatten().float() for p in module.model.parameters()])
 
@@ -55,6 +57,39 @@ def test_a_model_in_double_precision_learns_the_same(name, short):
     single = learned(MODULES[name](mlp()), short)
     double = learned(MODULES[name](mlp().double()), short)
     torch.testing.assert_close(double, single, atol=2e-3, rtol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MODULES)
+def test_autocast_around_the_trainer(name, short):
+    """It copies each weight once, until its end: the copies must follow the weights."""
+    expected = learned(MODULES[name](mlp()), short, max_epochs=40)
+    start = torch.cat([p.detach().flatten() for p in mlp().parameters()])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = learned(MODULES[name](mlp()), short, max_epochs=40)
+    assert (found - expected).norm() < 0.5 * (expected - start).norm()
+
+
+def test_inference_mode_is_refused(short):
+    with torch.inference_mode(), pytest.raises(ConfigError, match="inference_mode"):
+        learned(MODULES["dgr"](mlp()), short)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", MODULES)
+def test_training_transforms_of_another_shape(name, short):
+    groups = TransformGroups({"train": (lambda x: x[:, 1:7, 1:7], None), "eval": (None, None)})
+    cut = [make_avalanche_dataset(e.dataset, transform_groups=groups) for e in short.train_stream]
+    stream = benchmark_from_datasets(train=cut, test=[e.dataset for e in short.test_stream])
+    pooling = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), *pooling)
+    if name == "latent":
+        assert torch.isfinite(learned(MODULES[name](model), stream)).all()
+        return
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ShapeError, match=r"\(1, 6, 6\), but the memory replays \(1, 8, 8\)"):
+        learned(MODULES[name](model), stream)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
-from avalanche.benchmarks import tensors_benchmark
+from avalanche.benchmarks import benchmark_from_datasets, tensors_benchmark
+from avalanche.benchmarks.utils import DataAttribute, TransformGroups, make_avalanche_dataset
 from avalanche.models import IncrementalClassifier
+from avalanche.training.supervised import Naive
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+from torch.nn.utils import parameters_to_vector, parametrizations, spectral_norm, weight_norm
+from torch.utils.data import TensorDataset
 
 from avalanche_dgm import ALTMPlugin, DGRPlugin, MeRGANPlugin
 from avalanche_dgm.errors import (
@@ -18,6 +22,7 @@ from avalanche_dgm.errors import (
     ConfigError,
     LabelError,
     RangeError,
+    ShapeError,
     UnsupportedModelError,
 )
 from avalanche_dgm.plugins.wrapped import WrappedModel
@@ -147,7 +152,6 @@ LEARN = {
 #: Left to the slow suite: much like another one.
 VARIANTS = {
     "weight_norm, used",
-    "parametrised",
     "tied weights",
     "data parallel",
     "bfloat16 answers",
@@ -196,6 +200,91 @@ def test_another_type_learns_the_same(name, dtype):
     start = torch.cat([p.flatten() for p in _seeded(mlp).parameters()]).detach()
     away = (trained(dtype) - expected).norm() / (expected - start).norm()
     assert away < (0.01 if dtype == torch.float64 else 0.5)
+
+
+def trained(name, parts=PARTS, *, weights=torch.float32, within=nullcontext, epochs=1):
+    """The weights after a training, and an evaluation, in a context."""
+    model = _seeded(mlp).to(weights)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    strategy = naive(model, MINE[name](), optimizer=optimizer, epochs=epochs)
+    with within():
+        for experience in stream(parts).train_stream:
+            strategy.train(experience)
+        strategy.eval(stream(parts).test_stream)
+    return parameters_to_vector(model.parameters()).detach().float()
+
+
+@pytest.mark.parametrize(
+    ("images", "weights"),
+    [(torch.float64, torch.float32), (torch.float16, torch.float32), (torch.float32, torch.double)],
+)
+def test_images_of_another_type_than_the_weights(name, images, weights):
+    found = trained(name, with_images(lambda x: x.to(images)), weights=weights)
+    torch.testing.assert_close(found, trained(name), atol=2e-3, rtol=0.01)
+
+
+def in_bfloat16():
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def test_autocast_around_the_training(name):
+    """It copies each weight once, until its end: the copies must follow the weights."""
+    start, expected = parameters_to_vector(_seeded(mlp).parameters()), trained(name, epochs=40)
+    away = trained(name, within=in_bfloat16, epochs=40) - expected
+    assert away.norm() < 0.5 * (expected - start).norm()
+
+
+@pytest.mark.parametrize("within", [torch.no_grad, torch.inference_mode, in_bfloat16])
+def test_phases_do_not_depend_on_the_context_of_an_evaluation(within):
+    def weights(within):
+        plugin = PLUGINS["dgdmn-sleep"]()
+        strategy = naive(_seeded(mlp), plugin)
+        strategy.train(stream(PARTS).train_stream[0])
+        with within():
+            strategy.eval(stream(PARTS).test_stream)
+        strategy.train(stream(PARTS).train_stream[1])
+        with within():
+            plugin.consolidate()
+        return parameters_to_vector(strategy.model.model.parameters())
+
+    torch.testing.assert_close(weights(within), weights(nullcontext))
+
+
+def test_training_transforms_of_another_shape(name):
+    """Refused where a replayed image could not be appended to the batch."""
+    groups = TransformGroups({"train": (lambda x: x[:, 1:7, 1:7], None), "eval": (None, None)})
+    datasets = [
+        make_avalanche_dataset(
+            TensorDataset(*part),
+            data_attributes=[DataAttribute(part[1].tolist(), "targets")],
+            transform_groups=groups,
+        )
+        for part in PARTS
+    ]
+    benchmark = benchmark_from_datasets(train=datasets, test=datasets)
+    pooling = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.ReLU(), nn.Linear(32, 10)
+    model, plugin = nn.Sequential(nn.Conv2d(1, 8, 3), *pooling), MINE[name]()
+    strategy = naive(model, plugin)
+    if name == "latent":
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
+        return
+    before = everything(strategy, strategy.optimizer, plugin, model)
+    with pytest.raises(ShapeError, match=r"\(1, 6, 6\), but the memory replays \(1, 8, 8\)"):
+        strategy.train(benchmark.train_stream[0])
+    assert not same(before, everything(strategy, strategy.optimizer, plugin, model))
+
+
+class Quick(Naive):
+    def forward(self):
+        with in_bfloat16():
+            return super().forward()
+
+
+def test_autocast_in_a_strategy_s_forward_is_refused(name):
+    strategy = naive(mlp(), MINE[name](), template=Quick)
+    with pytest.raises(ConfigError, match=r"Quick.forward.*autocast, into the model"):
+        strategy.train(stream(PARTS).train_stream[0])
 
 
 def _seeded(make):
