@@ -190,7 +190,7 @@ class Generator(GrowingBuffers, ABC):
         return in_chunks(lambda r: generator.sample(r, rng), rows), rows
 
     def end(self, rng: torch.Generator) -> None:
-        """Ends the experience, after the classifier's training.
+        """Ends the experience, after the last phase of `learn`.
 
         Args:
             rng: Random number generator on the generator's device.

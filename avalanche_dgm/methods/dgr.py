@@ -109,6 +109,8 @@ class DGR(ReplaySource, FinetunedMethod):
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the generator's training on new samples and on samples of the previous one."""
         yield from self.ltm.learn([data], self.rng, previous=self._previous)
+        # Fine-tuning on generated samples needs the new classes, too.
+        self.ltm.end(self.rng)
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`."""
@@ -122,7 +124,6 @@ class DGR(ReplaySource, FinetunedMethod):
 
     def end(self, data: ExperienceData) -> None:
         """See `Method.end`."""
-        self.ltm.end(self.rng)
         self._hold("_previous", None)
         super().end(data)
 

@@ -153,13 +153,20 @@ def test_bad_number_of_steps():
 def latents():
     density = ClassDensity(covariance="low-rank", tied="all", components=8, rank=8)
     options = {"layer": "0", "freeze_after": 0, "memory": density}
-    return lambda **settings: LatentReplay(seed=0, **options, **settings)
+    return lambda **settings: LatentReplay(**options, **settings)
 
 
-@pytest.mark.parametrize("make", [partial(DGR, seed=0, generator="low-rank"), latents()])
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(DGR, generator="low-rank"),
+        partial(DGR, generator_steps=300, finetune_optimizer=OptimizerSpec("adam", 5e-3, "cosine")),
+        latents(),
+    ],
+)
 def test_on_generated_samples_of_all_classes(make):
     """No real sample is seen in it, but for the first experience, of which nothing is generated."""
-    method, seen = make(finetune_data="generated", finetune_steps=150), []
+    method, seen = make(finetune_data="generated", finetune_steps=150, seed=0), []
     sample = method.sample
     method.sample = lambda n: seen.append(sample(n)) or seen[-1]
     driver = Driver(method, network(), steps=5).train(digits(0, 1, 2))
