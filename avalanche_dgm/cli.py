@@ -6,11 +6,15 @@ PyTorch and Avalanche are imported when a command runs, so that ``--help`` is fa
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 _USAGE_ERROR = 2
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _NO_READER = 141  # 128 + SIGPIPE
+_TERMINATED = 143  # 128 + SIGTERM
+# Errors of writing; on Linux, `write` has the last one for a terminal that is gone.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,20 +42,61 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit status: 0, 2 for an `AvalancheDGMError` or a wrong argument, 130 after Ctrl-C, 141
-        if the output is a closed pipe.
+        The exit status: 0, 2 for an `AvalancheDGMError`, a wrong argument or an output that cannot
+        be written, 130 after Ctrl-C, 141 if the output is a closed pipe, 143 after SIGTERM.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # Closed by the shell, as with `>&-`.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal or a pipe whose encoding lacks a character still gets the rest.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = _main(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the output, such as head, has ended. Python must not flush once more.
+        with _terminable():
+            status = _main(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and error.errno not in _UNWRITABLE:
+            raise
+        # Python must not flush once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _NO_READER
+        if isinstance(error, BrokenPipeError):
+            return _NO_READER  # Whoever read the output, such as head, has ended.
+        with suppress(OSError):
+            print(f"avalanche-dgm: error: {_unwritable(error)}", file=sys.stderr, flush=True)
+        return _USAGE_ERROR
     return status
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which batch systems and ``timeout`` send."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM interrupt the command like Ctrl-C."""
+
+    def interrupt(number: int, frame: object) -> None:
+        # A Trainer has another handler, which calls this one, and stops after its batch.
+        if signal.getsignal(number) is interrupt:
+            raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _unwritable(error: OSError) -> str:
+    where = f"{error.filename}" if error.filename else "standard output, standard error or a file"
+    return (
+        f"Cannot write {where}: {error.strerror}. Files saved before are unchanged. Free disk"
+        " space, or write to another place."
+    )
 
 
 def _main(given: Sequence[str]) -> int:
@@ -60,7 +108,10 @@ def _main(given: Sequence[str]) -> int:
             # Not by a filter, which Avalanche would override.
             warnings.showwarning = _without_deprecations(warnings.showwarning)
             _run_command(given, arguments)
-    except SystemExit as end:  # argparse: --help, --version
+    except SystemExit as end:
+        # argparse: --help, --version; or a Trainer after SIGTERM.
+        if end.code == _TERMINATED and arguments.is_global_zero:
+            print(f"avalanche-dgm: terminated. {_how_to_continue(given)}", file=sys.stderr)
         return int(end.code or 0)
     except AvalancheDGMError as error:
         where = "" if arguments.is_global_zero else " in another process"
@@ -69,10 +120,12 @@ def _main(given: Sequence[str]) -> int:
             text += f" {_how_to_continue(given)}"
         print(f"avalanche-dgm: error{where}: {text}", file=sys.stderr)
         return _USAGE_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as signalled:
+        terminated = isinstance(signalled, _Terminated)
+        what = "terminated" if terminated else "interrupted"
         if arguments.is_global_zero:
-            print(f"\navalanche-dgm: interrupted. {_how_to_continue(given)}", file=sys.stderr)
-        return _INTERRUPTED
+            print(f"\navalanche-dgm: {what}. {_how_to_continue(given)}", file=sys.stderr)
+        return _TERMINATED if terminated else _INTERRUPTED
     return 0
 
 

@@ -62,13 +62,13 @@ class Script:
         torch.manual_seed(0)
         runpy.run_path(self.words[0], run_name="__main__")
 
-    def interrupt(self, after, timeout=100):
-        """Presses Ctrl-C once the script has said something on its stderr."""
+    def interrupt(self, after, timeout=100, number=signal.SIGINT):
+        """Presses Ctrl-C, or sends another signal, once the script has said something on stderr."""
         end = time.monotonic() + timeout
         while after not in os.pread(self._said[1].fileno(), 1 << 20, 0).decode(errors="replace"):
             assert time.monotonic() < end, after
             time.sleep(0.01)
-        os.kill(self._process.pid, signal.SIGINT)
+        os.kill(self._process.pid, number)
 
     def wait(self, timeout=300):
         """Waits for its end; what it returned and said."""

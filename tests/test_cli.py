@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -363,25 +364,52 @@ def test_a_comparison_takes_no_folder_of_one_run(finished, capsys):
     assert "Choose another --name" in message
 
 
-@pytest.mark.parametrize("backend", ["avalanche", "lightning"])
-def test_interrupted_by_hand_and_continued(tmp_path, backend):
-    """A real process, a real Ctrl-C: it says how to go on, and going on works."""
+@pytest.mark.parametrize(
+    ("backend", "number"),
+    [
+        ("avalanche", signal.SIGINT),
+        ("lightning", signal.SIGINT),
+        ("avalanche", signal.SIGTERM),
+        ("lightning", signal.SIGTERM),
+    ],
+)
+def test_interrupted_and_continued(tmp_path, backend, number):
+    """A real process, a real Ctrl-C or a batch system's signal: it says how to go on, rightly."""
     command = ["run", "--method", "naive", "--experiences", "5", "--epochs", "12", "--hidden", "16"]
     command += ["--out", str(tmp_path), "--name", "r", "--backend", backend]
     script = tmp_path / "script.py"
     script.write_text("import sys\nfrom avalanche_dgm.cli import main\nsys.exit(main())")
     process = forked.Script(script, *command)
-    process.interrupt(after="experience 1/5 (0/1) learned in")
+    process.interrupt(after="experience 1/5 (0/1) learned in", number=number)
     ended = process.wait(timeout=60)
-    assert ended.returncode == 130
+    assert ended.returncode == 128 + number
     errors = ended.stderr
     last = errors.strip().splitlines()[-1]
-    assert "interrupted" in last
+    assert ("interrupted" if number == signal.SIGINT else "terminated") in last
     assert last.endswith("--resume")
     assert "Traceback" not in errors
     assert main([*command, "--quiet"]) == 2  # an unfinished run is not thrown away
     assert main([*command, "--quiet", "--resume"]) == 0
     assert json.loads((tmp_path / "r" / "results.json").read_text())["complete"]
+
+
+SHELL = f'"{sys.executable}" -m avalanche_dgm options naive'
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_output_on_a_full_disk():
+    command = f"{SHELL} > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("avalanche-dgm: error: Cannot write standard output")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell's syntax")
+def test_closed_output():
+    command = f"{SHELL} >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_a_command_it_shows_its_help(capsys):

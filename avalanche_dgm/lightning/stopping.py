@@ -126,9 +126,11 @@ def catching_signals(trainer: pl.Trainer) -> Iterator[None]:
 def _requeue() -> None:
     job = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{job}_{os.environ['SLURM_ARRAY_TASK_ID']}" if job else os.environ["SLURM_JOB_ID"]
-    done = subprocess.run(["scontrol", "requeue", job], check=False)
-    if done.returncode:
-        warnings.warn(f"SLURM did not requeue job {job}.", UserWarning, stacklevel=3)
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        # In a container there may be no scontrol.
+        warnings.warn(f"SLURM did not requeue job {job}: {error}", UserWarning, stacklevel=3)
 
 
 def timers_of(trainer: pl.Trainer) -> list[Any]:

@@ -206,10 +206,26 @@ def test_sigterm_in_a_test(stream, whole, tmp_path):
         run_on_trainer(strategy_of(), stream, trainer=QUIET, callbacks=[InTest()])
 
 
-def test_a_job_of_slurm_is_queued_again(stream, whole, tmp_path, monkeypatch):
-    slurm = {"NTASKS": 1, "JOB_NAME": "job", "JOB_ID": 7, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
-    for name, value in slurm.items():
+@pytest.fixture
+def slurm(monkeypatch):
+    job = {"NTASKS": 1, "JOB_NAME": "job", "JOB_ID": 7, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
+    for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_job_of_slurm_without_its_command(stream, tmp_path, monkeypatch):
+    """As in a container: the run is saved, and a warning replaces the requeueing."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.warns(UserWarning) as caught, pytest.raises(SystemExit) as ended:
+        learn(stream, tmp_path / "run", At(STEPS + 5, end(signal.SIGUSR1)))
+    assert ended.value.code == SIGTERM_CODE
+    messages = [str(warning.message) for warning in caught]
+    assert any("did not requeue job 7" in message and "scontrol" in message for message in messages)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_job_of_slurm_is_queued_again(stream, whole, tmp_path, monkeypatch):
     command = tmp_path / "bin" / "scontrol"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
