@@ -96,8 +96,10 @@ def test_lightning_checkpoint_example_ends_as_if_it_had_not_stopped(run):
 def test_lightning_cli_example(run):
     file = ["fit", "--config", str(LIGHTNING / "cli.yaml"), "--data.n_train_per_class", "20"]
     few = ["--model.generator_steps", "20", "--model.learner_steps", "20", "--model.stm_size", "1"]
-    text = run("cli", *file, *few, "--trainer.max_epochs", "1", folder=LIGHTNING, fast=False)
+    few += ["--trainer.max_epochs", "1", "--ckpt_path", "saved"]
+    text = run("cli", *file, *few, folder=LIGHTNING, fast=False)
     assert 0.0 < final_accuracy(text) <= 1.0
+    assert any(Path("saved").iterdir()), "a run that can be resumed"
     script = [sys.executable, str(LIGHTNING / "cli.py"), "fit", "--help"]
     shown = subprocess.run(script, capture_output=True, text=True, check=True).stdout
     assert "--model.stm_size STM_SIZE\n" in shown

@@ -80,7 +80,7 @@ def _target(folder: Path, options: RunOptions) -> tuple[Path, RunResult | None]:
 
 
 def begin(folder: Path, result: RunResult) -> None:
-    """Removes the previous run; writes the settings of the new one, and its empty result.
+    """Removes the previous run; writes the empty result of the new one, which claims the folder.
 
     Raises:
         ConfigError: The run would replace a file that no run wrote.
@@ -93,8 +93,11 @@ def begin(folder: Path, result: RunResult) -> None:
         except ConfigError:
             old = None
         previous = storage.run_files(folder, old) if (folder / storage.RESULTS).exists() else []
+        # Partial files, of which a killed run may have left one, are replaced by none.
         foreign = sorted(
-            str(p.relative_to(folder)) for p in {*storage.run_files(folder, result)} - {*previous}
+            str(p.relative_to(folder))
+            for p in {*storage.run_files(folder, result)} - {*previous}
+            if files.final_name(p) == p.name
         )
         if foreign:
             raise ConfigError(
@@ -103,8 +106,12 @@ def begin(folder: Path, result: RunResult) -> None:
             )
         _clear(folder / storage.STAGING)
         storage.remove(folder, previous)
-    files.write_text(folder / recipes.FILE, recipes.dump({result.config.method: [result.config]}))
     storage.write_result(folder, result)
+
+
+def write_config(folder: Path, config: ExperimentConfig) -> None:
+    """Writes the settings of a run, also of a resumed one, that was perhaps killed before."""
+    files.write_text(folder / recipes.FILE, recipes.dump({config.method: [config]}))
 
 
 def _clear(folder: Path, result: RunResult | None = None) -> None:

@@ -88,8 +88,10 @@ def run(
             panels = RunPanels(spec, target if first else None, options.log or LogSettings())
             begun = Run(spec, result, target, panels, options)
             engine.prepare(begun)
-            if target is not None and first and saved is None:
-                run_folders.begin(target, result)
+            if target is not None and first:
+                if saved is None:
+                    run_folders.begin(target, result)
+                run_folders.write_config(target, config)
             try:
                 with warnings.catch_warnings():
                     # Tasks are evaluated before they are learned on purpose.

@@ -57,6 +57,7 @@ def run_folder(out: Path, name: str) -> Path:
     folder = out / name
     try:
         inside = folder.resolve().is_relative_to(out.resolve())
+        folder.exists()  # Fails for a name that is too long.
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"'{name}' cannot be the name of a folder in {out}: {error}.") from error
     if not inside or STAGING in folder.parts:
@@ -216,7 +217,7 @@ def _refuse_foreign(folder: Path) -> None:
     if not names or _has_keys(folder / RESULTS, *_OF_RUN):
         return
     content = (
-        f"a {RESULTS} that no run wrote"
+        f"a {RESULTS} that no run wrote or that is damaged"
         if RESULTS in names
         else f"{first_names(names)}, and no run"
     )
@@ -256,8 +257,8 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
         return
     if names:
         raise ConfigError(
-            f"{folder} has {first_names(foreign or names)}, which no comparison wrote. Choose"
-            " another --name or --out, or empty the folder."
+            f"{folder} has {first_names(foreign or names)}, and no readable {COMPARISON[0]} of a"
+            " comparison. Choose another --name or --out, or move these files."
         )
 
 

@@ -127,6 +127,14 @@ def _check(run: StreamRun) -> None:
         raise ConfigError(
             f"evaluator is a {type(evaluator).__name__}; Avalanche's EvaluationPlugin is needed."
         )
+    made: Any = module.configure_optimizers
+    if getattr(made, "__func__", None) is not MethodModule.configure_optimizers:
+        # A subclass, or LightningCLI's option --optimizer.
+        raise ConfigError(
+            "configure_optimizers of the module is replaced, but each training of a stream has its"
+            " own optimiser, which is saved with the run. Give the module the classifier's instead:"
+            " optimizer=OptimizerSpec('sgd', 0.1), or a function from parameters to an optimiser."
+        )
     metrics = evaluator.metrics if evaluator is not None else []
     if any(isinstance(metric, GenericExperienceForwardTransfer) for metric in metrics):
         raise ConfigError(

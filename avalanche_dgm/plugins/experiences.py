@@ -262,6 +262,12 @@ def load(
         batches = [split_batch(columns_of(batch), column) for batch in loader]
         images, labels, tasks = (torch.cat(part).to(device) for part in zip(*batches, strict=True))
     except (RuntimeError, TypeError, IndexError) as error:
+        if str(error).startswith("DataLoader worker"):
+            raise DataError(
+                f"The samples of experience {key} cannot be read: {error}. Either memory is short,"
+                " or processes are spawned and the script lacks if __name__ == '__main__':. Give it"
+                " that guard, or set num_workers to 0."
+            ) from error
         raise DataError(
             f"The samples of experience {key} cannot be put into one tensor: {error}. Resize the"
             " images to one shape and convert them to tensors (torchvision.transforms.ToTensor)."

@@ -35,11 +35,27 @@ def digits(
 
 
 class StreamCLI(LightningCLI):
-    """LightningCLI whose ``fit`` learns all experiences of the data module, one after the other."""
+    """LightningCLI whose ``fit`` learns all experiences of the data module, one after the other.
 
-    def fit(self, model: DGDMNModule, datamodule: StreamDataModule, **_: Any) -> None:
+    With ``--ckpt_path FOLDER`` the run is saved in a folder, and an interrupted one is resumed.
+    """
+
+    def fit(
+        self,
+        model: DGDMNModule,
+        datamodule: StreamDataModule,
+        ckpt_path: str | None = None,
+        **_: Any,
+    ) -> None:
         """Trains, and tests all that was learned after each experience."""
-        result = fit_stream(model, datamodule, trainer=self.trainer, test="seen")
+        result = fit_stream(
+            model,
+            datamodule,
+            trainer=self.trainer,
+            test="seen",
+            checkpoint_dir=ckpt_path,
+            resume=ckpt_path is not None,
+        )
         print(f"forgetting: {result.continual['forgetting']:.3f}")
         print(f"final accuracy: {result.average_accuracy:.3f}")
 

@@ -98,6 +98,8 @@ def test_names_that_leave_the_folder_are_refused(name, tmp_path, capsys):
     assert sorted(os.listdir(out)) == ["link", "loop"]
     with pytest.raises(ConfigError, match="is outside of"):
         storage.run_folder(out, "..")
+    with pytest.raises(ConfigError, match="cannot be the name"):
+        storage.run_folder(out, "a" * 300)
     assert storage.run_folder(out, "a/b") == out / "a" / "b"
 
 
@@ -229,6 +231,29 @@ def test_files_are_complete_before_a_run_is(backend, tmp_path, monkeypatch):
     for name in through:
         if name.endswith(".png") or name == "accuracy.csv":
             assert through[name] == killed[name], name
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_killed_while_its_first_files_are_written(moment, tmp_path):
+    """The folder is known to be a run's, and a resumed run is complete."""
+
+    def learn_until_killed():
+        replace, done = os.replace, []
+
+        def killed(*paths):
+            done.append(paths)
+            if len(done) == moment:
+                os._exit(1)
+            replace(*paths)
+
+        os.replace = killed
+        runner.run(config("naive"), folder=tmp_path)
+
+    in_a_process(learn_until_killed)
+    assert any(name.endswith(".partial") for name in os.listdir(tmp_path))
+    runner.run(config("naive"), folder=tmp_path, resume=True)
+    assert {"config.yaml", "results.json"} <= set(os.listdir(tmp_path))
+    assert not any(name.endswith(".partial") for name in os.listdir(tmp_path))
 
 
 @pytest.mark.slow

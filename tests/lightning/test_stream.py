@@ -1,6 +1,7 @@
 """Learning a stream with a Trainer: what users do with it, and what they do wrong."""
 
 import copy
+import types
 from types import SimpleNamespace
 
 import pytest
@@ -309,6 +310,20 @@ def test_an_optimiser_that_is_none(short):
     module = NaiveModule(mlp(), optimizer=lambda parameters: "adam")
     with pytest.raises(ConfigError, match=r"torch\.optim\.Optimizer"):
         fit_stream(module, short, trainer=QUIET)
+
+
+def test_configure_optimizers_of_the_user(short):
+    """It would replace the optimisers of phases, and not be in checkpoints."""
+
+    def made(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    derived = type("Own", (NaiveModule,), {"configure_optimizers": made})(mlp())
+    patched = NaiveModule(mlp())
+    patched.configure_optimizers = types.MethodType(made, patched)  # As LightningCLI does.
+    for module in (derived, patched):
+        with pytest.raises(ConfigError, match="optimizer=OptimizerSpec"):
+            fit_stream(module, short, trainer=QUIET)
 
 
 @pytest.mark.parametrize("fit", [True, False])

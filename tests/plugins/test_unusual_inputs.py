@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import nullcontext
 
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, tensors_benchmark
-from avalanche.benchmarks.utils import DataAttribute, TransformGroups, make_avalanche_dataset
+from avalanche.benchmarks.utils import (
+    AvalancheDataset,
+    DataAttribute,
+    TransformGroups,
+    make_avalanche_dataset,
+)
 from avalanche.models import IncrementalClassifier
 from avalanche.training.supervised import Naive
 from sklearn.datasets import load_digits
@@ -20,11 +26,13 @@ from avalanche_dgm import ALTMPlugin, DGRPlugin, MeRGANPlugin
 from avalanche_dgm.errors import (
     AvalancheDGMError,
     ConfigError,
+    DataError,
     LabelError,
     RangeError,
     ShapeError,
     UnsupportedModelError,
 )
+from avalanche_dgm.plugins.experiences import load
 from avalanche_dgm.plugins.wrapped import WrappedModel
 
 from .conftest import GAN, PLUGINS, naive
@@ -461,3 +469,28 @@ def test_a_generator_that_is_given_a_range_keeps_it():
     assert plugin.method.ltm.generator.network.spec.likelihood == "bernoulli"
     with pytest.raises(RangeError, match="value_range"):
         strategy.train(stream([(2 * x, y) for x, y in parts[1:]]).train_stream[0])
+
+
+class KilledWorker(torch.utils.data.Dataset):
+    """Images whose reading ends the process, as the system does when memory is short."""
+
+    targets = (0, 1)
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        if torch.utils.data.get_worker_info() is not None:
+            os._exit(1)
+        return torch.rand(1, 4, 4), self.targets[i]
+
+
+def test_workers_that_are_killed():
+    """Not blamed on the images' shape."""
+    targets = DataAttribute([0, 1], "targets")
+    tasks = DataAttribute([0, 0], "targets_task_labels")
+    data = AvalancheDataset([KilledWorker()], data_attributes=[targets, tasks])
+    (experience,) = benchmark_from_datasets(train=[data]).train_stream
+    with pytest.raises(DataError, match="num_workers to 0") as caught:
+        load(experience, key="k", device=torch.device("cpu"), num_workers=1)
+    assert "Resize" not in str(caught.value)
