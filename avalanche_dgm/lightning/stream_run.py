@@ -355,7 +355,8 @@ class StreamRun:
         if self.test == "none":
             result.accuracy = torch.full((i + 1, n_test), torch.nan)
         else:
-            result.accuracy = self.matrix.compute()[: i + 1, :n_test].cpu()
+            # torchmetrics returns a matrix of one number as a scalar.
+            result.accuracy = torch.atleast_2d(self.matrix.compute())[: i + 1, :n_test].cpu()
         result.metrics.append(self.view.last_metrics())
         reduce_counts(trainer, self.method)
         result.records.append(copy.deepcopy(replace(self.method.stats.read(), counts=None)))

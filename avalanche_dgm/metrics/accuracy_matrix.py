@@ -81,7 +81,10 @@ class AccuracyMatrix(PlottedMetric):
         self.total[step, experience] += len(labels)
 
     def compute(self) -> Tensor:
-        """Returns the accuracies so far (T, S), 0 to 1, NaN where not measured."""
+        """Returns the accuracies so far (T, S), 0 to 1, NaN where not measured.
+
+        With one experience and one test, torchmetrics returns a scalar.
+        """
         return self.correct / self.total
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
@@ -97,7 +100,8 @@ class AccuracyMatrix(PlottedMetric):
         import matplotlib.pyplot as plt
 
         figure, axes = plt.subplots() if ax is None else (None, ax)
-        image = axes.imshow((self.compute() if val is None else val).cpu().numpy(), vmin=0, vmax=1)
+        values = torch.atleast_2d(self.compute() if val is None else val)
+        image = axes.imshow(values.cpu().numpy(), vmin=0, vmax=1)
         axes.set(xlabel="tested on experience", ylabel="after experience")
         axes.figure.colorbar(image, ax=axes, label="accuracy")
         return figure, axes

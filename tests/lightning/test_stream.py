@@ -223,6 +223,14 @@ def test_images_read_as_needed_are_the_same_batches(short):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+def test_a_single_experience(short):
+    """torchmetrics returns its one accuracy as a scalar."""
+    stream = SimpleNamespace(train_stream=short.train_stream[:1], test_stream=short.test_stream[:1])
+    result = fit_stream(NaiveModule(mlp(), seed=0), stream, trainer=QUIET)
+    assert result.accuracy.shape == (1, 1)
+    assert result.average_accuracy == result.accuracy.item()
+
+
 def test_two_streams_one_after_the_other(benchmark):
     """A module goes on with what it has."""
     parts = [

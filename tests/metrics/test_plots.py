@@ -49,6 +49,7 @@ def test_the_matrix():
     assert figure is axes.figure
     shown = np.ma.filled(axes.images[0].get_array(), np.nan)
     np.testing.assert_array_equal(shown, [[1, np.nan], [0.5, 1]])
+    assert metrics.AccuracyMatrix(1).plot()[1].images[0].get_array().shape == (1, 1)
     nothing, same = learned(metrics.AccuracyMatrix(2)).plot(torch.eye(2), plt.subplots()[1])
     assert nothing is None
     np.testing.assert_array_equal(same.images[0].get_array(), np.eye(2))
