@@ -141,8 +141,10 @@ def _add_fields(parser: argparse._ActionsContainer, kind: type, *names: str) -> 
     for name in names:
         kinds = get_args(hints[name]) or (hints[name],)
         number = next((one for one in (bool, int, float) if one in kinds), str)
-        text = " ".join(texts[name].replace("``", "").split()).replace("%", "%%").rstrip(".")
-        options: dict[str, Any] = {"dest": name, "help": text[0].lower() + text[1:]}
+        # Python's option -OO leaves no docstrings.
+        text = " ".join(texts.get(name, "").replace("``", "").split())
+        text = text.replace("%", "%%").rstrip(".")
+        options: dict[str, Any] = {"dest": name, "help": text[:1].lower() + text[1:]}
         if number is bool:
             options["action"] = "store_true"
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -169,6 +169,23 @@ def fit_timers(timers: Iterable[Any]) -> Iterator[None]:
         for timer, start in starts:
             timer._offset, timer._end_time[_TRAINING] = 0, None
             timer._start_time[_TRAINING] = start
+
+
+# Loggers
+
+
+@contextmanager
+def one_event_file(trainer: pl.Trainer) -> Iterator[None]:
+    """Keeps the files of TensorBoard open: each fit or test would close one and begin another."""
+    loggers: list[Any] = [
+        logger for logger in trainer.loggers if isinstance(logger, pl.loggers.TensorBoardLogger)
+    ]
+    with ExitStack() as stack:
+        for logger in loggers:
+            stack.callback(logger.finalize, "finished")
+            saving = replaced(logger, finalize=lambda _, save=logger.save: save())
+            stack.enter_context(saving)
+        yield
 
 
 # Progress bars

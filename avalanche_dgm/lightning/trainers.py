@@ -140,7 +140,11 @@ def _in_process(trainer: pl.Trainer, function: Callable[..., T], arguments: tupl
     seed = os.environ.pop("PL_GLOBAL_SEED", None)
     try:
         trainer.strategy.setup_environment()
-        with catching_signals(trainer), internals.stream_timers(timers_of(trainer)):
+        with (
+            catching_signals(trainer),
+            internals.stream_timers(timers_of(trainer)),
+            internals.one_event_file(trainer),
+        ):
             return function(trainer, *arguments)
     finally:
         if seed is not None:
