@@ -405,6 +405,13 @@ def test_output_on_a_full_disk():
     assert done.stderr.count("\n") == 1
 
 
+def test_without_docstrings():
+    command = [sys.executable, "-OO", "-m", "avalanche_dgm", "run", "--print-config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "method: dgdmn" in done.stdout
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a shell's syntax")
 def test_closed_output():
     command = f"{SHELL} >&-"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from avalanche_dgm.dashboards.dashboard import Dashboard, LearnedExperience
 from avalanche_dgm.dashboards.file_sink import FileSink
-from avalanche_dgm.dashboards.keys import settings_of
-from avalanche_dgm.dashboards.sinks import Sink
+from avalanche_dgm.dashboards.keys import TRAIN_ACCURACY, TRAIN_LOSS, settings_of
+from avalanche_dgm.dashboards.sinks import Panel, Sink
 from avalanche_dgm.dashboards.tensorboard_sink import TensorBoardSink
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
@@ -121,6 +121,14 @@ class DashboardCallback(ReportingCallback):
         return {**self.__dict__, "dashboard": None}
 
 
+class _BesideLightning(TensorBoardSink):
+    """Leaves out means of epochs: Lightning logs them by the same names, over its own steps."""
+
+    def log(self, panels: Mapping[str, Panel], *, axis: str, at: int) -> None:
+        kept = {k: p for k, p in panels.items() if k not in (TRAIN_LOSS, TRAIN_ACCURACY)}
+        super().log(kept, axis=axis, at=at)
+
+
 def logger_sinks(trainer: pl.Trainer) -> list[Sink]:
     """The sinks of a Trainer's loggers for W&B, TensorBoard and CSV files."""
     found: list[Sink] = []
@@ -130,7 +138,7 @@ def logger_sinks(trainer: pl.Trainer) -> list[Sink]:
 
             found.append(WandbSink(logger.experiment))
         elif isinstance(logger, pl.loggers.TensorBoardLogger):
-            found.append(TensorBoardSink(logger.experiment))
+            found.append(_BesideLightning(logger.experiment))
         elif isinstance(logger, pl.loggers.CSVLogger):
             found.append(FileSink(Path(logger.log_dir) / "panels"))
     return found

@@ -49,13 +49,14 @@ def test_places_are_those_of_the_trainers_loggers(benchmark, tmp_path):
     assert "stream/average_accuracy" in metrics.read_text()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (folder,) = {path.parent for path in (tmp_path / "tb").rglob("events.*")}
-    read = EventAccumulator(str(folder))
+    (file,) = (tmp_path / "tb").rglob("events.*")  # Of the stream, not of each fit and test.
+    read = EventAccumulator(str(file.parent))
     read.Reload()
-    # Once, over experiences: not a second time over Lightning's steps. Each fit has a file of its
-    # own, and these are read in the order of their names.
-    steps = [event.step for event in read.Scalars("stream/average_accuracy")]
-    assert sorted(steps) == [1, 2, 3, 4, 5]
+    curves = {name: [event.step for event in read.Scalars(name)] for name in read.Tags()["scalars"]}
+    # Once, over experiences: not a second time over Lightning's steps.
+    assert curves["stream/average_accuracy"] == [1, 2, 3, 4, 5]
+    assert len(curves["train/loss"]) == 5
+    assert all(steps == sorted(steps) for steps in curves.values())
     assert "samples/grid" in read.Tags()["images"]
     (written,) = read.Tensors("settings/text_summary")
     text = written.tensor_proto.string_val[0].decode()
