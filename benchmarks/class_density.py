@@ -60,7 +60,6 @@ def learned(kind: str, values: int, n_classes: int, device: str) -> tuple[Genera
         data = ExperienceData(samples, labels, torch.zeros_like(labels), str(label))
         start = now()
         list(memory.learn_latents(data, random))
-        memory.end(random.on(device))
         spent += now() - start
     return memory, spent / n_classes
 

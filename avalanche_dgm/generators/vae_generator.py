@@ -63,8 +63,6 @@ class VAEGenerator(Generator):
         self.classes = self.density.classes
         #: The specification that `adapt_to` derived.
         self._adapted: VAESpec | None = None
-        #: Samples, their groups and the previous generator, to which `end` fits the densities.
-        self._learned: tuple[ExperienceData, Tensor | None, VAEGenerator | None] | None = None
 
     def check(self, data: ExperienceData) -> None:
         """See `Generator.check`.
@@ -120,7 +118,7 @@ class VAEGenerator(Generator):
     def learn(
         self, data: ExperienceData, rng: torch.Generator, **known: Unpack[Known]
     ) -> Iterator[Phase]:
-        """See `Generator.learn`; its classes can be sampled after `end`."""
+        """See `Generator.learn`; fits the densities of the latents after the last phase."""
         previous, share = known.get("previous"), known.get("share")
         before = previous if isinstance(previous, VAEGenerator) and len(previous.classes) else None
         samples = data.images
@@ -130,7 +128,11 @@ class VAEGenerator(Generator):
         if share is None and before is not None:
             share = len(data.pairs) / (len(data.pairs) + len(before.classes))
         yield self._phase(samples, None if self.rehearses else before, share or 1.0)
-        self._learned = data, known.get("groups"), before
+        if before is not None and self.rehearses:
+            self._refit(before, rng)
+        rows = self._add_classes(data, known.get("groups"))
+        # Merging is valid, as latents of old classes were aligned or refitted.
+        self._fit_densities(data.images, rows, merge=before is not None)
 
     def _phase(self, samples: Tensor, previous: VAEGenerator | None, share: float) -> Phase:
         s, network = self.settings, self._built()
@@ -153,18 +155,6 @@ class VAEGenerator(Generator):
         return Phase("generator", network, loss, s.generator_optimizer, steps, size, (samples,))
 
     @torch.no_grad()
-    def end(self, rng: torch.Generator) -> None:
-        """Fits the densities of the latents."""
-        if self._learned is None:
-            return
-        data, groups, previous = self._learned
-        self._learned = None
-        if previous is not None and self.rehearses:
-            self._refit(previous, rng)
-        rows = self._add_classes(data, groups)
-        # Merging is valid, as latents of old classes were aligned or refitted.
-        self._fit_densities(data.images, rows, merge=previous is not None)
-
     def _refit(self, previous: VAEGenerator, rng: torch.Generator) -> None:
         """Fits the densities of old classes to the new latents of their generated images."""
         device = previous.classes.rows.device
@@ -173,6 +163,7 @@ class VAEGenerator(Generator):
             images = previous._built().decode(previous.density.sample(rows, rng))
             self._fit_densities(images, rows, merge=False, count=count)
 
+    @torch.no_grad()
     def _fit_densities(
         self, samples: Tensor, rows: Tensor, *, merge: bool, count: int | None = None
     ) -> None:

@@ -90,7 +90,6 @@ class GeneratedLatents(DeepGenerativeMemory):
         freezing: bool,
     ) -> None:
         """See `StoredLatents.end_experience`; its latents were learned already."""
-        self.end(rng)
         self._blocks.forget()
 
     def rehearse(self, n: int, rng: torch.Generator) -> Replay:

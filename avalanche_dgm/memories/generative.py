@@ -112,8 +112,6 @@ class DeepGenerativeMemory(nn.Module):
         self.tasks: Counter[str] = Counter()
         self.task_aware = False
         self.learner = None
-        #: Keys and repetitions of the tasks in training, which `end` adds to the dictionary.
-        self._incoming: list[tuple[str, int]] = []
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -190,7 +188,9 @@ class DeepGenerativeMemory(nn.Module):
         old: tuple[Tensor, Tensor] | None = None,
         name: str = "generator",
     ) -> Iterator[Phase]:
-        """Yields the generator's training on new tasks and on replay of old ones; `end` follows.
+        """Yields the generator's training on new tasks and on replay of old ones.
+
+        After the last phase the tasks are in the dictionary, and their classes can be generated.
 
         Args:
             incoming: Samples of one or more tasks, after `build`.
@@ -222,16 +222,11 @@ class DeepGenerativeMemory(nn.Module):
             old=old,
             share=self.fraction(incoming),
         )
-        self._incoming = [(part.key, part.times) for part in incoming]
         for phase in phases:
             yield replace(phase, name=name)
-
-    def end(self, rng: torch.Generator) -> None:
-        """Adds the learned tasks to the dictionary."""
         self.generator.end(rng)
-        for key, times in self._incoming:
-            self.tasks[key] += times
-        self._incoming = []
+        for part in incoming:
+            self.tasks[part.key] += part.times
 
     # Generating
 

@@ -139,8 +139,7 @@ class Sleep:
         return distillation(logits, targets, temperature=self.dual.settings.temperature).mean()
 
     def wake(self) -> None:
-        """Ends sleep: adds the tasks to the long-term memory and clears the short-term one."""
-        self.dual.ltm.end(self.rng)
+        """Ends sleep: clears the short-term memory."""
         for data in self._incoming:
             self.dual.close(data.key)
         del self.dual.stored[:]

@@ -236,7 +236,6 @@ class DGDMN(Inspectable, Routing, Method):
         # The pool contains the memory's replay already, hence no previous generator.
         merged, name = ExperienceData.cat(incoming), "generator (short-term)"
         yield from memory.learn([merged], self.rng, previous=None, name=name)
-        memory.end(self.rng)
         memory.n_seen += len(data)
 
     def replay(self, n: int) -> Replay | None:

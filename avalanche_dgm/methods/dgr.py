@@ -109,8 +109,6 @@ class DGR(ReplaySource, FinetunedMethod):
     def before_learning(self, data: ExperienceData) -> Iterator[Phase]:
         """Yields the generator's training on new samples and on samples of the previous one."""
         yield from self.ltm.learn([data], self.rng, previous=self._previous)
-        # Fine-tuning on generated samples needs the new classes, too.
-        self.ltm.end(self.rng)
 
     def replay(self, n: int) -> Replay | None:
         """See `Method.replay`."""

@@ -36,12 +36,11 @@ def learn(memory, *incoming, steps=None, forget=False):
     generator = rng(len(memory.tasks))
     for phase in memory.learn(incoming, generator, previous=previous):
         fit(phase if steps is None else replace(phase, steps=steps), generator)
-    memory.end(generator)
     return memory
 
 
 def phase_of(memory, *incoming):
-    """The generator's training on what comes next, not begun."""
+    """The generator's training on what comes next, without its steps."""
     (phase,) = memory.learn(incoming, rng(), previous=Frozen(memory).module)
     return phase
 
@@ -222,7 +221,7 @@ def test_rehearsal_follows_the_budget(n_max):
     for data in [digits(0), digits(1), digits(2)]:
         learn(memory, data, steps=1)
     data = digits(3, per_class=50)
-    phase, budget = phase_of(memory, data), memory.budget([data])
+    budget, phase = memory.budget([data]), phase_of(memory, data)
     images = phase.data[0]
     assert len(images) == budget.n_incoming + budget.n_generated == (200 if n_max is None else 60)
     real = {image.numpy().tobytes() for image in data.images}
