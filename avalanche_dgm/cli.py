@@ -106,7 +106,7 @@ def _main(given: Sequence[str]) -> int:
             # Warnings of Avalanche and its dependencies on which no user can act.
             warnings.filterwarnings("ignore", module="qpsolvers")
             # Not by a filter, which Avalanche would override.
-            warnings.showwarning = _without_deprecations(warnings.showwarning)
+            warnings.showwarning = _for_users(warnings.showwarning)
             _run_command(given, arguments)
     except SystemExit as end:
         # argparse: --help, --version; or a Trainer after SIGTERM.
@@ -129,9 +129,11 @@ def _main(given: Sequence[str]) -> int:
     return 0
 
 
-def _without_deprecations(show: Callable[..., None]) -> Callable[..., None]:
+def _for_users(show: Callable[..., None]) -> Callable[..., None]:
+    """Leaves out deprecations, and how to resume from Python."""
+
     def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, DeprecationWarning):
+        if not issubclass(category, DeprecationWarning) and "resume=True" not in str(message):
             show(message, category, *where, **more)
 
     return shown

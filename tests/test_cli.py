@@ -364,6 +364,16 @@ def test_a_comparison_takes_no_folder_of_one_run(finished, capsys):
     assert "Choose another --name" in message
 
 
+def test_a_smaller_comparison_lists_its_own_pictures(tmp_path, capsys):
+    for methods in (["dgr", "dgdmn"], ["dgr", "naive"]):
+        where = ["--out", str(tmp_path), "--name", "c", "--resume", "--quiet"]
+        assert main(["compare", "--methods", *methods, *TINY, *where]) == 0
+    _, lines = capsys.readouterr().out.rsplit("Pictures:\n", 1)
+    listed = [line.strip() for line in lines.split("\n\n")[0].splitlines()]
+    names = ("comparison.png", "tasks.png", "dgr/samples.png")
+    assert listed == [str(tmp_path / "c" / name) for name in names]
+
+
 @pytest.mark.parametrize(
     ("backend", "number"),
     [
@@ -388,6 +398,7 @@ def test_interrupted_and_continued(tmp_path, backend, number):
     assert ("interrupted" if number == signal.SIGINT else "terminated") in last
     assert last.endswith("--resume")
     assert "Traceback" not in errors
+    assert "resume=True" not in errors  # For those who call fit_stream.
     assert main([*command, "--quiet"]) == 2  # an unfinished run is not thrown away
     assert main([*command, "--quiet", "--resume"]) == 0
     assert json.loads((tmp_path / "r" / "results.json").read_text())["complete"]
@@ -397,8 +408,11 @@ SHELL = f'"{sys.executable}" -m avalanche_dgm options naive'
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_output_on_a_full_disk():
-    command = f"{SHELL} > /dev/full"
+@pytest.mark.parametrize("given", ["options naive", "--help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_on_a_full_disk(given, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = f'"{sys.executable}" -m avalanche_dgm {given} > /dev/full'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("avalanche-dgm: error: Cannot write standard output")

@@ -39,6 +39,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
+    def print_help(self, file: Any = None) -> None:
+        # argparse ignores errors of writing.
+        print(self.format_help(), end="", file=file)
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Makes the parser, whose result has the command's name as ``command``.

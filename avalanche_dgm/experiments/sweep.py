@@ -72,10 +72,12 @@ class Sweep:
     Attributes:
         folder: The folder.
         options: How to run them.
+        folders: Those of the runs so far.
     """
 
     folder: Path
     options: RunOptions = field(default_factory=RunOptions)
+    folders: list[Path] = field(default_factory=list)
 
     def run(self, configs: Configs) -> dict[str, list[RunResult]]:
         """Runs the configs; see `run_all`.
@@ -90,6 +92,7 @@ class Sweep:
         everything = list(chain.from_iterable(planned.values()))
         alone = self.folder in (folder for _, _, folder in everything)
         results = run_all(everything, self.options, comparison=None if alone else self.folder)
+        self.folders.extend(results)
         return {name: [results[folder] for _, _, folder in row] for name, row in planned.items()}
 
     def folder_of(self, configs: Configs, name: str, config: ExperimentConfig) -> Path:
@@ -153,7 +156,9 @@ class Sweep:
         own = sorted(set(self.folder.glob("*.png")) - set(self.folder.glob(series)))
         # One line for all samples after experiences.
         own += [self.folder / series] if any(self.folder.glob(series)) else []
-        return [*own, *sorted(self.folder.rglob("*/samples.png"))]
+        # Not those of other runs in the folder, such as of a comparison of more methods before.
+        below = [folder / "samples.png" for folder in self.folders if folder != self.folder]
+        return [*own, *sorted(path for path in below if path.exists())]
 
 
 def check_buffers(configs: Configs, buffers: Sequence[str]) -> None:

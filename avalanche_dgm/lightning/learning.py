@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_dgm.data import Replay, Step
+from avalanche_dgm.data import ExperienceData, Replay, Step
 from avalanche_dgm.lightning.batches import Batches
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.stages import Optimization, Stage
 from avalanche_dgm.methods.abilities import LatentInputs
+from avalanche_dgm.plugins.loop import BatchMoments
 from avalanche_dgm.stopping import TrainingTarget
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class LearningStage(Stage):
         until: Training accuracy of an epoch that ends the experience, or ``None``. A cosine
             schedule starts when it is reached.
         width: Number of outputs of the user's model.
+        read: What the memory reads, if the batches should resemble it; ``None`` for latents and
+            parts of experiences.
         trainer: The Trainer of the run.
         view: The strategy stand-in for Avalanche's metrics.
 
@@ -89,6 +92,7 @@ class LearningStage(Stage):
         epochs: int,
         until: float | None = None,
         width: int,
+        read: ExperienceData | None = None,
         trainer: pl.Trainer,
         view: StrategyView,
     ) -> None:
@@ -106,6 +110,7 @@ class LearningStage(Stage):
             self._target.begin(epochs)
         self._n_batches = len(batches)
         self._trainer, self._ranks = trainer, Ranks.of(trainer)
+        self._read, self._moments = read, BatchMoments(width)
         self.iterations, self.shown = 0, 0
         method = self.method
         self._alternates = isinstance(method, LatentInputs) and method.alternates
@@ -144,6 +149,8 @@ class LearningStage(Stage):
         self._batch_size = n = self.batches.sizes[position]
         images, labels, tasks = self.batches.shard(batch, n)
         n_own = len(images)
+        if self._read is not None:
+            self._moments.add(images, labels)
         view.set_batch(batch, n, shard=not self.batches.whole)
         view.fire("before_training_iteration")
         view.loss = torch.zeros(1, device=images.device)
@@ -235,11 +242,19 @@ class LearningStage(Stage):
         self.epochs = self._target.last
         self._trainer.fit_loop.max_epochs = self.epochs
 
+    def _compare(self) -> None:
+        """Compares the batches of the first epoch with what the memory reads."""
+        read, self._read = self._read, None
+        if read is not None and self._ranks.rank == 0:
+            self._moments.warn(read.images)
+            self._moments.warn_of_labels(read.images, read.classes)
+
     def hook(self, name: str) -> None:
         """Counts iterations and calls Avalanche's metrics."""
         if name == "after_training_iteration" and not self._on_replay:
             self.iterations, self.shown = self.iterations + 1, self.shown + self._batch_size
         if name == "after_training_epoch":
+            self._compare()
             self._check_target()
         # For Avalanche's metrics, a step on replay only is part of the previous iteration.
         if not self._on_replay or "epoch" in name:

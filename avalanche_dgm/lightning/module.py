@@ -16,7 +16,7 @@ from avalanche_dgm.dashboards.keys import settings_of
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
 from avalanche_dgm.lightning.base import OptimizerMaker
 from avalanche_dgm.lightning.learning import LearningStage
-from avalanche_dgm.lightning.staged import StagedModule
+from avalanche_dgm.lightning.staged import StagedModule, needed
 from avalanche_dgm.lightning.stages import Schedule
 from avalanche_dgm.lightning.testing import StreamTest
 from avalanche_dgm.methods import Method, Naive
@@ -152,6 +152,7 @@ class MethodModule(StagedModule):
         logits = self.method(batch[0], batch[-1], width=learning.width)
         self._add_batch("val", logits, batch)
 
+    @needed
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs loss and accuracy; during `fit_stream`, updates the accuracy matrix."""
         if self.stream_test is not None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.fitting import CHECK_EVERY, Phase
 from avalanche_dgm.lightning import internals, trainers
 from avalanche_dgm.lightning.base import MeanLoggingModule, with_schedule
@@ -18,17 +22,34 @@ from avalanche_dgm.lightning.stages import PhaseStage, Stage
 from avalanche_dgm.lightning.stopping import StreamStopped, signalled, stop_reason, timers_of
 from avalanche_dgm.methods import Method
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def needed(hook: F) -> F:
+    """Marks a module's hook that must be called by those that override it."""
+
+    @functools.wraps(hook)
+    def marked(self: StagedModule, *args: Any, **kwargs: Any) -> Any:
+        self.called.add(hook.__name__)
+        return hook(self, *args, **kwargs)
+
+    untyped: Any = marked
+    untyped.is_needed = True
+    return untyped
+
 
 class StagedModule(MeanLoggingModule):
     """A LightningModule that trains one stage after another, each in a fit of its own.
 
     Attributes:
         stage: The stage in training, or ``None``.
+        called: Names of the `needed` hooks that were called.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.stage: Stage | None = None
+        self.called: set[str] = set()
         self._stop_reason: str | None = None
         self._epoch_cut_short = False
 
@@ -36,6 +57,30 @@ class StagedModule(MeanLoggingModule):
     def stage_name(self) -> str:
         """Name of the current stage, for progress bars."""
         return self.stage.name if self.stage is not None else ""
+
+    def checking_overrides(self) -> AbstractContextManager[None]:
+        """Context in which an overridden hook raises ``ConfigError`` if it is not called itself."""
+        kinds = type(self).__mro__
+        names = {n for kind in kinds for n, f in vars(kind).items() if hasattr(f, "is_needed")}
+        overridden = [name for name in names if not hasattr(getattr(self, name), "is_needed")]
+        return internals.replaced(self, **{name: self._checked(name) for name in overridden})
+
+    def _checked(self, name: str) -> Callable[..., Any]:
+        hook = getattr(self, name)
+
+        @functools.wraps(hook)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            self.called.discard(name)
+            result = hook(*args, **kwargs)
+            if name not in self.called:
+                raise ConfigError(
+                    f"{name}() of {type(self).__name__} does not call super().{name}(), without"
+                    " which the method does not learn as it should, such as from replay. Call it,"
+                    " and return what it returns; a loss may be added to."
+                )
+            return result
+
+        return checked
 
     @property
     def _current(self) -> Stage:
@@ -94,6 +139,7 @@ class StagedModule(MeanLoggingModule):
             internals.fit_timers(timers_of(trainer)),
             internals.loading_nothing(trainer),
             without_limits(trainer, loader, phase=phase),
+            self.checking_overrides(),
             internals.replaced(loop, min_epochs=None if phase else loop.min_epochs),
         ):
             trainer.fit(self, train_dataloaders=loader, val_dataloaders=stage.val_loader())
@@ -122,6 +168,7 @@ class StagedModule(MeanLoggingModule):
         for callback in stream_callbacks(self.trainer):
             callback.on_step_end(self.trainer, self, stops=stops)
 
+    @needed
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         stage = self._current
         loss = stage.loss(batch)
@@ -131,6 +178,7 @@ class StagedModule(MeanLoggingModule):
     def configure_optimizers(self) -> Any:
         return with_schedule(self._current.optimizer, self._current.schedule)
 
+    @needed
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
@@ -148,6 +196,7 @@ class StagedModule(MeanLoggingModule):
         if not self._current.clears_gradients:
             super().optimizer_zero_grad(*args, **kwargs)
 
+    @needed
     def on_train_epoch_start(self) -> None:
         """Calls the stage's hook, unless it resumes in the middle of an epoch."""
         if not self._current.batch:
@@ -157,12 +206,15 @@ class StagedModule(MeanLoggingModule):
         """Ends the epoch if the stage has no more batches."""
         return None if self._current.begin_batch() else -1
 
+    @needed
     def on_after_backward(self) -> None:
         self._current.hook("after_backward")
 
+    @needed
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self._current.hook("before_update")
 
+    @needed
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # An autocast around the Trainer would go on with its copies of the old weights.
@@ -180,6 +232,7 @@ class StagedModule(MeanLoggingModule):
             self._stop_reason = f"A callback stopped the Trainer in {self.stage_name!r}."
         return self._stop_reason is not None and internals.may_stop(trainer)
 
+    @needed
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the batch and calls the stage's hook and the stream's callbacks."""
         stage = self._current
@@ -198,6 +251,7 @@ class StagedModule(MeanLoggingModule):
         if stepped:
             self._call_step_end(stops=self._epoch_cut_short)
 
+    @needed
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's means; an epoch that was cut short is not counted."""
         stage = self._current

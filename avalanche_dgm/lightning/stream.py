@@ -135,6 +135,11 @@ def _check(run: StreamRun) -> None:
             " own optimiser, which is saved with the run. Give the module the classifier's instead:"
             " optimizer=OptimizerSpec('sgd', 0.1), or a function from parameters to an optimiser."
         )
+    if not module.automatic_optimization:
+        raise ConfigError(
+            "The module has automatic_optimization=False, so its training_step would learn nothing:"
+            " it returns a loss for the Trainer to optimise. Leave it True."
+        )
     metrics = evaluator.metrics if evaluator is not None else []
     if any(isinstance(metric, GenericExperienceForwardTransfer) for metric in metrics):
         raise ConfigError(

@@ -329,7 +329,9 @@ class StreamRun:
     ) -> LearningStage:
         trainer, dataset = self.trainer, self.benchmark.train_stream[i].dataset
         prepared = None
-        if isinstance(self.method, LatentInputs) and not self.data.is_part(i):
+        part, latents = self.data.is_part(i), False
+        if isinstance(self.method, LatentInputs) and not part:
+            latents = self.method.frozen
             prepared = self.method.prepare(data, augmented=lambda: is_augmented(dataset))
         batches = self.data.train_batches(
             i, ranks=Ranks.of(trainer), whole=True, data=None if prepared is data else prepared
@@ -345,6 +347,7 @@ class StreamRun:
             epochs=self.epochs,
             until=self.until,
             width=width,
+            read=None if part or latents else data,
             trainer=trainer,
             view=self.view,
         )

@@ -62,7 +62,7 @@ class StreamTest:
         module.eval()
         view.is_training, view.current_eval_stream = False, self._experiences
         view.fire("before_eval")
-        with internals.replaced(module, stream_test=self):
+        with module.checking_overrides(), internals.replaced(module, stream_test=self):
             trainers.test(self._trainer, module, self.loaders)
         self._end_experience()
         view.fire("after_eval")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from avalanche_dgm.data import ExperienceData, Replay, Step, check_labels, join
-from avalanche_dgm.errors import AvalancheDGMError, UnsupportedModelError
+from avalanche_dgm.errors import AvalancheDGMError, ConfigError, UnsupportedModelError
 from avalanche_dgm.fitting import Phase, fit
 from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.methods import Method, MethodStats
@@ -39,6 +39,7 @@ from avalanche_dgm.plugins.loop import (
     BatchLossFactor,
     BatchMoments,
     PreparedBatches,
+    SeenSteps,
     StrategyCriterion,
     average_gradients,
     check_batch_labels,
@@ -72,6 +73,10 @@ class MethodPlugin(SupervisedPlugin):
     _moments: BatchMoments | None = None
     #: Of the criterion in the loss of the current batch.
     _factor: BatchLossFactor | None = None
+    #: Of the current experience.
+    _steps: SeenSteps | None = None
+    #: Whether the current experience was read.
+    _read = False
 
     def __init__(
         self, method: Method, *, oracle: str | TaskOracle = "auto", progress: bool = False
@@ -151,10 +156,22 @@ class MethodPlugin(SupervisedPlugin):
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Checks the strategy's compatibility, and marks training as running."""
         check_partners(strategy, self)
-        self.method.in_training = True
+        self.method.in_training, self._read = True, False
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Marks training as complete."""
+        """Marks training as complete.
+
+        Raises:
+            ConfigError: The strategy left out hooks around the training of an experience.
+        """
+        ended = self._data is None or not ends_task(strategy.experience, self._n_seen)
+        if not (self._read and ended):
+            missing = "after_training_exp" if self._read else "before_train_dataset_adaptation"
+            raise ConfigError(
+                f"{type(strategy).__name__} trains without self._{missing}(), so the experience is"
+                " not in the memory. Call the hooks of Avalanche's loop in all methods that it"
+                " overrides, such as by super()."
+            )
         self.method.in_training = False
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -164,7 +181,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Reads and checks the experience, before anything is trained or changed."""
-        self._column = task_column(strategy.experience)
+        self._column, self._read = task_column(strategy.experience), True
         if self._is_further_part(strategy):
             self._n_seen += len(strategy.experience.dataset)
             return
@@ -218,6 +235,10 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Checks the adapted model against the data, and runs the phases before training."""
+        if self._steps is not None:
+            self._steps.close()
+        hooks = ["before_forward", "after_forward", "before_backward"]
+        self._steps = SeenSteps(strategy, *hooks, *(["after_update"] * self._alternates))
         if self._data is None or self._n_seen > len(strategy.experience.dataset):
             return
         self.width = self.width_of(strategy, self._data)
@@ -244,6 +265,8 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Sets a criterion that is itself a plugin, which is now set up for the experience."""
+        if self._steps is not None:
+            self._steps.count(strategy.optimizer)
         if isinstance(strategy._criterion, BasePlugin):
             self._set_criterion(strategy)
 
@@ -266,6 +289,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Appends replayed samples to the batch, unless batch and replay alternate."""
+        self._note("before_forward")
         check_batch_labels(strategy.mbatch[1])
         self._convert(strategy)
         if self._moments is not None:
@@ -294,6 +318,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Removes the replayed samples and their logits from the batch."""
+        self._note("after_forward")
         self._factor = BatchLossFactor(strategy)
         if self._replay is None:
             return
@@ -307,6 +332,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Weights the losses of batch and replay; losses of other plugins are not weighted."""
+        self._note("before_backward")
         factor = 1.0 if self._factor is None else self._factor.measure(strategy)
         images, _, tasks = split_batch(strategy.mbatch, self._column)
         self.method.stats.steps += 1
@@ -337,9 +363,14 @@ class MethodPlugin(SupervisedPlugin):
         """Takes an optimiser step on replay, if batch and replay alternate."""
         # An autocast around the training would go on with its copies of the old weights.
         torch.clear_autocast_cache()
-        replay = self.draw(len(strategy.mb_x)) if self._alternates else None
+        if not self._alternates:
+            return
+        self._note("after_update")
+        replay = self.draw(len(strategy.mb_x))
         if replay is None:
             return
+        if self._steps is not None:
+            self._steps.step_on_replay()
         images, tasks = replay.images[:0], replay.tasks[:0]
         logits = self.method(images, tasks, width=self.width, replay=replay)
         self.method.stats.count(replay, logits.shape[1])
@@ -363,6 +394,8 @@ class MethodPlugin(SupervisedPlugin):
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Compares the batches of the first epoch with what the memory has read."""
+        if self._steps is not None:
+            self._steps.check()
         moments, self._moments = self._moments, None
         if moments is None or self._data is None or not is_alone(strategy):
             return
@@ -374,11 +407,20 @@ class MethodPlugin(SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Runs the phases after training, and ends the experience."""
+        steps, self._steps = self._steps, None
+        if steps is not None:
+            steps.close()
+            steps.check()
+            steps.warn()
         if self._data is None or not ends_task(strategy.experience, self._n_seen):
             return
         self._run(self.method.after_learning(self._data))
         self.method.end(self._data)
         self._data = self._model_before = None
+
+    def _note(self, hook: str) -> None:
+        if self._steps is not None:
+            self._steps.call(hook)
 
     @property
     def _alternates(self) -> bool:

@@ -129,6 +129,79 @@ def check_batch_labels(labels: Tensor, expected: Tensor | None = None) -> None:
         )
 
 
+class SeenSteps:
+    """Compares a strategy's steps in an experience with the hooks that it calls in each of them.
+
+    A training loop that is overridden may leave hooks out, and replay with them.
+
+    Args:
+        strategy: The strategy.
+        hooks: The hooks of a step that a plugin needs, in order.
+    """
+
+    def __init__(self, strategy: Any, *hooks: str) -> None:
+        self._name, self._hooks, self._next = type(strategy).__name__, hooks, 0
+        self._batches = self._steps = 0
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._handle: Any = None
+
+    def count(self, optimizer: torch.optim.Optimizer) -> None:
+        """Counts the steps of an optimiser from now on."""
+        if optimizer is not self._optimizer:
+            self.close()
+            self._optimizer = optimizer
+            self._handle = optimizer.register_step_pre_hook(self._step)
+
+    def _step(self, *_: Any) -> None:
+        self._steps += 1
+
+    def close(self) -> None:
+        """Ends the counting."""
+        if self._handle is not None:
+            self._handle.remove()
+        self._optimizer = self._handle = None
+
+    def call(self, hook: str) -> None:
+        """Notes the call of a hook.
+
+        Raises:
+            ConfigError: The one before it was left out.
+        """
+        if hook != self._hooks[self._next]:
+            raise ConfigError(self._left_out(self._hooks[self._next]))
+        self._next = (self._next + 1) % len(self._hooks)
+        self._batches += self._next == 0
+
+    def step_on_replay(self) -> None:
+        """Notes a further step, of the plugin's own."""
+        self._batches += 1
+
+    def check(self) -> None:
+        """Checks that the steps had hooks.
+
+        Raises:
+            ConfigError: None of them had.
+        """
+        if self._steps and not self._batches:
+            raise ConfigError(self._left_out(self._hooks[self._next]))
+
+    def warn(self) -> None:
+        """Warns if some steps had none."""
+        if self._steps > self._batches:
+            warnings.warn(
+                f"The optimizer took {self._steps} steps, but {self._name} called the hooks of"
+                f" {self._batches} only, so the others had no replay.",
+                stacklevel=3,
+            )
+
+    def _left_out(self, hook: str) -> str:
+        return (
+            f"{self._name} takes a step without self._{hook}(), so replay is lost. Call all hooks"
+            " in each step and in the order of Avalanche's SGDUpdate.training_epoch, or change the"
+            " training by a plugin instead of an overridden loop."
+        )
+
+
 class BatchLossFactor:
     """The factor of a batch's criterion in a strategy's loss, which plugins may scale or replace.
 
