@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -150,7 +151,8 @@ class SeenSteps:
         if optimizer is not self._optimizer:
             self.close()
             self._optimizer = optimizer
-            self._handle = optimizer.register_step_pre_hook(self._step)
+            with suppress(AttributeError):  # A wrapper may lack what an Optimizer has.
+                self._handle = optimizer.register_step_pre_hook(self._step)
 
     def _step(self, *_: Any) -> None:
         self._steps += 1
