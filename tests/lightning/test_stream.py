@@ -99,7 +99,7 @@ def test_it_learns_with_the_trainer_s_features(benchmark, settings):
     batch = 16 if "accumulate_grad_batches" in settings else 32
     trainer = {**QUIET, "max_epochs": 10, **settings}
     result = fit_stream(module, benchmark, trainer=trainer, batch_size=batch, test="seen")
-    assert result.average_accuracy > 0.6, "a plain network ends below .25"
+    assert result.average_accuracy > 0.5, "a plain network ends below .25"
     assert result.accuracy[0, 1:].isnan().all()
 
 
