@@ -206,6 +206,9 @@ def evaluating(module: nn.Module | None) -> Iterator[None]:
         # Only these, as the user may have set other submodules to evaluation mode.
         for part in training:
             part.training = True
+        # A surrounding autocast keeps the copies of weights that it made without gradients; PyTorch
+        # 2.6 would train with them.
+        torch.clear_autocast_cache()
 
 
 def in_type_of(learner: nn.Module, samples: Tensor) -> Tensor:
