@@ -174,7 +174,7 @@ def _become(module: nn.Module, other: nn.Module, keeping: type[nn.Module]) -> No
 
 
 @contextmanager
-def trainable() -> Iterator[None]:
+def training_context() -> Iterator[None]:
     """Enables gradients inside the context, and turns the caller's inference mode and autocast off.
 
     An evaluation, in which a method may train, is often run within them.

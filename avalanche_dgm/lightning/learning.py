@@ -15,7 +15,7 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.stages import Optimization, Stage
 from avalanche_dgm.methods.abilities import LatentInputs
-from avalanche_dgm.plugins.loop import BatchMoments
+from avalanche_dgm.plugins.steps import BatchMoments
 from avalanche_dgm.stopping import TrainingTarget
 
 if TYPE_CHECKING:

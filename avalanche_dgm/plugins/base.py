@@ -21,7 +21,7 @@ from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.methods import Method, MethodStats
 from avalanche_dgm.methods.abilities import LatentInputs
 from avalanche_dgm.metrics.cost import memory_bytes_of
-from avalanche_dgm.modules import in_type_of, trainable
+from avalanche_dgm.modules import in_type_of, training_context
 from avalanche_dgm.plugins.experiences import (
     TaskOracle,
     check_boundaries,
@@ -36,13 +36,9 @@ from avalanche_dgm.plugins.experiences import (
     train_rule,
 )
 from avalanche_dgm.plugins.loop import (
-    BatchLossFactor,
-    BatchMoments,
     PreparedBatches,
-    SeenSteps,
     StrategyCriterion,
     average_gradients,
-    check_batch_labels,
     check_forward,
     check_gradients,
     check_model,
@@ -52,6 +48,12 @@ from avalanche_dgm.plugins.loop import (
 from avalanche_dgm.plugins.optimizers import check_step
 from avalanche_dgm.plugins.partners import check_partners
 from avalanche_dgm.plugins.samples import find_tasks, split_batch, task_column
+from avalanche_dgm.plugins.steps import (
+    BatchLossFactor,
+    BatchMoments,
+    SeenSteps,
+    check_batch_labels,
+)
 from avalanche_dgm.randomness import global_state, set_global_state
 
 
@@ -136,7 +138,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def _run(self, phases: Iterator[Phase]) -> None:
         try:
-            with trainable():
+            with training_context():
                 for phase in phases:
                     if phase.steps < 1:
                         phase.finish()
