@@ -95,11 +95,11 @@ def test_it_remembers_what_a_plain_network_forgets(benchmark):
     ids=lambda s: next(iter(s)),
 )
 def test_it_learns_with_the_trainer_s_features(benchmark, settings):
-    module = DGDMNModule(mlp(200), seed=0, generator_steps=120, learner_steps=200)
+    module = DGDMNModule(mlp(200), seed=0, generator_steps=120, learner_steps=300)
     batch = 16 if "accumulate_grad_batches" in settings else 32
     trainer = {**QUIET, "max_epochs": 10, **settings}
     result = fit_stream(module, benchmark, trainer=trainer, batch_size=batch, test="seen")
-    assert result.average_accuracy > 0.5, "a plain network ends below .25"
+    assert result.average_accuracy > 0.6, "a plain network ends below .25"
     assert result.accuracy[0, 1:].isnan().all()
 
 
