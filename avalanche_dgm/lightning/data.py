@@ -34,6 +34,12 @@ from avalanche_dgm.randomness import global_state, set_global_state
 #: Largest size, bytes, of an experience in memory, and of all cached test sets together.
 MEMORY_LIMIT = 4 * 2**30
 
+#: Hooks of a data module that `fit_stream` does not call.
+_NOT_CALLED = (
+    *("prepare_data", "setup", "teardown", "train_dataloader", "test_dataloader"),
+    *("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"),
+)
+
 
 class StreamDataModule(pl.LightningDataModule):
     """Serves a benchmark's experiences to a Trainer.
@@ -304,6 +310,22 @@ class StreamDataModule(pl.LightningDataModule):
 
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+
+def check_hooks(data: StreamDataModule) -> None:
+    """Checks that a subclass overrides no hooks that `fit_stream` does not call.
+
+    Raises:
+        ConfigError: It overrides one.
+    """
+    kind = type(data)
+    for name in _NOT_CALLED:
+        if getattr(kind, name) is not getattr(StreamDataModule, name):
+            raise ConfigError(
+                f"fit_stream does not call {name}() of {kind.__name__}, as a stream is many fits."
+                " Build the benchmark before, override train_batches() and test_batches() for other"
+                " loaders, and on_after_batch_transfer() of the module to change batches."
+            )
 
 
 def _with_lengths(benchmark: Any) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, Step
+from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.batches import Batches
 from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.package import pl
@@ -117,6 +118,13 @@ class LearningStage(Stage):
         self._steps_per_batch = 2 if self._alternates else 1
         self._batch_size, self._on_replay = 0, False
         self._n_replayed = 0
+        trained = {id(parameter) for parameter in learner.parameters()}
+        #: Parameters outside of the classifier, until the first step.
+        self._outside = {
+            name: parameter
+            for name, parameter in module.named_parameters()
+            if id(parameter) not in trained and parameter.grad is None
+        }
 
     def loader(self) -> Iterable[Any]:
         self.batches.set_epoch(self.epoch)
@@ -249,8 +257,27 @@ class LearningStage(Stage):
             self._moments.warn(read.images)
             self._moments.warn_of_labels(read.images, read.classes)
 
+    def _check_outside(self) -> None:
+        """Checks that a loss of the user's own trains what it has gradients for.
+
+        Raises:
+            ConfigError: It has gradients for parameters that no step changes.
+        """
+        optimized = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        outside, self._outside = self._outside, {}
+        lost = [n for n, p in outside.items() if p.grad is not None and id(p) not in optimized]
+        if lost:
+            raise ConfigError(
+                f"The loss has gradients for {', '.join(lost[:3])}, which would never change, as"
+                " they are not in the classifier's optimizer. Make your own parameters a part of"
+                " model, pass an optimizer function that includes them, or set their"
+                " requires_grad to False. The classifier in training is module.method.active."
+            )
+
     def hook(self, name: str) -> None:
         """Counts iterations and calls Avalanche's metrics."""
+        if name == "after_backward" and self._outside:
+            self._check_outside()
         if name == "after_training_iteration" and not self._on_replay:
             self.iterations, self.shown = self.iterations + 1, self.shown + self._batch_size
         if name == "after_training_epoch":

@@ -97,12 +97,13 @@ def without_limits(
     Args:
         trainer: The Trainer.
         loader: The training loader.
-        phase: Whether to ignore ``val_check_interval``.
+        phase: Whether to ignore ``val_check_interval`` and leave validation out.
     """
     untyped: Any = trainer
     limits = {
         "limit_train_batches": 1.0,
-        "limit_val_batches": 1.0,
+        # A phase is not validated, even if the module has a val_dataloader() of its own.
+        "limit_val_batches": 0.0 if phase else 1.0,
         "limit_test_batches": 1.0,
         "overfit_batches": 0.0,
     }

@@ -12,14 +12,20 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_dgm.checks import number, one_of, whole
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning import internals
-from avalanche_dgm.lightning.builtin_callbacks import check_callbacks, check_monitors
-from avalanche_dgm.lightning.data import StreamDataModule
+from avalanche_dgm.lightning.builtin_callbacks import check_monitors
+from avalanche_dgm.lightning.data import StreamDataModule, check_hooks
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.stream_run import StreamRun
-from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
+from avalanche_dgm.lightning.trainers import (
+    TrainerLike,
+    callbacks_of,
+    launch,
+    make_trainer,
+    unchanged,
+)
 
 
 def fit_stream(
@@ -77,36 +83,43 @@ def fit_stream(
         DivergenceError: A phase's loss was not finite; its module's weights were rolled back.
         RanksDifferError: The processes' states differ.
     """
-    made = make_trainer(trainer, callbacks=callbacks)
-    source = benchmark
-    if not isinstance(benchmark, StreamDataModule):
-        source = StreamDataModule(benchmark, **data)
-    elif data:
-        raise ConfigError(
-            f"{', '.join(sorted(data))} are arguments of StreamDataModule; pass them to it."
+    with unchanged(trainer):
+        made = make_trainer(trainer, callbacks=callbacks)
+        source = benchmark
+        if not isinstance(benchmark, StreamDataModule):
+            source = StreamDataModule(benchmark, **data)
+        elif data:
+            raise ConfigError(
+                f"{', '.join(sorted(data))} are arguments of StreamDataModule; pass them to it."
+            )
+        run = StreamRun(
+            module,
+            source,
+            evaluator,
+            epochs=(made.max_epochs or 0) if epochs is None else epochs,
+            until=until,
+            test=test,
+            # Absolute, as the current folder may change between two experiences.
+            checkpoint_dir=Path(checkpoint_dir).absolute() if checkpoint_dir is not None else None,
+            resume=resume,
+            save_every=save_every,
+            check_ranks=check_ranks,
+            after_experience=after_experience,
         )
-    run = StreamRun(
-        module,
-        source,
-        evaluator,
-        epochs=(made.max_epochs or 0) if epochs is None else epochs,
-        until=until,
-        test=test,
-        checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir is not None else None,
-        resume=resume,
-        save_every=save_every,
-        check_ranks=check_ranks,
-        after_experience=after_experience,
-    )
-    _check(run)
-    _check_trainer(made, module)
-    validation = getattr(source.benchmark, "valid_stream", None)
-    check_monitors(made, module, validated=bool(validation))
-    if smoke_batches(made):
+        _check(run)
+        _check_trainer(made, module)
+        with callbacks_of(module, made):
+            return _train(made, run)
+
+
+def _train(trainer: pl.Trainer, run: StreamRun) -> StreamResult:
+    module, validation = run.module, getattr(run.data.benchmark, "valid_stream", None)
+    check_monitors(trainer, module, validated=bool(validation))
+    if smoke_batches(trainer):
         run.epochs, run.checkpoint_dir = 1, None
-    if not made.limit_test_batches:
+    if not trainer.limit_test_batches:
         run.test = "none"
-    result, state = launch(made, _run, run)
+    result, state = launch(trainer, _run, run)
     if state is not None:
         # Spawned processes trained a copy of the module.
         run.adapt(len(result))
@@ -118,6 +131,7 @@ def fit_stream(
 def _check(run: StreamRun) -> None:
     module: Any = run.module
     evaluator: Any = run.evaluator
+    check_hooks(run.data)
     if not isinstance(module, MethodModule):
         raise ConfigError(
             f"fit_stream trains the modules of this package, such as DGRModule(model), not a"
@@ -157,8 +171,6 @@ def _check(run: StreamRun) -> None:
 
 
 def _check_trainer(trainer: pl.Trainer, module: MethodModule) -> None:
-    own = module.configure_callbacks()
-    check_callbacks(trainer, own if isinstance(own, Sequence) else [own])
     several = isinstance(trainer.strategy, pl.strategies.DDPStrategy) and module.task_aware
     if several and not internals.finds_unused_parameters(trainer):
         raise ConfigError(

@@ -61,10 +61,7 @@ def make_trainer(
         result = trainer
         present = {id(c) for c in result.callbacks}
         added = [c for c in _as_list(callbacks) if id(c) not in present]
-        everything = [*added, *result.callbacks]
-        # In Lightning's order: checkpoint callbacks come last.
-        saving = [c for c in everything if isinstance(c, pl.callbacks.Checkpoint)]
-        ordered = [c for c in everything if c not in saving] + saving
+        ordered = _in_order([*added, *result.callbacks])
     else:
         raise ConfigError(
             f"trainer is a {type(trainer).__name__}; a {pl.__name__}.Trainer or a dictionary"
@@ -78,6 +75,46 @@ def make_trainer(
         loop.inference_mode = False
     result.callbacks = [with_stage_names(callback) for callback in ordered]
     return result
+
+
+@contextmanager
+def unchanged(trainer: TrainerLike) -> Iterator[None]:
+    """Restores the epochs and callbacks of a Trainer of the user's, which a stream changes."""
+    if not isinstance(trainer, pl.Trainer):
+        yield
+        return
+    untyped: Any = trainer
+    with internals.replaced(trainer.fit_loop, max_epochs=trainer.max_epochs):
+        callbacks = untyped.callbacks
+        try:
+            yield
+        finally:
+            untyped.callbacks = callbacks
+
+
+@contextmanager
+def callbacks_of(module: pl.LightningModule, trainer: pl.Trainer) -> Iterator[None]:
+    """Adds the module's own callbacks, in place of those of the same type, once for all fits.
+
+    Lightning would make new ones in each fit.
+
+    Raises:
+        ConfigError: A callback cannot be used in a stream.
+    """
+    untyped: Any = trainer
+    own = _as_list(module.configure_callbacks())
+    check_callbacks(trainer, own)
+    kinds = {type(callback) for callback in own}
+    others = [c for c in untyped.callbacks if type(c) not in kinds]
+    untyped.callbacks = _in_order([*others, *own])
+    with internals.replaced(module, configure_callbacks=list):
+        yield
+
+
+def _in_order(callbacks: list[pl.Callback]) -> list[pl.Callback]:
+    """In Lightning's order: checkpoint callbacks come last."""
+    saving = [c for c in callbacks if isinstance(c, pl.callbacks.Checkpoint)]
+    return [c for c in callbacks if c not in saving] + saving
 
 
 def _as_list(callbacks: pl.Callback | Iterable[pl.Callback]) -> list[pl.Callback]:

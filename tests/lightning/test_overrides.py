@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
 
 from avalanche_dgm import sklearn_digits
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.lightning import DGRModule, fit_stream
+from avalanche_dgm.lightning import DGDMNModule, DGRModule, StreamDataModule, fit_stream
+from avalanche_dgm.lightning.package import pl
 
 TRAINER = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False}
 
 
-def learn(kind, **options):
+def learn(kind, epochs=1, **options):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
     module = kind(net, generator_steps=2, hidden=(8,), latent=2, seed=0)
     stream = sklearn_digits(n_experiences=5, n_train_per_class=12, seed=0)
     stream = type("Two", (), {"train_stream": stream.train_stream[:2], "test_stream": []})
-    result = fit_stream(module, stream, trainer=TRAINER, epochs=1, batch_size=8, **options)
+    result = fit_stream(module, stream, trainer=TRAINER, epochs=epochs, batch_size=8, **options)
     return result, torch.cat([p.detach().flatten() for p in net.parameters()])
 
 
@@ -125,3 +129,94 @@ def test_batches_unlike_what_the_memory_has_read_are_warned_of():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(resemble|has not read)")
         learn(DGRModule)
+
+
+class Head(DGRModule):
+    """A loss of the user's own, with parameters of its own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.head = nn.Linear(10, 1)
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        if self.stage_name.endswith("learning"):
+            loss = loss + self.head(self.method.active(batch[0])).square().mean()
+        return loss
+
+
+class OwnHead(Head):
+    def __init__(self, *args, **kwargs):
+        def make(parameters):
+            return torch.optim.Adam([*parameters, *self.head.parameters()])
+
+        super().__init__(*args, optimizer=make, **kwargs)
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(10))
+
+    def forward(self, logits, labels):
+        return F.cross_entropy(self.scale * logits, labels)
+
+
+def test_parameters_that_no_step_changes_are_refused():
+    """They would silently stay as they are."""
+    with pytest.raises(ConfigError, match=r"gradients for head\.weight, head\.bias, which"):
+        learn(Head)
+    with pytest.raises(ConfigError, match=r"gradients for criterion\.scale"):
+        learn(functools.partial(DGRModule, criterion=Scaled()))
+    made = []
+    learn(lambda *args, **kwargs: made.append(OwnHead(*args, **kwargs)) or made[0])
+    module, before = made[0], OwnHead(nn.Linear(64, 10)).head
+    torch.manual_seed(0)
+    assert not torch.equal(module.head.weight, before.weight)
+
+
+def test_a_loss_of_a_model_that_is_not_in_training_is_refused():
+    """DGDMN trains a copy of it, and the loss would have no effect."""
+
+    class Wrong(DGDMNModule):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if self.stage_name.endswith("learning"):
+                loss = loss + self.model(batch[0]).square().mean()
+            return loss
+
+    with pytest.raises(ConfigError, match=r"gradients for model\.1\.weight.* module.method.active"):
+        learn(Wrong)
+
+
+class OwnValidation(DGRModule):
+    """Validation of the user's own, also of a metric with integer sums, in learning only."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.right = MulticlassAccuracy(10)
+
+    def val_dataloader(self):
+        data = TensorDataset(torch.rand(9, 1, 8, 8), torch.arange(9))
+        return DataLoader(data, batch_size=4)
+
+    def validation_step(self, batch, batch_idx):
+        self.right(self(batch[0]), batch[1])
+        self.log("own", self.right)
+
+    def configure_callbacks(self):
+        return [pl.callbacks.EarlyStopping("own", mode="max", patience=0, min_delta=2.0)]
+
+
+def test_validation_and_callbacks_of_the_user_s_own():
+    result, weights = learn(OwnValidation, epochs=5)
+    assert result.iterations == [6, 6]
+    assert torch.equal(weights, learn(DGRModule, epochs=2)[1])
+
+
+@pytest.mark.parametrize("hook", ["setup", "train_dataloader", "on_after_batch_transfer"])
+def test_hooks_of_a_data_module_that_are_not_called_are_refused(hook):
+    data = type("Mine", (StreamDataModule,), {hook: nothing})(sklearn_digits(n_experiences=5))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(ConfigError, match=rf"not call {hook}\(\) of Mine"):
+        fit_stream(DGRModule(net), data, trainer=TRAINER)

@@ -196,6 +196,19 @@ def test_a_trainer_of_the_user_s(short):
     )
 
 
+def test_a_trainer_serves_several_streams(short):
+    """A phase is one epoch, and callbacks of one stream are none of the next."""
+    trainer = pl.Trainer(max_epochs=2, logger=False, enable_checkpointing=False, **QUIET)
+    before, seen = list(trainer.callbacks), []
+    for _ in range(2):
+        epochs, module = Epochs(), DGRModule(mlp(), seed=0, **SMALL)
+        result = fit_stream(module, short, trainer=trainer, callbacks=[epochs], batch_size=32)
+        seen.append((result.iterations, len(epochs.seen), [*module.model.parameters()]))
+    assert seen[0][:2] == seen[1][:2]
+    assert all(torch.equal(a, b) for a, b in zip(seen[0][2], seen[1][2], strict=True))
+    assert (trainer.max_epochs, trainer.callbacks) == (2, before)
+
+
 def test_a_trained_module_with_a_plain_trainer(short, tmp_path):
     module = DGDMNModule(mlp(), seed=0, **DUAL)
     result = fit_stream(module, short, trainer=QUIET, epochs=10, batch_size=32)

@@ -14,7 +14,7 @@ from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.strategies.checks import check_strategy
 from avalanche_dgm.lightning.strategies.session import StrategyRun, StrategySession, bytes_of
-from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer
+from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer, unchanged
 from avalanche_dgm.plugins.checkpoints import load_copy
 
 
@@ -75,27 +75,30 @@ def run_on_trainer(
         CheckpointError: A checkpoint cannot be read, or the strategy cannot be saved.
         RanksDifferError: Batches or states differ between processes.
     """
-    made = make_trainer(trainer, callbacks=callbacks)
-    check_strategy(strategy, made, allow=allow)
-    train = _experiences(benchmark)
-    if test_stream is None:
-        test_stream = getattr(benchmark, "test_stream", None)
-    if resume and checkpoint_dir is None:
-        raise ConfigError("resume=True needs checkpoint_dir, the folder of the interrupted run.")
-    folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
-    if smoke_batches(made):
-        folder = None
-    if getattr(made, "overfit_batches", 0):
-        # Overfitting needs the same batches in each epoch.
-        loader_options = {**loader_options, "shuffle": False}
-    run = StrategyRun(
-        strategy, train, test_stream, eval_streams, folder, resume, check_ranks, loader_options
-    )
-    if not internals.uses_multiprocessing(made):
-        return launch(made, _run, run)
-    results, state = launch(made, _run_copy, _pickled(run, made))
-    load_copy(strategy, BytesIO(state), made.strategy.root_device)
-    return results
+    with unchanged(trainer):
+        made = make_trainer(trainer, callbacks=callbacks)
+        check_strategy(strategy, made, allow=allow)
+        train = _experiences(benchmark)
+        if test_stream is None:
+            test_stream = getattr(benchmark, "test_stream", None)
+        if resume and checkpoint_dir is None:
+            raise ConfigError(
+                "resume=True needs checkpoint_dir, the folder of the interrupted run."
+            )
+        folder = Path(checkpoint_dir).absolute() if checkpoint_dir is not None else None
+        if smoke_batches(made):
+            folder = None
+        if getattr(made, "overfit_batches", 0):
+            # Overfitting needs the same batches in each epoch.
+            loader_options = {**loader_options, "shuffle": False}
+        run = StrategyRun(
+            strategy, train, test_stream, eval_streams, folder, resume, check_ranks, loader_options
+        )
+        if not internals.uses_multiprocessing(made):
+            return launch(made, _run, run)
+        results, state = launch(made, _run_copy, _pickled(run, made))
+        load_copy(strategy, BytesIO(state), made.strategy.root_device)
+        return results
 
 
 def _experiences(benchmark: Any) -> list[Any]:
