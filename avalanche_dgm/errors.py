@@ -6,6 +6,10 @@ that for example ``except ValueError`` works.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 class AvalancheDGMError(Exception):
     """Base class of all errors of this package."""
@@ -57,3 +61,10 @@ class CheckpointError(AvalancheDGMError, RuntimeError):
 
 class StorageError(AvalancheDGMError, OSError):
     """A file cannot be written: the disk is full, or writing is not allowed."""
+
+
+def required(value: T | None, what: str, method: str) -> T:
+    """A value that the call of a method sets; a `RuntimeError` before that call."""
+    if value is None:
+        raise RuntimeError(f"There is no {what} yet; call {method}() first.")
+    return value

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from avalanche_dgm.checks import one_of, read_bytes, whole
+from avalanche_dgm.checks import number, one_of, read_bytes, whole
 from avalanche_dgm.errors import CapacityError, ConfigError
 from avalanche_dgm.generators.base import Generator
 from avalanche_dgm.generators.covariances import Full, LowRank, QuantizedLowRank
@@ -60,8 +60,7 @@ class ClassGaussians(Generator):
             one_of("centres_at_rest", centres_at_rest, *_BITS)
         whole("components", components)
         whole("rank", rank)
-        if isinstance(shrinkage, bool) or not 0 <= shrinkage <= 1:
-            raise ConfigError(f"shrinkage={shrinkage!r} must be a number from 0 to 1.")
+        number("shrinkage", shrinkage, least=0, most=1)
         self.components, self.tied, self.shrinkage = components, tied, shrinkage
         self.at_rest: Precision = at_rest
         self.memory_budget = read_bytes("memory_budget", memory_budget)

@@ -95,12 +95,12 @@ class ClassDensity(ClassGaussians):
         check_values(samples)
 
     def _check_room(
-        self, samples: Tensor, tasks: Tensor, labels: Tensor, group: int | Tensor | None
+        self, samples: Tensor, tasks: Tensor, labels: Tensor, group: int | Tensor
     ) -> None:
         """Checks that new classes fit into the budget, before they are added."""
         if self.memory_budget is not None:
             known = copy.deepcopy(self.classes)
-            known.add(tasks, labels, group=0 if group is None else group)
+            known.add(tasks, labels, group=group)
             self.check_budget(None, len(known), samples[:1].numel())
 
     # Learning
@@ -239,9 +239,9 @@ class ClassDensity(ClassGaussians):
         self, data: ExperienceData, rng: torch.Generator, **known: Unpack[Known]
     ) -> Iterator[Phase]:
         """See `Generator.learn`: fits the new samples when iterated; yields nothing."""
-        self._check(data.images)
-        self._check_room(data.images, data.tasks, data.labels, known.get("groups"))
-        self.update(data.images, self._add_classes(data, known.get("groups")))
+        groups = known.get("groups")
+        group = 0 if groups is None else groups
+        self.add(data.images, data.tasks, data.labels, group=group)
         yield from ()
 
     # Sampling

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.acceleration import accelerate
 from avalanche_dgm.data import ExperienceData, SamplePool, even_weights
+from avalanche_dgm.errors import required
 from avalanche_dgm.fitting import OptimizationStep, Phase
 from avalanche_dgm.generators.base import Generator, Known
 from avalanche_dgm.generators.discriminators import Discriminator, build_discriminator
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 #: Batch size of generation.
 CHUNK = 512
-
-T = TypeVar("T")
 
 
 class GAN(Generator, ABC):
@@ -98,17 +97,17 @@ class GAN(Generator, ABC):
     @property
     def scaler(self) -> Scaler:
         """The scaler of the networks' samples; an error before `build`."""
-        return _found(self.spec, "networks", "build")
+        return required(self.spec, "network", "build")
 
     @property
     def network(self) -> MaskedGenerator:
         """The generator network; an error before `build`."""
-        return _found(self._network, "networks", "build")
+        return required(self._network, "network", "build")
 
     @property
     def opponent(self) -> Discriminator:
         """``discriminator``; an error without one."""
-        return _found(self.discriminator, "discriminator", "learn")
+        return required(self.discriminator, "discriminator", "learn")
 
     def check(self, data: ExperienceData) -> None:
         """See `Generator.check`."""
@@ -392,9 +391,3 @@ class GAN(Generator, ABC):
         if state["discriminator"] is not None:
             discriminator = self.new_discriminator(state["discriminator"])
             self.discriminator = discriminator.to(self.classes.rows.device)
-
-
-def _found(value: T | None, what: str, method: str) -> T:
-    if value is None:
-        raise RuntimeError(f"There is no {what} yet; call {method}() first.")
-    return value

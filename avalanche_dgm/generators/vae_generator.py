@@ -16,7 +16,7 @@ from torch import Tensor
 
 from avalanche_dgm.checks import one_of
 from avalanche_dgm.data import ExperienceData
-from avalanche_dgm.errors import ConfigError
+from avalanche_dgm.errors import ConfigError, required
 from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.generators.base import (
     DENSITIES,
@@ -104,9 +104,7 @@ class VAEGenerator(Generator):
             self._adapted = replace(spec, hidden=hidden, latent=latent)
 
     def _built(self) -> VAE:
-        if self.network is None:
-            raise RuntimeError("The generator has no network yet; call build() first.")
-        return self.network
+        return required(self.network, "network", "build")
 
     # Learning
 

@@ -79,10 +79,9 @@ class DualMemorySettings(MemorySettings):
         super().__post_init__()
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=self.stm_size)
 
-    def _vae_settings_given(self) -> list[str]:
-        own = ("stm_hidden", "stm_latent", "stm_generator_steps")
-        given = [name for name in own if getattr(self, name) is not None]
-        return [*super()._vae_settings_given(), *given]
+    @classmethod
+    def _of_the_vae(cls) -> set[str]:
+        return super()._of_the_vae() | {"stm_hidden", "stm_latent", "stm_generator_steps"}
 
     def of_the_short_term_vae(self) -> VAESettings:
         """Settings of a short-term generator; sizes may be ``None``, to derive from the LTM's."""

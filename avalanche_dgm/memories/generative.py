@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal
 
@@ -13,11 +13,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.checks import read_bytes
 from avalanche_dgm.data import ExperienceData, Replay
-from avalanche_dgm.errors import (
-    ConfigError,
-    UnknownTaskError,
-    UnsupportedModelError,
-)
+from avalanche_dgm.errors import UnknownTaskError, UnsupportedModelError, required
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.generators.base import Generator, VAESettings
 from avalanche_dgm.generators.density import ClassDensity
@@ -68,23 +64,18 @@ class MemorySettings(VAESettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_capacity(n_max=self.n_max, kappa=self.kappa, new=1)
-        given = ", ".join(self._vae_settings_given())
-        if self.generator != "vae" and given:
-            raise ConfigError(
-                f"{given} is for generator='vae'. Give settings of another generator to that"
-                " generator when you create it."
-            )
+        self.check_owners("generator", {"vae": self._of_the_vae()})
 
     @property
     def soft_labels(self) -> bool:
         """Whether replay has soft labels."""
         return self.labels != "hard"
 
-    def _vae_settings_given(self) -> list[str]:
-        """Names of the autoencoder's settings that are not the default ones."""
+    @classmethod
+    def _of_the_vae(cls) -> set[str]:
+        """Names of the settings that are only for the autoencoder."""
         # batch_size is also a setting of the learner.
-        names = {f.name for f in fields(VAESettings)} - {"batch_size"}
-        return [name for name in self.given() if name in names]
+        return VAESettings.names() - {"batch_size"}
 
 
 class DeepGenerativeMemory(nn.Module):
@@ -298,9 +289,8 @@ class DeepGenerativeMemory(nn.Module):
 
     def logits(self, samples: Tensor, tasks: Tensor) -> Tensor:
         """The learner's logits (n, K) for samples (n, *shape) with task labels (n,)."""
-        if self.learner is None:
-            raise RuntimeError("The memory has no learner yet; call attach() first.")
-        return logits_of(self.learner, samples, tasks, task_aware=self.task_aware)
+        learner = required(self.learner, "learner", "attach")
+        return logits_of(learner, samples, tasks, task_aware=self.task_aware)
 
     @torch.no_grad()
     def eval_logits(self, samples: Tensor, tasks: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avalanche_dgm.data import ExperienceData, Replay, split_budget
+from avalanche_dgm.errors import required
 from avalanche_dgm.fitting import Phase, epochs_to_steps
 from avalanche_dgm.losses import Criterion, distillation
 from avalanche_dgm.memories.budget import choose
@@ -125,13 +126,12 @@ class Sleep:
             data = (*data, everything.targets)
         n, size = len(everything), s.batch_size
         steps = epochs_to_steps(s.learner_epochs, n, size, otherwise=s.learner_steps)
-        if ltm.learner is None:
-            raise RuntimeError("The long-term memory has no learner; call attach() first.")
+        learner = required(ltm.learner, "learner", "attach")
         if self._pool is not None:
             self._on_replay(self._pool, int(everything.labels.max()) + 1)
         replays = self._pool is not None or previous is not None
         name = f"{self.name} ({'learner, with replay' if replays else 'learner'})"
-        return Phase(name, ltm.learner, loss, s.learner_optimizer, steps, size, data)
+        return Phase(name, learner, loss, s.learner_optimizer, steps, size, data)
 
     def _loss(self, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
         if targets is None:

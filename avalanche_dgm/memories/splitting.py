@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from avalanche_dgm.errors import UnsupportedModelError
+from avalanche_dgm.errors import UnsupportedModelError, required
 from avalanche_dgm.memories.classifiers import depends_on, logits_of
 from avalanche_dgm.memories.layers import (
     FrozenPrefix,
@@ -86,10 +86,7 @@ class SplitModel:
     @property
     def _place(self) -> str:
         """Name of the module at which the model is cut."""
-        place = self.layer or self.classifier
-        if place is None:
-            raise RuntimeError("The cut was not checked yet; call check() first.")
-        return place
+        return required(self.layer or self.classifier, "cut", "check")
 
     @property
     def _where(self) -> str:
@@ -196,9 +193,7 @@ class SplitModel:
         Returns:
             The frozen part.
         """
-        prefix = prefix if prefix is not None else self._prefix
-        if prefix is None:
-            raise RuntimeError("The cut was not checked yet; call check() first.")
+        prefix = required(prefix or self._prefix, "cut", "check")
         prefix.freeze(self.model)
         return prefix
 
@@ -252,10 +247,9 @@ class SplitModel:
         )
 
     def _replace_latents(self, model: nn.Module, latents: Tensor, tasks: Tensor) -> Tensor:
-        if self._shape is None:
-            raise RuntimeError("The cut was not checked yet; call check() first.")
+        shape = required(self._shape, "cut", "check")
         n = 1 if self._way == "blank" else len(latents)
-        blank = torch.zeros(n, *self._shape, device=latents.device)
+        blank = torch.zeros(n, *shape, device=latents.device)
 
         def replace(module: nn.Module, inputs: tuple[Any, ...], *output: Any) -> Any:
             return latents if output else (latents, *inputs[1:])

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avalanche_dgm.data import ExperienceData, Replay, SamplePool, even_weights
-from avalanche_dgm.errors import UnknownTaskError
+from avalanche_dgm.errors import UnknownTaskError, required
 from avalanche_dgm.fitting import OptimizationStep, Phase, epochs_to_steps
 from avalanche_dgm.losses import UserCriterion
 from avalanche_dgm.memories.classifiers import spread
@@ -157,9 +157,7 @@ class GANMethod(ReplaySource, Routing, FinetunedMethod):
         """Yields the training of the GAN, and that of the discriminator as the classifier."""
         gan, s = self.generator, self.settings
         yield from gan.learn(data, self.rng)
-        if gan.old is None:
-            raise RuntimeError("The generator has not generated samples of old classes.")
-        (old, old_rows), fakes = gan.old, s.own_fake_fraction
+        (old, old_rows), fakes = required(gan.old, "replay", "learn"), s.own_fake_fraction
         per_class = s.replay_per_class or -(-len(data) // len(gan.opened))
         own_rows = gan.opened.repeat_interleave(per_class if fakes else 0)
         own = gan.generate(own_rows, self.rng)
@@ -173,9 +171,7 @@ class GANMethod(ReplaySource, Routing, FinetunedMethod):
             ]
         )
         if self.routes:
-            self.candidate = gan.discriminator
-            if gan.keeps_discriminator and self.candidate is not None:
-                self.candidate = copied(self.candidate)
+            self.candidate = copied(gan.opponent) if gan.keeps_discriminator else gan.opponent
             samples, rows = gan.scaler.transform(data.images), gan.opened_rows
             pool = SamplePool(
                 torch.cat([old, own, samples]),
@@ -196,9 +192,7 @@ class GANMethod(ReplaySource, Routing, FinetunedMethod):
             pool: Real new samples and generated ones, scaled.
             n: Samples in an epoch.
         """
-        candidate, s = self.candidate, self.settings
-        if candidate is None:
-            raise RuntimeError("There is no discriminator to train as the classifier.")
+        candidate, s = required(self.candidate, "discriminator", "learn"), self.settings
 
         def loss(batch: tuple[Tensor, ...], rng: torch.Generator, number: int) -> Tensor:
             # Of the batch only the size is used, as several devices share it.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.checks import read_bytes
 from avalanche_dgm.data import ExperienceData, Replay, Step, append_replay, check_experience
-from avalanche_dgm.errors import CapacityError, CheckpointError, ConfigError
+from avalanche_dgm.errors import CapacityError, CheckpointError, ConfigError, required
 from avalanche_dgm.fitting import Phase
 from avalanche_dgm.held import held_bytes
 from avalanche_dgm.losses import UserCriterion, distillation
@@ -127,9 +127,7 @@ class Method(nn.Module):
     @property
     def _attached(self) -> nn.Module:
         """The classifier; an error before `attach`."""
-        if self.learner is None:
-            raise RuntimeError("The method has no learner yet; call attach() first.")
-        return self.learner
+        return required(self.learner, "learner", "attach")
 
     @property
     def active(self) -> nn.Module | None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from avalanche_dgm.data import ExperienceData, check_experience
+from avalanche_dgm.errors import required
 from avalanche_dgm.memories.splitting import SplitModel
 from avalanche_dgm.methods.base import Method
 from avalanche_dgm.settings import MethodSettings
@@ -54,9 +55,7 @@ class CutMethod(Method):
         return SplitModel(learner, place[0], classifier=place[1], task_aware=task_aware)
 
     def _cut(self) -> SplitModel:
-        if self.split is None:
-            raise RuntimeError("The method has no learner yet; call attach() first.")
-        return self.split
+        return required(self.split, "learner", "attach")
 
     def check(self, data: ExperienceData) -> None:
         """See `Method.check`.

@@ -11,14 +11,13 @@ ridge by held-out samples of an experience   `RanPAC._choose_ridge`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avalanche_dgm.checks import positive
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.memories.class_moments import ClassMoments, RandomFeatures
 from avalanche_dgm.methods.closed_form import LARGEST, ClosedForm, ClosedFormSettings
@@ -42,15 +41,12 @@ class RanPACSettings(ClosedFormSettings):
             samples are learned afterwards.
     """
 
-    projections: int = 2000
-    ridge: float | None = None
+    projections: int = field(default=2000, metadata={"most": LARGEST})
+    ridge: float | None = field(default=None, metadata={"above": 0})
     held_out: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("ridge", self.ridge, optional=True)
-        if self.projections > LARGEST:
-            raise ConfigError(f"projections={self.projections} must be at most {LARGEST}.")
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out} must be above 0 and below 1.")
 
