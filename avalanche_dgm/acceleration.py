@@ -16,11 +16,8 @@ def accelerate(phase: Phase) -> Phase:
 
     ``torch.autocast`` computes convolutions and matrix products in bfloat16, which has the range of
     float32, so losses need no scaling. Weights, optimiser states, images and losses are float32.
-
-    Args:
-        phase: A phase with convolutions. The memory format of its module is changed now and
-            restored when the phase ends or fails, as the last bits of a convolution's outputs
-            depend on it.
+    The memory format of the phase's module is changed now and restored when the phase ends or
+    fails, as the last bits of a convolution's outputs depend on it.
     """
     module = phase.module
     _warn_if_slow({parameter.device for parameter in module.parameters()})

@@ -13,16 +13,7 @@ _UNITS = {"": 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 
 def one_of(name: str, value: str, *allowed: str) -> None:
-    """Checks a choice.
-
-    Args:
-        name: Name of the argument.
-        value: Its value.
-        *allowed: Allowed values.
-
-    Raises:
-        ConfigError: The value is not allowed.
-    """
+    """Raises a `ConfigError` unless the value is one of the allowed ones."""
     if value not in allowed:
         raise ConfigError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}.")
 
@@ -36,18 +27,9 @@ def whole(
     optional: bool = False,
     otherwise: str = "",
 ) -> None:
-    """Checks an integer.
+    """Raises a `ConfigError` unless the value is an integer from ``least`` to ``most``.
 
-    Args:
-        name: Name of the argument.
-        value: Its value.
-        least: Smallest allowed value.
-        most: Largest allowed value, if there is one.
-        optional: Whether it may be ``None``.
-        otherwise: Other allowed values, for the message.
-
-    Raises:
-        ConfigError: It is not an integer, too small or too large.
+    ``optional`` also allows ``None``; ``otherwise`` names other allowed values in the message.
     """
     if value is None and optional:
         return
@@ -70,19 +52,9 @@ def number(
     most: float | None = None,
     optional: bool = False,
 ) -> None:
-    """Checks a finite number.
+    """Raises a `ConfigError` unless the value is a finite number within the bounds.
 
-    Args:
-        name: Name of the argument.
-        value: Its value.
-        above: Exclusive lower bound.
-        least: Smallest allowed value.
-        below: Exclusive upper bound.
-        most: Largest allowed value.
-        optional: Whether it may be ``None``.
-
-    Raises:
-        ConfigError: It is not a number within the bounds.
+    ``above`` and ``below`` are exclusive; ``optional`` also allows ``None``.
     """
     if value is None and optional:
         return
@@ -108,15 +80,9 @@ def positive(name: str, value: Any, *, optional: bool = False) -> None:
 
 
 def read_bytes(name: str, value: int | str | None) -> int | None:
-    """Reads a number of bytes.
+    """A number of bytes, given as such or as text such as ``"500 kB"``, in powers of 1000.
 
-    Args:
-        name: Name of the argument.
-        value: The number; or text such as ``"500 kB"``, ``"1MB"`` or ``"1.5GB"``, in powers of
-            1000; or ``None``, which is returned.
-
-    Raises:
-        ConfigError: It is none of these, or less than one byte.
+    Raises a `ConfigError` if it is neither, or less than one byte; returns ``None`` for ``None``.
     """
     if value is None:
         return None
@@ -135,16 +101,9 @@ def read_bytes(name: str, value: int | str | None) -> int | None:
 
 
 def check_widths(name: str, value: Any, *, fewest: int = 1, least: int = 1) -> None:
-    """Checks a tuple of integers, such as the widths of layers.
+    """Raises a `ConfigError` unless the value is a tuple or list of integers, such as widths.
 
-    Args:
-        name: Name of the argument.
-        value: The integers.
-        fewest: Smallest allowed number of them.
-        least: Smallest allowed value of each.
-
-    Raises:
-        ConfigError: It is no tuple or list, has too few integers, or one is too small.
+    It must have at least ``fewest`` integers, each at least ``least``.
     """
     if not isinstance(value, (tuple, list)) or len(value) < fewest:
         raise ConfigError(
@@ -156,15 +115,7 @@ def check_widths(name: str, value: Any, *, fewest: int = 1, least: int = 1) -> N
 
 
 def check_range(value: tuple[float, float], *, name: str = "value_range") -> None:
-    """Checks the range of intensities that a user gave.
-
-    Args:
-        value: Smallest and largest possible intensity.
-        name: Name of the argument.
-
-    Raises:
-        ConfigError: It is not two finite numbers, the first below the second.
-    """
+    """Raises a `ConfigError` unless the value is two finite numbers, the first below the second."""
     try:
         low, high = (float(end) for end in value)
     except (TypeError, ValueError) as error:

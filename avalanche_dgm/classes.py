@@ -43,15 +43,12 @@ class ClassTable(GrowingBuffers):
         return self.rows[:, 2]
 
     def add(self, tasks: Tensor, labels: Tensor, *, group: int | Tensor = 0) -> Tensor:
-        """Adds the new classes of samples, in ascending order.
+        """Adds the new classes of samples, in ascending order; returns each sample's row (N,).
 
         Args:
             tasks: int64 tensor (N,), task labels.
             labels: int64 tensor (N,).
             group: The group of all samples, or int64 tensor (N,), the group of each.
-
-        Returns:
-            int64 tensor (N,), each sample's row.
         """
         pairs = _triples(tasks, labels, group)
         distinct, inverse = torch.unique(pairs, dim=0, return_inverse=True)
@@ -61,16 +58,7 @@ class ClassTable(GrowingBuffers):
         return self._find(distinct)[inverse]
 
     def find(self, tasks: Tensor, labels: Tensor, *, group: int | Tensor = 0) -> Tensor:
-        """The row of each sample's class.
-
-        Args:
-            tasks: int64 tensor (N,), task labels.
-            labels: int64 tensor (N,).
-            group: The group of all samples, or int64 tensor (N,), the group of each.
-
-        Returns:
-            int64 tensor (N,), -1 for unknown classes.
-        """
+        """The row (N,) of each sample's class, -1 for unknown classes; arguments as of `add`."""
         return self._find(_triples(tasks, labels, group))
 
     def _find(self, triples: Tensor) -> Tensor:
@@ -85,16 +73,10 @@ class ClassTable(GrowingBuffers):
         return len(self) + len(torch.unique(pairs, dim=0))
 
     def balanced(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draws rows, balanced over labels and, within a label, over its task labels and groups.
+        """Draws rows (n,), balanced over labels and, within a label, over its tasks and groups.
 
-        Systematic sampling: each row's count differs by less than one from its exact share.
-
-        Args:
-            n: Number of rows to draw.
-            rng: Generator on the table's device.
-
-        Returns:
-            int64 tensor (n,), ascending rows.
+        Systematic sampling: each row's count differs by less than one from its exact share. The
+        rows are ascending; ``rng`` is on the table's device.
         """
         same = (self.labels[:, None] == self.labels[None, :]).sum(dim=1)
         ends = torch.cumsum(1.0 / same.double(), dim=0)
@@ -103,15 +85,9 @@ class ClassTable(GrowingBuffers):
         return torch.searchsorted(ends, points).clamp_(max=len(self) - 1)
 
     def outputs(self, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
-        """Which of a classifier's outputs were learned.
+        """Which of a classifier's outputs were learned, a bool tensor (n, width).
 
-        Args:
-            tasks: int64 tensor (n,), task labels of samples.
-            width: Number of outputs.
-            by_task: Whether a sample's classes are only those of its task label.
-
-        Returns:
-            bool tensor (n, width).
+        With ``by_task``, a sample's classes are only those of its task label, ``tasks`` (n,).
         """
         columns = (self.labels[:, None] == torch.arange(width, device=self.rows.device)).float()
         if not by_task:

@@ -218,14 +218,7 @@ def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = No
 
 
 def check_values(samples: Tensor) -> None:
-    """Checks that samples are finite.
-
-    Args:
-        samples: Float tensor (N, *shape).
-
-    Raises:
-        RangeError: A value is NaN or infinite.
-    """
+    """Raises a `RangeError` if a value of samples (N, *shape) is NaN or infinite."""
     if not bool(torch.isfinite(samples).all()):
         raise RangeError(
             "A sample has NaN or infinite values. If it is an image, check the transforms; if it"
@@ -234,14 +227,9 @@ def check_values(samples: Tensor) -> None:
 
 
 def check_labels(data: ExperienceData, width: int) -> None:
-    """Checks labels against the learner's number of outputs.
+    """Raises a `LabelError` if a label has none of the ``width`` outputs of the learner.
 
-    Args:
-        data: The experience.
-        width: Number of outputs of the learner, adapted to the experience.
-
-    Raises:
-        LabelError: A label has no output.
+    The learner is adapted to the experience already.
     """
     top = int(data.labels.max())
     if top >= width:
@@ -253,13 +241,7 @@ def check_labels(data: ExperienceData, width: int) -> None:
 
 
 def append_replay(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple[Tensor, Tensor]:
-    """Appends replayed samples to new ones, for one forward pass.
-
-    Args:
-        images: Float tensor (n, *shape).
-        tasks: int64 tensor (n,).
-        replay: The replay batch, or ``None``.
-    """
+    """Appends replayed samples to new ones, (n, *shape) and (n,), for one forward pass."""
     if replay is None:
         return images, tasks
     if not len(images):
@@ -268,11 +250,7 @@ def append_replay(images: Tensor, tasks: Tensor, replay: Replay | None) -> tuple
 
 
 def join(images: Tensor, replayed: Tensor) -> Tensor:
-    """Appends replayed images to new ones, in their type.
-
-    Args:
-        images: Float tensor (n, *shape).
-        replayed: Float tensor (m, *shape).
+    """Appends replayed images (m, *shape) to new ones (n, *shape), in the type of these.
 
     Raises:
         ShapeError: The shapes of an image differ.
@@ -303,15 +281,7 @@ class SamplePool:
         return len(self.rows)
 
     def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws with replacement.
-
-        Args:
-            n: Number of samples.
-            rng: Generator on the samples' device.
-
-        Returns:
-            Samples (n, ...) and rows (n,).
-        """
+        """Draws samples (n, ...) and their rows (n,), with replacement."""
         device = self.rows.device
         places = torch.rand(n, generator=rng, device=device, dtype=torch.float64) * self._ends[-1]
         index = torch.searchsorted(self._ends, places, right=True).clamp(max=len(self) - 1)
@@ -319,15 +289,10 @@ class SamplePool:
 
 
 def split_budget(n: int, sizes: Sequence[int]) -> list[int]:
-    """Divides a number of samples among tasks or classes, as evenly as possible (water-filling).
+    """Divides n samples among tasks or classes, as evenly as possible (water-filling).
 
-    Args:
-        n: Number of samples.
-        sizes: Available samples of each task or class.
-
-    Returns:
-        Samples of each, at most its size; they add up to ``n``, or to all samples if these are
-        fewer.
+    Each gets at most the number in ``sizes`` that are available of it; together they get n, or all
+    samples if these are fewer.
     """
     shares = [0] * len(sizes)
     # Smallest first: the rest of a small task's share is divided among the larger ones.
@@ -339,10 +304,6 @@ def split_budget(n: int, sizes: Sequence[int]) -> list[int]:
 
 
 def even_weights(rows: Tensor) -> Tensor:
-    """Weights (M,) of samples that sum to 1 for each class.
-
-    Args:
-        rows: int64 tensor (M,), the class of each sample.
-    """
+    """Weights (M,) that sum to 1 for each class, of samples with the classes ``rows`` (M,)."""
     counts = torch.bincount(rows)
     return 1.0 / counts[rows].double()

@@ -144,11 +144,7 @@ class ElasticPenalty(GrowingBuffers):
         return 0.5 * ((self.importance * change.square()).sum() + self.constant)
 
     def check(self, network: nn.Module) -> None:
-        """Checks that a network still has all penalised weights.
-
-        Raises:
-            ConfigError: Weights are missing.
-        """
+        """Raises a `ConfigError` if a network no longer has all penalised weights."""
         weights = dict(network.named_parameters())
         for name, shape in self.shapes.items():
             now = tuple(weights[name].shape) if name in weights else ()

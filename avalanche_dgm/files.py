@@ -73,15 +73,7 @@ def write_text(path: str | os.PathLike[str], text: str, *, sync: bool = True) ->
 
 
 def append_text(path: str | os.PathLike[str], text: str) -> None:
-    """Appends text to a file, all of it or nothing.
-
-    Args:
-        path: The file.
-        text: The text, encoded as UTF-8.
-
-    Raises:
-        StorageError: It cannot be written; the file is unchanged.
-    """
+    """Appends text in UTF-8 to a file, all of it or, with a `StorageError`, nothing."""
     left = memoryview(text.encode())
     try:
         with open(path, "ab", buffering=0) as file:
@@ -102,12 +94,7 @@ def final_name(path: Path) -> str:
 
 
 def cannot_write(path: Path, error: OSError) -> StorageError:
-    """The error for a path that cannot be written.
-
-    Args:
-        path: File or folder.
-        error: The system's error.
-    """
+    """The error for a file or folder that cannot be written, for the system's error."""
     reason = error.strerror or str(error)
     wrapped = StorageError(
         f"Cannot write {path}: {reason}. Files saved before are unchanged. Free disk space, get"
@@ -119,10 +106,7 @@ def cannot_write(path: Path, error: OSError) -> StorageError:
 
 @contextmanager
 def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Locks a folder against other processes; the lock ends with the process.
-
-    Args:
-        folder: The folder; it is created if missing.
+    """Locks a folder, created if missing, against other processes; it ends with the process.
 
     Raises:
         ConfigError: Another process, or another part of this one, uses the folder.
@@ -147,14 +131,7 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def check_unlocked(folder: Path) -> None:
-    """Checks that no other process has locked a folder; writes nothing.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        ConfigError: It is locked; the message names the process.
-    """
+    """Raises a `ConfigError` that names the process that has locked a folder; writes nothing."""
     if (folder / LOCK).exists():
         with lock(folder):
             pass

@@ -136,11 +136,7 @@ def epochs_to_steps(
 ) -> int:
     """Number of batches in a number of epochs, including smaller last batches.
 
-    Args:
-        epochs: Number of epochs; ``None`` returns ``otherwise``.
-        n_samples: Samples of the data set.
-        batch_size: Samples of a batch.
-        otherwise: Number of steps without epochs.
+    If ``epochs`` is ``None``, it is ``otherwise``.
     """
     return otherwise if epochs is None else epochs * math.ceil(n_samples / batch_size)
 
@@ -257,15 +253,9 @@ def _bar(phase: Phase, progress: bool) -> Any:
 
 
 def check_finite(phase: Phase, total: Tensor, step: int) -> None:
-    """Checks the sum of a phase's losses.
+    """Raises a `DivergenceError` if the sum of a phase's losses, a scalar, is not finite.
 
-    Args:
-        phase: The phase.
-        total: Scalar.
-        step: Number of steps so far.
-
-    Raises:
-        DivergenceError: It is not finite.
+    ``step`` is the number of steps so far.
     """
     if not math.isfinite(float(total)):
         raise DivergenceError(

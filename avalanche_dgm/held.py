@@ -62,8 +62,7 @@ def held_bytes(*owners: Any, without: Iterable[Any] = ()) -> int | None:
 def image_bytes(dataset: Any) -> int | None:
     """Size in bytes of one image as stored in a data set; ``None`` if it is not known.
 
-    Args:
-        dataset: An Avalanche or PyTorch data set with at least one image, all of one size.
+    The data set, of Avalanche or PyTorch, has at least one image, all of one size.
     """
     source, _ = next(_sources(dataset, np.arange(1)))
     return _stored_size(source)

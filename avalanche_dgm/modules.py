@@ -155,9 +155,7 @@ class Savepoint:
     def restore(self, module: nn.Module, *, keeping: type[nn.Module]) -> None:
         """Rolls a module back; afterwards this copy is part of it.
 
-        Args:
-            module: The module.
-            keeping: Submodules of this class are rolled back in place, not replaced.
+        Submodules of the class ``keeping`` are rolled back in place, not replaced.
         """
         _become(module, self._copy, keeping)
 
@@ -192,11 +190,7 @@ def training_context() -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module | None) -> Iterator[None]:
-    """Sets a module to evaluation mode inside the context.
-
-    Args:
-        module: The module, or ``None``.
-    """
+    """Sets a module, if there is one, to evaluation mode inside the context."""
     training = [m for m in module.modules() if m.training] if module is not None else []
     for part in training:
         part.training = False
@@ -212,13 +206,9 @@ def evaluating(module: nn.Module | None) -> Iterator[None]:
 
 
 def in_type_of(learner: nn.Module, samples: Tensor) -> Tensor:
-    """Converts samples to the floating-point type of a network's first weights.
+    """Converts samples (n, *shape) to the floating-point type of a network's first weights.
 
     Memories work in float32; networks may be in double or half precision.
-
-    Args:
-        learner: The network.
-        samples: Float tensor (n, *shape).
     """
     for parameter in learner.parameters():
         if isinstance(parameter, nn.UninitializedParameter):
@@ -240,12 +230,7 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def convert(module: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds a module's parameters, in place, and buffers to another type.
-
-    Args:
-        module: The module.
-        dtype: A floating-point type, see `rounded`.
-    """
+    """Rounds a module's parameters, in place, and buffers to another type, see `rounded`."""
     # Weights created in inference mode could not be trained later.
     with torch.inference_mode(False), torch.no_grad():
         for part in module.modules():
@@ -258,13 +243,9 @@ def convert(module: nn.Module, dtype: torch.dtype) -> None:
 
 @contextmanager
 def awake(module: nn.Module, at_rest: str) -> Iterator[None]:
-    """Converts a module to float32 inside the context, and back to a smaller type afterwards.
+    """Converts a module to float32 inside the context, and back to the type ``at_rest`` afterwards.
 
     Unchanged values are not rounded again, as every value of the smaller type is one of float32.
-
-    Args:
-        module: The module.
-        at_rest: The type of its parameters and buffers outside, ``"float32"`` or ``"float16"``.
     """
     if at_rest == "float32":
         yield
@@ -285,10 +266,8 @@ def at_least_single(x: Tensor) -> Tensor:
 def in_chunks(function: Callable[..., Tensor], *samples: Tensor, size: int = CHUNK) -> Tensor:
     """Applies a function to samples batch by batch, without gradients.
 
-    Args:
-        function: Function from tensors (n, ...) to one tensor (n, ...).
-        *samples: Its arguments, tensors (N, ...) with N at least 1.
-        size: Batch size.
+    The function maps tensors (n, ...) to one tensor (n, ...); the samples are its arguments, each
+    (N, ...) with N at least 1.
     """
     parts = zip(*(tensor.split(size) for tensor in samples), strict=True)
     return torch.cat([function(*part) for part in parts])

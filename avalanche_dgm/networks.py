@@ -13,11 +13,7 @@ from torch import Tensor, nn
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Builds dense layers with ReLU between them and none after the last.
-
-    Args:
-        sizes: Width of the input, of each hidden layer and of the output.
-    """
+    """Dense layers with ReLU between them, for the widths of input, hidden layers and output."""
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         layers.append(nn.Linear(n_in, n_out))
@@ -27,14 +23,9 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
 
 
 def halvings(shape: tuple[int, ...], channels: Sequence[int]) -> list[tuple[int, int]]:
-    """Spatial sizes after each of several stride-2 convolutions, which halve it, rounding up.
+    """Height and width of an image (C, H, W), and after each of several stride-2 convolutions.
 
-    Args:
-        shape: (C, H, W) of one image.
-        channels: One entry for each convolution.
-
-    Returns:
-        ``len(channels) + 1`` pairs (height, width), beginning with the image's.
+    These halve it, rounding up; there is one for each entry of ``channels``.
     """
     sizes = [(shape[1], shape[2])]
     for _ in channels:
@@ -121,13 +112,9 @@ class DenseDecoder(nn.Module):
 def build_encoder(
     shape: tuple[int, ...], *, architecture: str, hidden: Sequence[int], n_outputs: int
 ) -> nn.Module:
-    """Builds a network from a sample to ``n_outputs`` outputs.
+    """Builds a network from a sample, (C, H, W) or (D,), to ``n_outputs`` outputs.
 
-    Args:
-        shape: Shape of one sample, (C, H, W) or (D,).
-        architecture: ``"dense"`` or ``"conv"``.
-        hidden: Widths of the dense layers, or channels of the convolutions.
-        n_outputs: Width of the output.
+    ``hidden`` are the widths of ``"dense"`` layers, or the channels of ``"conv"`` layers.
     """
     if architecture == "conv":
         return ConvEncoder(shape, hidden, n_outputs)
@@ -135,22 +122,13 @@ def build_encoder(
 
 
 def default_architecture(shape: tuple[int, ...]) -> Literal["dense", "conv"]:
-    """``"dense"`` for flat samples and small grey images, ``"conv"`` for larger or coloured ones.
-
-    Args:
-        shape: Shape of one sample, (C, H, W) or (D,).
-    """
+    """``"dense"`` for flat samples and small grey images, else ``"conv"``."""
     small = len(shape) == 1 or (shape[0] < 3 and prod(shape) <= 1024)
     return "dense" if small else "conv"
 
 
 def default_hidden(shape: tuple[int, ...], architecture: str) -> tuple[int, ...]:
-    """Default widths of dense layers, or channels of convolutions, for samples of a shape.
-
-    Args:
-        shape: Shape of one sample, (C, H, W) or (D,).
-        architecture: ``"dense"`` or ``"conv"``.
-    """
+    """Default widths of dense layers, or channels of convolutions, for samples of a shape."""
     # Convolutions of flat samples are refused elsewhere.
     if architecture == "dense" or len(shape) != 3:
         width = min(400, max(128, 4 * prod(shape)))

@@ -50,13 +50,10 @@ class RandomSource:
 
     @contextmanager
     def rank_seeded(self, rank: int) -> Iterator[None]:
-        """Draws different numbers in each process.
+        """Draws different numbers in each process, by its rank.
 
         Processes with equal states draw different numbers inside and have equal states again
         afterwards. After an error this source is restored.
-
-        Args:
-            rank: Rank of the process.
         """
         with self._restored_after_errors():
             seed = self.child_seed()
@@ -121,12 +118,10 @@ class RandomSource:
 
 @contextmanager
 def seeded_init(rng: torch.Generator) -> Iterator[None]:
-    """Seeds the initial weights of modules built on the CPU from a random number generator.
+    """Seeds the initial weights of modules built on the CPU, by a seed drawn from ``rng``.
 
-    PyTorch's global generator, which initialises weights, is restored afterwards.
-
-    Args:
-        rng: Generator from which the seed is drawn; on a GPU this synchronises with the device.
+    PyTorch's global generator, which initialises weights, is restored afterwards. With a generator
+    on a GPU this synchronises with the device.
     """
     seed = int(torch.randint(2**62, (), generator=rng, device=rng.device).item())
     kept = torch.default_generator.get_state()
@@ -157,11 +152,7 @@ def set_global_state(state: dict[str, Any]) -> None:
 
 
 def seed_globally(seed: int) -> None:
-    """Seeds the global generators of Python, NumPy and PyTorch.
-
-    Args:
-        seed: An integer from 0 to 2**63 - 1.
-    """
+    """Seeds the global generators of Python, NumPy and PyTorch, with 0 to 2**63 - 1."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -75,12 +75,7 @@ class Settings:
                 )
 
     def part(self, kind: type[S], **changes: Any) -> S:
-        """Settings of another class with the values of these.
-
-        Args:
-            kind: The class, such as a base class of this one.
-            **changes: Values that replace these.
-        """
+        """Settings of another class, such as a base class, with the values of these or changed."""
         mine = {name: getattr(self, name) for name in kind.names() & self.names()}
         return kind(**{**mine, **changes})
 
@@ -139,8 +134,7 @@ class Plain:
 def check_fields(values: Any) -> None:
     """Checks the fields of a dataclass by their annotations, see `Settings`.
 
-    Args:
-        values: The dataclass; mappings of optimisers are replaced by specifications.
+    Mappings of optimisers are replaced by specifications.
 
     Raises:
         ConfigError: The annotation of a field does not allow its value.
@@ -181,9 +175,8 @@ def _checked(name: str, value: Any, hint: Any, **bounds: Any) -> Any:
 def plain(value: Any) -> Any:
     """Converts a setting to numbers, strings, lists and dictionaries.
 
-    Args:
-        value: The setting. An object with settings becomes these under the name of its class, any
-            other object that name as a string such as ``"<function>"``.
+    An object with settings becomes these under the name of its class, any other object that name as
+    a string such as ``"<function>"``.
     """
     if hasattr(value, "tolist"):
         # NumPy scalars and arrays, and tensors.
@@ -264,11 +257,7 @@ def make_settings(kind: Callable[..., S], values: Mapping[str, Any], *, base: An
 
 
 def describe_settings(kind: Any) -> dict[str, str]:
-    """Descriptions of a dataclass's fields from its docstring and those of its base classes.
-
-    Args:
-        kind: The class.
-    """
+    """Descriptions of a dataclass's fields from its docstring and those of its base classes."""
     texts: dict[str, str] = {}
     for owner in reversed(kind.__mro__):
         for title in ("Args", "Attributes"):
@@ -277,12 +266,7 @@ def describe_settings(kind: Any) -> dict[str, str]:
 
 
 def entries(doc: str | None, title: str) -> dict[str, str]:
-    """The entries of a section of a Google docstring, by name.
-
-    Args:
-        doc: The docstring, without indentation.
-        title: Title of the section, such as ``"Args"``.
-    """
+    """The entries of a section of a Google docstring without indentation, such as ``"Args"``."""
     section = re.search(rf"^{title}:\n((?:(?: +.*)?\n?)*)", doc or "", re.MULTILINE)
     text = dedent(section.group(1)) if section else ""
     entries = re.findall(r"^(\w+): (.*\n?(?:(?: +.*)?\n)*(?: +.*)?)", f"{text}\n", re.MULTILINE)

@@ -38,12 +38,7 @@ class TrainingTarget:
         self._check(0, 0.0)
 
     def end_epoch(self, done: int, accuracy: float) -> None:
-        """Records the accuracy of an epoch.
-
-        Args:
-            done: Epochs of the experience so far.
-            accuracy: Running accuracy of the last epoch, 0 to 1.
-        """
+        """Records the running accuracy of an epoch, the one numbered ``done`` from 1."""
         if self.reached is None:
             self._check(done, accuracy)
 
@@ -63,13 +58,7 @@ class TrainingTarget:
         return min(max(1, self.reached + self._tail(self.reached)), self.limit)
 
     def factor(self, epoch: int, batch: int, batches: int) -> float:
-        """Factor of the learning rate, from 1 down to 0.
-
-        Args:
-            epoch: The current epoch, from 0.
-            batch: The batch in it, from 0.
-            batches: Batches of an epoch.
-        """
+        """Factor of the learning rate, from 1 down to 0, in a batch of an epoch, both from 0."""
         if not self.settle or self.reached is None:
             return 1.0
         done = (epoch - self.reached) * batches + batch

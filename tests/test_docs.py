@@ -2,10 +2,11 @@
 
 import importlib
 import inspect
+import pkgutil
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from urllib.parse import unquote
 
 import forked
@@ -303,6 +304,26 @@ def test_deviations_are_numbered_without_a_gap():
         numbers = [int(n) for n in re.findall(r"^(\d+)\. ", text, re.MULTILINE)]
         assert numbers == list(range(1, len(numbers) + 1)), path
         assert numbers, path
+
+
+def test_every_public_method_is_documented_by_its_class_or_a_base_class():
+    found = pkgutil.walk_packages(avalanche_dgm.__path__, "avalanche_dgm.")
+    modules = [importlib.import_module(m.name) for m in found if m.name != "avalanche_dgm.__main__"]
+    classes = {
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if inspect.isclass(kind) and kind.__module__ == module.__name__ and kind.__name__[0] != "_"
+    }
+    kinds_of_members = (FunctionType, property, classmethod, staticmethod)
+    missing = [
+        f"{kind.__qualname__}.{member}"
+        for kind in classes
+        for member, value in vars(kind).items()
+        if member[0] != "_" and isinstance(value, kinds_of_members)
+        if "<lambda>" not in repr(value) and not inspect.getdoc(getattr(kind, member))
+    ]
+    assert not missing
 
 
 def test_every_result_is_filled_in():

@@ -34,11 +34,7 @@ class SampleSpec(Plain):
 
 
 def check_default_type() -> None:
-    """Checks that PyTorch's default type is float32, in which generators compute.
-
-    Raises:
-        ConfigError: It is another one.
-    """
+    """Raises a `ConfigError` unless PyTorch's default type is float32, as of generators."""
     if torch.get_default_dtype() != torch.float32:
         raise ConfigError(
             f"PyTorch's default type is {torch.get_default_dtype()}, and generators need"

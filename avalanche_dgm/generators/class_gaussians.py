@@ -123,7 +123,6 @@ class ClassGaussians(Generator):
         return 4 if self.at_rest == "float32" else 2
 
     def bytes_of(self, n_classes: int, d: int) -> int:
-        """See `Generator.bytes_of`."""
         kept, each = self.covariances, self._width * d * (d + 1) // 2
         if isinstance(kept, LowRank):
             each = self._width * d + kept.rank * kept.column_bytes(d, self._width)

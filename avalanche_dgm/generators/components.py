@@ -32,14 +32,10 @@ class Components:
     def of(
         cls, kind: Covariances[Any], samples: Tensor, variances: Tensor | None, n: int, *, own: bool
     ) -> Components:
-        """Fits components to the clusters of samples.
+        """Fits components to the at most n clusters of samples (m, D).
 
-        Args:
-            kind: Operations on covariances.
-            samples: Tensor (m, D).
-            variances: Tensor (D,), the samples' mean variances, or ``None``.
-            n: Maximum number of clusters.
-            own: Whether each component has its own covariance.
+        ``variances`` (D,) are the samples' mean variances; with ``own``, each component has its own
+        covariance.
         """
         centres, nearest = clusters(samples, n)
         shares = torch.bincount(nearest, minlength=len(centres)).double() / len(samples)

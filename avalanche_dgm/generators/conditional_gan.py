@@ -21,12 +21,10 @@ class ConditionalGAN(GAN):
     """The network of `MaskedGAN` without masks and growth; classes can be learned again.
 
     Args:
-        settings: See `GAN`.
         keep: How old classes are retained; ``None`` for not at all.
         begins_anew: Whether both networks are new in each experience (deep generative replay, Shin
             et al. 2017) instead of continuing. New networks learn all classes, so the number of
             steps is multiplied by the number of all classes over that of the experience's.
-        **changes: Fields of `ConditionalGANSettings`.
     """
 
     settings_type: ClassVar[type[ConditionalGANSettings]] = ConditionalGANSettings
@@ -58,13 +56,11 @@ class ConditionalGAN(GAN):
             )
 
     def new_network(self) -> MaskedGenerator:
-        """See `GAN.new_network`."""
         network = super().new_network()
         network.begin_task()
         return network
 
     def rounds(self, n_samples: int) -> int:
-        """See `GAN.rounds`."""
         rounds = super().rounds(n_samples)
         if self.keeps_discriminator:
             return rounds

@@ -36,11 +36,9 @@ class Covariances(GrowingBuffers, ABC, Generic[S]):
 
     @abstractmethod
     def of(self, deviations: Tensor, variances: Tensor | None) -> S:
-        """Estimates the covariance of vectors.
+        """Estimates the covariance of vectors minus their mean (m, D), float64 on the CPU.
 
-        Args:
-            deviations: Float64 tensor (m, D) on the CPU, vectors minus their mean.
-            variances: Float64 tensor (D,), added to the diagonal, or ``None``.
+        The ``variances`` (D,), if there are any, are added to the diagonal.
         """
 
     @abstractmethod
@@ -107,28 +105,23 @@ class Full(Covariances[Tensor]):
         return (math.isqrt(8 * self.packed.shape[1] + 1) - 1) // 2
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
-        """See `Covariances.grow`."""
         self.packed = padded(self.packed, torch.zeros(n, size * (size + 1) // 2, device=device))
         self._drawn_from = None
 
     def of(self, deviations: Tensor, variances: Tensor | None) -> Tensor:
-        """See `Covariances.of`."""
         covariance = deviations.T @ deviations / len(deviations)
         return covariance if variances is None else covariance + torch.diag(variances)
 
     def mix(self, weights: Sequence[float], covariances: Sequence[Tensor], apart: Tensor) -> Tensor:
-        """See `Covariances.mix`."""
         parts = zip(weights, covariances, strict=True)
         return sum((w * covariance for w, covariance in parts), apart.T @ apart)
 
     def put(self, place: int, covariance: Tensor) -> None:
-        """See `Covariances.put`."""
         lower = torch.tril_indices(*covariance.shape)
         self.packed[place] = cholesky_factor(covariance)[lower[0], lower[1]].to(self.packed)
         self._drawn_from = None
 
     def get(self, place: int) -> Tensor:
-        """See `Covariances.get`."""
         factor = self.factor(place)
         return factor @ factor.T
 
@@ -140,7 +133,6 @@ class Full(Covariances[Tensor]):
         return factor
 
     def dense(self, place: int) -> Tensor:
-        """See `Covariances.dense`."""
         return self.get(place)
 
     def _prepare(self) -> Tensor:
@@ -150,12 +142,10 @@ class Full(Covariances[Tensor]):
         return factors
 
     def noise(self, places: Tensor, rng: torch.Generator) -> Tensor:
-        """See `Covariances.noise`."""
         normal = torch.randn(len(places), self.size, generator=rng, device=self.packed.device)
         return multiply(self._factors(), normal, places)
 
     def log_density(self, deviations: Tensor, place: int) -> Tensor:
-        """See `Covariances.log_density`."""
         factor = self._factors()[place]
         white = torch.linalg.solve_triangular(factor, deviations.T, upper=False)
         constant = factor.diagonal().log().sum() + 0.5 * len(factor) * math.log(2 * math.pi)
@@ -197,7 +187,6 @@ class LowRank(Covariances[Directions]):
         return self.factors.shape[2]
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
-        """See `Covariances.grow`."""
         self.factors = padded(self.factors, torch.zeros(n, size, self.rank, device=device))
         self.scales = padded(self.scales, torch.zeros(n, size, device=device))
         self._drawn_from = None
@@ -235,7 +224,6 @@ class LowRank(Covariances[Directions]):
             self.put(place, (factor.T, factor.square().sum(dim=1)))
 
     def of(self, deviations: Tensor, variances: Tensor | None) -> Directions:
-        """See `Covariances.of`."""
         rows = deviations / math.sqrt(len(deviations))
         total = rows.square().sum(dim=0)
         return rows, total if variances is None else total + variances
@@ -243,7 +231,6 @@ class LowRank(Covariances[Directions]):
     def mix(
         self, weights: Sequence[float], covariances: Sequence[Directions], apart: Tensor
     ) -> Directions:
-        """See `Covariances.mix`."""
         rows, total = [apart], apart.square().sum(dim=0)
         for w, (directions, variances) in zip(weights, covariances, strict=True):
             rows.append(math.sqrt(w) * directions)
@@ -251,7 +238,6 @@ class LowRank(Covariances[Directions]):
         return torch.cat(rows), total
 
     def put(self, place: int, covariance: Directions) -> None:
-        """See `Covariances.put`."""
         rows, total = covariance
         factor = main_directions(rows, self.rank) if self.rank else rows[:0].T
         self._write(place, F.pad(factor, (0, self.rank - factor.shape[1])), total)
@@ -261,12 +247,10 @@ class LowRank(Covariances[Directions]):
         self._drawn_from = None
 
     def get(self, place: int) -> Directions:
-        """See `Covariances.get`."""
         factor, scale = self._read(place), self.scales[place].double().cpu()
         return factor.T, factor.square().sum(dim=1) + scale.square()
 
     def dense(self, place: int) -> Tensor:
-        """See `Covariances.dense`."""
         factor = self._read(place)
         return factor @ factor.T + torch.diag(self.scales[place].double().cpu().square())
 
@@ -274,7 +258,6 @@ class LowRank(Covariances[Directions]):
         return self.factors.float()
 
     def noise(self, places: Tensor, rng: torch.Generator) -> Tensor:
-        """See `Covariances.noise`."""
         shape, device = (len(places), self.rank), self.scales.device
         noise = torch.randn(len(places), self.scales.shape[1], generator=rng, device=device)
         noise *= self.scales[places].float()
@@ -284,7 +267,6 @@ class LowRank(Covariances[Directions]):
         return noise
 
     def log_density(self, deviations: Tensor, place: int) -> Tensor:
-        """See `Covariances.log_density`."""
         # Inverse and determinant by those of a (rank, rank) matrix (Woodbury identity).
         scale = self.scales[place].float()
         white, factor = deviations / scale, self._factors()[place] / scale[:, None]
@@ -331,7 +313,6 @@ class QuantizedLowRank(LowRank):
         return int(2 ** (self.bits - 1))
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
-        """See `Covariances.grow`."""
         width = -(-size * self.bits // 8)
         codes = torch.zeros(n, self.rank, width, dtype=torch.uint8, device=device)
         self.codes = padded(self.codes, codes)
@@ -340,7 +321,6 @@ class QuantizedLowRank(LowRank):
         self._drawn_from = None
 
     def column_bytes(self, d: int, width: int) -> int:
-        """See `LowRank.column_bytes`."""
         return -(-d * self.bits // 8) + width
 
     def _cut(self, rank: int) -> None:

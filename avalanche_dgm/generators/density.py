@@ -188,14 +188,9 @@ class ClassDensity(ClassGaussians):
     def _learn(
         self, row: int, samples: Tensor, variances: Tensor | None, n: int, before: int
     ) -> None:
-        """Fits one class.
+        """Fits one class to samples (m, D) with mean variances (D,), float64 on the CPU.
 
-        Args:
-            row: Its row.
-            samples: Float64 tensor (m, D) on the CPU.
-            variances: Float64 tensor (D,) on the CPU, the samples' mean variances, or ``None``.
-            n: Number of samples that these represent.
-            before: Number of earlier samples to merge with; 0 replaces the class.
+        They represent n samples, and are merged with ``before`` earlier ones; 0 replaces the class.
         """
         kind, own = self.covariances, self.tied == "component"
         learned = Components.of(kind, samples, variances, self.components, own=own)
@@ -249,12 +244,9 @@ class ClassDensity(ClassGaussians):
     def _noise(
         self, rows: Tensor, flat: Tensor | None, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Centres (n, D) of components, and random deviations (n, D) from them.
+        """Centres (n, D) of components of classes (n,), and random deviations (n, D) from them.
 
-        Args:
-            rows: int64 tensor (n,), rows of classes.
-            flat: Samples (n, D), whose nearest components are taken; ``None`` to draw components.
-            rng: Generator on the density's device.
+        The components are those nearest to the samples ``flat`` (n, D), or drawn if it is ``None``.
         """
         chosen = torch.zeros_like(rows)
         if self.components > 1 and flat is None:
@@ -283,7 +275,6 @@ class ClassDensity(ClassGaussians):
 
     @torch.no_grad()
     def sample(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """See `Generator.sample`."""
         centres, noise = self._noise(rows, None, rng)
         return noise.add_(centres).view(len(rows), *(self.shape or ()))
 

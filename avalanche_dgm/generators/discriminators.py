@@ -51,11 +51,7 @@ class Discriminator(nn.Module):
 
     @torch.no_grad()
     def take_over(self, other: Discriminator) -> None:
-        """Copies the weights of a discriminator with the same trunk and the first classes.
-
-        Args:
-            other: The other discriminator.
-        """
+        """Copies the weights of a discriminator with the same trunk and the first classes."""
         mine, theirs = self.state_dict(), other.state_dict()
         for name, value in theirs.items():
             mine[name][tuple(slice(n) for n in value.shape)] = value

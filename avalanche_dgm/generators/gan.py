@@ -110,7 +110,6 @@ class GAN(Generator, ABC):
         return required(self.discriminator, "discriminator", "learn")
 
     def check(self, data: ExperienceData) -> None:
-        """See `Generator.check`."""
         super().check(data)
         s = self.settings
         s.architecture_for(tuple(data.images.shape[1:]))
@@ -129,7 +128,6 @@ class GAN(Generator, ABC):
         return Scaler(shape, *first_range(samples, self.settings.value_range))
 
     def make_networks(self, shape: tuple[int, ...]) -> None:
-        """See `Generator.make_networks`."""
         self._network = self.new_network()
 
     def new_network(self) -> MaskedGenerator:
@@ -335,7 +333,6 @@ class GAN(Generator, ABC):
         """The network's inputs (n, latent) for classes (n,), see `noise_with_class`."""
 
     def end(self, rng: torch.Generator) -> None:
-        """See `Generator.end`."""
         # A user's `KeepOld` may draw from PyTorch's global generator.
         with seeded_init(rng):
             self.keep.end(self)
@@ -365,7 +362,6 @@ class GAN(Generator, ABC):
         return in_chunks(lambda part: self._generate(part, rng), rows, size=CHUNK)
 
     def sample(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """See `Generator.sample`."""
         return self.scaler.inverse_transform(self.generate(rows, rng))
 
     # State

@@ -104,12 +104,7 @@ class GANSettings(Settings):
         return epochs_to_steps(epochs, n_samples, self.batch_size, otherwise=steps)
 
     def scale(self, number: int, rounds: int) -> float:
-        """The scale s of the masks' sigmoid; not used without masks.
-
-        Args:
-            number: The round, counted from 0.
-            rounds: Number of rounds.
-        """
+        """The scale s of the masks' sigmoid in a round, from 0; not used without masks."""
         return 1.0
 
 

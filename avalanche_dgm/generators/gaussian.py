@@ -14,16 +14,7 @@ _AT_ONCE, _AT_ONCE_ON_A_GPU = 2**19, 2**27
 
 
 def multiply(factors: Tensor, vectors: Tensor, rows: Tensor) -> Tensor:
-    """Multiplies each vector by the factor of its row.
-
-    Args:
-        factors: Float tensor (P, D, q).
-        vectors: Float tensor (n, q).
-        rows: int64 tensor (n,).
-
-    Returns:
-        Float tensor (n, D).
-    """
+    """Multiplies each vector (n, q) by the factor (P, D, q) of its row (n,); returns (n, D)."""
     (n_factors, d, q), n, on_cpu = factors.shape, len(vectors), vectors.device.type == "cpu"
     if n_factors == 1:
         return vectors @ factors[0].T
@@ -53,10 +44,9 @@ def _multiply_by_row(factors: Tensor, vectors: Tensor, rows: Tensor) -> Tensor:
 
 
 def cholesky_factor(covariance: Tensor) -> Tensor:
-    """The lower Cholesky factor of a covariance, with the smallest ridge that works.
+    """The lower Cholesky factor of a covariance (D, D), with the smallest ridge that works.
 
-    Args:
-        covariance: Float64 tensor (D, D) on the CPU.
+    It is float64 and on the CPU.
     """
     eye = torch.eye(len(covariance), dtype=covariance.dtype)
     size = float(covariance.diagonal().mean())
@@ -90,14 +80,10 @@ def main_directions(samples: Tensor, n: int) -> Tensor:
 
 
 def clusters(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Divides samples into clusters (k-means), deterministically.
+    """Divides samples (m, D), float64, into clusters (k-means), deterministically.
 
-    Args:
-        samples: Float64 tensor (m, D).
-        n: Maximum number of clusters; there are no more than distinct samples.
-
-    Returns:
-        Centres (c, D), c <= n, and the cluster of each sample, int64 (m,).
+    There are at most n clusters, and no more than distinct samples. Returns their centres (c, D)
+    and the cluster of each sample, int64 (m,).
     """
     from sklearn.cluster import KMeans
 
@@ -114,13 +100,8 @@ def clusters(samples: Tensor, n: int) -> tuple[Tensor, Tensor]:
 def nearest_pair(shares: Tensor, centres: Tensor) -> tuple[int, int, Tensor]:
     """The two components of a mixture whose merging increases the variance least (Ward 1963).
 
-    Args:
-        shares: Float64 tensor (c,).
-        centres: Float64 tensor (c, D).
-
-    Returns:
-        Their indices, and the vector a (D,) with a a^T the increase of the within-component
-        covariance.
+    For shares (c,) and centres (c, D), float64. Returns their indices, and the vector a (D,) with
+    a a^T the increase of the within-component covariance.
     """
     weights = shares[:, None] * shares / (shares[:, None] + shares)
     costs = weights * torch.cdist(centres, centres).square()

@@ -85,7 +85,6 @@ class JointReplay(KeepOld):
     _weights: tuple[float, float] = (1.0, 0.0)
 
     def begin(self, gan: GAN, samples: Tensor, rows: Tensor) -> None:
-        """See `KeepOld.begin`."""
         self.end(gan)
         if gan.old is None or not gan.learned:
             return
@@ -106,7 +105,6 @@ class JointReplay(KeepOld):
         return [Shown(*new_samples, new), Shown(*self._old.sample(n, rng), old, penalised=False)]
 
     def end(self, gan: GAN) -> None:
-        """See `KeepOld.end`."""
         self._old, self._real = None, None
 
 
@@ -127,7 +125,6 @@ class Alignment(KeepOld):
         self.weight = weight
 
     def begin(self, gan: GAN, samples: Tensor, rows: Tensor) -> None:
-        """See `KeepOld.begin`."""
         held = torch.arange(gan.learned, device=gan.opened.device)
         held = held[~torch.isin(held, gan.opened)]
         former = None
@@ -152,7 +149,6 @@ class Alignment(KeepOld):
         return self.weight * 0.5 * difference.square().sum() / len(held)
 
     def end(self, gan: GAN) -> None:
-        """See `KeepOld.end`."""
         self._former = None
 
 
@@ -181,7 +177,6 @@ class EWC(KeepOld):
         return self.weight * self.penalty(gan.network)
 
     def after_training(self, gan: GAN, rng: torch.Generator) -> None:
-        """See `KeepOld.after_training`."""
         self._found = self.information(gan, rng)
 
     def information(self, gan: GAN, rng: torch.Generator) -> dict[str, Tensor]:

@@ -57,11 +57,6 @@ class MaskedGAN(GAN):
     never change, bit by bit. A class can only be learned once.
 
     The group of a class is the number of its experience.
-
-    Args:
-        settings: See `GAN`.
-        all_classes: See `GAN`.
-        **changes: Fields of `MaskedGANSettings`.
     """
 
     settings_type: ClassVar[type[MaskedGANSettings]] = MaskedGANSettings

@@ -129,8 +129,7 @@ class MaskedLayer(GrowingBuffers, ABC):
     def outputs_needed(self, added_inputs: int) -> int:
         """Outputs to add for as many free weights as initially; 0 without masks over weights.
 
-        Args:
-            added_inputs: Number of inputs that are added anyway.
+        ``added_inputs`` is the number of inputs that are added anyway.
         """
         if self.mask is None:
             return 0
@@ -170,9 +169,6 @@ class MaskedConv2d(MaskedLayer):
     """Convolution (n, inputs, H, W) -> (n, outputs, H, W).
 
     Args:
-        source: See `MaskedLayer`.
-        target: See `MaskedLayer`.
-        settings: See `MaskedLayer`.
         kernel: Side of the kernel, odd.
     """
 
@@ -189,9 +185,6 @@ class MaskedConvTranspose2d(MaskedLayer):
     """Transposed convolution (n, inputs, H, W) -> (n, outputs, H', W').
 
     Args:
-        source: See `MaskedLayer`.
-        target: See `MaskedLayer`.
-        settings: See `MaskedLayer`.
         kernel: Height and width of the kernel.
         stride: Factor of the output's sides.
         padding: Rows and columns that are cut off at each side of the output.
@@ -236,9 +229,7 @@ class PerTask(nn.ModuleList):
     def restore(self, modules: Iterable[nn.Module], *, learning: bool) -> None:
         """Replaces the modules before a state is loaded; those of equal shapes are kept.
 
-        Args:
-            modules: One for each task.
-            learning: Whether the last one is trainable.
+        There is one for each task; with ``learning``, the last one is trainable.
         """
         restored = list(modules)
         for task, (current, other) in enumerate(zip(self, restored, strict=False)):

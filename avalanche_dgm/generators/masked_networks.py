@@ -163,16 +163,10 @@ def build_generator(settings: GANSettings, scaler: Scaler) -> MaskedGenerator:
 def noise_with_class(
     positions: Tensor, n_classes: int, latent: int, rng: torch.Generator
 ) -> Tensor:
-    """Standard normal noise whose first entries are a one-hot class, as in the authors' code.
+    """Standard normal noise (n, latent) whose first entries are a one-hot class.
 
-    Args:
-        positions: int64 tensor (n,), the class, from 0 to ``n_classes`` - 1.
-        n_classes: Number of classes.
-        latent: Total number of entries, more than ``n_classes``.
-        rng: Generator on the device of ``positions``.
-
-    Returns:
-        Float tensor (n, latent).
+    As in the authors' code. The classes ``positions`` (n,) are numbered from 0; ``latent`` is above
+    their number.
     """
     noise = torch.randn(len(positions), latent, generator=rng, device=positions.device)
     noise[:, :n_classes] = F.one_hot(positions, n_classes).to(noise)

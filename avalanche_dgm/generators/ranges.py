@@ -39,15 +39,10 @@ _LOOKS = 2**16
 def intensity_range(
     images: Tensor, given: tuple[float, float] | None, *, constant: float = 1.0
 ) -> tuple[Bounds, Bounds]:
-    """The smallest and the largest intensity of each channel.
+    """The smallest and the largest intensity of each channel; (N, D) have one.
 
-    Args:
-        images: Float tensor (N, C, H, W), or (N, D), which has one channel.
-        given: The range that the user gave for all channels, or ``None``.
-        constant: Range of a constant channel, above 0 to make scaling well-defined.
-
-    Raises:
-        ConfigError: ``given`` is not a range.
+    It is the range that the user gave for all channels, if there is one. A constant channel has the
+    range ``constant``, above 0 to make scaling well-defined.
     """
     rows = _channels(images)
     if given is not None:
@@ -65,14 +60,8 @@ def first_range(
 ) -> tuple[Bounds, Bounds, bool]:
     """The range of the first experience's samples: given or that of pixels; otherwise a scale.
 
-    The scale of images is the observed range, that of vectors `standard_range`.
-
-    Args:
-        images: Float tensor (N, C, H, W) or (N, D).
-        value_range: Smallest and largest possible intensity, or ``None``.
-
-    Returns:
-        Lower and upper end for each channel or feature, and whether they are bounds.
+    The scale of images is the observed range, that of vectors `standard_range`. Returns lower and
+    upper end for each channel or feature, and whether they are bounds.
     """
     known = known_range(images) if value_range is None else intensity_range(images, value_range)
     if known is not None:
@@ -90,16 +79,7 @@ def choose_scale(
     """The likelihood of intensities and their scale, from the first experience's samples.
 
     With ``"auto"``, grey images and flat samples with bounds (see `first_range`) are Bernoulli,
-    others are Gaussian.
-
-    Args:
-        images: Float tensor (N, C, H, W) or (N, D).
-        likelihood: ``"auto"``, ``"bernoulli"`` or ``"gaussian"``.
-        value_range: Smallest and largest possible intensity, or ``None``.
-
-    Returns:
-        ``"bernoulli"`` or ``"gaussian"``, and lower and upper end of the scale for each channel or
-        feature.
+    others are Gaussian. Returns lower and upper end of the scale for each channel or feature.
     """
     low, high, bounded = first_range(images, value_range)
     if likelihood != "auto":
@@ -116,14 +96,8 @@ def known_range(images: Tensor) -> tuple[Bounds, Bounds] | None:
     """The range of pixels, for samples that look like pixels.
 
     These are images in [0, 1] with some contrast, images of bytes, and samples that are clipped at
-    both ends, with many values equal to the smallest and to the largest one.
-
-    Args:
-        images: Float tensor (N, C, H, W) or (N, D).
-
-    Returns:
-        Smallest and largest possible intensity of each channel, one for all of (N, D), or ``None``.
-        They are the observed ones, or [0, 1] or [0, 255] if the tolerance does not cover these.
+    both ends, with many values equal to the smallest and to the largest one. The range of a channel
+    is the observed one, or [0, 1] or [0, 255] if the tolerance does not cover these.
     """
     low, high = intensity_range(images, None, constant=0.0)
     smallest, largest = min(low), max(high)
@@ -164,12 +138,9 @@ def _is_clipped(values: Tensor, low: float, high: float) -> bool:
 
 
 def standard_range(samples: Tensor) -> tuple[Bounds, Bounds]:
-    """A scale for each feature: mean plus and minus one standard deviation.
+    """A scale for each feature of samples (N, D): mean plus and minus one standard deviation.
 
     The standard deviation is at least a tenth of the median one, as features may vary more later.
-
-    Args:
-        samples: Float tensor (N, D).
     """
     values = samples.double()
     mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0)
@@ -183,14 +154,9 @@ def standard_range(samples: Tensor) -> tuple[Bounds, Bounds]:
 
 
 def check_variety(images: Tensor, *, first: bool) -> None:
-    """Checks that intensities vary, without outliers.
+    """Raises a `RangeError` if all intensities are equal, or a few of them are outliers.
 
-    Args:
-        images: Float tensor (N, C, H, W) or (N, D).
-        first: Whether the scale is determined from these samples.
-
-    Raises:
-        RangeError: All intensities are equal, or a few of them are outliers.
+    With ``first``, the scale is determined from these samples.
     """
     rows = _channels(images)
     low, high = rows.amin(dim=1), rows.amax(dim=1)
@@ -241,20 +207,19 @@ def check_scale(
     what: str = "a generator",
     remedy: str = "",
 ) -> None:
-    """Checks samples against the range or scale of the first ones.
+    """Checks samples against the range or scale of the first ones, for each channel or feature.
 
     Args:
         images: Float tensor (N, C, H, W) or (N, D).
-        low: Lower end for each channel or feature.
-        high: Upper end.
+        low: Lower ends.
+        high: Upper ends.
         bounded: Whether the generator cannot generate values outside.
         given: Whether the user gave the range; then nothing outside it is accepted.
         what: Name of the generator, for the message.
         remedy: A further remedy, for the message.
 
     Raises:
-        RangeError: The generator cannot generate such samples: they lie outside its bounds or far
-            from the scale, or vary too little.
+        RangeError: They lie outside the bounds or far from the scale, or vary too little.
     """
     rows = images.T if len(low) == images.shape[1] and images.ndim == 2 else _channels(images)
     smallest, largest = rows.amin(dim=1).double(), rows.amax(dim=1).double()

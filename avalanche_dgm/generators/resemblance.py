@@ -18,16 +18,10 @@ FARTHEST = 0.5
 
 
 def unlike(real: Tensor, real_rows: Tensor, generated: Tensor, generated_rows: Tensor) -> list[int]:
-    """Finds classes whose generated samples are, on average, far from the real ones.
+    """Classes whose generated samples are, on average, far from the real ones, in ascending order.
 
-    Args:
-        real: Float tensor (N, *shape).
-        real_rows: int64 tensor (N,), their classes.
-        generated: Float tensor (M, *shape), in the same units.
-        generated_rows: int64 tensor (M,), their classes.
-
-    Returns:
-        The classes, in ascending order. Those with few samples are not compared.
+    Real samples (N, *shape) and generated ones (M, *shape) have the same units, and the classes
+    (N,) and (M,). Those with few samples are not compared.
     """
     found = []
     for row in real_rows.unique().tolist():

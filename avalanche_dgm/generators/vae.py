@@ -91,12 +91,9 @@ def choose_spec(images: Tensor, settings: VAESettings | None = None, **changes: 
 
 
 def check_images(spec: VAESpec, images: Tensor, *, given: bool = False) -> None:
-    """Checks that a generator with this specification can produce such images.
+    """Checks that a generator with this specification can produce images (N, *spec.shape).
 
-    Args:
-        spec: The generator's specification.
-        images: Float tensor (N, *spec.shape).
-        given: Whether the user gave the range; then nothing outside it is accepted.
+    If the user has ``given`` the range, nothing outside it is accepted.
 
     Raises:
         ShapeError: The images have another shape.

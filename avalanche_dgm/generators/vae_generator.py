@@ -93,7 +93,6 @@ class VAEGenerator(Generator):
         return self._adapted or choose_spec(samples, self.settings)
 
     def make_networks(self, shape: tuple[int, ...]) -> None:
-        """See `Generator.make_networks`."""
         self.network = VAE(self.spec)
 
     def adapt_to(self, larger: Generator) -> None:
@@ -109,7 +108,6 @@ class VAEGenerator(Generator):
     # Learning
 
     def fit(self, samples: Tensor, rows: Tensor, rng: torch.Generator) -> Iterator[Phase]:
-        """See `Generator.fit`."""
         yield self._phase(samples, None, 1.0)
         self._fit_densities(samples, rows, merge=False)
 
@@ -194,7 +192,6 @@ class VAEGenerator(Generator):
         return codes, network.decode(codes)
 
     def sample(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """See `Generator.sample`."""
         return self.codes_and_samples(rows, rng)[1]
 
     @torch.no_grad()
@@ -211,7 +208,6 @@ class VAEGenerator(Generator):
         return self.network.reconstruct(samples) if self.network is not None else None
 
     def bytes_of(self, n_classes: int, d: int) -> int:
-        """See `Generator.bytes_of`."""
         density, latent = self.density, self._built().spec.latent
         more = density.bytes_of(n_classes, latent) - density.bytes_of(len(self.classes), latent)
         return super().bytes_of(n_classes, d) + more

@@ -13,14 +13,9 @@ from avalanche_dgm.modules import GrowingBuffers
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Packs integers (..., D) into bytes.
+    """Packs integers (..., D), from 0 to 2^bits - 1, into bytes (..., D bits / 8, rounded up).
 
-    Args:
-        codes: Integers from 0 to 2^bits - 1.
-        bits: Bits per integer, 4 or 8.
-
-    Returns:
-        uint8 tensor (..., D bits / 8, rounded up).
+    There are 4 or 8 bits per integer.
     """
     codes = codes.to(torch.uint8)
     if bits == 4:
@@ -103,7 +98,6 @@ class QuantizedVectors(Vectors):
         return self._read
 
     def grow(self, n: int, size: int, device: torch.device) -> None:
-        """See `Vectors.grow`."""
         per_class, self.size = self.kept.shape[1], size
         codes = torch.zeros(
             n, per_class, -(-size * self.bits // 8), dtype=torch.uint8, device=device
@@ -113,7 +107,6 @@ class QuantizedVectors(Vectors):
         self._read = None
 
     def put(self, row: int, vectors: Tensor) -> None:
-        """See `Vectors.put`."""
         # Rounded to float16, the smallest stored type, so that it is not rounded again.
         low, high = vectors.amin(dim=1, keepdim=True), vectors.amax(dim=1, keepdim=True)
         low = low.clamp(-65504, 65504).half().double()
@@ -126,7 +119,6 @@ class QuantizedVectors(Vectors):
         self._read = None
 
     def bytes_of(self, d: int, width: int) -> int:
-        """See `Vectors.bytes_of`."""
         return -(-d * self.bits // 8) + 2 * width
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -76,11 +76,7 @@ def replay_budget(
 
 
 def check_capacity(*, n_max: int | None, kappa: float, new: int, old: int = 1) -> None:
-    """Checks that the memory has room for the minimum of each new task.
-
-    Raises:
-        CapacityError: It has not.
-    """
+    """Raises a `CapacityError` if the memory has no room for the minimum of each new task."""
     if not 0 <= kappa <= 1:
         raise CapacityError(f"kappa={kappa} is a fraction: give a number from 0 to 1.")
     if n_max is not None and n_max < 1:

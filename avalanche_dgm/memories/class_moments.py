@@ -49,13 +49,7 @@ class ClassMoments(GrowingBuffers):
 
     @torch.no_grad()
     def add(self, parts: Iterable[Tensor], tasks: Tensor, labels: Tensor) -> None:
-        """Adds vectors.
-
-        Args:
-            parts: Batches of the vectors, float tensors (n, D).
-            tasks: int64 tensor (N,), task labels of all vectors.
-            labels: int64 tensor (N,), labels of all vectors.
-        """
+        """Adds vectors, in batches (n, D), with task labels and labels (N,) of them all."""
         rows = self.classes.add(tasks, labels)
         sums: _Sums | None = None
         for part in map(at_least_single, parts):

@@ -23,16 +23,9 @@ _CHECK_BATCH = 64
 
 
 def logits_of(learner: nn.Module, images: Tensor, tasks: Tensor, *, task_aware: bool) -> Tensor:
-    """Returns a classifier's logits.
+    """A classifier's logits (n, K) of images (n, *shape), of any floating-point type.
 
-    Args:
-        learner: The classifier.
-        images: Float tensor (n, *shape), of any floating-point type.
-        tasks: int64 tensor (n,), task labels.
-        task_aware: Whether the classifier takes task labels as its second argument.
-
-    Returns:
-        Tensor (n, K).
+    A ``task_aware`` classifier takes task labels (n,) as its second argument.
 
     Raises:
         UnsupportedModelError: The classifier returns something else.
@@ -59,17 +52,10 @@ def is_masked(logits: Tensor) -> Tensor:
 
 
 def spread(logits: Tensor, classes: Tensor, tasks: Tensor, width: int, *, by_task: bool) -> Tensor:
-    """Moves the logits of known classes to the columns of their labels.
+    """Moves the logits (n, K) of known classes to the columns of their labels, (n, width).
 
-    Args:
-        logits: Tensor (n, K), a column for each class.
-        classes: int64 tensor (K, 3), rows of a `ClassTable`.
-        tasks: int64 tensor (n,), the samples' task labels.
-        width: Outputs of the user's classifier.
-        by_task: Whether to mask classes of other tasks than the sample's.
-
-    Returns:
-        Tensor (n, width), with `MASKED_LOGIT` for all other classes.
+    The classes (K, 3) are rows of a `ClassTable`. All other classes have `MASKED_LOGIT`, and with
+    ``by_task`` also those of other tasks than the sample's, ``tasks`` (n,).
     """
     if by_task:
         logits = logits.masked_fill(tasks[:, None] != classes[None, :, 1], MASKED_LOGIT)
@@ -79,12 +65,9 @@ def spread(logits: Tensor, classes: Tensor, tasks: Tensor, width: int, *, by_tas
 
 @torch.no_grad()
 def width_of(learner: nn.Module, data: ExperienceData, *, task_aware: bool) -> int:
-    """Number of a classifier's outputs.
+    """Number of outputs of a classifier that is adapted to the experience.
 
-    Args:
-        learner: The classifier, adapted to the experience.
-        data: The experience; one sample of each class is used.
-        task_aware: See `logits_of`.
+    One sample of each class is used.
 
     Raises:
         LabelError: A task's head has no output for one of its classes: the logit is `MASKED_LOGIT`
@@ -184,16 +167,9 @@ def head_width(network: nn.Module, image: Tensor, task: int, *, task_aware: bool
 def check_heads(
     learner: nn.Module, image: Tensor, needed: Mapping[int, int], *, task_aware: bool
 ) -> None:
-    """Checks that a classifier still has the outputs of learned classes.
+    """Raises a `ConfigError` if a classifier no longer has the outputs of learned classes.
 
-    Args:
-        learner: The classifier.
-        image: Float tensor (1, *shape), an input.
-        needed: Task label -> number of outputs.
-        task_aware: Whether the classifier takes task labels.
-
-    Raises:
-        ConfigError: Outputs are missing.
+    ``needed`` maps task labels to numbers of outputs, measured on an image (1, *shape).
     """
     for task, n in needed.items():
         width = head_width(learner, image, task, task_aware=task_aware)
@@ -206,12 +182,7 @@ def check_heads(
 
 
 def depends_on(model: nn.Module, run: Callable[[], Tensor]) -> set[str]:
-    """Names of a model's parameters, frozen or not, on which a result depends.
-
-    Args:
-        model: The model.
-        run: Computes the result.
-    """
+    """Names of a model's parameters, frozen or not, on which the result of ``run`` depends."""
     named = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
     frozen = [p for p in named.values() if not p.requires_grad]
     try:
@@ -236,10 +207,7 @@ def depends_on(model: nn.Module, run: Callable[[], Tensor]) -> set[str]:
 def grow_to(model: nn.Module | None, state: Mapping[str, Any], prefix: str = "") -> None:
     """Resizes a model's growing classifiers to the outputs and heads in a state, with new weights.
 
-    Args:
-        model: The model; ``None`` does nothing.
-        state: A ``state_dict``.
-        prefix: Prefix of the model's names in it.
+    The model's names have the prefix in the ``state_dict``.
     """
     for name, part in _parts(model).items():
         # The heads of a multi-head classifier are adapted by the classifier.

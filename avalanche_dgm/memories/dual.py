@@ -363,7 +363,7 @@ class DualMemory(nn.Module):
 def choose_memory(
     memories: Sequence[DeepGenerativeMemory], images: Tensor, tasks: Tensor, *, by_task: bool
 ) -> Tensor:
-    """Chooses a memory for each image by its generator's score, such as the evidence lower bound.
+    """Indices (n,) of a memory for each image, by the generators' scores, such as lower bounds.
 
     Args:
         memories: The candidates, the LTM last; an untrained one is chosen only if all others are
@@ -371,9 +371,6 @@ def choose_memory(
         images: Float tensor (n, *shape).
         tasks: int64 tensor (n,), task labels.
         by_task: Whether an image is only routed to memories that learned its task label.
-
-    Returns:
-        int64 tensor (n,), indices in ``memories``.
     """
     worst = torch.finfo(torch.float32).max
     scores = []

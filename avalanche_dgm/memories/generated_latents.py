@@ -67,9 +67,7 @@ class GeneratedLatents(DeepGenerativeMemory):
     ) -> Iterator[Phase]:
         """Yields the generator's training on an experience; `end_experience` follows.
 
-        Args:
-            latents: Returns the experience, with latents of any shape in place of images.
-            random: Random number generators.
+        ``latents`` returns the experience, with latents of any shape in place of images.
         """
         data = latents()
         vectors = replace(data, images=data.images.flatten(1).float())

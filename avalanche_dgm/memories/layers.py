@@ -74,11 +74,8 @@ def find_head(model: nn.Module, run: Callable[[], Any]) -> str:
     """Name of the part that maps a model's last features to logits.
 
     It is the outermost module with the same input as the last ``nn.Linear``: that layer itself, or
-    its container, such as a sequence of dropout and the layer, or a multi-head classifier.
-
-    Args:
-        model: The model, in evaluation mode.
-        run: Runs the model's forward pass, for one task.
+    its container, such as a sequence of dropout and the layer, or a multi-head classifier. ``run``
+    runs the forward pass of the model, in evaluation mode, for one task.
 
     Raises:
         UnsupportedModelError: No ``nn.Linear`` runs.
@@ -186,16 +183,13 @@ def layers_behind(model: nn.Module, layer: str) -> list[nn.Module] | None:
 def run_order(
     model: nn.Module, part: str, run: Callable[[], Any], *, before: bool = False
 ) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
-    """Determines which modules run before a cut and which after it.
+    """The modules, by name, that end before a cut in the forward pass, and those that end after it.
 
     Args:
         model: The model.
-        part: Name of the module at which it is cut.
+        part: Name of the module after which it is cut.
         run: Runs the model's forward pass.
-        before: Whether the cut is before the module; otherwise it is after the module.
-
-    Returns:
-        The modules, by name, that end before the cut, and those that end after it.
+        before: Whether the cut is before that module instead.
 
     Raises:
         UnsupportedModelError: The module does not run exactly once.

@@ -352,15 +352,10 @@ class StoredMemory(GrowingBuffers):
 
 
 def _shuffle(members: Tensor, counts: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Orders samples by class, and randomly within each class.
+    """Orders samples of the classes ``members`` (N,) by class, and randomly within each class.
 
-    Args:
-        members: Tensor (N,), each sample's class.
-        counts: int64 tensor (K,), samples of each class.
-        rng: Generator on their device.
-
-    Returns:
-        Indices (N,), and the rank of each sample within its class (N,).
+    There are ``counts`` (K,) samples of the classes. Returns indices (N,), and the rank of each
+    sample within its class (N,).
     """
     noise = torch.rand(len(members), generator=rng, device=members.device, dtype=torch.float64)
     order = torch.argsort(members + noise)
@@ -370,13 +365,7 @@ def _shuffle(members: Tensor, counts: Tensor, rng: torch.Generator) -> tuple[Ten
 
 
 def _choose(members: Tensor, quotas: list[int], rng: torch.Generator) -> Tensor:
-    """Random indices of samples, a given number of each class.
-
-    Args:
-        members: int64 tensor (N,), each sample's class.
-        quotas: Number of samples of each class.
-        rng: Generator on the samples' device.
-    """
+    """Random indices of samples of the classes ``members`` (N,), a given number of each class."""
     counts = torch.bincount(members, minlength=len(quotas))
     order, rank = _shuffle(members, counts, rng)
     limits = torch.tensor(quotas, device=members.device)

@@ -69,11 +69,7 @@ class StoredLatentsSettings(Settings):
     jitter: float | None = None
 
     def make(self) -> StoredLatents:
-        """Makes an empty memory.
-
-        Raises:
-            ConfigError: A setting cannot work.
-        """
+        """Makes an empty memory; raises a `ConfigError` if a setting cannot work."""
         return StoredLatents(**{name: getattr(self, name) for name in self.names()})
 
 
@@ -223,11 +219,7 @@ class StoredLatents(StoredMemory):
 
 
 def check_size(density: nn.Module, shape: tuple[int, ...]) -> None:
-    """Checks that a density with covariance matrices (D, D) can be fitted to latents of a shape.
-
-    Raises:
-        ConfigError: The latents have too many dimensions.
-    """
+    """Raises a `ConfigError` if latents have too many dimensions for a density with matrices."""
     n = prod(shape)
     if isinstance(density, ClassDensity) and density.dense and n > LARGEST_COVARIANCE:
         raise ConfigError(

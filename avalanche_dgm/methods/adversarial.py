@@ -128,7 +128,6 @@ class GANMethod(ReplaySource, Routing, FinetunedMethod):
         return None if self.routes else self.learner
 
     def check(self, data: ExperienceData) -> None:
-        """See `Method.check`."""
         self.generator.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
@@ -188,9 +187,7 @@ class GANMethod(ReplaySource, Routing, FinetunedMethod):
     def _finetuning(self, pool: SamplePool, n: int) -> Phase:
         """The training of the candidate as the classifier of all classes.
 
-        Args:
-            pool: Real new samples and generated ones, scaled.
-            n: Samples in an epoch.
+        The pool has real new samples and generated ones, scaled; n are an epoch.
         """
         candidate, s = required(self.candidate, "discriminator", "learn"), self.settings
 
@@ -278,7 +275,6 @@ class GANMethod(ReplaySource, Routing, FinetunedMethod):
         return gan.sample(torch.full((n,), rows[0], device=gan.classes.rows.device), self.rng)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """See `Method.get_extra_state`."""
         kept = {"candidate": self.candidate, "deployed": self.deployed}
         return {
             **super().get_extra_state(),
@@ -302,12 +298,9 @@ class GANMethod(ReplaySource, Routing, FinetunedMethod):
 
 
 def shifted(samples: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Shifts each image at random; the border is filled with -1.
+    """Shifts each image (n, C, H, W) at random, at most by a share of each side.
 
-    Args:
-        samples: Float tensor (n, C, H, W) in [-1, 1]; vectors (n, D) are returned unchanged.
-        share: Maximum shift, as a fraction of each side.
-        rng: Generator on the samples' device.
+    The border is filled with -1. Vectors (n, D) are returned unchanged.
     """
     if samples.ndim != 4 or not share:
         return samples

@@ -142,17 +142,10 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
 class ALTM(LatentInputs, FinetunedMethod):
     """A-LTM: distillation from a frozen, stable network, with or without replay.
 
-    Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `ALTMSettings` that shall differ.
-
     Attributes:
         stable: The stable network N, or ``None`` before the first experience.
         known: The classes that N has learned.
         source: The method whose old inputs are replayed; without replay, one without a memory.
-
-    Raises:
-        ConfigError: A hyper-parameter is unknown or cannot work.
     """
 
     settings_type: ClassVar = ALTMSettings
@@ -173,21 +166,17 @@ class ALTM(LatentInputs, FinetunedMethod):
 
     @property
     def uses_latents(self) -> bool:
-        """See `LatentInputs.uses_latents`."""
         return isinstance(self.source, LatentInputs)
 
     @property
     def frozen(self) -> bool:
-        """See `LatentInputs.frozen`."""
         return isinstance(self.source, LatentInputs) and self.source.frozen
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
-        """See `Method.attach`."""
         super().attach(learner, task_aware=task_aware)
         self.source.attach(learner, task_aware=task_aware)
 
     def check(self, data: ExperienceData) -> None:
-        """See `Method.check`."""
         self.source.check(data)
 
     def _begin(self, data: ExperienceData) -> None:
@@ -211,21 +200,18 @@ class ALTM(LatentInputs, FinetunedMethod):
     def prepare(
         self, data: ExperienceData, *, augmented: Callable[[], bool] = lambda: False
     ) -> ExperienceData:
-        """See `LatentInputs.prepare`."""
         if isinstance(self.source, LatentInputs):
             data = self.source.prepare(data, augmented=augmented)
         self._learned_on = data
         return data
 
     def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
-        """See `LatentInputs.encode_batch`."""
         source = self.source
         return source.encode_batch(x, tasks) if isinstance(source, LatentInputs) else x
 
     def forward(
         self, images: Tensor, tasks: Tensor, *, width: int, replay: Replay | None = None
     ) -> Tensor:
-        """See `Method.forward`."""
         return self.source.forward(images, tasks, width=width, replay=replay)
 
     def _logits(self, images: Tensor, tasks: Tensor, network: nn.Module | None = None) -> Tensor:
@@ -352,7 +338,6 @@ class ALTM(LatentInputs, FinetunedMethod):
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """See `Inspectable.sample`."""
         if not self.experiences:
             raise UnknownTaskError("Nothing was learned yet: train on an experience first.")
         if not isinstance(self.source, Inspectable):
@@ -363,17 +348,14 @@ class ALTM(LatentInputs, FinetunedMethod):
         return self.source.sample(n)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Inspectable.encode`."""
         source = self.source
         return source.encode(images, tasks) if isinstance(source, Inspectable) else None
 
     def reconstruct(self, images: Tensor, tasks: Tensor) -> Tensor | None:
-        """See `Inspectable.reconstruct`."""
         source = self.source
         return source.reconstruct(images, tasks) if isinstance(source, Inspectable) else None
 
     def stored_samples(self) -> int:
-        """See `Inspectable.stored_samples`."""
         return self.source.stored_samples() if isinstance(self.source, Inspectable) else 0
 
     def _make_fit(self, state_dict: Mapping[str, Any], prefix: str) -> None:
@@ -389,7 +371,6 @@ class ALTM(LatentInputs, FinetunedMethod):
             grow_to(self.stable.frozen, state_dict, start)
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """See `Method.set_extra_state`."""
         super().set_extra_state(state)
         if self.stable is not None:
             set_counted(self.stable.frozen, counted(self.learner))

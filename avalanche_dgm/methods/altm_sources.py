@@ -34,13 +34,11 @@ class StoredReplay(Inspectable, ReplaySource, Method):
         self.store = store
 
     def check(self, data: ExperienceData) -> None:
-        """See `Method.check`."""
         check_experience(data, shape=self.store.shape)
         self.store.check(data.labels, data.tasks)
         self.store.check_size(tuple(data.images.shape[1:]), data.labels, data.tasks)
 
     def sample_old(self, n: int) -> Replay | None:
-        """See `ReplaySource.sample_old`."""
         return self.store.draw(n, self.rng) if len(self.store) else None
 
     def end(self, data: ExperienceData) -> None:
@@ -49,11 +47,9 @@ class StoredReplay(Inspectable, ReplaySource, Method):
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """See `Inspectable.sample`."""
         return self.store.draw(n, self.rng)
 
     def stored_samples(self) -> int:
-        """See `Inspectable.stored_samples`."""
         return len(self.store)
 
 
@@ -100,11 +96,7 @@ def make_source(replay: Any, settings: Mapping[str, Any] | None = None) -> Metho
 
 
 def fast_source(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings of A-LTM for smoke tests: a small source.
-
-    Args:
-        settings: The other settings of A-LTM.
-    """
+    """Settings of A-LTM for smoke tests: a small source, for its other settings."""
     replay = settings.get("replay")
     if replay == "generated":
         return {"generator_steps": 30}

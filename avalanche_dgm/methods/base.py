@@ -27,15 +27,7 @@ VERSION = 3
 
 
 def check_version(name: str, version: int) -> None:
-    """Checks that a saved state or file has this version of the format.
-
-    Args:
-        name: Name of the state or file, for the message.
-        version: Its version.
-
-    Raises:
-        CheckpointError: It has another version.
-    """
+    """Raises a `CheckpointError` if a saved state or file has another version of the format."""
     if version == VERSION:
         return
     age, remedy = (
@@ -269,14 +261,9 @@ class Method(nn.Module):
         return held_bytes(self, without=[self.learner, UserCriterion, MethodStats]) or 0
 
     def _check_budget(self, needed: int, remedy: str) -> None:
-        """Checks that the memory between experiences fits into ``memory_budget``.
+        """Raises a `CapacityError` if the memory between experiences exceeds ``memory_budget``.
 
-        Args:
-            needed: Size of the memory in bytes, without the classifier.
-            remedy: How to need fewer bytes, as a sentence.
-
-        Raises:
-            CapacityError: It does not fit.
+        It is ``needed`` bytes without the classifier; the remedy, how to need fewer, is a sentence.
         """
         budget = read_bytes("memory_budget", self.settings.memory_budget)
         if budget is not None and needed > budget:

@@ -91,7 +91,6 @@ class ClosedForm(Routing, CutMethod):
 
     @property
     def routes(self) -> bool:
-        """See `Routing.routes`."""
         return True
 
     @property
@@ -203,11 +202,9 @@ class ClosedForm(Routing, CutMethod):
         super().__setstate__(state)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """See `Method.get_extra_state`."""
         return {**super().get_extra_state(), "shape": self._shape}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """See `Method.set_extra_state`."""
         super().set_extra_state(state)
         self._shape = state["shape"]
 
@@ -215,9 +212,7 @@ class ClosedForm(Routing, CutMethod):
 def _gaussian(means: Tensor, covariance: Tensor | None) -> tuple[Tensor, Tensor]:
     """The linear classifier for Gaussians with means (K, D), one covariance and equal priors.
 
-    Args:
-        means: Tensor (K, D).
-        covariance: Tensor (D, D); ``None`` for the identity.
+    The covariance is (D, D), or ``None`` for the identity.
     """
     weights = means.T
     if covariance is not None:
@@ -227,12 +222,7 @@ def _gaussian(means: Tensor, covariance: Tensor | None) -> tuple[Tensor, Tensor]
 
 @register("ncm", "nearest class mean of frozen features, nothing is trained: reference")
 class NCM(ClosedForm):
-    """Nearest class mean on the features of a frozen network.
-
-    Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `ClosedFormSettings` that shall differ.
-    """
+    """Nearest class mean on the features of a frozen network."""
 
     scatter = False
     _smaller = "It keeps the mean of each class: give more, or a smaller layer (layer=)."
@@ -259,12 +249,7 @@ class SLDASettings(ClosedFormSettings):
 
 @register("slda", "streaming LDA of frozen features, nothing is trained: reference")
 class SLDA(ClosedForm):
-    """Streaming linear discriminant analysis (SLDA) on the features of a frozen network.
-
-    Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `SLDASettings` that shall differ.
-    """
+    """Streaming linear discriminant analysis (SLDA) on the features of a frozen network."""
 
     settings_type: ClassVar[type[MethodSettings]] = SLDASettings
 

@@ -20,9 +20,6 @@ class CutMethod(Method):
 
     Attributes:
         split: The classifier, cut in two, after `attach`.
-
-    Raises:
-        ConfigError: A hyper-parameter is unknown or cannot work.
     """
 
     split: SplitModel | None

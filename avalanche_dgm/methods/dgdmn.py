@@ -151,10 +151,6 @@ class DGDMN(Inspectable, Routing, Method):
     The current experience is learned by a classifier of the short-term memory, which `forward`
     calls and an adapter trains. The user's classifier is trained during sleep.
 
-    Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `DGDMNSettings` that shall differ.
-
     Attributes:
         dual: The short-term and the long-term memory.
     """
@@ -176,11 +172,9 @@ class DGDMN(Inspectable, Routing, Method):
 
     @property
     def routes(self) -> bool:
-        """See `Routing.routes`."""
         return True
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
-        """See `Method.attach`."""
         super().attach(learner, task_aware=task_aware)
         self.dual.ltm.attach(learner, task_aware=task_aware)
 
@@ -194,7 +188,6 @@ class DGDMN(Inspectable, Routing, Method):
         return {str(memory.number): memory.task_learner for memory in self.dual.sttms()}
 
     def check(self, data: ExperienceData) -> None:
-        """See `Method.check`."""
         check_experience(data, shape=self.dual.ltm.shape)
         self.dual.ltm.generator.check(data)
 
@@ -298,7 +291,6 @@ class DGDMN(Inspectable, Routing, Method):
         self._keep()
 
     def end(self, data: ExperienceData) -> None:
-        """See `Method.end`."""
         self._rest()
         self._count_tasks()
         super().end(data)

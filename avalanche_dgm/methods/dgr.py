@@ -61,10 +61,6 @@ class DGRSettings(FinetuningSettings, MethodSettings, MemorySettings):
 class DGR(ReplaySource, FinetunedMethod):
     """DGR: deep generative replay for any classifier.
 
-    Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `DGRSettings` that shall differ.
-
     Attributes:
         ltm: The generative memory of all experiences.
     """
@@ -84,14 +80,12 @@ class DGR(ReplaySource, FinetunedMethod):
         self._partial = False
 
     def attach(self, learner: nn.Module, *, task_aware: bool) -> None:
-        """See `Method.attach`."""
         super().attach(learner, task_aware=task_aware)
         if self.settings.soft_labels or not self.ltm.generator.conditional:
             # A conditional generator's samples have hard labels without a learner.
             self.ltm.attach(learner, task_aware=task_aware)
 
     def check(self, data: ExperienceData) -> None:
-        """See `Method.check`."""
         check_experience(data, shape=self.ltm.shape)
         self.ltm.generator.check(data)
 
@@ -111,7 +105,6 @@ class DGR(ReplaySource, FinetunedMethod):
         yield from self.ltm.learn([data], self.rng, previous=self._previous)
 
     def replay(self, n: int) -> Replay | None:
-        """See `Method.replay`."""
         return self.sample_old(self.settings.replay_size or max(n, FEWEST_REPLAYED))
 
     def sample_old(self, n: int) -> Replay | None:
@@ -121,12 +114,10 @@ class DGR(ReplaySource, FinetunedMethod):
         return self._previous.sample(n, self.rng, hard=self._partial)
 
     def end(self, data: ExperienceData) -> None:
-        """See `Method.end`."""
         self._hold("_previous", None)
         super().end(data)
 
     def sample(self, n: int) -> Replay:
-        """See `Inspectable.sample`."""
         return self.ltm.sample(n, self.rng, hard=True)
 
     def encode(self, images: Tensor, tasks: Tensor) -> Tensor | None:

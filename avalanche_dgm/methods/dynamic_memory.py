@@ -126,12 +126,7 @@ class DynamicMemorySettings(GANMethodSettings, MaskedGANSettings):
     "dynamic-memory", "replay from a GAN that grows and is frozen by learned masks", fast=FAST
 )
 class DynamicMemory(GANMethod):
-    """Dynamic generative memory: an AC-GAN with learned masks that grows and replays old classes.
-
-    Args:
-        settings: See `Method`.
-        **changes: Fields of `DynamicMemorySettings`.
-    """
+    """Dynamic generative memory: an AC-GAN that grows by learned masks and replays old classes."""
 
     settings_type: ClassVar[type[DynamicMemorySettings]] = DynamicMemorySettings
     # All samples of a class must be in one task.

@@ -62,10 +62,6 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 class ElasticWeightConsolidation(Method):
     """Elastic weight consolidation: a penalty on changes of weights important for old tasks.
 
-    Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `ElasticWeightConsolidationSettings` that shall differ.
-
     Attributes:
         penalty: The quadratic penalty of all learned tasks.
     """

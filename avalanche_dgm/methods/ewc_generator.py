@@ -43,10 +43,6 @@ class EWCGenerator(GANMethod):
 
     The generator is trained on the samples of the experience only. The samples that it generates of
     old classes are replayed to the classifier.
-
-    Args:
-        settings: See `Method`.
-        **changes: Fields of `EWCGeneratorSettings`.
     """
 
     settings_type: ClassVar[type[EWCGeneratorSettings]] = EWCGeneratorSettings

@@ -63,16 +63,9 @@ from avalanche_dgm.modules import Frozen
 class LatentReplay(LatentInputs, ReplaySource, CutMethod, FinetunedMethod):
     """Latent replay: frozen first layers of the network, and stored or generated latents.
 
-    Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `LatentReplaySettings` that shall differ.
-
     Attributes:
         split: The classifier, split in two, after `attach`.
         latent_memory: The memory of latents.
-
-    Raises:
-        ConfigError: A hyper-parameter is unknown or cannot work.
     """
 
     settings_type: ClassVar = LatentReplaySettings
@@ -201,7 +194,6 @@ class LatentReplay(LatentInputs, ReplaySource, CutMethod, FinetunedMethod):
         return replace(data, images=self._cut().encode(data.images, data.tasks))
 
     def encode_batch(self, x: Tensor, tasks: Tensor) -> Tensor:
-        """See `LatentInputs.encode_batch`."""
         if not self.frozen or isinstance(x, Latents):
             return x
         return Latents.of(self._cut().encode(x, tasks))
@@ -241,7 +233,6 @@ class LatentReplay(LatentInputs, ReplaySource, CutMethod, FinetunedMethod):
 
     @property
     def alternates(self) -> bool:
-        """See `LatentInputs.alternates`."""
         return self.settings.schedule == "alternating" and len(self.latent_memory.classes) > 0
 
     def after_learning(self, data: ExperienceData) -> Iterator[Phase]:
@@ -291,11 +282,9 @@ class LatentReplay(LatentInputs, ReplaySource, CutMethod, FinetunedMethod):
         return self.split.encode(images, tasks).flatten(1)
 
     def stored_samples(self) -> int:
-        """See `Inspectable.stored_samples`."""
         return len(self.stored) if self.stored is not None else 0
 
     def get_extra_state(self) -> dict[str, Any]:
-        """See `Method.get_extra_state`."""
         prefix = self._prefix
         names = [list(prefix.modules), list(prefix.parameters)] if prefix else None
         shapes = [self._shape, self._latent_shape]

@@ -99,7 +99,6 @@ class LatentReplaySettings(
 
     @property
     def soft_labels(self) -> bool:
-        """See `MemorySettings.soft_labels`."""
         stored = self.memory == "stored" or isinstance(self.memory, StoredLatents)
         return self.labels == "soft" or (self.labels is None and stored)
 

@@ -70,10 +70,6 @@ class MeRGAN(GANMethod):
     Generator and discriminator continue from experience to experience. ``replay="joint"`` is joint
     retraining with replayed samples, ``replay="alignment"`` aligns the generator with the previous
     one.
-
-    Args:
-        settings: See `Method`.
-        **changes: Fields of `MeRGANSettings`.
     """
 
     settings_type: ClassVar[type[MeRGANSettings]] = MeRGANSettings
@@ -96,10 +92,6 @@ class GANReplay(GANMethod):
     """Deep generative replay (Shin et al. 2017) with a new GAN in each experience.
 
     The GAN is trained on the experience's samples and on the previous generator's of old classes.
-
-    Args:
-        settings: See `Method`.
-        **changes: Fields of `GANReplaySettings`.
     """
 
     settings_type: ClassVar[type[GANReplaySettings]] = GANReplaySettings

@@ -85,12 +85,7 @@ def _paper(stream: str, *, scale: float) -> dict[str, Any]:
 @register("pseudo-rehearsal", "the same as ppr", paper=_paper)
 @register("ppr", "random inputs, labelled by the previous classifier", paper=_paper)
 class PseudoRehearsal(FinetunedMethod):
-    """Pseudo-rehearsal: replays random inputs with the previous classifier's labels.
-
-    Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `PseudoRehearsalSettings` that shall differ.
-    """
+    """Pseudo-rehearsal: replays random inputs with the previous classifier's labels."""
 
     settings_type: ClassVar[type[MethodSettings]] = PseudoRehearsalSettings
     needs = Needs(copies="A copy labels what is replayed.")
@@ -105,7 +100,6 @@ class PseudoRehearsal(FinetunedMethod):
         self._random_per_new = 0.0
 
     def check(self, data: ExperienceData) -> None:
-        """See `Method.check`."""
         check_experience(data, shape=self.box.shape)
         check_variety(data.images, first=self.box.shape is None)
         self._check_budget(size_in_bytes(self.box), "It keeps two numbers and the task labels.")
@@ -144,7 +138,6 @@ class PseudoRehearsal(FinetunedMethod):
         return Replay(images, logits.argmax(dim=1), tasks, targets)
 
     def end(self, data: ExperienceData) -> None:
-        """See `Method.end`."""
         self.box.include(data)
         self._hold("_previous", None)
         super().end(data)

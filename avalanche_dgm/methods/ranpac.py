@@ -59,10 +59,6 @@ class RanPACSettings(ClosedFormSettings):
 class RanPAC(ClosedForm):
     """RanPAC: ridge regression on random ReLU projections of the features of a frozen network.
 
-    Args:
-        settings: Hyper-parameters; ``None`` for the defaults.
-        **changes: Fields of `RanPACSettings` that shall differ.
-
     Attributes:
         lifting: The random projection, fixed from the first experience on.
         ridge: The ridge in use, float64 scalar; see `RanPACSettings`.
@@ -80,7 +76,6 @@ class RanPAC(ClosedForm):
 
     @property
     def feature_size(self) -> int:
-        """See `ClosedForm.feature_size`."""
         return len(self.lifting.weight)
 
     def _check_size(self, size: int) -> None:
@@ -124,11 +119,9 @@ class RanPAC(ClosedForm):
 
 
 def _regress(moments: ClassMoments, ridge: float | Tensor) -> Tensor:
-    """Ridge regression (D, K), float64, from vectors to their classes.
+    """Ridge regression (D, K), float64, from vectors, given by their moments, to their classes.
 
-    Args:
-        moments: Moments of the vectors, with scatter.
-        ridge: In units of the mean square of the vectors, i.e. a number of samples.
+    The ridge is in units of the mean square of the vectors, i.e. a number of samples.
     """
     gram = moments.gram()
     square = gram.diagonal().mean() / moments.counts.sum()

@@ -61,11 +61,7 @@ class NamedMethod:
     paper: Callable[..., Settings] | str | None = None
 
     def fast_settings(self, given: Settings) -> Settings:
-        """Settings for smoke tests.
-
-        Args:
-            given: The other settings that differ from the class's defaults.
-        """
+        """Settings for smoke tests; ``given`` are other ones that differ from the defaults."""
         fast = _made(self.fast, given)
         if given.get("generator", "vae") == "vae":
             return fast
@@ -73,12 +69,7 @@ class NamedMethod:
         return {name: value for name, value in fast.items() if name != "generator_steps"}
 
     def with_configuration(self, name: str | None, given: Settings) -> Settings:
-        """Settings of a configuration, overridden by others.
-
-        Args:
-            name: Name of the configuration; ``None`` for the first one.
-            given: The settings that override it.
-        """
+        """Settings of a configuration, by default of the first one, overridden by those given."""
         chosen = self.configurations[name or next(iter(self.configurations))]
         return {**_made(chosen, given), **given}
 

@@ -17,8 +17,7 @@ from avalanche_dgm.metrics.plotted import PlottedMetric
 def predicted(outputs: Tensor, labels: Tensor) -> Tensor:
     """The predicted classes (n,), from logits (n, K) or given as classes (n,).
 
-    Raises:
-        ShapeError: The shapes of predictions and labels (n,) do not match.
+    Raises a `ShapeError` if predictions and labels (n,) do not match.
     """
     logits = outputs.ndim == 2 and outputs.is_floating_point()
     if labels.ndim != 1 or outputs.shape[:1] != labels.shape or not (logits or outputs.ndim == 1):

@@ -130,8 +130,7 @@ class Cost(PlottedMetric):
 def seconds_by_kind(phase_seconds: Mapping[str, float]) -> dict[str, float]:
     """Sums the seconds of phases whose names are equal up to a colon.
 
-    Args:
-        phase_seconds: Seconds by name: ``sleep: tasks 3, 4`` counts as ``sleep``.
+    ``sleep: tasks 3, 4`` counts as ``sleep``.
     """
     totals: dict[str, float] = {}
     for name, seconds in phase_seconds.items():
@@ -141,11 +140,7 @@ def seconds_by_kind(phase_seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def memory_bytes_of(method: Any) -> int:
-    """Bytes of a memory without the classifier; see `held_bytes`.
-
-    Args:
-        method: See `MemorySize.update`.
-    """
+    """Bytes of a memory, see `MemorySize.update`, without the classifier; see `held_bytes`."""
     found = _inner(method)
     if isinstance(found, Method):
         return found.held_bytes()

@@ -101,14 +101,9 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
 
 @torch.no_grad()
 def extract_features(network: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
-    """A network's outputs for samples, in chunks, in evaluation mode, on its device.
+    """A network's outputs (n, K) for samples (n, *shape), in evaluation mode, on its device.
 
-    Args:
-        network: From samples to features or logits; a module, a method of one, or a function.
-        samples: Float tensor (n, *shape).
-
-    Returns:
-        Tensor (n, K).
+    The network is a module, a method of one, or a function, and is called with chunks of samples.
 
     Raises:
         ShapeError: The output has another shape.

@@ -145,14 +145,9 @@ def forward_transfer(
 
 
 def stream_accuracy(row: Sequence[float | None], sizes: Sequence[int]) -> float:
-    """Accuracy over all test samples.
+    """Accuracy over all test samples, of the measured ones of the test experiences.
 
-    Args:
-        row: Accuracy on each test experience (S,).
-        sizes: Number of samples of each test experience.
-
-    Returns:
-        0 to 1, over the measured experiences.
+    From the accuracy on each of these, a row (S,), and their numbers of samples.
     """
     values, counts = as_array(row), np.asarray(sizes, dtype=float)
     counts = np.where(np.isnan(values), 0, counts)
@@ -223,13 +218,9 @@ class Estimate:
 
 
 def estimate(values: Sequence[float | None]) -> Estimate | None:
-    """Estimates a mean over seeds.
+    """Estimates a mean over seeds, from one value a seed; ``None`` without values.
 
-    Args:
-        values: One value a seed; those that are ``None`` or not finite are ignored.
-
-    Returns:
-        The estimate, or ``None`` without values.
+    Values that are ``None`` or not finite are ignored.
     """
     finite = [v for v in values if v is not None and math.isfinite(v)]
     if len(finite) < 2:

@@ -30,11 +30,7 @@ _LEAK = 0.2
 
 
 def memory_of(method: Any) -> GAN:
-    """The GAN of a method, or of the method of a plugin or LightningModule.
-
-    Raises:
-        ConfigError: The method has no GAN.
-    """
+    """The GAN of a method, its plugin or LightningModule; a `ConfigError` if there is none."""
     memory = getattr(getattr(method, "method", method), "generator", None)
     if not isinstance(memory, GAN):
         raise ConfigError(

@@ -149,13 +149,9 @@ class ClassCoverage(_Counting):
 
 
 def class_coverage(counts: Tensor) -> dict[str, Tensor]:
-    """Coverage and entropy of classes; see `ClassCoverage`.
+    """``coverage`` and ``entropy`` for counts of known classes (K,), K at least 1.
 
-    Args:
-        counts: Number of samples of each known class (K,), K at least 1.
-
-    Returns:
-        ``coverage`` and ``entropy``, float scalars in [0, 1].
+    They are float scalars in [0, 1]; see `ClassCoverage`.
     """
     counts = counts.double()
     fractions = counts / counts.sum()
