@@ -274,11 +274,7 @@ class GAN(Generator, ABC):
         for real, rows, weight, penalised in self.keep.shown(batch, rng):
             with torch.no_grad():
                 generated = self._training_samples(rows, rng, number)
-            if self.has_aux_loss:
-                scores, logits = discriminator(real)
-                loss = F.cross_entropy(logits, rows - self.first_class)
-            else:
-                scores, loss = discriminator.score(real), torch.zeros_like(total)
+            scores, loss = self._judged(real, rows)
             loss = loss + discriminator_loss(scores, discriminator.score(generated))
             if penalised and penalty:
                 shares = torch.rand(len(real), generator=rng, device=real.device)
@@ -292,13 +288,17 @@ class GAN(Generator, ABC):
         total = self.keep.loss(self, rng, number)
         for _, rows, weight, _ in self.keep.shown(batch, rng):
             generated = self._training_samples(rows, rng, number)
-            if self.has_aux_loss:
-                scores, logits = self.opponent(generated)
-                loss = generator_loss(scores) + F.cross_entropy(logits, rows - self.first_class)
-            else:
-                loss = generator_loss(self.opponent.score(generated))
-            total = total + weight * loss
+            scores, loss = self._judged(generated, rows)
+            total = total + weight * (generator_loss(scores) + loss)
         return total
+
+    def _judged(self, samples: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The discriminator's scores (n,), and the auxiliary classifier's loss or 0."""
+        if not self.has_aux_loss:
+            scores = self.opponent.score(samples)
+            return scores, scores.new_zeros(())
+        scores, logits = self.opponent(samples)
+        return scores, F.cross_entropy(logits, rows - self.first_class)
 
     def _class_steps(self, samples: Tensor, rows: Tensor) -> list[OptimizationStep]:
         """Classification steps of the discriminator (Ostapenko et al., Sec. 4.1)."""

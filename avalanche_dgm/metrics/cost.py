@@ -140,7 +140,7 @@ def seconds_by_kind(phase_seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def memory_bytes_of(method: Any) -> int:
-    """Bytes of a memory, see `MemorySize.update`, without the classifier; see `held_bytes`."""
+    """Bytes of a memory without the classifier; see `held_bytes`."""
     found = _inner(method)
     if isinstance(found, Method):
         return found.held_bytes()

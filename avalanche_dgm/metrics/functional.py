@@ -145,9 +145,9 @@ def forward_transfer(
 
 
 def stream_accuracy(row: Sequence[float | None], sizes: Sequence[int]) -> float:
-    """Accuracy over all test samples, of the measured ones of the test experiences.
+    """Accuracy over all test samples of the measured test experiences.
 
-    From the accuracy on each of these, a row (S,), and their numbers of samples.
+    It follows from the accuracy on each test experience (S,) and its number of samples.
     """
     values, counts = as_array(row), np.asarray(sizes, dtype=float)
     counts = np.where(np.isnan(values), 0, counts)
