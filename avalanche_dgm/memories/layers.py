@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,12 +92,10 @@ def find_head(model: nn.Module, run: Callable[[], Any]) -> str:
 
     def record_inputs(names: list[str]) -> None:
         inputs_of.clear()
-        handles = [add_hook(name, model.get_submodule(name)) for name in names]
-        try:
+        with ExitStack() as hooks:
+            for name in names:
+                hooks.enter_context(add_hook(name, model.get_submodule(name)))
             run()
-        finally:
-            for handle in handles:
-                handle.remove()
 
     linear = [n for n, module in model.named_modules() if n and isinstance(module, nn.Linear)]
     record_inputs(linear)
@@ -200,17 +199,13 @@ def run_order(
         return module.register_forward_hook(lambda *_: ended.append(name))
 
     modules = {name: module for name, module in model.named_modules() if name}
-    handles = [add_hook(name, module) for name, module in modules.items()]
     at = model.get_submodule(part)
-    if before:
-        handles.append(at.register_forward_pre_hook(lambda *_: ended.append(None)))
-    else:
-        handles.append(at.register_forward_hook(lambda *_: ended.append(None)))
-    try:
+    register: Any = at.register_forward_pre_hook if before else at.register_forward_hook
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.enter_context(add_hook(name, module))
+        hooks.enter_context(register(lambda *_: ended.append(None)))
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
     if (times := ended.count(None)) != 1:
         raise UnsupportedModelError(
             f"The layer {part!r} runs {times} times in a forward pass, and must run once. Name"

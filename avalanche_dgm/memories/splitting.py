@@ -230,9 +230,9 @@ class SplitModel:
         def reached(module: nn.Module, inputs: tuple[Any, ...], *output: Any) -> None:
             raise _Reached(*(output or inputs[:1] or (None,)))
 
-        handle = self._hook(self.model, reached)
         try:
-            self._forward(self.model, images, tasks)
+            with self._hook(self.model, reached):
+                self._forward(self.model, images, tasks)
         except _Reached as reached_cut:
             if isinstance(reached_cut.latents, Tensor):
                 return reached_cut.latents
@@ -240,8 +240,6 @@ class SplitModel:
                 f"The value {self._where} is a {type(reached_cut.latents).__name__}; one tensor is"
                 " needed. Name another layer."
             ) from None
-        finally:
-            handle.remove()
         raise UnsupportedModelError(
             f"The layer {self._place!r} does not run in a forward pass. Name one that does."
         )
@@ -254,11 +252,8 @@ class SplitModel:
         def replace(module: nn.Module, inputs: tuple[Any, ...], *output: Any) -> Any:
             return latents if output else (latents, *inputs[1:])
 
-        handle = self._hook(model, replace)
-        try:
+        with self._hook(model, replace):
             return self._forward(model, blank, tasks)
-        finally:
-            handle.remove()
 
     def _hook(self, model: nn.Module, hook: Callable[..., Any]) -> RemovableHandle:
         """Registers a hook at the cut: a forward hook of the layer, or a pre-hook of the head."""
