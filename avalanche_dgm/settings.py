@@ -75,7 +75,12 @@ class Settings:
                 )
 
     def part(self, kind: type[S], **changes: Any) -> S:
-        """Settings of another class, such as a base class, with the values of these or changed."""
+        """Settings of another class with the values of these.
+
+        Args:
+            kind: The class, such as a base class of this one.
+            **changes: Values that replace these.
+        """
         mine = {name: getattr(self, name) for name in kind.names() & self.names()}
         return kind(**{**mine, **changes})
 
