@@ -16,6 +16,7 @@ from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.results import StreamResult
 from avalanche_dgm.lightning.watching import ReportingCallback
 from avalanche_dgm.plugins.learned import Learned
+from avalanche_dgm.plugins.samples import stream_of
 from avalanche_dgm.plugins.tested import log_examples, names_of
 
 
@@ -104,7 +105,7 @@ class DashboardCallback(ReportingCallback):
         dashboard, tests = self.dashboard, list(self._benchmark.test_stream)
         if dashboard is None or not tests or result.accuracy.isnan().all():
             return
-        whole = getattr(tests[0], "origin_stream", None) or tests
+        whole = stream_of(tests[0]) or tests
         names = dict(zip((int(e.current_experience) for e in whole), names_of(whole), strict=True))
         positions = [int(test.current_experience) for test in tests]
         dashboard.log_test(

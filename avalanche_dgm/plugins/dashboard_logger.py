@@ -19,6 +19,7 @@ from avalanche_dgm.plugins.epoch_means import EpochMeans
 from avalanche_dgm.plugins.learned import tested_of
 from avalanche_dgm.plugins.learning_time import LearningTime
 from avalanche_dgm.plugins.metrics import find_plugins
+from avalanche_dgm.plugins.samples import stream_of
 from avalanche_dgm.plugins.tested import log_examples, names_of
 
 
@@ -141,7 +142,7 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._accuracies.before_eval(strategy)
         tests = tested_of(strategy, self._accuracies.stream)
         if tests and not self._names:
-            self._names = names_of(tests[0].origin_stream)
+            self._names = names_of(stream_of(tests[0]))
 
     def after_eval_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
         """Adds a batch, on the device."""

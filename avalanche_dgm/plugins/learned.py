@@ -100,7 +100,7 @@ def order_of(training: Sequence[Any], tests: Sequence[Any]) -> list[int | None]:
     """
     if not tests:
         return [None for _ in training]
-    whole = getattr(tests[0], "origin_stream", None) or tests
+    whole = samples.stream_of(tests[0]) or tests
     origins = [getattr(e, "origin_experience", None) or e for e in training]
     columns = Learned.of(origins).columns([pairs_of(test) for test in whole])
     places = {int(test.current_experience): i for i, test in enumerate(tests)}
@@ -134,4 +134,4 @@ def tested_of(strategy: Any, stream: str) -> list[Any]:
 def tests_of(strategy: Any, stream: str) -> list[Pairs]:
     """The pairs of all experiences of a stream, if any of them is in the current evaluation."""
     tested = tested_of(strategy, stream)
-    return [pairs_of(experience) for experience in tested[0].origin_stream] if tested else []
+    return [pairs_of(e) for e in samples.stream_of(tested[0])] if tested else []

@@ -186,10 +186,14 @@ def with_class_labels(experience: Any) -> Any:
 
 
 def stream_of(experience: Any) -> Any:
-    """The stream of an experience, or ``None``."""
+    """The stream of an experience, whole if the experience is of a slice, or ``None``."""
     # Avalanche asserts that an experience has a stream.
     with suppress(AttributeError, AssertionError):
-        return experience.origin_stream
+        stream = experience.origin_stream
+        if getattr(stream, "slice_ids", None) is None:
+            return stream
+        # Experiences of a slice have their positions in the whole stream.
+        return getattr(stream.benchmark, "streams", {}).get(stream.name, stream)
     return None
 
 

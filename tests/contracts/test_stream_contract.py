@@ -35,11 +35,13 @@ from avalanche_dgm import (
     DGRPlugin,
     LatentReplayPlugin,
     PseudoRehearsalPlugin,
+    continual_metrics,
     sklearn_digits,
 )
 from avalanche_dgm.errors import ConfigError, LabelError, UnknownTaskError
 from avalanche_dgm.lightning import DGDMNModule, DGRModule, fit_stream, run_on_trainer
 from avalanche_dgm.methods.abilities import Inspectable
+from avalanche_dgm.plugins.experiences import automatic, train_rule
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False}
 
@@ -206,6 +208,39 @@ def test_the_same_data_through_the_old_builders(run, name):
     assert mine == theirs
     assert counts == others
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def former(*parts):
+    """A benchmark of one of Avalanche's former builders: its slices are streams of their own."""
+    sets = [AvalancheDataset([data_of(*classes)]) for classes in parts]
+    return dataset_benchmark(sets, sets)
+
+
+@pytest.mark.parametrize(
+    "parts", [[(0, 1)] * 3, [(0, 1), (2, 3), (0, 2)], [(0, 1), (2, 3), (4, 5)]]
+)
+def test_the_task_does_not_depend_on_the_slice(parts):
+    stream = former(*parts)
+    whole = [train_rule(automatic, e)(e) for e in stream.train_stream]
+    assert len(set(whole)) == 3
+    for start, stop in [(0, 1), (1, 2), (2, 3), (1, 3)]:
+        found = [train_rule(automatic, e)(e) for e in stream.train_stream[start:stop]]
+        assert found == whole[start:stop]
+
+
+def test_evaluations_of_slices_have_their_places_in_the_whole_stream():
+    found = []
+    for sliced in (False, True):
+        stream, model = former((0, 1), (2, 3), (0, 2)), network()
+        evaluator = EvaluationPlugin(continual_metrics(baseline=None), loggers=[])
+        strategy = naive(model, PseudoRehearsalPlugin(seed=0), evaluator=evaluator)
+        for i, experience in enumerate(stream.train_stream):
+            strategy.train(experience, eval_streams=[])
+            # Experiences of a slice of a list belong to the whole stream.
+            tests = stream.test_stream[: i + 1] if sliced else list(stream.test_stream)[: i + 1]
+            result = strategy.eval(tests)
+        found.append(result)
+    assert found[0] == found[1]
 
 
 def accuracy(plugin, stream, *, epochs=20):
