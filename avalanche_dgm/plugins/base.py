@@ -79,6 +79,10 @@ class MethodPlugin(SupervisedPlugin):
     _steps: SeenSteps | None = None
     #: Whether the current experience was read.
     _read = False
+    #: The current experience, whole if the strategy trains on parts of it.
+    _whole: Any = None
+    #: Whether training ended before the last part of the current experience.
+    _left = False
 
     def __init__(
         self, method: Method, *, oracle: str | TaskOracle = "auto", progress: bool = False
@@ -158,6 +162,7 @@ class MethodPlugin(SupervisedPlugin):
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Checks the strategy's compatibility, and marks training as running."""
         check_partners(strategy, self)
+        self._left = self._data is not None and not self.method.in_training
         self.method.in_training, self._read = True, False
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -187,11 +192,15 @@ class MethodPlugin(SupervisedPlugin):
         if self._is_further_part(strategy):
             self._n_seen += len(strategy.experience.dataset)
             return
+        if self._left and self._data is not None:
+            # The last parts of the previous experience were left out.
+            self._end(self._data)
         if type(strategy).optimizer_step is SupervisedTemplate.optimizer_step:
             check_step(strategy.optimizer)
         self.method.undo()
         self._restore_model(strategy)
         self._data, self._n_seen = None, len(strategy.experience.dataset)
+        self._whole = full_experience(strategy.experience)
         before = global_state()
         try:
             self._data = self._start(strategy, **kwargs)
@@ -416,9 +425,12 @@ class MethodPlugin(SupervisedPlugin):
             steps.warn()
         if self._data is None or not ends_task(strategy.experience, self._n_seen):
             return
-        self._run(self.method.after_learning(self._data))
-        self.method.end(self._data)
-        self._data = self._model_before = None
+        self._end(self._data)
+
+    def _end(self, data: ExperienceData) -> None:
+        self._run(self.method.after_learning(data))
+        self.method.end(data)
+        self._data = self._model_before = self._whole = None
 
     def _note(self, hook: str) -> None:
         if self._steps is not None:
@@ -451,5 +463,7 @@ class MethodPlugin(SupervisedPlugin):
         )
 
     def _is_further_part(self, strategy: Any) -> bool:
-        """Whether the strategy's experience is a later part of the current task."""
-        return self._data is not None and not starts_task(strategy.experience)
+        """Whether the strategy's experience is a later part of the current one."""
+        if self._data is None or starts_task(strategy.experience):
+            return False
+        return full_experience(strategy.experience) is self._whole

@@ -65,9 +65,9 @@ def class_incremental():
     )
 
 
-def online(*, boundaries):
+def online(*, boundaries, size=16):
     whole = class_incremental()
-    parts = split_online_stream(whole.train_stream, 16, seed=0, access_task_boundaries=boundaries)
+    parts = split_online_stream(whole.train_stream, size, seed=0, access_task_boundaries=boundaries)
     return SimpleNamespace(train_stream=parts, test_stream=whole.test_stream)
 
 
@@ -208,6 +208,23 @@ def test_the_same_data_through_the_old_builders(run, name):
     assert mine == theirs
     assert counts == others
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("trained", [slice(0, 2), slice(1, 3)])
+@pytest.mark.parametrize(
+    "name", ["dgr", "dgdmn", *(pytest.param(n, marks=pytest.mark.slow) for n in MAIN)]
+)
+def test_parts_that_are_left_out(name, trained):
+    """An experience ends with its last part or with the start of the next experience."""
+    model = network()
+    plugin = made(name, 0, model, seed=0)
+    strategy = naive(model, plugin)
+    parts = list(online(boundaries=True, size=8).train_stream)
+    for start in range(0, len(parts), 4):
+        for part in parts[start : start + 4][trained]:
+            strategy.train(part, eval_streams=[])
+    assert plugin.method.experiences == 1
+    assert set(plugin._data.labels.tolist()) == {2, 3}
 
 
 def former(*parts):
