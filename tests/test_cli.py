@@ -282,6 +282,7 @@ def test_version(capsys):
         (["run", "--method", "naive", "--seeds", "0"], ["--seeds", "at least 1"]),
         (["run", "--method", "naive", "--experiences", "3"], ["10 classes", "3"]),
         (["run", "--method", "naive", "--stream-set", "size=3"], ["size", "test_fraction"]),
+        (["run", "--stream-set", "fractoin=0.3"], ["Did you mean 'fraction'"]),
         (["run", "--method", "generative-replay"], ["1x28x28", "1x8x8"]),
         (["compare", "--methods", "naive", "dgr", "--set", "stm=3"], ["stm", "naive, dgr"]),
         (["paper", "fig12"], ["fig12", "fig4"]),
@@ -298,6 +299,8 @@ def test_version(capsys):
         (["run", "--method", "dgr", "--quality"], ["--quality", "dgr", "mergan", "gan-replay"]),
         (["compare", "--methods", "dgr", "naive", "--quality"], ["--quality", "dgr", "mergan"]),
         (["run", "--devices", "2"], ["--devices", "--backend lightning"]),
+        (["run", "--resume", "--overwrite"], ["--overwrite", "not allowed with", "--resume"]),
+        (["run", "--stream", "photos", "--data-root", "no"], ["'no/train'", "for each class"]),
         (["run", "--backend", "jax"], ["jax", "lightning"]),
         ([*LIGHTNING, "--devices", "many"], ["many", "auto"]),
         ([*LIGHTNING, "--devices", "0"], ["devices", "at least 1"]),
@@ -319,6 +322,22 @@ def test_errors_are_one_helpful_line(tmp_path, capsys, arguments, words):
     for word in words:
         assert word in line
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_comparison_that_fails_says_what_is_kept(tmp_path, capsys):
+    words = ["compare", "--experiences", "2", *TINY[0:1], *TINY[2:]]
+    words += ["--out", str(tmp_path), "--name", "c"]
+    assert main([*words, "--methods", "naive", "generative-replay"]) == 2
+    kept, error = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert kept.startswith(
+        "generative-replay, seed 0, failed. The finished runs, 1 of 2, are saved"
+    )
+    assert "1x28x28" in error
+    before = (tmp_path / "c" / "naive" / "results.json").read_text()
+    assert main([*words, "--methods", "naive", "dropout", "--resume"]) == 0
+    assert (tmp_path / "c" / "naive" / "results.json").read_text() == before
+    assert main(["run", "--method", "naive", *words[1:]]) == 2
+    assert "has several runs, each in a folder" in capsys.readouterr().err
 
 
 def test_missing_data_says_what_to_do(tmp_path, capsys, monkeypatch):
@@ -514,6 +533,8 @@ def test_tables_fit_the_terminal(columns, finished, monkeypatch, capsys):
         ("ewc", ["ewc_lambda: float = 100.0", "Factor lambda of the penalty"]),
         ("der++", ["mem_size", "memory_budget"]),
         ("naive", ["no options"]),
+        ("cumulative", ["no options"]),
+        ("icarl", ["(Avalanche's ICaRL): reference mem_size: int = 200"]),
         ("digits", ["class_order", "classes in order", "n_experiences: int = 10"]),
         ("dynamic-memory-paper", ["mnist-weights"]),
     ],

@@ -250,8 +250,9 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--wandb-project", default="avalanche-dgm", metavar="NAME", help="default: %(default)s"
     )
-    running.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    running.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    either = running.add_mutually_exclusive_group()
+    either.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    either.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     running.add_argument("--quiet", action="store_true", help="print only the table")
     trainer = parser.add_argument_group("training on a Lightning Trainer")
     _add_fields(trainer, ExperimentConfig, "backend")

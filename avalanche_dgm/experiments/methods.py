@@ -106,11 +106,29 @@ def find_method(name: str) -> NamedMethod | Reference:
         require_known("method", name, METHODS)
         return METHODS[name]
     target = class_paths.locate(name, "method")
-    description = (inspect.getdoc(target) or "").partition("\n")[0]
+    # Not that of a base class.
+    description = inspect.cleandoc(target.__doc__ or "").partition("\n")[0]
     kind = getattr(target, "kind", target)
     if inspect.isclass(kind) and issubclass(kind, Method):
         return NamedMethod(name, kind, description)
+    if inspect.isclass(target):
+        require_plugin(name, target)
     return Reference(description, plugin=name)
+
+
+def require_plugin(name: str, kind: type) -> None:
+    """Checks that what a class path names is a plugin, which a strategy would ignore otherwise.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    from avalanche.core import BasePlugin
+
+    if not issubclass(kind, BasePlugin):
+        raise ConfigError(
+            f"method {name}: {kind.__name__} is no Avalanche plugin. Give a subclass of"
+            " avalanche.core.SupervisedPlugin, or a Method of this package or its plugin."
+        )
 
 
 def is_joint(method: NamedMethod | Reference) -> bool:
@@ -161,6 +179,8 @@ def check_options(config: ExperimentConfig) -> None:
 
     if not is_class_path(config.stream):
         require_known("stream", config.stream, STREAMS)
+        for name in config.stream_options:
+            require_known(f"option of {config.stream}", name, STREAMS[config.stream].options)
     check_network(config)
     method = method_of(config)
     if config.quality and not has_gan(method):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from avalanche_dgm.experiments.config import is_class_path, require_known
-from avalanche_dgm.experiments.methods import METHODS, avalanche_plugin, find_method
+from avalanche_dgm.experiments.methods import METHODS, avalanche_plugin, find_method, options_of
 from avalanche_dgm.methods.registry import NamedMethod
 from avalanche_dgm.settings import describe_settings, entries
 from avalanche_dgm.streams import STREAMS
@@ -32,11 +32,12 @@ def describe_options(name: str) -> str:
     about = f"{name}: {method.description}"
     if isinstance(method, NamedMethod):
         return _of_method(about, method)
-    if method.plugin is None:
+    if not (known := options_of(method)) or method.plugin is None:
         return f"{about}\n\nIt has no options."
     plugin = avalanche_plugin(method.plugin)
+    parameters = [p for p in _parameters(plugin) if p.name in known]
     return "\n".join(
-        [about, "", *_options(_parameters(plugin), _descriptions(plugin), given=method.defaults)]
+        [about, "", *_options(parameters, _descriptions(plugin), given=method.defaults)]
     )
 
 

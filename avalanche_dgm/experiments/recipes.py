@@ -120,6 +120,9 @@ def check(values: Layer, where: str) -> Layer:
     """
     for name in values:
         require_known(f"setting in {where}", name, settings())
+    if isinstance(trainer := values.get("trainer"), Mapping):
+        for name in trainer:
+            require_known(f"trainer setting in {where}", name, TrainerSettings.names())
     try:
         parsed = _parser().parse_object(dict(values), defaults=False).as_dict()
     except argparse.ArgumentError as error:

@@ -216,6 +216,10 @@ def _refuse_foreign(folder: Path) -> None:
     names = _entries(folder)
     if not names or _has_keys(folder / RESULTS, *_OF_RUN):
         return
+    if _is_comparison(folder):
+        raise ConfigError(
+            f"{folder} has several runs, each in a folder. Choose another --name for a single run."
+        )
     content = (
         f"a {RESULTS} that no run wrote or that is damaged"
         if RESULTS in names
@@ -236,6 +240,10 @@ def _has_keys(path: Path, *keys: str) -> bool:
     return isinstance(content, dict) and set(keys) <= content.keys()
 
 
+def _is_comparison(folder: Path) -> bool:
+    return _has_keys(folder / COMPARISON[0], "stream", "methods", "provenance")
+
+
 def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
     """Checks that a comparison may use its folder, in which each run has a subfolder.
 
@@ -250,7 +258,7 @@ def check_comparison(folder: Path, runs: Sequence[Path]) -> None:
             f"{folder} has the files of one run{method}; {len(runs)} runs need a folder for each"
             " in it. Choose another --name."
         )
-    if _has_keys(folder / COMPARISON[0], "stream", "methods", "provenance"):
+    if _is_comparison(folder):
         return
     foreign = [name for name in names if name in COMPARISON]
     if not foreign and any(_has_keys(place / RESULTS, *_OF_RUN) for place in runs):

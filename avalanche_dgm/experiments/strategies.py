@@ -23,6 +23,7 @@ from avalanche_dgm.experiments.methods import (
     hyper_parameters,
     is_stock,
     method_of,
+    require_plugin,
 )
 from avalanche_dgm.experiments.results import Step
 from avalanche_dgm.experiments.run_spec import RunSpec, measured, sizes_held
@@ -87,7 +88,9 @@ def _plugins(spec: RunSpec, *, progress: bool) -> list[Any]:
     if method.plugin is None:
         return []
     if is_class_path(method.plugin):
-        return [class_paths.make(method.plugin, options, "method")]
+        made = class_paths.make(method.plugin, options, "method")
+        require_plugin(method.plugin, type(made))
+        return [made]
     return [avalanche_plugin(method.plugin)(**options)]
 
 

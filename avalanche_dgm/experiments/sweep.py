@@ -60,8 +60,18 @@ def run_all(
                 continue
             if options.progress and options.is_global_zero:
                 description = find_method(config.method).description
-                print(f"{name} ({description}), seed {config.seed}", file=sys.stderr)
-            results[folder] = runner.run(config, folder, options)
+                about = f" ({description})" if description else ""
+                print(f"{name}{about}, seed {config.seed}", file=sys.stderr)
+            try:
+                results[folder] = runner.run(config, folder, options)
+            except Exception:
+                if options.is_global_zero and results:
+                    print(
+                        f"{name}, seed {config.seed}, failed. The finished runs, {len(results)} of"
+                        f" {len(set(folders))}, are saved; --resume keeps them.",
+                        file=sys.stderr,
+                    )
+                raise
     return results
 
 

@@ -79,7 +79,9 @@ class ALTMSettings(FinetuningSettings, MethodSettings, MemorySettings):
         consolidation: How N is updated after an experience: ``"replace"``, by a copy of H;
             ``"distil"``, by distilling H on the new classes and N on the old ones.
         distil_steps: Optimiser steps of ``"distil"``.
-        memory_consolidation: ``consolidation`` of `MemorySettings`.
+        memory_consolidation: With ``replay="generated"``, how the generator retains old classes:
+            ``"aligned"`` or ``"rehearsal"``, see ``consolidation`` of `MemorySettings`; ``None``
+            for its default.
     """
 
     weight: float = field(default=0.1, metadata={"above": 0})

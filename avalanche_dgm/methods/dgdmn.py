@@ -148,8 +148,8 @@ def paper_settings(stream: str, *, scale: float = 1.0) -> dict[str, Any]:
 class DGDMN(Inspectable, Routing, Method):
     """DGDMN: a dual memory of generators; the user's classifier is the long-term learner.
 
-    The current experience is learned by a classifier of the short-term memory, which `forward`
-    calls and an adapter trains. The user's classifier is trained during sleep.
+    The current experience is learned by a small classifier in the short-term memory; the user's
+    classifier is trained during sleep.
 
     Attributes:
         dual: The short-term and the long-term memory.

@@ -37,8 +37,8 @@ class MeRGANSettings(GANMethodSettings, ConditionalGANSettings):
             previous generator as if they were data; ``"alignment"`` trains it to map the same noise
             to the same images as the previous one; ``"none"`` forgets. Or an object such as
             `Alignment` with a weight, which is copied.
-        alignment: With ``"alignment"``, weight of the squared distance, summed over a batch and
-            its pixels, above 0.
+        alignment: With ``replay="alignment"``, weight of the squared distance, summed over a batch
+            and its pixels, above 0.
     """
 
     replay: Literal["joint", "alignment", "none"] | KeepOld = "joint"

@@ -50,10 +50,11 @@ class ByteReplayPlugin(ReplayPlugin, supports_distributed=True):  # type: ignore
         memory_budget: Bytes of all images, including 4 per image for the reservoir, as a number or
             a string such as ``"1MB"``; ``None`` to store ``mem_size`` images.
         mem_size: Number of images, without ``memory_budget``.
-        batch_size: See ``ReplayPlugin``, as for the following arguments.
-        batch_size_mem: Images replayed with each batch.
-        task_balanced_dataloader: Whether each batch is balanced over tasks.
-        storage_policy: Which images are stored.
+        batch_size: New images in each batch; ``None`` for the training batch size.
+        batch_size_mem: Images replayed with each batch; ``None`` for ``batch_size``.
+        task_balanced_dataloader: Whether replayed images are balanced over tasks.
+        storage_policy: Avalanche's policy of which images are stored; ``None`` for a random sample
+            of each experience.
 
     Raises:
         ConfigError: ``memory_budget`` is not a number of bytes.

@@ -210,7 +210,9 @@ def _open_folder(path: str | os.PathLike[str]) -> Any:
     try:
         return ImageFolder(os.fspath(path))
     except FileNotFoundError as error:
-        raise DataError(f"'{os.fspath(path)}' has no sub-folders of images: {error}") from error
+        raise DataError(
+            f"'{os.fspath(path)}' is not a folder with a subfolder of images for each class."
+        ) from error
 
 
 def _read(dataset: Any, part: str) -> LabelledImages:
