@@ -536,6 +536,7 @@ def test_tables_fit_the_terminal(columns, finished, monkeypatch, capsys):
         ("cumulative", ["no options"]),
         ("icarl", ["(Avalanche's ICaRL): reference mem_size: int = 200"]),
         ("digits", ["class_order", "classes in order", "n_experiences: int = 10"]),
+        ("sklearn-digits", ["seed: int = 0 Determines the kept images and a shuffled order."]),
         ("dynamic-memory-paper", ["mnist-weights"]),
     ],
 )

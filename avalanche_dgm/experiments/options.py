@@ -13,7 +13,7 @@ from avalanche_dgm.experiments.config import is_class_path, require_known
 from avalanche_dgm.experiments.methods import METHODS, avalanche_plugin, find_method, options_of
 from avalanche_dgm.methods.registry import NamedMethod
 from avalanche_dgm.settings import describe_settings, entries
-from avalanche_dgm.streams import STREAMS
+from avalanche_dgm.streams import STREAMS, split
 
 _EMPTY = inspect.Parameter.empty
 
@@ -57,17 +57,11 @@ def _of_method(about: str, method: NamedMethod) -> str:
 
 def _of_stream(name: str) -> str:
     spec = STREAMS[name]
-    builders = [spec.builder, *(s.builder for s in STREAMS.values() if s is not spec)]
-    parameters: dict[str, inspect.Parameter] = {}
-    texts: dict[str, str] = {}
-    for builder in builders:
-        # Options that a builder passes on are described by the other one.
-        for parameter in _parameters(builder):
-            if parameter.name in spec.options and parameter.name not in parameters:
-                parameters[parameter.name] = parameter
-                own = _descriptions(builder)
-                texts |= {k: v for k, v in own.items() if k == parameter.name}
-    ordered = [parameters[option] for option in spec.options if option in parameters]
+    # Options that a builder passes on are those of `split`.
+    builders = (split, spec.builder)
+    parameters = {p.name: p for builder in builders for p in _parameters(builder)}
+    texts = {k: v for builder in builders for k, v in _descriptions(builder).items()}
+    ordered = [parameters[option] for option in spec.options]
     return "\n".join(
         [f"{name}: {spec.description}", "", *_options(ordered, texts, given=spec.defaults)]
     )
