@@ -162,6 +162,21 @@ class Step:
     share: float = 1.0
     replay_share: float = 1.0
 
+    @staticmethod
+    def on_replay(replay: Replay, logits: Tensor, n: int, *, share: float = 1.0) -> Step:
+        """A step on a replay batch alone, with its logits, after one on ``n`` new samples."""
+        none = slice(0)
+        return Step(
+            replay.images[none],
+            replay.tasks[none],
+            logits[none],
+            new=None,
+            n=n,
+            replay=replay,
+            replay_logits=logits,
+            replay_share=share,
+        )
+
 
 def check_experience(data: ExperienceData, *, shape: tuple[int, ...] | None = None) -> None:
     """Checks that an experience can be learned; called before any training starts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +85,15 @@ class Phase:
             return list(self.loss)
         loss, trained = self.loss, trainable(self.module)
         return [OptimizationStep("loss", trained, lambda batch, rng, number: loss(batch, rng))]
+
+
+def pending(phases: Iterable[Phase]) -> Iterator[Phase]:
+    """Yields the phases that have steps; finishes the others."""
+    for phase in phases:
+        if phase.steps < 1:
+            phase.finish()
+        else:
+            yield phase
 
 
 class StepCycle:

@@ -134,10 +134,10 @@ def measured_step(
     strategy: Any, tested: Sequence[int], sizes: Sequence[int], kept: int | None = 0, **more: Any
 ) -> Step:
     """The step of the last experience, after its evaluation."""
-    accuracies = ExperienceAccuracies.of(strategy)
+    accuracies, held = ExperienceAccuracies.of(strategy), MemoryMetrics.of(strategy)
     return Step(
         **measured([accuracies.get(j) for j in tested], sizes),
-        **sizes_held(*MemoryMetrics.of(strategy), kept),
+        **sizes_held(held.get("MemoryBytes"), held.get("PeakMemoryBytes"), kept),
         **TrainingAccuracy.of(strategy),
         **more,
     )

@@ -19,13 +19,10 @@ OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Means:
-    """Running means by key; adding values does not synchronise with the device.
-
-    Attributes:
-        sums: By key, the sum of values and their number.
-    """
+    """Running means by key; adding values does not synchronise with the device."""
 
     def __init__(self) -> None:
+        #: By key, the sum of values and their number.
         self.sums: dict[Any, tuple[Tensor, int]] = {}
 
     def add(self, key: Any, total: Tensor, n: int = 1) -> None:
@@ -59,24 +56,11 @@ class MeanLoggingModule(pl.LightningModule):
         check_package(trainer.callbacks, trainer.loggers)
 
     def log_means(self, means: dict[str, Tensor], n: int) -> None:
-        """Logs a batch's means, averaged over all samples of the epoch.
-
-        Args:
-            means: Scalars by logged name.
-            n: Samples in this process's batch.
-        """
+        """Logs means over this process's ``n`` samples, averaged over all samples of the epoch."""
         # With gloo, Lightning would truncate the mean over processes of integer counts.
         count: Any = float(n)
-        for name, mean in means.items():
-            self.log(
-                name,
-                mean,
-                prog_bar=True,
-                on_step=False,
-                on_epoch=True,
-                sync_dist=True,
-                batch_size=count,
-            )
+        how: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        self.log_dict(means, prog_bar=True, batch_size=count, **how)
 
 
 class NetworkModule(MeanLoggingModule, ABC):
@@ -96,10 +80,7 @@ class NetworkModule(MeanLoggingModule, ABC):
     def measure(self, stage: str, batch: Any, batch_idx: int) -> tuple[dict[str, Tensor], int]:
         """Means over a batch, including ``loss``, and the number of samples.
 
-        Args:
-            stage: ``"train"``, ``"val"`` or ``"test"``.
-            batch: The batch.
-            batch_idx: Index of the batch.
+        The stage is ``"train"``, ``"val"`` or ``"test"``.
         """
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -118,14 +99,9 @@ class NetworkModule(MeanLoggingModule, ABC):
         self.log_means({f"{stage}/{name}": mean for name, mean in means.items()}, n)
         return means["loss"]
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         """Clips by the Trainer's settings, then by the specification's."""
-        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        super().configure_gradient_clipping(*args, **kwargs)
         if isinstance(self.optimizer, OptimizerSpec):
             self.optimizer.clip(self.network())
 
@@ -157,6 +133,23 @@ class NetworkModule(MeanLoggingModule, ABC):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.checked = False
+
+
+def read_optimizer(optimizer: Any) -> OptimizerSpec | OptimizerMaker:
+    """A module's argument ``optimizer``, of which a checkpoint holds a dictionary.
+
+    Raises:
+        ConfigError: It is neither a specification nor a function.
+    """
+    if isinstance(optimizer, dict):
+        return OptimizerSpec.read("optimizer", optimizer)
+    if isinstance(optimizer, OptimizerSpec) or callable(optimizer):
+        return optimizer
+    raise ConfigError(
+        f"optimizer={optimizer!r}: pass an OptimizerSpec, or a function from parameters to an"
+        " optimiser such as lambda p: torch.optim.SGD(p, lr=0.1), also to load_from_checkpoint: a"
+        " checkpoint holds no code."
+    )
 
 
 def with_schedule(

@@ -197,22 +197,12 @@ class Batches(ABC):
         return batches if self.whole else [b[self.ranks.shard(len(b))] for b in batches]
 
     def shard(self, batch: Sequence[Tensor], n: int) -> list[Tensor]:
-        """This process's shard of a yielded batch.
-
-        Args:
-            batch: Images, labels and task labels.
-            n: Batch size over all devices.
-        """
+        """This process's shard of a yielded batch, whose size over all devices is ``n``."""
         return [column[self.ranks.shard(n)] if self.whole else column for column in batch]
 
 
 class TensorBatches(Batches):
-    """Batches of an experience in memory, made by indexing on its device.
-
-    Args:
-        data: The experience.
-        **choices: See `Batches`.
-    """
+    """Batches of an experience in memory, made by indexing on its device; see `Batches`."""
 
     def __init__(self, data: ExperienceData, **choices: Any) -> None:
         self.data = data
@@ -233,13 +223,8 @@ class LazyBatches(Batches):
     """Batches of an experience that is read from its dataset, with random augmentations.
 
     Each process reads only its shard. Augmentations draw from the global generators; those of
-    worker processes are seeded by seed, experience, epoch and rank.
-
-    Args:
-        dataset: Samples (image, class, ...).
-        num_workers: Worker processes of the ``DataLoader``.
-        task_column: Index of the task label in a sample, such as -1; ``None`` uses task label 0.
-        **choices: See `Batches`.
+    worker processes are seeded by seed, experience, epoch and rank. For ``task_column`` see
+    `avalanche_dgm.plugins.samples.task_column`, for the other arguments `Batches`.
     """
 
     def __init__(

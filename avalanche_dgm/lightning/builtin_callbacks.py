@@ -103,11 +103,6 @@ def check_callbacks(trainer: pl.Trainer, callbacks: Iterable[Any]) -> None:
 def check_monitors(trainer: pl.Trainer, module: Any, *, validated: bool) -> None:
     """Checks that callbacks monitor logged values, unless code of the user may log others.
 
-    Args:
-        trainer: The Trainer.
-        module: What is trained.
-        validated: Whether there is a validation stream.
-
     Raises:
         ConfigError: A callback monitors a value that is not logged.
     """

@@ -31,23 +31,14 @@ class StreamCallback(pl.Callback):
     ) -> None:
         """Called in every process before the first experience, also when a run resumes.
 
-        Args:
-            trainer: The Trainer.
-            module: The `MethodModule`.
-            benchmark: The benchmark.
-            result: The result so far, updated in place during the stream.
+        The result so far is updated in place during the stream.
         """
 
     def on_step_end(self, trainer: pl.Trainer, module: pl.LightningModule, *, stops: bool) -> None:
         """Called in every process after each optimiser step of the classifier or a phase.
 
         It is called after the module's ``on_train_batch_end``; that of callbacks comes before it.
-
-        Args:
-            trainer: The Trainer.
-            module: The module, with the current ``stage``.
-            stops: Whether the stream stops here. If it stops between two epochs, there is an
-                extra call.
+        If the stream ``stops`` between two epochs, there is an extra call.
         """
 
     def on_experience_end(
@@ -88,13 +79,9 @@ def reset_callbacks(trainer: pl.Trainer) -> None:
 
 @contextmanager
 def check_integer_buffers(module: nn.Module, trained: nn.Module) -> Iterator[None]:
-    """Checks that a fit does not change integer buffers, such as classes, labels and counts.
+    """Checks that a fit changes no integer buffers, such as labels, but those of what it trains.
 
     Callbacks that average weights would silently average these, too.
-
-    Args:
-        module: The module.
-        trained: Its trained submodule, whose buffers may change.
 
     Raises:
         ConfigError: An integer buffer was changed; it was restored.

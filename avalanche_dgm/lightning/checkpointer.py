@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dill
 
@@ -19,44 +19,33 @@ from avalanche_dgm.lightning.callbacks import (
     experience_callbacks,
     stream_callbacks,
 )
-from avalanche_dgm.lightning.evaluation import StrategyView
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.run_folder import Position, RunFolder
 from avalanche_dgm.lightning.stages import PhaseStage, Stage
-from avalanche_dgm.methods import Method
 from avalanche_dgm.plugins.fingerprint import check_same
 from avalanche_dgm.randomness import global_state, set_global_state
+
+if TYPE_CHECKING:
+    from avalanche_dgm.lightning.stream_run import StreamRun
 
 
 class StreamCheckpointer(StreamCallback):
     """A callback that saves and restores one process's state of a run.
 
     Args:
-        folder: The checkpoint folder.
-        trainer: The Trainer, after its processes were started.
-        method: The method.
-        view: The strategy stand-in for Avalanche's metrics.
-        save_every: Optimiser steps between two saves within a stage.
-        settings: Settings that must be equal when a run resumes.
+        run: The run over the stream.
+        folder: Its checkpoint folder.
+        settings: Settings that must be equal when it resumes.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        trainer: pl.Trainer,
-        method: Method,
-        view: StrategyView,
-        save_every: int,
-        settings: Mapping[str, Any],
-    ) -> None:
-        self.folder = RunFolder(folder, trainer)
-        self._trainer, self._method, self._view = trainer, method, view
-        self._save_every, self._settings = save_every, dict(settings)
+    def __init__(self, run: StreamRun, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = RunFolder(folder, run.trainer)
+        self._trainer, self._method, self._view = run.trainer, run.method, run.view
+        self._save_every, self._settings = run.save_every, dict(settings)
         self._target: Position = (0, 0, 0)
         self._experience, self._stage, self._steps = 0, 0, 0
-        self._next_save = save_every
+        self._next_save = run.save_every
         self._mid_stage: dict[str, Any] | None = None
         self._mid_stage_positions: list[Position] = []
 

@@ -22,14 +22,14 @@ from avalanche_dgm.plugins.experiences import (
     find_oracle,
     full_experience,
     image_of,
+    is_part,
     load,
     reads_differ,
     starts_task,
     test_rule,
     train_rule,
 )
-from avalanche_dgm.plugins.samples import task_column
-from avalanche_dgm.randomness import global_state, set_global_state
+from avalanche_dgm.plugins.samples import seeded, task_column
 
 #: Largest size, bytes, of an experience in memory, and of all cached test sets together.
 MEMORY_LIMIT = 4 * 2**30
@@ -179,12 +179,7 @@ class StreamDataModule(pl.LightningDataModule):
         return self._batches("train", i, data, ranks=ranks, whole=whole, **choices)
 
     def test_batches(self, j: int, *, ranks: Ranks | None = None, whole: bool = False) -> Batches:
-        """Batches of a test experience, in its order.
-
-        Args:
-            j: Position in the test stream.
-            ranks: This process among those that share each batch; ``None`` is a single one.
-            whole: Yield full batches in each process if they are in memory.
+        """Batches of a test experience, in its order; see `train_batches`.
 
         Raises:
             ConfigError: The stream is shorter.
@@ -211,8 +206,7 @@ class StreamDataModule(pl.LightningDataModule):
 
     def is_part(self, i: int) -> bool:
         """Whether a training experience is a part of a task in an online stream."""
-        experience = self._find("train", i)
-        return full_experience(experience) is not experience
+        return is_part(self._find("train", i))
 
     def ends_task(self, i: int) -> bool:
         """Whether a training experience is the last part of a task."""
@@ -285,9 +279,7 @@ class StreamDataModule(pl.LightningDataModule):
     def reads_once(self, stream: str, i: int) -> bool:
         """Whether an experience is read once into tensors, with the evaluation transforms.
 
-        Args:
-            stream: ``"train"``, ``"valid"`` or ``"test"``.
-            i: Position in that stream.
+        It is the one at position ``i`` of the stream ``"train"``, ``"valid"`` or ``"test"``.
         """
         if self.in_memory is not None:
             return self.in_memory
@@ -347,23 +339,16 @@ def _task_labels(dataset: Any) -> Tensor | None:
 def _fits_in_memory(dataset: Any, *, training: bool) -> bool:
     """Whether a dataset can be read once into tensors.
 
-    Reads some samples under a fixed seed, restored afterwards, so that all processes agree.
-
-    Args:
-        dataset: An Avalanche dataset.
-        training: Whether it is for training; then its training transforms must equal those of
-            evaluation.
-
-    Returns:
-        False if reading is random, or if the tensors would take more than 4 GiB.
+    It cannot if reading it is random, if the tensors would take more than 4 GiB or, for training,
+    if its training transforms differ from those of evaluation. Reads some samples under a fixed
+    seed, restored afterwards, so that all processes agree.
     """
     n = len(dataset)
     if n == 0:
         return True
     evaluated = dataset.eval()
-    before = global_state()
-    size = image_of(evaluated, 0).numel() * torch.finfo(torch.float32).bits // 8
-    set_global_state(before)
+    with seeded(0):
+        size = image_of(evaluated, 0).numel() * torch.finfo(torch.float32).bits // 8
     if n * size > MEMORY_LIMIT:
         return False
     return not reads_differ(dataset.train() if training else evaluated, evaluated)

@@ -4,66 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates.problem_type import SupervisedProblem
-from torch import Tensor, nn
+from torch import Tensor
 
-from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
+from avalanche_dgm.plugins.base import MethodPlugin
+
+if TYPE_CHECKING:
+    from avalanche_dgm.lightning.stream_run import StreamRun
 
 
 class StrategyView(SupervisedProblem):
-    """A stand-in for a strategy, with the attributes that metrics and loggers read.
+    """A stand-in for a strategy in a run, with the attributes that metrics and loggers read.
 
-    Metrics see the full batches of all devices.
-
-    Args:
-        evaluator: Avalanche's evaluation plugin; without one, the view does nothing.
-        model: The user's model.
-        trainer: The Trainer, after its processes were started.
-        plugins: Further plugins that metrics look up; their hooks are not called.
-        criterion: The loss, from logits and labels.
-        train_epochs: Epochs per experience.
-        train_mb_size: Training batch size.
-        eval_mb_size: Evaluation batch size.
+    Metrics see the full batches of all devices. Without an evaluator, the view does nothing. Its
+    plugins are those that metrics look up; their hooks are not called.
 
     Attributes:
-        experience: The current training or test experience.
-        mbatch: The current batch: images, labels, task labels.
-        mb_output: Logits of the current batch.
-        loss: Loss of the current batch.
-        dataloader: The batches of the current epoch.
-        adapted_dataset: The current experience's dataset.
-        is_training: Whether the current experience is trained on rather than tested.
-        current_eval_stream: The test experiences.
-        clock: Avalanche's counters.
         should_stop: Whether a metric called `stop_training` in this experience.
     """
 
-    def __init__(
-        self,
-        evaluator: EvaluationPlugin | None,
-        model: nn.Module,
-        *,
-        trainer: pl.Trainer,
-        plugins: Sequence[Any] = (),
-        criterion: Any,
-        train_epochs: int,
-        train_mb_size: int,
-        eval_mb_size: int,
-    ) -> None:
-        self.evaluator, self.model, self._criterion = evaluator, model, criterion
+    def __init__(self, run: StreamRun) -> None:
+        module, trainer, evaluator = run.module, run.trainer, run.evaluator
+        self.evaluator, self.model, self._criterion = evaluator, module.model, module.criterion
         # Functions: metrics that measure a strategy's attributes must not reach the Trainer.
         self._gather = partial(Ranks.of(trainer).gather, trainer)
         self._reduce = trainer.strategy.reduce
-        self.train_epochs, self.train_mb_size = train_epochs, train_mb_size
-        self.eval_mb_size, self.eval_every = eval_mb_size, -1
+        self.train_epochs, self.train_mb_size = run.epochs, run.data.batch_size
+        self.eval_mb_size, self.eval_every = run.data.eval_batch_size, -1
         self.clock = Clock()
-        self.plugins: list[Any] = [*plugins, evaluator, self.clock]
+        plugin = MethodPlugin(module.method, oracle=run.data.oracle)
+        self.plugins: list[Any] = [plugin, evaluator, self.clock]
         self.optimizer: torch.optim.Optimizer | None = None
         self.device = trainer.strategy.root_device
         self.experience: Any = None
@@ -103,13 +78,7 @@ class StrategyView(SupervisedProblem):
         self.fire(f"after_{kind}_dataset_adaptation")
 
     def set_batch(self, batch: Sequence[Tensor], n: int, *, shard: bool) -> None:
-        """Sets the current batch.
-
-        Args:
-            batch: Images, labels and task labels.
-            n: Batch size over all devices.
-            shard: Whether ``batch`` is this process's shard.
-        """
+        """Sets the batch, of ``n`` samples over all devices, or this process's shard of it."""
         if self.evaluator is not None:
             self.mbatch = [self._gather(c, n) if shard else c for c in batch]
 

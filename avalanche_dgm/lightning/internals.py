@@ -72,16 +72,10 @@ def finds_unused_parameters(trainer: pl.Trainer) -> bool | None:
     return options.get("find_unused_parameters")
 
 
-@contextmanager
-def find_unused_parameters(trainer: pl.Trainer) -> Iterator[None]:
+def find_unused_parameters(trainer: pl.Trainer) -> AbstractContextManager[None]:
     """Temporarily sets DDP's option ``find_unused_parameters``."""
     strategy: Any = trainer.strategy
-    options = strategy._ddp_kwargs
-    options["find_unused_parameters"] = True
-    try:
-        yield
-    finally:
-        del options["find_unused_parameters"]
+    return replaced(strategy, _ddp_kwargs={**strategy._ddp_kwargs, "find_unused_parameters": True})
 
 
 # Loops

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from avalanche_dgm.data import ExperienceData, Replay, Step
 from avalanche_dgm.errors import ConfigError
 from avalanche_dgm.lightning.batches import Batches
-from avalanche_dgm.lightning.evaluation import StrategyView
-from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.ranks import Ranks
 from avalanche_dgm.lightning.stages import Optimization, Stage
 from avalanche_dgm.methods.abilities import LatentInputs
@@ -20,7 +18,7 @@ from avalanche_dgm.plugins.steps import BatchMoments
 from avalanche_dgm.stopping import TrainingTarget
 
 if TYPE_CHECKING:
-    from avalanche_dgm.lightning.module import MethodModule
+    from avalanche_dgm.lightning.stream_run import StreamRun
 
 
 class AlternatingBatches:
@@ -63,19 +61,12 @@ class LearningStage(Stage):
     """Training of the classifier on one experience, for all epochs.
 
     Args:
-        name: Name shown in progress bars.
-        module: The module with method, criterion and optimiser.
+        run: The run over the stream, with its module, settings, Trainer and view for metrics.
         learner: The classifier to train, `Method.active`.
         batches: The experience's batches.
         validation: This process's shards of the validation batches; may be empty.
-        epochs: Number of epochs; with ``until`` the maximum.
-        until: Training accuracy of an epoch that ends the experience, or ``None``. A cosine
-            schedule starts when it is reached.
         width: Number of outputs of the user's model.
-        read: What the memory reads, if the batches should resemble it; ``None`` for latents and
-            parts of experiences.
-        trainer: The Trainer of the run.
-        view: The strategy stand-in for Avalanche's metrics.
+        read: What the memory reads, to compare batches with; ``None`` for a part of it.
 
     Attributes:
         iterations: Batches of new samples so far.
@@ -84,34 +75,31 @@ class LearningStage(Stage):
 
     def __init__(
         self,
-        name: str,
-        module: MethodModule,
+        run: StreamRun,
         learner: nn.Module,
         *,
         batches: Batches,
-        validation: Sequence[Batches] = (),
-        epochs: int,
-        until: float | None = None,
+        validation: Sequence[Batches],
         width: int,
-        read: ExperienceData | None = None,
-        trainer: pl.Trainer,
-        view: StrategyView,
+        read: ExperienceData | None,
     ) -> None:
-        super().__init__(name, log_prefix="train", module=learner, epochs=epochs)
-        self.method, self.batches, self.width = module.method, batches, width
-        self._validation = list(validation)
-        self.criterion, self.view = module.criterion, view
+        name = f"{run.label}: learning"
+        super().__init__(name, log_prefix="train", module=learner, epochs=run.epochs)
+        self.method, self.batches, self.width = run.method, batches, width
+        self._validation, self._owner, self.view = validation, run.module, run.view
+        self.criterion = run.module.criterion
         # The first experience is not rolled back.
-        self.restores = module.method.experiences > 0
-        self._optimizer, self._schedule = module.learning_optimizer, module.learning_schedule
-        self._lr: float | None = None if until is None else module.cosine_lr
+        self.restores = self.method.experiences > 0
+        #: The learning rate of a cosine schedule that starts at the target accuracy.
+        self._lr: float | None = None if run.until is None else run.module.cosine_lr
         self._target: TrainingTarget | None = None
-        if until is not None:
-            self._target = TrainingTarget(until, settle=self._lr is not None)
-            self._target.begin(epochs)
+        if run.until is not None:
+            self._target = TrainingTarget(run.until, settle=self._lr is not None)
+            self._target.begin(self.epochs)
         self._n_batches = len(batches)
-        self._trainer, self._ranks = trainer, Ranks.of(trainer)
-        self._read, self._moments = read, BatchMoments(width)
+        self._trainer, self._ranks = run.trainer, Ranks.of(run.trainer)
+        compared = read is not None and self._ranks.rank == 0
+        self._read, self._moments = read, BatchMoments(width if compared else 0)
         self.iterations, self.shown = 0, 0
         method = self.method
         self._alternates = isinstance(method, LatentInputs) and method.alternates
@@ -122,7 +110,7 @@ class LearningStage(Stage):
         #: Parameters outside of the classifier, until the first step.
         self._outside = {
             name: parameter
-            for name, parameter in module.named_parameters()
+            for name, parameter in run.module.named_parameters()
             if id(parameter) not in trained and parameter.grad is None
         }
 
@@ -137,13 +125,13 @@ class LearningStage(Stage):
 
     def optimization(self, *, fused: bool) -> Optimization:
         """The module's optimiser, kept across experiences, and a new schedule."""
-        optimizer = self._optimizer(self.module, fused=fused)
+        optimizer = self._owner.learning_optimizer(self.module, fused=fused)
         if self._target is not None:
             return optimizer, None
         accumulate = self._trainer.accumulate_grad_batches
         steps = self.epochs * -(-self._steps_per_batch * self._n_batches // accumulate)
         steps_per_batch = self._steps_per_batch if accumulate == 1 else 1
-        return optimizer, self._schedule(optimizer, steps, steps_per_batch)
+        return optimizer, self._owner.learning_schedule(optimizer, steps, steps_per_batch)
 
     def loss(self, batch: Any) -> Tensor:
         """The loss of a batch and its replay; of an empty batch, the loss of replay only."""
@@ -157,8 +145,7 @@ class LearningStage(Stage):
         self._batch_size = n = self.batches.sizes[position]
         images, labels, tasks = self.batches.shard(batch, n)
         n_own = len(images)
-        if self._read is not None:
-            self._moments.add(images, labels)
+        self._moments.add(images, labels)
         view.set_batch(batch, n, shard=not self.batches.whole)
         view.fire("before_training_iteration")
         view.loss = torch.zeros(1, device=images.device)
@@ -199,20 +186,10 @@ class LearningStage(Stage):
         method, replay = self.method, self._replay(self._batch_size)
         if replay is None:
             raise RuntimeError("The method alternates with replay, but has none.")
-        images, tasks = replay.images[:0], replay.tasks[:0]
-        logits = method(images, tasks, width=self.width, replay=replay)
+        logits = method(replay.images, replay.tasks, width=self.width)
         self._count(replay, logits.shape[1])
-        step = Step(
-            images,
-            tasks,
-            logits[:0],
-            new=None,
-            n=self._batch_size,
-            replay=replay,
-            replay_logits=logits,
-            replay_share=self._ranks.loss_weight(self._n_replayed),
-        )
-        loss = method.loss(step)
+        share = self._ranks.loss_weight(self._n_replayed)
+        loss = method.loss(Step.on_replay(replay, logits, self._batch_size, share=share))
         if loss is None:
             raise RuntimeError("The method alternates with replay, but has no loss for it.")
         return loss
@@ -250,13 +227,6 @@ class LearningStage(Stage):
         self.epochs = self._target.last
         self._trainer.fit_loop.max_epochs = self.epochs
 
-    def _compare(self) -> None:
-        """Compares the batches of the first epoch with what the memory reads."""
-        read, self._read = self._read, None
-        if read is not None and self._ranks.rank == 0:
-            self._moments.warn(read.images)
-            self._moments.warn_of_labels(read.images, read.classes)
-
     def _check_outside(self) -> None:
         """Checks that a loss of the user's own trains what it has gradients for.
 
@@ -281,7 +251,7 @@ class LearningStage(Stage):
         if name == "after_training_iteration" and not self._on_replay:
             self.iterations, self.shown = self.iterations + 1, self.shown + self._batch_size
         if name == "after_training_epoch":
-            self._compare()
+            self._moments.compare(self._read)
             self._check_target()
         # For Avalanche's metrics, a step on replay only is part of the previous iteration.
         if not self._on_replay or "epoch" in name:

@@ -73,12 +73,7 @@ def check_limits(trainer: pl.Trainer) -> None:
 
 
 def apply_limit(loaders: Sequence[Batches], limit: int | float) -> list[Batches]:
-    """Shortens loaders in place to a Trainer's limit, but to no fewer than one batch.
-
-    Args:
-        loaders: The loaders.
-        limit: Number or fraction of batches, such as the Trainer's ``limit_test_batches``.
-    """
+    """Shortens loaders in place to a Trainer's limit, such as ``limit_test_batches``."""
     for batches in loaders:
         batches.stop = limited_length(len(batches), limit)
     return list(loaders)
@@ -94,10 +89,8 @@ def without_limits(
 ) -> AbstractContextManager[None]:
     """Turns a Trainer's limits off: `apply_limit` applies them, and phases have none.
 
-    Args:
-        trainer: The Trainer.
-        loader: The training loader.
-        phase: Whether to ignore ``val_check_interval`` and leave validation out.
+    Phases also ignore ``val_check_interval``, which is otherwise at most the training loader's
+    length, and leave validation out.
     """
     untyped: Any = trainer
     limits = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.dashboards.keys import settings_of
 from avalanche_dgm.errors import ConfigError, UnsupportedModelError
-from avalanche_dgm.lightning.base import OptimizerMaker
+from avalanche_dgm.lightning.base import OptimizerMaker, read_optimizer
 from avalanche_dgm.lightning.learning import LearningStage
 from avalanche_dgm.lightning.staged import StagedModule, needed
 from avalanche_dgm.lightning.stages import Schedule
@@ -70,14 +70,12 @@ class MethodModule(StagedModule):
             raise UnsupportedModelError(
                 f"The model is a {type(model).__name__}, not a torch.nn.Module."
             )
-        if isinstance(optimizer, dict):
-            optimizer = OptimizerSpec.read("optimizer", optimizer)
-        for name, function in (("optimizer", optimizer), ("criterion", criterion)):
-            if not (callable(function) or isinstance(function, OptimizerSpec)):
-                raise ConfigError(
-                    f"{name}={function!r} is not a function. Pass one, also to"
-                    " load_from_checkpoint: a checkpoint holds no code."
-                )
+        optimizer = read_optimizer(optimizer)
+        if not callable(criterion):
+            raise ConfigError(
+                f"criterion={criterion!r} is not a function. Pass one, also to"
+                " load_from_checkpoint: a checkpoint holds no code."
+            )
         for name, value in hyper.items():
             if isinstance(value, str) and value.startswith("<"):
                 raise ConfigError(
@@ -156,7 +154,7 @@ class MethodModule(StagedModule):
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs loss and accuracy; during `fit_stream`, updates the accuracy matrix."""
         if self.stream_test is not None:
-            self.stream_test.step(self, batch, batch_idx, dataloader_idx)
+            self.stream_test.step(batch, batch_idx, dataloader_idx)
             return
         self._add_batch("test", self(batch[0], batch[-1] if len(batch) > 2 else None), batch)
 
@@ -178,13 +176,9 @@ class MethodModule(StagedModule):
     def learning_optimizer(
         self, learner: nn.Module, *, fused: bool = True
     ) -> torch.optim.Optimizer:
-        """The optimiser of the current experience's classifier.
+        """The optimiser of a classifier; with ``fused``, a new one may be a fused one.
 
         New parameters have no optimiser state yet; the others keep theirs.
-
-        Args:
-            learner: The classifier.
-            fused: Whether a new optimiser may be a fused one.
 
         Raises:
             ConfigError: ``optimizer`` did not return a usable optimiser.
@@ -225,13 +219,7 @@ class MethodModule(StagedModule):
     def learning_schedule(
         self, optimizer: torch.optim.Optimizer, steps: int, steps_per_batch: int
     ) -> Schedule:
-        """The classifier's learning-rate schedule in one experience, or ``None``.
-
-        Args:
-            optimizer: The optimiser from `learning_optimizer`.
-            steps: Optimiser steps in the experience.
-            steps_per_batch: Optimiser steps per batch.
-        """
+        """The classifier's schedule over the optimiser steps of an experience, or ``None``."""
         spec = self._make_optimizer
         if not isinstance(spec, OptimizerSpec):
             return None

@@ -9,8 +9,7 @@ from torch import nn
 
 from avalanche_dgm.lightning.module import MethodModule
 from avalanche_dgm.methods import Method, Naive
-from avalanche_dgm.methods.adapters import make_adapter, once
-from avalanche_dgm.methods.registry import find_kind
+from avalanche_dgm.methods.adapters import by_name, make_adapter, once
 from avalanche_dgm.settings import entries
 
 
@@ -35,9 +34,4 @@ def module_of(kind: type[Method]) -> type[MethodModule]:
     )
 
 
-def __getattr__(name: str) -> Any:
-    plain = name.removesuffix("Module")
-    kind = Naive if plain == "Naive" else find_kind(plain)
-    if kind is None or plain == name:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return module_of(kind)
+__getattr__ = by_name(__name__, "Module", module_of, Naive)

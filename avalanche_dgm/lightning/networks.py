@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avalanche_dgm.errors import ConfigError, DataError, LabelError
 from avalanche_dgm.generators.vae import VAE, VAESpec, check_images, choose_spec
-from avalanche_dgm.lightning.base import NetworkModule, OptimizerMaker
+from avalanche_dgm.lightning.base import NetworkModule, OptimizerMaker, read_optimizer
 from avalanche_dgm.memories.classifiers import logits_of
 from avalanche_dgm.modules import evaluating
 from avalanche_dgm.optimizers import OptimizerSpec
@@ -183,18 +183,9 @@ class ClassifierModule(NetworkModule):
         task_aware: bool = False,
     ) -> None:
         super().__init__()
-        if isinstance(optimizer, dict):
-            optimizer = OptimizerSpec.read("optimizer", optimizer)
-        elif not (isinstance(optimizer, OptimizerSpec) or callable(optimizer)):
-            raise ConfigError(
-                f"optimizer={optimizer!r}: pass an OptimizerSpec, or a function from parameters to"
-                " an optimiser such as lambda p: torch.optim.SGD(p, lr=0.1), also to"
-                " load_from_checkpoint: a checkpoint holds no code."
-            )
-        self.save_hyperparameters({"task_aware": task_aware, "optimizer": plain(optimizer)})
-        self.model = model
-        self.optimizer = optimizer
-        self.task_aware = task_aware
+        self.optimizer = read_optimizer(optimizer)
+        self.save_hyperparameters({"task_aware": task_aware, "optimizer": plain(self.optimizer)})
+        self.model, self.task_aware = model, task_aware
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
         """Predicts.
@@ -240,11 +231,8 @@ class ClassifierModule(NetworkModule):
 def _batch_tensors(batch: Any) -> list[Tensor]:
     """The tensors of a batch, images first.
 
-    Args:
-        batch: A tensor, or a tuple or list of tensors.
-
     Raises:
-        DataError: The batch has another type.
+        DataError: The batch is not a tensor, or a tuple or list of tensors.
     """
     columns = list(batch) if isinstance(batch, (tuple, list)) else [batch]
     if not columns or not all(isinstance(column, Tensor) for column in columns):

@@ -39,7 +39,6 @@ class StreamProgressBar(pl.callbacks.TQDMProgressBar):
         return bar
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Starts the bar of an epoch."""
         super().on_train_epoch_start(trainer, *args)
         self.train_progress_bar.set_description(describe(trainer, f"Epoch {trainer.current_epoch}"))
 
@@ -61,7 +60,6 @@ class StreamRichProgressBar(pl.callbacks.RichProgressBar):
             ) from error
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Starts the bar of an epoch."""
         super().on_train_epoch_start(trainer, *args)
         name = describe(trainer, "")
         if name and self.progress is not None and self.train_progress_bar_id is not None:

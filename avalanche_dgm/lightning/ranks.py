@@ -27,12 +27,7 @@ from avalanche_dgm.randomness import RandomSource, global_state, seed_globally, 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank in a distributed run.
-
-    Attributes:
-        rank: Global rank, from 0.
-        world: World size, the number of processes.
-    """
+    """This process's rank, from 0, in a distributed run, and the number of processes."""
 
     rank: int = 0
     world: int = 1
@@ -60,9 +55,7 @@ class Ranks:
     def loss_weight(self, n: int, *, sums: bool = False) -> float:
         """The factor of this shard's loss that makes the mean over processes exact.
 
-        Args:
-            n: Size of the full batch.
-            sums: Whether the loss is a sum over samples rather than a mean.
+        The full batch has ``n`` samples. With ``sums`` the loss is their sum, not their mean.
         """
         if not self.can_shard(n):
             return 1.0
@@ -70,12 +63,7 @@ class Ranks:
         return float(self.world) if sums else (part.stop - part.start) * self.world / n
 
     def gather(self, trainer: pl.Trainer, part: Tensor, n: int) -> Tensor:
-        """Gathers the shards of a batch.
-
-        Args:
-            trainer: The Trainer, after its processes were started.
-            part: This process's shard.
-            n: Size of the full batch.
+        """Gathers the shards of a batch of ``n``.
 
         Returns:
             Tensor (n, ...) in the batch's order, without gradient, the same in every process.
@@ -114,13 +102,7 @@ class Ranks:
 
 def broadcast_buffers(trainer: pl.Trainer, module: nn.Module) -> None:
     """Broadcasts buffers, such as BatchNorm's statistics of each shard, from rank 0."""
-    if trainer.world_size == 1:
-        return
-    buffers = dict(module.named_buffers())
-    values = trainer.strategy.broadcast({name: b.detach().cpu() for name, b in buffers.items()})
-    with torch.no_grad():
-        for name, buffer in buffers.items():
-            buffer.copy_(values[name])
+    _broadcast(trainer, dict(module.named_buffers()))
 
 
 def broadcast_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSource) -> None:
@@ -131,11 +113,16 @@ def broadcast_state(trainer: pl.Trainer, module: nn.Module, *sources: RandomSour
     set_global_state(strategy.broadcast(global_state()))
     for source in sources:
         source.set_state(strategy.broadcast(source.get_state()))
-    own = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
-    first = strategy.broadcast({name: value.cpu() for name, value in own.items()})
+    _broadcast(trainer, {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)})
+
+
+def _broadcast(trainer: pl.Trainer, tensors: Mapping[str, Tensor]) -> None:
+    if trainer.world_size == 1:
+        return
+    first = trainer.strategy.broadcast({n: tensor.detach().cpu() for n, tensor in tensors.items()})
     with torch.no_grad():
-        for name, value in own.items():
-            value.copy_(first[name])
+        for name, tensor in tensors.items():
+            tensor.copy_(first[name])
 
 
 def reduce_counts(trainer: pl.Trainer, method: Method) -> None:

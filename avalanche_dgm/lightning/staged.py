@@ -179,14 +179,9 @@ class StagedModule(MeanLoggingModule):
         return with_schedule(self._current.optimizer, self._current.schedule)
 
     @needed
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         """Clips by the Trainer's settings, then by the stage's."""
-        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        super().configure_gradient_clipping(*args, **kwargs)
         self._current.clip()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -281,9 +276,6 @@ def run_phase_on(trainer: pl.Trainer, method: Method, phase: Phase) -> float:
         DivergenceError: The loss was not finite; the module's weights were rolled back.
         StreamStopped: The stream stops before the end of the phase.
     """
-    if phase.steps < 1:
-        phase.finish()
-        return 0.0
     module = StagedModule()
     module.add_module("method", method)
     module.to(trainer.strategy.root_device)

@@ -152,13 +152,8 @@ class Stage(ABC):
 class PhaseStage(Stage):
     """A phase of a method, with its own number of optimiser steps and batch size.
 
-    The samples of each step are split over processes and accumulated batches.
-
-    Args:
-        phase: The phase.
-        method: The method whose phase it is.
-        trainer: The Trainer of the run.
-        name: Name shown in progress bars; the phase's own name by default.
+    The samples of each step are split over processes and accumulated batches. The name in progress
+    bars is the phase's by default.
     """
 
     restores = True

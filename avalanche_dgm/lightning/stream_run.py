@@ -18,7 +18,7 @@ from torch import nn
 from avalanche_dgm.dashboards import keys
 from avalanche_dgm.data import ExperienceData, check_labels
 from avalanche_dgm.errors import ConfigError
-from avalanche_dgm.fitting import Phase
+from avalanche_dgm.fitting import Phase, pending
 from avalanche_dgm.lightning import internals, trainers
 from avalanche_dgm.lightning.callbacks import (
     experience_callbacks,
@@ -47,7 +47,6 @@ from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.methods.abilities import LatentInputs, Routing
 from avalanche_dgm.metrics import AccuracyMatrix
 from avalanche_dgm.metrics.cost import memory_bytes_of
-from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.experiences import (
     check_boundaries,
     check_training_shape,
@@ -122,26 +121,11 @@ class StreamRun:
         module.trainer = data.trainer = trainer
         self.matrix = AccuracyMatrix(max(self.n, len(test_stream))).to(self.device)
         self.result = StreamResult(order=order_of(list(train_stream), list(test_stream)))
-        self.view = StrategyView(
-            self.evaluator,
-            module.model,
-            trainer=trainer,
-            plugins=[MethodPlugin(self.method, oracle=data.oracle)],
-            criterion=module.criterion,
-            train_epochs=self.epochs,
-            train_mb_size=data.batch_size,
-            eval_mb_size=data.eval_batch_size,
-        )
+        self.view = StrategyView(self)
         self.checkpointer: StreamCheckpointer | None = None
         if self.checkpoint_dir is not None:
-            self.checkpointer = StreamCheckpointer(
-                self.checkpoint_dir,
-                trainer=trainer,
-                method=self.method,
-                view=self.view,
-                save_every=self.save_every,
-                settings=self._fingerprint(),
-            )
+            settings = self._fingerprint()
+            self.checkpointer = StreamCheckpointer(self, self.checkpoint_dir, settings)
 
     def tested(self, i: int) -> range:
         """Indices of the test experiences to evaluate after training experience ``i``."""
@@ -228,15 +212,7 @@ class StreamRun:
                 check_identical(self.trainer, self.module, when=f"after {self.label}")
             tested = self.tested(i)
             if tested:
-                test = StreamTest(
-                    self.trainer,
-                    self.data,
-                    matrix=self.matrix,
-                    row=i,
-                    view=self.view,
-                    experiences=tested,
-                )
-                test.run(self.module)
+                StreamTest(self, i, tested).test()
             self._record(i, seconds, time.perf_counter() - started)
         except BaseException:
             # Also on Ctrl-C: an unfinished experience is rolled back.
@@ -304,10 +280,7 @@ class StreamRun:
 
     def _phases(self, phases: Iterator[Phase]) -> None:
         excluded = experience_callbacks(self.trainer)
-        for phase in phases:
-            if phase.steps < 1:
-                phase.finish()
-                continue
+        for phase in pending(phases):
             name = f"{self.label}: {phase.name}"
             # Phases do not log the values that these callbacks monitor.
             callbacks = [c for c in self.trainer.callbacks if c not in excluded]
@@ -329,9 +302,8 @@ class StreamRun:
     ) -> LearningStage:
         trainer, dataset = self.trainer, self.benchmark.train_stream[i].dataset
         prepared = None
-        part, latents = self.data.is_part(i), False
+        part = self.data.is_part(i)
         if isinstance(self.method, LatentInputs) and not part:
-            latents = self.method.frozen
             prepared = self.method.prepare(data, augmented=lambda: is_augmented(dataset))
         batches = self.data.train_batches(
             i, ranks=Ranks.of(trainer), whole=True, data=None if prepared is data else prepared
@@ -339,17 +311,12 @@ class StreamRun:
         apply_limit([batches], trainer.limit_train_batches)
         validation = self.data.val_dataloader() if trainer.limit_val_batches else []
         return LearningStage(
-            f"{self.label}: learning",
-            self.module,
+            self,
             learner,
             batches=batches,
             validation=apply_limit(validation, trainer.limit_val_batches),
-            epochs=self.epochs,
-            until=self.until,
             width=width,
-            read=None if part or latents else data,
-            trainer=trainer,
-            view=self.view,
+            read=None if part else data,
         )
 
     def _record(self, i: int, seconds: float, test_seconds: float) -> None:

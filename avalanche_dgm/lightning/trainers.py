@@ -39,11 +39,7 @@ _DEFAULTS: dict[str, Any] = {
 def make_trainer(
     trainer: TrainerLike, *, callbacks: pl.Callback | Sequence[pl.Callback] = ()
 ) -> pl.Trainer:
-    """Returns a Trainer for a stream.
-
-    Args:
-        trainer: A Trainer, or the arguments of one.
-        callbacks: Further callbacks.
+    """Returns a Trainer for a stream, from a Trainer or its arguments, with further callbacks.
 
     Raises:
         ConfigError: The arguments are invalid; or an object is from Lightning's other package; or

@@ -10,6 +10,7 @@ from textwrap import indent
 from typing import Any, TypeVar
 
 from avalanche_dgm.methods.base import Method
+from avalanche_dgm.methods.registry import find_kind
 from avalanche_dgm.settings import describe_settings, entries
 
 T = TypeVar("T")
@@ -88,6 +89,28 @@ def once(make: Callable[[type[Method]], type[T]]) -> Callable[[type[Method]], ty
         return made[kind]
 
     return made_once
+
+
+def by_name(
+    module: str, ending: str, maker: Callable[[type[Method]], type[T]], *others: type[Method]
+) -> Callable[[str], type[T]]:
+    """The ``__getattr__`` of a module with the adapter class of each method.
+
+    Args:
+        module: The module's ``__name__``.
+        ending: How the names of the classes end, after the name of the method's class.
+        maker: Function from a method's class to its adapter class.
+        *others: Further methods, which are not registered.
+    """
+
+    def get(name: str) -> type[T]:
+        method, kinds = name.removesuffix(ending), {kind.__name__: kind for kind in others}
+        kind = None if method == name else kinds.get(method) or find_kind(method)
+        if kind is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return maker(kind)
+
+    return get
 
 
 def _restored(maker: Callable[[type[Method]], type[T]], kind: type[Method]) -> T:

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from avalanche.evaluation import PluginMetric
 from numpy.typing import NDArray
 from torch import Tensor
 
 from avalanche_dgm.metrics.stream_accuracies import StreamAccuracies
 from avalanche_dgm.plugins.learned import Pairs, stream_of, tests_of
-from avalanche_dgm.plugins.metrics import LearningMetric
+from avalanche_dgm.plugins.metrics import LearningMetric, ReportedValues
 
 
 def count_correct(strategy: Any) -> Tensor | None:
@@ -28,22 +27,19 @@ def count_correct(strategy: Any) -> Tensor | None:
     return torch.stack([correct, correct.new_tensor(len(labels))])
 
 
-class ExperienceAccuracies(PluginMetric[dict[int, float]]):
+class ExperienceAccuracies(ReportedValues):
     """Accuracy on each experience of a stream in the last evaluation; does not report it."""
 
     def __init__(self, stream: str = "test") -> None:
         super().__init__()
         self.stream = stream
-        self._counts: dict[int, Tensor] = {}
 
-    @classmethod
-    def of(cls, strategy: Any) -> dict[int, float]:
-        """The accuracies from the metric of this class in a strategy's evaluator."""
-        return next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
+    def reset(self, **kwargs: Any) -> None:
+        self._counts: dict[int, Tensor] = {}
 
     def before_eval(self, strategy: Any) -> None:
         """Resets the counts."""
-        self._counts = {}
+        self.reset()
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Adds a batch, on the device; outputs that are not logits (n, K) are ignored."""
@@ -62,26 +58,13 @@ class ExperienceAccuracies(PluginMetric[dict[int, float]]):
         accuracies: list[float] = (counts[:, 0] / counts[:, 1]).tolist()
         return dict(zip(self._counts, accuracies, strict=True))
 
-    def reset(self, **kwargs: Any) -> None:
-        """Resets the metric."""
-        self._counts = {}
 
-    def __str__(self) -> str:
-        return "ExperienceAccuracies"
-
-
-class TrainingAccuracy(PluginMetric[dict[str, Any]]):
+class TrainingAccuracy(ReportedValues):
     """Running training accuracy on new samples in the last epoch; does not report it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def reset(self, **kwargs: Any) -> None:
         self._counts: Tensor | None = None
         self._epochs = 0
-
-    @classmethod
-    def of(cls, strategy: Any) -> dict[str, Any]:
-        """The result of the metric of this class in a strategy's evaluator."""
-        return next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
 
     def before_training_exp(self, strategy: Any) -> None:
         """Resets the counts."""
@@ -105,22 +88,12 @@ class TrainingAccuracy(PluginMetric[dict[str, Any]]):
         correct, n = self._counts.tolist()
         return {"train_accuracy": correct / n, "epochs": self._epochs}
 
-    def reset(self, **kwargs: Any) -> None:
-        """Resets the metric."""
-        self._counts, self._epochs = None, 0
-
-    def __str__(self) -> str:
-        return "TrainingAccuracy"
-
 
 class AccuracyRecorder(LearningMetric):
-    """Fills an accuracy matrix from evaluations; does not report it.
+    """Fills an accuracy matrix from evaluations of a stream; does not report it.
 
     Evaluations during training and of other streams are ignored. A repeated evaluation overwrites
     the accuracies of the experiences that it includes.
-
-    Args:
-        stream: Name of the evaluated stream.
     """
 
     def __init__(self, stream: str = "test") -> None:

@@ -36,12 +36,10 @@ class CosineAnnealingPlugin(SupervisedPlugin):
         self._schedule = OptimizerSpec.cosine(strategy.optimizer, steps)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Lowers the learning rate."""
         if self._schedule is not None:
             self._schedule.step()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Restores the optimiser's learning rates."""
         self._end(strategy)
 
     def _end(self, strategy: Any) -> None:

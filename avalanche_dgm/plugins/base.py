@@ -16,10 +16,9 @@ from torch.utils.data import default_collate
 
 from avalanche_dgm.data import ExperienceData, Replay, Step, check_labels, join
 from avalanche_dgm.errors import AvalancheDGMError, ConfigError, UnsupportedModelError
-from avalanche_dgm.fitting import Phase, fit
+from avalanche_dgm.fitting import Phase, fit, pending
 from avalanche_dgm.memories.classifiers import width_of
 from avalanche_dgm.methods import Method, MethodStats
-from avalanche_dgm.methods.abilities import LatentInputs
 from avalanche_dgm.metrics.cost import memory_bytes_of
 from avalanche_dgm.modules import in_type_of, training_context
 from avalanche_dgm.plugins.experiences import (
@@ -29,16 +28,14 @@ from avalanche_dgm.plugins.experiences import (
     ends_task,
     find_oracle,
     full_experience,
-    is_augmented,
+    is_part,
     load,
     starts_task,
     test_rule,
     train_rule,
 )
 from avalanche_dgm.plugins.loop import (
-    PreparedBatches,
     StrategyCriterion,
-    average_gradients,
     check_forward,
     check_gradients,
     check_model,
@@ -71,12 +68,8 @@ class MethodPlugin(SupervisedPlugin):
     """
 
     supports_distributed = False
-    #: Of the batches in the first epoch of an experience.
-    _moments: BatchMoments | None = None
     #: Of the criterion in the loss of the current batch.
     _factor: BatchLossFactor | None = None
-    #: Of the current experience.
-    _steps: SeenSteps | None = None
     #: Whether the current experience was read.
     _read = False
     #: The current experience, whole if the strategy trains on parts of it.
@@ -98,6 +91,7 @@ class MethodPlugin(SupervisedPlugin):
         self._model_before: tuple[nn.Module, dict[str, Any]] | None = None
         self._n_seen = 0
         self.width = 0
+        self._steps, self._moments = SeenSteps(), BatchMoments()
         self._criterion: StrategyCriterion | None = None
         self._replay: Replay | None = None
         self._replay_logits: Tensor | None = None
@@ -143,10 +137,7 @@ class MethodPlugin(SupervisedPlugin):
     def _run(self, phases: Iterator[Phase]) -> None:
         try:
             with training_context():
-                for phase in phases:
-                    if phase.steps < 1:
-                        phase.finish()
-                        continue
+                for phase in pending(phases):
                     self.method.stats.add_phase(phase.name, self.run_phase(phase))
         except BaseException:
             # Also on Ctrl-C: an unfinished experience is rolled back.
@@ -158,6 +149,11 @@ class MethodPlugin(SupervisedPlugin):
     def partner_kind(self) -> str:
         """The plugin's key in `avalanche_dgm.plugins.partners.KINDS`."""
         return "batch"
+
+    @property
+    def alternates(self) -> bool:
+        """Whether optimiser steps on the batch and on replay alternate."""
+        return False
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Checks the strategy's compatibility, and marks training as running."""
@@ -213,11 +209,12 @@ class MethodPlugin(SupervisedPlugin):
         check_gradients(self.method)
         experience = full_experience(strategy.experience)
         check_boundaries(experience, self.oracle, self.method)
+        self._rule = train_rule(self.oracle, experience)
         # Without task labels, Avalanche's training batches ignore a dataset's collate_fn.
         has_tasks = hasattr(strategy.experience, "task_labels")
         data = load(
             experience,
-            key=self._task_of(experience),
+            key=self._rule(experience),
             device=strategy.device,
             num_workers=kwargs.get("num_workers", 0),
             collate=None if has_tasks else default_collate,
@@ -232,10 +229,6 @@ class MethodPlugin(SupervisedPlugin):
         self.begin(strategy, data)
         return data
 
-    def _task_of(self, experience: Any) -> str:
-        self._rule = train_rule(self.oracle, experience)
-        return self._rule(experience)
-
     def test_task_of(self, experience: Any) -> str:
         """The name of a test experience's task."""
         return test_rule(self.oracle, self._rule)(experience)
@@ -246,10 +239,8 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Checks the adapted model against the data, and runs the phases before training."""
-        if self._steps is not None:
-            self._steps.close()
-        hooks = ["before_forward", "after_forward", "before_backward"]
-        self._steps = SeenSteps(strategy, *hooks, *(["after_update"] * self._alternates))
+        self._steps.close()
+        self._steps = SeenSteps(strategy, *(["after_update"] if self.alternates else []))
         if self._data is None or self._n_seen > len(strategy.experience.dataset):
             return
         self.width = self.width_of(strategy, self._data)
@@ -258,26 +249,11 @@ class MethodPlugin(SupervisedPlugin):
             self._set_criterion(strategy)
         self._run(self.method.before_learning(self._data))
         self._keep_model(strategy)
-        self._moments = BatchMoments(self.width)
-        part = full_experience(strategy.experience) is not strategy.experience
-        if part or not is_alone(strategy):
-            return
-        dataset = strategy.experience.dataset
-        prepared = self._data
-        if isinstance(self.method, LatentInputs):
-            prepared = self.method.prepare(prepared, augmented=lambda: is_augmented(dataset))
-        if prepared is not self._data:
-            strategy.dataloader = PreparedBatches(
-                prepared,
-                strategy.train_mb_size,
-                shuffle=kwargs.get("shuffle", True),
-                drop_last=kwargs.get("drop_last", False),
-            )
+        self._moments = BatchMoments(0 if is_part(strategy.experience) else self.width)
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Sets a criterion that is itself a plugin, which is now set up for the experience."""
-        if self._steps is not None:
-            self._steps.count(strategy.optimizer)
+        self._steps.count(strategy.optimizer)
         if isinstance(strategy._criterion, BasePlugin):
             self._set_criterion(strategy)
 
@@ -300,12 +276,11 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Appends replayed samples to the batch, unless batch and replay alternate."""
-        self._note("before_forward")
+        self._steps.call("before_forward")
         check_batch_labels(strategy.mbatch[1])
         self._convert(strategy)
-        if self._moments is not None:
-            self._moments.add(*strategy.mbatch[:2])
-        replay = None if self._alternates else self.draw(len(strategy.mbatch[0]))
+        self._moments.add(*strategy.mbatch[:2])
+        replay = None if self.alternates else self.draw(len(strategy.mbatch[0]))
         self._replay = replay
         if replay is None:
             return
@@ -329,7 +304,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Removes the replayed samples and their logits from the batch."""
-        self._note("after_forward")
+        self._steps.call("after_forward")
         self._factor = BatchLossFactor(strategy)
         if self._replay is None:
             return
@@ -343,7 +318,7 @@ class MethodPlugin(SupervisedPlugin):
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Weights the losses of batch and replay; losses of other plugins are not weighted."""
-        self._note("before_backward")
+        self._steps.call("before_backward")
         factor = 1.0 if self._factor is None else self._factor.measure(strategy)
         images, _, tasks = split_batch(strategy.mbatch, self._column)
         self.method.stats.steps += 1
@@ -371,58 +346,17 @@ class MethodPlugin(SupervisedPlugin):
             factor.check()
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Takes an optimiser step on replay, if batch and replay alternate."""
-        # An autocast around the training would go on with its copies of the old weights.
+        """Drops the weights that an autocast around the training has copied before the step."""
         torch.clear_autocast_cache()
-        if not self._alternates:
-            return
-        self._note("after_update")
-        replay = self.draw(len(strategy.mb_x))
-        if replay is None:
-            return
-        if self._steps is not None:
-            self._steps.step_on_replay()
-        images, tasks = replay.images[:0], replay.tasks[:0]
-        logits = self.method(images, tasks, width=self.width, replay=replay)
-        self.method.stats.count(replay, logits.shape[1])
-        # Uses the strategy's methods, which may be overridden; metrics see the batch's loss.
-        step = Step(
-            images,
-            tasks,
-            logits[:0],
-            new=None,
-            n=len(strategy.mb_y),
-            replay=replay,
-            replay_logits=logits,
-        )
-        loss, strategy.loss = strategy.loss, self.method.loss(step)
-        strategy.optimizer.zero_grad()
-        strategy.backward()
-        average_gradients(strategy.optimizer)
-        strategy.optimizer_step()
-        torch.clear_autocast_cache()
-        strategy.loss = loss
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Compares the batches of the first epoch with what the memory has read."""
-        if self._steps is not None:
-            self._steps.check()
-        moments, self._moments = self._moments, None
-        if moments is None or self._data is None or not is_alone(strategy):
-            return
-        part = len(strategy.experience.dataset) < len(self._data)
-        latents = isinstance(self.method, LatentInputs) and self.method.frozen
-        if not part and not latents:
-            moments.warn(self._data.images)
-            moments.warn_of_labels(self._data.images, self._data.classes)
+        self._steps.check()
+        self._moments.compare(self._data if is_alone(strategy) else None)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Runs the phases after training, and ends the experience."""
-        steps, self._steps = self._steps, None
-        if steps is not None:
-            steps.close()
-            steps.check()
-            steps.warn()
+        self._steps.end()
         if self._data is None or not ends_task(strategy.experience, self._n_seen):
             return
         self._end(self._data)
@@ -431,15 +365,6 @@ class MethodPlugin(SupervisedPlugin):
         self._run(self.method.after_learning(data))
         self.method.end(data)
         self._data = self._model_before = self._whole = None
-
-    def _note(self, hook: str) -> None:
-        if self._steps is not None:
-            self._steps.call(hook)
-
-    @property
-    def _alternates(self) -> bool:
-        """Whether optimiser steps on the batch and on replay alternate."""
-        return isinstance(self.method, LatentInputs) and self.method.alternates
 
     def _keep_model(self, strategy: Any) -> None:
         """Copies the model's weights for a rollback, unless it is the first experience."""

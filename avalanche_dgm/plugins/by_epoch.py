@@ -51,19 +51,15 @@ class AccuracyByEpoch(SupervisedPlugin):
             self._epoch += 1
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Ends the table."""
         self._epoch = None
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Resets the counts."""
         self._evaluation.before_eval(strategy)
 
     def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Adds a batch."""
         self._evaluation.after_eval_iteration(strategy)
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Records the accuracies."""
         row = self._before
         if self._epoch is not None:
             row = self._rows[-1].setdefault(self._epoch, {})

@@ -19,12 +19,9 @@ _WEIGHT = 4
 
 
 def images_in_budget(memory_budget: int, dataset: Any, *, extra_bytes: int = 0) -> int:
-    """Returns the number of images that fit into a memory budget.
+    """Returns the number of images of a dataset that fit into a memory budget, in bytes.
 
-    Args:
-        memory_budget: Bytes of all stored images.
-        dataset: The images' dataset.
-        extra_bytes: Further bytes stored with each image, such as logits.
+    With each image, its weight in Avalanche's reservoir and ``extra_bytes`` are stored.
 
     Raises:
         ConfigError: No image fits, or the size of an image is not known.

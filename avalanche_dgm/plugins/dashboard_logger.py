@@ -96,15 +96,12 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
         self._time.pause()
 
     def before_training_exp(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Starts the experience."""
         self._accuracies.learned.begin(strategy.experience)
 
     def before_training_epoch(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Resets the epoch's means."""
         self._means.start()
 
     def after_training_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Adds a batch to the epoch's means."""
         if self.watches:
             self._time.shown += self._means.add(strategy)
 
@@ -145,7 +142,6 @@ class DashboardLogger(BaseLogger, SupervisedPlugin):
             self._names = names_of(stream_of(tests[0]))
 
     def after_eval_iteration(self, strategy: Any, metric_values: Any, **kwargs: Any) -> None:
-        """Adds a batch, on the device."""
         if self.watches and not self._training:
             self._accuracies.after_eval_iteration(strategy)
 

@@ -38,14 +38,9 @@ _UNKNOWN = object()
 
 
 def describe_strategy(strategy: Any, *, parts: bool = True) -> dict[str, Any]:
-    """Describes a strategy, its criterion, its optimiser and its plugins.
+    """Describes a strategy, its criterion, its optimiser and its plugins, as nested JSON values.
 
-    Args:
-        strategy: An Avalanche strategy.
-        parts: Whether to include objects within plugins, which training may change.
-
-    Returns:
-        JSON values, in nested dictionaries.
+    Without ``parts``, objects within plugins are left out, which training may change.
     """
     found = describe(strategy, depth=0)
     found["criterion"] = readable(getattr(strategy, "_criterion", None))
@@ -80,9 +75,7 @@ def describe_module(module: Any) -> dict[str, Any]:
 def describe(owner: Any, *, depth: int = _DEPTH) -> dict[str, Any]:
     """Describes an object by its class and its attributes named as constructor arguments.
 
-    Args:
-        owner: The object; a method is described by its settings.
-        depth: Levels of nested objects to include.
+    A method is described by its settings; nested objects are included down to ``depth`` levels.
     """
     if isinstance(owner, Method):
         return settings_of(owner)

@@ -115,13 +115,7 @@ def rule_of(stream: Any) -> TaskOracle:
 
 
 def train_rule(oracle: TaskOracle, experience: Any, stream: Any = None) -> TaskOracle:
-    """The oracle of a training experience.
-
-    Args:
-        oracle: The user's oracle.
-        experience: An Avalanche experience.
-        stream: The experience's stream, if it has no ``origin_stream``.
-    """
+    """The oracle of a training experience, of that stream if it has no ``origin_stream``."""
     if oracle is not automatic or hides_task(experience):
         return oracle
     own = stream_of(experience)
@@ -129,12 +123,7 @@ def train_rule(oracle: TaskOracle, experience: Any, stream: Any = None) -> TaskO
 
 
 def test_rule(oracle: TaskOracle, trained: TaskOracle | None) -> TaskOracle:
-    """The oracle of test experiences, the same as in training.
-
-    Args:
-        oracle: The user's oracle.
-        trained: The result of `train_rule` for a training experience; ``None`` before the first.
-    """
+    """The oracle of test experiences: that of training (see `train_rule`), once there is one."""
     if trained is None or (oracle is automatic and trained is by_experience):
         # Positions identify tasks only if the test stream's oracle uses positions, too.
         return oracle
@@ -193,6 +182,11 @@ def hides_task(experience: Any) -> bool:
     return isinstance(experience, OnlineCLExperience) and not experience.access_task_boundaries
 
 
+def is_part(experience: Any) -> bool:
+    """Whether an experience is a part of a task in an online stream with task boundaries."""
+    return isinstance(experience, OnlineCLExperience) and not hides_task(experience)
+
+
 def check_boundaries(experience: Any, oracle: TaskOracle, method: Method) -> None:
     """Checks that tasks can be identified if a method needs them.
 
@@ -205,39 +199,23 @@ def check_boundaries(experience: Any, oracle: TaskOracle, method: Method) -> Non
 
 def starts_task(experience: Any) -> bool:
     """Whether an experience starts a task, unlike later parts of an online stream."""
-    if not isinstance(experience, OnlineCLExperience) or hides_task(experience):
-        return True
-    return bool(experience.is_first_subexp)
+    return not is_part(experience) or bool(experience.is_first_subexp)
 
 
 def ends_task(experience: Any, n_seen: int) -> bool:
-    """Whether an experience ends a task.
-
-    Args:
-        experience: An Avalanche experience.
-        n_seen: Samples of the task in its parts so far, including this one.
-    """
-    if not isinstance(experience, OnlineCLExperience) or hides_task(experience):
-        return True
-    return is_last_part(experience, n_seen)
+    """Whether an experience ends a task, with ``n_seen`` samples in all of its parts so far."""
+    return not is_part(experience) or is_last_part(experience, n_seen)
 
 
 def is_last_part(part: OnlineCLExperience, n_seen: int) -> bool:
-    """Whether a part of an online stream, whose origin is known, is the last one.
-
-    Args:
-        part: The part.
-        n_seen: Samples in the parts so far, including this one.
-    """
+    """Whether a part of an online stream, whose origin is known, is the last one."""
     # Avalanche does not mark the last part if all parts have the same size.
     return bool(part.is_last_subexp) or n_seen >= len(part.origin_experience.dataset)
 
 
 def full_experience(experience: Any) -> Any:
-    """The experience of which this is a part in an online stream, unless boundaries are hidden."""
-    if isinstance(experience, OnlineCLExperience) and not hides_task(experience):
-        return experience.origin_experience
-    return experience
+    """The experience of which this is a part, or the experience itself."""
+    return experience.origin_experience if is_part(experience) else experience
 
 
 def load(
@@ -289,9 +267,7 @@ def is_augmented(dataset: Any) -> bool:
 def reads_differ(used: Any, expected: Any) -> bool:
     """Whether two views of a dataset return different images; see `is_augmented`.
 
-    Args:
-        used: An Avalanche dataset.
-        expected: Another view of it, or the same view, to detect random transforms.
+    A view and itself differ if it has random transforms.
     """
     compared = range(0, len(used), max(1, len(used) // _N_COMPARED))
     with seeded(0):
@@ -305,11 +281,6 @@ def reads_differ(used: Any, expected: Any) -> bool:
 
 def check_training_shape(method: Method, dataset: Any, data: ExperienceData) -> None:
     """Checks that training transforms keep the shape that a memory of images has read.
-
-    Args:
-        method: The method.
-        dataset: The experience's Avalanche dataset.
-        data: Its samples, read with the evaluation transforms.
 
     Raises:
         ShapeError: They change it, so replay could not be appended to a batch.

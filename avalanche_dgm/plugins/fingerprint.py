@@ -118,12 +118,7 @@ def _checksum(dataset: Any) -> str:
 
 
 def of_strategy(strategy: Any, *, trained: bool = False) -> Fingerprint:
-    """The fingerprint of a strategy.
-
-    Args:
-        strategy: An Avalanche strategy.
-        trained: Whether it may have been trained; then state that training changes is left out.
-    """
+    """The fingerprint of a strategy; if it was trained, without state that training changes."""
     return flat(describe_strategy(strategy, parts=not trained)) | of_network(strategy.model)
 
 
@@ -138,12 +133,7 @@ def _trained(strategy: Any) -> bool:
 
 
 def store_fingerprint(strategy: Any, stream: Iterable[Any] | None = None) -> None:
-    """Stores the fingerprint of a strategy on it, before training.
-
-    Args:
-        strategy: The strategy; ignored if it was already trained.
-        stream: The training experiences, if known.
-    """
+    """Stores the fingerprint of a strategy on it, unless it was already trained."""
     if not _trained(strategy):
         own = of_strategy(strategy)
         strategy.__dict__[FINGERPRINT] = own | (of_stream(stream) if stream is not None else {})

@@ -7,8 +7,7 @@ from typing import Any
 
 from avalanche_dgm.methods import Method
 from avalanche_dgm.methods.abilities import LatentInputs, Routing
-from avalanche_dgm.methods.adapters import make_adapter, once
-from avalanche_dgm.methods.registry import find_kind
+from avalanche_dgm.methods.adapters import by_name, make_adapter, once
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.wrapping import WrappingPlugin
 
@@ -52,10 +51,7 @@ def plugin_of(kind: type[Method]) -> type[MethodPlugin]:
 def _paper(cls: Any, *which: Any, **arguments: Any) -> MethodPlugin:
     """Creates the plugin with the settings of the method's paper.
 
-    Args:
-        cls: The plugin's class.
-        *which: Arguments of the method's ``paper``.
-        **arguments: Keyword arguments of the method's ``paper``, and overrides of its settings.
+    Takes the arguments of the method's ``paper``, and overrides of its settings by name.
     """
     parameters = inspect.signature(cls.kind.paper).parameters
     own = {name: arguments.pop(name) for name in [*arguments] if name in parameters}
@@ -63,8 +59,4 @@ def _paper(cls: Any, *which: Any, **arguments: Any) -> MethodPlugin:
     return plugin
 
 
-def __getattr__(name: str) -> Any:
-    kind = find_kind(name.removesuffix("Plugin")) if name.endswith("Plugin") else None
-    if kind is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return plugin_of(kind)
+__getattr__ = by_name(__name__, "Plugin", plugin_of)

@@ -25,20 +25,24 @@ def find_plugins(strategy: Any) -> list[MethodPlugin]:
     return [plugin for plugin in strategy.plugins if isinstance(plugin, MethodPlugin)]
 
 
-class ReportedValues(PluginMetric[dict[str, Any]]):
-    """Base of metrics that report several values, each under its own name."""
+class ReportedValues(PluginMetric[dict[Any, Any]]):
+    """Base of metrics with several values, each under its own name."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reset()
 
-    def result(self, **kwargs: Any) -> dict[str, Any]:
+    @classmethod
+    def of(cls, strategy: Any) -> dict[Any, Any]:
+        """The latest values of the metric of this class in a strategy's evaluator."""
+        return next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
+
+    def result(self, **kwargs: Any) -> dict[Any, Any]:
         """The latest values, by name."""
         return dict(self._values)
 
     def reset(self, **kwargs: Any) -> None:
-        """Resets the metric."""
-        self._values: dict[str, Any] = {}
+        self._values: dict[Any, Any] = {}
 
     def _report(self, strategy: Any, values: dict[str, float], where: str = "") -> MetricResult:
         self._values = values
@@ -50,16 +54,12 @@ class ReportedValues(PluginMetric[dict[str, Any]]):
 
 
 class LearningMetric(ReportedValues):
-    """Base of metrics that depend on the learned experiences.
+    """Base of metrics that depend on the experiences and classes ``learned`` so far.
 
     A subclass implements `after_experience`, or reports after evaluations.
-
-    Attributes:
-        learned: Experiences and classes learned so far.
     """
 
     def reset(self, **kwargs: Any) -> None:
-        """Resets the metric and the learned experiences."""
         super().reset()
         self.learned = Learned()
 
@@ -94,12 +94,6 @@ class MemoryMetrics(ReportedValues):
     def __init__(self) -> None:
         super().__init__()
         self._peak = 0
-
-    @classmethod
-    def of(cls, strategy: Any) -> tuple[int | None, int | None]:
-        """The latest ``MemoryBytes`` and ``PeakMemoryBytes`` of a strategy's metric."""
-        found = next(m for m in strategy.evaluator.metrics if isinstance(m, cls)).result()
-        return found.get("MemoryBytes"), found.get("PeakMemoryBytes")
 
     def before_training_exp(self, strategy: Any) -> MetricResult:
         """Starts an experience."""
@@ -173,7 +167,7 @@ class Cost(ReportedValues):
         self._time.start()
 
     def before_eval(self, strategy: Any) -> None:
-        """Pauses the clock during an evaluation."""
+        """Pauses the clock."""
         self._time.pause()
 
     def after_eval(self, strategy: Any) -> None:

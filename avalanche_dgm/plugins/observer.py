@@ -66,7 +66,6 @@ class GeneratorObserver(SupervisedPlugin):
             self.log.watch()
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Logs the experience."""
         self._log_new()
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -45,21 +45,14 @@ def task_column(experience: Any) -> int | None:
 
 
 def find_tasks(batch: Sequence[Tensor], column: int | None) -> int | None:
-    """The index of the task labels in a batch, ``None`` if there are none.
-
-    Args:
-        batch: Images, labels, and further columns.
-        column: See `task_column`; a batch may lack other columns.
-    """
+    """The index of the task labels in a batch, ``None`` if there are none; see `task_column`."""
     return None if column is None or len(batch) < 3 else max(len(batch) + column, 2)
 
 
 def split_batch(batch: Sequence[Tensor], column: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """Returns images (n, *shape), labels (n,) and task labels (n,) of a batch.
 
-    Args:
-        batch: Images, labels, and further columns.
-        column: See `task_column`; with ``None``, task labels are 0.
+    Without a column of task labels (see `task_column`), they are 0.
     """
     images, labels = torch.as_tensor(batch[0]), torch.as_tensor(batch[1])
     place = find_tasks(batch, column)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from avalanche_dgm.data import ExperienceData, Latents
 from avalanche_dgm.errors import ConfigError
 
+#: The hooks of a step that every plugin with replay needs, in order.
+STEP = ("before_forward", "after_forward", "before_backward")
 #: Ratio of standard deviations above which batches are unlike what was read.
 _UNLIKE = 1.9
 
@@ -19,9 +21,7 @@ _UNLIKE = 1.9
 def check_batch_labels(labels: Tensor, expected: Tensor | None = None) -> None:
     """Checks that other plugins leave a batch as replay needs it.
 
-    Args:
-        labels: The batch's labels.
-        expected: Its labels when replay was appended, or ``None`` before.
+    Once replay was appended, the labels must be those ``expected``.
 
     Raises:
         ConfigError: They are not one class index for each sample, or have changed.
@@ -41,15 +41,12 @@ def check_batch_labels(labels: Tensor, expected: Tensor | None = None) -> None:
 class SeenSteps:
     """Compares a strategy's steps in an experience with the hooks that it calls in each of them.
 
-    A training loop that is overridden may leave hooks out, and replay with them.
-
-    Args:
-        strategy: The strategy.
-        hooks: The hooks of a step that a plugin needs, in order.
+    A training loop that is overridden may leave hooks out, and replay with them. A plugin needs the
+    hooks of `STEP` and then, in each step, the ``further`` ones.
     """
 
-    def __init__(self, strategy: Any, *hooks: str) -> None:
-        self._name, self._hooks, self._next = type(strategy).__name__, hooks, 0
+    def __init__(self, strategy: Any = None, *further: str) -> None:
+        self._name, self._hooks, self._next = type(strategy).__name__, (*STEP, *further), 0
         self._batches = self._steps = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._handle: Any = None
@@ -86,6 +83,17 @@ class SeenSteps:
         """Notes a further step, of the plugin's own."""
         self._batches += 1
 
+    def end(self) -> None:
+        """Ends the experience: see `check`; warns if some steps had no hooks."""
+        self.close()
+        self.check()
+        if self._steps > self._batches:
+            warnings.warn(
+                f"The optimizer took {self._steps} steps, but {self._name} called the hooks of"
+                f" {self._batches} only, so the others had no replay.",
+                stacklevel=3,
+            )
+
     def check(self) -> None:
         """Checks that the steps had hooks.
 
@@ -94,15 +102,6 @@ class SeenSteps:
         """
         if self._steps and not self._batches:
             raise ConfigError(self._left_out(self._hooks[self._next]))
-
-    def warn(self) -> None:
-        """Warns if some steps had none."""
-        if self._steps > self._batches:
-            warnings.warn(
-                f"The optimizer took {self._steps} steps, but {self._name} called the hooks of"
-                f" {self._batches} only, so the others had no replay.",
-                stacklevel=3,
-            )
 
     def _left_out(self, hook: str) -> str:
         return (
@@ -115,11 +114,8 @@ class SeenSteps:
 class BatchLossFactor:
     """The factor of a batch's criterion in a strategy's loss, which plugins may scale or replace.
 
-    A zero that requires a gradient is added to the loss before the criterion; its gradient is the
-    factor.
-
-    Args:
-        strategy: The strategy, after its forward pass.
+    A zero that requires a gradient is added to the loss after the forward pass, before the
+    criterion; its gradient is the factor.
     """
 
     def __init__(self, strategy: Any) -> None:
@@ -162,66 +158,54 @@ class BatchLossFactor:
 
 
 class BatchMoments:
-    """Moments and labels of a strategy's batches, compared with what a memory has read.
+    """Compares the batches of an experience's first epoch with what a memory has read.
 
     Normalisation in a strategy or plugin, or in one group of transforms only, does not reach the
     memory: it would replay images that are unlike those of the batches. Nor do changes of labels.
 
     Args:
-        width: Number of the model's outputs.
+        width: Number of the model's outputs; 0 to compare nothing.
     """
 
-    def __init__(self, width: int) -> None:
-        self._n = 0
-        self._sums: tuple[Tensor, Tensor] | None = None
+    def __init__(self, width: int = 0) -> None:
+        self._width, self._n = width, 0
+        self._sums: Tensor | None = None
         self._has_label = torch.zeros(width, dtype=torch.bool)
 
     def add(self, images: Tensor, labels: Tensor) -> None:
-        """Adds the images and labels of a batch."""
+        """Adds the images and labels of a batch, until `compare`; latents are not compared."""
+        if not self._width or isinstance(images, Latents):
+            return
         self._has_label = self._has_label.to(labels.device)
         self._has_label[labels] = True
         images = images.detach().float()
-        sums = images.sum(), images.square().sum()
+        sums = torch.stack([images.sum(), images.square().sum()])
         self._n += images.numel()
-        old = self._sums
-        self._sums = sums if old is None else (old[0] + sums[0], old[1] + sums[1])
+        self._sums = sums if self._sums is None else self._sums + sums
 
-    def warn_of_labels(self, read: Tensor, classes: Sequence[int]) -> None:
-        """Warns if the batches had labels that the memory has not read.
-
-        Args:
-            read: Float tensor (n, *shape), the images that it has read.
-            classes: Their classes.
-        """
-        if self._n > read.numel():
-            return  # Another plugin has added samples to the batches.
-        others = sorted(set(self._has_label.nonzero().flatten().tolist()) - set(classes))
-        if others:
+    def compare(self, read: ExperienceData | None) -> None:
+        """Warns of batches that were unlike what was read, once; ``None`` never does."""
+        sums, self._sums, self._width = self._sums, None, 0
+        if read is None or sums is None:
+            return
+        mean, square = (sums.double() / self._n).tolist()
+        deviation = max(square - mean**2, 0.0) ** 0.5
+        expected, spread = float(read.images.mean()), float(read.images.std(correction=0))
+        large, small = max(deviation, spread), min(deviation, spread)
+        if large > _UNLIKE * small or abs(mean - expected) > large:
+            warnings.warn(
+                f"The images in the batches have the mean {mean:.3g} and the standard deviation"
+                f" {deviation:.3g}, those that the memory has read {expected:.3g} and"
+                f" {spread:.3g}, so replay does not resemble the batches. Put normalisation into"
+                " both groups of transforms of the data set, or into the model.",
+                stacklevel=3,
+            )
+        others = sorted(set(self._has_label.nonzero().flatten().tolist()) - set(read.classes))
+        # With more samples than were read, another plugin has added some to the batches.
+        if others and self._n <= read.images.numel():
             warnings.warn(
                 f"The batches have the labels {', '.join(map(str, others))}, which the memory has"
                 " not read, so replay has other labels than the batches. Change labels in both"
                 " groups of transforms of the data set.",
                 stacklevel=3,
             )
-
-    def warn(self, read: Tensor) -> None:
-        """Warns if the batches were unlike the images that the memory has read.
-
-        Args:
-            read: Float tensor (n, *shape).
-        """
-        if self._sums is None:
-            return
-        mean, square = (float(value) / self._n for value in self._sums)
-        deviation = max(square - mean**2, 0.0) ** 0.5
-        expected, spread = float(read.mean()), float(read.std(correction=0))
-        large, small = max(deviation, spread), min(deviation, spread)
-        if large <= _UNLIKE * small and abs(mean - expected) <= large:
-            return
-        warnings.warn(
-            f"The images in the batches have the mean {mean:.3g} and the standard deviation"
-            f" {deviation:.3g}, those that the memory has read {expected:.3g} and {spread:.3g}, so"
-            " replay does not resemble the batches. Put normalisation into both groups of"
-            " transforms of the data set, or into the model.",
-            stacklevel=3,
-        )

@@ -13,8 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from avalanche_dgm.methods import Method
-from avalanche_dgm.methods.adapters import make_adapter, once
-from avalanche_dgm.methods.registry import find_kind
+from avalanche_dgm.methods.adapters import by_name, make_adapter, once
 from avalanche_dgm.plugins.base import MethodPlugin
 from avalanche_dgm.plugins.made import ARGUMENTS, plugin_of
 from avalanche_dgm.settings import entries
@@ -111,8 +110,4 @@ def strategy_of(kind: type[Method]) -> type[PluginStrategy]:
     )
 
 
-def __getattr__(name: str) -> Any:
-    kind = find_kind(name.removesuffix("Strategy"))
-    if kind is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return strategy_of(kind)
+__getattr__ = by_name(__name__, "Strategy", strategy_of)

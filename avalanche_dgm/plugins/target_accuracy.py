@@ -53,7 +53,6 @@ class TargetAccuracyPlugin(SupervisedPlugin):
             strategy.stop_training()
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Sets the learning rate."""
         if self.target.settle and self._rates is not None:
             done = strategy.clock.train_exp_epochs
             factor = self.target.factor(done, self._batch, len(strategy.dataloader))
@@ -68,7 +67,6 @@ class TargetAccuracyPlugin(SupervisedPlugin):
             self._counts = batch if self._counts is None else self._counts + batch
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Restores the optimiser's learning rates."""
         self._restore(strategy)
         self._counts = None
 

@@ -48,15 +48,8 @@ def log_examples(
 ) -> None:
     """Logs panels of a few test images of each class; see `Dashboard.log_examples`.
 
-    The images are read once, and again if ``tests`` has further experiences.
-
-    Args:
-        dashboard: The dashboard.
-        method: The method.
-        tests: Test experiences.
-        learned: Positions in the test stream of the learned experiences.
-        at: Experiences learned so far.
-        last: Whether the stream is complete.
+    The images are read once, and again if ``tests`` has further experiences. ``learned`` are the
+    positions of the learned experiences in the test stream.
     """
     positions = {int(experience.current_experience) for experience in tests}
     if dashboard.examples is None or not positions <= dashboard.examples.positions():

@@ -147,13 +147,7 @@ class WandBLogger(DashboardLogger):
             self._wandb.log(values, axis=keys.STEP, at=at)
 
     def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
-        """Logs the value of a metric; unsupported types are left out.
-
-        Args:
-            name: Avalanche's name of the metric.
-            value: The value, or alternatives, of which the first supported one is logged.
-            x_plot: Value of the axis ``step``.
-        """
+        """Logs a metric's value, or the first supported one of its alternatives."""
         at = int(x_plot)
         if name.startswith("WeightCheckpoint"):
             if self.log_artifacts and isinstance(value, bytes) and self.run is not None:

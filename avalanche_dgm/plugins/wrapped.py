@@ -68,12 +68,7 @@ class WrappedMultiTaskModel(WrappedModel, MultiTaskModule):
     def forward(  # type: ignore[override]
         self, x: Tensor, task_labels: Tensor | None = None
     ) -> Tensor | dict[int, Tensor]:
-        """Returns logits; without task labels, those for each trained task, by task.
-
-        Args:
-            x: See `logits`.
-            task_labels: int64 tensor (n,).
-        """
+        """Returns logits; without task labels (n,), those for each trained task, by task."""
         if task_labels is None:
             return MultiTaskModule.forward_all_tasks(self, x)
         return self.logits(x, task_labels)
@@ -91,12 +86,7 @@ def wrap(model: nn.Module, method: Method) -> WrappedModel:
 
 
 def put_model(strategy: Any, model: nn.Module) -> None:
-    """Replaces a strategy's model by its wrapper or wrapped model, and renames the parameters.
-
-    Args:
-        strategy: The strategy.
-        model: A parent or child module of the strategy's model.
-    """
+    """Replaces a strategy's model by its parent or child module, and renames the parameters."""
     previous, strategy.model = strategy.model, model
     added, removed = _prefix(model, previous), _prefix(previous, model)
     if strategy.optimized_param_id is not None:

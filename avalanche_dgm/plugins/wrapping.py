@@ -6,14 +6,21 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from avalanche_dgm.classes import ClassTable
-from avalanche_dgm.data import ExperienceData
+from avalanche_dgm.data import ExperienceData, Step
 from avalanche_dgm.methods.abilities import LatentInputs, Routing
 from avalanche_dgm.methods.closed_form import ClosedForm
 from avalanche_dgm.plugins.base import MethodPlugin
-from avalanche_dgm.plugins.loop import is_alone, undo_interrupted
+from avalanche_dgm.plugins.experiences import is_augmented, is_part
+from avalanche_dgm.plugins.loop import (
+    PreparedBatches,
+    average_gradients,
+    is_alone,
+    undo_interrupted,
+)
 from avalanche_dgm.plugins.optimizers import replace_parameters
 from avalanche_dgm.plugins.samples import classes_of, split_batch
 from avalanche_dgm.plugins.wrapped import WrappedModel, put_model, wrap
@@ -60,6 +67,11 @@ class WrappingPlugin(MethodPlugin):
             return "closed" if isinstance(self.method, ClosedForm) else "own"
         return "latents" if self.latents is not None else "batch"
 
+    @property
+    def alternates(self) -> bool:
+        """See `MethodPlugin.alternates`."""
+        return self.latents is not None and self.latents.alternates
+
     def learner_of(self, strategy: Any) -> nn.Module:
         """The user's model, wrapped or not."""
         model = strategy.model
@@ -96,17 +108,18 @@ class WrappingPlugin(MethodPlugin):
         """
         self.consolidate()
         self._finished = True
-        wrapped = self._wrapped(strategy)
-        if wrapped is not None:
-            self._use(strategy, wrapped, {})
+        self._use(strategy, {})
         put_model(strategy, self.learner_of(strategy))
         return super().finish(strategy)
 
-    def _networks(self) -> dict[str, nn.Module]:
-        return self.routing.networks() if self.routing is not None else {}
+    def _use_networks(self, strategy: Any) -> None:
+        self._use(strategy, self.routing.networks() if self.routing is not None else {})
 
-    def _use(self, strategy: Any, wrapped: WrappedModel, networks: dict[str, nn.Module]) -> None:
-        """Replaces the method's networks in the wrapped model and the optimiser."""
+    def _use(self, strategy: Any, networks: dict[str, nn.Module]) -> None:
+        """Replaces the method's networks in the wrapped model, if any, and the optimiser."""
+        wrapped = self._wrapped(strategy)
+        if wrapped is None:
+            return
         before = dict(wrapped.networks.named_parameters(prefix="networks"))
         wrapped.networks = nn.ModuleDict(networks)
         now = dict(wrapped.networks.named_parameters(prefix="networks"))
@@ -121,19 +134,29 @@ class WrappingPlugin(MethodPlugin):
         if self.routing is not None:
             self._run(self.routing.make_room(data.key))
         super().begin(strategy, data)
-        if not self.wraps:
-            return
-        self._finished = False
-        wrapped = self._wrap(strategy)
-        wrapped.task_key = None
-        self._use(strategy, wrapped, self._networks())
+        if self.wraps:
+            self._finished = False
+            self._wrap(strategy).task_key = None
+            self._use_networks(strategy)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """See `MethodPlugin.before_training_exp`."""
         wrapped = self._wrapped(strategy)
         if wrapped is not None and self._data is not None:
             wrapped.width = self.width_of(strategy, self._data)
         super().before_training_exp(strategy, *args, **kwargs)
+        if self.latents is None or self._data is None or is_part(strategy.experience):
+            return
+        if not is_alone(strategy):
+            return
+        dataset = strategy.experience.dataset
+        prepared = self.latents.prepare(self._data, augmented=lambda: is_augmented(dataset))
+        if prepared is not self._data:
+            strategy.dataloader = PreparedBatches(
+                prepared,
+                strategy.train_mb_size,
+                shuffle=kwargs.get("shuffle", True),
+                drop_last=kwargs.get("drop_last", False),
+            )
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Skips the epochs if the method has no classifier to train."""
@@ -175,18 +198,36 @@ class WrappingPlugin(MethodPlugin):
             parameter.grad = None
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Restores these gradients, which plugins may read after the step."""
+        """Takes a step on replay, if steps alternate; restores these gradients for plugins."""
         super().after_update(strategy, *args, **kwargs)
+        if self.alternates:
+            self._steps.call("after_update")
+            self._step_on_replay(strategy)
         for parameter, gradient in self._set_aside:
             parameter.grad = gradient
         self._set_aside = []
 
+    def _step_on_replay(self, strategy: Any) -> None:
+        replay = self.draw(len(strategy.mb_x))
+        if replay is None:
+            return
+        self._steps.step_on_replay()
+        logits = self.method(replay.images, replay.tasks, width=self.width)
+        self.method.stats.count(replay, logits.shape[1])
+        step = Step.on_replay(replay, logits, len(strategy.mb_y))
+        # Uses the strategy's methods, which may be overridden; metrics see the batch's loss.
+        loss, strategy.loss = strategy.loss, self.method.loss(step)
+        strategy.optimizer.zero_grad()
+        strategy.backward()
+        average_gradients(strategy.optimizer)
+        strategy.optimizer_step()
+        torch.clear_autocast_cache()
+        strategy.loss = loss
+
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """See `MethodPlugin.after_training_exp`; frees networks that are no longer used."""
         super().after_training_exp(strategy, *args, **kwargs)
-        wrapped = self._wrapped(strategy)
-        if wrapped is not None:
-            self._use(strategy, wrapped, self._networks())
+        self._use_networks(strategy)
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Runs the phases before an evaluation, unless it is during training."""
@@ -199,9 +240,7 @@ class WrappingPlugin(MethodPlugin):
             self._wrap(strategy)
         if self.routing is not None:
             self._run(self.routing.before_predicting())
-        wrapped = self._wrapped(strategy)
-        if wrapped is not None:
-            self._use(strategy, wrapped, self._networks())
+        self._use_networks(strategy)
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Sets the task of the test images, for methods that route by an oracle."""

@@ -11,25 +11,7 @@ from collections.abc import Collection
 from types import FunctionType
 from typing import Any
 
-from avalanche.training.plugins import (
-    AGEMPlugin,
-    CWRStarPlugin,
-    EarlyStoppingPlugin,
-    EvaluationPlugin,
-    EWCPlugin,
-    FromScratchTrainingPlugin,
-    GDumbPlugin,
-    GEMPlugin,
-    GSS_greedyPlugin,
-    LFLPlugin,
-    LRSchedulerPlugin,
-    LwFPlugin,
-    MASPlugin,
-    RARPlugin,
-    ReplayPlugin,
-    RWalkPlugin,
-    SynapticIntelligencePlugin,
-)
+from avalanche.training import plugins as theirs
 from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
@@ -46,33 +28,33 @@ from avalanche_dgm.plugins.target_accuracy import TargetAccuracyPlugin
 #: experiences, when all processes have the same random states.
 DISTRIBUTED_SAFE: tuple[type, ...] = (
     # Reads its memory in order, so that all processes use the same samples.
-    AGEMPlugin,
+    theirs.AGEMPlugin,
     Clock,
     CosineAnnealingPlugin,
-    CWRStarPlugin,
-    EarlyStoppingPlugin,
-    EvaluationPlugin,
-    EWCPlugin,
-    FromScratchTrainingPlugin,
-    GDumbPlugin,
-    GEMPlugin,
-    LFLPlugin,
-    LRSchedulerPlugin,
-    LwFPlugin,
-    MASPlugin,
+    theirs.CWRStarPlugin,
+    theirs.EarlyStoppingPlugin,
+    theirs.EvaluationPlugin,
+    theirs.EWCPlugin,
+    theirs.FromScratchTrainingPlugin,
+    theirs.GDumbPlugin,
+    theirs.GEMPlugin,
+    theirs.LFLPlugin,
+    theirs.LRSchedulerPlugin,
+    theirs.LwFPlugin,
+    theirs.MASPlugin,
     PeriodicEval,
-    ReplayPlugin,
-    SynapticIntelligencePlugin,
+    theirs.ReplayPlugin,
+    theirs.SynapticIntelligencePlugin,
     ByteReplayPlugin,
     TargetAccuracyPlugin,
 )
 #: Plugins that run a backward pass of their own before each batch's, and clear the gradients.
 CLEARS_GRADIENTS: tuple[type, ...] = (
-    AGEMPlugin,
-    GEMPlugin,
-    GSS_greedyPlugin,
-    RARPlugin,
-    RWalkPlugin,
+    theirs.AGEMPlugin,
+    theirs.GEMPlugin,
+    theirs.GSS_greedyPlugin,
+    theirs.RARPlugin,
+    theirs.RWalkPlugin,
 )
 #: Methods of Avalanche's loop that a Trainer replaces.
 _LOOP = (
@@ -92,10 +74,7 @@ _ALLOWED_OVERRIDES = ("train_dataset_adaptation",)
 def check_strategy(strategy: Any, trainer: pl.Trainer, *, allow: Collection[type] = ()) -> None:
     """Checks that a Trainer can run a strategy as Avalanche's loop does.
 
-    Args:
-        strategy: An Avalanche strategy.
-        trainer: The Trainer, before its processes are started.
-        allow: Classes of plugins or strategies that the user knows to work on several devices.
+    Classes in ``allow`` are those that the user knows to work on several devices.
 
     Raises:
         ConfigError: The strategy or a plugin is not supported.
@@ -139,7 +118,7 @@ def _check_several(strategy: Any, plugins: list[Any], allow: Collection[type]) -
                 " every batch in each process, and its state could silently differ between"
                 f" processes. Use one device, or take the responsibility: allow=[{name}]."
             )
-        if isinstance(plugin, LRSchedulerPlugin) and plugin.metric == "train_loss":
+        if isinstance(plugin, theirs.LRSchedulerPlugin) and plugin.metric == "train_loss":
             raise ConfigError(
                 "LRSchedulerPlugin(metric='train_loss') would follow a different loss in each"
                 " process. Use metric='val_loss' with eval_every=1, or one device."

@@ -13,7 +13,7 @@ from avalanche_dgm.lightning import internals
 from avalanche_dgm.lightning.limits import smoke_batches
 from avalanche_dgm.lightning.package import pl
 from avalanche_dgm.lightning.strategies.checks import check_strategy
-from avalanche_dgm.lightning.strategies.session import StrategyRun, StrategySession, bytes_of
+from avalanche_dgm.lightning.strategies.session import StrategyRun, bytes_of
 from avalanche_dgm.lightning.trainers import TrainerLike, launch, make_trainer, unchanged
 from avalanche_dgm.plugins.checkpoints import load_copy
 
@@ -123,7 +123,7 @@ def _pickled(run: StrategyRun, trainer: pl.Trainer) -> StrategyRun | bytes:
 
 
 def _run(trainer: pl.Trainer, run: StrategyRun) -> list[dict[str, Any]]:
-    return StrategySession(trainer, run).run()
+    return run.run(trainer)
 
 
 def _run_copy(trainer: pl.Trainer, sent: StrategyRun | bytes) -> tuple[list[dict[str, Any]], bytes]:

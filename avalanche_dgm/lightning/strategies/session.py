@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -34,7 +34,11 @@ _EVAL_OPTIONS = ("num_workers", "pin_memory", "persistent_workers", "ffcv_args")
 
 @dataclass
 class StrategyRun:
-    """Arguments of a run; see `avalanche_dgm.lightning.run_on_trainer`."""
+    """Trains a strategy over a stream; see `avalanche_dgm.lightning.run_on_trainer`.
+
+    It calls the strategy's own ``train`` and ``eval``. Only ``_train_exp`` and ``eval_epoch`` are
+    replaced, temporarily, by the Trainer's loops.
+    """
 
     strategy: Any
     train: list[Any]
@@ -45,64 +49,43 @@ class StrategyRun:
     check_ranks: bool
     options: dict[str, Any]
 
-
-class StrategySession:
-    """Trains and evaluates with the strategy's own ``train`` and ``eval``.
-
-    Only ``_train_exp`` and ``eval_epoch`` are replaced, temporarily, by the Trainer's loops.
-    """
-
-    def __init__(self, trainer: pl.Trainer, run: StrategyRun) -> None:
-        self.trainer, self.task, self.strategy = trainer, run, run.strategy
-        self.folder = RunFolder(run.folder, trainer) if run.folder is not None else None
-        self.results: list[dict[str, Any]] = []
-        self._name = ""
-        self._training = False
-
-    def run(self) -> list[dict[str, Any]]:
+    def run(self, trainer: pl.Trainer) -> list[dict[str, Any]]:
         """Learns the rest of the stream, unless a time limit or a signal stops it."""
-        with lock_folder(self.trainer, self.task.folder):
-            return self._run()
-
-    def _run(self) -> list[dict[str, Any]]:
-        trainer, strategy = self.trainer, self.strategy
+        self.trainer, strategy, n = trainer, self.strategy, len(self.train)
+        self.files = RunFolder(self.folder, trainer) if self.folder is not None else None
+        self.results: list[dict[str, Any]] = []
         strategy.device = trainer.strategy.root_device
         internals.skip_distributed_check(strategy)
-        if not self._load():
-            sources = [plugin.method.random for plugin in find_plugins(strategy)]
-            broadcast_state(trainer, strategy.model, *sources)
-        loggers = strategy.evaluator.loggers
+        logging: AbstractContextManager[None] = nullcontext()
         if smoke_batches(trainer):
-            strategy.evaluator.loggers = []
-        n = len(self.task.train)
-        try:
-            for i in range(len(self.results), n):
-                self._learn(i)
-        except STOPS as stop:
-            learned = len(self.results)
-            report_stop(trainer, stop, learned=learned, n=n, folder=self.task.folder)
-        finally:
-            if smoke_batches(trainer):
-                strategy.evaluator.loggers = loggers
+            logging = internals.replaced(strategy.evaluator, loggers=[])
+        with lock_folder(trainer, self.folder), logging:
+            if not self._load():
+                sources = [plugin.method.random for plugin in find_plugins(strategy)]
+                broadcast_state(trainer, strategy.model, *sources)
+            try:
+                for i in range(len(self.results), n):
+                    self._learn(i)
+            except STOPS as stop:
+                learned = len(self.results)
+                report_stop(trainer, stop, learned=learned, n=n, folder=self.folder)
         return self.results
 
     def _learn(self, i: int) -> None:
-        trainer, strategy, task = self.trainer, self.strategy, self.task
-        self._name = f"experience {i + 1}/{len(task.train)}"
+        trainer, strategy = self.trainer, self.strategy
+        self._name = f"experience {i + 1}/{len(self.train)}"
         reset_callbacks(trainer)
         with self._installed():
             self._training = True
-            try:
-                strategy.train(task.train[i], task.eval_streams, **task.options)
-            finally:
-                self._training = False
-            if task.check_ranks:
+            strategy.train(self.train[i], self.eval_streams, **self.options)
+            self._training = False
+            if self.check_ranks:
                 # Before the test, at which a Trainer broadcasts the weights of rank 0.
                 for module in (strategy.model, *(p.method for p in find_plugins(strategy))):
                     check_identical(trainer, module, when=f"after experience {i + 1}")
-            if task.test is not None and trainer.limit_test_batches:
-                options = {name: v for name, v in task.options.items() if name in _EVAL_OPTIONS}
-                strategy.eval(task.test, **options)
+            if self.test is not None and trainer.limit_test_batches:
+                options = {name: v for name, v in self.options.items() if name in _EVAL_OPTIONS}
+                strategy.eval(self.test, **options)
         self.results.append(dict(strategy.evaluator.get_last_metrics()))
         numbers = {
             name: float(value)
@@ -146,7 +129,7 @@ class StrategySession:
             internals.train_with_own_loop(strategy, experience, streams, **options)
             return
         stage = StrategyStage(
-            self._name, self._batches, check_ranks=self.task.check_ranks, options=options
+            self._name, self._batches, check_ranks=self.check_ranks, options=options
         )
         self._module.run(self.trainer, stage)
 
@@ -162,31 +145,30 @@ class StrategySession:
     # Checkpoints
 
     def _save(self) -> None:
-        if self.folder is not None:
+        if self.files is not None:
             content = {
                 "strategy": bytes_of(self.strategy),
                 "results": self.results,
-                "experiences": len(self.task.train),
+                "experiences": len(self.train),
                 "steps": self.trainer.global_step,
             }
-            self.folder.write_alone((len(self.results), 0, 0), content)
+            self.files.write_alone((len(self.results), 0, 0), content)
 
     def _load(self) -> bool:
         """Loads the latest checkpoint; returns whether there was one."""
-        if self.folder is None:
+        if self.files is None:
             return False
-        stream, n = self.task.train, len(self.task.train)
-        latest = self.folder.latest(resume=self.task.resume)
+        latest = self.files.latest(resume=self.resume)
         if latest is None:
-            store_fingerprint(self.strategy, stream)
+            store_fingerprint(self.strategy, self.train)
             return False
-        content = self.folder.read(latest)
+        content = self.files.read(latest)
         saved, device = BytesIO(content["strategy"]), self.strategy.device
-        maybe_load_checkpoint(self.strategy, saved, map_location=device, stream=stream)
-        if content["experiences"] != n:
+        maybe_load_checkpoint(self.strategy, saved, map_location=device, stream=self.train)
+        if content["experiences"] != len(self.train):
             raise ConfigError(
-                f"The run in {self.task.folder} is over {content['experiences']} experiences, not"
-                f" {n}. Resume with the same stream, or name another folder."
+                f"The run in {self.folder} is over {content['experiences']} experiences, not"
+                f" {len(self.train)}. Resume with the same stream, or name another folder."
             )
         internals.set_steps(self.trainer, content["steps"])
         self.results = list(content["results"])
