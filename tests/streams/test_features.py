@@ -267,7 +267,7 @@ def test_photographs_by_name(photos, network):
     assert torch.equal(columns(named.test_stream[3])[0], columns(benchmark.test_stream[3])[0])
     with pytest.raises(ConfigError, match="no option data"):
         make_stream("photos", photos, data="MNIST")
-    with pytest.raises(DataError, match="no sub-folders of images"):
+    with pytest.raises(DataError, match="not a folder with a subfolder of images"):
         photos_stream(photos / "train" / "cat")
 
 

@@ -138,7 +138,7 @@ def test_folders_of_images(tmp_path):
     (tmp_path / "test" / "dog").rename(tmp_path / "test" / "horse")
     with pytest.raises(DataError, match="same sub-folders"):
         load_pair(tmp_path / "train", tmp_path / "test")
-    with pytest.raises(DataError, match="no sub-folders"):
+    with pytest.raises(DataError, match="not a folder with a subfolder of images"):
         load_pair(tmp_path / "train" / "cat", tmp_path / "test")
 
 
