@@ -80,12 +80,9 @@ def unchanged(trainer: TrainerLike) -> Iterator[None]:
         yield
         return
     untyped: Any = trainer
-    with internals.replaced(trainer.fit_loop, max_epochs=trainer.max_epochs):
-        callbacks = untyped.callbacks
-        try:
-            yield
-        finally:
-            untyped.callbacks = callbacks
+    epochs = internals.replaced(trainer.fit_loop, max_epochs=trainer.max_epochs)
+    with epochs, internals.replaced(trainer, callbacks=untyped.callbacks):
+        yield
 
 
 @contextmanager
